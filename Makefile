@@ -1,0 +1,55 @@
+# The index of what one can do here. `make` alone lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+# Tests tell their own story; set PYTEST_ARGS="-k name -x" to hear a part of it.
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test e2e sam-demo contract lint format lock clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## Fill .venv from the locked requirements (skipped when nothing changed)
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml tools/setup.py
+	@$(PYTHON) tools/setup.py $(VENV) requirements/dev.txt
+	@touch $@
+
+demo: setup ## Local S3 + real Lambda runtime emulator: events in, pictures out (out/demo.png)
+	@$(RUN) -m local.demo
+
+test: setup ## Every test that needs no container
+	$(RUN) -m pytest tests --ignore=tests/e2e $(PYTEST_ARGS)
+
+e2e: setup ## Build the image and prove it: docker, sam build, sam local (needs a container engine)
+	$(RUN) -m pytest tests/e2e $(PYTEST_ARGS)
+
+sam-demo: setup ## The same events through `sam build` and `sam local invoke` (needs a container engine)
+	@$(RUN) -m local.sam_demo
+
+contract: setup ## The contract tests against a real ComfyUI: make contract COMFYUI_DIR=… COMFYUI_PYTHON=…
+	@test -n "$(COMFYUI_DIR)" || { echo "Set COMFYUI_DIR to a ComfyUI checkout (and COMFYUI_PYTHON to its Python)."; exit 2; }
+	$(RUN) -m pytest tests/contract $(PYTEST_ARGS)
+
+lint: setup ## ruff and mypy --strict
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: setup ## Let ruff put the code in order
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
+	@command -v uv >/dev/null || { echo "uv is not installed: pip install uv"; exit 2; }
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
+	  pyproject.toml --extra aws --extra lite --extra lambda --extra dev -o requirements/dev.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
+	  pyproject.toml --extra aws --extra lite --extra lambda -c requirements/dev.txt -o requirements/lambda.txt
+
+clean: ## Remove everything that was made here
+	rm -rf $(VENV) out .aws-sam build *.egg-info lambda/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

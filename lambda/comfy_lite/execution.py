@@ -1,0 +1,275 @@
+"""Runs one prompt: node after node, telling the client as ComfyUI does, and remembering what was made."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from comfy_lite.cache import Cache, CachedNode, declared_inputs, signatures_of
+from comfy_lite.faults import FaultPoint, Faults, OutOfMemory
+from comfy_lite.graph import DependencyCycle, Schedule, is_link
+from comfy_lite.node import Directories, NodeType
+from comfy_lite.progress import ProgressBoard
+from comfy_lite.prompt_queue import Outcome, QueueItem
+
+logger = logging.getLogger("comfy_lite")
+
+_OUT_OF_MEMORY_TIPS = (
+    "This error means you ran out of memory on your GPU.\n\n"
+    "TIPS: If the workflow worked before you might have accidentally set the batch_size to a large number."
+)
+
+
+class Interrupted(Exception):
+    """The running prompt was asked to stop. Nodes let it pass."""
+
+
+class Interrupts:
+    """The one flag /interrupt sets. It is looked at between steps, and lowered when a prompt starts."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+
+    def ask(self) -> None:
+        self._asked.set()
+
+    def clear(self) -> None:
+        self._asked.clear()
+
+    def check(self) -> None:
+        """Raises:
+        Interrupted: somebody asked. The flag is lowered.
+        """
+        if self._asked.is_set():
+            self._asked.clear()
+            raise Interrupted
+
+
+class Messages(Protocol):
+    """Where messages go: a `SocketHub`."""
+
+    def running(self, *, owner: str | None, node_id: str | None) -> None: ...
+    def send(self, event: str, data: Mapping[str, Any], client_id: str | None) -> None: ...
+    def send_image(
+        self, image: bytes, *, image_format: str, client_id: str | None, metadata: Mapping[str, Any] | None = None
+    ) -> None: ...
+    def wants_metadata(self, client_id: str | None) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What the executor and the contexts of nodes share."""
+
+    nodes: Mapping[str, NodeType]
+    directories: Directories
+    messages: Messages
+    interrupts: Interrupts
+    faults: Faults
+    step_s: float
+    previews: bool
+
+
+@dataclass(slots=True)
+class Run:
+    """One prompt while it runs."""
+
+    prompt_id: str
+    prompt: dict[str, Any]
+    extra_data: dict[str, Any]
+    client_id: str | None
+    board: ProgressBoard
+    executed: list[str] = field(default_factory=list)
+    story: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+
+class Executor:
+    """Runs prompts, one at a time, in the thread that calls it. Keeps the cache between them."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._cache = Cache()
+        self._succeeded = True
+
+    def forget(self) -> None:
+        """Drop every cached result."""
+        self._cache.clear()
+        self._succeeded = True
+
+    def execute(self, item: QueueItem) -> Outcome:
+        """Run a prompt to its end. Failures of nodes are part of the outcome.
+
+        Raises:
+            KeyError: a link in an undeclared input leads nowhere. It ends the worker, as in ComfyUI.
+        """
+        _, prompt_id, prompt, extra_data, outputs = item
+        self._engine.interrupts.clear()
+        client_id = extra_data.get("client_id")
+        run = Run(prompt_id, prompt, extra_data, client_id, ProgressBoard(prompt_id))
+        self._engine.messages.running(owner=client_id, node_id=None)
+        self._tell(run, "execution_start", {"prompt_id": prompt_id})
+        self._engine.faults.strike(FaultPoint.START)
+        nodes, directories = self._engine.nodes, self._engine.directories
+        self._cache.begin(signatures_of(prompt, nodes=nodes, directories=directories))
+        cached = [node_id for node_id in prompt if self._cache.get(node_id)]
+        self._tell(run, "execution_cached", {"nodes": cached, "prompt_id": prompt_id})
+        if self._run_nodes(run, outputs):
+            self._succeeded = True
+            self._engine.faults.strike(FaultPoint.END)
+            self._tell(run, "execution_success", {"prompt_id": prompt_id})
+        self._engine.messages.running(owner=client_id, node_id=None)
+        return self._outcome(run)
+
+    def _run_nodes(self, run: Run, outputs: list[str]) -> bool:
+        """Run what the outputs need: whether all of it worked."""
+        schedule = Schedule(
+            run.prompt,
+            is_cached=lambda node_id: self._cache.get(node_id) is not None,
+            is_output=lambda node_id: self._engine.nodes[run.prompt[node_id]["class_type"]].is_output,
+        )
+        for output in outputs:
+            schedule.add(output)
+        while schedule:
+            try:
+                node_id = schedule.take()
+            except DependencyCycle as cycle:
+                # ComfyUI forgets to note this failure: the history repeats the verdict on the prompt before.
+                failure = _failure("graph.DependencyCycleError", str(cycle), [], [])
+                self._tell_failure(run, cycle.node_id, failure)
+                return False
+            if not self._run_node(run, node_id):
+                self._succeeded = False
+                return False
+            schedule.done(node_id)
+        return True
+
+    def _run_node(self, run: Run, node_id: str) -> bool:
+        cached = self._cache.get(node_id)
+        if cached is not None:
+            self._tell_executed(run, node_id, cached.ui)
+            self._finish(run, node_id)
+            return True
+        self._start(run, node_id)
+        node_type = self._engine.nodes[run.prompt[node_id]["class_type"]]
+        inputs: dict[str, Any] = {}
+        try:
+            inputs = self._gather_inputs(run, node_id, node_type)
+            self._engine.interrupts.check()
+            self._engine.faults.strike(FaultPoint.NODE, node_id=node_id, class_type=node_type.class_type)
+            # Imported late: it needs Pillow, which a start should not wait for.
+            from comfy_lite.context import RunContext
+
+            result = node_type.execute(RunContext(self._engine, run, node_id), **inputs)
+        except Interrupted:
+            self._tell_interrupted(run, node_id)
+            return False
+        except Exception as error:
+            logger.exception("!!! Exception during processing !!! %s", error)  # noqa: TRY401
+            self._tell_failure(run, node_id, _failure_of(error, inputs))
+            return False
+        ui = result.ui or None
+        self._cache.put(node_id, CachedNode(result.outputs, ui, node_id))
+        if ui is not None:
+            self._tell_executed(run, node_id, ui)
+        run.executed.append(node_id)
+        self._finish(run, node_id)
+        return True
+
+    def _gather_inputs(self, run: Run, node_id: str, node_type: NodeType) -> dict[str, Any]:
+        declared = declared_inputs(node_type, self._engine.directories)
+        inputs: dict[str, Any] = {}
+        for name, value in run.prompt[node_id]["inputs"].items():
+            if name not in declared:
+                continue
+            if is_link(value):
+                source = self._cache.get(value[0])
+                assert source is not None, "the schedule runs sources first"  # noqa: S101
+                inputs[name] = source.outputs[value[1]]
+            else:
+                inputs[name] = value
+        return inputs
+
+    def _start(self, run: Run, node_id: str) -> None:
+        self._engine.messages.running(owner=run.client_id, node_id=node_id)
+        run.board.start(node_id)
+        self._engine.messages.send("progress_state", run.board.snapshot(), run.client_id)
+        self._send(run, "executing", {"node": node_id, "display_node": node_id, "prompt_id": run.prompt_id})
+
+    def _finish(self, run: Run, node_id: str) -> None:
+        run.board.finish(node_id)
+        self._engine.messages.send("progress_state", run.board.snapshot(), run.client_id)
+
+    def _tell_executed(self, run: Run, node_id: str, ui: Mapping[str, Any] | None) -> None:
+        data = {"node": node_id, "display_node": node_id, "output": ui, "prompt_id": run.prompt_id}
+        self._send(run, "executed", data)
+
+    def _tell_interrupted(self, run: Run, node_id: str) -> None:
+        logger.info("Processing interrupted")
+        data = self._where(run, node_id)
+        self._tell(run, "execution_interrupted", data, broadcast=True)
+
+    def _tell_failure(self, run: Run, node_id: str, failure: Mapping[str, Any]) -> None:
+        data = {**self._where(run, node_id), **failure, "current_outputs": list(run.prompt)}
+        self._tell(run, "execution_error", data)
+
+    def _where(self, run: Run, node_id: str) -> dict[str, Any]:
+        return {
+            "prompt_id": run.prompt_id,
+            "node_id": node_id,
+            "node_type": run.prompt[node_id]["class_type"],
+            "executed": list(run.executed),
+        }
+
+    def _tell(self, run: Run, event: str, data: Mapping[str, Any], *, broadcast: bool = False) -> None:
+        """Send a message that also becomes part of the history."""
+        dated = {**data, "timestamp": int(time.time() * 1000)}
+        run.story.append((event, dated))
+        if broadcast or run.client_id is not None:
+            self._engine.messages.send(event, dated, run.client_id)
+
+    def _send(self, run: Run, event: str, data: Mapping[str, Any]) -> None:
+        if run.client_id is not None:
+            self._engine.messages.send(event, data, run.client_id)
+
+    def _outcome(self, run: Run) -> Outcome:
+        shown = {node_id: made for node_id in run.prompt if (made := self._cache.get(node_id)) and made.ui}
+        meta = {
+            node_id: {
+                "node_id": made.ran_as,
+                "display_node": made.ran_as,
+                "parent_node": None,
+                "real_node_id": made.ran_as,
+            }
+            for node_id, made in shown.items()
+        }
+        status = {
+            "status_str": "success" if self._succeeded else "error",
+            "completed": self._succeeded,
+            "messages": run.story,
+        }
+        return Outcome({node_id: made.ui for node_id, made in shown.items()}, meta, status)
+
+
+def _failure_of(error: Exception, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    name, tips = _full_name(type(error)), ""
+    if isinstance(error, OutOfMemory):
+        name, tips = "torch.OutOfMemoryError", _OUT_OF_MEMORY_TIPS
+    shown = {key: [_shown(value)] for key, value in inputs.items()}
+    return _failure(name, f"{error}\n{tips}", traceback.format_tb(error.__traceback__), shown)
+
+
+def _failure(kind: str, message: str, trace: list[str], inputs: object) -> dict[str, Any]:
+    return {"exception_message": message, "exception_type": kind, "traceback": trace, "current_inputs": inputs}
+
+
+def _full_name(kind: type) -> str:
+    """The class with its module, except for built-in ones. Pillow's errors live where they are exported."""
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _shown(value: object) -> object:
+    return value if value is None or isinstance(value, int | float | bool | str) else str(value)

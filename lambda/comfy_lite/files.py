@@ -1,0 +1,200 @@
+"""/upload/image, /upload/mask and /view: files in the input, output and temp folders, and nowhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import mimetypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from multidict import MultiDictProxy
+
+from comfy_lite.node import Directories
+
+if TYPE_CHECKING:
+    from PIL import Image as PillowImage
+
+_PREVIEW_FORMATS = ("webp", "jpeg")
+_PREVIEW_QUALITY = 90
+#: Types a browser would execute.
+_ACTIVE_TYPES = {
+    "text/html",
+    "text/html-sandboxed",
+    "application/xhtml+xml",
+    "text/javascript",
+    "text/css",
+}
+_TYPES = mimetypes.MimeTypes()
+_TYPES.add_type("application/javascript; charset=utf-8", ".js")
+_TYPES.add_type("image/webp", ".webp")
+
+
+class FileRoutes:
+    """The handlers of the routes that deal in files. Run on the event loop, as ComfyUI's do."""
+
+    def __init__(self, directories: Directories) -> None:
+        self._directories = directories
+
+    def add_to(self, app: web.Application, prefix: str) -> None:
+        app.router.add_post(f"{prefix}/upload/image", self.upload_image)
+        app.router.add_post(f"{prefix}/upload/mask", self.upload_mask)
+        app.router.add_get(f"{prefix}/view", self.view)
+
+    async def upload_image(self, request: web.Request) -> web.Response:
+        """Store a file under its name, or under ``name (1).png`` when another one has that name."""
+        form = await request.post()
+        return self._store(form, lambda path, content: path.write_bytes(content))
+
+    async def upload_mask(self, request: web.Request) -> web.Response:
+        """Store the original the form names, with the alpha channel of the uploaded picture.
+
+        An original that is missing or not allowed is not reported: ComfyUI answers 200 and writes nothing.
+        """
+        form: MultiDictProxy[Any] = await request.post()
+
+        def save(path: Path, content: bytes) -> None:
+            reference = json.loads(form["original_ref"])
+            original = self._find(reference["filename"], reference.get("type", "output"), reference.get("subfolder"))
+            if isinstance(original, Path):
+                _save_masked(path, original=original, mask=content)
+
+        return self._store(form, save)
+
+    def _store(self, form: MultiDictProxy[Any], save: Callable[[Path, bytes], object]) -> web.Response:
+        image, replace = form.get("image"), form.get("overwrite") in ("true", "1")
+        folder_type, subfolder = form.get("type", "input"), form.get("subfolder", "")
+        root = self._folder(folder_type)
+        if not image:
+            return web.Response(status=400)
+        if root is None:
+            raise ValueError(f"unknown folder type {folder_type!r}")
+        name = image.filename
+        folder = root / os.path.normpath(subfolder)
+        if not _is_inside(folder / name, root):
+            return web.Response(status=400)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = image.file.read()
+        if not replace:
+            name = _free_name(folder, name, content)
+        if replace or not (folder / name).exists():
+            save(folder / name, content)
+        return web.json_response({"name": name, "subfolder": subfolder, "type": folder_type})
+
+    async def view(self, request: web.Request) -> web.StreamResponse:
+        """Send a file, or a re-encoded preview or one channel of a picture."""
+        query = request.rel_url.query
+        if "filename" not in query:
+            return web.Response(status=404)
+        found = self._find(query["filename"], query.get("type", "output"), query.get("subfolder"))
+        if isinstance(found, int):
+            return web.Response(status=found)
+        if "preview" in query:
+            body, content_type = _preview(found, query["preview"], query.get("channel", ""))
+        elif query.get("channel") in ("rgb", "a"):
+            body, content_type = _channel(found, query["channel"]), "image/png"
+        else:
+            headers = {"Content-Disposition": f'filename="{found.name}"', "Content-Type": _content_type(found)}
+            return web.FileResponse(found, headers=headers)
+        headers = {"Content-Disposition": f'filename="{found.name}"'}
+        return web.Response(body=body, content_type=content_type, headers=headers)
+
+    def _find(self, annotated: str, folder_type: str, subfolder: str | None) -> Path | int:
+        """The file a client names, or the status that refuses it. ``name [input]`` overrides the type."""
+        name, root = self._split(annotated)
+        if not name or name.startswith("/") or ".." in name:
+            return 400
+        root = root or self._folder(folder_type)
+        if root is None:
+            return 400
+        if subfolder is not None:
+            if not _is_inside(root / subfolder, root):
+                return 403
+            root = root / subfolder
+        path = root / os.path.basename(name)  # noqa: PTH119 - "a/" has an empty last part, which Path would drop
+        try:
+            return path if path.is_file() else 404
+        except ValueError:
+            return 404
+
+    def _split(self, annotated: str) -> tuple[str, Path | None]:
+        for folder_type in ("output", "input", "temp"):
+            suffix = f"[{folder_type}]"
+            if annotated.endswith(suffix):
+                return annotated[: -len(suffix) - 1], self._folder(folder_type)
+        return annotated, None
+
+    def _folder(self, folder_type: str) -> Path | None:
+        return getattr(self._directories, folder_type) if folder_type in ("input", "output", "temp") else None
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    """Whether a path stays below a folder. Links are not followed, only ``..`` is."""
+    return Path(os.path.abspath(path)).is_relative_to(root)  # noqa: PTH100 - resolve() would follow them
+
+
+def _free_name(folder: Path, name: str, content: bytes) -> str:
+    """The name as it is, or with a number when it stands for other bytes."""
+    stem, extension = os.path.splitext(name)  # noqa: PTH122 - the name may hold a folder
+    number = 1
+    while (folder / name).exists() and not _same(folder / name, content):
+        name = f"{stem} ({number}){extension}"
+        number += 1
+    return name
+
+
+def _same(path: Path, content: bytes) -> bool:
+    if path.stat().st_size != len(content):
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest() == hashlib.sha256(content).digest()
+
+
+def _save_masked(path: Path, *, original: Path, mask: bytes) -> None:
+    from PIL import Image, PngImagePlugin
+
+    with Image.open(original) as picture, Image.open(io.BytesIO(mask)) as alpha_source:
+        info = PngImagePlugin.PngInfo()
+        for key, value in getattr(picture, "text", {}).items():
+            info.add_text(key, value)
+        masked = picture.convert("RGBA")
+        masked.putalpha(alpha_source.convert("RGBA").getchannel("A"))
+    masked.save(path, compress_level=4, pnginfo=info)
+
+
+def _preview(path: Path, wanted: str, channel: str) -> tuple[bytes, str]:
+    from PIL import Image
+
+    parts = wanted.split(";")
+    image_format = parts[0] if parts[0] in _PREVIEW_FORMATS and "a" not in channel else "webp"
+    quality = int(parts[-1]) if parts[-1].isdigit() else _PREVIEW_QUALITY
+    with Image.open(path) as picture:
+        shown = picture.convert("RGB") if image_format == "jpeg" or channel == "rgb" else picture
+        buffer = io.BytesIO()
+        shown.save(buffer, format=image_format, quality=quality)
+    return buffer.getvalue(), f"image/{image_format}"
+
+
+def _channel(path: Path, channel: str) -> bytes:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        if channel == "rgb":
+            shown: PillowImage.Image = picture.convert("RGB")
+        else:
+            has_alpha = picture.mode == "RGBA"
+            alpha = picture.getchannel("A") if has_alpha else Image.new("L", picture.size, 255)
+            shown = Image.new("RGBA", picture.size)
+            shown.putalpha(alpha)
+    buffer = io.BytesIO()
+    shown.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _content_type(path: Path) -> str:
+    guessed = _TYPES.guess_type(path.name)[0] or "application/octet-stream"
+    return "application/octet-stream" if guessed in _ACTIVE_TYPES else guessed

@@ -1,0 +1,96 @@
+"""What a node is: its declaration, what it receives, and what it returns.
+
+The vocabulary between the executor and the nodes. Images are ``float32`` arrays of shape
+``(batch, height, width, channels)`` with values from 0 to 1, masks ``(batch, height, width)``: the layout of
+ComfyUI's IMAGE and MASK tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image as PillowImage
+
+Pixels = npt.NDArray[np.float32]
+
+#: One input as `/object_info` shows it: ``("INT", {"default": 64, "min": 1})``, ``("IMAGE",)`` or ``(["a", "b"],)``.
+InputSpec = tuple[Any, ...]
+#: Inputs by name, or a function that answers them anew each time (files in a folder change).
+Inputs = Mapping[str, InputSpec] | Callable[["Directories"], Mapping[str, InputSpec]]
+
+
+@dataclass(frozen=True, slots=True)
+class Directories:
+    """The folders ComfyUI names input, output and temp."""
+
+    input: Path
+    output: Path
+    temp: Path
+
+
+class NodeContext(Protocol):
+    """What an executing node may ask of the engine."""
+
+    @property
+    def directories(self) -> Directories: ...
+    @property
+    def node_id(self) -> str: ...
+    @property
+    def prompt(self) -> Mapping[str, Any]:
+        """The whole API-format graph, as it was submitted (for PNG metadata)."""
+
+    @property
+    def extra_pnginfo(self) -> Mapping[str, Any] | None:
+        """`extra_data.extra_pnginfo` of the submit."""
+
+    @property
+    def step_s(self) -> float:
+        """How long a sampling step of the text-to-image stand-in should take, in seconds."""
+
+    def report_progress(self, value: int, maximum: int, preview: PillowImage.Image | None = None) -> None:
+        """Send a progress event and, if given, a JPEG preview. Raises when an interrupt was asked for."""
+
+    def send_image(self, value: int, maximum: int, image: PillowImage.Image) -> None:
+        """Report progress with a full-size PNG frame (SaveImageWebsocket)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeResult:
+    """What a node made: one value per declared output, and what it shows (`executed.output`)."""
+
+    outputs: tuple[Any, ...] = ()
+    ui: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeType:
+    """A node class: what `/object_info` says of it, and the function that executes it.
+
+    `execute` is called as ``execute(context, **inputs)`` and answers a `NodeResult`. `fingerprint` (ComfyUI's
+    IS_CHANGED) is called with ``(directories, **constant_inputs)`` and answers a value that changes when the node
+    must run again; `validate` (VALIDATE_INPUTS) likewise, and answers None or the reason for a refusal. An input that
+    `validate` names among its parameters is not checked against its choices or limits: the node does that itself.
+    `display_name` is None for nodes that have none (`/object_info` then says null), and `entry` holds what their
+    `/object_info` entry has beyond the fields above.
+    """
+
+    class_type: str
+    display_name: str | None
+    category: str
+    execute: Callable[..., NodeResult]
+    required: Inputs = field(default_factory=dict)
+    optional: Inputs = field(default_factory=dict)
+    hidden: Mapping[str, str] = field(default_factory=dict)
+    returns: tuple[str, ...] = ()
+    return_names: tuple[str, ...] = ()
+    is_output: bool = False
+    python_module: str = "nodes"
+    description: str = ""
+    fingerprint: Callable[..., Any] | None = None
+    validate: Callable[..., str | None] | None = None
+    entry: Mapping[str, Any] = field(default_factory=dict)

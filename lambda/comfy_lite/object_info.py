@@ -1,0 +1,118 @@
+"""What /object_info, /models and /system_stats say."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from comfy_lite import COMFYUI_VERSION, __version__
+from comfy_lite.node import Directories, Inputs, NodeType
+
+#: The folders ComfyUI knows. Only those whose files a node offers have any here.
+MODEL_FOLDERS = (
+    "checkpoints",
+    "configs",
+    "loras",
+    "vae",
+    "text_encoders",
+    "diffusion_models",
+    "clip_vision",
+    "style_models",
+    "embeddings",
+    "diffusers",
+    "vae_approx",
+    "controlnet",
+    "gligen",
+    "upscale_models",
+    "custom_nodes",
+    "hypernetworks",
+    "photomaker",
+    "classifiers",
+    "model_patches",
+    "audio_encoders",
+)
+#: folder -> the node and the input that list its files
+_OFFERED_BY = {"checkpoints": ("CheckpointLoaderSimple", "ckpt_name")}
+_NO_TORCH = "none (comfy_lite runs no models)"
+
+
+def describe(node_type: NodeType, directories: Directories) -> dict[str, Any]:
+    """A node as /object_info shows it."""
+    groups: dict[str, Mapping[str, Any]] = {"required": _inputs(node_type.required, directories)}
+    optional = _inputs(node_type.optional, directories)
+    if optional:
+        groups["optional"] = optional
+    if node_type.hidden:
+        groups["hidden"] = node_type.hidden
+    return {
+        "input": groups,
+        "input_order": {group: list(inputs) for group, inputs in groups.items()},
+        "output": node_type.returns,
+        "output_is_list": [False] * len(node_type.returns),
+        "output_name": node_type.return_names or node_type.returns,
+        "name": node_type.class_type,
+        "display_name": node_type.display_name,
+        "description": node_type.description,
+        "python_module": node_type.python_module,
+        "category": node_type.category,
+        "output_node": node_type.is_output,
+    }
+
+
+def models_in(folder: str, nodes: Mapping[str, NodeType], directories: Directories) -> list[str] | None:
+    """The files of a model folder, or None when there is no such folder."""
+    if folder not in MODEL_FOLDERS:
+        return None
+    class_type, name = _OFFERED_BY.get(folder, ("", ""))
+    if class_type not in nodes:
+        return []
+    return list(_inputs(nodes[class_type].required, directories)[name][0])
+
+
+def system_stats() -> dict[str, Any]:
+    """The machine and this program. `comfy_lite_version` tells it from a real ComfyUI."""
+    total, free = _memory()
+    return {
+        "system": {
+            "os": os.name,
+            "ram_total": total,
+            "ram_free": free,
+            "comfyui_version": COMFYUI_VERSION,
+            "comfy_lite_version": __version__,
+            "required_frontend_version": "",
+            "installed_templates_version": "",
+            "required_templates_version": "",
+            "python_version": sys.version,
+            "pytorch_version": _NO_TORCH,
+            "embedded_python": False,
+            "argv": sys.argv,
+        },
+        "devices": [
+            {
+                "name": "cpu",
+                "type": "cpu",
+                "index": None,
+                "vram_total": total,
+                "vram_free": free,
+                "torch_vram_total": total,
+                "torch_vram_free": free,
+            }
+        ],
+    }
+
+
+def _inputs(inputs: Inputs, directories: Directories) -> Mapping[str, Any]:
+    return inputs(directories) if callable(inputs) else inputs
+
+
+def _memory() -> tuple[int, int]:
+    """Total and available memory in bytes; zeros where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0, 0
+    values = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
+    return values.get("MemTotal", 0), values.get("MemAvailable", 0)

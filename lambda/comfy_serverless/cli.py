@@ -1,0 +1,248 @@
+"""`comfy-serverless`: workflows from the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from comfy_serverless import workflow as workflow_module
+from comfy_serverless.connector.connector import ComfyConnector, Execution
+from comfy_serverless.connector.outputs import Output
+from comfy_serverless.connector.progress import Progress as Snapshot
+from comfy_serverless.errors import Canceled, ComfyError, InvalidRequest, MissingAsset
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+_EPILOG = """\
+examples:
+  comfy-serverless run workflow.json
+  comfy-serverless run workflow.json --set 3.seed=42 --set "KSampler.steps=20" --set "6.text=a red fox"
+  comfy-serverless run edit.json --input 10.image=photo.png --out out/
+
+An input is named by node id, class or title: 3.seed, KSampler.seed, "My sampler.seed".
+Which ComfyUI runs it: COMFYUI_URL (one that runs), COMFYUI_DIR (a checkout; COMFYUI_PYTHON, COMFYUI_ARGS="--cpu"),
+API_COMMAND_LINE, or ComfyUI/ in this folder. Without any of them the embedded engine runs it: it needs no GPU,
+executes ComfyUI's model-free nodes for real, and paints a stand-in for text-to-image.
+
+exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point. Answers the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except ComfyError as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]{error.code}[/]: ", end="")
+        print(error.message, file=sys.stderr)
+        return INTERRUPTED if isinstance(error, Canceled) else FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="comfy-serverless", description="Run any ComfyUI workflow, here or on your own AWS account."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser(
+        "run",
+        help="run a workflow and save everything it makes",
+        description="Run a workflow exported by ComfyUI (Workflow > Export (API)) and save everything it makes.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("workflow", type=Path, help="the exported workflow, a JSON file")
+    run.add_argument(
+        "--set", action="append", default=[], type=_assignment, metavar="NODE.INPUT=VALUE", help="set an input (repeat)"
+    )
+    run.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        type=_assignment,
+        metavar="NODE.INPUT=FILE",
+        help="give an input a file of this machine (repeat)",
+    )
+    run.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out/)")
+    run.add_argument("--deadline", type=float, metavar="SECONDS", help="interrupt it after this long")
+    run.add_argument("--json", action="store_true", help="print the result as JSON, and no table")
+    return parser
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    address, separator, value = text.partition("=")
+    if not separator or "." not in address:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NODE.INPUT=VALUE, e.g. 3.seed=42")
+    return address, value
+
+
+def _run(options: argparse.Namespace) -> int:
+    graph = workflow_module.check_format(_load(options.workflow))
+    graph = workflow_module.apply_set(graph, {address: _value(text) for address, text in options.set})
+    seeds: Mapping[str, int]
+    graph, seeds = workflow_module.draw_seeds(graph)
+    files = {address: Path(text) for address, text in options.input}
+    _check_files(graph, files)
+
+    console = Console(stderr=True)
+    with console.status("Starting ComfyUI"):
+        connector = ComfyConnector()
+    try:
+        for address, path in files.items():
+            name = connector.upload_file(path, path.name)
+            for node_id, input_name in workflow_module.targets(graph, address):
+                graph[node_id]["inputs"][input_name] = name
+        execution = _execute(connector, graph, console, deadline_s=options.deadline)
+        saved = _save(execution.outputs, options.out)
+    finally:
+        connector.kill_api()
+    _report(execution, saved, seeds, engine=connector.engine, as_json=options.json)
+    return 0
+
+
+def _load(path: Path) -> object:
+    try:
+        return workflow_module.load_payload(path)
+    except OSError as error:
+        raise InvalidRequest(f"the workflow {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidRequest(f"the workflow {path} is not JSON: {error}") from error
+
+
+def _value(text: str) -> Any:  # noqa: ANN401
+    """Numbers, booleans and lists as JSON; everything else is text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _check_files(graph: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+    """Before ComfyUI is started: every address names an input, and every file is there."""
+    for address, path in files.items():
+        workflow_module.targets(graph, address)
+        if not path.is_file():
+            raise MissingAsset(f"--input {address}={path}: there is no such file")
+
+
+def _execute(
+    connector: ComfyConnector, graph: Mapping[str, Any], console: Console, *, deadline_s: float | None
+) -> Execution:
+    prompt_id = str(uuid.uuid4())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar, _ctrl_c_cancels(connector, prompt_id):
+        task = bar.add_task("queued", total=1.0)
+
+        def show(snapshot: Snapshot) -> None:
+            bar.update(task, completed=snapshot.value, description=(snapshot.message or "running")[:32])
+
+        return connector.run(graph, deadline_s=deadline_s, on_progress=show, prompt_id=prompt_id)
+
+
+@contextmanager
+def _ctrl_c_cancels(connector: ComfyConnector, prompt_id: str) -> Iterator[None]:
+    """The first Ctrl-C ends the prompt properly; the second one ends us."""
+
+    def cancel(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, previous)
+        connector.cancel(prompt_id)
+
+    previous = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _save(outputs: Sequence[Output], folder: Path) -> list[Path]:
+    """Write every output; of equal names the later ones are put into a folder named after their node."""
+    folder.mkdir(parents=True, exist_ok=True)
+    saved: list[Path] = []
+    for output in outputs:
+        name = Path(output.name).name
+        target = folder / name
+        if target in saved:
+            target = folder / f"node_{Path(output.node_id).name}_{output.index}" / name
+            target.parent.mkdir(exist_ok=True)
+        with output.open() as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file)
+        saved.append(target)
+    return saved
+
+
+def _report(
+    execution: Execution, saved: Sequence[Path], seeds: Mapping[str, int], *, engine: str, as_json: bool
+) -> None:
+    if as_json:
+        print(json.dumps(_as_json(execution, saved, seeds, engine=engine), indent=2))
+        return
+    console = Console(highlight=False)
+    table = Table("node", "output", "type", "size", box=None, pad_edge=False)
+    for output, path in zip(execution.outputs, saved, strict=True):
+        table.add_row(
+            f"{output.node_id} {output.title}"[:32], str(path), output.content_type, _size(path.stat().st_size)
+        )
+    console.print(table)
+    for warning in execution.warnings:
+        console.print(f"[yellow]warning[/]: {warning}")
+    for address, seed in seeds.items():
+        console.print(f"{address} = {seed} (drawn)")
+    seconds = execution.timings.total_ms / 1000
+    console.print(f"{len(saved)} outputs in {seconds:.2f} s by {engine}")
+
+
+def _as_json(
+    execution: Execution, saved: Sequence[Path], seeds: Mapping[str, int], *, engine: str
+) -> dict[str, object]:
+    return {
+        "prompt_id": execution.prompt_id,
+        "engine": engine,
+        "outputs": [
+            {
+                "node_id": output.node_id,
+                "class_type": output.class_type,
+                "title": output.title,
+                "index": output.index,
+                "type": output.kind.value,
+                "content_type": output.content_type,
+                "size_bytes": path.stat().st_size,
+                "path": str(path),
+            }
+            for output, path in zip(execution.outputs, saved, strict=True)
+        ],
+        "warnings": list(execution.warnings),
+        "seeds": dict(seeds),
+        "total_ms": execution.timings.total_ms,
+    }
+
+
+def _size(size_bytes: int) -> str:
+    """1234567 -> "1.2 MB"."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Collects what a prompt makes, while it runs and at its end, and tells who wants to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from comfy_serverless.connector.facts import EventSeen, FrameSeen, Outcome
+from comfy_serverless.connector.outputs import (
+    FileLocator,
+    Output,
+    frame_output,
+    identify_node,
+    outputs_of_node,
+)
+from comfy_serverless.connector.progress import Progress, ProgressTracker
+
+#: Nodes that send their results through the websocket and leave no file.
+_FRAME_CLASSES = frozenset({"SaveImageWebsocket"})
+
+
+def frame_nodes_of(graph: Mapping[str, Any]) -> frozenset[str]:
+    """The nodes whose binary frames are results instead of previews."""
+    return frozenset(node_id for node_id, node in graph.items() if node.get("class_type") in _FRAME_CLASSES)
+
+
+class OutputCollector:
+    """The outputs of one attempt at one prompt.
+
+    Args:
+        graph: as submitted; its order is the order of the outputs.
+        on_output: told of an output once, as soon as it exists.
+    """
+
+    def __init__(
+        self,
+        graph: Mapping[str, Any],
+        locator: FileLocator,
+        *,
+        on_progress: Callable[[Progress], None] | None,
+        on_output: Callable[[Output], None] | None,
+    ) -> None:
+        self._graph = graph
+        self._locator = locator
+        self._on_progress = on_progress
+        self._on_output = on_output
+        self._tracker = ProgressTracker(graph)
+        self._frame_nodes = frame_nodes_of(graph)
+        self._cached: frozenset[str] = frozenset()
+        self._announced: set[str] = set()
+
+    def see(self, fact: EventSeen | FrameSeen) -> None:
+        """Look at an event as it passes by."""
+        if isinstance(fact, FrameSeen):
+            if fact.node_id not in self._frame_nodes and self._on_progress is not None:
+                self._on_progress(self._tracker.see_preview(fact.node_id, fact.content))
+            return
+        if fact.kind == "execution_cached":
+            self._cached = frozenset(str(node) for node in fact.data.get("nodes") or ())
+        elif fact.kind == "executed" and isinstance(fact.data.get("output"), Mapping):
+            node = str(fact.data["node"])
+            self._announce(node, self._outputs(node, str(fact.data.get("display_node") or node), fact.data["output"]))
+        progress = self._tracker.see_event(fact.kind, fact.data)
+        if progress is not None and self._on_progress is not None:
+            self._on_progress(progress)
+
+    def collect(self, outcome: Outcome) -> tuple[Output, ...]:
+        """All outputs of a prompt that has ended, in the order of the graph; announces those not announced yet."""
+        self._cached = frozenset(outcome.cached_nodes)
+        by_node = {
+            node: self._outputs(node, outcome.display_nodes.get(node, node), shown)
+            for node, shown in outcome.shown.items()
+        }
+        for frame in outcome.frames:
+            identity = identify_node(self._graph, frame.node_id)
+            frames = by_node.setdefault(frame.node_id, [])
+            frames.append(frame_output(identity, len(frames), frame.content, frame.content_type))
+        if outcome.error is None:
+            for node, outputs in by_node.items():
+                self._announce(node, outputs)
+        position = {node: index for index, node in enumerate(self._graph)}
+        return tuple(
+            output
+            for node in sorted(by_node, key=lambda node: position.get(node.partition(".")[0], len(position)))
+            for output in by_node[node]
+        )
+
+    def _outputs(self, node: str, display_node: str, shown: Mapping[str, Any]) -> list[Output]:
+        identity = identify_node(self._graph, node, display_node)
+        return outputs_of_node(identity, shown, self._locator, cached=node in self._cached)
+
+    def _announce(self, node: str, outputs: list[Output]) -> None:
+        if self._on_output is None or node in self._announced:
+            return
+        if any(output.cached and output.content is None and output.path is None for output in outputs):
+            # A cached node may name files that are gone: the end of the run tells.
+            return
+        self._announced.add(node)
+        for output in outputs:
+            self._on_output(output)

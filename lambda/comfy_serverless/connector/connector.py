@@ -1,0 +1,408 @@
+"""`ComfyConnector`: one warm ComfyUI, driven from Python.
+
+The methods of the original ComfyConnector are kept name for name, so that a program written for it runs unchanged;
+`run`, `cancel`, `upload_file` and `wait_ready` stand beside them. Where the original was wrong the docstring says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+
+from comfy_serverless import workflow as workflow_module
+from comfy_serverless.connector import recovery
+from comfy_serverless.connector.collector import OutputCollector, frame_nodes_of
+from comfy_serverless.connector.engine import Engine
+from comfy_serverless.connector.execution import PromptFollower
+from comfy_serverless.connector.facts import CancelAsked, Fact, Outcome, Timings
+from comfy_serverless.connector.outputs import Output, OutputKind
+from comfy_serverless.connector.process import find_available_port
+from comfy_serverless.connector.progress import Progress
+from comfy_serverless.connector.recovery import Recovery
+from comfy_serverless.connector.refusals import refusal
+from comfy_serverless.connector.runner import PromptRunner
+from comfy_serverless.connector.uploads import place_file
+from comfy_serverless.errors import DeadlineExceeded, InvalidRequest
+from comfy_serverless.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A workflow that ran.
+
+    Attributes:
+        prompt_id: under which id it stands in ComfyUI's history.
+        outputs: every output of every node, in the order of the graph.
+        warnings: what was not made although ComfyUI accepted the workflow, and why.
+        timings: where the time went.
+        cached_nodes: nodes that did not have to run again.
+        attempts: 2 when it had to be run again after a crash or a lack of memory.
+    """
+
+    prompt_id: str
+    outputs: tuple[Output, ...]
+    warnings: tuple[str, ...]
+    timings: Timings
+    cached_nodes: tuple[str, ...]
+    attempts: int
+
+
+class ComfyConnector:
+    """The connector. `ComfyConnector()` is the same instance everywhere in a process, until `kill_api()`.
+
+    Args:
+        settings: instead of the environment. Only the call that creates the instance may give them.
+        wait: whether to return only when ComfyUI answers. With False it is started and the call returns at once.
+
+    Raises:
+        EngineUnavailable: ComfyUI did not start; the message has its exit code and the end of its log.
+    """
+
+    _instance: ClassVar[ComfyConnector | None] = None
+    _creation: ClassVar[threading.RLock] = threading.RLock()
+
+    def __new__(cls, *, settings: Settings | None = None, wait: bool = True) -> ComfyConnector:  # noqa: ARG004
+        with cls._creation:
+            if cls._instance is None:
+                instance = super().__new__(cls)
+                instance._settings = settings or Settings.from_environment()
+                instance._engine = Engine(instance._settings)
+                instance._lock = threading.Lock()
+                instance._runs = {}
+                # Last, so that a start that failed leaves nothing behind.
+                cls._instance = instance
+            return cls._instance
+
+    def __init__(self, *, settings: Settings | None = None, wait: bool = True) -> None:  # noqa: ARG002
+        self._settings: Settings
+        self._engine: Engine
+        self._lock: threading.Lock
+        self._runs: dict[str, queue.SimpleQueue[Fact]]
+        if wait:
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.kill_api()
+                raise
+
+    # The life of the engine.
+
+    @property
+    def engine(self) -> str:
+        """What executes workflows here: "ComfyUI 0.3.64", or the embedded engine. Empty until it has answered."""
+        return self._engine.name
+
+    @property
+    def starts(self) -> int:
+        """How many times this connector has started a ComfyUI process; 0 when it found a running one."""
+        return self._engine.starts
+
+    @property
+    def input_directory(self) -> Path | None:
+        """ComfyUI's input folder, when it is on this machine."""
+        return self._engine.input_directory
+
+    @property
+    def server_address(self) -> str | None:
+        """`http://host:port` of ComfyUI; None after `kill_api`."""
+        return None if self._engine.closed else self._engine.server_address
+
+    @property
+    def urlport(self) -> int | None:
+        """The port of a ComfyUI started here; None after `kill_api`."""
+        return None if self._engine.closed or self._engine.process is None else self._engine.process.port
+
+    @property
+    def client_id(self) -> str | None:
+        """The websocket's present client id; None after `kill_api`."""
+        return None if self._engine.closed else self._engine.events.client_id
+
+    @property
+    def ws_address(self) -> str | None:
+        """The websocket's present address; None after `kill_api`."""
+        return None if self._engine.closed else self._engine.events.address
+
+    def find_available_port(self) -> int:
+        """The first free port from INITIAL_PORT on."""
+        return find_available_port(self._settings.api_url, self._settings.initial_port)
+
+    def start_api(self) -> None:
+        """Start ComfyUI unless it runs, and wait until it answers.
+
+        Raises:
+            EngineUnavailable: it did not start.
+        """
+        self.wait_ready()
+
+    def is_api_running(self) -> bool:
+        """Whether ComfyUI answers. (The original also ran its test payload here; now every start does, once.)"""
+        return self._engine.is_answering()
+
+    def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Wait until ComfyUI answers; start it again if it has died.
+
+        Args:
+            timeout_s: longest wait in seconds; the start's own limit
+                (MAX_COMFY_START_ATTEMPTS x COMFY_START_ATTEMPTS_SLEEP) holds besides.
+
+        Raises:
+            EngineUnavailable: it exited, or did not answer within the start's limit.
+            DeadlineExceeded: `timeout_s` passed while it was still starting.
+            ComfyError: the workflow in TEST_PAYLOAD did not run.
+        """
+        freshly_started = self._engine.wait_ready(timeout_s)
+        if freshly_started and self._settings.test_payload is not None:
+            self.run(self.load_payload(self._settings.test_payload), deadline_s=timeout_s)
+
+    def kill_api(self) -> None:
+        """Stop ComfyUI and everything it started, close the websocket, and forget this instance."""
+        with ComfyConnector._creation:
+            if ComfyConnector._instance is self:
+                ComfyConnector._instance = None
+        self._engine.close()
+
+    def close(self) -> None:
+        """The same as `kill_api`."""
+        self.kill_api()
+
+    # Running workflows.
+
+    def run(
+        self,
+        workflow: Mapping[str, Any],
+        *,
+        deadline_s: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_output: Callable[[Output], None] | None = None,
+        prompt_id: str | None = None,
+        extra_data: Mapping[str, Any] | None = None,
+    ) -> Execution:
+        """Run a workflow (API format) to its end. Blocks; several threads may call it.
+
+        After a crash of ComfyUI, or when memory ran out, the workflow is run once more.
+
+        Args:
+            workflow: as exported by ComfyUI's "Export (API)".
+            deadline_s: seconds it may take altogether; then it is interrupted.
+            on_progress: called in this thread with every new snapshot.
+            on_output: called in this thread as soon as an output exists. When the run has to be repeated it is
+                called again: what counts are the outputs of the `Execution`.
+            prompt_id: a lower-case UUID of your own, for `cancel`.
+            extra_data: passed on to ComfyUI, e.g. `{"extra_pnginfo": {…}}`.
+
+        Raises:
+            ComfyError: the classes of `comfy_serverless.errors`; what was made before the failure is in `.outputs`.
+        """
+        graph = workflow_module.check_format(workflow)
+        workflow_module.check_links(graph)
+        run_id = _checked_prompt_id(prompt_id)
+        deadline = None if deadline_s is None else time.monotonic() + deadline_s
+        facts = self._register(run_id)
+        try:
+            attempt = 1
+            while True:
+                self._wait_ready_until(deadline)
+                attempt_id = run_id if attempt == 1 else str(uuid.uuid5(uuid.UUID(run_id), str(attempt)))
+                collector = OutputCollector(graph, self._engine.locator, on_progress=on_progress, on_output=on_output)
+                outcome = self._attempt(graph, attempt_id, facts, collector, deadline=deadline, extra_data=extra_data)
+                outputs = collector.collect(outcome)
+                step = recovery.after(
+                    outcome,
+                    attempt=attempt,
+                    wants_frames=bool(frame_nodes_of(graph)),
+                    files_are_gone=self._files_are_gone(outputs),
+                )
+                if step is Recovery.DELIVER:
+                    return self._conclude(outcome, outputs, attempt_id, attempt)
+                logger.warning("running the workflow again (%s): %s", step.value, outcome.error or "files are gone")
+                if step is Recovery.FREE_MEMORY_AND_RETRY:
+                    self._engine.client.free(unload_models=True, free_memory=True)
+                attempt += 1
+        finally:
+            with self._lock:
+                self._runs.pop(run_id, None)
+
+    def cancel(self, prompt_id: str) -> bool:
+        """Ask a run of this connector to end; its `run` raises `Canceled` once ComfyUI has confirmed.
+
+        Returns:
+            False when nothing runs under that id (any more).
+        """
+        with self._lock:
+            facts = self._runs.get(prompt_id)
+        if facts is None:
+            return False
+        facts.put(CancelAsked())
+        return True
+
+    def generate_images(self, payload: Mapping[str, Any]) -> list[Image.Image]:
+        """Run a workflow and answer all its images, previews included, in the order of its nodes.
+
+        The original printed a failure and answered None; this raises it.
+
+        Raises:
+            ComfyError: the workflow was refused, or failed.
+        """
+        from PIL import Image
+
+        images: list[Image.Image] = []
+        for output in self.run(payload).outputs:
+            if output.kind is OutputKind.IMAGE:
+                image = Image.open(BytesIO(output.read()))
+                image.load()
+                images.append(image)
+        return images
+
+    def queue_prompt(self, prompt: Mapping[str, Any]) -> dict[str, Any]:
+        """Queue a workflow without waiting: `{"prompt_id": …, "number": …, "node_errors": …}`.
+
+        Raises:
+            InvalidWorkflow: ComfyUI refuses it; every error of every node is in the message.
+        """
+        self.wait_ready()
+        answer = self._engine.client.submit(prompt, client_id=self._engine.events.connect())
+        if not answer.accepted:
+            raise refusal(answer.error, answer.node_errors)
+        return {"prompt_id": answer.prompt_id, "number": answer.number, "node_errors": dict(answer.node_errors)}
+
+    def get_history(self, prompt_id: str) -> dict[str, Any]:
+        """`{prompt_id: entry}` once a prompt has ended, `{}` before and for unknown ones."""
+        entry = self._engine.client.history(prompt_id)
+        return {} if entry is None else {prompt_id: entry}
+
+    def get_image(self, filename: str, subfolder: str, folder_type: str) -> bytes:
+        """The bytes of a file ComfyUI made or was given.
+
+        Raises:
+            FileNotFoundError: it has no such file.
+        """
+        with self._engine.client.view(filename, subfolder, folder_type) as stream:
+            return stream.read()
+
+    def upload_image(
+        self,
+        filepath: str | Path,
+        subfolder: str | None = None,
+        folder_type: str | None = None,
+        overwrite: bool = False,
+    ) -> dict[str, Any]:
+        """Give ComfyUI an image: `{"name": …, "subfolder": …, "type": …}`; use the name it answers."""
+        self.wait_ready()
+        path = Path(filepath)
+        with path.open("rb") as file:
+            return self._engine.client.upload_image(
+                file, path.name, subfolder=subfolder, folder_type=folder_type, overwrite=overwrite
+            )
+
+    def upload_file(self, file: BinaryIO | Path, name: str, *, subfolder: str = "", overwrite: bool = False) -> str:
+        """Give ComfyUI any input file; answers what the input of a LoadImage (or similar) node is set to.
+
+        A file on this machine is copied into a local engine's input folder, when the name is not taken there.
+        """
+        self.wait_ready()
+        folder = self.input_directory
+        if isinstance(file, Path):
+            if folder is not None and place_file(file, name, subfolder=subfolder, folder=folder):
+                return f"{subfolder}/{name}" if subfolder else name
+            with file.open("rb") as stream:
+                return self.upload_file(stream, name, subfolder=subfolder, overwrite=overwrite)
+        answer = self._engine.client.upload_image(file, name, subfolder=subfolder, overwrite=overwrite)
+        return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else str(answer["name"])
+
+    # Reading and editing workflows, as in the original.
+
+    load_payload = staticmethod(workflow_module.load_payload)
+    find_output_node = staticmethod(workflow_module.find_output_node)
+    replace_key_value = staticmethod(workflow_module.replace_key_value)
+
+    # The steps of a run.
+
+    def _register(self, run_id: str) -> queue.SimpleQueue[Fact]:
+        facts: queue.SimpleQueue[Fact] = queue.SimpleQueue()
+        with self._lock:
+            if run_id in self._runs:
+                raise InvalidRequest(f"prompt {run_id} is running already")
+            self._runs[run_id] = facts
+        return facts
+
+    def _wait_ready_until(self, deadline: float | None) -> None:
+        remaining = None if deadline is None else deadline - time.monotonic()
+        if remaining is not None and remaining <= 0:
+            raise DeadlineExceeded("the job's deadline passed before it could be submitted")
+        self.wait_ready(remaining)
+
+    def _attempt(
+        self,
+        graph: Mapping[str, Any],
+        prompt_id: str,
+        facts: queue.SimpleQueue[Fact],
+        collector: OutputCollector,
+        *,
+        deadline: float | None,
+        extra_data: Mapping[str, Any] | None,
+    ) -> Outcome:
+        follower = PromptFollower(
+            prompt_id,
+            graph,
+            now=time.monotonic(),
+            deadline=deadline,
+            stall_s=self._settings.stall_s,
+            frame_nodes=frame_nodes_of(graph),
+        )
+        runner = PromptRunner(
+            client=self._engine.client,
+            events=self._engine.events,
+            process=self._engine.process,
+            follower=follower,
+            facts=facts,
+            watch=collector.see,
+        )
+        outcome = runner.run(graph, extra_data=extra_data)
+        if outcome.engine_is_broken:
+            self._engine.replace()
+        return outcome
+
+    def _conclude(self, outcome: Outcome, outputs: tuple[Output, ...], prompt_id: str, attempts: int) -> Execution:
+        if outcome.error is not None:
+            outcome.error.outputs = outputs
+            raise outcome.error
+        warnings = list(outcome.warnings)
+        if self._files_are_gone(outputs):
+            warnings.append("ComfyUI named files that no longer exist")
+        return Execution(prompt_id, outputs, tuple(warnings), outcome.timings, outcome.cached_nodes, attempts)
+
+    def _files_are_gone(self, outputs: tuple[Output, ...]) -> bool:
+        """Whether a cached node named a file that has been deleted since."""
+        return any(
+            output.cached
+            and output.content is None
+            and output.path is None
+            and not self._engine.client.exists(output.name, output.subfolder, output.folder_type)
+            for output in outputs
+        )
+
+
+def _checked_prompt_id(prompt_id: str | None) -> str:
+    """ComfyUI 0.25 and later take canonical lower-case UUIDs only."""
+    if prompt_id is None:
+        return str(uuid.uuid4())
+    try:
+        canonical = str(uuid.UUID(prompt_id))
+    except ValueError:
+        canonical = ""
+    if canonical != prompt_id:
+        raise InvalidRequest(f"prompt_id {prompt_id!r} is not a lower-case UUID")
+    return prompt_id

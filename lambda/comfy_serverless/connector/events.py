@@ -1,0 +1,233 @@
+"""The one websocket to ComfyUI: read by one thread, fanned out by prompt id.
+
+The reading thread only parses and hands on. A client that stops reading stalls the events of every client of that
+ComfyUI, so nothing here may wait for a subscriber.
+
+Nothing is replayed by ComfyUI, and a socket opened again under the same client id can be deregistered when the old
+one is cleaned up. So a lost socket is told to every subscriber (who then asks the history), and the next one is
+opened under a fresh client id.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import struct
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import websocket
+
+from comfy_serverless.connector.facts import EventSeen, Fact, FrameSeen, SocketLost
+
+logger = logging.getLogger(__name__)
+
+_PREVIEW_IMAGE = 1
+_PREVIEW_IMAGE_WITH_METADATA = 4
+_IMAGE_TYPES = {1: "image/jpeg", 2: "image/png"}
+_CONNECT_TIMEOUT_S = 5.0
+#: After this much silence the server is pinged; after as much again without any answer the socket counts as lost.
+_SILENCE_S = 15.0
+
+Sink = Callable[[Fact], None]
+
+
+class EventStream:
+    """Events of one ComfyUI server, handed to whoever follows a prompt.
+
+    Args:
+        server_address: `http://host:port`.
+        app_name: begins the client id.
+    """
+
+    def __init__(self, server_address: str, *, app_name: str) -> None:
+        self._websocket_address = "ws" + server_address.removeprefix("http")
+        self._app_name = app_name
+        self._lock = threading.Lock()
+        self._sinks: dict[str, Sink] = {}
+        self._socket: websocket.WebSocket | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self.client_id = self._new_client_id()
+
+    @property
+    def address(self) -> str:
+        """The websocket's address with the present client id."""
+        return f"{self._websocket_address}/ws?clientId={quote(self.client_id)}"
+
+    @property
+    def connected(self) -> bool:
+        """Whether a socket is open and being read."""
+        return self._socket is not None
+
+    def connect(self) -> str:
+        """Open the socket unless it is open. Answers the client id to submit prompts under.
+
+        Raises:
+            OSError: the server cannot be reached.
+        """
+        with self._lock:
+            if self._closed:
+                raise ConnectionError("the event stream is closed")
+            if self._socket is None:
+                self.client_id = self._new_client_id()
+                socket = self._open()
+                self._socket = socket
+                self._thread = threading.Thread(target=self._read, args=(socket,), name="comfy-events", daemon=True)
+                self._thread.start()
+            return self.client_id
+
+    def subscribe(self, prompt_id: str, sink: Sink) -> None:
+        """Hand facts about a prompt to `sink`, which must not block. Subscribe before submitting."""
+        with self._lock:
+            self._sinks[prompt_id] = sink
+
+    def unsubscribe(self, prompt_id: str) -> None:
+        """Stop handing facts about a prompt."""
+        with self._lock:
+            self._sinks.pop(prompt_id, None)
+
+    def close(self) -> None:
+        """Close the socket and wait for the reading thread to end."""
+        with self._lock:
+            self._closed = True
+            socket, thread = self._socket, self._thread
+        self._disconnect(socket)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=_CONNECT_TIMEOUT_S)
+
+    def drop(self) -> None:
+        """Close the socket without closing the stream, because the server behind it is gone."""
+        self._disconnect(self._socket)
+
+    def _disconnect(self, socket: websocket.WebSocket | None) -> None:
+        if socket is None:
+            return
+        try:
+            # `abort` wakes the reading thread, which closes and forgets the socket; `close` alone would not.
+            socket.abort()  # type: ignore[no-untyped-call]
+        except (OSError, websocket.WebSocketException) as error:
+            logger.debug("websocket did not close cleanly: %s", error)
+
+    def _new_client_id(self) -> str:
+        return f"{self._app_name}-{uuid.uuid4()}"
+
+    def _open(self) -> websocket.WebSocket:
+        try:
+            # ComfyUI refuses a foreign Origin with 403, and websocket-client would send one by itself.
+            socket = websocket.create_connection(
+                self.address,
+                timeout=_CONNECT_TIMEOUT_S,
+                suppress_origin=True,
+                http_no_proxy=["*"],
+                enable_multithread=True,
+            )
+            # Must be the first message; it brings previews that name their node.
+            socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
+            socket.settimeout(_SILENCE_S)
+        except websocket.WebSocketException as error:
+            raise ConnectionError(f"websocket to {self._websocket_address} refused: {error}") from error
+        return socket
+
+    def _read(self, socket: websocket.WebSocket) -> None:
+        reader = _FrameReader()
+        pinged = False
+        reason = "closed by the server"
+        try:
+            while True:
+                try:
+                    opcode, payload = socket.recv_data(control_frame=True)
+                except websocket.WebSocketTimeoutException:
+                    if pinged:
+                        reason = "silent"
+                        break
+                    socket.ping()
+                    pinged = True
+                    continue
+                pinged = False
+                if opcode == websocket.ABNF.OPCODE_CLOSE:
+                    break
+                addressed = reader.read(opcode, payload)
+                if addressed is not None:
+                    self._hand_on(*addressed)
+        except (OSError, websocket.WebSocketException) as error:
+            reason = str(error)
+        finally:
+            self._lose(socket, reason)
+
+    def _hand_on(self, prompt_id: str, fact: Fact) -> None:
+        with self._lock:
+            sink = self._sinks.get(prompt_id)
+        if sink is not None:
+            sink(fact)
+
+    def _lose(self, socket: websocket.WebSocket, reason: str) -> None:
+        with self._lock:
+            if self._socket is socket:
+                self._socket = None
+            sinks = list(self._sinks.values())
+            closed = self._closed
+        socket.shutdown()  # type: ignore[no-untyped-call]
+        if not closed:
+            logger.info("websocket lost: %s", reason)
+        for sink in sinks:
+            sink(SocketLost())
+
+
+class _FrameReader:
+    """Turns websocket frames into facts about prompts. Remembers who executes, for previews that do not say."""
+
+    def __init__(self) -> None:
+        self._executing: tuple[str, str] | None = None
+
+    def read(self, opcode: int, payload: bytes) -> tuple[str, Fact] | None:
+        """The prompt a frame is about and what it says; None for frames about no prompt."""
+        if opcode == websocket.ABNF.OPCODE_TEXT:
+            return self._read_text(payload)
+        if opcode == websocket.ABNF.OPCODE_BINARY:
+            return self._read_binary(payload)
+        return None
+
+    def _read_text(self, payload: bytes) -> tuple[str, Fact] | None:
+        try:
+            message = json.loads(payload)
+            kind, data = message["type"], message["data"]
+            prompt_id = data.get("prompt_id")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            logger.warning("a websocket message could not be read and was passed over: %.200r", payload)
+            return None
+        if not isinstance(prompt_id, str):
+            return None
+        if kind == "executing":
+            node = data.get("node")
+            self._executing = (prompt_id, node) if isinstance(node, str) else None
+        return prompt_id, EventSeen(kind=str(kind), data=data)
+
+    def _read_binary(self, payload: bytes) -> tuple[str, Fact] | None:
+        if len(payload) < 8:
+            return None
+        event, number = struct.unpack_from(">II", payload)
+        if event == _PREVIEW_IMAGE and self._executing is not None:
+            prompt_id, node_id = self._executing
+            content_type = _IMAGE_TYPES.get(number, "image/jpeg")
+            return prompt_id, FrameSeen(node_id=node_id, content_type=content_type, content=payload[8:])
+        if event == _PREVIEW_IMAGE_WITH_METADATA:
+            return self._read_described_image(payload, number)
+        return None
+
+    def _read_described_image(self, payload: bytes, length: int) -> tuple[str, Fact] | None:
+        try:
+            described: dict[str, Any] = json.loads(payload[8 : 8 + length])
+            prompt_id = str(described["prompt_id"])
+            frame = FrameSeen(
+                node_id=str(described["node_id"]),
+                content_type=str(described.get("image_type", "image/jpeg")),
+                content=payload[8 + length :],
+            )
+        except (ValueError, KeyError):
+            logger.warning("a preview could not be read and was passed over")
+            return None
+        return prompt_id, frame

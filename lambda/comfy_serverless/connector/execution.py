@@ -1,0 +1,423 @@
+"""What has become of one prompt? A state machine without IO.
+
+`PromptFollower` is fed facts (an event was seen, the socket was lost, the history says, the process exited) and the
+time, and answers what to do next (wait, ask the history, ask it to stop, finished). It owns no socket and no clock,
+so every race of the wire contract is a few lines of test.
+
+    SUBMITTING ──accepted──► QUEUED ──execution_start──► EXECUTING ──► ENDED
+        │                      │                            │
+        └──────────────────────┴── deadline, cancel ──► STOPPING ──► ENDED
+
+Who is believed: the history is the truth, and is asked as soon as `executing {node: null}` says that it is written.
+Events are the speed: outputs are known when their node's `executed` comes. Where events may have been missed (a lost
+socket, a long silence) the queue is asked first and the history after it: a prompt moves from the queue to the
+history in one step and never back, so absent from both, asked in this order, means gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from enum import Enum
+from typing import Any
+
+from comfy_serverless.connector.facts import (
+    AskHistory,
+    AskQueue,
+    AskToStop,
+    CancelAsked,
+    EngineSilent,
+    EventSeen,
+    Fact,
+    Finished,
+    FrameSeen,
+    HistorySays,
+    Outcome,
+    ProcessBusy,
+    ProcessExited,
+    QueuePlace,
+    QueueSays,
+    Refused,
+    SocketLost,
+    Step,
+    SubmitAgain,
+    SubmitLost,
+    Submitted,
+    Timings,
+    Wait,
+)
+from comfy_serverless.connector.refusals import execution_failure, node_error_lines
+from comfy_serverless.errors import (
+    Canceled,
+    ComfyError,
+    DeadlineExceeded,
+    EngineCrashed,
+    EngineStalled,
+)
+
+#: Silence after which the history is asked although the socket seems well, in seconds.
+QUIET_S = 1.0
+#: Silence without processor time after which the queue is asked too: the prompt may have been removed, in seconds.
+DOUBT_S = 5.0
+#: First and longest pause between questions when events cannot be relied on, in seconds.
+POLL_MIN_S, POLL_MAX_S = 0.02, 1.0
+#: How often a prompt is asked again to stop: a request can be lost, in seconds.
+STOP_AGAIN_S = 0.5
+#: How long a prompt may take to stop before its engine counts as broken, in seconds. A long step cannot be
+#: interrupted; who cancels can wait for it, who has run out of time cannot.
+CANCEL_GRACE_S, DEADLINE_GRACE_S = 30.0, 5.0
+#: How long an engine that is not our child may be unreachable before the prompt counts as lost, in seconds.
+UNREACHABLE_S = 30.0
+#: Prompts found neither in the queue nor in the history this often are gone.
+_GONE_READS = 2
+
+
+class State(Enum):
+    """The life of a prompt."""
+
+    SUBMITTING = "submitting"
+    QUEUED = "queued"
+    EXECUTING = "executing"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class PromptFollower:
+    """Follows one submitted prompt to its one outcome.
+
+    Args:
+        prompt_id: the prompt.
+        graph: as submitted; names nodes in errors.
+        now: monotonic time, in seconds, as in every other method.
+        deadline: when it is asked to stop; None for never.
+        stall_s: how long nothing may move at all.
+        frame_nodes: ids of the nodes whose frames are results.
+    """
+
+    def __init__(
+        self,
+        prompt_id: str,
+        graph: Mapping[str, Any],
+        *,
+        now: float,
+        deadline: float | None = None,
+        stall_s: float = 600.0,
+        frame_nodes: Collection[str] = (),
+    ) -> None:
+        self.prompt_id = prompt_id
+        self.state = State.SUBMITTING
+        self._graph = graph
+        self._deadline = deadline
+        self._stall_s = stall_s
+        self._frame_nodes = frozenset(frame_nodes)
+        self._started_at = now
+        self._executing_since: float | None = None
+        self._last_life = now
+        self._first_silence: float | None = None
+        self._outcome: Outcome | None = None
+
+        self._shown: dict[str, Mapping[str, Any]] = {}
+        self._display_nodes: dict[str, str] = {}
+        self._frames: list[FrameSeen] = []
+        self._cached: tuple[str, ...] = ()
+        self._warnings: list[str] = []
+        self._blocked: list[str] = []
+        self._succeeded_by_event = False
+
+        self._submit_lost = False
+        self._events_missed = False
+        self._polling = False
+        self._questions: list[Step] = []
+        self._ask_at = now + QUIET_S
+        self._pause = POLL_MIN_S
+        self._gone_reads = 0
+        self._queue_said_absent = False
+        self._stop_error: ComfyError | None = None
+        self._stop_at = 0.0
+        self._stop_until = 0.0
+
+    # Facts in.
+
+    def observe(self, fact: Fact, now: float) -> None:
+        """Take in one fact. After the end nothing changes any more."""
+        if self._outcome is not None:
+            return
+        match fact:
+            case EventSeen():
+                self._see_event(fact, now)
+            case FrameSeen():
+                self._see_frame(fact, now)
+            case Submitted() | Refused() | SubmitLost():
+                self._see_submit(fact, now)
+            case SocketLost():
+                self._distrust_events(now)
+            case HistorySays():
+                self._see_history(fact.entry, now)
+            case QueueSays():
+                self._see_queue(fact.place, now)
+            case EngineSilent():
+                self._see_silence(now, ours=fact.ours)
+            case ProcessExited():
+                self._see_exit(fact, now)
+            case ProcessBusy():
+                self._last_life = now
+            case CancelAsked():
+                self._stop(Canceled("the job was canceled on request"), now, grace_s=CANCEL_GRACE_S)
+
+    def _see_submit(self, answer: Submitted | Refused | SubmitLost, now: float) -> None:
+        match answer:
+            case Submitted():
+                self._alive(now)
+                self._warnings.extend(node_error_lines(answer.node_errors))
+                self._advance(State.QUEUED)
+            case Refused():
+                self._finish(answer.error, now)
+            case SubmitLost():
+                self._submit_lost = True
+                self._distrust_events(now)
+
+    def _see_frame(self, frame: FrameSeen, now: float) -> None:
+        self._alive(now)
+        if frame.node_id in self._frame_nodes:
+            self._frames.append(frame)
+
+    def _see_event(self, event: EventSeen, now: float) -> None:
+        self._alive(now)
+        data = event.data
+        match event.kind:
+            case "execution_start":
+                self._advance(State.EXECUTING)
+                self._executing_since = self._executing_since or now
+            case "execution_cached":
+                self._cached = tuple(str(node) for node in data.get("nodes") or ())
+            case "executed":
+                if isinstance(data.get("output"), Mapping):
+                    self._shown[str(data["node"])] = data["output"]
+                self._display_nodes[str(data["node"])] = str(data.get("display_node") or data["node"])
+            case "execution_error":
+                if data.get("exception_type") == "ExecutionBlocked":
+                    self._blocked.append(f"Node {data.get('node_id')}: {str(data.get('exception_message')).strip()}")
+            case "execution_success":
+                self._succeeded_by_event = True
+            case "executing" if data.get("node") is None and "node" in data:
+                # The last word on every prompt: its history is written by now.
+                self._questions = [AskHistory()]
+
+    def _see_history(self, entry: Mapping[str, Any] | None, now: float) -> None:
+        self._heard()
+        if entry is not None:
+            self._read_entry(entry, now)
+            return
+        if not self._queue_said_absent:
+            return
+        # Absent from the queue and then from the history.
+        self._queue_said_absent = False
+        self._gone_reads += 1
+        if self._gone_reads >= _GONE_READS or self._stop_error is not None:
+            self._see_gone(now)
+        else:
+            self._ask_at = min(self._ask_at, now + POLL_MIN_S)
+
+    def _see_queue(self, place: QueuePlace, now: float) -> None:
+        self._heard()
+        self._queue_said_absent = place is QueuePlace.ABSENT
+        if place is QueuePlace.ABSENT:
+            self._questions.insert(0, AskHistory())
+            return
+        self._gone_reads = 0
+        self._submit_lost = False
+        if place is QueuePlace.RUNNING:
+            self._advance(State.EXECUTING)
+            self._executing_since = self._executing_since or now
+        else:
+            self._advance(State.QUEUED)
+            # It waits behind others: that is not a stall, whoever runs is being watched by its own follower.
+            self._last_life = now
+
+    def _see_gone(self, now: float) -> None:
+        if self._stop_error is not None:
+            self._finish(self._stop_error, now)
+        elif self._submit_lost:
+            self._submit_lost = False
+            self._gone_reads = 0
+            self._questions = [SubmitAgain()]
+        elif self._succeeded_by_event and not self._events_missed:
+            self._finish(None, now)
+        elif self._executing_since is not None or self._succeeded_by_event:
+            self._finish(EngineCrashed("ComfyUI has forgotten a prompt that it had begun: it was restarted"), now)
+        else:
+            self._finish(Canceled("the prompt was removed from ComfyUI's queue by another client"), now)
+
+    def _see_silence(self, now: float, *, ours: bool) -> None:
+        self._first_silence = self._first_silence if self._first_silence is not None else now
+        self._distrust_events(now)
+        if not ours and now - self._first_silence >= UNREACHABLE_S:
+            self._finish(EngineCrashed("ComfyUI can no longer be reached"), now)
+
+    def _see_exit(self, fact: ProcessExited, now: float) -> None:
+        if self._succeeded_by_event and not self._events_missed:
+            # It died after its last node: everything it made is known and on disk.
+            self._finish(None, now, engine_is_broken=True)
+            return
+        error = self._stop_error or EngineCrashed(
+            f"ComfyUI died in the middle of the job ({describe_exit(fact.exit_code)})",
+            details={"exit_code": fact.exit_code, "log_tail": fact.log_tail},
+        )
+        self._finish(error, now, engine_is_broken=True)
+
+    # Steps out.
+
+    def next(self, now: float) -> Step:
+        """What to do now."""
+        if self._outcome is None:
+            self._watch_clock(now)
+        if self._outcome is not None:
+            return Finished(self._outcome)
+        if self._stop_error is not None and now >= self._stop_at:
+            self._stop_at = now + STOP_AGAIN_S
+            self._ask_at = now
+            return AskToStop()
+        if not self._questions and now >= self._ask_at:
+            # The queue before the history: see the module's first lines. The history alone is cheaper.
+            certain = not self._polling and self._stop_error is None and now - self._last_life < DOUBT_S
+            self._questions = [AskHistory() if certain else AskQueue()]
+            self._ask_at = now + self._next_pause()
+        if self._questions:
+            return self._questions.pop(0)
+        return Wait(max(0.0, self._next_time() - now))
+
+    def _watch_clock(self, now: float) -> None:
+        if self._stop_error is not None:
+            if now >= self._stop_until:
+                # Neither queue nor interrupt could stop it: only a new process helps the next job.
+                self._finish(self._stop_error, now, engine_is_broken=True)
+        elif self._deadline is not None and now >= self._deadline:
+            where = "while it waited in the queue" if self._executing_since is None else "while it was executing"
+            self._stop(DeadlineExceeded(f"the job's deadline passed {where}"), now, grace_s=DEADLINE_GRACE_S)
+        elif now - self._last_life >= self._stall_s:
+            self._finish(
+                EngineStalled(f"ComfyUI has neither reported nor computed anything for {self._stall_s:g} s"),
+                now,
+                engine_is_broken=True,
+            )
+
+    def _next_time(self) -> float:
+        times = [self._ask_at, self._last_life + self._stall_s]
+        if self._stop_error is not None:
+            times += [self._stop_at, self._stop_until]
+        elif self._deadline is not None:
+            times.append(self._deadline)
+        return min(times)
+
+    def _next_pause(self) -> float:
+        if self._stop_error is not None:
+            return 0.1
+        if not self._polling:
+            return QUIET_S
+        self._pause = min(POLL_MAX_S, self._pause * 1.5)
+        return self._pause
+
+    # The parts of a verdict.
+
+    def _alive(self, now: float) -> None:
+        self._heard()
+        self._last_life = now
+        self._gone_reads = 0
+        self._submit_lost = False
+        if not self._polling:
+            self._ask_at = now + QUIET_S
+
+    def _heard(self) -> None:
+        self._first_silence = None
+
+    def _distrust_events(self, now: float) -> None:
+        """Ask from now on. What was shown before `execution_success` is complete, whatever is lost after it."""
+        self._polling = True
+        self._events_missed = self._events_missed or not self._succeeded_by_event
+        self._ask_at = min(self._ask_at, now + self._pause)
+
+    def _advance(self, state: State) -> None:
+        order = [State.SUBMITTING, State.QUEUED, State.EXECUTING, State.STOPPING, State.ENDED]
+        if order.index(state) > order.index(self.state):
+            self.state = state
+
+    def _stop(self, error: ComfyError, now: float, *, grace_s: float) -> None:
+        if self._stop_error is None:
+            self._stop_error = error
+            self._stop_at = now
+            self._stop_until = now + grace_s
+            self._advance(State.STOPPING)
+
+    def _read_entry(self, entry: Mapping[str, Any], now: float) -> None:
+        """Judge by the messages: `status_str` can say success for a failed run."""
+        for node, shown in (entry.get("outputs") or {}).items():
+            if isinstance(shown, Mapping):
+                self._shown[str(node)] = shown
+        for node, meta in (entry.get("meta") or {}).items():
+            self._display_nodes[str(node)] = str(meta.get("display_node") or node)
+        status = entry.get("status") or {}
+        messages = [(str(kind), data) for kind, data in status.get("messages") or ()]
+        self._cached = next(
+            (tuple(map(str, data.get("nodes") or ())) for kind, data in messages if kind == "execution_cached"),
+            self._cached,
+        )
+        executing_ms = _executing_ms(messages)
+        kind, data = next(
+            (
+                (kind, data)
+                for kind, data in reversed(messages)
+                if kind in ("execution_success", "execution_error", "execution_interrupted")
+            ),
+            ("execution_success" if status.get("completed") else "execution_error", {}),
+        )
+        error: ComfyError | None = None
+        if kind == "execution_error":
+            error = self._failure(data)
+        elif kind == "execution_interrupted":
+            error = self._stop_error or Canceled("the prompt was interrupted by another client")
+        self._finish(error, now, executing_ms=executing_ms)
+
+    def _failure(self, data: Mapping[str, Any]) -> ComfyError:
+        node_id = str(data.get("node_id") or "?")
+        shown_as = self._display_nodes.get(node_id, node_id)
+        node_id = shown_as if shown_as in self._graph else node_id.partition(".")[0]
+        return execution_failure(data, node_id=node_id, class_type=str(data.get("node_type") or "?"))
+
+    def _finish(
+        self,
+        error: ComfyError | None,
+        now: float,
+        *,
+        engine_is_broken: bool = False,
+        executing_ms: int | None = None,
+    ) -> None:
+        self._advance(State.ENDED)
+        total_ms = round((now - self._started_at) * 1000)
+        if executing_ms is None:
+            executing_ms = 0 if self._executing_since is None else round((now - self._executing_since) * 1000)
+        blocked = [] if error is not None else self._blocked
+        self._outcome = Outcome(
+            error=error,
+            shown=dict(self._shown),
+            display_nodes=dict(self._display_nodes),
+            frames=tuple(self._frames),
+            cached_nodes=self._cached,
+            warnings=(*self._warnings, *blocked),
+            timings=Timings(queued_ms=max(0, total_ms - executing_ms), executing_ms=executing_ms, total_ms=total_ms),
+            events_missed=self._events_missed,
+            engine_is_broken=engine_is_broken,
+        )
+
+
+def describe_exit(exit_code: int | None) -> str:
+    """An exit code for people; negative codes are signals, and -9 mostly means "out of host memory"."""
+    if exit_code is None:
+        return "exit code unknown"
+    if exit_code == -9:
+        return "killed by signal 9: often the host ran out of memory"
+    return f"killed by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+
+
+def _executing_ms(messages: list[tuple[str, Mapping[str, Any]]]) -> int | None:
+    """From ComfyUI's own clock, where both ends have a time."""
+    times = [data["timestamp"] for _, data in messages if isinstance(data.get("timestamp"), int | float)]
+    return round(times[-1] - times[0]) if len(times) > 1 else None

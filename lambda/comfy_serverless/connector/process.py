@@ -1,0 +1,290 @@
+"""The ComfyUI process: start, readiness, liveness, log tail, clean stop.
+
+    STOPPED ──start──► STARTING ──first answer──► READY ──stop──► STOPPED
+                          └──────── exit ────────► DEAD ◄── exit ──┘
+
+A process here is the leader of its own process group, so that whatever it starts ends with it. Its output is always
+being read (a full pipe would stop it) into a ring buffer and the log.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+
+from comfy_serverless.connector.execution import describe_exit
+from comfy_serverless.errors import EngineUnavailable
+
+logger = logging.getLogger(__name__)
+#: ComfyUI's own output, line by line.
+engine_logger = logging.getLogger("comfy_serverless.engine")
+
+_POLL_S = 0.004
+_TERMINATE_GRACE_S = 4.0
+_LOG_LINES = 300
+_PORT_RETRIES = 3
+
+
+class ProcessState(Enum):
+    """The life of a ComfyUI process."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    DEAD = "dead"
+
+
+class ComfyProcess:
+    """One ComfyUI process at a time.
+
+    Args:
+        command: the arguments that start ComfyUI; `--port N` is added.
+        host: the address it will listen on.
+        first_port: the port to try first.
+        cwd: where it is started; None for the current folder.
+        answers: asked with the port once it is open; tells whether ComfyUI answers there.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        host: str,
+        first_port: int,
+        answers: Callable[[int], bool],
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._command = list(command)
+        self._host = host
+        self._first_port = first_port
+        self._answers = answers
+        self._cwd = cwd
+        self._environment = {**os.environ, **environment} if environment else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
+        self._ports_tried = 0
+        self.state = ProcessState.STOPPED
+        self.port = first_port
+        self.starts = 0
+        self.started_at = time.monotonic()
+        atexit.register(_stop_at_exit, weakref.ref(self))
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while there is a process."""
+        return self._process.pid if self._process else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, and before the first start."""
+        return self._process.poll() if self._process else None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs (ready or not)."""
+        alive = self._process is not None and self._process.poll() is None
+        if not alive and self.state in (ProcessState.STARTING, ProcessState.READY):
+            self.state = ProcessState.DEAD
+        return alive
+
+    @property
+    def log_tail(self) -> str:
+        """The last lines it wrote."""
+        return "\n".join(list(self._log)[-40:])
+
+    @property
+    def command(self) -> list[str]:
+        """The arguments it is started with, without the port."""
+        return list(self._command)
+
+    @property
+    def cwd(self) -> Path:
+        """The folder it is started in."""
+        return self._cwd or Path.cwd()
+
+    def start(self) -> None:
+        """Start it on a free port, without waiting. Does nothing while it runs.
+
+        Raises:
+            EngineUnavailable: the command cannot be run.
+        """
+        if self.is_alive:
+            return
+        self._end_group()
+        self.port = find_available_port(self._host, self._first_port + self._ports_tried)
+        self._log.clear()
+        self.state = ProcessState.STARTING
+        started: threading.Event = threading.Event()
+        failure: list[OSError] = []
+        self._reader = threading.Thread(
+            target=self._spawn_and_read, args=(started, failure), name="comfy-log", daemon=True
+        )
+        self._reader.start()
+        started.wait()
+        if failure:
+            self.state = ProcessState.DEAD
+            raise EngineUnavailable(
+                f"ComfyUI cannot be started with {self._command}: {failure[0]}",
+                details={"command": self._command},
+            ) from failure[0]
+        self.starts += 1
+        self.started_at = time.monotonic()
+        logger.info("ComfyUI process %s started on port %s", self.pid, self.port)
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until it answers, watching for its death. Tries the next port when this one was taken meanwhile.
+
+        Returns:
+            False when it lives, but did not answer in time.
+
+        Raises:
+            EngineUnavailable: it exited, with its exit code and the end of its log.
+        """
+        give_up_at = time.monotonic() + timeout_s
+        while self.state is not ProcessState.READY or not self.is_alive:
+            if not self.is_alive:
+                self._retry_on_next_port()
+            elif _accepts(self._host, self.port) and self._answers(self.port):
+                self.state = ProcessState.READY
+                break
+            if time.monotonic() >= give_up_at:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def cpu_seconds(self) -> float:
+        """Processor time used so far, in seconds; 0 where the system does not tell."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+    def wait_output(self, timeout_s: float = 1.0) -> None:
+        """After an exit: wait until everything it wrote has been read."""
+        if self._reader is not None:
+            self._reader.join(timeout_s)
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL, to the whole group. Returns when nothing of it is left."""
+        process = self._process
+        if process is None:
+            self.state = ProcessState.STOPPED
+            return
+        if process.poll() is None:
+            _signal_group(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_TERMINATE_GRACE_S)
+        self._end_group()
+        self.state = ProcessState.STOPPED
+
+    def _end_group(self) -> None:
+        """Whatever the leader left behind must not outlive it."""
+        process = self._process
+        if process is None:
+            return
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+        if self._reader is not None and self._reader is not threading.current_thread():
+            self._reader.join(_TERMINATE_GRACE_S)
+        self._process = None
+
+    def _spawn_and_read(self, started: threading.Event, failure: list[OSError]) -> None:
+        """Start the process in the thread that then reads its output until the end.
+
+        The kernel ends the child with the *thread* that made it: so that thread must live as long as the child, and
+        a connector killed by SIGKILL leaves no ComfyUI behind.
+        """
+        try:
+            process = subprocess.Popen(
+                [*_die_with_parent(), *self._command, "--port", str(self.port)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=self._cwd,
+                env=self._environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            failure.append(error)
+            started.set()
+            return
+        self._process = process
+        started.set()
+        assert process.stdout is not None  # noqa: S101
+        with process.stdout:
+            for line in process.stdout:
+                text = line.decode("utf-8", errors="replace").rstrip()
+                self._log.append(text)
+                engine_logger.debug(text)
+        process.wait()
+
+    def _retry_on_next_port(self) -> None:
+        exit_code = self.exit_code
+        self.wait_output()
+        if "in use" in self.log_tail and self._ports_tried < _PORT_RETRIES:
+            logger.warning("port %s was taken while ComfyUI started; trying the next", self.port)
+            self._ports_tried += 1
+            self.start()
+            return
+        raise EngineUnavailable(
+            f"ComfyUI exited while it started ({describe_exit(exit_code)}). Last lines of its log:\n"
+            + "\n".join(self.log_tail.splitlines()[-8:]),
+            details={"exit_code": exit_code, "log_tail": self.log_tail},
+        )
+
+
+def find_available_port(host: str, first_port: int) -> int:
+    """The first port from `first_port` on that nothing listens on.
+
+    Raises:
+        EngineUnavailable: none is free.
+    """
+    for port in range(first_port, 65536):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            # As servers do: a port in TIME_WAIT is free, one that is listened on is not.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise EngineUnavailable(f"no port from {first_port} on is free on {host}")
+
+
+def _accepts(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((host, port)) == 0
+
+
+def _die_with_parent() -> list[str]:
+    """A prefix that makes the kernel end the child with us (Linux, util-linux); nothing elsewhere."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _stop_at_exit(reference: weakref.ref[ComfyProcess]) -> None:
+    process = reference()
+    if process is not None:
+        process.stop()

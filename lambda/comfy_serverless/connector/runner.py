@@ -1,0 +1,190 @@
+"""One attempt at one prompt: carries facts into the follower, and its steps out to ComfyUI. Decides nothing."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import requests
+
+from comfy_serverless.connector.client import ComfyClient
+from comfy_serverless.connector.events import EventStream
+from comfy_serverless.connector.execution import PromptFollower
+from comfy_serverless.connector.facts import (
+    AskHistory,
+    AskQueue,
+    AskToStop,
+    EngineSilent,
+    EventSeen,
+    Fact,
+    Finished,
+    FrameSeen,
+    HistorySays,
+    Outcome,
+    ProcessBusy,
+    ProcessExited,
+    QueuePlace,
+    QueueSays,
+    Refused,
+    SubmitAgain,
+    SubmitLost,
+    Submitted,
+    Wait,
+)
+from comfy_serverless.connector.process import ComfyProcess
+from comfy_serverless.connector.refusals import refusal
+
+logger = logging.getLogger(__name__)
+
+#: Longest wait before the process is looked at again, in seconds.
+_LOOK_S = 0.2
+#: Share of one processor above which a silent engine counts as working: answering our own questions costs less.
+_BUSY_SHARE = 0.05
+#: How long the last frames of a dead engine may take to be read, in seconds.
+_LAST_FRAMES_S = 1.0
+
+Watcher = Callable[[EventSeen | FrameSeen], None]
+
+
+class PromptRunner:
+    """Runs one prompt on one engine to its outcome, in the caller's thread.
+
+    Args:
+        facts: where other threads (events, cancel) put what they see.
+        process: None for an engine that is not our child.
+        watch: is shown every event and frame, in order, before the follower is.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: ComfyClient,
+        events: EventStream,
+        process: ComfyProcess | None,
+        follower: PromptFollower,
+        facts: queue.SimpleQueue[Fact],
+        watch: Watcher,
+    ) -> None:
+        self._client = client
+        self._events = events
+        self._process = process
+        self._generation = process.starts if process else 0
+        self._follower = follower
+        self._facts = facts
+        self._watch = watch
+        self._busy_checked_at = time.monotonic()
+        self._cpu_seconds = process.cpu_seconds() if process else 0.0
+
+    def run(self, graph: Mapping[str, Any], *, extra_data: Mapping[str, Any] | None = None) -> Outcome:
+        """Submit the graph and follow it to its end."""
+        prompt_id = self._follower.prompt_id
+        # Events can be faster than the answer to the submit: listen first.
+        self._events.subscribe(prompt_id, self._facts.put)
+        try:
+            self._submit(graph, extra_data)
+            while True:
+                self._take_facts_at_hand()
+                self._look_at_process()
+                step = self._follower.next(time.monotonic())
+                match step:
+                    case Finished(outcome):
+                        return outcome
+                    case Wait(seconds):
+                        self._wait(seconds)
+                    case SubmitAgain():
+                        self._submit(graph, extra_data)
+                    case AskHistory():
+                        self._ask(lambda: HistorySays(self._client.history(prompt_id)))
+                    case AskQueue():
+                        self._ask(lambda: QueueSays(place_in(self._client.queue(), prompt_id)))
+                    case AskToStop():
+                        self._ask_to_stop(prompt_id)
+        finally:
+            self._events.unsubscribe(prompt_id)
+
+    def _submit(self, graph: Mapping[str, Any], extra_data: Mapping[str, Any] | None) -> None:
+        try:
+            client_id = self._events.connect()
+            answer = self._client.submit(
+                graph, client_id=client_id, prompt_id=self._follower.prompt_id, extra_data=extra_data
+            )
+        except (requests.RequestException, OSError) as error:
+            response = getattr(error, "response", None)
+            if response is not None and response.status_code <= requests.codes.server_error:
+                # Answered, but neither accepted nor refused in ComfyUI's form (413, a bare 500): nothing was queued.
+                reason = f"{response.status_code} {response.text[:300]}".strip()
+                self._observe(Refused(refusal({"message": "ComfyUI cannot read the workflow", "details": reason}, {})))
+                return
+            logger.info("submit got no answer: %s", error)
+            self._observe(SubmitLost())
+        else:
+            refused = None if answer.accepted else refusal(answer.error, answer.node_errors)
+            self._observe(Submitted(answer.node_errors) if refused is None else Refused(refused))
+
+    def _ask(self, question: Callable[[], Fact]) -> None:
+        try:
+            self._observe(question())
+        except requests.RequestException as error:
+            logger.debug("a question was not answered: %s", error)
+            self._observe(EngineSilent(ours=self._process is not None))
+
+    def _ask_to_stop(self, prompt_id: str) -> None:
+        try:
+            if not self._client.cancel_job(prompt_id):
+                self._client.delete_from_queue(prompt_id)
+                self._client.interrupt(prompt_id)
+        except requests.RequestException as error:
+            logger.info("ComfyUI could not be asked to stop: %s", error)
+            self._observe(EngineSilent(ours=self._process is not None))
+
+    def _wait(self, seconds: float) -> None:
+        try:
+            self._take(self._facts.get(timeout=min(seconds, _LOOK_S)))
+        except queue.Empty:
+            self._look_for_life()
+
+    def _take_facts_at_hand(self) -> None:
+        while not self._facts.empty():
+            self._take(self._facts.get())
+
+    def _take(self, fact: Fact) -> None:
+        if isinstance(fact, EventSeen | FrameSeen):
+            self._watch(fact)
+        self._observe(fact)
+
+    def _observe(self, fact: Fact) -> None:
+        self._follower.observe(fact, time.monotonic())
+
+    def _look_for_life(self) -> None:
+        now = time.monotonic()
+        if self._process is None or now - self._busy_checked_at < 1.0:
+            return
+        cpu_seconds = self._process.cpu_seconds()
+        if cpu_seconds - self._cpu_seconds > _BUSY_SHARE * (now - self._busy_checked_at):
+            self._observe(ProcessBusy())
+        self._busy_checked_at, self._cpu_seconds = now, cpu_seconds
+
+    def _look_at_process(self) -> None:
+        process = self._process
+        if process is None or (process.is_alive and process.starts == self._generation):
+            return
+        # What it sent before it died may still be on its way to us.
+        give_up_at = time.monotonic() + _LAST_FRAMES_S
+        while self._events.connected and process.starts == self._generation and time.monotonic() < give_up_at:
+            time.sleep(0.005)
+        self._take_facts_at_hand()
+        exit_code = process.exit_code if process.starts == self._generation else None
+        process.wait_output()
+        self._observe(ProcessExited(exit_code, process.log_tail))
+
+
+def place_in(queued: Mapping[str, Any], prompt_id: str) -> QueuePlace:
+    """Where a prompt stands in an answer of `GET /queue`."""
+    if any(item[1] == prompt_id for item in queued["queue_running"]):
+        return QueuePlace.RUNNING
+    if any(item[1] == prompt_id for item in queued["queue_pending"]):
+        return QueuePlace.PENDING
+    return QueuePlace.ABSENT

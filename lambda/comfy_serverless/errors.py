@@ -1,0 +1,140 @@
+"""Every way a job can fail, as one tree of exceptions with stable codes.
+
+    ComfyError
+    ├── InvalidRequest          invalid_request        the request itself is malformed
+    ├── InvalidWorkflow         invalid_workflow       ComfyUI refuses the graph, or `set` does not fit it
+    │   └── UiFormatWorkflow    workflow_format_ui     the editor's format was sent instead of the API format
+    ├── MissingAsset            missing_asset          an input cannot be fetched, or may not be used
+    ├── NodeExecutionError      node_execution_error   a node raised
+    ├── OutOfMemory             out_of_memory          the GPU or the host ran out of memory
+    ├── EngineError
+    │   ├── EngineCrashed       engine_crashed         ComfyUI died in the middle of a job
+    │   ├── EngineStalled       engine_stalled         ComfyUI lives, but nothing moves any more
+    │   └── EngineUnavailable   engine_unavailable     ComfyUI did not start
+    ├── DeadlineExceeded        deadline_exceeded      the time given was not enough
+    ├── Canceled                canceled               somebody asked for the end
+    └── DeliveryFailed          delivery_failed        outputs exist but could not be stored
+
+The codes are those of the Comfy API v2 wherever it has one. `InternalError` (`internal_error`) stands for our own bugs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from comfy_serverless.connector.outputs import Output
+
+
+class ComfyError(Exception):
+    """A failure with a stable `code`, a message for people, and `details` for programs.
+
+    Attributes:
+        code: the machine-readable class of the failure; never changes between releases.
+        http_status: the status an HTTP answer carries for it.
+        retryable: whether the same request may succeed when it is sent again unchanged.
+        message: what happened, where, and what to do.
+        details: JSON-serialisable facts: node ids, exit codes, the end of the log.
+        outputs: what the workflow had made before it failed; nothing of it is dropped.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    http_status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: dict[str, Any] = dict(details or {})
+        self.outputs: tuple[Output, ...] = ()
+
+
+class InternalError(ComfyError):
+    """Our own mistake. Reported like any other failure, so that no outcome is lost."""
+
+
+class InvalidRequest(ComfyError):
+    """The request is not JSON, misses a field, or has a field of the wrong form."""
+
+    code = "invalid_request"
+    http_status = 422
+
+
+class InvalidWorkflow(ComfyError):
+    """ComfyUI refuses the graph. `details["node_errors"]` lists every error of every node."""
+
+    code = "invalid_workflow"
+    http_status = 422
+
+
+class UiFormatWorkflow(InvalidWorkflow):
+    """The workflow was saved by the editor; the API needs the exported form."""
+
+    code = "workflow_format_ui"
+
+
+class MissingAsset(ComfyError):
+    """An input cannot be fetched, is not what it should be, or is not allowed."""
+
+    code = "missing_asset"
+    http_status = 422
+
+
+class NodeExecutionError(ComfyError):
+    """A node raised. `details` has node_id, class_type, exception_type, traceback."""
+
+    code = "node_execution_error"
+
+
+class OutOfMemory(ComfyError):
+    """The GPU or the host ran out of memory, also after ComfyUI was asked to free what it holds."""
+
+    code = "out_of_memory"
+
+
+class EngineError(ComfyError):
+    """Something is wrong with the ComfyUI process rather than with the workflow."""
+
+    http_status = 503
+    retryable = True
+
+
+class EngineCrashed(EngineError):
+    """ComfyUI died in the middle of a job. `details` has exit_code and log_tail."""
+
+    code = "engine_crashed"
+
+
+class EngineStalled(EngineError):
+    """ComfyUI answers, but nothing has moved for `stall_s` seconds."""
+
+    code = "engine_stalled"
+
+
+class EngineUnavailable(EngineError):
+    """ComfyUI did not start. `details` has exit_code and log_tail when it died."""
+
+    code = "engine_unavailable"
+
+
+class DeadlineExceeded(ComfyError):
+    """The job's deadline, or the time left to this invocation, was not enough."""
+
+    code = "deadline_exceeded"
+    http_status = 504
+
+
+class Canceled(ComfyError):
+    """The job was canceled on request."""
+
+    code = "canceled"
+    http_status = 409
+
+
+class DeliveryFailed(ComfyError):
+    """Outputs exist but could not be stored; the files stay where they are."""
+
+    code = "delivery_failed"
+    http_status = 502
+    retryable = True

@@ -1,0 +1,148 @@
+"""The environment, read once into a typed `Settings`. A value that cannot be understood is named at start.
+
+Kept free of third-party imports: `import comfy_serverless` must stay light.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from dataclasses import field as dataclass_field
+from pathlib import Path
+from typing import Any
+
+from comfy_serverless.errors import ComfyError
+
+
+class InvalidSetting(ComfyError):
+    """An environment variable has a value that cannot be used; the message names it."""
+
+    code = "invalid_setting"
+
+
+def _positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError("must be a positive number")
+    return value
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise ValueError("must be a positive whole number")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 65535:
+        raise ValueError("must be a port between 1 and 65535")
+    return value
+
+
+def _boolean(text: str) -> bool:
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise ValueError("must be true or false")
+    return values[text.lower()]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _setting(variable: str, convert: Callable[[str], object], default: object, meaning: str) -> Any:  # noqa: ANN401
+    """A dataclass field that knows its environment variable. `meaning` becomes the README's settings table."""
+    return dataclass_field(default=default, metadata={"variable": variable, "convert": convert, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of the connector and of the jobs around it. `Settings.from_environment()` reads them."""
+
+    # The connector: the names of the original ComfyConnector first.
+    app_name: str = _setting("APP_NAME", str, "COMFY_SERVERLESS", "Prefix of the websocket's client id")
+    api_command_line: str | None = _setting(
+        "API_COMMAND_LINE", str, None, "Command that starts ComfyUI; `--port N` is added"
+    )
+    api_url: str = _setting("API_URL", str, "127.0.0.1", "Host ComfyUI is reached at")
+    initial_port: int = _setting("INITIAL_PORT", _port, 8188, "First port to try; the next free one is taken")
+    test_payload: Path | None = _setting(
+        "TEST_PAYLOAD", Path, None, "A workflow that must run before ComfyUI counts as started"
+    )
+    max_start_attempts: int = _setting(
+        "MAX_COMFY_START_ATTEMPTS", _positive_int, 120, "Together with the next: how long a start may take"
+    )
+    start_attempts_sleep_s: float = _setting(
+        "COMFY_START_ATTEMPTS_SLEEP", _positive_float, 1.0, "Seconds an attempt stands for"
+    )
+    comfyui_dir: Path | None = _setting("COMFYUI_DIR", Path, None, "A ComfyUI checkout, started with `python main.py`")
+    comfyui_python: str | None = _setting(
+        "COMFYUI_PYTHON",
+        str,
+        None,
+        "The Python of that checkout; its own `.venv` or `venv` is found by itself",
+    )
+    comfyui_args: str = _setting("COMFYUI_ARGS", str, "", "Arguments for that checkout, e.g. `--cpu`")
+    comfyui_url: str | None = _setting(
+        "COMFYUI_URL", str, None, "A ComfyUI that runs already, e.g. `http://127.0.0.1:8188`; none is started"
+    )
+    stall_s: float = _setting(
+        "STALL_S",
+        _positive_float,
+        600.0,
+        "Seconds without event or processor time after which ComfyUI is replaced",
+    )
+
+    # Jobs.
+    output_bucket: str | None = _setting("OUTPUT_BUCKET", str, None, "Where results go unless a request says otherwise")
+    output_prefix: str = _setting("OUTPUT_PREFIX", str, "", "Put before every key in the output bucket")
+    workflows_dir: Path | None = _setting(
+        "WORKFLOWS_DIR", Path, None, 'Folder of workflows a request may name: `"workflow": "name"`'
+    )
+    default_deadline_s: float = _setting(
+        "DEFAULT_DEADLINE_S", _positive_float, 600.0, "Deadline of a job that names none, in seconds"
+    )
+    deadline_margin_s: float = _setting(
+        "DEADLINE_MARGIN_S", _positive_float, 10.0, "Seconds kept back at the end of an invocation to report"
+    )
+    max_input_bytes: int = _setting("MAX_INPUT_BYTES", _positive_int, 200_000_000, "Largest input that is fetched")
+    max_input_pixels: int = _setting("MAX_INPUT_PIXELS", _positive_int, 100_000_000, "Largest image, width x height")
+    input_timeout_s: float = _setting("INPUT_TIMEOUT_S", _positive_float, 60.0, "Longest fetch of one input")
+    allow_private_addresses: bool = _setting(
+        "ALLOW_PRIVATE_ADDRESSES", _boolean, False, "Whether https inputs may come from private networks"
+    )
+    allowed_input_buckets: tuple[str, ...] = _setting(
+        "ALLOWED_INPUT_BUCKETS",
+        _words,
+        (),
+        "Buckets `s3://` inputs may come from; empty: any the role may read",
+    )
+    link_expiry_s: int = _setting("LINK_EXPIRY_S", _positive_int, 3600, "How long presigned links are good for")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings. An empty variable counts as unset.
+
+        Raises:
+            InvalidSetting: a value cannot be used; the message names the variable and what it should be.
+        """
+        environment = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        for setting in fields(cls):
+            variable = setting.metadata["variable"]
+            text = environment.get(variable, "")
+            if not text:
+                continue
+            try:
+                values[setting.name] = setting.metadata["convert"](text)
+            except ValueError as error:
+                raise InvalidSetting(f"{variable}={text!r} cannot be used: {error}") from error
+        return cls(**values)
+
+    @property
+    def start_timeout_s(self) -> float:
+        """How long ComfyUI may take from its start to its first answer, in seconds."""
+        return self.max_start_attempts * self.start_attempts_sleep_s

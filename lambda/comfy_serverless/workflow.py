@@ -1,0 +1,349 @@
+"""Read, edit and check an API-format workflow: a graph of nodes, `{"3": {"class_type": …, "inputs": {…}}}`.
+
+Plain functions over plain dictionaries. Nothing here knows a server, and nothing but `load_payload` does
+IO. No graph, however deep or twisted, makes a function recurse without bound: `check_format` refuses deep
+ones, and the others walk with stacks of their own.
+
+`check_format` comes first; all other functions but the three of the original ComfyConnector
+(`replace_key_value`, `find_output_node`, `load_payload`) expect a graph that has passed it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
+from comfy_serverless.node_lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant, listing
+
+#: Containers inside containers a workflow may have. Real ones stay below ten.
+MAX_DEPTH = 64
+
+#: Inputs that mean "a random number, please" when they are -1.
+SEED_INPUTS = frozenset({"seed", "noise_seed"})
+
+#: Seeds are drawn below this: they survive every JSON reader, JavaScript's included.
+SEED_LIMIT = 2**53
+
+#: Classes that deliver results although their names begin neither with Save nor with Preview.
+OUTPUT_CLASSES = frozenset(
+    {
+        "CLIPSave",
+        "CheckpointSave",
+        "Image Save",
+        "ImageCompare",
+        "LoraSave",
+        "LossGraphNode",
+        "MaskPreview",
+        "ModelSave",
+        "VAESave",
+        "VHS_VideoCombine",
+    }
+)
+_OUTPUT_PREFIXES = ("Save", "Preview")
+
+_EXPORT_HINT = (
+    "This is the editor's own format. Export the workflow for the API and send that file: "
+    "in ComfyUI, Workflow > Export (API); in older versions switch on the dev mode options first, "
+    "then Save (API Format)."
+)
+
+
+def check_format(workflow: object) -> dict[str, Any]:
+    """The API-format graph in `workflow`, without the `{"prompt": …}` that /prompt bodies put around it.
+
+    Only the form is judged; whether nodes exist and inputs fit is ComfyUI's business. Nothing is copied.
+
+    Raises:
+        UiFormatWorkflow: the file was saved by the editor; the message says how to export it.
+        InvalidWorkflow: not a graph; every node at fault is named, in `details["node_errors"]` too.
+    """
+    if not isinstance(workflow, Mapping):
+        raise InvalidWorkflow(f"A workflow must be a JSON object of nodes, not {_kind(workflow)}.")
+    wrapped = workflow.get("prompt")
+    if isinstance(wrapped, Mapping) and "class_type" not in wrapped:
+        workflow = wrapped
+    if _is_ui_format(workflow):
+        raise UiFormatWorkflow(_EXPORT_HINT)
+    if not workflow:
+        raise InvalidWorkflow("The workflow has no nodes.")
+    if not _is_shallow(workflow):
+        raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")
+    _raise_node_errors(
+        "The workflow is not in API format",
+        {
+            node_id: (reason, node)
+            for node_id, node in workflow.items()
+            if (reason := _malformed(node_id, node)) is not None
+        },
+        error_type="invalid_node",
+    )
+    return workflow if isinstance(workflow, dict) else dict(workflow)
+
+
+def check_links(graph: Mapping[str, Any]) -> None:
+    """Every `[node id, slot]` in the graph must point to a node of the graph.
+
+    ComfyUI checks declared inputs only; a dangling link in any other input ends its worker thread for good.
+
+    Raises:
+        InvalidWorkflow: naming every dangling link, in `details["node_errors"]` too.
+    """
+    problems: dict[object, tuple[str, object]] = {}
+    for node_id, node in graph.items():
+        dangling = [
+            f"input {name!r} links to node {value[0]!r}"
+            for name, value in node["inputs"].items()
+            if is_link(value) and value[0] not in graph
+        ]
+        if dangling:
+            problems[node_id] = (f"{', '.join(dangling)}, which is not in the workflow", node)
+    _raise_node_errors("The workflow has links to nodes that do not exist", problems, error_type="bad_linked_input")
+
+
+def is_link(value: object) -> bool:
+    """Whether an input's value is a connection, `[node id, output slot]`, as ComfyUI tells them apart."""
+    return (
+        isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], (int, float))
+    )
+
+
+def targets(graph: Mapping[str, Any], address: str) -> list[tuple[str, str]]:
+    """The `(node id, input name)` pairs an address means, in the order of the graph.
+
+    `3.seed` is the input of the node with that id, `KSampler.steps` that of every node of the class, `My
+    Title.text` that of every node with that title, in this order of precedence. Titles and input names may
+    contain dots: the address is split at its last dot first, then at earlier ones, until a node and an
+    input are found.
+
+    An input the node does not have is an error, also where the class may know it: an export lists every
+    value a node takes, and ComfyUI ignores unknown inputs silently, so a name that is not there is a
+    mistake nobody would see.
+
+    Raises:
+        InvalidWorkflow: nothing is meant; the message says why and what comes near.
+    """
+    lookup = NodeLookup(graph)
+    try:
+        return lookup.resolve(address)[1]
+    except NothingMeant as problem:
+        raise InvalidWorkflow(f"{address[:MAX_ADDRESS_LENGTH]!r} {problem}{lookup.suggestion(address)}.") from None
+
+
+def apply_set(graph: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of the graph with `{"3.seed": 42, "KSampler.steps": 20, "My Title.text": "x"}` put in.
+
+    Addresses are those of `targets`. Where two mean the same input, the more specific one wins: a node id
+    before a class, a class before a title; among equals the later one. A link is replaced like any other
+    value.
+
+    Raises:
+        InvalidWorkflow: all addresses that mean nothing, each with its reason in `details["set"]`.
+    """
+    meanings, problems = NodeLookup(graph).resolve_all(values)
+    if problems:
+        raise InvalidWorkflow(f"`set` does not fit the workflow: {listing(problems)}.", details={"set": problems})
+    result = copy_graph(graph)
+    for meaning in meanings:
+        for node_id, name in meaning.targets:
+            result[node_id]["inputs"][name] = values[meaning.address]
+    return result
+
+
+def draw_seeds(
+    graph: Mapping[str, Any], *, draw: Callable[[int], int] = secrets.randbelow
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """A copy of the graph in which every seed that is -1 has a number, and those numbers: `{"3.seed": 123}`.
+
+    Args:
+        draw: answers a whole number from 0 to below its argument.
+    """
+    result = copy_graph(graph)
+    seeds: dict[str, int] = {}
+    for node_id, node in result.items():
+        for name, value in node["inputs"].items():
+            if name in SEED_INPUTS and isinstance(value, (int, float)) and value == -1:
+                node["inputs"][name] = seeds[f"{node_id}.{name}"] = draw(SEED_LIMIT)
+    return result, seeds
+
+
+def copy_graph(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy whose nodes' inputs can be set without touching the original. The values are shared."""
+    return {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in graph.items()}
+
+
+def replace_key_value(
+    graph: MutableMapping[str, Any],
+    target_key: str,
+    new_value: Any,  # noqa: ANN401
+    class_type_list: Container[str] | None = None,
+    exclude: bool = True,
+) -> None:
+    """Replace the value of a key wherever it stands inside the graph, in place.
+
+    Dictionaries in dictionaries and in lists are searched; keys of `graph` itself, and of a dictionary that
+    is directly an item of a list, are left alone, as the original ComfyConnector does. What was put in is
+    not searched.
+
+    Args:
+        class_type_list: classes that `exclude` is about, judged by the node that encloses a key. The original
+            looked at the innermost dictionary, so its filter never reached the inputs of a node.
+        exclude: True replaces everywhere but in those classes (everywhere, without a list); False
+            replaces only in those classes (nowhere, without a list).
+    """
+
+    def applies(class_type: object) -> bool:
+        if class_type_list is None:
+            return exclude
+        return (class_type in class_type_list) != exclude
+
+    seen: set[tuple[int, str | None]] = set()
+    pending: list[tuple[Mapping[str, Any], object]] = [(graph, graph.get("class_type"))]
+    while pending:
+        container, class_type = pending.pop()
+        visit = (id(container), class_type if isinstance(class_type, str) else None)
+        if visit in seen:
+            continue
+        seen.add(visit)
+        for value in container.values():
+            if value is new_value:
+                continue
+            if isinstance(value, dict):
+                enclosing_class = value.get("class_type", class_type)
+                if target_key in value and applies(enclosing_class):
+                    value[target_key] = new_value
+                pending.append((value, enclosing_class))
+            elif isinstance(value, list):
+                pending.extend((item, item.get("class_type", class_type)) for item in value if isinstance(item, dict))
+
+
+def find_output_node(graph: Mapping[str, Any]) -> str | None:
+    """The first SaveImage node as the original answers it, `"['9']"`; None if there is none."""
+    seen: set[int] = {id(graph)}
+    pending: list[Iterator[tuple[str, Any]]] = [iter(graph.items())]
+    while pending:
+        for key, value in pending[-1]:
+            if not isinstance(value, dict) or id(value) in seen:
+                continue
+            if value.get("class_type") == "SaveImage":
+                return f"['{key}']"
+            seen.add(id(value))
+            pending.append(iter(value.items()))
+            break
+        else:
+            pending.pop()
+    return None
+
+
+def output_nodes(
+    graph: Mapping[str, Any],
+    output_classes: Container[str] = OUTPUT_CLASSES,
+    *,
+    object_info: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """The ids of all nodes whose results are delivered, in the order of the graph.
+
+    With `object_info` (ComfyUI's answer to GET /object_info) the answer is exact for every class listed
+    there. For other classes it is a judgement by name and place: `output_classes`, every Save… and Preview…
+    class, and every node that takes something from another node while no node takes anything from it.
+    ComfyUI runs nothing that leads to no output, so such an end is an output, or a leftover that never
+    runs; a loader that leads nowhere is a leftover.
+    """
+    taken = {value[0] for node in graph.values() for value in node["inputs"].values() if is_link(value)}
+
+    def delivers(node_id: str, node: Mapping[str, Any]) -> bool:
+        class_type = node["class_type"]
+        declared = (object_info or {}).get(class_type)
+        if isinstance(declared, Mapping) and "output_node" in declared:
+            return bool(declared["output_node"])
+        if class_type in output_classes or class_type.startswith(_OUTPUT_PREFIXES):
+            return True
+        return node_id not in taken and any(is_link(value) for value in node["inputs"].values())
+
+    return [node_id for node_id, node in graph.items() if delivers(node_id, node)]
+
+
+def load_payload(path: str | Path) -> Any:  # noqa: ANN401
+    """The JSON in a file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON.
+        InvalidWorkflow: it is nested too deeply to be read.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise InvalidWorkflow(f"{path} is nested too deeply to be a workflow.") from None
+
+
+def _is_ui_format(workflow: Mapping[str, Any]) -> bool:
+    return isinstance(workflow.get("nodes"), list)
+
+
+def _malformed(node_id: object, node: object) -> str | None:
+    """What is wrong with the form of a node, if anything."""
+    if not isinstance(node_id, str):
+        return "its id must be a string"
+    if not isinstance(node, dict):
+        return f"must be an object with class_type and inputs, not {_kind(node)}"
+    if not isinstance(node.get("class_type"), str) or not node["class_type"]:
+        return "has no class_type"
+    if not isinstance(node.get("inputs"), dict):
+        return f"must have an object as inputs, not {_kind(node.get('inputs'))}"
+    if not all(isinstance(name, str) for name in node["inputs"]):
+        return "has an input whose name is not a string"
+    return None
+
+
+def _is_shallow(workflow: Mapping[str, Any]) -> bool:
+    """Whether no value lies deeper than MAX_DEPTH. Level by level: bounded for cyclic ones too."""
+    level: list[Any] = [workflow]
+    for _ in range(MAX_DEPTH):
+        children = {
+            id(child): child
+            for container in level
+            for child in (container.values() if isinstance(container, Mapping) else container)
+            if isinstance(child, (Mapping, list, tuple))
+        }
+        level = list(children.values())
+        if not level:
+            return True
+    return False
+
+
+def _raise_node_errors(heading: str, problems: Mapping[Any, tuple[str, object]], *, error_type: str) -> None:
+    """Raise InvalidWorkflow for `{node id: (reason, node)}`, if any, with details shaped like ComfyUI's."""
+    if not problems:
+        return
+    reasons = {node_id: reason for node_id, (reason, _) in problems.items()}
+    raise InvalidWorkflow(
+        f"{heading}: {listing(reasons, start='node ')}.",
+        details={
+            "node_errors": {
+                str(node_id): {
+                    "errors": [{"type": error_type, "message": reason, "details": "", "extra_info": {}}],
+                    "dependent_outputs": [],
+                    "class_type": node.get("class_type") if isinstance(node, dict) else None,
+                }
+                for node_id, (reason, node) in problems.items()
+            }
+        },
+    )
+
+
+def _kind(value: object) -> str:
+    """A JSON name for the kind of a Python value."""
+    for types, name in (
+        (type(None), "null"),
+        (bool, "a boolean"),
+        (str, "a string"),
+        ((int, float), "a number"),
+        ((list, tuple), "a list"),
+    ):
+        if isinstance(value, types):
+            return name
+    return f"a {type(value).__name__}"

@@ -1,0 +1,124 @@
+"""The command line, run as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+PICTURE = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 2, "color": 0}},
+    "2": {
+        "class_type": "SaveImage",
+        "inputs": {"images": ["1", 0], "filename_prefix": "cli"},
+        "_meta": {"title": "Result"},
+    },
+}
+EDIT = {
+    "10": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
+    "11": {"class_type": "ImageInvert", "inputs": {"image": ["10", 0]}},
+    "12": {"class_type": "SaveImage", "inputs": {"images": ["11", 0], "filename_prefix": "edit"}},
+}
+
+
+def command_line(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "comfy_serverless.cli", *arguments],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def environment() -> dict[str, str]:
+    source = str(Path("lambda").resolve())
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": source, "HOME": "/tmp", "INITIAL_PORT": "18888", "COLUMNS": "80"}
+
+
+def written(folder: Path, graph: dict[str, Any]) -> str:
+    (folder / "workflow.json").write_text(json.dumps(graph))
+    return "workflow.json"
+
+
+def test_a_workflow_is_run_and_everything_it_makes_is_saved(tmp_path: Path) -> None:
+    answer = command_line(tmp_path, "run", written(tmp_path, PICTURE), "--set", "1.color=255", "--out", "results")
+    assert answer.returncode == 0, answer.stderr
+    saved = sorted((tmp_path / "results").iterdir())
+    assert len(saved) == 2
+    with Image.open(saved[0]) as image:
+        assert image.getpixel((0, 0)) == (0, 0, 255)
+    assert "2 outputs" in answer.stdout
+    assert max(map(len, answer.stdout.splitlines())) <= 80
+
+
+def test_a_file_of_this_machine_becomes_an_input(tmp_path: Path) -> None:
+    Image.new("RGB", (6, 4), (10, 20, 30)).save(tmp_path / "my photo.png")
+    answer = command_line(tmp_path, "run", written(tmp_path, EDIT), "--input", "10.image=my photo.png", "--json")
+    assert answer.returncode == 0, answer.stderr
+    [output] = json.loads(answer.stdout)["outputs"]
+    assert (output["node_id"], output["class_type"], output["type"]) == ("12", "SaveImage", "image")
+    with Image.open(tmp_path / output["path"]) as image:
+        assert image.getpixel((0, 0)) == (245, 235, 225)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["run", "missing.json"], 1, ["invalid_request", "missing.json"]),
+        (["run", "workflow.json", "--set", "7.color=1"], 1, ["invalid_workflow", "7.color"]),
+        (["run", "workflow.json", "--input", "1.color=no.png"], 1, ["missing_asset", "no.png"]),
+        (["run", "workflow.json", "--set", "color"], 2, ["NODE.INPUT=VALUE"]),
+        (["run", "workflow.json", "--set", "1.width=wide"], 1, ["invalid_workflow", "Node 1 (EmptyImage)", "width"]),
+    ],
+)
+def test_what_is_wrong_is_said_and_the_exit_code_tells(
+    tmp_path: Path, arguments: list[str], status: int, words: list[str]
+) -> None:
+    written(tmp_path, PICTURE)
+    answer = command_line(tmp_path, *arguments)
+    assert answer.returncode == status
+    assert all(word in answer.stderr for word in words), answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_workflow_saved_by_the_editor_is_recognised(tmp_path: Path) -> None:
+    answer = command_line(tmp_path, "run", written(tmp_path, {"nodes": [], "links": [], "last_node_id": 1}))
+    assert answer.returncode == 1
+    assert "workflow_format_ui" in answer.stderr
+    assert "Export (API)" in answer.stderr
+
+
+def test_the_help_teaches(tmp_path: Path) -> None:
+    answer = command_line(tmp_path, "run", "--help")
+    assert answer.returncode == 0
+    assert "--set 3.seed=42" in answer.stdout
+    assert "COMFYUI_DIR" in answer.stdout
+
+
+def test_ctrl_c_cancels_the_prompt_and_leaves_no_engine(tmp_path: Path) -> None:
+    graph = json.loads(Path("tests/contract/test_payload.json").read_text())
+    graph["22"]["inputs"]["steps"] = 10_000
+    command = f"{sys.executable} -m comfy_lite --step-ms 50"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "comfy_serverless.cli", "run", written(tmp_path, graph)],
+        cwd=tmp_path,
+        env=environment() | {"API_COMMAND_LINE": command, "INITIAL_PORT": "18988"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "canceled" in stderr

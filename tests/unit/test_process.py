@@ -1,0 +1,184 @@
+"""Real processes: start, death, ports, log, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from comfy_serverless.connector.process import ComfyProcess, ProcessState, find_available_port
+from comfy_serverless.errors import EngineUnavailable
+
+SERVER = """
+    import socket, sys, time
+    port = int(sys.argv[sys.argv.index("--port") + 1])
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    print("listening", flush=True)
+    while True:
+        listener.accept()
+"""
+
+
+@contextmanager
+def process(script: str, *arguments: str, first_port: int = 19188) -> Iterator[ComfyProcess]:
+    comfy = ComfyProcess(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        host="127.0.0.1",
+        first_port=first_port,
+        answers=lambda _port: True,
+    )
+    try:
+        yield comfy
+    finally:
+        comfy.stop()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds: float = 5.0) -> bool:  # type: ignore[no-untyped-def]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_it_is_ready_when_it_answers() -> None:
+    with process(SERVER) as comfy:
+        assert comfy.state is ProcessState.STOPPED
+        comfy.start()
+        assert comfy.state is ProcessState.STARTING
+        assert comfy.wait_ready(10)
+        assert comfy.state is ProcessState.READY
+        assert comfy.starts == 1
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        assert find_available_port("127.0.0.1", taken) > taken
+
+
+def test_a_port_that_is_taken_in_the_last_moment_costs_one_more_start() -> None:
+    late = f"""
+import sys
+if sys.argv[sys.argv.index("--port") + 1] == "19388":
+    sys.exit("Port is already in use")
+{textwrap.dedent(SERVER)}"""
+    with process(late, first_port=19388) as comfy:
+        comfy.start()
+        assert comfy.wait_ready(10)
+        assert comfy.port != 19388
+        assert comfy.starts == 2
+
+
+def test_a_death_at_the_start_is_seen_at_once_with_its_last_words() -> None:
+    with process("import sys; print('no GPU found'); sys.exit(3)") as comfy:
+        comfy.start()
+        started = time.monotonic()
+        with pytest.raises(EngineUnavailable, match="exit code 3") as raised:
+            comfy.wait_ready(60)
+        assert time.monotonic() - started < 10
+        assert "no GPU found" in raised.value.details["log_tail"]
+        assert comfy.state is ProcessState.DEAD
+
+
+def test_a_command_that_does_not_exist_is_named() -> None:
+    comfy = ComfyProcess(["/no/such/python"], host="127.0.0.1", first_port=19188, answers=lambda _port: True)
+    with pytest.raises(EngineUnavailable, match="/no/such/python"):
+        start_and_wait(comfy)
+
+
+def start_and_wait(comfy: ComfyProcess) -> None:
+    comfy.start()
+    comfy.wait_ready(5)
+
+
+def test_one_that_never_answers_is_waited_for_no_longer_than_told() -> None:
+    with process("import time; time.sleep(60)") as comfy:
+        comfy.start()
+        assert not comfy.wait_ready(0.3)
+
+
+def test_a_flood_of_output_does_not_stop_it() -> None:
+    flood = "import sys\nfor _ in range(20000): print('x' * 100)\n" + textwrap.dedent(SERVER)
+    with process(flood) as comfy:
+        comfy.start()
+        assert comfy.wait_ready(20)
+        assert len(comfy.log_tail) < 10_000
+
+
+def test_stopping_ends_grandchildren_that_ignore_the_request() -> None:
+    stubborn = """
+        import signal, subprocess, sys, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = subprocess.Popen([sys.executable, "-c",
+            "import signal, time; signal.signal(15, signal.SIG_IGN); print('ok', flush=True); time.sleep(60)"],
+            stdout=subprocess.PIPE)
+        child.stdout.readline()
+        print("child", child.pid, flush=True)
+        time.sleep(60)
+    """
+    with process(stubborn) as comfy:
+        comfy.start()
+        assert wait_until(lambda: "child" in comfy.log_tail)
+        child = int(comfy.log_tail.split("child ")[1].split()[0])
+        leader = comfy.pid
+        assert leader is not None
+        comfy.stop()
+        assert not is_alive(leader)
+        assert wait_until(lambda: not is_alive(child))
+
+
+def test_it_can_be_started_again_after_it_died() -> None:
+    with process(SERVER) as comfy:
+        comfy.start()
+        comfy.wait_ready(10)
+        assert comfy.pid is not None
+        os.kill(comfy.pid, signal.SIGKILL)
+        assert wait_until(lambda: not comfy.is_alive)
+        assert comfy.state is ProcessState.DEAD
+        comfy.start()
+        assert comfy.wait_ready(10)
+        assert comfy.starts == 2
+
+
+@pytest.mark.parametrize("ending", ["sys.exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_no_process_outlives_its_interpreter(ending: str) -> None:
+    parent = f"""
+        import os, signal, sys
+        from comfy_serverless.connector.process import ComfyProcess
+        import time
+        comfy = ComfyProcess([sys.executable, "-c", "print('up', flush=True); import time; time.sleep(60)"],
+                             host="127.0.0.1", first_port=19588, answers=lambda _: True)
+        comfy.start()
+        while "up" not in comfy.log_tail:
+            time.sleep(0.01)
+        print(comfy.pid, flush=True)
+        {ending}
+    """
+    environment = {**os.environ, "PYTHONPATH": "lambda"}
+    command = [sys.executable, "-c", textwrap.dedent(parent)]
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=30)
+    pid = int(answer.stdout)
+    assert wait_until(lambda: not is_alive(pid))

@@ -1,0 +1,66 @@
+"""The environment becomes typed settings, and a wrong value is named."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from comfy_serverless.settings import InvalidSetting, Settings
+
+
+def test_nothing_set_gives_the_defaults_of_the_original() -> None:
+    settings = Settings.from_environment({})
+    assert (settings.app_name, settings.api_url, settings.initial_port) == ("COMFY_SERVERLESS", "127.0.0.1", 8188)
+    assert settings.test_payload is None
+
+
+def test_every_variable_of_the_original_is_read() -> None:
+    settings = Settings.from_environment(
+        {
+            "APP_NAME": "MINE",
+            "API_COMMAND_LINE": "python3 ComfyUI/main.py",
+            "API_URL": "localhost",
+            "INITIAL_PORT": "9000",
+            "TEST_PAYLOAD": "test_payload.json",
+            "MAX_COMFY_START_ATTEMPTS": "10",
+            "COMFY_START_ATTEMPTS_SLEEP": "0.5",
+        }
+    )
+    assert settings.api_command_line == "python3 ComfyUI/main.py"
+    assert settings.test_payload == Path("test_payload.json")
+    assert settings.start_timeout_s == 5.0
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("INITIAL_PORT", "http", "invalid literal"),
+        ("INITIAL_PORT", "70000", "between 1 and 65535"),
+        ("STALL_S", "-1", "positive"),
+        ("STALL_S", "nan", "positive"),
+        ("LINK_EXPIRY_S", "0", "positive"),
+        ("ALLOW_PRIVATE_ADDRESSES", "perhaps", "true or false"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_it_should_be(variable: str, value: str, reason: str) -> None:
+    with pytest.raises(InvalidSetting, match=reason) as raised:
+        Settings.from_environment({variable: value})
+    assert variable in raised.value.message
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert Settings.from_environment({"OUTPUT_BUCKET": "", "INITIAL_PORT": ""}) == Settings()
+
+
+def test_every_setting_has_one_variable_and_a_meaning() -> None:
+    variables = [setting.metadata["variable"] for setting in fields(Settings)]
+    assert len(set(variables)) == len(variables)
+    assert all(setting.metadata["meaning"] for setting in fields(Settings))
+
+
+def test_the_readme_lists_every_setting() -> None:
+    readme = Path("README.md").read_text(encoding="utf-8")
+    missing = [s.metadata["variable"] for s in fields(Settings) if f"`{s.metadata['variable']}`" not in readme]
+    assert not missing
