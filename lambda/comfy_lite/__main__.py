@@ -21,6 +21,7 @@ from comfy_lite import COMFYUI_VERSION, __version__
 from comfy_lite.execution import Engine, Executor, Interrupts
 from comfy_lite.faults import Faults
 from comfy_lite.node import NodeType
+from comfy_lite.nodes import ALL
 from comfy_lite.options import Options, parse
 from comfy_lite.prompt_queue import PromptQueue
 from comfy_lite.server import Server
@@ -33,8 +34,6 @@ _IDLE_WAIT_S = 1000.0
 
 def main(arguments: Sequence[str] | None = None, *, nodes: Mapping[str, NodeType] | None = None) -> int:
     """Run the engine until a signal ends it; the process's exit status. `nodes` adds to the built-in ones."""
-    from comfy_lite.nodes import ALL
-
     options = parse(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(
         level=options.log_level, format="%(message)s", stream=sys.stdout if options.log_stdout else sys.stderr
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, *, nodes: Mapping[str, NodeType
         logger.info("\nStopped server")
         shutil.rmtree(options.directories.temp, ignore_errors=True)
     except OSError as error:
-        logger.error("cannot listen on port %s: %s", options.port, error)  # noqa: TRY400 - the message says it all
+        logger.error("cannot start: %s", error)  # noqa: TRY400 - a port in use needs no traceback
         return 1
     return 0
 
@@ -59,8 +58,8 @@ def _offered(nodes: Mapping[str, NodeType], options: Options) -> Mapping[str, No
 
 async def _serve(options: Options, nodes: Mapping[str, NodeType]) -> None:
     features = {"supports_preview_metadata": True, "max_upload_size": options.max_upload_bytes}
-    hub = SocketHub(features=features)
-    queue = PromptQueue(on_change=lambda: hub.send("status", {"status": hub.queue_status()}, None))
+    queue = PromptQueue(on_change=lambda: hub.send("status", {"status": queue.status()}, None))
+    hub = SocketHub(features=features, queue_status=queue.status)
     interrupts, faults = Interrupts(), Faults(hub)
     server = Server(
         nodes=nodes,
@@ -71,7 +70,6 @@ async def _serve(options: Options, nodes: Mapping[str, NodeType]) -> None:
         faults=faults,
         features=features,
     )
-    hub.queue_status = server.queue_status
     app = server.application(max_upload_bytes=options.max_upload_bytes, with_fault_routes=options.enable_faults)
     engine = Engine(
         nodes=nodes,

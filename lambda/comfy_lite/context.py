@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
-from comfy_lite.execution import Engine, Run
 from comfy_lite.node import Directories
+
+if TYPE_CHECKING:
+    from comfy_lite.execution import Engine, Run
 
 _PREVIEW_SIDE = 512
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from comfy_lite.cache import Cache, CachedNode, declared_inputs, signatures_of
+from comfy_lite.context import RunContext
 from comfy_lite.faults import FaultPoint, Faults, OutOfMemory
 from comfy_lite.graph import DependencyCycle, Schedule, is_link
 from comfy_lite.node import Directories, NodeType
@@ -42,9 +43,7 @@ class Interrupts:
         self._asked.clear()
 
     def check(self) -> None:
-        """Raises:
-        Interrupted: somebody asked. The flag is lowered.
-        """
+        """Raise `Interrupted` when somebody asked, and lower the flag."""
         if self._asked.is_set():
             self._asked.clear()
             raise Interrupted
@@ -160,9 +159,6 @@ class Executor:
             inputs = self._gather_inputs(run, node_id, node_type)
             self._engine.interrupts.check()
             self._engine.faults.strike(FaultPoint.NODE, node_id=node_id, class_type=node_type.class_type)
-            # Imported late: it needs Pillow, which a start should not wait for.
-            from comfy_lite.context import RunContext
-
             result = node_type.execute(RunContext(self._engine, run, node_id), **inputs)
         except Interrupted:
             self._tell_interrupted(run, node_id)

@@ -59,6 +59,7 @@ def describe(node_type: NodeType, directories: Directories) -> dict[str, Any]:
         "python_module": node_type.python_module,
         "category": node_type.category,
         "output_node": node_type.is_output,
+        **node_type.entry,
     }
 
 

@@ -108,6 +108,10 @@ class PromptQueue:
         with self._lock:
             return len(self._running) + len(self._pending)
 
+    def status(self) -> dict[str, Any]:
+        """The queue as `GET /prompt` and the `status` message show it."""
+        return {"exec_info": {"queue_remaining": self.remaining()}}
+
     def is_running(self, prompt_id: object) -> bool:
         with self._lock:
             return any(item[1] == prompt_id for item in self._running.values())

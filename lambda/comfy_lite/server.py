@@ -33,8 +33,8 @@ logger = logging.getLogger("comfy_lite")
 _PAGE = f"""<!doctype html><title>comfy_lite</title>
 <h1>comfy_lite {__version__}</h1>
 <p>This is the embedded engine of comfy-serverless. It speaks the HTTP and websocket interface of ComfyUI
-{COMFYUI_VERSION} and runs its image nodes, but no models, and it has no editor. Send workflows to <code>POST /prompt</code>;
-<a href="/object_info">/object_info</a> lists the nodes.</p>
+{COMFYUI_VERSION} and runs its image nodes, but no models, and it has no editor. Send workflows to
+<code>POST /prompt</code>; <a href="/object_info">/object_info</a> lists the nodes.</p>
 """
 
 
@@ -95,10 +95,7 @@ class Server:
         router.add_get(f"{prefix}/extensions", self.nothing)
 
     async def get_prompt(self, _: web.Request) -> web.Response:
-        return web.json_response(self.queue_status())
-
-    def queue_status(self) -> dict[str, Any]:
-        return {"exec_info": {"queue_remaining": self._queue.remaining()}}
+        return web.json_response(self._queue.status())
 
     async def post_prompt(self, request: web.Request) -> web.Response:
         """Check a prompt and queue it: 200 with its id and number, or 400 with the reasons."""

@@ -27,12 +27,10 @@ _IMAGE_FORMATS = {"JPEG": 1, "PNG": 2}
 class SocketHub:
     """The one place messages leave from. `send*` may be called from any thread, the rest from the event loop."""
 
-    def __init__(
-        self, *, features: Mapping[str, Any], queue_status: Callable[[], Mapping[str, Any]] | None = None
-    ) -> None:
-        self.queue_status: Callable[[], Mapping[str, Any]] = queue_status or dict
+    def __init__(self, *, features: Mapping[str, Any], queue_status: Callable[[], Mapping[str, Any]]) -> None:
         self.muted = False
         self._features = features
+        self._queue_status = queue_status
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._flags: dict[str, Mapping[str, Any]] = {}
         self._connections: set[asyncio.Transport] = set()
@@ -87,7 +85,7 @@ class SocketHub:
         if connection is not None:
             self._connections.add(connection)
         try:
-            await _send(socket, _message("status", {"status": self.queue_status(), "sid": client_id}))
+            await _send(socket, _message("status", {"status": self._queue_status(), "sid": client_id}))
             if client_id == self._owner and self._running_node is not None:
                 await _send(socket, _message("executing", {"node": self._running_node}))
             await self._read(socket, client_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
+from itertools import islice
 from typing import Any, NamedTuple
 
 #: Longest address that is looked at, in characters.
@@ -111,11 +112,9 @@ class NodeLookup:
         return f"node {node_id} ({node['class_type']}) has no input {input_name!r}, it has: {has}"
 
 
-def listing(problems: Mapping[Any, str], *, start: str = "") -> str:
-    """Problems by address or node in one sentence, the first ones only where there are very many."""
-    shown = [
-        f"{start}{str(key)[:MAX_ADDRESS_LENGTH]!r} {reason}" for key, reason in list(problems.items())[:MAX_LISTED]
-    ]
+def listing(problems: Mapping[Any, str], *, form: str = "{!r}: {}") -> str:
+    """Problems by address or node in one sentence; where there are very many, the first ones only."""
+    shown = [form.format(str(key)[:MAX_ADDRESS_LENGTH], reason) for key, reason in islice(problems.items(), MAX_LISTED)]
     left_out = [f"and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
     return "; ".join(shown + left_out)
 

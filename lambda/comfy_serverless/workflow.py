@@ -130,7 +130,7 @@ def targets(graph: Mapping[str, Any], address: str) -> list[tuple[str, str]]:
     try:
         return lookup.resolve(address)[1]
     except NothingMeant as problem:
-        raise InvalidWorkflow(f"{address[:MAX_ADDRESS_LENGTH]!r} {problem}{lookup.suggestion(address)}.") from None
+        raise InvalidWorkflow(f"{address[:MAX_ADDRESS_LENGTH]!r}: {problem}{lookup.suggestion(address)}.") from None
 
 
 def apply_set(graph: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,7 +321,7 @@ def _raise_node_errors(heading: str, problems: Mapping[Any, tuple[str, object]],
         return
     reasons = {node_id: reason for node_id, (reason, _) in problems.items()}
     raise InvalidWorkflow(
-        f"{heading}: {listing(reasons, start='node ')}.",
+        f"{heading}: {listing(reasons, form='node {!r} {}')}.",
         details={
             "node_errors": {
                 str(node_id): {

@@ -36,7 +36,8 @@ class Motif:
 
     def drawn(self, purpose: str, count: int) -> _Floats:
         """`count` numbers from 0 to 1 that belong to this motif and purpose alone."""
-        key = f"{self.seed}/{purpose}/{self.text}".encode()
+        # JSON can carry half a character, which UTF-8 cannot.
+        key = f"{self.seed}/{purpose}/{self.text}".encode(errors="surrogatepass")
         integers = np.frombuffer(hashlib.shake_256(key).digest(2 * count), "<u2")
         return integers.astype(np.float32) / np.float32(65535)
 
@@ -139,6 +140,7 @@ def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     plain = unicodedata.normalize("NFKD", " ".join(text.split())).encode("ascii", "ignore").decode()
     if font.getlength(plain) <= width:
         return plain
+    plain = plain[:width]  # no letter is narrower than a pixel
     while plain and font.getlength(f"{plain}…") > width:
         plain = plain[:-1]
     return f"{plain}…"

@@ -9,11 +9,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL.PngImagePlugin import PngInfo
 
 from comfy_lite.node import InputSpec, NodeContext, NodeResult, NodeType, Pixels
 from comfy_lite.nodes.declare import IMAGE, METADATA
 from comfy_lite.nodes.pixels import to_pillow
+from comfy_lite.nodes.tensor_text import tensor_text
 
 _PREVIEW_LETTERS = "abcdefghijklmnopqrstupvxyz"
 _WEBP_METHODS = {"default": 4, "fastest": 0, "slowest": 6}
@@ -85,8 +87,8 @@ def _place(folder: Path, prefix: str, images: Pixels) -> SavePlace:
 
 def _metadata(context: NodeContext) -> list[tuple[str, str]]:
     """What files remember: the prompt, then everything the client sent to be kept (the editor's workflow)."""
-    remembered = {"prompt": context.prompt, **(context.extra_pnginfo or {})}
-    return [(key, json.dumps(value)) for key, value in remembered.items()]
+    remembered = [("prompt", context.prompt), *(context.extra_pnginfo or {}).items()]
+    return [(key, json.dumps(value)) for key, value in remembered]
 
 
 def _write_pngs(
@@ -190,7 +192,7 @@ def _as_text(value: object) -> str:
     try:
         return json.dumps(value)
     except (TypeError, ValueError):
-        return str(value)
+        return tensor_text(value) if isinstance(value, np.ndarray) else str(value)
 
 
 def _time_of_call(*_: object, **__: object) -> float:

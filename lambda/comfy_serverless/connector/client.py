@@ -16,6 +16,8 @@ import requests
 from requests.adapters import HTTPAdapter
 
 _CONNECT_TIMEOUT_S = 3.05
+#: Questions about a prompt are asked again when they are not answered: better soon than late, in seconds.
+_QUESTION_TIMEOUT_S = 3.0
 _CHUNK_BYTES = 1 << 16
 
 
@@ -49,6 +51,7 @@ class ComfyClient:
     def __init__(self, server_address: str, *, timeout_s: float = 10.0) -> None:
         self.server_address = server_address.rstrip("/")
         self._timeout = (_CONNECT_TIMEOUT_S, timeout_s)
+        self._question_timeout = (_CONNECT_TIMEOUT_S, min(timeout_s, _QUESTION_TIMEOUT_S))
         self._session = requests.Session()
         # A proxy from the environment must never stand between us and the engine beside us.
         self._session.trust_env = False
@@ -71,7 +74,7 @@ class ComfyClient:
 
     def queue_remaining(self) -> int:
         """`GET /prompt`: how many prompts wait or run."""
-        return int(self._get_json("/prompt")["exec_info"]["queue_remaining"])
+        return int(self._get_json("/prompt", timeout=self._question_timeout)["exec_info"]["queue_remaining"])
 
     def submit(
         self,
@@ -80,8 +83,12 @@ class ComfyClient:
         client_id: str,
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
     ) -> SubmitAnswer:
         """`POST /prompt`. Not idempotent: the same id sent twice runs twice.
+
+        Args:
+            timeout_s: instead of the client's own; a submit that timed out may still be executed.
 
         Raises:
             requests.HTTPError: neither accepted (200) nor refused with a reason (400).
@@ -91,7 +98,8 @@ class ComfyClient:
             body["prompt_id"] = prompt_id
         if extra_data:
             body["extra_data"] = dict(extra_data)
-        response = self._session.post(f"{self.server_address}/prompt", json=body, timeout=self._timeout)
+        timeout = self._timeout if timeout_s is None else (_CONNECT_TIMEOUT_S, timeout_s)
+        response = self._session.post(f"{self.server_address}/prompt", json=body, timeout=timeout)
         if response.status_code != requests.codes.bad_request:
             response.raise_for_status()
         answer = _json(response)
@@ -109,7 +117,7 @@ class ComfyClient:
 
     def queue(self) -> dict[str, Any]:
         """`GET /queue`: `{queue_running: [...], queue_pending: [...]}`."""
-        return cast("dict[str, Any]", self._get_json("/queue"))
+        return cast("dict[str, Any]", self._get_json("/queue", timeout=self._question_timeout))
 
     def delete_from_queue(self, prompt_id: str) -> None:
         """`POST /queue {"delete": [...]}`: removes a waiting prompt; a running one is not touched."""
@@ -122,7 +130,7 @@ class ComfyClient:
     def cancel_job(self, prompt_id: str) -> bool:
         """`POST /api/jobs/{id}/cancel` (ComfyUI 0.26 and later). False where the route does not exist."""
         response = self._session.post(
-            f"{self.server_address}/api/jobs/{quote(prompt_id, safe='')}/cancel", timeout=self._timeout
+            f"{self.server_address}/api/jobs/{quote(prompt_id, safe='')}/cancel", timeout=self._question_timeout
         )
         if response.status_code in (requests.codes.not_found, requests.codes.method_not_allowed):
             # "No such route" in old versions, "no such job" in new ones: either way nothing was canceled.
@@ -132,7 +140,7 @@ class ComfyClient:
 
     def history(self, prompt_id: str) -> dict[str, Any] | None:
         """`GET /history/{id}`: the entry, or None when the prompt is unknown or has not ended."""
-        answer = self._get_json(f"/history/{quote(prompt_id, safe='')}")
+        answer = self._get_json(f"/history/{quote(prompt_id, safe='')}", timeout=self._question_timeout)
         return cast("dict[str, Any] | None", answer.get(prompt_id))
 
     def delete_history(self, prompt_id: str) -> None:
@@ -197,14 +205,15 @@ class ComfyClient:
         response.raise_for_status()
         return _json(response)
 
-    def _get_json(self, path: str) -> Any:  # noqa: ANN401
-        response = self._session.get(f"{self.server_address}{path}", timeout=self._timeout)
+    def _get_json(self, path: str, *, timeout: tuple[float, float] | None = None) -> Any:  # noqa: ANN401
+        response = self._session.get(f"{self.server_address}{path}", timeout=timeout or self._timeout)
         response.raise_for_status()
         return response.json()
 
     def _post(self, path: str, body: Mapping[str, Any]) -> None:
         # Answers of these routes are empty, also when they did nothing.
-        self._session.post(f"{self.server_address}{path}", json=body, timeout=self._timeout).raise_for_status()
+        response = self._session.post(f"{self.server_address}{path}", json=body, timeout=self._question_timeout)
+        response.raise_for_status()
 
 
 def _json(response: requests.Response) -> dict[str, Any]:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SUBMIT_TIMEOUT_S = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Execution:
@@ -369,6 +371,7 @@ class ComfyConnector:
             follower=follower,
             facts=facts,
             watch=collector.see,
+            submit_timeout_s=_submit_timeout(deadline),
         )
         outcome = runner.run(graph, extra_data=extra_data)
         if outcome.engine_is_broken:
@@ -393,6 +396,12 @@ class ComfyConnector:
             and not self._engine.client.exists(output.name, output.subfolder, output.folder_type)
             for output in outputs
         )
+
+
+def _submit_timeout(deadline: float | None) -> float:
+    """A workflow of thousands of nodes takes ComfyUI a while to look through; no longer than the job has."""
+    remaining = _SUBMIT_TIMEOUT_S if deadline is None else deadline - time.monotonic()
+    return max(1.0, min(_SUBMIT_TIMEOUT_S, remaining))
 
 
 def _checked_prompt_id(prompt_id: str | None) -> str:

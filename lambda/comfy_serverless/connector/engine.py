@@ -133,7 +133,7 @@ class Engine:
             return
         with self._lock:
             self.events.drop()
-            self.process.stop()
+            self.process.kill()
             if not self._closed:
                 self.process.start()
 

@@ -190,6 +190,10 @@ class ComfyProcess:
             _signal_group(process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_TERMINATE_GRACE_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group, for an engine that is broken. Returns when nothing of it is left."""
         self._end_group()
         self.state = ProcessState.STOPPED
 

@@ -56,6 +56,7 @@ class PromptRunner:
         facts: where other threads (events, cancel) put what they see.
         process: None for an engine that is not our child.
         watch: is shown every event and frame, in order, before the follower is.
+        submit_timeout_s: how long ComfyUI may take to look through the workflow.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class PromptRunner:
         follower: PromptFollower,
         facts: queue.SimpleQueue[Fact],
         watch: Watcher,
+        submit_timeout_s: float,
     ) -> None:
         self._client = client
         self._events = events
@@ -75,6 +77,7 @@ class PromptRunner:
         self._follower = follower
         self._facts = facts
         self._watch = watch
+        self._submit_timeout_s = submit_timeout_s
         self._busy_checked_at = time.monotonic()
         self._cpu_seconds = process.cpu_seconds() if process else 0.0
 
@@ -109,7 +112,11 @@ class PromptRunner:
         try:
             client_id = self._events.connect()
             answer = self._client.submit(
-                graph, client_id=client_id, prompt_id=self._follower.prompt_id, extra_data=extra_data
+                graph,
+                client_id=client_id,
+                prompt_id=self._follower.prompt_id,
+                extra_data=extra_data,
+                timeout_s=self._submit_timeout_s,
             )
         except (requests.RequestException, OSError) as error:
             response = getattr(error, "response", None)

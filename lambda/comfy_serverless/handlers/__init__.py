@@ -1,0 +1,3 @@
+"""Thin AWS entry points: they translate events to jobs and back, and decide nothing."""
+
+from __future__ import annotations

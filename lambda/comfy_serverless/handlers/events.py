@@ -1,0 +1,255 @@
+"""The kinds of events a Lambda function gets, each one a small class.
+
+A kind recognises its events, says which jobs they ask for (`calls`), and makes the answer Lambda's caller expects out
+of how those ended (`answer`). It decides nothing else.
+
+    direct payload                         the job
+    HTTP API, `POST /generate`             status code and JSON body
+    S3 event                               a summary; the report is `result.json`
+    SQS batch: S3 events, job requests     the messages to deliver again
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote_plus
+
+from comfy_serverless import errors
+from comfy_serverless.errors import ComfyError, InvalidRequest
+from comfy_serverless.jobs.intake import DroppedObject, RequestSource, SentRequest
+from comfy_serverless.jobs.models import error_envelope
+from comfy_serverless.jobs.s3 import S3Address
+
+if TYPE_CHECKING:
+    from comfy_serverless.jobs.replies import Replies
+    from comfy_serverless.jobs.worker import Outcome
+
+#: The HTTP status of a stored failure, by its code.
+_STATUSES = {
+    kind.code: kind.http_status
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, ComfyError)
+}
+
+
+class Event(Protocol):
+    """An event, recognised."""
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody waits for the answer and learns from it how the jobs ended."""
+
+    def sources(self) -> Sequence[RequestSource]:
+        """The jobs asked for."""
+
+    def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> Any:  # noqa: ANN401  (any JSON value)
+        """The function's answer, given how the jobs ended, in the order of `sources`."""
+
+
+def recognise(event: object) -> Event:
+    """The kind of an event. Whatever is nothing else is a direct payload."""
+    if isinstance(event, Mapping):
+        for kind in (HttpEvent, SqsEvent, S3Event):
+            if kind.recognises(event):
+                return kind(event)
+    return DirectEvent(event)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectEvent:
+    """A job request as the payload itself. Answered with the job, failed or not."""
+
+    payload: object
+    is_heard: bool = True
+
+    def sources(self) -> Sequence[RequestSource]:
+        """One."""
+        return [SentRequest(payload=self.payload, default_id=str(uuid.uuid4()))]
+
+    def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:
+        """The job."""
+        return replies.write(outcomes[0])
+
+
+@dataclass(frozen=True, slots=True)
+class HttpEvent:
+    """A request through API Gateway's HTTP API (payload format 2.0) or a function URL; the body is a job request.
+
+    Answered with the job and status 200; for a job that failed with its error's status; for a request that was
+    refused with the error envelope. API Gateway waits 30 seconds: a longer job goes on, and the same request with the
+    same job id gets its result later.
+    """
+
+    event: Mapping[str, Any]
+    is_heard: bool = True
+
+    @classmethod
+    def recognises(cls, event: Mapping[str, Any]) -> bool:
+        """By its request context."""
+        context = event.get("requestContext")
+        return isinstance(context, Mapping) and "http" in context
+
+    def sources(self) -> Sequence[RequestSource]:
+        """One, or none for anything but POST."""
+        if self._method != "POST":
+            return []
+        return [SentRequest(payload=self._body(), default_id=str(uuid.uuid4()), what="the body")]
+
+    def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:
+        """Status, headers, and the body as text."""
+        if not outcomes:
+            refusal = InvalidRequest(f"{self._method} is not possible here: send the job request with POST.")
+            return _http(405, error_envelope(refusal), {"allow": "POST"})
+        outcome = outcomes[0]
+        error = outcome.error
+        headers = {"retry-after": "10"} if error is not None and error.retryable else {}
+        if error is not None and not outcome.has_run:
+            return _http(error.http_status, error_envelope(error), headers)
+        document = replies.write(outcome, lambda document: _http(500, document, headers))
+        failure = document["error"]  # also of an earlier run, or that the outputs do not fit into the reply
+        return _http(200 if failure is None else _STATUSES.get(failure["code"], 500), document, headers)
+
+    @property
+    def _method(self) -> str:
+        return str(self.event["requestContext"]["http"].get("method", "")).upper()
+
+    def _body(self) -> str | bytes:
+        body = str(self.event.get("body") or "")
+        if not self.event.get("isBase64Encoded"):
+            return body
+        try:
+            return base64.b64decode(body)
+        except binascii.Error:
+            return body  # which is not JSON either: the worker says so
+
+
+@dataclass(frozen=True, slots=True)
+class S3Event:
+    """Objects appeared in a bucket; S3 invoked the function itself, asynchronously.
+
+    Nobody hears the answer, so every outcome is a `result.json`. One that is not written down makes the invocation
+    fail, so that Lambda repeats it, and at last sends it to the function's dead-letter queue.
+    """
+
+    event: Mapping[str, Any]
+    is_heard: bool = False
+
+    @classmethod
+    def recognises(cls, event: Mapping[str, Any]) -> bool:
+        """By its records' source; S3's test event has none."""
+        return event.get("Event") == "s3:TestEvent" or _has_records_of(event, "aws:s3")
+
+    def sources(self) -> Sequence[RequestSource]:
+        """One for each object created. Removals, folders and the test event ask for nothing."""
+        return [source for record in self.event.get("Records", ()) for source in _dropped(record)]
+
+    def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
+        """What became of each object.
+
+        Raises:
+            ComfyError: of the first job that has to be repeated.
+        """
+        for outcome in outcomes:
+            if not outcome.is_recorded and outcome.error is not None:
+                raise outcome.error
+        return {"jobs": [_summary(outcome) for outcome in outcomes]}
+
+
+@dataclass(frozen=True, slots=True)
+class SqsEvent:
+    """Messages of a queue: S3 events, or job requests.
+
+    Answered with the messages to deliver again: those with a job whose outcome is not written down, because trying
+    again may help or because there is no place to write. A job that failed for good is reported in its `result.json`
+    and its message is done: delivered again it would fail again, hours later, while the GPU waits.
+    """
+
+    event: Mapping[str, Any]
+    is_heard: bool = False
+
+    @classmethod
+    def recognises(cls, event: Mapping[str, Any]) -> bool:
+        """By its records' source."""
+        return _has_records_of(event, "aws:sqs")
+
+    def sources(self) -> Sequence[RequestSource]:
+        """Those of all messages, in order."""
+        return [source for message in self.event["Records"] for source in _sources_of(message)]
+
+    def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
+        """SQS's partial batch response."""
+        rest = iter(outcomes)
+        failed = []
+        for message in self.event["Records"]:
+            own = [next(rest) for _ in _sources_of(message)]
+            if not all(outcome.is_recorded for outcome in own):
+                failed.append({"itemIdentifier": message["messageId"]})
+        return {"batchItemFailures": failed}
+
+
+def _has_records_of(event: Mapping[str, Any], service: str) -> bool:
+    records = event.get("Records")
+    return (
+        isinstance(records, list)
+        and bool(records)
+        and all(isinstance(record, Mapping) and record.get("eventSource") == service for record in records)
+    )
+
+
+def _sources_of(message: Mapping[str, Any]) -> list[RequestSource]:
+    """The jobs one SQS message asks for. The message's id names the job of a request that has no name itself."""
+    text = str(message.get("body") or "")
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        body = None
+    if isinstance(body, Mapping) and S3Event.recognises(body):
+        return list(S3Event(body).sources())
+    name = re.sub(r"[^A-Za-z0-9_-]", "-", str(message["messageId"]))[:60]
+    return [SentRequest(payload=text, default_id=f"sqs-{name}", what="the message")]
+
+
+def _dropped(record: Mapping[str, Any]) -> list[RequestSource]:
+    """The object an S3 record tells of, if it was created. Keys come form-encoded: `a+b%C3%BC.json` is `a bü.json`."""
+    if not str(record.get("eventName", "")).removeprefix("s3:").startswith("ObjectCreated"):
+        return []
+    try:
+        bucket, item = str(record["s3"]["bucket"]["name"]), record["s3"]["object"]
+        key = unquote_plus(str(item["key"]))
+        version = str(item.get("versionId") or item.get("sequencer") or item.get("eTag") or "")
+    except (AttributeError, KeyError, TypeError):
+        # Nothing S3 sends. As a request it is refused and reported, and costs the other records nothing.
+        digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        return [SentRequest(payload=record, default_id=f"s3-{digest[:32]}", what="the S3 record")]
+    if key.endswith("/"):  # the console makes "folders" by writing empty objects
+        return []
+    return [DroppedObject(address=S3Address(bucket, key), version=version)]
+
+
+def _summary(outcome: Outcome) -> dict[str, Any]:
+    job = outcome.job
+    return {
+        "id": job.id,
+        "status": job.status.value,
+        "source": job.metadata.get("source"),
+        "outputs": len(job.outputs),
+        "result_uri": job.result_uri,
+        "error": None if job.error is None else {"code": job.error.code, "message": job.error.message},
+    }
+
+
+def _http(status: int, document: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "statusCode": status,
+        "headers": {"content-type": "application/json", **headers},
+        "body": json.dumps(document),
+        "isBase64Encoded": False,
+    }

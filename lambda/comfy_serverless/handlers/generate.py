@@ -1,0 +1,81 @@
+"""The Lambda function that runs jobs: direct payloads, HTTP API requests, S3 events, SQS batches.
+
+`handler` translates an event to jobs, has them run one after the other, and translates back.
+"""
+
+from __future__ import annotations
+
+from comfy_serverless.handlers import warm
+
+# isort: split
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from comfy_serverless.handlers.events import recognise
+from comfy_serverless.jobs.replies import Replies
+from comfy_serverless.jobs.s3 import create_client
+from comfy_serverless.jobs.worker import Call, Outcome, Worker
+from comfy_serverless.observability import emit_metrics
+
+warm.imports_done()
+
+
+class LambdaContext(Protocol):
+    """What we use of Lambda's context."""
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until the invocation is cut off."""
+
+
+@dataclass(slots=True)
+class Service:
+    """Everything one process needs to answer invocations, kept warm from one to the next."""
+
+    worker: Worker
+    replies: Replies
+    invocations: int = 0
+    counted_starts: int = 0
+
+    def answer(self, event: object, remaining_s: Callable[[], float]) -> Any:  # noqa: ANN401
+        """Run the jobs an event asks for, one after the other, and answer it in its own way."""
+        recognised = recognise(event)
+        outcomes: list[Outcome] = []
+        for source in recognised.sources():
+            call = Call(remaining_s=remaining_s, is_heard=recognised.is_heard, is_first=not outcomes)
+            outcomes.append(self.worker.run(source, call))
+        self._count(outcomes)
+        return recognised.answer(outcomes, self.replies)
+
+    def _count(self, outcomes: list[Outcome]) -> None:
+        starts = warm.connector().starts
+        emit_metrics(
+            # A job answered from its stored result has been counted already.
+            [outcome.job for outcome in outcomes if outcome.has_run or outcome.error is not None],
+            is_cold_start=self.invocations == 0,
+            engine_starts=starts - self.counted_starts,
+        )
+        self.invocations += 1
+        self.counted_starts = starts
+
+
+@functools.cache
+def service() -> Service:
+    """The service of this process."""
+    from comfy_serverless.jobs.inputs import InputFetcher
+
+    settings, engine, s3 = warm.settings(), warm.connector(), create_client()
+    inputs = InputFetcher(settings=settings, s3=s3, connector=engine)
+    return Service(Worker(settings=settings, engine=engine, s3=s3, inputs=inputs), Replies(s3, settings))
+
+
+def handler(event: object, context: LambdaContext) -> Any:  # noqa: ANN401  (any JSON value)
+    """Answer one invocation."""
+    until = time.monotonic() + context.get_remaining_time_in_millis() / 1000
+    return service().answer(event, lambda: until - time.monotonic())
+
+
+if warm.IS_LAMBDA:
+    service()

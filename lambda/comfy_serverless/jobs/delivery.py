@@ -1,0 +1,182 @@
+"""Brings what a job made to where it belongs, while the engine goes on.
+
+`Delivery` takes outputs the moment their nodes are done and hands each to an upload pool; `finish` waits for all of
+them. Nothing is dropped: what could not be stored is named, and its file stays where it is.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.errors import ComfyError, DeliveryFailed
+from comfy_serverless.jobs.keys import KeyAllotment
+from comfy_serverless.jobs.models import Output, clean
+from comfy_serverless.jobs.s3 import S3Address
+from comfy_serverless.jobs.uploads import ChecksumMismatch, Digest, digest, upload
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from comfy_serverless.connector.outputs import Output as Made
+
+UPLOAD_THREADS = 4
+#: Makes output ids from their keys: the same output of the same job has the same id.
+_OUTPUT_IDS = uuid.UUID("5d6f4f0c-3a41-4c0e-9c56-0a5d5c2b7a10")
+
+
+class Destination(Protocol):
+    """Where outputs go."""
+
+    def store(self, stream: BinaryIO, key: str, *, content_type: str) -> Digest:
+        """Keep the stream under the key."""
+
+    def uri(self, key: str) -> str | None:
+        """The address of a key, if it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketDestination:
+    """A bucket of S3."""
+
+    s3: S3Client
+    bucket: str
+
+    def store(self, stream: BinaryIO, key: str, *, content_type: str) -> Digest:
+        """Upload, verified."""
+        return upload(self.s3, stream, S3Address(self.bucket, key), content_type=content_type)
+
+    def uri(self, key: str) -> str:
+        """`s3://bucket/key`."""
+        return str(S3Address(self.bucket, key))
+
+
+class ReplyDestination:
+    """No bucket: the reply itself carries the outputs, so they stay where the engine put them until then."""
+
+    def store(self, stream: BinaryIO, key: str, *, content_type: str) -> Digest:  # noqa: ARG002
+        """Look at the stream only."""
+        return digest(stream, content_type=content_type)
+
+    def uri(self, key: str) -> None:
+        """None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A delivered output, and the made one its bytes can be read from again."""
+
+    output: Output
+    made: Made
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """An output that could not be stored."""
+
+    made: Made
+    reason: str
+
+    def __str__(self) -> str:
+        where = self.made.path or "in the engine"
+        return f"{clean(self.made.name)} of node {clean(self.made.node_id)} (kept: {where}): {self.reason}"
+
+
+class Delivery:
+    """The delivery of one job. Used by one thread; the uploads run in the pool's."""
+
+    def __init__(self, *, job_id: str, keys: KeyAllotment, destination: Destination, pool: ThreadPoolExecutor) -> None:
+        self._job_id = job_id
+        self._keys = keys
+        self._destination = destination
+        self._pool = pool
+        self._pending: dict[str, Future[Output]] = {}
+
+    def hand_over(self, made: Made) -> None:
+        """Begin to deliver an output; returns at once.
+
+        Handed over again, it is delivered again, after the first time: the engine ran a second time, and the file may
+        have got another content under the same name.
+        """
+        key = self._keys.key(made)
+        self._pending[key] = self._pool.submit(self._deliver, made, key, self._pending.get(key))
+
+    def finish(self, made: Iterable[Made], *, timeout_s: float) -> tuple[list[Delivered], list[Undelivered]]:
+        """Wait until every output that counts has been delivered, or could not be.
+
+        Args:
+            made: the outputs that count, in their order; those not handed over before are delivered now.
+            timeout_s: how long to wait for all of them together.
+        """
+        until = time.monotonic() + timeout_s
+        everything = list(made)
+        for output in everything:
+            if self._keys.key(output) not in self._pending:
+                self.hand_over(output)
+        delivered: list[Delivered] = []
+        undelivered: list[Undelivered] = []
+        for output in everything:
+            future = self._pending[self._keys.key(output)]
+            reason = self._settle(future, until)
+            if reason is None:
+                delivered.append(Delivered(future.result(), output))
+            else:
+                undelivered.append(Undelivered(output, reason))
+        return delivered, undelivered
+
+    @staticmethod
+    def _settle(future: Future[Output], until: float) -> str | None:
+        """Wait for an upload; why it failed, if it did."""
+        try:
+            error = future.exception(timeout=max(0.0, until - time.monotonic()))
+        except TimeoutError:
+            future.cancel()
+            return "it was still being uploaded when the time was over"
+        match error:
+            case None:
+                return None
+            case FileNotFoundError():
+                return "the engine named a file that is not there"
+            case ComfyError() | ClientError() | BotoCoreError() | ChecksumMismatch() | OSError():
+                return clean(str(error))[:500]
+        raise error
+
+    def _deliver(self, made: Made, key: str, earlier: Future[Output] | None) -> Output:
+        if earlier is not None:  # it began before this, so waiting for it ends
+            wait([earlier])
+        with made.open() as stream:
+            stored = self._destination.store(stream, key, content_type=made.content_type)
+        width, height = stored.pixels or (None, None)
+        return Output(
+            node_id=clean(made.node_id),
+            name=clean(made.name),
+            type=made.kind.value,
+            content_type=made.content_type,
+            size_bytes=stored.size_bytes,
+            id=str(uuid.uuid5(_OUTPUT_IDS, key)),
+            job_id=self._job_id,
+            s3_uri=self._destination.uri(key),
+            class_type=clean(made.class_type),
+            title=clean(made.title),
+            index=made.index,
+            sha256=stored.sha256,
+            width=width,
+            height=height,
+        )
+
+
+def delivery_error(undelivered: list[Undelivered], *, of: int) -> DeliveryFailed:
+    """The failure of a job whose outputs were made but not stored."""
+    listing = "; ".join(str(output) for output in undelivered[:10])
+    return DeliveryFailed(
+        f"{len(undelivered)} of {of} outputs could not be stored: {listing}. The files are kept until the worker "
+        "ends. Check that the output bucket exists and that the worker's role has s3:PutObject on it, then send the "
+        "job again: nothing that has not changed is computed twice.",
+        details={"outputs": [str(output) for output in undelivered[:100]]},
+    )

@@ -1,0 +1,248 @@
+"""Fetch from a web address that somebody else chose, with nothing left to chance: see `open_web_address`.
+
+Built on `http.client`, not on a higher library, for three things those do not give: the connection goes to
+the very address that was checked, one clock bounds everything from the handshake to the last byte, and
+neither proxies nor credentials are ever taken from the environment.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
+
+import certifi
+
+from comfy_serverless.jobs.addresses import Resolver, checked_addresses, system_resolver
+from comfy_serverless.jobs.input_sources import CHUNK_BYTES, Stream, Unusable, redact_url
+
+MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+#: One address of a host gets this long before the next one is tried, in seconds.
+_CONNECT_TIMEOUT_S = 10.0
+_MAX_URL_LENGTH = 8192
+_PORTS = {"http": 80, "https": 443}
+_HEADERS = {"Accept": "*/*", "Accept-Encoding": "identity", "Connection": "close", "User-Agent": "comfy-serverless"}
+_REASONS = {
+    401: "asks for credentials; use a presigned link or s3://",
+    403: "refuses access; if the link was presigned, it may have expired",
+    404: "has no such file",
+    410: "has the file no longer",
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What may be reached, and how names become addresses.
+
+    Attributes:
+        allow_private: whether private and loopback addresses, and http without TLS, are allowed.
+        tls: the authorities certificates are checked against; by default certifi's and the system's.
+    """
+
+    allow_private: bool = False
+    resolve: Resolver = system_resolver
+    tls: ssl.SSLContext | None = None
+
+    @cached_property
+    def ssl_context(self) -> ssl.SSLContext:
+        """Read once: the authorities take some ten milliseconds."""
+        if self.tls is not None:
+            return self.tls
+        context = ssl.create_default_context(cafile=certifi.where())
+        context.load_default_certs()
+        return context
+
+
+@contextmanager
+def open_web_address(url: str, *, network: Network, deadline: float) -> Iterator[Stream]:
+    """Read a web address as a stream.
+
+    The host is resolved once for each request, all its addresses are checked, and the connection goes to a
+    checked one; TLS names and verifies the host itself. Each of at most five redirects is treated like a
+    new address.
+
+    Args:
+        deadline: on the monotonic clock; holds for everything until the last byte.
+
+    Raises:
+        Unusable: not allowed, not found, not answered as it should be, or not in time.
+    """
+    for _ in range(MAX_REDIRECTS + 1):
+        target = _allowed_parts(url, network=network)
+        connection = _Connection(target, network=network, deadline=deadline)
+        with _explained(deadline):
+            try:
+                response = connection.get()
+                if response.status in _REDIRECTS and response.headers.get("Location"):
+                    url = urljoin(url, _utf8(response.headers["Location"]))
+                    continue
+                _check_answer(response)
+                size = response.length
+                yield Stream(_body(response, size), size, response.headers.get("Content-Type", ""))
+                return
+            finally:
+                connection.close()
+    raise Unusable(f"is redirected more than {MAX_REDIRECTS} times, last to {redact_url(url)}")
+
+
+@contextmanager
+def _explained(deadline: float) -> Iterator[None]:
+    """Turn what the network raises into a reason."""
+    try:
+        yield
+    except ssl.SSLCertVerificationError as error:
+        raise Unusable(f"the server's certificate is not valid: {error.verify_message}") from error
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, TimeoutError) and time.monotonic() >= deadline - 0.01:
+            raise _too_slow() from error
+        reason = str(error) or type(error).__name__
+        raise Unusable(f"the connection failed: {reason}", transient=True) from error
+
+
+def _too_slow() -> Unusable:
+    return Unusable("did not arrive in time (INPUT_TIMEOUT_S, or the job's deadline)", timed_out=True)
+
+
+def _allowed_parts(url: str, *, network: Network) -> SplitResult:
+    """The parts of an address that may be requested, its host in ASCII, its path and query encoded."""
+    if len(url) > _MAX_URL_LENGTH or any(char <= " " or char in '\\\x7f<>"' for char in url):
+        raise Unusable("is not a web address: it is too long, or has spaces (write %20) or control characters")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        host = (parts.hostname or "").encode("idna").decode("ascii")
+    except (ValueError, UnicodeError) as error:
+        raise Unusable(f"is not a web address: {error}") from None
+    if parts.scheme not in _PORTS or (parts.scheme == "http" and not network.allow_private):
+        raise Unusable(f"leads to {parts.scheme or 'no'}:, only https: is allowed")
+    if parts.username is not None or parts.password is not None:
+        raise Unusable("has a user name or password in it; use a presigned link or s3://")
+    if not host or "%" in host:
+        raise Unusable("is not a web address: it has no usable host")
+    port = _PORTS[parts.scheme] if port is None else port
+    if port < 1024 and port not in _PORTS.values() and not network.allow_private:
+        raise Unusable(f"uses port {port}, which belongs to another service")
+    return SplitResult(
+        parts.scheme,
+        f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._"),
+        quote(parts.query, safe="/%:@!$&'()*+,;=~-._?"),
+        "",
+    )
+
+
+def _utf8(header: str) -> str:
+    """A header as text: `http.client` reads all as Latin-1, servers write UTF-8."""
+    return header.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def _check_answer(response: http.client.HTTPResponse) -> None:
+    status = response.status
+    if status != 200:
+        reason = _REASONS.get(status, "does not deliver the file")
+        raise Unusable(f"the server {reason} (HTTP {status})", transient=status == 429 or status >= 500)
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):  # a small body could unpack to an endless one
+        raise Unusable(f"is sent compressed ({encoding[:40]}) although that was not asked for")
+
+
+def _body(response: http.client.HTTPResponse, size: int | None) -> Iterator[bytes]:
+    missing = size
+    while missing != 0 and (chunk := response.read1(min(CHUNK_BYTES, missing or CHUNK_BYTES))):
+        missing = None if missing is None else missing - len(chunk)
+        yield chunk
+    if missing:
+        raise Unusable(f"ended {missing} bytes before the length the server had announced", transient=True)
+
+
+class _Connection:
+    """One GET request to a checked address of a host."""
+
+    def __init__(self, target: SplitResult, *, network: Network, deadline: float) -> None:
+        self._target = target
+        self._network = network
+        self._deadline = deadline
+        self._connection = http.client.HTTPConnection("", blocksize=CHUNK_BYTES)
+
+    def get(self) -> http.client.HTTPResponse:
+        """Connect, send the request and read the answer's head."""
+        host, port = self._target.hostname or "", self._target.port or 0
+        addresses = checked_addresses(
+            host, port, allow_private=self._network.allow_private, resolve=self._network.resolve
+        )
+        sock = self._connect(addresses, port)
+        self._connection.sock = sock
+        if self._target.scheme == "https":
+            sock = self._network.ssl_context.wrap_socket(sock, server_hostname=host)
+            self._connection.sock = sock
+        path = self._target.path + (f"?{self._target.query}" if self._target.query else "")
+        is_default_port = port == _PORTS[self._target.scheme]
+        named = f"[{host}]" if ":" in host else host
+        self._connection.putrequest("GET", path, skip_host=True, skip_accept_encoding=True)
+        self._connection.putheader("Host", named if is_default_port else f"{named}:{port}")
+        for header, value in _HEADERS.items():
+            self._connection.putheader(header, value)
+        sock.settimeout(_remaining(self._deadline))
+        self._connection.endheaders()
+        response = http.client.HTTPResponse(_BoundedSocket(sock, self._deadline), method="GET")  # type: ignore[arg-type]
+        response.begin()
+        return response
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _connect(self, addresses: Sequence[str], port: int) -> socket.socket:
+        failure: OSError | None = None
+        for address in addresses:
+            remaining = _remaining(self._deadline)
+            try:
+                sock = socket.create_connection((address, port), timeout=min(remaining, _CONNECT_TIMEOUT_S))
+            except OSError as error:
+                failure = error
+            else:
+                sock.settimeout(_remaining(self._deadline))
+                return sock
+        raise failure or OSError("no address")
+
+
+class _BoundedSocket:
+    """What `http.client` needs of a socket to read from it, with one deadline for all reads together."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock = sock
+        self._deadline = deadline
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        assert mode == "rb"  # noqa: S101 - http.client's only use
+        return io.BufferedReader(_BoundedReads(self._sock, self._deadline), CHUNK_BYTES)
+
+
+class _BoundedReads(io.RawIOBase):
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        super().__init__()
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer, which typing cannot say yet
+        self._sock.settimeout(_remaining(self._deadline))
+        return self._sock.recv_into(buffer)
+
+
+def _remaining(deadline: float) -> float:
+    """Seconds left; never 0, which would mean "do not wait at all"."""
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise _too_slow()
+    return remaining

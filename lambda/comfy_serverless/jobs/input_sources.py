@@ -1,0 +1,220 @@
+"""What the text of an input means: an object in S3, a web address, or the bytes themselves.
+
+`parse` understands the text and decides nothing about permission; `open_object` and `open_embedded` read
+two of the three kinds, `download.py` the third.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.jobs.s3 import S3Address, error_code
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CHUNK_BYTES = 1 << 18
+
+ACCEPTED = "an s3://bucket/key, https:// or data:…;base64,… address, or base64 text"
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_MAX_KEY_BYTES = 1024
+#: Base64 of fewer characters than this cannot be a picture; a short text is a name somebody expected to work.
+_MIN_BASE64_LENGTH = 32
+_MAX_SHOWN = 200
+_OTHER_REGION = frozenset(
+    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
+)
+
+
+class Unusable(Exception):
+    """Why an input cannot be used, and what to do about it.
+
+    Attributes:
+        transient: the same fetch may succeed when tried again.
+        timed_out: time ran out, not the other side's fault alone.
+    """
+
+    def __init__(self, reason: str, *, transient: bool = False, timed_out: bool = False) -> None:
+        super().__init__(reason)
+        self.transient = transient
+        self.timed_out = timed_out
+
+
+@dataclass(frozen=True, slots=True)
+class WebAddress:
+    """An http:// or https:// address. Shown without its query and credentials: both can be secrets."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return redact_url(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Base64 in the request itself, with its media type when it came as a data: address."""
+
+    text: str
+    content_type: str = ""
+
+    def __str__(self) -> str:
+        start = f"data:{self.content_type};base64,…" if self.content_type else "base64 text"
+        return f"{start} ({len(self.text)} characters)"
+
+
+Source = S3Address | WebAddress | Embedded
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An input being read: its bytes in pieces, what its sender says of its size (None: nothing) and type."""
+
+    chunks: Iterator[bytes]
+    size_bytes: int | None
+    content_type: str
+
+
+def is_address(text: str) -> bool:
+    """Whether a text found in a graph asks to be fetched. Bare base64 does not: it looks like any other word."""
+    return text[:8].lower().startswith(("s3://", "https://", "http://", "data:"))
+
+
+def parse(text: str) -> Source:
+    """Understand the text of an input.
+
+    Raises:
+        Unusable: it is none of the accepted kinds, or a malformed one.
+    """
+    scheme = match[1].lower() if (match := _SCHEME.match(text)) else ""
+    if scheme == "s3":
+        return _s3_address(text)
+    if scheme in ("https", "http"):
+        return WebAddress(text)
+    if scheme == "data":
+        return _data_address(text)
+    if scheme:
+        raise Unusable(f"{scheme}: addresses are not accepted; send {ACCEPTED}")
+    if "." in text or "\\" in text or len(text) < _MIN_BASE64_LENGTH:
+        raise Unusable(
+            f"this is a file name or a word; send {ACCEPTED}. A file that is in ComfyUI's input folder "
+            'already belongs in the workflow or in "set"'
+        )
+    return Embedded(text)
+
+
+def show(text: str) -> str:
+    """A text of unknown kind for a message: short, printable, without secrets."""
+    try:
+        return str(parse(text))
+    except Unusable:
+        shown = text if text.isprintable() else ascii(text)[1:-1]
+        return repr(redact_url(shown) if "://" in shown else shown[:60] + ("…" if len(shown) > 60 else ""))
+
+
+def redact_url(url: str) -> str:
+    """A web address without user name, password and query."""
+    try:
+        parts = urlsplit(url)
+        host = parts.netloc.rpartition("@")[2]
+    except ValueError:
+        return "an address that cannot be read"
+    query = "?…" if parts.query else ""
+    shown = f"{parts.scheme}://{host}{parts.path}"[:_MAX_SHOWN] + query
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
+
+
+@contextmanager
+def open_object(source: S3Address, s3: S3Client) -> Iterator[Stream]:
+    """Read an object of S3 as a stream.
+
+    Raises:
+        Unusable: it does not exist, may not be read, or the connection fails.
+    """
+    try:
+        answer = s3.get_object(Bucket=source.bucket, Key=source.key)
+    except ClientError as error:
+        raise _s3_refusal(source, error) from error
+    except BotoCoreError as error:
+        raise Unusable(f"S3 cannot be reached: {error}", transient=True) from error
+    body = answer["Body"]
+    try:
+        yield Stream(body.iter_chunks(CHUNK_BYTES), answer["ContentLength"], answer.get("ContentType", ""))
+    except BotoCoreError as error:  # raised while the caller reads
+        raise Unusable(f"the connection to S3 broke off: {error}", transient=True) from error
+    finally:
+        body.close()
+
+
+@contextmanager
+def open_embedded(source: Embedded, *, max_bytes: int) -> Iterator[Stream]:
+    """Decode base64 of the request.
+
+    Raises:
+        Unusable: it is not base64, or longer than `max_bytes`.
+    """
+    text = source.text
+    if len(text) > max_bytes * 2 + 1024:  # a limit for the work; the exact size is judged below
+        raise Unusable(f"has more than {max_bytes} bytes, the limit (MAX_INPUT_BYTES)")
+    raw = unquote_to_bytes(text) if "%" in text else text.encode("ascii", "replace")
+    raw = raw.translate(bytes.maketrans(b"-_", b"+/"), b" \t\r\n").rstrip(b"=")
+    try:
+        content = base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+    except binascii.Error as error:
+        raise Unusable(f"is not valid base64: {error}. Send {ACCEPTED}") from error
+    yield Stream(iter((content,)), len(content), source.content_type)
+
+
+def _s3_address(text: str) -> S3Address:
+    """The object an address names. The key is taken as it is written: nothing in it is decoded."""
+    try:
+        address = S3Address.parse("s3" + text[2:])
+        key_bytes = len(address.key.encode())
+    except (InvalidRequest, UnicodeEncodeError):
+        raise Unusable("is not of the form s3://bucket/key") from None
+    if address.key.endswith("/"):
+        raise Unusable("names a folder, not an object")
+    if key_bytes > _MAX_KEY_BYTES:
+        raise Unusable(f"has a key of more than {_MAX_KEY_BYTES} bytes")
+    return address
+
+
+def _data_address(text: str) -> Embedded:
+    header, comma, content = text[len("data:") :].partition(",")
+    content_type, *parameters = (part.strip().lower() for part in header.split(";"))
+    if not comma or "base64" not in parameters:
+        raise Unusable("data: addresses must be base64: data:image/png;base64,…")
+    return Embedded(content, content_type if re.fullmatch(r"[\w.+-]{1,40}/[\w.+-]{1,80}", content_type) else "")
+
+
+def _s3_refusal(source: S3Address, error: ClientError) -> Unusable:
+    """What S3's error means for the person who sent the job."""
+    code = error_code(error)
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in ("NoSuchKey", "404"):
+        is_encoded = re.search(r"%[0-9A-Fa-f]{2}|\+", source.key)
+        hint = "; keys are written as they are, not URL-encoded" if is_encoded else ""
+        return Unusable(f"there is no such object (NoSuchKey){hint}")
+    if code == "NoSuchBucket":
+        return Unusable(f"there is no bucket {source.bucket!r} (NoSuchBucket)")
+    if code in ("AccessDenied", "403", "AllAccessDisabled"):
+        return Unusable(
+            "may not be read (AccessDenied). The worker's role needs s3:GetObject on it, and kms:Decrypt "
+            "if it is encrypted with a KMS key. Without s3:ListBucket on the bucket S3 answers the same "
+            "for a key that does not exist: check the key too"
+        )
+    if code in _OTHER_REGION:
+        return Unusable(f"bucket {source.bucket!r} is in another region than the worker's S3 client ({code})")
+    if code == "InvalidObjectState":
+        return Unusable("is archived (InvalidObjectState): restore it first, then send the job again")
+    return Unusable(f"S3 refuses: {error}", transient=status >= 500 or code == "SlowDown")

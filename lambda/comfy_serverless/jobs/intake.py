@@ -1,0 +1,157 @@
+"""Where job requests come from: something sent to us, or an object dropped into S3.
+
+A request is read by the worker, inside the job: one that cannot be read is a job that failed, with an id, a report
+and a log line like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Protocol
+
+from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.jobs.models import MAX_LABEL_CHARACTERS, JobRequest
+from comfy_serverless.jobs.s3 import S3Address, parse_json, read_json
+from comfy_serverless.jobs.workflows import named_workflow
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from comfy_serverless.settings import Settings
+
+#: Largest request that can be sent: Lambda's own limit, each way.
+MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
+
+ACCEPTED_DROPS = (
+    "Accepted are *.json (a job request, or a workflow in API format) and images/{workflow}/* "
+    "(an image for the workflow of that name in WORKFLOWS_DIR)."
+)
+
+
+class RequestSource(Protocol):
+    """Something that asks for a job."""
+
+    @property
+    def default_id(self) -> str:
+        """The job's id, unless the request has one: the same for every delivery of the same event."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Metadata the job gets beside the request's own."""
+
+    @property
+    def origin_bucket(self) -> str | None:
+        """The bucket whose events brought the request, if any. Nothing may be written there: it would come back."""
+
+    def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:
+        """The request. Raises a ComfyError where there is none."""
+
+
+class PayloadTooLarge(InvalidRequest):
+    """More than Lambda takes."""
+
+    http_status = 413
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentRequest:
+    """A request that was sent: as JSON text, or parsed already.
+
+    Attributes:
+        what: what it is for people, in errors.
+    """
+
+    payload: object
+    default_id: str
+    what: str = "the payload"
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """None."""
+        return {}
+
+    @property
+    def origin_bucket(self) -> None:
+        """None."""
+        return
+
+    def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
+        """The request in the payload."""
+        text = self.payload if isinstance(self.payload, str | bytes) else None
+        size_bytes = len(_as_json(self.payload) if text is None else text)
+        if size_bytes > MAX_PAYLOAD_BYTES:
+            raise PayloadTooLarge(
+                f"{self.what} has {size_bytes:,} bytes; at most {MAX_PAYLOAD_BYTES:,} can be sent. Upload images to "
+                "S3 and name them as s3:// inputs, or drop the request itself into the input bucket."
+            )
+        return JobRequest.parse(self.payload if text is None else parse_json(text, source=self.what))
+
+
+def _as_json(payload: object) -> str:
+    try:
+        return json.dumps(payload)
+    except RecursionError:
+        raise InvalidRequest("the payload is nested too deeply.") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DroppedObject:
+    """An object that appeared in the input bucket.
+
+    Attributes:
+        address: bucket and key, decoded.
+        version: what tells this writing of the key from others: its version id, sequencer or ETag.
+    """
+
+    address: S3Address
+    version: str
+
+    @property
+    def default_id(self) -> str:
+        """Readable, and the same for every delivery of the same event."""
+        digest = hashlib.sha256("\0".join((*self.address, self.version)).encode("utf-8", "replace")).hexdigest()
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", PurePosixPath(self.address.key).stem).strip("-")[:40]
+        return f"{stem or 'drop'}-{digest[:20]}"
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Which object it was."""
+        return {"source": str(self.address)[:MAX_LABEL_CHARACTERS]}
+
+    @property
+    def origin_bucket(self) -> str:
+        """The bucket it was dropped into."""
+        return self.address.bucket
+
+    def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:
+        """The request the object is, or stands for."""
+        folder, _, rest = self.address.key.partition("/")
+        if folder == "images" and "/" in rest:
+            request = self._request_for_image(rest.partition("/")[0], settings)
+        elif self.address.key.lower().endswith(".json"):
+            request = JobRequest.parse(read_json(s3, self.address, what="the dropped request"))
+        else:
+            raise InvalidRequest(f"{self.address} is nothing that can be run. {ACCEPTED_DROPS}")
+        if (request.output.bucket or settings.output_bucket) == self.address.bucket:
+            setting = "`output.bucket` of the request" if request.output.bucket else "OUTPUT_BUCKET"
+            raise InvalidRequest(
+                f"results would go to the bucket the request came from: {setting} is {self.address.bucket!r}, and so "
+                "is the input bucket of this S3 event. Every result would start a job again. "
+                "Use a bucket of its own for results."
+            )
+        return request
+
+    def _request_for_image(self, name: str, settings: Settings) -> JobRequest:
+        graph = named_workflow(name, settings.workflows_dir)
+        loaders = [node_id for node_id, node in graph.items() if node["class_type"] == "LoadImage"]
+        if len(loaders) != 1:
+            raise InvalidRequest(
+                f"the workflow {name!r} has {len(loaders)} LoadImage nodes, so it is not clear where {self.address} "
+                'belongs. Drop a request instead: {"workflow": …, "inputs": {"<node>.image": "s3://…"}}.'
+            )
+        return JobRequest.parse({"workflow": name, "inputs": {f"{loaders[0]}.image": str(self.address)}})

@@ -1,0 +1,74 @@
+"""The names results get in S3. Pure: node ids and file names come from workflows, and may be anything."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfy_serverless.connector.outputs import Output
+
+RESULT_NAME = "result.json"
+#: S3 takes keys of 1,024 bytes: prefix (512 characters), job id and two of these.
+MAX_NAME_BYTES = 150
+_ALLOWED = frozenset(" .-_+=@,()")
+
+
+def folder_prefix(prefix: str) -> str:
+    """A prefix as a folder: `results` and `/results/` are `results/`, nothing is nothing."""
+    bare = prefix.strip("/")
+    return f"{bare}/" if bare else ""
+
+
+def safe_name(name: str) -> str:
+    """One harmless part of a key: letters of any script, digits, and a few signs; never `.`, `..` or empty."""
+    normal = unicodedata.normalize("NFC", name)
+    plain = "".join(letter if letter.isalnum() or letter in _ALLOWED else "_" for letter in normal).strip(" ")
+    if not plain.strip("."):
+        return "_" * max(1, len(plain))
+    return _cut(plain, MAX_NAME_BYTES)
+
+
+class KeyAllotment:
+    """Gives every output of one job its key: `{prefix}{job_id}/{node_id}/{name}`.
+
+    Equal names (from different subfolders, or made equal by cleaning) get a number, in the order they come. The same
+    output always gets the same key.
+    """
+
+    def __init__(self, prefix: str, job_id: str) -> None:
+        self._base = f"{folder_prefix(prefix)}{job_id}/"
+        self._keys: dict[tuple[str, int, str, str, str], str] = {}
+        self._taken: set[str] = set()
+
+    @property
+    def result_key(self) -> str:
+        """Where the job's own document goes."""
+        return self._base + RESULT_NAME
+
+    def key(self, output: Output) -> str:
+        """The key of an output."""
+        identity = (output.node_id, output.index, output.folder_type, output.subfolder, output.name)
+        if identity not in self._keys:
+            self._keys[identity] = key = self._free_key(safe_name(output.node_id), safe_name(output.name))
+            self._taken.add(key)
+        return self._keys[identity]
+
+    def _free_key(self, node: str, name: str) -> str:
+        path = PurePosixPath(name)
+        candidate, number = f"{self._base}{node}/{name}", 1
+        while candidate in self._taken:
+            number += 1
+            candidate = f"{self._base}{node}/{path.stem}-{number}{path.suffix}"
+        return candidate
+
+
+def _cut(name: str, limit: int) -> str:
+    """A name of at most `limit` bytes that keeps its suffix."""
+    if len(name.encode()) <= limit:
+        return name
+    suffix = PurePosixPath(name).suffix
+    suffix = suffix if len(suffix.encode()) <= 20 else ""
+    stem = name.removesuffix(suffix).encode()[: limit - len(suffix.encode())]
+    return stem.decode(errors="ignore") + suffix

@@ -1,0 +1,117 @@
+"""What is known about a job while it runs, and the document that comes of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from comfy_serverless.errors import ComfyError, DeadlineExceeded
+from comfy_serverless.jobs.models import (
+    RETENTION,
+    Job,
+    JobError,
+    JobRequest,
+    JobUrls,
+    Progress,
+    clean,
+    status_of,
+)
+
+if TYPE_CHECKING:
+    from comfy_serverless.connector.facts import Timings
+    from comfy_serverless.connector.progress import Progress as EngineProgress
+    from comfy_serverless.jobs.delivery import Delivered
+    from comfy_serverless.jobs.results import ResultFile
+
+MAX_WARNINGS = 100
+MAX_WARNING_CHARACTERS = 1000
+
+
+@dataclass(slots=True, kw_only=True)
+class JobRecord:
+    """The notes of one run.
+
+    Attributes:
+        result: where the document is kept; None without a bucket.
+        has_run: whether the engine was given the workflow, and took it.
+        is_cut_short: whether the invocation leaves it less time than it may take.
+        shares_time: whether other jobs of the same invocation came before it.
+        prepared_ms: how long it took until the engine could be given the workflow.
+        delivering_ms: how long uploads took after the engine was done.
+    """
+
+    job_id: str
+    metadata: dict[str, str]
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    begun: float = field(default_factory=time.monotonic)
+    request: JobRequest | None = None
+    result: ResultFile | None = None
+    has_run: bool = False
+    is_cut_short: bool = False
+    shares_time: bool = False
+    started_at: datetime | None = None
+    prepared_ms: int = 0
+    timings: Timings | None = None
+    delivering_ms: int = 0
+    progress: EngineProgress | None = None
+    delivered: list[Delivered] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    seeds: dict[str, int] = field(default_factory=dict)
+    engine: str | None = None
+
+    def elapsed_ms(self) -> int:
+        """Milliseconds since the job was taken up."""
+        return round((time.monotonic() - self.begun) * 1000)
+
+    def see_progress(self, progress: EngineProgress) -> None:
+        """Keep the latest snapshot."""
+        self.progress = progress
+
+    def is_retryable(self, error: ComfyError) -> bool:
+        """Whether the same request may succeed when it is sent again.
+
+        So may a job for which the invocation was too short, if other jobs or the start of the engine had used it up.
+        """
+        if isinstance(error, DeadlineExceeded) and self.is_cut_short:
+            return self.shares_time or self.progress is None
+        return error.retryable
+
+    def document(self, error: ComfyError | None) -> Job:
+        """The job as it ended, now."""
+        timings = self._timings()
+        return Job(
+            id=self.job_id,
+            status=status_of(error),
+            created_at=self.created_at,
+            started_at=self.started_at,
+            completed_at=datetime.now(UTC),
+            expires_at=self.created_at + RETENTION,
+            progress=Progress.model_validate(self.progress) if self.progress else None,
+            outputs=tuple(delivered.output for delivered in self.delivered),
+            error=JobError.of(error, retryable=self.is_retryable(error)) if error else None,
+            metrics={"queue_ms": timings.get("queued"), "execution_ms": timings.get("executing")},
+            urls=JobUrls.of(self.job_id),
+            warnings=tuple(clean(text[:MAX_WARNING_CHARACTERS]) for text in self.warnings[:MAX_WARNINGS]),
+            seeds=self.seeds,
+            engine=self.engine,
+            timings_ms=timings,
+            metadata=self.metadata,
+            result_uri=str(self.result.address) if self.result else None,
+        )
+
+    def _timings(self) -> dict[str, int]:
+        """Where the time went. What is neither queueing nor execution is ours: the overhead."""
+        total = self.elapsed_ms()
+        if self.timings is None:
+            return {"total": total}
+        engine = self.timings.queued_ms + self.timings.executing_ms
+        return {
+            "preparing": self.prepared_ms,
+            "queued": self.timings.queued_ms,
+            "executing": self.timings.executing_ms,
+            "delivering": self.delivering_ms,
+            "overhead": max(0, total - engine),
+            "total": total,
+        }

@@ -1,0 +1,204 @@
+"""What a caller gets: the job's document with fresh links, and the files themselves where they fit.
+
+Lambda cuts off replies above 6 MB, so the size is decided here, before: small files first, links for everything, and
+never more than the limit. What decides is pure; only links and bytes come from outside.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.errors import ComfyError, DeliveryFailed
+from comfy_serverless.jobs.models import Job, JobError, JobStatus, Output
+from comfy_serverless.jobs.s3 import S3Address
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from comfy_serverless.jobs.worker import Outcome
+    from comfy_serverless.settings import Settings
+
+#: Lambda's limit is 6,291,556 bytes for the reply as JSON. The difference is our margin.
+REPLY_LIMIT_BYTES = 6_000_000
+#: What a file costs beside its base64: `, "data_base64": ""`, with every quote escaped once more inside an HTTP body.
+_FIELD_BYTES = 32
+#: Kept free for warnings about what did not fit.
+_WARNINGS_BYTES = 2_000
+#: Media types a browser shows by itself; anything else is saved to a file.
+_SHOWN = ("image/", "video/", "audio/", "text/plain")
+
+Wrap = Callable[[dict[str, Any]], Any]
+
+
+def unwrapped(document: dict[str, Any]) -> dict[str, Any]:
+    """The document as the whole reply."""
+    return document
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """Makes replies of outcomes."""
+
+    s3: S3Client
+    settings: Settings
+    limit_bytes: int = REPLY_LIMIT_BYTES
+
+    def write(self, outcome: Outcome, wrap: Wrap = unwrapped) -> dict[str, Any]:
+        """The job's document, at most `limit_bytes` long.
+
+        Args:
+            wrap: the reply the document will be a part of, for its size.
+        """
+
+        def size(job: Job) -> int:
+            return len(json.dumps(wrap(job.to_json())))
+
+        job = self._with_links(outcome.job)
+        files = self._files(outcome, job, budget_bytes=self.limit_bytes - size(job) - _WARNINGS_BYTES)
+        full = _with_files(job, files, reply=outcome.reply)
+        while (is_too_long := size(full) > self.limit_bytes) and files:
+            del files[max(files, key=lambda output_id: len(files[output_id]))]
+            full = _with_files(job, files, reply=outcome.reply)
+        return (shorten_job(full, size=size, limit_bytes=self.limit_bytes) if is_too_long else full).to_json()
+
+    def _with_links(self, job: Job) -> Job:
+        expires_at = datetime.now(UTC) + timedelta(seconds=self.settings.link_expiry_s)
+        return job.model_copy(
+            update={
+                "outputs": tuple(
+                    output
+                    if output.s3_uri is None
+                    else output.model_copy(update={"url": self._link(output), "url_expires_at": expires_at})
+                    for output in job.outputs
+                )
+            }
+        )
+
+    def _link(self, output: Output) -> str:
+        address = S3Address.parse(output.s3_uri or "")
+        shown = "inline" if output.content_type.startswith(_SHOWN) else "attachment"
+        return self.s3.generate_presigned_url(
+            "get_object",
+            Params={
+                "Bucket": address.bucket,
+                "Key": address.key,
+                "ResponseContentType": output.content_type,
+                "ResponseContentDisposition": f"{shown}; filename*=UTF-8''{quote(output.name, safe='')}",
+            },
+            ExpiresIn=self.settings.link_expiry_s,
+        )
+
+    def _files(self, outcome: Outcome, job: Job, *, budget_bytes: int) -> dict[str, str]:
+        """The base64 of every output that goes into the reply, by output id."""
+        sizes = {output.id: output.size_bytes for output in job.outputs if _may_be_inline(output, outcome.reply)}
+        chosen = choose_inline(sizes, budget_bytes=budget_bytes)
+        by_id = {output.id: output for output in job.outputs}
+        files: dict[str, str] = {}
+        for output_id in chosen:
+            content = self._content(outcome, by_id[output_id])
+            if content is not None:
+                files[output_id] = base64.b64encode(content).decode("ascii")
+        return files
+
+    def _content(self, outcome: Outcome, output: Output) -> bytes | None:
+        """The bytes, from this machine or from S3; None where they are gone: there is a link."""
+        try:
+            if output.id in outcome.made:
+                return outcome.made[output.id].read()
+            address = S3Address.parse(output.s3_uri or "")
+            return self.s3.get_object(Bucket=address.bucket, Key=address.key)["Body"].read()
+        except (ComfyError, ClientError, BotoCoreError, OSError):
+            return None
+
+
+def choose_inline(sizes: Mapping[str, int], *, budget_bytes: int) -> list[str]:
+    """Which files go into the reply: the smallest first, as many as fit.
+
+    Args:
+        sizes: file sizes in bytes, by id.
+        budget_bytes: what the reply has room for, base64 and field names included.
+    """
+    chosen: list[str] = []
+    for output_id in sorted(sizes, key=lambda output_id: sizes[output_id]):
+        budget_bytes -= inline_bytes(sizes[output_id])
+        if budget_bytes < 0:
+            break
+        chosen.append(output_id)
+    return chosen
+
+
+def inline_bytes(size_bytes: int) -> int:
+    """What a file of this size adds to a reply."""
+    return (size_bytes + 2) // 3 * 4 + _FIELD_BYTES
+
+
+def shorten_job(job: Job, *, size: Callable[[Job], int], limit_bytes: int) -> Job:
+    """A job that is too long, with as much as fits: the last outputs go first, then all but the error's message."""
+    where = f"all are in {job.result_uri}" if job.result_uri else "the reply has no room for more"
+    fits, too_many = 0, len(job.outputs)
+    shortened = job
+    while too_many - fits > 1:
+        count = (fits + too_many) // 2
+        shortened = _first_outputs(job, count, where)
+        fits, too_many = (count, too_many) if size(shortened) <= limit_bytes else (fits, count)
+    shortened = _first_outputs(job, fits, where)
+    if size(shortened) <= limit_bytes:
+        return shortened
+    error = job.error and job.error.model_copy(
+        update={"message": job.error.message[:2000], "details": {}, "traceback": None}
+    )
+    return job.model_copy(
+        update={"outputs": (), "seeds": {}, "metadata": {}, "error": error, "warnings": (f"shortened; {where}",)}
+    )
+
+
+def _first_outputs(job: Job, count: int, where: str) -> Job:
+    note = f"this reply lists {count} of {len(job.outputs)} outputs: {where}"
+    return job.model_copy(update={"outputs": job.outputs[:count], "warnings": (note, *job.warnings)})
+
+
+def _may_be_inline(output: Output, reply: str) -> bool:
+    if output.s3_uri is None or reply == "inline":
+        return True
+    return reply == "auto" and output.type in {"image", "text"}
+
+
+def _with_files(job: Job, files: Mapping[str, str], *, reply: str) -> Job:
+    """The job with files put in, and told about what was asked for and is not."""
+    outputs = tuple(
+        output.model_copy(update={"data_base64": files[output.id]}) if output.id in files else output
+        for output in job.outputs
+    )
+    lost = [output for output in outputs if output.s3_uri is None and output.data_base64 is None]
+    if lost:
+        return _without_room(job, outputs, lost)
+    missing = [output for output in outputs if output.data_base64 is None]
+    if reply != "inline" or not missing:
+        return job.model_copy(update={"outputs": outputs})
+    names = ", ".join(output.name for output in missing[:5]) + (", …" if len(missing) > 5 else "")
+    note = f"{len(missing)} of {len(outputs)} outputs do not fit into the reply and are links only: {names}"
+    return job.model_copy(update={"outputs": outputs, "warnings": (note, *job.warnings)})
+
+
+def _without_room(job: Job, outputs: tuple[Output, ...], lost: list[Output]) -> Job:
+    """Without a bucket the reply is the only way out: what it cannot carry was not delivered."""
+    total_mb = sum(output.size_bytes for output in outputs) / 1e6
+    failure = DeliveryFailed(
+        f"{len(lost)} of {len(outputs)} outputs ({total_mb:.1f} MB altogether) do not fit into the reply, and there is "
+        "no bucket to put them: set OUTPUT_BUCKET on the worker, or `output.bucket` in the request.",
+        details={"outputs": [f"{output.name} of node {output.node_id}" for output in lost[:100]]},
+    )
+    update: dict[str, Any] = {"outputs": tuple(output for output in outputs if output not in lost)}
+    if job.error is None:
+        update |= {"status": JobStatus.FAILED, "error": JobError.of(failure, retryable=False)}
+    else:
+        update |= {"warnings": (failure.message, *job.warnings)}
+    return job.model_copy(update=update)

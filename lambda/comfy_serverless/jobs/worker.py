@@ -1,0 +1,313 @@
+"""Runs one job, from its source to its verified result. The only code that does; everybody else translates.
+
+    read ──► done already? ──► workflow ──► inputs ──► engine ──► outputs ──► result.json
+                  │                                      │           ▲
+                  └──► that result                       └───────────┘ each output leaves as soon as it is made
+
+What is written where a job fails:
+
+- A failure that sending the same request again may cure (`retryable`: the engine died, S3 was away) is not written
+  down, so that the same id can run again.
+- Any other failure of a job that ran is written to `result.json`: the same id never runs twice.
+- A request that was refused before it ran is written down only if nobody hears the answer (an S3 drop, an SQS
+  message); a caller who hears it corrects the request and sends it again, with the same id.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+from comfy_serverless.errors import (
+    ComfyError,
+    DeadlineExceeded,
+    DeliveryFailed,
+    InternalError,
+    InvalidRequest,
+    InvalidWorkflow,
+)
+from comfy_serverless.jobs.delivery import (
+    UPLOAD_THREADS,
+    BucketDestination,
+    Delivery,
+    Destination,
+    ReplyDestination,
+    Undelivered,
+    delivery_error,
+)
+from comfy_serverless.jobs.keys import KeyAllotment
+from comfy_serverless.jobs.models import Job, JobRequest, ReplyMode
+from comfy_serverless.jobs.record import JobRecord
+from comfy_serverless.jobs.results import ResultFile
+from comfy_serverless.jobs.s3 import S3Address
+from comfy_serverless.jobs.workflows import resolve_workflow
+from comfy_serverless.observability import log, log_job
+from comfy_serverless.workflow import apply_set, check_links, draw_seeds
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from comfy_serverless.connector.facts import Timings
+    from comfy_serverless.connector.outputs import Output as Made
+    from comfy_serverless.connector.progress import Progress as EngineProgress
+    from comfy_serverless.jobs.intake import RequestSource
+    from comfy_serverless.settings import Settings
+
+#: Kept back at the very end, to write the result after the uploads, in seconds.
+RESULT_RESERVE_S = 1.0
+#: The longest wait for uploads, where no invocation ends, in seconds.
+MAX_DELIVERY_S = 3600.0
+
+
+class Execution(Protocol):
+    """What an engine answers: see `comfy_serverless.Execution`."""
+
+    @property
+    def outputs(self) -> tuple[Made, ...]: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    @property
+    def timings(self) -> Timings: ...
+
+
+class Engine(Protocol):
+    """What runs workflows: see `comfy_serverless.ComfyConnector`."""
+
+    @property
+    def engine(self) -> str: ...
+
+    def run(
+        self,
+        workflow: Mapping[str, Any],
+        *,
+        deadline_s: float | None = None,
+        on_progress: Callable[[EngineProgress], None] | None = None,
+        on_output: Callable[[Made], None] | None = None,
+        prompt_id: str | None = None,
+    ) -> Execution: ...
+
+
+class Inputs(Protocol):
+    """What fetches inputs: see `jobs.inputs.InputFetcher`."""
+
+    def prepare(
+        self, graph: Mapping[str, Any], inputs: Mapping[str, str], *, job_id: str, deadline: float
+    ) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """How a job came to us.
+
+    Attributes:
+        remaining_s: answers the seconds until this process may be cut off.
+        is_heard: whether somebody waits for the answer; otherwise only `result.json` tells how the job ended.
+        is_first: whether the job has had the whole time of this invocation, or others before it used some up.
+    """
+
+    remaining_s: Callable[[], float] = lambda: math.inf
+    is_heard: bool = True
+    is_first: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a job ended, and what is needed to answer it.
+
+    Attributes:
+        job: the document, without links.
+        error: why it failed; None for success, and for a job that was answered from its stored result.
+        has_run: whether the engine ran the workflow, this time.
+        is_recorded: whether `result.json` tells it.
+        reply: how the caller wants the outputs.
+        made: where the bytes of outputs can be read on this machine, by output id.
+    """
+
+    job: Job
+    error: ComfyError | None
+    has_run: bool
+    is_recorded: bool
+    reply: ReplyMode = "auto"
+    made: Mapping[str, Made] = field(default_factory=dict)
+
+
+class Worker:
+    """Runs jobs, one after the other, with one warm engine."""
+
+    def __init__(self, *, settings: Settings, engine: Engine, s3: S3Client, inputs: Inputs) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._s3 = s3
+        self._inputs = inputs
+        self._pool = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="delivery")
+
+    def close(self) -> None:
+        """End the upload threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(self, source: RequestSource, call: Call) -> Outcome:
+        """Run the job a source asks for. Never raises for a job's failure: the outcome tells it."""
+        record = JobRecord(job_id=source.default_id, metadata=dict(source.labels))
+        log.append_keys(job_id=record.job_id)
+        try:
+            error: ComfyError | None = None
+            try:
+                standing = self._execute(record, source, call)
+            except ComfyError as failure:
+                standing, error = None, failure
+            except Exception as failure:  # noqa: BLE001  (whatever it is, the job must end with an outcome)
+                log.exception("bug: the job failed in our own code")
+                standing, error = None, InternalError(f"{type(failure).__name__}: {failure}")
+                error.__cause__ = failure
+            if standing is not None:
+                log.info("job answered from its stored result", status=standing.status.value)
+                return self._outcome(record, standing, error=None, is_recorded=True)
+            return self._conclude(record, error, call)
+        finally:
+            log.remove_keys(["job_id"])
+
+    def _execute(self, record: JobRecord, source: RequestSource, call: Call) -> Job | None:
+        """Fill the record; answer the stored result if the job has run before."""
+        default_bucket = self._settings.output_bucket if self._settings.output_bucket != source.origin_bucket else None
+        record.result = self._result_file(record, default_bucket)
+        request = source.read(s3=self._s3, settings=self._settings)
+        record.request = request
+        record.job_id = request.job_id or record.job_id
+        record.metadata.update(request.metadata)
+        log.append_keys(job_id=record.job_id)
+        record.result = self._result_file(record, request.output.bucket or default_bucket)
+        if record.result is None and (request.reply == "links" or not call.is_heard):
+            raise InvalidRequest(
+                "there is no bucket for the results: set OUTPUT_BUCKET on the worker, "
+                "or `output.bucket` in the request."
+            )
+        try:
+            standing = record.result.read() if record.result else None
+        except InvalidRequest:
+            record.result = self._result_file(record, default_bucket)  # where it can be told
+            raise
+        if standing is not None:
+            return standing
+        deadline = self._deadline(record, request, call)
+        graph = self._prepare(record, request, deadline)
+        self._run_engine(record, graph, deadline, call)
+        return None
+
+    def _result_file(self, record: JobRecord, bucket: str | None) -> ResultFile | None:
+        if bucket is None:
+            return None
+        return ResultFile(self._s3, S3Address(bucket, self._keys(record).result_key))
+
+    def _keys(self, record: JobRecord) -> KeyAllotment:
+        prefix = record.request.output.prefix if record.request else None
+        return KeyAllotment(self._settings.output_prefix if prefix is None else prefix, record.job_id)
+
+    def _deadline(self, record: JobRecord, request: JobRequest, call: Call) -> float:
+        """When the job must be over, on the monotonic clock."""
+        asked_s = self._settings.default_deadline_s if request.deadline_s is None else request.deadline_s
+        if asked_s == 0:
+            raise DeadlineExceeded(
+                "deadline_s is 0, so the job was given no time and was not started: say how many seconds it may take, "
+                f"or leave deadline_s out for {self._settings.default_deadline_s:g}."
+            )
+        left_s = call.remaining_s() - self._settings.deadline_margin_s
+        record.is_cut_short = left_s < asked_s
+        record.shares_time = not call.is_first
+        if left_s <= 0:
+            raise DeadlineExceeded(
+                f"only {left_s + self._settings.deadline_margin_s:.0f} s of the invocation are left, and "
+                f"{self._settings.deadline_margin_s:g} of them are kept back to report (DEADLINE_MARGIN_S): "
+                "the job was not started. Give the function a longer timeout."
+            )
+        return record.begun + min(asked_s, left_s)
+
+    def _prepare(self, record: JobRecord, request: JobRequest, deadline: float) -> dict[str, Any]:
+        graph = resolve_workflow(request.workflow, s3=self._s3, settings=self._settings)
+        graph = apply_set(graph, request.values)
+        check_links(graph)
+        graph, record.seeds = draw_seeds(graph)
+        graph = self._inputs.prepare(graph, request.inputs, job_id=record.job_id, deadline=deadline)
+        record.prepared_ms = record.elapsed_ms()
+        return graph
+
+    def _run_engine(self, record: JobRecord, graph: Mapping[str, Any], deadline: float, call: Call) -> None:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise DeadlineExceeded("the job's time was over before its inputs had been fetched.")
+        delivery = Delivery(
+            job_id=record.job_id, keys=self._keys(record), destination=self._destination(record), pool=self._pool
+        )
+        record.has_run = True
+        record.started_at = datetime.now(UTC)
+        try:
+            execution = self._engine.run(
+                graph,
+                deadline_s=left_s,
+                on_progress=record.see_progress,
+                on_output=delivery.hand_over,
+                # New for every attempt: a late answer to an earlier one must not be taken for this one's.
+                prompt_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{record.job_id}/{time.time_ns()}")),
+            )
+        except ComfyError as error:
+            record.has_run = not isinstance(error, InvalidRequest | InvalidWorkflow)
+            made = tuple(error.outputs)
+            undelivered = self._deliver(record, delivery, made, call)
+            record.warnings += [f"not delivered: {output}" for output in undelivered]
+            raise
+        finally:
+            record.engine = self._engine.engine or None
+        record.timings = execution.timings
+        record.warnings += execution.warnings
+        undelivered = self._deliver(record, delivery, execution.outputs, call)
+        if undelivered:
+            raise delivery_error(undelivered, of=len(execution.outputs))
+
+    def _destination(self, record: JobRecord) -> Destination:
+        if record.result is None:
+            return ReplyDestination()
+        return BucketDestination(self._s3, record.result.address.bucket)
+
+    def _deliver(self, record: JobRecord, delivery: Delivery, made: tuple[Made, ...], call: Call) -> list[Undelivered]:
+        begun = time.monotonic()
+        timeout_s = min(MAX_DELIVERY_S, max(RESULT_RESERVE_S, call.remaining_s() - RESULT_RESERVE_S))
+        record.delivered, undelivered = delivery.finish(made, timeout_s=timeout_s)
+        record.delivering_ms = round((time.monotonic() - begun) * 1000)
+        return undelivered
+
+    def _conclude(self, record: JobRecord, error: ComfyError | None, call: Call) -> Outcome:
+        """Make the document, and write it down where this failure or success is the last word."""
+        job = record.document(error)
+        is_recorded = False
+        is_last_word = error is None or (not record.is_retryable(error) and (record.has_run or not call.is_heard))
+        if record.result is not None and is_last_word:
+            try:
+                standing = record.result.write(job)
+                is_recorded = True
+            except DeliveryFailed as failure:
+                if error is None:
+                    error, job = failure, record.document(failure)
+                else:
+                    log.warning("the failure could not be written down", reason=failure.message)
+            else:
+                if standing is not job:
+                    log.warning("another worker has run the same job: its result stands")
+                    return self._outcome(record, standing, error=None, is_recorded=True)
+        log_job(job, is_recorded=is_recorded)
+        return self._outcome(record, job, error=error, is_recorded=is_recorded)
+
+    @staticmethod
+    def _outcome(record: JobRecord, job: Job, *, error: ComfyError | None, is_recorded: bool) -> Outcome:
+        return Outcome(
+            job=job,
+            error=error,
+            has_run=record.has_run,
+            is_recorded=is_recorded,
+            reply=record.request.reply if record.request else "auto",
+            made={delivered.output.id: delivered.made for delivered in record.delivered},
+        )

@@ -1,0 +1,162 @@
+"""S3 on this machine: moto's server as a child process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import boto3
+import requests
+from botocore.config import Config
+from botocore.session import Session as BotocoreSession
+
+from local.processes import (
+    LOOPBACK,
+    POLL_S,
+    LocalProcess,
+    NotListening,
+    ProcessDied,
+    clean_environment,
+    free_port,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+REGION: Final = "eu-central-1"
+START_TIMEOUT_S = 60.0
+START_ATTEMPTS = 5
+
+
+class LocalS3:
+    """S3 (and SQS) of moto's server at a free port, from `with` to the end of the block. Nothing is kept.
+
+    Args:
+        host: the address to listen on. Containers reach it at "0.0.0.0" only, but so does the whole network.
+    """
+
+    def __init__(self, *, host: str = LOOPBACK) -> None:
+        self._host = host
+        self._process: LocalProcess | None = None
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where it answers, seen from this machine."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that send any AWS library here, and nowhere else."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_SESSION_TOKEN": "local",
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def start(self) -> Self:
+        """Start the server and return when it answers. Does nothing while it is started.
+
+        Raises:
+            ProcessDied: it does not start; the message has what it printed.
+            NotListening: it started, but does not answer.
+        """
+        if self._process is not None:
+            return self
+        for attempt in range(1, START_ATTEMPTS + 1):
+            self.port = free_port()
+            try:
+                self._start_at(self.port)
+            except ProcessDied as error:  # somebody may have taken the port between our look and its start
+                self.stop()
+                if attempt == START_ATTEMPTS or "in use" not in str(error):
+                    raise
+            except BaseException:
+                self.stop()
+                raise
+            else:
+                break
+        return self
+
+    def stop(self) -> None:
+        """Stop the server. Safe to call twice."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def client(self, service: Literal["s3"] = "s3") -> S3Client:
+        """A new client of this server; no proxy between."""
+        return local_client(service, self.endpoint_url)
+
+    def bucket(self, name: str) -> str:
+        """Create a bucket (or find it there) and answer its name."""
+        create_bucket(self.client(), name)
+        return name
+
+    def _start_at(self, port: int) -> None:
+        command = [sys.executable, "-m", "moto.server", "--host", self._host, "--port", str(port)]
+        self._process = LocalProcess(command, clean_environment(), name="the local S3")
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            self._process.check()
+            if self._answers():
+                return
+            time.sleep(POLL_S)
+        raise NotListening(f"the local S3 does not answer after {START_TIMEOUT_S:g} s:\n{self._process.log.tail()}")
+
+    def _answers(self) -> bool:
+        """Whether our server answers: it says when it has got the port, so that no other is taken for it."""
+        if self._process is None or not any("Running on" in line for line in self._process.log.lines()):
+            return False
+        with requests.Session() as session:
+            session.trust_env = False  # proxies of the environment are not for loopback
+            try:
+                return session.get(f"{self.endpoint_url}/moto-api/data.json", timeout=5).ok
+            except requests.RequestException:
+                return False
+
+
+def local_client(service: Literal["s3"], endpoint_url: str) -> S3Client:
+    """A client for a local server: any credentials, no proxy, nothing of the caller's profiles and settings."""
+    nothing = (None, None, None, None)
+    own = BotocoreSession(
+        {
+            "profile": nothing,
+            "config_file": (None, None, os.devnull, None),
+            "credentials_file": (None, None, os.devnull, None),
+        }
+    )
+    configuration: Any = Config(proxies={}, s3={"addressing_style": "path"})
+    return boto3.Session(botocore_session=own).client(
+        service,
+        endpoint_url=endpoint_url,
+        region_name=REGION,
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+        config=configuration,
+    )
+
+
+def create_bucket(client: S3Client, name: str) -> None:
+    """Create a bucket, unless it is there already."""
+    try:
+        client.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION})
+    except (client.exceptions.BucketAlreadyOwnedByYou, client.exceptions.BucketAlreadyExists):
+        return

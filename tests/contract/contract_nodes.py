@@ -1,0 +1,116 @@
+"""Nodes that sleep, fail and show odd things: the counterparts of those the recordings were made with."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+
+from comfy_lite.faults import OutOfMemory
+from comfy_lite.node import Directories, NodeContext, NodeResult, NodeType, Pixels
+
+NEVER_THE_SAME = float("nan")
+BLACK = (1, 8, 8, 3)
+
+
+def sleep(context: NodeContext, *, seconds: float, steps: int, mode: str, image: Pixels | None = None) -> NodeResult:
+    if mode == "silent":
+        time.sleep(seconds)
+    else:
+        for step in range(steps):
+            time.sleep(seconds / steps)
+            context.report_progress(step + 1, steps)
+    return NodeResult((np.zeros(BLACK, np.float32) if image is None else image,))
+
+
+def fail(context: NodeContext, *, kind: str, message: str, image: Pixels | None = None) -> NodeResult:
+    raise {"ValueError": ValueError, "SystemExit": SystemExit, "OOM": OutOfMemory}.get(kind, AssertionError)(
+        *([] if kind == "NoMessage" else [message])
+    )
+
+
+def show(context: NodeContext, *, ui: str, image: Pixels | None = None) -> NodeResult:
+    shown = json.loads(ui)
+    time.sleep(shown.pop("_sleep", 0))
+    return NodeResult(ui=shown)
+
+
+def echo(context: NodeContext, **inputs: object) -> NodeResult:
+    return NodeResult(ui={"text": [json.dumps(inputs)]})
+
+
+def refuse_unless_ok(directories: Directories, mode: str) -> str | None:
+    if mode == "raise":
+        raise RuntimeError("validator exploded")
+    return None if mode == "ok" else f"not allowed: {mode}"
+
+
+def never_the_same(directories: Directories, **inputs: object) -> float:
+    return NEVER_THE_SAME
+
+
+NODES = {
+    node.class_type: node
+    for node in (
+        NodeType(
+            "ContractSleep",
+            "ContractSleep",
+            "contract",
+            sleep,
+            required={
+                "seconds": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 600.0}),
+                "steps": ("INT", {"default": 10, "min": 1, "max": 10000}),
+                "mode": (["progress", "silent"],),
+            },
+            optional={"image": ("IMAGE",)},
+            returns=("IMAGE",),
+            fingerprint=never_the_same,
+        ),
+        NodeType(
+            "ContractRaise",
+            "ContractRaise",
+            "contract",
+            fail,
+            required={
+                "kind": (["ValueError", "OOM", "SystemExit", "KeyboardInterrupt", "Exit", "SegV", "NoMessage"],),
+                "message": ("STRING", {"default": "boom"}),
+            },
+            optional={"image": ("IMAGE",)},
+            returns=("IMAGE",),
+            fingerprint=never_the_same,
+        ),
+        NodeType(
+            "ContractUI",
+            "ContractUI",
+            "contract",
+            show,
+            required={"ui": ("STRING", {"default": "{}"})},
+            optional={"image": ("IMAGE",)},
+            is_output=True,
+            fingerprint=never_the_same,
+        ),
+        NodeType(
+            "ContractCombo",
+            "ContractCombo",
+            "contract",
+            echo,
+            required={
+                "choice": ([f"v{number}" for number in range(25)],),
+                "flag": ("BOOLEAN", {"default": False}),
+                "x": ("FLOAT", {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.1}),
+                "text": ("STRING", {"default": ""}),
+            },
+            is_output=True,
+        ),
+        NodeType(
+            "ContractValidate",
+            "ContractValidate",
+            "contract",
+            lambda context, mode: NodeResult(ui={"text": [mode]}),
+            required={"mode": ("STRING", {"default": "raise"})},
+            is_output=True,
+            validate=refuse_unless_ok,
+        ),
+    )
+}

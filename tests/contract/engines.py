@@ -1,0 +1,91 @@
+"""Engines for the contract tests: the embedded one, or a real ComfyUI when COMFYUI_DIR names its folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+REAL_COMFYUI = os.environ.get("COMFYUI_DIR")
+lite_only = pytest.mark.skipif(REAL_COMFYUI is not None, reason="a property of the embedded engine alone")
+_START_TIMEOUT_S = 120.0
+_STOP_TIMEOUT_S = 20.0
+_HERE = Path(__file__).parent
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class EngineProcess:
+    """One running engine with folders of its own. Ready when constructed; `close` it."""
+
+    def __init__(self, base: Path, *arguments: str) -> None:
+        self.base = base
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = base / "engine.log"
+        base.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*_command(base), "--port", str(self.port), "--base-directory", str(base), *arguments],
+                cwd=REAL_COMFYUI or base,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._wait_ready()
+
+    def folder(self, name: str) -> Path:
+        return self.base / name
+
+    def reset(self) -> None:
+        """Bring it back to how it started, as far as a client can see."""
+        requests.post(f"{self.url}/queue", json={"clear": True}, timeout=30)
+        self.interrupt_until_idle()
+        requests.post(f"{self.url}/free", json={"free_memory": True}, timeout=30)
+        requests.post(f"{self.url}/history", json={"clear": True}, timeout=30)
+        for name in ("input", "output", "temp"):
+            shutil.rmtree(self.folder(name), ignore_errors=True)
+            self.folder(name).mkdir()
+        time.sleep(0.1)  # /free is acted on by the worker, which says nothing about it
+
+    def interrupt_until_idle(self) -> None:
+        while requests.get(f"{self.url}/prompt", timeout=30).json()["exec_info"]["queue_remaining"]:
+            requests.post(f"{self.url}/interrupt", timeout=30)
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait(_STOP_TIMEOUT_S)
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                requests.get(f"{self.url}/prompt", timeout=5).raise_for_status()
+            except requests.RequestException:
+                time.sleep(0.01)
+            else:
+                return
+        self.process.kill()
+        raise RuntimeError(f"the engine did not start:\n{self.log.read_text()}")
+
+
+def _command(base: Path) -> list[str]:
+    if REAL_COMFYUI is None:
+        return [sys.executable, str(_HERE / "lite_engine.py")]
+    for name in ("models", "custom_nodes"):
+        (base / name).symlink_to(Path(REAL_COMFYUI) / name)
+    return [os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu"]

@@ -1,0 +1,197 @@
+"""Failures on demand: each fault does what it says, once, and only where it was asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from typing import Any
+
+import pytest
+import requests
+import websocket
+
+from tests.contract.engines import EngineProcess, lite_only
+
+pytestmark = lite_only
+
+PROMPT = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 255}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "f"}},
+}
+
+
+class Client:
+    """A client with a websocket, as the connector is one."""
+
+    def __init__(self, engine: EngineProcess) -> None:
+        self.engine = engine
+        self.client_id = uuid.uuid4().hex
+        self.socket = websocket.create_connection(
+            f"ws://127.0.0.1:{engine.port}/ws?clientId={self.client_id}", timeout=5, suppress_origin=True
+        )
+
+    def submit(self) -> str:
+        body = {"prompt": PROMPT, "client_id": self.client_id}
+        answer = requests.post(f"{self.engine.url}/prompt", json=body, timeout=5)
+        answer.raise_for_status()
+        return answer.json()["prompt_id"]
+
+    def messages(self) -> list[dict[str, Any]]:
+        """What comes until the prompt ends, or the connection does."""
+        heard = []
+        while True:
+            try:
+                text = self.socket.recv()
+            except (websocket.WebSocketException, OSError):
+                return heard
+            if not text:
+                return heard
+            heard.append(json.loads(text))
+            if heard[-1]["type"] == "executing" and heard[-1]["data"]["node"] is None:
+                return heard
+
+
+def arm(engine: EngineProcess, **fault: Any) -> requests.Response:
+    return requests.post(f"{engine.url}/lite/faults", json=fault, timeout=5)
+
+
+def kinds(messages: list[dict[str, Any]]) -> list[str]:
+    return [message["type"] for message in messages]
+
+
+@pytest.fixture
+def faulty(start_engine) -> EngineProcess:
+    return start_engine("--enable-faults")
+
+
+def test_faults_are_off_unless_asked_for(engine: EngineProcess) -> None:
+    assert arm(engine, fault="crash").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"fault": "earthquake"}, "unknown fault 'earthquake'"),
+        ({"fault": "out_of_memory", "at": "start"}, "cannot strike at 'start'"),
+        ({"fault": "crash", "at": "noon"}, "'noon' is not a valid"),
+        ({"fault": "crash", "sound": "loud"}, "sound"),
+    ],
+)
+def test_a_fault_that_makes_no_sense_is_refused(faulty: EngineProcess, fault: dict, message: str) -> None:
+    answer = arm(faulty, **fault)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("point", "executed"),
+    [({"at": "start"}, 0), ({"at": "node", "node": "SaveImage"}, 0), ({"at": "end"}, 1)],
+    ids=["start", "node", "end"],
+)
+def test_a_crash_ends_the_process_at_the_point_asked_for(faulty: EngineProcess, point: dict, executed: int) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="crash", exit_code=9, **point).raise_for_status()
+    with contextlib.suppress(requests.ConnectionError):  # the process may die before it has answered
+        client.submit()
+    assert faulty.process.wait(10) == 9
+    assert len(list(faulty.folder("output").iterdir())) == executed
+
+
+def test_a_crash_before_the_prompt_is_accepted_leaves_the_client_without_an_answer(faulty: EngineProcess) -> None:
+    arm(faulty, fault="crash", at="prompt").raise_for_status()
+    with pytest.raises(requests.ConnectionError):
+        requests.post(f"{faulty.url}/prompt", json={"prompt": PROMPT}, timeout=5)
+    assert faulty.process.wait(10) == 1
+
+
+def test_a_node_that_hangs_never_returns_but_http_answers_on(faulty: EngineProcess) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="hang", at="node", node="2").raise_for_status()
+    prompt_id = client.submit()
+    time.sleep(0.3)
+    requests.post(f"{faulty.url}/interrupt", timeout=5).raise_for_status()
+    time.sleep(0.3)
+    assert requests.get(f"{faulty.url}/history/{prompt_id}", timeout=5).json() == {}
+    assert requests.get(f"{faulty.url}/prompt", timeout=5).json() == {"exec_info": {"queue_remaining": 1}}
+
+
+def test_a_server_that_hangs_answers_nothing(faulty: EngineProcess) -> None:
+    arm(faulty, fault="hang").raise_for_status()
+    time.sleep(0.3)
+    with pytest.raises(requests.ReadTimeout):
+        requests.get(f"{faulty.url}/prompt", timeout=0.5)
+
+
+@pytest.mark.parametrize("point", ["node", "end"])
+def test_dropped_sockets_lose_messages_while_the_prompt_goes_on(faulty: EngineProcess, point: str) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="drop_sockets", at=point).raise_for_status()
+    prompt_id = client.submit()
+    assert "execution_success" not in kinds(client.messages())
+    history = _history(faulty, prompt_id)
+    assert history["status"]["completed"]
+
+
+def test_sockets_can_be_dropped_at_once_and_opened_again(faulty: EngineProcess) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="drop_sockets").raise_for_status()
+    assert kinds(client.messages()) == ["status"]
+    again = Client(faulty)
+    again.submit()
+    assert "execution_success" in kinds(again.messages())
+
+
+def test_a_mute_engine_runs_prompts_and_says_nothing(faulty: EngineProcess) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="mute", at="start").raise_for_status()
+    prompt_id = client.submit()
+    assert _history(faulty, prompt_id)["status"]["completed"]
+    client.socket.settimeout(0.3)
+    assert set(kinds(client.messages())) <= {"status", "execution_start"}
+
+
+def test_out_of_memory_strikes_as_often_as_asked_and_looks_like_torch(faulty: EngineProcess) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="out_of_memory", at="node", node="SaveImage", times=2).raise_for_status()
+    ends = []
+    for _ in range(3):
+        client.submit()
+        ends.append(next(m for m in client.messages() if m["type"] in ("execution_error", "execution_success")))
+    assert [end["type"] for end in ends] == ["execution_error", "execution_error", "execution_success"]
+    assert ends[0]["data"]["exception_type"] == "torch.OutOfMemoryError"
+    assert ends[0]["data"]["node_type"] == "SaveImage"
+
+
+def test_a_worker_that_ends_leaves_a_server_that_runs_nothing(faulty: EngineProcess) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="end_worker", at="node").raise_for_status()
+    client.submit()
+    client.submit()
+    time.sleep(0.3)
+    queue = requests.get(f"{faulty.url}/queue", timeout=5).json()
+    assert (len(queue["queue_running"]), len(queue["queue_pending"])) == (1, 1)
+
+
+def test_slow_answers_are_slow_until_disarmed(faulty: EngineProcess) -> None:
+    arm(faulty, fault="slow_answers", seconds=0.3).raise_for_status()
+    time.sleep(0.2)
+    assert requests.get(f"{faulty.url}/prompt", timeout=5).elapsed.total_seconds() >= 0.3
+    requests.delete(f"{faulty.url}/lite/faults", timeout=5).raise_for_status()
+    assert requests.get(f"{faulty.url}/prompt", timeout=5).elapsed.total_seconds() < 0.3
+
+
+def test_a_late_start_can_be_asked_for(start_engine) -> None:
+    started = time.monotonic()
+    start_engine("--start-delay-ms", "700")
+    assert time.monotonic() - started > 0.7
+
+
+def _history(engine: EngineProcess, prompt_id: str) -> dict[str, Any]:
+    for _ in range(100):
+        history = requests.get(f"{engine.url}/history/{prompt_id}", timeout=5).json()
+        if history:
+            return history[prompt_id]
+        time.sleep(0.05)
+    raise AssertionError("the prompt never ended")

@@ -1,0 +1,48 @@
+"""S3 in this process, for the job tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from moto import mock_aws
+
+from comfy_serverless.jobs.s3 import create_client
+from tests.unit.fakes import IN, OUT, World
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Client]:
+    """The worker's own client, on an S3 that has the buckets IN and OUT."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_REGION": "eu-central-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with mock_aws():
+        client = create_client()
+        for bucket in (IN, OUT):
+            client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+        yield client
+
+
+@pytest.fixture
+def world(s3: S3Client) -> Iterator[Callable[..., World]]:
+    """`world(engine=FakeEngine(...), default_deadline_s=…)` makes a worker; its threads end with the test."""
+    worlds: list[World] = []
+
+    def make(**options: Any) -> World:
+        worlds.append(World(s3, **options))
+        return worlds[-1]
+
+    yield make
+    for made_world in worlds:
+        made_world.worker.close()

@@ -1,0 +1,144 @@
+"""A small world for the job tests: an engine that does what a test says, outputs without files, S3 in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from comfy_serverless.connector.facts import Timings
+from comfy_serverless.connector.outputs import Output, OutputKind, content_type_of, kind_of
+from comfy_serverless.connector.progress import Progress
+from comfy_serverless.errors import ComfyError
+from comfy_serverless.jobs.intake import SentRequest
+from comfy_serverless.jobs.worker import Call, Outcome, Worker
+from comfy_serverless.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+IN, OUT = "in-bucket", "out-bucket"
+WORKFLOW: dict[str, Any] = {
+    "3": {"class_type": "KSampler", "inputs": {"seed": -1, "steps": 20}},
+    "9": {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}, "_meta": {"title": "Result"}},
+}
+
+
+def png(width: int = 4, height: int = 3) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), "teal").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def made(
+    name: str = "a.png",
+    content: bytes | None = None,
+    *,
+    node_id: str = "9",
+    index: int = 0,
+    subfolder: str = "",
+    folder_type: str = "output",
+    path: Path | None = None,
+) -> Output:
+    content_type = content_type_of(name)
+    return Output(
+        node_id=node_id,
+        class_type="SaveImage",
+        title="Result",
+        index=index,
+        name=name,
+        subfolder=subfolder,
+        folder_type=folder_type,
+        kind=OutputKind.TEXT if name.endswith(".txt") else kind_of("", content_type),
+        content_type=content_type,
+        path=path,
+        content=None if path else (png() if content is None else content),
+    )
+
+
+@dataclass
+class FakeExecution:
+    outputs: tuple[Output, ...]
+    warnings: tuple[str, ...] = ()
+    timings: Timings = field(default_factory=lambda: Timings(queued_ms=1, executing_ms=2, total_ms=3))
+
+
+@dataclass
+class FakeEngine:
+    """Makes `outputs` (`attempts` times), then calls `then`, then raises `error`, if there is one."""
+
+    outputs: tuple[Output, ...] = field(default_factory=lambda: (made(),))
+    error: ComfyError | Exception | None = None
+    then: Callable[[], object] = lambda: None
+    warnings: tuple[str, ...] = ()
+    attempts: int = 1
+    announces: bool = True
+    begins: bool = True
+    engine: str = "a fake"
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    def run(
+        self,
+        workflow: Mapping[str, Any],
+        *,
+        deadline_s: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_output: Callable[[Output], None] | None = None,
+        prompt_id: str | None = None,
+    ) -> FakeExecution:
+        self.runs.append({"workflow": workflow, "deadline_s": deadline_s, "prompt_id": prompt_id})
+        assert on_progress is not None
+        assert on_output is not None
+        if self.begins:
+            on_progress(Progress(value=1.0, nodes_done=2, nodes_total=2))
+        for output in self.outputs * self.attempts if self.announces else ():
+            on_output(output)
+        self.then()
+        if self.error is not None:
+            self.error.outputs = self.outputs
+            raise self.error
+        return FakeExecution(self.outputs, self.warnings)
+
+
+class FakeInputs:
+    """Passes the graph on, or fails."""
+
+    def __init__(self, error: ComfyError | None = None) -> None:
+        self.error = error
+        self.calls: list[dict[str, Any]] = []
+
+    def prepare(
+        self, graph: Mapping[str, Any], inputs: Mapping[str, str], *, job_id: str, deadline: float
+    ) -> dict[str, Any]:
+        self.calls.append({"inputs": inputs, "job_id": job_id, "deadline": deadline})
+        if self.error is not None:
+            raise self.error
+        return dict(graph)
+
+
+class World:
+    """A worker over fakes and an in-process S3."""
+
+    def __init__(self, s3: S3Client, *, engine: FakeEngine | None = None, **settings: Any) -> None:
+        self.s3 = s3
+        self.engine = engine or FakeEngine()
+        self.inputs = FakeInputs()
+        self.settings = Settings(**{"output_bucket": OUT, **settings})
+        self.worker = Worker(settings=self.settings, engine=self.engine, s3=s3, inputs=self.inputs)
+
+    def run(self, payload: object, call: Call | None = None, *, default_id: str = "drawn") -> Outcome:
+        return self.worker.run(SentRequest(payload=payload, default_id=default_id), call or Call())
+
+    def stored_keys(self, bucket: str = OUT) -> set[str]:
+        return {item["Key"] for item in self.s3.list_objects_v2(Bucket=bucket).get("Contents", [])}
+
+    def stored(self, key: str, bucket: str = OUT) -> bytes:
+        return self.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    def result(self, job_id: str) -> dict[str, Any]:
+        return json.loads(self.stored(f"{job_id}/result.json"))

@@ -1,0 +1,52 @@
+"""A web server, an S3 (moto) and a fetcher between them and an input folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from hostile_server import HostileServer
+from input_world import InputFolder, Prepare
+from moto import mock_aws
+
+from comfy_serverless.jobs.inputs import InputFetcher
+from comfy_serverless.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+@pytest.fixture
+def server() -> Iterator[HostileServer]:
+    with HostileServer() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Client]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with mock_aws():
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="inbox")
+        yield client
+
+
+@pytest.fixture
+def folder() -> InputFolder:
+    return InputFolder()
+
+
+@pytest.fixture
+def prepare(s3: S3Client, folder: InputFolder) -> Prepare:
+    def prepare(
+        graph: dict[str, Any], inputs: dict[str, str] | None = None, *, within_s: float = 20, **settings: Any
+    ) -> dict[str, Any]:
+        values = Settings(**{"allow_private_addresses": True, "input_timeout_s": 15.0, **settings})
+        fetcher = InputFetcher(settings=values, s3=s3, connector=folder)
+        return fetcher.prepare(graph, inputs or {}, job_id="job", deadline=time.monotonic() + within_s)
+
+    return prepare
