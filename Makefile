@@ -8,10 +8,10 @@ RUN    := $(VENV)/bin/python
 # Tests tell their own story; set PYTEST_ARGS="-k name -x" to hear a part of it.
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test e2e sam-demo contract lint format lock clean
+.PHONY: help setup demo test e2e e2e-comfyui sam-demo contract lint format lock clean
 
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## Fill .venv from the locked requirements (skipped when nothing changed)
 
@@ -26,7 +26,11 @@ test: setup ## Every test that needs no container
 	$(RUN) -m pytest tests --ignore=tests/e2e $(PYTEST_ARGS)
 
 e2e: setup ## Build the image and prove it: docker, sam build, sam local (needs a container engine)
-	$(RUN) -m pytest tests/e2e $(PYTEST_ARGS)
+	$(RUN) -m pytest tests/e2e -m "not comfyui" $(PYTEST_ARGS)
+
+e2e-comfyui: setup ## The same for the image with ComfyUI itself, from a checkout in comfyui/ (minutes, gigabytes)
+	@test -f comfyui/main.py || { echo "Put a ComfyUI checkout into comfyui/ first: see comfyui/README.md."; exit 2; }
+	$(RUN) -m pytest tests/e2e -m comfyui $(PYTEST_ARGS)
 
 sam-demo: setup ## The same events through `sam build` and `sam local invoke` (needs a container engine)
 	@$(RUN) -m local.sam_demo
@@ -50,6 +54,10 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	  pyproject.toml --extra aws --extra lite --extra lambda --extra dev -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  pyproject.toml --extra aws --extra lite --extra lambda -c requirements/dev.txt -o requirements/lambda.txt
+	@# torch comes from the index of the wanted build, so it is left out of ComfyUI's lock.
+	@printf '%s; sys_platform == "never"\n' torch torchvision torchaudio | uv pip compile -q --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header --no-emit-index-url --upgrade \
+	  --override /dev/stdin -c requirements/lambda.txt requirements/comfyui.in -o requirements/comfyui.txt
 
 clean: ## Remove everything that was made here
 	rm -rf $(VENV) out .aws-sam build *.egg-info lambda/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -79,6 +79,15 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def members_once(emulator: LambdaEmulator, *, at_least: int) -> list[int]:
+    """The emulator's processes. One that is just being started has no environment to be known by for a moment."""
+    give_up_at = time.monotonic() + 5
+    while len(members := list(emulator.members())) < at_least:
+        assert time.monotonic() < give_up_at, members
+        time.sleep(0.02)
+    return members
+
+
 class TestInvoke:
     def test_answers_what_the_function_returns(self, function: Function, tmp_path: Path) -> None:
         answer = function(timeout_s=20).invoke({"text": "häh 漢字", "number": 1.5, "nothing": None})
@@ -174,8 +183,7 @@ class TestStop:
     def test_nothing_the_function_started_is_left(self, function: Function, action: str) -> None:
         emulator = function()
         emulator.invoke({"do": action})
-        members = emulator.members()
-        assert len(members) >= 3
+        members = members_once(emulator, at_least=3)
         started = time.monotonic()
         emulator.stop()
         assert [pid for pid in members if is_running(pid)] == []
@@ -184,7 +192,8 @@ class TestStop:
     def test_orphans_of_a_process_that_was_killed_are_found_too(self, function: Function) -> None:
         emulator = function()
         emulator.invoke({"do": "orphan"})
-        orphans = [pid for pid in emulator.members() if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep")]
+        members = members_once(emulator, at_least=3)
+        orphans = [pid for pid in members if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sleep")]
         assert len(orphans) == 1
         with pytest.raises(LambdaFailed):
             emulator.invoke({"do": "exit"})

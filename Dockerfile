@@ -1,0 +1,94 @@
+# The worker images. They run as AWS Lambda runs them: root file system read-only, only /tmp writable, any user.
+#
+#   docker build --target worker-lite -t comfy-serverless:lite .     connector, handlers, embedded engine; no torch
+#   docker build --target worker -t comfy-serverless:cpu .           ComfyUI itself, on the processor
+#   docker build --target worker -t comfy-serverless:gpu .           ComfyUI itself, on an NVIDIA GPU, with
+#       --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130 --build-arg COMFYUI_ARGS=
+#
+# Also builds with Docker's classic builder and Podman (`sam build` uses the former), so no BuildKit-only syntax.
+
+# ---- Python without anything to build with ----
+FROM debian:bookworm-slim AS python
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates python3 \
+ && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
+
+# ---- where things are built; nothing of it is shipped ----
+FROM python AS build
+RUN apt-get update && apt-get install -y --no-install-recommends python3-pip
+# Nothing is compiled but byte code; that is never checked against its source again, because neither will change.
+ENV PIP_ONLY_BINARY=:all: PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN printf '#!/bin/sh\nexec python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash "$@"\n' >/usr/local/bin/byte-compile \
+ && chmod +x /usr/local/bin/byte-compile
+
+# ---- our own virtual environment ----
+FROM build AS worker-venv
+COPY requirements/lambda.txt /build/
+RUN python3 -m venv --without-pip /opt/worker \
+ && pip --python /opt/worker/bin/python install --no-deps --require-hashes -r /build/lambda.txt \
+ && byte-compile /opt/worker
+
+FROM build AS code
+COPY lambda/ /opt/code/
+RUN byte-compile /opt/code
+
+# ---- what both targets have in common ----
+FROM python AS runtime
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="comfy-serverless" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.licenses="MIT"
+# Whatever a library wants to keep at home or in a cache goes to /tmp; HOME and USER are not set everywhere.
+ENV HOME=/tmp USER=lambda XDG_CACHE_HOME=/tmp/.cache XDG_CONFIG_HOME=/tmp/.config \
+    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    LAMBDA_TASK_ROOT=/var/task WORKFLOWS_DIR=/opt/workflows
+WORKDIR /var/task
+# No USER: Lambda runs the image as a user of its own, SageMaker wants root, and `sam local` adds a layer as root.
+ENTRYPOINT ["/opt/worker/bin/python", "-m", "awslambdaric"]
+CMD ["comfy_serverless.handlers.generate.handler"]
+
+# ---- target: connector, handlers, embedded engine ----
+FROM runtime AS worker-lite
+COPY --from=worker-venv /opt/worker/ /opt/worker/
+COPY workflows/ /opt/workflows/
+COPY --from=code /opt/code/ /opt/worker/lib/python3.11/site-packages/
+
+# ---- ComfyUI's virtual environment; torch from the index of the wanted build ----
+FROM build AS comfyui-venv
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG TORCH_VERSION=2.14.1
+ARG TORCHVISION_VERSION=0.29.1
+ARG TORCHAUDIO_VERSION=2.11.0
+COPY requirements/comfyui.txt /build/
+# torch/testing has files that only a newer Python understands, and nothing that a worker needs.
+RUN python3 -m venv --without-pip /opt/comfyui-venv \
+ && pip --python /opt/comfyui-venv/bin/python install --no-deps --require-hashes -r /build/comfyui.txt \
+ && pip --python /opt/comfyui-venv/bin/python install --index-url "$TORCH_INDEX_URL" \
+      "torch==$TORCH_VERSION" "torchvision==$TORCHVISION_VERSION" "torchaudio==$TORCHAUDIO_VERSION" \
+ && byte-compile -x torch/testing/ /opt/comfyui-venv
+
+# ---- ComfyUI, at a pinned commit: 0.3.64, as of 11 October 2025 ----
+FROM build AS comfyui
+ARG COMFYUI_REPOSITORY=https://github.com/comfyanonymous/ComfyUI.git
+ARG COMFYUI_REF=a125cd84b054a57729b5eecab930ca9408719832
+COPY comfyui/ /build/comfyui/
+WORKDIR /opt/comfyui
+RUN if [ ! -f /build/comfyui/main.py ]; then \
+      apt-get install -y --no-install-recommends git \
+      && git init -q && git fetch -q --depth 1 "$COMFYUI_REPOSITORY" "$COMFYUI_REF" && git checkout -q FETCH_HEAD; \
+    fi \
+ && cp -r /build/comfyui/. . \
+ && rm -rf .git .github .ci tests tests-unit input output temp user \
+ && mkdir input web \
+ && byte-compile .
+
+# ---- target: ComfyUI itself; what changes often comes last ----
+FROM runtime AS worker
+COPY --from=comfyui-venv /opt/comfyui-venv/ /opt/comfyui-venv/
+COPY --from=comfyui /opt/comfyui/ /opt/comfyui/
+COPY --from=worker-venv /opt/worker/ /opt/worker/
+COPY workflows/ /opt/workflows/
+COPY --from=code /opt/code/ /opt/worker/lib/python3.11/site-packages/
+ARG COMFYUI_ARGS=--cpu
+ENV API_COMMAND_LINE=/opt/comfyui/start.sh COMFYUI_ARGS=$COMFYUI_ARGS \
+    HF_HOME=/tmp/.cache/huggingface TORCHINDUCTOR_CACHE_DIR=/tmp/.cache/inductor TRITON_CACHE_DIR=/tmp/.cache/triton

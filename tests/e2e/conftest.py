@@ -1,0 +1,63 @@
+"""What the end-to-end tests share: a container engine, the image, and an S3 that containers can reach."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lambda_container import docker
+
+from local.s3 import LocalS3
+from local.sam_demo import SamFailed, check_engine, host_address, worker_variables
+from local.seed import seed
+
+ROOT = Path(__file__).parent.parent.parent
+BUILD_TIMEOUT_S = 1500
+
+
+def build_image(target: str, *options: str) -> str:
+    """Build a target of the Dockerfile from the working tree, and answer the image's name."""
+    name = f"comfy-serverless-test:{target}"
+    docker("build", "--target", target, "--tag", name, *options, str(ROOT), timeout_s=BUILD_TIMEOUT_S)
+    return name
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _container_engine() -> None:
+    """Without an engine there is nothing to test; where tests decide something, that is a failure."""
+    try:
+        check_engine()
+    except SamFailed as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def lite_image() -> str:
+    """The image without torch, built from the working tree."""
+    return build_image("worker-lite")
+
+
+@pytest.fixture(scope="session")
+def worker_image() -> str:
+    """The image with the ComfyUI that stands in comfyui/. TORCH_INDEX_URL says where torch comes from."""
+    options = [f"--build-arg=TORCH_INDEX_URL={url}"] if (url := os.environ.get("TORCH_INDEX_URL")) else []
+    return build_image("worker", *options)
+
+
+@pytest.fixture(scope="session")
+def local_s3() -> Iterator[LocalS3]:
+    """A local S3 with the objects of the sample events, for containers too."""
+    with LocalS3(host="0.0.0.0") as s3:
+        seed(s3.client())
+        yield s3
+
+
+@pytest.fixture(scope="session")
+def container_environment(lite_image: str, local_s3: LocalS3) -> dict[str, str]:
+    """The environment of a worker in a container that uses the local S3."""
+    host = host_address(local_s3.port, image=lite_image)
+    return {**local_s3.environment, **worker_variables(host, local_s3.port)}

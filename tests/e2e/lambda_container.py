@@ -1,0 +1,90 @@
+"""An image as Lambda runs it: root read-only, a user without a name, under the Runtime Interface Emulator."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+
+from local.lambda_emulator import emulator_binary, read_answer
+
+USER = "993:990"
+START_TIMEOUT_S = 60
+
+
+def docker(*arguments: str, timeout_s: float = 120) -> str:
+    """Run docker and answer what it printed. A failure is an AssertionError with everything it said."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
+    assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout.strip()
+
+
+class LambdaContainer:
+    """One container, from `with` to the end of the block. Its command is the image's own."""
+
+    def __init__(self, image: str, environment: Mapping[str, str], *, timeout_s: int = 120) -> None:
+        self._image = image
+        self._environment = {**environment, "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout_s)}
+        self._timeout_s = timeout_s
+        self._name = f"comfy-serverless-test-{uuid.uuid4().hex[:12]}"
+        self._url = ""
+
+    def __enter__(self) -> Self:
+        variables = [word for name, value in self._environment.items() for word in ("--env", f"{name}={value}")]
+        entry_point = docker("inspect", "--format", "{{range .Config.Entrypoint}}{{println .}}{{end}}", self._image)
+        command = docker("inspect", "--format", "{{range .Config.Cmd}}{{println .}}{{end}}", self._image)
+        docker(
+            *("run", "--detach", "--name", self._name, "--publish", "127.0.0.1::8080"),
+            *("--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777", "--user", USER),
+            *("--volume", f"{emulator_binary()}:/emulator:ro", "--entrypoint", "/emulator"),
+            *variables,
+            self._image,
+            *entry_point.split(),
+            *command.split(),
+        )
+        try:
+            self._url = f"http://{self._address()}/2015-03-31/functions/function/invocations"
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._remove()
+
+    def invoke(self, event: object) -> Any:
+        """Invoke the function and answer what it returned."""
+        with requests.Session() as session:
+            session.trust_env = False
+            return read_answer(session.post(self._url, json=event, timeout=self._timeout_s + 30).text)
+
+    def log(self) -> str:
+        """Everything the function printed."""
+        done = subprocess.run(["docker", "logs", self._name], capture_output=True, text=True, timeout=60, check=False)
+        return done.stdout + done.stderr
+
+    def shell(self, script: str) -> str:
+        """What a shell script prints inside the container."""
+        return docker("exec", self._name, "sh", "-c", script)
+
+    def _address(self) -> str:
+        address = docker("port", self._name, "8080/tcp").splitlines()[0]
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            try:
+                requests.get(f"http://{address}/", timeout=5)
+            except requests.ConnectionError:
+                time.sleep(0.05)
+            else:
+                return address
+        raise AssertionError(f"{self._image} does not listen:\n{self.log()}")
+
+    def _remove(self) -> None:
+        subprocess.run(["docker", "rm", "--force", self._name], capture_output=True, timeout=60, check=False)

@@ -1,0 +1,80 @@
+"""The image `worker-lite`: what is in it, what is not, and that it works as Lambda runs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from lambda_container import LambdaContainer, docker
+
+from local.s3 import LocalS3
+from local.samples import SAMPLES, Sample, send
+
+pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
+
+#: All layers above Debian's. What is needed now takes 210 MB.
+MAX_OWN_BYTES = 260_000_000
+
+
+@pytest.fixture(scope="module")
+def container(lite_image: str, container_environment: dict[str, str]) -> Iterator[LambdaContainer]:
+    with LambdaContainer(lite_image, container_environment) as running:
+        yield running
+
+
+def in_image(image: str, script: str) -> list[str]:
+    """The lines a shell script prints in the image, as root."""
+    return docker("run", "--rm", "--entrypoint", "sh", image, "-c", script).splitlines()
+
+
+def test_it_starts_the_handler_and_says_what_it_is(lite_image: str) -> None:
+    configuration = json.loads(docker("inspect", "--format", "{{json .Config}}", lite_image))
+    assert configuration["Entrypoint"] == ["/opt/worker/bin/python", "-m", "awslambdaric"]
+    assert configuration["Cmd"] == ["comfy_serverless.handlers.generate.handler"]
+    assert configuration["Labels"]["org.opencontainers.image.title"] == "comfy-serverless"
+    assert configuration["Labels"]["org.opencontainers.image.version"]
+
+
+def test_it_holds_no_tools_caches_tests_or_history(lite_image: str) -> None:
+    assert in_image(lite_image, "command -v gcc cc git pip pip3 make curl || true") == []
+    unwanted = "-name .git -o -name '.pytest_cache' -o -name '*.egg-info' -o -name torch -o -name comfyui"
+    assert in_image(lite_image, f"find /opt /var/task {unwanted}") == []
+    caches = "/root/.cache /tmp /home /var/lib/apt/lists /var/cache"
+    assert in_image(lite_image, f"find {caches} -type f 2>/dev/null || true") == []
+
+
+def test_it_holds_no_secrets(lite_image: str) -> None:
+    environment = json.loads(docker("inspect", "--format", "{{json .Config.Env}}", lite_image))
+    assert not [entry for entry in environment if "KEY" in entry or "TOKEN" in entry or "SECRET" in entry]
+    assert in_image(lite_image, "find / -xdev \\( -name '.env*' -o -name credentials -o -name '*.key' \\)") == []
+
+
+def test_all_python_is_compiled(lite_image: str) -> None:
+    compiled = "sed -E 's,__pycache__/([^/]*)[.]cpython-311[.]pyc$,\\1.py,'"
+    sources = "cd /opt/worker/lib && find . -name '*.py' | sort > /tmp/py"
+    difference = f"find . -name '*.pyc' | {compiled} | sort | comm -23 /tmp/py -"
+    assert in_image(lite_image, f"{sources} && {difference}") == []
+
+
+def test_it_stays_small(lite_image: str, record_property: pytest.RecordProperty) -> None:
+    sizes = docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}}", lite_image).splitlines()
+    own_bytes = sum(map(int, sizes[:-1]))  # the last line is the base image
+    record_property("own_bytes", own_bytes)
+    assert own_bytes < MAX_OWN_BYTES
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.meaning)
+def test_every_sample_event_succeeds_without_a_writable_root(
+    sample: Sample, container: LambdaContainer, local_s3: LocalS3
+) -> None:
+    outcome = send(sample, container, local_s3.client())
+    assert not outcome.problems, container.log()[-6000:]
+
+
+def test_nothing_even_tried_to_write_outside_tmp(container: LambdaContainer) -> None:
+    container.invoke({"job_id": "one-more", "workflow": "text_to_image"})
+    assert "Read-only file system" not in container.log()
+    assert "Permission denied" not in container.log()
+    assert container.shell("id -u") == "993"
+    assert container.shell("touch /var/task/x 2>&1 || true").endswith("Read-only file system")

@@ -1,0 +1,54 @@
+"""The image `worker`: ComfyUI itself, as Lambda runs it.
+
+It takes minutes and gigabytes to build, and ComfyUI's code is not ours to keep, so this is a target of its own,
+`make e2e-comfyui`, for a machine where somebody has put a checkout into comfyui/ (comfyui/README.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lambda_container import LambdaContainer
+
+from local.s3 import LocalS3
+from local.samples import SAMPLES, Sample, read_result, send
+from local.seed import OUTPUT_BUCKET
+
+ROOT = Path(__file__).parent.parent.parent
+CHECKPOINT = "v1-5-pruned-emaonly.safetensors"
+HAS_MODEL = (ROOT / "comfyui" / "models" / "checkpoints" / CHECKPOINT).is_file()
+#: Events whose workflows need no model.
+MODEL_FREE = [sample for sample in SAMPLES if sample.event in {"direct", "s3_test", "s3", "s3_image", "http"}]
+
+pytestmark = [pytest.mark.container, pytest.mark.comfyui, pytest.mark.timeout(3600)]
+
+
+@pytest.fixture(scope="module")
+def container(worker_image: str, container_environment: dict[str, str], local_s3: LocalS3) -> Iterator[LambdaContainer]:
+    # The same job ids ran in another image: what they left would be the answer.
+    s3 = local_s3.client()
+    for entry in s3.list_objects_v2(Bucket=OUTPUT_BUCKET).get("Contents", ()):
+        s3.delete_object(Bucket=OUTPUT_BUCKET, Key=entry["Key"])
+    with LambdaContainer(worker_image, container_environment, timeout_s=600) as running:
+        yield running
+
+
+@pytest.mark.parametrize("sample", SAMPLES if HAS_MODEL else MODEL_FREE, ids=lambda sample: sample.meaning)
+def test_every_sample_event_succeeds_on_comfyui_without_a_writable_root(
+    sample: Sample, container: LambdaContainer, local_s3: LocalS3
+) -> None:
+    outcome = send(sample, container, local_s3.client())
+    assert not outcome.problems, container.log()[-6000:]
+
+
+def test_it_was_comfyui_that_ran(container: LambdaContainer, local_s3: LocalS3) -> None:
+    job = read_result(local_s3.client(), "sample-poster/result.json")
+    assert job.engine == "ComfyUI 0.3.64"
+
+
+def test_nothing_even_tried_to_write_outside_tmp(container: LambdaContainer) -> None:
+    assert "Read-only file system" not in container.log()
+    assert container.shell("id -u") == "993"
+    assert container.shell("ls /tmp/comfyui").split() == ["input", "output", "temp", "user"]
