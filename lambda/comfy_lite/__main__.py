@@ -30,6 +30,8 @@ from comfy_lite.sockets import SocketHub
 logger = logging.getLogger("comfy_lite")
 
 _IDLE_WAIT_S = 1000.0
+#: ComfyUI refuses chains of about 980 nodes, at Python's limit of 1000 frames. The checks here need two frames a node.
+_DEEPEST_RECURSION = 2000
 
 
 def main(arguments: Sequence[str] | None = None, *, nodes: Mapping[str, NodeType] | None = None) -> int:
@@ -38,6 +40,7 @@ def main(arguments: Sequence[str] | None = None, *, nodes: Mapping[str, NodeType
     logging.basicConfig(
         level=options.log_level, format="%(message)s", stream=sys.stdout if options.log_stdout else sys.stderr
     )
+    sys.setrecursionlimit(_DEEPEST_RECURSION)
     time.sleep(options.start_delay_s)
     try:
         asyncio.run(_serve(options, _offered({**ALL, **(nodes or {})}, options)))

@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from comfy_lite.cache import Cache, CachedNode, declared_inputs, signatures_of
 from comfy_lite.context import RunContext
 from comfy_lite.faults import FaultPoint, Faults, OutOfMemory
 from comfy_lite.graph import DependencyCycle, Schedule, is_link
-from comfy_lite.node import Directories, NodeType
+from comfy_lite.node import Directories, NodeResult, NodeType
+from comfy_lite.nodes.tensor_text import tensor_text
 from comfy_lite.progress import ProgressBoard
 from comfy_lite.prompt_queue import Outcome, QueueItem
 
@@ -117,7 +120,6 @@ class Executor:
         cached = [node_id for node_id in prompt if self._cache.get(node_id)]
         self._tell(run, "execution_cached", {"nodes": cached, "prompt_id": prompt_id})
         if self._run_nodes(run, outputs):
-            self._succeeded = True
             self._engine.faults.strike(FaultPoint.END)
             self._tell(run, "execution_success", {"prompt_id": prompt_id})
         self._engine.messages.running(owner=client_id, node_id=None)
@@ -136,12 +138,12 @@ class Executor:
             try:
                 node_id = schedule.take()
             except DependencyCycle as cycle:
-                # ComfyUI forgets to note this failure: the history repeats the verdict on the prompt before.
+                # ComfyUI forgets to note this failure: the history repeats the verdict on the node that ran last.
                 failure = _failure("graph.DependencyCycleError", str(cycle), [], [])
                 self._tell_failure(run, cycle.node_id, failure)
                 return False
-            if not self._run_node(run, node_id):
-                self._succeeded = False
+            self._succeeded = self._run_node(run, node_id)
+            if not self._succeeded:
                 return False
             schedule.done(node_id)
         return True
@@ -164,9 +166,10 @@ class Executor:
             self._tell_interrupted(run, node_id)
             return False
         except Exception as error:
-            logger.exception("!!! Exception during processing !!! %s", error)  # noqa: TRY401
-            self._tell_failure(run, node_id, _failure_of(error, inputs))
+            logger.exception("node %s (%s) failed", node_id, node_type.class_type)
+            self._tell_failure(run, node_id, _failure_of(error, inputs | _hidden_inputs(run, node_type)))
             return False
+        _protect(result)
         ui = result.ui or None
         self._cache.put(node_id, CachedNode(result.outputs, ui, node_id))
         if ui is not None:
@@ -176,16 +179,15 @@ class Executor:
         return True
 
     def _gather_inputs(self, run: Run, node_id: str, node_type: NodeType) -> dict[str, Any]:
+        """The values of a node's inputs. As in ComfyUI, a link in an undeclared one is passed on (and refused)."""
         declared = declared_inputs(node_type, self._engine.directories)
         inputs: dict[str, Any] = {}
         for name, value in run.prompt[node_id]["inputs"].items():
-            if name not in declared:
-                continue
             if is_link(value):
                 source = self._cache.get(value[0])
                 assert source is not None, "the schedule runs sources first"  # noqa: S101
                 inputs[name] = source.outputs[value[1]]
-            else:
+            elif name in declared:
                 inputs[name] = value
         return inputs
 
@@ -204,7 +206,7 @@ class Executor:
         self._send(run, "executed", data)
 
     def _tell_interrupted(self, run: Run, node_id: str) -> None:
-        logger.info("Processing interrupted")
+        logger.info("interrupted at node %s", node_id)
         data = self._where(run, node_id)
         self._tell(run, "execution_interrupted", data, broadcast=True)
 
@@ -250,6 +252,19 @@ class Executor:
         return Outcome({node_id: made.ui for node_id, made in shown.items()}, meta, status)
 
 
+def _protect(result: NodeResult) -> None:
+    """Make what goes to the cache read-only: a node that changed its input would change it for all that follow."""
+    for value in result.outputs:
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+
+
+def _hidden_inputs(run: Run, node_type: NodeType) -> dict[str, Any]:
+    """What a node gets besides its inputs. Here nodes ask their context for it, but ComfyUI reports it on failures."""
+    values = {"PROMPT": run.prompt, "EXTRA_PNGINFO": run.extra_data.get("extra_pnginfo")}
+    return {name: values[kind] for name, kind in node_type.hidden.items()}
+
+
 def _failure_of(error: Exception, inputs: Mapping[str, Any]) -> dict[str, Any]:
     name, tips = _full_name(type(error)), ""
     if isinstance(error, OutOfMemory):
@@ -264,8 +279,10 @@ def _failure(kind: str, message: str, trace: list[str], inputs: object) -> dict[
 
 def _full_name(kind: type) -> str:
     """The class with its module, except for built-in ones. Pillow's errors live where they are exported."""
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
 
 def _shown(value: object) -> object:
-    return value if value is None or isinstance(value, int | float | bool | str) else str(value)
+    if isinstance(value, np.ndarray):
+        return tensor_text(value)
+    return value if value is None or isinstance(value, int | float | str) else str(value)

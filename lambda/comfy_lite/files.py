@@ -7,6 +7,7 @@ import io
 import json
 import mimetypes
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,8 @@ _ACTIVE_TYPES = {
     "text/javascript",
     "text/css",
 }
-_TYPES = mimetypes.MimeTypes()
+#: What this machine knows, read into an object of our own: the additions are for nobody else.
+_TYPES = mimetypes.MimeTypes([file for file in mimetypes.knownfiles if Path(file).is_file()])
 _TYPES.add_type("application/javascript; charset=utf-8", ".js")
 _TYPES.add_type("image/webp", ".webp")
 
@@ -48,7 +50,7 @@ class FileRoutes:
     async def upload_image(self, request: web.Request) -> web.Response:
         """Store a file under its name, or under ``name (1).png`` when another one has that name."""
         form = await request.post()
-        return self._store(form, lambda path, content: path.write_bytes(content))
+        return self._store(form, _write)
 
     async def upload_mask(self, request: web.Request) -> web.Response:
         """Store the original the form names, with the alpha channel of the uploaded picture.
@@ -57,28 +59,28 @@ class FileRoutes:
         """
         form: MultiDictProxy[Any] = await request.post()
 
-        def save(path: Path, content: bytes) -> None:
+        def save(path: Path, content: io.BufferedReader) -> None:
             reference = json.loads(form["original_ref"])
-            original = self._find(reference["filename"], reference.get("type", "output"), reference.get("subfolder"))
+            type_, subfolder = reference.get("type", "output"), reference.get("subfolder", "")
+            original = self._find(reference["filename"], type_, subfolder)
             if isinstance(original, Path):
                 _save_masked(path, original=original, mask=content)
 
         return self._store(form, save)
 
-    def _store(self, form: MultiDictProxy[Any], save: Callable[[Path, bytes], object]) -> web.Response:
+    def _store(self, form: MultiDictProxy[Any], save: Callable[[Path, io.BufferedReader], None]) -> web.Response:
         image, replace = form.get("image"), form.get("overwrite") in ("true", "1")
         folder_type, subfolder = form.get("type", "input"), form.get("subfolder", "")
         root = self._folder(folder_type)
-        if not image:
-            return web.Response(status=400)
         if root is None:
             raise ValueError(f"unknown folder type {folder_type!r}")
-        name = image.filename
+        if not image:
+            return web.Response(status=400)
+        name, content = image.filename, image.file
         folder = root / os.path.normpath(subfolder)
         if not _is_inside(folder / name, root):
             return web.Response(status=400)
         folder.mkdir(parents=True, exist_ok=True)
-        content = image.file.read()
         if not replace:
             name = _free_name(folder, name, content)
         if replace or not (folder / name).exists():
@@ -90,7 +92,7 @@ class FileRoutes:
         query = request.rel_url.query
         if "filename" not in query:
             return web.Response(status=404)
-        found = self._find(query["filename"], query.get("type", "output"), query.get("subfolder"))
+        found = self._find(query["filename"], query.get("type", "output"), query.get("subfolder", ""), base_name=True)
         if isinstance(found, int):
             return web.Response(status=found)
         if "preview" in query:
@@ -103,21 +105,25 @@ class FileRoutes:
         headers = {"Content-Disposition": f'filename="{found.name}"'}
         return web.Response(body=body, content_type=content_type, headers=headers)
 
-    def _find(self, annotated: str, folder_type: str, subfolder: str | None) -> Path | int:
-        """The file a client names, or the status that refuses it. ``name [input]`` overrides the type."""
+    def _find(self, annotated: str, folder_type: str, subfolder: str, *, base_name: bool = False) -> Path | int:
+        """The file a client names, or the status that refuses it. ``name [input]`` overrides the type.
+
+        With `base_name` a folder in the name counts for nothing.
+        """
         name, root = self._split(annotated)
         if not name or name.startswith("/") or ".." in name:
             return 400
         root = root or self._folder(folder_type)
         if root is None:
             return 400
-        if subfolder is not None:
-            if not _is_inside(root / subfolder, root):
-                return 403
-            root = root / subfolder
-        path = root / os.path.basename(name)  # noqa: PTH119 - "a/" has an empty last part, which Path would drop
+        if not _is_inside(root / subfolder, root):
+            return 403
+        if base_name:
+            name = os.path.basename(name)  # noqa: PTH119 - "a/" has an empty last part, which Path would drop
+        path = root / subfolder / name
         try:
-            return path if path.is_file() else 404
+            # On Windows a name may begin with a drive.
+            return path if _is_inside(path, root) and path.is_file() else 404
         except ValueError:
             return 404
 
@@ -137,7 +143,12 @@ def _is_inside(path: Path, root: Path) -> bool:
     return Path(os.path.abspath(path)).is_relative_to(root)  # noqa: PTH100 - resolve() would follow them
 
 
-def _free_name(folder: Path, name: str, content: bytes) -> str:
+def _write(path: Path, content: io.BufferedReader) -> None:
+    with path.open("wb") as file:
+        shutil.copyfileobj(content, file)
+
+
+def _free_name(folder: Path, name: str, content: io.BufferedReader) -> str:
     """The name as it is, or with a number when it stands for other bytes."""
     stem, extension = os.path.splitext(name)  # noqa: PTH122 - the name may hold a folder
     number = 1
@@ -147,17 +158,17 @@ def _free_name(folder: Path, name: str, content: bytes) -> str:
     return name
 
 
-def _same(path: Path, content: bytes) -> bool:
-    if path.stat().st_size != len(content):
-        return False
+def _same(path: Path, content: io.BufferedReader) -> bool:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest() == hashlib.sha256(content).digest()
+        same = hashlib.file_digest(file, "sha256").digest() == hashlib.file_digest(content, "sha256").digest()
+    content.seek(0)
+    return same
 
 
-def _save_masked(path: Path, *, original: Path, mask: bytes) -> None:
+def _save_masked(path: Path, *, original: Path, mask: io.BufferedReader) -> None:
     from PIL import Image, PngImagePlugin
 
-    with Image.open(original) as picture, Image.open(io.BytesIO(mask)) as alpha_source:
+    with Image.open(original) as picture, Image.open(mask) as alpha_source:
         info = PngImagePlugin.PngInfo()
         for key, value in getattr(picture, "text", {}).items():
             info.add_text(key, value)

@@ -26,7 +26,7 @@ def is_link(value: object) -> bool:
         isinstance(value, list)
         and len(value) == _LINK_LENGTH
         and isinstance(value[0], str)
-        and type(value[1]) in (int, float)
+        and isinstance(value[1], int | float)
     )
 
 

@@ -64,17 +64,17 @@ class Options:
 def parse(arguments: Sequence[str]) -> Options:
     """Understand the command line. Exits with status 2 when there is something unknown in it."""
     given = _parser().parse_args(arguments)
-    base = Path(given.base_directory).absolute() if given.base_directory else _default_base()
+    base = _absolute(given.base_directory) if given.base_directory else _default_base()
     # As in ComfyUI: a folder of this name *in* the one that is given, because it is emptied.
-    temp = (Path(given.temp_directory).absolute() if given.temp_directory else base) / "temp"
+    temp = (_absolute(given.temp_directory) if given.temp_directory else base) / "temp"
     # Without the flag ComfyUI shows the limit as a whole number, with it as a float.
     upload_mb = 100 if given.max_upload_size is None else given.max_upload_size
     return Options(
         port=given.port,
         listen=tuple(given.listen.split(",")),
         directories=Directories(
-            input=Path(given.input_directory or base / "input").absolute(),
-            output=Path(given.output_directory or base / "output").absolute(),
+            input=_absolute(given.input_directory or base / "input"),
+            output=_absolute(given.output_directory or base / "output"),
             temp=temp,
         ),
         step_s=given.step_ms / 1000,
@@ -87,6 +87,11 @@ def parse(arguments: Sequence[str]) -> Options:
         enable_faults=given.enable_faults,
         custom_nodes=not given.disable_all_custom_nodes,
     )
+
+
+def _absolute(folder: str | Path) -> Path:
+    """The folder without any `..`, as the checks that keep clients inside it need it."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links
 
 
 def _default_base() -> Path:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-MAXIMUM_HISTORY_SIZE = 10000
+_LONGEST_HISTORY = 10000
 #: What `extra_data` may hold and the history must not.
 _SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 
@@ -72,7 +72,7 @@ class PromptQueue:
         with self._lock:
             number, prompt_id, prompt, extra_data, outputs = self._running.pop(ticket)
             kept_data = {key: value for key, value in extra_data.items() if key not in _SECRETS}
-            if len(self._history) >= MAXIMUM_HISTORY_SIZE:
+            if len(self._history) >= _LONGEST_HISTORY:
                 del self._history[next(iter(self._history))]
             self._history[prompt_id] = {
                 "prompt": (number, prompt_id, prompt, kept_data, outputs),
@@ -129,9 +129,9 @@ class PromptQueue:
         with self._lock:
             return {prompt_id: self._history[prompt_id]} if prompt_id in self._history else {}
 
-    def forget(self, prompt_id: object) -> None:
+    def forget(self, prompt_id: str) -> None:
         with self._lock:
-            self._history.pop(str(prompt_id), None)
+            self._history.pop(prompt_id, None)
 
     def clear_history(self) -> None:
         with self._lock:

@@ -63,7 +63,7 @@ class Server:
 
     def application(self, *, max_upload_bytes: float, with_fault_routes: bool) -> web.Application:
         """The aiohttp application with all routes."""
-        app = web.Application(client_max_size=int(max_upload_bytes), middlewares=[_same_origin_only, self._slow_down])
+        app = web.Application(client_max_size=round(max_upload_bytes), middlewares=[_same_origin_only, self._slow_down])
         files = FileRoutes(self._directories)
         for prefix in ("", "/api"):
             self._add_routes(app.router, prefix)
@@ -106,7 +106,6 @@ class Server:
         if not has_prompt:
             error = {"type": "no_prompt", "message": "No prompt provided", "details": "No prompt provided"}
             return _refusal({**error, "extra_info": {}}, {})
-        logger.info("got prompt")
         prompt, targets = body["prompt"], body.get("partial_execution_targets")
         prompt_id = str(body.get("prompt_id", uuid.uuid4()))
         extra_data = body.get("extra_data", {})
@@ -114,9 +113,10 @@ class Server:
             extra_data["client_id"] = body["client_id"]
         verdict = validate_prompt(prompt, nodes=self._nodes, directories=self._directories, targets=targets)
         if verdict.error is not None:
-            logger.warning("invalid prompt: %s", verdict.error)
+            logger.warning("prompt refused: %s", verdict.error)
             return _refusal(verdict.error, verdict.node_errors)
         self._queue.put((number, prompt_id, prompt, extra_data, verdict.outputs))
+        logger.info("prompt %s queued", prompt_id)
         answer = {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
         return web.json_response(answer)
 

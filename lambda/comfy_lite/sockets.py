@@ -100,7 +100,7 @@ class SocketHub:
         negotiated = False
         async for frame in socket:
             if frame.type is WSMsgType.ERROR:
-                logger.warning("ws connection closed with exception %s", socket.exception())
+                logger.warning("websocket of %s broke: %s", client_id, socket.exception())
             flags = _feature_flags(frame.data) if frame.type is WSMsgType.TEXT else None
             if flags is None or negotiated:
                 continue
@@ -140,4 +140,4 @@ async def _send(socket: web.WebSocketResponse, message: str | bytes) -> None:
         else:
             await socket.send_bytes(message)
     except (ClientError, ConnectionError) as error:
-        logger.warning("send error: %s", error)
+        logger.warning("message not delivered: %s", error)

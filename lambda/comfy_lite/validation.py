@@ -214,10 +214,8 @@ def _names_judged_by(node_type: NodeType) -> frozenset[str] | None:
 
 
 def _fits(received: str, declared: object) -> bool:
-    """Whether an output of one type may feed an input of another. Both may be unions: ``"IMAGE,MASK"``."""
-    if received == declared or "*" in (received, declared):
-        return True
-    return isinstance(declared, str) and set(received.split(",")) <= set(declared.split(","))
+    """Whether an output of one type may feed an input of another. ``"*"`` is any type."""
+    return received == declared or "*" in (received, declared)
 
 
 def _problem(kind: str, message: str, details: str, extra: Mapping[str, Any] | None = None) -> Problem:

@@ -12,10 +12,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from comfy_serverless.connector.connector import ComfyConnector, Execution
+    from comfy_serverless.connector.connector import ComfyConnector
     from comfy_serverless.connector.facts import Timings
     from comfy_serverless.connector.outputs import Output, OutputKind
     from comfy_serverless.connector.progress import Progress
+    from comfy_serverless.connector.run import Execution
     from comfy_serverless.errors import ComfyError
     from comfy_serverless.settings import Settings
 
@@ -33,7 +34,7 @@ __all__ = [
 _HOMES = {
     "ComfyConnector": "connector.connector",
     "ComfyError": "errors",
-    "Execution": "connector.connector",
+    "Execution": "connector.run",
     "Output": "connector.outputs",
     "OutputKind": "connector.outputs",
     "Progress": "connector.progress",

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,10 +20,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from comfy_serverless import workflow as workflow_module
-from comfy_serverless.connector.connector import ComfyConnector, Execution
+from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.progress import Progress as Snapshot
-from comfy_serverless.errors import Canceled, ComfyError, InvalidRequest, MissingAsset
+from comfy_serverless.connector.run import Execution
+from comfy_serverless.errors import Canceled, ComfyError, DeliveryFailed, InvalidRequest, MissingAsset
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -50,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console(stderr=True, highlight=False).print(f"[bold red]{error.code}[/]: ", end="")
         print(error.message, file=sys.stderr)
         return INTERRUPTED if isinstance(error, Canceled) else FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="give an input a file of this machine (repeat)",
     )
     run.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out/)")
-    run.add_argument("--deadline", type=float, metavar="SECONDS", help="interrupt it after this long")
+    run.add_argument("--deadline", type=_seconds, metavar="SECONDS", help="interrupt it after this long")
     run.add_argument("--json", action="store_true", help="print the result as JSON, and no table")
     return parser
 
@@ -89,6 +93,13 @@ def _assignment(text: str) -> tuple[str, str]:
     return address, value
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
 def _run(options: argparse.Namespace) -> int:
     graph = workflow_module.check_format(_load(options.workflow))
     graph = workflow_module.apply_set(graph, {address: _value(text) for address, text in options.set})
@@ -96,6 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     graph, seeds = workflow_module.draw_seeds(graph)
     files = {address: Path(text) for address, text in options.input}
     _check_files(graph, files)
+    _check_folder(options.out)
 
     console = Console(stderr=True)
     with console.status("Starting ComfyUI"):
@@ -105,8 +117,15 @@ def _run(options: argparse.Namespace) -> int:
             name = connector.upload_file(path, path.name)
             for node_id, input_name in workflow_module.targets(graph, address):
                 graph[node_id]["inputs"][input_name] = name
-        execution = _execute(connector, graph, console, deadline_s=options.deadline)
-        saved = _save(execution.outputs, options.out)
+        try:
+            execution = _execute(connector, graph, console, deadline_s=options.deadline)
+        except ComfyError as error:
+            _keep(error.outputs, options.out)
+            raise
+        try:
+            saved = _save(execution.outputs, options.out)
+        except OSError as error:
+            raise DeliveryFailed(f"the results could not be saved in {options.out}: {error}") from error
     finally:
         connector.kill_api()
     _report(execution, saved, seeds, engine=connector.engine, as_json=options.json)
@@ -136,6 +155,26 @@ def _check_files(graph: Mapping[str, Any], files: Mapping[str, Path]) -> None:
         workflow_module.targets(graph, address)
         if not path.is_file():
             raise MissingAsset(f"--input {address}={path}: there is no such file")
+
+
+def _check_folder(folder: Path) -> None:
+    """Before ComfyUI is started: the results will have a place."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(f"--out {folder}: the folder cannot be made: {error.strerror}") from error
+
+
+def _keep(outputs: Sequence[Output], folder: Path) -> None:
+    """Save what was made before a failure, as far as it can be read; the failure itself comes after it."""
+    saved: list[Path] = []
+    for output in outputs:
+        try:
+            saved.append(_write(output, folder, taken=saved))
+        except OSError as error:
+            print(f"not saved: {output.name}: {error}", file=sys.stderr)
+        else:
+            print(f"made before the failure: {saved[-1]}", file=sys.stderr)
 
 
 def _execute(
@@ -173,19 +212,22 @@ def _ctrl_c_cancels(connector: ComfyConnector, prompt_id: str) -> Iterator[None]
 
 
 def _save(outputs: Sequence[Output], folder: Path) -> list[Path]:
-    """Write every output; of equal names the later ones are put into a folder named after their node."""
-    folder.mkdir(parents=True, exist_ok=True)
     saved: list[Path] = []
     for output in outputs:
-        name = Path(output.name).name
-        target = folder / name
-        if target in saved:
-            target = folder / f"node_{Path(output.node_id).name}_{output.index}" / name
-            target.parent.mkdir(exist_ok=True)
-        with output.open() as source, target.open("wb") as file:
-            shutil.copyfileobj(source, file)
-        saved.append(target)
+        saved.append(_write(output, folder, taken=saved))
     return saved
+
+
+def _write(output: Output, folder: Path, *, taken: Sequence[Path]) -> Path:
+    """Write an output; of equal names the later ones are put into a folder named after their node."""
+    name = Path(output.name).name
+    target = folder / name
+    if target in taken:
+        target = folder / f"node_{Path(output.node_id).name}_{output.index}" / name
+        target.parent.mkdir(exist_ok=True)
+    with output.open() as source, target.open("wb") as file:
+        shutil.copyfileobj(source, file)
+    return target
 
 
 def _report(

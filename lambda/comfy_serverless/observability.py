@@ -5,6 +5,7 @@ Never logged: events, requests, links. They hold other people's data, and links 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -15,28 +16,39 @@ if TYPE_CHECKING:
     from comfy_serverless.jobs.models import Job
 
 NAMESPACE = "ComfyServerless"
+_QUERY = re.compile(r"""(\bhttps?://[^\s?'"<>]*)\?[^\s'"<>]+""", re.IGNORECASE)
 
 #: The service's name is also that of our package's standard logger: what `comfy_serverless.connector` logs comes
 #: out of the same handler, with the same keys.
 log = Logger(service="comfy_serverless")
 
 
-def log_job(job: Job, *, is_recorded: bool) -> None:
+def log_job(job: Job) -> None:
     """The one line that tells how a job ended."""
     facts = {
         "status": job.status.value,
         "outputs": len(job.outputs),
         "output_bytes": sum(output.size_bytes for output in job.outputs),
         "timings_ms": job.timings_ms,
-        "result_uri": job.result_uri if is_recorded else None,
+        "result_uri": job.result_uri,
     }
     if job.error is None:
         log.info("job finished", extra=facts)
     else:
         log.warning(
             "job failed",
-            extra={**facts, "code": job.error.code, "reason": job.error.message, "retryable": job.error.retryable},
+            extra={
+                **facts,
+                "code": job.error.code,
+                "reason": _without_queries(job.error.message),
+                "retryable": job.error.retryable,
+            },
         )
+
+
+def _without_queries(text: str) -> str:
+    """A text without the queries of the web addresses in it: nodes that fetch something name their links whole."""
+    return _QUERY.sub(r"\1?…", text)
 
 
 def emit_metrics(jobs: Iterable[Job], *, is_cold_start: bool, engine_starts: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from comfy_serverless import ComfyConnector, Settings
-from comfy_serverless.connector.process import find_available_port
+from comfy_serverless.connector.ports import find_available_port
 
 ROUNDS = 3
 lite_only = pytest.mark.skipif(bool(os.environ.get("COMFYUI_DIR")), reason="measures the embedded engine")

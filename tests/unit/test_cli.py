@@ -99,6 +99,26 @@ def test_a_workflow_saved_by_the_editor_is_recognised(tmp_path: Path) -> None:
     assert "Export (API)" in answer.stderr
 
 
+def test_what_was_made_before_a_failure_is_saved(tmp_path: Path) -> None:
+    outside = {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "../../../outside"}}
+    graph = PICTURE | {"3": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}}, "4": outside}
+    answer = command_line(tmp_path, "run", written(tmp_path, graph))
+    assert answer.returncode == 1
+    assert answer.stderr.rstrip().splitlines()[-1].startswith("node_execution_error: Node 4 (SaveImage)")
+    assert answer.stderr.count("made before the failure: out/") == len(list((tmp_path / "out").iterdir()))
+
+
+def test_a_place_for_the_results_is_made_sure_of_first(tmp_path: Path) -> None:
+    answer = command_line(tmp_path, "run", written(tmp_path, PICTURE), "--out", "workflow.json")
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("invalid_request: --out workflow.json")
+
+
+def test_a_deadline_is_a_number_of_seconds(tmp_path: Path) -> None:
+    answer = command_line(tmp_path, "run", written(tmp_path, PICTURE), "--deadline", "nan")
+    assert (answer.returncode, "number of seconds" in answer.stderr) == (2, True)
+
+
 def test_the_help_teaches(tmp_path: Path) -> None:
     answer = command_line(tmp_path, "run", "--help")
     assert answer.returncode == 0

@@ -9,14 +9,16 @@ import json
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from urllib3.exceptions import ProtocolError
 
 from comfy_serverless.errors import NodeExecutionError
-from comfy_serverless.jobs.delivery import Delivery, delivery_error
+from comfy_serverless.jobs.delivery import Delivery, ReplyDestination, delivery_error
 from comfy_serverless.jobs.keys import KeyAllotment, safe_name
 from comfy_serverless.jobs.models import Job, JobError
 from comfy_serverless.jobs.replies import REPLY_LIMIT_BYTES, Replies, choose_inline, inline_bytes
@@ -159,6 +161,19 @@ def test_pixels_come_from_the_header_alone() -> None:
     assert pixels(png(), "application/octet-stream") is None
 
 
+def test_whatever_goes_wrong_with_an_output_costs_that_output_alone() -> None:
+    def cut() -> BinaryIO:
+        raise ProtocolError("the connection was cut")
+
+    lost = replace(made("b.png", index=1), content=None, fetch=cut)
+    with ThreadPoolExecutor(1) as pool:
+        delivery = Delivery(job_id="j", keys=KeyAllotment("", "j"), destination=ReplyDestination(), pool=pool)
+        delivered, undelivered = delivery.finish([made("a.png"), lost], timeout_s=5)
+    assert [delivery.output.name for delivery in delivered] == ["a.png"]
+    assert "b.png of node 9" in str(undelivered[0])
+    assert "ProtocolError: the connection was cut" in str(undelivered[0])
+
+
 class Hanging:
     """A destination whose uploads take as long as the test wants."""
 
@@ -197,7 +212,14 @@ def outcome(a_job: Job, contents: dict[str, bytes], *, reply: str = "auto") -> O
 
 def outputs_of(sizes: list[int], *, in_s3: bool = True, kind: str = "image") -> tuple[Any, dict[str, bytes]]:
     outputs = tuple(
-        output(id=f"o{n}", index=n, size_bytes=size, type=kind, s3_uri=f"s3://{OUT}/j/9/{n}.png" if in_s3 else None)
+        output(
+            id=f"o{n}",
+            index=n,
+            size_bytes=size,
+            sha256=hashlib.sha256(bytes(size)).hexdigest(),
+            type=kind,
+            s3_uri=f"s3://{OUT}/j/9/{n}.png" if in_s3 else None,
+        )
         for n, size in enumerate(sizes)
     )
     return outputs, {f"o{n}": bytes(size) for n, size in enumerate(sizes)}
@@ -259,10 +281,17 @@ def test_inline_says_what_did_not_fit(s3: S3Client) -> None:
 
 
 def test_a_job_answered_from_its_result_gets_its_files_from_s3(s3: S3Client) -> None:
-    s3.put_object(Bucket=OUT, Key="j/9/0.png", Body=b"abc")
+    s3.put_object(Bucket=OUT, Key="j/9/0.png", Body=bytes(3))
     outputs, _ = outputs_of([3])
     document = replies(s3).write(outcome(job(outputs=outputs), {}))
-    assert base64.b64decode(document["outputs"][0]["data_base64"]) == b"abc"
+    assert base64.b64decode(document["outputs"][0]["data_base64"]) == bytes(3)
+
+
+def test_bytes_that_are_not_what_the_document_says_are_not_sent(s3: S3Client) -> None:
+    s3.put_object(Bucket=OUT, Key="j/9/0.png", Body=b"another worker's")
+    outputs, _ = outputs_of([3, 4])
+    document = replies(s3).write(outcome(job(outputs=outputs), {"o1": b"ours"}))
+    assert not any("data_base64" in a_output for a_output in document["outputs"])
 
 
 def test_a_file_that_is_gone_is_a_link_only(s3: S3Client) -> None:

@@ -48,6 +48,7 @@ def outcome(error: Any = None, *, has_run: bool = True, is_recorded: bool = True
         ({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": IN}, S3Event),
         (sqs_event({}), SqsEvent),
         ({"workflow": {}}, DirectEvent),
+        ({"requestContext": {"http": "no"}}, DirectEvent),
         (WORKFLOW, DirectEvent),
         ({"Records": []}, DirectEvent),
         ({"Records": [{"eventSource": "aws:sns"}]}, DirectEvent),
@@ -123,8 +124,9 @@ def test_a_body_that_is_not_json_is_400(world: Worlds, body: str) -> None:
     assert json.loads(reply["body"])["error"]["code"] == "invalid_request"
 
 
-def test_a_body_that_is_no_base64_is_400(world: Worlds) -> None:
-    assert answer(world(), {**http_event("{}"), "isBase64Encoded": True, "body": "a"})["statusCode"] == 400
+@pytest.mark.parametrize("body", ["a", "ü"])
+def test_a_body_that_is_no_base64_is_400(world: Worlds, body: str) -> None:
+    assert answer(world(), {**http_event("{}"), "isBase64Encoded": True, "body": body})["statusCode"] == 400
 
 
 def test_json_that_is_no_request_is_422_and_says_why(world: Worlds) -> None:
@@ -204,6 +206,7 @@ def test_one_bad_record_never_costs_the_others(world: Worlds) -> None:
         {"Records": [broken]},
         {"Event": "s3:TestEvent"},
         {"workflow": "none"},
+        {"workflow": WORKFLOW, "set": {"\ud800.seed": 1}},
         s3_event("jobs/none.json"),
         [1, 2],
         {"job_id": "b", "workflow": WORKFLOW},
@@ -212,7 +215,7 @@ def test_one_bad_record_never_costs_the_others(world: Worlds) -> None:
     assert here.result("a")["status"] == here.result("b")["status"] == "succeeded"
     assert here.result("sqs-m1")["error"]["message"].startswith("the message is not JSON")
     failed = [key for key in here.stored_keys() if key.endswith("result.json") and b'"failed"' in here.stored(key)]
-    assert len(failed) == 5
+    assert len(failed) == 6
 
 
 def test_messages_whose_jobs_may_succeed_later_come_back(world: Worlds) -> None:

@@ -317,7 +317,7 @@ def test_nothing_moving_for_long_is_a_stall() -> None:
 
 
 @pytest.mark.parametrize(
-    "sign_of_life", [ProcessBusy(), event("progress", value=1, max=9), QueueSays(QueuePlace.PENDING)]
+    "sign_of_life", [ProcessBusy(), event("progress", value=1, max=9), QueueSays(QueuePlace.PENDING, ahead="another")]
 )
 def test_a_sign_of_life_is_no_stall(sign_of_life: Fact) -> None:
     world = submitted(stall_s=60).see(START).wait(59).see(sign_of_life).wait(59)
@@ -329,6 +329,42 @@ def test_a_running_prompt_without_sign_of_life_stalls_although_the_queue_answers
     for _ in range(59):
         world.wait(1).see(QueueSays(QueuePlace.RUNNING))
     assert world.wait(1).outcome.error is not None
+
+
+def test_waiting_behind_a_prompt_that_never_gets_on_is_a_stall_too() -> None:
+    world = submitted(stall_s=60)
+    for _ in range(61):
+        world.wait(1).see(QueueSays(QueuePlace.PENDING, ahead="one that nobody follows"))
+    assert world.outcome.error is not None
+    assert world.outcome.error.code == "engine_stalled"
+
+
+def test_the_entry_of_an_earlier_prompt_with_the_same_id_is_not_taken_for_ours() -> None:
+    earlier, ours = history(("execution_success", {"timestamp": 1})), history(("execution_success", {"timestamp": 1}))
+    assert earlier.entry is not None
+    assert ours.entry is not None
+    world = World().see(Submitted(number=8))
+    world.see(HistorySays({**earlier.entry, "prompt": [7, PROMPT]}))
+    assert not isinstance(world.step(), Finished)
+    assert world.see(HistorySays({**ours.entry, "prompt": [8, PROMPT]})).outcome.error is None
+
+
+def test_an_engine_that_takes_no_workflow_is_given_up() -> None:
+    world = World()
+    for _ in range(200):
+        step = world.step()
+        if isinstance(step, Finished):
+            break
+        if isinstance(step, SubmitAgain):
+            world.see(SubmitLost())
+        elif isinstance(step, AskQueue):
+            world.see(QueueSays(QueuePlace.ABSENT))
+        elif isinstance(step, AskHistory):
+            world.see(HistorySays(None))
+        else:
+            world.wait(0.1).see(SubmitLost())
+    assert world.outcome.error is not None
+    assert world.outcome.error.code == "engine_unavailable"
 
 
 def test_the_deadline_interrupts_and_reports() -> None:
@@ -360,6 +396,13 @@ def test_a_request_to_stop_is_repeated_because_it_can_be_lost() -> None:
     assert isinstance(world.step(), AskToStop)
     assert isinstance(world.wait(0.5).step(), AskToStop)
     assert isinstance(world.wait(CANCEL_GRACE_S).step(), Finished)
+
+
+def test_events_do_not_put_off_the_question_whether_it_has_stopped() -> None:
+    world = submitted().see(START, CancelAsked())
+    assert isinstance(world.step(), AskToStop)
+    world.wait(0.1).see(event("progress", node="1", value=1, max=9))
+    assert isinstance(world.step(), AskQueue)
 
 
 def test_canceling_a_waiting_prompt_ends_when_it_is_found_nowhere() -> None:

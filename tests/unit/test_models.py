@@ -131,7 +131,7 @@ def test_job_ids_are_harmless_names(job_id: str) -> None:
     assert "job_id" in refusal({"workflow": "x", "job_id": job_id}).message
 
 
-@pytest.mark.parametrize("prefix", ["../x", "a/../b", "a//b", "a\x00b", "./a", "x" * 600])
+@pytest.mark.parametrize("prefix", ["../x", "a/../b", "a//b", "a\x00b", "./a", "x" * 600, "ü" * 300])
 def test_a_prefix_is_a_plain_folder(prefix: str) -> None:
     assert "prefix" in refusal({"workflow": "x", "output": {"prefix": prefix}}).message
 
@@ -193,8 +193,21 @@ def test_what_is_stored_can_be_read_again() -> None:
     stored = original.to_stored_bytes()
     assert b"signed" not in stored
     assert b"AAAA" not in stored
-    assert Job.model_validate_json(stored.replace(b"\\ud800", b"?")).outputs[0].url is None
-    assert json.loads(stored)["warnings"] == ["ä", "\ud800"]
+    assert Job.model_validate_json(stored).outputs[0].url is None
+    assert json.loads(stored)["warnings"] == ["ä", "?"]
+
+
+def test_a_failure_can_be_stored_whatever_its_details_are() -> None:
+    deep: list[Any] = []
+    for _ in range(400):
+        deep = [deep]
+    error = NodeExecutionError("\ud800", details={"\ud800": "\ud800", "node_errors": {"3": {"\ud800": deep}}})
+    original = job(error=JobError.of(error))
+    stored = Job.model_validate_json(original.to_stored_bytes())
+    assert stored.error is not None
+    assert stored.error.details["?"] == "?"
+    assert stored.to_json() == original.to_json()
+    json.dumps(error_envelope(error), ensure_ascii=False).encode()
 
 
 def test_a_failure_is_reported_with_the_node_at_fault() -> None:

@@ -260,7 +260,9 @@ class TestTheStandIn:
             start_at_step=5,
             end_at_step=10000,
         ).outputs
+        weightless = {"seed": 1, "steps": 5, "positive": positive, "latent_image": latent, "denoise": 0.0}
         assert same is latent
+        assert execute(context, "KSampler", **weightless).outputs == (latent,)
         assert context.progress == []
 
     def test_it_takes_its_time(self, context: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,3 +101,9 @@ def test_an_expanded_node_belongs_to_the_node_it_is_shown_as() -> None:
 def test_unknown_names_are_plain_bytes() -> None:
     assert content_type_of("a.unknown") == "application/octet-stream"
     assert content_type_of("A.WEBP") == "image/webp"
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "nul\0.png"])
+def test_a_name_no_file_can_have_is_left_to_the_engine(tmp_path: Path, name: str) -> None:
+    [output] = outputs_of_node(NODE, {"images": [{"filename": name}]}, locator(tmp_path))
+    assert (output.name, output.path) == (name, None)

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from comfy_serverless.connector.process import ComfyProcess, ProcessState, find_available_port
+from comfy_serverless.connector.ports import ReservedPort, find_available_port
+from comfy_serverless.connector.process import ComfyProcess, ProcessState, _stop_at_exit
 from comfy_serverless.errors import EngineUnavailable
 
 SERVER = """
@@ -34,7 +36,7 @@ SERVER = """
 @contextmanager
 def process(script: str, *arguments: str, first_port: int = 19188) -> Iterator[ComfyProcess]:
     comfy = ComfyProcess(
-        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        lambda port: [sys.executable, "-c", textwrap.dedent(script), *arguments, "--port", str(port)],
         host="127.0.0.1",
         first_port=first_port,
         answers=lambda _port: True,
@@ -79,6 +81,17 @@ def test_a_taken_port_is_passed_over() -> None:
         assert find_available_port("127.0.0.1", taken) > taken
 
 
+def test_two_that_start_at_once_get_ports_of_their_own() -> None:
+    first = ReservedPort("127.0.0.1", 19288)
+    second = ReservedPort("127.0.0.1", 19288)
+    assert first.port != second.port, "nobody listens yet, and still it is taken"
+    first.release()
+    third = ReservedPort("127.0.0.1", 19288)
+    assert third.port == first.port
+    second.release()
+    third.release()
+
+
 def test_a_port_that_is_taken_in_the_last_moment_costs_one_more_start() -> None:
     late = f"""
 import sys
@@ -104,7 +117,9 @@ def test_a_death_at_the_start_is_seen_at_once_with_its_last_words() -> None:
 
 
 def test_a_command_that_does_not_exist_is_named() -> None:
-    comfy = ComfyProcess(["/no/such/python"], host="127.0.0.1", first_port=19188, answers=lambda _port: True)
+    comfy = ComfyProcess(
+        lambda _port: ["/no/such/python"], host="127.0.0.1", first_port=19188, answers=lambda _port: True
+    )
     with pytest.raises(EngineUnavailable, match="/no/such/python"):
         start_and_wait(comfy)
 
@@ -169,7 +184,7 @@ def test_no_process_outlives_its_interpreter(ending: str) -> None:
         import os, signal, sys
         from comfy_serverless.connector.process import ComfyProcess
         import time
-        comfy = ComfyProcess([sys.executable, "-c", "print('up', flush=True); import time; time.sleep(60)"],
+        comfy = ComfyProcess(lambda _: [sys.executable, "-c", "print('up', flush=True); import time; time.sleep(60)"],
                              host="127.0.0.1", first_port=19588, answers=lambda _: True)
         comfy.start()
         while "up" not in comfy.log_tail:
@@ -182,3 +197,59 @@ def test_no_process_outlives_its_interpreter(ending: str) -> None:
     answer = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=30)
     pid = int(answer.stdout)
     assert wait_until(lambda: not is_alive(pid))
+
+
+def test_a_fork_that_ends_leaves_the_process_alone() -> None:
+    with process(SERVER) as comfy:
+        comfy.start()
+        assert comfy.wait_ready(10)
+        program = os.fork()
+        if program == 0:
+            _stop_at_exit(weakref.ref(comfy))
+            os._exit(0)
+        os.waitpid(program, 0)
+        assert comfy.is_alive
+
+
+def test_a_line_without_end_does_not_fill_the_memory() -> None:
+    with process("import sys; sys.stdout.write('\\r50 %' * 1_000_000 + '\\rlast words'); sys.exit(3)") as comfy:
+        comfy.start()
+        with pytest.raises(EngineUnavailable, match="last words"):
+            comfy.wait_ready(10)
+        assert len(comfy.log_tail) < 200_000
+
+
+WORKING = """
+    import subprocess, sys, threading, time
+    work = "import time\\nend = time.monotonic() + 2\\nwhile time.monotonic() < end: pass"
+    {started}
+    time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize(
+    "started",
+    [
+        "threading.Thread(target=exec, args=(work, {})).start()",
+        "subprocess.Popen([sys.executable, '-c', work])",
+        "threading.Thread(target=subprocess.run, args=([sys.executable, '-c', work],)).start()",
+    ],
+)
+def test_work_is_seen_in_whatever_process_it_is_done(started: str) -> None:
+    with process(WORKING.format(started=started)) as comfy:
+        comfy.start()
+        assert wait_until(lambda: comfy.cpu_seconds() > 0.5, 20)
+
+
+def test_answering_is_not_work() -> None:
+    script = "import threading, time; threading.Thread(target=time.sleep, args=(30,)).start()\nwhile True: pass"
+    with process(script) as comfy:
+        comfy.start()
+        time.sleep(1.0)
+        assert comfy.cpu_seconds() < 0.2
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1", "192.0.2.1"])
+def test_a_host_that_is_not_this_machine_is_named(host: str) -> None:
+    with pytest.raises(EngineUnavailable, match="API_URL"):
+        find_available_port(host, 8188)

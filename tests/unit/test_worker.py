@@ -50,28 +50,6 @@ def test_a_job_delivers_every_output_and_says_which_node_made_it(world: Worlds) 
     assert here.stored("job-1/4/note.txt") == b"hello"
 
 
-def test_the_result_is_written_last(world: Worlds) -> None:
-    here = world(engine=FakeEngine(outputs=tuple(made(f"{n}.png", index=n) for n in range(9))))
-    written: list[str] = []
-    here.s3.meta.events.register(
-        "provide-client-params.s3.PutObject", lambda params, **_: written.append(params["Key"])
-    )
-    here.run(request())
-    assert written[-1] == "job-1/result.json"
-    assert len(written) == 10
-
-
-def test_the_stored_result_is_the_job_without_links(world: Worlds) -> None:
-    here = world()
-    job = here.run(request(metadata={"who": "me"})).job
-    stored = here.result("job-1")
-    assert stored == job.to_json()
-    assert stored["outputs"][0]["url"] is None
-    assert "data_base64" not in stored["outputs"][0]
-    assert stored["metadata"] == {"who": "me"}
-    assert stored["result_uri"] == f"s3://{OUT}/job-1/result.json"
-
-
 def test_outputs_leave_while_the_engine_still_runs(world: Worlds) -> None:
     arrived = threading.Event()
 
@@ -99,25 +77,6 @@ def test_after_a_second_attempt_the_files_of_the_second_are_stored(world: Worlds
     here = world(engine=FakeEngine(outputs=(changing,), attempts=2))
     here.run(request())
     assert here.stored("job-1/9/a.bin") == b"second attempt"
-
-
-def test_the_same_job_id_is_answered_from_its_result(world: Worlds) -> None:
-    here = world()
-    first = here.run(request())
-    second = here.run(request())
-    assert second.job.to_json() == first.job.to_json()
-    assert second.is_recorded
-    assert len(here.engine.runs) == 1
-
-
-def test_a_result_that_another_worker_wrote_first_stands(world: Worlds) -> None:
-    here = world()
-    other = world(engine=FakeEngine(outputs=(made("other.png"),)))
-    here.engine.then = lambda: other.run(request())
-    outcome = here.run(request())
-    assert [output.name for output in outcome.job.outputs] == ["other.png"]
-    assert here.result("job-1")["outputs"][0]["name"] == "other.png"
-    assert outcome.is_recorded
 
 
 def test_a_job_that_failed_keeps_what_it_made_before(world: Worlds) -> None:
@@ -169,6 +128,10 @@ def test_a_canceled_job_is_canceled(world: Worlds) -> None:
         ({"workflow": "s3://in-bucket/none.json"}, MissingAsset, "s3://in-bucket/none.json does not exist"),
         ({"workflow": "s3://no-such-bucket/a.json"}, MissingAsset, "no bucket 'no-such-bucket'"),
         ({"workflow": "portrait"}, InvalidRequest, "WORKFLOWS_DIR"),
+        ({"workflow": "https://x.org/a.json?key=1"}, InvalidRequest, "https://x.org/a.json?… is not fetched"),
+        ({"set": {"3.steps": float("inf")}}, InvalidWorkflow, "Node '3'"),
+        ({"set": {"3.steps": "\ud800"}}, InvalidWorkflow, "Node '3'"),
+        ({"set": {"\ud800.steps": 1}}, InvalidWorkflow, "does not fit"),
         ({"deadline_s": 0}, DeadlineExceeded, "deadline_s is 0"),
         ({"deadline_s": -1}, InvalidRequest, "deadline_s"),
         ({"output": {"bucket": "not-there"}}, InvalidRequest, "'not-there'"),
@@ -335,6 +298,13 @@ def test_a_file_the_engine_named_but_does_not_have_is_named(world: Worlds, tmp_p
     assert [output.name for output in outcome.job.outputs] == ["b.png"]
 
 
+def test_links_are_not_logged(world: Worlds, caplog: pytest.LogCaptureFixture) -> None:
+    failure = NodeExecutionError("403 Forbidden for url: https://x.org/a.png?X-Amz-Signature=secret (see the log)")
+    outcome = world(engine=FakeEngine(error=failure)).run(request())
+    assert "secret" in str(outcome.error)
+    assert vars(caplog.records[-1])["reason"] == "403 Forbidden for url: https://x.org/a.png?… (see the log)"
+
+
 def test_a_bug_of_ours_is_an_outcome_too(world: Worlds) -> None:
     here = world(engine=FakeEngine(error=KeyError("oops")))
     outcome = here.run(request())
@@ -344,19 +314,12 @@ def test_a_bug_of_ours_is_an_outcome_too(world: Worlds) -> None:
     assert isinstance(outcome.error.__cause__, KeyError)
 
 
-def test_something_else_in_the_results_place_is_never_overwritten(world: Worlds) -> None:
-    here = world()
-    here.s3.put_object(Bucket=OUT, Key="job-1/result.json", Body=b'{"mine": true}')
+def test_an_outcome_that_cannot_be_told_is_an_outcome_all_the_same(world: Worlds) -> None:
+    here = world(engine=FakeEngine(warnings=(5,)))  # type: ignore[arg-type]
     outcome = here.run(request())
-    assert isinstance(outcome.error, InvalidRequest)
-    assert here.stored("job-1/result.json") == b'{"mine": true}'
-
-
-def test_a_wrong_bucket_in_a_request_nobody_hears_of_is_reported_in_the_default_one(world: Worlds) -> None:
-    here = world()
-    outcome = here.run(request(output={"bucket": "not-there"}), UNHEARD)
-    assert outcome.is_recorded
-    assert "'not-there'" in here.result("job-1")["error"]["message"]
+    assert (outcome.job.id, outcome.is_recorded) == ("job-1", False)
+    assert outcome.job.error is not None
+    assert outcome.job.error.code == "internal_error"
 
 
 def test_times_add_up(world: Worlds) -> None:

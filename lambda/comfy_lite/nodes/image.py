@@ -16,13 +16,12 @@ def _empty_image(_: NodeContext, *, width: int, height: int, batch_size: int, co
 
 def _scale(_: NodeContext, *, image: Pixels, upscale_method: str, width: int, height: int, crop: str) -> NodeResult:
     old_height, old_width = image.shape[1:3]
-    if width == 0 and height == 0:
+    if not (width or height):
         return NodeResult((image,))
-    if width == 0:
-        width = max(1, round(old_width * height / old_height))
-    elif height == 0:
-        height = max(1, round(old_height * width / old_width))
-    return NodeResult((resize(image, width, height, method=upscale_method, crop=crop),))
+    # A side of 0 follows from the other one.
+    new_width = width or max(1, round(old_width * height / old_height))
+    new_height = height or max(1, round(old_height * width / old_width))
+    return NodeResult((resize(image, new_width, new_height, method=upscale_method, crop=crop),))
 
 
 def _scale_by(_: NodeContext, *, image: Pixels, upscale_method: str, scale_by: float) -> NodeResult:

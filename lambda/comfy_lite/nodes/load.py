@@ -120,7 +120,7 @@ def _files(directories: Directories) -> list[str]:
 
 def _is_image(name: str) -> bool:
     guess, _ = mimetypes.guess_type(name, strict=False)
-    return name.endswith(".webp") or (guess or "").startswith("image/")
+    return (guess or "").startswith("image/")
 
 
 def _image_inputs(directories: Directories) -> Mapping[str, InputSpec]:

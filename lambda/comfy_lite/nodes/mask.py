@@ -62,17 +62,16 @@ def _feather(_: NodeContext, *, mask: Pixels, left: int, top: int, right: int, b
     last ones get the second value of their ramp, and the opposite edge gets the first.
     """
     result = _batch_of(mask).copy()
-    height, width = result.shape[1:]
-    left, right, top, bottom = min(left, width), min(right, width), min(top, height), min(bottom, height)
-    for column in range(left):
-        result[:, :, column] *= (column + 1) / left
-    for column in range(right):
-        result[:, :, -column] *= (column + 1) / right
-    for row in range(top):
-        result[:, row, :] *= (row + 1) / top
-    for row in range(bottom):
-        result[:, -row, :] *= (row + 1) / bottom
+    for lines, before, after in ((result.swapaxes(1, 2), left, right), (result, top, bottom)):
+        rising, falling = _ramp(min(before, lines.shape[1])), _ramp(min(after, lines.shape[1]))
+        lines[:, : len(rising)] *= rising
+        lines[:, -np.arange(len(falling))] *= falling
     return NodeResult((result,))
+
+
+def _ramp(length: int) -> Pixels:
+    """`length` even steps up to 1, one for each line of a mask."""
+    return (np.arange(1, length + 1) / length).astype(np.float32)[:, np.newaxis]
 
 
 NODES = (

@@ -10,7 +10,8 @@ from comfy_lite.node import Pixels
 
 def to_pillow(image: Pixels) -> Image.Image:
     """One image (height, width, channels) in 8 bits. Fractions of a level are cut off, not rounded: ComfyUI's way."""
-    return Image.fromarray(np.clip(255.0 * image, 0, 255).astype(np.uint8))
+    levels = 255.0 * image
+    return Image.fromarray(np.clip(levels, 0, 255, out=levels).astype(np.uint8))
 
 
 def from_pillow(image: Image.Image) -> Pixels:

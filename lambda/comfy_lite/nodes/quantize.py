@@ -39,14 +39,11 @@ def _with_pattern(picture: Image.Image, order: int, *, spread: float) -> Image.I
 
 
 def _bayer_matrix(order: int) -> npt.NDArray[np.float64]:
-    """The threshold matrix of order 2, 4, 8 or 16, centred on 0."""
-    matrix = np.zeros((1, 1))
-    cells = 1
-    while len(matrix) < order:
-        cells *= 4
-        quarter = matrix * cells
-        matrix = np.block([[quarter - 1.5, quarter + 0.5], [quarter + 1.5, quarter - 0.5]]) / cells
-    return matrix
+    """The threshold matrix of order 2, 4, 8 or 16: order² values, evenly spread between -0.5 and 0.5."""
+    ranks = np.zeros((1, 1))
+    while len(ranks) < order:
+        ranks = np.block([[4 * ranks, 4 * ranks + 2], [4 * ranks + 3, 4 * ranks + 1]])
+    return (ranks + 0.5) / order**2 - 0.5
 
 
 NODES = (

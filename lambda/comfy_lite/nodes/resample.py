@@ -52,14 +52,15 @@ def resize_masks(masks: Pixels, width: int, height: int) -> Pixels:
 
 
 def _crop_to_aspect(images: Pixels, width: int, height: int) -> Pixels:
-    old_height, old_width = images.shape[1:3]
-    old_aspect, new_aspect = old_width / old_height, width / height
-    x = y = 0
-    if old_aspect > new_aspect:
-        x = round((old_width - old_width * (new_aspect / old_aspect)) / 2)
-    elif old_aspect < new_aspect:
-        y = round((old_height - old_height * (old_aspect / new_aspect)) / 2)
-    return images[:, y : old_height - y, x : old_width - x]
+    rows, columns = images.shape[1:3]
+    given, wanted = columns / rows, width / height
+    return images[:, _middle(rows, share=given / wanted), _middle(columns, share=wanted / given)]
+
+
+def _middle(length: int, *, share: float) -> slice:
+    """What is left when this share is kept and the rest cut off in equal parts from both ends; all from 1 on."""
+    margin = max(round((length - length * share) / 2), 0)
+    return slice(margin, length - margin)
 
 
 def _resize_one(image: Pixels, width: int, height: int, *, method: str) -> Pixels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import string
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from comfy_lite.nodes.declare import IMAGE, METADATA
 from comfy_lite.nodes.pixels import to_pillow
 from comfy_lite.nodes.tensor_text import tensor_text
 
-_PREVIEW_LETTERS = "abcdefghijklmnopqrstupvxyz"
 _WEBP_METHODS = {"default": 4, "fastest": 0, "slowest": 6}
 _EXIF_MODEL = 0x0110
 
@@ -87,7 +87,9 @@ def _place(folder: Path, prefix: str, images: Pixels) -> SavePlace:
 
 def _metadata(context: NodeContext) -> list[tuple[str, str]]:
     """What files remember: the prompt, then everything the client sent to be kept (the editor's workflow)."""
-    remembered = [("prompt", context.prompt), *(context.extra_pnginfo or {}).items()]
+    remembered = [("prompt", context.prompt)]
+    if context.extra_pnginfo is not None:
+        remembered += [(key, context.extra_pnginfo[key]) for key in context.extra_pnginfo]  # {} or [] hold nothing
     return [(key, json.dumps(value)) for key, value in remembered]
 
 
@@ -111,7 +113,7 @@ def _save_image(context: NodeContext, *, images: Pixels, filename_prefix: str) -
 
 
 def _preview_image(context: NodeContext, *, images: Pixels) -> NodeResult:
-    letters = "".join(secrets.choice(_PREVIEW_LETTERS) for _ in range(5))
+    letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(5))
     place = _place(context.directories.temp, f"ComfyUI_temp_{letters}", images)
     return _write_pngs(context, place, images, compress_level=1, kind="temp")
 

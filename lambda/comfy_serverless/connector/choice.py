@@ -27,11 +27,18 @@ class EngineChoice:
         command: the arguments, without `--port`.
         cwd: where it is started; None for the current folder.
         environment: variables set in addition.
+        own_folder: where it keeps its files; every port has a folder of its own there. None leaves it to the engine.
     """
 
     command: Sequence[str]
     cwd: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    own_folder: Path | None = None
+
+    def arguments(self, port: int) -> list[str]:
+        """The whole command line for a port."""
+        folder = ["--base-directory", str(self.own_folder / str(port))] if self.own_folder else []
+        return [*self.command, *folder, "--port", str(port)]
 
 
 def choose_engine(settings: Settings) -> EngineChoice:
@@ -99,15 +106,13 @@ def _embedded_engine() -> EngineChoice:
             f"{', '.join(missing)}: set COMFYUI_DIR to a ComfyUI checkout, COMFYUI_URL to a running one, "
             "or `pip install comfy-serverless[lite]`"
         )
-    base = Path(tempfile.gettempdir()) / f"comfy_lite-{os.getpid()}"
+    folder = Path(tempfile.gettempdir()) / f"comfy_lite-{os.getuid()}"
     logger.warning(
         "no ComfyUI is configured (COMFYUI_DIR, API_COMMAND_LINE, COMFYUI_URL): "
         "using the embedded engine, which runs no models; its files are in %s",
-        base,
+        folder,
     )
     # The engine is a sibling package: found wherever we were.
     source = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    return EngineChoice(
-        [sys.executable, "-m", "comfy_lite", "--base-directory", str(base)], environment={"PYTHONPATH": path}
-    )
+    return EngineChoice([sys.executable, "-m", "comfy_lite"], environment={"PYTHONPATH": path}, own_folder=folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,6 +49,9 @@ class OutputCollector:
         self._frame_nodes = frame_nodes_of(graph)
         self._cached: frozenset[str] = frozenset()
         self._announced: set[str] = set()
+        self._by_node: dict[str, list[Output]] = {}
+        self._first_index: dict[str, int] = {}
+        self._indexes: Counter[str] = Counter()
 
     def see(self, fact: EventSeen | FrameSeen) -> None:
         """Look at an event as it passes by."""
@@ -59,15 +63,17 @@ class OutputCollector:
             self._cached = frozenset(str(node) for node in fact.data.get("nodes") or ())
         elif fact.kind == "executed" and isinstance(fact.data.get("output"), Mapping):
             node = str(fact.data["node"])
-            self._announce(node, self._outputs(node, str(fact.data.get("display_node") or node), fact.data["output"]))
-        progress = self._tracker.see_event(fact.kind, fact.data)
-        if progress is not None and self._on_progress is not None:
+            outputs = self._outputs(node, str(fact.data.get("display_node") or node), fact.data["output"])
+            if not any(output.cached and output.content is None and output.path is None for output in outputs):
+                # A cached node may name files that are gone: the end of the run tells.
+                self._announce(node, outputs)
+        if self._on_progress is not None and (progress := self._tracker.see_event(fact.kind, fact.data)) is not None:
             self._on_progress(progress)
 
     def collect(self, outcome: Outcome) -> tuple[Output, ...]:
-        """All outputs of a prompt that has ended, in the order of the graph; announces those not announced yet."""
+        """All outputs of a prompt that has ended, in the order of the graph."""
         self._cached = frozenset(outcome.cached_nodes)
-        by_node = {
+        by_node = self._by_node = {
             node: self._outputs(node, outcome.display_nodes.get(node, node), shown)
             for node, shown in outcome.shown.items()
         }
@@ -75,9 +81,6 @@ class OutputCollector:
             identity = identify_node(self._graph, frame.node_id)
             frames = by_node.setdefault(frame.node_id, [])
             frames.append(frame_output(identity, len(frames), frame.content, frame.content_type))
-        if outcome.error is None:
-            for node, outputs in by_node.items():
-                self._announce(node, outputs)
         position = {node: index for index, node in enumerate(self._graph)}
         return tuple(
             output
@@ -85,15 +88,23 @@ class OutputCollector:
             for output in by_node[node]
         )
 
+    def announce_rest(self) -> None:
+        """Tell of the outputs collected that have not been told of yet. For the attempt whose outputs count."""
+        for node, outputs in self._by_node.items():
+            self._announce(node, outputs)
+
     def _outputs(self, node: str, display_node: str, shown: Mapping[str, Any]) -> list[Output]:
         identity = identify_node(self._graph, node, display_node)
-        return outputs_of_node(identity, shown, self._locator, cached=node in self._cached)
+        # Nodes made by expansion share their parent's name: they must not share indexes too.
+        first = self._first_index.get(node, self._indexes[identity.node_id])
+        outputs = outputs_of_node(identity, shown, self._locator, cached=node in self._cached, first_index=first)
+        if node not in self._first_index:
+            self._first_index[node] = first
+            self._indexes[identity.node_id] += len(outputs)
+        return outputs
 
     def _announce(self, node: str, outputs: list[Output]) -> None:
         if self._on_output is None or node in self._announced:
-            return
-        if any(output.cached and output.content is None and output.path is None for output in outputs):
-            # A cached node may name files that are gone: the end of the run tells.
             return
         self._announced.add(node)
         for output in outputs:

@@ -7,59 +7,28 @@ The methods of the original ComfyConnector are kept name for name, so that a pro
 from __future__ import annotations
 
 import logging
-import queue
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from comfy_serverless import workflow as workflow_module
-from comfy_serverless.connector import recovery
-from comfy_serverless.connector.collector import OutputCollector, frame_nodes_of
 from comfy_serverless.connector.engine import Engine
-from comfy_serverless.connector.execution import PromptFollower
-from comfy_serverless.connector.facts import CancelAsked, Fact, Outcome, Timings
 from comfy_serverless.connector.outputs import Output, OutputKind
-from comfy_serverless.connector.process import find_available_port
+from comfy_serverless.connector.ports import find_available_port
 from comfy_serverless.connector.progress import Progress
-from comfy_serverless.connector.recovery import Recovery
 from comfy_serverless.connector.refusals import refusal
-from comfy_serverless.connector.runner import PromptRunner
+from comfy_serverless.connector.run import Execution, WorkflowRun, deadline_in, left_until
 from comfy_serverless.connector.uploads import place_file
-from comfy_serverless.errors import DeadlineExceeded, InvalidRequest
+from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
 
 logger = logging.getLogger(__name__)
-
-_SUBMIT_TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """A workflow that ran.
-
-    Attributes:
-        prompt_id: under which id it stands in ComfyUI's history.
-        outputs: every output of every node, in the order of the graph.
-        warnings: what was not made although ComfyUI accepted the workflow, and why.
-        timings: where the time went.
-        cached_nodes: nodes that did not have to run again.
-        attempts: 2 when it had to be run again after a crash or a lack of memory.
-    """
-
-    prompt_id: str
-    outputs: tuple[Output, ...]
-    warnings: tuple[str, ...]
-    timings: Timings
-    cached_nodes: tuple[str, ...]
-    attempts: int
 
 
 class ComfyConnector:
@@ -82,7 +51,8 @@ class ComfyConnector:
                 instance = super().__new__(cls)
                 instance._settings = settings or Settings.from_environment()
                 instance._engine = Engine(instance._settings)
-                instance._lock = threading.Lock()
+                # A signal handler may call `cancel` while its own thread registers a run.
+                instance._lock = threading.RLock()
                 instance._runs = {}
                 # Last, so that a start that failed leaves nothing behind.
                 cls._instance = instance
@@ -91,8 +61,8 @@ class ComfyConnector:
     def __init__(self, *, settings: Settings | None = None, wait: bool = True) -> None:  # noqa: ARG002
         self._settings: Settings
         self._engine: Engine
-        self._lock: threading.Lock
-        self._runs: dict[str, queue.SimpleQueue[Fact]]
+        self._lock: threading.RLock
+        self._runs: dict[str, WorkflowRun]
         if wait:
             try:
                 self.wait_ready()
@@ -165,15 +135,16 @@ class ComfyConnector:
             DeadlineExceeded: `timeout_s` passed while it was still starting.
             ComfyError: the workflow in TEST_PAYLOAD did not run.
         """
+        deadline = deadline_in(timeout_s)
         freshly_started = self._engine.wait_ready(timeout_s)
         if freshly_started and self._settings.test_payload is not None:
-            self.run(self.load_payload(self._settings.test_payload), deadline_s=timeout_s)
+            self.run(self.load_payload(self._settings.test_payload), deadline_s=left_until(deadline))
 
     def kill_api(self) -> None:
         """Stop ComfyUI and everything it started, close the websocket, and forget this instance."""
         with ComfyConnector._creation:
-            if ComfyConnector._instance is self:
-                ComfyConnector._instance = None
+            if type(self)._instance is self:
+                type(self)._instance = None
         self._engine.close()
 
     def close(self) -> None:
@@ -210,32 +181,25 @@ class ComfyConnector:
         """
         graph = workflow_module.check_format(workflow)
         workflow_module.check_links(graph)
-        run_id = _checked_prompt_id(prompt_id)
-        deadline = None if deadline_s is None else time.monotonic() + deadline_s
-        facts = self._register(run_id)
+        run = WorkflowRun(
+            graph,
+            engine=self._engine,
+            run_id=_checked_prompt_id(prompt_id),
+            deadline=deadline_in(deadline_s),
+            stall_s=self._settings.stall_s,
+            on_progress=on_progress,
+            on_output=on_output,
+            extra_data=extra_data,
+        )
+        with self._lock:
+            if run.run_id in self._runs:
+                raise InvalidRequest(f"prompt {run.run_id} is running already")
+            self._runs[run.run_id] = run
         try:
-            attempt = 1
-            while True:
-                self._wait_ready_until(deadline)
-                attempt_id = run_id if attempt == 1 else str(uuid.uuid5(uuid.UUID(run_id), str(attempt)))
-                collector = OutputCollector(graph, self._engine.locator, on_progress=on_progress, on_output=on_output)
-                outcome = self._attempt(graph, attempt_id, facts, collector, deadline=deadline, extra_data=extra_data)
-                outputs = collector.collect(outcome)
-                step = recovery.after(
-                    outcome,
-                    attempt=attempt,
-                    wants_frames=bool(frame_nodes_of(graph)),
-                    files_are_gone=self._files_are_gone(outputs),
-                )
-                if step is Recovery.DELIVER:
-                    return self._conclude(outcome, outputs, attempt_id, attempt)
-                logger.warning("running the workflow again (%s): %s", step.value, outcome.error or "files are gone")
-                if step is Recovery.FREE_MEMORY_AND_RETRY:
-                    self._engine.client.free(unload_models=True, free_memory=True)
-                attempt += 1
+            return run.execute(wait_ready=self.wait_ready)
         finally:
             with self._lock:
-                self._runs.pop(run_id, None)
+                self._runs.pop(run.run_id, None)
 
     def cancel(self, prompt_id: str) -> bool:
         """Ask a run of this connector to end; its `run` raises `Canceled` once ComfyUI has confirmed.
@@ -244,10 +208,10 @@ class ComfyConnector:
             False when nothing runs under that id (any more).
         """
         with self._lock:
-            facts = self._runs.get(prompt_id)
-        if facts is None:
+            run = self._runs.get(prompt_id)
+        if run is None:
             return False
-        facts.put(CancelAsked())
+        run.cancel()
         return True
 
     def generate_images(self, payload: Mapping[str, Any]) -> list[Image.Image]:
@@ -329,79 +293,6 @@ class ComfyConnector:
     load_payload = staticmethod(workflow_module.load_payload)
     find_output_node = staticmethod(workflow_module.find_output_node)
     replace_key_value = staticmethod(workflow_module.replace_key_value)
-
-    # The steps of a run.
-
-    def _register(self, run_id: str) -> queue.SimpleQueue[Fact]:
-        facts: queue.SimpleQueue[Fact] = queue.SimpleQueue()
-        with self._lock:
-            if run_id in self._runs:
-                raise InvalidRequest(f"prompt {run_id} is running already")
-            self._runs[run_id] = facts
-        return facts
-
-    def _wait_ready_until(self, deadline: float | None) -> None:
-        remaining = None if deadline is None else deadline - time.monotonic()
-        if remaining is not None and remaining <= 0:
-            raise DeadlineExceeded("the job's deadline passed before it could be submitted")
-        self.wait_ready(remaining)
-
-    def _attempt(
-        self,
-        graph: Mapping[str, Any],
-        prompt_id: str,
-        facts: queue.SimpleQueue[Fact],
-        collector: OutputCollector,
-        *,
-        deadline: float | None,
-        extra_data: Mapping[str, Any] | None,
-    ) -> Outcome:
-        follower = PromptFollower(
-            prompt_id,
-            graph,
-            now=time.monotonic(),
-            deadline=deadline,
-            stall_s=self._settings.stall_s,
-            frame_nodes=frame_nodes_of(graph),
-        )
-        runner = PromptRunner(
-            client=self._engine.client,
-            events=self._engine.events,
-            process=self._engine.process,
-            follower=follower,
-            facts=facts,
-            watch=collector.see,
-            submit_timeout_s=_submit_timeout(deadline),
-        )
-        outcome = runner.run(graph, extra_data=extra_data)
-        if outcome.engine_is_broken:
-            self._engine.replace()
-        return outcome
-
-    def _conclude(self, outcome: Outcome, outputs: tuple[Output, ...], prompt_id: str, attempts: int) -> Execution:
-        if outcome.error is not None:
-            outcome.error.outputs = outputs
-            raise outcome.error
-        warnings = list(outcome.warnings)
-        if self._files_are_gone(outputs):
-            warnings.append("ComfyUI named files that no longer exist")
-        return Execution(prompt_id, outputs, tuple(warnings), outcome.timings, outcome.cached_nodes, attempts)
-
-    def _files_are_gone(self, outputs: tuple[Output, ...]) -> bool:
-        """Whether a cached node named a file that has been deleted since."""
-        return any(
-            output.cached
-            and output.content is None
-            and output.path is None
-            and not self._engine.client.exists(output.name, output.subfolder, output.folder_type)
-            for output in outputs
-        )
-
-
-def _submit_timeout(deadline: float | None) -> float:
-    """A workflow of thousands of nodes takes ComfyUI a while to look through; no longer than the job has."""
-    remaining = _SUBMIT_TIMEOUT_S if deadline is None else deadline - time.monotonic()
-    return max(1.0, min(_SUBMIT_TIMEOUT_S, remaining))
 
 
 def _checked_prompt_id(prompt_id: str | None) -> str:

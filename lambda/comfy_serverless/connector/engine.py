@@ -37,7 +37,10 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        #: Held during a whole start: one thread waits for ComfyUI, the others for that thread.
         self._lock = threading.RLock()
+        #: Held for the moment of a start and of the end, so that nothing is started after the end.
+        self._switch = threading.Lock()
         self._closed = False
         self._greeted_generation = -1
         self._stats: Mapping[str, Any] = {}
@@ -48,7 +51,7 @@ class Engine:
             return
         choice = choose_engine(settings)
         self.process = ComfyProcess(
-            choice.command,
+            choice.arguments,
             host=settings.api_url,
             first_port=settings.initial_port,
             cwd=choice.cwd,
@@ -115,40 +118,85 @@ class Engine:
             DeadlineExceeded: `timeout_s` passed while it was still starting.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        with self._lock:
-            if self._closed:
-                raise EngineUnavailable("this connector was closed by kill_api(); create a new ComfyConnector()")
-            if self.process is not None:
-                self._wait_process(self.process, deadline)
-            elif self._greeted_generation < 0 and not self.is_answering():
-                raise EngineUnavailable(f"no ComfyUI answers at {self.server_address} (COMFYUI_URL)")
-            if self._greeted_generation == self.starts:
-                return False
-            self._greet()
-            return True
+        if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            raise DeadlineExceeded("the deadline passed while ComfyUI was still starting")
+        try:
+            return self._wait_answer(deadline)
+        except EngineUnavailable:
+            # A start that `close` broke off is no failure of ComfyUI.
+            self._check_open()
+            raise
+        finally:
+            self._lock.release()
 
-    def replace(self) -> None:
-        """End a broken process and start the next one at once; nobody waits for it here."""
-        if self.process is None:
+    def replace(self, generation: int) -> None:
+        """End a broken process and start the next one at once; nobody waits for it here.
+
+        Args:
+            generation: `starts` of the process that is broken. Of several prompts that it takes with it the first one
+                to get here replaces it; its successor is not touched.
+        """
+        if self.process is None or self.starts != generation:
             return
         with self._lock:
+            if self.starts != generation or self._closed:
+                return
             self.events.drop()
             self.process.kill()
-            if not self._closed:
-                self.process.start()
+            try:
+                self._start(self.process)
+            except EngineUnavailable as error:
+                # The prompt's own failure is what its caller must hear of; the next `wait_ready` tries again.
+                logger.warning("ComfyUI could not be started again: %s", error)
+
+    def free_memory(self, *, unload_models: bool) -> None:
+        """Forget cached results, and unload models, before the next prompt, as far as it can be asked to."""
+        try:
+            self.client.free(unload_models=unload_models, free_memory=True)
+        except requests.RequestException as error:
+            logger.warning("ComfyUI could not be asked to free memory: %s", error)
+
+    def has_file(self, name: str, subfolder: str, folder_type: str) -> bool:
+        """Whether it still has a file that it named. True also when it cannot be asked: then nothing is known."""
+        try:
+            return self.client.exists(name, subfolder, folder_type)
+        except requests.RequestException as error:
+            logger.warning("ComfyUI could not be asked for %s: %s", name, error)
+            return True
 
     def close(self) -> None:
         """Stop the process with everything it started, and close all connections. Idempotent."""
-        self._closed = True
+        with self._switch:
+            self._closed = True
         self.events.close()
         if self.process is not None:
             self.process.stop()
         self.client.close()
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineUnavailable("this connector was closed by kill_api(); create a new ComfyConnector()")
+
+    def _start(self, process: ComfyProcess) -> None:
+        with self._switch:
+            self._check_open()
+            process.start()
+
+    def _wait_answer(self, deadline: float | None) -> bool:
+        self._check_open()
+        if self.process is not None:
+            self._wait_process(self.process, deadline)
+        elif self._greeted_generation < 0 and not self.is_answering():
+            raise EngineUnavailable(f"no ComfyUI answers at {self.server_address} (COMFYUI_URL)")
+        if self._greeted_generation == self.starts:
+            return False
+        self._greet()
+        return True
+
     def _wait_process(self, process: ComfyProcess, deadline: float | None) -> None:
         if not process.is_alive:
             self.events.drop()
-            process.start()
+            self._start(process)
         limit = process.started_at + self._settings.start_timeout_s
         until = limit if deadline is None else min(limit, deadline)
         if process.wait_ready(max(0.0, until - time.monotonic())):

@@ -52,6 +52,7 @@ from comfy_serverless.errors import (
     DeadlineExceeded,
     EngineCrashed,
     EngineStalled,
+    EngineUnavailable,
 )
 
 #: Silence after which the history is asked although the socket seems well, in seconds.
@@ -124,6 +125,9 @@ class PromptFollower:
         self._succeeded_by_event = False
 
         self._submit_lost = False
+        self._number: float | None = None
+        self._submits_left = 3
+        self._ahead: str | None = None
         self._events_missed = False
         self._polling = False
         self._questions: list[Step] = []
@@ -153,7 +157,7 @@ class PromptFollower:
             case HistorySays():
                 self._see_history(fact.entry, now)
             case QueueSays():
-                self._see_queue(fact.place, now)
+                self._see_queue(fact, now)
             case EngineSilent():
                 self._see_silence(now, ours=fact.ours)
             case ProcessExited():
@@ -168,6 +172,7 @@ class PromptFollower:
             case Submitted():
                 self._alive(now)
                 self._warnings.extend(node_error_lines(answer.node_errors))
+                self._number = answer.number
                 self._advance(State.QUEUED)
             case Refused():
                 self._finish(answer.error, now)
@@ -204,7 +209,7 @@ class PromptFollower:
 
     def _see_history(self, entry: Mapping[str, Any] | None, now: float) -> None:
         self._heard()
-        if entry is not None:
+        if entry is not None and self._is_ours(entry):
             self._read_entry(entry, now)
             return
         if not self._queue_said_absent:
@@ -217,8 +222,9 @@ class PromptFollower:
         else:
             self._ask_at = min(self._ask_at, now + POLL_MIN_S)
 
-    def _see_queue(self, place: QueuePlace, now: float) -> None:
+    def _see_queue(self, queue: QueueSays, now: float) -> None:
         self._heard()
+        place = queue.place
         self._queue_said_absent = place is QueuePlace.ABSENT
         if place is QueuePlace.ABSENT:
             self._questions.insert(0, AskHistory())
@@ -230,16 +236,21 @@ class PromptFollower:
             self._executing_since = self._executing_since or now
         else:
             self._advance(State.QUEUED)
-            # It waits behind others: that is not a stall, whoever runs is being watched by its own follower.
-            self._last_life = now
+            if queue.ahead != self._ahead:
+                # It waits behind others, and they get on.
+                self._last_life = now
+            self._ahead = queue.ahead
 
     def _see_gone(self, now: float) -> None:
         if self._stop_error is not None:
             self._finish(self._stop_error, now)
-        elif self._submit_lost:
+        elif self._submit_lost and self._submits_left > 0:
             self._submit_lost = False
+            self._submits_left -= 1
             self._gone_reads = 0
             self._questions = [SubmitAgain()]
+        elif self._submit_lost:
+            self._finish(EngineUnavailable("ComfyUI answers, but takes no workflow"), now, engine_is_broken=True)
         elif self._succeeded_by_event and not self._events_missed:
             self._finish(None, now)
         elif self._executing_since is not None or self._succeeded_by_event:
@@ -323,7 +334,7 @@ class PromptFollower:
         self._last_life = now
         self._gone_reads = 0
         self._submit_lost = False
-        if not self._polling:
+        if not self._polling and self._stop_error is None:
             self._ask_at = now + QUIET_S
 
     def _heard(self) -> None:
@@ -375,6 +386,11 @@ class PromptFollower:
         elif kind == "execution_interrupted":
             error = self._stop_error or Canceled("the prompt was interrupted by another client")
         self._finish(error, now, executing_ms=executing_ms)
+
+    def _is_ours(self, entry: Mapping[str, Any]) -> bool:
+        """An earlier prompt may have had the same id: its entry stands until ours is written."""
+        prompt = entry.get("prompt")
+        return self._number is None or not prompt or prompt[0] == self._number
 
     def _failure(self, data: Mapping[str, Any]) -> ComfyError:
         node_id = str(data.get("node_id") or "?")

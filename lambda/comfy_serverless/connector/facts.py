@@ -23,9 +23,15 @@ class QueuePlace(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """`POST /prompt` answered 200. `node_errors` names outputs that will not be made all the same."""
+    """`POST /prompt` answered 200.
+
+    Attributes:
+        node_errors: names outputs that will not be made all the same.
+        number: stands in the history entry too; tells it from an earlier prompt's with the same id.
+    """
 
     node_errors: Mapping[str, Any] = field(default_factory=dict)
+    number: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +77,10 @@ class HistorySays:
 
 @dataclass(frozen=True, slots=True)
 class QueueSays:
-    """`GET /queue`, looked through for this prompt."""
+    """`GET /queue`, looked through for this prompt. `ahead` is the prompt that runs now."""
 
     place: QueuePlace
+    ahead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,9 +160,13 @@ class FileLocator:
     def path(self, name: str, *, subfolder: str, folder_type: str) -> Path | None:
         """The file on this machine, or None. A name that leads out of the engine's folders is never followed."""
         for folder in self._folders.get(folder_type, ()):
-            candidate = (folder / subfolder / name).resolve()
-            if candidate.is_relative_to(folder) and candidate.is_file():
-                return candidate
+            try:
+                candidate = (folder / subfolder / name).resolve()
+                if candidate.is_relative_to(folder) and candidate.is_file():
+                    return candidate
+            except (OSError, ValueError):
+                # Too long for the file system, or with a NUL in it: no file is called that.
+                continue
         return None
 
     def fetch(self, name: str, *, subfolder: str, folder_type: str) -> Callable[[], BinaryIO]:
@@ -171,7 +175,7 @@ class FileLocator:
 
 
 def outputs_of_node(
-    node: NodeIdentity, shown: Mapping[str, Any], locator: FileLocator, *, cached: bool = False
+    node: NodeIdentity, shown: Mapping[str, Any], locator: FileLocator, *, cached: bool = False, first_index: int = 0
 ) -> list[Output]:
     """Every output in what a node showed.
 
@@ -180,13 +184,14 @@ def outputs_of_node(
         shown: `{"images": [{"filename": …}], "text": ["…"], …}`; any keys, any values.
         locator: where files are looked up.
         cached: whether the node was not run again for this prompt.
+        first_index: index of the first of them; above 0 where several expanded nodes are shown as one.
     """
     outputs: list[Output] = []
     for key, values in shown.items():
         if key in _FLAG_KEYS:
             continue
         for value in _items(values):
-            index = len(outputs)
+            index = first_index + len(outputs)
             if isinstance(value, Mapping) and isinstance(value.get("filename"), str) and value["filename"]:
                 outputs.append(_file_output(node, index, key, value, locator, cached))
             elif value is not None:

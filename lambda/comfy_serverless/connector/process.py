@@ -15,7 +15,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -26,6 +25,7 @@ from enum import Enum
 from pathlib import Path
 
 from comfy_serverless.connector.execution import describe_exit
+from comfy_serverless.connector.ports import ReservedPort, accepts
 from comfy_serverless.errors import EngineUnavailable
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ engine_logger = logging.getLogger("comfy_serverless.engine")
 _POLL_S = 0.004
 _TERMINATE_GRACE_S = 4.0
 _LOG_LINES = 300
+_LONGEST_LINE_BYTES = 4096
 _PORT_RETRIES = 3
 
 
@@ -51,7 +52,7 @@ class ComfyProcess:
     """One ComfyUI process at a time.
 
     Args:
-        command: the arguments that start ComfyUI; `--port N` is added.
+        command: answers the arguments that start ComfyUI on a port.
         host: the address it will listen on.
         first_port: the port to try first.
         cwd: where it is started; None for the current folder.
@@ -60,7 +61,7 @@ class ComfyProcess:
 
     def __init__(
         self,
-        command: Sequence[str],
+        command: Callable[[int], Sequence[str]],
         *,
         host: str,
         first_port: int,
@@ -68,7 +69,7 @@ class ComfyProcess:
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._command = list(command)
+        self._command = command
         self._host = host
         self._first_port = first_port
         self._answers = answers
@@ -78,6 +79,8 @@ class ComfyProcess:
         self._reader: threading.Thread | None = None
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._ports_tried = 0
+        self._reserved: ReservedPort | None = None
+        self.owner = os.getpid()
         self.state = ProcessState.STOPPED
         self.port = first_port
         self.starts = 0
@@ -108,11 +111,6 @@ class ComfyProcess:
         return "\n".join(list(self._log)[-40:])
 
     @property
-    def command(self) -> list[str]:
-        """The arguments it is started with, without the port."""
-        return list(self._command)
-
-    @property
     def cwd(self) -> Path:
         """The folder it is started in."""
         return self._cwd or Path.cwd()
@@ -126,21 +124,23 @@ class ComfyProcess:
         if self.is_alive:
             return
         self._end_group()
-        self.port = find_available_port(self._host, self._first_port + self._ports_tried)
+        self._reserved = ReservedPort(self._host, self._first_port + self._ports_tried)
+        self.port = self._reserved.port
         self._log.clear()
         self.state = ProcessState.STARTING
+        command = list(self._command(self.port))
         started: threading.Event = threading.Event()
         failure: list[OSError] = []
-        self._reader = threading.Thread(
-            target=self._spawn_and_read, args=(started, failure), name="comfy-log", daemon=True
+        reader = threading.Thread(
+            target=self._spawn_and_read, args=(command, started, failure), name="comfy-log", daemon=True
         )
-        self._reader.start()
+        reader.start()
+        self._reader = reader
         started.wait()
         if failure:
             self.state = ProcessState.DEAD
             raise EngineUnavailable(
-                f"ComfyUI cannot be started with {self._command}: {failure[0]}",
-                details={"command": self._command},
+                f"ComfyUI cannot be started with {command}: {failure[0]}", details={"command": command}
             ) from failure[0]
         self.starts += 1
         self.started_at = time.monotonic()
@@ -159,7 +159,7 @@ class ComfyProcess:
         while self.state is not ProcessState.READY or not self.is_alive:
             if not self.is_alive:
                 self._retry_on_next_port()
-            elif _accepts(self._host, self.port) and self._answers(self.port):
+            elif accepts(self._host, self.port) and self._answers(self.port):
                 self.state = ProcessState.READY
                 break
             if time.monotonic() >= give_up_at:
@@ -168,12 +168,22 @@ class ComfyProcess:
         return True
 
     def cpu_seconds(self) -> float:
-        """Processor time used so far, in seconds; 0 where the system does not tell."""
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+        """Processor time that work has used so far, in seconds; 0 where the system does not tell.
+
+        Of the whole session: the command can be a wrapper (`uv run`, a shell) that waits while its child computes.
+        Without the main thread where there are others: it answers HTTP, and would count our own questions as work.
+        """
+        session = str(self.pid).encode()
+        ticks = 0
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                total = _stat_fields(process)
+                if total[3] != session:
+                    continue
+                ticks += sum(map(int, total[11:15]))
+                if int(total[17]) > 1:
+                    ticks -= sum(map(int, _stat_fields(process / "task" / process.name)[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def wait_output(self, timeout_s: float = 1.0) -> None:
         """After an exit: wait until everything it wrote has been read."""
@@ -199,6 +209,8 @@ class ComfyProcess:
 
     def _end_group(self) -> None:
         """Whatever the leader left behind must not outlive it."""
+        if self._reserved is not None:
+            self._reserved.release()
         process = self._process
         if process is None:
             return
@@ -208,7 +220,7 @@ class ComfyProcess:
             self._reader.join(_TERMINATE_GRACE_S)
         self._process = None
 
-    def _spawn_and_read(self, started: threading.Event, failure: list[OSError]) -> None:
+    def _spawn_and_read(self, command: list[str], started: threading.Event, failure: list[OSError]) -> None:
         """Start the process in the thread that then reads its output until the end.
 
         The kernel ends the child with the *thread* that made it: so that thread must live as long as the child, and
@@ -216,7 +228,7 @@ class ComfyProcess:
         """
         try:
             process = subprocess.Popen(
-                [*_die_with_parent(), *self._command, "--port", str(self.port)],
+                [*_die_with_parent(), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -230,10 +242,12 @@ class ComfyProcess:
             return
         self._process = process
         started.set()
-        assert process.stdout is not None  # noqa: S101
-        with process.stdout:
-            for line in process.stdout:
-                text = line.decode("utf-8", errors="replace").rstrip()
+        stream = process.stdout
+        assert stream is not None  # noqa: S101
+        with stream:
+            # Bounded: progress bars write one endless line of carriage returns.
+            for line in iter(lambda: stream.readline(_LONGEST_LINE_BYTES), b""):
+                text = line.decode("utf-8", errors="replace").rstrip().rpartition("\r")[2]
                 self._log.append(text)
                 engine_logger.debug(text)
         process.wait()
@@ -253,28 +267,9 @@ class ComfyProcess:
         )
 
 
-def find_available_port(host: str, first_port: int) -> int:
-    """The first port from `first_port` on that nothing listens on.
-
-    Raises:
-        EngineUnavailable: none is free.
-    """
-    for port in range(first_port, 65536):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # As servers do: a port in TIME_WAIT is free, one that is listened on is not.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return port
-    raise EngineUnavailable(f"no port from {first_port} on is free on {host}")
-
-
-def _accepts(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex((host, port)) == 0
+def _stat_fields(folder: Path) -> list[bytes]:
+    """The fields of `/proc/…/stat` from the third on: the second one, a name, can hold anything."""
+    return (folder / "stat").read_bytes().rpartition(b")")[2].split()
 
 
 def _die_with_parent() -> list[str]:
@@ -290,5 +285,6 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 def _stop_at_exit(reference: weakref.ref[ComfyProcess]) -> None:
     process = reference()
-    if process is not None:
+    # A fork of us that ends must not take the engine with it.
+    if process is not None and process.owner == os.getpid():
         process.stop()

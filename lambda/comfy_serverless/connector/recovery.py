@@ -20,24 +20,24 @@ class Recovery(Enum):
     RETRY = "retry"
 
 
-def after(outcome: Outcome, *, attempt: int, wants_frames: bool, files_are_gone: bool) -> Recovery:
+#: What a success can lack all the same; said in a warning when another attempt did not bring it either.
+FILES_ARE_GONE = "ComfyUI named files that no longer exist"
+FRAMES_ARE_MISSING = "the websocket was lost while pictures came through it: some may be missing"
+
+
+def after(outcome: Outcome, *, attempt: int, lost: str | None) -> Recovery:
     """What to do with an outcome.
 
     Args:
         outcome: how the prompt ended.
         attempt: 1 for the first.
-        wants_frames: whether results come through the websocket, where a lost socket loses them.
-        files_are_gone: whether an output names a file that no longer exists: a cached node is not run again,
-            even when its file has been deleted since.
+        lost: what a success lacks: one of the constants above.
     """
     if attempt >= MAX_ATTEMPTS:
         return Recovery.DELIVER
     if isinstance(outcome.error, EngineCrashed):
         return Recovery.RESTART_AND_RETRY
-    if isinstance(outcome.error, OutOfMemory):
+    # A cached node is not run again, also when its file has been deleted: the cache has to go.
+    if isinstance(outcome.error, OutOfMemory) or lost == FILES_ARE_GONE:
         return Recovery.FREE_MEMORY_AND_RETRY
-    if outcome.error is None and files_are_gone:
-        return Recovery.FREE_MEMORY_AND_RETRY
-    if outcome.error is None and wants_frames and outcome.events_missed:
-        return Recovery.RETRY
-    return Recovery.DELIVER
+    return Recovery.RETRY if lost == FRAMES_ARE_MISSING else Recovery.DELIVER

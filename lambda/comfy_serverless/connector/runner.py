@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import time
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ from comfy_serverless.connector.facts import (
 )
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.refusals import refusal
+from comfy_serverless.errors import InvalidWorkflow
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 _LOOK_S = 0.2
 #: Share of one processor above which a silent engine counts as working: answering our own questions costs less.
 _BUSY_SHARE = 0.05
+#: How often a silent engine's processor time is looked at, in seconds.
+_BUSY_CHECK_S = 1.0
 #: How long the last frames of a dead engine may take to be read, in seconds.
 _LAST_FRAMES_S = 1.0
 
@@ -73,13 +77,14 @@ class PromptRunner:
         self._client = client
         self._events = events
         self._process = process
-        self._generation = process.starts if process else 0
+        #: Which process of the engine this attempt runs on.
+        self.generation = process.starts if process else 0
         self._follower = follower
         self._facts = facts
         self._watch = watch
         self._submit_timeout_s = submit_timeout_s
         self._busy_checked_at = time.monotonic()
-        self._cpu_seconds = process.cpu_seconds() if process else 0.0
+        self._cpu_seconds = math.inf
 
     def run(self, graph: Mapping[str, Any], *, extra_data: Mapping[str, Any] | None = None) -> Outcome:
         """Submit the graph and follow it to its end."""
@@ -89,7 +94,8 @@ class PromptRunner:
         try:
             self._submit(graph, extra_data)
             while True:
-                self._take_facts_at_hand()
+                # Callbacks can be slower than events come: the clock must be looked at all the same.
+                self._take_facts_at_hand(for_s=_LOOK_S)
                 self._look_at_process()
                 step = self._follower.next(time.monotonic())
                 match step:
@@ -102,9 +108,13 @@ class PromptRunner:
                     case AskHistory():
                         self._ask(lambda: HistorySays(self._client.history(prompt_id)))
                     case AskQueue():
-                        self._ask(lambda: QueueSays(place_in(self._client.queue(), prompt_id)))
+                        self._ask(lambda: place_in(self._client.queue(), prompt_id))
                     case AskToStop():
                         self._ask_to_stop(prompt_id)
+        except BaseException:
+            # A callback raised, or Ctrl-C: nobody waits for the prompt any more, so nothing should work on it.
+            self._ask_to_stop(prompt_id)
+            raise
         finally:
             self._events.unsubscribe(prompt_id)
 
@@ -118,6 +128,9 @@ class PromptRunner:
                 extra_data=extra_data,
                 timeout_s=self._submit_timeout_s,
             )
+        except requests.exceptions.InvalidJSONError as error:
+            # NaN or an infinity, which never got as far as the socket: sending it again would not help.
+            self._observe(Refused(InvalidWorkflow(f"the workflow has a value that JSON cannot carry: {error}")))
         except (requests.RequestException, OSError) as error:
             response = getattr(error, "response", None)
             if response is not None and response.status_code <= requests.codes.server_error:
@@ -129,7 +142,7 @@ class PromptRunner:
             self._observe(SubmitLost())
         else:
             refused = None if answer.accepted else refusal(answer.error, answer.node_errors)
-            self._observe(Submitted(answer.node_errors) if refused is None else Refused(refused))
+            self._observe(Submitted(answer.node_errors, answer.number) if refused is None else Refused(refused))
 
     def _ask(self, question: Callable[[], Fact]) -> None:
         try:
@@ -153,8 +166,9 @@ class PromptRunner:
         except queue.Empty:
             self._look_for_life()
 
-    def _take_facts_at_hand(self) -> None:
-        while not self._facts.empty():
+    def _take_facts_at_hand(self, *, for_s: float = math.inf) -> None:
+        until = time.monotonic() + for_s
+        while not self._facts.empty() and time.monotonic() < until:
             self._take(self._facts.get())
 
     def _take(self, fact: Fact) -> None:
@@ -167,8 +181,9 @@ class PromptRunner:
 
     def _look_for_life(self) -> None:
         now = time.monotonic()
-        if self._process is None or now - self._busy_checked_at < 1.0:
+        if self._process is None or now - self._busy_checked_at < _BUSY_CHECK_S:
             return
+        # The first time there is nothing to compare with: most prompts have ended by then.
         cpu_seconds = self._process.cpu_seconds()
         if cpu_seconds - self._cpu_seconds > _BUSY_SHARE * (now - self._busy_checked_at):
             self._observe(ProcessBusy())
@@ -176,22 +191,27 @@ class PromptRunner:
 
     def _look_at_process(self) -> None:
         process = self._process
-        if process is None or (process.is_alive and process.starts == self._generation):
+        if process is None or (process.is_alive and process.starts == self.generation):
             return
         # What it sent before it died may still be on its way to us.
         give_up_at = time.monotonic() + _LAST_FRAMES_S
-        while self._events.connected and process.starts == self._generation and time.monotonic() < give_up_at:
+        while self._events.connected and process.starts == self.generation and time.monotonic() < give_up_at:
             time.sleep(0.005)
         self._take_facts_at_hand()
-        exit_code = process.exit_code if process.starts == self._generation else None
-        process.wait_output()
-        self._observe(ProcessExited(exit_code, process.log_tail))
+        exit_code = process.exit_code
+        if process.starts == self.generation:
+            process.wait_output()
+            self._observe(ProcessExited(exit_code, process.log_tail))
+        else:
+            # Another thread has replaced it already: what can be read now is its successor's.
+            self._observe(ProcessExited(None))
 
 
-def place_in(queued: Mapping[str, Any], prompt_id: str) -> QueuePlace:
-    """Where a prompt stands in an answer of `GET /queue`."""
-    if any(item[1] == prompt_id for item in queued["queue_running"]):
-        return QueuePlace.RUNNING
+def place_in(queued: Mapping[str, Any], prompt_id: str) -> QueueSays:
+    """What an answer of `GET /queue` says of a prompt."""
+    running = [str(item[1]) for item in queued["queue_running"]]
+    if prompt_id in running:
+        return QueueSays(QueuePlace.RUNNING, ahead=prompt_id)
     if any(item[1] == prompt_id for item in queued["queue_pending"]):
-        return QueuePlace.PENDING
-    return QueuePlace.ABSENT
+        return QueueSays(QueuePlace.PENDING, ahead=next(iter(running), None))
+    return QueueSays(QueuePlace.ABSENT)

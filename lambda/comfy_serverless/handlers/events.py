@@ -12,7 +12,6 @@ of how those ended (`answer`). It decides nothing else.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -95,7 +94,7 @@ class HttpEvent:
     def recognises(cls, event: Mapping[str, Any]) -> bool:
         """By its request context."""
         context = event.get("requestContext")
-        return isinstance(context, Mapping) and "http" in context
+        return isinstance(context, Mapping) and isinstance(context.get("http"), Mapping)
 
     def sources(self) -> Sequence[RequestSource]:
         """One, or none for anything but POST."""
@@ -110,7 +109,8 @@ class HttpEvent:
             return _http(405, error_envelope(refusal), {"allow": "POST"})
         outcome = outcomes[0]
         error = outcome.error
-        headers = {"retry-after": "10"} if error is not None and error.retryable else {}
+        told = outcome.job.error
+        headers = {"retry-after": "10"} if told is not None and told.retryable else {}
         if error is not None and not outcome.has_run:
             return _http(error.http_status, error_envelope(error), headers)
         document = replies.write(outcome, lambda document: _http(500, document, headers))
@@ -127,7 +127,7 @@ class HttpEvent:
             return body
         try:
             return base64.b64decode(body)
-        except binascii.Error:
+        except ValueError:
             return body  # which is not JSON either: the worker says so
 
 

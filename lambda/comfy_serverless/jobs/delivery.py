@@ -13,13 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from comfy_serverless.errors import ComfyError, DeliveryFailed
+from comfy_serverless.errors import DeliveryFailed
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.models import Output, clean
 from comfy_serverless.jobs.s3 import S3Address
-from comfy_serverless.jobs.uploads import ChecksumMismatch, Digest, digest, upload
+from comfy_serverless.jobs.uploads import Digest, digest, upload
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -143,9 +141,8 @@ class Delivery:
                 return None
             case FileNotFoundError():
                 return "the engine named a file that is not there"
-            case ComfyError() | ClientError() | BotoCoreError() | ChecksumMismatch() | OSError():
-                return clean(str(error))[:500]
-        raise error
+        # Whatever it is, it costs one output: the others, and why the job failed, are still told.
+        return clean(f"{type(error).__name__}: {error}")[:500].rstrip(".")
 
     def _deliver(self, made: Made, key: str, earlier: Future[Output] | None) -> Output:
         if earlier is not None:  # it began before this, so waiting for it ends

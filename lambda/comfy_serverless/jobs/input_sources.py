@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.jobs.s3 import S3Address, error_code
+from comfy_serverless.jobs.s3 import S3Address, refusal
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -32,9 +32,6 @@ _MAX_KEY_BYTES = 1024
 #: Base64 of fewer characters than this cannot be a picture; a short text is a name somebody expected to work.
 _MIN_BASE64_LENGTH = 32
 _MAX_SHOWN = 200
-_OTHER_REGION = frozenset(
-    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
-)
 
 
 class Unusable(Exception):
@@ -143,10 +140,9 @@ def open_object(source: S3Address, s3: S3Client) -> Iterator[Stream]:
     """
     try:
         answer = s3.get_object(Bucket=source.bucket, Key=source.key)
-    except ClientError as error:
-        raise _s3_refusal(source, error) from error
-    except BotoCoreError as error:
-        raise Unusable(f"S3 cannot be reached: {error}", transient=True) from error
+    except (ClientError, BotoCoreError) as error:
+        reason, is_transient = refusal(error, source)
+        raise Unusable(reason, transient=is_transient) from error
     body = answer["Body"]
     try:
         yield Stream(body.iter_chunks(CHUNK_BYTES), answer["ContentLength"], answer.get("ContentType", ""))
@@ -195,26 +191,3 @@ def _data_address(text: str) -> Embedded:
     if not comma or "base64" not in parameters:
         raise Unusable("data: addresses must be base64: data:image/png;base64,…")
     return Embedded(content, content_type if re.fullmatch(r"[\w.+-]{1,40}/[\w.+-]{1,80}", content_type) else "")
-
-
-def _s3_refusal(source: S3Address, error: ClientError) -> Unusable:
-    """What S3's error means for the person who sent the job."""
-    code = error_code(error)
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code in ("NoSuchKey", "404"):
-        is_encoded = re.search(r"%[0-9A-Fa-f]{2}|\+", source.key)
-        hint = "; keys are written as they are, not URL-encoded" if is_encoded else ""
-        return Unusable(f"there is no such object (NoSuchKey){hint}")
-    if code == "NoSuchBucket":
-        return Unusable(f"there is no bucket {source.bucket!r} (NoSuchBucket)")
-    if code in ("AccessDenied", "403", "AllAccessDisabled"):
-        return Unusable(
-            "may not be read (AccessDenied). The worker's role needs s3:GetObject on it, and kms:Decrypt "
-            "if it is encrypted with a KMS key. Without s3:ListBucket on the bucket S3 answers the same "
-            "for a key that does not exist: check the key too"
-        )
-    if code in _OTHER_REGION:
-        return Unusable(f"bucket {source.bucket!r} is in another region than the worker's S3 client ({code})")
-    if code == "InvalidObjectState":
-        return Unusable("is archived (InvalidObjectState): restore it first, then send the job again")
-    return Unusable(f"S3 refuses: {error}", transient=status >= 500 or code == "SlowDown")

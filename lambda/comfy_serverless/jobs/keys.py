@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.outputs import Output
 
 RESULT_NAME = "result.json"
-#: S3 takes keys of 1,024 bytes: prefix (512 characters), job id and two of these.
+#: S3 takes keys of 1,024 bytes: prefix (512 bytes), job id and two of these.
 MAX_NAME_BYTES = 150
 _ALLOWED = frozenset(" .-_+=@,()")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -21,11 +22,18 @@ JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 #: How long a result counts as kept. The bucket's lifecycle rule does the deleting.
 RETENTION = timedelta(days=30)
 
+#: S3 takes keys of 1,024 bytes, and what comes after the prefix may have half of them.
+MAX_PREFIX_BYTES = 512
 MAX_LABELS = 50
 MAX_LABEL_CHARACTERS = 1024
 #: Texts in an error (messages, tracebacks, each of the details) are cut to this many characters.
 MAX_ERROR_TEXT = 20_000
 MAX_ERROR_DETAILS = 200_000
+#: Containers inside containers in those details. Readers and writers of JSON give up at some hundred.
+MAX_ERROR_LEVELS = 32
+
+#: Wrong fields that are named; the others of a huge request only cost time.
+MAX_REQUEST_ERRORS = 100
 
 Label = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS)]
 ReplyMode = Literal["auto", "inline", "links"]
@@ -46,13 +54,15 @@ class OutputTarget(_Request):
     """Where results go instead of `OUTPUT_BUCKET` and `OUTPUT_PREFIX`."""
 
     bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = None
-    prefix: Annotated[str, Field(max_length=512)] | None = None
+    prefix: str | None = None
 
     @field_validator("prefix")
     @classmethod
     def _check_prefix(cls, prefix: str | None) -> str | None:
         if prefix is None:
             return None
+        if len(prefix.encode()) > MAX_PREFIX_BYTES:
+            raise ValueError(f"should have at most {MAX_PREFIX_BYTES} bytes")
         if not prefix.isprintable() or any(part in {".", ".."} for part in prefix.split("/")) or "//" in prefix:
             raise ValueError("must be a plain folder like 'team/results': no '.', '..', '//' or control characters")
         return prefix
@@ -118,18 +128,17 @@ def is_bare_workflow(payload: Mapping[str, Any]) -> bool:
 
 
 def _invalid_request(error: ValidationError, payload: Mapping[str, Any]) -> InvalidRequest:
-    problems = [
-        {"field": field, "problem": problem}
-        for field, problem in {
-            _field_name(entry["loc"]): _problem(entry["type"], entry["msg"], entry["loc"])
-            for entry in error.errors(include_url=False, include_context=False, include_input=False)
-        }.items()
-    ]
+    entries = error.errors(include_url=False, include_context=False, include_input=False)
+    told = {  # a field may be wrong in several ways: one is enough
+        _field_name(entry["loc"]): _problem(entry["type"], entry["msg"], entry["loc"])
+        for entry in entries[:MAX_REQUEST_ERRORS]
+    }
+    problems = [{"field": field, "problem": problem} for field, problem in told.items()]
     listing = "; ".join(f"{problem['field']}: {problem['problem']}" for problem in problems[:20])
     job_id = payload.get("job_id")
     return InvalidRequest(
         f"The job request cannot be used: {listing}."[:MAX_ERROR_TEXT],
-        details={"errors": problems[:100], **({"job_id": job_id} if isinstance(job_id, str) else {})},
+        details={"errors": problems, **({"job_id": job_id} if isinstance(job_id, str) else {})},
     )
 
 
@@ -145,7 +154,7 @@ def _problem(kind: str, message: str, location: tuple[int | str, ...]) -> str:
         return message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")[:300]
     model = OutputTarget if location[0] == "output" else JobRequest
     names = [field.alias or name for name, field in model.model_fields.items()]
-    near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(location[-1])[:100], names, n=1, cutoff=0.5)
     return (
         f"is not a field of a request; did you mean {near[0]!r}?"
         if near
@@ -268,7 +277,7 @@ class Job(_Answer):
         seeds: the seeds that were drawn, by `node.input`.
         engine: name and version of what executed it.
         timings_ms: where the time went.
-        result_uri: where this document is kept; null without a bucket.
+        result_uri: where this document is kept; null where it is not (see `jobs.worker`).
     """
 
     id: str
@@ -305,7 +314,7 @@ class Job(_Answer):
             for output in self.outputs
         )
         text = json.dumps(self.model_copy(update={"outputs": bare}).to_json(), ensure_ascii=False, indent=1)
-        return text.encode("utf-8", errors="backslashreplace")  # halves of characters become JSON's own \udXXX
+        return text.encode("utf-8", errors="replace")
 
 
 def status_of(error: ComfyError | None) -> JobStatus:
@@ -320,7 +329,7 @@ def error_envelope(error: ComfyError) -> dict[str, Any]:
     return {
         "error": {
             "code": error.code,
-            "message": error.message[:MAX_ERROR_TEXT],
+            "message": clean(error.message[:MAX_ERROR_TEXT]),
             "details": shorten(error.details) or None,
         }
     }
@@ -331,16 +340,32 @@ def shorten(details: Mapping[str, Any]) -> dict[str, Any]:
     short: dict[str, Any] = {}
     left = MAX_ERROR_DETAILS
     for name, value in details.items():
-        plain = json.loads(json.dumps(value, default=str), parse_constant=str)
+        plain = _plain(value)
         if isinstance(plain, str):
             plain = _cut(plain)
         size = len(json.dumps(plain))
         if size > left:
-            short["left_out"] = [*short.get("left_out", []), str(name)[:100]][:20]
+            short["left_out"] = [*short.get("left_out", []), clean(str(name)[:100])][:20]
             continue
         left -= size
-        short[str(name)[:100]] = plain
+        short[clean(str(name)[:100])] = plain
     return short
+
+
+def _plain(value: object, levels: int = MAX_ERROR_LEVELS) -> object:
+    """A value as JSON that everybody can write and read again: what engines and nodes report may be anything."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case Mapping() | list() | tuple() if not levels:
+            return "…"
+        case Mapping():
+            return {clean(str(key)): _plain(item, levels - 1) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item, levels - 1) for item in value]
+    return clean(str(value))
 
 
 def _cut(text: str) -> str:

@@ -7,6 +7,7 @@ never more than the limit. What decides is pure; only links and bytes come from 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ class Replies:
         files: dict[str, str] = {}
         for output_id in chosen:
             content = self._content(outcome, by_id[output_id])
-            if content is not None:
+            # Another worker of the same job may have made other bytes: what the document does not mean is not sent.
+            if content is not None and hashlib.sha256(content).hexdigest() == by_id[output_id].sha256:
                 files[output_id] = base64.b64encode(content).decode("ascii")
         return files
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,27 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
 from comfy_serverless.errors import DeliveryFailed, InvalidRequest
+from comfy_serverless.jobs.keys import RESULT_NAME
 from comfy_serverless.jobs.models import Job
-from comfy_serverless.jobs.s3 import AssetUnavailable, S3Address, error_code
+from comfy_serverless.jobs.s3 import (
+    ACCESS_DENIED,
+    AssetUnavailable,
+    DocumentTooLarge,
+    S3Address,
+    error_code,
+    read_document,
+    refusal,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_EXISTS_ALREADY = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
-_NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound", "403", "AccessDenied"})
+_EXISTS_ALREADY = frozenset({"PreconditionFailed", "412"})
+#: Another worker writes the same result at this moment: S3 wants to be asked again.
+_CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
+_CONFLICT_PAUSES_S = (0.05, 0.2, 0.5)
+#: Without s3:ListBucket, S3 denies access to what is not there.
+_NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"}) | ACCESS_DENIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +49,29 @@ class ResultFile:
         """The job as it ended, or None when it has not. Costs one request, and finds a wrong bucket before any work.
 
         Raises:
-            InvalidRequest: there is no such bucket, or something else stands in the result's place.
+            InvalidRequest: S3 refuses for good, or something else stands in the result's place.
             AssetUnavailable: S3 does not answer; whether the job has run is not known.
         """
         try:
-            content = self.s3.get_object(Bucket=self.address.bucket, Key=self.address.key)["Body"].read()
+            content = read_document(self.s3, self.address)
+        except DocumentTooLarge as error:
+            raise self._not_a_result() from error
         except (ClientError, BotoCoreError) as error:
-            code = error_code(error)
-            if code in _NOT_THERE:  # without s3:ListBucket, S3 says 403 for what is not there
+            if error_code(error) in _NOT_THERE:
                 return None
-            if code == "NoSuchBucket":
-                raise InvalidRequest(
-                    f"there is no bucket {self.address.bucket!r} for the results: check OUTPUT_BUCKET, or "
-                    "`output.bucket` of the request."
-                ) from error
-            raise AssetUnavailable(f"whether {self.address} exists cannot be found out: {error}") from error
-        try:
-            return Job.model_validate_json(content)
-        except ValidationError as error:
+            reason, is_transient = refusal(error, self.address)
+            if is_transient:
+                raise AssetUnavailable(f"whether the job has run is not known: {self.address} {reason}.") from error
             raise InvalidRequest(
-                f"{self.address} exists and is not the result of a job: choose another job_id or prefix."
+                f"results cannot go to {self.address}: it {reason}. Check OUTPUT_BUCKET, or `output` of the request."
             ) from error
+        try:
+            job = Job.model_validate_json(content)
+        except ValidationError as error:
+            raise self._not_a_result() from error
+        if not self._is_own(job):
+            raise self._not_a_result()
+        return job
 
     def write(self, job: Job) -> Job:
         """Store the document, unless another worker was first. Answers the one that stands.
@@ -65,21 +81,44 @@ class ResultFile:
         """
         content = job.to_stored_bytes()
         try:
-            self.s3.put_object(
-                Bucket=self.address.bucket,
-                Key=self.address.key,
-                Body=content,
-                ContentType="application/json",
-                ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode("ascii"),
-                IfNoneMatch="*",
-            )
+            self._put_new(content)
         except (ClientError, BotoCoreError) as error:
             if error_code(error) in _EXISTS_ALREADY and (standing := self._read_quietly()) is not None:
-                return standing
+                # Equal: S3 had stored ours, only its answer was lost on the way.
+                return job if standing.to_stored_bytes() == content else standing
             raise DeliveryFailed(
-                f"the result {self.address} could not be stored: {error}. The worker's role needs s3:PutObject on it."
+                f"the result {self.address} could not be stored: {error}. The worker's role needs s3:PutObject on it, "
+                "and s3:GetObject to read one that stands there already."
             ) from error
         return job
+
+    def _put_new(self, content: bytes) -> None:
+        for pause_s in (*_CONFLICT_PAUSES_S, None):
+            try:
+                self.s3.put_object(
+                    Bucket=self.address.bucket,
+                    Key=self.address.key,
+                    Body=content,
+                    ContentType="application/json",
+                    ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode("ascii"),
+                    IfNoneMatch="*",
+                )
+            except ClientError as error:
+                if pause_s is None or error_code(error) not in _CONFLICT:
+                    raise
+                time.sleep(pause_s)
+            else:
+                return
+
+    def _is_own(self, job: Job) -> bool:
+        """Whether all it names is its own. We make links to it: a forged one would open doors that are ours alone."""
+        folder = str(self.address).removesuffix(RESULT_NAME)
+        return all(output.s3_uri is not None and output.s3_uri.startswith(folder) for output in job.outputs)
+
+    def _not_a_result(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"{self.address} exists and is not the result of this job: choose another job_id or prefix."
+        )
 
     def _read_quietly(self) -> Job | None:
         try:

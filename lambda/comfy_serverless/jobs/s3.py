@@ -11,19 +11,23 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.errors import ComfyError, InvalidRequest, MissingAsset
+from comfy_serverless.errors import InvalidRequest, MissingAsset
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: Largest JSON document read from S3: a workflow or a request.
+#: Largest JSON document read from S3: a workflow, a request or a result.
 MAX_DOCUMENT_BYTES = 32_000_000
 #: Connections, and so uploads and downloads, at the same time.
 MAX_CONNECTIONS = 32
 
 _ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", re.DOTALL)
+ACCESS_DENIED = frozenset({"403", "AccessDenied", "AllAccessDisabled"})
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
-_TRANSIENT = frozenset({"SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout", "503", "500"})
+_TRANSIENT = frozenset({"ExpiredToken", "RequestTimeout", "RequestTimeTooSkewed", "SlowDown"})
+_OTHER_REGION = frozenset(
+    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
+)
 
 
 class AssetUnavailable(MissingAsset):
@@ -37,6 +41,10 @@ class NotJson(InvalidRequest):
     """A request that is not JSON at all."""
 
     http_status = 400
+
+
+class DocumentTooLarge(Exception):
+    """An object has more bytes than a JSON document may have."""
 
 
 class S3Address(NamedTuple):
@@ -93,16 +101,30 @@ def read_json(s3: S3Client, address: S3Address, *, what: str) -> Any:  # noqa: A
         AssetUnavailable: S3 itself failed.
     """
     try:
-        answer = s3.get_object(Bucket=address.bucket, Key=address.key)
-        if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
-            raise MissingAsset(
-                f"{what} {address} has {answer['ContentLength']:,} bytes; at most {MAX_DOCUMENT_BYTES:,} are read. "
-                "Put images beside it in S3 and name them as s3:// inputs."
-            )
-        content = answer["Body"].read()
+        content = read_document(s3, address)
+    except DocumentTooLarge as error:
+        raise MissingAsset(f"{what} {error}. Put images beside it in S3 and name them as s3:// inputs.") from error
     except (ClientError, BotoCoreError) as error:
-        raise explain(error, address, what=what) from error
+        reason, is_transient = refusal(error, address)
+        error_class = AssetUnavailable if is_transient else MissingAsset
+        raise error_class(f"{what} {address} {reason}.") from error
     return parse_json(content, source=f"{what} {address}")
+
+
+def read_document(s3: S3Client, address: S3Address) -> bytes:
+    """The content of an object that is small, as everything read at once must be.
+
+    Raises:
+        DocumentTooLarge: it is not.
+        ClientError, BotoCoreError: `refusal` tells what they mean.
+    """
+    answer = s3.get_object(Bucket=address.bucket, Key=address.key)
+    if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
+        answer["Body"].close()
+        raise DocumentTooLarge(
+            f"{address} has {answer['ContentLength']:,} bytes; at most {MAX_DOCUMENT_BYTES:,} are read"
+        )
+    return answer["Body"].read()
 
 
 def parse_json(content: bytes | str, *, source: str) -> Any:  # noqa: ANN401
@@ -125,24 +147,43 @@ def parse_json(content: bytes | str, *, source: str) -> Any:  # noqa: ANN401
         raise NotJson(f"{source} is nested too deeply.") from None
 
 
-def explain(error: Exception, address: S3Address, *, what: str) -> ComfyError:
-    """What a failed read means."""
+class Refusal(NamedTuple):
+    """Why S3 did not hand out an object: the end of a sentence that begins with its address."""
+
+    reason: str
+    is_transient: bool = False
+
+
+def refusal(error: Exception, address: S3Address) -> Refusal:
+    """What a failed request means for the person who sent the job, and whether repeating it may help."""
     code = error_code(error)
     if code in _NOT_FOUND:
-        return MissingAsset(f"{what} {address} does not exist.")
+        is_encoded = re.search(r"%[0-9A-Fa-f]{2}|\+", address.key)
+        hint = "; keys are written as they are, not URL-encoded" if is_encoded else ""
+        return Refusal(f"does not exist ({code}){hint}")
     if code == "NoSuchBucket":
-        return MissingAsset(f"{what} {address}: there is no bucket {address.bucket!r}.")
-    if code in {"403", "AccessDenied", "AllAccessDisabled"}:
-        return MissingAsset(
-            f"{what} {address} may not be read, or does not exist. The worker's role needs s3:GetObject on it, "
-            "and s3:ListBucket on the bucket to tell the two apart."
+        return Refusal(f"does not exist: there is no bucket {address.bucket!r} ({code})")
+    if code in ACCESS_DENIED:
+        return Refusal(
+            f"may not be read ({code}). The worker's role needs s3:GetObject on it, and kms:Decrypt if it is encrypted "
+            "with a KMS key. Without s3:ListBucket on the bucket S3 answers the same for a key that does not exist: "
+            "check the key too"
         )
-    if isinstance(error, BotoCoreError) or code in _TRANSIENT:
-        return AssetUnavailable(f"{what} {address} could not be read: {error}")
-    return MissingAsset(f"{what} {address} cannot be read: {error}")
+    if code in _OTHER_REGION:
+        return Refusal(f"is in a bucket of another region than the worker's S3 client ({code})")
+    if code == "InvalidObjectState":
+        return Refusal(f"is archived ({code}): restore it first, then send the job again")
+    if isinstance(error, BotoCoreError) or code in _TRANSIENT or _status(error) >= 500:
+        return Refusal(f"cannot be read now: {error}", is_transient=True)
+    return Refusal(f"is refused by S3: {error}")
 
 
 def error_code(error: Exception) -> str:
     """S3's own code of a failure, "" where it gave none."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
+
+
+def _status(error: Exception) -> int:
+    response = getattr(error, "response", None) or {}
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -46,7 +46,7 @@ from comfy_serverless.jobs.models import Job, JobRequest, ReplyMode
 from comfy_serverless.jobs.record import JobRecord
 from comfy_serverless.jobs.results import ResultFile
 from comfy_serverless.jobs.s3 import S3Address
-from comfy_serverless.jobs.workflows import resolve_workflow
+from comfy_serverless.jobs.workflows import check_json, resolve_workflow
 from comfy_serverless.observability import log, log_job
 from comfy_serverless.workflow import apply_set, check_links, draw_seeds
 
@@ -162,13 +162,15 @@ class Worker:
             except ComfyError as failure:
                 standing, error = None, failure
             except Exception as failure:  # noqa: BLE001  (whatever it is, the job must end with an outcome)
-                log.exception("bug: the job failed in our own code")
-                standing, error = None, InternalError(f"{type(failure).__name__}: {failure}")
-                error.__cause__ = failure
+                standing, error = None, _own_mistake(failure)
             if standing is not None:
                 log.info("job answered from its stored result", status=standing.status.value)
                 return self._outcome(record, standing, error=None, is_recorded=True)
             return self._conclude(record, error, call)
+        except Exception as failure:  # noqa: BLE001  (and the other jobs of the batch must not pay for it)
+            error = _own_mistake(failure)
+            bare = JobRecord(job_id=record.job_id, metadata={})
+            return self._outcome(bare, bare.document(error), error=error, is_recorded=False)
         finally:
             log.remove_keys(["job_id"])
 
@@ -230,6 +232,7 @@ class Worker:
     def _prepare(self, record: JobRecord, request: JobRequest, deadline: float) -> dict[str, Any]:
         graph = resolve_workflow(request.workflow, s3=self._s3, settings=self._settings)
         graph = apply_set(graph, request.values)
+        check_json(graph)
         check_links(graph)
         graph, record.seeds = draw_seeds(graph)
         graph = self._inputs.prepare(graph, request.inputs, job_id=record.job_id, deadline=deadline)
@@ -288,17 +291,19 @@ class Worker:
         if record.result is not None and is_last_word:
             try:
                 standing = record.result.write(job)
-                is_recorded = True
             except DeliveryFailed as failure:
                 if error is None:
                     error, job = failure, record.document(failure)
                 else:
                     log.warning("the failure could not be written down", reason=failure.message)
             else:
+                is_recorded = True
                 if standing is not job:
                     log.warning("another worker has run the same job: its result stands")
                     return self._outcome(record, standing, error=None, is_recorded=True)
-        log_job(job, is_recorded=is_recorded)
+        if not is_recorded:
+            job = job.model_copy(update={"result_uri": None})
+        log_job(job)
         return self._outcome(record, job, error=error, is_recorded=is_recorded)
 
     @staticmethod
@@ -311,3 +316,10 @@ class Worker:
             reply=record.request.reply if record.request else "auto",
             made={delivered.output.id: delivered.made for delivered in record.delivered},
         )
+
+
+def _own_mistake(failure: Exception) -> InternalError:
+    log.exception("bug: the job failed in our own code")
+    error = InternalError(f"{type(failure).__name__}: {failure}")
+    error.__cause__ = failure
+    return error

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.errors import InvalidRequest, MissingAsset
+from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, MissingAsset
+from comfy_serverless.jobs.input_sources import is_address, show
 from comfy_serverless.jobs.s3 import S3Address, parse_json, read_json
 from comfy_serverless.workflow import check_format
 
@@ -27,6 +30,8 @@ def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: 
     if isinstance(workflow, dict):
         return check_format(workflow)
     if not workflow.startswith("s3://"):
+        if is_address(workflow):
+            raise InvalidRequest(f"the workflow {show(workflow)} is not fetched: send it itself, or its s3:// address.")
         return named_workflow(workflow, settings.workflows_dir)
     address = S3Address.parse(workflow)
     allowed = settings.allowed_input_buckets
@@ -35,6 +40,19 @@ def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: 
             f"the workflow {address} may not be used: ALLOWED_INPUT_BUCKETS allows {', '.join(allowed)}."
         )
     return check_format(read_json(s3, address, what="the workflow"))
+
+
+def check_json(graph: Mapping[str, Any]) -> None:
+    """ComfyUI gets the graph as JSON, which has no infinite numbers (`1e999` is one) and no halves of characters.
+
+    Raises:
+        InvalidWorkflow: naming the node that cannot be sent.
+    """
+    for node_id, node in graph.items():
+        try:
+            json.dumps({node_id: node}, ensure_ascii=False, allow_nan=False).encode()
+        except (ValueError, RecursionError) as error:
+            raise InvalidWorkflow(f"Node {node_id!r} has a value that JSON cannot hold: {error}.") from error
 
 
 def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
@@ -52,7 +70,7 @@ def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
     available = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.json")}
     path = available.get(name.removesuffix(".json"))  # a look-up, never a path: names cannot lead out of the folder
     if path is None:
-        near = difflib.get_close_matches(name, available, n=1)
+        near = difflib.get_close_matches(name[:200], available, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(available)) or 'none'}."
         raise InvalidRequest(f"there is no workflow {name[:200]!r}; {hint}")
     return check_format(parse_json(path.read_bytes(), source=f"the workflow {name!r}"))

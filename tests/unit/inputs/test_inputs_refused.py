@@ -65,7 +65,7 @@ class TestRefusals:
         inputs = {"10.image": "s3://inbox/a+b.png", "Photo.image": "s3://nowhere/a.png"}
         with pytest.raises(MissingAsset) as caught:
             prepare(graph(), inputs)
-        assert "no such object (NoSuchKey); keys are written as they are" in reason(caught)
+        assert "does not exist (NoSuchKey); keys are written as they are" in reason(caught)
         assert "no bucket 'nowhere'" in reason(caught, "Photo.image")
 
     @pytest.mark.parametrize(
@@ -73,10 +73,10 @@ class TestRefusals:
         [
             ("AccessDenied", 403, "s3:GetObject"),
             ("AccessDenied", 403, "Without s3:ListBucket"),
-            ("PermanentRedirect", 301, "is in another region"),
-            ("AuthorizationHeaderMalformed", 400, "is in another region"),
+            ("PermanentRedirect", 301, "of another region"),
+            ("AuthorizationHeaderMalformed", 400, "of another region"),
             ("InvalidObjectState", 403, "restore it first"),
-            ("Strange", 400, "S3 refuses"),
+            ("Strange", 400, "is refused by S3"),
         ],
     )
     def test_the_refusals_of_s3_say_what_to_do(

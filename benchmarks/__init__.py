@@ -1,0 +1,3 @@
+"""What the connector costs, measured against the floor. See README.md."""
+
+from __future__ import annotations

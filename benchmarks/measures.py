@@ -1,0 +1,130 @@
+"""What is measured in processes of its own: the start, memory, and imports."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from dataclasses import replace
+
+from comfy_serverless.connector.choice import choose_engine
+from comfy_serverless.connector.ports import find_available_port
+from comfy_serverless.connector.process import ComfyProcess
+from comfy_serverless.settings import Settings
+
+ROUNDS = 3
+
+
+def connector_lag_ms(settings: Settings) -> float:
+    """How long after the engine's first answer the connector knows that it is ready: the best of three, in ms."""
+    lags = []
+    for _ in range(ROUNDS):
+        port = find_available_port("127.0.0.1", settings.initial_port + 500)
+        choice = choose_engine(replace(settings, initial_port=port))
+        process = ComfyProcess(
+            choice.arguments,
+            host="127.0.0.1",
+            first_port=port,
+            cwd=choice.cwd,
+            environment=choice.environment,
+            answers=lambda answered: _answers(answered),
+        )
+        first: list[float] = []
+        watcher = threading.Thread(target=_watch, args=(port, first))
+        watcher.start()
+        process.start()
+        process.wait_ready(120)
+        ready = time.perf_counter()
+        watcher.join()
+        process.stop()
+        lags.append((ready - first[0]) * 1000)
+    return max(0.0, min(lags))
+
+
+def _watch(port: int, first: list[float]) -> None:
+    while not _answers(port):
+        time.sleep(0.001)
+    first.append(time.perf_counter())
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/prompt")
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+_MEMORY = """
+    import gc, json, sys, re
+    from pathlib import Path
+    from benchmarks.workflows import noise_files, noise_job
+    from comfy_serverless import ComfyConnector
+
+    def status(field):
+        return int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+    def consume(output):
+        # As a delivery does: in parts, never whole.
+        with output.open() as stream:
+            while stream.read(1 << 20):
+                pass
+
+    connector = ComfyConnector()
+    names = noise_files(connector.input_directory, count=8, pixels=2048)
+    small = noise_files(connector.input_directory, count=1, pixels=64)
+    consume(connector.run(noise_job(small)).outputs[0])
+    gc.collect()
+    idle = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    size = 0
+    levels = []
+    for round in range(int(sys.argv[1])):
+        execution = connector.run(noise_job(names))
+        for output in execution.outputs:
+            consume(output)
+            size += output.size_bytes
+            output.path.unlink()
+        del execution, output
+        gc.collect()
+        levels.append(status("VmRSS"))
+    print(json.dumps({"peak": status("VmHWM") - idle, "growth": levels[-1] - levels[0], "size": size}))
+    connector.kill_api()
+"""
+
+
+def memory_growth(*, jobs: int = 20) -> tuple[float, float]:
+    """(peak above the idle process, growth from the first job to the last) in MB, at 100 MB of outputs a job."""
+    answer = _python(_MEMORY, str(jobs))
+    figures = json.loads(answer)
+    assert figures["size"] > jobs * 90_000_000
+    return figures["peak"], figures["growth"]
+
+
+def import_seconds() -> tuple[float, float]:
+    """(the libraries alone, the handler) in seconds, the best of several."""
+    return (
+        _best("import boto3, aws_lambda_powertools, pydantic"),
+        _best("import comfy_serverless.handlers.generate"),
+    )
+
+
+def _best(statement: str) -> float:
+    code = f"import time; t = time.process_time(); {statement}; print(time.process_time() - t)"
+    return min(float(_python(code)) for _ in range(7))
+
+
+def _python(code: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", textwrap.dedent(code), *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    if answer.returncode != 0:
+        raise RuntimeError(answer.stderr)
+    return answer.stdout.splitlines()[-1]

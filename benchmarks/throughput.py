@@ -1,0 +1,120 @@
+"""Job after job, every output put to an S3 where a put takes 50 ms: does the engine ever wait for us?"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import os
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.floor import Floor
+from benchmarks.slow_s3 import SlowS3, slow_s3
+from comfy_serverless import ComfyConnector
+from comfy_serverless.jobs.inputs import InputFetcher
+from comfy_serverless.jobs.intake import SentRequest
+from comfy_serverless.jobs.s3 import create_client
+from comfy_serverless.jobs.worker import Call, Worker
+from comfy_serverless.settings import Settings
+
+JOBS = 12
+#: Jobs in flight: while one executes, the last one is delivered and the next one stands in ComfyUI's queue.
+IN_FLIGHT = 3
+
+Job = Callable[[], dict[str, Any]]
+
+
+def many_jobs(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[float, float, float, float]:
+    """(total, idle gap) of ours and of the floor, in ms; the better of two rounds each."""
+    ours, theirs = [], []
+    for _ in range(2):
+        theirs.append(_floor_round(floor, job))
+        ours.append(_our_round(connector, floor, job))
+    return *min(ours), *min(theirs)
+
+
+def _our_round(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[float, float]:
+    settings = Settings(output_bucket="bench")
+    with slow_s3() as server, _environment(server):
+        s3 = create_client()
+        inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
+        worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
+        graphs = [job() for _ in range(JOBS)]
+        started = time.perf_counter()
+        with ThreadPoolExecutor(IN_FLIGHT) as pool:
+            outcomes = list(pool.map(lambda graph: worker.run(_request(graph), Call()), graphs))
+        total_ms = (time.perf_counter() - started) * 1000
+        worker.close()
+        assert all(outcome.error is None for outcome in outcomes)
+        assert server.puts == JOBS * 5, server.puts
+    return total_ms, idle_gap_ms(floor)
+
+
+def _request(graph: Mapping[str, Any]) -> SentRequest:
+    return SentRequest(payload={"workflow": dict(graph), "reply": "links"}, default_id=uuid.uuid4().hex)
+
+
+def _floor_round(floor: Floor, job: Job) -> tuple[float, float]:
+    graphs = [job() for _ in range(JOBS)]
+    puts: list[Future[None]] = []
+    with slow_s3() as server, ThreadPoolExecutor(4) as pool:
+        started = time.perf_counter()
+        unfinished = {floor.submit(graph) for graph in graphs}
+        for message in floor.events():
+            data = message["data"]
+            if message["type"] == "executed":
+                puts += [pool.submit(_put, server, path) for path in floor.output_paths({"0": data["output"]})]
+            elif message["type"] == "executing" and data["node"] is None:
+                unfinished.discard(data["prompt_id"])
+                if not unfinished:
+                    break
+        for put in puts:
+            put.result()
+        total_ms = (time.perf_counter() - started) * 1000
+        assert server.puts == JOBS * 4
+    return total_ms, idle_gap_ms(floor)
+
+
+def _put(server: SlowS3, path: Path) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1])
+    connection.request("PUT", f"/bench/{path.name}", path.read_bytes())
+    connection.getresponse().read()
+    connection.close()
+
+
+def idle_gap_ms(floor: Floor) -> float:
+    """Median time between one prompt's success and the next one's start, by ComfyUI's own clock."""
+    entries = floor.latest(JOBS)
+    times = [_start_and_end(entry) for entry in entries]
+    return statistics.median(after[0] - before[1] for before, after in itertools.pairwise(times))
+
+
+def _start_and_end(entry: Mapping[str, Any]) -> tuple[float, float]:
+    stamps = {kind: data["timestamp"] for kind, data in entry["status"]["messages"]}
+    return float(stamps["execution_start"]), float(stamps["execution_success"])
+
+
+@contextmanager
+def _environment(server: SlowS3) -> Iterator[None]:
+    wanted = {
+        "AWS_ENDPOINT_URL": server.endpoint_url,
+        "AWS_ACCESS_KEY_ID": "bench",
+        "AWS_SECRET_ACCESS_KEY": "bench",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,205 @@
+"""One workflow until its one end: submitted, followed, and, where that can help, run once more."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from comfy_serverless.connector import recovery
+from comfy_serverless.connector.collector import OutputCollector, frame_nodes_of
+from comfy_serverless.connector.engine import Engine
+from comfy_serverless.connector.execution import PromptFollower
+from comfy_serverless.connector.facts import CancelAsked, Fact, Outcome, Timings
+from comfy_serverless.connector.outputs import Output
+from comfy_serverless.connector.progress import Progress
+from comfy_serverless.connector.recovery import Recovery
+from comfy_serverless.connector.runner import PromptRunner
+from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded
+
+logger = logging.getLogger(__name__)
+
+_SUBMIT_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A workflow that ran.
+
+    Attributes:
+        prompt_id: under which id it stands in ComfyUI's history.
+        outputs: every output of every node, in the order of the graph.
+        warnings: what was not made although ComfyUI accepted the workflow, and why.
+        timings: where the time went.
+        cached_nodes: nodes that did not have to run again.
+        attempts: 2 when it had to be run again after a crash or a lack of memory.
+    """
+
+    prompt_id: str
+    outputs: tuple[Output, ...]
+    warnings: tuple[str, ...]
+    timings: Timings
+    cached_nodes: tuple[str, ...]
+    attempts: int
+
+
+class WorkflowRun:
+    """A run of one workflow on one engine.
+
+    Args:
+        graph: checked, in API format.
+        run_id: the prompt id of the first attempt; further ones are derived from it.
+        deadline: on the monotonic clock; None for none.
+        stall_s: how long nothing may move.
+        on_progress, on_output, extra_data: as for `ComfyConnector.run`.
+    """
+
+    def __init__(
+        self,
+        graph: Mapping[str, Any],
+        *,
+        engine: Engine,
+        run_id: str,
+        deadline: float | None,
+        stall_s: float,
+        on_progress: Callable[[Progress], None] | None,
+        on_output: Callable[[Output], None] | None,
+        extra_data: Mapping[str, Any] | None,
+    ) -> None:
+        self.run_id = run_id
+        self._graph = graph
+        self._engine = engine
+        self._deadline = deadline
+        self._stall_s = stall_s
+        self._on_progress = on_progress
+        self._on_output = on_output
+        self._extra_data = extra_data
+        self._frame_nodes = frame_nodes_of(graph)
+        self._facts: queue.SimpleQueue[Fact] = queue.SimpleQueue()
+        #: Outlives the attempt that has taken the fact out of the queue.
+        self._canceled = threading.Event()
+
+    def cancel(self) -> None:
+        """Ask it to end. From any thread, and from a signal handler."""
+        self._canceled.set()
+        self._facts.put(CancelAsked())
+
+    def execute(self, *, wait_ready: Callable[[float | None], None]) -> Execution:
+        """Run the workflow in the caller's thread.
+
+        Args:
+            wait_ready: brings the engine to the first submit; is given the seconds that are left.
+
+        Raises:
+            ComfyError: it failed; `.outputs` has what was made before.
+        """
+        outputs: tuple[Output, ...] = ()
+        try:
+            attempt = 1
+            while True:
+                # A second attempt is a test of its own. (TEST_PAYLOAD could be what crashes: that would never end.)
+                self._prepare(wait_ready if attempt == 1 else self._engine.wait_ready)
+                collector = OutputCollector(
+                    self._graph, self._engine.locator, on_progress=self._on_progress, on_output=self._on_output
+                )
+                outcome = self._attempt(self._prompt_id(attempt), collector)
+                outputs = collector.collect(outcome)
+                lost = self._lost(outcome, outputs)
+                step = recovery.after(outcome, attempt=attempt, lost=lost)
+                if step is Recovery.DELIVER:
+                    return self._conclude(outcome, outputs, collector, attempt, lost)
+                logger.warning("running the workflow again (%s): %s", step.value, outcome.error or lost)
+                if step is Recovery.FREE_MEMORY_AND_RETRY:
+                    self._engine.free_memory(unload_models=outcome.error is not None)
+                attempt += 1
+        except ComfyError as error:
+            # Also of an earlier attempt, when the next one could not even begin.
+            error.outputs = outputs
+            raise
+
+    def _prompt_id(self, attempt: int) -> str:
+        return self.run_id if attempt == 1 else str(uuid.uuid5(uuid.UUID(self.run_id), str(attempt)))
+
+    def _prepare(self, wait_ready: Callable[[float | None], object]) -> None:
+        """Bring the engine to the point where a workflow can be submitted."""
+        remaining = left_until(self._deadline)
+        if remaining is not None and remaining <= 0:
+            raise DeadlineExceeded("the job's deadline passed before it could be submitted")
+        wait_ready(remaining)
+        if self._canceled.is_set():
+            raise Canceled("the job was canceled on request before it was submitted")
+
+    def _attempt(self, prompt_id: str, collector: OutputCollector) -> Outcome:
+        follower = PromptFollower(
+            prompt_id,
+            self._graph,
+            now=time.monotonic(),
+            deadline=self._deadline,
+            stall_s=self._stall_s,
+            frame_nodes=self._frame_nodes,
+        )
+        runner = PromptRunner(
+            client=self._engine.client,
+            events=self._engine.events,
+            process=self._engine.process,
+            follower=follower,
+            facts=self._facts,
+            watch=collector.see,
+            submit_timeout_s=self._submit_timeout_s(),
+        )
+        outcome = runner.run(self._graph, extra_data=self._extra_data)
+        if outcome.engine_is_broken:
+            self._engine.replace(runner.generation)
+        return outcome
+
+    def _submit_timeout_s(self) -> float:
+        """A workflow of thousands of nodes takes ComfyUI a while to look through; no longer than the job has."""
+        remaining = left_until(self._deadline)
+        return _SUBMIT_TIMEOUT_S if remaining is None else max(1.0, min(_SUBMIT_TIMEOUT_S, remaining))
+
+    def _lost(self, outcome: Outcome, outputs: tuple[Output, ...]) -> str | None:
+        """What a success lacks all the same, if anything."""
+        if outcome.error is not None:
+            return None
+        if any(self._is_gone(output) for output in outputs):
+            return recovery.FILES_ARE_GONE
+        return recovery.FRAMES_ARE_MISSING if self._frame_nodes and outcome.events_missed else None
+
+    def _is_gone(self, output: Output) -> bool:
+        """A cached node names the files it once made, also those that have been deleted since."""
+        return (
+            output.cached
+            and output.content is None
+            and output.path is None
+            and not self._engine.has_file(output.name, output.subfolder, output.folder_type)
+        )
+
+    def _conclude(
+        self,
+        outcome: Outcome,
+        outputs: tuple[Output, ...],
+        collector: OutputCollector,
+        attempts: int,
+        lost: str | None,
+    ) -> Execution:
+        if outcome.error is not None:
+            raise outcome.error
+        collector.announce_rest()
+        warnings = outcome.warnings if lost is None else (*outcome.warnings, lost)
+        prompt_id = self._prompt_id(attempts)
+        return Execution(prompt_id, outputs, warnings, outcome.timings, outcome.cached_nodes, attempts)
+
+
+def deadline_in(seconds: float | None) -> float | None:
+    """A point on the monotonic clock; None for never."""
+    return None if seconds is None else time.monotonic() + seconds
+
+
+def left_until(deadline: float | None) -> float | None:
+    """Seconds until then; None for for ever."""
+    return None if deadline is None else deadline - time.monotonic()
