@@ -106,7 +106,7 @@ class Settings:
         "DEFAULT_DEADLINE_S", _positive_float, 600.0, "Deadline of a job that names none, in seconds"
     )
     deadline_margin_s: float = _setting(
-        "DEADLINE_MARGIN_S", _positive_float, 10.0, "Seconds kept back at the end of an invocation to report"
+        "DEADLINE_MARGIN_S", _positive_float, 15.0, "Seconds kept back at the end of an invocation to report"
     )
     max_input_bytes: int = _setting("MAX_INPUT_BYTES", _positive_int, 200_000_000, "Largest input that is fetched")
     max_input_pixels: int = _setting("MAX_INPUT_PIXELS", _positive_int, 100_000_000, "Largest image, width x height")

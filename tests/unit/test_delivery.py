@@ -23,7 +23,7 @@ from comfy_serverless.jobs.keys import KeyAllotment, safe_name
 from comfy_serverless.jobs.models import Job, JobError
 from comfy_serverless.jobs.replies import REPLY_LIMIT_BYTES, Replies, choose_inline, inline_bytes
 from comfy_serverless.jobs.s3 import S3Address
-from comfy_serverless.jobs.uploads import PART_BYTES, ChecksumMismatch, Digest, digest, pixels, upload
+from comfy_serverless.jobs.uploads import PART_BYTES, ChecksumMismatch, Digest, KeyTaken, digest, pixels, upload
 from comfy_serverless.jobs.worker import Outcome
 from comfy_serverless.settings import Settings
 from tests.unit.fakes import OUT, made, png
@@ -133,7 +133,22 @@ def test_where_the_answer_has_no_checksum_the_size_is_compared(s3: S3Client) -> 
     upload(s3, io.BytesIO(b"hello"), ADDRESS, content_type="text/plain")
     s3.meta.events.register("after-call.s3.HeadObject", lambda parsed, **_: parsed.update(ContentLength=4))
     with pytest.raises(ChecksumMismatch, match="4 bytes after 5"):
-        upload(s3, io.BytesIO(b"hello"), ADDRESS, content_type="text/plain")
+        upload(s3, io.BytesIO(b"hello"), S3Address(OUT, "a/c.bin"), content_type="text/plain")
+
+
+@pytest.mark.parametrize("size", [5, PART_BYTES + 5], ids=["at once", "in parts"])
+def test_bytes_that_stand_there_already_count_as_stored(s3: S3Client, size: int) -> None:
+    first = upload(s3, io.BytesIO(b"x" * size), ADDRESS, content_type="text/plain")
+    assert upload(s3, io.BytesIO(b"x" * size), ADDRESS, content_type="text/plain") == first
+
+
+@pytest.mark.parametrize("size", [5, PART_BYTES + 5], ids=["at once", "in parts"])
+def test_other_bytes_are_never_replaced(s3: S3Client, size: int) -> None:
+    upload(s3, io.BytesIO(b"x" * size), ADDRESS, content_type="text/plain")
+    with pytest.raises(KeyTaken):
+        upload(s3, io.BytesIO(b"y" * size), ADDRESS, content_type="text/plain")
+    assert stored(s3) == b"x" * size
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=OUT)
 
 
 def test_an_upload_in_parts_that_fails_leaves_nothing_behind(s3: S3Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -60,6 +61,24 @@ def test_a_result_that_another_worker_wrote_first_stands(world: Worlds) -> None:
     assert [output.name for output in outcome.job.outputs] == ["other.png"]
     assert here.result("job-1")["outputs"][0]["name"] == "other.png"
     assert outcome.is_recorded
+
+
+@pytest.mark.parametrize("who_ends_first", ["the other", "this one"])
+def test_a_slower_worker_never_replaces_a_file_that_a_result_names(world: Worlds, who_ends_first: str) -> None:
+    """Both make `a.png`, with other pixels each."""
+    here = world(engine=FakeEngine(outputs=(made("a.png", b"ours"),)))
+    other = world(engine=FakeEngine(outputs=(made("a.png", b"theirs"),)))
+    if who_ends_first == "the other":
+        here.engine.then = lambda: other.run(request())
+    else:
+        other.engine.then = lambda: here.run(request())
+        other.run(request())
+    here.run(request())
+    [output] = here.result("job-1")["outputs"]
+    key = output["s3_uri"].removeprefix(f"s3://{OUT}/")
+    content = here.s3.get_object(Bucket=OUT, Key=key)["Body"].read()
+    assert hashlib.sha256(content).hexdigest() == output["sha256"]
+    assert content == (b"theirs" if who_ends_first == "the other" else b"ours")
 
 
 def test_a_result_written_at_the_same_moment_is_waited_for(world: Worlds) -> None:

@@ -72,11 +72,12 @@ def test_outputs_nobody_announced_are_delivered_too(world: Worlds) -> None:
 
 
 def test_after_a_second_attempt_the_files_of_the_second_are_stored(world: Worlds) -> None:
-    contents = iter([b"first attempt", b"second attempt"])
+    contents = iter([b"first attempt", b"second attempt", b"second attempt"])
     changing = replace(made("a.bin", b""), content=None, fetch=lambda: io.BytesIO(next(contents)))
     here = world(engine=FakeEngine(outputs=(changing,), attempts=2))
-    here.run(request())
-    assert here.stored("job-1/9/a.bin") == b"second attempt"
+    [output] = here.run(request()).job.outputs
+    assert here.stored(str(output.s3_uri).removeprefix(f"s3://{OUT}/")) == b"second attempt"
+    assert here.stored("job-1/9/a.bin") == b"first attempt", "nothing that stands is replaced"
 
 
 def test_a_job_that_failed_keeps_what_it_made_before(world: Worlds) -> None:

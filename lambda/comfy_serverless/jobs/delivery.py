@@ -17,7 +17,7 @@ from comfy_serverless.errors import DeliveryFailed
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.models import Output, clean
 from comfy_serverless.jobs.s3 import S3Address
-from comfy_serverless.jobs.uploads import Digest, digest, upload
+from comfy_serverless.jobs.uploads import Digest, KeyTaken, digest, upload
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -147,8 +147,12 @@ class Delivery:
     def _deliver(self, made: Made, key: str, earlier: Future[Output] | None) -> Output:
         if earlier is not None:  # it began before this, so waiting for it ends
             wait([earlier])
-        with made.open() as stream:
-            stored = self._destination.store(stream, key, content_type=made.content_type)
+        try:
+            stored = self._store(made, key)
+        except KeyTaken:
+            # Another worker with the same job id, or an earlier try: what its result names must stay what it was.
+            key = self._keys.another(key)
+            stored = self._store(made, key)
         width, height = stored.pixels or (None, None)
         return Output(
             node_id=clean(made.node_id),
@@ -166,6 +170,10 @@ class Delivery:
             width=width,
             height=height,
         )
+
+    def _store(self, made: Made, key: str) -> Digest:
+        with made.open() as stream:
+            return self._destination.store(stream, key, content_type=made.content_type)
 
 
 def delivery_error(undelivered: list[Undelivered], *, of: int) -> DeliveryFailed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+import uuid
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,13 @@ class KeyAllotment:
             self._keys[identity] = key = self._free_key(safe_name(output.node_id), safe_name(output.name))
             self._taken.add(key)
         return self._keys[identity]
+
+    @staticmethod
+    def another(key: str) -> str:
+        """A key beside `key` that nobody else has."""
+        folder, _, name = key.rpartition("/")
+        path = PurePosixPath(name)
+        return f"{folder}/{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}"
 
     def _free_key(self, node: str, name: str) -> str:
         path = PurePosixPath(name)

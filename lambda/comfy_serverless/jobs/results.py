@@ -19,6 +19,8 @@ from comfy_serverless.jobs.keys import RESULT_NAME
 from comfy_serverless.jobs.models import Job
 from comfy_serverless.jobs.s3 import (
     ACCESS_DENIED,
+    CONFLICT,
+    EXISTS_ALREADY,
     AssetUnavailable,
     DocumentTooLarge,
     S3Address,
@@ -30,9 +32,6 @@ from comfy_serverless.jobs.s3 import (
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_EXISTS_ALREADY = frozenset({"PreconditionFailed", "412"})
-#: Another worker writes the same result at this moment: S3 wants to be asked again.
-_CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
 _CONFLICT_PAUSES_S = (0.05, 0.2, 0.5)
 #: Without s3:ListBucket, S3 denies access to what is not there.
 _NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"}) | ACCESS_DENIED
@@ -83,7 +82,7 @@ class ResultFile:
         try:
             self._put_new(content)
         except (ClientError, BotoCoreError) as error:
-            if error_code(error) in _EXISTS_ALREADY and (standing := self._read_quietly()) is not None:
+            if error_code(error) in EXISTS_ALREADY and (standing := self._read_quietly()) is not None:
                 # Equal: S3 had stored ours, only its answer was lost on the way.
                 return job if standing.to_stored_bytes() == content else standing
             raise DeliveryFailed(
@@ -104,7 +103,7 @@ class ResultFile:
                     IfNoneMatch="*",
                 )
             except ClientError as error:
-                if pause_s is None or error_code(error) not in _CONFLICT:
+                if pause_s is None or error_code(error) not in CONFLICT:
                     raise
                 time.sleep(pause_s)
             else:

@@ -22,6 +22,9 @@ MAX_DOCUMENT_BYTES = 32_000_000
 MAX_CONNECTIONS = 32
 
 _ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", re.DOTALL)
+EXISTS_ALREADY = frozenset({"PreconditionFailed", "412"})
+#: Another worker writes the same key at this moment: S3 wants to be asked again.
+CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
 ACCESS_DENIED = frozenset({"403", "AccessDenied", "AllAccessDisabled"})
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
 _TRANSIENT = frozenset({"ExpiredToken", "RequestTimeout", "RequestTimeTooSkewed", "SlowDown"})

@@ -10,9 +10,11 @@ import contextlib
 import hashlib
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.jobs.s3 import EXISTS_ALREADY, error_code
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -24,8 +26,19 @@ if TYPE_CHECKING:
 PART_BYTES = 16 * 1024 * 1024
 
 
+class Readable(Protocol):
+    """A file, or the body of an answer."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes."""
+
+
 class ChecksumMismatch(Exception):
     """S3 confirmed something else than what was sent."""
+
+
+class KeyTaken(Exception):
+    """Something else stands under the key: another worker, or an earlier try, made another file of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +51,10 @@ class Digest:
 
 
 def upload(s3: S3Client, stream: BinaryIO, address: S3Address, *, content_type: str) -> Digest:
-    """Store a stream, verified.
+    """Store a stream, verified. What stands under the key already is never replaced; equal bytes count as stored.
 
     Raises:
+        KeyTaken: other bytes stand there.
         ChecksumMismatch, ClientError, BotoCoreError: it is not stored.
         OSError: the stream cannot be read.
     """
@@ -51,7 +65,7 @@ def upload(s3: S3Client, stream: BinaryIO, address: S3Address, *, content_type: 
     return _put_in_parts(s3, first, stream, address, content_type)
 
 
-def digest(stream: BinaryIO, *, content_type: str) -> Digest:
+def digest(stream: Readable, *, content_type: str) -> Digest:
     """What `upload` answers, without storing anything."""
     first = chunk = _read(stream)
     whole, size = hashlib.sha256(), 0
@@ -77,13 +91,18 @@ def pixels(beginning: bytes, content_type: str) -> tuple[int, int] | None:
 
 def _put(s3: S3Client, content: bytes, address: S3Address, content_type: str) -> None:
     checksum = _base64(hashlib.sha256(content).digest())
-    answer = s3.put_object(
-        Bucket=address.bucket,
-        Key=address.key,
-        Body=content,
-        ContentType=content_type,
-        ChecksumSHA256=checksum,
-    )
+    try:
+        answer = s3.put_object(
+            Bucket=address.bucket,
+            Key=address.key,
+            Body=content,
+            ContentType=content_type,
+            ChecksumSHA256=checksum,
+            IfNoneMatch="*",
+        )
+    except ClientError as error:
+        _check_taken(s3, address, error, sha256=hashlib.sha256(content).hexdigest())
+        return
     _compare(s3, address, confirmed=answer.get("ChecksumSHA256"), sent=checksum, size_bytes=len(content))
 
 
@@ -98,7 +117,7 @@ def _put_in_parts(s3: S3Client, first: bytes, stream: BinaryIO, address: S3Addre
         size, chunk = 0, first
         while chunk:
             part_digest = hashlib.sha256(chunk).digest()
-            checksum = _base64(part_digest)
+            part_checksum = _base64(part_digest)
             number = len(parts) + 1
             answer = s3.upload_part(
                 Bucket=bucket,
@@ -106,23 +125,34 @@ def _put_in_parts(s3: S3Client, first: bytes, stream: BinaryIO, address: S3Addre
                 UploadId=upload_id,
                 PartNumber=number,
                 Body=chunk,
-                ChecksumSHA256=checksum,
+                ChecksumSHA256=part_checksum,
             )
-            parts.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": checksum})
+            parts.append({"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": part_checksum})
             whole.update(chunk)
             composite.update(part_digest)
             size += len(chunk)
             chunk = _read(stream)
+        checksum = f"{_base64(composite.digest())}-{len(parts)}"
         completed = s3.complete_multipart_upload(
-            Bucket=bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+            Bucket=bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}, IfNoneMatch="*"
         )
-    except BaseException:
+        _compare(s3, address, confirmed=completed.get("ChecksumSHA256"), sent=checksum, size_bytes=size)
+    except BaseException as error:
         with contextlib.suppress(ClientError, BotoCoreError):  # the lifecycle rule clears what is left
             s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
-        raise
-    expected = f"{_base64(composite.digest())}-{len(parts)}"
-    _compare(s3, address, confirmed=completed.get("ChecksumSHA256"), sent=expected, size_bytes=size)
+        if not isinstance(error, ClientError):
+            raise
+        _check_taken(s3, address, error, sha256=whole.hexdigest())
     return Digest(size, whole.hexdigest(), pixels(first, content_type))
+
+
+def _check_taken(s3: S3Client, address: S3Address, error: ClientError, *, sha256: str) -> None:
+    """Return if the very bytes stand there already: this, or an earlier try, has stored them. They are read to know."""
+    if error_code(error) not in EXISTS_ALREADY:
+        raise error
+    standing = s3.get_object(Bucket=address.bucket, Key=address.key)["Body"]
+    if digest(standing, content_type="").sha256 != sha256:
+        raise KeyTaken(f"something else stands at {address}") from error
 
 
 def _compare(s3: S3Client, address: S3Address, *, confirmed: str | None, sent: str, size_bytes: int) -> None:
@@ -135,7 +165,7 @@ def _compare(s3: S3Client, address: S3Address, *, confirmed: str | None, sent: s
         raise ChecksumMismatch(f"{address} has SHA-256 {confirmed} after {sent} was sent")
 
 
-def _read(stream: BinaryIO) -> bytes:
+def _read(stream: Readable) -> bytes:
     """The next part, whole: network streams hand out less than they are asked for."""
     chunks: list[bytes] = []
     missing = PART_BYTES
