@@ -7,6 +7,8 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 # Tests tell their own story; set PYTEST_ARGS="-k name -x" to hear a part of it.
 PYTEST_ARGS ?=
+# make sam-demo SAM_DEMO_ARGS=--serve keeps the local S3 up for `sam local invoke` by hand.
+SAM_DEMO_ARGS ?=
 
 .PHONY: help setup demo test e2e e2e-comfyui sam-demo contract lint format lock clean
 
@@ -33,7 +35,7 @@ e2e-comfyui: setup ## The same for the image with ComfyUI itself, from a checkou
 	$(RUN) -m pytest tests/e2e -m comfyui $(PYTEST_ARGS)
 
 sam-demo: setup ## The same events through `sam build` and `sam local invoke` (needs a container engine)
-	@$(RUN) -m local.sam_demo
+	@$(RUN) -m local.sam_demo $(SAM_DEMO_ARGS)
 
 contract: setup ## The contract tests against a real ComfyUI: make contract COMFYUI_DIR=… COMFYUI_PYTHON=…
 	@test -n "$(COMFYUI_DIR)" || { echo "Set COMFYUI_DIR to a ComfyUI checkout (and COMFYUI_PYTHON to its Python)."; exit 2; }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import shutil
 import signal
 import sys
@@ -33,6 +34,10 @@ ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 180
 LOG_LINES = 30
 LINE_WIDTH = 66
+
+
+#: With one of them set, the demo runs on that ComfyUI.
+ENGINE_VARIABLES = ("COMFYUI_DIR", "COMFYUI_PYTHON", "COMFYUI_ARGS", "COMFYUI_URL", "API_COMMAND_LINE")
 
 
 class Demo:
@@ -98,7 +103,7 @@ class Demo:
 
     def _send_all(self, s3: LocalS3) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        environment = {**s3.environment, **worker_environment(self._engine)}
+        environment = {**s3.environment, **worker_environment(self._engine), **chosen_engine()}
         worker = LambdaEmulator(environment=environment, timeout_s=TIMEOUT_S, log_path=self.log_path)
         with self._step("the worker under the Lambda emulator"):
             worker.start()
@@ -147,6 +152,11 @@ def worker_environment(engine: str | None = None) -> dict[str, str]:
     if engine is not None:
         environment["API_COMMAND_LINE"] = engine
     return environment
+
+
+def chosen_engine() -> dict[str, str]:
+    """The caller's settings that name a ComfyUI: the demo runs on it then."""
+    return {name: os.environ[name] for name in ENGINE_VARIABLES if os.environ.get(name)}
 
 
 def shown(path: Path) -> str:

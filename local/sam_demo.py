@@ -1,6 +1,6 @@
 """The sample events through `sam build` and `sam local invoke`: the image itself, in containers, against a local S3.
 
-    python -m local.sam_demo [--out DIR]
+    python -m local.sam_demo [--out DIR] [--serve]
 
 Needs an engine that speaks Docker's API. Ends by itself, and exits non-zero if anything was not as it should be.
 """
@@ -16,11 +16,12 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 
+from local.demo import shown
 from local.lambda_emulator import FUNCTION_NAME, LambdaFailed, read_answer
 from local.processes import NotListening, ProcessDied
 from local.report import results_table
@@ -93,10 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; answers the exit code."""
     parser = argparse.ArgumentParser(prog="python -m local.sam_demo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "sam", help="where results go (default: out/sam/)")
+    parser.add_argument("--serve", action="store_true", help="only serve the S3, for `sam local invoke` by hand")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything is stopped
     console = Console()
     try:
+        if options.serve:
+            serve(options.out, console)
         return 0 if demo(options.out, console) else 1
     except (SamFailed, LambdaFailed, ProcessDied, NotListening, DownloadDiffers) as error:
         console.print(f"[bold red]The demo failed:[/] {escape(str(error))}", highlight=False)
@@ -126,6 +130,28 @@ def demo(out: Path, console: Console) -> bool:
     console.print(results_table(outcomes))
     console.print(f"Files: {out / 'jobs'}   Log: {worker.log_path}", highlight=False)
     return not any(outcome.problems for outcome in outcomes)
+
+
+def serve(out: Path, console: Console) -> NoReturn:
+    """Build the image, keep the local S3 running until Ctrl-C, and say how to invoke the function against it."""
+    check_engine()
+    out.mkdir(parents=True, exist_ok=True)
+    with console.status("sam build: the first time it takes some minutes"):
+        build()
+    with LocalS3(host="0.0.0.0") as s3:
+        seed(s3.client())
+        SamWorker(worker_variables(host_address(s3.port), s3.port), s3.environment, folder=out)
+        variables = " ".join(f"{name}={value}" for name, value in s3.environment.items())
+        invoke = f"{shown(SAM)} local invoke {FUNCTION_NAME} -e events/direct.json"
+        lines = [
+            "The local S3 is up, with the samples in it; Ctrl-C ends it. In another terminal:",
+            "",
+            f"export {variables}",
+            f"{invoke} --env-vars {shown(out / 'environment.json')}",
+        ]
+        console.print("\n".join(lines), soft_wrap=True, highlight=False)
+        while True:
+            signal.pause()
 
 
 def report(outcome: Outcome, console: Console) -> None:

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ComfyError as error:
         Console(stderr=True, highlight=False).print(f"[bold red]{error.code}[/]: ", end="")
         print(error.message, file=sys.stderr)
+        if options.json:
+            print(json.dumps({"error": {"code": error.code, "message": error.message, "details": error.details}}))
         return INTERRUPTED if isinstance(error, Canceled) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -60,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="comfy-serverless", description="Run any ComfyUI workflow, here or on your own AWS account."
     )
+    parser.add_argument("--version", action="version", version=f"comfy-serverless {version('comfy-serverless')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",
@@ -248,7 +252,7 @@ def _report(
     for address, seed in seeds.items():
         console.print(f"{address} = {seed} (drawn)")
     seconds = execution.timings.total_ms / 1000
-    console.print(f"{len(saved)} outputs in {seconds:.2f} s by {engine}")
+    console.print(f"{len(saved)} output{'' if len(saved) == 1 else 's'} in {seconds:.2f} s by {engine}")
 
 
 def _as_json(

@@ -14,6 +14,9 @@ from typing import Any
 
 from comfy_serverless.errors import ComfyError
 
+#: The longest a presigned link can be good for.
+_LONGEST_LINK_S = 604_800
+
 
 class InvalidSetting(ComfyError):
     """An environment variable has a value that cannot be used; the message names it."""
@@ -22,24 +25,53 @@ class InvalidSetting(ComfyError):
 
 
 def _positive_float(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
         raise ValueError("must be a positive number")
     return value
 
 
 def _positive_int(text: str) -> int:
-    value = int(text)
+    value = int(text) if text.isdecimal() else 0
     if value <= 0:
         raise ValueError("must be a positive whole number")
     return value
 
 
 def _port(text: str) -> int:
-    value = int(text)
+    value = int(text) if text.isdecimal() else 0
     if not 1 <= value <= 65535:
         raise ValueError("must be a port between 1 and 65535")
     return value
+
+
+def _link_expiry(text: str) -> int:
+    value = _positive_int(text)
+    if value > _LONGEST_LINK_S:
+        raise ValueError(f"S3 signs links for at most {_LONGEST_LINK_S} seconds (a week)")
+    return value
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise ValueError("there is no such file")
+    return path
+
+
+def _address(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return text
+
+
+def _host(text: str) -> str:
+    if "/" in text or text.count(":") == 1:
+        raise ValueError("must be a host name or address alone, without http:// and port (see COMFYUI_URL)")
+    return text
 
 
 def _boolean(text: str) -> bool:
@@ -67,10 +99,10 @@ class Settings:
     api_command_line: str | None = _setting(
         "API_COMMAND_LINE", str, None, "Command that starts ComfyUI; `--port N` is added"
     )
-    api_url: str = _setting("API_URL", str, "127.0.0.1", "Host ComfyUI is reached at")
+    api_url: str = _setting("API_URL", _host, "127.0.0.1", "Host ComfyUI is reached at")
     initial_port: int = _setting("INITIAL_PORT", _port, 8188, "First port to try; the next free one is taken")
     test_payload: Path | None = _setting(
-        "TEST_PAYLOAD", Path, None, "A workflow that must run before ComfyUI counts as started"
+        "TEST_PAYLOAD", _file, None, "A workflow that must run before ComfyUI counts as started"
     )
     max_start_attempts: int = _setting(
         "MAX_COMFY_START_ATTEMPTS", _positive_int, 120, "Together with the next: how long a start may take"
@@ -87,7 +119,7 @@ class Settings:
     )
     comfyui_args: str = _setting("COMFYUI_ARGS", str, "", "Arguments for that checkout, e.g. `--cpu`")
     comfyui_url: str | None = _setting(
-        "COMFYUI_URL", str, None, "A ComfyUI that runs already, e.g. `http://127.0.0.1:8188`; none is started"
+        "COMFYUI_URL", _address, None, "A ComfyUI that runs already, e.g. `http://127.0.0.1:8188`; none is started"
     )
     stall_s: float = _setting(
         "STALL_S",
@@ -120,7 +152,7 @@ class Settings:
         (),
         "Buckets `s3://` inputs may come from; empty: any the role may read",
     )
-    link_expiry_s: int = _setting("LINK_EXPIRY_S", _positive_int, 3600, "How long presigned links are good for")
+    link_expiry_s: int = _setting("LINK_EXPIRY_S", _link_expiry, 3600, "How long presigned links are good for")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

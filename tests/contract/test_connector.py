@@ -156,8 +156,9 @@ def test_a_refused_workflow_names_every_node_that_is_wrong(connector: ComfyConne
 def test_an_unknown_node_is_named(connector: ComfyConnector) -> None:
     graph = picture()
     graph["1"]["class_type"] = "NoSuchNode"
-    with pytest.raises(InvalidWorkflow, match="NoSuchNode"):
+    with pytest.raises(InvalidWorkflow, match="NoSuchNode") as raised:
         connector.run(graph)
+    assert ("COMFYUI_DIR" in raised.value.message) is not REAL, "where another engine would have it, say so"
 
 
 def test_what_is_dropped_from_an_accepted_workflow_is_warned_of(connector: ComfyConnector) -> None:

@@ -92,6 +92,14 @@ def test_what_is_wrong_is_said_and_the_exit_code_tells(
     assert "Traceback" not in answer.stderr
 
 
+def test_a_failure_is_json_too_where_json_was_asked_for(tmp_path: Path) -> None:
+    answer = command_line(tmp_path, "run", written(tmp_path, PICTURE), "--set", "1.width=wide", "--json")
+    assert answer.returncode == 1
+    error = json.loads(answer.stdout)["error"]
+    assert error["code"] == "invalid_workflow"
+    assert "1" in error["details"]["node_errors"]
+
+
 def test_a_workflow_saved_by_the_editor_is_recognised(tmp_path: Path) -> None:
     answer = command_line(tmp_path, "run", written(tmp_path, {"nodes": [], "links": [], "last_node_id": 1}))
     assert answer.returncode == 1

@@ -23,24 +23,29 @@ def test_every_variable_of_the_original_is_read() -> None:
             "API_COMMAND_LINE": "python3 ComfyUI/main.py",
             "API_URL": "localhost",
             "INITIAL_PORT": "9000",
-            "TEST_PAYLOAD": "test_payload.json",
+            "TEST_PAYLOAD": "tests/contract/test_payload.json",
             "MAX_COMFY_START_ATTEMPTS": "10",
             "COMFY_START_ATTEMPTS_SLEEP": "0.5",
         }
     )
     assert settings.api_command_line == "python3 ComfyUI/main.py"
-    assert settings.test_payload == Path("test_payload.json")
+    assert settings.test_payload == Path("tests/contract/test_payload.json")
     assert settings.start_timeout_s == 5.0
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
-        ("INITIAL_PORT", "http", "invalid literal"),
+        ("INITIAL_PORT", "http", "between 1 and 65535"),
         ("INITIAL_PORT", "70000", "between 1 and 65535"),
         ("STALL_S", "-1", "positive"),
         ("STALL_S", "nan", "positive"),
+        ("STALL_S", "soon", "positive number"),
         ("LINK_EXPIRY_S", "0", "positive"),
+        ("LINK_EXPIRY_S", "99999999", "a week"),
+        ("TEST_PAYLOAD", "/no/such/file.json", "no such file"),
+        ("COMFYUI_URL", "localhost:8188", "http://"),
+        ("API_URL", "http://localhost", "host name"),
         ("ALLOW_PRIVATE_ADDRESSES", "perhaps", "true or false"),
     ],
 )

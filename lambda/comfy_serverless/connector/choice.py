@@ -104,14 +104,10 @@ def _embedded_engine() -> EngineChoice:
         raise EngineUnavailable(
             "no ComfyUI is configured, and the embedded engine lacks "
             f"{', '.join(missing)}: set COMFYUI_DIR to a ComfyUI checkout, COMFYUI_URL to a running one, "
-            "or `pip install comfy-serverless[lite]`"
+            "or install the extra `lite` (in a checkout: pip install '.[lite]')"
         )
     folder = Path(tempfile.gettempdir()) / f"comfy_lite-{os.getuid()}"
-    logger.warning(
-        "no ComfyUI is configured (COMFYUI_DIR, API_COMMAND_LINE, COMFYUI_URL): "
-        "using the embedded engine, which runs no models; its files are in %s",
-        folder,
-    )
+    logger.warning("no ComfyUI is configured: the embedded engine runs (no models). COMFYUI_DIR=… for yours")
     # The engine is a sibling package: found wherever we were.
     source = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))

@@ -49,6 +49,7 @@ class OutputCollector:
         self._frame_nodes = frame_nodes_of(graph)
         self._cached: frozenset[str] = frozenset()
         self._announced: set[str] = set()
+        self._last_progress: Progress | None = None
         self._by_node: dict[str, list[Output]] = {}
         self._first_index: dict[str, int] = {}
         self._indexes: Counter[str] = Counter()
@@ -67,7 +68,12 @@ class OutputCollector:
             if not any(output.cached and output.content is None and output.path is None for output in outputs):
                 # A cached node may name files that are gone: the end of the run tells.
                 self._announce(node, outputs)
-        if self._on_progress is not None and (progress := self._tracker.see_event(fact.kind, fact.data)) is not None:
+        if self._on_progress is None:
+            return
+        progress = self._tracker.see_event(fact.kind, fact.data)
+        # Several events can tell the same.
+        if progress is not None and progress != self._last_progress:
+            self._last_progress = progress
             self._on_progress(progress)
 
     def collect(self, outcome: Outcome) -> tuple[Output, ...]:

@@ -75,6 +75,11 @@ class Engine:
         return engine_name(self._stats) if self._stats else ""
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether it is `comfy_lite`, which has no models and no custom nodes."""
+        return "comfy_lite_version" in self._stats.get("system", {})
+
+    @property
     def starts(self) -> int:
         """How many processes have been started; 0 for an engine that was running already."""
         return self.process.starts if self.process else 0

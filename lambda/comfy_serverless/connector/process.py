@@ -260,9 +260,10 @@ class ComfyProcess:
             self._ports_tried += 1
             self.start()
             return
+        last_lines = "\n".join(self.log_tail.splitlines()[-8:])
         raise EngineUnavailable(
-            f"ComfyUI exited while it started ({describe_exit(exit_code)}). Last lines of its log:\n"
-            + "\n".join(self.log_tail.splitlines()[-8:]),
+            f"ComfyUI exited while it started ({describe_exit(exit_code)}); "
+            + (f"the end of its log:\n{last_lines}" if last_lines else "it wrote nothing"),
             details={"exit_code": exit_code, "log_tail": self.log_tail},
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_serverless.connector.outputs import identify_node
@@ -33,7 +33,7 @@ class Progress:
     step: int | None = None
     steps: int | None = None
     message: str | None = None
-    preview: bytes | None = None
+    preview: bytes | None = field(default=None, repr=False)
 
 
 class ProgressTracker:

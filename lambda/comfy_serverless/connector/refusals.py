@@ -8,7 +8,8 @@ from typing import Any
 from comfy_serverless.errors import ComfyError, InvalidWorkflow, NodeExecutionError, OutOfMemory
 
 _MEMORY_EXCEPTIONS = ("OutOfMemoryError", "MemoryError")
-_MEMORY_MESSAGES = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+#: Of the GPU, and of the host: torch says "can't allocate memory" there.
+_MEMORY_MESSAGES = ("out of memory", "allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> InvalidWorkflow:
@@ -17,7 +18,7 @@ def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> 
     lines = list(node_error_lines(node_errors))
     if not lines:
         details = str(error.get("details") or "").strip()
-        message = str(error.get("message") or "ComfyUI refused the workflow")
+        message = str(error.get("message") or "ComfyUI refused the workflow").rstrip(".")
         lines = [f"{message}: {details}" if details else message]
     return InvalidWorkflow("; ".join(lines), details={"error": dict(error), "node_errors": dict(node_errors)})
 

@@ -188,11 +188,21 @@ class WorkflowRun:
         lost: str | None,
     ) -> Execution:
         if outcome.error is not None:
+            self._explain(outcome.error)
             raise outcome.error
         collector.announce_rest()
         warnings = outcome.warnings if lost is None else (*outcome.warnings, lost)
         prompt_id = self._prompt_id(attempts)
         return Execution(prompt_id, outputs, warnings, outcome.timings, outcome.cached_nodes, attempts)
+
+    def _explain(self, error: ComfyError) -> None:
+        """Say what ComfyUI's own words cannot know: that another engine would have the node."""
+        if error.details.get("error", {}).get("type") == "invalid_prompt" and self._engine.is_embedded:
+            error.message += (
+                ". The embedded engine has ComfyUI's model-free image nodes only: "
+                "set COMFYUI_DIR or COMFYUI_URL to run the workflow on a ComfyUI of yours"
+            )
+            error.args = (error.message,)
 
 
 def deadline_in(seconds: float | None) -> float | None:
