@@ -9,8 +9,9 @@ RUN    := $(VENV)/bin/python
 PYTEST_ARGS ?=
 # make sam-demo SAM_DEMO_ARGS=--serve keeps the local S3 up for `sam local invoke` by hand.
 SAM_DEMO_ARGS ?=
+BENCH_ARGS ?=
 
-.PHONY: help setup demo test e2e e2e-comfyui sam-demo contract lint format lock clean
+.PHONY: help setup demo test e2e e2e-comfyui sam-demo contract bench lint format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +42,9 @@ contract: setup ## The contract tests against a real ComfyUI: make contract COMF
 	@test -n "$(COMFYUI_DIR)" || { echo "Set COMFYUI_DIR to a ComfyUI checkout (and COMFYUI_PYTHON to its Python)."; exit 2; }
 	$(RUN) -m pytest tests/contract $(PYTEST_ARGS)
 
+bench: setup ## What the connector costs, as ratios to the floor of the same run (a few minutes; a quiet machine)
+	POWERTOOLS_LOG_LEVEL=ERROR $(RUN) -m benchmarks.bench $(BENCH_ARGS)
+
 lint: setup ## ruff and mypy --strict
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -63,3 +67,4 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 
 clean: ## Remove everything that was made here
 	rm -rf $(VENV) out .aws-sam build *.egg-info lambda/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.floor import Floor
 from benchmarks.slow_s3 import SlowS3, slow_s3
 from comfy_serverless import ComfyConnector
-from comfy_serverless.jobs.inputs import InputFetcher
+from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 from comfy_serverless.jobs.intake import SentRequest
 from comfy_serverless.jobs.s3 import create_client
 from comfy_serverless.jobs.worker import Call, Worker

@@ -64,7 +64,7 @@ class Service:
 @functools.cache
 def service() -> Service:
     """The service of this process."""
-    from comfy_serverless.jobs.inputs import InputFetcher
+    from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 
     settings, engine, s3 = warm.settings(), warm.connector(), create_client()
     inputs = InputFetcher(settings=settings, s3=s3, connector=engine)

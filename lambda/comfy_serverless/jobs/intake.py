@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.models import MAX_LABEL_CHARACTERS, JobRequest
 from comfy_serverless.jobs.s3 import S3Address, parse_json, read_json
-from comfy_serverless.jobs.workflows import named_workflow
+from comfy_serverless.jobs.workflow_source import named_workflow
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

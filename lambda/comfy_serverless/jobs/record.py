@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.facts import Timings
     from comfy_serverless.connector.progress import Progress as EngineProgress
     from comfy_serverless.jobs.delivery import Delivered
-    from comfy_serverless.jobs.results import ResultFile
+    from comfy_serverless.jobs.result_file import ResultFile
 
 MAX_WARNINGS = 100
 MAX_WARNING_CHARACTERS = 1000

@@ -44,9 +44,9 @@ from comfy_serverless.jobs.delivery import (
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.models import Job, JobRequest, ReplyMode
 from comfy_serverless.jobs.record import JobRecord
-from comfy_serverless.jobs.results import ResultFile
+from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.s3 import S3Address
-from comfy_serverless.jobs.workflows import check_json, resolve_workflow
+from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
 from comfy_serverless.observability import log, log_job
 from comfy_serverless.workflow import apply_set, check_links, draw_seeds
 
@@ -94,7 +94,7 @@ class Engine(Protocol):
 
 
 class Inputs(Protocol):
-    """What fetches inputs: see `jobs.inputs.InputFetcher`."""
+    """What fetches inputs: see `jobs.inputs.fetcher.InputFetcher`."""
 
     def prepare(
         self, graph: Mapping[str, Any], inputs: Mapping[str, str], *, job_id: str, deadline: float

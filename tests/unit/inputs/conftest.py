@@ -12,7 +12,7 @@ from hostile_server import HostileServer
 from input_world import InputFolder, Prepare
 from moto import mock_aws
 
-from comfy_serverless.jobs.inputs import InputFetcher
+from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Protocol
 from urllib.parse import urlsplit
 
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, InvalidWorkflow, MissingAsset
-from comfy_serverless.jobs.download import Network, open_web_address
-from comfy_serverless.jobs.input_sources import (
+from comfy_serverless.jobs.inputs.download import Network, open_web_address
+from comfy_serverless.jobs.inputs.sources import (
     Embedded,
     Source,
     Stream,
@@ -182,7 +182,7 @@ class InputFetcher:
             size_bytes, digest, content_type = self._land(source, file, deadline=limit)
             if is_image:
                 # Here, so that Pillow is loaded while the file is on its way and not when a worker starts.
-                from comfy_serverless.jobs.images import check_image
+                from comfy_serverless.jobs.inputs.images import check_image
 
                 with self._decoding:
                     ending = check_image(Path(file.name), max_pixels=self._settings.max_input_pixels)
