@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from PIL import Image
 
 PICTURE = {
@@ -134,6 +136,16 @@ def test_the_help_teaches(tmp_path: Path) -> None:
     assert "COMFYUI_DIR" in answer.stdout
 
 
+def wait_until_something_runs(server_address: str, *, seconds: float) -> None:
+    give_up_at = time.monotonic() + seconds
+    while time.monotonic() < give_up_at:
+        with contextlib.suppress(requests.RequestException):
+            if requests.get(f"{server_address}/queue", timeout=5).json()["queue_running"]:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"nothing runs at {server_address}")
+
+
 def test_ctrl_c_cancels_the_prompt_and_leaves_no_engine(tmp_path: Path) -> None:
     graph = json.loads(Path("tests/contract/test_payload.json").read_text())
     graph["22"]["inputs"]["steps"] = 10_000
@@ -145,7 +157,7 @@ def test_ctrl_c_cancels_the_prompt_and_leaves_no_engine(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    time.sleep(3)
+    wait_until_something_runs("http://127.0.0.1:18988", seconds=30)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130

@@ -45,7 +45,8 @@ from comfy_serverless.connector.facts import (
     Timings,
     Wait,
 )
-from comfy_serverless.connector.refusals import execution_failure, node_error_lines
+from comfy_serverless.connector.history import HistoryEntry, read_entry
+from comfy_serverless.connector.refusals import describe_exit, execution_failure, node_error_lines
 from comfy_serverless.errors import (
     Canceled,
     ComfyError,
@@ -209,8 +210,10 @@ class PromptFollower:
 
     def _see_history(self, entry: Mapping[str, Any] | None, now: float) -> None:
         self._heard()
-        if entry is not None and self._is_ours(entry):
-            self._read_entry(entry, now)
+        read = None if entry is None else read_entry(entry)
+        # An earlier prompt may have had the same id: its entry stands until ours is written.
+        if read is not None and (read.number is None or self._number in (None, read.number)):
+            self._judge(read, now)
             return
         if not self._queue_said_absent:
             return
@@ -358,39 +361,16 @@ class PromptFollower:
             self._stop_until = now + grace_s
             self._advance(State.STOPPING)
 
-    def _read_entry(self, entry: Mapping[str, Any], now: float) -> None:
-        """Judge by the messages: `status_str` can say success for a failed run."""
-        for node, shown in (entry.get("outputs") or {}).items():
-            if isinstance(shown, Mapping):
-                self._shown[str(node)] = shown
-        for node, meta in (entry.get("meta") or {}).items():
-            self._display_nodes[str(node)] = str(meta.get("display_node") or node)
-        status = entry.get("status") or {}
-        messages = [(str(kind), data) for kind, data in status.get("messages") or ()]
-        self._cached = next(
-            (tuple(map(str, data.get("nodes") or ())) for kind, data in messages if kind == "execution_cached"),
-            self._cached,
-        )
-        executing_ms = _executing_ms(messages)
-        kind, data = next(
-            (
-                (kind, data)
-                for kind, data in reversed(messages)
-                if kind in ("execution_success", "execution_error", "execution_interrupted")
-            ),
-            ("execution_success" if status.get("completed") else "execution_error", {}),
-        )
+    def _judge(self, entry: HistoryEntry, now: float) -> None:
+        self._shown.update(entry.shown)
+        self._display_nodes.update(entry.display_nodes)
+        self._cached = self._cached if entry.cached_nodes is None else entry.cached_nodes
         error: ComfyError | None = None
-        if kind == "execution_error":
-            error = self._failure(data)
-        elif kind == "execution_interrupted":
+        if entry.last_word == "execution_error":
+            error = self._failure(entry.last_data)
+        elif entry.last_word == "execution_interrupted":
             error = self._stop_error or Canceled("the prompt was interrupted by another client")
-        self._finish(error, now, executing_ms=executing_ms)
-
-    def _is_ours(self, entry: Mapping[str, Any]) -> bool:
-        """An earlier prompt may have had the same id: its entry stands until ours is written."""
-        prompt = entry.get("prompt")
-        return self._number is None or not prompt or prompt[0] == self._number
+        self._finish(error, now, executing_ms=entry.executing_ms)
 
     def _failure(self, data: Mapping[str, Any]) -> ComfyError:
         node_id = str(data.get("node_id") or "?")
@@ -422,18 +402,3 @@ class PromptFollower:
             events_missed=self._events_missed,
             engine_is_broken=engine_is_broken,
         )
-
-
-def describe_exit(exit_code: int | None) -> str:
-    """An exit code for people; negative codes are signals, and -9 mostly means "out of host memory"."""
-    if exit_code is None:
-        return "exit code unknown"
-    if exit_code == -9:
-        return "killed by signal 9: often the host ran out of memory"
-    return f"killed by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
-
-
-def _executing_ms(messages: list[tuple[str, Mapping[str, Any]]]) -> int | None:
-    """From ComfyUI's own clock, where both ends have a time."""
-    times = [data["timestamp"] for _, data in messages if isinstance(data.get("timestamp"), int | float)]
-    return round(times[-1] - times[0]) if len(times) > 1 else None

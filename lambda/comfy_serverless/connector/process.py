@@ -24,8 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
-from comfy_serverless.connector.execution import describe_exit
 from comfy_serverless.connector.ports import ReservedPort, accepts
+from comfy_serverless.connector.refusals import describe_exit
 from comfy_serverless.errors import EngineUnavailable
 
 logger = logging.getLogger(__name__)

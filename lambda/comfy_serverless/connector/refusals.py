@@ -53,3 +53,12 @@ def execution_failure(data: Mapping[str, Any], *, node_id: str, class_type: str)
     if exception_type.endswith(_MEMORY_EXCEPTIONS) or any(hint in message for hint in _MEMORY_MESSAGES):
         return OutOfMemory(text, details=details)
     return NodeExecutionError(text, details=details)
+
+
+def describe_exit(exit_code: int | None) -> str:
+    """An exit code for people; negative codes are signals, and -9 mostly means "out of host memory"."""
+    if exit_code is None:
+        return "exit code unknown"
+    if exit_code == -9:
+        return "killed by signal 9: often the host ran out of memory"
+    return f"killed by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
