@@ -253,3 +253,14 @@ def test_answering_is_not_work() -> None:
 def test_a_host_that_is_not_this_machine_is_named(host: str) -> None:
     with pytest.raises(EngineUnavailable, match="API_URL"):
         find_available_port(host, 8188)
+
+
+def test_a_lock_that_somebody_made_a_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"comfy-serverless-{os.getuid()}-19388.lock").symlink_to(precious)
+    reserved = ReservedPort("127.0.0.1", 19388)
+    assert reserved.port != 19388
+    assert precious.read_text() == "kept"
+    reserved.release()

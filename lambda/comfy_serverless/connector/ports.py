@@ -68,8 +68,11 @@ def _lock(port: int) -> IO[bytes] | None:
     """The lock ends with the process that holds it, however that ends; the empty file stays."""
     path = Path(tempfile.gettempdir()) / f"comfy-serverless-{os.getuid()}-{port}.lock"
     try:
-        file = path.open("wb")
-    except PermissionError:
+        # The folder is everybody's: a link that somebody else has put there is not followed.
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb")
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.ELOOP):
+            raise EngineUnavailable(f"the lock {path} of port {port} cannot be made: {error}") from error
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

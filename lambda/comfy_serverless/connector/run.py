@@ -98,7 +98,7 @@ class WorkflowRun:
         Raises:
             ComfyError: it failed; `.outputs` has what was made before.
         """
-        outputs: tuple[Output, ...] = ()
+        made: tuple[Output, ...] = ()
         try:
             attempt = 1
             while True:
@@ -109,6 +109,7 @@ class WorkflowRun:
                 )
                 outcome = self._attempt(self._prompt_id(attempt), collector)
                 outputs = collector.collect(outcome)
+                made = outputs or made
                 lost = self._lost(outcome, outputs)
                 step = recovery.after(outcome, attempt=attempt, lost=lost)
                 if step is Recovery.DELIVER:
@@ -118,8 +119,8 @@ class WorkflowRun:
                     self._engine.free_memory(unload_models=outcome.error is not None)
                 attempt += 1
         except ComfyError as error:
-            # Also of an earlier attempt, when the next one could not even begin.
-            error.outputs = outputs
+            # Of the attempt before, when the next one could not even begin, or died before it had made anything.
+            error.outputs = made
             raise
 
     def _prompt_id(self, attempt: int) -> str:

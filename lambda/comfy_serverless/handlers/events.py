@@ -1,6 +1,6 @@
 """The kinds of events a Lambda function gets, each one a small class.
 
-A kind recognises its events, says which jobs they ask for (`calls`), and makes the answer Lambda's caller expects out
+A kind recognises its events, says which jobs they ask for (`sources`), and makes the answer Lambda's caller expects out
 of how those ended (`answer`). It decides nothing else.
 
     direct payload                         the job
