@@ -117,6 +117,8 @@ class Server:
             return _refusal(verdict.error, verdict.node_errors)
         self._queue.put((number, prompt_id, prompt, extra_data, verdict.outputs))
         logger.info("prompt %s queued", prompt_id)
+        if late_s := self._faults.take_late_answer_s():
+            await asyncio.sleep(late_s)
         answer = {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
         return web.json_response(answer)
 

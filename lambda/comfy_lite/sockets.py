@@ -28,7 +28,8 @@ class SocketHub:
     """The one place messages leave from. `send*` may be called from any thread, the rest from the event loop."""
 
     def __init__(self, *, features: Mapping[str, Any], queue_status: Callable[[], Mapping[str, Any]]) -> None:
-        self.muted = False
+        #: What goes wrong on the way, when a test asks for it.
+        self.muted, self.delay_s, self.copies = False, 0.0, 1
         self._features = features
         self._queue_status = queue_status
         self._sockets: dict[str, web.WebSocketResponse] = {}
@@ -71,7 +72,7 @@ class SocketHub:
             receivers = list(self._sockets.values())
             if client_id is not None:
                 receivers = [self._sockets[client_id]] if client_id in self._sockets else []
-            for socket in receivers:
+            for socket in receivers * self.copies:
                 await _send(socket, message)
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
@@ -110,7 +111,13 @@ class SocketHub:
                 await _send(socket, _message("feature_flags", self._features))
 
     def _post(self, message: str | bytes, client_id: str | None) -> None:
-        if not self.muted:
+        if self.muted:
+            return
+        if self.delay_s:
+            self._loop.call_soon_threadsafe(
+                self._loop.call_later, self.delay_s, self._outbox.put_nowait, (message, client_id)
+            )
+        else:
             self._loop.call_soon_threadsafe(self._outbox.put_nowait, (message, client_id))
 
     def _abort_all(self) -> None:

@@ -137,11 +137,23 @@ class Settings:
     default_deadline_s: float = _setting(
         "DEFAULT_DEADLINE_S", _positive_float, 600.0, "Deadline of a job that names none, in seconds"
     )
+    max_receives: int = _setting(
+        "MAX_RECEIVES",
+        _positive_int,
+        5,
+        "The queue's `maxReceiveCount`: what fails at the last delivery is written down",
+    )
     deadline_margin_s: float = _setting(
         "DEADLINE_MARGIN_S", _positive_float, 15.0, "Seconds kept back at the end of an invocation to report"
     )
     max_input_bytes: int = _setting("MAX_INPUT_BYTES", _positive_int, 200_000_000, "Largest input that is fetched")
     max_input_pixels: int = _setting("MAX_INPUT_PIXELS", _positive_int, 100_000_000, "Largest image, width x height")
+    input_cache_bytes: int = _setting(
+        "INPUT_CACHE_BYTES",
+        _positive_int,
+        2_000_000_000,
+        "How much room input files may take in ComfyUI's input folder; those of running jobs always may",
+    )
     input_timeout_s: float = _setting("INPUT_TIMEOUT_S", _positive_float, 60.0, "Longest fetch of one input")
     allow_private_addresses: bool = _setting(
         "ALLOW_PRIVATE_ADDRESSES", _boolean, False, "Whether https inputs may come from private networks"
@@ -153,6 +165,23 @@ class Settings:
         "Buckets `s3://` inputs may come from; empty: any the role may read",
     )
     link_expiry_s: int = _setting("LINK_EXPIRY_S", _link_expiry, 3600, "How long presigned links are good for")
+
+    # Models.
+    models_manifest: str | None = _setting(
+        "MODELS_MANIFEST", str, None, "Models every job needs: a JSON file, or `s3://…` of one; kept for good"
+    )
+    model_store_dir: Path | None = _setting(
+        "MODEL_STORE_DIR", Path, None, "Where fetched models are kept; by default below the temporary files"
+    )
+    model_store_bytes: int | None = _setting(
+        "MODEL_STORE_BYTES", _positive_int, None, "How much room they may take; by default half of the disk"
+    )
+    allow_pickled_models: bool = _setting(
+        "ALLOW_PICKLED_MODELS",
+        _boolean,
+        False,
+        "Whether models other than safetensors are fetched: `.ckpt` and `.pt` can run code",
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

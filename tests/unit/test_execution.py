@@ -23,6 +23,7 @@ from comfy_serverless.connector.facts import (
     AskToStop,
     CancelAsked,
     EngineSilent,
+    EventMissed,
     EventSeen,
     Fact,
     Finished,
@@ -124,25 +125,57 @@ def submitted(**arguments: Any) -> World:
     return World(**arguments).see(Submitted())
 
 
-def test_a_run_ends_with_what_the_history_says_as_soon_as_the_last_word_is_heard() -> None:
+def test_a_run_whose_whole_story_was_heard_ends_without_a_question() -> None:
     world = submitted().see(START, EXECUTED, SUCCESS)
-    assert isinstance(world.step(), Wait), "the history is not written yet when execution_success is sent"
-    world.see(LAST_WORD)
-    assert isinstance(world.step(), AskHistory)
-    outcome = world.see(DONE).outcome
+    assert isinstance(world.step(), Wait), "the next prompt has not begun, and more may be told"
+    outcome = world.see(LAST_WORD).outcome
     assert outcome.error is None
     assert outcome.shown == {"2": SHOWN}
     assert outcome.timings.executing_ms == 500
 
 
-def test_events_may_come_before_the_answer_to_the_submit() -> None:
-    world = World().see(START, EXECUTED, SUCCESS, LAST_WORD)
-    assert isinstance(world.step(), AskHistory)
-    assert world.see(DONE).outcome.error is None
+def test_cached_nodes_that_were_looked_at_again_have_told_everything() -> None:
+    cached = event("execution_cached", nodes=["2"], timestamp=1100)
+    assert submitted().see(START, cached, EXECUTED, SUCCESS, LAST_WORD).outcome.cached_nodes == ("2",)
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ([Submitted(), START, EXECUTED, SUCCESS, EventMissed(), LAST_WORD], "a message could not be read"),
+        ([Submitted(), START, SocketLost(), EXECUTED, SUCCESS, LAST_WORD], "the socket was away"),
+        ([Submitted(), START, EXECUTED, SUCCESS, SocketLost(), LAST_WORD], "the socket was away"),
+        ([Submitted(), EXECUTED, SUCCESS, LAST_WORD], "the beginning was not heard"),
+        ([Submitted(), START, EXECUTED, LAST_WORD], "no success was heard"),
+        ([Submitted(), START, EXECUTED, event("execution_error"), SUCCESS, LAST_WORD], "something went wrong"),
+        ([Submitted(), START, EXECUTED, event("execution_interrupted"), SUCCESS, LAST_WORD], "it was interrupted"),
+        (
+            [Submitted(), START, event("execution_cached", nodes=["1"]), EXECUTED, SUCCESS, LAST_WORD],
+            "a cached node was passed over, and may have shown something once",
+        ),
+        ([START, EXECUTED, SUCCESS, LAST_WORD], "the submit has not been answered, and may name outputs it drops"),
+        ([SubmitLost(), START, EXECUTED, SUCCESS, LAST_WORD], "the submit was not answered"),
+        ([Submitted(), CancelAsked(), START, EXECUTED, SUCCESS, LAST_WORD], "it is being stopped"),
+    ],
+)
+def test_a_story_with_a_gap_or_a_blemish_is_compared_with_the_history(facts: list[Fact], why: str) -> None:
+    world = World().see(*facts)
+    step = world.step()
+    while isinstance(step, Wait | AskToStop | AskQueue):
+        if isinstance(step, Wait):
+            world.wait(step.seconds)
+        elif isinstance(step, AskQueue):
+            world.see(QueueSays(QueuePlace.ABSENT))
+        step = world.step()
+    assert isinstance(step, AskHistory), why
+    also = {"images": [{"filename": "only_the_history_knows.png", "subfolder": "", "type": "output"}]}
+    outcome = world.see(history(("execution_success", {"timestamp": 1500}), outputs={"1": also, "2": SHOWN})).outcome
+    assert outcome.error is None
+    assert outcome.shown == {"1": also, "2": SHOWN}
 
 
 def test_an_empty_history_after_the_last_word_is_asked_again() -> None:
-    world = submitted().see(START, EXECUTED, SUCCESS, LAST_WORD)
+    world = submitted().see(EXECUTED, SUCCESS, LAST_WORD)
     assert isinstance(world.step(), AskHistory)
     world.see(HistorySays(None))
     assert isinstance(world.step(), Wait)
@@ -210,6 +243,12 @@ def test_a_lost_socket_is_made_good_by_asking() -> None:
     outcome = world.see(DONE).outcome
     assert outcome.error is None
     assert outcome.events_missed
+
+
+def test_a_success_that_only_the_history_tells_of_has_missed_events() -> None:
+    outcome = submitted().see(START, EXECUTED, DONE).outcome
+    assert outcome.error is None
+    assert outcome.events_missed, "the socket is open, and silent"
 
 
 def test_a_socket_lost_after_success_has_lost_nothing() -> None:
@@ -447,6 +486,7 @@ NOISE: list[Fact] = [
     SUCCESS,
     LAST_WORD,
     SocketLost(),
+    EventMissed(),
     EngineSilent(ours=True),
     ProcessBusy(),
     CancelAsked(),
@@ -468,7 +508,12 @@ NOISE: list[Fact] = [
 def test_any_order_loss_and_repetition_of_facts_gives_exactly_the_outcome_the_history_holds(
     noise: list[tuple[Fact, float]], truth: str, ends_after: int, with_deadline: bool
 ) -> None:
-    """ComfyUI answers truthfully: RUNNING until `ends_after` questions were asked, then the history has the entry."""
+    """ComfyUI answers truthfully: RUNNING until `ends_after` questions were asked, then the history has the entry.
+
+    It never says in an event what the history denies.
+    """
+    if truth != "succeeded":
+        noise = [(fact, pause) for fact, pause in noise if fact is not SUCCESS]
     world = World(deadline=100.0 + 3600 if with_deadline else None, stall_s=10_000)
     pending = list(noise)
     asked = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
+from PIL import Image
 
 from comfy_serverless.connector.outputs import (
     FileLocator,
@@ -107,3 +109,141 @@ def test_unknown_names_are_plain_bytes() -> None:
 def test_a_name_no_file_can_have_is_left_to_the_engine(tmp_path: Path, name: str) -> None:
     [output] = outputs_of_node(NODE, {"images": [{"filename": name}]}, locator(tmp_path))
     assert (output.name, output.path) == (name, None)
+
+
+def file_named(name: str, **more: object) -> dict[str, object]:
+    return {"filename": name, "subfolder": "", "type": "output", **more}
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({"images": [file_named("a.webp")], "animated": [True]}, ["a.webp"]),
+        ({"images": [file_named("a.webp")], "animated": [False]}, ["a.webp"]),
+        ({"animated": [file_named("a.gif")]}, ["a.gif"]),
+        ({"gifs": [file_named("a.mp4", format="video/h264-mp4", frame_rate=8.0, fullpath="/x/a.mp4")]}, ["a.mp4"]),
+        ({"images": [[file_named("a.png"), file_named("b.png")], [file_named("c.png")]]}, ["a.png", "b.png", "c.png"]),
+        ({"sheet": [{"pages": [file_named("a.png")], "score": 1}]}, ["sheet_0.json", "a.png"]),
+        ({"mixed": [[file_named("a.png"), 3]]}, ["mixed_0.json", "a.png"]),
+        ({"result": ["mesh/not-there.glb", None, None]}, ["result_0.txt"]),
+        ({"anything": 3}, ["anything_0.json"]),
+        ({"anything": "one"}, ["anything_0.txt"]),
+        ({"anything": {"a": 1}}, ["anything_0.json"]),
+        ({"a": [[1, [2]]], "b": [True], "c": [""]}, ["a_0.json", "b_1.json", "c_2.txt"]),
+        ({"images": [{"filename": ""}], "x": [{"filename": None}]}, ["images_0.json", "x_1.json"]),
+        ({"../odd key": [1]}, ["___odd_key_0.json"]),
+        ({"nothing": [None], "empty": []}, []),
+    ],
+)
+def test_nothing_a_node_shows_is_dropped(shown: dict[str, Any], expected: list[str]) -> None:
+    outputs = outputs_of_node(NODE, shown, locator())
+    assert [output.name for output in outputs] == expected
+    assert [output.index for output in outputs] == list(range(len(expected)))
+
+
+def test_what_is_nested_too_deep_for_a_look_is_still_told() -> None:
+    nested: Any = file_named("a.png")
+    for _ in range(50):
+        nested = [nested]
+    [output] = outputs_of_node(NODE, {"images": nested}, locator())
+    assert b"a.png" in output.read()
+
+
+class TestPaths:
+    """Nodes that name what they made by its path alone."""
+
+    @pytest.fixture
+    def folders(self, tmp_path: Path) -> FileLocator:
+        for name in ("output/mesh/m.glb", "temp/bg_1.png", "temp/preview3d.glb", "input/3d/given.glb", "secret.glb"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(name.encode())
+        (tmp_path / "output" / "link.glb").symlink_to(tmp_path / "secret.glb")
+        folders = {kind: [tmp_path / kind] for kind in ("output", "temp", "input")}
+        return FileLocator(folders | {"temp": [tmp_path / "temp", tmp_path]}, view)
+
+    @pytest.mark.parametrize(
+        ("path", "place"),
+        [
+            ("mesh/m.glb", ("output", "mesh", "m.glb")),
+            ("output/mesh/m.glb", ("output", "mesh", "m.glb")),
+            ("temp/bg_1.png", ("temp", "", "bg_1.png")),
+            ("preview3d.glb", ("temp", "", "preview3d.glb")),
+        ],
+    )
+    def test_the_file_is_the_output(self, folders: FileLocator, path: str, place: tuple[str, str, str]) -> None:
+        [output] = outputs_of_node(NODE, {"result": [path, None, None]}, folders)
+        assert (output.folder_type, output.subfolder, output.name) == place
+        assert output.read().endswith(output.name.encode())
+
+    def test_an_absolute_path_inside_the_output_folder_is_its_file(self, folders: FileLocator, tmp_path: Path) -> None:
+        [output] = outputs_of_node(NODE, {"files": [str(tmp_path / "output/mesh/m.glb")]}, folders)
+        assert (output.subfolder, output.name) == ("mesh", "m.glb")
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "../secret.glb",
+            "secret.glb",
+            "/secret.glb",
+            "link.glb",
+            "3d/given.glb",
+            "input/3d/given.glb",
+            "mesh",
+            "x\0.glb",
+        ],
+    )
+    def test_no_path_leads_out_of_what_was_made(self, folders: FileLocator, path: str) -> None:
+        [output] = outputs_of_node(NODE, {"result": [path, None]}, folders)
+        assert output.kind is OutputKind.TEXT
+        assert output.read() == path.encode()
+
+    def test_a_text_is_a_text_whatever_it_says(self, folders: FileLocator) -> None:
+        [output] = outputs_of_node(NODE, {"text": ["mesh/m.glb"]}, folders)
+        assert output.kind is OutputKind.TEXT
+
+    def test_a_file_that_is_named_twice_comes_once(self, folders: FileLocator) -> None:
+        shown = {"3d": [{"filename": "m.glb", "subfolder": "mesh", "type": "output"}], "path": ["mesh/m.glb"]}
+        assert [output.name for output in outputs_of_node(NODE, shown, folders)] == ["m.glb", "path_1.txt"]
+
+
+@pytest.mark.parametrize(
+    ("head", "content_type", "kind"),
+    [
+        (b"\x89PNG\r\n\x1a\n....", "image/png", OutputKind.IMAGE),
+        (b"RIFF....WEBPVP8 ", "image/webp", OutputKind.IMAGE),
+        (b"RIFF....WAVEfmt ", "audio/wav", OutputKind.AUDIO),
+        (b"\0\0\0\x20ftypisom....", "video/mp4", OutputKind.VIDEO),
+        (b"fLaC............", "audio/flac", OutputKind.AUDIO),
+        (b"glTF\x02\0\0\0", "model/gltf-binary", OutputKind.FILE),
+        (b"????????", "application/octet-stream", OutputKind.FILE),
+        (b"", "application/octet-stream", OutputKind.FILE),
+    ],
+)
+def test_where_the_name_tells_nothing_the_content_does(
+    tmp_path: Path, head: bytes, content_type: str, kind: OutputKind
+) -> None:
+    (tmp_path / "made.result").write_bytes(head)
+    [output] = outputs_of_node(NODE, {"files": [file_named("made.result")]}, locator(tmp_path))
+    assert (output.content_type, output.kind) == (content_type, kind)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "gif"])
+def test_an_output_knows_its_checksum_and_the_size_of_its_picture(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (12, 7), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    for where in (locator(tmp_path), FileLocator({}, lambda name, *_: (tmp_path / name).open("rb"))):
+        [output] = outputs_of_node(NODE, {"images": [file_named(f"a.{suffix}")]}, where)
+        assert output.pixels == (12, 7)
+        assert output.sha256 == hashlib.sha256((tmp_path / f"a.{suffix}").read_bytes()).hexdigest()
+        assert output.size_bytes == (tmp_path / f"a.{suffix}").stat().st_size
+
+
+def test_what_is_no_picture_has_no_size_in_pixels(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    [broken, text] = outputs_of_node(NODE, {"images": [file_named("broken.png")], "text": ["x"]}, locator(tmp_path))
+    assert (broken.pixels, text.pixels) == (None, None)
+
+
+def test_an_expanded_node_is_found_also_where_ids_have_dots() -> None:
+    graph = {"a.b": {"class_type": "Loop", "inputs": {}}, "a": {"class_type": "Other", "inputs": {}}}
+    assert identify_node(graph, "a.b.0.0.1").node_id == "a.b"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ class FakeEngine:
     locator: FileLocator = field(default_factory=lambda: FileLocator({}, lambda *_: pytest.fail("nothing to view")))
     is_embedded: bool = False
 
-    def wait_ready(self, timeout_s: float | None) -> None:
+    def wait_ready(self, timeout_s: float | None, canceled: threading.Event) -> None:
         assert timeout_s is None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_serverless.errors import EngineUnavailable
+from comfy_serverless.model_paths import write_paths_config
 from comfy_serverless.settings import InvalidSetting, Settings
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,9 @@ def choose_engine(settings: Settings) -> EngineChoice:
         EngineUnavailable: nothing is configured and the embedded engine is not installed.
     """
     if settings.api_command_line:
-        return EngineChoice(shlex.split(settings.api_command_line))
+        paths = _model_paths_config(settings)
+        environment = {"MODEL_PATHS_CONFIG": paths} if paths else {}
+        return EngineChoice(shlex.split(settings.api_command_line), environment=environment)
     directory = settings.comfyui_dir
     if directory is not None and not (directory / "main.py").is_file():
         raise InvalidSetting(f"COMFYUI_DIR={str(directory)!r} cannot be used: there is no main.py in it")
@@ -57,8 +60,9 @@ def choose_engine(settings: Settings) -> EngineChoice:
         directory = Path("ComfyUI")
     if directory is not None:
         python = settings.comfyui_python or _python_of(directory)
-        return EngineChoice([python, "main.py", *shlex.split(settings.comfyui_args)], cwd=directory.resolve())
-    return _embedded_engine()
+        arguments = [*shlex.split(settings.comfyui_args), *_model_paths_arguments(settings)]
+        return EngineChoice([python, "main.py", *arguments], cwd=directory.resolve())
+    return _embedded_engine(settings)
 
 
 def folders_of(stats: Mapping[str, Any], cwd: Path) -> dict[str, list[Path]]:
@@ -98,7 +102,22 @@ def _python_of(directory: Path) -> str:
     return next((str(path.absolute()) for path in candidates if path.exists()), "python3")
 
 
-def _embedded_engine() -> EngineChoice:
+def _model_paths_arguments(settings: Settings) -> list[str]:
+    """Last on the command line: the last place that is named comes first when ComfyUI looks for a model."""
+    paths = _model_paths_config(settings)
+    return ["--extra-model-paths-config", paths] if paths else []
+
+
+def _model_paths_config(settings: Settings) -> str | None:
+    """The file that tells ComfyUI where fetched models are. Without it only jobs that name models cannot run."""
+    try:
+        return str(write_paths_config(settings))
+    except OSError as error:
+        logger.warning("no models can be fetched, MODEL_STORE_DIR cannot be written: %s", error)
+        return None
+
+
+def _embedded_engine(settings: Settings) -> EngineChoice:
     missing = [name for name in ("comfy_lite", "aiohttp", "numpy") if importlib.util.find_spec(name) is None]
     if missing:
         raise EngineUnavailable(
@@ -111,4 +130,5 @@ def _embedded_engine() -> EngineChoice:
     # The engine is a sibling package: found wherever we were.
     source = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    return EngineChoice([sys.executable, "-m", "comfy_lite"], environment={"PYTHONPATH": path}, own_folder=folder)
+    command = [sys.executable, "-m", "comfy_lite", *_model_paths_arguments(settings)]
+    return EngineChoice(command, environment={"PYTHONPATH": path}, own_folder=folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,9 +17,11 @@ from comfy_serverless.connector.outputs import (
     outputs_of_node,
 )
 from comfy_serverless.connector.progress import Progress, ProgressTracker
+from comfy_serverless.connector.unreported import unreported_files
 
 #: Nodes that send their results through the websocket and leave no file.
 _FRAME_CLASSES = frozenset({"SaveImageWebsocket"})
+_ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 
 
 def frame_nodes_of(graph: Mapping[str, Any]) -> frozenset[str]:
@@ -53,16 +57,19 @@ class OutputCollector:
         self._by_node: dict[str, list[Output]] = {}
         self._first_index: dict[str, int] = {}
         self._indexes: Counter[str] = Counter()
+        #: When it ran, in seconds since the epoch: as far as ComfyUI has said so, by its clock.
+        self._ran = (time.time(), math.inf)
 
     def see(self, fact: EventSeen | FrameSeen) -> None:
         """Look at an event as it passes by."""
         if isinstance(fact, FrameSeen):
-            if fact.node_id not in self._frame_nodes and self._on_progress is not None:
+            if not fact.is_result(self._frame_nodes) and self._on_progress is not None:
                 self._on_progress(self._tracker.see_preview(fact.node_id, fact.content))
             return
+        self._see_time(fact.kind, fact.data.get("timestamp"))
         if fact.kind == "execution_cached":
             self._cached = frozenset(str(node) for node in fact.data.get("nodes") or ())
-        elif fact.kind == "executed" and isinstance(fact.data.get("output"), Mapping):
+        elif fact.kind == "executed" and self._on_output is not None and isinstance(fact.data.get("output"), Mapping):
             node = str(fact.data["node"])
             outputs = self._outputs(node, str(fact.data.get("display_node") or node), fact.data["output"])
             if not any(output.cached and output.content is None and output.path is None for output in outputs):
@@ -85,13 +92,29 @@ class OutputCollector:
         }
         for frame in outcome.frames:
             identity = identify_node(self._graph, frame.node_id)
+            index = self._indexes[identity.node_id]
+            self._indexes[identity.node_id] += 1
             frames = by_node.setdefault(frame.node_id, [])
-            frames.append(frame_output(identity, len(frames), frame.content, frame.content_type))
+            frames.append(frame_output(identity, index, frame.content, frame.content_type))
+        for node, files in self._unreported(by_node).items():
+            by_node.setdefault(node, []).extend(self._outputs(node, node, {"files": files}))
         position = {node: index for index, node in enumerate(self._graph)}
-        return tuple(
-            output
-            for node in sorted(by_node, key=lambda node: position.get(node.partition(".")[0], len(position)))
-            for output in by_node[node]
+        outputs = [output for made in by_node.values() for output in made]
+        return tuple(sorted(outputs, key=lambda output: position.get(output.node_id, len(position))))
+
+    def _see_time(self, kind: str, timestamp_ms: object) -> None:
+        if isinstance(timestamp_ms, int | float):
+            time_s, (began, ended) = timestamp_ms / 1000, self._ran
+            self._ran = (
+                (time_s, ended) if kind == "execution_start" else (began, time_s) if kind in _ENDS else self._ran
+            )
+
+    def _unreported(self, by_node: Mapping[str, list[Output]]) -> dict[str, list[dict[str, str]]]:
+        reporting = {output.node_id for outputs in by_node.values() for output in outputs}
+        silent = [node for node in self._graph if node not in reporting]
+        known = {output.path for outputs in by_node.values() for output in outputs if output.path is not None}
+        return unreported_files(
+            self._graph, self._locator.folders("output"), silent=silent, known=known, between=self._ran
         )
 
     def announce_rest(self) -> None:

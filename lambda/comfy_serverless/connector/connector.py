@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
@@ -19,8 +19,10 @@ from comfy_serverless.connector.engine import Engine
 from comfy_serverless.connector.outputs import Output, OutputKind
 from comfy_serverless.connector.ports import find_available_port
 from comfy_serverless.connector.progress import Progress
+from comfy_serverless.connector.recovery import MAX_ATTEMPTS
 from comfy_serverless.connector.refusals import refusal
-from comfy_serverless.connector.run import Execution, WorkflowRun, deadline_in, left_until
+from comfy_serverless.connector.run import Execution, WorkflowRun, attempt_id, deadline_in, left_until
+from comfy_serverless.connector.tidy import remove_files, remove_tree
 from comfy_serverless.connector.uploads import place_file
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.settings import Settings
@@ -135,8 +137,11 @@ class ComfyConnector:
             DeadlineExceeded: `timeout_s` passed while it was still starting.
             ComfyError: the workflow in TEST_PAYLOAD did not run.
         """
+        self._wait_ready(timeout_s)
+
+    def _wait_ready(self, timeout_s: float | None, canceled: threading.Event | None = None) -> None:
         deadline = deadline_in(timeout_s)
-        freshly_started = self._engine.wait_ready(timeout_s)
+        freshly_started = self._engine.wait_ready(timeout_s, canceled)
         if freshly_started and self._settings.test_payload is not None:
             self.run(self.load_payload(self._settings.test_payload), deadline_s=left_until(deadline))
 
@@ -196,7 +201,7 @@ class ComfyConnector:
                 raise InvalidRequest(f"prompt {run.run_id} is running already")
             self._runs[run.run_id] = run
         try:
-            return run.execute(wait_ready=self.wait_ready)
+            return run.execute(wait_ready=self._wait_ready)
         finally:
             with self._lock:
                 self._runs.pop(run.run_id, None)
@@ -213,6 +218,23 @@ class ComfyConnector:
             return False
         run.cancel()
         return True
+
+    def discard(self, prompt_id: str, *, files: Iterable[Path] = (), folder: str | None = None) -> None:
+        """Remove what a run has left in ComfyUI, once it has been delivered: files, a folder, the history entry.
+
+        Files are those of an engine on this machine only, and only in its output and temp folders. Never raises: what
+        cannot be removed is logged.
+
+        Args:
+            prompt_id: of the run.
+            files: paths of its outputs.
+            folder: a subfolder of the output and temp folders that was the run's own.
+        """
+        folders = [*self._engine.folders("output"), *self._engine.folders("temp")]
+        remove_files(files, folders=folders)
+        if folder is not None:
+            remove_tree(folder, folders=folders)
+        self._engine.forget([attempt_id(prompt_id, attempt) for attempt in range(1, MAX_ATTEMPTS + 1)])
 
     def generate_images(self, payload: Mapping[str, Any]) -> list[Image.Image]:
         """Run a workflow and answer all its images, previews included, in the order of its nodes.

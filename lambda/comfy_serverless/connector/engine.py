@@ -6,23 +6,46 @@ What is here is about the engine alone; what runs on it is the connector's part.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from comfy_serverless.connector.choice import choose_engine, engine_name, folders_of
-from comfy_serverless.connector.client import ComfyClient
+from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.outputs import FileLocator
 from comfy_serverless.connector.process import ComfyProcess
-from comfy_serverless.errors import DeadlineExceeded, EngineUnavailable
+from comfy_serverless.errors import Canceled, DeadlineExceeded, EngineUnavailable
 from comfy_serverless.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+#: Within which a cancel is heard during the start, in seconds.
+_CANCEL_HEARD_S = 0.1
+#: How long a refused workflow may wait for its explanation, in seconds.
+_DECLARATIONS_S = 5.0
+
+
+class _Patience:
+    """How long somebody waits for the start: until a deadline, or until it is not wanted any more."""
+
+    def __init__(self, timeout_s: float | None, canceled: threading.Event | None) -> None:
+        self._deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        self._canceled = canceled
+
+    def next_s(self) -> float:
+        """How long to wait before the next `check`, in seconds."""
+        return max(0.0, min(_CANCEL_HEARD_S, self._deadline - time.monotonic()))
+
+    def check(self) -> None:
+        """Raise when there is none left."""
+        if self._canceled is not None and self._canceled.is_set():
+            raise Canceled("the job was canceled on request before it was submitted")
+        if time.monotonic() >= self._deadline:
+            raise DeadlineExceeded("the deadline passed while ComfyUI was still starting")
 
 
 class Engine:
@@ -45,6 +68,10 @@ class Engine:
         self._greeted_generation = -1
         self._stats: Mapping[str, Any] = {}
         self._folders: dict[str, list[Path]] = {}
+        #: Of which start, and their names.
+        self._node_classes: tuple[int, tuple[str, ...]] = (-1, ())
+        #: Finds the files the engine names; there is one once it has answered.
+        self.locator: FileLocator
         self.process: ComfyProcess | None = None
         if settings.comfyui_url:
             self._connect_to(settings.comfyui_url.rstrip("/"))
@@ -85,6 +112,11 @@ class Engine:
         return self.process.starts if self.process else 0
 
     @property
+    def is_running(self) -> bool:
+        """Whether there is a process that may be asked; unknown, and so true, of an engine that is not ours."""
+        return not self._closed and (self.process is None or self.process.is_alive)
+
+    @property
     def closed(self) -> bool:
         """Whether it was stopped for good."""
         return self._closed
@@ -92,12 +124,11 @@ class Engine:
     @property
     def input_directory(self) -> Path | None:
         """ComfyUI's input folder, when it is on this machine."""
-        return next((folder for folder in self._folders.get("input", ()) if folder.is_dir()), None)
+        return next(iter(self.folders("input")), None)
 
-    @property
-    def locator(self) -> FileLocator:
-        """Finds the files the engine names."""
-        return FileLocator(self._folders, self.client.view)
+    def folders(self, folder_type: str) -> list[Path]:
+        """Where it keeps files of a type ("input", "output", "temp"), when that is on this machine."""
+        return [folder for folder in self._folders.get(folder_type, ()) if folder.is_dir()]
 
     def is_answering(self) -> bool:
         """Whether it answers now."""
@@ -105,15 +136,16 @@ class Engine:
             return False
         try:
             self.client.queue_remaining()
-        except (requests.RequestException, KeyError, TypeError, ValueError):
+        except (RequestFailed, KeyError, TypeError, ValueError):
             return False
         return True
 
-    def wait_ready(self, timeout_s: float | None = None) -> bool:
+    def wait_ready(self, timeout_s: float | None = None, canceled: threading.Event | None = None) -> bool:
         """Wait until it answers; start it again if it has died.
 
         Args:
             timeout_s: longest wait in seconds; the start's own limit holds besides.
+            canceled: ends the wait, not the start.
 
         Returns:
             Whether this is the first time that this process is found ready.
@@ -121,12 +153,13 @@ class Engine:
         Raises:
             EngineUnavailable: it exited, or did not answer within the start's limit.
             DeadlineExceeded: `timeout_s` passed while it was still starting.
+            Canceled: `canceled` was set meanwhile.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
-            raise DeadlineExceeded("the deadline passed while ComfyUI was still starting")
+        patience = _Patience(timeout_s, canceled)
+        while not self._lock.acquire(timeout=patience.next_s()):
+            patience.check()
         try:
-            return self._wait_answer(deadline)
+            return self._wait_answer(patience)
         except EngineUnavailable:
             # A start that `close` broke off is no failure of ComfyUI.
             self._check_open()
@@ -158,16 +191,57 @@ class Engine:
         """Forget cached results, and unload models, before the next prompt, as far as it can be asked to."""
         try:
             self.client.free(unload_models=unload_models, free_memory=True)
-        except requests.RequestException as error:
+        except RequestFailed as error:
             logger.warning("ComfyUI could not be asked to free memory: %s", error)
+
+    def forget(self, prompt_ids: Iterable[str]) -> None:
+        """Remove prompts from its history, as far as it can be asked to; a new process has none."""
+        if not self.is_running:
+            return
+        try:
+            self.client.delete_history(list(prompt_ids))
+        except RequestFailed as error:
+            logger.warning("ComfyUI could not be asked to forget a prompt: %s", error)
 
     def has_file(self, name: str, subfolder: str, folder_type: str) -> bool:
         """Whether it still has a file that it named. True also when it cannot be asked: then nothing is known."""
         try:
             return self.client.exists(name, subfolder, folder_type)
-        except requests.RequestException as error:
+        except RequestFailed as error:
             logger.warning("ComfyUI could not be asked for %s: %s", name, error)
             return True
+
+    def declarations(self, class_types: Iterable[str]) -> dict[str, dict[str, Any] | None]:
+        """How ComfyUI declares these classes now, with the files it finds now; None for those it does not know.
+
+        As far as it can be read in a few seconds: a class that is not in the answer is one nothing is known of.
+        """
+        declarations: dict[str, dict[str, Any] | None] = {}
+        give_up_at = time.monotonic() + _DECLARATIONS_S
+        for class_type in dict.fromkeys(class_types):
+            if time.monotonic() >= give_up_at:
+                logger.warning("ComfyUI takes too long to declare its nodes: %d were read", len(declarations))
+                break
+            try:
+                answer = self.client.object_info(class_type)
+                declarations[class_type] = answer.get(class_type) if isinstance(answer, dict) else None
+            except RequestFailed as error:
+                logger.info("ComfyUI does not declare %r: %s", class_type, error)
+                if error.status is None:
+                    break  # no answer at all; else it is a class that cannot declare itself
+        return declarations
+
+    def node_classes(self) -> tuple[str, ...]:
+        """The names of all nodes ComfyUI has; none when it cannot be asked. Read once per start: it is megabytes."""
+        generation, classes = self._node_classes
+        if generation != self.starts:
+            try:
+                generation, classes = self.starts, tuple(self.client.object_info())
+            except RequestFailed as error:
+                logger.warning("ComfyUI could not be asked which nodes it has: %s", error)
+                return ()
+            self._node_classes = generation, classes
+        return classes
 
     def close(self) -> None:
         """Stop the process with everything it started, and close all connections. Idempotent."""
@@ -187,10 +261,10 @@ class Engine:
             self._check_open()
             process.start()
 
-    def _wait_answer(self, deadline: float | None) -> bool:
+    def _wait_answer(self, patience: _Patience) -> bool:
         self._check_open()
         if self.process is not None:
-            self._wait_process(self.process, deadline)
+            self._wait_process(self.process, patience)
         elif self._greeted_generation < 0 and not self.is_answering():
             raise EngineUnavailable(f"no ComfyUI answers at {self.server_address} (COMFYUI_URL)")
         if self._greeted_generation == self.starts:
@@ -198,16 +272,17 @@ class Engine:
         self._greet()
         return True
 
-    def _wait_process(self, process: ComfyProcess, deadline: float | None) -> None:
+    def _wait_process(self, process: ComfyProcess, patience: _Patience) -> None:
         if not process.is_alive:
             self.events.drop()
             self._start(process)
         limit = process.started_at + self._settings.start_timeout_s
-        until = limit if deadline is None else min(limit, deadline)
-        if process.wait_ready(max(0.0, until - time.monotonic())):
+        while not process.wait_ready(min(patience.next_s(), max(0.0, limit - time.monotonic()))):
+            if time.monotonic() >= limit:
+                break
+            patience.check()
+        else:
             return
-        if until < limit:
-            raise DeadlineExceeded("the deadline passed while ComfyUI was still starting")
         log_tail = process.log_tail
         process.stop()
         raise EngineUnavailable(
@@ -225,9 +300,10 @@ class Engine:
             self._connect_to(self._address(process.port))
         try:
             self._stats = self.client.system_stats()
-        except requests.RequestException as error:
+        except RequestFailed as error:
             raise EngineUnavailable(f"ComfyUI at {self.server_address} stopped answering: {error}") from error
         self._folders = folders_of(self._stats, process.cwd) if process is not None else {}
+        self.locator = FileLocator(self._folders, self.client.view)
         self._greeted_generation = self.starts
         logger.info("%s answers at %s", self.name, self.server_address)
 
@@ -235,7 +311,7 @@ class Engine:
         client = ComfyClient(self._address(port))
         try:
             client.queue_remaining()
-        except (requests.RequestException, KeyError, TypeError, ValueError):
+        except (RequestFailed, KeyError, TypeError, ValueError):
             return False
         finally:
             client.close()

@@ -8,10 +8,11 @@ so every race of the wire contract is a few lines of test.
         │                      │                            │
         └──────────────────────┴── deadline, cancel ──► STOPPING ──► ENDED
 
-Who is believed: the history is the truth, and is asked as soon as `executing {node: null}` says that it is written.
-Events are the speed: outputs are known when their node's `executed` comes. Where events may have been missed (a lost
-socket, a long silence) the queue is asked first and the history after it: a prompt moves from the queue to the
-history in one step and never back, so absent from both, asked in this order, means gone.
+Who is believed: events are the speed. A prompt whose whole story was heard, from `execution_start` over
+`execution_success` to `executing {node: null}`, has told all that its history would. Whatever else ends with
+`executing {node: null}` has its history asked, which is written by then: the history is the truth. Where events may
+have been missed (a lost socket, a long silence) the queue is asked first and the history after it: a prompt moves
+from the queue to the history in one step and never back, so absent from both, asked in this order, means gone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from comfy_serverless.connector.facts import (
     AskToStop,
     CancelAsked,
     EngineSilent,
+    EventMissed,
     EventSeen,
     Fact,
     Finished,
@@ -46,7 +48,9 @@ from comfy_serverless.connector.facts import (
     Wait,
 )
 from comfy_serverless.connector.history import HistoryEntry, read_entry
+from comfy_serverless.connector.outputs import identify_node
 from comfy_serverless.connector.refusals import describe_exit, execution_failure, node_error_lines
+from comfy_serverless.connector.story import Story
 from comfy_serverless.errors import (
     Canceled,
     ComfyError,
@@ -117,13 +121,9 @@ class PromptFollower:
         self._first_silence: float | None = None
         self._outcome: Outcome | None = None
 
-        self._shown: dict[str, Mapping[str, Any]] = {}
-        self._display_nodes: dict[str, str] = {}
-        self._frames: list[FrameSeen] = []
-        self._cached: tuple[str, ...] = ()
+        self._story = Story()
         self._warnings: list[str] = []
-        self._blocked: list[str] = []
-        self._succeeded_by_event = False
+        self._accepted = False
 
         self._submit_lost = False
         self._number: float | None = None
@@ -153,7 +153,7 @@ class PromptFollower:
                 self._see_frame(fact, now)
             case Submitted() | Refused() | SubmitLost():
                 self._see_submit(fact, now)
-            case SocketLost():
+            case SocketLost() | EventMissed():
                 self._distrust_events(now)
             case HistorySays():
                 self._see_history(fact.entry, now)
@@ -172,6 +172,7 @@ class PromptFollower:
         match answer:
             case Submitted():
                 self._alive(now)
+                self._accepted = True
                 self._warnings.extend(node_error_lines(answer.node_errors))
                 self._number = answer.number
                 self._advance(State.QUEUED)
@@ -183,30 +184,25 @@ class PromptFollower:
 
     def _see_frame(self, frame: FrameSeen, now: float) -> None:
         self._alive(now)
-        if frame.node_id in self._frame_nodes:
-            self._frames.append(frame)
+        if frame.is_result(self._frame_nodes):
+            self._story.frames.append(frame)
 
     def _see_event(self, event: EventSeen, now: float) -> None:
         self._alive(now)
-        data = event.data
-        match event.kind:
-            case "execution_start":
-                self._advance(State.EXECUTING)
-                self._executing_since = self._executing_since or now
-            case "execution_cached":
-                self._cached = tuple(str(node) for node in data.get("nodes") or ())
-            case "executed":
-                if isinstance(data.get("output"), Mapping):
-                    self._shown[str(data["node"])] = data["output"]
-                self._display_nodes[str(data["node"])] = str(data.get("display_node") or data["node"])
-            case "execution_error":
-                if data.get("exception_type") == "ExecutionBlocked":
-                    self._blocked.append(f"Node {data.get('node_id')}: {str(data.get('exception_message')).strip()}")
-            case "execution_success":
-                self._succeeded_by_event = True
-            case "executing" if data.get("node") is None and "node" in data:
-                # The last word on every prompt: its history is written by now.
-                self._questions = [AskHistory()]
+        self._story.see(event.kind, event.data)
+        if event.kind == "execution_start":
+            self._advance(State.EXECUTING)
+            self._executing_since = self._executing_since or now
+        elif event.kind == "executing" and event.data.get("node", "") is None:
+            self._see_last_word(now)
+
+    def _see_last_word(self, now: float) -> None:
+        """`executing {node: null}` ends every prompt; its history is written by now."""
+        is_undisturbed = self._accepted and not self._polling and self._stop_error is None
+        if is_undisturbed and self._story.is_whole:
+            self._finish(None, now, executing_ms=self._story.executing_ms)
+        else:
+            self._questions = [AskHistory()]
 
     def _see_history(self, entry: Mapping[str, Any] | None, now: float) -> None:
         self._heard()
@@ -254,9 +250,9 @@ class PromptFollower:
             self._questions = [SubmitAgain()]
         elif self._submit_lost:
             self._finish(EngineUnavailable("ComfyUI answers, but takes no workflow"), now, engine_is_broken=True)
-        elif self._succeeded_by_event and not self._events_missed:
+        elif self._story.succeeded and not self._events_missed:
             self._finish(None, now)
-        elif self._executing_since is not None or self._succeeded_by_event:
+        elif self._executing_since is not None or self._story.succeeded:
             self._finish(EngineCrashed("ComfyUI has forgotten a prompt that it had begun: it was restarted"), now)
         else:
             self._finish(Canceled("the prompt was removed from ComfyUI's queue by another client"), now)
@@ -268,7 +264,7 @@ class PromptFollower:
             self._finish(EngineCrashed("ComfyUI can no longer be reached"), now)
 
     def _see_exit(self, fact: ProcessExited, now: float) -> None:
-        if self._succeeded_by_event and not self._events_missed:
+        if self._story.succeeded and not self._events_missed:
             # It died after its last node: everything it made is known and on disk.
             self._finish(None, now, engine_is_broken=True)
             return
@@ -346,7 +342,7 @@ class PromptFollower:
     def _distrust_events(self, now: float) -> None:
         """Ask from now on. What was shown before `execution_success` is complete, whatever is lost after it."""
         self._polling = True
-        self._events_missed = self._events_missed or not self._succeeded_by_event
+        self._events_missed = self._events_missed or not self._story.succeeded
         self._ask_at = min(self._ask_at, now + self._pause)
 
     def _advance(self, state: State) -> None:
@@ -362,21 +358,19 @@ class PromptFollower:
             self._advance(State.STOPPING)
 
     def _judge(self, entry: HistoryEntry, now: float) -> None:
-        self._shown.update(entry.shown)
-        self._display_nodes.update(entry.display_nodes)
-        self._cached = self._cached if entry.cached_nodes is None else entry.cached_nodes
+        self._story.amend(entry)
         error: ComfyError | None = None
         if entry.last_word == "execution_error":
             error = self._failure(entry.last_data)
         elif entry.last_word == "execution_interrupted":
             error = self._stop_error or Canceled("the prompt was interrupted by another client")
-        self._finish(error, now, executing_ms=entry.executing_ms)
+        # An error that says the GPU's context is lost: the process lives, but can compute nothing any more.
+        self._finish(error, now, engine_is_broken=isinstance(error, EngineCrashed), executing_ms=entry.executing_ms)
 
     def _failure(self, data: Mapping[str, Any]) -> ComfyError:
         node_id = str(data.get("node_id") or "?")
-        shown_as = self._display_nodes.get(node_id, node_id)
-        node_id = shown_as if shown_as in self._graph else node_id.partition(".")[0]
-        return execution_failure(data, node_id=node_id, class_type=str(data.get("node_type") or "?"))
+        node = identify_node(self._graph, node_id, self._story.display_nodes.get(node_id))
+        return execution_failure(data, node_id=node.node_id, class_type=node.class_type)
 
     def _finish(
         self,
@@ -390,15 +384,17 @@ class PromptFollower:
         total_ms = round((now - self._started_at) * 1000)
         if executing_ms is None:
             executing_ms = 0 if self._executing_since is None else round((now - self._executing_since) * 1000)
-        blocked = [] if error is not None else self._blocked
+        story = self._story
+        blocked = [] if error is not None else story.blocked
         self._outcome = Outcome(
             error=error,
-            shown=dict(self._shown),
-            display_nodes=dict(self._display_nodes),
-            frames=tuple(self._frames),
-            cached_nodes=self._cached,
+            shown=dict(story.shown),
+            display_nodes=dict(story.display_nodes),
+            frames=tuple(story.frames),
+            cached_nodes=story.cached_nodes,
             warnings=(*self._warnings, *blocked),
             timings=Timings(queued_ms=max(0, total_ms - executing_ms), executing_ms=executing_ms, total_ms=total_ms),
-            events_missed=self._events_missed,
+            # A success that only the history has told of: a socket can be open, and silent.
+            events_missed=self._events_missed or not story.succeeded,
             engine_is_broken=engine_is_broken,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -62,10 +62,22 @@ class FrameSeen:
     content_type: str
     content: bytes = field(repr=False)
 
+    def is_result(self, frame_nodes: Collection[str]) -> bool:
+        """Whether it is a result: of a node known to send them, or a PNG. Previews are JPEG.
+
+        Only its format tells of a node that an expansion has made: the submitted graph does not have its class.
+        """
+        return self.node_id in frame_nodes or self.content_type == "image/png"
+
 
 @dataclass(frozen=True, slots=True)
 class SocketLost:
     """The websocket is gone, and with it everything sent from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventMissed:
+    """A websocket message could not be read; it may have been about this prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,7 @@ Fact = (
     | EventSeen
     | FrameSeen
     | SocketLost
+    | EventMissed
     | HistorySays
     | QueueSays
     | EngineSilent

@@ -3,21 +3,38 @@
 `outputs_of_node` turns what a node showed (`executed.output`, or the history's `outputs[node]`) into `Output`
 values. It decides nothing by node class and drops nothing: files under any key, texts, and values of custom nodes
 that fit no convention all become outputs (shared rules: ComfyUI's core nodes, section 7 of the wire contract).
+
+- `{"filename": …}` under any key, in lists of lists too, is a file; other files inside a value come beside the value.
+- A string under any key but `text` that names a file below the output or temp folder is that file (Preview3D's
+  `result`). Elsewhere it is a text; everything else is JSON.
+- `animated: [true]` describes the other keys, and `null` is nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import mimetypes
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-#: Keys that describe the other keys of the same node instead of naming results.
-_FLAG_KEYS = frozenset({"animated"})
+from comfy_serverless.connector.media import HEAD_BYTES, media_type_of, pixels_of
+
+#: Says whether the node's images move: no result.
+_FLAG_KEY = "animated"
+#: Strings under these are meant as they are, also when a file happens to have that name.
+_TEXT_KEYS = frozenset({"string", "text"})
+#: Where a path among a node's results may lead: what it made. An input is not its result.
+_RESULT_FOLDERS = ("output", "temp")
+#: How deep files are looked for inside lists and dictionaries.
+_MAX_DEPTH = 8
+_LONGEST_PATH = 4096
+_CHUNK_BYTES = 1 << 20
+_UNKNOWN_TYPE = "application/octet-stream"
 
 _CONTENT_TYPES = {
     ".apng": "image/apng",
@@ -30,7 +47,7 @@ _CONTENT_TYPES = {
     ".m4a": "audio/mp4",
     ".mkv": "video/x-matroska",
     ".obj": "model/obj",
-    ".opus": "audio/opus",
+    ".opus": "audio/ogg",
     ".safetensors": "application/octet-stream",
     ".webm": "video/webm",
     ".webp": "image/webp",
@@ -104,13 +121,31 @@ class Output:
             return len(self.content)
         if self.path is not None:
             return self.path.stat().st_size
-        return len(self.read())
+        with self.open() as stream:
+            return sum(map(len, iter(lambda: stream.read(_CHUNK_BYTES), b"")))
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, in hex. Reads them all, a piece at a time."""
+        digest = hashlib.sha256()
+        with self.open() as stream:
+            for chunk in iter(lambda: stream.read(_CHUNK_BYTES), b""):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    @property
+    def pixels(self) -> tuple[int, int] | None:
+        """Width and height of an image; None for everything else. Reads its header only, where it is on disk."""
+        if self.kind is not OutputKind.IMAGE:
+            return None
+        with self.open() as stream:
+            return pixels_of(stream)
 
 
 def content_type_of(name: str) -> str:
     """The media type a file name stands for; `application/octet-stream` when it tells nothing."""
     suffix = Path(name).suffix.lower()
-    return _CONTENT_TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return _CONTENT_TYPES.get(suffix) or mimetypes.guess_type(name)[0] or _UNKNOWN_TYPE
 
 
 def kind_of(key: str, content_type: str) -> OutputKind:
@@ -137,7 +172,9 @@ def identify_node(graph: Mapping[str, Any], node_id: str, display_node: str | No
 
     Expanded nodes have ids like `7.0.0.2`; the engine names the node they are shown as.
     """
-    candidates = [node_id, display_node or "", node_id.partition(".")[0]]
+    candidates = [node_id, display_node or ""]
+    # `7.0.0.2`, then `7.0.0`, …: also ids of the submitted graph may have dots.
+    candidates += [node_id[:at] for at in range(len(node_id) - 1, 0, -1) if node_id[at] == "."]
     known = next((candidate for candidate in candidates if candidate in graph), node_id)
     node = graph.get(known)
     class_type = str(node.get("class_type", "")) if isinstance(node, Mapping) else ""
@@ -157,21 +194,49 @@ class FileLocator:
         self._folders = {kind: [path.resolve() for path in paths] for kind, paths in folders.items()}
         self._view = view
 
+    def folders(self, folder_type: str) -> list[Path]:
+        """The engine's folders of a type on this machine."""
+        return self._folders.get(folder_type, [])
+
     def path(self, name: str, *, subfolder: str, folder_type: str) -> Path | None:
         """The file on this machine, or None. A name that leads out of the engine's folders is never followed."""
         for folder in self._folders.get(folder_type, ()):
-            try:
-                candidate = (folder / subfolder / name).resolve()
-                if candidate.is_relative_to(folder) and candidate.is_file():
-                    return candidate
-            except (OSError, ValueError):
-                # Too long for the file system, or with a NUL in it: no file is called that.
-                continue
+            path = _file_below(folder, Path(subfolder) / name)
+            if path is not None:
+                return path
+        return None
+
+    def find(self, text: str) -> tuple[str, str, str] | None:
+        """The `(name, subfolder, folder type)` of a file that a node made and named by its path alone, if there is one.
+
+        The path is below the output or temp folder, begins with that folder's name, or is absolute.
+        """
+        for folder_type in _RESULT_FOLDERS:
+            for folder in self._folders.get(folder_type, ()):
+                # What may be a temp folder in some version may be all of ComfyUI in another.
+                if folder_type == "temp" and folder.name != "temp":
+                    continue
+                for relative in dict.fromkeys((text, text.removeprefix(f"{folder_type}/"))):
+                    path = _file_below(folder, Path(relative))
+                    if path is not None:
+                        subfolder = path.parent.relative_to(folder).as_posix()
+                        return path.name, "" if subfolder == "." else subfolder, folder_type
         return None
 
     def fetch(self, name: str, *, subfolder: str, folder_type: str) -> Callable[[], BinaryIO]:
         """A function that opens the file through the engine."""
         return lambda: self._view(name, subfolder, folder_type)
+
+
+def _file_below(folder: Path, relative: Path) -> Path | None:
+    try:
+        candidate = (folder / relative).resolve()
+        if candidate.is_relative_to(folder) and candidate.is_file():
+            return candidate
+    except (OSError, ValueError):
+        # Too long for the file system, or with a NUL in it: no file is called that.
+        pass
+    return None
 
 
 def outputs_of_node(
@@ -187,13 +252,16 @@ def outputs_of_node(
         first_index: index of the first of them; above 0 where several expanded nodes are shown as one.
     """
     outputs: list[Output] = []
+    files: set[tuple[str, str, str]] = set()
     for key, values in shown.items():
-        if key in _FLAG_KEYS:
+        if key == _FLAG_KEY and _are_flags(values):
             continue
         for value in _items(values):
             index = first_index + len(outputs)
-            if isinstance(value, Mapping) and isinstance(value.get("filename"), str) and value["filename"]:
-                outputs.append(_file_output(node, index, key, value, locator, cached))
+            place = _place_of(value) or _place_of_path(key, value, locator, files)
+            if place is not None:
+                files.add(place)
+                outputs.append(_file_output(node, index, key, place, locator, cached))
             elif value is not None:
                 outputs.append(_value_output(node, index, key, value, cached))
     return outputs
@@ -216,22 +284,64 @@ def frame_output(node: NodeIdentity, index: int, content: bytes, content_type: s
     )
 
 
+def _are_flags(values: object) -> bool:
+    return isinstance(values, bool) or (isinstance(values, list) and all(isinstance(value, bool) for value in values))
+
+
 def _items(values: object) -> list[Any]:
     """The values under a key. A lone string reaches us cut into characters (ComfyUI iterates it): join them."""
     if not isinstance(values, list):
         return [values]
     if len(values) > 1 and all(isinstance(value, str) and len(value) == 1 for value in values):
         return ["".join(values)]
-    return values
+    return [item for value in values for item in _with_inner_files(value)]
+
+
+def _with_inner_files(value: object) -> list[Any]:
+    """A value and the files inside it; lists of nothing but files are those files."""
+    files = list(_inner_files(value, _MAX_DEPTH))
+    return files if files and _is_only_files(value, _MAX_DEPTH) else [value, *files]
+
+
+def _inner_files(value: object, depth: int) -> Iterator[Any]:
+    if _place_of(value) is not None:
+        yield value
+    elif depth > 0 and isinstance(value, list | Mapping):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _inner_files(inner, depth - 1)
+
+
+def _is_only_files(value: object, depth: int) -> bool:
+    if isinstance(value, list) and depth > 0:
+        return all(_is_only_files(inner, depth - 1) for inner in value)
+    return _place_of(value) is not None
+
+
+def _place_of(value: object) -> tuple[str, str, str] | None:
+    """The `(name, subfolder, folder type)` of a file as ComfyUI's nodes name it."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("filename"), str) or not value["filename"]:
+        return None
+    return value["filename"], str(value.get("subfolder") or ""), str(value.get("type") or "output")
+
+
+def _place_of_path(
+    key: str, value: object, locator: FileLocator, files: Collection[tuple[str, str, str]]
+) -> tuple[str, str, str] | None:
+    """The file a string stands for, unless the node has named it before."""
+    if not isinstance(value, str) or key in _TEXT_KEYS or len(value) > _LONGEST_PATH or not PurePath(value).suffix:
+        return None
+    place = locator.find(value)
+    return None if place in files else place
 
 
 def _file_output(
-    node: NodeIdentity, index: int, key: str, value: Mapping[str, Any], locator: FileLocator, cached: bool
+    node: NodeIdentity, index: int, key: str, place: tuple[str, str, str], locator: FileLocator, cached: bool
 ) -> Output:
-    name = str(value["filename"])
-    subfolder = str(value.get("subfolder") or "")
-    folder_type = str(value.get("type") or "output")
+    name, subfolder, folder_type = place
+    path = locator.path(name, subfolder=subfolder, folder_type=folder_type)
     content_type = content_type_of(name)
+    if content_type == _UNKNOWN_TYPE and path is not None:
+        content_type = _type_of_content(path) or content_type
     return Output(
         node_id=node.node_id,
         class_type=node.class_type,
@@ -242,10 +352,19 @@ def _file_output(
         folder_type=folder_type,
         kind=kind_of(key, content_type),
         content_type=content_type,
-        path=locator.path(name, subfolder=subfolder, folder_type=folder_type),
+        path=path,
         cached=cached,
         fetch=locator.fetch(name, subfolder=subfolder, folder_type=folder_type),
     )
+
+
+def _type_of_content(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return media_type_of(file.read(HEAD_BYTES))
+    except OSError:
+        # Gone or unreadable since: who reads the output is told.
+        return None
 
 
 def _value_output(node: NodeIdentity, index: int, key: str, value: object, cached: bool) -> Output:

@@ -2,14 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from comfy_serverless.errors import ComfyError, InvalidWorkflow, NodeExecutionError, OutOfMemory
+from comfy_serverless.connector.preflight import (
+    Declarations,
+    choice_hint,
+    choices_of,
+    find_problems,
+    is_model,
+    nearest,
+)
+from comfy_serverless.errors import (
+    ComfyError,
+    EngineCrashed,
+    EngineUnavailable,
+    InvalidWorkflow,
+    NodeExecutionError,
+    OutOfMemory,
+)
 
 _MEMORY_EXCEPTIONS = ("OutOfMemoryError", "MemoryError")
 #: Of the GPU, and of the host: torch says "can't allocate memory" there.
 _MEMORY_MESSAGES = ("out of memory", "allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+#: What CUDA and HIP say when a process has lost the GPU: every later call on it fails too, whatever it is.
+_GPU_IS_LOST = re.compile(
+    r"device-side assert|an illegal (memory access|instruction|address)|misaligned address"
+    r"|unspecified launch failure|launch timed out|hardware stack error|uncorrectable ECC error|has fallen off the bus"
+    r"|(CUDA|HIP|driver) error: unknown error|driver shutting down"
+    r"|CUDNN_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)"
+    r"|(CUBLAS|HIPBLAS|CUSOLVER)_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)|CUFFT_(EXEC_FAILED|INTERNAL_ERROR)",
+    re.IGNORECASE,
+)
+#: Some of these words could be about anything.
+_IS_ABOUT_A_GPU = re.compile(r"CUDA|HIP |HIPBLAS|CUDNN|CUBLAS|CUSOLVER|CUFFT|NVRTC|Triton|GPU", re.IGNORECASE)
+
+#: After these ComfyUI has not looked at everything.
+_KEEPS_FROM_LOOKING_ON = frozenset(
+    {"bad_linked_input", "exception_during_inner_validation", "exception_during_validation", "return_type_mismatch"}
+)
+#: A message is for people: most problems it tells of, and characters of one. `details` has everything.
+_MOST_LINES, _LONGEST_LINE = 30, 600
+_REDIRECTION, _BAD_REQUEST, _SERVER_ERROR = 300, 400, 500
 
 
 def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> InvalidWorkflow:
@@ -19,17 +55,46 @@ def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> 
     if not lines:
         details = str(error.get("details") or "").strip()
         message = str(error.get("message") or "ComfyUI refused the workflow").rstrip(".")
-        lines = [f"{message}: {details}" if details else message]
-    return InvalidWorkflow("; ".join(lines), details={"error": dict(error), "node_errors": dict(node_errors)})
+        lines = [_cut(f"{message}: {details}" if details else message)]
+    return InvalidWorkflow(_in_one(lines), details={"error": dict(error), "node_errors": dict(node_errors)})
+
+
+def explained(
+    refused: InvalidWorkflow, graph: Mapping[str, Any], declarations: Declarations, known_classes: Iterable[str]
+) -> InvalidWorkflow:
+    """A refusal that tells everything at once, with what may have been meant. Nothing ComfyUI said is lost.
+
+    Args:
+        refused: made by `refusal`.
+        graph: what was refused.
+        declarations: ComfyUI's, of the classes in the graph.
+        known_classes: all that ComfyUI has; looked through when the graph has an unknown one.
+    """
+    error, said = refused.details["error"], refused.details["node_errors"]
+    found = {} if _has_looked_at_everything(error, said) else find_problems(graph, declarations)
+    hinted = _with_hints(_joined(said, found, graph), declarations, tuple(known_classes))
+    lines = list(node_error_lines(hinted))
+    if not said:
+        # What it says of the workflow as a whole.
+        lines = [*refusal(error, {}).message.split("\n"), *lines]
+    missing = _lists_of_what_is_missing(hinted)
+    message = _in_one(lines)
+    if missing["unknown_nodes"]:
+        message += (
+            ". A node is unknown when its custom node is not installed, or cannot be imported (see ComfyUI's log)"
+        )
+    return InvalidWorkflow(message, details={**refused.details, "node_errors": hinted, **missing})
 
 
 def node_error_lines(node_errors: Mapping[str, Any]) -> Iterator[str]:
     """One line for each error of each node, as a person reads it."""
     for node_id, found in node_errors.items():
-        for error in found.get("errors") or ():
-            text = str(error.get("message") or error.get("type") or "is refused")
-            details = str(error.get("details") or "").strip()
-            yield f"Node {node_id} ({found.get('class_type', '?')}): {text}" + (f": {details}" if details else "")
+        for problem in found.get("errors") or ():
+            text = str(problem.get("message") or problem.get("type") or "is refused")
+            details = str(problem.get("details") or "").strip()
+            hint = _hint(problem, None)
+            line = f"Node {node_id} ({found.get('class_type', '?')}): {text}" + (f": {details}" if details else "")
+            yield f"{_cut(line)} ({hint})" if hint else _cut(line)
 
 
 def execution_failure(data: Mapping[str, Any], *, node_id: str, class_type: str) -> ComfyError:
@@ -38,8 +103,13 @@ def execution_failure(data: Mapping[str, Any], *, node_id: str, class_type: str)
     Args:
         data: the event's data.
         node_id: the node of the submitted graph it happened in.
-        class_type: that node's class.
+        class_type: that node's class, "" when the graph does not have the node.
+
+    Returns:
+        `EngineCrashed` when the error says that the process can compute nothing any more.
     """
+    raised_in = str(data.get("node_type") or "?")
+    class_type = class_type or raised_in
     exception_type = str(data.get("exception_type") or "Exception")
     message = str(data.get("exception_message") or "").strip() or "no message"
     details = {
@@ -49,10 +119,38 @@ def execution_failure(data: Mapping[str, Any], *, node_id: str, class_type: str)
         "exception_message": message,
         "traceback": "".join(data.get("traceback") or ()),
     }
-    text = f"Node {node_id} ({class_type}) raised {exception_type}: {message}"
+    ran_as = class_type
+    if raised_in not in (class_type, "?"):
+        # A node that an expansion has made, or that ComfyUI has replaced: the author knows only the submitted one.
+        details["inner_class_type"] = raised_in
+        ran_as = f"{class_type}, in {raised_in}"
+    text = f"Node {node_id} ({ran_as}) raised {exception_type}: {message}"
     if exception_type.endswith(_MEMORY_EXCEPTIONS) or any(hint in message for hint in _MEMORY_MESSAGES):
         return OutOfMemory(text, details=details)
+    if _GPU_IS_LOST.search(message) and _IS_ABOUT_A_GPU.search(message):
+        return EngineCrashed(f"{text} (the GPU is lost to this process until it is restarted)", details=details)
     return NodeExecutionError(text, details=details)
+
+
+def submit_failure(status: int, text: str, *, server_address: str) -> ComfyError | None:
+    """What an answer of `POST /prompt` that is neither 200 nor ComfyUI's own 400 means.
+
+    Returns:
+        The failure; None where nothing is decided: it is to be looked for, and sent again if it is not there.
+    """
+    said = f"{status} {text[:300]}".strip()
+    if status in (401, 403, 407):
+        return EngineUnavailable(f"what answers at {server_address} lets nobody in without credentials: {said}")
+    if status < _REDIRECTION:
+        # It may have been queued all the same: it has to be looked for.
+        return None
+    if status < _BAD_REQUEST or status in (404, 405, 410):
+        return EngineUnavailable(f"what answers at {server_address} is no ComfyUI: {said}")
+    if status in (408, 425, 429) or status > _SERVER_ERROR:
+        # A proxy in front of it, or one of its limits: ComfyUI has not seen the workflow.
+        return None
+    # 413, and the bare 500 of a body that ComfyUI cannot read: it would not be read the next time either.
+    return refusal({"message": "ComfyUI cannot read the workflow", "details": said}, {})
 
 
 def describe_exit(exit_code: int | None) -> str:
@@ -62,3 +160,107 @@ def describe_exit(exit_code: int | None) -> str:
     if exit_code == -9:
         return "killed by signal 9: often the host ran out of memory"
     return f"killed by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+
+
+def _has_looked_at_everything(error: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
+    """Whether what ComfyUI has not called wrong is right: some nodes judge their inputs by themselves.
+
+    An exception, or a link of the wrong type, keeps it from looking on.
+    """
+    types = {problem.get("type") for node in said.values() for problem in node.get("errors") or ()}
+    return (
+        error.get("type") == "prompt_outputs_failed_validation" and bool(types) and not types & _KEEPS_FROM_LOOKING_ON
+    )
+
+
+def _joined(said: Mapping[str, Any], found: Mapping[str, Any], graph: Mapping[str, Any]) -> dict[str, Any]:
+    """ComfyUI's errors, with ours after them where it has said nothing of the same; in the order of the graph."""
+    joined: dict[str, Any] = {}
+    for node_id in dict.fromkeys((*graph, *said)):
+        class_type = graph.get(node_id, {}).get("class_type")
+        node = said.get(node_id) or {"dependent_outputs": [], "class_type": class_type}
+        problems = list(node.get("errors") or ())
+        told = {_key(problem) for problem in problems}
+        problems += [problem for problem in found.get(node_id, ()) if _key(problem) not in told]
+        if problems:
+            joined[node_id] = {**node, "errors": problems}
+    return joined
+
+
+def _with_hints(
+    node_errors: Mapping[str, Any], declarations: Declarations, known_classes: Sequence[str]
+) -> dict[str, Any]:
+    """The same errors, with what may have been meant: for as many as a person would read."""
+    left = iter(range(_MOST_LINES))
+    return {
+        node_id: {
+            **node,
+            "errors": [
+                problem if next(left, None) is None else _with_hint(problem, node, declarations, known_classes)
+                for problem in node["errors"]
+            ],
+        }
+        for node_id, node in node_errors.items()
+    }
+
+
+def _with_hint(
+    problem: Mapping[str, Any], node: Mapping[str, Any], declarations: Declarations, known_classes: Sequence[str]
+) -> Mapping[str, Any]:
+    class_type = str(node.get("class_type"))
+    if problem.get("type") == "missing_node_type":
+        near = nearest(class_type, known_classes)
+        return {**problem, "hint": f"did you mean {near!r}?"} if near else problem
+    declaration = declarations.get(class_type)
+    hint = _hint(problem, choices_of(declaration, _input_of(problem)) if declaration else None)
+    return {**problem, "hint": hint} if hint else problem
+
+
+def _hint(problem: Mapping[str, Any], choices: Sequence[Any] | None) -> str:
+    """What is said of a problem beside ComfyUI's words; from its own list of choices, where no other is known."""
+    if problem.get("hint"):
+        return str(problem["hint"])
+    if problem.get("type") != "value_not_in_list":
+        return ""
+    extra = _extra(problem)
+    config = extra.get("input_config")
+    if choices is None and isinstance(config, list) and config:
+        choices = choices_of({"input": {"required": {_input_of(problem): config}}}, _input_of(problem))
+    return "" if choices is None else choice_hint(_input_of(problem), extra.get("received_value"), choices)
+
+
+def _lists_of_what_is_missing(node_errors: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
+    """For programs: what would have to be installed or fetched."""
+    unknown: list[dict[str, str]] = []
+    models: list[dict[str, str]] = []
+    for node_id, node in node_errors.items():
+        where = {"node_id": node_id, "class_type": str(node.get("class_type"))}
+        for problem in node["errors"]:
+            name, value = _input_of(problem), _extra(problem).get("received_value")
+            if problem.get("type") == "missing_node_type":
+                unknown.append(where)
+            elif problem.get("type") == "value_not_in_list" and is_model(name, value):
+                models.append({**where, "input_name": name, "name": str(value)})
+    return {"unknown_nodes": unknown, "missing_models": models}
+
+
+def _key(problem: Mapping[str, Any]) -> tuple[object, str]:
+    return problem.get("type"), _input_of(problem)
+
+
+def _input_of(problem: Mapping[str, Any]) -> str:
+    return str(_extra(problem).get("input_name"))
+
+
+def _extra(problem: Mapping[str, Any]) -> Mapping[str, Any]:
+    extra = problem.get("extra_info")
+    return extra if isinstance(extra, Mapping) else {}
+
+
+def _in_one(lines: Sequence[str]) -> str:
+    shown = "; ".join(lines[:_MOST_LINES])
+    return shown if len(lines) <= _MOST_LINES else f"{shown}; and {len(lines) - _MOST_LINES} more"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_LINE else f"{text[:_LONGEST_LINE]}…"

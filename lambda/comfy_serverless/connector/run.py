@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 import uuid
@@ -15,16 +14,20 @@ from comfy_serverless.connector import recovery
 from comfy_serverless.connector.collector import OutputCollector, frame_nodes_of
 from comfy_serverless.connector.engine import Engine
 from comfy_serverless.connector.execution import PromptFollower
-from comfy_serverless.connector.facts import CancelAsked, Fact, Outcome, Timings
+from comfy_serverless.connector.fact_queue import ON_THE_WAY, FactQueue
+from comfy_serverless.connector.facts import CancelAsked, Outcome, Timings
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import Recovery
+from comfy_serverless.connector.refusals import explained
 from comfy_serverless.connector.runner import PromptRunner
-from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded
+from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, InvalidWorkflow
 
 logger = logging.getLogger(__name__)
 
 _SUBMIT_TIMEOUT_S = 30.0
+
+WaitReady = Callable[[float | None, threading.Event], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class WorkflowRun:
         self._on_output = on_output
         self._extra_data = extra_data
         self._frame_nodes = frame_nodes_of(graph)
-        self._facts: queue.SimpleQueue[Fact] = queue.SimpleQueue()
+        quiet = frozenset() if on_progress else ON_THE_WAY if on_output else ON_THE_WAY | {"executed"}
+        self._facts = FactQueue(quiet)
         #: Outlives the attempt that has taken the fact out of the queue.
         self._canceled = threading.Event()
 
@@ -89,11 +93,12 @@ class WorkflowRun:
         self._canceled.set()
         self._facts.put(CancelAsked())
 
-    def execute(self, *, wait_ready: Callable[[float | None], None]) -> Execution:
+    def execute(self, *, wait_ready: WaitReady) -> Execution:
         """Run the workflow in the caller's thread.
 
         Args:
-            wait_ready: brings the engine to the first submit; is given the seconds that are left.
+            wait_ready: brings the engine to the first submit; is given the seconds that are left, and what ends the
+                wait early.
 
         Raises:
             ComfyError: it failed; `.outputs` has what was made before.
@@ -107,7 +112,7 @@ class WorkflowRun:
                 collector = OutputCollector(
                     self._graph, self._engine.locator, on_progress=self._on_progress, on_output=self._on_output
                 )
-                outcome = self._attempt(self._prompt_id(attempt), collector)
+                outcome = self._attempt(attempt_id(self.run_id, attempt), collector)
                 outputs = collector.collect(outcome)
                 made = outputs or made
                 lost = self._lost(outcome, outputs)
@@ -123,15 +128,12 @@ class WorkflowRun:
             error.outputs = made
             raise
 
-    def _prompt_id(self, attempt: int) -> str:
-        return self.run_id if attempt == 1 else str(uuid.uuid5(uuid.UUID(self.run_id), str(attempt)))
-
-    def _prepare(self, wait_ready: Callable[[float | None], object]) -> None:
+    def _prepare(self, wait_ready: WaitReady) -> None:
         """Bring the engine to the point where a workflow can be submitted."""
         remaining = left_until(self._deadline)
         if remaining is not None and remaining <= 0:
             raise DeadlineExceeded("the job's deadline passed before it could be submitted")
-        wait_ready(remaining)
+        wait_ready(remaining, self._canceled)
         if self._canceled.is_set():
             raise Canceled("the job was canceled on request before it was submitted")
 
@@ -189,21 +191,31 @@ class WorkflowRun:
         lost: str | None,
     ) -> Execution:
         if outcome.error is not None:
-            self._explain(outcome.error)
-            raise outcome.error
+            raise self._explained(outcome.error)
         collector.announce_rest()
         warnings = outcome.warnings if lost is None else (*outcome.warnings, lost)
-        prompt_id = self._prompt_id(attempts)
+        prompt_id = attempt_id(self.run_id, attempts)
         return Execution(prompt_id, outputs, warnings, outcome.timings, outcome.cached_nodes, attempts)
 
-    def _explain(self, error: ComfyError) -> None:
-        """Say what ComfyUI's own words cannot know: that another engine would have the node."""
-        if error.details.get("error", {}).get("type") == "invalid_prompt" and self._engine.is_embedded:
+    def _explained(self, error: ComfyError) -> ComfyError:
+        """What ComfyUI's own words do not tell: everything at once, what was meant, and where it would run."""
+        if not isinstance(error, InvalidWorkflow) or "type" not in error.details.get("error", {}):
+            return error
+        declarations = self._engine.declarations(str(node.get("class_type")) for node in self._graph.values())
+        unknown = any(declaration is None for declaration in declarations.values())
+        error = explained(error, self._graph, declarations, self._engine.node_classes() if unknown else ())
+        if error.details["unknown_nodes"] and self._engine.is_embedded:
             error.message += (
                 ". The embedded engine has ComfyUI's model-free image nodes only: "
                 "set COMFYUI_DIR or COMFYUI_URL to run the workflow on a ComfyUI of yours"
             )
             error.args = (error.message,)
+        return error
+
+
+def attempt_id(run_id: str, attempt: int) -> str:
+    """The prompt id of the n-th attempt of a run, from 1: no attempt is taken for another one."""
+    return run_id if attempt == 1 else str(uuid.uuid5(uuid.UUID(run_id), str(attempt)))
 
 
 def deadline_in(seconds: float | None) -> float | None:

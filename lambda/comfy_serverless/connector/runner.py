@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import queue
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import requests
-
-from comfy_serverless.connector.client import ComfyClient
+from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.execution import PromptFollower
+from comfy_serverless.connector.fact_queue import FactQueue
 from comfy_serverless.connector.facts import (
     AskHistory,
     AskQueue,
@@ -36,13 +34,15 @@ from comfy_serverless.connector.facts import (
     Wait,
 )
 from comfy_serverless.connector.process import ComfyProcess
-from comfy_serverless.connector.refusals import refusal
+from comfy_serverless.connector.refusals import refusal, submit_failure
 from comfy_serverless.errors import InvalidWorkflow
 
 logger = logging.getLogger(__name__)
 
 #: Longest wait before the process is looked at again, in seconds.
 _LOOK_S = 0.2
+#: A wait that takes so much longer than it was asked to was a freeze, in seconds.
+_FROZEN_S = 5.0
 #: Share of one processor above which a silent engine counts as working: answering our own questions costs less.
 _BUSY_SHARE = 0.05
 #: How often a silent engine's processor time is looked at, in seconds.
@@ -70,7 +70,7 @@ class PromptRunner:
         events: EventStream,
         process: ComfyProcess | None,
         follower: PromptFollower,
-        facts: queue.SimpleQueue[Fact],
+        facts: FactQueue,
         watch: Watcher,
         submit_timeout_s: float,
     ) -> None:
@@ -128,17 +128,19 @@ class PromptRunner:
                 extra_data=extra_data,
                 timeout_s=self._submit_timeout_s,
             )
-        except requests.exceptions.InvalidJSONError as error:
+        except RequestFailed as failure:
+            address = self._client.server_address
+            failed = failure.status and submit_failure(failure.status, failure.text, server_address=address)
+            if failed:
+                self._observe(Refused(failed))
+            else:
+                logger.info("submit got no answer: %s", failure)
+                self._observe(SubmitLost())
+        except ValueError as error:
             # NaN or an infinity, which never got as far as the socket: sending it again would not help.
             self._observe(Refused(InvalidWorkflow(f"the workflow has a value that JSON cannot carry: {error}")))
-        except (requests.RequestException, OSError) as error:
-            response = getattr(error, "response", None)
-            if response is not None and response.status_code <= requests.codes.server_error:
-                # Answered, but neither accepted nor refused in ComfyUI's form (413, a bare 500): nothing was queued.
-                reason = f"{response.status_code} {response.text[:300]}".strip()
-                self._observe(Refused(refusal({"message": "ComfyUI cannot read the workflow", "details": reason}, {})))
-                return
-            logger.info("submit got no answer: %s", error)
+        except OSError as error:
+            logger.info("no websocket: %s", error)
             self._observe(SubmitLost())
         else:
             refused = None if answer.accepted else refusal(answer.error, answer.node_errors)
@@ -147,7 +149,7 @@ class PromptRunner:
     def _ask(self, question: Callable[[], Fact]) -> None:
         try:
             self._observe(question())
-        except requests.RequestException as error:
+        except RequestFailed as error:
             logger.debug("a question was not answered: %s", error)
             self._observe(EngineSilent(ours=self._process is not None))
 
@@ -156,20 +158,25 @@ class PromptRunner:
             if not self._client.cancel_job(prompt_id):
                 self._client.delete_from_queue(prompt_id)
                 self._client.interrupt(prompt_id)
-        except requests.RequestException as error:
+        except RequestFailed as error:
             logger.info("ComfyUI could not be asked to stop: %s", error)
             self._observe(EngineSilent(ours=self._process is not None))
 
     def _wait(self, seconds: float) -> None:
-        try:
-            self._take(self._facts.get(timeout=min(seconds, _LOOK_S)))
-        except queue.Empty:
+        frozen_at = time.monotonic() + _LOOK_S + _FROZEN_S
+        fact = self._facts.get(min(seconds, _LOOK_S))
+        if fact is None:
             self._look_for_life()
+        else:
+            self._take(fact)
+        if time.monotonic() > frozen_at:
+            # The whole sandbox stood still, as between Lambda's invocations: the engine's silence says nothing.
+            self._observe(ProcessBusy())
 
     def _take_facts_at_hand(self, *, for_s: float = math.inf) -> None:
         until = time.monotonic() + for_s
-        while not self._facts.empty() and time.monotonic() < until:
-            self._take(self._facts.get())
+        while time.monotonic() < until and (fact := self._facts.get(0)) is not None:
+            self._take(fact)
 
     def _take(self, fact: Fact) -> None:
         if isinstance(fact, EventSeen | FrameSeen):

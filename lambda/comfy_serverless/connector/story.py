@@ -1,0 +1,82 @@
+"""What the events of one prompt have told so far, and whether that is all there is to tell. No IO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_serverless.connector.facts import FrameSeen
+from comfy_serverless.connector.history import HistoryEntry
+
+
+class Story:
+    """Folds the events of one prompt, in the order they come; late and repeated ones do no harm.
+
+    Attributes:
+        shown: what each node showed, by node id.
+        display_nodes: for nodes made by expansion, the node of the submitted graph they are shown as.
+        frames: images that came through the websocket as results.
+        cached_nodes: nodes that did not have to run.
+        blocked: nodes that were not run because an input was blocked, one line each.
+        succeeded: whether ComfyUI has said that the prompt has.
+    """
+
+    def __init__(self) -> None:
+        self.shown: dict[str, Mapping[str, Any]] = {}
+        self.display_nodes: dict[str, str] = {}
+        self.frames: list[FrameSeen] = []
+        self.cached_nodes: tuple[str, ...] = ()
+        self.blocked: list[str] = []
+        self.succeeded = False
+        self._failed = False
+        self._executed: set[str] = set()
+        #: By ComfyUI's clock, in ms.
+        self._times: dict[str, float] = {}
+
+    def see(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Take in one event."""
+        if isinstance(time_ms := data.get("timestamp"), int | float):
+            self._times[kind] = time_ms
+        match kind:
+            case "execution_cached":
+                self.cached_nodes = tuple(str(node) for node in data.get("nodes") or ())
+            case "executed":
+                node = str(data["node"])
+                self._executed.add(node)
+                self.display_nodes[node] = str(data.get("display_node") or node)
+                if isinstance(data.get("output"), Mapping):
+                    self.shown[node] = data["output"]
+            case "execution_error":
+                self._failed = True
+                if data.get("exception_type") == "ExecutionBlocked":
+                    self.blocked.append(f"Node {data.get('node_id')}: {str(data.get('exception_message')).strip()}")
+            case "execution_interrupted":
+                self._failed = True
+            case "execution_success":
+                self.succeeded = True
+
+    def amend(self, entry: HistoryEntry) -> None:
+        """Take over what the history knows: it is the truth."""
+        self.shown.update(entry.shown)
+        self.display_nodes.update(entry.display_nodes)
+        if entry.cached_nodes is not None:
+            self.cached_nodes = entry.cached_nodes
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the events, if none was missed, have told all that the history would: a success without a blemish.
+
+        ComfyUI 0.3.64 puts what a cached node once showed into the history also where nothing had to look at the node
+        again; then no `executed` tells of it.
+        """
+        return (
+            self.succeeded
+            and not self._failed
+            and {"execution_start", "execution_success"} <= self._times.keys()
+            and self._executed.issuperset(self.cached_nodes)
+        )
+
+    @property
+    def executing_ms(self) -> int:
+        """From the start to the success, by ComfyUI's clock, in ms; only of a whole story."""
+        return round(self._times["execution_success"] - self._times["execution_start"])

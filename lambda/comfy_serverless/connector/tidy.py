@@ -1,0 +1,34 @@
+"""Removes from an engine's folders what has been delivered. Nothing outside of them is ever touched."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def remove_files(files: Iterable[Path], *, folders: Iterable[Path]) -> None:
+    """Remove files that lie in one of the folders, symbolic links resolved; what cannot be removed is logged."""
+    roots = [folder.resolve() for folder in folders]
+    for file in files:
+        try:
+            if any(file.resolve().is_relative_to(root) for root in roots):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            logger.warning("a delivered file could not be removed: %s", error)
+
+
+def remove_tree(subfolder: str, *, folders: Iterable[Path]) -> None:
+    """Remove a subfolder of each of the folders with all that is in it, and its parent if that was all."""
+    for folder in folders:
+        root = folder.resolve()
+        target = folder / subfolder
+        # A link in its place would lead who knows where; `rmtree` itself follows none.
+        if target.resolve() == root / subfolder and target.is_dir():
+            shutil.rmtree(target, onerror=lambda _, path, error: logger.warning("%s stays: %s", path, error[1]))
+            with contextlib.suppress(OSError):
+                target.parent.rmdir()

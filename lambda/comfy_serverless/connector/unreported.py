@@ -1,0 +1,74 @@
+"""Finds what nodes have written without a word: VAESave, CheckpointSave, LoraSave and their kin show no output.
+
+Looked for only where a node that takes a `filename_prefix` has shown nothing, so a usual workflow costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+#: The file system's clock lags behind the one that is asked; ComfyUI tells its time in whole ms. In seconds.
+_LAG_S, _ROUNDING_S = 0.01, 0.001
+
+
+def unreported_files(
+    graph: Mapping[str, Any],
+    folders: Iterable[Path],
+    *,
+    silent: Collection[str],
+    known: Collection[Path],
+    between: tuple[float, float],
+) -> dict[str, list[dict[str, str]]]:
+    """The files of nodes that have shown nothing, as `{"filename": …}` by node id.
+
+    Args:
+        graph: as submitted.
+        folders: the engine's output folders on this machine.
+        silent: the nodes that have shown nothing.
+        known: files that are outputs already.
+        between: when it ran, in seconds since the epoch. ComfyUI runs one workflow at a time: what was written before
+            or after is another's.
+    """
+    found: dict[str, list[dict[str, str]]] = {}
+    taken = set(known)
+    for node_id in silent:
+        inputs = graph[node_id].get("inputs")
+        prefix = inputs.get("filename_prefix") if isinstance(inputs, Mapping) else None
+        if not isinstance(prefix, str):
+            continue
+        for folder in folders:
+            for path in _files_of(prefix, folder, between):
+                if path not in taken:
+                    taken.add(path)
+                    subfolder = path.parent.relative_to(folder).as_posix()
+                    place = {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder}
+                    found.setdefault(node_id, []).append(place | {"type": "output"})
+    return found
+
+
+def _files_of(prefix: str, folder: Path, between: tuple[float, float]) -> list[Path]:
+    """The files a node with this prefix has written then, by name."""
+    began, ended = between
+    subfolder, _, beginning = prefix.rpartition("/")
+    if "%" in subfolder:
+        # A folder named after the day or the size: only the node knows which.
+        return []
+    beginning = beginning.partition("%")[0]
+    try:
+        directory = (folder / PurePosixPath(subfolder)).resolve()
+        if not directory.is_relative_to(folder):
+            return []
+        with os.scandir(directory) as entries:
+            return sorted(
+                directory / entry.name
+                for entry in entries
+                if entry.name.startswith(beginning)
+                and entry.is_file(follow_symlinks=False)
+                and began - _LAG_S <= entry.stat(follow_symlinks=False).st_mtime <= ended + _ROUNDING_S
+            )
+    except (OSError, ValueError):
+        # No such folder: nothing was written.
+        return []

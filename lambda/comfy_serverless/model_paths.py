@@ -1,0 +1,67 @@
+"""Where fetched models lie, and how ComfyUI is told. Shared by the connector, which starts ComfyUI, and the jobs.
+
+MODEL_STORE_DIR/models/{folder}/{name}      what ComfyUI sees: links
+MODEL_STORE_DIR/blobs/{sha256}              what they lead to
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfy_serverless.settings import Settings
+
+#: ComfyUI's model folders, those of newer versions and of well-known custom nodes too. Never `custom_nodes`: that is
+#: code, and never `configs`, which are not models.
+MODEL_FOLDERS = (
+    *("animatediff_models", "animatediff_motion_lora", "audio_encoders", "background_removal", "checkpoints"),
+    *("classifiers", "clip", "clip_vision", "controlnet", "detection", "diffusion_models", "embeddings"),
+    *("frame_interpolation", "geometry_estimation", "gligen", "hypernetworks", "instantid", "ipadapter"),
+    *("latent_upscale_models", "loras", "model_patches", "optical_flow", "photomaker", "pulid", "sams"),
+    *("style_models", "text_encoders", "unet", "upscale_models", "vae", "vae_approx"),
+)
+
+
+def store_directory(settings: Settings) -> Path:
+    """Where models are kept: MODEL_STORE_DIR, else a folder of this user's own among the temporary files."""
+    default = Path(tempfile.gettempdir()) / f"comfy-serverless-models-{os.getuid()}"
+    return settings.model_store_dir or default
+
+
+def make_store_directory(settings: Settings) -> Path:
+    """The same, made if it is not there: for this user alone.
+
+    Raises:
+        OSError: it cannot be made, or somebody else has put something there.
+    """
+    directory = store_directory(settings).absolute()
+    directory.mkdir(mode=0o700, parents=settings.model_store_dir is not None, exist_ok=True)
+    found = directory.lstat()
+    if settings.model_store_dir is None and (not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid()):
+        raise PermissionError(f"{directory} is not a folder of this user's own; set MODEL_STORE_DIR")
+    return directory
+
+
+def write_paths_config(settings: Settings) -> Path:
+    """Write the file for ComfyUI's `--extra-model-paths-config`; its path.
+
+    It is JSON, which is YAML too. The store comes first among the places of a folder: what a job asks for by content
+    must not be hidden by a file of the same name.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    directory = make_store_directory(settings)
+    folders = {folder: folder for folder in MODEL_FOLDERS}
+    config = {"comfy_serverless": {"base_path": str(directory / "models"), "is_default": True, **folders}}
+    path = directory / "extra_model_paths.yaml"
+    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".paths-")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(config, file, indent=2)
+    Path(temporary).replace(path)
+    return path

@@ -1,0 +1,132 @@
+"""What ComfyUI says of a failure, and what it means."""
+
+from __future__ import annotations
+
+import pytest
+
+from comfy_serverless.connector import recovery
+from comfy_serverless.connector.execution import PromptFollower
+from comfy_serverless.connector.facts import Finished, HistorySays, Submitted
+from comfy_serverless.connector.recovery import Recovery
+from comfy_serverless.connector.refusals import execution_failure, node_error_lines, submit_failure
+from comfy_serverless.errors import (
+    ComfyError,
+    EngineCrashed,
+    EngineUnavailable,
+    InvalidWorkflow,
+    NodeExecutionError,
+    OutOfMemory,
+)
+
+ADVICE = "\nCUDA kernel errors might be asynchronously reported at some other API call.\nFor debugging consider passing"
+
+
+@pytest.mark.parametrize(
+    ("exception_type", "message", "expected"),
+    [
+        # The process has lost the GPU: a restart helps, and nothing else does.
+        ("RuntimeError", "CUDA error: an illegal memory access was encountered" + ADVICE, EngineCrashed),
+        ("torch.AcceleratorError", "CUDA error: device-side assert triggered" + ADVICE, EngineCrashed),
+        ("RuntimeError", "CUDA error: unspecified launch failure", EngineCrashed),
+        ("RuntimeError", "CUDA error: unknown error", EngineCrashed),
+        ("RuntimeError", "CUDA error: an illegal instruction was encountered", EngineCrashed),
+        ("RuntimeError", "CUDA error: misaligned address", EngineCrashed),
+        ("RuntimeError", "CUDA error: uncorrectable ECC error encountered", EngineCrashed),
+        ("RuntimeError", "CUDA error: the launch timed out and was terminated", EngineCrashed),
+        ("RuntimeError", "HIP error: an illegal memory access was encountered", EngineCrashed),
+        ("RuntimeError", "CUDA driver error: unknown error", EngineCrashed),
+        ("RuntimeError", "Triton Error [CUDA]: an illegal memory access was encountered", EngineCrashed),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", EngineCrashed),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", EngineCrashed),
+        (
+            "RuntimeError",
+            "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx( handle, opa, opb, m, n, k`",
+            EngineCrashed,
+        ),
+        # Memory can be freed.
+        ("RuntimeError", "CUDA error: out of memory" + ADVICE, OutOfMemory),
+        ("torch.OutOfMemoryError", "Allocation on device", OutOfMemory),
+        ("torch.cuda.OutOfMemoryError", "CUDA out of memory. Tried to allocate 20.00 MiB", OutOfMemory),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", OutOfMemory),
+        ("RuntimeError", "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", OutOfMemory),
+        ("MemoryError", "", OutOfMemory),
+        # Neither helps: the build does not fit the GPU, or the workflow is wrong.
+        ("RuntimeError", "CUDA error: no kernel image is available for execution on the device", NodeExecutionError),
+        ("RuntimeError", "CUDA error: invalid device function", NodeExecutionError),
+        ("RuntimeError", "CUDA error: invalid device ordinal", NodeExecutionError),
+        ("RuntimeError", "CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx`", NodeExecutionError),
+        ("RuntimeError", "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED", NodeExecutionError),
+        ("ValueError", "the prompt has an illegal instruction", NodeExecutionError),
+        ("RuntimeError", "mat1 and mat2 shapes cannot be multiplied (77x2048 and 768x320)", NodeExecutionError),
+    ],
+)
+def test_an_error_of_a_node_is_told_by_what_helps(
+    exception_type: str, message: str, expected: type[ComfyError]
+) -> None:
+    data = {"exception_type": exception_type, "exception_message": message + "\n", "node_type": "KSampler"}
+    error = execution_failure(data, node_id="3", class_type="KSampler")
+    assert type(error) is expected
+    assert error.message.startswith(f"Node 3 (KSampler) raised {exception_type}: ")
+    assert error.details["exception_message"] == message or error.details["exception_message"] == "no message"
+
+
+def test_an_expanded_node_is_told_by_the_node_that_was_submitted() -> None:
+    data = {"node_id": "7.0.0.2", "node_type": "VAEDecode", "exception_type": "ValueError", "exception_message": "no"}
+    error = execution_failure(data, node_id="7", class_type="Upscaler")
+    assert error.message == "Node 7 (Upscaler, in VAEDecode) raised ValueError: no"
+    assert error.details["class_type"] == "Upscaler"
+    assert error.details["inner_class_type"] == "VAEDecode"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (401, EngineUnavailable),
+        (403, EngineUnavailable),
+        (404, EngineUnavailable),
+        (405, EngineUnavailable),
+        (413, InvalidWorkflow),
+        (500, InvalidWorkflow),
+        (302, EngineUnavailable),
+        (200, type(None)),
+        (429, type(None)),
+        (502, type(None)),
+        (503, type(None)),
+        (504, type(None)),
+    ],
+)
+def test_an_answer_that_is_not_comfyuis_is_told_by_who_must_act(status: int, expected: type[object]) -> None:
+    failure = submit_failure(status, "<html>", server_address="http://10.0.0.7:8188")
+    assert type(failure) is expected
+    if failure is not None:
+        assert f"{status} <html>" in failure.message
+
+
+def test_a_dropped_output_is_told_with_what_was_meant() -> None:
+    config = [["euler", "heun"], {"tooltip": "how"}]
+    error = {"type": "value_not_in_list", "message": "Value not in list", "details": "sampler_name: 'eulr' not in …"}
+    extra = {"input_name": "sampler_name", "input_config": config, "received_value": "eulr"}
+    lines = node_error_lines({"3": {"class_type": "KSampler", "errors": [error | {"extra_info": extra}]}})
+    assert list(lines) == [
+        "Node 3 (KSampler): Value not in list: sampler_name: 'eulr' not in … (did you mean 'euler'?)"
+    ]
+
+
+def test_an_engine_that_has_lost_its_gpu_is_replaced() -> None:
+    follower = PromptFollower("p", {"3": {"class_type": "KSampler", "inputs": {}}}, now=0.0)
+    follower.observe(Submitted(number=1), 0.0)
+    error = {
+        "prompt_id": "p",
+        "node_id": "3",
+        "node_type": "KSampler",
+        "exception_type": "torch.AcceleratorError",
+        "exception_message": "CUDA error: device-side assert triggered",
+        "traceback": [],
+    }
+    status = {"status_str": "error", "completed": False, "messages": [["execution_error", error]]}
+    follower.observe(HistorySays({"prompt": [1, "p", {}, {}, []], "outputs": {}, "status": status}), 1.0)
+    step = follower.next(1.0)
+    assert isinstance(step, Finished)
+    assert step.outcome.engine_is_broken
+    assert isinstance(step.outcome.error, EngineCrashed)
+    assert recovery.after(step.outcome, attempt=1, lost=None) is Recovery.RESTART_AND_RETRY
