@@ -10,8 +10,11 @@ PYTEST_ARGS ?=
 # make sam-demo SAM_DEMO_ARGS=--serve keeps the local S3 up for `sam local invoke` by hand.
 SAM_DEMO_ARGS ?=
 BENCH_ARGS ?=
+# How many jobs a soak runs, and which: the same seed throws the same jobs. Without a seed they are drawn anew.
+SOAK_JOBS ?= 2000
+SOAK_SEED ?=
 
-.PHONY: help setup demo test e2e e2e-comfyui sam-demo contract bench lint format lock clean
+.PHONY: help setup demo test soak e2e e2e-comfyui sam-demo contract bench lint format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +30,9 @@ demo: setup ## Local S3 + real Lambda runtime emulator: events in, pictures out 
 
 test: setup ## Every test that needs no container
 	$(RUN) -m pytest tests --ignore=tests/e2e $(PYTEST_ARGS)
+
+soak: setup ## Thousands of jobs with faults thrown at random: make soak SOAK_JOBS=2000 SOAK_SEED=7
+	@$(RUN) -m tests.soak --jobs $(SOAK_JOBS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 e2e: setup ## Build the image and prove it: docker, sam build, sam local (needs a container engine)
 	$(RUN) -m pytest tests/e2e -m "not comfyui" $(PYTEST_ARGS)

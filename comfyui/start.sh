@@ -14,4 +14,5 @@ exec /opt/comfyui-venv/bin/python main.py ${COMFYUI_ARGS:-} \
   --temp-directory /tmp/comfyui \
   --user-directory /tmp/comfyui/user \
   --database-url sqlite:////tmp/comfyui/user/comfyui.db \
+  ${MODEL_PATHS_CONFIG:+--extra-model-paths-config "$MODEL_PATHS_CONFIG"} \
   "$@"

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.progress import Progress as Snapshot
 from comfy_serverless.connector.run import Execution
 from comfy_serverless.errors import Canceled, ComfyError, DeliveryFailed, InvalidRequest, MissingAsset
+from comfy_serverless.jobs.inputs.plan import plan_inputs
+from comfy_serverless.settings import Settings
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -34,6 +37,8 @@ examples:
   comfy-serverless run workflow.json
   comfy-serverless run workflow.json --set 3.seed=42 --set "KSampler.steps=20" --set "6.text=a red fox"
   comfy-serverless run edit.json --input 10.image=photo.png --out out/
+  comfy-serverless run inpaint.json --input 10.image=photo.png --input 10.mask=mask.png
+  comfy-serverless run edit.json --input 10.image=first.png --input 10.image=second.png
 
 An input is named by node id, class or title: 3.seed, KSampler.seed, "My sampler.seed".
 Which ComfyUI runs it: COMFYUI_URL (one that runs), COMFYUI_DIR (a checkout; COMFYUI_PYTHON, COMFYUI_ARGS="--cpu"),
@@ -82,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         type=_assignment,
         metavar="NODE.INPUT=FILE",
-        help="give an input a file of this machine (repeat)",
+        help="give an input a file of this machine (repeat; for the same input: a batch of images)",
     )
     run.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out/)")
     run.add_argument("--deadline", type=_seconds, metavar="SECONDS", help="interrupt it after this long")
@@ -109,18 +114,17 @@ def _run(options: argparse.Namespace) -> int:
     graph = workflow_module.apply_set(graph, {address: _value(text) for address, text in options.set})
     seeds: Mapping[str, int]
     graph, seeds = workflow_module.draw_seeds(graph)
-    files = {address: Path(text) for address, text in options.input}
-    _check_files(graph, files)
+    files = _files(options.input)
+    has_inputs = bool(plan_inputs(graph, files).wanted)
+    _check_files(files)
     _check_folder(options.out)
 
     console = Console(stderr=True)
     with console.status("Starting ComfyUI"):
         connector = ComfyConnector()
     try:
-        for address, path in files.items():
-            name = connector.upload_file(path, path.name)
-            for node_id, input_name in workflow_module.targets(graph, address):
-                graph[node_id]["inputs"][input_name] = name
+        if has_inputs:
+            graph = _with_files(connector, graph, files, deadline_s=options.deadline)
         try:
             execution = _execute(connector, graph, console, deadline_s=options.deadline)
         except ComfyError as error:
@@ -153,12 +157,38 @@ def _value(text: str) -> Any:  # noqa: ANN401
         return text
 
 
-def _check_files(graph: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    """Before ComfyUI is started: every address names an input, and every file is there."""
-    for address, path in files.items():
-        workflow_module.targets(graph, address)
-        if not path.is_file():
-            raise MissingAsset(f"--input {address}={path}: there is no such file")
+def _files(assignments: Sequence[tuple[str, str]]) -> dict[str, list[Path]]:
+    """The files that each address is given."""
+    files: dict[str, list[Path]] = {}
+    for address, text in assignments:
+        files.setdefault(address, []).append(Path(text))
+    return files
+
+
+def _check_files(files: Mapping[str, Sequence[Path]]) -> None:
+    """Before ComfyUI is started: every file is there."""
+    for address, paths in files.items():
+        for path in paths:
+            if not path.is_file():
+                raise MissingAsset(f"--input {address}={path}: there is no such file")
+
+
+def _with_files(
+    connector: ComfyConnector,
+    graph: Mapping[str, Any],
+    files: Mapping[str, Sequence[Path]],
+    *,
+    deadline_s: float | None,
+) -> dict[str, Any]:
+    """The graph with its inputs in ComfyUI's input folder, and their names in it."""
+    # They bring the libraries for AWS along, which take a while to load.
+    from comfy_serverless.jobs.inputs.fetcher import InputFetcher
+    from comfy_serverless.jobs.s3 import create_client
+
+    settings = Settings.from_environment()
+    fetcher = InputFetcher(settings=settings, s3=create_client(), connector=connector)
+    deadline = time.monotonic() + (deadline_s or settings.default_deadline_s)
+    return fetcher.place(graph, files, job_id="", deadline=deadline).graph
 
 
 def _check_folder(folder: Path) -> None:

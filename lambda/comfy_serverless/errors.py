@@ -11,6 +11,7 @@
     │   ├── EngineCrashed       engine_crashed         ComfyUI died in the middle of a job
     │   ├── EngineStalled       engine_stalled         ComfyUI lives, but nothing moves any more
     │   └── EngineUnavailable   engine_unavailable     ComfyUI did not start
+    ├── WorkerStopped           worker_stopped         the worker was shut down before the job had ended
     ├── DeadlineExceeded        deadline_exceeded      the time given was not enough
     ├── Canceled                canceled               somebody asked for the end
     └── DeliveryFailed          delivery_failed        outputs exist but could not be stored
@@ -116,6 +117,14 @@ class EngineUnavailable(EngineError):
     """ComfyUI did not start. `details` has exit_code and log_tail when it died."""
 
     code = "engine_unavailable"
+
+
+class WorkerStopped(ComfyError):
+    """The worker that had the job was shut down (SIGTERM: scale-in, a spot instance taken back)."""
+
+    code = "worker_stopped"
+    http_status = 503
+    retryable = True
 
 
 class DeadlineExceeded(ComfyError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from comfy_serverless.connector.facts import Timings
 from comfy_serverless.connector.outputs import Output, OutputKind, content_type_of, kind_of
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import ComfyError
+from comfy_serverless.jobs.inputs.fetcher import PreparedInputs
 from comfy_serverless.jobs.intake import SentRequest
 from comfy_serverless.jobs.worker import Call, Outcome, Worker
 from comfy_serverless.settings import Settings
@@ -81,6 +82,15 @@ class FakeEngine:
     begins: bool = True
     engine: str = "a fake"
     runs: list[dict[str, Any]] = field(default_factory=list)
+    canceled: list[str] = field(default_factory=list)
+    discarded: list[dict[str, Any]] = field(default_factory=list)
+
+    def cancel(self, prompt_id: str) -> bool:
+        self.canceled.append(prompt_id)
+        return True
+
+    def discard(self, prompt_id: str, *, files: Iterable[Path], folder: str | None) -> None:
+        self.discarded.append({"prompt_id": prompt_id, "files": list(files), "folder": folder})
 
     def run(
         self,
@@ -111,14 +121,15 @@ class FakeInputs:
     def __init__(self, error: ComfyError | None = None) -> None:
         self.error = error
         self.calls: list[dict[str, Any]] = []
+        self.released: list[str] = []
 
     def prepare(
-        self, graph: Mapping[str, Any], inputs: Mapping[str, str], *, job_id: str, deadline: float
-    ) -> dict[str, Any]:
+        self, graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]], *, job_id: str, deadline: float
+    ) -> PreparedInputs:
         self.calls.append({"inputs": inputs, "job_id": job_id, "deadline": deadline})
         if self.error is not None:
             raise self.error
-        return dict(graph)
+        return PreparedInputs(dict(graph), lambda: self.released.append(job_id))
 
 
 class World:

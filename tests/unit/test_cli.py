@@ -74,6 +74,33 @@ def test_a_file_of_this_machine_becomes_an_input(tmp_path: Path) -> None:
         assert image.getpixel((0, 0)) == (245, 235, 225)
 
 
+def test_several_files_for_one_input_are_a_batch(tmp_path: Path) -> None:
+    for name, color in (("a.png", (10, 20, 30)), ("b.png", (40, 50, 60))):
+        Image.new("RGB", (6, 4), color).save(tmp_path / name)
+    inputs = ["--input", "10.image=a.png", "--input", "LoadImage.image=a.png", "--input", "10.image=b.png"]
+    answer = command_line(tmp_path, "run", written(tmp_path, EDIT), *inputs, "--json")
+    assert answer.returncode == 0, answer.stderr
+    colors = []
+    for output in json.loads(answer.stdout)["outputs"]:
+        with Image.open(tmp_path / output["path"]) as image:
+            colors.append(image.getpixel((0, 0)))
+    assert colors == [(245, 235, 225), (215, 205, 195)]
+
+
+def test_a_mask_of_this_machine_is_put_into_the_image(tmp_path: Path) -> None:
+    Image.new("RGB", (6, 4), (10, 20, 30)).save(tmp_path / "photo.png")
+    Image.new("L", (6, 4), 255).save(tmp_path / "mask.png")
+    mask_saved = EDIT | {
+        "11": {"class_type": "MaskToImage", "inputs": {"mask": ["10", 1]}},
+    }
+    inputs = ["--input", "10.image=photo.png", "--input", "10.mask=mask.png"]
+    answer = command_line(tmp_path, "run", written(tmp_path, mask_saved), *inputs, "--json")
+    assert answer.returncode == 0, answer.stderr
+    [output] = json.loads(answer.stdout)["outputs"]
+    with Image.open(tmp_path / output["path"]) as image:
+        assert (image.size, image.getpixel((0, 0))) == ((6, 4), (255, 255, 255))
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [

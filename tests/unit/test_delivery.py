@@ -6,10 +6,12 @@ import base64
 import hashlib
 import io
 import json
+import tempfile
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
@@ -20,6 +22,7 @@ from urllib3.exceptions import ProtocolError
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.delivery import Delivery, ReplyDestination, delivery_error
 from comfy_serverless.jobs.keys import KeyAllotment, safe_name
+from comfy_serverless.jobs.leftovers import FilesInUse, Leftovers
 from comfy_serverless.jobs.models import Job, JobError
 from comfy_serverless.jobs.replies import REPLY_LIMIT_BYTES, Replies, choose_inline, inline_bytes
 from comfy_serverless.jobs.s3 import S3Address
@@ -122,6 +125,23 @@ def test_a_stream_that_hands_out_little_is_read_whole(s3: S3Client) -> None:
     assert stored(s3) == b"x" * 5000
 
 
+@pytest.mark.parametrize("size", [5, PART_BYTES + 5], ids=["at once", "in parts"])
+def test_a_stream_that_can_be_read_only_once_is_stored_and_leaves_no_file(
+    s3: S3Client, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Once(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def seek(self, *_: int) -> int:
+            raise io.UnsupportedOperation("seek")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert upload(s3, Once(b"x" * size), ADDRESS, content_type="text/plain").size_bytes == size
+    assert stored(s3) == b"x" * size
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_wrong_checksum_in_the_answer_is_an_error(s3: S3Client) -> None:
     s3.meta.events.register("after-call.s3.PutObject", lambda parsed, **_: parsed.update(ChecksumSHA256="AAAA"))
     with pytest.raises(ChecksumMismatch, match=r"a/b\.bin"):
@@ -171,9 +191,9 @@ def test_the_digest_without_an_upload_is_the_same(s3: S3Client) -> None:
 
 
 def test_pixels_come_from_the_header_alone() -> None:
-    assert pixels(png(640, 480)[:64], "image/png") == (640, 480)
-    assert pixels(b"no image", "image/png") is None
-    assert pixels(png(), "application/octet-stream") is None
+    assert pixels(io.BytesIO(png(640, 480)[:64]), "image/png") == (640, 480)
+    assert pixels(io.BytesIO(b"no image"), "image/png") is None
+    assert pixels(io.BytesIO(png()), "application/octet-stream") is None
 
 
 def test_whatever_goes_wrong_with_an_output_costs_that_output_alone() -> None:
@@ -182,7 +202,13 @@ def test_whatever_goes_wrong_with_an_output_costs_that_output_alone() -> None:
 
     lost = replace(made("b.png", index=1), content=None, fetch=cut)
     with ThreadPoolExecutor(1) as pool:
-        delivery = Delivery(job_id="j", keys=KeyAllotment("", "j"), destination=ReplyDestination(), pool=pool)
+        delivery = Delivery(
+            job_id="j",
+            keys=KeyAllotment("", "j"),
+            destination=ReplyDestination(),
+            pool=pool,
+            leftovers=Leftovers(FilesInUse()),
+        )
         delivered, undelivered = delivery.finish([made("a.png"), lost], timeout_s=5)
     assert [delivery.output.name for delivery in delivered] == ["a.png"]
     assert "b.png of node 9" in str(undelivered[0])
@@ -202,7 +228,9 @@ class Hanging:
 
 def test_an_upload_that_does_not_end_in_time_is_named() -> None:
     with ThreadPoolExecutor(1) as pool:
-        delivery = Delivery(job_id="j", keys=KeyAllotment("", "j"), destination=Hanging(), pool=pool)
+        delivery = Delivery(
+            job_id="j", keys=KeyAllotment("", "j"), destination=Hanging(), pool=pool, leftovers=Leftovers(FilesInUse())
+        )
         delivered, undelivered = delivery.finish([made("a.png"), made("b.png", index=1)], timeout_s=0.01)
     assert delivered == []
     error = delivery_error(undelivered, of=2)

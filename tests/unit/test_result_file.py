@@ -165,3 +165,34 @@ def test_a_wrong_bucket_in_a_request_nobody_hears_of_is_reported_in_the_default_
     outcome = here.run(request(output={"bucket": "not-there"}), UNHEARD)
     assert outcome.is_recorded
     assert "'not-there'" in here.result("job-1")["error"]["message"]
+
+
+# Failures that another try may cure
+
+
+def test_the_last_delivery_of_a_job_that_failed_writes_down_what_another_try_may_cure(world: Worlds) -> None:
+    here = world(engine=FakeEngine(error=EngineCrashed("died")))
+    assert not here.run(request(), Call(is_heard=False)).is_recorded
+    assert here.run(request(), Call(is_heard=False, is_last_try=True)).is_recorded
+    assert here.result("job-1")["error"]["retryable"] is True
+
+
+def test_a_failure_that_another_try_may_cure_is_replaced_by_that_try(world: Worlds) -> None:
+    here = world(engine=FakeEngine(error=EngineCrashed("died")))
+    here.run(request(), Call(is_heard=False, is_last_try=True))
+    here.engine.error = None
+    outcome = here.run(request(), UNHEARD)
+    assert outcome.error is None
+    assert here.result("job-1")["status"] == "succeeded"
+    assert len(here.engine.runs) == 2
+
+
+def test_of_two_tries_that_replace_a_failure_the_first_stands(world: Worlds) -> None:
+    here = world(engine=FakeEngine(error=EngineCrashed("died")))
+    here.run(request(), Call(is_heard=False, is_last_try=True))
+    here.engine.error = None
+    other = world(engine=FakeEngine(outputs=(made("other.png"),)))
+    here.engine.then = lambda: other.run(request())
+    outcome = here.run(request())
+    assert [output.name for output in outcome.job.outputs] == ["other.png"]
+    assert [output["name"] for output in here.result("job-1")["outputs"]] == ["other.png"]

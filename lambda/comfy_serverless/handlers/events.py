@@ -49,6 +49,9 @@ class Event(Protocol):
     def sources(self) -> Sequence[RequestSource]:
         """The jobs asked for."""
 
+    def deliveries(self) -> Sequence[int]:
+        """How often each of the jobs has been delivered to us, this time included, where somebody counts; else 1."""
+
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> Any:  # noqa: ANN401  (any JSON value)
         """The function's answer, given how the jobs ended, in the order of `sources`."""
 
@@ -72,6 +75,10 @@ class DirectEvent:
     def sources(self) -> Sequence[RequestSource]:
         """One."""
         return [SentRequest(payload=self.payload, default_id=str(uuid.uuid4()))]
+
+    def deliveries(self) -> Sequence[int]:
+        """Once."""
+        return [1] * len(self.sources())
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:
         """The job."""
@@ -101,6 +108,10 @@ class HttpEvent:
         if self._method != "POST":
             return []
         return [SentRequest(payload=self._body(), default_id=str(uuid.uuid4()), what="the body")]
+
+    def deliveries(self) -> Sequence[int]:
+        """Once."""
+        return [1] * len(self.sources())
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:
         """Status, headers, and the body as text."""
@@ -151,6 +162,10 @@ class S3Event:
         """One for each object created. Removals, folders and the test event ask for nothing."""
         return [source for record in self.event.get("Records", ()) for source in _dropped(record)]
 
+    def deliveries(self) -> Sequence[int]:
+        """Once."""
+        return [1] * len(self.sources())
+
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
         """What became of each object.
 
@@ -167,8 +182,9 @@ class S3Event:
 class SqsEvent:
     """Messages of a queue: S3 events, or job requests.
 
-    Answered with the messages to deliver again: those with a job whose outcome is not written down, because trying
-    again may help or because there is no place to write. A job that failed for good is reported in its `result.json`
+    Answered with the messages to deliver again: those with a job whose outcome is not written down because there is no
+    place to write, or that another try may cure; after its last delivery the queue puts such a message aside, and the
+    job's failure is written down as well. A job that failed for good is reported in its `result.json`
     and its message is done: delivered again it would fail again, hours later, while the GPU waits.
     """
 
@@ -184,13 +200,17 @@ class SqsEvent:
         """Those of all messages, in order."""
         return [source for message in self.event["Records"] for source in _sources_of(message)]
 
+    def deliveries(self) -> Sequence[int]:
+        """By the queue's own count."""
+        return [_receive_count(message) for message in self.event["Records"] for _ in _sources_of(message)]
+
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
         """SQS's partial batch response."""
         rest = iter(outcomes)
         failed = []
         for message in self.event["Records"]:
             own = [next(rest) for _ in _sources_of(message)]
-            if not all(outcome.is_recorded for outcome in own):
+            if not all(outcome.is_recorded and not _may_be_cured(outcome) for outcome in own):
                 failed.append({"itemIdentifier": message["messageId"]})
         return {"batchItemFailures": failed}
 
@@ -202,6 +222,16 @@ def _has_records_of(event: Mapping[str, Any], service: str) -> bool:
         and bool(records)
         and all(isinstance(record, Mapping) and record.get("eventSource") == service for record in records)
     )
+
+
+def _receive_count(message: Mapping[str, Any]) -> int:
+    attributes = message.get("attributes")
+    count = str(attributes.get("ApproximateReceiveCount")) if isinstance(attributes, Mapping) else ""
+    return int(count) if count.isdecimal() else 1
+
+
+def _may_be_cured(outcome: Outcome) -> bool:
+    return outcome.job.error is not None and outcome.job.error.retryable
 
 
 def _sources_of(message: Mapping[str, Any]) -> list[RequestSource]:

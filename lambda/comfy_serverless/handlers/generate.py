@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from comfy_serverless.handlers.events import recognise
+from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
 from comfy_serverless.jobs.replies import Replies
 from comfy_serverless.jobs.s3 import create_client
 from comfy_serverless.jobs.worker import Call, Outcome, Worker
@@ -36,6 +37,7 @@ class Service:
 
     worker: Worker
     replies: Replies
+    max_receives: int
     invocations: int = 0
     counted_starts: int = 0
 
@@ -43,11 +45,20 @@ class Service:
         """Run the jobs an event asks for, one after the other, and answer it in its own way."""
         recognised = recognise(event)
         outcomes: list[Outcome] = []
-        for source in recognised.sources():
-            call = Call(remaining_s=remaining_s, is_heard=recognised.is_heard, is_first=not outcomes)
-            outcomes.append(self.worker.run(source, call))
-        self._count(outcomes)
-        return recognised.answer(outcomes, self.replies)
+        try:
+            for source, delivery in zip(recognised.sources(), recognised.deliveries(), strict=True):
+                call = Call(
+                    remaining_s=remaining_s,
+                    is_heard=recognised.is_heard,
+                    is_first=not outcomes,
+                    is_last_try=not recognised.is_heard and delivery >= self.max_receives,
+                )
+                outcomes.append(self.worker.run(source, call))
+            self._count(outcomes)
+            return recognised.answer(outcomes, self.replies)
+        finally:
+            for outcome in outcomes:
+                outcome.release()
 
     def _count(self, outcomes: list[Outcome]) -> None:
         starts = warm.connector().starts
@@ -68,7 +79,8 @@ def service() -> Service:
 
     settings, engine, s3 = warm.settings(), warm.connector(), create_client()
     inputs = InputFetcher(settings=settings, s3=s3, connector=engine)
-    return Service(Worker(settings=settings, engine=engine, s3=s3, inputs=inputs), Replies(s3, settings))
+    worker = Worker(settings=settings, engine=engine, s3=s3, inputs=inputs)
+    return Service(worker, Replies(s3, settings), max_receives=settings.max_receives)
 
 
 def handler(event: object, context: LambdaContext) -> Any:  # noqa: ANN401  (any JSON value)
@@ -78,4 +90,4 @@ def handler(event: object, context: LambdaContext) -> Any:  # noqa: ANN401  (any
 
 
 if warm.IS_LAMBDA:
-    service()
+    drain_on_sigterm(worker=service().worker, stop_engine=warm.connector().kill_api, leave=leave_process)

@@ -6,6 +6,7 @@ them. Nothing is dropped: what could not be stored is named, and its file stays 
 
 from __future__ import annotations
 
+import contextvars
 import time
 import uuid
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from comfy_serverless.errors import DeliveryFailed
 from comfy_serverless.jobs.keys import KeyAllotment
+from comfy_serverless.jobs.leftovers import Leftovers
 from comfy_serverless.jobs.models import Output, clean
 from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.uploads import Digest, KeyTaken, digest, upload
@@ -89,11 +91,20 @@ class Undelivered:
 class Delivery:
     """The delivery of one job. Used by one thread; the uploads run in the pool's."""
 
-    def __init__(self, *, job_id: str, keys: KeyAllotment, destination: Destination, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        *,
+        job_id: str,
+        keys: KeyAllotment,
+        destination: Destination,
+        pool: ThreadPoolExecutor,
+        leftovers: Leftovers,
+    ) -> None:
         self._job_id = job_id
         self._keys = keys
         self._destination = destination
         self._pool = pool
+        self._leftovers = leftovers
         self._pending: dict[str, Future[Output]] = {}
 
     def hand_over(self, made: Made) -> None:
@@ -102,8 +113,11 @@ class Delivery:
         Handed over again, it is delivered again, after the first time: the engine ran a second time, and the file may
         have got another content under the same name.
         """
+        self._leftovers.see(made.path, made.folder_type)
         key = self._keys.key(made)
-        self._pending[key] = self._pool.submit(self._deliver, made, key, self._pending.get(key))
+        # The threads log under the job's name too.
+        context = contextvars.copy_context()
+        self._pending[key] = self._pool.submit(context.run, self._deliver, made, key, self._pending.get(key))
 
     def finish(self, made: Iterable[Made], *, timeout_s: float) -> tuple[list[Delivered], list[Undelivered]]:
         """Wait until every output that counts has been delivered, or could not be.
@@ -125,6 +139,7 @@ class Delivery:
             if reason is None:
                 delivered.append(Delivered(future.result(), output))
             else:
+                self._leftovers.keep(output.path)
                 undelivered.append(Undelivered(output, reason))
         return delivered, undelivered
 

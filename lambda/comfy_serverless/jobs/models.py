@@ -13,10 +13,23 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from comfy_serverless.errors import Canceled, ComfyError, InvalidRequest
+from comfy_serverless.model_paths import MODEL_FOLDERS
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 #: How long a result counts as kept. The bucket's lifecycle rule does the deleting.
@@ -32,6 +45,10 @@ MAX_ERROR_DETAILS = 200_000
 #: Containers inside containers in those details. Readers and writers of JSON give up at some hundred.
 MAX_ERROR_LEVELS = 32
 
+MAX_MODELS = 50
+MAX_MODEL_SUBFOLDERS = 4
+MAX_MODEL_NAME_BYTES = 200
+MAX_MODEL_URL_CHARACTERS = 8192
 #: Wrong fields that are named; the others of a huge request only cost time.
 MAX_REQUEST_ERRORS = 100
 
@@ -48,6 +65,15 @@ Moment = Annotated[datetime, PlainSerializer(_utc_text, return_type=str, when_us
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _check_input(value: object) -> object:
+    if isinstance(value, str) or (isinstance(value, list) and value and all(isinstance(item, str) for item in value)):
+        return value
+    raise ValueError("should be a string, or a list of strings for a batch of images")
+
+
+InputValue = Annotated[str | list[str], BeforeValidator(_check_input)]
 
 
 class OutputTarget(_Request):
@@ -68,6 +94,101 @@ class OutputTarget(_Request):
         return prefix
 
 
+class ModelRequest(_Request):
+    """A model that has to be there before the workflow runs.
+
+    Attributes:
+        url: `s3://…` or `https://…`.
+        folder: of ComfyUI's model folders, e.g. "checkpoints", or a subfolder of one: "loras/styles".
+        name: file name; the url's last part when absent.
+        sha256: of its content, in hex.
+    """
+
+    url: Annotated[str, Field(max_length=MAX_MODEL_URL_CHARACTERS)]
+    folder: str
+    name: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str) -> str:
+        # http:// is judged where the address is used: ALLOW_PRIVATE_ADDRESSES lets it pass.
+        if not url.lower().startswith(("s3://", "https://", "http://")):
+            raise ValueError("must be s3://bucket/key or https://…")
+        return url
+
+    @field_validator("folder")
+    @classmethod
+    def _check_folder(cls, folder: str) -> str:
+        first, *inner = folder.split("/")
+        if first not in MODEL_FOLDERS:
+            near = difflib.get_close_matches(first[:100], MODEL_FOLDERS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(MODEL_FOLDERS)}"
+            raise ValueError(f"is not a model folder of ComfyUI; {hint}")
+        if len(inner) > MAX_MODEL_SUBFOLDERS or not all(map(_is_plain_name, inner)):
+            raise ValueError("must be a model folder or a plain subfolder of one, like 'loras/styles'")
+        return folder
+
+    @field_validator("sha256")
+    @classmethod
+    def _lower(cls, sha256: str) -> str:
+        return sha256.lower()
+
+    @model_validator(mode="after")
+    def _check_name(self) -> Self:
+        if not _is_plain_name(self.file_name):
+            raise ValueError(f"{self.file_name[:100]!r} is no plain file name; give the model a `name`")
+        return self
+
+    @property
+    def file_name(self) -> str:
+        """Its name in its folder."""
+        if self.name is not None:
+            return self.name
+        path = self.url if self.url.lower().startswith("s3:") else unquote(urlsplit(self.url).path)
+        return path.rpartition("/")[2]
+
+    @property
+    def path(self) -> str:
+        """Folder and name: below the folder of all models."""
+        return f"{self.folder}/{self.file_name}"
+
+
+def _is_plain_name(name: str) -> bool:
+    return (
+        0 < len(name.encode("utf-8", "replace")) <= MAX_MODEL_NAME_BYTES
+        and name.isprintable()
+        and clean(name) == name
+        and name[0] not in ". ~-"
+        and name[-1] not in ". "
+        and not set(name) & set('/\\:*?"<>|')
+    )
+
+
+def _check_models(models: object) -> object:
+    """Strictness would refuse a list, and JSON has nothing else."""
+    if not isinstance(models, list | tuple):
+        raise ValueError("should be a list of models")  # noqa: TRY004 - pydantic makes a report of ValueErrors only
+    return tuple(models)
+
+
+def _check_names(models: tuple[ModelRequest, ...]) -> tuple[ModelRequest, ...]:
+    contents: dict[str, str] = {}
+    for model in models:
+        if contents.setdefault(model.path, model.sha256) != model.sha256:
+            raise ValueError(f"{model.path!r} is asked for with two different sha256; give one another `name`")
+    return models
+
+
+#: The models of a request or a manifest.
+ModelList = Annotated[
+    tuple[ModelRequest, ...],
+    Field(max_length=MAX_MODELS),
+    BeforeValidator(_check_models),
+    AfterValidator(_check_names),
+]
+
+
 class JobRequest(_Request):
     """What somebody wants done.
 
@@ -75,7 +196,8 @@ class JobRequest(_Request):
         job_id: names the job; the same id never runs twice. Drawn, or derived from the event, when absent.
         workflow: an API-format graph, `s3://bucket/key.json`, or the name of a file in `WORKFLOWS_DIR`.
         values: `set` in JSON: `{"3.seed": 42}`, put into the graph before it runs.
-        inputs: `{"10.image": "s3://…"}`, fetched and given to the node.
+        inputs: `{"10.image": "s3://…"}`, fetched and given to the node; several in a list are a batch.
+        models: fetched before the workflow runs.
         deadline_s: seconds the job may take, from the moment it is taken up.
         reply: whether the reply carries the outputs themselves ("inline"), links to them ("links"), or small
             images and texts inline and links to everything ("auto").
@@ -85,7 +207,8 @@ class JobRequest(_Request):
     job_id: Annotated[str, Field(pattern=JOB_ID_PATTERN)] | None = None
     workflow: dict[str, Any] | str
     values: dict[str, Any] = Field(default_factory=dict, alias="set")
-    inputs: dict[str, str] = Field(default_factory=dict)
+    inputs: dict[str, InputValue] = Field(default_factory=dict)
+    models: ModelList = ()
     output: OutputTarget = Field(default_factory=OutputTarget)
     deadline_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     reply: ReplyMode = "auto"
@@ -116,6 +239,25 @@ class JobRequest(_Request):
             return cls.model_validate(payload)
         except ValidationError as error:
             raise _invalid_request(error, payload) from None
+
+
+def parse_manifest(entries: object, *, source: str) -> tuple[ModelRequest, ...]:
+    """The models of a manifest: a list of entries as in a request's `models`.
+
+    Raises:
+        InvalidRequest: naming every field that is wrong.
+    """
+    try:
+        return _MANIFEST.validate_python(entries)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{_field_name(('models', *entry['loc']))}: {_problem(entry['type'], entry['msg'], ('models', *entry['loc']))}"
+            for entry in error.errors(include_url=False, include_context=False, include_input=False)[:20]
+        )
+        raise InvalidRequest(f"{source} (MODELS_MANIFEST) cannot be used: {problems}."[:MAX_ERROR_TEXT]) from None
+
+
+_MANIFEST: TypeAdapter[tuple[ModelRequest, ...]] = TypeAdapter(ModelList)
 
 
 def is_bare_workflow(payload: Mapping[str, Any]) -> bool:
@@ -152,7 +294,9 @@ def _problem(kind: str, message: str, location: tuple[int | str, ...]) -> str:
         return "is required"
     if kind != "extra_forbidden":
         return message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")[:300]
-    model = OutputTarget if location[0] == "output" else JobRequest
+    model: type[BaseModel] = {"output": OutputTarget, "models": ModelRequest}.get(
+        str(location[0]) if len(location) > 1 else "", JobRequest
+    )
     names = [field.alias or name for name, field in model.model_fields.items()]
     near = difflib.get_close_matches(str(location[-1])[:100], names, n=1, cutoff=0.5)
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.facts import Timings
     from comfy_serverless.connector.progress import Progress as EngineProgress
     from comfy_serverless.jobs.delivery import Delivered
-    from comfy_serverless.jobs.result_file import ResultFile
+    from comfy_serverless.jobs.result_file import ResultFile, StoredResult
 
 MAX_WARNINGS = 100
 MAX_WARNING_CHARACTERS = 1000
@@ -35,11 +36,13 @@ class JobRecord:
 
     Attributes:
         result: where the document is kept; None without a bucket.
+        replaces: the stored outcome of an earlier try that this one takes the place of.
         has_run: whether the engine was given the workflow, and took it.
         is_cut_short: whether the invocation leaves it less time than it may take.
         shares_time: whether other jobs of the same invocation came before it.
         prepared_ms: how long it took until the engine could be given the workflow.
         delivering_ms: how long uploads took after the engine was done.
+        tidy: removes what the job has left in the engine.
     """
 
     job_id: str
@@ -48,6 +51,7 @@ class JobRecord:
     begun: float = field(default_factory=time.monotonic)
     request: JobRequest | None = None
     result: ResultFile | None = None
+    replaces: StoredResult | None = None
     has_run: bool = False
     is_cut_short: bool = False
     shares_time: bool = False
@@ -60,6 +64,7 @@ class JobRecord:
     warnings: list[str] = field(default_factory=list)
     seeds: dict[str, int] = field(default_factory=dict)
     engine: str | None = None
+    tidy: Callable[[], None] = lambda: None
 
     def elapsed_ms(self) -> int:
         """Milliseconds since the job was taken up."""

@@ -1,6 +1,7 @@
 """`result.json`: where it stands, the job is complete and every file in it has been verified.
 
-Written last, and only if it is not there: whichever worker writes first, that result stands for all.
+Written last, and only if it is not there: whichever worker writes first, that result stands for all. Only a failure
+that another try may cure is replaced, by the outcome of that try.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import base64
 import hashlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
@@ -37,6 +38,13 @@ _CONFLICT_PAUSES_S = (0.05, 0.2, 0.5)
 _NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"}) | ACCESS_DENIED
 
 
+class StoredResult(NamedTuple):
+    """What stands, and which version of it was read."""
+
+    job: Job
+    etag: str
+
+
 @dataclass(frozen=True, slots=True)
 class ResultFile:
     """The stored document of one job."""
@@ -44,7 +52,7 @@ class ResultFile:
     s3: S3Client
     address: S3Address
 
-    def read(self) -> Job | None:
+    def read(self) -> StoredResult | None:
         """The job as it ended, or None when it has not. Costs one request, and finds a wrong bucket before any work.
 
         Raises:
@@ -52,7 +60,7 @@ class ResultFile:
             AssetUnavailable: S3 does not answer; whether the job has run is not known.
         """
         try:
-            content = read_document(self.s3, self.address)
+            document = read_document(self.s3, self.address)
         except DocumentTooLarge as error:
             raise self._not_a_result() from error
         except (ClientError, BotoCoreError) as error:
@@ -65,22 +73,25 @@ class ResultFile:
                 f"results cannot go to {self.address}: it {reason}. Check OUTPUT_BUCKET, or `output` of the request."
             ) from error
         try:
-            job = Job.model_validate_json(content)
+            job = Job.model_validate_json(document.content)
         except ValidationError as error:
             raise self._not_a_result() from error
         if not self._is_own(job):
             raise self._not_a_result()
-        return job
+        return StoredResult(job, document.etag)
 
-    def write(self, job: Job) -> Job:
+    def write(self, job: Job, *, replaces: StoredResult | None = None) -> Job:
         """Store the document, unless another worker was first. Answers the one that stands.
+
+        Args:
+            replaces: the outcome of an earlier try, as it was read: that very version is replaced.
 
         Raises:
             DeliveryFailed: it could not be stored.
         """
         content = job.to_stored_bytes()
         try:
-            self._put_new(content)
+            self._put(content, replaces=replaces)
         except (ClientError, BotoCoreError) as error:
             if error_code(error) in EXISTS_ALREADY and (standing := self._read_quietly()) is not None:
                 # Equal: S3 had stored ours, only its answer was lost on the way.
@@ -91,7 +102,8 @@ class ResultFile:
             ) from error
         return job
 
-    def _put_new(self, content: bytes) -> None:
+    def _put(self, content: bytes, *, replaces: StoredResult | None) -> None:
+        condition: Any = {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": replaces.etag}
         for pause_s in (*_CONFLICT_PAUSES_S, None):
             try:
                 self.s3.put_object(
@@ -100,7 +112,7 @@ class ResultFile:
                     Body=content,
                     ContentType="application/json",
                     ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode("ascii"),
-                    IfNoneMatch="*",
+                    **condition,
                 )
             except ClientError as error:
                 if pause_s is None or error_code(error) not in CONFLICT:
@@ -121,6 +133,7 @@ class ResultFile:
 
     def _read_quietly(self) -> Job | None:
         try:
-            return self.read()
+            stored = self.read()
         except (InvalidRequest, AssetUnavailable):
             return None
+        return stored.job if stored else None

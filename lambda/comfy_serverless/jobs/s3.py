@@ -12,6 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.errors import InvalidRequest, MissingAsset
+from comfy_serverless.jobs.s3_clock import ServerClock
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 MAX_DOCUMENT_BYTES = 32_000_000
 #: Connections, and so uploads and downloads, at the same time.
 MAX_CONNECTIONS = 32
+#: How often a request is sent at most, and how long S3 may be silent each time, in seconds.
+ATTEMPTS = 5
+CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 20
 
 _ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", re.DOTALL)
 EXISTS_ALREADY = frozenset({"PreconditionFailed", "412"})
@@ -76,20 +80,23 @@ def create_client() -> S3Client:
     """The client for everything, with standard retries.
 
     Links name the bucket's region ("virtual": without it the first request is redirected, and a redirected signature
-    is not valid); a local server that stands in for S3 has no host names for buckets ("path").
+    is not valid); a local server that stands in for S3 has no host names for buckets ("path"). Bodies are not hashed
+    for the signature as well: it covers their checksum, which is in a header of every put.
     """
     is_local = bool(os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3"))
-    return boto3.client(
+    client = boto3.client(
         "s3",
         config=Config(
             signature_version="s3v4",
-            retries={"mode": "standard", "total_max_attempts": 5},
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
             max_pool_connections=MAX_CONNECTIONS,
-            connect_timeout=5,
-            read_timeout=60,
-            s3={"addressing_style": "path" if is_local else "virtual"},
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=READ_TIMEOUT_S,
+            s3={"addressing_style": "path" if is_local else "virtual", "payload_signing_enabled": False},
         ),
     )
+    ServerClock().attach(client)
+    return client
 
 
 def read_json(s3: S3Client, address: S3Address, *, what: str) -> Any:  # noqa: ANN401
@@ -104,7 +111,7 @@ def read_json(s3: S3Client, address: S3Address, *, what: str) -> Any:  # noqa: A
         AssetUnavailable: S3 itself failed.
     """
     try:
-        content = read_document(s3, address)
+        content = read_document(s3, address).content
     except DocumentTooLarge as error:
         raise MissingAsset(f"{what} {error}. Put images beside it in S3 and name them as s3:// inputs.") from error
     except (ClientError, BotoCoreError) as error:
@@ -114,8 +121,15 @@ def read_json(s3: S3Client, address: S3Address, *, what: str) -> Any:  # noqa: A
     return parse_json(content, source=f"{what} {address}")
 
 
-def read_document(s3: S3Client, address: S3Address) -> bytes:
-    """The content of an object that is small, as everything read at once must be.
+class Document(NamedTuple):
+    """A small object, whole, and the version of it that was read."""
+
+    content: bytes
+    etag: str
+
+
+def read_document(s3: S3Client, address: S3Address) -> Document:
+    """An object that is small, as everything read at once must be.
 
     Raises:
         DocumentTooLarge: it is not.
@@ -127,7 +141,7 @@ def read_document(s3: S3Client, address: S3Address) -> bytes:
         raise DocumentTooLarge(
             f"{address} has {answer['ContentLength']:,} bytes; at most {MAX_DOCUMENT_BYTES:,} are read"
         )
-    return answer["Body"].read()
+    return Document(answer["Body"].read(), answer["ETag"])
 
 
 def parse_json(content: bytes | str, *, source: str) -> Any:  # noqa: ANN401

@@ -1,13 +1,16 @@
 """Runs one job, from its source to its verified result. The only code that does; everybody else translates.
 
-    read ──► done already? ──► workflow ──► inputs ──► engine ──► outputs ──► result.json
-                  │                                      │           ▲
-                  └──► that result                       └───────────┘ each output leaves as soon as it is made
+    read ──► done already? ──► workflow ──► models, inputs ──► engine ──► outputs ──► result.json ──► reply ──► tidied
+                  │                                              │           ▲
+                  └──► that result                               └───────────┘ each output leaves as soon as it is made
+
+Several threads may run jobs of one worker at once: while one executes, the last is delivered and the next prepared.
 
 What is written where a job fails:
 
 - A failure that sending the same request again may cure (`retryable`: the engine died, S3 was away) is not written
-  down, so that the same id can run again.
+  down, so that the same id can run again. Where nobody hears of it and nobody sends it again (the last delivery of a
+  queue's message) it is, and the same id runs again all the same if it should come.
 - Any other failure of a job that ran is written to `result.json`: the same id never runs twice.
 - A request that was refused before it ran is written down only if nobody hears the answer (an S3 drop, an SQS
   message); a caller who hears it corrects the request and sends it again, with the same id.
@@ -20,11 +23,13 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import (
+    Canceled,
     ComfyError,
     DeadlineExceeded,
     DeliveryFailed,
@@ -41,10 +46,13 @@ from comfy_serverless.jobs.delivery import (
     Undelivered,
     delivery_error,
 )
+from comfy_serverless.jobs.job_folder import folder_of, in_own_folder
 from comfy_serverless.jobs.keys import KeyAllotment
+from comfy_serverless.jobs.leftovers import FilesInUse, Leftovers
 from comfy_serverless.jobs.models import Job, JobRequest, ReplyMode
 from comfy_serverless.jobs.record import JobRecord
 from comfy_serverless.jobs.result_file import ResultFile
+from comfy_serverless.jobs.running import Phase, RunningJob, RunningJobs
 from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
 from comfy_serverless.observability import log, log_job
@@ -53,52 +61,17 @@ from comfy_serverless.workflow import apply_set, check_links, draw_seeds
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from comfy_serverless.connector.facts import Timings
     from comfy_serverless.connector.outputs import Output as Made
-    from comfy_serverless.connector.progress import Progress as EngineProgress
     from comfy_serverless.jobs.intake import RequestSource
+    from comfy_serverless.jobs.protocols import Engine, Held, Inputs, Models
     from comfy_serverless.settings import Settings
 
 #: Kept back at the very end, to write the result after the uploads, in seconds.
 RESULT_RESERVE_S = 1.0
 #: The longest wait for uploads, where no invocation ends, in seconds.
 MAX_DELIVERY_S = 3600.0
-
-
-class Execution(Protocol):
-    """What an engine answers: see `comfy_serverless.Execution`."""
-
-    @property
-    def outputs(self) -> tuple[Made, ...]: ...
-    @property
-    def warnings(self) -> tuple[str, ...]: ...
-    @property
-    def timings(self) -> Timings: ...
-
-
-class Engine(Protocol):
-    """What runs workflows: see `comfy_serverless.ComfyConnector`."""
-
-    @property
-    def engine(self) -> str: ...
-
-    def run(
-        self,
-        workflow: Mapping[str, Any],
-        *,
-        deadline_s: float | None = None,
-        on_progress: Callable[[EngineProgress], None] | None = None,
-        on_output: Callable[[Made], None] | None = None,
-        prompt_id: str | None = None,
-    ) -> Execution: ...
-
-
-class Inputs(Protocol):
-    """What fetches inputs: see `jobs.inputs.fetcher.InputFetcher`."""
-
-    def prepare(
-        self, graph: Mapping[str, Any], inputs: Mapping[str, str], *, job_id: str, deadline: float
-    ) -> dict[str, Any]: ...
+#: What of a drain's time is kept back to stop jobs and to deliver what they have made, at most, in seconds.
+MAX_STOP_S = 6.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +82,13 @@ class Call:
         remaining_s: answers the seconds until this process may be cut off.
         is_heard: whether somebody waits for the answer; otherwise only `result.json` tells how the job ended.
         is_first: whether the job has had the whole time of this invocation, or others before it used some up.
+        is_last_try: whether nobody sends the job again by himself.
     """
 
     remaining_s: Callable[[], float] = lambda: math.inf
     is_heard: bool = True
     is_first: bool = True
+    is_last_try: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +101,7 @@ class Outcome:
         has_run: whether the engine ran the workflow, this time.
         is_recorded: whether `result.json` tells it.
         reply: how the caller wants the outputs.
-        made: where the bytes of outputs can be read on this machine, by output id.
+        made: where the bytes of outputs can be read on this machine, by output id, until `release`.
     """
 
     job: Job
@@ -135,46 +110,85 @@ class Outcome:
     is_recorded: bool
     reply: ReplyMode = "auto"
     made: Mapping[str, Made] = field(default_factory=dict)
+    _tidy: Callable[[], None] = lambda: None
+
+    def release(self) -> None:
+        """The reply has been made: what was delivered is removed from the engine, in the background. Idempotent."""
+        self._tidy()
 
 
 class Worker:
-    """Runs jobs, one after the other, with one warm engine."""
+    """Runs jobs with one warm engine. Thread-safe."""
 
-    def __init__(self, *, settings: Settings, engine: Engine, s3: S3Client, inputs: Inputs) -> None:
+    def __init__(
+        self, *, settings: Settings, engine: Engine, s3: S3Client, inputs: Inputs, models: Models | None = None
+    ) -> None:
         self._settings = settings
         self._engine = engine
         self._s3 = s3
         self._inputs = inputs
+        self._models = models
+        self._jobs = RunningJobs(engine.cancel)
+        self._files_in_use = FilesInUse()
         self._pool = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="delivery")
 
     def close(self) -> None:
-        """End the upload threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """End the upload threads, once they have tidied up."""
+        self._pool.shutdown(wait=True)
+
+    def cancel(self, job_id: str) -> bool:
+        """Ask a job to end; its `run` answers `canceled` once the engine has confirmed.
+
+        Returns:
+            False when no such job runs here, or when it is too late: all has been made, and is being delivered.
+        """
+        return self._jobs.cancel(job_id)
+
+    def drain(self, *, within_s: float) -> bool:
+        """Before the end of the process: begin nothing any more, let running jobs finish, stop them if they do not.
+
+        A job that is stopped, or comes too late, ends as `worker_stopped`, which is retryable; what it has made is
+        delivered.
+
+        Args:
+            within_s: how long all of it may take, in seconds.
+
+        Returns:
+            Whether every job has ended.
+        """
+        stop_s = min(MAX_STOP_S, within_s / 2)
+        return self._jobs.drain(finish_s=within_s - stop_s, stop_s=stop_s)
 
     def run(self, source: RequestSource, call: Call) -> Outcome:
         """Run the job a source asks for. Never raises for a job's failure: the outcome tells it."""
         record = JobRecord(job_id=source.default_id, metadata=dict(source.labels))
-        log.append_keys(job_id=record.job_id)
+        log.thread_safe_append_keys(job_id=record.job_id)
         try:
-            error: ComfyError | None = None
-            try:
-                standing = self._execute(record, source, call)
-            except ComfyError as failure:
-                standing, error = None, failure
-            except Exception as failure:  # noqa: BLE001  (whatever it is, the job must end with an outcome)
-                standing, error = None, _own_mistake(failure)
-            if standing is not None:
-                log.info("job answered from its stored result", status=standing.status.value)
-                return self._outcome(record, standing, error=None, is_recorded=True)
-            return self._conclude(record, error, call)
+            # New for every delivery: a late answer to an earlier one must not be taken for this one's.
+            prompt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{record.job_id}/{time.time_ns()}/{uuid.uuid4()}"))
+            with self._jobs.one_more(prompt_id) as running:
+                return self._run(record, source, call, running)
         except Exception as failure:  # noqa: BLE001  (and the other jobs of the batch must not pay for it)
             error = _own_mistake(failure)
             bare = JobRecord(job_id=record.job_id, metadata={})
             return self._outcome(bare, bare.document(error), error=error, is_recorded=False)
         finally:
-            log.remove_keys(["job_id"])
+            log.thread_safe_remove_keys(["job_id"])
 
-    def _execute(self, record: JobRecord, source: RequestSource, call: Call) -> Job | None:
+    def _run(self, record: JobRecord, source: RequestSource, call: Call, running: RunningJob) -> Outcome:
+        error: ComfyError | None = None
+        try:
+            standing = self._execute(record, source, call, running)
+        except ComfyError as failure:
+            standing, error = None, failure
+        except Exception as failure:  # noqa: BLE001  (whatever it is, the job must end with an outcome)
+            standing, error = None, _own_mistake(failure)
+        if standing is not None:
+            log.info("job answered from its stored result", status=standing.status.value)
+            return self._outcome(record, standing, error=None, is_recorded=True)
+        return self._conclude(record, error, call)
+
+    def _execute(self, record: JobRecord, source: RequestSource, call: Call, running: RunningJob) -> Job | None:
         """Fill the record; answer the stored result if the job has run before."""
         default_bucket = self._settings.output_bucket if self._settings.output_bucket != source.origin_bucket else None
         record.result = self._result_file(record, default_bucket)
@@ -182,24 +196,33 @@ class Worker:
         record.request = request
         record.job_id = request.job_id or record.job_id
         record.metadata.update(request.metadata)
-        log.append_keys(job_id=record.job_id)
+        log.thread_safe_append_keys(job_id=record.job_id)
         record.result = self._result_file(record, request.output.bucket or default_bucket)
         if record.result is None and (request.reply == "links" or not call.is_heard):
             raise InvalidRequest(
                 "there is no bucket for the results: set OUTPUT_BUCKET on the worker, "
                 "or `output.bucket` in the request."
             )
+        self._claim(record, call, running)
         try:
             standing = record.result.read() if record.result else None
         except InvalidRequest:
             record.result = self._result_file(record, default_bucket)  # where it can be told
             raise
-        if standing is not None:
-            return standing
+        if standing is not None and not (standing.job.error and standing.job.error.retryable):
+            return standing.job
+        record.replaces = standing
         deadline = self._deadline(record, request, call)
-        graph = self._prepare(record, request, deadline)
-        self._run_engine(record, graph, deadline, call)
+        self._run_engine(record, request, deadline, call, running)
         return None
+
+    def _claim(self, record: JobRecord, call: Call, running: RunningJob) -> None:
+        """The same id never runs twice at once: here, the second waits for the first."""
+        left_s = call.remaining_s() - self._settings.deadline_margin_s
+        if not self._jobs.claim(running, record.job_id, timeout_s=left_s):
+            running.check()
+            record.is_cut_short = True
+            raise DeadlineExceeded(f"job {record.job_id} is running here already, and has not ended in time")
 
     def _result_file(self, record: JobRecord, bucket: str | None) -> ResultFile | None:
         if bucket is None:
@@ -229,24 +252,50 @@ class Worker:
             )
         return record.begun + min(asked_s, left_s)
 
-    def _prepare(self, record: JobRecord, request: JobRequest, deadline: float) -> dict[str, Any]:
+    def _run_engine(
+        self, record: JobRecord, request: JobRequest, deadline: float, call: Call, running: RunningJob
+    ) -> None:
+        graph = self._graph(record, request)
+        with ExitStack() as held:
+            if request.models:
+                held.callback(self._hold_models(record, request, deadline).release)
+                running.check()
+            prepared = self._inputs.prepare(graph, request.inputs, job_id=record.job_id, deadline=deadline)
+            held.callback(prepared.release)
+            record.prepared_ms = record.elapsed_ms()
+            self._run_prompt(record, in_own_folder(prepared.graph, record.job_id), deadline, call, running)
+
+    def _graph(self, record: JobRecord, request: JobRequest) -> dict[str, Any]:
         graph = resolve_workflow(request.workflow, s3=self._s3, settings=self._settings)
         graph = apply_set(graph, request.values)
         check_json(graph)
         check_links(graph)
         graph, record.seeds = draw_seeds(graph)
-        graph = self._inputs.prepare(graph, request.inputs, job_id=record.job_id, deadline=deadline)
-        record.prepared_ms = record.elapsed_ms()
         return graph
 
-    def _run_engine(self, record: JobRecord, graph: Mapping[str, Any], deadline: float, call: Call) -> None:
+    def _hold_models(self, record: JobRecord, request: JobRequest, deadline: float) -> Held:
+        if self._models is None:
+            raise InvalidRequest("this worker fetches no models: it has no store for them.")
+        return self._models.hold(request.models, job_id=record.job_id, deadline=deadline)
+
+    def _run_prompt(
+        self, record: JobRecord, graph: Mapping[str, Any], deadline: float, call: Call, running: RunningJob
+    ) -> None:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise DeadlineExceeded("the job's time was over before its inputs had been fetched.")
+        leftovers = Leftovers(self._files_in_use)
         delivery = Delivery(
-            job_id=record.job_id, keys=self._keys(record), destination=self._destination(record), pool=self._pool
+            job_id=record.job_id,
+            keys=self._keys(record),
+            destination=self._destination(record),
+            pool=self._pool,
+            leftovers=leftovers,
         )
+        running.phase = Phase.EXECUTING
+        running.check()
         record.has_run = True
+        record.tidy = lambda: self._tidy(record.job_id, running.prompt_id, leftovers)
         record.started_at = datetime.now(UTC)
         try:
             execution = self._engine.run(
@@ -254,22 +303,30 @@ class Worker:
                 deadline_s=left_s,
                 on_progress=record.see_progress,
                 on_output=delivery.hand_over,
-                # New for every attempt: a late answer to an earlier one must not be taken for this one's.
-                prompt_id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{record.job_id}/{time.time_ns()}")),
+                prompt_id=running.prompt_id,
             )
         except ComfyError as error:
+            running.phase = Phase.DELIVERING
             record.has_run = not isinstance(error, InvalidRequest | InvalidWorkflow)
-            made = tuple(error.outputs)
-            undelivered = self._deliver(record, delivery, made, call)
+            undelivered = self._deliver(record, delivery, tuple(error.outputs), call)
             record.warnings += [f"not delivered: {output}" for output in undelivered]
+            if isinstance(error, Canceled) and running.stop_error is not None:
+                raise running.stop_error from error
             raise
         finally:
             record.engine = self._engine.engine or None
+        running.phase = Phase.DELIVERING
         record.timings = execution.timings
         record.warnings += execution.warnings
         undelivered = self._deliver(record, delivery, execution.outputs, call)
         if undelivered:
             raise delivery_error(undelivered, of=len(execution.outputs))
+
+    def _tidy(self, job_id: str, prompt_id: str, leftovers: Leftovers) -> None:
+        """Remove what the job has left in the engine. In the background: the answer does not wait for it."""
+        files = leftovers.take()
+        folder = folder_of(job_id) if leftovers.all_delivered else None
+        self._pool.submit(self._engine.discard, prompt_id, files=files, folder=folder)
 
     def _destination(self, record: JobRecord) -> Destination:
         if record.result is None:
@@ -287,10 +344,9 @@ class Worker:
         """Make the document, and write it down where this failure or success is the last word."""
         job = record.document(error)
         is_recorded = False
-        is_last_word = error is None or (not record.is_retryable(error) and (record.has_run or not call.is_heard))
-        if record.result is not None and is_last_word:
+        if record.result is not None and self._is_last_word(record, error, call):
             try:
-                standing = record.result.write(job)
+                standing = record.result.write(job, replaces=record.replaces)
             except DeliveryFailed as failure:
                 if error is None:
                     error, job = failure, record.document(failure)
@@ -307,6 +363,14 @@ class Worker:
         return self._outcome(record, job, error=error, is_recorded=is_recorded)
 
     @staticmethod
+    def _is_last_word(record: JobRecord, error: ComfyError | None, call: Call) -> bool:
+        if error is None:
+            return True
+        if record.is_retryable(error):
+            return call.is_last_try
+        return record.has_run or not call.is_heard
+
+    @staticmethod
     def _outcome(record: JobRecord, job: Job, *, error: ComfyError | None, is_recorded: bool) -> Outcome:
         return Outcome(
             job=job,
@@ -315,6 +379,7 @@ class Worker:
             is_recorded=is_recorded,
             reply=record.request.reply if record.request else "auto",
             made={delivered.output.id: delivered.made for delivered in record.delivered},
+            _tidy=record.tidy,
         )
 
 

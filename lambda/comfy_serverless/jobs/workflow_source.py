@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, MissingAsset
-from comfy_serverless.jobs.inputs.sources import is_address, show
+from comfy_serverless.jobs.inputs.file_inputs import is_address
+from comfy_serverless.jobs.inputs.sources import show
 from comfy_serverless.jobs.s3 import S3Address, parse_json, read_json
 from comfy_serverless.workflow import check_format
 

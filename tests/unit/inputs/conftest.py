@@ -43,10 +43,14 @@ def folder() -> InputFolder:
 @pytest.fixture
 def prepare(s3: S3Client, folder: InputFolder) -> Prepare:
     def prepare(
-        graph: dict[str, Any], inputs: dict[str, str] | None = None, *, within_s: float = 20, **settings: Any
+        graph: dict[str, Any],
+        inputs: dict[str, str | list[str]] | None = None,
+        *,
+        within_s: float = 20,
+        **settings: Any,
     ) -> dict[str, Any]:
         values = Settings(**{"allow_private_addresses": True, "input_timeout_s": 15.0, **settings})
         fetcher = InputFetcher(settings=values, s3=s3, connector=folder)
-        return fetcher.prepare(graph, inputs or {}, job_id="job", deadline=time.monotonic() + within_s)
+        return fetcher.prepare(graph, inputs or {}, job_id="job", deadline=time.monotonic() + within_s).graph
 
     return prepare

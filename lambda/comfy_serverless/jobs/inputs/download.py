@@ -12,7 +12,7 @@ import io
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,8 +62,25 @@ class Network:
         return context
 
 
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """A part of a file: its first and last byte, of the version with this ETag ("": of any)."""
+
+    first: int
+    last: int
+    etag: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What asks a server for it."""
+        condition = {"If-Range": self.etag} if self.etag else {}
+        return {"Range": f"bytes={self.first}-{self.last}", **condition}
+
+
 @contextmanager
-def open_web_address(url: str, *, network: Network, deadline: float) -> Iterator[Stream]:
+def open_web_address(
+    url: str, *, network: Network, deadline: float, byte_range: ByteRange | None = None
+) -> Iterator[Stream]:
     """Read a web address as a stream.
 
     The host is resolved once for each request, all its addresses are checked, and the connection goes to a
@@ -72,6 +89,7 @@ def open_web_address(url: str, *, network: Network, deadline: float) -> Iterator
 
     Args:
         deadline: on the monotonic clock; holds for everything until the last byte.
+        byte_range: asks for this part; a server may send the whole file all the same.
 
     Raises:
         Unusable: not allowed, not found, not answered as it should be, or not in time.
@@ -81,13 +99,12 @@ def open_web_address(url: str, *, network: Network, deadline: float) -> Iterator
         connection = _Connection(target, network=network, deadline=deadline)
         with _explained(deadline):
             try:
-                response = connection.get()
+                response = connection.get(byte_range.headers if byte_range else {})
                 if response.status in _REDIRECTS and response.headers.get("Location"):
                     url = urljoin(url, _utf8(response.headers["Location"]))
                     continue
-                _check_answer(response)
-                size = response.length
-                yield Stream(_body(response, size), size, response.headers.get("Content-Type", ""))
+                _check_answer(response, is_part=byte_range is not None and response.status == 206)
+                yield _stream_of(response)
                 return
             finally:
                 connection.close()
@@ -145,9 +162,15 @@ def _utf8(header: str) -> str:
     return header.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
-def _check_answer(response: http.client.HTTPResponse) -> None:
+def _stream_of(response: http.client.HTTPResponse) -> Stream:
+    size, headers = response.length, response.headers
+    content_range = headers.get("Content-Range", "") if response.status == 206 else ""
+    return Stream(_body(response, size), size, headers.get("Content-Type", ""), content_range, headers.get("ETag", ""))
+
+
+def _check_answer(response: http.client.HTTPResponse, *, is_part: bool) -> None:
     status = response.status
-    if status != 200:
+    if status != 200 and not is_part:
         reason = _REASONS.get(status, "does not deliver the file")
         raise Unusable(f"the server {reason} (HTTP {status})", transient=status == 429 or status >= 500)
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
@@ -173,7 +196,7 @@ class _Connection:
         self._deadline = deadline
         self._connection = http.client.HTTPConnection("", blocksize=CHUNK_BYTES)
 
-    def get(self) -> http.client.HTTPResponse:
+    def get(self, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         """Connect, send the request and read the answer's head."""
         host, port = self._target.hostname or "", self._target.port or 0
         addresses = checked_addresses(
@@ -189,7 +212,7 @@ class _Connection:
         named = f"[{host}]" if ":" in host else host
         self._connection.putrequest("GET", path, skip_host=True, skip_accept_encoding=True)
         self._connection.putheader("Host", named if is_default_port else f"{named}:{port}")
-        for header, value in _HEADERS.items():
+        for header, value in (_HEADERS | dict(headers)).items():
             self._connection.putheader(header, value)
         sock.settimeout(_remaining(self._deadline))
         self._connection.endheaders()

@@ -48,6 +48,10 @@ class Unusable(Exception):
         self.timed_out = timed_out
 
 
+class UnusableMask(Unusable):
+    """It is the mask that cannot be used, not the image it belongs to."""
+
+
 @dataclass(frozen=True, slots=True)
 class WebAddress:
     """An http:// or https:// address. Shown without its query and credentials: both can be secrets."""
@@ -75,16 +79,16 @@ Source = S3Address | WebAddress | Embedded
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An input being read: its bytes in pieces, what its sender says of its size (None: nothing) and type."""
+    """An input being read: its bytes in pieces, what its sender says of its size (None: nothing) and type.
+
+    Of a web address also which part of the file it is (the header Content-Range; "" for the whole), and of which version.
+    """
 
     chunks: Iterator[bytes]
     size_bytes: int | None
     content_type: str
-
-
-def is_address(text: str) -> bool:
-    """Whether a text found in a graph asks to be fetched. Bare base64 does not: it looks like any other word."""
-    return text[:8].lower().startswith(("s3://", "https://", "http://", "data:"))
+    content_range: str = ""
+    etag: str = ""
 
 
 def parse(text: str) -> Source:

@@ -61,7 +61,7 @@ class TestSources:
         result = prepare(workflow)
         assert result["10"]["inputs"]["image"] == name_of(picture())
         assert result["20"]["inputs"]["file"] == name_of(b"video", ".mp4")
-        assert result["21"]["inputs"]["audio"] == name_of(b"audio", ".flac")
+        assert result["21"]["inputs"]["audio"] == name_of(b"audio", ".flac", folder="")
         assert workflow["20"]["inputs"]["file"] == "s3://inbox/clip.MP4"
 
     def test_texts_and_nodes_that_take_addresses_are_left_alone(self, prepare: Prepare, folder: InputFolder) -> None:
@@ -94,6 +94,17 @@ class TestSources:
         s3.put_object(Bucket="inbox", Key="evil.html", Body=b"<script>", ContentType="text/html")
         workflow = {"1": {"class_type": "LoadAudio", "inputs": {"audio": "s3://inbox/evil.html"}}}
         assert prepare(workflow)["1"]["inputs"]["audio"] == name_of(b"<script>", ".bin")
+
+    @pytest.mark.parametrize(
+        ("content_type", "ending"),
+        [("audio/wav", ".wav"), ("audio/mpeg", ".mp3"), ("video/mp4", ".mp4"), ("text/html", ".bin")],
+    )
+    def test_a_file_without_a_name_gets_the_ending_of_its_type(
+        self, prepare: Prepare, content_type: str, ending: str
+    ) -> None:
+        workflow = {"1": {"class_type": "LoadAudio", "inputs": {"audio": "nothing"}}}
+        result = prepare(workflow, {"1.audio": data_url(b"sound", content_type)})
+        assert result["1"]["inputs"]["audio"].endswith(ending)
 
     def test_files_are_fetched_at_the_same_time(self, prepare: Prepare, server: HostileServer) -> None:
         together = threading.Barrier(4, timeout=15)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.stub import Stubber
@@ -21,6 +21,10 @@ def reason(caught: pytest.ExceptionInfo[ComfyError], address: str = "10.image") 
     reason: str = caught.value.details["inputs"][address]
     assert reason in caught.value.message
     return reason
+
+
+def two_loaders() -> dict[str, Any]:
+    return graph() | {"20": {"class_type": "LoadImage", "inputs": {"image": "example.png"}}}
 
 
 class TestRefusals:
@@ -62,11 +66,11 @@ class TestRefusals:
         assert len(caught.value.message) < 1000
 
     def test_objects_and_buckets_that_do_not_exist_are_told_apart(self, prepare: Prepare) -> None:
-        inputs = {"10.image": "s3://inbox/a+b.png", "Photo.image": "s3://nowhere/a.png"}
+        inputs = {"10.image": "s3://inbox/a+b.png", "20.image": "s3://nowhere/a.png"}
         with pytest.raises(MissingAsset) as caught:
-            prepare(graph(), inputs)
+            prepare(two_loaders(), inputs)
         assert "does not exist (NoSuchKey); keys are written as they are" in reason(caught)
-        assert "no bucket 'nowhere'" in reason(caught, "Photo.image")
+        assert "no bucket 'nowhere'" in reason(caught, "20.image")
 
     @pytest.mark.parametrize(
         ("code", "status", "message"),
@@ -109,17 +113,17 @@ class TestRefusals:
         self, prepare: Prepare, server: HostileServer
     ) -> None:
         url = server.serve("/a", picture())
-        inputs = {"10.image": url, "Photo.image": url.replace("http:", "https:")}
+        inputs = {"10.image": url, "20.image": url.replace("http:", "https:")}
         with pytest.raises(MissingAsset) as caught:
-            prepare(graph(), inputs, allow_private_addresses=False)
+            prepare(two_loaders(), inputs, allow_private_addresses=False)
         assert "only https" in reason(caught)
-        assert "is not allowed: it is at 127.0.0.1" in reason(caught, "Photo.image")
+        assert "is not allowed: it is at 127.0.0.1" in reason(caught, "20.image")
         assert server.requests == []
 
     def test_secrets_in_addresses_are_not_told(self, prepare: Prepare, server: HostileServer) -> None:
         url = server.url("/gone.png?X-Amz-Signature=SECRET")
         with pytest.raises(MissingAsset, match=r"/gone\.png\?….* has no such file") as caught:
-            prepare(graph(), {"10.image": url, "Photo.image": "https://me:SECRET@h.example/"})
+            prepare(two_loaders(), {"10.image": url, "20.image": "https://me:SECRET@h.example/"})
         assert "SECRET" not in caught.value.message + str(caught.value.details)
 
     @pytest.mark.parametrize("kind", ["s3", "announced", "endless", "data"])

@@ -1,0 +1,205 @@
+"""What a job's inputs mean: which files have to be brought, and where in the graph their names go. Does no IO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from comfy_serverless.errors import InvalidWorkflow, MissingAsset
+from comfy_serverless.jobs.inputs.batches import put_batch, taken_outputs
+from comfy_serverless.jobs.inputs.file_inputs import (
+    IMAGE_LOADERS,
+    folder_for,
+    is_address,
+    names_in_other_folders,
+    takes_image,
+)
+from comfy_serverless.node_lookup import NodeLookup, listing
+from comfy_serverless.workflow import copy_graph, is_link
+
+#: Different files one job may bring, and images in one batch.
+MAX_INPUTS = 100
+
+#: Where a file comes from: a text of the request, or a file of this machine that its owner gives.
+Origin = str | Path
+Target = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file that ComfyUI is to have. Equal ones are brought once.
+
+    Attributes:
+        origin: where it comes from.
+        subfolder: where in ComfyUI's input folder it has to be.
+        mask: where the mask comes from that is put into its alpha.
+        is_stored: `origin` names a file in ComfyUI's input folder.
+    """
+
+    origin: Origin
+    is_image: bool
+    subfolder: str
+    mask: Origin | None = None
+    is_stored: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An asset, the addresses that ask for it and for its mask, and the inputs that take its name."""
+
+    asset: Asset
+    address: str
+    mask_address: str
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A copy of the graph with batches built in, and what has to be put into its inputs."""
+
+    graph: dict[str, Any]
+    wanted: tuple[Wanted, ...]
+
+
+def plan_inputs(graph: Mapping[str, Any], inputs: Mapping[str, Origin | Sequence[Origin]]) -> Plan:
+    """What has to be brought: the request's `inputs`, and the addresses that stand in file inputs of the graph.
+
+    Addresses are those of `workflow.targets`; where two mean the same input the more specific one wins.
+    `10.mask` is also understood where node 10 is a loader of images without an input `mask`: the mask is put
+    into the alpha of the node's image. Several images make the node a batch of loaders.
+
+    Raises:
+        InvalidWorkflow: an address means nothing here, or takes no file; all are in `details["inputs"]`.
+    """
+    return _Planner(graph, inputs).plan()
+
+
+def refuse_other_folders(graph: Mapping[str, Any], inputs: Mapping[str, object]) -> None:
+    """A job must not read ComfyUI's output and temp folders: what is there was made by other jobs.
+
+    Raises:
+        MissingAsset: a file input names a file there; all are in `details["inputs"]`.
+    """
+    replaced = {target for meaning in NodeLookup(graph).resolve_all(inputs)[0] for target in meaning.targets}
+    problems = {
+        f"{node_id}.{input_name}": f"{name[:200]!r} is a file that another job has made"
+        for node_id, input_name, name in names_in_other_folders(graph)
+        if (node_id, input_name) not in replaced
+    }
+    if problems:
+        raise MissingAsset(
+            f"Inputs cannot be used: {listing(problems, form='{} {}')}. Give the file itself, e.g. by the s3_uri of "
+            f'the output: "inputs": {{"{next(iter(problems))}": "s3://…"}}.',
+            details={"inputs": problems},
+        )
+
+
+class _Planner:
+    def __init__(self, graph: Mapping[str, Any], inputs: Mapping[str, Origin | Sequence[Origin]]) -> None:
+        self._graph = graph
+        self._inputs = {address: _one_or_several(given) for address, given in inputs.items()}
+        self._problems: dict[str, str] = {}
+        #: The address that decides about an input.
+        self._chosen: dict[Target, str] = {}
+        self._result = copy_graph(graph)
+        self._wanted: dict[tuple[Asset, str, str], list[Target]] = {}
+
+    def plan(self) -> Plan:
+        meanings, self._problems = NodeLookup(_with_mask_inputs(self._graph)).resolve_all(self._inputs)
+        self._chosen = {target: meaning.address for meaning in meanings for target in meaning.targets}
+        for target, address in self._chosen.items():
+            problem = self._take(target, address)
+            if problem is not None:
+                self._problems[address] = problem
+        if self._problems:
+            raise InvalidWorkflow(
+                f"`inputs` does not fit the workflow: {listing(self._problems)}.", details={"inputs": self._problems}
+            )
+        self._take_from_graph()
+        wanted = (Wanted(*what, tuple(targets)) for what, targets in self._wanted.items())
+        return Plan(self._result, tuple(wanted))
+
+    def _take(self, target: Target, address: str) -> str | None:
+        """Plan one input that the request gives; answers what is wrong with it."""
+        node_id, input_name = target
+        node, given = self._graph[node_id], self._inputs[address]
+        if is_link(value := node["inputs"].get(input_name)):
+            return f"is connected to node {value[0]!r}: name the input of a loader"
+        if input_name not in node["inputs"]:
+            return self._take_mask(node_id, address)
+        if not isinstance(given, str | Path):
+            return self._take_batch(node_id, input_name, address, given)
+        if not self._is_masked(target):
+            self._want(target, address, _asset(node, input_name, given))
+        return None
+
+    def _take_mask(self, node_id: str, address: str) -> str | None:
+        node, mask = self._graph[node_id], self._inputs[address]
+        if not isinstance(mask, str | Path):
+            return "is a list: a mask belongs to one image"
+        image_address = self._chosen.get((node_id, "image"))
+        image = node["inputs"].get("image") if image_address is None else self._inputs[image_address]
+        if not isinstance(image, str | Path):
+            return f"has no single image that the mask could be put into: give the file as '{node_id}.image'"
+        is_stored = image_address is None and isinstance(image, str) and not is_address(image)
+        asset = Asset(image, is_image=True, subfolder=folder_for(node["class_type"]), mask=mask, is_stored=is_stored)
+        self._want((node_id, "image"), image_address or f"{node_id}.image", asset, mask_address=address)
+        return None
+
+    def _take_batch(self, node_id: str, input_name: str, address: str, origins: Sequence[Origin]) -> str | None:
+        node = self._graph[node_id]
+        if node["class_type"] not in IMAGE_LOADERS:
+            return f"takes one file: several can be given to the image of {' or '.join(sorted(IMAGE_LOADERS))} only"
+        if not 0 < len(origins) <= MAX_INPUTS:
+            return f"has {len(origins)} files: a batch is of 1 to {MAX_INPUTS}"
+        if self._is_masked((node_id, input_name)):
+            return "is a batch, which cannot be given a mask: give images that have theirs in their alpha one by one"
+        if others := taken_outputs(self._graph, node_id) - {0}:
+            return (
+                f"cannot be a batch: output {min(others)} (the mask) of node {node_id!r} is used, and a batch has none"
+            )
+        for position, loader_id in enumerate(put_batch(self._result, node_id, len(origins))):
+            asset = _asset(node, input_name, origins[position])
+            self._want((loader_id, input_name), f"{address}[{position}]", asset)
+        return None
+
+    def _is_masked(self, target: Target) -> bool:
+        node_id, input_name = target
+        return input_name == "image" and (node_id, "mask") in self._chosen and self._has_no_mask_input(node_id)
+
+    def _has_no_mask_input(self, node_id: str) -> bool:
+        return "mask" not in self._graph[node_id]["inputs"]
+
+    def _take_from_graph(self) -> None:
+        """The addresses that stand in file inputs of the graph itself."""
+        for node_id, node in self._graph.items():
+            for name, value in node["inputs"].items():
+                target = (node_id, name)
+                if not isinstance(value, str) or target in self._chosen or not is_address(value):
+                    continue
+                if takes_image(node["class_type"], name) is not None and not self._is_masked(target):
+                    self._want(target, f"{node_id}.{name}", _asset(node, name, value))
+
+    def _want(self, target: Target, address: str, asset: Asset, *, mask_address: str = "") -> None:
+        self._wanted.setdefault((asset, address, mask_address), []).append(target)
+
+
+def _one_or_several(given: Origin | Sequence[Origin]) -> Origin | Sequence[Origin]:
+    return given if isinstance(given, str | Path) or len(given) != 1 else given[0]
+
+
+def _asset(node: Mapping[str, Any], input_name: str, origin: Origin) -> Asset:
+    is_image = bool(takes_image(node["class_type"], input_name))
+    return Asset(origin, is_image=is_image, subfolder=folder_for(node["class_type"]))
+
+
+def _with_mask_inputs(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """The graph as `inputs` may speak of it: loaders of images have an input `mask`."""
+    return {
+        node_id: {**node, "inputs": {**node["inputs"], "mask": None}}
+        if node["class_type"] in IMAGE_LOADERS and "mask" not in node["inputs"]
+        else node
+        for node_id, node in graph.items()
+    }

@@ -1,0 +1,58 @@
+"""Every job writes into a folder of its own, below the engine's output and temp folders. Pure.
+
+So the names of its files depend on nothing that ran before, no job finds another's, ComfyUI (which lists a folder
+before it writes into it) stays quick, and what is left in the end is one folder to remove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.node_lookup import listing
+from comfy_serverless.workflow import copy_graph
+
+#: The folder that the folders of jobs are in. Nobody else writes there, so it may be removed with all that is in it.
+JOBS_FOLDER = "comfy-serverless"
+#: Nodes of ComfyUI that choose a name in the temp folder themselves. Unless something about them changes they are not
+#: run again, and name the files of a job that is over. Inputs they do not declare are no argument of theirs, but
+#: count as such a change (ComfyUI 0.3.64 and 0.33.0: `get_input_data`, `get_immediate_node_signature`).
+_PREVIEWS = frozenset({"MaskPreview", "PreviewAudio", "PreviewImage"})
+_CHANGE = "comfy_serverless_job"
+
+
+def folder_of(job_id: str) -> str:
+    """The folder of a job, relative to the engine's output and temp folders. Job ids are harmless as names."""
+    return f"{JOBS_FOLDER}/{job_id}"
+
+
+def in_own_folder(graph: Mapping[str, Any], job_id: str) -> dict[str, Any]:
+    """A copy of the graph whose savers write into the job's folder; nodes before them stay as they are, and cached.
+
+    Args:
+        graph: has passed `workflow.check_format`.
+
+    Raises:
+        InvalidWorkflow: a `filename_prefix` leads out of it.
+    """
+    folder = folder_of(job_id)
+    result = copy_graph(graph)
+    problems: dict[str, str] = {}
+    for node_id, node in result.items():
+        inputs = node["inputs"]
+        prefix = inputs.get("filename_prefix")
+        if isinstance(prefix, str):
+            path = PurePosixPath(prefix.replace("\\", "/"))
+            if path.is_absolute() or ".." in path.parts:
+                problems[node_id] = f"filename_prefix {prefix[:200]!r} leads out of the job's output folder"
+            inputs["filename_prefix"] = f"{folder}/{prefix}"
+        elif node["class_type"] in _PREVIEWS:
+            inputs[_CHANGE] = job_id
+    if problems:
+        raise InvalidWorkflow(
+            f"{listing(problems, form='Node {}: {}')}. Use a name, or a folder below it: 'ComfyUI' or 'today/fox'.",
+            details={"node_errors": problems},
+        )
+    return result

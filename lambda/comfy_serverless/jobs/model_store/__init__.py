@@ -1,0 +1,15 @@
+"""Models that jobs name, fetched before they run: content-checked, bounded, the least recently used leaving first.
+
+store       what the worker uses: hold the models of a job until it has ended
+blobs       the contents, by SHA-256: pinned, evicted, made room for
+names       the names ComfyUI sees, each meaning one content as long as somebody holds it
+transfer    parallel ranged downloads, and the check of the whole; remote: S3 and https
+safetensors what may be loaded without running code
+forgetting  has ComfyUI forget what a name meant before
+"""
+
+from __future__ import annotations
+
+from comfy_serverless.jobs.model_store.store import HeldModels, ModelStore
+
+__all__ = ["HeldModels", "ModelStore"]

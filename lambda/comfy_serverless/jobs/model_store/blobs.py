@@ -1,0 +1,165 @@
+"""The contents: files named by their SHA-256, within a limit, the least recently used leaving first.
+
+Whoever uses a content holds a shared lock on its file, and whoever fetches one a lock on its temporary file; both
+hold between threads and between processes, and end with the process. So what is in use is never evicted, one content
+is fetched once at a time, and what a dead process left is told from what a living one writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from comfy_serverless.jobs.model_store import locks
+from comfy_serverless.jobs.model_store.names import Names
+
+logger = logging.getLogger(__name__)
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class NoRoom(Exception):
+    """A content does not fit, even after everything that is not in use has been evicted.
+
+    Attributes:
+        later: it would fit if nothing else were in use.
+    """
+
+    def __init__(self, reason: str, *, later: bool) -> None:
+        super().__init__(reason)
+        self.later = later
+
+
+class Partial:
+    """A content being fetched: a locked temporary file."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+
+
+class Blobs:
+    """The contents below a folder.
+
+    Args:
+        limit_bytes: of all contents together, those being fetched included; None is half of the disk.
+    """
+
+    def __init__(self, directory: Path, *, limit_bytes: int | None, names: Names) -> None:
+        self._blobs = directory / "blobs"
+        self._partial = directory / "partial"
+        self._lock = directory / "lock"
+        self._names = names
+        for folder in (self._blobs, self._partial, directory / "locks", directory / "models"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if limit_bytes is None:
+            disk = os.statvfs(directory)
+            limit_bytes = disk.f_blocks * disk.f_frsize // 2
+        self.limit_bytes = limit_bytes
+        #: What evicted contents were called here.
+        self.evicted_names: dict[str, str] = {}
+        self._remove_leftovers()
+
+    def pin(self, sha256: str) -> int | None:
+        """Keep a content from being evicted until the descriptor is closed. None when it is not there."""
+        descriptor = locks.try_lock(self._blobs / sha256, locks.SHARED)
+        if descriptor is not None:
+            os.utime(descriptor)
+        return descriptor
+
+    def begin(self, sha256: str) -> Partial | None:
+        """Begin to fetch a content. None while somebody else does, or has just done."""
+        path = self._partial / sha256
+        descriptor = locks.try_lock(path, locks.ALONE, create=True)
+        return None if descriptor is None else Partial(path, descriptor)
+
+    def allocate(self, partial: Partial, size_bytes: int) -> None:
+        """Make room for a content that is being fetched.
+
+        Raises:
+            NoRoom: there is none.
+            OSError: the disk cannot be written.
+        """
+        if size_bytes > self.limit_bytes:
+            raise NoRoom(f"it has {size_bytes:,} bytes; all models may have {self.limit_bytes:,}", later=False)
+        os.ftruncate(partial.descriptor, 0)
+        with self._alone():
+            while self._used_bytes() + size_bytes > self.limit_bytes:
+                if not self._evict_one():
+                    raise NoRoom(
+                        f"it has {size_bytes:,} bytes, and of the {self.limit_bytes:,} bytes for models the others "
+                        f"that are in use now take {self._used_bytes():,}",
+                        later=True,
+                    )
+            os.ftruncate(partial.descriptor, size_bytes)
+        while True:
+            try:
+                os.posix_fallocate(partial.descriptor, 0, size_bytes)
+            except OSError as error:
+                if error.errno not in _DISK_FULL:
+                    return  # a file system that cannot: the writing itself will show
+                with self._alone():
+                    if not self._evict_one():
+                        raise NoRoom(f"its {size_bytes:,} bytes do not fit on the disk", later=True) from error
+            else:
+                return
+
+    def finish(self, partial: Partial, sha256: str) -> int | None:
+        """Give a fetched and checked content its name, and pin it. None if it is evicted in the same moment."""
+        blob = self._blobs / sha256
+        partial.path.replace(blob)
+        if locks.try_change(partial.descriptor, locks.SHARED) and locks.is_at(partial.descriptor, blob):
+            os.utime(partial.descriptor)
+            return partial.descriptor
+        os.close(partial.descriptor)
+        return None
+
+    def abandon(self, partial: Partial) -> None:
+        """Remove what has been fetched of a content."""
+        with suppress(FileNotFoundError):
+            partial.path.unlink()
+        os.close(partial.descriptor)
+
+    def _remove_leftovers(self) -> None:
+        """What died in the middle of fetching left files that nobody locks."""
+        for path in self._partial.iterdir():
+            if path.is_file() and (descriptor := locks.try_lock(path, locks.ALONE)) is not None:
+                logger.info("removed a model that a process which is gone had begun to fetch: %s", path.name)
+                self.abandon(Partial(path, descriptor))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        descriptor = locks.lock(self._lock)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _used_bytes(self) -> int:
+        return sum(found.st_size for folder in (self._blobs, self._partial) for _, found in _files(folder))
+
+    def _evict_one(self) -> bool:
+        """Remove the least recently used content that nobody holds."""
+        for path, found in sorted(_files(self._blobs), key=lambda entry: entry[1].st_mtime_ns):
+            descriptor = locks.try_lock(path, locks.ALONE)
+            if descriptor is None:
+                continue
+            try:
+                self.evicted_names.update(dict.fromkeys(self._names.remove_all(path.name), path.name))
+                path.unlink()
+            finally:
+                os.close(descriptor)
+            logger.info("model evicted", extra={"sha256": path.name, "bytes": found.st_size})
+            return True
+        return False
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in list(folder.iterdir()):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                yield path, path.stat()

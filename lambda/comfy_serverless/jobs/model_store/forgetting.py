@@ -1,0 +1,59 @@
+"""Have ComfyUI forget what it has read: it keeps models and results by name, whatever the name means now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import requests
+
+from comfy_serverless.connector.client import ComfyClient
+from comfy_serverless.connector.outputs import Execution
+from comfy_serverless.errors import DeadlineExceeded, EngineUnavailable
+
+#: The smallest graph that every ComfyUI runs.
+_PROBE: Mapping[str, Any] = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+}
+
+
+class Connector(Protocol):
+    """What is needed of `comfy_serverless.ComfyConnector`."""
+
+    @property
+    def server_address(self) -> str | None: ...
+
+    def wait_ready(self, timeout_s: float | None = None) -> None: ...
+
+    def run(self, workflow: Mapping[str, Any], *, deadline_s: float | None = None) -> Execution: ...
+
+    def discard(self, prompt_id: str, *, files: Iterable[Path], folder: str | None) -> None: ...
+
+
+def forget_everything(connector: Connector, *, deadline: float) -> None:
+    """Unload all models and drop all cached results, and return when no later prompt can meet them.
+
+    ComfyUI only notes the wish (`POST /free`): a prompt that follows at once may still run on what was cached. It acts
+    after the prompt that it executes, and prompts run one after the other, so that the end of any prompt sent after the
+    wish is the proof.
+
+    Raises:
+        ComfyError: it cannot be asked, or does not do it before the deadline.
+    """
+    connector.wait_ready(max(0.0, deadline - time.monotonic()))
+    client = ComfyClient(connector.server_address or "")
+    try:
+        client.free(unload_models=True, free_memory=True)
+    except requests.RequestException as error:
+        raise EngineUnavailable(f"ComfyUI could not be asked to forget a model that changes: {error}") from error
+    finally:
+        client.close()
+    left_s = deadline - time.monotonic()
+    if left_s <= 0:
+        raise DeadlineExceeded("The job's time was over before ComfyUI had forgotten a model that changes.")
+    execution = connector.run(_PROBE, deadline_s=left_s)
+    files = [output.path for output in execution.outputs if output.path is not None]
+    connector.discard(execution.prompt_id, files=files, folder=None)

@@ -1,0 +1,142 @@
+"""The two places models come from, read alike: part by part, always of the same version, without credentials."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.jobs.inputs.download import ByteRange, Network, open_web_address
+from comfy_serverless.jobs.inputs.sources import CHUNK_BYTES, Unusable, WebAddress, parse
+from comfy_serverless.jobs.s3 import EXISTS_ALREADY, S3Address, error_code, refusal
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+#: A part that takes longer is asked for again, in seconds.
+_PART_TIMEOUT_S = 60.0
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a file being read.
+
+    Attributes:
+        first: position of its first byte.
+        size_bytes: how many bytes come.
+        total_bytes: of the whole file.
+        version: names the file's present content; "" where the sender does not say.
+    """
+
+    chunks: Iterator[bytes]
+    first: int
+    size_bytes: int
+    total_bytes: int
+    version: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all there is."""
+        return self.size_bytes == self.total_bytes
+
+
+class Remote(Protocol):
+    """A file somewhere else."""
+
+    def open(self, first: int, last: int, *, version: str, deadline: float) -> Iterator[Part]:
+        """Read from the first to the last byte; the whole file from a place that knows no parts."""
+
+
+def remote_of(url: str, *, s3: S3Client, network: Network, allowed_buckets: tuple[str, ...]) -> S3Object | WebFile:
+    """The file an address names.
+
+    Raises:
+        Unusable: it is malformed, or not allowed.
+    """
+    source = parse(url)
+    if isinstance(source, WebAddress):
+        return WebFile(source.url, network)
+    if not isinstance(source, S3Address):
+        raise Unusable("is neither s3:// nor https://")
+    if allowed_buckets and source.bucket not in allowed_buckets:
+        raise Unusable(f"its bucket is not allowed; ALLOWED_INPUT_BUCKETS has {', '.join(allowed_buckets)}")
+    return S3Object(source, s3)
+
+
+@dataclass(frozen=True)
+class S3Object:
+    """An object in S3."""
+
+    address: S3Address
+    s3: S3Client
+
+    @contextmanager
+    def open(self, first: int, last: int, *, version: str, deadline: float) -> Iterator[Part]:  # noqa: ARG002
+        """See `Remote`. Silence is bounded by the client's own limits."""
+        condition = {"IfMatch": version} if version else {}
+        try:
+            answer = self.s3.get_object(
+                Bucket=self.address.bucket,
+                Key=self.address.key,
+                Range=f"bytes={first}-{last}",
+                **condition,  # type: ignore[arg-type]
+            )
+        except (ClientError, BotoCoreError) as error:
+            raise self._unusable(error) from error
+        body = answer["Body"]
+        try:
+            size_bytes = answer["ContentLength"]
+            yield _part(body.iter_chunks(CHUNK_BYTES), size_bytes, answer.get("ContentRange", ""), answer["ETag"])
+        except BotoCoreError as error:
+            raise Unusable(f"the connection to S3 broke off: {error}", transient=True) from error
+        finally:
+            body.close()
+
+    def _unusable(self, error: Exception) -> Unusable:
+        if error_code(error) in EXISTS_ALREADY:
+            return Unusable("was replaced while it was being fetched", transient=True)
+        reason, is_transient = refusal(error, self.address)
+        return Unusable(reason, transient=is_transient)
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file behind a web address."""
+
+    url: str
+    network: Network
+
+    @contextmanager
+    def open(self, first: int, last: int, *, version: str, deadline: float) -> Iterator[Part]:
+        """See `Remote`."""
+        limit = min(deadline, time.monotonic() + _PART_TIMEOUT_S)
+        asked = ByteRange(first, last, version)
+        try:
+            with open_web_address(self.url, network=self.network, deadline=limit, byte_range=asked) as stream:
+                if stream.size_bytes is None:
+                    raise Unusable("the server does not say how large it is (Content-Length), which a model needs")
+                # A weak ETag names no content, and servers must not accept one as a condition.
+                etag = "" if stream.etag.startswith("W/") else stream.etag
+                yield _part(stream.chunks, stream.size_bytes, stream.content_range, etag)
+        except Unusable as failure:
+            if failure.timed_out and limit < deadline:
+                raise Unusable(f"a part did not come within {_PART_TIMEOUT_S:g} s", transient=True) from failure
+            raise
+
+
+def _part(chunks: Iterator[bytes], size_bytes: int, content_range: str, version: str) -> Part:
+    if not content_range:
+        return Part(chunks, 0, size_bytes, size_bytes, version)
+    match = _CONTENT_RANGE.fullmatch(content_range.strip())
+    if match is None:
+        raise Unusable("the server's Content-Range cannot be understood")
+    first, last, total_bytes = map(int, match.groups())
+    if last - first + 1 != size_bytes or last >= total_bytes:
+        raise Unusable("the server's Content-Range and Content-Length contradict each other")
+    return Part(chunks, first, size_bytes, total_bytes, version)

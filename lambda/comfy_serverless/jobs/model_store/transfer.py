@@ -1,0 +1,166 @@
+"""Fetch a large file in parts, several at the same time, and check its content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from comfy_serverless.jobs.inputs.sources import Unusable
+from comfy_serverless.jobs.model_store.remote import Part, S3Object, WebFile
+
+PART_BYTES = 16 << 20
+PARTS_AT_ONCE = 8
+#: Seconds before a part that broke off is asked for again, and again.
+_RETRY_PAUSES_S = (0.2, 1.0, 3.0)
+_HASH_BYTES = 4 << 20
+_TOO_LATE = "did not arrive before the job's deadline"
+
+
+class Transfer:
+    """One file on its way to one place.
+
+    Args:
+        allocate: makes room for so many bytes at that place; called once, before anything is written.
+    """
+
+    def __init__(
+        self, remote: S3Object | WebFile, path: Path, *, allocate: Callable[[int], None], deadline: float
+    ) -> None:
+        self._remote = remote
+        self._path = path
+        self._allocate = allocate
+        self._deadline = deadline
+        self._given_up = threading.Event()
+        self._total_bytes: int | None = None
+        self._version = ""
+
+    def run(self) -> int:
+        """Fetch everything; the size in bytes.
+
+        Raises:
+            Unusable: it cannot be fetched.
+            Exception: what `allocate` raises.
+        """
+        # Writers have descriptors of their own: one that is late writes into a file that is gone, not into another.
+        pool = ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="model")
+        try:
+            total_bytes = self._fetch_first(pool)
+        finally:
+            self._given_up.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+        return total_bytes
+
+    def _fetch_first(self, pool: ThreadPoolExecutor) -> int:
+        """The first part tells how many there are; the others come while it is being read."""
+        others = []
+
+        def take(part: Part) -> None:
+            if self._total_bytes is None:
+                self._begin(part)
+                if not part.is_whole:
+                    starts = range(part.size_bytes, part.total_bytes, PART_BYTES)
+                    others.extend(pool.submit(self._fetch_part, first) for first in starts)
+            self._check(part, first=0)
+            self._write(part)
+
+        self._persistently(0, PART_BYTES - 1, take)
+        total_bytes = self._total_bytes or 0
+        done, pending = wait(others, max(0.0, self._deadline - time.monotonic()) + 0.5, FIRST_EXCEPTION)
+        for part in done:
+            part.result()
+        if pending:
+            raise Unusable(_TOO_LATE, timed_out=True)
+        return total_bytes
+
+    def _begin(self, part: Part) -> None:
+        self._allocate(part.total_bytes)
+        self._total_bytes, self._version = part.total_bytes, part.version
+
+    def _fetch_part(self, first: int) -> None:
+        last = min(first + PART_BYTES, self._total_bytes or 0) - 1
+
+        def take(part: Part) -> None:
+            self._check(part, first=first)
+            if part.size_bytes != last - first + 1:
+                raise Unusable("the server sends other parts than it is asked for")
+            self._write(part)
+
+        self._persistently(first, last, take)
+
+    def _persistently(self, first: int, last: int, take: Callable[[Part], None]) -> None:
+        """Read a part, again when the connection fails."""
+        for pause_s in (*_RETRY_PAUSES_S, None):
+            try:
+                with self._remote.open(first, last, version=self._version, deadline=self._deadline) as part:
+                    take(part)
+            except Unusable as failure:
+                is_over = pause_s is None or time.monotonic() + pause_s >= self._deadline
+                if not failure.transient or is_over or self._given_up.wait(pause_s):
+                    raise
+            else:
+                return
+
+    def _check(self, part: Part, *, first: int) -> None:
+        if part.total_bytes != self._total_bytes or part.version != self._version or part.first != first:
+            raise Unusable(
+                "was replaced while it was being fetched, or is served differently each time", transient=True
+            )
+
+    def _write(self, part: Part) -> None:
+        position, left = part.first, part.size_bytes
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW)
+        try:
+            for chunk in part.chunks:
+                if self._given_up.is_set() or time.monotonic() > self._deadline:
+                    raise Unusable(_TOO_LATE, timed_out=True)
+                left -= len(chunk)
+                if left < 0:
+                    break
+                _write_all(descriptor, chunk, position)
+                position += len(chunk)
+        finally:
+            os.close(descriptor)
+        if left:
+            raise Unusable("has another length than was announced", transient=True)
+
+
+def sha256_of(descriptor: int, *, deadline: float) -> str:
+    """The SHA-256 of an open file's whole content, which is on the disk when this returns.
+
+    Raises:
+        Unusable: the deadline passes, or the disk fails.
+    """
+    digest = hashlib.sha256()
+    # Both at the same time. A name that outlives a crash of the machine must not lead to less than it says.
+    with ThreadPoolExecutor(1, thread_name_prefix="model") as pool:
+        flushed = pool.submit(os.fsync, descriptor)
+        position = 0
+        while chunk := os.pread(descriptor, _HASH_BYTES, position):
+            digest.update(chunk)
+            position += len(chunk)
+            if time.monotonic() > deadline:
+                raise Unusable(_TOO_LATE, timed_out=True)
+        try:
+            flushed.result()
+        except OSError as error:
+            raise Unusable(_disk_failure(error), transient=True) from error
+    return digest.hexdigest()
+
+
+def _write_all(descriptor: int, chunk: bytes, position: int) -> None:
+    rest = memoryview(chunk)
+    try:
+        while rest:
+            written = os.pwrite(descriptor, rest, position)
+            position, rest = position + written, rest[written:]
+    except OSError as error:
+        raise Unusable(_disk_failure(error), transient=False) from error
+
+
+def _disk_failure(error: OSError) -> str:
+    return f"cannot be stored on the worker's disk (MODEL_STORE_DIR): {error.strerror}"

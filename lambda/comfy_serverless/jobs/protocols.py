@@ -1,0 +1,72 @@
+"""What a worker needs of others: an engine that runs workflows, and those who fetch a job's inputs and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from comfy_serverless.connector.facts import Timings
+    from comfy_serverless.connector.outputs import Output
+    from comfy_serverless.connector.progress import Progress
+    from comfy_serverless.jobs.models import ModelRequest
+
+
+class Execution(Protocol):
+    """What an engine answers: see `comfy_serverless.Execution`."""
+
+    @property
+    def outputs(self) -> tuple[Output, ...]: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+    @property
+    def timings(self) -> Timings: ...
+
+
+class Engine(Protocol):
+    """What runs workflows: see `comfy_serverless.ComfyConnector`."""
+
+    @property
+    def engine(self) -> str: ...
+
+    def run(
+        self,
+        workflow: Mapping[str, Any],
+        *,
+        deadline_s: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_output: Callable[[Output], None] | None = None,
+        prompt_id: str | None = None,
+    ) -> Execution: ...
+
+    def cancel(self, prompt_id: str) -> bool: ...
+
+    def discard(self, prompt_id: str, *, files: Iterable[Path], folder: str | None) -> None: ...
+
+
+class Held(Protocol):
+    """Files that stay in place until they are released."""
+
+    def release(self) -> None: ...
+
+
+class PreparedGraph(Held, Protocol):
+    """A graph whose inputs are in place."""
+
+    @property
+    def graph(self) -> dict[str, Any]: ...
+
+
+class Inputs(Protocol):
+    """What fetches inputs: see `jobs.inputs.fetcher.InputFetcher`."""
+
+    def prepare(
+        self, graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]], *, job_id: str, deadline: float
+    ) -> PreparedGraph: ...
+
+
+class Models(Protocol):
+    """What fetches models: see `jobs.model_store.ModelStore`."""
+
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Held: ...

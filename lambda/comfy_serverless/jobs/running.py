@@ -1,0 +1,138 @@
+"""The jobs that a worker has in hand: one at a time of each id, each of them can be stopped, all of them drained."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+
+from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
+
+#: Between two tries to stop a prompt that is just about to be submitted, in seconds.
+_AGAIN_S = 0.01
+
+
+class Phase(Enum):
+    """Where a job is. What is asked of it while it prepares is heard before the engine gets it."""
+
+    PREPARING = "preparing"
+    EXECUTING = "executing"
+    DELIVERING = "delivering"
+    ENDED = "ended"
+
+
+@dataclass(eq=False, slots=True)
+class RunningJob:
+    """A job in hand.
+
+    Attributes:
+        job_id: whose it is; not known before its request has been read.
+        prompt_id: what stops it in the engine.
+        stop_error: how it will have ended if it can be stopped; the first reason counts.
+    """
+
+    prompt_id: str
+    job_id: str | None = None
+    phase: Phase = Phase.PREPARING
+    stop_error: ComfyError | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def check(self) -> None:
+        """Raise if it is to end.
+
+        Raises:
+            Canceled, WorkerStopped: as asked.
+        """
+        if self.stop_error is not None:
+            raise self.stop_error
+
+    def stop(self, error: ComfyError, stop_prompt: Callable[[str], bool]) -> bool:
+        """Ask it to end. From any thread; answers whether there is still time.
+
+        Args:
+            stop_prompt: asks the engine; answers whether the prompt was there.
+        """
+        self.stop_error = self.stop_error or error
+        while self.phase is Phase.EXECUTING and not stop_prompt(self.prompt_id):
+            time.sleep(_AGAIN_S)  # it is on its way to the engine, or just leaving it
+        return self.phase in (Phase.PREPARING, Phase.EXECUTING)
+
+
+class RunningJobs:
+    """All jobs of one worker, whichever threads they run in."""
+
+    def __init__(self, stop_prompt: Callable[[str], bool]) -> None:
+        self._stop_prompt = stop_prompt
+        self._change = threading.Condition()
+        self._jobs: list[RunningJob] = []
+        self._claimed: set[str] = set()
+        self._is_draining = False
+
+    @contextmanager
+    def one_more(self, prompt_id: str) -> Iterator[RunningJob]:
+        """A job from its beginning to its end."""
+        job = RunningJob(prompt_id)
+        with self._change:
+            if self._is_draining:
+                job.stop_error = _stopping()
+            self._jobs.append(job)
+        try:
+            yield job
+        finally:
+            with self._change:
+                job.phase = Phase.ENDED
+                self._jobs.remove(job)
+                if job.job_id is not None:
+                    self._claimed.discard(job.job_id)
+                self._change.notify_all()
+
+    def claim(self, job: RunningJob, job_id: str, *, timeout_s: float) -> bool:
+        """Make the id this job's own. While another job has it, this waits for its end.
+
+        Returns:
+            False when it could not have it in time, or is to end.
+        """
+        with self._change:
+            free = self._change.wait_for(
+                lambda: job_id not in self._claimed or job.stop_error is not None,
+                timeout=min(max(0.0, timeout_s), threading.TIMEOUT_MAX),
+            )
+            if not free or job.stop_error is not None:
+                return False
+            self._claimed.add(job_id)
+            job.job_id = job_id
+            return True
+
+    def cancel(self, job_id: str) -> bool:
+        """Ask a job to end; answers False when there is none, or it is too late."""
+        with self._change:
+            job = next((job for job in self._jobs if job.job_id == job_id), None)
+        return job is not None and job.stop(Canceled("the job was canceled on request"), self._stop_prompt)
+
+    def drain(self, *, finish_s: float, stop_s: float) -> bool:
+        """Begin nothing any more, let the running jobs finish, then stop them.
+
+        Args:
+            finish_s: how long they may take to finish by themselves.
+            stop_s: how long they may take to stop, and to deliver what they have made.
+
+        Returns:
+            Whether all have ended.
+        """
+        with self._change:
+            self._is_draining = True
+            if self._change.wait_for(lambda: not self._jobs, timeout=finish_s):
+                return True
+            jobs = list(self._jobs)
+        for job in jobs:
+            job.stop(_stopping(), self._stop_prompt)
+        with self._change:
+            self._change.notify_all()
+            return self._change.wait_for(lambda: not self._jobs, timeout=stop_s)
+
+
+def _stopping() -> WorkerStopped:
+    return WorkerStopped("the worker is being stopped, and the job with it: send it again")

@@ -1,0 +1,72 @@
+"""A worker as it lives in a sandbox: takes requests, one a line of JSON, and answers each with a line.
+
+    python sandbox_program.py FOLDER PORT
+
+The first line it writes names the engine's process. Every request runs in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from dataclasses import replace
+from typing import Any
+
+from comfy_serverless import ComfyConnector, Settings
+from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
+from comfy_serverless.jobs.inputs.fetcher import InputFetcher
+from comfy_serverless.jobs.intake import SentRequest
+from comfy_serverless.jobs.s3 import create_client
+from comfy_serverless.jobs.worker import Call, Worker
+from comfy_serverless.observability import log
+from local.seed import OUTPUT_BUCKET
+
+_lock = threading.Lock()
+
+
+def say(**facts: Any) -> None:
+    with _lock:
+        print(json.dumps(facts), flush=True)
+
+
+def main(folder: str, port: str) -> None:
+    log.setLevel("CRITICAL")
+    command = f"{sys.executable} -m comfy_lite --base-directory {folder} --step-ms 20"
+    settings = replace(
+        Settings.from_environment(), api_command_line=command, initial_port=int(port), output_bucket=OUTPUT_BUCKET
+    )
+    connector, s3 = ComfyConnector(settings=settings), create_client()
+    inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
+    worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
+    drain_on_sigterm(worker=worker, stop_engine=connector.kill_api, leave=leave_process)
+    process = connector._engine.process
+    say(engine=process.pid if process else None)
+
+    def run(payload: Any) -> None:
+        begun = time.monotonic()
+        outcome = worker.run(SentRequest(payload=payload, default_id="none"), Call())
+        outcome.release()
+        job = outcome.job
+        say(
+            job_id=job.id,
+            code=job.error.code if job.error else "",
+            retryable=bool(job.error and job.error.retryable),
+            outputs=len(job.outputs),
+            took_s=time.monotonic() - begun,
+            starts=connector.starts,
+        )
+
+    threads = []
+    for line in sys.stdin:
+        threads.append(threading.Thread(target=run, args=(json.loads(line),)))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
+    worker.close()
+    connector.kill_api()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

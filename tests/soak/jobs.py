@@ -1,0 +1,253 @@
+"""Random jobs, each with the one way it must end, and the S3 faults that are planned for it alone."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from comfy_serverless.jobs.s3 import ATTEMPTS
+from local.seed import INPUT_BUCKET
+from tests.integration.faulty_s3 import Fault
+
+BROKEN_INPUT = "soak_broken.png"
+#: A put in the middle of which something goes wrong once or twice: nobody may notice.
+_PASSING = (Fault.RESET, Fault.LOST_ANSWER, Fault.SLOW_DOWN, Fault.INTERNAL_ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image that must come out: how many of them, and their colour (None for a painted one)."""
+
+    node_id: str
+    count: int
+    color: tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SoakJob:
+    """A job to be sent.
+
+    Attributes:
+        code: the code it must fail with; "" for success.
+        pictures: what it must make.
+        is_frames: whether they come through the websocket: what is lost twice is told in a warning.
+        is_heard: whether somebody waits for the answer.
+        cancel_after_s: when it is asked to end, from its start on the engine.
+        copies: how often it is sent at the same time.
+        s3_faults: (method, end of the path, faults) for its own objects.
+        costs_deliveries: how many times it must be sent again because of those, at most.
+        input_object: the image it brings, by its key in the input bucket.
+    """
+
+    job_id: str
+    kind: str
+    graph: Mapping[str, Any]
+    code: str = ""
+    pictures: tuple[Picture, ...] = ()
+    is_frames: bool = False
+    is_heard: bool = True
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    deadline_s: float | None = None
+    cancel_after_s: float | None = None
+    copies: int = 1
+    s3_faults: tuple[tuple[str, str, tuple[Fault, ...]], ...] = ()
+    costs_deliveries: int = 0
+    input_object: tuple[str, bytes] | None = None
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The request."""
+        deadline = {} if self.deadline_s is None else {"deadline_s": self.deadline_s}
+        return {"job_id": self.job_id, "workflow": dict(self.graph), "inputs": dict(self.inputs), **deadline}
+
+
+def make_job(seed: int, number: int) -> SoakJob:
+    """The job of that number: the same for the same seed."""
+    draw = random.Random(f"{seed}/{number}")
+    job_id = f"soak-{seed}-{number:05d}"
+    maker = draw.choices(list(_KINDS), weights=list(_KINDS.values()))[0]
+    made = maker(draw, job_id)
+    s3_faults, deliveries = _s3_faults(draw, made)
+    values = {
+        "job_id": job_id,
+        "kind": maker.__name__.strip("_"),
+        "is_heard": draw.random() < 0.6,
+        "copies": 2 if not made.get("code") and "cancel_after_s" not in made and draw.random() < 0.04 else 1,
+        "s3_faults": s3_faults,
+        "costs_deliveries": deliveries,
+    }
+    return SoakJob(**{**values, **made})
+
+
+def plain_job(job_id: str, draw: random.Random) -> SoakJob:
+    """A job with which nothing can go wrong."""
+    return SoakJob(job_id=job_id, kind="plain", **_small(draw, job_id))
+
+
+def _s3_faults(draw: random.Random, made: Mapping[str, Any]) -> tuple[Any, int]:
+    chance = draw.random()
+    if made.get("code") or "cancel_after_s" in made or chance > 0.2:
+        return (), 0
+    if chance > 0.04:
+        where = draw.choice(["result.json", "png"])
+        return (("PUT", where, tuple(draw.choices(_PASSING, k=draw.randint(1, 2)))),), 0
+    lasting = [
+        ("PUT", "png", (draw.choice(_PASSING),) * ATTEMPTS),
+        ("PUT", "png", (Fault.FLIPPED,)),
+        ("PUT", "png", (Fault.OTHER_CHECKSUM,)),
+        ("PUT", "png", (Fault.ACCESS_DENIED,)),
+        ("PUT", "result.json", (Fault.ACCESS_DENIED,)),
+        ("PUT", "result.json", (Fault.INTERNAL_ERROR,) * ATTEMPTS),
+        ("GET", "result.json", (Fault.INTERNAL_ERROR,) * ATTEMPTS),
+    ]
+    return (draw.choice(lasting),), 1
+
+
+# Kinds of jobs. Each answers the fields in which it differs from a plain job.
+
+
+def _small(draw: random.Random, _: str) -> dict[str, Any]:
+    color = _color(draw)
+    return {"graph": _filled(draw, color), "pictures": (Picture("2", 1, color),)}
+
+
+def _batch(draw: random.Random, _: str) -> dict[str, Any]:
+    color, count = _color(draw), draw.randint(8, 16)
+    return {"graph": _filled(draw, color, count=count, side=128), "pictures": (Picture("2", count, color),)}
+
+
+def _cached(draw: random.Random, _: str) -> dict[str, Any]:
+    color = (10, 20, draw.choice([30, 40]))
+    return {"graph": _filled(random.Random(0), color), "pictures": (Picture("2", 1, color),)}
+
+
+def _several(draw: random.Random, _: str) -> dict[str, Any]:
+    color = _color(draw)
+    graph = _filled(draw, color, count=2)
+    graph["3"] = {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}}
+    graph["4"] = {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "inverted/soak"}}
+    graph["5"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
+    pictures = (Picture("2", 2, color), Picture("4", 2, _inverted(color)), Picture("5", 2, color))
+    return {"graph": graph, "pictures": pictures}
+
+
+def _frames(draw: random.Random, _: str) -> dict[str, Any]:
+    color = _color(draw)
+    graph = _filled(draw, color, count=3)
+    graph["2"] = {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}}
+    return {"graph": graph, "pictures": (Picture("2", 3, color),), "is_frames": True}
+
+
+def _painted(draw: random.Random, _: str) -> dict[str, Any]:
+    return {"graph": _sampled(draw, steps=draw.randint(1, 8)), "pictures": (Picture("15", 1, None),)}
+
+
+def _with_input(draw: random.Random, job_id: str) -> dict[str, Any]:
+    color, key = _color(draw), f"soak/{job_id}.png"
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30), color).save(buffer, "PNG")
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "from the request"}},
+        "3": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": f"soak/{job_id}"}},
+    }
+    return {
+        "graph": graph,
+        "inputs": {"1.image": f"s3://{INPUT_BUCKET}/{key}"},
+        "input_object": (key, buffer.getvalue()),
+        "pictures": (Picture("2", 1, _inverted(color)),),
+    }
+
+
+def _canceled(draw: random.Random, _: str) -> dict[str, Any]:
+    return {
+        "graph": _sampled(draw, steps=draw.randint(20, 200)),
+        "cancel_after_s": draw.uniform(0, 0.5),
+        "code": "canceled",
+        "pictures": (Picture("15", 1, None),),
+    }
+
+
+def _too_short(draw: random.Random, _: str) -> dict[str, Any]:
+    return {
+        "graph": _sampled(draw, steps=10_000),
+        "deadline_s": draw.uniform(0.05, 0.5),
+        "code": "deadline_exceeded",
+    }
+
+
+def _unknown_node(draw: random.Random, _: str) -> dict[str, Any]:
+    graph = _filled(draw, _color(draw))
+    graph["1"]["class_type"] = "EmptyImagee"
+    return {"graph": graph, "code": "invalid_workflow"}
+
+
+def _bad_value(draw: random.Random, _: str) -> dict[str, Any]:
+    graph = _filled(draw, _color(draw))
+    graph["1"]["inputs"]["width"] = "wide"
+    return {"graph": graph, "code": "invalid_workflow"}
+
+
+def _node_error(draw: random.Random, job_id: str) -> dict[str, Any]:
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": BROKEN_INPUT}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": f"soak/{job_id}"}},
+    }
+    return {"graph": graph, "code": "node_execution_error"}
+
+
+def _missing_asset(draw: random.Random, job_id: str) -> dict[str, Any]:
+    return {**_with_input(draw, job_id), "input_object": None, "code": "missing_asset", "pictures": ()}
+
+
+_KINDS: Mapping[Callable[[random.Random, str], dict[str, Any]], int] = {
+    _small: 30,
+    _batch: 6,
+    _cached: 8,
+    _several: 10,
+    _frames: 6,
+    _painted: 8,
+    _with_input: 12,
+    _canceled: 5,
+    _too_short: 3,
+    _unknown_node: 3,
+    _bad_value: 3,
+    _node_error: 3,
+    _missing_asset: 3,
+}
+
+
+def _color(draw: random.Random) -> tuple[int, int, int]:
+    return draw.randrange(256), draw.randrange(256), draw.randrange(256)
+
+
+def _inverted(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    return 255 - color[0], 255 - color[1], 255 - color[2]
+
+
+def _filled(draw: random.Random, color: tuple[int, int, int], *, count: int = 1, side: int = 32) -> dict[str, Any]:
+    number = color[0] << 16 | color[1] << 8 | color[2]
+    inputs = {"width": side, "height": side, "batch_size": count, "color": number}
+    prefix = draw.choice(["soak", "a/b/soak", "soak_%width%"])
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": inputs},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
+    }
+
+
+def _sampled(draw: random.Random, *, steps: int) -> dict[str, Any]:
+    sampling = {"steps": steps, "cfg": 7.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    links = {"model": ["10", 0], "positive": ["11", 0], "negative": ["11", 0], "latent_image": ["12", 0]}
+    return {
+        "10": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "v1-5-pruned-emaonly.safetensors"}},
+        "11": {"class_type": "CLIPTextEncode", "inputs": {"text": "a lighthouse", "clip": ["10", 1]}},
+        "12": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "13": {"class_type": "KSampler", "inputs": {**sampling, **links, "seed": draw.randrange(1 << 32)}},
+        "14": {"class_type": "VAEDecode", "inputs": {"samples": ["13", 0], "vae": ["10", 2]}},
+        "15": {"class_type": "SaveImage", "inputs": {"images": ["14", 0], "filename_prefix": "painted"}},
+    }

@@ -1,0 +1,140 @@
+"""What a soak runs in: S3 behind a proxy, an engine that fails on demand, a worker; and what may be left of it all."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+from botocore.retries.standard import ExponentialBackoff
+
+from comfy_serverless import ComfyConnector, Settings
+from comfy_serverless.jobs.inputs.fetcher import InputFetcher
+from comfy_serverless.jobs.s3 import create_client
+from comfy_serverless.jobs.worker import Worker
+from local.s3 import LocalS3
+from local.seed import INPUT_BUCKET, OUTPUT_BUCKET
+from tests.integration.faulty_s3 import FaultyS3
+from tests.soak.jobs import BROKEN_INPUT
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+STALL_S = 5.0
+#: Pauses between attempts at S3: short ones, as what the client does between them is nothing.
+_PAUSE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What our process holds while nothing runs."""
+
+    memory_mb: float
+    threads: Counter[str]
+    files: Counter[str]
+
+
+@dataclass(slots=True)
+class World:
+    """Everything that jobs need, and S3 as it is without faults."""
+
+    worker: Worker
+    connector: ComfyConnector
+    proxy: FaultyS3
+    s3: S3Client
+    direct: S3Client
+    folder: Path
+
+    def level(self) -> Level:
+        """Measure, after everything that may rest in a pool or wait for the garbage collector has gone."""
+        self.s3.close()
+        gc.collect()
+        eventually(lambda: not any("process_request" in thread.name for thread in threading.enumerate()))
+        threads = Counter(re.sub(r"[\d_-]+$", "", thread.name) for thread in threading.enumerate())
+        memory = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())
+        assert memory is not None
+        return Level(int(memory[1]) / 1000, threads, _open_files())
+
+    def leftovers(self) -> list[str]:
+        """What the engine still has, and S3 of uploads that were begun."""
+        eventually(lambda: not self._ask("/queue")["queue_running"])
+        queue = self._ask("/queue")
+        uploads = self.direct.list_multipart_uploads(Bucket=OUTPUT_BUCKET).get("Uploads", [])
+        left = {
+            "prompts in the engine's queue": [item[1] for item in queue["queue_running"] + queue["queue_pending"]],
+            "prompts in the engine's history": list(self._ask("/history")),
+            "files in the output folder": self._files("output"),
+            "files in the temp folder": self._files("temp"),
+            "uploads that never ended": [upload["Key"] for upload in uploads],
+        }
+        return [f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in left.items() if names]
+
+    def _files(self, name: str) -> list[str]:
+        root = self.folder / name
+        return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+
+    def _ask(self, path: str) -> Any:
+        return requests.get(f"{self.connector.server_address}{path}", timeout=10).json()
+
+
+@contextmanager
+def soak_world(folder: Path) -> Iterator[World]:
+    """Build it, and take it down again."""
+    logging.getLogger("comfy_serverless").setLevel(logging.CRITICAL)
+    with ExitStack() as running:
+        local = running.enter_context(LocalS3())
+        direct = local.client()
+        for bucket in (INPUT_BUCKET, OUTPUT_BUCKET):
+            local.bucket(bucket)
+        proxy = running.enter_context(FaultyS3(local.endpoint_url))
+        os.environ.update(local.environment, AWS_ENDPOINT_URL=proxy.endpoint_url)
+        ExponentialBackoff.delay_amount = lambda *_: _PAUSE_S  # type: ignore[method-assign]
+        command = f"{sys.executable} -m comfy_lite --base-directory {folder} --enable-faults --step-ms 5"
+        settings = Settings(api_command_line=command, initial_port=22088, stall_s=STALL_S, output_bucket=OUTPUT_BUCKET)
+        connector = ComfyConnector(settings=settings)
+        running.callback(connector.kill_api)
+        (folder / "input" / BROKEN_INPUT).write_bytes(b"\x89PNG\r\n\x1a\n and nothing of an image")
+        s3 = create_client()
+        inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
+        worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
+        running.callback(worker.close)
+        yield World(worker, connector, proxy, s3, direct, folder)
+
+
+def orphans(folder: Path) -> list[str]:
+    """Processes that still work in the folder, by their command lines."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if f"--base-directory {folder} " in command:
+                found.append(f"{process.name}: {command}")
+    return found
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Wait until it holds; whether it does."""
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def _open_files() -> Counter[str]:
+    kinds: Counter[str] = Counter()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            kinds["socket" if link.is_socket() else "pipe" if link.is_fifo() else "file"] += 1
+    return kinds

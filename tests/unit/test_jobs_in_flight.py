@@ -1,0 +1,323 @@
+"""Several jobs at once in one worker: each with one outcome, whoever cancels, repeats or shuts down."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_serverless.errors import Canceled, ComfyError, MissingAsset, NodeExecutionError
+from comfy_serverless.jobs.models import JobStatus
+from comfy_serverless.jobs.worker import Call, Outcome
+from comfy_serverless.observability import log
+from tests.unit.fakes import OUT, WORKFLOW, FakeEngine, World, made
+
+Worlds = Callable[..., World]
+UNHEARD = Call(is_heard=False)
+PATIENCE_S = 10.0
+
+
+def request(job_id: str = "job-1", **fields: Any) -> dict[str, Any]:
+    return {"job_id": job_id, "workflow": WORKFLOW, **fields}
+
+
+class Gate:
+    """Where an engine waits, in the middle of a prompt, until it may go on or is canceled."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def __call__(self) -> None:
+        self.reached.set()
+        assert self.open.wait(PATIENCE_S)
+
+
+class StoppableEngine(FakeEngine):
+    """Ends a prompt as canceled once it is asked to."""
+
+    def cancel(self, prompt_id: str) -> bool:
+        super().cancel(prompt_id)
+        self.error = Canceled("interrupted")
+        assert isinstance(self.then, Gate)
+        self.then.open.set()
+        return True
+
+
+@pytest.fixture
+def threads() -> Any:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_several_threads_run_their_jobs_at_once(world: Worlds, threads: ThreadPoolExecutor) -> None:
+    together = threading.Barrier(4, timeout=PATIENCE_S)
+    here = world(engine=FakeEngine(then=together.wait))
+    outcomes = list(threads.map(lambda n: here.run(request(f"job-{n}")), range(4)))
+    assert [outcome.job.id for outcome in outcomes] == [f"job-{n}" for n in range(4)]
+    assert all(outcome.error is None for outcome in outcomes)
+
+
+def test_every_line_of_the_log_has_the_id_of_its_own_job(
+    world: Worlds, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(log.registered_handler, "stream", written)
+    together = threading.Barrier(2, timeout=PATIENCE_S)
+    inside = logging.getLogger("comfy_serverless.connector.test")
+
+    def meet() -> None:
+        together.wait()
+        inside.warning("inside")
+        together.wait()
+
+    here = world(engine=FakeEngine(then=meet))
+    list(threads.map(lambda n: here.run(request(f"job-{n}")), range(2)))
+    inside.warning("after")
+    lines = written.getvalue().splitlines()
+    assert sum('"job-0"' in line and '"inside"' in line for line in lines) == 1
+    assert sum('"job-1"' in line and '"inside"' in line for line in lines) == 1
+    assert not any('"after"' in line and "job_id" in line for line in lines)
+
+
+def test_the_same_id_twice_at_once_runs_once(world: Worlds, threads: ThreadPoolExecutor) -> None:
+    gate = Gate()
+    here = world(engine=FakeEngine(then=gate))
+    first = threads.submit(here.run, request())
+    assert gate.reached.wait(PATIENCE_S)
+    second = threads.submit(here.run, request())
+    time.sleep(0.1)
+    assert not second.done(), "it waits for the first one's result"
+    gate.open.set()
+    assert second.result(PATIENCE_S).job.to_json() == first.result(PATIENCE_S).job.to_json()
+    assert len(here.engine.runs) == 1
+
+
+def test_waiting_for_the_same_id_ends_with_the_invocation(world: Worlds, threads: ThreadPoolExecutor) -> None:
+    gate = Gate()
+    here = world(engine=FakeEngine(then=gate), deadline_margin_s=0.1)
+    first = threads.submit(here.run, request())
+    assert gate.reached.wait(PATIENCE_S)
+    second = here.run(request(), Call(remaining_s=lambda: 0.3, is_heard=False))
+    gate.open.set()
+    assert second.job.error is not None
+    assert (second.job.error.code, second.job.error.retryable) == ("deadline_exceeded", True)
+    assert not second.is_recorded
+    assert first.result(PATIENCE_S).error is None
+
+
+# Cancel
+
+
+def canceled_at_the_gate(here: World, threads: ThreadPoolExecutor) -> Future[Outcome]:
+    running = threads.submit(here.run, request())
+    gate = here.engine.then
+    assert isinstance(gate, Gate)
+    assert gate.reached.wait(PATIENCE_S)
+    return running
+
+
+def test_a_running_job_is_canceled_and_what_it_made_is_delivered(world: Worlds, threads: ThreadPoolExecutor) -> None:
+    here = world(engine=StoppableEngine(then=Gate()))
+    running = canceled_at_the_gate(here, threads)
+    assert here.worker.cancel("job-1")
+    outcome = running.result(PATIENCE_S)
+    assert outcome.job.status is JobStatus.CANCELED
+    assert len(outcome.job.outputs) == 1
+    assert here.result("job-1")["status"] == "canceled"
+    assert not here.worker.cancel("job-1"), "after the end there is nothing to cancel"
+
+
+def test_a_second_cancel_changes_nothing(world: Worlds, threads: ThreadPoolExecutor) -> None:
+    here = world(engine=StoppableEngine(then=Gate()))
+    running = canceled_at_the_gate(here, threads)
+    here.worker.cancel("job-1")
+    here.worker.cancel("job-1")
+    assert running.result(PATIENCE_S).job.status is JobStatus.CANCELED
+
+
+def test_cancel_is_heard_by_the_job_it_names_only(world: Worlds, threads: ThreadPoolExecutor) -> None:
+    here = world(engine=StoppableEngine(then=Gate()))
+    running = canceled_at_the_gate(here, threads)
+    assert not here.worker.cancel("job-2")
+    assert here.engine.canceled == []
+    assert isinstance(here.engine.then, Gate)
+    here.engine.then.open.set()
+    assert running.result(PATIENCE_S).error is None
+
+
+def test_a_job_canceled_while_its_inputs_are_fetched_never_gets_to_the_engine(world: Worlds) -> None:
+    here = world()
+    prepare = here.inputs.prepare
+
+    def prepare_slowly(*args: Any, **options: Any) -> Any:
+        assert here.worker.cancel("job-1")
+        return prepare(*args, **options)
+
+    here.inputs.prepare = prepare_slowly  # type: ignore[method-assign]
+    outcome = here.run(request())
+    assert outcome.job.status is JobStatus.CANCELED
+    assert here.engine.runs == []
+    assert here.inputs.released == ["job-1"]
+
+
+def test_a_cancel_on_the_way_to_the_engine_is_repeated_until_the_engine_has_the_prompt(world: Worlds) -> None:
+    class Slow(FakeEngine):
+        def cancel(self, prompt_id: str) -> bool:
+            super().cancel(prompt_id)
+            return len(self.canceled) > 3
+
+    here = world(engine=Slow())
+
+    def cancel_just_now() -> None:
+        canceling.append(here.worker.cancel("job-1"))
+
+    canceling: list[bool] = []
+    thread = threading.Thread(target=cancel_just_now)
+    here.engine.then = lambda: (thread.start(), wait_until(lambda: len(here.engine.canceled) > 3))
+    here.run(request())
+    thread.join(PATIENCE_S)
+    assert len(here.engine.canceled) == 4
+
+
+def test_a_cancel_during_the_delivery_is_too_late(world: Worlds) -> None:
+    answers: list[bool] = []
+
+    def cancel_as_it_leaves(params: dict[str, Any], **_: Any) -> None:
+        if "late" in params["Key"]:
+            answers.append(here.worker.cancel("job-1"))
+
+    class Late(FakeEngine):
+        def run(self, *args: Any, **options: Any) -> Any:
+            execution = super().run(*args, **options)
+            late = made("late.bin", b"", index=1)
+            execution.outputs = (*execution.outputs, late)
+            return execution
+
+    here = world(engine=Late())
+    here.s3.meta.events.register("provide-client-params.s3.PutObject", cancel_as_it_leaves)
+    assert here.run(request()).job.status is JobStatus.SUCCEEDED
+    assert answers == [False]
+
+
+# Drain
+
+
+def test_draining_an_idle_worker_takes_no_time_and_nothing_begins_after_it(world: Worlds) -> None:
+    here = world()
+    begun = time.monotonic()
+    assert here.worker.drain(within_s=60)
+    assert time.monotonic() - begun < PATIENCE_S
+    outcome = here.run(request(), UNHEARD)
+    assert outcome.job.error is not None
+    assert (outcome.job.error.code, outcome.job.error.retryable) == ("worker_stopped", True)
+    assert not outcome.is_recorded
+    assert here.engine.runs == []
+
+
+def test_a_job_that_can_finish_is_let_finish(world: Worlds, threads: ThreadPoolExecutor) -> None:
+    gate = Gate()
+    here = world(engine=StoppableEngine(then=gate))
+    running = canceled_at_the_gate(here, threads)
+    draining = threads.submit(here.worker.drain, within_s=2 * PATIENCE_S)
+    time.sleep(0.1)
+    gate.open.set()
+    assert draining.result(PATIENCE_S)
+    assert running.result(PATIENCE_S).job.status is JobStatus.SUCCEEDED
+    assert here.engine.canceled == []
+
+
+def test_a_job_that_cannot_finish_is_stopped_reported_as_retryable_and_its_outputs_kept(
+    world: Worlds, threads: ThreadPoolExecutor
+) -> None:
+    here = world(engine=StoppableEngine(then=Gate()))
+    running = canceled_at_the_gate(here, threads)
+    assert here.worker.drain(within_s=0.4)
+    outcome = running.result(PATIENCE_S)
+    assert outcome.job.error is not None
+    assert (outcome.job.error.code, outcome.job.error.retryable) == ("worker_stopped", True)
+    assert len(outcome.job.outputs) == 1
+    assert not outcome.is_recorded, "another worker runs it again"
+
+
+def test_what_does_not_stop_is_told(world: Worlds, threads: ThreadPoolExecutor) -> None:
+    gate = Gate()
+    here = world(engine=FakeEngine(then=gate))
+    running = canceled_at_the_gate(here, threads)
+    assert not here.worker.drain(within_s=0.2)
+    gate.open.set()
+    assert running.result(PATIENCE_S).error is None
+
+
+# Tidying
+
+
+def on_disk(tmp_path: Path) -> Any:
+    file = tmp_path / "a.bin"
+    file.write_bytes(b"x")
+    return made("a.bin", path=file)
+
+
+def test_what_was_delivered_is_discarded_after_the_reply_never_before(world: Worlds, tmp_path: Path) -> None:
+    output = on_disk(tmp_path)
+    here = world(engine=FakeEngine(outputs=(output,)))
+    outcome = here.run(request())
+    assert here.engine.discarded == []
+    outcome.release()
+    here.worker.close()
+    [discarded] = here.engine.discarded
+    assert discarded["files"] == [output.path]
+    assert discarded["folder"] == "comfy-serverless/job-1"
+    assert discarded["prompt_id"] == here.engine.runs[0]["prompt_id"]
+
+
+def test_what_could_not_be_stored_is_kept(world: Worlds, tmp_path: Path) -> None:
+    here = world(engine=FakeEngine(outputs=(on_disk(tmp_path),)))
+    here.engine.then = lambda: here.s3.delete_bucket(Bucket=OUT)
+    here.engine.announces = False
+    outcome = here.run(request())
+    assert outcome.error is not None
+    assert outcome.error.code == "delivery_failed"
+    outcome.release()
+    here.worker.close()
+    assert here.engine.discarded[0]["files"] == []
+    assert here.engine.discarded[0]["folder"] is None
+
+
+@pytest.mark.parametrize("error", [NodeExecutionError("boom"), Canceled("enough")])
+def test_a_job_that_failed_leaves_nothing_either(world: Worlds, tmp_path: Path, error: ComfyError) -> None:
+    here = world(engine=FakeEngine(outputs=(on_disk(tmp_path),), error=error))
+    here.run(request()).release()
+    here.worker.close()
+    assert here.engine.discarded[0]["files"] == [tmp_path / "a.bin"]
+
+
+def test_a_job_that_never_ran_has_left_nothing(world: Worlds) -> None:
+    here = world()
+    here.inputs.error = MissingAsset("gone")
+    here.run(request()).release()
+    here.worker.close()
+    assert here.engine.discarded == []
+
+
+def test_inputs_are_held_until_the_execution_has_ended(world: Worlds) -> None:
+    held: list[list[str]] = []
+    here = world()
+    here.engine.then = lambda: held.append(list(here.inputs.released))
+    here.run(request())
+    assert held == [[]]
+    assert here.inputs.released == ["job-1"]

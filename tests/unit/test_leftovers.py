@@ -1,0 +1,101 @@
+"""What may be removed once a job has been delivered, and what may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from comfy_serverless.connector.tidy import remove_files, remove_tree
+from comfy_serverless.jobs.leftovers import FilesInUse, Leftovers
+
+A, B = Path("/engine/output/a.png"), Path("/engine/temp/b.png")
+
+
+def test_what_was_delivered_may_go_once() -> None:
+    leftovers = Leftovers(FilesInUse())
+    leftovers.see(A, "output")
+    leftovers.see(B, "temp")
+    assert leftovers.take() == [A, B]
+    assert leftovers.take() == []
+    assert leftovers.all_delivered
+
+
+def test_what_could_not_be_delivered_stays() -> None:
+    leftovers = Leftovers(FilesInUse())
+    leftovers.see(A, "output")
+    leftovers.see(B, "output")
+    leftovers.keep(B)
+    assert leftovers.take() == [A]
+    assert not leftovers.all_delivered
+
+
+def test_inputs_and_what_is_no_file_here_are_not_touched() -> None:
+    leftovers = Leftovers(FilesInUse())
+    leftovers.see(A, "input")
+    leftovers.see(None, "output")
+    assert leftovers.take() == []
+
+
+def test_a_file_that_two_jobs_deliver_goes_with_the_last_of_them() -> None:
+    in_use = FilesInUse()
+    first, second = Leftovers(in_use), Leftovers(in_use)
+    first.see(A, "output")
+    second.see(A, "output")
+    assert first.take() == []
+    assert second.take() == [A]
+
+
+def test_a_file_told_of_twice_by_one_job_goes_once() -> None:
+    leftovers = Leftovers(FilesInUse())
+    leftovers.see(A, "output")
+    leftovers.see(A, "output")
+    assert leftovers.take() == [A]
+
+
+def test_nothing_outside_of_the_folders_is_removed(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "output", tmp_path / "home"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / "a.png").write_bytes(b"a")
+    (inside / "link.png").symlink_to(outside / "a.png")
+    remove_files(
+        [inside / "a.png", outside / "a.png", inside / "link.png", inside / "gone.png", inside / ".." / "home/a.png"],
+        folders=[inside],
+    )
+    assert sorted(path.name for path in inside.iterdir()) == ["link.png"]
+    assert (outside / "a.png").exists()
+
+
+def test_a_folder_is_removed_with_all_that_is_in_it_and_nothing_beside_it(tmp_path: Path) -> None:
+    own, other = tmp_path / "jobs" / "one" / "deep", tmp_path / "jobs" / "two"
+    for folder in (own, other):
+        folder.mkdir(parents=True)
+        (folder / "a.png").write_bytes(b"a")
+    remove_tree("jobs/one", folders=[tmp_path])
+    assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["two"]
+    remove_tree("jobs/two", folders=[tmp_path])
+    assert not (tmp_path / "jobs").exists(), "an empty parent goes too"
+    remove_tree("jobs/three", folders=[tmp_path, tmp_path / "missing"])
+
+
+def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "a.png").write_bytes(b"a")
+    (tmp_path / "output" / "jobs").mkdir(parents=True)
+    (tmp_path / "output" / "jobs" / "one").symlink_to(precious)
+    remove_tree("jobs/one", folders=[tmp_path / "output"])
+    assert (precious / "a.png").exists()
+
+
+def test_what_cannot_be_removed_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("no")
+
+    (tmp_path / "a.png").write_bytes(b"a")
+    monkeypatch.setattr(Path, "unlink", refuse)
+    remove_files([tmp_path / "a.png"], folders=[tmp_path])
+    assert "could not be removed" in caplog.text
