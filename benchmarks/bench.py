@@ -1,6 +1,6 @@
 """`make bench`: what the connector costs, as ratios to the floor of the same run.
 
-    python -m benchmarks.bench [--rounds 30] [--json FILE] [--chart FILE]
+    python -m benchmarks.bench [--rounds 30] [--short] [--slack 1] [--json FILE] [--chart FILE]
 
 Runs on the engine the settings name (COMFYUI_DIR for a real ComfyUI), else on the embedded one. Contenders take turns
 in random order: a fixed one can fall into step with the engine's garbage collection.
@@ -69,7 +69,7 @@ def main() -> int:
         if folder is None or port is None:
             console.print("The benchmark needs an engine that it starts itself: unset COMFYUI_URL.")
             return 2
-        output_folder = connector._engine._folders["output"][0]
+        output_folder = connector._engine.folders("output")[0]
         with Bar(console=console, transient=True) as bar:
             measures = _measure(connector, Floor("127.0.0.1", port, output_folder), folder, options, bar)
         engine = connector.engine
@@ -81,7 +81,7 @@ def main() -> int:
         options.json.write_text(json.dumps(document, indent=2))
     if options.chart:
         draw([(m.name, m.value, m.limit) for m in measures], title=f"comfy-serverless on {engine}", path=options.chart)
-    return 0 if all(measure.is_kept for measure in measures) else 1
+    return 0 if all(measure.value <= measure.limit * options.slack for measure in measures) else 1
 
 
 def _options() -> argparse.Namespace:
@@ -89,6 +89,13 @@ def _options() -> argparse.Namespace:
         prog="python -m benchmarks.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=30, help="how often each job is run (default 30)")
+    parser.add_argument("--short", action="store_true", help="fewer jobs for memory: for machines that others use too")
+    parser.add_argument(
+        "--slack",
+        type=float,
+        default=1.0,
+        help="how far a figure may miss its limit before the exit status is 1 (default 1: not at all)",
+    )
     parser.add_argument("--json", type=Path, default=ROOT / "results.json", help="where the figures go")
     parser.add_argument("--chart", type=Path, default=ROOT / "results.png", help="where the chart goes")
     return parser.parse_args()
@@ -118,9 +125,9 @@ def _measure(
         Measure("4 ready after the engine", "ms", connector_lag_ms(Settings.from_environment()), None, 50, "value")
     )
     step("memory")
-    peak_mb, growth_mb = memory_growth()
+    peak_mb, growth_mb = memory_growth(jobs=5 if options.short else 20)
     measures.append(Measure("5 memory above idle at 100 MB", "MB", peak_mb, None, 40, "value"))
-    measures.append(Measure("5 growth after twenty jobs", "MB", growth_mb, None, 8, "value"))
+    measures.append(Measure("5 growth, first job to last", "MB", growth_mb, None, 8, "value"))
     step("import")
     libraries, handler = import_seconds()
     measures.append(Measure("6 import of the handler", "ms", handler * 1000, libraries * 1000, 1.3, "ratio"))

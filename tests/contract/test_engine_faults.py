@@ -195,3 +195,64 @@ def _history(engine: EngineProcess, prompt_id: str) -> dict[str, Any]:
             return history[prompt_id]
         time.sleep(0.05)
     raise AssertionError("the prompt never ended")
+
+
+def test_a_signal_can_end_the_process(faulty: EngineProcess) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="crash", at="node", signal=11).raise_for_status()
+    with contextlib.suppress(requests.ConnectionError):
+        client.submit()
+    assert faulty.process.wait(10) == -11
+
+
+@pytest.mark.parametrize(
+    ("fault", "exception"),
+    [("node_error", "ValueError"), ("disk_full", "OSError"), ("cuda_error", "RuntimeError")],
+)
+def test_a_node_can_fail_for_several_reasons(faulty: EngineProcess, fault: str, exception: str) -> None:
+    client = Client(faulty)
+    arm(faulty, fault=fault, at="node", node="SaveImage").raise_for_status()
+    client.submit()
+    error = next(message for message in client.messages() if message["type"] == "execution_error")
+    assert (error["data"]["node_type"], error["data"]["exception_type"]) == ("SaveImage", exception)
+
+
+def test_a_lost_gpu_stays_lost(faulty: EngineProcess) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="cuda_error", at="node", node="SaveImage").raise_for_status()
+    for _ in range(2):
+        client.submit()
+        assert "execution_error" in kinds(client.messages())
+
+
+def test_sockets_can_be_dropped_again_and_again(faulty: EngineProcess) -> None:
+    arm(faulty, fault="drop_sockets", every_s=0.1).raise_for_status()
+    for _ in range(3):
+        assert kinds(Client(faulty).messages()) == ["status"]
+    requests.delete(f"{faulty.url}/lite/faults", timeout=5).raise_for_status()
+    client = Client(faulty)
+    client.submit()
+    assert "execution_success" in kinds(client.messages())
+
+
+def test_messages_can_be_late(faulty: EngineProcess) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="late_messages", at="prompt", seconds=0.4).raise_for_status()
+    client.submit()
+    started = time.monotonic()
+    assert "execution_success" in kinds(client.messages())
+    assert time.monotonic() - started > 0.3
+
+
+def test_messages_can_come_twice(faulty: EngineProcess) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="double_messages", at="prompt").raise_for_status()
+    client.submit()
+    assert kinds(client.messages()).count("execution_success") == 2
+
+
+def test_a_prompt_can_be_over_before_its_submit_is_answered(faulty: EngineProcess) -> None:
+    client = Client(faulty)
+    arm(faulty, fault="late_answer", at="prompt", seconds=0.5).raise_for_status()
+    prompt_id = client.submit()
+    assert requests.get(f"{faulty.url}/history/{prompt_id}", timeout=5).json()[prompt_id]["status"]["completed"]

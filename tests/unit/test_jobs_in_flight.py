@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.errors import Canceled, ComfyError, MissingAsset, NodeExecutionError
+from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, MissingAsset, NodeExecutionError
 from comfy_serverless.jobs.models import JobStatus
 from comfy_serverless.jobs.worker import Call, Outcome
 from comfy_serverless.observability import log
@@ -296,6 +296,43 @@ def test_what_could_not_be_stored_is_kept(world: Worlds, tmp_path: Path) -> None
     here.worker.close()
     assert here.engine.discarded[0]["files"] == []
     assert here.engine.discarded[0]["folder"] is None
+
+
+def test_the_folder_of_a_job_that_runs_again_is_left_to_its_next_delivery(
+    world: Worlds, threads: ThreadPoolExecutor
+) -> None:
+    here = world(engine=FakeEngine(error=EngineCrashed("died")))
+    first = here.run(request())
+    here.engine.error, here.engine.then = None, Gate()
+    second = canceled_at_the_gate(here, threads)
+    first.release()
+    wait_until(lambda: here.engine.discarded)
+    here.engine.then.open.set()
+    second.result(PATIENCE_S).release()
+    here.worker.close()
+    assert [discarded["folder"] for discarded in here.engine.discarded] == [None, "comfy-serverless/job-1"]
+
+
+def test_a_delivery_of_a_job_waits_while_the_folder_of_the_last_one_is_removed(
+    world: Worlds, threads: ThreadPoolExecutor
+) -> None:
+    removing, removed = threading.Event(), threading.Event()
+
+    class Slow(FakeEngine):
+        def discard(self, *args: Any, **options: Any) -> None:
+            super().discard(*args, **options)
+            removing.set()
+            assert removed.wait(PATIENCE_S)
+
+    here = world(engine=Slow(error=EngineCrashed("died")))
+    here.run(request()).release()
+    assert removing.wait(PATIENCE_S)
+    second = threads.submit(here.run, request())
+    time.sleep(0.1)
+    assert len(here.engine.runs) == 1
+    removed.set()
+    second.result(PATIENCE_S)
+    assert len(here.engine.runs) == 2
 
 
 @pytest.mark.parametrize("error", [NodeExecutionError("boom"), Canceled("enough")])

@@ -28,7 +28,7 @@ class EngineChoice:
         command: the arguments, without `--port`.
         cwd: where it is started; None for the current folder.
         environment: variables set in addition.
-        own_folder: where it keeps its files; every port has a folder of its own there. None leaves it to the engine.
+        own_folder: where engines keep their files, each in a folder of its own. None leaves it to the engine.
     """
 
     command: Sequence[str]
@@ -36,9 +36,13 @@ class EngineChoice:
     environment: Mapping[str, str] = field(default_factory=dict)
     own_folder: Path | None = None
 
-    def arguments(self, port: int) -> list[str]:
-        """The whole command line for a port."""
-        folder = ["--base-directory", str(self.own_folder / str(port))] if self.own_folder else []
+    def arguments(self, port: int, *, first_port: int) -> list[str]:
+        """The whole command line for a port.
+
+        Args:
+            first_port: where it was first started; names its folder, so that a restart elsewhere finds its inputs.
+        """
+        folder = ["--base-directory", str(self.own_folder / str(first_port))] if self.own_folder else []
         return [*self.command, *folder, "--port", str(port)]
 
 

@@ -77,8 +77,14 @@ class Engine:
             self._connect_to(settings.comfyui_url.rstrip("/"))
             return
         choice = choose_engine(settings)
+        ports: list[int] = []
+
+        def command(port: int) -> list[str]:
+            ports.append(port)
+            return choice.arguments(port, first_port=ports[0])
+
         self.process = ComfyProcess(
-            choice.arguments,
+            command,
             host=settings.api_url,
             first_port=settings.initial_port,
             cwd=choice.cwd,

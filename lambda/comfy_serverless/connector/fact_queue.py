@@ -7,7 +7,7 @@ import queue
 from collections import deque
 from collections.abc import Collection
 
-from comfy_serverless.connector.facts import EventSeen, Fact
+from comfy_serverless.connector.facts import CancelAsked, EventSeen, Fact
 
 #: What is told on the way, and changes nothing before `executing {node: null}` or an error comes.
 ON_THE_WAY = frozenset(
@@ -16,7 +16,7 @@ ON_THE_WAY = frozenset(
 
 
 class FactQueue:
-    """A queue that wakes its reader only for facts that have to be acted on. The order of facts is kept.
+    """A queue that wakes its reader only for facts that have to be acted on. Their order is kept, but for a cancel.
 
     Waking a thread costs more than reading an event, and a short prompt has a dozen of them. One thread reads.
 
@@ -32,7 +32,11 @@ class FactQueue:
 
     def put(self, fact: Fact) -> None:
         """Add a fact. From any thread, and from a signal handler; never blocks."""
-        self._facts.append(fact)
+        if isinstance(fact, CancelAsked):
+            # It does not wait until a slow callback has heard of everything that was before.
+            self._facts.appendleft(fact)
+        else:
+            self._facts.append(fact)
         if not self._is_quiet(fact):
             self._bell.put(None)
 

@@ -10,16 +10,21 @@ from comfy_serverless.handlers import warm
 # isort: split
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from comfy_serverless.handlers.events import recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
+from comfy_serverless.jobs.protocols import Held, NothingHeld
 from comfy_serverless.jobs.replies import Replies
 from comfy_serverless.jobs.s3 import create_client
 from comfy_serverless.jobs.worker import Call, Outcome, Worker
 from comfy_serverless.observability import emit_metrics
+
+if TYPE_CHECKING:
+    from comfy_serverless.jobs.model_store import ModelStore
+    from comfy_serverless.jobs.models import ModelRequest
 
 warm.imports_done()
 
@@ -73,13 +78,37 @@ class Service:
 
 
 @functools.cache
+def model_store() -> ModelStore:
+    """The models of this process; imported and opened with the first job that needs one."""
+    from comfy_serverless.jobs.model_store import ModelStore
+    from comfy_serverless.jobs.model_store.forgetting import forget_everything
+
+    engine = warm.connector()
+    return ModelStore(
+        warm.settings(), create_client(), forget=lambda deadline: forget_everything(engine, deadline=deadline)
+    )
+
+
+class Models:
+    """The model store, for those jobs that need it."""
+
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Held:
+        """See `ModelStore.hold`."""
+        if not models and not warm.settings().models_manifest:
+            return NothingHeld()
+        return model_store().hold(models, job_id=job_id, deadline=deadline)
+
+
+@functools.cache
 def service() -> Service:
     """The service of this process."""
     from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 
     settings, engine, s3 = warm.settings(), warm.connector(), create_client()
     inputs = InputFetcher(settings=settings, s3=s3, connector=engine)
-    worker = Worker(settings=settings, engine=engine, s3=s3, inputs=inputs)
+    worker = Worker(settings=settings, engine=engine, s3=s3, inputs=inputs, models=Models())
+    if settings.models_manifest:
+        model_store()  # they are fetched while ComfyUI starts
     return Service(worker, Replies(s3, settings), max_receives=settings.max_receives)
 
 

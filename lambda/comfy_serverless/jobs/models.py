@@ -64,7 +64,7 @@ Moment = Annotated[datetime, PlainSerializer(_utc_text, return_type=str, when_us
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 def _check_input(value: object) -> object:
@@ -248,16 +248,13 @@ def parse_manifest(entries: object, *, source: str) -> tuple[ModelRequest, ...]:
         InvalidRequest: naming every field that is wrong.
     """
     try:
-        return _MANIFEST.validate_python(entries)
+        return TypeAdapter(ModelList).validate_python(entries)
     except ValidationError as error:
         problems = "; ".join(
             f"{_field_name(('models', *entry['loc']))}: {_problem(entry['type'], entry['msg'], ('models', *entry['loc']))}"
             for entry in error.errors(include_url=False, include_context=False, include_input=False)[:20]
         )
         raise InvalidRequest(f"{source} (MODELS_MANIFEST) cannot be used: {problems}."[:MAX_ERROR_TEXT]) from None
-
-
-_MANIFEST: TypeAdapter[tuple[ModelRequest, ...]] = TypeAdapter(ModelList)
 
 
 def is_bare_workflow(payload: Mapping[str, Any]) -> bool:
@@ -294,9 +291,8 @@ def _problem(kind: str, message: str, location: tuple[int | str, ...]) -> str:
         return "is required"
     if kind != "extra_forbidden":
         return message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")[:300]
-    model: type[BaseModel] = {"output": OutputTarget, "models": ModelRequest}.get(
-        str(location[0]) if len(location) > 1 else "", JobRequest
-    )
+    inner: dict[str, type[BaseModel]] = {"output": OutputTarget, "models": ModelRequest}
+    model = inner.get(str(location[0]) if len(location) > 1 else "", JobRequest)
     names = [field.alias or name for name, field in model.model_fields.items()]
     near = difflib.get_close_matches(str(location[-1])[:100], names, n=1, cutoff=0.5)
     return (
@@ -324,7 +320,8 @@ class JobStatus(StrEnum):
 
 
 class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    # Built with the first job: ComfyUI is still starting then, and every start imports this.
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 class Output(_Answer):
@@ -360,7 +357,7 @@ class Output(_Answer):
 class Progress(_Answer):
     """How far a job is."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True, defer_build=True)
 
     value: Annotated[float, Field(ge=0, le=1)]
     nodes_done: int

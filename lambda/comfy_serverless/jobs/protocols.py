@@ -51,6 +51,13 @@ class Held(Protocol):
     def release(self) -> None: ...
 
 
+class NothingHeld:
+    """Stands for files that nobody asked for."""
+
+    def release(self) -> None:
+        """There is nothing to release."""
+
+
 class PreparedGraph(Held, Protocol):
     """A graph whose inputs are in place."""
 

@@ -106,6 +106,20 @@ class RunningJobs:
             job.job_id = job_id
             return True
 
+    @contextmanager
+    def unless_claimed(self, job_id: str) -> Iterator[bool]:
+        """Whether the id is free; nobody can claim it meanwhile."""
+        with self._change:
+            is_free = job_id not in self._claimed
+            self._claimed.add(job_id)
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                with self._change:
+                    self._claimed.discard(job_id)
+                    self._change.notify_all()
+
     def cancel(self, job_id: str) -> bool:
         """Ask a job to end; answers False when there is none, or it is too late."""
         with self._change:

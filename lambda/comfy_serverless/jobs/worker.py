@@ -50,6 +50,7 @@ from comfy_serverless.jobs.job_folder import folder_of, in_own_folder
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.leftovers import FilesInUse, Leftovers
 from comfy_serverless.jobs.models import Job, JobRequest, ReplyMode
+from comfy_serverless.jobs.protocols import NothingHeld
 from comfy_serverless.jobs.record import JobRecord
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.running import Phase, RunningJob, RunningJobs
@@ -257,9 +258,8 @@ class Worker:
     ) -> None:
         graph = self._graph(record, request)
         with ExitStack() as held:
-            if request.models:
-                held.callback(self._hold_models(record, request, deadline).release)
-                running.check()
+            held.callback(self._hold_models(record, request, deadline).release)
+            running.check()
             prepared = self._inputs.prepare(graph, request.inputs, job_id=record.job_id, deadline=deadline)
             held.callback(prepared.release)
             record.prepared_ms = record.elapsed_ms()
@@ -274,9 +274,11 @@ class Worker:
         return graph
 
     def _hold_models(self, record: JobRecord, request: JobRequest, deadline: float) -> Held:
-        if self._models is None:
+        if self._models is not None:
+            return self._models.hold(request.models, job_id=record.job_id, deadline=deadline)
+        if request.models:
             raise InvalidRequest("this worker fetches no models: it has no store for them.")
-        return self._models.hold(request.models, job_id=record.job_id, deadline=deadline)
+        return NothingHeld()
 
     def _run_prompt(
         self, record: JobRecord, graph: Mapping[str, Any], deadline: float, call: Call, running: RunningJob
@@ -325,8 +327,14 @@ class Worker:
     def _tidy(self, job_id: str, prompt_id: str, leftovers: Leftovers) -> None:
         """Remove what the job has left in the engine. In the background: the answer does not wait for it."""
         files = leftovers.take()
-        folder = folder_of(job_id) if leftovers.all_delivered else None
-        self._pool.submit(self._engine.discard, prompt_id, files=files, folder=folder)
+
+        def discard() -> None:
+            # Another delivery of the job writes into the same folder, and will remove it.
+            with self._jobs.unless_claimed(job_id) as is_free:
+                folder = folder_of(job_id) if is_free and leftovers.all_delivered else None
+                self._engine.discard(prompt_id, files=files, folder=folder)
+
+        self._pool.submit(discard)
 
     def _destination(self, record: JobRecord) -> Destination:
         if record.result is None:

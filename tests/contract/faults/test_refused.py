@@ -31,6 +31,11 @@ def linked(*link: Any) -> dict[str, Any]:
     return graph
 
 
+def inner(*link: Any) -> dict[str, Any]:
+    """Where the link of the output is right, and that of the node before it is not."""
+    return linked("3", 0) | {"3": {"class_type": "ImageInvert", "inputs": {"image": list(link)}}}
+
+
 def cycle() -> dict[str, Any]:
     inverts = {name: {"class_type": "ImageInvert", "inputs": {"image": [other, 0]}} for name, other in ("34", "43")}
     return linked("3", 0) | inverts
@@ -64,12 +69,13 @@ INVALID = {
     ),
     "custom_validation_failed": (of_class("LoadImage", image="no such file.png"), "1"),
     "exception_during_validation": (linked("1", 7), "2"),
-    "exception_during_inner_validation": (cycle(), None),
+    "exception_during_inner_validation": (inner("1", 7), "3"),
+    "prompt_outputs_failed_validation": (cycle(), None),
 }
 
 
 @row(
-    "ComfyUI refuses the workflow, for each of its twelve reasons",
+    "ComfyUI refuses the workflow, for each of its reasons",
     code="invalid_workflow",
     so="the node is named, nothing was queued",
     within_s=5,

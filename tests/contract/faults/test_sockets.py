@@ -9,6 +9,7 @@ import pytest
 import requests
 import websocket
 
+from comfy_serverless import ComfyConnector, Output, Settings
 from comfy_serverless.connector.recovery import FRAMES_ARE_MISSING
 from tests.contract.faults.rows import row
 from tests.contract.faults.world import World, in_background, lite_only, long_run, new_id, picture
@@ -50,9 +51,11 @@ def test_the_execution_finishes_while_the_socket_is_away(fragile: World) -> None
 
 @row("it drops every 0.2 s", so="succeeds, in the one attempt", within_s=10)
 @lite_only
-def test_the_socket_drops_again_and_again(fragile: World) -> None:
-    fragile.arm("drop_sockets", every_s=0.2)
-    execution = fragile.succeeds(long_run(seconds=1.5))
+def test_the_socket_drops_again_and_again(world: World) -> None:
+    # Without any event only its processor time speaks for the engine, and this one hardly uses any.
+    world.connect(stall_s=20)
+    world.arm("drop_sockets", every_s=0.2)
+    execution = world.succeeds(long_run(seconds=1.5))
     assert (execution.attempts, len(execution.outputs)) == (1, 1)
 
 
@@ -154,3 +157,24 @@ def test_cached_outputs_are_told_of_an_engine_that_shows_nothing(fragile: World)
     execution = fragile.succeeds(graph, on_output=lambda _: told.set())
     assert told.is_set()
     assert execution.outputs[0].cached
+
+
+@row("everything is cached, on an engine elsewhere (COMFYUI_URL)", so="succeeds, the outputs are told", within_s=5)
+@lite_only
+def test_cached_outputs_of_an_engine_elsewhere_are_told_too(fragile: World) -> None:
+    graph = picture()
+    fragile.connector.run(graph)
+
+    class Elsewhere(ComfyConnector):
+        _instance = None
+
+    elsewhere = Elsewhere(settings=Settings(comfyui_url=fragile.connector.server_address))
+    told: list[Output] = []
+    started = time.monotonic()
+    try:
+        execution = elsewhere.run(graph, on_output=told.append)
+    finally:
+        elsewhere.kill_api()
+    fragile.check(execution, time.monotonic() - started)
+    assert told == list(execution.outputs)
+    assert ComfyConnector() is fragile.connector

@@ -21,7 +21,7 @@ from comfy_serverless import ComfyConnector
 from comfy_serverless.connector.ports import find_available_port
 from comfy_serverless.errors import EngineUnavailable
 from tests.contract.faults.rows import row
-from tests.contract.faults.world import World, in_background, lite_only, picture
+from tests.contract.faults.world import FIRST_PORT, World, in_background, lite_only, picture
 
 pytestmark = lite_only
 
@@ -102,7 +102,7 @@ def test_it_accepts_and_never_answers(world: World) -> None:
 
 @row("a stranger's server answers on its port", so="the next port is taken", within_s=10)
 def test_a_stranger_listens_on_its_port(world: World) -> None:
-    port = find_available_port("127.0.0.1", 20688)
+    port = find_available_port("127.0.0.1", FIRST_PORT)
     with stranger_on(port):
         world.connect(initial_port=port)
         assert world.connector.urlport != port
@@ -111,7 +111,7 @@ def test_a_stranger_listens_on_its_port(world: World) -> None:
 
 @row("its port is taken while it starts", so="the next port is taken", within_s=20)
 def test_its_port_is_taken_while_it_starts(world: World) -> None:
-    port = find_available_port("127.0.0.1", 20788)
+    port = find_available_port("127.0.0.1", FIRST_PORT)
     connector = world.connect(initial_port=port)
     connector._engine.process.kill()  # type: ignore[union-attr]
     take_port: list[Callable[[], object]] = []
@@ -140,13 +140,13 @@ def test_a_second_start_while_the_first_still_runs(world: World) -> None:
     program = """
         import sys
         from comfy_serverless import ComfyConnector, Settings
-        connector = ComfyConnector(settings=Settings(api_command_line=sys.argv[1], initial_port=20188))
+        connector = ComfyConnector(settings=Settings(api_command_line=sys.argv[1], initial_port=int(sys.argv[2])))
         print(connector.urlport, flush=True)
         sys.stdin.read()
     """
     slow = world.command("--start-delay-ms", "700")
     first = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(program), slow],
+        [sys.executable, "-c", textwrap.dedent(program), slow, str(FIRST_PORT)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -181,15 +181,15 @@ def test_temporary_files_of_a_previous_life(world: World) -> None:
     """Locks of ports: one held by nobody, one that is a link, one that cannot be read; folders in the way."""
     temporary = Path(tempfile.gettempdir())
     lock = f"comfy-serverless-{os.getuid()}-{{}}.lock"
-    (temporary / lock.format(20888)).touch(0o000)
+    (temporary / lock.format(FIRST_PORT)).touch(0o000)
     target = temporary / "somebody-elses.lock"
     target.write_text("untouched")
-    (temporary / lock.format(20889)).symlink_to(target)
-    (temporary / lock.format(20890)).mkdir()
+    (temporary / lock.format(FIRST_PORT + 1)).symlink_to(target)
+    (temporary / lock.format(FIRST_PORT + 2)).mkdir()
     for name in ("output", "temp", "input"):
         (world.folder / name).mkdir()
         (world.folder / name / "old.png").write_text("old")
-    world.connect(initial_port=20888)
+    world.connect(initial_port=FIRST_PORT)
     assert world.succeeds(picture()).outputs
     assert target.read_text() == "untouched"
     assert (world.folder / "output" / "old.png").read_text() == "old"
