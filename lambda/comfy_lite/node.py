@@ -7,7 +7,7 @@ ComfyUI's IMAGE and MASK tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,11 +26,22 @@ Inputs = Mapping[str, InputSpec] | Callable[["Directories"], Mapping[str, InputS
 
 @dataclass(frozen=True, slots=True)
 class Directories:
-    """The folders ComfyUI names input, output and temp."""
+    """The folders ComfyUI names input, output and temp, and where it looks for models besides its own folders."""
 
     input: Path
     output: Path
     temp: Path
+    models: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+
+    def model_files(self, folder: str) -> list[str]:
+        """The names of the files in the places of a model folder, subfolders included."""
+        found = {
+            path.relative_to(place).as_posix()
+            for place in self.models.get(folder, ())
+            for path in place.rglob("*")
+            if path.is_file()
+        }
+        return sorted(found)
 
 
 class NodeContext(Protocol):

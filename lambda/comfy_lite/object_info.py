@@ -69,7 +69,7 @@ def models_in(folder: str, nodes: Mapping[str, NodeType], directories: Directori
         return None
     class_type, name = _OFFERED_BY.get(folder, ("", ""))
     if class_type not in nodes:
-        return []
+        return directories.model_files(folder)
     return list(_inputs(nodes[class_type].required, directories)[name][0])
 
 

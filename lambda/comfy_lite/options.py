@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +13,8 @@ from pathlib import Path
 
 from comfy_lite import COMFYUI_VERSION, __version__
 from comfy_lite.node import Directories
+
+logger = logging.getLogger("comfy_lite")
 
 _DESCRIPTION = f"""\
 A small engine that answers like ComfyUI {COMFYUI_VERSION} over HTTP and websocket, and runs its image nodes without
@@ -39,7 +43,7 @@ _IGNORED_SWITCHES = (
     "--lowvram",
     "--normalvram",
 )
-_IGNORED_VALUES = ("--cuda-device", "--extra-model-paths-config", "--user-directory")
+_IGNORED_VALUES = ("--cuda-device", "--user-directory")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
@@ -76,6 +80,7 @@ def parse(arguments: Sequence[str]) -> Options:
             input=_absolute(given.input_directory or base / "input"),
             output=_absolute(given.output_directory or base / "output"),
             temp=temp,
+            models=_model_places(given.extra_model_paths_config),
         ),
         step_s=given.step_ms / 1000,
         start_delay_s=given.start_delay_ms / 1000,
@@ -87,6 +92,23 @@ def parse(arguments: Sequence[str]) -> Options:
         enable_faults=given.enable_faults,
         custom_nodes=not given.disable_all_custom_nodes,
     )
+
+
+def _model_places(configs: Sequence[str]) -> dict[str, list[Path]]:
+    """The folders that the files name, by model folder. What is no JSON, though ComfyUI may read it, is passed over."""
+    places: dict[str, list[Path]] = {}
+    for config in configs:
+        try:
+            sections = json.loads(Path(config).read_bytes())
+        except (OSError, ValueError) as error:
+            logger.warning("%s was not read: %s", config, error)
+            continue
+        for section in sections.values():
+            base = Path(section["base_path"])
+            for folder, place in section.items():
+                if folder not in {"base_path", "is_default"}:
+                    places.setdefault(folder, []).append(base / place)
+    return places
 
 
 def _absolute(folder: str | Path) -> Path:
@@ -151,6 +173,14 @@ def _add_folder_flags(parser: argparse.ArgumentParser) -> None:
     folders.add_argument("--base-directory", metavar="D", help="the folder the three are in")
     folders.add_argument("--input-directory", metavar="D", help="where LoadImage looks and uploads go")
     folders.add_argument("--output-directory", metavar="D", help="where SaveImage writes")
+    folders.add_argument(
+        "--extra-model-paths-config",
+        metavar="FILE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="where models are looked for besides, as JSON (this program reads no other YAML): they are listed",
+    )
     folders.add_argument("--temp-directory", metavar="D", help="previews go to D/temp, which is emptied at the start")
 
 

@@ -165,7 +165,9 @@ NODES = (
         display_name="Load Checkpoint",
         category="loaders",
         execute=_load_checkpoint,
-        required={"ckpt_name": (list(CHECKPOINTS), {})},
+        required=lambda directories: {
+            "ckpt_name": ([*CHECKPOINTS, *(set(directories.model_files("checkpoints")) - set(CHECKPOINTS))], {})
+        },
         returns=("MODEL", "CLIP", "VAE"),
     ),
     NodeType(

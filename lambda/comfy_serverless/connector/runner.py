@@ -50,6 +50,9 @@ _BUSY_CHECK_S = 1.0
 #: How long the last frames of a dead engine may take to be read, in seconds.
 _LAST_FRAMES_S = 1.0
 
+#: What comes of reading JSON that is not in ComfyUI's form: something else answers there.
+_NOT_COMFYUI = (AttributeError, IndexError, KeyError, TypeError)
+
 Watcher = Callable[[EventSeen | FrameSeen], None]
 
 
@@ -149,8 +152,8 @@ class PromptRunner:
     def _ask(self, question: Callable[[], Fact]) -> None:
         try:
             self._observe(question())
-        except RequestFailed as error:
-            logger.debug("a question was not answered: %s", error)
+        except (RequestFailed, *_NOT_COMFYUI) as error:
+            logger.debug("a question was not answered: %r", error)
             self._observe(EngineSilent(ours=self._process is not None))
 
     def _ask_to_stop(self, prompt_id: str) -> None:

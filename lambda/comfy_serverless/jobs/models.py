@@ -251,8 +251,9 @@ def parse_manifest(entries: object, *, source: str) -> tuple[ModelRequest, ...]:
         return TypeAdapter(ModelList).validate_python(entries)
     except ValidationError as error:
         problems = "; ".join(
-            f"{_field_name(('models', *entry['loc']))}: {_problem(entry['type'], entry['msg'], ('models', *entry['loc']))}"
+            f"{_field_name(location)}: {_problem(entry['type'], entry['msg'], location)}"
             for entry in error.errors(include_url=False, include_context=False, include_input=False)[:20]
+            for location in [("models", *entry["loc"])]
         )
         raise InvalidRequest(f"{source} (MODELS_MANIFEST) cannot be used: {problems}."[:MAX_ERROR_TEXT]) from None
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.connector.media import pixels_of
 from comfy_serverless.jobs.s3 import EXISTS_ALREADY, error_code
 
 if TYPE_CHECKING:
@@ -89,15 +90,7 @@ def digest(stream: BinaryIO, *, content_type: str) -> Digest:
 
 def pixels(beginning: BinaryIO, content_type: str) -> tuple[int, int] | None:
     """Width and height of an image, from its header; None for anything else and for unknown formats."""
-    if not content_type.startswith("image/"):
-        return None
-    from PIL import Image  # here, so that handlers start without it
-
-    try:
-        with Image.open(beginning) as image:
-            return image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+    return pixels_of(beginning) if content_type.startswith("image/") else None
 
 
 def _digest(whole: _Slice, sha256: bytes, content_type: str) -> Digest:

@@ -81,7 +81,7 @@ Source = S3Address | WebAddress | Embedded
 class Stream:
     """An input being read: its bytes in pieces, what its sender says of its size (None: nothing) and type.
 
-    Of a web address also which part of the file it is (the header Content-Range; "" for the whole), and of which version.
+    Of a web address also which part of the file it is (Content-Range; "" for the whole), and of which version (ETag).
     """
 
     chunks: Iterator[bytes]

@@ -7,10 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import requests
-
-from comfy_serverless.connector.client import ComfyClient
-from comfy_serverless.connector.outputs import Execution
+from comfy_serverless.connector.client import ComfyClient, RequestFailed
+from comfy_serverless.connector.run import Execution
 from comfy_serverless.errors import DeadlineExceeded, EngineUnavailable
 
 #: The smallest graph that every ComfyUI runs.
@@ -47,7 +45,7 @@ def forget_everything(connector: Connector, *, deadline: float) -> None:
     client = ComfyClient(connector.server_address or "")
     try:
         client.free(unload_models=True, free_memory=True)
-    except requests.RequestException as error:
+    except RequestFailed as error:
         raise EngineUnavailable(f"ComfyUI could not be asked to forget a model that changes: {error}") from error
     finally:
         client.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -49,11 +49,11 @@ class Part:
 class Remote(Protocol):
     """A file somewhere else."""
 
-    def open(self, first: int, last: int, *, version: str, deadline: float) -> Iterator[Part]:
+    def open(self, first: int, last: int, *, version: str, deadline: float) -> AbstractContextManager[Part]:
         """Read from the first to the last byte; the whole file from a place that knows no parts."""
 
 
-def remote_of(url: str, *, s3: S3Client, network: Network, allowed_buckets: tuple[str, ...]) -> S3Object | WebFile:
+def remote_of(url: str, *, s3: S3Client, network: Network, allowed_buckets: tuple[str, ...]) -> Remote:
     """The file an address names.
 
     Raises:
@@ -101,6 +101,8 @@ class S3Object:
     def _unusable(self, error: Exception) -> Unusable:
         if error_code(error) in EXISTS_ALREADY:
             return Unusable("was replaced while it was being fetched", transient=True)
+        if error_code(error) == "InvalidRange":
+            return Unusable("is empty")
         reason, is_transient = refusal(error, self.address)
         return Unusable(reason, transient=is_transient)
 
@@ -114,13 +116,11 @@ class WebFile:
 
     @contextmanager
     def open(self, first: int, last: int, *, version: str, deadline: float) -> Iterator[Part]:
-        """See `Remote`."""
-        limit = min(deadline, time.monotonic() + _PART_TIMEOUT_S)
+        """See `Remote`. The first request may be answered with the whole file, which takes its time."""
+        limit = min(deadline, time.monotonic() + _PART_TIMEOUT_S) if first else deadline
         asked = ByteRange(first, last, version)
         try:
             with open_web_address(self.url, network=self.network, deadline=limit, byte_range=asked) as stream:
-                if stream.size_bytes is None:
-                    raise Unusable("the server does not say how large it is (Content-Length), which a model needs")
                 # A weak ETag names no content, and servers must not accept one as a condition.
                 etag = "" if stream.etag.startswith("W/") else stream.etag
                 yield _part(stream.chunks, stream.size_bytes, stream.content_range, etag)
@@ -130,7 +130,9 @@ class WebFile:
             raise
 
 
-def _part(chunks: Iterator[bytes], size_bytes: int, content_range: str, version: str) -> Part:
+def _part(chunks: Iterator[bytes], size_bytes: int | None, content_range: str, version: str) -> Part:
+    if size_bytes is None:
+        raise Unusable("the server does not say how large it is (Content-Length), which a model needs")
     if not content_range:
         return Part(chunks, 0, size_bytes, size_bytes, version)
     match = _CONTENT_RANGE.fullmatch(content_range.strip())

@@ -191,8 +191,8 @@ class ModelStore:
             held, before = names.hold(model.path, model.sha256, deadline=deadline)
         except NameInUse as failure:
             raise DeadlineExceeded(
-                f"Until the deadline another job used a model with the name {model.path!r} and another sha256. Give the "
-                "models different names to run such jobs at the same time."
+                f"Until the deadline another job used a model with the name {model.path!r} and another sha256. Give "
+                "the models different names to run such jobs at the same time."
             ) from failure
         except OSError as failure:
             raise _refusal(model, failure, deadline=deadline) from failure

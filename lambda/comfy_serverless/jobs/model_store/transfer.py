@@ -7,11 +7,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from comfy_serverless.jobs.inputs.sources import Unusable
-from comfy_serverless.jobs.model_store.remote import Part, S3Object, WebFile
+from comfy_serverless.jobs.model_store.remote import Part, Remote
 
 PART_BYTES = 16 << 20
 PARTS_AT_ONCE = 8
@@ -21,6 +21,13 @@ _HASH_BYTES = 4 << 20
 _TOO_LATE = "did not arrive before the job's deadline"
 
 
+class DiskFailure(Exception):
+    """The worker's disk cannot be written: the end of a sentence that begins with a model."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"cannot be stored on the worker's disk: {error.strerror}")
+
+
 class Transfer:
     """One file on its way to one place.
 
@@ -28,14 +35,15 @@ class Transfer:
         allocate: makes room for so many bytes at that place; called once, before anything is written.
     """
 
-    def __init__(
-        self, remote: S3Object | WebFile, path: Path, *, allocate: Callable[[int], None], deadline: float
-    ) -> None:
+    def __init__(self, remote: Remote, path: Path, *, allocate: Callable[[int], None], deadline: float) -> None:
         self._remote = remote
         self._path = path
         self._allocate = allocate
         self._deadline = deadline
         self._given_up = threading.Event()
+        #: Held while parts are handed out, so that none is after the end.
+        self._beginning = threading.Lock()
+        self._others: list[Future[None]] = []
         self._total_bytes: int | None = None
         self._version = ""
 
@@ -44,42 +52,47 @@ class Transfer:
 
         Raises:
             Unusable: it cannot be fetched.
+            DiskFailure: it cannot be written.
             Exception: what `allocate` raises.
         """
         # Writers have descriptors of their own: one that is late writes into a file that is gone, not into another.
         pool = ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="model")
         try:
-            total_bytes = self._fetch_first(pool)
+            self._wait([pool.submit(self._fetch_first, pool)])
+            self._wait(self._others)
         finally:
             self._given_up.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-        return total_bytes
+            with self._beginning:
+                pool.shutdown(wait=False, cancel_futures=True)
+        return self._total_bytes or 0
 
-    def _fetch_first(self, pool: ThreadPoolExecutor) -> int:
-        """The first part tells how many there are; the others come while it is being read."""
-        others = []
-
-        def take(part: Part) -> None:
-            if self._total_bytes is None:
-                self._begin(part)
-                if not part.is_whole:
-                    starts = range(part.size_bytes, part.total_bytes, PART_BYTES)
-                    others.extend(pool.submit(self._fetch_part, first) for first in starts)
-            self._check(part, first=0)
-            self._write(part)
-
-        self._persistently(0, PART_BYTES - 1, take)
-        total_bytes = self._total_bytes or 0
-        done, pending = wait(others, max(0.0, self._deadline - time.monotonic()) + 0.5, FIRST_EXCEPTION)
+    def _wait(self, parts: list[Future[None]]) -> None:
+        done, pending = wait(parts, max(0.0, self._deadline - time.monotonic()) + 0.5, FIRST_EXCEPTION)
         for part in done:
             part.result()
         if pending:
             raise Unusable(_TOO_LATE, timed_out=True)
-        return total_bytes
 
-    def _begin(self, part: Part) -> None:
+    def _fetch_first(self, pool: ThreadPoolExecutor) -> None:
+        """The first part tells how many there are; the others come while it is being read."""
+
+        def take(part: Part) -> None:
+            if self._total_bytes is None:
+                with self._beginning:
+                    self._begin(part, pool)
+            self._check(part, first=0)
+            self._write(part)
+
+        self._persistently(0, PART_BYTES - 1, take)
+
+    def _begin(self, part: Part, pool: ThreadPoolExecutor) -> None:
+        if self._given_up.is_set():
+            raise Unusable(_TOO_LATE, timed_out=True)
         self._allocate(part.total_bytes)
         self._total_bytes, self._version = part.total_bytes, part.version
+        if not part.is_whole:
+            starts = range(part.size_bytes, part.total_bytes, PART_BYTES)
+            self._others.extend(pool.submit(self._fetch_part, first) for first in starts)
 
     def _fetch_part(self, first: int) -> None:
         last = min(first + PART_BYTES, self._total_bytes or 0) - 1
@@ -133,7 +146,8 @@ def sha256_of(descriptor: int, *, deadline: float) -> str:
     """The SHA-256 of an open file's whole content, which is on the disk when this returns.
 
     Raises:
-        Unusable: the deadline passes, or the disk fails.
+        Unusable: the deadline passes.
+        DiskFailure: it cannot be written.
     """
     digest = hashlib.sha256()
     # Both at the same time. A name that outlives a crash of the machine must not lead to less than it says.
@@ -148,7 +162,7 @@ def sha256_of(descriptor: int, *, deadline: float) -> str:
         try:
             flushed.result()
         except OSError as error:
-            raise Unusable(_disk_failure(error), transient=True) from error
+            raise DiskFailure(error) from error
     return digest.hexdigest()
 
 
@@ -159,8 +173,4 @@ def _write_all(descriptor: int, chunk: bytes, position: int) -> None:
             written = os.pwrite(descriptor, rest, position)
             position, rest = position + written, rest[written:]
     except OSError as error:
-        raise Unusable(_disk_failure(error), transient=False) from error
-
-
-def _disk_failure(error: OSError) -> str:
-    return f"cannot be stored on the worker's disk (MODEL_STORE_DIR): {error.strerror}"
+        raise DiskFailure(error) from error
