@@ -207,7 +207,7 @@ def test_whatever_goes_wrong_with_an_output_costs_that_output_alone() -> None:
             keys=KeyAllotment("", "j"),
             destination=ReplyDestination(),
             pool=pool,
-            leftovers=Leftovers(FilesInUse()),
+            leftovers=Leftovers(FilesInUse(), folder="f"),
         )
         delivered, undelivered = delivery.finish([made("a.png"), lost], timeout_s=5)
     assert [delivery.output.name for delivery in delivered] == ["a.png"]
@@ -229,7 +229,11 @@ class Hanging:
 def test_an_upload_that_does_not_end_in_time_is_named() -> None:
     with ThreadPoolExecutor(1) as pool:
         delivery = Delivery(
-            job_id="j", keys=KeyAllotment("", "j"), destination=Hanging(), pool=pool, leftovers=Leftovers(FilesInUse())
+            job_id="j",
+            keys=KeyAllotment("", "j"),
+            destination=Hanging(),
+            pool=pool,
+            leftovers=Leftovers(FilesInUse(), folder="f"),
         )
         delivered, undelivered = delivery.finish([made("a.png"), made("b.png", index=1)], timeout_s=0.01)
     assert delivered == []

@@ -18,10 +18,21 @@ def graph(prefix: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("prefix", ["ComfyUI", "today/fox", "", "a..b", "%date:yyyy%/x"])
-def test_savers_write_below_the_folder_of_the_job(prefix: str) -> None:
+@pytest.mark.parametrize("prefix", ["ComfyUI", "today/fox", "a..b", "%date:yyyy%/x", 7])
+def test_savers_write_below_the_folder_of_the_job(prefix: object) -> None:
     own = in_own_folder(graph(prefix), "job-1")
     assert own["2"]["inputs"]["filename_prefix"] == f"{folder_of('job-1')}/{prefix}"
+
+
+@pytest.mark.parametrize("prefix", ["", ".", "./"])
+def test_a_prefix_without_a_name_does_not_take_the_name_of_the_folder(prefix: str) -> None:
+    assert in_own_folder(graph(prefix), "job-1")["2"]["inputs"]["filename_prefix"] == f"{folder_of('job-1')}/ComfyUI"
+
+
+@pytest.mark.parametrize("prefix", [{"__value__": "../x"}, ["a"], None])
+def test_a_prefix_that_is_no_text_is_refused(prefix: object) -> None:
+    with pytest.raises(InvalidWorkflow, match="Node 2: filename_prefix is no text"):
+        in_own_folder(graph(prefix), "job-1")
 
 
 def test_previews_are_made_anew_and_everything_else_stays_as_it_was() -> None:

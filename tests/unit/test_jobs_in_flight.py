@@ -343,6 +343,28 @@ def test_a_job_that_failed_leaves_nothing_either(world: Worlds, tmp_path: Path, 
     assert here.engine.discarded[0]["files"] == [tmp_path / "a.bin"]
 
 
+def test_releasing_twice_or_late_does_no_harm(world: Worlds) -> None:
+    here = world()
+    outcome = here.run(request())
+    here.worker.close()
+    outcome.release()
+    outcome.release()
+    assert [discarded["folder"] for discarded in here.engine.discarded] == ["comfy-serverless/job-1", None]
+
+
+def test_a_stop_that_the_engine_never_hears_is_given_up(world: Worlds, threads: ThreadPoolExecutor) -> None:
+    class Deaf(FakeEngine):
+        def cancel(self, prompt_id: str) -> bool:
+            super().cancel(prompt_id)
+            return False
+
+    here = world(engine=Deaf(then=Gate()))
+    running = canceled_at_the_gate(here, threads)
+    assert not here.worker.drain(within_s=0.2)
+    here.engine.then.open.set()  # type: ignore[attr-defined]
+    assert running.result(PATIENCE_S).error is None
+
+
 def test_a_job_that_never_ran_has_left_nothing(world: Worlds) -> None:
     here = world()
     here.inputs.error = MissingAsset("gone")

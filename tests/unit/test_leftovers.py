@@ -12,45 +12,53 @@ from comfy_serverless.jobs.leftovers import FilesInUse, Leftovers
 A, B = Path("/engine/output/a.png"), Path("/engine/temp/b.png")
 
 
-def test_what_was_delivered_may_go_once() -> None:
-    leftovers = Leftovers(FilesInUse())
+JOB = "comfy-serverless/job-1"
+
+
+def test_what_was_delivered_may_go_once_with_the_folder_of_the_job() -> None:
+    leftovers = Leftovers(FilesInUse(), folder=JOB)
     leftovers.see(A, "output")
     leftovers.see(B, "temp")
-    assert leftovers.take() == [A, B]
-    assert leftovers.take() == []
-    assert leftovers.all_delivered
+    assert leftovers.take() == ([A, B], JOB)
+    assert leftovers.take() == ([], None)
 
 
-def test_what_could_not_be_delivered_stays() -> None:
-    leftovers = Leftovers(FilesInUse())
+def test_all_stays_while_something_could_not_be_delivered() -> None:
+    leftovers = Leftovers(FilesInUse(), folder=JOB)
     leftovers.see(A, "output")
     leftovers.see(B, "output")
-    leftovers.keep(B)
-    assert leftovers.take() == [A]
-    assert not leftovers.all_delivered
+    leftovers.keep_all()
+    assert leftovers.take() == ([], None)
 
 
 def test_inputs_and_what_is_no_file_here_are_not_touched() -> None:
-    leftovers = Leftovers(FilesInUse())
+    leftovers = Leftovers(FilesInUse(), folder=JOB)
     leftovers.see(A, "input")
     leftovers.see(None, "output")
-    assert leftovers.take() == []
+    assert leftovers.take() == ([], JOB)
 
 
 def test_a_file_that_two_jobs_deliver_goes_with_the_last_of_them() -> None:
     in_use = FilesInUse()
-    first, second = Leftovers(in_use), Leftovers(in_use)
+    first, second = Leftovers(in_use, folder=JOB), Leftovers(in_use, folder="comfy-serverless/job-2")
     first.see(A, "output")
     second.see(A, "output")
-    assert first.take() == []
-    assert second.take() == [A]
+    assert first.take() == ([], JOB)
+    assert second.take() == ([A], "comfy-serverless/job-2")
+
+
+def test_the_folder_of_two_deliveries_of_a_job_goes_with_the_last_of_them() -> None:
+    in_use = FilesInUse()
+    first, second = Leftovers(in_use, folder=JOB), Leftovers(in_use, folder=JOB)
+    assert first.take() == ([], None)
+    assert second.take() == ([], JOB)
 
 
 def test_a_file_told_of_twice_by_one_job_goes_once() -> None:
-    leftovers = Leftovers(FilesInUse())
+    leftovers = Leftovers(FilesInUse(), folder=JOB)
     leftovers.see(A, "output")
     leftovers.see(A, "output")
-    assert leftovers.take() == [A]
+    assert leftovers.take() == ([A], JOB)
 
 
 def test_nothing_outside_of_the_folders_is_removed(tmp_path: Path) -> None:

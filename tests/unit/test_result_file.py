@@ -196,3 +196,12 @@ def test_of_two_tries_that_replace_a_failure_the_first_stands(world: Worlds) -> 
     outcome = here.run(request())
     assert [output.name for output in outcome.job.outputs] == ["other.png"]
     assert [output["name"] for output in here.result("job-1")["outputs"]] == ["other.png"]
+
+
+def test_a_success_takes_the_place_of_a_failure_that_was_written_down_meanwhile(world: Worlds) -> None:
+    here = world()
+    other = world(engine=FakeEngine(error=EngineCrashed("died")))
+    here.engine.then = lambda: other.run(request(), Call(is_heard=False, is_last_try=True))
+    outcome = here.run(request(), UNHEARD)
+    assert outcome.job.error is None
+    assert here.result("job-1")["status"] == "succeeded"

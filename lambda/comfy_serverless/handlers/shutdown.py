@@ -23,7 +23,6 @@ class Drains(Protocol):
     """What is drained: see `Worker.drain`."""
 
     def drain(self, *, within_s: float) -> bool: ...
-    def close(self) -> None: ...
 
 
 def drain_on_sigterm(

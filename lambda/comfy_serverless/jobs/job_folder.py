@@ -12,7 +12,7 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.node_lookup import listing
-from comfy_serverless.workflow import copy_graph
+from comfy_serverless.workflow import copy_graph, is_link
 
 #: The folder that the folders of jobs are in. Nobody else writes there, so it may be removed with all that is in it.
 JOBS_FOLDER = "comfy-serverless"
@@ -21,6 +21,8 @@ JOBS_FOLDER = "comfy-serverless"
 #: count as such a change (ComfyUI 0.3.64 and 0.33.0: `get_input_data`, `get_immediate_node_signature`).
 _PREVIEWS = frozenset({"MaskPreview", "PreviewAudio", "PreviewImage"})
 _CHANGE = "comfy_serverless_job"
+#: What ComfyUI's own savers call a file when nothing else is asked for.
+_DEFAULT_NAME = "ComfyUI"
 
 
 def folder_of(job_id: str) -> str:
@@ -35,19 +37,21 @@ def in_own_folder(graph: Mapping[str, Any], job_id: str) -> dict[str, Any]:
         graph: has passed `workflow.check_format`.
 
     Raises:
-        InvalidWorkflow: a `filename_prefix` leads out of it.
+        InvalidWorkflow: a `filename_prefix` leads out of it, or is no text.
     """
     folder = folder_of(job_id)
     result = copy_graph(graph)
     problems: dict[str, str] = {}
     for node_id, node in result.items():
         inputs = node["inputs"]
-        prefix = inputs.get("filename_prefix")
-        if isinstance(prefix, str):
-            path = PurePosixPath(prefix.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts:
-                problems[node_id] = f"filename_prefix {prefix[:200]!r} leads out of the job's output folder"
-            inputs["filename_prefix"] = f"{folder}/{prefix}"
+        if "filename_prefix" in inputs and not is_link(prefix := inputs["filename_prefix"]):
+            path = PurePosixPath(str(prefix).replace("\\", "/"))
+            if not isinstance(prefix, str | int | float):
+                problems[node_id] = "filename_prefix is no text"
+            elif path.is_absolute() or ".." in path.parts:
+                problems[node_id] = f"filename_prefix {str(prefix)[:200]!r} leads out of the job's output folder"
+            # Without a name ComfyUI would take the folder's for one.
+            inputs["filename_prefix"] = f"{folder}/{prefix if path.parts else _DEFAULT_NAME}"
         elif node["class_type"] in _PREVIEWS:
             inputs[_CHANGE] = job_id
     if problems:

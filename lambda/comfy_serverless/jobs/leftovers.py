@@ -31,17 +31,19 @@ class FilesInUse:
 
 
 class Leftovers:
-    """The files of one job. Only those that were delivered are to be removed: the others are all there is of them."""
+    """The files of one job, and its folder. They are to be removed only if all were delivered.
 
-    def __init__(self, in_use: FilesInUse) -> None:
+    Args:
+        folder: below the engine's output and temp folders; another delivery of the job has the same one.
+    """
+
+    def __init__(self, in_use: FilesInUse, *, folder: str) -> None:
         self._in_use = in_use
+        self._folder = Path(folder)
         self._held: list[Path] = []
-        self._kept: set[Path] = set()
-
-    @property
-    def all_delivered(self) -> bool:
-        """Whether nothing has to be kept."""
-        return not self._kept
+        self._is_all_delivered = True
+        self._is_taken = False
+        in_use.hold(self._folder)
 
     def see(self, file: Path | None, folder_type: str) -> None:
         """An output exists. Inputs that a node shows are no outputs, and stay."""
@@ -49,12 +51,16 @@ class Leftovers:
             self._in_use.hold(file)
             self._held.append(file)
 
-    def keep(self, file: Path | None) -> None:
-        """An output could not be delivered."""
-        if file is not None:
-            self._kept.add(file)
+    def keep_all(self) -> None:
+        """An output could not be delivered: what was made stays, so that another try need not make it again."""
+        self._is_all_delivered = False
 
-    def take(self) -> list[Path]:
-        """The files that may be removed now; the second time none."""
-        held, self._held = self._held, []
-        return [file for file in self._in_use.let_go(held) if file not in self._kept]
+    def take(self) -> tuple[list[Path], str | None]:
+        """The files that may be removed now, and the folder if that may; nothing the second time."""
+        if self._is_taken:
+            return [], None
+        self._is_taken = True
+        unused = self._in_use.let_go([self._folder, *self._held])
+        if not self._is_all_delivered:
+            return [], None
+        return [file for file in unused if file != self._folder], str(self._folder) if self._folder in unused else None

@@ -94,8 +94,11 @@ class ResultFile:
             self._put(content, replaces=replaces)
         except (ClientError, BotoCoreError) as error:
             if error_code(error) in EXISTS_ALREADY and (standing := self._read_quietly()) is not None:
-                # Equal: S3 had stored ours, only its answer was lost on the way.
-                return job if standing.to_stored_bytes() == content else standing
+                if standing.job.to_stored_bytes() == content:
+                    return job  # S3 had stored ours, only its answer was lost on the way
+                if _may_be_cured(standing.job) and not _may_be_cured(job) and standing != replaces:
+                    return self.write(job, replaces=standing)
+                return standing.job
             raise DeliveryFailed(
                 f"the result {self.address} could not be stored: {error}. The worker's role needs s3:PutObject on it, "
                 "and s3:GetObject to read one that stands there already."
@@ -131,9 +134,12 @@ class ResultFile:
             f"{self.address} exists and is not the result of this job: choose another job_id or prefix."
         )
 
-    def _read_quietly(self) -> Job | None:
+    def _read_quietly(self) -> StoredResult | None:
         try:
-            stored = self.read()
+            return self.read()
         except (InvalidRequest, AssetUnavailable):
             return None
-        return stored.job if stored else None
+
+
+def _may_be_cured(job: Job) -> bool:
+    return job.error is not None and job.error.retryable

@@ -11,8 +11,8 @@ from enum import Enum
 
 from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
 
-#: Between two tries to stop a prompt that is just about to be submitted, in seconds.
-_AGAIN_S = 0.01
+#: Between two tries to stop a prompt that is just about to be submitted, and for how long, in seconds.
+_AGAIN_S, _AGAIN_FOR_S = 0.01, 2.0
 
 
 class Phase(Enum):
@@ -56,7 +56,8 @@ class RunningJob:
             stop_prompt: asks the engine; answers whether the prompt was there.
         """
         self.stop_error = self.stop_error or error
-        while self.phase is Phase.EXECUTING and not stop_prompt(self.prompt_id):
+        give_up_at = time.monotonic() + _AGAIN_FOR_S
+        while self.phase is Phase.EXECUTING and not stop_prompt(self.prompt_id) and time.monotonic() < give_up_at:
             time.sleep(_AGAIN_S)  # it is on its way to the engine, or just leaving it
         return self.phase in (Phase.PREPARING, Phase.EXECUTING)
 

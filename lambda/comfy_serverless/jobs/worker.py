@@ -286,7 +286,7 @@ class Worker:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise DeadlineExceeded("the job's time was over before its inputs had been fetched.")
-        leftovers = Leftovers(self._files_in_use)
+        leftovers = Leftovers(self._files_in_use, folder=folder_of(record.job_id))
         delivery = Delivery(
             job_id=record.job_id,
             keys=self._keys(record),
@@ -326,15 +326,17 @@ class Worker:
 
     def _tidy(self, job_id: str, prompt_id: str, leftovers: Leftovers) -> None:
         """Remove what the job has left in the engine. In the background: the answer does not wait for it."""
-        files = leftovers.take()
 
         def discard() -> None:
             # Another delivery of the job writes into the same folder, and will remove it.
             with self._jobs.unless_claimed(job_id) as is_free:
-                folder = folder_of(job_id) if is_free and leftovers.all_delivered else None
-                self._engine.discard(prompt_id, files=files, folder=folder)
+                files, folder = leftovers.take()
+                self._engine.discard(prompt_id, files=files, folder=folder if is_free else None)
 
-        self._pool.submit(discard)
+        try:
+            self._pool.submit(discard)
+        except RuntimeError:  # the worker was closed
+            discard()
 
     def _destination(self, record: JobRecord) -> Destination:
         if record.result is None:
