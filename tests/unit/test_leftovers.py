@@ -23,12 +23,12 @@ def test_what_was_delivered_may_go_once_with_the_folder_of_the_job() -> None:
     assert leftovers.take() == ([], None)
 
 
-def test_all_stays_while_something_could_not_be_delivered() -> None:
+def test_what_could_not_be_delivered_stays() -> None:
     leftovers = Leftovers(FilesInUse(), folder=JOB)
     leftovers.see(A, "output")
     leftovers.see(B, "output")
-    leftovers.keep_all()
-    assert leftovers.take() == ([], None)
+    leftovers.keep(B)
+    assert leftovers.take() == ([A], None)
 
 
 def test_inputs_and_what_is_no_file_here_are_not_touched() -> None:

@@ -139,7 +139,7 @@ class Delivery:
             if reason is None:
                 delivered.append(Delivered(future.result(), output))
             else:
-                self._leftovers.keep_all()
+                self._leftovers.keep(output.path)
                 undelivered.append(Undelivered(output, reason))
         return delivered, undelivered
 

@@ -31,7 +31,7 @@ class FilesInUse:
 
 
 class Leftovers:
-    """The files of one job, and its folder. They are to be removed only if all were delivered.
+    """The files of one job, and its folder. Only what was delivered is to be removed: the rest is all there is of it.
 
     Args:
         folder: below the engine's output and temp folders; another delivery of the job has the same one.
@@ -41,6 +41,7 @@ class Leftovers:
         self._in_use = in_use
         self._folder = Path(folder)
         self._held: list[Path] = []
+        self._kept: set[Path] = set()
         self._is_all_delivered = True
         self._is_taken = False
         in_use.hold(self._folder)
@@ -51,9 +52,11 @@ class Leftovers:
             self._in_use.hold(file)
             self._held.append(file)
 
-    def keep_all(self) -> None:
-        """An output could not be delivered: what was made stays, so that another try need not make it again."""
+    def keep(self, file: Path | None) -> None:
+        """An output could not be delivered."""
         self._is_all_delivered = False
+        if file is not None:
+            self._kept.add(file)
 
     def take(self) -> tuple[list[Path], str | None]:
         """The files that may be removed now, and the folder if that may; nothing the second time."""
@@ -61,6 +64,5 @@ class Leftovers:
             return [], None
         self._is_taken = True
         unused = self._in_use.let_go([self._folder, *self._held])
-        if not self._is_all_delivered:
-            return [], None
-        return [file for file in unused if file != self._folder], str(self._folder) if self._folder in unused else None
+        files = [file for file in unused if file != self._folder and file not in self._kept]
+        return files, str(self._folder) if self._is_all_delivered and self._folder in unused else None
