@@ -85,7 +85,9 @@ def _soak(world: World, numbers: range, *, seed: int, console: Console) -> list[
         for trouble in thrower.thrown
         if not trouble.is_recovered
     ]
-    return problems + _growth(*levels) + world.leftovers()
+    left = world.leftovers()
+    tellers = [str(story) for story in stories if story.lines and any(story.job_id in line for line in left)]
+    return problems + _growth(*levels) + left + tellers
 
 
 def _run(driver: Driver, numbers: range, seed: int) -> Iterable[Story]:

@@ -15,24 +15,67 @@ A, B = Path("/engine/output/a.png"), Path("/engine/temp/b.png")
 JOB = "comfy-serverless/job-1"
 
 
+def begun(in_use: FilesInUse, folder: str) -> Leftovers:
+    leftovers = Leftovers(in_use, folder=folder)
+    leftovers.begin()
+    return leftovers
+
+
+def test_a_job_that_never_ran_has_left_nothing() -> None:
+    in_use = FilesInUse()
+    assert Leftovers(in_use, folder=JOB).take() == ([], None)
+    assert begun(in_use, JOB).take() == ([], JOB)
+
+
+def test_who_was_answered_from_the_result_of_another_removes_what_that_one_has_left() -> None:
+    in_use = FilesInUse()
+    ran, answered = begun(in_use, JOB), Leftovers(in_use, folder=JOB)
+    ran.see(A, "output")
+    assert ran.take() == ([], None)
+    assert answered.take() == ([A], JOB)
+
+
 def test_what_was_delivered_may_go_once_with_the_folder_of_the_job() -> None:
-    leftovers = Leftovers(FilesInUse(), folder=JOB)
+    leftovers = begun(FilesInUse(), JOB)
     leftovers.see(A, "output")
     leftovers.see(B, "temp")
     assert leftovers.take() == ([A, B], JOB)
     assert leftovers.take() == ([], None)
 
 
-def test_what_could_not_be_delivered_stays() -> None:
-    leftovers = Leftovers(FilesInUse(), folder=JOB)
+def test_nothing_of_a_job_goes_while_something_of_it_could_not_be_delivered() -> None:
+    leftovers = begun(FilesInUse(), JOB)
     leftovers.see(A, "output")
     leftovers.see(B, "output")
-    leftovers.keep(B)
-    assert leftovers.take() == ([A], None)
+    leftovers.settle(is_complete=False)
+    assert leftovers.take() == ([], None)
+
+
+def test_once_another_try_could_deliver_everything_what_all_of_them_made_goes() -> None:
+    in_use = FilesInUse()
+    first = begun(in_use, JOB)
+    first.see(B, "temp")
+    first.settle(is_complete=False)
+    assert first.take() == ([], None)
+    second = begun(in_use, JOB)
+    second.see(A, "output")
+    second.settle(is_complete=True)
+    assert second.take() == ([B, A], JOB)
+
+
+def test_it_does_not_matter_which_try_is_released_first() -> None:
+    in_use = FilesInUse()
+    first, second = begun(in_use, JOB), begun(in_use, JOB)
+    first.see(A, "output")
+    first.settle(is_complete=False)
+    second.see(A, "output")
+    second.settle(is_complete=True)
+    assert second.take() == ([], None)
+    assert first.take() == ([A], JOB)
 
 
 def test_inputs_and_what_is_no_file_here_are_not_touched() -> None:
-    leftovers = Leftovers(FilesInUse(), folder=JOB)
+    leftovers = begun(FilesInUse(), JOB)
     leftovers.see(A, "input")
     leftovers.see(None, "output")
     assert leftovers.take() == ([], JOB)
@@ -40,7 +83,7 @@ def test_inputs_and_what_is_no_file_here_are_not_touched() -> None:
 
 def test_a_file_that_two_jobs_deliver_goes_with_the_last_of_them() -> None:
     in_use = FilesInUse()
-    first, second = Leftovers(in_use, folder=JOB), Leftovers(in_use, folder="comfy-serverless/job-2")
+    first, second = begun(in_use, JOB), begun(in_use, "comfy-serverless/job-2")
     first.see(A, "output")
     second.see(A, "output")
     assert first.take() == ([], JOB)
@@ -49,13 +92,13 @@ def test_a_file_that_two_jobs_deliver_goes_with_the_last_of_them() -> None:
 
 def test_the_folder_of_two_deliveries_of_a_job_goes_with_the_last_of_them() -> None:
     in_use = FilesInUse()
-    first, second = Leftovers(in_use, folder=JOB), Leftovers(in_use, folder=JOB)
+    first, second = begun(in_use, JOB), begun(in_use, JOB)
     assert first.take() == ([], None)
     assert second.take() == ([], JOB)
 
 
 def test_a_file_told_of_twice_by_one_job_goes_once() -> None:
-    leftovers = Leftovers(FilesInUse(), folder=JOB)
+    leftovers = begun(FilesInUse(), JOB)
     leftovers.see(A, "output")
     leftovers.see(A, "output")
     assert leftovers.take() == ([A], JOB)

@@ -88,6 +88,7 @@ class PromptRunner:
         self._submit_timeout_s = submit_timeout_s
         self._busy_checked_at = time.monotonic()
         self._cpu_seconds = math.inf
+        self._is_submit_lost = False
 
     def run(self, graph: Mapping[str, Any], *, extra_data: Mapping[str, Any] | None = None) -> Outcome:
         """Submit the graph and follow it to its end."""
@@ -103,6 +104,9 @@ class PromptRunner:
                 step = self._follower.next(time.monotonic())
                 match step:
                     case Finished(outcome):
+                        if self._is_submit_lost:
+                            # It may have been accepted all the same, and again: what comes late has no reader.
+                            self._ask_to_stop(prompt_id)
                         return outcome
                     case Wait(seconds):
                         self._wait(seconds)
@@ -138,6 +142,7 @@ class PromptRunner:
                 self._observe(Refused(failed))
             else:
                 logger.info("submit got no answer: %s", failure)
+                self._is_submit_lost = True
                 self._observe(SubmitLost())
         except ValueError as error:
             # NaN or an infinity, which never got as far as the socket: sending it again would not help.

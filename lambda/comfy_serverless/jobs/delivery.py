@@ -105,6 +105,7 @@ class Delivery:
         self._destination = destination
         self._pool = pool
         self._leftovers = leftovers
+        leftovers.begin()
         self._pending: dict[str, Future[Output]] = {}
 
     def hand_over(self, made: Made) -> None:
@@ -139,8 +140,8 @@ class Delivery:
             if reason is None:
                 delivered.append(Delivered(future.result(), output))
             else:
-                self._leftovers.keep(output.path)
                 undelivered.append(Undelivered(output, reason))
+        self._leftovers.settle(is_complete=not undelivered)
         return delivered, undelivered
 
     @staticmethod

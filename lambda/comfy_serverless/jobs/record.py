@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ class JobRecord:
         has_run: whether the engine was given the workflow, and took it.
         is_cut_short: whether the invocation leaves it less time than it may take.
         shares_time: whether other jobs of the same invocation came before it.
+        deadline: when it must be over, on the monotonic clock.
         prepared_ms: how long it took until the engine could be given the workflow.
         delivering_ms: how long uploads took after the engine was done.
         tidy: removes what the job has left in the engine.
@@ -56,6 +58,7 @@ class JobRecord:
     is_cut_short: bool = False
     shares_time: bool = False
     started_at: datetime | None = None
+    deadline: float = math.inf
     prepared_ms: int = 0
     timings: Timings | None = None
     delivering_ms: int = 0

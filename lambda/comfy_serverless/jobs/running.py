@@ -108,15 +108,15 @@ class RunningJobs:
             return True
 
     @contextmanager
-    def unless_claimed(self, job_id: str) -> Iterator[bool]:
-        """Whether the id is free; nobody can claim it meanwhile."""
+    def not_begun(self, job_id: str) -> Iterator[None]:
+        """Nobody begins a job of this id meanwhile; who has begun goes on. For one thread only."""
         with self._change:
-            is_free = job_id not in self._claimed
+            is_ours = job_id not in self._claimed
             self._claimed.add(job_id)
         try:
-            yield is_free
+            yield
         finally:
-            if is_free:
+            if is_ours:
                 with self._change:
                     self._claimed.discard(job_id)
                     self._change.notify_all()

@@ -132,10 +132,13 @@ class Worker:
         self._jobs = RunningJobs(engine.cancel)
         self._files_in_use = FilesInUse()
         self._pool = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="delivery")
+        # One, and not one of those: an engine that hangs lets each wait, and uploads must not.
+        self._tidying = ThreadPoolExecutor(1, thread_name_prefix="tidying")
 
     def close(self) -> None:
-        """End the upload threads, once they have tidied up."""
+        """End our threads, once they have tidied up."""
         self._pool.shutdown(wait=True)
+        self._tidying.shutdown(wait=True)
 
     def cancel(self, job_id: str) -> bool:
         """Ask a job to end; its `run` answers `canceled` once the engine has confirmed.
@@ -172,6 +175,7 @@ class Worker:
         except Exception as failure:  # noqa: BLE001  (and the other jobs of the batch must not pay for it)
             error = _own_mistake(failure)
             bare = JobRecord(job_id=record.job_id, metadata={})
+            bare.tidy = record.tidy
             return self._outcome(bare, bare.document(error), error=error, is_recorded=False)
         finally:
             log.thread_safe_remove_keys(["job_id"])
@@ -204,7 +208,7 @@ class Worker:
                 "there is no bucket for the results: set OUTPUT_BUCKET on the worker, "
                 "or `output.bucket` in the request."
             )
-        self._claim(record, call, running)
+        leftovers = self._claim(record, call, running)
         try:
             standing = record.result.read() if record.result else None
         except InvalidRequest:
@@ -213,17 +217,21 @@ class Worker:
         if standing is not None and not (standing.job.error and standing.job.error.retryable):
             return standing.job
         record.replaces = standing
-        deadline = self._deadline(record, request, call)
-        self._run_engine(record, request, deadline, call, running)
+        record.deadline = self._deadline(record, request, call)
+        self._run_engine(record, request, leftovers, call, running)
         return None
 
-    def _claim(self, record: JobRecord, call: Call, running: RunningJob) -> None:
+    def _claim(self, record: JobRecord, call: Call, running: RunningJob) -> Leftovers:
         """The same id never runs twice at once: here, the second waits for the first."""
+        # Held before the claim: whoever has had it before leaves the job's folder to us.
+        leftovers = Leftovers(self._files_in_use, folder=folder_of(record.job_id))
+        record.tidy = lambda: self._tidy(record, leftovers, running.prompt_id)
         left_s = call.remaining_s() - self._settings.deadline_margin_s
         if not self._jobs.claim(running, record.job_id, timeout_s=left_s):
             running.check()
             record.is_cut_short = True
             raise DeadlineExceeded(f"job {record.job_id} is running here already, and has not ended in time")
+        return leftovers
 
     def _result_file(self, record: JobRecord, bucket: str | None) -> ResultFile | None:
         if bucket is None:
@@ -254,16 +262,16 @@ class Worker:
         return record.begun + min(asked_s, left_s)
 
     def _run_engine(
-        self, record: JobRecord, request: JobRequest, deadline: float, call: Call, running: RunningJob
+        self, record: JobRecord, request: JobRequest, leftovers: Leftovers, call: Call, running: RunningJob
     ) -> None:
         graph = self._graph(record, request)
         with ExitStack() as held:
-            held.callback(self._hold_models(record, request, deadline).release)
+            held.callback(self._hold_models(record, request).release)
             running.check()
-            prepared = self._inputs.prepare(graph, request.inputs, job_id=record.job_id, deadline=deadline)
+            prepared = self._inputs.prepare(graph, request.inputs, job_id=record.job_id, deadline=record.deadline)
             held.callback(prepared.release)
             record.prepared_ms = record.elapsed_ms()
-            self._run_prompt(record, in_own_folder(prepared.graph, record.job_id), deadline, call, running)
+            self._run_prompt(record, in_own_folder(prepared.graph, record.job_id), leftovers, call, running)
 
     def _graph(self, record: JobRecord, request: JobRequest) -> dict[str, Any]:
         graph = resolve_workflow(request.workflow, s3=self._s3, settings=self._settings)
@@ -273,20 +281,19 @@ class Worker:
         graph, record.seeds = draw_seeds(graph)
         return graph
 
-    def _hold_models(self, record: JobRecord, request: JobRequest, deadline: float) -> Held:
+    def _hold_models(self, record: JobRecord, request: JobRequest) -> Held:
         if self._models is not None:
-            return self._models.hold(request.models, job_id=record.job_id, deadline=deadline)
+            return self._models.hold(request.models, job_id=record.job_id, deadline=record.deadline)
         if request.models:
             raise InvalidRequest("this worker fetches no models: it has no store for them.")
         return NothingHeld()
 
     def _run_prompt(
-        self, record: JobRecord, graph: Mapping[str, Any], deadline: float, call: Call, running: RunningJob
+        self, record: JobRecord, graph: Mapping[str, Any], leftovers: Leftovers, call: Call, running: RunningJob
     ) -> None:
-        left_s = deadline - time.monotonic()
+        left_s = record.deadline - time.monotonic()
         if left_s <= 0:
             raise DeadlineExceeded("the job's time was over before its inputs had been fetched.")
-        leftovers = Leftovers(self._files_in_use, folder=folder_of(record.job_id))
         delivery = Delivery(
             job_id=record.job_id,
             keys=self._keys(record),
@@ -297,7 +304,6 @@ class Worker:
         running.phase = Phase.EXECUTING
         running.check()
         record.has_run = True
-        record.tidy = lambda: self._tidy(record.job_id, running.prompt_id, leftovers)
         record.started_at = datetime.now(UTC)
         try:
             execution = self._engine.run(
@@ -324,17 +330,18 @@ class Worker:
         if undelivered:
             raise delivery_error(undelivered, of=len(execution.outputs))
 
-    def _tidy(self, job_id: str, prompt_id: str, leftovers: Leftovers) -> None:
+    def _tidy(self, record: JobRecord, leftovers: Leftovers, prompt_id: str) -> None:
         """Remove what the job has left in the engine. In the background: the answer does not wait for it."""
 
         def discard() -> None:
-            # Another delivery of the job writes into the same folder, and will remove it.
-            with self._jobs.unless_claimed(job_id) as is_free:
+            # Nobody begins the same job meanwhile: it would write into the folder that is being removed.
+            with self._jobs.not_begun(record.job_id):
                 files, folder = leftovers.take()
-                self._engine.discard(prompt_id, files=files, folder=folder if is_free else None)
+                if folder is not None or record.has_run:
+                    self._engine.discard(prompt_id, files=files, folder=folder)
 
         try:
-            self._pool.submit(discard)
+            self._tidying.submit(discard)
         except RuntimeError:  # the worker was closed
             discard()
 
