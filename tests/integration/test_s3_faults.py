@@ -134,7 +134,9 @@ def test_every_row_names_tests_that_exist() -> None:
 
 
 @pytest.mark.parametrize("content", [SMALL, LARGE], ids=["at once", "in parts"])
-@pytest.mark.parametrize("fault", [Fault.RESET, Fault.LOST_ANSWER, Fault.SLOW_DOWN, Fault.INTERNAL_ERROR])
+@pytest.mark.parametrize(
+    "fault", [Fault.RESET, Fault.LOST_ANSWER, Fault.SLOW_DOWN, Fault.INTERNAL_ERROR, Fault.CONFLICT]
+)
 def test_an_upload_survives_a_fault(faulty_s3: FaultyS3, world: Worlds, content: bytes, fault: Fault) -> None:
     here, job = world(content), request()
     faulty_s3.fail("PUT", "/0.bin", fault)
@@ -144,7 +146,15 @@ def test_an_upload_survives_a_fault(faulty_s3: FaultyS3, world: Worlds, content:
     assert is_whole(here, job["job_id"], content)
 
 
-@pytest.mark.parametrize("faults", [[Fault.SLOW_DOWN], [Fault.NONE, Fault.RESET], [Fault.NONE, Fault.LOST_ANSWER]])
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault.SLOW_DOWN],
+        [Fault.NONE, Fault.RESET],
+        [Fault.NONE, Fault.LOST_ANSWER],
+        [Fault.NONE, Fault.CONFLICT],
+    ],
+)
 def test_the_end_of_an_upload_in_parts_survives_a_fault(
     faulty_s3: FaultyS3, world: Worlds, faults: list[Fault]
 ) -> None:

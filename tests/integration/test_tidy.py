@@ -133,6 +133,25 @@ def test_files_that_could_not_be_delivered_stay(place: Callable[[], Place]) -> N
     again.release()
 
 
+def test_a_try_that_failed_is_tidied_by_the_one_that_succeeded_whoever_is_released_first(
+    place: Callable[[], Place],
+) -> None:
+    here = place()
+    here.worker._s3.meta.events.register("before-call.s3.PutObject", refuse_pictures)
+    try:
+        first = here.run(pictures())
+    finally:
+        here.worker._s3.meta.events.unregister("before-call.s3.PutObject", refuse_pictures)
+    second = here.run(pictures(), job_id=first.job.id)
+    assert (first.error is None, second.error) == (False, None)
+    third = here.run(pictures(), job_id=first.job.id)
+    assert not third.has_run
+    for outcome in (second, first, third):
+        outcome.release()
+    here.worker.close()
+    assert here.files() == here.before
+
+
 def refuse_pictures(model: Any, params: dict[str, Any], **_: Any) -> None:
     if params["url_path"].endswith(".png"):
         raise ConnectionError("no route")

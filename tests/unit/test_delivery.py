@@ -13,8 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+from unittest.mock import patch
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from urllib3.exceptions import ProtocolError
@@ -169,6 +171,27 @@ def test_other_bytes_are_never_replaced(s3: S3Client, size: int) -> None:
         upload(s3, io.BytesIO(b"y" * size), ADDRESS, content_type="text/plain")
     assert stored(s3) == b"x" * size
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=OUT)
+
+
+def test_an_upload_whose_completion_got_no_answer_has_been_completed(s3: S3Client) -> None:
+    complete = s3.complete_multipart_upload
+
+    def complete_twice(**request: Any) -> Any:
+        complete(**request)
+        raise ClientError({"Error": {"Code": "NoSuchUpload"}}, "CompleteMultipartUpload")
+
+    with patch.object(s3, "complete_multipart_upload", complete_twice):
+        stored_now = upload(s3, io.BytesIO(b"x" * (PART_BYTES + 5)), ADDRESS, content_type="video/mp4")
+    assert stored_now.size_bytes == PART_BYTES + 5
+    assert stored(s3) == b"x" * (PART_BYTES + 5)
+
+
+def test_an_upload_that_somebody_aborted_is_no_success(s3: S3Client) -> None:
+    def gone(**_: Any) -> Any:
+        raise ClientError({"Error": {"Code": "NoSuchUpload"}}, "CompleteMultipartUpload")
+
+    with patch.object(s3, "complete_multipart_upload", gone), pytest.raises(ClientError):
+        upload(s3, io.BytesIO(b"x" * (PART_BYTES + 5)), ADDRESS, content_type="video/mp4")
 
 
 def test_an_upload_in_parts_that_fails_leaves_nothing_behind(s3: S3Client) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +19,6 @@ from comfy_serverless.jobs.keys import RESULT_NAME
 from comfy_serverless.jobs.models import Job
 from comfy_serverless.jobs.s3 import (
     ACCESS_DENIED,
-    CONFLICT,
     EXISTS_ALREADY,
     AssetUnavailable,
     DocumentTooLarge,
@@ -28,12 +26,12 @@ from comfy_serverless.jobs.s3 import (
     error_code,
     read_document,
     refusal,
+    unless_in_conflict,
 )
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_CONFLICT_PAUSES_S = (0.05, 0.2, 0.5)
 #: Without s3:ListBucket, S3 denies access to what is not there.
 _NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"}) | ACCESS_DENIED
 
@@ -107,22 +105,16 @@ class ResultFile:
 
     def _put(self, content: bytes, *, replaces: StoredResult | None) -> None:
         condition: Any = {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": replaces.etag}
-        for pause_s in (*_CONFLICT_PAUSES_S, None):
-            try:
-                self.s3.put_object(
-                    Bucket=self.address.bucket,
-                    Key=self.address.key,
-                    Body=content,
-                    ContentType="application/json",
-                    ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode("ascii"),
-                    **condition,
-                )
-            except ClientError as error:
-                if pause_s is None or error_code(error) not in CONFLICT:
-                    raise
-                time.sleep(pause_s)
-            else:
-                return
+        unless_in_conflict(
+            lambda: self.s3.put_object(
+                Bucket=self.address.bucket,
+                Key=self.address.key,
+                Body=content,
+                ContentType="application/json",
+                ChecksumSHA256=base64.b64encode(hashlib.sha256(content).digest()).decode("ascii"),
+                **condition,
+            )
+        )
 
     def _is_own(self, job: Job) -> bool:
         """Whether all it names is its own. We make links to it: a forged one would open doors that are ours alone."""

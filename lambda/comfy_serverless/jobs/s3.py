@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -16,6 +18,8 @@ from comfy_serverless.jobs.s3_clock import ServerClock
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+_Answer = TypeVar("_Answer")
 
 #: Largest JSON document read from S3: a workflow, a request or a result.
 MAX_DOCUMENT_BYTES = 32_000_000
@@ -29,6 +33,9 @@ _ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", re.DOTALL
 EXISTS_ALREADY = frozenset({"PreconditionFailed", "412"})
 #: Another worker writes the same key at this moment: S3 wants to be asked again.
 CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
+#: S3 has forgotten an upload in parts: aborted, or completed by a request whose answer was lost.
+UPLOAD_GONE = frozenset({"NoSuchUpload"})
+_CONFLICT_PAUSES_S = (0.05, 0.2, 0.5)
 ACCESS_DENIED = frozenset({"403", "AccessDenied", "AllAccessDisabled"})
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
 _TRANSIENT = frozenset({"ExpiredToken", "RequestTimeout", "RequestTimeTooSkewed", "SlowDown"})
@@ -193,6 +200,18 @@ def refusal(error: Exception, address: S3Address) -> Refusal:
     if isinstance(error, BotoCoreError) or code in _TRANSIENT or _status(error) >= 500:
         return Refusal(f"cannot be read now: {error}", is_transient=True)
     return Refusal(f"is refused by S3: {error}")
+
+
+def unless_in_conflict(write: Callable[[], _Answer]) -> _Answer:
+    """Do a conditional write, again while S3 says that somebody else is writing the same key at this moment."""
+    for pause_s in _CONFLICT_PAUSES_S:
+        try:
+            return write()
+        except ClientError as error:
+            if error_code(error) not in CONFLICT:
+                raise
+            time.sleep(pause_s)
+    return write()
 
 
 def error_code(error: Exception) -> str:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.connector.media import pixels_of
-from comfy_serverless.jobs.s3 import EXISTS_ALREADY, error_code
+from comfy_serverless.jobs.s3 import EXISTS_ALREADY, UPLOAD_GONE, error_code, unless_in_conflict
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -74,9 +74,10 @@ def upload(s3: S3Client, stream: BinaryIO, address: S3Address, *, content_type: 
         whole = _Slice(file, 0, size_bytes, threading.Lock())
         if size_bytes < PART_BYTES:
             sha256 = _sha256(whole)
-            _put(s3, whole, address, content_type, sha256)
+            unless_in_conflict(lambda: _put(s3, whole, address, content_type, sha256))
         else:
-            sha256 = _put_in_parts(s3, whole, address, content_type)
+            # As a whole: after a conflict S3 wants every part again.
+            sha256 = unless_in_conflict(lambda: _put_in_parts(s3, whole, address, content_type))
         return _digest(whole, sha256, content_type)
 
 
@@ -237,7 +238,7 @@ def _parts(size_bytes: int) -> Iterator[tuple[int, int]]:
 
 def _check_taken(s3: S3Client, address: S3Address, error: ClientError, *, sha256: bytes) -> None:
     """Return if the very bytes stand there already: this, or an earlier try, has stored them. They are read to know."""
-    if error_code(error) not in EXISTS_ALREADY:
+    if error_code(error) not in EXISTS_ALREADY | UPLOAD_GONE:
         raise error
     standing = s3.get_object(Bucket=address.bucket, Key=address.key)["Body"]
     with contextlib.closing(standing):
