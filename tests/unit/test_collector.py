@@ -77,7 +77,8 @@ def test_files_that_a_node_has_written_without_a_word_are_its_outputs(tmp_path: 
     def node(class_type: str, prefix: object) -> dict[str, Any]:
         return {"class_type": class_type, "inputs": {"filename_prefix": prefix}}
 
-    (tmp_path / "vae").mkdir()
+    for folder in ("vae", "2026/deep", "2027", "sub"):
+        (tmp_path / folder).mkdir(parents=True)
     graph = {
         "1": node("VAESave", "vae/mine"),
         "2": node("SaveImage", "a"),
@@ -86,6 +87,7 @@ def test_files_that_a_node_has_written_without_a_word_are_its_outputs(tmp_path: 
         "5": node("Escapes", "../a"),
         "6": node("Linked", ["1", 0]),
         "7": node("DidNotRun", "a"),
+        "8": node("Windows", "sub\\w"),
     }
     collector = OutputCollector(
         graph, FileLocator({"output": [tmp_path]}, lambda *_: io.BytesIO()), on_progress=None, on_output=None
@@ -93,6 +95,7 @@ def test_files_that_a_node_has_written_without_a_word_are_its_outputs(tmp_path: 
     collector.see(EventSeen("execution_start", {"timestamp": 2_000_000}))
     collector.see(EventSeen("execution_success", {"timestamp": 2_010_000}))
     names = ("vae/mine_00001_.safetensors", "vae/other.safetensors", "a_1.png", "lora_2026_1.safetensors")
+    names += ("2026/x_1.safetensors", "2026/deep/x_1.safetensors", "2026/y", "sub/w_1.safetensors")
     for name, written_at in (*((name, 2005) for name in names), ("vae/mine_old", 1999), ("vae/mine_next", 2011)):
         (tmp_path / name).write_bytes(b"something")
         os.utime(tmp_path / name, (written_at, written_at))
@@ -101,5 +104,34 @@ def test_files_that_a_node_has_written_without_a_word_are_its_outputs(tmp_path: 
     assert [(output.node_id, output.class_type, output.subfolder, output.name) for output in outputs] == [
         ("1", "VAESave", "vae", "mine_00001_.safetensors"),
         ("2", "SaveImage", "", "a_1.png"),
+        ("3", "CheckpointSave", "2026", "x_1.safetensors"),
         ("4", "LoraSave", "", "lora_2026_1.safetensors"),
+        ("8", "Windows", "sub", "w_1.safetensors"),
     ]
+
+
+def test_a_file_that_a_node_has_written_without_a_word_is_told_of_although_it_has_shown_nothing(tmp_path: Path) -> None:
+    graph = {"1": {"class_type": "VAESave", "inputs": {"filename_prefix": "mine"}}}
+    told: list[Output] = []
+    locator = FileLocator({"output": [tmp_path]}, lambda *_: io.BytesIO())
+    collector = OutputCollector(graph, locator, on_progress=None, on_output=told.append)
+    collector.see(EventSeen("execution_start", {"timestamp": 2_000_000}))
+    collector.see(EventSeen("executed", {"node": "1", "display_node": "1", "output": {}}))
+    collector.see(EventSeen("execution_success", {"timestamp": 2_010_000}))
+    (tmp_path / "mine_1.safetensors").write_bytes(b"something")
+    os.utime(tmp_path / "mine_1.safetensors", (2005, 2005))
+    outputs = collector.collect(replace(ENDED, shown={"1": {}}, display_nodes={}))
+    collector.announce_rest()
+    assert told == list(outputs)
+    assert len(told) == 1
+
+
+def test_progress_that_is_no_number_is_no_progress() -> None:
+    told: list[Progress] = []
+    collector = OutputCollector(
+        GRAPH, FileLocator({}, lambda *_: io.BytesIO()), on_progress=told.append, on_output=None
+    )
+    for value in (float("nan"), float("inf"), "many", None, -3):
+        collector.see(EventSeen("progress", {"node": "7", "value": value, "max": value}))
+        collector.see(EventSeen("progress_state", {"nodes": {"7": {"state": "running", "value": value, "max": value}}}))
+    assert {(progress.value, progress.step) for progress in told} == {(0.0, 0)}

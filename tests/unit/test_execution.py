@@ -346,6 +346,21 @@ def test_an_engine_of_others_that_cannot_be_reached_is_given_up_after_a_while() 
     assert world.outcome.error.code == "engine_crashed"
 
 
+def test_an_unanswered_question_has_missed_no_event() -> None:
+    world = submitted().see(START, EngineSilent(ours=True), EXECUTED, SUCCESS, LAST_WORD, DONE)
+    assert not world.outcome.events_missed
+
+
+def test_who_cancels_shortly_before_the_deadline_waits_no_longer_than_it_allows() -> None:
+    world = submitted(deadline=10.0 + 100.0).see(START).wait(9).see(CancelAsked())
+    world.wait(1 + DEADLINE_GRACE_S - 0.01)
+    assert not isinstance(world.step(), Finished)
+    outcome = world.wait(0.02).outcome
+    assert outcome.error is not None
+    assert outcome.error.code == "canceled"
+    assert outcome.engine_is_broken
+
+
 def test_nothing_moving_for_long_is_a_stall() -> None:
     world = submitted(stall_s=60).see(START).wait(59)
     assert not isinstance(world.step(), Finished)

@@ -105,6 +105,30 @@ if sys.argv[sys.argv.index("--port") + 1] == "19388":
         assert comfy.starts == 2
 
 
+def test_only_a_port_in_use_is_a_reason_to_try_another() -> None:
+    with process("import sys; print('GPU memory in use: 3 GB'); sys.exit(1)") as comfy:
+        comfy.start()
+        with pytest.raises(EngineUnavailable, match="GPU memory"):
+            comfy.wait_ready(10)
+        assert comfy.starts == 1
+
+
+def test_nothing_is_started_after_the_stop() -> None:
+    with process("import sys; sys.exit('Port is already in use')") as comfy:
+        comfy.start()
+        assert wait_until(lambda: not comfy.is_alive)
+        comfy._is_stopped = True  # as `stop` does, in another thread, before it ends the process
+        with pytest.raises(EngineUnavailable):
+            comfy.wait_ready(10)
+        assert comfy.starts == 1
+
+
+def test_a_command_that_cannot_be_one_is_named() -> None:
+    comfy = ComfyProcess(lambda _port: ["py\0thon"], host="127.0.0.1", first_port=19188, answers=lambda _port: True)
+    with pytest.raises(EngineUnavailable, match="null byte"):
+        start_and_wait(comfy)
+
+
 def test_a_death_at_the_start_is_seen_at_once_with_its_last_words() -> None:
     with process("import sys; print('no GPU found'); sys.exit(3)") as comfy:
         comfy.start()

@@ -187,7 +187,7 @@ class ComfyClient:
         if response.status == HTTPStatus.NOT_FOUND:
             response.close()
             raise FileNotFoundError(f"ComfyUI has no file {subfolder + '/' if subfolder else ''}{filename}")
-        if response.status >= HTTPStatus.BAD_REQUEST:
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:  # a proxy's way to its login page is no picture
             response.close()
             raise RequestFailed(f"ComfyUI answered {response.status} for the file {filename}", status=response.status)
         return cast("BinaryIO", response)
@@ -195,7 +195,7 @@ class ComfyClient:
     def exists(self, filename: str, subfolder: str, folder_type: str) -> bool:
         """`HEAD /view`: whether ComfyUI still has the file."""
         response = self._send("HEAD", _view_path(filename, subfolder, folder_type))
-        return response.status < HTTPStatus.BAD_REQUEST
+        return response.status < HTTPStatus.MULTIPLE_CHOICES
 
     def upload_image(
         self,

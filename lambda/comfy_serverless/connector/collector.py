@@ -52,7 +52,7 @@ class OutputCollector:
         self._tracker = ProgressTracker(graph)
         self._frame_nodes = frame_nodes_of(graph)
         self._cached: frozenset[str] = frozenset()
-        self._announced: set[str] = set()
+        self._announced: set[tuple[str, int]] = set()
         self._last_progress: Progress | None = None
         self._by_node: dict[str, list[Output]] = {}
         self._first_index: dict[str, int] = {}
@@ -133,8 +133,9 @@ class OutputCollector:
         return outputs
 
     def _announce(self, node: str, outputs: list[Output]) -> None:
-        if self._on_output is None or node in self._announced:
+        if self._on_output is None:
             return
-        self._announced.add(node)
         for output in outputs:
-            self._on_output(output)
+            if (node, output.index) not in self._announced:
+                self._announced.add((node, output.index))
+                self._on_output(output)

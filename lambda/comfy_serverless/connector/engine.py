@@ -282,7 +282,8 @@ class Engine:
         if not process.is_alive:
             self.events.drop()
             self._start(process)
-        limit = process.started_at + self._settings.start_timeout_s
+        # From now, not from its start: the sandbox may have been frozen since.
+        limit = time.monotonic() + self._settings.start_timeout_s
         while not process.wait_ready(min(patience.next_s(), max(0.0, limit - time.monotonic()))):
             if time.monotonic() >= limit:
                 break

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import struct
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import websocket
+from urllib3.util import make_headers, parse_url
 
 from comfy_serverless.connector.facts import EventMissed, EventSeen, Fact, FrameSeen, SocketLost
 
@@ -44,13 +47,17 @@ class EventStream:
     """
 
     def __init__(self, server_address: str, *, app_name: str) -> None:
-        self._websocket_address = "ws" + server_address.removeprefix("http")
+        url = parse_url(server_address)
+        self._websocket_address = "ws" + url._replace(auth=None).url.removeprefix("http")
+        self._headers = make_headers(basic_auth=url.auth) if url.auth else None
         self._app_name = app_name
         self._lock = threading.Lock()
         self._sinks: dict[str, Sink] = {}
         self._socket: websocket.WebSocket | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        #: When a fact about anybody's prompt was heard last, on the monotonic clock.
+        self.heard_at = -math.inf
         self.client_id = self._new_client_id()
 
     @property
@@ -122,6 +129,7 @@ class EventStream:
                 self.address,
                 timeout=_CONNECT_TIMEOUT_S,
                 suppress_origin=True,
+                header=self._headers,
                 http_no_proxy=["*"],
                 enable_multithread=True,
                 # Reading JSON validates it too, and a hundred times faster.
@@ -169,6 +177,7 @@ class EventStream:
         with self._lock:
             sink = self._sinks.get(prompt_id)
         if sink is not None:
+            self.heard_at = time.monotonic()
             sink(fact)
 
     def _tell_everybody(self, fact: Fact) -> None:

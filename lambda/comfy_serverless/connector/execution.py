@@ -259,7 +259,8 @@ class PromptFollower:
 
     def _see_silence(self, now: float, *, ours: bool) -> None:
         self._first_silence = self._first_silence if self._first_silence is not None else now
-        self._distrust_events(now)
+        # No event is lost by an unanswered question; a lost socket is told as what it is.
+        self._ask_from(now)
         if not ours and now - self._first_silence >= UNREACHABLE_S:
             self._finish(EngineCrashed("ComfyUI can no longer be reached"), now)
 
@@ -341,8 +342,11 @@ class PromptFollower:
 
     def _distrust_events(self, now: float) -> None:
         """Ask from now on. What was shown before `execution_success` is complete, whatever is lost after it."""
-        self._polling = True
         self._events_missed = self._events_missed or not self._story.succeeded
+        self._ask_from(now)
+
+    def _ask_from(self, now: float) -> None:
+        self._polling = True
         self._ask_at = min(self._ask_at, now + self._pause)
 
     def _advance(self, state: State) -> None:
@@ -355,6 +359,8 @@ class PromptFollower:
             self._stop_error = error
             self._stop_at = now
             self._stop_until = now + grace_s
+            if self._deadline is not None:  # also while it is canceled: whoever set it may be cut off soon after
+                self._stop_until = min(self._stop_until, max(now, self._deadline) + DEADLINE_GRACE_S)
             self._advance(State.STOPPING)
 
     def _judge(self, entry: HistoryEntry, now: float) -> None:

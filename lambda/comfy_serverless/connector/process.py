@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,7 @@ _POLL_S = 0.004
 _TERMINATE_GRACE_S = 4.0
 _LOG_LINES = 300
 _LONGEST_LINE_BYTES = 4096
+_PORT_IS_TAKEN = re.compile(r"already in use|Errno (98|48)\b")
 _PORT_RETRIES = 3
 
 
@@ -79,6 +81,7 @@ class ComfyProcess:
         self._reader: threading.Thread | None = None
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._ports_tried = 0
+        self._is_stopped = False
         self._reserved: ReservedPort | None = None
         self.owner = os.getpid()
         self.state = ProcessState.STOPPED
@@ -123,6 +126,11 @@ class ComfyProcess:
         """
         if self.is_alive:
             return
+        self._is_stopped = False
+        self._ports_tried = 0
+        self._launch()
+
+    def _launch(self) -> None:
         self._end_group()
         self._reserved = ReservedPort(self._host, self._first_port + self._ports_tried)
         self.port = self._reserved.port
@@ -130,7 +138,7 @@ class ComfyProcess:
         self.state = ProcessState.STARTING
         command = list(self._command(self.port))
         started: threading.Event = threading.Event()
-        failure: list[OSError] = []
+        failure: list[Exception] = []
         reader = threading.Thread(
             target=self._spawn_and_read, args=(command, started, failure), name="comfy-log", daemon=True
         )
@@ -192,6 +200,7 @@ class ComfyProcess:
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL, to the whole group. Returns when nothing of it is left."""
+        self._is_stopped = True
         process = self._process
         if process is None:
             self.state = ProcessState.STOPPED
@@ -215,12 +224,15 @@ class ComfyProcess:
         if process is None:
             return
         _signal_group(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            process.wait(_TERMINATE_GRACE_S)
+        except subprocess.TimeoutExpired:  # in the kernel, where no signal reaches it: a driver that hangs
+            logger.error("ComfyUI process %s does not die; it is left behind", process.pid)  # noqa: TRY400
         if self._reader is not None and self._reader is not threading.current_thread():
             self._reader.join(_TERMINATE_GRACE_S)
         self._process = None
 
-    def _spawn_and_read(self, command: list[str], started: threading.Event, failure: list[OSError]) -> None:
+    def _spawn_and_read(self, command: list[str], started: threading.Event, failure: list[Exception]) -> None:
         """Start the process in the thread that then reads its output until the end.
 
         The kernel ends the child with the *thread* that made it: so that thread must live as long as the child, and
@@ -236,7 +248,7 @@ class ComfyProcess:
                 env=self._environment,
                 start_new_session=True,
             )
-        except OSError as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
             failure.append(error)
             started.set()
             return
@@ -255,10 +267,10 @@ class ComfyProcess:
     def _retry_on_next_port(self) -> None:
         exit_code = self.exit_code
         self.wait_output()
-        if "in use" in self.log_tail and self._ports_tried < _PORT_RETRIES:
+        if _PORT_IS_TAKEN.search(self.log_tail) and self._ports_tried < _PORT_RETRIES and not self._is_stopped:
             logger.warning("port %s was taken while ComfyUI started; trying the next", self.port)
             self._ports_tried += 1
-            self.start()
+            self._launch()
             return
         last_lines = "\n".join(self.log_tail.splitlines()[-8:])
         raise EngineUnavailable(

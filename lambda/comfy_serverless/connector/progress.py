@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,7 @@ class ProgressTracker:
             self._current, self._step = str(data["node"]), None
         elif kind == "progress":
             self._current = str(data.get("node") or self._current or "") or None
-            self._step = (int(data.get("value") or 0), int(data.get("max") or 0))
+            self._step = (round(_number(data.get("value"))), round(_number(data.get("max"))))
         elif kind == "execution_success":
             self._done.update(self._graph)
         else:
@@ -97,7 +98,12 @@ class ProgressTracker:
             if state.get("state") == "finished":
                 self._done.add(node_id)
             else:
-                self._running[node_id] = min(1.0, float(state.get("value") or 0) / (state.get("max") or 1))
+                self._running[node_id] = min(1.0, _number(state.get("value")) / (_number(state.get("max")) or 1))
+
+
+def _number(value: object) -> float:
+    """Custom nodes report what they like; what is no number counts as nothing."""
+    return max(0.0, float(value)) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def _message(title: str | None, step: int | None, steps: int | None) -> str | None:

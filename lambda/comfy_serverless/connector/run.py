@@ -51,6 +51,20 @@ class Execution:
     attempts: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Success:
+    """An attempt that succeeded, and what it lacks all the same, if anything."""
+
+    outcome: Outcome
+    outputs: tuple[Output, ...]
+    collector: OutputCollector
+    attempt: int
+    lost: str | None
+
+    def size(self) -> int:
+        return len(self.outputs)
+
+
 class WorkflowRun:
     """A run of one workflow on one engine.
 
@@ -83,8 +97,8 @@ class WorkflowRun:
         self._on_output = on_output
         self._extra_data = extra_data
         self._frame_nodes = frame_nodes_of(graph)
-        quiet = frozenset() if on_progress else ON_THE_WAY if on_output else ON_THE_WAY | {"executed"}
-        self._facts = FactQueue(quiet)
+        self._quiet = frozenset() if on_progress else ON_THE_WAY if on_output else ON_THE_WAY | {"executed"}
+        self._facts = FactQueue(self._quiet)
         #: Outlives the attempt that has taken the fact out of the queue.
         self._canceled = threading.Event()
 
@@ -104,8 +118,9 @@ class WorkflowRun:
             ComfyError: it failed; `.outputs` has what was made before.
         """
         made: tuple[Output, ...] = ()
+        kept: _Success | None = None
+        attempt = 1
         try:
-            attempt = 1
             while True:
                 # A second attempt is a test of its own. (TEST_PAYLOAD could be what crashes: that would never end.)
                 self._prepare(wait_ready if attempt == 1 else self._engine.wait_ready)
@@ -114,17 +129,24 @@ class WorkflowRun:
                 )
                 outcome = self._attempt(attempt_id(self.run_id, attempt), collector)
                 outputs = collector.collect(outcome)
-                made = outputs or made
-                lost = self._lost(outcome, outputs)
+                made = max(outputs, made, key=len)
+                if outcome.error is not None:
+                    lost = None
+                else:
+                    lost = self._lost(outcome, outputs)
+                    success = _Success(outcome, outputs, collector, attempt, lost)
+                    kept = success if kept is None or lost is None else max(success, kept, key=_Success.size)
                 step = recovery.after(outcome, attempt=attempt, lost=lost)
                 if step is Recovery.DELIVER:
-                    return self._conclude(outcome, outputs, collector, attempt, lost)
+                    return self._conclude(outcome, kept, attempt)
                 logger.warning("running the workflow again (%s): %s", step.value, outcome.error or lost)
                 if step is Recovery.FREE_MEMORY_AND_RETRY:
                     self._engine.free_memory(unload_models=outcome.error is not None)
                 attempt += 1
         except ComfyError as error:
-            # Of the attempt before, when the next one could not even begin, or died before it had made anything.
+            if kept is not None and kept.lost == recovery.FRAMES_ARE_MISSING and not isinstance(error, Canceled):
+                return self._execution(kept, attempt)
+            # Of the attempt before, when the next one could not even begin, or made less of it.
             error.outputs = made
             raise
 
@@ -138,6 +160,10 @@ class WorkflowRun:
             raise Canceled("the job was canceled on request before it was submitted")
 
     def _attempt(self, prompt_id: str, collector: OutputCollector) -> Outcome:
+        # A queue of its own: what is still unread of the attempt before is none of this one's business.
+        self._facts = FactQueue(self._quiet)
+        if self._canceled.is_set():
+            self._facts.put(CancelAsked())
         follower = PromptFollower(
             prompt_id,
             self._graph,
@@ -167,8 +193,6 @@ class WorkflowRun:
 
     def _lost(self, outcome: Outcome, outputs: tuple[Output, ...]) -> str | None:
         """What a success lacks all the same, if anything."""
-        if outcome.error is not None:
-            return None
         if any(self._is_gone(output) for output in outputs):
             return recovery.FILES_ARE_GONE
         return recovery.FRAMES_ARE_MISSING if self._frame_nodes and outcome.events_missed else None
@@ -182,20 +206,18 @@ class WorkflowRun:
             and not self._engine.has_file(output.name, output.subfolder, output.folder_type)
         )
 
-    def _conclude(
-        self,
-        outcome: Outcome,
-        outputs: tuple[Output, ...],
-        collector: OutputCollector,
-        attempts: int,
-        lost: str | None,
-    ) -> Execution:
+    def _conclude(self, outcome: Outcome, kept: _Success | None, attempts: int) -> Execution:
         if outcome.error is not None:
             raise self._explained(outcome.error)
-        collector.announce_rest()
-        warnings = outcome.warnings if lost is None else (*outcome.warnings, lost)
-        prompt_id = attempt_id(self.run_id, attempts)
-        return Execution(prompt_id, outputs, warnings, outcome.timings, outcome.cached_nodes, attempts)
+        assert kept is not None  # noqa: S101  (every success is)
+        return self._execution(kept, attempts)
+
+    def _execution(self, success: _Success, attempts: int) -> Execution:
+        success.collector.announce_rest()
+        outcome = success.outcome
+        warnings = outcome.warnings if success.lost is None else (*outcome.warnings, success.lost)
+        prompt_id = attempt_id(self.run_id, success.attempt)
+        return Execution(prompt_id, success.outputs, warnings, outcome.timings, outcome.cached_nodes, attempts)
 
     def _explained(self, error: ComfyError) -> ComfyError:
         """What ComfyUI's own words do not tell: everything at once, what was meant, and where it would run."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.events import EventStream
-from comfy_serverless.connector.execution import PromptFollower
+from comfy_serverless.connector.execution import PromptFollower, State
 from comfy_serverless.connector.fact_queue import FactQueue
 from comfy_serverless.connector.facts import (
     AskHistory,
@@ -35,7 +35,7 @@ from comfy_serverless.connector.facts import (
 )
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.refusals import refusal, submit_failure
-from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.errors import EngineCrashed, EngineStalled, InvalidWorkflow
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _FROZEN_S = 5.0
 _BUSY_SHARE = 0.05
 #: How often a silent engine's processor time is looked at, in seconds.
 _BUSY_CHECK_S = 1.0
-#: How long the last frames of a dead engine may take to be read, in seconds.
+#: How long the last frames of a dead engine or a stopped prompt may take to be read, in seconds.
 _LAST_FRAMES_S = 1.0
 
 #: What comes of reading JSON that is not in ComfyUI's form: something else answers there.
@@ -104,8 +104,7 @@ class PromptRunner:
                 step = self._follower.next(time.monotonic())
                 match step:
                     case Finished(outcome):
-                        if self._is_submit_lost:
-                            # It may have been accepted all the same, and again: what comes late has no reader.
+                        if self._may_run_on(outcome):
                             self._ask_to_stop(prompt_id)
                         return outcome
                     case Wait(seconds):
@@ -113,7 +112,7 @@ class PromptRunner:
                     case SubmitAgain():
                         self._submit(graph, extra_data)
                     case AskHistory():
-                        self._ask(lambda: HistorySays(self._client.history(prompt_id)))
+                        self._ask(lambda: self._history(prompt_id))
                     case AskQueue():
                         self._ask(lambda: place_in(self._client.queue(), prompt_id))
                     case AskToStop():
@@ -124,6 +123,15 @@ class PromptRunner:
             raise
         finally:
             self._events.unsubscribe(prompt_id)
+
+    def _may_run_on(self, outcome: Outcome) -> bool:
+        """Whether the engine may still work on the prompt, or will: nobody would read what comes of it.
+
+        Either it was accepted without telling us, or given up on an engine that is not ours to replace.
+        """
+        return self._is_submit_lost or (
+            self._process is None and isinstance(outcome.error, EngineStalled | EngineCrashed)
+        )
 
     def _submit(self, graph: Mapping[str, Any], extra_data: Mapping[str, Any] | None) -> None:
         try:
@@ -160,6 +168,15 @@ class PromptRunner:
         except (RequestFailed, *_NOT_COMFYUI) as error:
             logger.debug("a question was not answered: %r", error)
             self._observe(EngineSilent(ours=self._process is not None))
+
+    def _history(self, prompt_id: str) -> HistorySays:
+        """What the history says, after everything that was heard before it was written."""
+        entry = self._client.history(prompt_id)
+        if entry is not None:
+            # Who is stopped has no time left for a callback that is slow.
+            is_stopping = self._follower.state is State.STOPPING
+            self._take_facts_at_hand(for_s=_LAST_FRAMES_S if is_stopping else math.inf)
+        return HistorySays(entry)
 
     def _ask_to_stop(self, prompt_id: str) -> None:
         try:
@@ -201,6 +218,9 @@ class PromptRunner:
         # The first time there is nothing to compare with: most prompts have ended by then.
         cpu_seconds = self._process.cpu_seconds()
         if cpu_seconds - self._cpu_seconds > _BUSY_SHARE * (now - self._busy_checked_at):
+            self._observe(ProcessBusy())
+        elif self._events.heard_at > self._busy_checked_at:
+            # It works on somebody else's prompt, which waits for the network, say: ours is still in the queue.
             self._observe(ProcessBusy())
         self._busy_checked_at, self._cpu_seconds = now, cpu_seconds
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 from collections.abc import Iterable
@@ -23,12 +22,10 @@ def remove_files(files: Iterable[Path], *, folders: Iterable[Path]) -> None:
 
 
 def remove_tree(subfolder: str, *, folders: Iterable[Path]) -> None:
-    """Remove a subfolder of each of the folders with all that is in it, and its parent if that was all."""
+    """Remove a subfolder of each of the folders with all that is in it. Its parent stays, where others write."""
     for folder in folders:
         root = folder.resolve()
         target = folder / subfolder
         # A link in its place would lead who knows where; `rmtree` itself follows none.
         if target.resolve() == root / subfolder and target.is_dir():
             shutil.rmtree(target, onerror=lambda _, path, error: logger.warning("%s stays: %s", path, error[1]))
-            with contextlib.suppress(OSError):
-                target.parent.rmdir()

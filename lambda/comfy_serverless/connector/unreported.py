@@ -5,8 +5,9 @@ Looked for only where a node that takes a `filename_prefix` has shown nothing, s
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterable, Mapping
+import itertools
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,23 +53,32 @@ def unreported_files(
 def _files_of(prefix: str, folder: Path, between: tuple[float, float]) -> list[Path]:
     """The files a node with this prefix has written then, by name."""
     began, ended = between
-    subfolder, _, beginning = prefix.rpartition("/")
-    if "%" in subfolder:
-        # A folder named after the day or the size: only the node knows which.
-        return []
+    subfolder, _, beginning = prefix.replace("\\", "/").rpartition("/")
     beginning = beginning.partition("%")[0]
     try:
-        directory = (folder / PurePosixPath(subfolder)).resolve()
-        if not directory.is_relative_to(folder):
-            return []
-        with os.scandir(directory) as entries:
-            return sorted(
-                directory / entry.name
-                for entry in entries
-                if entry.name.startswith(beginning)
-                and entry.is_file(follow_symlinks=False)
-                and began - _LAG_S <= entry.stat(follow_symlinks=False).st_mtime <= ended + _ROUNDING_S
-            )
+        return sorted(
+            path
+            for directory in _directories(folder, PurePosixPath(subfolder).parts)
+            for path in directory.iterdir()
+            if path.name.startswith(beginning)
+            and stat.S_ISREG((found := path.lstat()).st_mode)
+            and began - _LAG_S <= found.st_mtime <= ended + _ROUNDING_S
+        )
     except (OSError, ValueError):
         # No such folder: nothing was written.
         return []
+
+
+def _directories(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
+    """The folders that these parts can stand for. One with a `%` is named after the day or the size, say."""
+    fixed = list(itertools.takewhile(lambda part: "%" not in part, parts))
+    directory = folder.joinpath(*fixed).resolve()
+    if not directory.is_relative_to(folder):
+        return
+    if len(fixed) == len(parts):
+        yield directory
+        return
+    beginning = parts[len(fixed)].partition("%")[0]
+    for inner in directory.iterdir():
+        if inner.name.startswith(beginning) and inner.is_dir() and not inner.is_symlink():
+            yield from _directories(inner, parts[len(fixed) + 1 :])
