@@ -51,7 +51,10 @@ def frames() -> dict[str, Any]:
 def connector(tmp_path: Path) -> Iterator[ComfyConnector]:
     chosen = replace(Settings.from_environment(), initial_port=18388, stall_s=STALL_S)
     if REAL:
-        chosen = replace(chosen, comfyui_args=f"--cpu --base-directory {tmp_path}")
+        folders = f"--output-directory {tmp_path}/output --input-directory {tmp_path}/input"
+        for name in ("output", "input"):
+            (tmp_path / name).mkdir()
+        chosen = replace(chosen, comfyui_args=f"--cpu {folders}")
     else:
         chosen = replace(chosen, api_command_line=f"{sys.executable} {LITE_ENGINE} --base-directory {tmp_path}")
     warm = ComfyConnector(settings=chosen)
