@@ -29,6 +29,7 @@ MAX_DELIVERIES = 10
 #: The longest that one delivery may take, in seconds: a stall, a restart, and the work.
 LONGEST_DELIVERY_S = 120.0
 _REFUSALS = frozenset({"invalid_workflow", "missing_asset"})
+_S3_FAILURES = frozenset({"delivery_failed", "missing_asset"})
 _EARLY_ENDS = frozenset({"canceled", "deadline_exceeded"})
 
 
@@ -42,6 +43,7 @@ class Story:
     problems: list[str] = field(default_factory=list)
     code: str = ""
     deliveries: int = 0
+    lost_to_s3: int = 0
     longest_s: float = 0.0
 
     def __str__(self) -> str:
@@ -115,6 +117,7 @@ class Driver:
             f"{thrown}; at S3: {s3}. {message}"
         )
         story.code = code
+        story.lost_to_s3 += code in _S3_FAILURES
         if code not in right:
             story.problems.append(f"{code or 'succeeded'} instead of {', '.join(sorted(right)) or 'success'!r}")
         if ended - began > LONGEST_DELIVERY_S:
@@ -151,8 +154,8 @@ class Driver:
         if len(troubles) > 1 and any(trouble.name == OUT_OF_MEMORY for trouble in troubles):
             # The one second chance may have gone to something else: a crash, or lost frames.
             right.add("out_of_memory")
-        if story.deliveries <= job.costs_deliveries * job.copies:
-            right |= {"delivery_failed", "missing_asset"}
+        if story.lost_to_s3 < job.costs_deliveries * job.copies:
+            right |= _S3_FAILURES
         return frozenset(right)
 
     def _judge_end(self, job: SoakJob, story: Story, ends: list[Outcome]) -> None:
