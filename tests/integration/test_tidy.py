@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,11 +118,8 @@ def test_the_same_workflow_again_makes_its_files_anew_and_only_its_files(place: 
 
 def test_files_that_could_not_be_delivered_stay(place: Callable[[], Place]) -> None:
     here = place()
-    here.worker._s3.meta.events.register("before-call.s3.PutObject", refuse_pictures)
-    try:
+    with no_pictures(here):
         outcome = here.run(pictures())
-    finally:
-        here.worker._s3.meta.events.unregister("before-call.s3.PutObject", refuse_pictures)
     assert outcome.error is not None
     assert outcome.error.code == "delivery_failed"
     outcome.release()
@@ -137,11 +135,8 @@ def test_a_try_that_failed_is_tidied_by_the_one_that_succeeded_whoever_is_releas
     place: Callable[[], Place],
 ) -> None:
     here = place()
-    here.worker._s3.meta.events.register("before-call.s3.PutObject", refuse_pictures)
-    try:
+    with no_pictures(here):
         first = here.run(pictures())
-    finally:
-        here.worker._s3.meta.events.unregister("before-call.s3.PutObject", refuse_pictures)
     second = here.run(pictures(), job_id=first.job.id)
     assert (first.error is None, second.error) == (False, None)
     third = here.run(pictures(), job_id=first.job.id)
@@ -150,6 +145,17 @@ def test_a_try_that_failed_is_tidied_by_the_one_that_succeeded_whoever_is_releas
         outcome.release()
     here.worker.close()
     assert here.files() == here.before
+
+
+@contextmanager
+def no_pictures(here: Place) -> Iterator[None]:
+    """Meanwhile S3 takes no PNG."""
+    events = here.worker._s3.meta.events
+    events.register("before-call.s3.PutObject", refuse_pictures)
+    try:
+        yield
+    finally:
+        events.unregister("before-call.s3.PutObject", refuse_pictures)
 
 
 def refuse_pictures(model: Any, params: dict[str, Any], **_: Any) -> None:

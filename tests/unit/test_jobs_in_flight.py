@@ -361,7 +361,8 @@ def test_a_stop_that_the_engine_never_hears_is_given_up(world: Worlds, threads: 
     here = world(engine=Deaf(then=Gate()))
     running = canceled_at_the_gate(here, threads)
     assert not here.worker.drain(within_s=0.2)
-    here.engine.then.open.set()  # type: ignore[attr-defined]
+    assert isinstance(here.engine.then, Gate)
+    here.engine.then.open.set()
     assert running.result(PATIENCE_S).error is None
 
 
