@@ -14,7 +14,20 @@
     ├── WorkerStopped           worker_stopped         the worker was shut down before the job had ended
     ├── DeadlineExceeded        deadline_exceeded      the time given was not enough
     ├── Canceled                canceled               somebody asked for the end
-    └── DeliveryFailed          delivery_failed        outputs exist but could not be stored
+    ├── DeliveryFailed          delivery_failed        outputs exist but could not be stored
+    ├── JobExpired              job_expired            the job waited in the queue for too long
+    └── Refusal                                        the API refuses a request
+        ├── Unauthorized        unauthorized           no key, or one that is not valid
+        ├── Forbidden           forbidden              a valid key that may not do this
+        ├── NotFound            not_found              there is no such job or asset of this owner
+        ├── BlobNotFound        blob_not_found         the owner has no file with this hash
+        ├── HashMismatch        hash_mismatch          the bytes are not those that were announced
+        ├── AssetInUse          asset_in_use           a job's output goes with its job
+        ├── IdempotencyKeyReuse idempotency_key_reuse  the key has been used for another request
+        ├── TooLarge            payload_too_large      more than can be sent this way
+        ├── QueueFull           queue_full             too many jobs wait
+        ├── RateLimited         rate_limited           too many requests of this key
+        └── UpstreamError       upstream_error         AWS itself failed
 
 The codes are those of the Comfy API v2 wherever it has one. `InternalError` (`internal_error`) stands for our own bugs.
 """
@@ -147,3 +160,101 @@ class DeliveryFailed(ComfyError):
     code = "delivery_failed"
     http_status = 502
     retryable = True
+
+
+class JobExpired(ComfyError):
+    """The job waited in the queue for as long as messages are kept, and no worker has begun it."""
+
+    code = "job_expired"
+
+
+class Refusal(ComfyError):
+    """The API refuses a request, or cannot do it now.
+
+    Attributes:
+        retry_after_s: when it is worth another try, in seconds; None where it is not.
+    """
+
+    retry_after_s: ClassVar[int | None] = None
+
+
+class Unauthorized(Refusal):
+    """There is no API key, or it is unknown, revoked or expired."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class Forbidden(Refusal):
+    """The API key is good, but not for this."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class NotFound(Refusal):
+    """There is no such thing, or it is somebody else's: nobody can tell the two apart."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class BlobNotFound(NotFound):
+    """The owner has stored no file with this hash."""
+
+    code = "blob_not_found"
+
+
+class HashMismatch(Refusal):
+    """The bytes that came have another hash than was announced."""
+
+    code = "hash_mismatch"
+    http_status = 409
+
+
+class AssetInUse(Refusal):
+    """The record cannot be deleted yet."""
+
+    code = "asset_in_use"
+    http_status = 409
+
+
+class IdempotencyKeyReuse(Refusal):
+    """A request with this key has been taken already."""
+
+    code = "idempotency_key_reuse"
+    http_status = 422
+
+
+class TooLarge(Refusal):
+    """The body has more bytes than this way takes; the message names the way that does."""
+
+    code = "payload_too_large"
+    http_status = 413
+
+
+class QueueFull(Refusal):
+    """As many jobs wait as are allowed to."""
+
+    code = "queue_full"
+    http_status = 429
+    retryable = True
+    retry_after_s = 10
+
+
+class RateLimited(Refusal):
+    """The key has had as many requests as it may have in a minute."""
+
+    code = "rate_limited"
+    http_status = 429
+    retryable = True
+    retry_after_s = 60
+
+
+class UpstreamError(Refusal):
+    """S3, SQS or DynamoDB did not do their part; nothing is wrong with the request."""
+
+    code = "upstream_error"
+    http_status = 500
+    retryable = True
+    retry_after_s = 2

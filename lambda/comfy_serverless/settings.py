@@ -166,6 +166,28 @@ class Settings:
     )
     link_expiry_s: int = _setting("LINK_EXPIRY_S", _link_expiry, 3600, "How long presigned links are good for")
 
+    # The API.
+    jobs_table: str | None = _setting("JOBS_TABLE", str, None, "DynamoDB table of jobs, assets and keys")
+    assets_bucket: str | None = _setting("ASSETS_BUCKET", str, None, "Where uploads and requests of the API are kept")
+    job_queue_url: str | None = _setting("JOB_QUEUE_URL", str, None, "SQS queue the API sends jobs to")
+    webhook_queue_url: str | None = _setting("WEBHOOK_QUEUE_URL", str, None, "SQS queue of webhooks to be sent")
+    max_queued_jobs: int = _setting(
+        "MAX_QUEUED_JOBS", _positive_int, 1000, "Waiting jobs from which on the API answers `queue_full`"
+    )
+    lease_s: float = _setting(
+        "LEASE_S", _positive_float, 30.0, "Seconds without a sign of life after which a worker counts as lost"
+    )
+    max_runs: int = _setting("MAX_RUNS", _positive_int, 3, "How often a job of the API is run before it fails for good")
+    events_hold_s: float = _setting(
+        "EVENTS_HOLD_S", _positive_float, 1.0, "How long an answer of `/events` waits for something new"
+    )
+    max_upload_bytes: int = _setting(
+        "MAX_UPLOAD_BYTES", _positive_int, 1_000_000_000, "Largest file that may be uploaded through `/api/v2/uploads`"
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "CORS_ORIGINS", _words, (), "Web pages that may call the API, e.g. `https://app.example`; empty: none"
+    )
+
     # Models.
     models_manifest: str | None = _setting(
         "MODELS_MANIFEST", str, None, "Models every job needs: a JSON file, or `s3://…` of one; kept for good"

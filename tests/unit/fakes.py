@@ -100,6 +100,7 @@ class FakeEngine:
         on_progress: Callable[[Progress], None] | None = None,
         on_output: Callable[[Output], None] | None = None,
         prompt_id: str | None = None,
+        extra_data: Mapping[str, Any] | None = None,
     ) -> FakeExecution:
         self.runs.append({"workflow": workflow, "deadline_s": deadline_s, "prompt_id": prompt_id})
         assert on_progress is not None

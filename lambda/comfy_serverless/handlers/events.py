@@ -7,6 +7,7 @@ of how those ended (`answer`). It decides nothing else.
     HTTP API, `POST /generate`             status code and JSON body
     S3 event                               a summary; the report is `result.json`
     SQS batch: S3 events, job requests     the messages to deliver again
+    SQS batch: jobs of the API             likewise; see `JobQueueEvent`
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from urllib.parse import unquote_plus
 
 from comfy_serverless import errors
 from comfy_serverless.errors import ComfyError, InvalidRequest
-from comfy_serverless.jobs.intake import DroppedObject, RequestSource, SentRequest
+from comfy_serverless.jobs.intake import DroppedObject, QueuedJob, RequestSource, SentRequest
 from comfy_serverless.jobs.models import error_envelope
 from comfy_serverless.jobs.s3 import S3Address
 
@@ -59,7 +60,7 @@ class Event(Protocol):
 def recognise(event: object) -> Event:
     """The kind of an event. Whatever is nothing else is a direct payload."""
     if isinstance(event, Mapping):
-        for kind in (HttpEvent, SqsEvent, S3Event):
+        for kind in (HttpEvent, JobQueueEvent, SqsEvent, S3Event):
             if kind.recognises(event):
                 return kind(event)
     return DirectEvent(event)
@@ -213,6 +214,53 @@ class SqsEvent:
             if not all(outcome.is_recorded and not _may_be_cured(outcome) for outcome in own):
                 failed.append({"itemIdentifier": message["messageId"]})
         return {"batchItemFailures": failed}
+
+
+@dataclass(frozen=True, slots=True)
+class JobQueueEvent:
+    """Messages of the job queue: jobs that the API has taken.
+
+    How they end is told in the jobs table, and which of them run again is decided there too: a message comes again only
+    if the table could not be told.
+    """
+
+    event: Mapping[str, Any]
+    is_heard: bool = False
+
+    @classmethod
+    def recognises(cls, event: Mapping[str, Any]) -> bool:
+        """By the bodies of its messages."""
+        return _has_records_of(event, "aws:sqs") and all(map(_queued_job, event["Records"]))
+
+    def sources(self) -> Sequence[QueuedJob]:
+        """One for each message."""
+        return [job for job in map(_queued_job, self.event["Records"]) if job is not None]
+
+    def deliveries(self) -> Sequence[int]:
+        """By the queue's own count."""
+        return [_receive_count(message) for message in self.event["Records"]]
+
+    def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
+        """Every message is done."""
+        return self.come_again([])
+
+    def come_again(self, unrecorded: Sequence[QueuedJob]) -> dict[str, Any]:
+        """SQS's partial batch response: the messages of these jobs are delivered again."""
+        pairs = zip(self.event["Records"], self.sources(), strict=True)
+        again = [message["messageId"] for message, job in pairs if job in unrecorded]
+        return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in again]}
+
+
+def _queued_job(message: Mapping[str, Any]) -> QueuedJob | None:
+    """The job of the API that a message asks for: `{"job": id, "request": "s3://…"}`."""
+    try:
+        body = json.loads(str(message.get("body") or ""))
+        job_id, request = body["job"], body["request"]
+        if not (isinstance(job_id, str) and isinstance(request, str)):
+            return None
+        return QueuedJob(job_id=job_id, address=S3Address.parse(request), extra_data=body.get("extra_data"))
+    except (ValueError, TypeError, KeyError, RecursionError, InvalidRequest):
+        return None
 
 
 def _has_records_of(event: Mapping[str, Any], service: str) -> bool:

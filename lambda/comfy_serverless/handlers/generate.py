@@ -14,15 +14,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from comfy_serverless.handlers.events import recognise
+from comfy_serverless.handlers.events import JobQueueEvent, recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
+from comfy_serverless.jobs import s3 as s3_module
 from comfy_serverless.jobs.protocols import Held, NothingHeld
 from comfy_serverless.jobs.replies import Replies
-from comfy_serverless.jobs.s3 import create_client
 from comfy_serverless.jobs.worker import Call, Outcome, Worker
-from comfy_serverless.observability import emit_metrics
+from comfy_serverless.observability import emit_metrics, log
+from comfy_serverless.settings import InvalidSetting
 
 if TYPE_CHECKING:
+    from comfy_serverless.jobs.intake import QueuedJob
+    from comfy_serverless.jobs.journal import Journal
     from comfy_serverless.jobs.model_store import ModelStore
     from comfy_serverless.jobs.models import ModelRequest
 
@@ -49,6 +52,8 @@ class Service:
     def answer(self, event: object, remaining_s: Callable[[], float]) -> Any:  # noqa: ANN401
         """Run the jobs an event asks for, one after the other, and answer it in its own way."""
         recognised = recognise(event)
+        if isinstance(recognised, JobQueueEvent):
+            return self._run_queued(recognised, remaining_s)
         outcomes: list[Outcome] = []
         try:
             for source, delivery in zip(recognised.sources(), recognised.deliveries(), strict=True):
@@ -64,6 +69,24 @@ class Service:
         finally:
             for outcome in outcomes:
                 outcome.release()
+
+    def _run_queued(self, event: JobQueueEvent, remaining_s: Callable[[], float]) -> dict[str, Any]:
+        """Run jobs of the API: the table says which are still to be run, and is told how they ended."""
+        from comfy_serverless.jobs.journal import Unrecorded
+
+        unrecorded: list[QueuedJob] = []
+        for number, job in enumerate(event.sources()):
+            call = Call(remaining_s=remaining_s, is_heard=False, is_first=number == 0)
+            try:
+                outcome = journal().run(self.worker, job, call)
+            except Unrecorded:
+                log.exception("the job's message is to come again")
+                unrecorded.append(job)
+                continue
+            self._count([outcome] if outcome else [])
+            if outcome:
+                outcome.release()
+        return event.come_again(unrecorded)
 
     def _count(self, outcomes: list[Outcome]) -> None:
         starts = warm.connector().starts
@@ -85,7 +108,30 @@ def model_store() -> ModelStore:
 
     engine = warm.connector()
     return ModelStore(
-        warm.settings(), create_client(), forget=lambda deadline: forget_everything(engine, deadline=deadline)
+        warm.settings(), s3_module.create_client(), forget=lambda deadline: forget_everything(engine, deadline=deadline)
+    )
+
+
+@functools.cache
+def journal() -> Journal:
+    """The jobs table of this process; imported and connected to with the first job of the API.
+
+    Raises:
+        InvalidSetting: the function does not know the table or the queue.
+    """
+    from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+    from comfy_serverless.jobs.journal import Journal
+    from comfy_serverless.jobs.store.jobs import JobStore
+    from comfy_serverless.jobs.store.table import Table, create_client
+
+    settings = warm.settings()
+    if settings.jobs_table is None or settings.job_queue_url is None:
+        raise InvalidSetting("a job of the API has come, and JOBS_TABLE or JOB_QUEUE_URL is not set on this function")
+    table = Table(create_client(), settings.jobs_table)
+    return Journal(
+        JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
+        JobQueue.at(settings.job_queue_url),
+        WebhookQueue.at(settings.webhook_queue_url),
     )
 
 
@@ -104,7 +150,7 @@ def service() -> Service:
     """The service of this process."""
     from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 
-    settings, engine, s3 = warm.settings(), warm.connector(), create_client()
+    settings, engine, s3 = warm.settings(), warm.connector(), s3_module.create_client()
     inputs = InputFetcher(settings=settings, s3=s3, connector=engine)
     worker = Worker(settings=settings, engine=engine, s3=s3, inputs=inputs, models=Models())
     if settings.models_manifest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Protocol
@@ -89,7 +89,7 @@ class Undelivered:
 
 
 class Delivery:
-    """The delivery of one job. Used by one thread; the uploads run in the pool's."""
+    """The delivery of one job. Used by one thread; the uploads run in the pool's, and so does `on_delivered`."""
 
     def __init__(
         self,
@@ -99,7 +99,9 @@ class Delivery:
         destination: Destination,
         pool: ThreadPoolExecutor,
         leftovers: Leftovers,
+        on_delivered: Callable[[Output], None] = lambda _output: None,
     ) -> None:
+        self._on_delivered = on_delivered
         self._job_id = job_id
         self._keys = keys
         self._destination = destination
@@ -170,7 +172,7 @@ class Delivery:
             key = self._keys.another(key)
             stored = self._store(made, key)
         width, height = stored.pixels or (None, None)
-        return Output(
+        output = Output(
             node_id=clean(made.node_id),
             name=clean(made.name),
             type=made.kind.value,
@@ -186,6 +188,8 @@ class Delivery:
             width=width,
             height=height,
         )
+        self._on_delivered(output)
+        return output
 
     def _store(self, made: Made, key: str) -> Digest:
         with made.open() as stream:

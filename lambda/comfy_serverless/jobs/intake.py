@@ -10,9 +10,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.models import MAX_LABEL_CHARACTERS, JobRequest
@@ -48,6 +48,10 @@ class RequestSource(Protocol):
     def origin_bucket(self) -> str | None:
         """The bucket whose events brought the request, if any. Nothing may be written there: it would come back."""
 
+    @property
+    def extra_data(self) -> Mapping[str, Any] | None:
+        """What the engine is given with the workflow, and nobody keeps."""
+
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:
         """The request. Raises a ComfyError where there is none."""
 
@@ -77,6 +81,11 @@ class SentRequest:
 
     @property
     def origin_bucket(self) -> None:
+        """None."""
+        return
+
+    @property
+    def extra_data(self) -> None:
         """None."""
         return
 
@@ -128,6 +137,11 @@ class DroppedObject:
         """The bucket it was dropped into."""
         return self.address.bucket
 
+    @property
+    def extra_data(self) -> None:
+        """None."""
+        return
+
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:
         """The request the object is, or stands for."""
         folder, _, rest = self.address.key.partition("/")
@@ -155,3 +169,40 @@ class DroppedObject:
                 'belongs. Drop a request instead: {"workflow": …, "inputs": {"<node>.image": "s3://…"}}.'
             )
         return JobRequest.parse({"workflow": name, "inputs": {f"{loaders[0]}.image": str(self.address)}})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuedJob:
+    """A job the API has taken: its request is in S3, its state in the table.
+
+    Attributes:
+        address: of the document with the request; see `api.submission`.
+        extra_data: came in the message, and is kept nowhere.
+    """
+
+    job_id: str
+    address: S3Address
+    extra_data: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def default_id(self) -> str:
+        """The job's id."""
+        return self.job_id
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """None beside the request's own."""
+        return {}
+
+    @property
+    def origin_bucket(self) -> None:
+        """None: nothing that is written there becomes a job."""
+        return
+
+    def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
+        """The request as the API has written it down."""
+        document = read_json(s3, self.address, what="the request")
+        request = JobRequest.parse(document.get("request") if isinstance(document, dict) else None)
+        if request.job_id != self.job_id:
+            raise InvalidRequest(f"{self.address} is the request of another job than {self.job_id}.")
+        return request

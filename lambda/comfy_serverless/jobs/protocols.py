@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.outputs import Output
     from comfy_serverless.connector.progress import Progress
     from comfy_serverless.jobs.models import ModelRequest
+    from comfy_serverless.jobs.models import Output as DeliveredOutput
 
 
 class Execution(Protocol):
@@ -38,11 +39,30 @@ class Engine(Protocol):
         on_progress: Callable[[Progress], None] | None = None,
         on_output: Callable[[Output], None] | None = None,
         prompt_id: str | None = None,
+        extra_data: Mapping[str, Any] | None = None,
     ) -> Execution: ...
 
     def cancel(self, prompt_id: str) -> bool: ...
 
     def discard(self, prompt_id: str, *, files: Iterable[Path], folder: str | None) -> None: ...
+
+
+class Observer(Protocol):
+    """Who follows a job while it runs: see `jobs.journal.Reporter`. Nothing of it may block."""
+
+    def see_progress(self, progress: Progress) -> None: ...
+
+    def see_output(self, output: DeliveredOutput) -> None: ...
+
+
+class NobodyWatches:
+    """Stands for an observer where there is none."""
+
+    def see_progress(self, progress: Progress) -> None:
+        """Nobody wants to know."""
+
+    def see_output(self, output: DeliveredOutput) -> None:
+        """Nobody wants to know."""
 
 
 class Held(Protocol):

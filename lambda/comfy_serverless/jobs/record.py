@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import ComfyError, DeadlineExceeded
 from comfy_serverless.jobs.models import (
@@ -36,6 +36,7 @@ class JobRecord:
     """The notes of one run.
 
     Attributes:
+        extra_data: given to the engine and written nowhere: it may hold a key.
         result: where the document is kept; None without a bucket.
         replaces: the stored outcome of an earlier try that this one takes the place of.
         has_run: whether the engine was given the workflow, and took it.
@@ -51,6 +52,7 @@ class JobRecord:
     metadata: dict[str, str]
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     begun: float = field(default_factory=time.monotonic)
+    extra_data: Mapping[str, Any] | None = field(default=None, repr=False)
     request: JobRequest | None = None
     result: ResultFile | None = None
     replaces: StoredResult | None = None
@@ -72,10 +74,6 @@ class JobRecord:
     def elapsed_ms(self) -> int:
         """Milliseconds since the job was taken up."""
         return round((time.monotonic() - self.begun) * 1000)
-
-    def see_progress(self, progress: EngineProgress) -> None:
-        """Keep the latest snapshot."""
-        self.progress = progress
 
     def is_retryable(self, error: ComfyError) -> bool:
         """Whether the same request may succeed when it is sent again.

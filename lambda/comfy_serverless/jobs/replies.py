@@ -11,13 +11,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.errors import ComfyError, DeliveryFailed
+from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, Output
 from comfy_serverless.jobs.s3 import S3Address
 
@@ -33,8 +32,6 @@ REPLY_LIMIT_BYTES = 6_000_000
 _FIELD_BYTES = 32
 #: Kept free for warnings about what did not fit.
 _WARNINGS_BYTES = 2_000
-#: Media types a browser shows by itself; anything else is saved to a file.
-_SHOWN = ("image/", "video/", "audio/", "text/plain")
 
 Wrap = Callable[[dict[str, Any]], Any]
 
@@ -62,40 +59,13 @@ class Replies:
         def size(job: Job) -> int:
             return len(json.dumps(wrap(job.to_json())))
 
-        job = self._with_links(outcome.job)
+        job = Links(self.s3, self.settings.link_expiry_s).of_job(outcome.job)
         files = self._files(outcome, job, budget_bytes=self.limit_bytes - size(job) - _WARNINGS_BYTES)
         full = _with_files(job, files, reply=outcome.reply)
         while (is_too_long := size(full) > self.limit_bytes) and files:
             del files[max(files, key=lambda output_id: len(files[output_id]))]
             full = _with_files(job, files, reply=outcome.reply)
         return (shorten_job(full, size=size, limit_bytes=self.limit_bytes) if is_too_long else full).to_json()
-
-    def _with_links(self, job: Job) -> Job:
-        expires_at = datetime.now(UTC) + timedelta(seconds=self.settings.link_expiry_s)
-        return job.model_copy(
-            update={
-                "outputs": tuple(
-                    output
-                    if output.s3_uri is None
-                    else output.model_copy(update={"url": self._link(output), "url_expires_at": expires_at})
-                    for output in job.outputs
-                )
-            }
-        )
-
-    def _link(self, output: Output) -> str:
-        address = S3Address.parse(output.s3_uri or "")
-        shown = "inline" if output.content_type.startswith(_SHOWN) else "attachment"
-        return self.s3.generate_presigned_url(
-            "get_object",
-            Params={
-                "Bucket": address.bucket,
-                "Key": address.key,
-                "ResponseContentType": output.content_type,
-                "ResponseContentDisposition": f"{shown}; filename*=UTF-8''{quote(output.name, safe='')}",
-            },
-            ExpiresIn=self.settings.link_expiry_s,
-        )
 
     def _files(self, outcome: Outcome, job: Job, *, budget_bytes: int) -> dict[str, str]:
         """The base64 of every output that goes into the reply, by output id."""

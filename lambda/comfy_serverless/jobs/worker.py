@@ -50,7 +50,7 @@ from comfy_serverless.jobs.job_folder import folder_of, in_own_folder
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.leftovers import FilesInUse, Leftovers
 from comfy_serverless.jobs.models import Job, JobRequest, ReplyMode
-from comfy_serverless.jobs.protocols import NothingHeld
+from comfy_serverless.jobs.protocols import NobodyWatches, NothingHeld, Observer
 from comfy_serverless.jobs.record import JobRecord
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.running import Phase, RunningJob, RunningJobs
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.connector.outputs import Output as Made
+    from comfy_serverless.connector.progress import Progress
     from comfy_serverless.jobs.intake import RequestSource
     from comfy_serverless.jobs.protocols import Engine, Held, Inputs, Models
     from comfy_serverless.settings import Settings
@@ -84,12 +85,14 @@ class Call:
         is_heard: whether somebody waits for the answer; otherwise only `result.json` tells how the job ended.
         is_first: whether the job has had the whole time of this invocation, or others before it used some up.
         is_last_try: whether nobody sends the job again by himself.
+        observer: who follows the job while it runs.
     """
 
     remaining_s: Callable[[], float] = lambda: math.inf
     is_heard: bool = True
     is_first: bool = True
     is_last_try: bool = False
+    observer: Observer = field(default_factory=NobodyWatches)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +168,7 @@ class Worker:
 
     def run(self, source: RequestSource, call: Call) -> Outcome:
         """Run the job a source asks for. Never raises for a job's failure: the outcome tells it."""
-        record = JobRecord(job_id=source.default_id, metadata=dict(source.labels))
+        record = JobRecord(job_id=source.default_id, metadata=dict(source.labels), extra_data=source.extra_data)
         log.thread_safe_append_keys(job_id=record.job_id)
         try:
             # New for every delivery: a late answer to an earlier one must not be taken for this one's.
@@ -300,7 +303,13 @@ class Worker:
             destination=self._destination(record),
             pool=self._pool,
             leftovers=leftovers,
+            on_delivered=call.observer.see_output,
         )
+
+        def see_progress(progress: Progress) -> None:
+            record.progress = progress
+            call.observer.see_progress(progress)
+
         running.phase = Phase.EXECUTING
         running.check()
         record.has_run = True
@@ -309,9 +318,10 @@ class Worker:
             execution = self._engine.run(
                 graph,
                 deadline_s=left_s,
-                on_progress=record.see_progress,
+                on_progress=see_progress,
                 on_output=delivery.hand_over,
                 prompt_id=running.prompt_id,
+                extra_data=record.extra_data,
             )
         except ComfyError as error:
             running.phase = Phase.DELIVERING

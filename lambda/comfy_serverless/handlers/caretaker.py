@@ -1,0 +1,27 @@
+"""The Lambda function that looks after neglected jobs, every minute."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from comfy_serverless.jobs.care import Care
+from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+from comfy_serverless.jobs.store.jobs import JobStore
+from comfy_serverless.jobs.store.table import Table, create_client
+from comfy_serverless.settings import InvalidSetting, Settings
+
+
+@functools.cache
+def care() -> Care:
+    """The table and the queues of this process."""
+    settings = Settings.from_environment()
+    if settings.jobs_table is None or settings.job_queue_url is None:
+        raise InvalidSetting("JOBS_TABLE and JOB_QUEUE_URL must be set on this function")
+    jobs = JobStore(Table(create_client(), settings.jobs_table), lease_s=settings.lease_s, max_runs=settings.max_runs)
+    return Care(jobs, JobQueue.at(settings.job_queue_url), WebhookQueue.at(settings.webhook_queue_url))
+
+
+def handler(_event: object, _context: Any) -> dict[str, int]:  # noqa: ANN401  (Lambda's context)
+    """One round; answers how many jobs needed somebody."""
+    return {"jobs": care().round()}

@@ -1,0 +1,239 @@
+"""A worker's part in the table: it takes a job, tells how far it is, hears that it is to end, and tells how it ended.
+
+    begin ──► reports, at most two writes a second, from a thread of its own ──► finish, or give back
+                 └─ their answers carry the cancel request
+
+The engine never waits for the table: what is to be told is left here, and the thread tells it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextvars
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
+from comfy_serverless.jobs.models import JobStatus, Output, Progress
+from comfy_serverless.jobs.store.jobs import Claim, JobState, JobStore, LeaseLost
+from comfy_serverless.observability import log
+
+if TYPE_CHECKING:
+    from comfy_serverless.connector.progress import Progress as EngineProgress
+    from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+    from comfy_serverless.jobs.intake import QueuedJob
+    from comfy_serverless.jobs.worker import Call, Outcome, Worker
+
+#: Between two writes of one job.
+TICK_S = 0.5
+#: Without news a sign of life is given this often: so long may a cancel request wait.
+SIGN_OF_LIFE_S = 2.0
+PREVIEW_EVERY_S = 2.0
+#: Larger previews are left out: an item has at most 400 KB.
+MAX_PREVIEW_BYTES = 200_000
+#: Before a job that failed is sent to the workers again, for each time it has been run.
+AGAIN_AFTER_S = 5
+
+_AWS_FAILURES = (ClientError, BotoCoreError, TimeoutError)
+
+
+class Unrecorded(Exception):
+    """How a job ended could not be written into the table. Its message must come again: then it is tried anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The table and the queues, as a worker uses them."""
+
+    jobs: JobStore
+    job_queue: JobQueue
+    webhook_queue: WebhookQueue
+
+    def run(self, worker: Worker, source: QueuedJob, call: Call) -> Outcome | None:
+        """Run a job whose message has come, if it is still to be run, and write down how it ended.
+
+        Returns:
+            None where there was nothing to run: it has ended, was canceled, or runs elsewhere.
+
+        Raises:
+            Unrecorded: the table does not answer.
+        """
+        run_id = str(uuid.uuid4())
+        try:
+            begun = self.jobs.begin(source.job_id, run=run_id)
+        except _AWS_FAILURES as error:
+            raise Unrecorded(f"job {source.job_id} was not begun: the table does not answer ({error})") from error
+        if begun.state is None or begun.claim is Claim.LEAVE:
+            log.info("the job is not ours to run", job_id=source.job_id)
+            return None
+        if begun.claim is Claim.CANCELED:
+            if self.jobs.fail(begun.state, Canceled("the job was canceled before it was run again")):
+                self._call_webhook(begun.state)
+            return None
+        reporter = Reporter(self.jobs, begun.state, run_id=run_id, cancel=lambda: worker.cancel(source.job_id))
+        with reporter:
+            outcome = worker.run(source, replace(call, observer=reporter, is_last_try=begun.is_last))
+        self._conclude(begun.state, source, outcome, reporter, run_id=run_id, is_last=begun.is_last)
+        return outcome
+
+    def _conclude(
+        self, state: JobState, source: QueuedJob, outcome: Outcome, reporter: Reporter, *, run_id: str, is_last: bool
+    ) -> None:
+        if reporter.is_lost:
+            log.warning("another worker has taken the job over: its outcome counts", job_id=state.id)
+            return
+        job = outcome.job
+        may_be_cured = job.error is not None and job.error.retryable and job.status is not JobStatus.CANCELED
+        try:
+            if may_be_cured and not is_last:
+                self._give_back(state, source, outcome.error, run_id=run_id)
+                return
+            reporter.commit(job.outputs)
+            if self.jobs.finish(state.id, job, run=run_id, webhook=state.webhook is not None):
+                self._call_webhook(state)
+        except _AWS_FAILURES as error:
+            raise Unrecorded(f"the end of job {state.id} could not be written down ({error})") from error
+
+    def _give_back(self, state: JobState, source: QueuedJob, error: ComfyError | None, *, run_id: str) -> None:
+        counts = not isinstance(error, WorkerStopped)
+        if self.jobs.give_back(state.id, run=run_id, counts=counts):
+            delay_s = AGAIN_AFTER_S * state.runs if counts else 0
+            self.job_queue.send(state.id, str(source.address), extra_data=source.extra_data, delay_s=delay_s)
+            log.warning("the job is run again", job_id=state.id, runs=state.runs, code=error.code if error else None)
+
+    def _call_webhook(self, state: JobState) -> None:
+        if state.webhook is None:
+            return
+        try:
+            self.webhook_queue.send(state.id)
+            self.jobs.webhook_sent(state.id)
+        except _AWS_FAILURES:
+            log.exception("the webhook was not sent for", job_id=state.id)  # the caretaker does it
+
+
+class Reporter:
+    """Tells the table about one run, from its own thread, between `with` and the end of the block."""
+
+    def __init__(self, jobs: JobStore, state: JobState, *, run_id: str, cancel: Callable[[], object]) -> None:
+        self._jobs = jobs
+        self._state = state
+        self._run_id = run_id
+        self._cancel = cancel
+        self._change = threading.Condition()
+        self._progress: Progress | None = None
+        self._preview: tuple[str, bytes] | None = None
+        self._outputs: list[tuple[int, Output]] = []
+        self._committed: dict[str, int] = {}
+        self._is_over = False
+        self.is_lost = False
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._tell,), name="journal", daemon=True)
+
+    def __enter__(self) -> Reporter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._change:
+            self._is_over = True
+            self._change.notify_all()
+        self._thread.join()
+
+    def see_progress(self, progress: EngineProgress) -> None:
+        """Leave a snapshot to be told; the newest counts."""
+        with self._change:
+            self._progress = Progress.model_validate(progress)
+            if progress.preview is not None and len(progress.preview) <= MAX_PREVIEW_BYTES:
+                self._preview = (progress.current_node or "", progress.preview)
+
+    def see_output(self, output: Output) -> None:
+        """Leave a delivered output to be told, at once."""
+        with self._change:
+            self._outputs.append((len(self._committed), output))
+            self._committed[output.id] = len(self._committed)
+            self._change.notify_all()
+
+    def commit(self, outputs: tuple[Output, ...]) -> None:
+        """Write those outputs of the finished job that are not in the table yet, or not as they are now.
+
+        Raises:
+            ClientError, BotoCoreError, TimeoutError: the table does not take them.
+        """
+        pending = {output.id for _, output in self._outputs}
+        wanted: list[tuple[int, Output]] = []
+        for output in outputs:
+            place = self._committed.get(output.id)
+            if place is None:
+                place = self._committed[output.id] = len(self._committed)
+                pending.add(output.id)
+            if output.id in pending:
+                wanted.append((place, output))
+        if wanted:
+            self._jobs.put_outputs(self._state, wanted, run=self._run_id)
+
+    def _tell(self) -> None:
+        last_sign = last_preview = time.monotonic()
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._is_over or self._outputs, timeout=TICK_S)
+                if self._is_over:
+                    return
+            begun = time.monotonic()
+            if self.is_lost:
+                self._cancel()  # again: what is still being prepared may not have heard it
+                continue
+            try:
+                self._tell_outputs()
+                if self._preview is not None and begun - last_preview >= PREVIEW_EVERY_S:
+                    self._tell_preview()
+                    last_preview = begun
+                elif self._progress is not None or begun - last_sign >= SIGN_OF_LIFE_S:
+                    self._give_sign()
+                    last_sign = begun
+            except LeaseLost:
+                self.is_lost = True
+                self._cancel()
+                with self._change:
+                    self._outputs.clear()
+            except _AWS_FAILURES:
+                log.warning("the table did not take a report", exc_info=True)  # the next one tells it all
+            with self._change:
+                left_s = TICK_S - (time.monotonic() - begun)
+                self._change.wait_for(lambda: self._is_over, timeout=max(0.0, left_s))
+
+    def _tell_outputs(self) -> None:
+        with self._change:
+            outputs = list(self._outputs)
+        if outputs:
+            self._jobs.put_outputs(self._state, outputs, run=self._run_id)
+            with self._change:
+                del self._outputs[: len(outputs)]
+
+    def _tell_preview(self) -> None:
+        with self._change:
+            preview, self._preview = self._preview, None
+        if preview is not None:
+            node_id, content = preview
+            self._jobs.put_preview(
+                self._state.id,
+                node_id=node_id,
+                content_type=_image_type(content),
+                data_base64=base64.b64encode(content).decode("ascii"),
+            )
+
+    def _give_sign(self) -> None:
+        with self._change:
+            progress, self._progress = self._progress, None
+        status = self._jobs.report(self._state.id, run=self._run_id, progress=progress)
+        if status is JobStatus.CANCELING:
+            self._cancel()
+
+
+def _image_type(content: bytes) -> str:
+    return "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"

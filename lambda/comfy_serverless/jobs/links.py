@@ -1,0 +1,62 @@
+"""Presigned links: how outputs and assets are downloaded. A link is a key to its file for as long as it is good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote
+
+from comfy_serverless.jobs.models import Job, Output
+from comfy_serverless.jobs.s3 import S3Address
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+#: Media types a browser shows by itself; anything else is saved to a file.
+_SHOWN = ("image/", "video/", "audio/", "text/plain")
+#: Pictures that can run scripts.
+_ACTIVE = ("image/svg",)
+
+
+class Link(NamedTuple):
+    """A link, and the moment it stops working."""
+
+    url: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Makes links that are good for `expiry_s` seconds."""
+
+    s3: S3Client
+    expiry_s: int
+
+    def of(self, address: S3Address, *, name: str, content_type: str) -> Link:
+        """A link to an object, under the name a browser saves it with. No request is made."""
+        is_shown = content_type.startswith(_SHOWN) and not content_type.startswith(_ACTIVE)
+        url = self.s3.generate_presigned_url(
+            "get_object",
+            Params={
+                "Bucket": address.bucket,
+                "Key": address.key,
+                "ResponseContentType": content_type,
+                "ResponseContentDisposition": (
+                    f"{'inline' if is_shown else 'attachment'}; filename*=UTF-8''{quote(name, safe='')}"
+                ),
+            },
+            ExpiresIn=self.expiry_s,
+        )
+        return Link(url, datetime.now(UTC) + timedelta(seconds=self.expiry_s))
+
+    def of_output(self, output: Output) -> Output:
+        """An output with a fresh link, if it is in S3."""
+        if output.s3_uri is None:
+            return output
+        url, expires_at = self.of(S3Address.parse(output.s3_uri), name=output.name, content_type=output.content_type)
+        return output.model_copy(update={"url": url, "url_expires_at": expires_at})
+
+    def of_job(self, job: Job) -> Job:
+        """A job whose outputs have fresh links."""
+        return job.model_copy(update={"outputs": tuple(map(self.of_output, job.outputs))})

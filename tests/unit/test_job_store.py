@@ -1,0 +1,354 @@
+"""The states of a job in the table: who may change them, and what it costs."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from comfy_serverless.errors import EngineCrashed, IdempotencyKeyReuse, NodeExecutionError
+from comfy_serverless.jobs.care import Care
+from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.jobs.store import jobs as module
+from comfy_serverless.jobs.store.jobs import Claim, JobExists, JobState, JobStore, LeaseLost, NewJob
+from tests.unit.jobs_table import aws, create_table
+
+REQUEST = "s3://assets/requests/team/1.json"
+
+
+class World:
+    """A store, its queues, and a clock that can be set forward."""
+
+    def __init__(self, session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        table, self.calls = create_table(session)
+        self.store = JobStore(table, lease_s=30, max_runs=3)
+        self.sqs = session.client("sqs")
+        urls = [self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("jobs", "webhooks")]
+        self.queue = JobQueue(self.sqs, urls[0])
+        self.webhooks = WebhookQueue(self.sqs, urls[1])
+        self.care = Care(self.store, self.queue, self.webhooks)
+        self._patch = monkeypatch
+        self._later_s = 0
+
+    def submit(self, **fields: Any) -> str:
+        job_id = fields.pop("job_id", str(uuid.uuid4()))
+        self.store.submit(NewJob(job_id=job_id, owner="team", request_uri=REQUEST, **fields))
+        self.store.dispatched(job_id)
+        return job_id
+
+    def begin(self, job_id: str, run: str = "run-1") -> JobState:
+        begun = self.store.begin(job_id, run=run)
+        assert begun.claim is Claim.RUN
+        assert begun.state is not None
+        return begun.state
+
+    def read(self, job_id: str) -> JobState:
+        state = self.store.read(job_id)
+        assert state is not None
+        return state
+
+    def later(self, seconds: float) -> None:
+        self._later_s += int(seconds)
+        later_s = self._later_s
+        real = module.time.time
+        now = int(real()) + later_s
+        self._patch.setattr(module, "now_s", lambda: now)
+        self._patch.setattr(JobStore, "_lease_end", lambda _self: now + 31)
+
+    def messages(self, url: str) -> list[str]:
+        answer = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
+        return [message["Body"] for message in answer.get("Messages", [])]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with aws() as session:
+        yield World(session, monkeypatch)
+
+
+def ended(job_id: str, *, outputs: tuple[Output, ...] = (), error: JobError | None = None) -> Job:
+    now = datetime.now(UTC)
+    return Job(
+        id=job_id,
+        status=JobStatus.FAILED if error else JobStatus.SUCCEEDED,
+        created_at=now,
+        started_at=now,
+        completed_at=now,
+        expires_at=now + timedelta(days=30),
+        outputs=outputs,
+        error=error,
+        urls=JobUrls.of(job_id),
+        warnings=("one thing",),
+    )
+
+
+def output(name: str) -> Output:
+    return Output(
+        node_id="9",
+        name=name,
+        type="image",
+        content_type="image/png",
+        size_bytes=5,
+        id=str(uuid.uuid5(uuid.NAMESPACE_OID, name)),
+        job_id="x",
+        s3_uri=f"s3://results/owners/team/x/9/{name}",
+        sha256="0" * 64,
+    )
+
+
+def test_a_job_goes_from_queued_to_succeeded_and_shows_everything_on_the_way(world: World) -> None:
+    job_id = world.submit(labels={"batch": "7"})
+    assert world.read(job_id).document().status is JobStatus.QUEUED
+    state = world.begin(job_id)
+    progress = Progress(value=0.5, nodes_done=1, nodes_total=2)
+    assert world.store.report(job_id, run="run-1", progress=progress) is JobStatus.RUNNING
+    world.store.put_outputs(state, [(0, output("a.png"))], run="run-1")
+    running = world.read(job_id).document()
+    assert (running.status, running.progress) == (JobStatus.RUNNING, progress)
+    assert [made.name for made in running.outputs] == ["a.png"]
+    assert running.started_at is not None
+    world.store.put_outputs(state, [(1, output("b.png"))], run="run-1")
+    assert world.store.finish(
+        job_id, ended(job_id, outputs=(output("b.png"), output("a.png"))), run="run-1", webhook=False
+    )
+    job = world.read(job_id).document()
+    assert (job.status, job.warnings) == (JobStatus.SUCCEEDED, ("one thing",))
+    assert [made.name for made in job.outputs] == ["b.png", "a.png"], "in the order of the result"
+
+
+def test_reading_a_job_with_its_outputs_is_one_read_and_submitting_is_three_writes(world: World) -> None:
+    before = Counter(world.calls)
+    job_id = world.submit(idempotency_key="once")
+    assert Counter(world.calls) - before == {"TransactWriteItems": 1, "UpdateItem": 1}  # job, key; dispatched
+    state = world.begin(job_id)
+    world.store.put_outputs(state, [(number, output(f"{number}.png")) for number in range(10)], run="run-1")
+    before = Counter(world.calls)
+    assert len(world.read(job_id).outputs) == 10
+    assert Counter(world.calls) - before == {"Query": 1}
+
+
+def test_an_idempotency_key_is_single_use_for_a_day_and_free_again_if_nothing_was_submitted(world: World) -> None:
+    world.submit(idempotency_key="once")
+    with pytest.raises(IdempotencyKeyReuse):
+        world.submit(idempotency_key="once")
+    again = NewJob(job_id="other", owner="other-team", request_uri=REQUEST, idempotency_key="once")
+    world.store.submit(again)  # another owner's key is another key
+    world.store.withdraw(again)
+    assert world.store.read("other") is None
+    world.store.submit(again)
+    world.later(module.IDEMPOTENCY_S + 10)
+    world.submit(idempotency_key="once")
+
+
+def test_an_id_is_one_job(world: World) -> None:
+    world.submit(job_id="mine")
+    with pytest.raises(JobExists):
+        world.submit(job_id="mine", idempotency_key="new")
+    world.submit(idempotency_key="new")  # which was not used up
+
+
+def test_two_workers_cannot_both_own_a_job(world: World) -> None:
+    job_id = world.submit()
+    world.begin(job_id)
+    assert world.store.begin(job_id, run="run-2").claim is Claim.LEAVE
+    assert world.store.begin("unheard-of", run="run-2").claim is Claim.LEAVE
+
+
+def test_a_worker_that_was_lost_is_followed_by_another_and_what_it_says_later_changes_nothing(world: World) -> None:
+    job_id = world.submit()
+    state = world.begin(job_id)
+    world.store.put_outputs(state, [(0, output("old.png"))], run="run-1")
+    world.later(32)
+    assert world.begin(job_id, "run-2").runs == 2
+    with pytest.raises(LeaseLost):
+        world.store.report(job_id, run="run-1", progress=None)
+    assert not world.store.finish(job_id, ended(job_id), run="run-1", webhook=False)
+    assert not world.store.give_back(job_id, run="run-1")
+    assert world.read(job_id).status is JobStatus.RUNNING
+    assert world.read(job_id).outputs == (), "what the lost run made does not count"
+
+
+def test_what_has_ended_stays_as_it_ended(world: World) -> None:
+    job_id = world.submit()
+    world.begin(job_id)
+    assert world.store.finish(job_id, ended(job_id), run="run-1", webhook=False)
+    failed = ended(job_id, error=JobError.of(NodeExecutionError("late")))
+    assert not world.store.finish(job_id, failed, run="run-1", webhook=False)
+    with pytest.raises(LeaseLost):
+        world.store.report(job_id, run="run-1", progress=None)
+    assert world.store.begin(job_id, run="run-2").claim is Claim.LEAVE
+    assert world.store.cancel(world.read(job_id)).status is JobStatus.SUCCEEDED
+    world.later(1_000_000)
+    assert world.care.round() == 0
+
+
+def test_a_waiting_job_is_canceled_at_once_and_a_running_one_when_its_worker_reports(world: World) -> None:
+    waiting, running = world.submit(), world.submit()
+    canceled = world.store.cancel(world.read(waiting))
+    assert canceled.document().status is JobStatus.CANCELED
+    assert canceled.document().completed_at is not None
+    assert world.store.begin(waiting, run="run-1").claim is Claim.LEAVE
+    world.begin(running)
+    assert world.store.cancel(world.read(running)).status is JobStatus.CANCELING
+    assert world.store.cancel(world.read(running)).status is JobStatus.CANCELING
+    assert world.store.report(running, run="run-1", progress=None) is JobStatus.CANCELING
+
+
+def test_a_cancel_that_meets_the_end_of_the_job_answers_the_end(world: World) -> None:
+    job_id = world.submit()
+    seen = world.read(job_id)
+    world.begin(job_id)
+    assert world.store.cancel(seen).status is JobStatus.CANCELING, "it had begun meanwhile"
+    assert world.store.finish(job_id, ended(job_id), run="run-1", webhook=False)
+    assert world.read(job_id).status is JobStatus.SUCCEEDED
+
+
+def test_a_job_given_back_is_run_again_and_canceled_before_that_is_over(world: World) -> None:
+    job_id = world.submit()
+    world.begin(job_id)
+    assert world.store.give_back(job_id, run="run-1", counts=False)
+    assert world.begin(job_id, "run-2").runs == 1, "a worker that was only shut down does not count"
+    assert world.store.give_back(job_id, run="run-2")
+    assert world.begin(job_id, "run-3").runs == 2
+    assert world.store.give_back(job_id, run="run-3")
+    world.store.cancel(world.read(job_id))
+    begun = world.store.begin(job_id, run="run-4")
+    assert begun.claim is Claim.CANCELED
+
+
+def test_the_last_run_knows_that_it_is_the_last(world: World) -> None:
+    job_id = world.submit()
+    lasts = []
+    for number in range(3):
+        lasts.append(world.store.begin(job_id, run=f"run-{number}").is_last)
+        world.store.give_back(job_id, run=f"run-{number}")
+    assert lasts == [False, False, True]
+
+
+def test_a_job_whose_worker_vanished_is_sent_again_and_fails_after_the_last_run(world: World) -> None:
+    job_id = world.submit()
+    for run in range(3):
+        world.begin(job_id, f"run-{run}")
+        world.later(32)
+        assert world.care.round() == 1
+        assert world.care.round() == 0, "once a round"
+        sent = world.messages(world.queue.url)
+        assert len(sent) == (1 if run < 2 else 0)
+    job = world.read(job_id).document()
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert (job.error.code, job.error.retryable) == (EngineCrashed.code, True)
+    assert "3 times" in job.error.message
+
+
+def test_a_job_with_a_key_that_is_kept_nowhere_is_not_run_again(world: World) -> None:
+    job_id = world.submit(is_rerunnable=False)
+    world.begin(job_id)
+    world.later(32)
+    world.care.round()
+    assert world.read(job_id).status is JobStatus.FAILED
+    assert world.messages(world.queue.url) == []
+
+
+def test_a_job_whose_message_was_never_sent_is_sent(world: World) -> None:
+    world.store.submit(NewJob(job_id="unsent", owner="team", request_uri=REQUEST))
+    assert world.care.round() == 0, "its submit may still be under way"
+    world.later(module.DISPATCH_S + 1)
+    assert world.care.round() == 1
+    assert len(world.messages(world.queue.url)) == 1
+    assert world.care.round() == 0
+
+
+def test_a_job_that_no_worker_took_expires_with_its_message(world: World) -> None:
+    job_id = world.submit()
+    world.later(module.QUEUE_RETENTION_S + 1)
+    assert world.care.round() == 1
+    job = world.read(job_id).document()
+    assert job.status is JobStatus.EXPIRED
+    assert job.error is not None
+    assert "submit it again" in job.error.message
+
+
+def test_a_cancel_whose_worker_vanished_is_confirmed_by_the_caretaker(world: World) -> None:
+    job_id = world.submit()
+    world.begin(job_id)
+    world.store.cancel(world.read(job_id))
+    world.later(32)
+    world.care.round()
+    assert world.read(job_id).status is JobStatus.CANCELED
+
+
+def test_a_webhook_is_owed_until_its_queue_has_it(world: World) -> None:
+    job_id = world.submit(webhook={"url": "https://example.com", "secret": "whsec_x"})
+    world.begin(job_id)
+    world.store.finish(job_id, ended(job_id), run="run-1", webhook=True)
+    # the worker dies here
+    world.later(module.DISPATCH_S + 1)
+    assert world.care.round() == 1
+    assert len(world.messages(world.webhooks.url or "")) == 1
+    world.later(1_000_000)
+    assert world.care.round() == 0
+    assert "whsec" not in world.read(job_id).document().model_dump_json()
+
+
+def test_jobs_are_listed_newest_first_in_pages_by_label_and_state(world: World) -> None:
+    start = datetime.now(UTC)
+    ids = [
+        world.submit(labels={"even": str(number % 2 == 0)}, created_at=start + timedelta(seconds=number))
+        for number in range(7)
+    ]
+    world.store.submit(NewJob(job_id="foreign", owner="other", request_uri=REQUEST))
+    seen: list[str] = []
+    before: str | None = None
+    sizes = []
+    while True:
+        items, before = world.store.page("team", labels={}, status=None, limit=3, before=before)
+        sizes.append(len(items))
+        seen += [item["id"] for item in items]
+        if before is None:
+            break
+    assert (seen, sizes) == (ids[::-1], [3, 3, 1])
+    items, end = world.store.page("team", labels={"even": "True"}, status=None, limit=4, before=None)
+    assert ([item["id"] for item in items], end) == ([ids[6], ids[4], ids[2], ids[0]], None)
+    world.begin(ids[5])
+    items, end = world.store.page("team", labels={"even": "False"}, status="running", limit=4, before=None)
+    assert [item["id"] for item in items] == [ids[5]]
+    assert world.store.open_jobs("team") == 7
+    world.store.cancel(world.read(ids[0]))
+    assert world.store.open_jobs("team") == 6
+
+
+def test_a_failure_with_endless_details_fits_into_an_item(world: World) -> None:
+    job_id = world.submit()
+    world.begin(job_id)
+    error = JobError.of(NodeExecutionError("x" * 30_000, details={f"d{n}": "y" * 19_000 for n in range(30)}))
+    assert world.store.finish(job_id, ended(job_id, error=error), run="run-1", webhook=False)
+    told = world.read(job_id).document().error
+    assert told is not None
+    assert told.code == "node_execution_error"
+
+
+def test_outputs_are_assets_of_the_owner(world: World) -> None:
+    job_id = world.submit()
+    state = world.begin(job_id)
+    made = output("a.png")
+    world.store.put_outputs(state, [(0, made)], run="run-1")
+    item = world.store._table.get(f"asset#{made.id}", "asset")
+    assert item is not None
+    assert (item["owner"], item["kind"], item["key"]) == ("team", "output", "owners/team/x/9/a.png")
+
+
+def test_the_newest_preview_is_read_with_the_events_only(world: World) -> None:
+    job_id = world.submit()
+    world.begin(job_id)
+    world.store.put_preview(job_id, node_id="3", content_type="image/jpeg", data_base64="AAAA")
+    assert world.read(job_id).preview is None
+    state = world.store.read_with_preview(job_id)
+    assert state is not None
+    assert state.preview is not None
+    assert state.preview["node_id"] == "3"

@@ -1,0 +1,280 @@
+"""A worker and the jobs table: what is told while a job runs, how it is canceled, and what becomes of failures."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
+from comfy_serverless.connector.progress import Progress
+from comfy_serverless.errors import Canceled, EngineCrashed, NodeExecutionError, WorkerStopped
+from comfy_serverless.jobs import journal as module
+from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+from comfy_serverless.jobs.intake import QueuedJob
+from comfy_serverless.jobs.journal import Journal, Unrecorded
+from comfy_serverless.jobs.models import JobStatus
+from comfy_serverless.jobs.s3 import S3Address
+from comfy_serverless.jobs.store.jobs import JobState, JobStore, NewJob
+from comfy_serverless.jobs.worker import Call, Outcome
+from tests.unit.fakes import IN, OUT, WORKFLOW, FakeEngine, World, made
+from tests.unit.jobs_table import aws, create_table
+
+Worlds = Callable[..., World]
+CALL = Call(is_heard=False)
+PATIENCE_S = 10.0
+
+
+class Office:
+    """A worker, and a journal over the table and the queues."""
+
+    def __init__(self, world: World, session: Any) -> None:
+        self.world = world
+        self.table, self.calls = create_table(session)
+        self.store = JobStore(self.table, lease_s=30, max_runs=3)
+        self.sqs = session.client("sqs")
+        urls = [self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("jobs", "webhooks")]
+        self.journal = Journal(self.store, JobQueue(self.sqs, urls[0]), WebhookQueue(self.sqs, urls[1]))
+
+    def submit(self, *, webhook: bool = False, extra_data: dict[str, str] | None = None) -> QueuedJob:
+        job_id = str(uuid.uuid4())
+        address = S3Address(IN, f"requests/{job_id}.json")
+        request = {"job_id": job_id, "workflow": WORKFLOW, "output": {"bucket": OUT, "prefix": "owners/team"}}
+        self.world.s3.put_object(
+            Bucket=IN, Key=address.key, Body=json.dumps({"request": request, "workflow": WORKFLOW}).encode()
+        )
+        hook = {"url": "https://example.com", "secret": "whsec_x"} if webhook else None
+        self.store.submit(NewJob(job_id=job_id, owner="team", request_uri=str(address), webhook=hook))
+        self.store.dispatched(job_id)
+        return QueuedJob(job_id=job_id, address=address, extra_data=extra_data)
+
+    def run(self, job: QueuedJob) -> Outcome | None:
+        return self.journal.run(self.world.worker, job, CALL)
+
+    def state(self, job: QueuedJob) -> JobState:
+        state = self.store.read(job.job_id)
+        assert state is not None
+        return state
+
+    def sent_again(self) -> list[dict[str, Any]]:
+        url = self.journal.job_queue.url
+        self.sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "0"})
+        answer = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"])
+        return [json.loads(message["Body"]) for message in answer.get("Messages", [])]
+
+
+@pytest.fixture
+def office(world: Worlds, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Office]]:
+    monkeypatch.setattr(module, "TICK_S", 0.02)
+    monkeypatch.setattr(module, "SIGN_OF_LIFE_S", 0.05)
+    monkeypatch.setattr(module, "PREVIEW_EVERY_S", 0.0)
+    monkeypatch.setattr(module, "AGAIN_AFTER_S", 0)
+    with aws() as session:
+        yield lambda **parts: Office(world(**parts), session)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class Watched(FakeEngine):
+    """Stands in the middle of a prompt until it may go on, or is canceled."""
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        self.reached, self.open = threading.Event(), threading.Event()
+        self.then = self._stand
+        self.extra_data: Any = None
+
+    def run(self, workflow: Any, **arguments: Any) -> Any:
+        self.extra_data = arguments.get("extra_data")
+        arguments["on_progress"](
+            Progress(value=0.25, nodes_done=0, nodes_total=2, current_node="3", preview=b"\xff\xd8")
+        )
+        return super().run(workflow, **arguments)
+
+    def cancel(self, prompt_id: str) -> bool:
+        super().cancel(prompt_id)
+        self.error = Canceled("interrupted")
+        self.open.set()
+        return True
+
+    def _stand(self) -> None:
+        self.reached.set()
+        assert self.open.wait(PATIENCE_S)
+
+
+def test_a_job_is_followed_in_the_table_while_it_runs_and_ends_there(office: Callable[..., Office]) -> None:
+    engine = Watched()
+    here = office(engine=engine)
+    job = here.submit(extra_data={"api_key_comfy_org": "secret"})
+    thread = threading.Thread(target=here.run, args=(job,))
+    thread.start()
+    assert engine.reached.wait(PATIENCE_S)
+    wait_until(lambda: here.state(job).outputs)
+    wait_until(lambda: here.state(job).document().progress)
+    assert here.state(job).document().status is JobStatus.RUNNING
+    wait_until(lambda: (here.store.read_with_preview(job.job_id) or here.state(job)).preview)
+    engine.open.set()
+    thread.join(PATIENCE_S)
+    ended = here.state(job).document()
+    assert (ended.status, [output.name for output in ended.outputs]) == (JobStatus.SUCCEEDED, ["a.png"])
+    assert ended.outputs[0].s3_uri == f"s3://{OUT}/owners/team/{job.job_id}/9/a.png"
+    assert engine.extra_data == {"api_key_comfy_org": "secret"}
+    stored = json.dumps([str(item) for item in here.table.query_all("#pk = :pk", {"pk": f"job#{job.job_id}"})])
+    assert "secret" not in stored
+    assert b"secret" not in b"".join(
+        here.world.s3.get_object(Bucket=OUT, Key=key)["Body"].read() for key in here.world.stored_keys()
+    )
+
+
+def test_a_cancel_request_reaches_the_engine_with_the_answer_of_a_report(office: Callable[..., Office]) -> None:
+    engine = Watched()
+    here = office(engine=engine)
+    job = here.submit()
+    thread = threading.Thread(target=here.run, args=(job,))
+    thread.start()
+    assert engine.reached.wait(PATIENCE_S)
+    here.store.cancel(here.state(job))
+    thread.join(PATIENCE_S)
+    ended = here.state(job).document()
+    assert ended.status is JobStatus.CANCELED
+    assert [output.name for output in ended.outputs] == ["a.png"], "what it had made is delivered"
+
+
+def test_reports_are_at_most_two_a_second(office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TICK_S", 0.5)
+    engine = Watched(outputs=())
+    here = office(engine=engine)
+    job = here.submit()
+    thread = threading.Thread(target=here.run, args=(job,))
+    thread.start()
+    assert engine.reached.wait(PATIENCE_S)
+    before = here.calls["UpdateItem"] + here.calls["PutItem"]
+    time.sleep(2.0)
+    assert here.calls["UpdateItem"] + here.calls["PutItem"] - before <= 5
+    engine.open.set()
+    thread.join(PATIENCE_S)
+
+
+def test_a_message_that_comes_twice_runs_the_job_once(office: Callable[..., Office]) -> None:
+    here = office()
+    job = here.submit()
+    assert here.run(job) is not None
+    assert here.run(job) is None
+    assert len(here.world.engine.runs) == 1
+
+
+def test_a_failure_of_the_workflow_is_final(office: Callable[..., Office]) -> None:
+    here = office(engine=FakeEngine(error=NodeExecutionError("bad", details={"node_id": "3"})))
+    job = here.submit()
+    here.run(job)
+    error = here.state(job).document().error
+    assert error is not None
+    assert (error.code, error.node_id) == ("node_execution_error", "3")
+    assert here.sent_again() == []
+
+
+def test_a_failure_that_another_try_may_cure_is_tried_again_at_once_and_fails_at_last(
+    office: Callable[..., Office],
+) -> None:
+    here = office(engine=FakeEngine(error=EngineCrashed("died")))
+    job = here.submit(extra_data={"api_key_comfy_org": "secret"})
+    for run in range(3):
+        here.run(job)
+        sent = here.sent_again()
+        assert (here.state(job).status is JobStatus.FAILED) == (run == 2)
+        assert all(message["extra_data"] == {"api_key_comfy_org": "secret"} for message in sent)
+        assert len(sent) == min(run + 1, 2)
+    assert here.state(job).document().error is not None
+
+
+def test_a_worker_that_is_shut_down_gives_its_job_back_without_a_mark(office: Callable[..., Office]) -> None:
+    here = office(engine=FakeEngine(error=WorkerStopped("stopped")))
+    job = here.submit()
+    for _ in range(5):
+        here.run(job)
+        assert here.state(job).status is JobStatus.RUNNING
+    here.world.engine.error = None
+    here.run(job)
+    assert here.state(job).status is JobStatus.SUCCEEDED
+
+
+def test_a_job_taken_over_by_another_worker_is_stopped_here_and_changes_nothing(office: Callable[..., Office]) -> None:
+    engine = Watched()
+    here = office(engine=engine)
+    job = here.submit()
+    thread = threading.Thread(target=here.run, args=(job,))
+    thread.start()
+    assert engine.reached.wait(PATIENCE_S)
+    item = here.table.get(f"job#{job.job_id}", "job")
+    assert item is not None
+    here.table.put({**item, "run": "another"})
+    thread.join(PATIENCE_S)
+    assert engine.canceled
+    assert here.state(job).status is JobStatus.RUNNING
+
+
+def test_an_end_that_cannot_be_written_down_makes_the_message_come_again_and_is_then_written(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = office()
+    job = here.submit()
+    with monkeypatch.context() as patch:
+        patch.setattr(here.store, "finish", away)
+        with pytest.raises(Unrecorded):
+            here.run(job)
+    item = here.table.get(f"job#{job.job_id}", "job")
+    assert item is not None
+    here.table.put({**item, "lease_until": 1})
+    here.run(job)
+    assert len(here.world.engine.runs) == 1, "the result in S3 answers it"
+    assert [output.name for output in here.state(job).document().outputs] == ["a.png"]
+
+
+def test_a_table_that_is_away_while_a_job_runs_costs_nothing(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Watched()
+    here = office(engine=engine)
+    job = here.submit()
+    with monkeypatch.context() as patch:
+        patch.setattr(here.store, "report", away)
+        patch.setattr(here.store, "put_outputs", away)
+        thread = threading.Thread(target=here.run, args=(job,))
+        thread.start()
+        assert engine.reached.wait(PATIENCE_S)
+        time.sleep(0.1)
+    engine.open.set()
+    thread.join(PATIENCE_S)
+    ended = here.state(job).document()
+    assert (ended.status, len(ended.outputs)) == (JobStatus.SUCCEEDED, 1)
+
+
+def test_the_end_of_a_job_with_a_webhook_is_sent_for(office: Callable[..., Office]) -> None:
+    here = office()
+    job = here.submit(webhook=True)
+    here.run(job)
+    answer = here.sqs.receive_message(QueueUrl=here.journal.webhook_queue.url)
+    assert [json.loads(message["Body"]) for message in answer["Messages"]] == [{"job": job.job_id}]
+    assert "lease" not in here.state(job).head
+
+
+def test_every_output_of_a_job_with_many_is_in_the_table_in_order(office: Callable[..., Office]) -> None:
+    outputs = tuple(made(f"{number}.png", index=number) for number in range(60))
+    here = office(engine=FakeEngine(outputs=outputs, attempts=2))
+    job = here.submit()
+    here.run(job)
+    assert [output.name for output in here.state(job).document().outputs] == [f"{number}.png" for number in range(60)]
+
+
+def away(*_arguments: Any, **_fields: Any) -> Any:
+    raise EndpointConnectionError(endpoint_url="https://dynamodb")
