@@ -23,6 +23,9 @@
         ├── BlobNotFound        blob_not_found         the owner has no file with this hash
         ├── HashMismatch        hash_mismatch          the bytes are not those that were announced
         ├── AssetInUse          asset_in_use           a job's output goes with its job
+        ├── InvalidCursor       invalid_cursor         none of ours
+        ├── InvalidMetadata     metadata_invalid       labels beyond the limits
+        ├── InvalidFilter       invalid_metadata_filter likewise, of a list
         ├── IdempotencyKeyReuse idempotency_key_reuse  the key has been used for another request
         ├── TooLarge            payload_too_large      more than can be sent this way
         ├── QueueFull           queue_full             too many jobs wait
@@ -217,6 +220,27 @@ class AssetInUse(Refusal):
 
     code = "asset_in_use"
     http_status = 409
+
+
+class InvalidCursor(Refusal):
+    """A cursor that no list of ours has answered. (The code is the official SDK's.)"""
+
+    code = "invalid_cursor"
+    http_status = 422
+
+
+class InvalidMetadata(Refusal):
+    """Labels that are too many, too long, or no texts. (The code is the official SDK's.)"""
+
+    code = "metadata_invalid"
+    http_status = 422
+
+
+class InvalidFilter(Refusal):
+    """A list is asked for by labels that cannot be. (The code is the official SDK's.)"""
+
+    code = "invalid_metadata_filter"
+    http_status = 422
 
 
 class IdempotencyKeyReuse(Refusal):

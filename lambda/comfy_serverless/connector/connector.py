@@ -266,6 +266,10 @@ class ComfyConnector:
             raise refusal(answer.error, answer.node_errors)
         return {"prompt_id": answer.prompt_id, "number": answer.number, "node_errors": dict(answer.node_errors)}
 
+    def node_classes(self) -> tuple[str, ...]:
+        """The names of all node classes ComfyUI has; none when it does not answer."""
+        return self._engine.node_classes()
+
     def get_history(self, prompt_id: str) -> dict[str, Any]:
         """`{prompt_id: entry}` once a prompt has ended, `{}` before and for unknown ones."""
         entry = self._engine.client.history(prompt_id)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from comfy_serverless.jobs.journal import Journal
     from comfy_serverless.jobs.model_store import ModelStore
     from comfy_serverless.jobs.models import ModelRequest
+    from comfy_serverless.jobs.node_list import NodeListWriter
 
 warm.imports_done()
 
@@ -86,6 +87,8 @@ class Service:
             self._count([outcome] if outcome else [])
             if outcome:
                 outcome.release()
+        if (writer := node_list()) is not None:
+            writer.write_if_due()
         return event.come_again(unrecorded)
 
     def _count(self, outcomes: list[Outcome]) -> None:
@@ -133,6 +136,15 @@ def journal() -> Journal:
         JobQueue.at(settings.job_queue_url),
         WebhookQueue.at(settings.webhook_queue_url),
     )
+
+
+@functools.cache
+def node_list() -> NodeListWriter | None:
+    """What tells the API which node classes there are."""
+    from comfy_serverless.jobs.node_list import NodeListWriter
+
+    bucket = warm.settings().assets_bucket
+    return NodeListWriter(s3_module.create_client(), bucket, warm.connector().node_classes) if bucket else None
 
 
 class Models:

@@ -111,6 +111,22 @@ def open_web_address(
     raise Unusable(f"is redirected more than {MAX_REDIRECTS} times, last to {redact_url(url)}")
 
 
+def post(url: str, *, body: bytes, headers: Mapping[str, str], network: Network, deadline: float) -> int:
+    """Send something to a web address that somebody else chose, and answer the status; the answer itself is not read.
+
+    The address is checked as for `open_web_address`. Redirects are not followed.
+
+    Raises:
+        Unusable: not allowed, not found, not answered, or not in time.
+    """
+    connection = _Connection(_allowed_parts(url, network=network), network=network, deadline=deadline)
+    with _explained(deadline):
+        try:
+            return connection.request("POST", headers, body).status
+        finally:
+            connection.close()
+
+
 @contextmanager
 def _explained(deadline: float) -> Iterator[None]:
     """Turn what the network raises into a reason."""
@@ -188,7 +204,7 @@ def _body(response: http.client.HTTPResponse, size: int | None) -> Iterator[byte
 
 
 class _Connection:
-    """One GET request to a checked address of a host."""
+    """One request to a checked address of a host."""
 
     def __init__(self, target: SplitResult, *, network: Network, deadline: float) -> None:
         self._target = target
@@ -197,6 +213,10 @@ class _Connection:
         self._connection = http.client.HTTPConnection("", blocksize=CHUNK_BYTES)
 
     def get(self, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+        """Ask for something."""
+        return self.request("GET", headers)
+
+    def request(self, method: str, headers: Mapping[str, str], body: bytes = b"") -> http.client.HTTPResponse:
         """Connect, send the request and read the answer's head."""
         host, port = self._target.hostname or "", self._target.port or 0
         addresses = checked_addresses(
@@ -210,13 +230,15 @@ class _Connection:
         path = self._target.path + (f"?{self._target.query}" if self._target.query else "")
         is_default_port = port == _PORTS[self._target.scheme]
         named = f"[{host}]" if ":" in host else host
-        self._connection.putrequest("GET", path, skip_host=True, skip_accept_encoding=True)
+        self._connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
         self._connection.putheader("Host", named if is_default_port else f"{named}:{port}")
         for header, value in (_HEADERS | dict(headers)).items():
             self._connection.putheader(header, value)
         sock.settimeout(_remaining(self._deadline))
-        self._connection.endheaders()
-        response = http.client.HTTPResponse(_BoundedSocket(sock, self._deadline), method="GET")  # type: ignore[arg-type]
+        if body:
+            self._connection.putheader("Content-Length", str(len(body)))
+        self._connection.endheaders(body or None)
+        response = http.client.HTTPResponse(_BoundedSocket(sock, self._deadline), method=method)  # type: ignore[arg-type]
         response.begin()
         return response
 

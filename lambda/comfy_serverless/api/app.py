@@ -1,0 +1,87 @@
+"""The HTTP API as one Powertools resolver: the routes of all modules, and one way to refuse a request.
+
+API Gateway ─► authorizer (whose key is it?) ─► app ─► jobs.py  assets.py  events.py
+                                                   └──► {"error": {"code", "message", "details"}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConfig, Response
+from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.api import assets, documentation, events, jobs
+from comfy_serverless.api.responses import refuse
+from comfy_serverless.errors import ComfyError, InternalError, InvalidMetadata, InvalidRequest, NotFound, UpstreamError
+from comfy_serverless.observability import log
+
+
+def create_app(*, cors_origins: tuple[str, ...] = ()) -> APIGatewayHttpResolver:
+    """The API. Requests of web pages are answered only to `cors_origins`."""
+    app = APIGatewayHttpResolver(enable_validation=True, cors=_cors(cors_origins))
+    for router in (jobs.router, events.router, assets.router, documentation.router):
+        app.include_router(router)
+    documentation.attach(app)
+
+    @app.not_found
+    def no_such_route(_error: NotFoundError) -> Response[str]:
+        event = app.current_event
+        return refuse(
+            NotFound(f"there is nothing at {event.http_method} {event.path[:200]}: /docs lists what there is.")
+        )
+
+    def malformed(error: RequestValidationError) -> Response[str]:
+        return refuse(_told(error))
+
+    def upstream(_error: Exception) -> Response[str]:
+        log.exception("AWS did not do its part")
+        return refuse(UpstreamError("a service behind this API does not answer as it should: try again."))
+
+    def bug(_error: Exception) -> Response[str]:
+        log.exception("bug: the request failed in our own code")
+        return refuse(InternalError("the request failed because of a mistake of ours; the log has the details."))
+
+    app.exception_handler(RequestValidationError)(malformed)
+    app.exception_handler(ComfyError)(refuse)
+    app.exception_handler([ClientError, BotoCoreError, TimeoutError])(upstream)
+    app.exception_handler(Exception)(bug)
+    return app
+
+
+def _told(error: RequestValidationError) -> ComfyError:
+    """Which parts of a request are wrong, in our words."""
+    problems = [
+        {"field": ".".join(map(str, entry["loc"]))[:200] or "request", "problem": _problem(entry)}
+        for entry in error.errors()[:100]
+    ]
+    listing = "; ".join(f"{problem['field']}: {problem['problem']}" for problem in problems[:20])
+    is_about_labels = all("metadata" in entry["loc"] for entry in error.errors())
+    refusal = InvalidMetadata if is_about_labels else InvalidRequest
+    return refusal(f"The request cannot be used: {listing}.", details={"errors": problems})
+
+
+def _problem(entry: Mapping[str, Any]) -> str:
+    match entry.get("type"):
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "is not a field of this request"
+        case "json_invalid":
+            return f"is not JSON ({(entry.get('ctx') or {}).get('error', 'malformed')})"
+    return str(entry.get("msg", "cannot be used")).removeprefix("Value error, ").removeprefix("Input ")[:300]
+
+
+def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
+    if not origins:
+        return None
+    return CORSConfig(
+        allow_origin=origins[0],
+        extra_origins=list(origins[1:]),
+        allow_headers=["Idempotency-Key", "Range"],
+        expose_headers=["Location", "Retry-After"],
+        max_age=600,
+    )

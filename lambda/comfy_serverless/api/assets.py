@@ -1,0 +1,326 @@
+"""Routes of assets: upload, find by hash, describe, download, delete; and uploads that go to S3 itself."""
+
+from __future__ import annotations
+
+import io
+import mimetypes
+import re
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Body, File, Form, Header, Path, UploadFile
+from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from comfy_serverless.api.context import caller
+from comfy_serverless.api.models import INVALID, NOT_FOUND, REFUSALS, ErrorEnvelope, told
+from comfy_serverless.api.responses import NOT_KEPT, answer
+from comfy_serverless.api.services import services
+from comfy_serverless.errors import BlobNotFound, IdempotencyKeyReuse, NotFound, TooLarge
+from comfy_serverless.jobs.links import Links
+from comfy_serverless.jobs.store.assets import Asset, Naming, Upload, check_hash, check_path, digest_in, digest_of
+from comfy_serverless.jobs.store.jobs import check_idempotency_key
+from comfy_serverless.jobs.store.table import moment_of, moment_text
+
+router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
+
+#: Lambda takes events of 6 MB; the file is in it as base64.
+MAX_SENT_BYTES = 4_400_000
+_MIN_EXPIRY_S, _MAX_EXPIRY_S = 60, 604_800
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_CONTENT_TYPE = (
+    r"^[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}( *; *[A-Za-z0-9-]{1,50}=[^\x00-\x1f]{1,100})*$"
+)
+
+
+def _check_hash_form(text: str) -> str:
+    if digest_in(text) is None:
+        raise ValueError("must be 'blake3:' and 64 hexadecimal digits")
+    return text
+
+
+ContentType = Annotated[str, Field(pattern=_CONTENT_TYPE, max_length=255)]
+FilePath = Annotated[str, AfterValidator(check_path)]
+Hash = Annotated[str, AfterValidator(_check_hash_form)]
+Tag = Annotated[str, Field(max_length=100)]
+ExpiresIn = Annotated[int, Field(ge=_MIN_EXPIRY_S, le=_MAX_EXPIRY_S)]
+AssetId = Annotated[str, Path(description="The asset's id.")]
+
+
+class AssetBody(BaseModel):
+    """An asset, as it is answered."""
+
+    id: str
+    hash: str | None
+    size_bytes: int
+    content_type: str
+    file_path: str | None = None
+    created_new: bool | None = None
+    created_at: str
+    url: str
+    url_expires_at: str
+    expires_at: str | None = None
+    job_id: str | None = None
+
+
+class FromHashBody(BaseModel):
+    """Which bytes, and what to call them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hash: Hash
+    file_path: FilePath | None = None
+    tags: Annotated[list[Tag], Field(max_length=50)] = Field(default_factory=list)
+    expires_in: ExpiresIn | None = None
+
+
+class UploadBody(BaseModel):
+    """A file that will be uploaded to S3 itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file_path: FilePath
+    content_type: ContentType = "application/octet-stream"
+    size_bytes: Annotated[int, Field(ge=1)]
+    hash: Hash | None = None
+    tags: Annotated[list[Tag], Field(max_length=50)] = Field(default_factory=list)
+    expires_in: ExpiresIn | None = None
+
+
+class UploadTarget(BaseModel):
+    """Where and how to upload: send the bytes with `method` and `headers` to `url`, then POST to `complete_url`."""
+
+    id: str
+    method: str
+    url: str
+    headers: dict[str, str]
+    expires_at: str
+    complete_url: str
+
+
+_CREATED: dict[int, Any] = {
+    200: told("The bytes were there already.", AssetBody),
+    201: told("The bytes are new.", AssetBody),
+    409: told("`hash_mismatch`: other bytes than announced.", ErrorEnvelope),
+    **INVALID,
+    **REFUSALS,
+}
+
+
+@router.post(
+    "/api/v2/assets",
+    summary="Upload an asset (single-call multipart)",
+    tags=["assets"],
+    responses={**_CREATED, 413: told("`payload_too_large`: use /api/v2/uploads.", ErrorEnvelope)},
+)
+def post_asset(
+    file: Annotated[UploadFile, File(description="The raw bytes.")],
+    content_type: Annotated[ContentType, Form()],
+    file_path: Annotated[FilePath, Form()],
+    expected_hash: Annotated[Hash | None, Form()] = None,
+    tags: Annotated[list[Tag] | None, Form()] = None,
+    expires_in: Annotated[ExpiresIn | None, Form()] = None,
+    idempotency_key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
+) -> Response[str]:
+    """Take a file of some megabytes."""
+    owner, assets = caller(router).owner, services().assets
+    check_idempotency_key(idempotency_key)
+    if len(file.content) > MAX_SENT_BYTES:
+        raise TooLarge(
+            f"the file has {len(file.content):,} bytes, and at most {MAX_SENT_BYTES:,} can be sent this way: "
+            "POST /api/v2/uploads answers an address for larger ones, and `comfy-serverless upload FILE` does it all."
+        )
+    if idempotency_key is not None and not assets.claim_key(owner, idempotency_key):
+        raise IdempotencyKeyReuse("this Idempotency-Key has been used within the last 24 hours: send another.")
+    try:
+        digest = digest_of(io.BytesIO(file.content))
+        check_hash(expected_hash, digest)
+        naming = Naming(file_path=file_path, content_type=content_type, tags=tuple(tags or ()), expires_in_s=expires_in)
+        asset = assets.store(owner, io.BytesIO(file.content), digest, naming)
+    except Exception:
+        if idempotency_key is not None:
+            assets.release_key(owner, idempotency_key)
+        raise
+    return _created(asset)
+
+
+@router.post(
+    "/api/v2/assets/from-hash",
+    summary="Mint an asset over existing bytes (dedup fast-path)",
+    tags=["assets"],
+    responses={**_CREATED, 404: told("`blob_not_found`: upload the bytes.", ErrorEnvelope)},
+)
+def asset_from_hash(body: Annotated[FromHashBody, Body()]) -> Response[str]:
+    """Make a record over bytes that the caller has uploaded before."""
+    owner = caller(router).owner
+    naming = Naming(
+        file_path=body.file_path,
+        content_type=_type_of(body.file_path),
+        tags=tuple(body.tags),
+        expires_in_s=body.expires_in,
+    )
+    asset, is_same = services().assets.mint_from_hash(owner, digest_in(body.hash) or "", naming)
+    return answer(HTTPStatus.OK if is_same else HTTPStatus.CREATED, _document(asset))
+
+
+@router.head(
+    "/api/v2/assets/by-hash/<hash>",
+    summary="Existence check for a blob by blake3 hash",
+    tags=["assets"],
+    responses={200: {"description": "The caller has such bytes."}, **NOT_FOUND, **REFUSALS},
+)
+def head_by_hash(hash: Annotated[str, Path()]) -> Response[str]:  # noqa: A002  (the contract's name)
+    """Whether the caller has uploaded bytes with this hash."""
+    owner, digest = caller(router).owner, digest_in(hash)
+    if digest is None or not services().assets.has_blob(owner, digest):
+        raise BlobNotFound("you have uploaded no file with this hash.")
+    return answer(HTTPStatus.OK, None)
+
+
+@router.get(
+    "/api/v2/assets/<id>",
+    summary="Asset metadata",
+    tags=["assets"],
+    responses={200: told("The asset.", AssetBody), **NOT_FOUND, **REFUSALS},
+)
+def get_asset(id: AssetId) -> Response[str]:  # noqa: A002
+    """A record, with a fresh link."""
+    return answer(HTTPStatus.OK, _document(_find(id)))
+
+
+@router.delete(
+    "/api/v2/assets/<id>",
+    summary="Delete an asset record",
+    tags=["assets"],
+    responses={
+        204: {"description": "Deleted."},
+        409: told("`asset_in_use`: a job's output.", ErrorEnvelope),
+        **NOT_FOUND,
+        **REFUSALS,
+    },
+)
+def delete_asset(id: AssetId) -> Response[str]:  # noqa: A002
+    """Delete a record, and the bytes with the last one."""
+    services().assets.delete(caller(router).owner, _checked_id(id))
+    return answer(HTTPStatus.NO_CONTENT, None)
+
+
+@router.get(
+    "/api/v2/assets/<id>/content",
+    summary="Asset bytes: a redirect to a fresh link",
+    tags=["assets"],
+    responses={302: {"description": "`Location` has the bytes, whole or in ranges."}, **NOT_FOUND, **REFUSALS},
+)
+def get_content(id: AssetId) -> Response[str]:  # noqa: A002
+    """Where the bytes are."""
+    url, _ = _link(_find(id))
+    return Response(status_code=HTTPStatus.FOUND, body="", headers={**NOT_KEPT, "location": url})
+
+
+@router.post(
+    "/api/v2/uploads",
+    summary="Begin an upload that goes to S3 itself",
+    description="For files larger than a request may be. Ours.",
+    tags=["uploads"],
+    responses={201: told("Where to put the bytes.", UploadTarget), **INVALID, **REFUSALS},
+)
+def post_upload(body: Annotated[UploadBody, Body()]) -> Response[str]:
+    """Answer a presigned address for one file of exactly the announced size."""
+    found, owner = services(), caller(router).owner
+    if body.size_bytes > found.settings.max_upload_bytes:
+        raise TooLarge(
+            f"the file has {body.size_bytes:,} bytes; at most {found.settings.max_upload_bytes:,} may be uploaded "
+            "(MAX_UPLOAD_BYTES)."
+        )
+    naming = Naming(
+        file_path=body.file_path,
+        content_type=body.content_type,
+        tags=tuple(body.tags),
+        expires_in_s=body.expires_in,
+    )
+    upload = found.assets.begin_upload(owner, naming, size_bytes=body.size_bytes, expected=body.hash)
+    return answer(HTTPStatus.CREATED, _target(upload).model_dump())
+
+
+@router.post(
+    "/api/v2/uploads/<id>/complete",
+    summary="Make an uploaded file an asset",
+    description="Reads what was uploaded, computes its hash, and registers it. Done twice, it answers the same. Ours.",
+    tags=["uploads"],
+    responses={**_CREATED, **NOT_FOUND},
+)
+def complete_upload(id: Annotated[str, Path(description="The upload's id.")]) -> Response[str]:  # noqa: A002
+    """Verify and register an upload."""
+    owner, assets = caller(router).owner, services().assets
+    return _created(assets.complete_upload(assets.upload(owner, _checked_id(id))))
+
+
+def _find(asset_id: str) -> Asset:
+    return services().assets.get(caller(router).owner, _checked_id(asset_id))
+
+
+def _checked_id(text: str) -> str:
+    if not _UUID.fullmatch(text.lower()):
+        raise NotFound(f"there is nothing of yours with the id {text[:100]!r}; ids are UUIDs.")
+    return text.lower()
+
+
+def _created(asset: Asset) -> Response[str]:
+    return answer(HTTPStatus.CREATED if asset.created_new else HTTPStatus.OK, _document(asset))
+
+
+def _document(asset: Asset) -> dict[str, Any]:
+    url, url_expires_at = _link(asset)
+    body = AssetBody(
+        id=asset.id,
+        hash=asset.hash,
+        size_bytes=asset.size_bytes,
+        content_type=asset.content_type,
+        file_path=asset.file_path,
+        created_new=asset.created_new,
+        created_at=asset.created_at,
+        url=url,
+        url_expires_at=url_expires_at,
+        expires_at=moment_text(asset.expires_at) if asset.expires_at else None,
+        job_id=asset.job_id,
+    )
+    return {
+        name: value
+        for name, value in body.model_dump().items()
+        if value is not None or name not in {"created_new", "job_id"}
+    }
+
+
+def _link(asset: Asset) -> tuple[str, str]:
+    found = services()
+    name = (asset.file_path or asset.id).rpartition("/")[2]
+    link = Links(found.s3, found.settings.link_expiry_s).of(asset.address, name=name, content_type=asset.content_type)
+    return link.url, moment_text(link.expires_at)
+
+
+def _target(upload: Upload) -> UploadTarget:
+    found = services()
+    address = found.assets.upload_address(upload)
+    url = found.s3.generate_presigned_url(
+        "put_object",
+        Params={
+            "Bucket": address.bucket,
+            "Key": address.key,
+            "ContentType": upload.naming.content_type,
+            "ContentLength": upload.size_bytes,
+        },
+        ExpiresIn=found.settings.link_expiry_s,
+    )
+    return UploadTarget(
+        id=upload.id,
+        method="PUT",
+        url=url,
+        headers={"Content-Type": upload.naming.content_type, "Content-Length": str(upload.size_bytes)},
+        expires_at=moment_text(moment_of(upload.expires)),
+        complete_url=f"/api/v2/uploads/{upload.id}/complete",
+    )
+
+
+def _type_of(path: str | None) -> str:
+    return mimetypes.guess_type(path or "")[0] or "application/octet-stream"

@@ -1,0 +1,80 @@
+"""Server-sent events of a job. Behind API Gateway an answer is whole or not at all, so each is a snapshot.
+
+It is sent at once when something has happened, or when nothing has for a moment; then the client asks again. (The local
+stack keeps the connection open, asks by itself, and passes on what is new.)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
+from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
+
+from comfy_serverless.api.context import caller
+from comfy_serverless.api.jobs import JobId, find_job
+from comfy_serverless.api.models import NOT_FOUND, REFUSALS
+from comfy_serverless.api.responses import NOT_KEPT
+from comfy_serverless.api.services import services
+from comfy_serverless.jobs.links import Links
+from comfy_serverless.jobs.store.jobs import JobState
+
+router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
+
+_LOOK_EVERY_S = 0.25
+EVENT_STREAM = "text/event-stream"
+_DOCUMENTED: dict[int, OpenAPIResponse] = {
+    200: {
+        "description": "`status`, `progress`, `preview` and `output` frames; the last is the terminal `status`.",
+        "content": {EVENT_STREAM: {"schema": {"type": "string"}}},
+    },
+    **NOT_FOUND,
+    **REFUSALS,
+}
+
+
+@router.get("/api/v2/jobs/<id>/events", summary="Live event stream (SSE)", tags=["jobs"], responses=_DOCUMENTED)
+def get_events(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
+    """The job's state as events, after a moment in which something may have changed."""
+    found = services()
+    first = find_job(id, caller(router), found)
+    until = time.monotonic() + found.settings.events_hold_s
+    state = found.jobs.read_with_preview(id) or first
+    while not state.is_over and not _has_changed(first, state) and time.monotonic() < until:
+        time.sleep(_LOOK_EVERY_S)
+        state = found.jobs.read_with_preview(id) or state
+    body = "".join(frames(state, Links(found.s3, found.settings.link_expiry_s)))
+    return Response(status_code=HTTPStatus.OK, content_type=EVENT_STREAM, body=body, headers=dict(NOT_KEPT))
+
+
+def frames(state: JobState, links: Links) -> Iterator[str]:
+    """The snapshot of a job: what it is doing, what it has made, and at last, if it is over, how it ended.
+
+    The outputs come before a terminal status, since that ends the stream.
+    """
+    job = state.document()
+    status = _frame("status", {"status": job.status.value, "queue_position": job.queue_position})
+    if not state.is_over:
+        yield status
+    if job.progress is not None:
+        yield _frame("progress", job.progress.model_dump(mode="json"))
+    if state.preview is not None and not state.is_over:
+        yield _frame("preview", {name: state.preview[name] for name in ("node_id", "content_type", "data_base64")})
+    for output in links.of_job(job).to_json()["outputs"]:
+        yield _frame("output", output)
+    if state.is_over:
+        yield status
+
+
+def _has_changed(before: JobState, after: JobState) -> bool:
+    """Whether there is something new to tell: states and outputs, which nobody should have to wait for."""
+    return before.status is not after.status or len(before.outputs) != len(after.outputs)
+
+
+def _frame(event: str, data: dict[str, Any]) -> str:
+    return f"event: {event}\ndata: {json.dumps(data)}\n\n"

@@ -1,0 +1,244 @@
+"""Routes of jobs: submit, follow by polling, list, cancel, the workflow behind one; and `POST /generate`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import time
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Path, Query
+from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
+
+from comfy_serverless.api.context import Caller, caller
+from comfy_serverless.api.models import (
+    INVALID,
+    JOB,
+    NOT_FOUND,
+    REFUSALS,
+    ErrorEnvelope,
+    GenerateBody,
+    JobList,
+    JobListEntry,
+    JobWorkflow,
+    SubmitBody,
+    told,
+)
+from comfy_serverless.api.responses import answer
+from comfy_serverless.api.services import Services, services
+from comfy_serverless.api.submission import JobExists, Submission, read_workflow, submit
+from comfy_serverless.errors import Forbidden, InvalidCursor, InvalidFilter, NotFound
+from comfy_serverless.jobs.care import Care
+from comfy_serverless.jobs.links import Links
+from comfy_serverless.jobs.models import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, Job, JobRequest, JobStatus
+from comfy_serverless.jobs.store.jobs import JobState
+
+router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
+
+MAX_PAGE = 100
+DEFAULT_PAGE = 20
+#: Between two looks at a job that is waited for: as long as a person does not notice.
+POLL_S = 0.25
+#: Kept back of an invocation, to answer, in seconds.
+ANSWER_RESERVE_S = 2.0
+
+JobId = Annotated[str, Path(description="The job's id.")]
+IdempotencyKey = Annotated[
+    str | None, Header(alias="Idempotency-Key", description="Single-use for 24 h. A UUID is best.")
+]
+_LABEL_FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+_CURSOR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z#[A-Za-z0-9_-]{1,64}")
+_JOB_ID = re.compile(JOB_ID_PATTERN)
+
+
+@router.post(
+    "/api/v2/jobs",
+    summary="Submit a workflow for execution",
+    tags=["jobs"],
+    responses={201: told("The job, queued.", Job), **INVALID, **REFUSALS},
+    status_code=201,
+)
+def post_job(body: Annotated[SubmitBody, Body()], idempotency_key: IdempotencyKey = None) -> Response[str]:
+    """Take a workflow, durably."""
+    request = JobRequest.parse({"workflow": body.workflow, "metadata": body.metadata})
+    submission = Submission(
+        request=request,
+        caller=caller(router),
+        extra_data=body.extra_data,
+        idempotency_key=idempotency_key,
+        webhook_url=body.webhook_url,
+        webhook_secret=body.webhook_secret,
+    )
+    return answer(HTTPStatus.CREATED, _document(submit(submission, services()), services()))
+
+
+@router.get(
+    "/api/v2/jobs",
+    summary="List jobs, newest first",
+    tags=["jobs"],
+    description="`metadata[key]=value` lists only jobs with that label; repeat it for more labels. Ours.",
+    responses={200: told("A page of jobs.", JobList), **INVALID, **REFUSALS},
+)
+def list_jobs(
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    status: Annotated[JobStatus | None, Query(description="Only jobs in this state.")] = None,
+) -> Response[str]:
+    """A page of the caller's jobs."""
+    owner = caller(router).owner
+    entries, end = services().jobs.page(
+        owner,
+        labels=_label_filters(router.current_event.query_string_parameters or {}),
+        status=status.value if status else None,
+        limit=limit,
+        before=_read_cursor(cursor),
+    )
+    jobs = [
+        JobListEntry(
+            id=item["id"],
+            status=item["status"],
+            create_time=item["created_at"],
+            update_time=item["updated_at"],
+            created_at=item["created_at"],
+            completed_at=item.get("completed_at"),
+            metadata=item.get("labels", {}),
+        )
+        for item in entries
+    ]
+    page = JobList(jobs=jobs, next_cursor=_write_cursor(end) if end else None)
+    return answer(HTTPStatus.OK, page.model_dump(exclude_none=True))
+
+
+@router.get(
+    "/api/v2/jobs/<id>",
+    summary="Job status (the polling workhorse)",
+    tags=["jobs"],
+    responses={**JOB, **NOT_FOUND, **REFUSALS},
+)
+def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
+    """Everything known of a job: one read of the table."""
+    return answer(HTTPStatus.OK, _document(find_job(id, caller(router), services()), services()))
+
+
+@router.get(
+    "/api/v2/jobs/<id>/workflow",
+    summary="The workflow behind a job, as it was submitted",
+    tags=["jobs"],
+    responses={200: told("The workflow.", JobWorkflow), **NOT_FOUND, **REFUSALS},
+)
+def get_workflow(id: JobId) -> Response[str]:  # noqa: A002
+    """The graph in API format, never with its `extra_data`."""
+    state = find_job(id, caller(router), services())
+    return answer(HTTPStatus.OK, JobWorkflow(workflow=read_workflow(state, services())).model_dump())
+
+
+@router.post(
+    "/api/v2/jobs/<id>/cancel",
+    summary="Request cancellation",
+    tags=["jobs"],
+    responses={**JOB, **NOT_FOUND, **REFUSALS},
+)
+def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
+    """End a waiting job at once, and a running one at its worker's next report. Ended jobs stay as they are."""
+    state = services().jobs.cancel(find_job(id, caller(router), services()))
+    if state.status is JobStatus.CANCELED:
+        care(services()).call_webhook(state)
+    return answer(HTTPStatus.OK, _document(state, services()))
+
+
+@router.post(
+    "/generate",
+    summary="Submit a job and wait for its end",
+    tags=["generate"],
+    description="Takes a job request with `set`, `inputs`, `models`, `deadline_s`. The same `job_id` never runs twice.",
+    responses={
+        200: told("The job has ended; `status` says how.", Job),
+        202: told("It has not yet: poll `urls.self`.", Job),
+        403: told("`forbidden`: the job_id is somebody else's.", ErrorEnvelope),
+        **INVALID,
+        **REFUSALS,
+    },
+)
+def generate(body: Annotated[GenerateBody, Body()], idempotency_key: IdempotencyKey = None) -> Response[str]:
+    """Submit, and wait up to `wait_s` seconds."""
+    until = time.monotonic() + body.wait_s
+    context: Any = router.lambda_context
+    until = min(until, time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ANSWER_RESERVE_S)
+    who = caller(router)
+    submission = Submission(
+        request=JobRequest.model_validate(
+            body.model_dump(by_alias=True, include=set(JobRequest.model_fields)), strict=False
+        ),
+        caller=who,
+        extra_data=body.extra_data,
+        idempotency_key=idempotency_key,
+        webhook_url=body.webhook_url,
+        webhook_secret=body.webhook_secret,
+    )
+    try:
+        state = submit(submission, services())
+    except JobExists:
+        standing = services().jobs.read(str(body.job_id))
+        if standing is None or standing.owner != who.owner:
+            raise Forbidden(f"the job_id {body.job_id!r} is taken: choose another.") from None
+        state = standing
+    while not state.is_over and time.monotonic() + POLL_S < until:
+        time.sleep(POLL_S)
+        state = services().jobs.read(state.id) or state
+    return answer(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, _document(state, services()))
+
+
+def find_job(job_id: str, who: Caller, found: Services) -> JobState:
+    """A job of the caller, looked after if nobody does.
+
+    Raises:
+        NotFound: there is none of this id, or it is another owner's.
+    """
+    state = found.jobs.read(job_id) if _JOB_ID.fullmatch(job_id) else None
+    if state is None or state.owner != who.owner:
+        raise NotFound(f"there is no job {job_id[:100]!r} of yours; jobs are forgotten 30 days after their submission.")
+    if state.lease_ended:
+        care(found).attend(state)
+        state = found.jobs.read(job_id) or state
+    return state
+
+
+def care(found: Services) -> Care:
+    """What looks after neglected jobs."""
+    return Care(found.jobs, found.job_queue, found.webhook_queue)
+
+
+def _document(state: JobState, found: Services) -> dict[str, Any]:
+    return Links(found.s3, found.settings.link_expiry_s).of_job(state.document()).to_json()
+
+
+def _label_filters(query: dict[str, str]) -> dict[str, str]:
+    matches = {match[1]: value for name, value in query.items() if (match := _LABEL_FILTER.fullmatch(name))}
+    if len(matches) > MAX_LABELS or any(
+        not name or len(name) > MAX_LABEL_CHARACTERS or len(value) > MAX_LABEL_CHARACTERS
+        for name, value in matches.items()
+    ):
+        raise InvalidFilter(
+            f"at most {MAX_LABELS} labels can be asked for, with names and values of up to "
+            f"{MAX_LABEL_CHARACTERS} characters: ?metadata[name]=value"
+        )
+    return matches
+
+
+def _write_cursor(end: str) -> str:
+    return base64.urlsafe_b64encode(end.encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> str | None:
+    if cursor is None:
+        return None
+    try:
+        text = base64.b64decode(cursor[:200] + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, ValueError):
+        text = ""
+    if not _CURSOR.fullmatch(text):
+        raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
+    return text

@@ -1,0 +1,116 @@
+"""What the API's routes take, as data. What they answer is in `jobs.models`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from comfy_serverless.jobs.models import MAX_LABELS, Job, JobRequest, Label
+
+#: API Gateway waits 30 s for an answer, and ours has a way to go.
+MAX_WAIT_S = 25
+DEFAULT_WAIT_S = 20
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ExtraData(_Body):
+    """Passed on to ComfyUI with the workflow; stored and logged nowhere."""
+
+    api_key_comfy_org: Annotated[str, Field(max_length=1024, description="API key for partner (API) nodes.")] | None = (
+        None
+    )
+
+
+_WEBHOOK_URL = Field(max_length=2048, description="Called when the job has ended; a public https address. Ours.")
+_WEBHOOK_SECRET = Field(max_length=256, description="Signs the call, as Standard Webhooks has it: `whsec_…`. Ours.")
+
+
+class SubmitBody(_Body):
+    """A workflow to be run. `metadata` and what follows it are ours."""
+
+    workflow: Annotated[dict[str, Any], Field(description="API-format workflow graph, verbatim.")]
+    extra_data: ExtraData | None = None
+    metadata: Annotated[
+        dict[Label, Label], Field(max_length=MAX_LABELS, description="Labels, to find the job again by.")
+    ] = Field(default_factory=dict)
+    webhook_url: Annotated[str, _WEBHOOK_URL] | None = None
+    webhook_secret: Annotated[str, _WEBHOOK_SECRET] | None = None
+
+
+class GenerateBody(JobRequest):
+    """A job request, and how long to wait for its end."""
+
+    wait_s: Annotated[float, Field(ge=0, le=MAX_WAIT_S, strict=False)] = DEFAULT_WAIT_S
+    extra_data: ExtraData | None = None
+    webhook_url: Annotated[str, _WEBHOOK_URL] | None = None
+    webhook_secret: Annotated[str, _WEBHOOK_SECRET] | None = None
+
+
+class JobListEntry(BaseModel):
+    """A job in a list: what is known of it without reading it."""
+
+    id: str
+    status: str
+    create_time: str
+    update_time: str
+    created_at: str
+    completed_at: str | None = None
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class JobList(BaseModel):
+    """Jobs, newest first. `next_cursor` is absent on the last page."""
+
+    jobs: list[JobListEntry]
+    next_cursor: str | None = None
+
+
+class JobWorkflow(BaseModel):
+    """The workflow behind a job."""
+
+    workflow: dict[str, Any]
+    format: Literal["api"] = "api"
+
+
+class Health(BaseModel):
+    """That the API answers."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+
+
+class ErrorBody(BaseModel):
+    """Why a request was refused."""
+
+    code: str
+    message: str
+    details: dict[str, Any] | None = None
+
+
+class ErrorEnvelope(BaseModel):
+    """The one form of all refusals."""
+
+    error: ErrorBody
+
+
+def told(description: str, model: type[BaseModel]) -> OpenAPIResponse:
+    """An entry of a route's documented answers."""
+    return {"description": description, "content": {"application/json": {"model": model}}}
+
+
+#: What every route can answer.
+REFUSALS: dict[int, OpenAPIResponse] = {
+    401: told("`unauthorized`: no key, or not a good one.", ErrorEnvelope),
+    429: told("`rate_limited`, `queue_full`: wait as long as `Retry-After` says.", ErrorEnvelope),
+    500: told("`upstream_error`: try again.", ErrorEnvelope),
+}
+NOT_FOUND: dict[int, OpenAPIResponse] = {
+    404: told("`not_found`: it does not exist, or is somebody else's.", ErrorEnvelope)
+}
+INVALID: dict[int, OpenAPIResponse] = {422: told("The request cannot be used; `details` says why.", ErrorEnvelope)}
+JOB: dict[int, OpenAPIResponse] = {200: told("The job.", Job)}

@@ -1,0 +1,171 @@
+"""From a request to a job in the queue.
+
+    checked ──► assets resolved ──► request to S3 ──► job and idempotency key to the table ──► message ──► marked
+
+Each step leaves things so that nothing is lost if it is the last: a request without a job is deleted by the bucket's
+lifecycle; a job whose message was not sent is sent by the caretaker.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.api.references import refuse_foreign_addresses, resolve_assets
+from comfy_serverless.errors import InvalidRequest, QueueFull, UpstreamError
+from comfy_serverless.jobs.keys import folder_prefix
+from comfy_serverless.jobs.models import JobRequest
+from comfy_serverless.jobs.s3 import S3Address
+from comfy_serverless.jobs.store.jobs import JobExists, JobState, NewJob, check_idempotency_key
+from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
+from comfy_serverless.observability import log
+from comfy_serverless.webhooks.signing import check_webhook
+from comfy_serverless.workflow import apply_set, check_links
+
+if TYPE_CHECKING:
+    from comfy_serverless.api.context import Caller
+    from comfy_serverless.api.models import ExtraData
+    from comfy_serverless.api.services import Services
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What somebody wants run.
+
+    Attributes:
+        request: what is to be done; its workflow may hold `core/ASSET` references and names of uploaded files.
+        extra_data: for ComfyUI, and kept nowhere.
+    """
+
+    request: JobRequest
+    caller: Caller
+    extra_data: ExtraData | None = field(default=None, repr=False)
+    idempotency_key: str | None = None
+    webhook_url: str | None = None
+    webhook_secret: str | None = field(default=None, repr=False)
+
+
+def submit(submission: Submission, services: Services) -> JobState:
+    """Take a job.
+
+    Raises:
+        ComfyError: it is refused; nothing was queued, and the idempotency key can be used again.
+        JobExists: the request's own `job_id` is taken.
+    """
+    check_idempotency_key(submission.idempotency_key)
+    webhook = _webhook(submission, services)
+    owner = submission.caller.owner
+    job_id = submission.request.job_id or str(uuid.uuid4())
+    graph, request = _runnable(submission.request, owner, services, job_id=job_id)
+    _check_room(submission.caller, services)
+    extra_data = submission.extra_data.model_dump(exclude_none=True) if submission.extra_data else {}
+    address = S3Address(services.assets_bucket, f"requests/{owner}/{job_id}-{uuid.uuid4().hex[:8]}.json")
+    job = NewJob(
+        job_id=job_id,
+        owner=owner,
+        request_uri=str(address),
+        labels=request["metadata"],
+        idempotency_key=submission.idempotency_key,
+        webhook=webhook,
+        is_rerunnable=not extra_data,
+    )
+    _store(services, address, {"workflow": graph, "request": request})
+    state = services.jobs.submit(job)
+    _send(services, job, extra_data)
+    return state
+
+
+def read_workflow(state: JobState, services: Services) -> dict[str, Any]:
+    """The workflow of a job as it was submitted."""
+    address = S3Address.parse(state.head["request"])
+    answer = services.s3.get_object(Bucket=address.bucket, Key=address.key)
+    workflow: dict[str, Any] = json.loads(answer["Body"].read())["workflow"]
+    return workflow
+
+
+def _runnable(
+    request: JobRequest, owner: str, services: Services, *, job_id: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The graph as it was meant, and the request for the worker: with assets resolved, and with a place for results."""
+    settings = services.settings
+    document = request.model_dump(mode="json", by_alias=True)
+    if request.output.bucket is not None or request.output.prefix is not None:
+        raise InvalidRequest(
+            "`output` is not possible here: results are kept with the job, and are downloaded by links."
+        )
+    buckets = {services.assets_bucket, services.output_bucket}
+    results = f"s3://{services.output_bucket}/{_results_prefix(services, owner)}"
+    refuse_foreign_addresses(document, buckets=buckets, allowed_prefix=f"{results}/")
+    graph = resolve_workflow(request.workflow, s3=services.s3, settings=settings)
+    graph = apply_set(graph, request.values)
+    check_json(graph)
+    check_links(graph)
+    services.node_list.check(graph)
+    resolved = resolve_assets(graph, owner=owner, assets=services.assets)
+    runnable = {
+        "job_id": job_id,
+        "workflow": resolved.graph,
+        "inputs": {**resolved.inputs, **document["inputs"]},
+        "models": document["models"],
+        "deadline_s": document["deadline_s"],
+        "metadata": document["metadata"],
+        "output": {"bucket": services.output_bucket, "prefix": _results_prefix(services, owner)},
+        "reply": "links",
+    }
+    return graph, runnable
+
+
+def _results_prefix(services: Services, owner: str) -> str:
+    return f"{folder_prefix(services.settings.output_prefix)}owners/{owner}"
+
+
+def _webhook(submission: Submission, services: Services) -> Mapping[str, str] | None:
+    if submission.webhook_url is None:
+        if submission.webhook_secret is not None:
+            raise InvalidRequest("webhook_secret signs the call of webhook_url, and there is none.")
+        return None
+    check_webhook(
+        submission.webhook_url,
+        submission.webhook_secret,
+        allow_private=services.settings.allow_private_addresses,
+    )
+    return {"url": submission.webhook_url, "secret": submission.webhook_secret or ""}
+
+
+def _check_room(caller: Caller, services: Services) -> None:
+    limit = caller.max_in_flight
+    if limit is not None and services.jobs.open_jobs(caller.owner) >= limit:
+        raise QueueFull(f"this key may have {limit} jobs waiting and running at once, and has: wait for one to end.")
+    if services.job_queue.depth() >= services.settings.max_queued_jobs:
+        raise QueueFull(f"{services.settings.max_queued_jobs} jobs wait already: try again when some have run.")
+
+
+def _store(services: Services, address: S3Address, document: Mapping[str, Any]) -> None:
+    services.s3.put_object(
+        Bucket=address.bucket,
+        Key=address.key,
+        Body=json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"),
+        ContentType="application/json",
+    )
+
+
+def _send(services: Services, job: NewJob, extra_data: Mapping[str, Any]) -> None:
+    try:
+        services.job_queue.send(job.job_id, job.request_uri, extra_data=extra_data)
+    except (ClientError, BotoCoreError) as error:
+        log.exception("the job could not be sent to the queue", job_id=job.job_id)
+        services.jobs.withdraw(job)
+        raise UpstreamError("the job could not be queued, and was not taken: send it again.") from error
+    try:
+        services.jobs.dispatched(job.job_id)
+    except (ClientError, BotoCoreError):
+        # It is in the queue. The caretaker will send it once more, and the second message will find it begun.
+        log.exception("the job is not marked as sent", job_id=job.job_id)
+
+
+__all__ = ["JobExists", "Submission", "read_workflow", "submit"]

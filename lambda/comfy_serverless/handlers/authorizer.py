@@ -1,0 +1,47 @@
+"""The Lambda authorizer of the HTTP API: whose key is it?
+
+A bad key passes with no owner: an HTTP API cannot shape its own refusal, and the api function answers such a request
+with the contract's 401. API Gateway keeps an answer for a minute, so that is how long a revoked key may still work.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_serverless.jobs.store.api_keys import ApiKeyStore
+from comfy_serverless.jobs.store.table import Table, create_client
+from comfy_serverless.settings import InvalidSetting, Settings
+
+_BEARER = re.compile(r"bearer +([!-~]+) *", re.IGNORECASE)
+
+
+@functools.cache
+def keys() -> ApiKeyStore:
+    """The keys of this process."""
+    name = Settings.from_environment().jobs_table
+    if name is None:
+        raise InvalidSetting("JOBS_TABLE is not set on this function")
+    return ApiKeyStore(Table(create_client(), name))
+
+
+def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
+    """Answer who has sent a request. Fails if the table does not answer: then nobody is let in, and nothing kept."""
+    headers = event.get("headers") or {}
+    text = bearer(next((str(value) for name, value in headers.items() if name.lower() == "authorization"), ""))
+    key = keys().find(text) if text else None
+    context = {
+        "owner": key.owner if key else "",
+        "key_id": key.id if key else "",
+        "max_in_flight": str(key.max_in_flight or "") if key else "",
+        "requests_per_minute": str(key.requests_per_minute or "") if key else "",
+    }
+    return {"isAuthorized": True, "context": context}
+
+
+def bearer(header: str) -> str:
+    """The key in an `Authorization` header, "" where there is none."""
+    match = _BEARER.fullmatch(header)
+    return match[1] if match else ""

@@ -1,0 +1,121 @@
+"""The classes of nodes that the workers have: a worker writes them down, and the API refuses at once what none can run.
+
+The list counts for as long as workers keep it fresh. After a deployment with other nodes it is at most `TRUSTED_S` old,
+and where there is none, nothing is refused: the engine itself does that, later.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.observability import log
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+KEY = "engine/nodes.json"
+#: How old a list may be, and how often a busy worker writes it anew, in seconds.
+TRUSTED_S = 900
+WRITTEN_EVERY_S = 600
+#: How long the API goes without looking for a newer one, in seconds.
+_KNOWN_S = 60.0
+
+
+@dataclass(slots=True)
+class NodeListWriter:
+    """Writes the list of one worker, beside its work.
+
+    Attributes:
+        classes: asks the engine for its node classes.
+    """
+
+    s3: S3Client
+    bucket: str
+    classes: Callable[[], Iterable[str]]
+    _written_at: float = field(default=float("-inf"))
+    _thread: threading.Thread | None = None
+
+    def write_if_due(self) -> None:
+        """Begin to write it, unless that was done lately. Returns at once."""
+        if time.monotonic() - self._written_at < WRITTEN_EVERY_S:
+            return
+        self._written_at = time.monotonic()
+        self._thread = threading.Thread(target=self._write, name="node list", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout_s: float) -> None:
+        """Let a writing that has begun end."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _write(self) -> None:
+        try:
+            content = json.dumps(sorted(self.classes())).encode()
+            self.s3.put_object(Bucket=self.bucket, Key=KEY, Body=content, ContentType="application/json")
+        except Exception as error:  # noqa: BLE001  (it is a help, and nothing depends on it)
+            log.warning("the list of node classes was not written", reason=str(error))
+
+
+@dataclass(slots=True)
+class NodeListReader:
+    """The list, as the API knows it."""
+
+    s3: S3Client
+    bucket: str
+    _classes: frozenset[str] = frozenset()
+    _trusted_until: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _read_at: float = field(default=float("-inf"))
+
+    def check(self, graph: Mapping[str, Any]) -> None:
+        """Refuse a workflow with nodes that the workers do not have.
+
+        Raises:
+            InvalidWorkflow: naming all of them, as the contract's `node_errors`.
+        """
+        if time.monotonic() - self._read_at >= _KNOWN_S:
+            self._read()
+        if datetime.now(UTC) >= self._trusted_until:
+            return
+        unknown = {
+            node_id: node["class_type"] for node_id, node in graph.items() if node["class_type"] not in self._classes
+        }
+        if unknown:
+            first, class_type = next(iter(unknown.items()))
+            raise InvalidWorkflow(
+                f"{len(unknown)} of {len(graph)} nodes are of classes that ComfyUI does not have on the workers, e.g. "
+                f"node {first} ({class_type}): put the custom node into the image, or correct the name.",
+                details={
+                    "node_errors": {
+                        node_id: [
+                            {
+                                "field": "class_type",
+                                "reason": "missing_node_type",
+                                "message": f"there is no node class {class_type!r}",
+                            }
+                        ]
+                        for node_id, class_type in unknown.items()
+                    }
+                },
+            )
+
+    def _read(self) -> None:
+        self._read_at = time.monotonic()
+        try:
+            answer = self.s3.get_object(Bucket=self.bucket, Key=KEY)
+            age_s = (datetime.now(UTC) - answer["LastModified"]).total_seconds()
+            if age_s >= TRUSTED_S:
+                self._trusted_until = datetime.now(UTC)
+                return
+            self._classes = frozenset(json.loads(answer["Body"].read()))
+            self._trusted_until = datetime.fromtimestamp(answer["LastModified"].timestamp() + TRUSTED_S, UTC)
+        except (ClientError, BotoCoreError, ValueError):
+            self._trusted_until = datetime.now(UTC)  # there is none, or none that can be used

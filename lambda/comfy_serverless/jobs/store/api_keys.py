@@ -1,0 +1,189 @@
+"""API keys: random, stored as hashes only, named, revocable."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.jobs.store.table import ConditionFailed, Item, Table, Update, now_s, now_text
+
+#: What keys begin with, so that scanners of repositories find a leaked one.
+PREFIX = "csk_"
+MAX_KEY_CHARACTERS = 200
+_KEY_BYTES = 32
+_ID_CHARACTERS = 12
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KEYS = "keys"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """What is known of a key, which is not the key itself.
+
+    Attributes:
+        id: the first characters of its hash.
+        owner: whose jobs and assets it gives access to.
+        expires: when it stops working, in seconds since 1970; None for never.
+        max_in_flight: how many jobs may wait and run at once; None for any number.
+        requests_per_minute: None for any number.
+    """
+
+    id: str
+    name: str
+    owner: str
+    created_at: str
+    expires: int | None = None
+    max_in_flight: int | None = None
+    requests_per_minute: int | None = None
+    is_revoked: bool = False
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it opens anything now."""
+        return not self.is_revoked and (self.expires is None or self.expires > now_s())
+
+
+class NewKey(NamedTuple):
+    """A key that was just made: its text is shown once, and known to nobody afterwards."""
+
+    text: str
+    key: ApiKey
+
+
+class ApiKeyStore:
+    """The keys in the table."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def create(
+        self,
+        name: str,
+        *,
+        owner: str,
+        expires_in_s: int | None = None,
+        max_in_flight: int | None = None,
+        requests_per_minute: int | None = None,
+    ) -> NewKey:
+        """Make a key.
+
+        Raises:
+            InvalidRequest: name or owner cannot be used, or the name is taken by a key that works.
+        """
+        if any(key.name == name and key.is_good for key in self.list()):
+            raise InvalidRequest(f"there is a key named {name!r} already: revoke it first, or choose another name.")
+        text = PREFIX + secrets.token_urlsafe(_KEY_BYTES)
+        return NewKey(
+            text,
+            self.register(
+                text,
+                name=name,
+                owner=owner,
+                expires_in_s=expires_in_s,
+                max_in_flight=max_in_flight,
+                requests_per_minute=requests_per_minute,
+            ),
+        )
+
+    def register(
+        self,
+        text: str,
+        *,
+        name: str,
+        owner: str,
+        expires_in_s: int | None = None,
+        max_in_flight: int | None = None,
+        requests_per_minute: int | None = None,
+    ) -> ApiKey:
+        """Make a given text a key: for the local stack, whose key everybody knows."""
+        for what, value in {"name": name, "owner": owner}.items():
+            if not _NAME.fullmatch(value):
+                raise InvalidRequest(f"the {what} {value[:100]!r} must have 1 to 64 letters, digits, '_' or '-'.")
+        for what, number in {"max_in_flight": max_in_flight, "requests_per_minute": requests_per_minute}.items():
+            if number is not None and number < 1:
+                raise InvalidRequest(f"{what} must be at least 1.")
+        digest = hash_of(text)
+        item: Item = {
+            "pk": _KEYS,
+            "sk": _sort_key(digest),
+            "name": name,
+            "owner_name": owner,
+            "created_at": now_text(),
+            "expires_at": None if expires_in_s is None else now_s() + expires_in_s,
+            "max_in_flight": max_in_flight,
+            "requests_per_minute": requests_per_minute,
+        }
+        self._table.put(item)
+        return _key_of(item)
+
+    def find(self, text: str) -> ApiKey | None:
+        """The key with this text, if it is a good one. One read."""
+        if not 0 < len(text) <= MAX_KEY_CHARACTERS:
+            return None
+        item = self._table.get(_KEYS, _sort_key(hash_of(text)))
+        key = _key_of(item) if item else None
+        return key if key is not None and key.is_good else None
+
+    def list(self) -> list[ApiKey]:
+        """All keys, also revoked and expired ones, the oldest first."""
+        keys = map(_key_of, self._table.query_all("#pk = :pk", {"pk": _KEYS}))
+        return sorted(keys, key=lambda key: key.created_at)
+
+    def revoke(self, id_or_name: str) -> ApiKey:
+        """End a key.
+
+        Raises:
+            NotFound: no key that works has this id or name.
+        """
+        for item in self._table.query_all("#pk = :pk", {"pk": _KEYS}):
+            key = _key_of(item)
+            if id_or_name in (key.id, key.name) and key.is_good:
+                change = Update(pk=_KEYS, sk=item["sk"], assign={"revoked_at": now_text()})
+                return _key_of(self._table.update(change))
+        raise NotFound(
+            f"no working key has the id or name {id_or_name[:100]!r}: `comfy-serverless keys list` shows all."
+        )
+
+    def count_request(self, key_id: str, *, limit: int) -> bool:
+        """Count a request of this minute; answers whether it is within the limit. One write."""
+        minute = int(time.time() // 60)
+        change = Update(
+            pk=f"rate#{key_id}#{minute}",
+            sk="rate",
+            assign={"expires": (minute + 2) * 60},
+            add={"requests": 1},
+            condition="attribute_not_exists(#requests) OR #requests < :limit",
+            values={"limit": limit},
+        )
+        try:
+            self._table.update(change)
+        except ConditionFailed:
+            return False
+        return True
+
+
+def hash_of(text: str) -> str:
+    """What of a key is stored. Keys are random and long, so that a plain hash cannot be searched backwards."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def _sort_key(digest: str) -> str:
+    return f"key#{digest}"
+
+
+def _key_of(item: Item) -> ApiKey:
+    return ApiKey(
+        id=item["sk"].removeprefix("key#")[:_ID_CHARACTERS],
+        name=item["name"],
+        owner=item["owner_name"],
+        created_at=item["created_at"],
+        expires=item.get("expires_at"),
+        max_in_flight=item.get("max_in_flight"),
+        requests_per_minute=item.get("requests_per_minute"),
+        is_revoked="revoked_at" in item,
+    )

@@ -1,0 +1,75 @@
+"""What a webhook says and how it is signed, by the specification of Standard Webhooks. No IO."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from comfy_serverless.errors import InvalidRequest
+
+SECRET_PREFIX = "whsec_"  # noqa: S105  (it marks a secret, and is none)
+#: The specification's bounds for a secret, in bytes.
+MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
+
+
+def check_webhook(url: str, secret: str | None, *, allow_private: bool = False) -> None:
+    """Judge a webhook before its job is taken. Which addresses its host has is judged when it is called.
+
+    Raises:
+        InvalidRequest: the address is no https address, or the secret none of the specification's form.
+    """
+    try:
+        parts = urlsplit(url)
+        is_web = bool(parts.hostname) and parts.username is None and (parts.port or 443) > 0
+    except ValueError:
+        is_web = False
+    schemes = {"https", "http"} if allow_private else {"https"}
+    if not is_web or urlsplit(url).scheme not in schemes or not url.isprintable() or " " in url:
+        raise InvalidRequest("webhook_url must be a public https:// address, without user name and password.")
+    if secret is not None:
+        key_of(secret)
+
+
+def key_of(secret: str) -> bytes:
+    """The key that a secret stands for.
+
+    Raises:
+        InvalidRequest: it is not `whsec_` and base64 of 24 to 64 bytes.
+    """
+    try:
+        key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if not secret.startswith(SECRET_PREFIX) or not MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES:
+        raise InvalidRequest(
+            f"webhook_secret must be {SECRET_PREFIX!r} followed by base64 of {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} "
+            "random bytes, as Standard Webhooks has it."
+        )
+    return key
+
+
+def message_of(document: Mapping[str, Any], *, timestamp: str) -> bytes:
+    """The body: what has happened, when, and the job as the API answers it."""
+    return json.dumps(
+        {"type": f"job.{document['status']}", "timestamp": timestamp, "data": document}, separators=(",", ":")
+    ).encode()
+
+
+def headers_of(body: bytes, *, message_id: str, timestamp_s: int, secret: str | None) -> dict[str, str]:
+    """The headers of one call. Without a secret it is not signed."""
+    headers = {
+        "Content-Type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp_s),
+    }
+    if secret:
+        signed = f"{message_id}.{timestamp_s}.".encode() + body
+        signature = hmac.new(key_of(secret), signed, hashlib.sha256).digest()
+        headers["webhook-signature"] = f"v1,{base64.b64encode(signature).decode('ascii')}"
+    return headers
