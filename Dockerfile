@@ -1,5 +1,6 @@
-# The worker images. They run as AWS Lambda runs them: root file system read-only, only /tmp writable, any user.
+# The images. They run as AWS Lambda runs them: root file system read-only, only /tmp writable, any user.
 #
+#   docker build --target api -t comfy-serverless:api .              the HTTP API: no ComfyUI, no engine, no torch
 #   docker build --target worker-lite -t comfy-serverless:lite .     connector, handlers, embedded engine; no torch
 #   docker build --target worker -t comfy-serverless:cpu .           ComfyUI itself, on the processor
 #   docker build --target worker -t comfy-serverless:gpu .           ComfyUI itself, on an NVIDIA GPU, with
@@ -28,6 +29,15 @@ RUN python3 -m venv --without-pip /opt/worker \
  && pip --python /opt/worker/bin/python install --no-deps --require-hashes -r /build/lambda.txt \
  && byte-compile /opt/worker
 
+# ---- the same for the API, which runs nothing: of the AWS SDK only the services it talks to ----
+FROM build AS api-venv
+COPY requirements/api.txt /build/
+RUN python3 -m venv --without-pip /opt/worker \
+ && pip --python /opt/worker/bin/python install --no-deps --require-hashes -r /build/api.txt \
+ && cd /opt/worker/lib/python3.11/site-packages/botocore/data \
+ && find . -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name dynamodb ! -name sqs ! -name sts -exec rm -rf {} + \
+ && byte-compile /opt/worker
+
 FROM build AS code
 COPY lambda/ /opt/code/
 RUN byte-compile /opt/code
@@ -52,6 +62,13 @@ FROM runtime AS worker-lite
 COPY --from=worker-venv /opt/worker/ /opt/worker/
 COPY workflows/ /opt/workflows/
 COPY --from=code /opt/code/ /opt/worker/lib/python3.11/site-packages/
+
+# ---- target: the API, its authorizer, and what looks after jobs ----
+FROM runtime AS api
+COPY --from=api-venv /opt/worker/ /opt/worker/
+COPY workflows/ /opt/workflows/
+COPY --from=code /opt/code/comfy_serverless/ /opt/worker/lib/python3.11/site-packages/comfy_serverless/
+CMD ["comfy_serverless.handlers.api.handler"]
 
 # ---- ComfyUI's virtual environment; torch from the index of the wanted build ----
 FROM build AS comfyui-venv

@@ -66,6 +66,10 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	  pyproject.toml --extra aws --extra lite --extra lambda --extra dev -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  pyproject.toml --extra aws --extra lite --extra lambda -c requirements/dev.txt -o requirements/lambda.txt
+	@# The API's image has neither the connector's libraries nor an engine's.
+	@$(PYTHON) -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["api"]))' \
+	  | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
+	  -c requirements/dev.txt - -o requirements/api.txt
 	@# torch comes from the index of the wanted build, so it is left out of ComfyUI's lock.
 	@printf '%s; sys_platform == "never"\n' torch torchvision torchaudio | uv pip compile -q --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header --no-emit-index-url --upgrade \

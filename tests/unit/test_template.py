@@ -14,11 +14,17 @@ from typing import Any
 import pytest
 from samcli.yamlhelper import yaml_parse
 
+from comfy_serverless import errors
+from comfy_serverless.errors import ComfyError
+from comfy_serverless.jobs.store.jobs import QUEUE_RETENTION_S
 from comfy_serverless.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
+FUNCTIONS: dict[str, Any] = {
+    name: entry["Properties"] for name, entry in RESOURCES.items() if entry["Type"] == "AWS::Serverless::Function"
+}
 FUNCTION: dict[str, Any] = RESOURCES["GenerateFunction"]["Properties"]
 POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"}
 
@@ -31,8 +37,8 @@ def statements(document: dict[str, Any], effect: str) -> Iterator[dict[str, Any]
     yield from (statement for statement in document["Statement"] if statement["Effect"] == effect)
 
 
-def role_statements() -> list[dict[str, Any]]:
-    (role,) = of_type("AWS::IAM::Role").values()
+def role_statements(name: str) -> list[dict[str, Any]]:
+    role = of_type("AWS::IAM::Role")[name]
     return [statement for policy in role["Policies"] for statement in statements(policy["PolicyDocument"], "Allow")]
 
 
@@ -114,11 +120,12 @@ def test_an_asynchronous_invocation_that_dies_is_kept_too() -> None:
 
 
 def test_the_queue_feeds_the_function_one_message_at_a_time_and_hears_of_failures() -> None:
-    (event,) = (event["Properties"] for event in FUNCTION["Events"].values() if event["Type"] == "SQS")
-    assert event["Queue"] == {"Fn::GetAtt": ["DropQueue", "Arn"]}
-    assert event["BatchSize"] == 1
-    assert event["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    assert event["ScalingConfig"]["MaximumConcurrency"] == {"Ref": "MaximumConcurrency"}
+    events = [event["Properties"] for event in FUNCTION["Events"].values() if event["Type"] == "SQS"]
+    assert [event["Queue"]["Fn::GetAtt"][0] for event in events] == ["DropQueue", "JobQueue"]
+    for event in events:
+        assert event["BatchSize"] == 1
+        assert event["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert event["ScalingConfig"]["MaximumConcurrency"] == {"Ref": "MaximumConcurrency"}
     assert FUNCTION["RecursiveLoop"] == "Terminate"
 
 
@@ -147,55 +154,157 @@ def test_drops_are_requests_under_jobs_and_anything_under_images() -> None:
     assert filters == [{"prefix": "jobs/", "suffix": ".json"}, {"prefix": "images/"}]
 
 
-def test_the_role_names_every_action_and_every_resource() -> None:
-    (role,) = of_type("AWS::IAM::Role").values()
-    assert "ManagedPolicyArns" not in role
-    assert "Policies" not in FUNCTION  # SAM would make a second role, and give it managed policies
-    for statement in role_statements():
+def role_of(function: str) -> str:
+    name: str = FUNCTIONS[function]["Role"]["Fn::GetAtt"][0]
+    return name
+
+
+def test_every_function_has_a_role_and_a_log_of_its_own() -> None:
+    assert sorted(map(role_of, FUNCTIONS)) == sorted(of_type("AWS::IAM::Role"))
+    groups = [function["LoggingConfig"]["LogGroup"]["Ref"] for function in FUNCTIONS.values()]
+    assert len(set(groups)) == len(FUNCTIONS)
+    assert all(of_type("AWS::Logs::LogGroup")[group]["RetentionInDays"] for group in groups)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_role_names_every_action_and_every_resource(function: str) -> None:
+    assert "ManagedPolicyArns" not in of_type("AWS::IAM::Role")[role_of(function)]
+    assert "Policies" not in FUNCTIONS[function]  # SAM would make a second role, and give it managed policies
+    for statement in role_statements(role_of(function)):
         assert not [action for action in as_list(statement["Action"]) if "*" in action], statement["Sid"]
         for resource in as_list(statement["Resource"]):
             assert resource.keys() in ({"Fn::GetAtt"}, {"Fn::Sub"}), statement["Sid"]
-            assert "*" not in str(resource.get("Fn::Sub", "")).removesuffix("/*"), statement["Sid"]
+            assert "*" not in re.sub(r"/\*$", "", str(resource.get("Fn::Sub", ""))), statement["Sid"]
 
 
-def test_the_role_may_read_inputs_and_write_outputs_and_nothing_else_in_s3() -> None:
-    rights = {
+def rights(function: str, service: str) -> set[tuple[str, str]]:
+    """`("s3:GetObject", "input")`: what a function may do, and with which bucket, queue or table."""
+    return {
         (action, name)
-        for statement in role_statements()
+        for statement in role_statements(role_of(function))
         for action in as_list(statement["Action"])
-        if action.startswith("s3:")
+        if action.startswith(f"{service}:")
         for resource in as_list(statement["Resource"])
-        for name in re.findall(r"-(input|output)-.*", resource["Fn::Sub"])
+        for name in (
+            [resource["Fn::GetAtt"][0]]
+            if "Fn::GetAtt" in resource
+            else re.findall(r"-(input|output|assets)-.*", resource["Fn::Sub"])
+        )
     }
-    assert rights == {
-        ("s3:GetObject", "input"),
-        ("s3:ListBucket", "input"),
-        ("s3:GetObject", "output"),
+
+
+def test_the_worker_may_read_inputs_and_write_outputs_and_nothing_else_in_s3() -> None:
+    assert rights("GenerateFunction", "s3") == {
+        *(("s3:GetObject", bucket) for bucket in ("input", "output", "assets")),
+        *(("s3:ListBucket", bucket) for bucket in ("input", "output", "assets")),
         ("s3:PutObject", "output"),
+        ("s3:PutObject", "assets"),  # engine/ only: the list of nodes
         ("s3:AbortMultipartUpload", "output"),
-        ("s3:ListBucket", "output"),
     }
 
 
-def test_every_route_of_the_http_api_asks_for_a_signature() -> None:
+def test_only_the_api_may_delete_and_only_assets() -> None:
+    deleting = {function: rights(function, "s3") for function in FUNCTIONS}
+    assert {(function, name) for function, some in deleting.items() for action, name in some if "Delete" in action} == {
+        ("ApiFunction", "assets")
+    }
+
+
+def test_the_authorizer_may_read_a_key_and_nothing_else() -> None:
+    assert rights("AuthorizerFunction", "dynamodb") == {("dynamodb:GetItem", "JobsTable")}
+    assert rights("AuthorizerFunction", "s3") == set()
+
+
+def test_every_route_asks_for_a_key_but_those_that_say_what_there_is() -> None:
     (api,) = of_type("AWS::Serverless::HttpApi").values()
-    assert api["Auth"] == {"EnableIamAuthorizer": True, "DefaultAuthorizer": "AWS_IAM"}
-    routes = [event["Properties"] for event in FUNCTION["Events"].values() if event["Type"] == "HttpApi"]
-    assert [(route["Method"], route["Path"]) for route in routes] == [("POST", "/generate")]
-    assert not any("Auth" in route for route in routes)
-    assert {route["ApiId"]["Ref"] for route in routes} == set(of_type("AWS::Serverless::HttpApi"))
+    authorizer = api["Auth"]["Authorizers"][api["Auth"]["DefaultAuthorizer"]]
+    assert authorizer["FunctionArn"] == {"Fn::GetAtt": ["AuthorizerFunction", "Arn"]}
+    assert authorizer["AuthorizerPayloadFormatVersion"] == "2.0"
+    assert authorizer["EnableSimpleResponses"] is True
+    assert authorizer["Identity"] == {"Headers": ["Authorization"], "ReauthorizeEvery": 60}
+    events = FUNCTIONS["ApiFunction"]["Events"].values()
+    routes = {(event["Properties"]["Method"], event["Properties"]["Path"]): event["Properties"] for event in events}
+    public = {route for route, properties in routes.items() if "Auth" in properties}
+    assert public == {
+        ("GET", "/api/v2/health"),
+        ("GET", "/openapi.json"),
+        ("GET", "/docs"),
+        ("OPTIONS", "/{proxy+}"),
+    }
+    assert routes.keys() - public == {("ANY", "/api/v2/{proxy+}"), ("POST", "/generate")}
 
 
-def test_every_variable_of_the_function_means_something() -> None:
+def test_the_access_log_has_neither_keys_nor_queries() -> None:
+    (api,) = of_type("AWS::Serverless::HttpApi").values()
+    logged = set(re.findall(r"\$context\.([a-zA-Z_.]+)", api["AccessLogSettings"]["Format"]))
+    assert logged == {
+        "requestTime",
+        "requestId",
+        "identity.sourceIp",
+        "httpMethod",
+        "path",
+        "status",
+        "responseLength",
+        "responseLatency",
+        "authorizer.owner",
+        "authorizer.key_id",
+    }
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_variable_of_a_function_means_something(function: str) -> None:
     known = {setting.metadata["variable"] for setting in fields(Settings)} | POWERTOOLS | {"AWS_ENDPOINT_URL"}
-    assert FUNCTION["Environment"]["Variables"].keys() <= known
+    assert FUNCTIONS[function]["Environment"]["Variables"].keys() <= known
 
 
 def test_the_buckets_of_the_environment_are_those_of_the_stack() -> None:
     variables = FUNCTION["Environment"]["Variables"]
-    names = [BUCKETS[name]["BucketName"]["Fn::Sub"] for name in ("InputBucket", "OutputBucket")]
+    names = [BUCKETS[name]["BucketName"]["Fn::Sub"] for name in ("InputBucket", "OutputBucket", "AssetsBucket")]
     assert variables["OUTPUT_BUCKET"]["Fn::Sub"] == names[1]
     assert variables["ALLOWED_INPUT_BUCKETS"]["Fn::Sub"].split(",") == names
+    for function in ("GenerateFunction", "ApiFunction"):
+        assert FUNCTIONS[function]["Environment"]["Variables"]["ASSETS_BUCKET"]["Fn::Sub"] == names[2]
+
+
+@pytest.mark.parametrize("name", [name for name in QUEUES if not name.endswith("DeadLetterQueue")])
+def test_every_queue_has_a_dead_letter_queue_and_an_alarm_for_it(name: str) -> None:
+    dead = QUEUES[name]["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]
+    assert QUEUES[dead]["MessageRetentionPeriod"] > QUEUES[name]["MessageRetentionPeriod"]
+    assert any(
+        {"Name": "QueueName", "Value": {"Fn::GetAtt": [dead, "QueueName"]}} in alarm["Dimensions"]
+        for alarm in of_type("AWS::CloudWatch::Alarm").values()
+    )
+
+
+@pytest.mark.parametrize(("queue", "function"), [("JobQueue", "GenerateFunction"), ("WebhookQueue", "WebhookFunction")])
+def test_messages_stay_hidden_for_six_times_the_timeout_of_who_takes_them(queue: str, function: str) -> None:
+    assert QUEUES[queue]["VisibilityTimeout"] == 6 * FUNCTIONS[function]["Timeout"]
+    assert any(
+        event["Properties"].get("Queue") == {"Fn::GetAtt": [queue, "Arn"]}
+        for event in FUNCTIONS[function]["Events"].values()
+    )
+
+
+def test_the_job_queue_keeps_messages_for_as_long_as_a_job_waits() -> None:
+    assert QUEUES["JobQueue"]["MessageRetentionPeriod"] == QUEUE_RETENTION_S
+
+
+def test_alarms_watch_metrics_that_we_emit() -> None:
+    source = (ROOT / "lambda/comfy_serverless/observability.py").read_text(encoding="utf-8")
+    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ComfyError)}
+    for alarm in of_type("AWS::CloudWatch::Alarm").values():
+        if alarm["Namespace"] == "ComfyServerless":
+            dimensions = {entry["Name"]: entry["Value"] for entry in alarm["Dimensions"]}
+            assert f'"{alarm["MetricName"]}"' in source
+            assert dimensions["code"] in codes
+
+
+def test_the_image_of_the_api_has_a_handler_for_every_function() -> None:
+    for name, function in FUNCTIONS.items():
+        if name != "GenerateFunction":
+            assert RESOURCES[name]["Metadata"]["DockerBuildTarget"] == "api"
+            module = function["ImageConfig"]["Command"][0].removesuffix(".handler").replace(".", "/")
+            assert (ROOT / "lambda" / f"{module}.py").is_file()
 
 
 def test_bucket_names_fit_into_what_s3_allows() -> None:
