@@ -10,11 +10,13 @@ PYTEST_ARGS ?=
 # make sam-demo SAM_DEMO_ARGS=--serve keeps the local S3 up for `sam local invoke` by hand.
 SAM_DEMO_ARGS ?=
 BENCH_ARGS ?=
+# make dev DEV_ARGS="--workers 2"
+DEV_ARGS ?=
 # How many jobs a soak runs, and which: the same seed throws the same jobs. Without a seed they are drawn anew.
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
-.PHONY: help setup demo test soak e2e e2e-comfyui sam-demo contract bench lint format lock clean
+.PHONY: help setup demo dev test soak e2e e2e-comfyui sam-demo contract bench lint format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +29,9 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml tools/setup.py
 
 demo: setup ## Local S3 + real Lambda runtime emulator: events in, pictures out (out/demo.png)
 	@$(RUN) -m local.demo
+
+dev: setup ## The whole service at http://127.0.0.1:8189 (PORT, API_KEY, COMFYUI_DIR); Ctrl-C ends it
+	@exec $(RUN) -m local.dev $(DEV_ARGS)
 
 test: setup ## Every test that needs no container
 	$(RUN) -m pytest tests --ignore=tests/e2e $(PYTEST_ARGS)

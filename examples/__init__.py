@@ -1,2 +1,1 @@
 """Programs as users write them."""
-

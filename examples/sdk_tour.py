@@ -1,6 +1,6 @@
 """A tour of the official `comfy-sdk`, against this project's API: nothing here knows that it is not Comfy Cloud.
 
-    COMFY_BASE_URL=http://127.0.0.1:8189 COMFY_API_KEY=… python -m examples.sdk_tour
+COMFY_BASE_URL=http://127.0.0.1:8189 COMFY_API_KEY=… python -m examples.sdk_tour
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from comfy_sdk import Comfy, StatusChange
@@ -162,7 +163,7 @@ def typed_exceptions(client: Comfy) -> None:
     foreign = {"__type": "core/ASSET", "info": {"id": str(uuid.uuid4())}}
     without_asset = {**ENLARGE, "1": {"class_type": "LoadImage", "inputs": {"image": foreign}}}
     editor = {"nodes": [], "links": [], "last_node_id": 0}
-    expected = [
+    expected: list[tuple[type[Exception], Callable[[], object]]] = [
         (NotFound, lambda: client.jobs.get(str(uuid.uuid4()))),
         (NotFound, lambda: client.assets.get(str(uuid.uuid4()))),
         (IdempotencyKeyReuse, lambda: client.submit(client.workflows.from_json(PAINT), idempotency_key=key)),

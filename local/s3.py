@@ -1,4 +1,4 @@
-"""S3 on this machine: moto's server as a child process."""
+"""S3, SQS and DynamoDB on this machine: moto's server as a child process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 import boto3
 import requests
@@ -24,7 +24,9 @@ from local.processes import (
 )
 
 if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
 
 REGION: Final = "eu-central-1"
 START_TIMEOUT_S = 60.0
@@ -32,7 +34,7 @@ START_ATTEMPTS = 5
 
 
 class LocalS3:
-    """S3 (and SQS) of moto's server at a free port, from `with` to the end of the block. Nothing is kept.
+    """S3, SQS and DynamoDB of moto's server at a free port, from `with` to the end of the block. Nothing is kept.
 
     Args:
         host: the address to listen on. Containers reach it at "0.0.0.0" only, but so does the whole network.
@@ -101,9 +103,17 @@ class LocalS3:
             self._process.stop()
             self._process = None
 
-    def client(self, service: Literal["s3"] = "s3") -> S3Client:
-        """A new client of this server; no proxy between."""
-        return local_client(service, self.endpoint_url)
+    def client(self) -> S3Client:
+        """A new client of this server's S3; no proxy between."""
+        return local_client("s3", self.endpoint_url)
+
+    def sqs(self) -> SQSClient:
+        """The same of its SQS."""
+        return local_client("sqs", self.endpoint_url)
+
+    def dynamodb(self) -> DynamoDBClient:
+        """The same of its DynamoDB."""
+        return local_client("dynamodb", self.endpoint_url)
 
     def bucket(self, name: str) -> str:
         """Create a bucket (or find it there) and answer its name."""
@@ -133,7 +143,13 @@ class LocalS3:
                 return False
 
 
-def local_client(service: Literal["s3"], endpoint_url: str) -> S3Client:
+@overload
+def local_client(service: Literal["s3"], endpoint_url: str) -> S3Client: ...
+@overload
+def local_client(service: Literal["sqs"], endpoint_url: str) -> SQSClient: ...
+@overload
+def local_client(service: Literal["dynamodb"], endpoint_url: str) -> DynamoDBClient: ...
+def local_client(service: Any, endpoint_url: str) -> Any:
     """A client for a local server: any credentials, no proxy, nothing of the caller's profiles and settings."""
     nothing = (None, None, None, None)
     own = BotocoreSession(

@@ -206,6 +206,7 @@ def worker_variables(host: str, port: int) -> dict[str, str]:
         "AWS_ENDPOINT_URL": f"http://{host}:{port}",
         "OUTPUT_BUCKET": OUTPUT_BUCKET,
         "ALLOWED_INPUT_BUCKETS": "",
+        **dict.fromkeys(("JOBS_TABLE", "ASSETS_BUCKET", "JOB_QUEUE_URL", "WEBHOOK_QUEUE_URL"), ""),  # no API here
     }
 
 

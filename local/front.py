@@ -1,0 +1,237 @@
+"""API Gateway on this machine: HTTP to events and back, the authorizer before, and its limits.
+
+One thing is better than on AWS: `/events` is a live stream. API Gateway can only send what a function has returned, a
+snapshot; here the function is asked again and again for the client, and what is new is passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+Invoke = Callable[[Any], "Future[Any]"]
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+#: Of an event, as JSON: Lambda's limit.
+MAX_EVENT_BYTES = 6 * 1024 * 1024
+TIMEOUT_S = 30.0
+AUTHORIZER_CACHE_S = 60.0
+PUBLIC = (("GET", "/api/v2/health"), ("GET", "/openapi.json"), ("GET", "/docs"))
+_EVENTS = re.compile(r"/api/v2/jobs/[^/]+/events")
+_ASK_AGAIN_S, _KEEP_ALIVE_S = 0.25, 15.0
+_TEXT_TYPES = re.compile(
+    r"text/|application/(json|xml|javascript|x-www-form-urlencoded)|[^;]*\+(json|xml)", re.IGNORECASE
+)
+_TERMINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
+
+
+@dataclass(frozen=True, slots=True)
+class Refused(Exception):
+    """API Gateway's own answer; the function is not asked."""
+
+    status: int
+    message: str
+
+    def response(self) -> web.Response:
+        """As it is sent."""
+        return web.json_response({"message": self.message}, status=self.status)
+
+
+@dataclass(slots=True)
+class Front:
+    """Answers HTTP requests with functions.
+
+    Attributes:
+        api: begins an invocation of the API's function.
+        authorizer: the same of the authorizer.
+    """
+
+    api: Invoke
+    authorizer: Invoke
+    _known: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)
+
+    def application(self) -> web.Application:
+        """As aiohttp serves it."""
+        application = web.Application(client_max_size=MAX_BODY_BYTES)
+        application.router.add_route("*", "/{path:.*}", self.answer)
+        return application
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """One request, from its first byte to its last."""
+        try:
+            context = await self._authorize(request)
+            event = await event_of(request, context)
+            result = await self._invoke(self.api, event)
+            is_stream = request.method == "GET" and _EVENTS.fullmatch(request.path) and result.get("statusCode") == 200
+            if is_stream:
+                return await self._stream(request, event, result)
+            return response_of(result, with_body=request.method != "HEAD")
+        except Refused as refused:
+            return refused.response()
+
+    async def _authorize(self, request: web.Request) -> Mapping[str, Any]:
+        """What the authorizer knows of the caller."""
+        if (request.method, request.path) in PUBLIC or request.method == "OPTIONS":
+            return {}
+        header = request.headers.get("Authorization", "")
+        if not header:
+            raise Refused(HTTPStatus.UNAUTHORIZED, "Unauthorized")
+        known_until, context = self._known.get(header, (0.0, {}))
+        if known_until > time.monotonic():
+            return context
+        event = {**await event_of(request, {}, with_body=False), "type": "REQUEST", "identitySource": [header]}
+        answer = await self._invoke(self.authorizer, event)
+        if not answer.get("isAuthorized"):
+            raise Refused(HTTPStatus.FORBIDDEN, "Forbidden")
+        context = answer.get("context") or {}
+        self._known[header] = (time.monotonic() + AUTHORIZER_CACHE_S, context)
+        return context
+
+    async def _invoke(self, function: Invoke, event: Any) -> Any:  # noqa: ANN401
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(function(event)), TIMEOUT_S)
+        except TimeoutError:
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable") from None
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001  (API Gateway tells nobody why)
+            raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error") from None
+
+    async def _stream(self, request: web.Request, event: Any, first: Any) -> web.StreamResponse:  # noqa: ANN401
+        response = web.StreamResponse(
+            headers={"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
+        )
+        await response.prepare(request)
+        news, result, last_sent = News(), first, time.monotonic()
+        while True:
+            for frame in news.of(result.get("body") or ""):
+                await response.write(frame.encode())
+                last_sent = time.monotonic()
+            if news.is_over:
+                break
+            if time.monotonic() - last_sent > _KEEP_ALIVE_S:
+                await response.write(b": keep-alive\n\n")
+                last_sent = time.monotonic()
+            await asyncio.sleep(_ASK_AGAIN_S)
+            transport = request.transport
+            if transport is None or transport.is_closing():
+                break
+            try:
+                result = await self._invoke(self.api, event)
+            except Refused:
+                break  # the client asks again
+            if result.get("statusCode") != HTTPStatus.OK:
+                break
+        await response.write_eof()
+        return response
+
+
+@dataclass(slots=True)
+class News:
+    """What of a snapshot a client has not seen yet."""
+
+    is_over: bool = False
+    _last: dict[str, str] = field(default_factory=dict)
+    _outputs: set[str] = field(default_factory=set)
+
+    def of(self, snapshot: str) -> list[str]:
+        """The frames that are new."""
+        frames = []
+        for text in filter(None, snapshot.split("\n\n")):
+            kind, _, data = text.partition("\n")
+            kind, content = kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+            if kind == "output":
+                is_new = content["id"] not in self._outputs
+                self._outputs.add(content["id"])
+            else:
+                is_new = self._last.get(kind) != data
+                self._last[kind] = data
+            if is_new:
+                frames.append(f"{text}\n\n")
+            self.is_over = self.is_over or (kind == "status" and content["status"] in _TERMINAL)
+        return frames
+
+
+async def event_of(request: web.Request, context: Mapping[str, Any], *, with_body: bool = True) -> dict[str, Any]:
+    """The event of a request: API Gateway's payload format 2.0.
+
+    Raises:
+        Refused: it is larger than API Gateway or Lambda take.
+    """
+    try:
+        body = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request Entity Too Large") from None
+    now = datetime.now(UTC)
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        headers[name.lower()] = f"{headers[name.lower()]},{value}" if name.lower() in headers else value
+    cookies = headers.pop("cookie", "")
+    query: dict[str, str] = {}
+    for name, value in request.query.items():
+        query[name] = f"{query[name]},{value}" if name in query else value
+    raw_path = request.path
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": raw_path,
+        "rawQueryString": request.rel_url.raw_query_string,
+        "headers": headers,
+        "requestContext": {
+            "accountId": "000000000000",
+            "apiId": "local",
+            "domainName": request.host,
+            "http": {
+                "method": request.method,
+                "path": raw_path,
+                "protocol": f"HTTP/{request.version.major}.{request.version.minor}",
+                "sourceIp": request.remote or "127.0.0.1",
+                "userAgent": headers.get("user-agent", ""),
+            },
+            "requestId": str(uuid.uuid4()),
+            "routeKey": "$default",
+            "stage": "$default",
+            "time": now.strftime("%d/%b/%Y:%H:%M:%S +0000"),
+            "timeEpoch": round(now.timestamp() * 1000),
+        },
+        "isBase64Encoded": False,
+    }
+    if cookies:
+        event["cookies"] = [cookie.strip() for cookie in cookies.split(";")]
+    if query:
+        event["queryStringParameters"] = query
+    if context:
+        event["requestContext"]["authorizer"] = {"lambda": dict(context)}
+    if body and with_body:
+        is_text = bool(_TEXT_TYPES.match(headers.get("content-type", "")))
+        event["isBase64Encoded"] = not is_text
+        event["body"] = body.decode("utf-8", "replace") if is_text else base64.b64encode(body).decode("ascii")
+    if len(json.dumps(event)) > MAX_EVENT_BYTES:
+        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request Entity Too Large")
+    return event
+
+
+def response_of(result: Any, *, with_body: bool) -> web.Response:  # noqa: ANN401
+    """The HTTP answer a function has returned."""
+    if not isinstance(result, Mapping) or not isinstance(result.get("statusCode"), int):
+        raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
+    body = str(result.get("body") or "")
+    content = base64.b64decode(body) if result.get("isBase64Encoded") else body.encode()
+    response = web.Response(status=result["statusCode"], body=content if with_body else None)
+    for name, value in (result.get("headers") or {}).items():
+        response.headers[name] = str(value)
+    for cookie in result.get("cookies") or ():
+        response.headers.add("set-cookie", str(cookie))
+    return response

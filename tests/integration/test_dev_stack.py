@@ -1,0 +1,224 @@
+"""The whole service on this machine, used by the official SDK: what `make dev` starts."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import io
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from comfy_sdk import AsyncComfy, Comfy
+from PIL import Image
+
+from examples import sdk_tour, sdk_tour_async
+from examples.sdk_tour import paint
+from local.dev import DevStack
+from local.processes import LOOPBACK
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+    with DevStack(log_folder=tmp_path_factory.mktemp("dev"), environment={"LEASE_S": "3"}) as started:
+        yield started
+
+
+@pytest.fixture
+def environment(stack: DevStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFY_BASE_URL", stack.url)
+    monkeypatch.setenv("COMFY_API_KEY", stack.api_key)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_tour_of_the_official_sdk_runs_unchanged() -> None:
+    with Comfy() as client:
+        sdk_tour.tour(client)
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_tour_of_the_asynchronous_client_runs_unchanged() -> None:
+    async def run() -> None:
+        async with AsyncComfy() as client:
+            await sdk_tour_async.tour(client)
+
+    asyncio.run(run())
+
+
+@pytest.mark.usefixtures("environment")
+def test_events_are_live_and_bring_progress_and_previews() -> None:
+    with Comfy() as client:
+        client.submit(client.workflows.from_json(paint(steps=2, seed=1))).result()  # warm
+        job = client.submit(client.workflows.from_json(paint(steps=1500, seed=5)))
+        begun = time.monotonic()
+        seen: list[tuple[str, float]] = []
+        for event in job.events():
+            seen.append((type(event).__name__, time.monotonic() - begun))
+            if type(event).__name__ == "Preview":
+                assert event.data[:2] in {b"\xff\xd8", b"\x89P"}  # type: ignore[union-attr]
+                job.cancel()
+    kinds = [kind for kind, _ in seen]
+    assert {"Progress", "Preview", "StatusChange"} <= set(kinds)
+    assert seen[0][1] < 2.0, "the snapshot comes promptly"
+
+
+@pytest.mark.usefixtures("environment")
+def test_two_hundred_jobs_of_twenty_clients_all_end_right_whatever_dies(stack: DevStack) -> None:
+    chance = random.Random(4)
+    is_over = threading.Event()
+    kills = 0
+
+    def kill() -> None:
+        nonlocal kills
+        while not is_over.wait(chance.uniform(4, 8)):
+            stack.kill_workers()
+            kills += 1
+
+    def submit_ten(number: int) -> list[tuple[str, str]]:
+        with Comfy() as client:
+            jobs = [
+                client.submit(client.workflows.from_json(small(number * 10 + place)), metadata={"run": "many"})
+                for place in range(10)
+            ]
+            return [(job.id, colour_of(number * 10 + place)) for place, job in enumerate(jobs)]
+
+    with ThreadPoolExecutor(20) as clients:
+        submitted = [pair for pairs in clients.map(submit_ten, range(20)) for pair in pairs]
+    assert len({job_id for job_id, _ in submitted}) == 200
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with Comfy() as client:
+            jobs = {job_id: client.jobs.get(job_id).wait(timeout=240) for job_id, _ in submitted}
+            assert [job.status for job in jobs.values()] == ["succeeded"] * 200
+            for job_id, colour in submitted:
+                (output,) = jobs[job_id].outputs
+                assert pixel_of(output.to_bytes()) == colour, "each has its own result"
+    finally:
+        is_over.set()
+        killer.join()
+    assert kills > 0
+
+
+def small(number: int) -> dict[str, Any]:
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": number + 1}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "small"}},
+    }
+
+
+def colour_of(number: int) -> str:
+    return f"{number + 1:06x}"
+
+
+def pixel_of(content: bytes) -> str:
+    with Image.open(io.BytesIO(content)) as image:
+        return "".join(f"{value:02x}" for value in image.convert("RGB").getpixel((0, 0)))  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("environment")
+def test_jobs_run_in_the_order_of_their_submission_and_none_twice() -> None:
+    with Comfy() as client:
+        jobs = [client.submit(client.workflows.from_json(small(1000 + number))) for number in range(15)]
+        done = [job.wait(timeout=60) for job in jobs]
+    started = [get(f"/api/v2/jobs/{job.id}")["started_at"] for job in done]
+    assert started == sorted(started)
+
+
+def get(path: str) -> Any:
+    return requests.get(os.environ["COMFY_BASE_URL"] + path, headers=bearer(), timeout=10).json()
+
+
+def bearer() -> dict[str, str]:
+    return {"Authorization": f"Bearer {os.environ['COMFY_API_KEY']}"}
+
+
+@pytest.mark.usefixtures("environment")
+def test_generate_waits_for_the_picture(stack: DevStack) -> None:
+    answer = requests.post(
+        f"{stack.url}/generate", json={"workflow": small(5), "wait_s": 20}, headers=bearer(), timeout=40
+    )
+    assert (answer.status_code, answer.json()["status"]) == (200, "succeeded")
+    assert requests.get(answer.json()["outputs"][0]["url"], timeout=10).content.startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_webhook_is_called_signed_and_again_until_it_is_heard(stack: DevStack) -> None:
+    calls: list[tuple[dict[str, str], bytes]] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            calls.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(503 if len(calls) == 1 else 204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    key = bytes(range(32))
+    with ThreadingHTTPServer((LOOPBACK, 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        body = {
+            "workflow": small(6),
+            "webhook_url": f"http://{LOOPBACK}:{server.server_port}/hook",
+            "webhook_secret": "whsec_" + base64.b64encode(key).decode(),
+        }
+        job = requests.post(f"{stack.url}/api/v2/jobs", json=body, headers=bearer(), timeout=10).json()
+        until = time.monotonic() + 40
+        while len(calls) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+        server.shutdown()
+    assert len(calls) == 2
+    (first, _), (headers, content) = calls
+    assert headers["webhook-id"] == first["webhook-id"], "the receiver can tell that it is the same"
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + content
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    told = json.loads(content)
+    assert (told["type"], told["data"]["id"]) == ("job.succeeded", job["id"])
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_revoked_key_and_a_foreign_one_are_refused(stack: DevStack) -> None:
+    made = stack.keys.create("other", owner="other")
+    (first, *_) = requests.get(f"{stack.url}/api/v2/jobs", headers=bearer(), timeout=10).json()["jobs"]
+    other = {"Authorization": f"Bearer {made.text}"}
+    assert requests.get(f"{stack.url}/api/v2/jobs", headers=other, timeout=10).json() == {"jobs": []}
+    assert requests.get(f"{stack.url}/api/v2/jobs/{first['id']}", headers=other, timeout=10).status_code == 404
+    assert requests.get(f"{stack.url}/api/v2/jobs", timeout=10).status_code == 401
+    answer = requests.get(f"{stack.url}/api/v2/jobs", headers={"Authorization": "Bearer wrong"}, timeout=10)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
+
+
+def test_a_body_over_the_limit_is_413(stack: DevStack) -> None:
+    answer = requests.post(
+        f"{stack.url}/api/v2/jobs",
+        data=b" " * 7_000_000,
+        headers={"Authorization": f"Bearer {stack.api_key}", "Content-Type": "application/json"},
+        timeout=30,
+    )
+    assert answer.status_code == 413
+
+
+def test_the_log_of_the_api_holds_no_key(stack: DevStack, tmp_path: Path) -> None:
+    del tmp_path
+    folder = stack._log_folder
+    text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in folder.glob("*.log"))
+    assert text
+    assert stack.api_key not in text
