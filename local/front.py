@@ -65,7 +65,7 @@ class Front:
     def application(self) -> web.Application:
         """As aiohttp serves it."""
         application = web.Application(client_max_size=MAX_BODY_BYTES)
-        application.router.add_route("*", "/{path:.*}", self.answer)
+        application.router.add_route("*", "/{path:(?s:.*)}", self.answer)
         return application
 
     async def answer(self, request: web.Request) -> web.StreamResponse:

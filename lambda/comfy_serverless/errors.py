@@ -27,6 +27,7 @@
         ├── InvalidMetadata     metadata_invalid       labels beyond the limits
         ├── InvalidFilter       invalid_metadata_filter likewise, of a list
         ├── IdempotencyKeyReuse idempotency_key_reuse  the key has been used for another request
+        ├── UnsupportedMediaType unsupported_media_type not JSON (or a multipart form, for uploads)
         ├── TooLarge            payload_too_large      more than can be sent this way
         ├── QueueFull           queue_full             too many jobs wait
         ├── RateLimited         rate_limited           too many requests of this key
@@ -255,6 +256,13 @@ class TooLarge(Refusal):
 
     code = "payload_too_large"
     http_status = 413
+
+
+class UnsupportedMediaType(Refusal):
+    """The body is of a type that nothing here takes."""
+
+    code = "unsupported_media_type"
+    http_status = 415
 
 
 class QueueFull(Refusal):

@@ -16,6 +16,7 @@ import pytest
 from comfy_serverless.api.app import create_app
 from comfy_serverless.api.services import Services
 from comfy_serverless.settings import Settings
+from tests.unit import api_contract
 from tests.unit.jobs_table import NAME, REGION, aws, create_table
 
 ASSETS, RESULTS = "assets-bucket", "results-bucket"
@@ -119,6 +120,11 @@ class ApiWorld:
         if text is not None:
             event["body"] = text
         answer = self.app.resolve(event, Context())  # type: ignore[arg-type]
+        if api_contract.path() is not None:
+            content = answer.get("body") or ""
+            is_json = content.startswith("{")
+            told = api_contract.problems(method, path, answer["statusCode"], json.loads(content) if is_json else None)
+            assert not told, told
         many = {name.lower(): value for name, value in (answer.get("headers") or {}).items()}
         return Answer(answer["statusCode"], many, answer.get("body") or "")
 

@@ -320,6 +320,11 @@ def test_an_unknown_node_class_is_refused_at_once_where_the_workers_have_told_th
     assert list(answer.json["error"]["details"]["node_errors"]) == ["9"]
 
 
+def test_a_body_of_another_type_is_415(api: ApiWorld) -> None:
+    answer = api.request("POST", "/generate", body="{}", headers={"Content-Type": "text/plain"})
+    assert (answer.status, answer.code) == (415, "unsupported_media_type")
+
+
 def test_a_mistake_of_ours_is_told_without_its_details(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_job_id: str) -> None:
         raise KeyError("internal things")

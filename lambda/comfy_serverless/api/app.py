@@ -11,12 +11,20 @@ from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConfig, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
-from aws_lambda_powertools.event_handler.openapi.exceptions import RequestValidationError
+from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupportedContentType, RequestValidationError
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.api import assets, documentation, events, jobs
 from comfy_serverless.api.responses import refuse
-from comfy_serverless.errors import ComfyError, InternalError, InvalidMetadata, InvalidRequest, NotFound, UpstreamError
+from comfy_serverless.errors import (
+    ComfyError,
+    InternalError,
+    InvalidMetadata,
+    InvalidRequest,
+    NotFound,
+    UnsupportedMediaType,
+    UpstreamError,
+)
 from comfy_serverless.observability import log
 
 
@@ -37,6 +45,16 @@ def create_app(*, cors_origins: tuple[str, ...] = ()) -> APIGatewayHttpResolver:
     def malformed(error: RequestValidationError) -> Response[str]:
         return refuse(_told(error))
 
+    def wrong_type(_error: RequestUnsupportedContentType) -> Response[str]:
+        kind = app.current_event.headers.get("content-type") or "none"
+        return refuse(UnsupportedMediaType(f"a body of the type {kind[:100]!r} cannot be read: send application/json."))
+
+    def malformed_form(error: ValueError) -> Response[str]:
+        kind = app.current_event.headers.get("content-type") or ""
+        if not kind.startswith("multipart/") or "boundary=" in kind:
+            return bug(error)
+        return refuse(UnsupportedMediaType("a multipart body needs its boundary in the Content-Type header."))
+
     def upstream(_error: Exception) -> Response[str]:
         log.exception("AWS did not do its part")
         return refuse(UpstreamError("a service behind this API does not answer as it should: try again."))
@@ -47,7 +65,9 @@ def create_app(*, cors_origins: tuple[str, ...] = ()) -> APIGatewayHttpResolver:
 
     app.exception_handler(RequestValidationError)(malformed)
     app.exception_handler(ComfyError)(refuse)
+    app.exception_handler(RequestUnsupportedContentType)(wrong_type)
     app.exception_handler([ClientError, BotoCoreError, TimeoutError])(upstream)
+    app.exception_handler(ValueError)(malformed_form)
     app.exception_handler(Exception)(bug)
     return app
 

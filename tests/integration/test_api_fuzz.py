@@ -1,0 +1,47 @@
+"""The API under fire: schemathesis makes requests from the contract's document, good and bad ones.
+
+Nothing may be a server error, and every answer has the form the document gives it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+
+from local.dev import DevStack
+from tests.unit import api_contract
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
+
+if api_contract.path() is None and "CI" not in os.environ:
+    pytest.skip("no contract document: set COMFY_API_CONTRACT", allow_module_level=True)
+
+schema = schemathesis.openapi.from_dict(api_contract.document())
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+    """Without workers: what is accepted waits, and nothing else is asked of it here."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    with DevStack(log_folder=folder, workers=0, environment={"EVENTS_HOLD_S": "0.01"}) as started:
+        yield started
+
+
+@pytest.mark.timeout(300)
+@schema.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+def test_no_request_breaks_the_api(stack: DevStack, case: schemathesis.Case) -> None:
+    case.headers["Authorization"] = f"Bearer {stack.api_key}"
+    response = case.call(base_url=stack.url, allow_redirects=False, timeout=30)
+    case.validate_response(response, checks=[not_a_server_error, response_schema_conformance, content_type_conformance])
