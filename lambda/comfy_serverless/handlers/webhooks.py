@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 #: How long one receiver may take, in seconds: one that works on what it has got should answer first.
 CALL_S = 15.0
-#: Before the second, third, … call, in seconds; the last counts for all further ones.
-BACKOFF_S = (5, 30, 120, 900, 3600, 3 * 3600, 6 * 3600, 11 * 3600)
+#: Before the second, third, … call, in seconds; the last counts for all further ones. SQS hides a message for at most
+#: 12 hours, and each of these may become a tenth longer.
+BACKOFF_S = (5, 30, 120, 900, 3600, 3 * 3600, 6 * 3600, 10 * 3600)
 _GONE = 410
 
 
@@ -103,13 +104,18 @@ def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa:
     failed = []
     for record in event.get("Records", ()):
         try:
-            job_id = str(json.loads(record["body"])["job"])
-            is_done = caller().call(job_id)
-            if not is_done:
-                caller().call_later(record)
+            is_done = caller().call(str(json.loads(record["body"])["job"]))
         except Exception:  # noqa: BLE001  (one bad message must not cost the others their calls)
             log.exception("a webhook was not called")
             is_done = False
         if not is_done:
             failed.append({"itemIdentifier": record["messageId"]})
+            _call_later(record)
     return {"batchItemFailures": failed}
+
+
+def _call_later(record: Mapping[str, Any]) -> None:
+    try:
+        caller().call_later(record)
+    except Exception:  # noqa: BLE001  (it comes again all the same, when the queue's own time is over)
+        log.exception("a webhook's message was not put off")

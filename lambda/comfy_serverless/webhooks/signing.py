@@ -8,14 +8,17 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.jobs.inputs.addresses import refusal
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  (it marks a secret, and is none)
 #: The specification's bounds for a secret, in bytes.
 MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
+MAX_URL_CHARACTERS = 8192
 
 
 def check_webhook(url: str, secret: str | None, *, allow_private: bool = False) -> None:
@@ -30,10 +33,21 @@ def check_webhook(url: str, secret: str | None, *, allow_private: bool = False) 
     except ValueError:
         is_web = False
     schemes = {"https", "http"} if allow_private else {"https"}
-    if not is_web or urlsplit(url).scheme not in schemes or not url.isprintable() or " " in url:
+    is_clean = url.isprintable() and not any(character in ' \\<>"' for character in url)
+    if not is_web or urlsplit(url).scheme not in schemes or not is_clean or len(url) > MAX_URL_CHARACTERS:
         raise InvalidRequest("webhook_url must be a public https:// address, without user name and password.")
+    if reason := _refusal(urlsplit(url).hostname or "", allow_private=allow_private):
+        raise InvalidRequest(f"webhook_url must be a public https:// address; this is {reason}.")
     if secret is not None:
         key_of(secret)
+
+
+def _refusal(host: str, *, allow_private: bool) -> str | None:
+    """What is wrong with a host that is an IP address. Names are resolved, and judged, when they are called."""
+    try:
+        return refusal(str(ip_address(host)), allow_private=allow_private)
+    except ValueError:
+        return None
 
 
 def key_of(secret: str) -> bytes:

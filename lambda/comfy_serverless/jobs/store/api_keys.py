@@ -140,11 +140,13 @@ class ApiKeyStore:
         Raises:
             NotFound: no key that works has this id or name.
         """
-        for item in self._table.query_all("#pk = :pk", {"pk": _KEYS}):
-            key = _key_of(item)
-            if id_or_name in (key.id, key.name) and key.is_good:
-                change = Update(pk=_KEYS, sk=item["sk"], assign={"revoked_at": now_text()})
-                return _key_of(self._table.update(change))
+        items = list(self._table.query_all("#pk = :pk", {"pk": _KEYS}))
+        for what in ("id", "name"):  # a name that looks like another key's id must not hide that key
+            for item in items:
+                key = _key_of(item)
+                if getattr(key, what) == id_or_name and key.is_good:
+                    change = Update(pk=_KEYS, sk=item["sk"], assign={"revoked_at": now_text()})
+                    return _key_of(self._table.update(change))
         raise NotFound(
             f"no working key has the id or name {id_or_name[:100]!r}: `comfy-serverless keys list` shows all."
         )

@@ -1,0 +1,277 @@
+"""`comfy-serverless keys`: who may use the deployed API.
+
+A new key goes to stdout, alone; all that is said about it goes to stderr. The libraries for AWS are loaded only when a
+command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from comfy_serverless.errors import ComfyError, Forbidden, InvalidRequest, NotFound, Unauthorized, UpstreamError
+
+if TYPE_CHECKING:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from comfy_serverless.jobs.store.api_keys import ApiKey, ApiKeyStore
+
+#: The output of the stack that names the table: `Outputs` in template.yaml.
+TABLE_OUTPUT = "JobsTableName"
+#: How long API Gateway keeps what the authorizer has said of a key: `ReauthorizeEvery` in template.yaml.
+CACHED_S = 60
+_UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_MAX_EXPIRY_S = 10 * 365 * 86400
+_UNKNOWN_CREDENTIALS = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
+    | {"InvalidSignatureException", "SignatureDoesNotMatch", "IncompleteSignature"}
+)
+_SIGN_IN = "Sign in with `aws sso login` or `aws configure`, or set AWS_PROFILE."
+
+_EPILOG = """\
+examples:
+  comfy-serverless keys create ci --owner team --stack comfy-serverless
+  export COMFY_API_KEY=$(comfy-serverless keys create laptop --owner ana)
+  comfy-serverless keys create demo --owner guests --expires 7d --max-in-flight 2
+  comfy-serverless keys list
+  comfy-serverless keys revoke demo
+
+Everything of an owner is separate from everybody else's: jobs, results and assets. Keys with the same owner share
+them. Give each machine or person a key of its own, so that one can be revoked without the others.
+Only a hash of a key is stored: a lost key cannot be shown again, but revoked and replaced.
+
+Where the keys are: --stack NAME of the deployed stack, or --table NAME, or the environment variable JOBS_TABLE.
+Credentials and region come from where the AWS CLI takes them (AWS_PROFILE, AWS_REGION, …).
+
+exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `keys` to the commands of the command line."""
+    keys = commands.add_parser(
+        "keys",
+        help="make, list and revoke the keys of the deployed API",
+        description="Make, list and revoke the keys of the deployed API.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = _action(actions, "create", "make a key; it is printed to stdout, once")
+    create.add_argument("name", metavar="NAME", help="what it is called: letters, digits, _ and -")
+    create.add_argument("--owner", required=True, help="whose jobs and assets it gives access to")
+    create.add_argument("--expires", type=_duration, metavar="TIME", help="stop working after 90m, 12h, 30d, 4w")
+    create.add_argument("--max-in-flight", type=_count, metavar="N", help="how many jobs may wait and run at once")
+    create.add_argument("--requests-per-minute", type=_count, metavar="N", help="refuse more with 429")
+    _action(actions, "list", "all keys, also those that work no more; never the keys themselves")
+    revoke = _action(actions, "revoke", f"end a key; it stops working within {CACHED_S} seconds")
+    revoke.add_argument("key", metavar="ID", help="its id or its name, as `keys list` shows them")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what was asked. Answers the exit code.
+
+    Raises:
+        ComfyError: it could not be done; the message says what to do.
+    """
+    with _explained(options):
+        keys = _store(options)
+        match options.action:
+            case "create":
+                _create(keys, options)
+            case "list":
+                _list(keys, options)
+            case "revoke":
+                _revoke(keys, options)
+    return 0
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str
+) -> argparse.ArgumentParser:
+    action = actions.add_parser(name, help=description, description=f"{description[0].upper()}{description[1:]}.")
+    where = action.add_mutually_exclusive_group()
+    where.add_argument("--stack", metavar="NAME", help="the deployed stack whose keys are meant")
+    where.add_argument("--table", metavar="NAME", help="its table (default: the environment variable JOBS_TABLE)")
+    action.add_argument("--json", action="store_true", help="print JSON")
+    return action
+
+
+def _create(keys: ApiKeyStore, options: argparse.Namespace) -> None:
+    text, key = keys.create(
+        options.name,
+        owner=options.owner,
+        expires_in_s=options.expires,
+        max_in_flight=options.max_in_flight,
+        requests_per_minute=options.requests_per_minute,
+    )
+    _print(json.dumps({"key": text, **_as_json(key)}, indent=2) if options.json else text)
+    state = f", {_state(key)}" if key.expires is not None else ""
+    _say(f"The key {key.name} ({key.id}) is {key.owner}'s{state}. It is shown only now: keep it like a password.")
+
+
+def _list(keys: ApiKeyStore, options: argparse.Namespace) -> None:
+    found = keys.list()
+    if options.json:
+        _print(json.dumps({"keys": [_as_json(key) for key in found]}, indent=2))
+    elif not found:
+        _say("There are no keys. Make one: comfy-serverless keys create NAME --owner OWNER")
+    else:
+        Console(highlight=False, markup=False).print(_grid(found))
+
+
+def _revoke(keys: ApiKeyStore, options: argparse.Namespace) -> None:
+    key = keys.revoke(options.key)
+    if options.json:
+        _print(json.dumps(_as_json(key), indent=2))
+    _say(
+        f"The key {key.name} ({key.id}) of {key.owner} is revoked. It stops working within {CACHED_S} seconds: "
+        "API Gateway remembers for that long whose it was."
+    )
+
+
+def _grid(keys: Sequence[ApiKey]) -> Grid:
+    grid = Grid(box=None, pad_edge=False)
+    grid.add_column("id", no_wrap=True, min_width=12)
+    for title in ("name", "owner"):
+        grid.add_column(title, overflow="fold", min_width=6)
+    for title in ("created", "state"):
+        grid.add_column(title, no_wrap=True, min_width=10)
+    for title in ("jobs", "per min"):
+        grid.add_column(title, justify="right", no_wrap=True, min_width=len(title))
+    for key in keys:
+        limits = ("-" if limit is None else str(limit) for limit in (key.max_in_flight, key.requests_per_minute))
+        grid.add_row(key.id, key.name, key.owner, key.created_at[:10], _state(key), *limits)
+    return grid
+
+
+def _state(key: ApiKey) -> str:
+    from comfy_serverless.jobs.store.table import moment_of
+
+    if key.is_revoked:
+        return "revoked"
+    if not key.is_good:
+        return "expired"
+    return "works" if key.expires is None else f"until {moment_of(key.expires):%Y-%m-%d}"
+
+
+def _as_json(key: ApiKey) -> dict[str, Any]:
+    from comfy_serverless.jobs.store.table import moment_of, moment_text
+
+    return {
+        "id": key.id,
+        "name": key.name,
+        "owner": key.owner,
+        "created_at": key.created_at,
+        "expires_at": None if key.expires is None else moment_text(moment_of(key.expires)),
+        "max_in_flight": key.max_in_flight,
+        "requests_per_minute": key.requests_per_minute,
+        "is_revoked": key.is_revoked,
+        "is_good": key.is_good,
+    }
+
+
+def _store(options: argparse.Namespace) -> ApiKeyStore:
+    from comfy_serverless.jobs.store.api_keys import ApiKeyStore
+    from comfy_serverless.jobs.store.table import Table, create_client
+
+    name = _table_of(options.stack) if options.stack else options.table or os.environ.get("JOBS_TABLE")
+    if not name:
+        raise InvalidRequest(
+            "Which API's keys? Give --stack NAME (the name it was deployed with), or --table NAME, or set JOBS_TABLE."
+        )
+    return ApiKeyStore(Table(create_client(), name))
+
+
+def _table_of(stack: str) -> str:
+    """The table of a deployed stack."""
+    import boto3
+
+    outputs = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
+    for output in outputs:
+        if output.get("OutputKey") == TABLE_OUTPUT:
+            return str(output.get("OutputValue"))
+    raise NotFound(
+        f"The stack {stack!r} has no output {TABLE_OUTPUT}: it is another stack, or was deployed from an older "
+        "version. Deploy it again with `sam build && sam deploy`, or give --table NAME."
+    )
+
+
+@contextmanager
+def _explained(options: argparse.Namespace) -> Iterator[None]:
+    """Turn what AWS refuses into what can be done about it."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        raise _refusal(error, options) from error
+    except BotoCoreError as error:
+        raise _trouble(error) from error
+
+
+def _refusal(error: ClientError, options: argparse.Namespace) -> ComfyError:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    if code in _UNKNOWN_CREDENTIALS:
+        return Unauthorized(f"AWS does not accept the credentials ({code}). {_SIGN_IN}")
+    if code.startswith("AccessDenied"):
+        return Forbidden(
+            f"These credentials may not do that: {message} Needed are dynamodb:GetItem, Query, PutItem and UpdateItem "
+            "on the table, and cloudformation:DescribeStacks for --stack."
+        )
+    if code == "ValidationError" and options.stack:
+        return NotFound(
+            f"There is no stack {options.stack!r} in this account and region ({message}). `aws cloudformation "
+            "list-stacks` shows those there are; AWS_REGION and AWS_PROFILE say where to look."
+        )
+    if code == "ResourceNotFoundException":
+        return NotFound(
+            "There is no such table in this account and region. `--stack NAME` finds the table of a deployed stack; "
+            "AWS_REGION and AWS_PROFILE say where to look."
+        )
+    return UpstreamError(f"AWS has refused that ({code}): {message}")
+
+
+def _trouble(error: BotoCoreError) -> ComfyError:
+    match type(error).__name__:
+        case "NoRegionError":
+            return InvalidRequest("In which region? Set AWS_REGION, e.g. AWS_REGION=eu-central-1.")
+        case "ProfileNotFound":
+            return Unauthorized(f"{error}. `aws configure list-profiles` shows those there are.")
+        case name if "Credential" in name or "Token" in name or "SSO" in name:
+            return Unauthorized(f"There are no usable AWS credentials ({error}). {_SIGN_IN}")
+    return UpstreamError(f"AWS could not be asked: {error}. Is this machine online, and AWS_REGION right?")
+
+
+def _duration(text: str) -> int:
+    """`30d` in seconds."""
+    match = re.fullmatch(r"([0-9]{1,9})([mhdw])", text)
+    seconds = int(match[1]) * _UNITS_S[match[2]] if match else 0
+    if not 0 < seconds <= _MAX_EXPIRY_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90m, 12h, 30d or 4w, of up to 10 years")
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,102 @@
+"""API keys: what is stored of them, and when they work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.jobs.store import api_keys as module
+from comfy_serverless.jobs.store.api_keys import ApiKeyStore
+from comfy_serverless.jobs.store.table import Table
+from tests.unit.jobs_table import aws, create_table
+
+
+@pytest.fixture
+def table() -> Iterator[Table]:
+    with aws() as session:
+        yield create_table(session)[0]
+
+
+@pytest.fixture
+def keys(table: Table) -> ApiKeyStore:
+    return ApiKeyStore(table)
+
+
+def test_a_new_key_is_found_by_its_text_only(keys: ApiKeyStore) -> None:
+    text, key = keys.create("ci", owner="team", max_in_flight=3, requests_per_minute=60)
+    assert text.startswith("csk_")
+    assert keys.find(text) == key
+    assert (key.owner, key.max_in_flight, key.requests_per_minute) == ("team", 3, 60)
+    for other in ("", "csk_", text[:-1], text + "x", text.upper(), key.id, "x" * 1_000_000, "\udc80"):
+        assert keys.find(other) is None
+
+
+def test_the_text_of_a_key_is_stored_nowhere(keys: ApiKeyStore, table: Table) -> None:
+    text, _ = keys.create("ci", owner="team")
+    items = list(table.query_all("#pk = :pk", {"pk": "keys"}))
+    assert len(items) == 1
+    assert text.removeprefix("csk_") not in repr(items) + repr(keys.list())
+
+
+def test_a_revoked_key_works_no_more_and_frees_its_name(keys: ApiKeyStore) -> None:
+    text, key = keys.create("ci", owner="team")
+    assert keys.revoke("ci").id == key.id
+    assert keys.find(text) is None
+    assert [known.is_revoked for known in keys.list()] == [True]
+    with pytest.raises(NotFound, match="keys list"):
+        keys.revoke("ci")
+    again, other = keys.create("ci", owner="team")
+    keys.revoke(other.id)
+    assert keys.find(again) is None
+
+
+def test_a_name_that_looks_like_an_id_hides_no_key(keys: ApiKeyStore) -> None:
+    _, first = keys.create("first", owner="team")
+    text, _ = keys.create(first.id, owner="team")
+    assert keys.revoke(first.id).name == "first"
+    assert keys.find(text) is not None
+
+
+def test_an_expired_key_works_no_more(keys: ApiKeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, _ = keys.create("ci", owner="team", expires_in_s=60)
+    assert keys.find(text) is not None
+    later = int(time.time()) + 61
+    monkeypatch.setattr(module, "now_s", lambda: later)
+    assert keys.find(text) is None
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "a#b", "a/b", "é", "x" * 65, "a\n"])
+def test_names_and_owners_that_could_mean_something_else_are_refused(keys: ApiKeyStore, bad: str) -> None:
+    with pytest.raises(InvalidRequest, match="name"):
+        keys.create(bad, owner="team")
+    with pytest.raises(InvalidRequest, match="owner"):
+        keys.create("ci", owner=bad)
+
+
+def test_a_name_is_taken_once(keys: ApiKeyStore) -> None:
+    keys.create("ci", owner="team")
+    with pytest.raises(InvalidRequest, match="revoke it first"):
+        keys.create("ci", owner="other")
+
+
+def test_a_fixed_key_may_be_registered_again(keys: ApiKeyStore) -> None:
+    for _ in range(2):
+        keys.register("csk_local", name="local", owner="local")
+    assert len(keys.list()) == 1
+    assert keys.find("csk_local") is not None
+
+
+def test_requests_are_counted_by_key_and_minute(
+    keys: ApiKeyStore, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.time, "time", lambda: 600_030.0)
+    assert [keys.count_request("one", limit=2) for _ in range(4)] == [True, True, False, False]
+    assert keys.count_request("two", limit=2)
+    item = table.get("rate#one#10000", "rate")
+    assert item is not None
+    assert (item["requests"], item["expires"]) == (2, 600_120)
+    monkeypatch.setattr(module.time, "time", lambda: 600_061.0)
+    assert keys.count_request("one", limit=2)

@@ -1,0 +1,137 @@
+"""`comfy-serverless keys`, as a person uses it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from comfy_serverless import cli_keys
+from comfy_serverless.errors import InvalidRequest, NotFound, Unauthorized
+from comfy_serverless.jobs.store.api_keys import ApiKeyStore
+from comfy_serverless.jobs.store.table import Table
+from tests.unit.jobs_table import NAME, REGION, aws, create_table
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": REGION}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("JOBS_TABLE", NAME)
+    monkeypatch.setenv("COLUMNS", "80")
+    with aws() as session:
+        yield session
+
+
+@pytest.fixture
+def keys(session: Any) -> ApiKeyStore:
+    table: Table = create_table(session)[0]
+    return ApiKeyStore(table)
+
+
+def run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    cli_keys.add_parser(parser.add_subparsers(dest="command"))
+    return cli_keys.run(parser.parse_args(["keys", *arguments]))
+
+
+def test_a_new_key_is_alone_on_stdout(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("create", "ci", "--owner", "team", "--expires", "30d", "--max-in-flight", "2") == 0
+    printed = capsys.readouterr()
+    key = keys.find(printed.out.removesuffix("\n"))
+    assert key is not None
+    assert (key.owner, key.max_in_flight, key.expires is None) == ("team", 2, False)
+    assert "shown only now" in printed.err
+    assert printed.out.strip() not in printed.err
+
+
+def test_the_list_fits_eighty_columns_and_shows_no_key(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
+    text, key = keys.create("n" * 64, owner="o" * 64, expires_in_s=99999, max_in_flight=1000, requests_per_minute=60000)
+    keys.create("gone", owner="team")
+    keys.revoke("gone")
+    assert run("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1].startswith(key.id)
+    assert "until 2" in lines[1]
+    assert "revoked" in lines[-1]
+    assert text not in "".join(lines)
+
+
+def test_json_is_for_programs(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
+    run("create", "ci", "--owner", "team", "--json")
+    made = json.loads(capsys.readouterr().out)
+    assert keys.find(made["key"]) is not None
+    run("list", "--json")
+    listed = json.loads(capsys.readouterr().out)["keys"]
+    assert [(key["id"], key["name"], key["is_good"]) for key in listed] == [(made["id"], "ci", True)]
+    assert "key" not in listed[0]
+
+
+def test_revoking_says_how_long_it_takes(keys: ApiKeyStore, capsys: pytest.CaptureFixture[str]) -> None:
+    text, key = keys.create("ci", owner="team")
+    assert run("revoke", key.id) == 0
+    assert "within 60 seconds" in capsys.readouterr().err
+    assert keys.find(text) is None
+    with pytest.raises(NotFound, match="keys list"):
+        run("revoke", key.id)
+
+
+def test_a_stack_knows_its_table(
+    session: Any, keys: ApiKeyStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("JOBS_TABLE")
+    template: dict[str, Any] = {
+        "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+        "Outputs": {"JobsTableName": {"Value": NAME}},
+    }
+    formation = session.client("cloudformation")
+    formation.create_stack(StackName="mine", TemplateBody=json.dumps(template))
+    formation.create_stack(StackName="other", TemplateBody=json.dumps({"Resources": template["Resources"]}))
+    run("create", "ci", "--owner", "team", "--stack", "mine")
+    assert keys.find(capsys.readouterr().out.strip()) is not None
+    with pytest.raises(NotFound, match="sam deploy"):
+        run("list", "--stack", "other")
+    with pytest.raises(NotFound, match="no stack 'missing'"):
+        run("list", "--stack", "missing")
+
+
+def test_without_a_table_it_says_how_to_name_one(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NotFound, match="--stack NAME"):
+        run("list", "--table", "missing")
+    monkeypatch.delenv("JOBS_TABLE")
+    with pytest.raises(InvalidRequest, match="--stack NAME"):
+        run("list")
+
+
+def test_without_credentials_it_says_where_they_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    for name in ("SHARED_CREDENTIALS_FILE", "CONFIG_FILE"):
+        monkeypatch.setenv(f"AWS_{name}", "/nowhere")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    with pytest.raises(Unauthorized, match="aws configure"):
+        run("list", "--table", NAME)
+
+
+@pytest.mark.parametrize(
+    "option", [("--expires", "0d"), ("--expires", "1y"), ("--max-in-flight", "0"), ("--requests-per-minute", "-1")]
+)
+def test_senseless_limits_are_wrong_usage(option: tuple[str, str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        run("create", "ci", "--owner", "team", *option)
+    assert exit_.value.code == 2
+
+
+def test_asking_for_help_loads_no_libraries_for_aws() -> None:
+    code = "import sys, comfy_serverless.cli_keys; print('boto3' in sys.modules or 'botocore' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False"
