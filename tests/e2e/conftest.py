@@ -12,6 +12,7 @@ from lambda_container import docker
 from local.s3 import LocalS3
 from local.sam_demo import SamFailed, check_engine, host_address, worker_variables
 from local.seed import seed
+from local.stack import LocalStack
 
 ROOT = Path(__file__).parent.parent.parent
 BUILD_TIMEOUT_S = 1500
@@ -42,6 +43,12 @@ def lite_image() -> str:
 
 
 @pytest.fixture(scope="session")
+def api_image() -> str:
+    """The image of the API's functions, built from the working tree."""
+    return build_image("api")
+
+
+@pytest.fixture(scope="session")
 def worker_image() -> str:
     """The image with the ComfyUI that stands in comfyui/. TORCH_INDEX_URL says where torch comes from."""
     options = [f"--build-arg=TORCH_INDEX_URL={url}"] if (url := os.environ.get("TORCH_INDEX_URL")) else []
@@ -61,3 +68,18 @@ def container_environment(lite_image: str, local_s3: LocalS3) -> dict[str, str]:
     """The environment of a worker in a container that uses the local S3."""
     host = host_address(local_s3.port, image=lite_image)
     return {**local_s3.environment, **worker_variables(host, local_s3.port)}
+
+
+@pytest.fixture(scope="session")
+def local_stack(local_s3: LocalS3) -> LocalStack:
+    """The template's table, queues and buckets beside the sample events' objects."""
+    return LocalStack.create(local_s3)
+
+
+@pytest.fixture(scope="session")
+def stack_environment(api_image: str, local_stack: LocalStack) -> dict[str, str]:
+    """The environment of the API's functions, and of its workers, in containers."""
+    port = local_stack.aws.port
+    here, there = local_stack.aws.endpoint_url, f"http://{host_address(port, image=api_image)}:{port}"
+    environment = {name: value.replace(here, there) for name, value in local_stack.environment.items()}
+    return {**environment, "AWS_ENDPOINT_URL": there, "WORKFLOWS_DIR": "/opt/workflows"}

@@ -1,0 +1,124 @@
+"""The image `api`: small, without anything that runs workflows, and quick to answer as Lambda runs it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from lambda_container import LambdaContainer, docker
+
+from local.dev import OWNER
+from local.stack import TABLE, LocalStack
+
+pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
+
+#: All layers above the base's, and the base, debian:bookworm-slim, as Debian publishes it: what stands in for it on
+#: a machine without a network may be larger. Both together take about 150 MB now.
+MAX_BYTES, BASE_BYTES = 250_000_000, 80_000_000
+HANDLERS = ("api", "authorizer", "caretaker", "webhooks")
+WARM_REQUESTS = 20
+
+
+@pytest.fixture(scope="module")
+def container(api_image: str, stack_environment: dict[str, str]) -> Iterator[LambdaContainer]:
+    with LambdaContainer(api_image, stack_environment) as running:
+        yield running
+
+
+def request(path: str, *, method: str = "GET", owner: str = OWNER) -> dict[str, Any]:
+    """An event as API Gateway makes it, after the authorizer."""
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"host": "api.example"},
+        "requestContext": {
+            "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "-"},
+            "stage": "$default",
+            "requestId": "request",
+            "authorizer": {"lambda": {"owner": owner, "key_id": "key"}},
+        },
+        "isBase64Encoded": False,
+    }
+
+
+def in_image(image: str, *command: str) -> str:
+    return docker("run", "--rm", "--entrypoint", command[0], image, *command[1:])
+
+
+def test_it_starts_the_handler_of_the_api(api_image: str) -> None:
+    configuration = json.loads(docker("inspect", "--format", "{{json .Config}}", api_image))
+    assert configuration["Entrypoint"] == ["/opt/worker/bin/python", "-m", "awslambdaric"]
+    assert configuration["Cmd"] == ["comfy_serverless.handlers.api.handler"]
+
+
+def test_it_stays_below_250_megabytes(api_image: str, record_property: pytest.RecordProperty) -> None:
+    sizes = docker("history", "--no-trunc", "--human=false", "--format", "{{.Size}}", api_image).splitlines()
+    own_bytes = sum(map(int, sizes[:-1]))  # the last line is the base image
+    record_property("own_bytes", own_bytes)
+    print(f"own layers: {own_bytes / 1e6:.0f} MB")
+    assert own_bytes + BASE_BYTES < MAX_BYTES
+
+
+def test_it_holds_no_engine_and_nothing_that_only_engines_need(api_image: str) -> None:
+    unwanted = ("torch", "numpy", "PIL", "aiohttp", "websocket", "comfyui", "comfy_lite", "pip", ".git")
+    names = " -o ".join(f"-name {name}" for name in unwanted)
+    assert in_image(api_image, "sh", "-c", f"find /opt/worker /opt/comfyui* /var/task {names} 2>/dev/null") == ""
+    assert in_image(api_image, "sh", "-c", "command -v gcc cc git pip pip3 make curl || true") == ""
+
+
+def test_all_python_is_compiled(api_image: str) -> None:
+    compiled = "sed -E 's,__pycache__/([^/]*)[.]cpython-311[.]pyc$,\\1.py,'"
+    sources = "cd /opt/worker/lib && find . -name '*.py' | sort > /tmp/py"
+    difference = f"find . -name '*.pyc' | {compiled} | sort | comm -23 /tmp/py -"
+    assert in_image(api_image, "sh", "-c", f"{sources} && {difference}") == ""
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_every_handler_of_the_template_can_be_loaded(
+    name: str, api_image: str, stack_environment: dict[str, str]
+) -> None:
+    variables = [f"--env={variable}={value}" for variable, value in stack_environment.items()]
+    code = f"import comfy_serverless.handlers.{name} as module; print(callable(module.handler))"
+    python = "/opt/worker/bin/python"
+    assert docker("run", "--rm", *variables, "--entrypoint", python, api_image, "-c", code) == "True"
+
+
+def test_health_answers_cold_and_warm_without_a_writable_root(
+    container: LambdaContainer, record_property: pytest.RecordProperty
+) -> None:
+    latencies_ms = []
+    for _ in range(1 + WARM_REQUESTS):
+        begun = time.perf_counter()
+        answer = container.invoke(request("/api/v2/health", owner=""))
+        latencies_ms.append((time.perf_counter() - begun) * 1000)
+        assert answer["statusCode"] == 200, container.log()[-4000:]
+    cold_ms, warm_ms = latencies_ms[0], sorted(latencies_ms[1:])[WARM_REQUESTS // 2]
+    record_property("cold_ms", round(cold_ms))
+    record_property("warm_ms", round(warm_ms, 1))
+    print(f"health: cold {cold_ms:.0f} ms, warm {warm_ms:.1f} ms (median of {WARM_REQUESTS})")
+    assert warm_ms < cold_ms
+
+
+def test_it_reads_the_table_of_the_template(container: LambdaContainer, local_stack: LocalStack) -> None:
+    assert local_stack.environment["JOBS_TABLE"] == TABLE
+    begun = time.perf_counter()
+    answer = container.invoke(request("/api/v2/jobs"))
+    print(f"list of jobs: {(time.perf_counter() - begun) * 1000:.1f} ms")
+    assert answer["statusCode"] == 200, container.log()[-4000:]
+
+
+def test_a_request_without_a_good_key_is_refused_as_the_contract_says(container: LambdaContainer) -> None:
+    answer = container.invoke(request("/api/v2/jobs", owner=""))
+    assert answer["statusCode"] == 401
+    assert json.loads(answer["body"])["error"]["code"] == "unauthorized"
+
+
+def test_nothing_even_tried_to_write_outside_tmp(container: LambdaContainer) -> None:
+    assert "Read-only file system" not in container.log()
+    assert "Permission denied" not in container.log()
+    assert container.shell("id -u") == "993"

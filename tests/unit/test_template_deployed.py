@@ -1,0 +1,191 @@
+"""What SAM makes of template.yaml: the routes, the alarms and the environment, as they are on AWS."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import yaml
+from samcli.yamlhelper import yaml_parse
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+
+from comfy_serverless.jobs.models import Job, JobError, JobStatus
+from comfy_serverless.observability import emit_metrics
+
+ROOT = Path(__file__).parent.parent.parent
+METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"})
+#: What CloudFormation puts in for a `!Ref` or a `!GetAtt`.
+SOMETHING = "something"
+PARAMETERS = {"MAX_QUEUED_JOBS": "1000", "POWERTOOLS_LOG_LEVEL": "INFO", "MODELS_MANIFEST": ""}
+#: What makes a function's stores and queues from its environment.
+NEEDS = {
+    "ApiFunction": "comfy_serverless.api.services.services",
+    "AuthorizerFunction": "comfy_serverless.handlers.authorizer.keys",
+    "CaretakerFunction": "comfy_serverless.handlers.caretaker.care",
+    "WebhookFunction": "comfy_serverless.handlers.webhooks.caller",
+    "GenerateFunction": "comfy_serverless.handlers.generate.journal",
+}
+
+
+def deployed() -> dict[str, Any]:
+    """The resources that CloudFormation gets."""
+    template = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":  # `sam build` and `sam deploy` say where the image is
+            resource["Properties"]["ImageUri"] = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/image:tag"
+    session = boto3.Session(region_name="eu-central-1")
+    translated: dict[str, Any] = Translator({}, Parser(), boto_session=session).translate(template, {})
+    return translated["Resources"]
+
+
+RESOURCES = deployed()
+
+
+def of_type(kind: str) -> dict[str, Any]:
+    return {name: entry["Properties"] for name, entry in RESOURCES.items() if entry["Type"] == kind}
+
+
+FUNCTIONS = of_type("AWS::Lambda::Function")
+ALARMS = of_type("AWS::CloudWatch::Alarm")
+(API,) = of_type("AWS::ApiGatewayV2::Api").values()
+
+
+def environment_of(function: str) -> dict[str, str]:
+    """A function's variables; what is only known when it is deployed is something."""
+    values = FUNCTIONS[function]["Environment"]["Variables"]
+    return {
+        name: value if isinstance(value, str) else PARAMETERS.get(name, SOMETHING) for name, value in values.items()
+    }
+
+
+def route_of(method: str, path: str) -> dict[str, Any] | None:
+    """The route that API Gateway takes: the path itself before the longest greedy one."""
+    greedy = [known for known in API["Body"]["paths"] if known.endswith("{proxy+}")]
+    candidates = [
+        path,
+        *sorted((known for known in greedy if path.startswith(known[: -len("{proxy+}")])), key=len)[::-1],
+    ]
+    for candidate in candidates:
+        if (route := API["Body"]["paths"].get(candidate, {}).get(method)) is not None:
+            return dict(route)
+    return None
+
+
+def operations() -> list[tuple[str, str]]:
+    """Every operation that the API's own document describes."""
+    from comfy_serverless.api.app import create_app
+
+    document = json.loads(create_app().get_openapi_json_schema())
+    return [(method, path) for path, entry in document["paths"].items() for method in METHODS & entry.keys()]
+
+
+def test_every_operation_has_a_route_to_the_function_and_needs_a_key() -> None:
+    public = {("get", "/api/v2/health"), ("get", "/openapi.json"), ("get", "/docs")}
+    assert len(operations()) > len(public)
+    for method, path in {*operations(), *public}:
+        route = route_of(method, re.sub(r"{\w+}", "x", path))
+        assert route is not None, (method, path)
+        integration = route["x-amazon-apigateway-integration"]
+        assert "${ApiFunction.Arn}" in integration["uri"]["Fn::Sub"]
+        assert integration["payloadFormatVersion"] == "2.0"
+        assert route["security"] == [{"NONE" if (method, path) in public else "ApiKeys": []}], (method, path)
+
+
+@pytest.mark.parametrize("path", ["/api/v2/jobs", "/api/v2/assets/x/content", "/generate"])
+def test_a_browser_may_ask_without_a_key_and_no_other_route_takes_its_question(path: str) -> None:
+    assert route_of("options", path) == API["Body"]["paths"]["/{proxy+}"]["options"]
+    assert not any("x-amazon-apigateway-any-method" in entry for entry in API["Body"]["paths"].values())
+
+
+def test_every_function_is_asked_after_its_needs() -> None:
+    assert NEEDS.keys() == FUNCTIONS.keys()
+
+
+def test_api_gateway_may_ask_the_authorizer_and_answers_no_browser_itself() -> None:
+    permissions = of_type("AWS::Lambda::Permission").values()
+    allowed = [entry for entry in permissions if entry["FunctionName"] == {"Fn::GetAtt": ["AuthorizerFunction", "Arn"]}]
+    assert [entry["Principal"] for entry in allowed] == ["apigateway.amazonaws.com"]
+    assert "CorsConfiguration" not in API
+    assert "x-amazon-apigateway-cors" not in API["Body"]
+
+
+@pytest.mark.parametrize(("function", "what"), NEEDS.items())
+def test_a_function_finds_everything_it_needs_in_its_environment(function: str, what: str) -> None:
+    module, _, name = what.rpartition(".")
+    own = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "lambda"), "AWS_DEFAULT_REGION": "eu-central-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"from {module} import {name}; {name}()"],
+        env={**own, **environment_of(function)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_alarms_for_failures_have_the_dimensions_that_the_worker_emits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in environment_of("GenerateFunction").items():
+        if name.startswith("POWERTOOLS_"):
+            monkeypatch.setenv(name, value)
+    failures = [alarm for alarm in ALARMS.values() if alarm["MetricName"] == "Failures"]
+    assert failures
+    for alarm in failures:
+        wanted = {entry["Name"]: entry["Value"] for entry in alarm["Dimensions"]}
+        error = JobError(code=wanted["code"], message="it went wrong")
+        job = Job.model_construct(id="job", status=JobStatus.FAILED, error=error)
+        emit_metrics([job], is_cold_start=False, engine_starts=0)
+        emitted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        (metric,) = (entry for entry in emitted if "Failures" in entry)
+        (declared,) = metric["_aws"]["CloudWatchMetrics"]
+        assert declared["Namespace"] == alarm["Namespace"]
+        assert {name: metric[name] for name in declared["Dimensions"][0]} == wanted
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_tells_somebody_if_somebody_is_named(name: str) -> None:
+    told = {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
+    assert ALARMS[name]["AlarmActions"] == told
+    assert ALARMS[name]["TreatMissingData"] == "notBreaching"
+    assert ALARMS[name]["AlarmDescription"]
+
+
+def test_the_alarms_watch_lost_messages_waiting_jobs_failures_throttles_and_errors() -> None:
+    watched = {alarm["MetricName"] for alarm in ALARMS.values()}
+    assert watched == {
+        "ApproximateNumberOfMessagesVisible",
+        "ApproximateAgeOfOldestMessage",
+        "Failures",
+        "Throttles",
+        "Errors",
+        "5xx",
+    }
+
+
+def test_the_dashboard_is_a_document_that_names_only_what_there_is() -> None:
+    (dashboard,) = of_type("AWS::CloudWatch::Dashboard").values()
+    text = dashboard["DashboardBody"]["Fn::Sub"]
+    names = set(re.findall(r"\${(\w+)[.\w]*}", text))
+    assert names <= RESOURCES.keys() | {"AWS"}, names
+    widgets = json.loads(re.sub(r"\${[^}]*}", SOMETHING, text))["widgets"]
+    assert len({widget["properties"]["title"] for widget in widgets}) == len(widgets)
+    assert len({(widget["x"], widget["y"]) for widget in widgets}) == len(widgets)
+
+
+def test_the_template_is_yaml_without_a_key_twice() -> None:
+    class Strict(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            assert len(keys) == len(set(keys)), node.start_mark
+            return super().construct_mapping(node, deep)
+
+    Strict.add_multi_constructor("!", lambda loader, suffix, node: None)
+    yaml.load((ROOT / "template.yaml").read_text(encoding="utf-8"), Strict)
