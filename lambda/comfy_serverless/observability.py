@@ -67,3 +67,11 @@ def emit_metrics(jobs: Iterable[Job], *, is_cold_start: bool, engine_starts: int
             with single_metric("Failures", MetricUnit.Count, 1, namespace=NAMESPACE) as failure:
                 failure.add_dimension("code", job.error.code)
     metrics.flush_metrics()
+
+
+def emit_failure(code: str) -> None:
+    """Count a job that failed without a worker: as one of the workers' failures, so that the same alarms hear of it."""
+    with single_metric(
+        "Failures", MetricUnit.Count, 1, namespace=NAMESPACE, default_dimensions={"service": "generate"}
+    ) as failure:
+        failure.add_dimension("code", code)

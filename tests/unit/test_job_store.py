@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -230,7 +231,9 @@ def test_the_last_run_knows_that_it_is_the_last(world: World) -> None:
     assert lasts == [False, False, True]
 
 
-def test_a_job_whose_worker_vanished_is_sent_again_and_fails_after_the_last_run(world: World) -> None:
+def test_a_job_whose_worker_vanished_is_sent_again_and_fails_after_the_last_run(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     job_id = world.submit()
     for run in range(3):
         world.begin(job_id, f"run-{run}")
@@ -239,6 +242,8 @@ def test_a_job_whose_worker_vanished_is_sent_again_and_fails_after_the_last_run(
         assert world.care.round() == 0, "once a round"
         sent = world.messages(world.queue.url)
         assert len(sent) == (1 if run < 2 else 0)
+    metric = next(json.loads(line) for line in capsys.readouterr().out.splitlines() if '"Failures"' in line)
+    assert (metric["service"], metric["code"], metric["Failures"]) == ("generate", EngineCrashed.code, [1.0])
     job = world.read(job_id).document()
     assert job.status is JobStatus.FAILED
     assert job.error is not None

@@ -8,7 +8,7 @@ from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, JobExpi
 from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
 from comfy_serverless.jobs.models import JobStatus
 from comfy_serverless.jobs.store.jobs import DISPATCH_S, JobState, JobStore
-from comfy_serverless.observability import log
+from comfy_serverless.observability import emit_failure, log
 
 #: Of one round, so that a function's time is enough for it.
 MAX_JOBS = 200
@@ -66,6 +66,8 @@ class Care:
     def _end(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> None:
         if self.jobs.fail(state, error, status=status):
             log.warning("a job nobody looked after was ended", job_id=state.id, code=error.code)
+            if not isinstance(error, Canceled):
+                emit_failure(error.code)
             self.call_webhook(state)
 
 
