@@ -15,8 +15,10 @@ from comfy_serverless.errors import EngineCrashed, IdempotencyKeyReuse, NodeExec
 from comfy_serverless.jobs.care import Care
 from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.jobs.store import job_state
 from comfy_serverless.jobs.store import jobs as module
-from comfy_serverless.jobs.store.jobs import Claim, JobExists, JobState, JobStore, LeaseLost, NewJob
+from comfy_serverless.jobs.store.job_state import Claim, JobExists, JobState, LeaseLost, NewJob
+from comfy_serverless.jobs.store.jobs import JobStore
 from tests.unit.jobs_table import aws, create_table
 
 REQUEST = "s3://assets/requests/team/1.json"
@@ -58,7 +60,8 @@ class World:
         later_s = self._later_s
         real = module.time.time
         now = int(real()) + later_s
-        self._patch.setattr(module, "now_s", lambda: now)
+        for place in (module, job_state):
+            self._patch.setattr(place, "now_s", lambda: now)
         self._patch.setattr(JobStore, "_lease_end", lambda _self: now + 31)
 
     def messages(self, url: str) -> list[str]:

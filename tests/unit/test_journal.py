@@ -20,7 +20,8 @@ from comfy_serverless.jobs.intake import QueuedJob
 from comfy_serverless.jobs.journal import Journal, Unrecorded
 from comfy_serverless.jobs.models import JobStatus
 from comfy_serverless.jobs.s3 import S3Address
-from comfy_serverless.jobs.store.jobs import JobState, JobStore, NewJob
+from comfy_serverless.jobs.store.job_state import JobState, NewJob
+from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.jobs.worker import Call, Outcome
 from tests.unit.fakes import IN, OUT, WORKFLOW, FakeEngine, World, made
 from tests.unit.jobs_table import aws, create_table

@@ -34,7 +34,7 @@ from comfy_serverless.errors import Forbidden, InvalidCursor, InvalidFilter, Not
 from comfy_serverless.jobs.care import Care
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.models import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, Job, JobRequest, JobStatus
-from comfy_serverless.jobs.store.jobs import JobState
+from comfy_serverless.jobs.store.job_state import JobState
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 

@@ -17,7 +17,8 @@ from comfy_serverless.jobs import dispatch, s3
 from comfy_serverless.jobs.inputs.download import Network, post
 from comfy_serverless.jobs.inputs.sources import Unusable
 from comfy_serverless.jobs.links import Links
-from comfy_serverless.jobs.store.jobs import JobState, JobStore
+from comfy_serverless.jobs.store.job_state import JobState
+from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.jobs.store.table import Table, create_client, now_s, now_text
 from comfy_serverless.observability import log
 from comfy_serverless.settings import InvalidSetting, Settings

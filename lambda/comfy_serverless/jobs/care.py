@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, JobExpired
 from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
 from comfy_serverless.jobs.models import JobStatus
-from comfy_serverless.jobs.store.jobs import DISPATCH_S, JobState, JobStore
+from comfy_serverless.jobs.store.job_state import JobState
+from comfy_serverless.jobs.store.jobs import DISPATCH_S, JobStore
 from comfy_serverless.observability import emit_failure, log
 
 #: Of one round, so that a function's time is enough for it.

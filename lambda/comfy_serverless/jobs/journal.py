@@ -21,7 +21,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
 from comfy_serverless.jobs.models import JobStatus, Output, Progress
-from comfy_serverless.jobs.store.jobs import Claim, JobState, JobStore, LeaseLost
+from comfy_serverless.jobs.store.job_state import Claim, JobState, LeaseLost
+from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.observability import log
 
 if TYPE_CHECKING:

@@ -12,17 +12,16 @@ has ended stays as it ended. A run owns its job for as long as its lease lasts; 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import Enum, auto
 from typing import Any
 
 from comfy_serverless.errors import Canceled, ComfyError, IdempotencyKeyReuse, InvalidRequest
-from comfy_serverless.jobs.models import RETENTION, Job, JobError, JobStatus, JobUrls, Output, Progress, status_of
-from comfy_serverless.jobs.replies import shorten_job
+from comfy_serverless.jobs.models import RETENTION, Job, JobError, JobStatus, Output, Progress, status_of
+from comfy_serverless.jobs.store.job_items import JOB, asset_item, idempotency_pk, index_key, job_pk, stored_document
+from comfy_serverless.jobs.store.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
 from comfy_serverless.jobs.store.table import (
     ConditionFailed,
     Item,
@@ -41,142 +40,12 @@ IDEMPOTENCY_S = 24 * 3600
 DISPATCH_S = 60
 #: How long a message may wait in the job queue: `MessageRetentionPeriod` in template.yaml.
 QUEUE_RETENTION_S = 4 * 24 * 3600
-#: An item has at most 400 KB; the rest is for labels, progress and the names of the attributes.
-MAX_DOCUMENT_BYTES = 250_000
-
-_JOB = "job"
 #: Sorts behind every `output#…`, and before `preview`.
 _LAST_OUTPUT = "output~"
 _OPEN = "open"
 _FREE = "#status = :queued OR (#status = :running AND (attribute_not_exists(#run) OR #lease_until < :now))"
 _OURS = "#run = :run AND #status IN (:running, :canceling)"
 _OURS_VALUES = {"running": JobStatus.RUNNING.value, "canceling": JobStatus.CANCELING.value}
-TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
-
-
-class JobExists(Exception):
-    """There is a job of this id already."""
-
-
-class LeaseLost(Exception):
-    """The run does not own the job (any more): it has ended, or another run has taken it over."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewJob:
-    """A job that is about to be submitted.
-
-    Attributes:
-        request_uri: where the request is kept, for the worker.
-        graph_uri: where the workflow is kept, for `/workflow`: the same document.
-        idempotency_key: of the caller, single-use for 24 h.
-        webhook: `{"url": …, "secret": …}`, or None.
-        is_rerunnable: whether the request that is kept has all the worker needs; a key for partner nodes is not kept.
-    """
-
-    job_id: str
-    owner: str
-    request_uri: str
-    labels: Mapping[str, str] = field(default_factory=dict)
-    idempotency_key: str | None = None
-    webhook: Mapping[str, str] | None = None
-    is_rerunnable: bool = True
-    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-
-@dataclass(frozen=True, slots=True)
-class JobState:
-    """A job as the table has it.
-
-    Attributes:
-        head: the item of the job itself.
-        outputs: what the run in hand, or the one that counts, has delivered, in the order of its nodes.
-        preview: the newest preview, where it was asked for.
-    """
-
-    head: Item
-    outputs: tuple[Output, ...] = ()
-    preview: Mapping[str, Any] | None = None
-
-    @property
-    def id(self) -> str:
-        """The job's id."""
-        return str(self.head["id"])
-
-    @property
-    def owner(self) -> str:
-        """Whose it is."""
-        return str(self.head["owner"])
-
-    @property
-    def status(self) -> JobStatus:
-        """The Comfy API's state."""
-        return JobStatus(self.head["status"])
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        return self.status in TERMINAL
-
-    @property
-    def runs(self) -> int:
-        """How often it has been begun."""
-        return int(self.head.get("runs", 0))
-
-    @property
-    def webhook(self) -> Mapping[str, str] | None:
-        """Where its end is to be told, with the secret that signs it."""
-        return self.head.get("webhook")
-
-    @property
-    def lease_ended(self) -> bool:
-        """Whether somebody should have dealt with it, and has not: a worker, the queue, or the webhook."""
-        return int(self.head.get("lease_until", now_s())) < now_s()
-
-    def document(self) -> Job:
-        """The job as the API answers it, without links."""
-        head = self.head
-        if "document" in head:
-            job = Job.model_validate_json(head["document"])
-            by_id = {output.id: output for output in self.outputs}
-            order = head.get("output_ids", by_id)
-            return job.model_copy(update={"outputs": tuple(by_id[key] for key in order if key in by_id)})
-        created = datetime.fromisoformat(head["created_at"])
-        return Job(
-            id=self.id,
-            status=self.status,
-            created_at=created,
-            started_at=head.get("started_at"),
-            expires_at=created + RETENTION,
-            progress=Progress.model_validate_json(head["progress"]) if "progress" in head else None,
-            outputs=self.outputs,
-            metrics={"queue_ms": _between_ms(head["created_at"], head.get("started_at")), "execution_ms": None},
-            urls=JobUrls.of(self.id),
-            metadata=head.get("labels", {}),
-        )
-
-
-class Claim(Enum):
-    """What a worker that has got a job's message is to do."""
-
-    RUN = auto()
-    CANCELED = auto()
-    LEAVE = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The answer to `begin`.
-
-    Attributes:
-        claim: RUN: the job is this run's now. CANCELED: it is, but only to be ended. LEAVE: it is over, or somebody
-            else's.
-        is_last: whether a failure of this run is the job's, also one that another try may cure.
-    """
-
-    claim: Claim
-    is_last: bool = False
-    state: JobState | None = None
 
 
 class JobStore:
@@ -204,8 +73,8 @@ class JobStore:
         created = moment_text(job.created_at)
         epoch_s = int(job.created_at.timestamp())
         head: Item = {
-            "pk": _pk(job.job_id),
-            "sk": _JOB,
+            "pk": job_pk(job.job_id),
+            "sk": JOB,
             "id": job.job_id,
             "owner": job.owner,
             "status": JobStatus.QUEUED.value,
@@ -225,7 +94,7 @@ class JobStore:
         writes = [put_write(head, condition="attribute_not_exists(pk)")]
         if job.idempotency_key:
             key: Item = {
-                "pk": _key_pk(job.owner, job.idempotency_key),
+                "pk": idempotency_pk(job.owner, job.idempotency_key),
                 "sk": "idempotency",
                 "job_id": job.job_id,
                 "expires": epoch_s + IDEMPOTENCY_S,
@@ -246,16 +115,16 @@ class JobStore:
 
     def withdraw(self, job: NewJob) -> None:
         """Take back a submit that has not reached the queue: no job, and the idempotency key is free again."""
-        writes = [delete_write(_pk(job.job_id), _JOB, condition="#runs = :none", values={"none": 0})]
+        writes = [delete_write(job_pk(job.job_id), JOB, condition="#runs = :none", values={"none": 0})]
         if job.idempotency_key:
-            writes.append(delete_write(_key_pk(job.owner, job.idempotency_key), "idempotency"))
+            writes.append(delete_write(idempotency_pk(job.owner, job.idempotency_key), "idempotency"))
         self._table.transact(writes)
 
     def dispatched(self, job_id: str) -> None:
         """The queue has the job: until it begins, or the queue would drop it, nobody needs to look after it."""
         change = Update(
-            pk=_pk(job_id),
-            sk=_JOB,
+            pk=job_pk(job_id),
+            sk=JOB,
             assign={"lease_until": now_s() + QUEUE_RETENTION_S, "is_dispatched": True},
             condition="#status = :queued",
             values={"queued": JobStatus.QUEUED.value},
@@ -293,7 +162,7 @@ class JobStore:
             filters.append("#status = :status")
             values["status"] = status
         found: list[Item] = []
-        start = _index_key(owner, before) if before else None
+        start = index_key(owner, before) if before else None
         while True:
             page = self._table.query(
                 "#owner = :owner",
@@ -320,8 +189,8 @@ class JobStore:
                 if state.status is JobStatus.QUEUED:
                     return self._end_as(state, Canceled("the job was canceled before it had begun"), was=state.status)
                 change = Update(
-                    pk=_pk(state.id),
-                    sk=_JOB,
+                    pk=job_pk(state.id),
+                    sk=JOB,
                     assign={"status": JobStatus.CANCELING.value, "updated_at": now_text()},
                     condition="#status = :running",
                     values={"running": JobStatus.RUNNING.value},
@@ -344,8 +213,8 @@ class JobStore:
         """
         now = now_s()
         change = Update(
-            pk=_pk(job_id),
-            sk=_JOB,
+            pk=job_pk(job_id),
+            sk=JOB,
             assign={
                 "status": JobStatus.RUNNING.value,
                 "run": run,
@@ -378,7 +247,7 @@ class JobStore:
         assign: dict[str, Any] = {"lease_until": self._lease_end()}
         if progress is not None:
             assign["progress"] = progress.model_dump_json()
-        change = Update(pk=_pk(job_id), sk=_JOB, assign=assign, condition=_OURS, values={"run": run, **_OURS_VALUES})
+        change = Update(pk=job_pk(job_id), sk=JOB, assign=assign, condition=_OURS, values={"run": run, **_OURS_VALUES})
         try:
             return JobStatus(self._table.update(change)["status"])
         except ConditionFailed:
@@ -388,7 +257,7 @@ class JobStore:
         """Keep the newest preview, until it is an hour old."""
         self._table.put(
             {
-                "pk": _pk(job_id),
+                "pk": job_pk(job_id),
                 "sk": "preview",
                 "node_id": node_id,
                 "content_type": content_type,
@@ -404,14 +273,14 @@ class JobStore:
             bare = output.model_copy(update={"url": None, "url_expires_at": None, "data_base64": None})
             items.append(
                 {
-                    "pk": _pk(state.id),
+                    "pk": job_pk(state.id),
                     "sk": f"output#{place:06}#{output.id}",
                     "run": run,
                     "output": bare.model_dump_json(exclude={"url", "url_expires_at", "data_base64"}),
                     "expires": state.head["expires"],
                 }
             )
-            items.append(_asset_item(state, output))
+            items.append(asset_item(state, output))
         self._table.put_all(items)
 
     def finish(self, job_id: str, job: Job, *, run: str, webhook: bool) -> bool:
@@ -427,8 +296,8 @@ class JobStore:
             counts: whether this was one of the runs the job has; not, if the worker was only shut down.
         """
         change = Update(
-            pk=_pk(job_id),
-            sk=_JOB,
+            pk=job_pk(job_id),
+            sk=JOB,
             assign={"lease_until": now_s() + DISPATCH_S, "updated_at": now_text()},
             add=None if counts else {"runs": -1},
             remove=["run"],
@@ -452,8 +321,8 @@ class JobStore:
     def renew(self, state: JobState, *, for_s: int) -> bool:
         """Give a neglected job another while, for one caretaker: the first one wins. Its lost run owns it no more."""
         change = Update(
-            pk=_pk(state.id),
-            sk=_JOB,
+            pk=job_pk(state.id),
+            sk=JOB,
             assign={"lease_until": now_s() + for_s},
             remove=["run"] if state.status is JobStatus.RUNNING else [],
             condition="#lease_until = :seen AND #status = :status",
@@ -473,8 +342,8 @@ class JobStore:
         """The webhook queue has it: nothing is owed any more."""
         self._unless_changed(
             Update(
-                pk=_pk(job_id),
-                sk=_JOB,
+                pk=job_pk(job_id),
+                sk=JOB,
                 assign={},
                 remove=["lease", "lease_until"],
                 condition="attribute_exists(#document)",
@@ -486,10 +355,10 @@ class JobStore:
     def _read(self, job_id: str, *, last: str) -> JobState | None:
         items = list(
             self._table.query_all(
-                "#pk = :pk AND #sk BETWEEN :first AND :last", {"pk": _pk(job_id), "first": _JOB, "last": last}
+                "#pk = :pk AND #sk BETWEEN :first AND :last", {"pk": job_pk(job_id), "first": JOB, "last": last}
             )
         )
-        if not items or items[0]["sk"] != _JOB or items[0].get("expires", now_s()) < now_s():
+        if not items or items[0]["sk"] != JOB or items[0].get("expires", now_s()) < now_s():
             return None
         head, *rest = items
         outputs = tuple(
@@ -535,14 +404,14 @@ class JobStore:
             "status": job.status.value,
             "updated_at": now_text(),
             "completed_at": moment_text(job.completed_at or datetime.now(UTC)),
-            "document": _stored(job),
+            "document": stored_document(job),
         }
         remove = ["open_owner"]
         if webhook:  # owed until the webhook queue has it
             assign["lease_until"] = now_s() + DISPATCH_S
         else:
             remove += ["lease", "lease_until"]
-        return Update(pk=_pk(job_id), sk=_JOB, assign=assign, remove=remove, condition=condition, values=values)
+        return Update(pk=job_pk(job_id), sk=JOB, assign=assign, remove=remove, condition=condition, values=values)
 
     def _unless_changed(self, change: Update) -> bool:
         try:
@@ -561,50 +430,3 @@ def check_idempotency_key(key: str | None) -> str | None:
     if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
         raise InvalidRequest("Idempotency-Key must have 1 to 255 printable ASCII characters; a UUID is best.")
     return key
-
-
-def _pk(job_id: str) -> str:
-    return f"job#{job_id}"
-
-
-def _key_pk(owner: str, key: str) -> str:
-    return f"idempotency#{owner}#{key}"
-
-
-def _index_key(owner: str, created_id: str) -> Item:
-    job_id = created_id.partition("#")[2]
-    return {"pk": _pk(job_id), "sk": _JOB, "owner": owner, "created_id": created_id}
-
-
-def _asset_item(state: JobState, output: Output) -> Item:
-    bucket, _, key = (output.s3_uri or "").removeprefix("s3://").partition("/")
-    return {
-        "pk": f"asset#{output.id}",
-        "sk": "asset",
-        "id": output.id,
-        "owner": state.owner,
-        "kind": "output",
-        "bucket": bucket,
-        "key": key,
-        "file_path": output.name,
-        "content_type": output.content_type,
-        "size_bytes": output.size_bytes,
-        "hash": output.hash,
-        "created_at": now_text(),
-        "expires": state.head["expires"],
-        "job_id": state.id,
-    }
-
-
-def _stored(job: Job) -> str:
-    """The document of an ended job, without its outputs: they are items of their own."""
-    bare = job.model_copy(update={"outputs": ()})
-    if len(bare.model_dump_json().encode()) > MAX_DOCUMENT_BYTES:
-        bare = shorten_job(bare, size=lambda some: len(some.model_dump_json().encode()), limit_bytes=MAX_DOCUMENT_BYTES)
-    return json.dumps(bare.to_json(), ensure_ascii=False)
-
-
-def _between_ms(first: str, second: str | None) -> int | None:
-    if second is None:
-        return None
-    return round((datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds() * 1000)
