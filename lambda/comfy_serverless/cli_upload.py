@@ -97,9 +97,10 @@ def run(options: argparse.Namespace) -> int:
             target = api.begin({**naming, "content_type": content_type, "size_bytes": size_bytes, "hash": digest})
             api.put(target, _Counted(file, size_bytes, _shown(bar, "sending", size_bytes)))
             asset = api.complete(target)
-    print(json.dumps(asset, indent=2) if options.json else asset["id"])
+    sys.stdout.write((json.dumps(asset, indent=2) if options.json else asset["id"]) + "\n")
+    sys.stdout.flush()
     what = "uploaded" if was_sent else "the API has its bytes already:"
-    print(f"{what} {naming['file_path']} ({size_bytes:,} bytes, {digest[:23]}…)", file=sys.stderr)
+    sys.stderr.write(f"{what} {naming['file_path']} ({size_bytes:,} bytes, {digest[:23]}…)\n")
     return 0
 
 
@@ -125,7 +126,7 @@ class _Api:
 
     def from_hash(self, digest: str, naming: Mapping[str, object]) -> dict[str, Any] | None:
         """A record of bytes the API has; None where it has them not."""
-        if self._ask("HEAD", f"{self._base_url}/api/v2/assets/by-hash/{digest}").status == 404:  # noqa: PLR2004
+        if self._ask("HEAD", f"{self._base_url}/api/v2/assets/by-hash/{digest}").status == 404:
             return None
         try:
             return self._told(
@@ -141,7 +142,7 @@ class _Api:
     def put(self, target: Mapping[str, Any], content: _Counted) -> None:
         """Send the bytes to S3."""
         answer = self._request(target["method"], target["url"], headers=target["headers"], body=content)
-        if answer.status >= 300:  # noqa: PLR2004
+        if answer.status >= 300:
             raise UpstreamError(
                 f"S3 has refused the file with {answer.status}: {answer.data[:500].decode('utf-8', 'replace')}"
             )
@@ -172,7 +173,7 @@ class _Api:
             document = None
         if not isinstance(document, dict):
             raise UpstreamError(f"{self._base_url} has answered {answer.status}, and nothing that can be understood.")
-        if answer.status < 300:  # noqa: PLR2004
+        if answer.status < 300:
             return document
         error = document.get("error")
         if not isinstance(error, dict):
@@ -215,7 +216,10 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _hash(file: IO[bytes], show: Callable[[int], None]) -> str:
-    from blake3 import blake3
+    try:
+        from blake3 import blake3
+    except ImportError as error:
+        raise InvalidRequest("to upload takes one more library: pip install 'comfy-serverless[aws]'") from error
 
     hasher = blake3()
     while chunk := file.read(_CHUNK_BYTES):

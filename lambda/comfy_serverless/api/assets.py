@@ -7,6 +7,7 @@ import mimetypes
 import re
 from http import HTTPStatus
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, File, Form, Header, Path, UploadFile
@@ -15,23 +16,37 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from comfy_serverless.api.context import caller
 from comfy_serverless.api.models import INVALID, NOT_FOUND, REFUSALS, ErrorEnvelope, told
+from comfy_serverless.api.request_bodies import BodyReader
 from comfy_serverless.api.responses import NOT_KEPT, answer
 from comfy_serverless.api.services import services
-from comfy_serverless.errors import BlobNotFound, IdempotencyKeyReuse, NotFound, TooLarge
+from comfy_serverless.errors import BlobNotFound, IdempotencyKeyReuse, TooLarge
 from comfy_serverless.jobs.links import Links
-from comfy_serverless.jobs.store.assets import Asset, Naming, Upload, check_hash, check_path, digest_in, digest_of
+from comfy_serverless.jobs.store.asset_names import check_hash, check_path, digest_in, digest_of
+from comfy_serverless.jobs.store.assets import DEFAULT_TYPE, Asset, Naming
 from comfy_serverless.jobs.store.jobs import check_idempotency_key
-from comfy_serverless.jobs.store.table import moment_of, moment_text
+from comfy_serverless.jobs.store.table import moment_of, moment_text, now_s
+from comfy_serverless.jobs.store.uploads import Upload, UploadStore
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
 #: Lambda takes events of 6 MB; the file is in it as base64.
 MAX_SENT_BYTES = 4_400_000
 _MIN_EXPIRY_S, _MAX_EXPIRY_S = 60, 604_800
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_CONTENT_TYPE = (
-    r"^[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}( *; *[A-Za-z0-9-]{1,50}=[^\x00-\x1f]{1,100})*$"
+#: It is sent on as a header: ASCII only.
+_CONTENT_TYPE = re.compile(
+    r"(?P<kind>[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100})"
+    r"(?P<parameters>( *; *[A-Za-z0-9-]{1,50}=[A-Za-z0-9!#$%&'*+.^_`|~:,=/\" -]{1,100})*)"
 )
+_MAX_CONTENT_TYPE_CHARACTERS = 255
+_MAX_TAGS = 50
+
+
+def _check_content_type(text: str) -> str:
+    match = _CONTENT_TYPE.fullmatch(text)
+    if match is None or len(text) > _MAX_CONTENT_TYPE_CHARACTERS:
+        raise ValueError("must be a media type, like 'image/png'")
+    # Whether a browser may show it is decided by its name, and browsers do not care for its case.
+    return match["kind"].lower() + match["parameters"]
 
 
 def _check_hash_form(text: str) -> str:
@@ -40,10 +55,11 @@ def _check_hash_form(text: str) -> str:
     return text
 
 
-ContentType = Annotated[str, Field(pattern=_CONTENT_TYPE, max_length=255)]
+ContentType = Annotated[str, AfterValidator(_check_content_type)]
 FilePath = Annotated[str, AfterValidator(check_path)]
 Hash = Annotated[str, AfterValidator(_check_hash_form)]
 Tag = Annotated[str, Field(max_length=100)]
+Tags = Annotated[list[Tag], Field(max_length=_MAX_TAGS)]
 ExpiresIn = Annotated[int, Field(ge=_MIN_EXPIRY_S, le=_MAX_EXPIRY_S)]
 AssetId = Annotated[str, Path(description="The asset's id.")]
 
@@ -71,7 +87,7 @@ class FromHashBody(BaseModel):
 
     hash: Hash
     file_path: FilePath | None = None
-    tags: Annotated[list[Tag], Field(max_length=50)] = Field(default_factory=list)
+    tags: Tags = Field(default_factory=list)
     expires_in: ExpiresIn | None = None
 
 
@@ -81,15 +97,18 @@ class UploadBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     file_path: FilePath
-    content_type: ContentType = "application/octet-stream"
+    content_type: ContentType = DEFAULT_TYPE
     size_bytes: Annotated[int, Field(ge=1)]
     hash: Hash | None = None
-    tags: Annotated[list[Tag], Field(max_length=50)] = Field(default_factory=list)
+    tags: Tags = Field(default_factory=list)
     expires_in: ExpiresIn | None = None
 
 
 class UploadTarget(BaseModel):
-    """Where and how to upload: send the bytes with `method` and `headers` to `url`, then POST to `complete_url`."""
+    """Where and how to upload: send the bytes with `method` and `headers` to `url`, then POST to `complete_url`.
+
+    The URL is good until `expires_at`; what was uploaded can be completed within a day.
+    """
 
     id: str
     method: str
@@ -113,13 +132,15 @@ _CREATED: dict[int, Any] = {
     summary="Upload an asset (single-call multipart)",
     tags=["assets"],
     responses={**_CREATED, 413: told("`payload_too_large`: use /api/v2/uploads.", ErrorEnvelope)},
+    enable_validation=False,  # of Powertools; ours is the same, but for how it reads forms
+    middlewares=[BodyReader(files=frozenset({"file"}), lists=frozenset({"tags"}))],
 )
 def post_asset(
     file: Annotated[UploadFile, File(description="The raw bytes.")],
     content_type: Annotated[ContentType, Form()],
     file_path: Annotated[FilePath, Form()],
     expected_hash: Annotated[Hash | None, Form()] = None,
-    tags: Annotated[list[Tag] | None, Form()] = None,
+    tags: Annotated[list[Tag] | None, Form(max_length=_MAX_TAGS)] = None,
     expires_in: Annotated[ExpiresIn | None, Form()] = None,
     idempotency_key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
 ) -> Response[str]:
@@ -156,7 +177,7 @@ def asset_from_hash(body: Annotated[FromHashBody, Body()]) -> Response[str]:
     owner = caller(router).owner
     naming = Naming(
         file_path=body.file_path,
-        content_type=_type_of(body.file_path),
+        content_type=mimetypes.guess_type(body.file_path or "")[0],
         tags=tuple(body.tags),
         expires_in_s=body.expires_in,
     )
@@ -172,7 +193,7 @@ def asset_from_hash(body: Annotated[FromHashBody, Body()]) -> Response[str]:
 )
 def head_by_hash(hash: Annotated[str, Path()]) -> Response[str]:  # noqa: A002  (the contract's name)
     """Whether the caller has uploaded bytes with this hash."""
-    owner, digest = caller(router).owner, digest_in(hash)
+    owner, digest = caller(router).owner, digest_in(unquote(hash))
     if digest is None or not services().assets.has_blob(owner, digest):
         raise BlobNotFound("you have uploaded no file with this hash.")
     return answer(HTTPStatus.OK, None)
@@ -202,7 +223,7 @@ def get_asset(id: AssetId) -> Response[str]:  # noqa: A002
 )
 def delete_asset(id: AssetId) -> Response[str]:  # noqa: A002
     """Delete a record, and the bytes with the last one."""
-    services().assets.delete(caller(router).owner, _checked_id(id))
+    services().assets.delete(caller(router).owner, id.lower())
     return answer(HTTPStatus.NO_CONTENT, None)
 
 
@@ -239,7 +260,7 @@ def post_upload(body: Annotated[UploadBody, Body()]) -> Response[str]:
         tags=tuple(body.tags),
         expires_in_s=body.expires_in,
     )
-    upload = found.assets.begin_upload(owner, naming, size_bytes=body.size_bytes, expected=body.hash)
+    upload = UploadStore(found.assets).begin(owner, naming, size_bytes=body.size_bytes, expected=body.hash)
     return answer(HTTPStatus.CREATED, _target(upload).model_dump())
 
 
@@ -252,18 +273,12 @@ def post_upload(body: Annotated[UploadBody, Body()]) -> Response[str]:
 )
 def complete_upload(id: Annotated[str, Path(description="The upload's id.")]) -> Response[str]:  # noqa: A002
     """Verify and register an upload."""
-    owner, assets = caller(router).owner, services().assets
-    return _created(assets.complete_upload(assets.upload(owner, _checked_id(id))))
+    uploads = UploadStore(services().assets)
+    return _created(uploads.complete(uploads.get(caller(router).owner, id.lower())))
 
 
 def _find(asset_id: str) -> Asset:
-    return services().assets.get(caller(router).owner, _checked_id(asset_id))
-
-
-def _checked_id(text: str) -> str:
-    if not _UUID.fullmatch(text.lower()):
-        raise NotFound(f"there is nothing of yours with the id {text[:100]!r}; ids are UUIDs.")
-    return text.lower()
+    return services().assets.get(caller(router).owner, asset_id.lower())
 
 
 def _created(asset: Asset) -> Response[str]:
@@ -301,13 +316,14 @@ def _link(asset: Asset) -> tuple[str, str]:
 
 def _target(upload: Upload) -> UploadTarget:
     found = services()
-    address = found.assets.upload_address(upload)
+    address = UploadStore(found.assets).address(upload)
+    content_type = upload.naming.content_type or DEFAULT_TYPE
     url = found.s3.generate_presigned_url(
         "put_object",
         Params={
             "Bucket": address.bucket,
             "Key": address.key,
-            "ContentType": upload.naming.content_type,
+            "ContentType": content_type,
             "ContentLength": upload.size_bytes,
         },
         ExpiresIn=found.settings.link_expiry_s,
@@ -316,11 +332,7 @@ def _target(upload: Upload) -> UploadTarget:
         id=upload.id,
         method="PUT",
         url=url,
-        headers={"Content-Type": upload.naming.content_type, "Content-Length": str(upload.size_bytes)},
-        expires_at=moment_text(moment_of(upload.expires)),
+        headers={"Content-Type": content_type, "Content-Length": str(upload.size_bytes)},
+        expires_at=moment_text(moment_of(now_s() + found.settings.link_expiry_s)),
         complete_url=f"/api/v2/uploads/{upload.id}/complete",
     )
-
-
-def _type_of(path: str | None) -> str:
-    return mimetypes.guess_type(path or "")[0] or "application/octet-stream"

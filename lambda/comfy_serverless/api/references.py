@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_serverless.errors import MissingAsset, NotFound
-from comfy_serverless.jobs.inputs.file_inputs import is_address, name_in_input_folder, takes_image
+from comfy_serverless.jobs.inputs.file_inputs import IMAGE_LOADERS, is_address, name_in_input_folder, takes_image
 from comfy_serverless.jobs.store.assets import Asset, AssetStore
 from comfy_serverless.workflow import copy_graph
 
@@ -38,18 +39,13 @@ def resolve_assets(graph: Mapping[str, Any], *, owner: str, assets: AssetStore) 
     found = _Found(owner, assets)
     for node_id, node in graph.items():
         for input_name, value in node["inputs"].items():
-            where = f"node {node_id} ({node['class_type']}), input {input_name!r}"
+            where = _Place(node_id, node["class_type"], input_name)
             if is_reference(value):
-                _place(resolved, node_id, input_name, str(found.asset(value, where).address))
+                _put(resolved, where, str(found.asset(value, where).address))
             elif isinstance(value, list) and value and all(map(is_reference, value)):
-                addresses = [str(found.asset(item, where).address) for item in value]
-                resolved.graph[node_id]["inputs"][input_name] = ""
-                resolved.inputs[f"{node_id}.{input_name}"] = addresses
+                _put_batch(resolved, where, [str(found.asset(item, where).address) for item in value])
             elif any(map(is_reference, _everything_in(value))):
-                raise MissingAsset(
-                    f"{where}: a {TYPE} reference must be the whole value of an input, or one of a list of them.",
-                    details={"node_id": node_id, "input": input_name},
-                )
+                resolved.graph[node_id]["inputs"][input_name] = _with_addresses(value, found, where)
     _resolve_names(resolved, owner, assets)
     return resolved
 
@@ -67,17 +63,36 @@ def refuse_foreign_addresses(document: object, *, buckets: set[str], allowed_pre
     for value in _everything_in(document):
         if not isinstance(value, str) or value[:5].lower() != "s3://":
             continue
-        bucket = value[5:].partition("/")[0]
-        if bucket in buckets and (not value.startswith(allowed_prefix) or "/../" in value):
+        bucket, _, key = value[5:].partition("/")
+        is_devious = any(part in {"", ".", ".."} for part in key.split("/"))
+        if bucket in buckets and (not value.startswith(allowed_prefix) or is_devious):
             raise MissingAsset(
                 f"{value[:200]} cannot be used by its address: give the asset's id, as a {TYPE} reference, or the name "
-                "of the file that was uploaded."
+                "of the file that was uploaded.",
+                details={"address": value[:200]},
             )
 
 
 def is_reference(value: object) -> bool:
     """Whether a value in a graph is meant as a reference to an asset."""
     return isinstance(value, Mapping) and value.get("__type") == TYPE
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An input of a node."""
+
+    node_id: str
+    class_type: str
+    input_name: str
+
+    def refusal(self, problem: str, *, asset_id: str | None = None) -> MissingAsset:
+        details = {"node_id": self.node_id, "input": self.input_name}
+        if asset_id is not None:
+            details["asset_id"] = asset_id[:100]
+        return MissingAsset(
+            f"node {self.node_id} ({self.class_type}), input {self.input_name!r}: {problem}", details=details
+        )
 
 
 @dataclass(slots=True)
@@ -88,31 +103,56 @@ class _Found:
     assets: AssetStore
     _by_id: dict[str, Asset] = field(default_factory=dict)
 
-    def asset(self, reference: Mapping[str, Any], where: str) -> Asset:
+    def asset(self, reference: Mapping[str, Any], where: _Place) -> Asset:
         info = reference.get("info")
-        asset_id = info.get("id") if isinstance(info, Mapping) else None
-        if not isinstance(asset_id, str) or not asset_id:
-            raise MissingAsset(
-                f'{where}: the reference must be {{"__type": "{TYPE}", "info": {{"id": "<asset id>"}}}}.'
-            )
+        given = info.get("id") if isinstance(info, Mapping) else None
+        if not isinstance(given, str) or not given:
+            raise where.refusal(f'the reference must be {{"__type": "{TYPE}", "info": {{"id": "<asset id>"}}}}.')
+        asset_id = given.lower()
         if asset_id not in self._by_id:
             try:
                 self._by_id[asset_id] = self.assets.get(self.owner, asset_id)
             except NotFound:
-                raise MissingAsset(
-                    f"{where}: there is no asset {asset_id[:100]!r} of yours: upload the file first.",
-                    details={"asset_id": asset_id[:100]},
+                raise where.refusal(
+                    f"there is no asset {given[:100]!r} of yours: upload the file first.", asset_id=given
                 ) from None
         return self._by_id[asset_id]
 
 
-def _place(resolved: ResolvedGraph, node_id: str, input_name: str, address: str) -> None:
-    node = resolved.graph[node_id]
-    if takes_image(node["class_type"], input_name) is not None:
-        node["inputs"][input_name] = address
+def _put(resolved: ResolvedGraph, where: _Place, address: str) -> None:
+    inputs = resolved.graph[where.node_id]["inputs"]
+    if takes_image(where.class_type, where.input_name) is not None:
+        inputs[where.input_name] = address
+        return
+    resolved.inputs[f"{where.node_id}.{where.input_name}"] = address
+    if where.class_type in IMAGE_LOADERS and where.input_name == "mask":
+        del inputs["mask"]  # loaders have none: ours puts the mask into the image
     else:
-        node["inputs"][input_name] = ""
-        resolved.inputs[f"{node_id}.{input_name}"] = address
+        inputs[where.input_name] = ""
+
+
+def _put_batch(resolved: ResolvedGraph, where: _Place, addresses: list[str]) -> None:
+    if len(addresses) == 1:
+        _put(resolved, where, addresses[0])
+    elif where.class_type in IMAGE_LOADERS and where.input_name == "image":
+        resolved.graph[where.node_id]["inputs"]["image"] = ""
+        resolved.inputs[f"{where.node_id}.image"] = addresses
+    else:
+        raise where.refusal(
+            f"takes one file: several can be given to the image of {' or '.join(sorted(IMAGE_LOADERS))}."
+        )
+
+
+def _with_addresses(value: object, found: _Found, where: _Place) -> Any:  # noqa: ANN401
+    """A value whose references say where their files are: the worker puts the names of the files in their place."""
+    try:
+        copied = deepcopy(value)
+    except RecursionError:
+        raise where.refusal("the value is nested too deep.") from None
+    for part in list(_everything_in(copied)):
+        if isinstance(part, dict) and is_reference(part):
+            part["info"] = {"uri": str(found.asset(part, where).address)}
+    return copied
 
 
 def _resolve_names(resolved: ResolvedGraph, owner: str, assets: AssetStore) -> None:

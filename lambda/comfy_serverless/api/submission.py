@@ -104,6 +104,8 @@ def _runnable(
     refuse_foreign_addresses(document, buckets=buckets, allowed_prefix=f"{results}/")
     graph = resolve_workflow(request.workflow, s3=services.s3, settings=settings)
     graph = apply_set(graph, request.values)
+    # A workflow that was read from S3 has not been looked at yet.
+    refuse_foreign_addresses(graph, buckets=buckets, allowed_prefix=f"{results}/")
     check_json(graph)
     check_links(graph)
     services.node_list.check(graph)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 #: Media types a browser shows by itself; anything else is saved to a file.
 _SHOWN = ("image/", "video/", "audio/", "text/plain")
-#: Pictures that can run scripts.
-_ACTIVE = ("image/svg",)
+#: Pictures that can run scripts: to a browser all of XML is markup.
+_ACTIVE = ("svg", "xml")
 
 
 class Link(NamedTuple):
@@ -35,7 +35,8 @@ class Links:
 
     def of(self, address: S3Address, *, name: str, content_type: str) -> Link:
         """A link to an object, under the name a browser saves it with. No request is made."""
-        is_shown = content_type.startswith(_SHOWN) and not content_type.startswith(_ACTIVE)
+        kind = content_type.lower()
+        is_shown = kind.startswith(_SHOWN) and not any(word in kind for word in _ACTIVE)
         url = self.s3.generate_presigned_url(
             "get_object",
             Params={

@@ -30,6 +30,7 @@ from comfy_serverless.jobs.inputs.plan import (
     Origin,
     Wanted,
     plan_inputs,
+    put_name,
     refuse_other_folders,
 )
 from comfy_serverless.jobs.inputs.receive import Receiver
@@ -134,8 +135,7 @@ class InputFetcher:
             lease.release()
             raise
         for entry in plan.wanted:
-            for node_id, name in entry.targets:
-                plan.graph[node_id]["inputs"][name] = names[entry.asset]
+            put_name(plan.graph, entry, names[entry.asset])
         return PreparedInputs(plan.graph, lease.release)
 
     def _bring_all(self, wanted: Sequence[Wanted], lease: Lease, *, job_id: str, deadline: float) -> dict[Asset, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ MAX_INPUTS = 100
 #: Where a file comes from: a text of the request, or a file of this machine that its owner gives.
 Origin = str | Path
 Target = tuple[str, str]
+#: Where in the value of an input something is: keys of objects, positions in lists.
+Steps = tuple[str | int, ...]
+#: Marks a file within the value of an input: `{"__type": "core/ASSET", "info": {"uri": "s3://…"}}`.
+ASSET_TYPE = "core/ASSET"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +52,16 @@ class Asset:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An asset, the addresses that ask for it and for its mask, and the inputs that take its name."""
+    """An asset, the addresses that ask for it and for its mask, and the inputs that take its name.
+
+    Attributes:
+        steps: where in the value of the input its name goes; () for the whole value.
+    """
 
     asset: Asset
     address: str
     mask_address: str
+    steps: Steps
     targets: tuple[Target, ...]
 
 
@@ -74,6 +84,16 @@ def plan_inputs(graph: Mapping[str, Any], inputs: Mapping[str, Origin | Sequence
         InvalidWorkflow: an address means nothing here, or takes no file; all are in `details["inputs"]`.
     """
     return _Planner(graph, inputs).plan()
+
+
+def put_name(graph: Mapping[str, Any], wanted: Wanted, name: str) -> None:
+    """Put the name of a file that ComfyUI has into the inputs that want it."""
+    for node_id, input_name in wanted.targets:
+        holder: Any = graph[node_id]["inputs"]
+        last: str | int = input_name
+        for step in wanted.steps:
+            holder, last = holder[last], step
+        holder[last] = name
 
 
 def refuse_other_folders(graph: Mapping[str, Any], inputs: Mapping[str, object]) -> None:
@@ -104,7 +124,7 @@ class _Planner:
         #: The address that decides about an input.
         self._chosen: dict[Target, str] = {}
         self._result = copy_graph(graph)
-        self._wanted: dict[tuple[Asset, str, str], list[Target]] = {}
+        self._wanted: dict[tuple[Asset, str, str, Steps], list[Target]] = {}
 
     def plan(self) -> Plan:
         meanings, self._problems = NodeLookup(_with_mask_inputs(self._graph)).resolve_all(self._inputs)
@@ -177,13 +197,39 @@ class _Planner:
         for node_id, node in self._graph.items():
             for name, value in node["inputs"].items():
                 target = (node_id, name)
+                if target not in self._chosen and isinstance(value, Mapping | list):
+                    self._take_nested(target, value)
                 if not isinstance(value, str) or target in self._chosen or not is_address(value):
                     continue
                 if takes_image(node["class_type"], name) is not None and not self._is_masked(target):
                     self._want(target, f"{node_id}.{name}", _asset(node, name, value))
 
-    def _want(self, target: Target, address: str, asset: Asset, *, mask_address: str = "") -> None:
-        self._wanted.setdefault((asset, address, mask_address), []).append(target)
+    def _take_nested(self, target: Target, value: object) -> None:
+        """The files within the value of an input."""
+        node_id, input_name = target
+        for steps, uri in _nested_files(value):
+            inputs = self._result[node_id]["inputs"]
+            inputs[input_name] = deepcopy(inputs[input_name])
+            address = ".".join(map(str, (node_id, input_name, *steps)))
+            self._want(target, address, _asset(self._graph[node_id], input_name, uri), steps=steps)
+
+    def _want(self, target: Target, address: str, asset: Asset, *, mask_address: str = "", steps: Steps = ()) -> None:
+        self._wanted.setdefault((asset, address, mask_address, steps), []).append(target)
+
+
+def _nested_files(value: object) -> Iterator[tuple[Steps, str]]:
+    pending: list[tuple[Steps, object]] = [((), value)]
+    while pending:
+        steps, item = pending.pop()
+        if isinstance(item, Mapping):
+            info = item.get("info")
+            uri = info.get("uri") if item.get("__type") == ASSET_TYPE and isinstance(info, Mapping) else None
+            if isinstance(uri, str):
+                yield steps, uri
+            else:
+                pending += [((*steps, name), part) for name, part in item.items()]
+        elif isinstance(item, list):
+            pending += [((*steps, position), part) for position, part in enumerate(item)]
 
 
 def _one_or_several(given: Origin | Sequence[Origin]) -> Origin | Sequence[Origin]:

@@ -1,0 +1,145 @@
+"""Uploads that go to S3 itself: begun with us, put there by the client, and looked at and registered on completion.
+
+begin ──► PUT s3://…/uploads/{owner}/{id} ──► complete: hash ──► copy ──► asset {id}
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, replace
+
+from comfy_serverless.errors import HashMismatch, InvalidRequest, NotFound
+from comfy_serverless.jobs.s3 import S3Address
+from comfy_serverless.jobs.store.asset_names import check_hash, digest_of, is_id
+from comfy_serverless.jobs.store.assets import DEFAULT_TYPE, Asset, AssetStore, Naming
+from comfy_serverless.jobs.store.table import Update, now_s
+
+#: How long a presigned upload may take, from its beginning to its completion.
+UPLOAD_S = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """An upload that goes to S3 itself, and is completed afterwards."""
+
+    id: str
+    owner: str
+    naming: Naming
+    size_bytes: int
+    hash: str | None
+    expires: int
+    asset_id: str | None = None
+
+
+class UploadStore:
+    """The uploads of all owners. Thread-safe."""
+
+    def __init__(self, assets: AssetStore) -> None:
+        self._assets = assets
+        self._table, self._s3, self._bucket = assets.table, assets.s3, assets.bucket
+
+    def begin(self, owner: str, naming: Naming, *, size_bytes: int, expected: str | None) -> Upload:
+        """Write down that a file will come."""
+        upload = Upload(
+            id=str(uuid.uuid4()),
+            owner=owner,
+            naming=naming,
+            size_bytes=size_bytes,
+            hash=expected,
+            expires=now_s() + UPLOAD_S,
+        )
+        self._table.put(
+            {
+                "pk": f"upload#{upload.id}",
+                "sk": "upload",
+                "owner_name": owner,
+                "file_path": naming.file_path,
+                "content_type": naming.content_type,
+                "tags": list(naming.tags),
+                "expires_in_s": naming.expires_in_s,
+                "size_bytes": size_bytes,
+                "hash": expected,
+                "expires": upload.expires,
+            }
+        )
+        return upload
+
+    def get(self, owner: str, upload_id: str) -> Upload:
+        """An upload that was begun.
+
+        Raises:
+            NotFound: there is none, or it is another owner's, or too old.
+        """
+        item = self._table.get(f"upload#{upload_id}", "upload") if is_id(upload_id) else None
+        if item is None or item["owner_name"] != owner or item["expires"] <= now_s():
+            raise NotFound(f"there is no upload {upload_id[:100]!r} of yours; they are kept for a day.")
+        return Upload(
+            id=upload_id,
+            owner=owner,
+            naming=Naming(
+                file_path=item.get("file_path"),
+                content_type=item["content_type"],
+                tags=tuple(item.get("tags", ())),
+                expires_in_s=item.get("expires_in_s"),
+            ),
+            size_bytes=item["size_bytes"],
+            hash=item.get("hash"),
+            expires=item["expires"],
+            asset_id=item.get("asset_id"),
+        )
+
+    def address(self, upload: Upload) -> S3Address:
+        """Where the bytes of an upload are put."""
+        return S3Address(self._bucket, f"uploads/{upload.owner}/{upload.id}")
+
+    def complete(self, upload: Upload) -> Asset:
+        """Look at what has come, and make it an asset. Done twice, the second answers the first's.
+
+        Raises:
+            InvalidRequest: nothing has come, or not as much as was announced.
+            HashMismatch: it is something else than was announced; it was deleted.
+        """
+        if upload.asset_id is not None:
+            return replace(self._assets.get(upload.owner, upload.asset_id), created_new=False)
+        source = self.address(upload)
+        try:
+            asset = self._take_over(upload, source)
+        except self._s3.exceptions.NoSuchKey:
+            # Nothing has come; or it was completed by another request meanwhile.
+            completed = self.get(upload.owner, upload.id)
+            if completed.asset_id is None:
+                raise InvalidRequest("nothing has come yet: PUT the file to the address of the upload first.") from None
+            return replace(self._assets.get(upload.owner, completed.asset_id), created_new=False)
+        self._table.update(Update(pk=f"upload#{upload.id}", sk="upload", assign={"asset_id": asset.id}))
+        self._s3.delete_object(Bucket=source.bucket, Key=source.key)
+        return asset
+
+    def _take_over(self, upload: Upload, source: S3Address) -> Asset:
+        """Make what has come a blob, and a record of it, which has the upload's id: there is only ever one."""
+        answer = self._s3.get_object(Bucket=source.bucket, Key=source.key)
+        if (size_bytes := answer["ContentLength"]) != upload.size_bytes:
+            answer["Body"].close()
+            raise InvalidRequest(
+                f"{size_bytes:,} bytes have come, and {upload.size_bytes:,} were announced: PUT it again."
+            )
+        digest, version = digest_of(answer["Body"]), answer["ETag"]
+        try:
+            check_hash(upload.hash, digest)
+        except HashMismatch:
+            self._s3.delete_object(Bucket=source.bucket, Key=source.key)
+            self._table.delete(f"upload#{upload.id}", "upload")
+            raise
+
+        def put(address: S3Address) -> None:
+            self._s3.copy_object(
+                Bucket=address.bucket,
+                Key=address.key,
+                CopySource={"Bucket": source.bucket, "Key": source.key},
+                CopySourceIfMatch=version,  # the link is good for a while yet: what was hashed is what is kept
+                ContentType=upload.naming.content_type or DEFAULT_TYPE,
+                MetadataDirective="REPLACE",
+            )
+
+        return self._assets.mint_over(
+            upload.owner, digest, upload.naming, size_bytes=size_bytes, put=put, asset_id=upload.id
+        )
