@@ -219,6 +219,27 @@ def test_a_life_is_never_made_shorter_by_two_at_once(world: World) -> None:
     assert kept.expires - first.expires >= 7200 - 60
 
 
+def test_what_has_expired_is_removed_with_its_bytes_and_what_was_prolonged_stays(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = world.store(Naming(file_path="short.png", expires_in_s=60))
+    long = world.store(Naming(file_path="long.png", expires_in_s=3600))
+    forever = world.store(Naming(file_path="other.png"), content=b"something else")
+    begun = assets_module.now_s()
+    assert world.assets.remove_expired(limit=10) == 0
+    monkeypatch.setattr(assets_module, "now_s", lambda: begun + 61)
+    assert world.assets.remove_expired(limit=10) == 1
+    with pytest.raises(NotFound):
+        world.assets.get(world.owner, short.id)
+    assert world.assets.get(world.owner, long.id).expires == long.expires
+    assert len(world.objects()) == 2
+    monkeypatch.setattr(assets_module, "now_s", lambda: begun + 3661)
+    assert world.assets.remove_expired(limit=10) == 1
+    assert len(world.objects()) == 1, "with the last record the bytes go too"
+    assert world.assets.get(world.owner, forever.id).file_path == "other.png"
+    assert world.assets.remove_expired(limit=10) == 0
+
+
 # Keys.
 
 

@@ -203,10 +203,11 @@ def test_the_worker_may_read_inputs_and_write_outputs_and_nothing_else_in_s3() -
     }
 
 
-def test_only_the_api_may_delete_and_only_assets() -> None:
+def test_only_the_api_and_the_caretaker_may_delete_and_only_assets() -> None:
     deleting = {function: rights(function, "s3") for function in FUNCTIONS}
     assert {(function, name) for function, some in deleting.items() for action, name in some if "Delete" in action} == {
-        ("ApiFunction", "assets")
+        ("ApiFunction", "assets"),
+        ("CaretakerFunction", "assets"),
     }
 
 

@@ -41,6 +41,10 @@ _ATTEMPTS = 5
 _OF_RECORD = 1
 
 
+#: Marks records with an end of their own, in the index of what somebody has to look after.
+_LEASE = "asset"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asset:
     """A record of a file.
@@ -180,16 +184,43 @@ class AssetStore:
         if asset.job_id is not None or asset.hash is None:
             # The contract: nobody is told what depends on it.
             raise AssetInUse("this record is still needed; it goes by itself when it is not.")
-        digest = asset.hash.removeprefix(HASH_PREFIX)
+        try:
+            self._remove(asset, asset.hash, condition="attribute_exists(pk)")
+        except ConditionFailed:
+            raise NotFound(f"there is no asset {asset_id[:100]!r} of yours.") from None
+
+    def remove_expired(self, *, limit: int) -> int:
+        """Delete records whose time is over, with the bytes that nobody refers to any more; answers how many.
+
+        TTL would delete the records only, and nobody would count them out of their blobs.
+        """
+        page = self.table.query(
+            "#lease = :asset AND #lease_until < :now", {"asset": _LEASE, "now": now_s()}, index="leases", limit=limit
+        )
+        count = 0
+        for key in page.items:
+            item = self.table.get(key["pk"], key["sk"])
+            if item is None or not _is_over(item.get("lease_until")):
+                continue
+            asset = _asset_of(item)
+            with contextlib.suppress(ConditionFailed):  # its life was prolonged just now, or it was deleted
+                self._remove(
+                    asset, str(asset.hash), condition="#lease_until = :seen", values={"seen": item["lease_until"]}
+                )
+                count += 1
+        return count
+
+    def _remove(
+        self, asset: Asset, asset_hash: str, *, condition: str, values: Mapping[str, object] | None = None
+    ) -> None:
+        owner, asset_id = asset.owner, asset.id
+        digest = asset_hash.removeprefix(HASH_PREFIX)
         one_less = Update(
             pk=_blob_pk(owner, digest), sk="blob", assign={}, add={"references": -1}, condition="attribute_exists(pk)"
         )
-        try:
-            self.table.transact(
-                [delete_write(_pk(asset_id), "asset", condition="attribute_exists(pk)"), update_write(one_less)]
-            )
-        except ConditionFailed:
-            raise NotFound(f"there is no asset {asset_id[:100]!r} of yours.") from None
+        self.table.transact(
+            [delete_write(_pk(asset_id), "asset", condition=condition, values=values), update_write(one_less)]
+        )
         if asset.file_path is not None:
             with contextlib.suppress(ConditionFailed):  # another asset has the name by now
                 self.table.delete(
@@ -249,7 +280,8 @@ class AssetStore:
             "size_bytes": blob["size_bytes"],
             "hash": f"{HASH_PREFIX}{digest}",
             "created_at": now_text(),
-            "expires": None if expires is None else now_s() + expires,
+            "lease": None if expires is None else _LEASE,
+            "lease_until": None if expires is None else now_s() + expires,
             "tags": list(naming.tags) or None,
         }
         blob_pk = _blob_pk(owner, digest)
@@ -286,15 +318,19 @@ class AssetStore:
             return same
         if naming.expires_in_s is None:
             change = Update(
-                pk=_pk(same.id), sk="asset", assign={}, remove=["expires"], condition="attribute_exists(pk)"
+                pk=_pk(same.id),
+                sk="asset",
+                assign={},
+                remove=["lease", "lease_until"],
+                condition="attribute_exists(pk)",
             )
         else:
             later = now_s() + naming.expires_in_s
             change = Update(
                 pk=_pk(same.id),
                 sk="asset",
-                assign={"expires": later},
-                condition="#expires < :later",
+                assign={"lease_until": later},
+                condition="#lease_until < :later",
                 values={"later": later},
             )
         with contextlib.suppress(ConditionFailed):  # it lives longer than that, or has just been deleted
@@ -328,7 +364,7 @@ def _asset_of(item: Item) -> Asset:
         size_bytes=item["size_bytes"],
         hash=item.get("hash"),
         created_at=item["created_at"],
-        expires=item.get("expires"),
+        expires=item.get("lease_until", item.get("expires")),
         job_id=item.get("job_id"),
     )
 
