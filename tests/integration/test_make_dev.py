@@ -1,0 +1,68 @@
+"""`make dev` as a person meets it: one line when it is ready, an end with Ctrl-C, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from local.processes import LOOPBACK, MARK, clean_environment, free_port
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def begin(port: int, folder: Path, mark: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "local.dev", "--port", str(port), "--log-dir", str(folder)],
+        env={**clean_environment(), MARK: mark},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def left_over(mark: str) -> list[str]:
+    wanted = f"{MARK}={mark}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_where_it_is_and_ends_when_asked(tmp_path: Path, number: signal.Signals) -> None:
+    mark, port = f"make-dev-{number}-{os.getpid()}", free_port()
+    process = begin(port, tmp_path, mark)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith(f"comfy-serverless is ready at http://{LOOPBACK}:{port}  key: ")
+    assert requests.get(f"http://{LOOPBACK}:{port}/api/v2/health", timeout=10).json()["status"] == "ok"
+    process.send_signal(number)
+    begun = time.monotonic()
+    rest, _ = process.communicate(timeout=30)
+    assert (process.returncode, rest) == (0, "")
+    assert time.monotonic() - begun < 20
+    assert left_over(mark) == []
+
+
+def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind((LOOPBACK, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        process = begin(port, tmp_path, "taken")
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    assert f"port {port} cannot be used" in " ".join(error.split())
+    assert "PORT=" in error
