@@ -257,8 +257,8 @@ def test_any_json_value_is_an_answer(value: object) -> None:
 class TestLocalS3:
     def test_keeps_what_it_is_given(self, local_s3: LocalS3) -> None:
         bucket = local_s3.bucket("some-bucket")
-        local_s3.client("s3").put_object(Bucket=bucket, Key="a b+ü", Body=b"bytes")
-        assert local_s3.client("s3").get_object(Bucket=bucket, Key="a b+ü")["Body"].read() == b"bytes"
+        local_s3.client().put_object(Bucket=bucket, Key="a b+ü", Body=b"bytes")
+        assert local_s3.client().get_object(Bucket=bucket, Key="a b+ü")["Body"].read() == b"bytes"
         assert local_s3.bucket("some-bucket") == "some-bucket"
 
     def test_its_environment_is_all_that_an_aws_library_needs(self, local_s3: LocalS3) -> None:
@@ -270,7 +270,7 @@ class TestLocalS3:
 
     def test_proxies_of_the_environment_are_not_used(self, local_s3: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-        assert local_s3.client("s3").list_buckets()["Buckets"]
+        assert local_s3.client().list_buckets()["Buckets"]
 
     def test_is_gone_afterwards(self) -> None:
         with LocalS3() as s3:
@@ -285,13 +285,13 @@ class TestLocalS3:
             monkeypatch.setattr(local.s3, "free_port", lambda: next(ports))
             with LocalS3() as s3:
                 assert s3.port != taken
-                assert s3.client("s3").list_buckets()["Buckets"] == []
+                assert s3.client().list_buckets()["Buckets"] == []
 
     def test_seeding_twice_changes_nothing(self, local_s3: LocalS3, capsys: pytest.CaptureFixture[str]) -> None:
-        addresses = seed(local_s3.client("s3"))
+        addresses = seed(local_s3.client())
         main(["--endpoint-url", local_s3.endpoint_url])
         assert capsys.readouterr().out.split("\n")[:-1] == addresses
-        held = local_s3.client("s3").list_objects_v2(Bucket=INPUT_BUCKET)["Contents"]
+        held = local_s3.client().list_objects_v2(Bucket=INPUT_BUCKET)["Contents"]
         assert {entry["Key"] for entry in held} >= set(OBJECTS)
 
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import boto3
 import pytest
 
 from comfy_serverless import cli_keys
@@ -118,6 +119,7 @@ def test_without_credentials_it_says_where_they_come_from(monkeypatch: pytest.Mo
         monkeypatch.setenv(f"AWS_{name}", "/nowhere")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials it once had
     with pytest.raises(Unauthorized, match="aws configure"):
         run("list", "--table", NAME)
 
