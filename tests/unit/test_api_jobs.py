@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.jobs.models import Progress as Snapshot
 from comfy_serverless.jobs.s3 import S3Address
@@ -118,6 +119,19 @@ def test_a_job_that_cannot_be_queued_is_not_taken(api: ApiWorld, monkeypatch: py
         assert "gone" not in answer.text
     assert api.request("GET", "/api/v2/jobs").json == {"jobs": []}
     assert submit(api, idempotency_key="once").status == 201
+
+
+def test_a_message_that_was_sent_although_the_answer_was_lost_is_a_job(
+    api: ApiWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def send(_self: Any, job_id: str, *_: Any, **__: Any) -> None:
+        api.services.jobs.begin(job_id, run="run")
+        raise EndpointConnectionError(endpoint_url="https://sqs")
+
+    monkeypatch.setattr("comfy_serverless.jobs.dispatch.JobQueue.send", send)
+    answer = submit(api, idempotency_key="once")
+    assert answer.status == 201
+    assert api.request("GET", f"/api/v2/jobs/{answer.json['id']}").json["status"] == "running"
 
 
 @pytest.mark.parametrize(

@@ -219,8 +219,8 @@ def test_a_job_given_back_is_run_again_and_canceled_before_that_is_over(world: W
     assert world.begin(job_id, "run-2").runs == 1, "a worker that was only shut down does not count"
     assert world.store.give_back(job_id, run="run-2")
     assert world.begin(job_id, "run-3").runs == 2
-    assert world.store.give_back(job_id, run="run-3")
     world.store.cancel(world.read(job_id))
+    assert world.store.give_back(job_id, run="run-3")
     begun = world.store.begin(job_id, run="run-4")
     assert begun.claim is Claim.CANCELED
 
@@ -261,6 +261,33 @@ def test_a_job_with_a_key_that_is_kept_nowhere_is_not_run_again(world: World) ->
     world.care.round()
     assert world.read(job_id).status is JobStatus.FAILED
     assert world.messages(world.queue.url) == []
+
+
+def test_a_job_sent_again_waits_in_a_long_queue_without_being_sent_once_more(world: World) -> None:
+    job_id = world.submit()
+    world.begin(job_id)
+    world.later(32)
+    for _ in range(5):
+        world.care.round()
+        world.later(module.DISPATCH_S + 1)
+    assert len(world.messages(world.queue.url)) == 1
+    assert world.begin(job_id, "run-2").runs == 2
+
+
+def test_a_job_that_waits_to_be_run_again_is_canceled_at_once(world: World) -> None:
+    job_id = world.submit()
+    world.begin(job_id)
+    world.store.give_back(job_id, run="run-1")
+    world.store.dispatched(job_id)
+    assert world.store.cancel(world.read(job_id)).status is JobStatus.CANCELED
+    assert world.store.begin(job_id, run="run-2").claim is Claim.LEAVE
+
+
+def test_a_webhook_is_called_once_however_often_the_job_is_canceled(world: World) -> None:
+    job_id = world.submit(webhook={"url": "https://example.com", "secret": ""})
+    for _ in range(3):
+        world.care.call_webhook(world.store.cancel(world.read(job_id)))
+    assert len(world.messages(world.webhooks.url or "")) == 1
 
 
 def test_a_job_whose_message_was_never_sent_is_sent(world: World) -> None:

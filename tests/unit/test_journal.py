@@ -260,6 +260,24 @@ def test_a_table_that_is_away_while_a_job_runs_costs_nothing(
     assert (ended.status, len(ended.outputs)) == (JobStatus.SUCCEEDED, 1)
 
 
+def test_a_report_that_fails_for_ever_does_not_cost_the_lease(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Watched()
+    here = office(engine=engine)
+    job = here.submit()
+    with monkeypatch.context() as patch:
+        patch.setattr(here.store, "put_outputs", away)
+        thread = threading.Thread(target=here.run, args=(job,))
+        thread.start()
+        assert engine.reached.wait(PATIENCE_S)
+        before = here.calls["UpdateItem"]
+        wait_until(lambda: here.calls["UpdateItem"] > before + 2)
+    engine.open.set()
+    thread.join(PATIENCE_S)
+    assert len(here.state(job).document().outputs) == 1
+
+
 def test_the_end_of_a_job_with_a_webhook_is_sent_for(office: Callable[..., Office]) -> None:
     here = office()
     job = here.submit(webhook=True)

@@ -23,6 +23,7 @@ from comfy_serverless.jobs.models import JobRequest
 from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.job_state import JobExists, JobState, NewJob
 from comfy_serverless.jobs.store.jobs import check_idempotency_key
+from comfy_serverless.jobs.store.table import ConditionFailed
 from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.webhooks.signing import check_webhook
@@ -162,7 +163,10 @@ def _send(services: Services, job: NewJob, extra_data: Mapping[str, Any]) -> Non
         services.job_queue.send(job.job_id, job.request_uri, extra_data=extra_data)
     except (ClientError, BotoCoreError) as error:
         log.exception("the job could not be sent to the queue", job_id=job.job_id)
-        services.jobs.withdraw(job)
+        try:
+            services.jobs.withdraw(job)
+        except ConditionFailed:
+            return  # it was sent after all, only the answer was lost: a worker has begun it
         raise UpstreamError("the job could not be queued, and was not taken: send it again.") from error
     try:
         services.jobs.dispatched(job.job_id)

@@ -51,8 +51,8 @@ class Care:
                 self._send_again(state)
 
     def call_webhook(self, state: JobState) -> None:
-        """Have an ended job's webhook called, if it has one."""
-        if state.webhook is not None:
+        """Have an ended job's webhook called, if it has one and that is still owed."""
+        if state.webhook is not None and "lease_until" in state.head:
             self.webhook_queue.send(state.id)
             self.jobs.webhook_sent(state.id)
 
@@ -61,8 +61,7 @@ class Care:
             return
         log.warning("a job is sent to the workers again", job_id=state.id, runs=state.runs)
         self.job_queue.send(state.id, state.head["request"])
-        if state.status is JobStatus.QUEUED:
-            self.jobs.dispatched(state.id)
+        self.jobs.dispatched(state.id)
 
     def _end(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> None:
         if self.jobs.fail(state, error, status=status):

@@ -106,6 +106,7 @@ class Journal:
         if self.jobs.give_back(state.id, run=run_id, counts=counts):
             delay_s = AGAIN_AFTER_S * state.runs if counts else 0
             self.job_queue.send(state.id, str(source.address), extra_data=source.extra_data, delay_s=delay_s)
+            self.jobs.dispatched(state.id)
             log.warning("the job is run again", job_id=state.id, runs=state.runs, code=error.code if error else None)
 
     def _call_webhook(self, state: JobState) -> None:
@@ -129,7 +130,7 @@ class Reporter:
         self._change = threading.Condition()
         self._progress: Progress | None = None
         self._preview: tuple[str, bytes] | None = None
-        self._outputs: list[tuple[int, Output]] = []
+        self._outputs: dict[str, tuple[int, Output]] = {}
         self._committed: dict[str, int] = {}
         self._is_over = False
         self.is_lost = False
@@ -156,8 +157,9 @@ class Reporter:
     def see_output(self, output: Output) -> None:
         """Leave a delivered output to be told, at once."""
         with self._change:
-            self._outputs.append((len(self._committed), output))
-            self._committed[output.id] = len(self._committed)
+            # Made anew by a second attempt, it takes the place of the first.
+            place = self._committed.setdefault(output.id, len(self._committed))
+            self._outputs[output.id] = (place, output)
             self._change.notify_all()
 
     def commit(self, outputs: tuple[Output, ...]) -> None:
@@ -166,7 +168,7 @@ class Reporter:
         Raises:
             ClientError, BotoCoreError, TimeoutError: the table does not take them.
         """
-        pending = {output.id for _, output in self._outputs}
+        pending = set(self._outputs)
         wanted: list[tuple[int, Output]] = []
         for output in outputs:
             place = self._committed.get(output.id)
@@ -182,39 +184,41 @@ class Reporter:
         last_sign = last_preview = time.monotonic()
         while True:
             with self._change:
-                self._change.wait_for(lambda: self._is_over or self._outputs, timeout=TICK_S)
+                self._change.wait_for(lambda: self._is_over or (self._outputs and not self.is_lost), timeout=TICK_S)
                 if self._is_over:
                     return
             begun = time.monotonic()
             if self.is_lost:
                 self._cancel()  # again: what is still being prepared may not have heard it
                 continue
-            try:
-                self._tell_outputs()
-                if self._preview is not None and begun - last_preview >= PREVIEW_EVERY_S:
-                    self._tell_preview()
-                    last_preview = begun
-                elif self._progress is not None or begun - last_sign >= SIGN_OF_LIFE_S:
-                    self._give_sign()
-                    last_sign = begun
-            except LeaseLost:
-                self.is_lost = True
-                self._cancel()
-                with self._change:
-                    self._outputs.clear()
-            except _AWS_FAILURES:
-                log.warning("the table did not take a report", exc_info=True)  # the next one tells it all
+            self._unless_away(self._tell_outputs)
+            if self._preview is not None and begun - last_preview >= PREVIEW_EVERY_S:
+                self._unless_away(self._tell_preview)
+                last_preview = begun
+            elif self._progress is not None or begun - last_sign >= SIGN_OF_LIFE_S:
+                self._unless_away(self._give_sign)
+                last_sign = begun
             with self._change:
                 left_s = TICK_S - (time.monotonic() - begun)
                 self._change.wait_for(lambda: self._is_over, timeout=max(0.0, left_s))
 
+    def _unless_away(self, tell: Callable[[], None]) -> None:
+        """Tell one thing; that the table does not take it keeps nothing else from being told."""
+        try:
+            tell()
+        except LeaseLost:
+            self.is_lost = True
+            self._cancel()
+        except _AWS_FAILURES:
+            log.warning("the table did not take a report", exc_info=True)  # the next one tells it all
+
     def _tell_outputs(self) -> None:
         with self._change:
-            outputs = list(self._outputs)
+            outputs = dict(self._outputs)
         if outputs:
-            self._jobs.put_outputs(self._state, outputs, run=self._run_id)
+            self._jobs.put_outputs(self._state, list(outputs.values()), run=self._run_id)
             with self._change:
-                del self._outputs[: len(outputs)]
+                self._outputs = {key: told for key, told in self._outputs.items() if outputs.get(key) is not told}
 
     def _tell_preview(self) -> None:
         with self._change:

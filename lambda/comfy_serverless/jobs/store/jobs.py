@@ -126,8 +126,8 @@ class JobStore:
             pk=job_pk(job_id),
             sk=JOB,
             assign={"lease_until": now_s() + QUEUE_RETENTION_S, "is_dispatched": True},
-            condition="#status = :queued",
-            values={"queued": JobStatus.QUEUED.value},
+            condition="attribute_not_exists(#run) AND #status IN (:queued, :running)",
+            values={"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value},
         )
         self._unless_changed(change)
 
@@ -186,7 +186,7 @@ class JobStore:
         """Ask a job to end: at once where nobody has begun it. Answers it as it is then; what has ended stays so."""
         while not state.is_over and state.status is not JobStatus.CANCELING:
             try:
-                if state.status is JobStatus.QUEUED:
+                if "run" not in state.head:
                     return self._end_as(state, Canceled("the job was canceled before it had begun"), was=state.status)
                 change = Update(
                     pk=job_pk(state.id),
@@ -391,6 +391,8 @@ class JobStore:
             }
         )
         condition = "#status = :was"
+        if "run" not in state.head:
+            condition += " AND attribute_not_exists(#run)"
         values: dict[str, Any] = {"was": was.value}
         if lease is not None:
             condition += " AND #lease_until = :lease"
