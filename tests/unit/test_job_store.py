@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.errors import EngineCrashed, IdempotencyKeyReuse, NodeExecutionError
+from comfy_serverless.jobs import care as care_module
 from comfy_serverless.jobs.care import Care
 from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls, Output, Progress
@@ -60,7 +61,7 @@ class World:
         later_s = self._later_s
         real = module.time.time
         now = int(real()) + later_s
-        for place in (module, job_state):
+        for place in (module, job_state, care_module):
             self._patch.setattr(place, "now_s", lambda: now)
         self._patch.setattr(JobStore, "_lease_end", lambda _self: now + 31)
 
@@ -307,6 +308,20 @@ def test_a_job_that_no_worker_took_expires_with_its_message(world: World) -> Non
     assert job.status is JobStatus.EXPIRED
     assert job.error is not None
     assert "submit it again" in job.error.message
+
+
+def test_a_job_whose_message_a_worker_took_and_died_before_it_began_is_sent_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_serverless.jobs.dispatch.DEPTH_KNOWN_S", 0.0)
+    job_id = world.submit()
+    world.queue.send(job_id, REQUEST)
+    world.later(module.IN_QUEUE_S + 1)
+    assert world.care.round() == 0, "it waits with the others"
+    assert len(world.messages(world.queue.url)) == 1  # taken, and not begun
+    assert world.care.round() == 1
+    assert len(world.messages(world.queue.url)) == 1
+    assert world.begin(job_id).runs == 1
 
 
 def test_a_cancel_whose_worker_vanished_is_confirmed_by_the_caretaker(world: World) -> None:

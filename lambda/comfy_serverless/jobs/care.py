@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, JobExpired
 from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
 from comfy_serverless.jobs.models import JobStatus
 from comfy_serverless.jobs.store.job_state import JobState
-from comfy_serverless.jobs.store.jobs import DISPATCH_S, JobStore
+from comfy_serverless.jobs.store.jobs import DISPATCH_S, OPEN, QUEUE_RETENTION_S, QUEUED, JobStore
+from comfy_serverless.jobs.store.table import now_s
 from comfy_serverless.observability import emit_failure, log
 
 #: Of one round, so that a function's time is enough for it.
@@ -26,9 +28,14 @@ class Care:
     def round(self) -> int:
         """Look after all neglected jobs; answers how many there were."""
         count = 0
-        for state in self.jobs.neglected(limit=MAX_JOBS):
-            self.attend(state)
-            count += 1
+        for lease in (OPEN, QUEUED):
+            # While messages wait, a job that has not begun waits with them. Else its message is lost, or invisible for
+            # an hour because the worker that had it died before it could begin.
+            if lease == QUEUED and self.job_queue.depth():
+                break
+            for state in self.jobs.neglected(limit=MAX_JOBS, lease=lease):
+                self.attend(state)
+                count += 1
         return count
 
     def attend(self, state: JobState) -> None:
@@ -40,7 +47,9 @@ class Care:
         match state.status:
             case JobStatus.CANCELING:
                 self._end(state, Canceled("the job was canceled; its worker was lost before it had confirmed"))
-            case JobStatus.QUEUED if state.head.get("is_dispatched"):
+            case _ if state.head.get("lease") == QUEUED and self.job_queue.depth():
+                return
+            case JobStatus.QUEUED if _age_s(state) > QUEUE_RETENTION_S:
                 error = JobExpired(
                     "no worker has begun the job for as long as its queue keeps messages: submit it again"
                 )
@@ -69,6 +78,10 @@ class Care:
             if not isinstance(error, Canceled):
                 emit_failure(error.code)
             self.call_webhook(state)
+
+
+def _age_s(state: JobState) -> float:
+    return now_s() - datetime.fromisoformat(state.head["created_at"]).timestamp()
 
 
 def _lost(state: JobState) -> EngineCrashed:

@@ -42,7 +42,10 @@ DISPATCH_S = 60
 QUEUE_RETENTION_S = 4 * 24 * 3600
 #: Sorts behind every `output#…`, and before `preview`.
 _LAST_OUTPUT = "output~"
-_OPEN = "open"
+#: How long a job whose message is in the queue is left alone, at least.
+IN_QUEUE_S = 60
+#: Who is to look after a job: its worker or the caretaker; or the queue, as long as it has messages.
+OPEN, QUEUED = "open", "queued"
 _FREE = "#status = :queued OR (#status = :running AND (attribute_not_exists(#run) OR #lease_until < :now))"
 _OURS = "#run = :run AND #status IN (:running, :canceling)"
 _OURS_VALUES = {"running": JobStatus.RUNNING.value, "canceling": JobStatus.CANCELING.value}
@@ -87,7 +90,7 @@ class JobStore:
             "is_rerunnable": job.is_rerunnable,
             "webhook": dict(job.webhook) if job.webhook else None,
             "runs": 0,
-            "lease": _OPEN,
+            "lease": OPEN,
             "lease_until": epoch_s + DISPATCH_S,
             "expires": epoch_s + int(RETENTION.total_seconds()),
         }
@@ -121,11 +124,11 @@ class JobStore:
         self._table.transact(writes)
 
     def dispatched(self, job_id: str) -> None:
-        """The queue has the job: until it begins, or the queue would drop it, nobody needs to look after it."""
+        """The queue has the job: nobody needs to look after it while messages wait there."""
         change = Update(
             pk=job_pk(job_id),
             sk=JOB,
-            assign={"lease_until": now_s() + QUEUE_RETENTION_S, "is_dispatched": True},
+            assign={"lease": QUEUED, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True},
             condition="attribute_not_exists(#run) AND #status IN (:queued, :running)",
             values={"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value},
         )
@@ -218,7 +221,7 @@ class JobStore:
             assign={
                 "status": JobStatus.RUNNING.value,
                 "run": run,
-                "lease": _OPEN,
+                "lease": OPEN,
                 "lease_until": self._lease_end(),
                 "started_at": now_text(),
                 "updated_at": now_text(),
@@ -298,7 +301,7 @@ class JobStore:
         change = Update(
             pk=job_pk(job_id),
             sk=JOB,
-            assign={"lease_until": now_s() + DISPATCH_S, "updated_at": now_text()},
+            assign={"lease": OPEN, "lease_until": now_s() + DISPATCH_S, "updated_at": now_text()},
             add=None if counts else {"runs": -1},
             remove=["run"],
             condition=_OURS,
@@ -308,10 +311,14 @@ class JobStore:
 
     # The caretaker's part.
 
-    def neglected(self, *, limit: int) -> Iterator[JobState]:
-        """Jobs whose lease has ended, the longest ended first."""
+    def neglected(self, *, limit: int, lease: str = OPEN) -> Iterator[JobState]:
+        """Jobs whose lease has ended, the longest ended first.
+
+        Args:
+            lease: OPEN, or QUEUED for those that the queue should have: they are neglected only if it is empty.
+        """
         page = self._table.query(
-            "#lease = :open AND #lease_until < :now", {"open": _OPEN, "now": now_s()}, index="leases", limit=limit
+            "#lease = :lease AND #lease_until < :now", {"lease": lease, "now": now_s()}, index="leases", limit=limit
         )
         for key in page.items:
             head = self._table.get(key["pk"], key["sk"])
@@ -410,7 +417,7 @@ class JobStore:
         }
         remove = ["open_owner"]
         if webhook:  # owed until the webhook queue has it
-            assign["lease_until"] = now_s() + DISPATCH_S
+            assign |= {"lease": OPEN, "lease_until": now_s() + DISPATCH_S}
         else:
             remove += ["lease", "lease_until"]
         return Update(pk=job_pk(job_id), sk=JOB, assign=assign, remove=remove, condition=condition, values=values)
