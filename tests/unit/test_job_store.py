@@ -178,6 +178,22 @@ def test_a_worker_that_was_lost_is_followed_by_another_and_what_it_says_later_ch
     assert world.read(job_id).outputs == (), "what the lost run made does not count"
 
 
+def test_a_begin_whose_answer_was_lost_is_still_a_begin(world: World) -> None:
+    job_id = world.submit()
+    assert world.begin(job_id).runs == world.begin(job_id).runs == 1
+
+
+def test_what_a_lost_run_writes_late_hides_nothing_of_the_one_that_counts(world: World) -> None:
+    job_id = world.submit()
+    lost = world.begin(job_id)
+    world.later(32)
+    state = world.begin(job_id, "run-2")
+    world.store.put_outputs(state, [(0, output("a.png"))], run="run-2")
+    assert world.store.finish(job_id, ended(job_id, outputs=(output("a.png"),)), run="run-2", webhook=False)
+    world.store.put_outputs(lost, [(0, output("a.png"))], run="run-1")
+    assert [made.name for made in world.read(job_id).document().outputs] == ["a.png"]
+
+
 def test_what_has_ended_stays_as_it_ended(world: World) -> None:
     job_id = world.submit()
     world.begin(job_id)

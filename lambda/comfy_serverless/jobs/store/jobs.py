@@ -236,6 +236,9 @@ class JobStore:
             if not failure.item:
                 return Begun(Claim.LEAVE)  # deleted, or taken back
             state = JobState(failure.item)
+            if state.head.get("run") == run and state.status is JobStatus.RUNNING:
+                # It was ours at the first try; only the answer was lost, and the SDK has asked again.
+                return Begun(Claim.RUN, is_last=state.runs >= self._max_runs, state=state)
             is_free = "run" not in state.head or state.lease_ended
             claim = Claim.CANCELED if state.status is JobStatus.CANCELING and is_free else Claim.LEAVE
             return Begun(claim, state=state)
@@ -277,7 +280,7 @@ class JobStore:
             items.append(
                 {
                     "pk": job_pk(state.id),
-                    "sk": f"output#{place:06}#{output.id}",
+                    "sk": f"output#{place:06}#{output.id}#{run}",
                     "run": run,
                     "output": bare.model_dump_json(exclude={"url", "url_expires_at", "data_base64"}),
                     "expires": state.head["expires"],
