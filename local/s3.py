@@ -121,7 +121,7 @@ class LocalS3:
         return name
 
     def _start_at(self, port: int) -> None:
-        command = [sys.executable, "-m", "moto.server", "--host", self._host, "--port", str(port)]
+        command = [sys.executable, "-m", "local.aws_server", "--host", self._host, "--port", str(port)]
         self._process = LocalProcess(command, clean_environment(), name="the local S3")
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
 
 from comfy_serverless.jobs.store.table import Table
 
@@ -20,7 +23,14 @@ _CREDENTIALS = {"aws_access_key_id": "local", "aws_secret_access_key": "local", 
 @contextmanager
 def aws() -> Iterator[boto3.Session]:
     """AWS without AWS, from `with` to the end of the block."""
-    with mock_aws():
+    answer, turn = BotocoreStubber.__call__, threading.RLock()
+
+    def answer_in_turn(*arguments: Any, **request: Any) -> Any:
+        # Moto's requests are not isolated from each other: a failed transaction takes back what others wrote.
+        with turn:
+            return answer(*arguments, **request)
+
+    with mock_aws(), patch.object(BotocoreStubber, "__call__", answer_in_turn):
         yield boto3.Session(**_CREDENTIALS)
 
 

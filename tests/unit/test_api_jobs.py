@@ -38,7 +38,8 @@ def run(api: ApiWorld, job_id: str, **result: Any) -> None:
     assert begun.state is not None
     outputs = result.get("outputs", ())
     api.services.jobs.put_outputs(begun.state, list(enumerate(outputs)), run="run")
-    assert api.services.jobs.finish(job_id, ended(job_id, **result), run="run", webhook=False)
+    places = range(len(outputs))
+    assert api.services.jobs.finish(job_id, ended(job_id, **result), run="run", webhook=False, places=places)
 
 
 def test_a_job_is_submitted_queued_once_and_answered_as_the_contract_has_it(api: ApiWorld) -> None:
@@ -235,7 +236,7 @@ def test_events_are_a_snapshot_with_outputs_before_the_end(api: ApiWorld) -> Non
     seen = events(api, job_id)
     assert [kind for kind, _ in seen] == ["status", "progress", "preview", "output"]
     assert seen[2][1] == {"node_id": "3", "content_type": "image/jpeg", "data_base64": "AAAA"}
-    api.services.jobs.finish(job_id, ended(job_id, outputs=(output("a.png"),)), run="run", webhook=False)
+    api.services.jobs.finish(job_id, ended(job_id, outputs=(output("a.png"),)), run="run", webhook=False, places=[0])
     seen = events(api, job_id)
     assert [kind for kind, _ in seen] == ["output", "status"]
     assert seen[0][1]["url"].startswith("https://")

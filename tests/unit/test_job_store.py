@@ -20,9 +20,10 @@ from comfy_serverless.jobs.store import job_state
 from comfy_serverless.jobs.store import jobs as module
 from comfy_serverless.jobs.store.job_state import Claim, JobExists, JobState, LeaseLost, NewJob
 from comfy_serverless.jobs.store.jobs import JobStore
-from tests.unit.jobs_table import aws, create_table
+from tests.unit.jobs_table import REGION, aws, create_table
 
 REQUEST = "s3://assets/requests/team/1.json"
+RESULTS = "results"
 
 
 class World:
@@ -35,13 +36,15 @@ class World:
         urls = [self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("jobs", "webhooks")]
         self.queue = JobQueue(self.sqs, urls[0])
         self.webhooks = WebhookQueue(self.sqs, urls[1])
-        self.care = Care(self.store, self.queue, self.webhooks)
+        self.s3 = session.client("s3")
+        self.s3.create_bucket(Bucket=RESULTS, CreateBucketConfiguration={"LocationConstraint": REGION})
+        self.care = Care(self.store, self.queue, self.webhooks, self.s3)
         self._patch = monkeypatch
         self._later_s = 0
 
     def submit(self, **fields: Any) -> str:
         job_id = fields.pop("job_id", str(uuid.uuid4()))
-        self.store.submit(NewJob(job_id=job_id, owner="team", request_uri=REQUEST, **fields))
+        self.store.submit(new_job(job_id, **fields))
         self.store.dispatched(job_id)
         return job_id
 
@@ -74,6 +77,12 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with aws() as session:
         yield World(session, monkeypatch)
+
+
+def new_job(job_id: str, **fields: Any) -> NewJob:
+    owner = fields.pop("owner", "team")
+    result_uri = f"s3://{RESULTS}/owners/{owner}/{job_id}/result.json"
+    return NewJob(job_id=job_id, owner=owner, request_uri=REQUEST, result_uri=result_uri, **fields)
 
 
 def ended(job_id: str, *, outputs: tuple[Output, ...] = (), error: JobError | None = None) -> Job:
@@ -119,7 +128,7 @@ def test_a_job_goes_from_queued_to_succeeded_and_shows_everything_on_the_way(wor
     assert running.started_at is not None
     world.store.put_outputs(state, [(1, output("b.png"))], run="run-1")
     assert world.store.finish(
-        job_id, ended(job_id, outputs=(output("b.png"), output("a.png"))), run="run-1", webhook=False
+        job_id, ended(job_id, outputs=(output("b.png"), output("a.png"))), run="run-1", webhook=False, places=(1, 0)
     )
     job = world.read(job_id).document()
     assert (job.status, job.warnings) == (JobStatus.SUCCEEDED, ("one thing",))
@@ -141,7 +150,7 @@ def test_an_idempotency_key_is_single_use_for_a_day_and_free_again_if_nothing_wa
     world.submit(idempotency_key="once")
     with pytest.raises(IdempotencyKeyReuse):
         world.submit(idempotency_key="once")
-    again = NewJob(job_id="other", owner="other-team", request_uri=REQUEST, idempotency_key="once")
+    again = new_job("other", owner="other-team", idempotency_key="once")
     world.store.submit(again)  # another owner's key is another key
     world.store.withdraw(again)
     assert world.store.read("other") is None
@@ -172,7 +181,7 @@ def test_a_worker_that_was_lost_is_followed_by_another_and_what_it_says_later_ch
     assert world.begin(job_id, "run-2").runs == 2
     with pytest.raises(LeaseLost):
         world.store.report(job_id, run="run-1", progress=None)
-    assert not world.store.finish(job_id, ended(job_id), run="run-1", webhook=False)
+    assert not world.store.finish(job_id, ended(job_id), run="run-1", webhook=False, places=())
     assert not world.store.give_back(job_id, run="run-1")
     assert world.read(job_id).status is JobStatus.RUNNING
     assert world.read(job_id).outputs == (), "what the lost run made does not count"
@@ -189,7 +198,9 @@ def test_what_a_lost_run_writes_late_hides_nothing_of_the_one_that_counts(world:
     world.later(32)
     state = world.begin(job_id, "run-2")
     world.store.put_outputs(state, [(0, output("a.png"))], run="run-2")
-    assert world.store.finish(job_id, ended(job_id, outputs=(output("a.png"),)), run="run-2", webhook=False)
+    assert world.store.finish(
+        job_id, ended(job_id, outputs=(output("a.png"),)), run="run-2", webhook=False, places=(0,)
+    )
     world.store.put_outputs(lost, [(0, output("a.png"))], run="run-1")
     assert [made.name for made in world.read(job_id).document().outputs] == ["a.png"]
 
@@ -197,9 +208,9 @@ def test_what_a_lost_run_writes_late_hides_nothing_of_the_one_that_counts(world:
 def test_what_has_ended_stays_as_it_ended(world: World) -> None:
     job_id = world.submit()
     world.begin(job_id)
-    assert world.store.finish(job_id, ended(job_id), run="run-1", webhook=False)
+    assert world.store.finish(job_id, ended(job_id), run="run-1", webhook=False, places=())
     failed = ended(job_id, error=JobError.of(NodeExecutionError("late")))
-    assert not world.store.finish(job_id, failed, run="run-1", webhook=False)
+    assert not world.store.finish(job_id, failed, run="run-1", webhook=False, places=())
     with pytest.raises(LeaseLost):
         world.store.report(job_id, run="run-1", progress=None)
     assert world.store.begin(job_id, run="run-2").claim is Claim.LEAVE
@@ -225,7 +236,7 @@ def test_a_cancel_that_meets_the_end_of_the_job_answers_the_end(world: World) ->
     seen = world.read(job_id)
     world.begin(job_id)
     assert world.store.cancel(seen).status is JobStatus.CANCELING, "it had begun meanwhile"
-    assert world.store.finish(job_id, ended(job_id), run="run-1", webhook=False)
+    assert world.store.finish(job_id, ended(job_id), run="run-1", webhook=False, places=())
     assert world.read(job_id).status is JobStatus.SUCCEEDED
 
 
@@ -280,6 +291,85 @@ def test_a_job_with_a_key_that_is_kept_nowhere_is_not_run_again(world: World) ->
     assert world.messages(world.queue.url) == []
 
 
+def test_a_job_with_a_key_that_was_sent_and_not_marked_as_sent_waits_for_its_message(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_serverless.jobs.dispatch.DEPTH_KNOWN_S", 0.0)
+    world.store.submit(new_job("keyed", is_rerunnable=False))
+    world.queue.send("keyed", REQUEST)
+    for _ in range(3):
+        world.later(module.DISPATCH_S + care_module.MISSED_S)
+        world.care.round()
+        assert world.read("keyed").status is JobStatus.QUEUED, "its message waits"
+    assert len(world.messages(world.queue.url)) == 1
+    world.care.round()
+    assert world.read("keyed").status is JobStatus.QUEUED, "who has taken the message may be about to begin"
+    world.later(care_module.MISSED_S + 1)
+    world.care.round()
+    error = world.read("keyed").document().error
+    assert error is not None
+    assert "no worker has begun the job" in error.message
+
+
+def test_a_job_that_cannot_be_looked_after_costs_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [world.submit() for _ in range(3)]
+    for number, job_id in enumerate(ids):
+        world.begin(job_id, f"run-{number}")
+    item = world.store._table.get(f"job#{ids[0]}", "job")
+    assert item is not None
+    del item["result"]
+    world.store._table.put(item)
+    world.later(32)
+    with pytest.raises(KeyError):
+        world.care.round()
+    assert len(world.messages(world.queue.url)) == 2
+
+
+def test_a_job_given_back_whose_answer_was_lost_is_given_back(world: World) -> None:
+    job_id = world.submit()
+    world.begin(job_id)
+    assert world.store.give_back(job_id, run="run-1", counts=False)
+    assert world.store.give_back(job_id, run="run-1", counts=False), "the SDK asks again"
+    assert world.read(job_id).runs == 0
+
+
+@pytest.mark.parametrize("loses", ["give back", "vanish"])
+def test_what_a_job_has_made_is_still_its_own_when_it_is_canceled_between_two_runs(world: World, loses: str) -> None:
+    job_id = world.submit()
+    state = world.begin(job_id)
+    world.store.put_outputs(state, [(0, output("a.png"))], run="run-1")
+    if loses == "give back":
+        assert world.store.give_back(job_id, run="run-1")
+    else:
+        world.later(32)
+        world.care.round()
+    assert world.read(job_id).outputs == (), "the next run makes it anew"
+    world.store.cancel(world.read(job_id))
+    job = world.read(job_id).document()
+    assert (job.status, [made.name for made in job.outputs]) == (JobStatus.CANCELED, ["a.png"])
+
+
+def test_ten_thousand_outputs_and_a_long_document_fit_into_an_item(world: World) -> None:
+    job_id = world.submit()
+    world.begin(job_id)
+    error = JobError.of(NodeExecutionError("x" * 30_000, details={f"d{n}": "y" * 19_000 for n in range(30)}))
+    places = range(10_000)
+    assert world.store.finish(job_id, ended(job_id, error=error), run="run-1", webhook=False, places=places)
+    item = world.store._table.get(f"job#{job_id}", "job")
+    assert len(json.dumps(item)) < 400 * 1024
+
+
+def test_times_of_an_ended_job_count_from_its_submission(world: World) -> None:
+    submitted = datetime.now(UTC) - timedelta(minutes=5)
+    job_id = world.submit(created_at=submitted)
+    world.begin(job_id)
+    assert world.store.finish(job_id, ended(job_id), run="run-1", webhook=False, places=())
+    job = world.read(job_id).document()
+    assert job.expires_at - job.created_at == timedelta(days=30)
+    assert abs(job.created_at - submitted) < timedelta(seconds=1)
+    assert 299_000 < (job.metrics or {})["queue_ms"] < 310_000
+
+
 def test_a_job_sent_again_waits_in_a_long_queue_without_being_sent_once_more(world: World) -> None:
     job_id = world.submit()
     world.begin(job_id)
@@ -308,7 +398,7 @@ def test_a_webhook_is_called_once_however_often_the_job_is_canceled(world: World
 
 
 def test_a_job_whose_message_was_never_sent_is_sent(world: World) -> None:
-    world.store.submit(NewJob(job_id="unsent", owner="team", request_uri=REQUEST))
+    world.store.submit(new_job("unsent"))
     assert world.care.round() == 0, "its submit may still be under way"
     world.later(module.DISPATCH_S + 1)
     assert world.care.round() == 1
@@ -352,7 +442,7 @@ def test_a_cancel_whose_worker_vanished_is_confirmed_by_the_caretaker(world: Wor
 def test_a_webhook_is_owed_until_its_queue_has_it(world: World) -> None:
     job_id = world.submit(webhook={"url": "https://example.com", "secret": "whsec_x"})
     world.begin(job_id)
-    world.store.finish(job_id, ended(job_id), run="run-1", webhook=True)
+    world.store.finish(job_id, ended(job_id), run="run-1", webhook=True, places=())
     # the worker dies here
     world.later(module.DISPATCH_S + 1)
     assert world.care.round() == 1
@@ -368,7 +458,7 @@ def test_jobs_are_listed_newest_first_in_pages_by_label_and_state(world: World) 
         world.submit(labels={"even": str(number % 2 == 0)}, created_at=start + timedelta(seconds=number))
         for number in range(7)
     ]
-    world.store.submit(NewJob(job_id="foreign", owner="other", request_uri=REQUEST))
+    world.store.submit(new_job("foreign", owner="other"))
     seen: list[str] = []
     before: str | None = None
     sizes = []
@@ -393,7 +483,7 @@ def test_a_failure_with_endless_details_fits_into_an_item(world: World) -> None:
     job_id = world.submit()
     world.begin(job_id)
     error = JobError.of(NodeExecutionError("x" * 30_000, details={f"d{n}": "y" * 19_000 for n in range(30)}))
-    assert world.store.finish(job_id, ended(job_id, error=error), run="run-1", webhook=False)
+    assert world.store.finish(job_id, ended(job_id, error=error), run="run-1", webhook=False, places=())
     told = world.read(job_id).document().error
     assert told is not None
     assert told.code == "node_execution_error"

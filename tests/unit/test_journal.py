@@ -15,6 +15,7 @@ from botocore.exceptions import EndpointConnectionError
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, EngineCrashed, NodeExecutionError, WorkerStopped
 from comfy_serverless.jobs import journal as module
+from comfy_serverless.jobs.care import Care
 from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
 from comfy_serverless.jobs.intake import QueuedJob
 from comfy_serverless.jobs.journal import Journal, Unrecorded
@@ -49,8 +50,11 @@ class Office:
         self.world.s3.put_object(
             Bucket=IN, Key=address.key, Body=json.dumps({"request": request, "workflow": WORKFLOW}).encode()
         )
+        result = f"s3://{OUT}/owners/team/{job_id}/result.json"
         hook = {"url": "https://example.com", "secret": "whsec_x"} if webhook else None
-        self.store.submit(NewJob(job_id=job_id, owner="team", request_uri=str(address), webhook=hook))
+        self.store.submit(
+            NewJob(job_id=job_id, owner="team", request_uri=str(address), result_uri=result, webhook=hook)
+        )
         self.store.dispatched(job_id)
         return QueuedJob(job_id=job_id, address=address, extra_data=extra_data)
 
@@ -61,6 +65,14 @@ class Office:
         state = self.store.read(job.job_id)
         assert state is not None
         return state
+
+    def change(self, job: QueuedJob, **attributes: Any) -> None:
+        item = self.table.get(f"job#{job.job_id}", "job")
+        assert item is not None
+        self.table.put({**item, **attributes})
+
+    def care(self) -> Care:
+        return Care(self.store, self.journal.job_queue, self.journal.webhook_queue, self.world.s3)
 
     def sent_again(self) -> list[dict[str, Any]]:
         url = self.journal.job_queue.url
@@ -75,6 +87,7 @@ def office(world: Worlds, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     monkeypatch.setattr(module, "SIGN_OF_LIFE_S", 0.05)
     monkeypatch.setattr(module, "PREVIEW_EVERY_S", 0.0)
     monkeypatch.setattr(module, "AGAIN_AFTER_S", 0)
+    monkeypatch.setattr(module, "CONCLUDE_FOR_S", 0.3)
     with aws() as session:
         yield lambda **parts: Office(world(**parts), session)
 
@@ -216,12 +229,29 @@ def test_a_job_taken_over_by_another_worker_is_stopped_here_and_changes_nothing(
     thread = threading.Thread(target=here.run, args=(job,))
     thread.start()
     assert engine.reached.wait(PATIENCE_S)
-    item = here.table.get(f"job#{job.job_id}", "job")
-    assert item is not None
-    here.table.put({**item, "run": "another"})
+    here.change(job, run="another")
     thread.join(PATIENCE_S)
     assert engine.canceled
     assert here.state(job).status is JobStatus.RUNNING
+    assert not [key for key in here.world.stored_keys() if key.endswith("result.json")], "it is not the last word"
+
+
+def test_a_run_that_has_lost_its_job_does_not_stop_the_next_one_in_the_same_process(
+    office: Callable[..., Office],
+) -> None:
+    engine = Watched()
+    here = office(engine=engine)
+    job = here.submit()
+    first = threading.Thread(target=here.run, args=(job,))
+    first.start()
+    assert engine.reached.wait(PATIENCE_S)
+    here.change(job, lease_until=1)
+    second = threading.Thread(target=here.run, args=(job,))
+    second.start()  # it has the job now, and waits for the first to let go of the id
+    second.join(PATIENCE_S)
+    first.join(PATIENCE_S)
+    assert len(engine.canceled) >= 1
+    assert set(engine.canceled) == {engine.runs[0]["prompt_id"]}
 
 
 def test_an_end_that_cannot_be_written_down_makes_the_message_come_again_and_is_then_written(
@@ -233,12 +263,130 @@ def test_an_end_that_cannot_be_written_down_makes_the_message_come_again_and_is_
         patch.setattr(here.store, "finish", away)
         with pytest.raises(Unrecorded):
             here.run(job)
-    item = here.table.get(f"job#{job.job_id}", "job")
-    assert item is not None
-    here.table.put({**item, "lease_until": 1})
+    here.change(job, lease_until=1)
     here.run(job)
     assert len(here.world.engine.runs) == 1, "the result in S3 answers it"
     assert [output.name for output in here.state(job).document().outputs] == ["a.png"]
+
+
+def test_an_end_that_is_in_s3_and_not_in_the_table_is_found_by_the_caretaker(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = office()
+    job = here.submit(webhook=True)
+    here.change(job, is_rerunnable=False, runs=2)  # the last run, and its key is kept nowhere
+    with monkeypatch.context() as patch:
+        patch.setattr(here.store, "put_outputs", away)
+        patch.setattr(here.store, "finish", away)
+        with pytest.raises(Unrecorded):
+            here.run(job)
+    here.change(job, lease_until=1)
+    assert here.care().round() == 1
+    ended = here.state(job).document()
+    assert (ended.status, [output.name for output in ended.outputs]) == (JobStatus.SUCCEEDED, ["a.png"])
+    assert here.table.get(f"asset#{ended.outputs[0].id}", "asset") is not None
+    answer = here.sqs.receive_message(QueueUrl=here.journal.webhook_queue.url)
+    assert [json.loads(message["Body"]) for message in answer["Messages"]] == [{"job": job.job_id}]
+    assert here.care().round() == 0
+
+
+def test_a_canceled_job_whose_lost_worker_had_finished_it_ends_as_it_did(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = office()
+    job = here.submit()
+    with monkeypatch.context() as patch:
+        patch.setattr(here.store, "finish", away)
+        with pytest.raises(Unrecorded):
+            here.run(job)
+    here.store.cancel(here.state(job))
+    here.change(job, lease_until=1)
+    here.care().round()
+    ended = here.state(job).document()
+    assert (ended.status, len(ended.outputs)) == (JobStatus.SUCCEEDED, 1)
+
+
+def test_a_failure_that_may_be_cured_and_stands_in_s3_is_how_a_job_without_runs_ends(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = office(engine=FakeEngine(error=EngineCrashed("out of memory")))
+    job = here.submit()
+    here.change(job, runs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(here.store, "finish", away)
+        with pytest.raises(Unrecorded):
+            here.run(job)
+    here.change(job, lease_until=1)
+    here.care().round()
+    error = here.state(job).document().error
+    assert error is not None
+    assert "out of memory" in error.message
+
+
+def test_an_end_is_written_down_once_the_table_is_back_and_the_job_stays_ours_until_then(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONCLUDE_FOR_S", PATIENCE_S)
+    here = office()
+    job = here.submit()
+    finish, refused = here.store.finish, []
+
+    def away_at_first(*arguments: Any, **fields: Any) -> bool:
+        if len(refused) < 5:
+            refused.append(here.state(job).head["lease_until"])
+            here.change(job, lease_until=int(time.time()) + 2)
+            wait_until(lambda: here.state(job).head["lease_until"] > time.time() + 20)  # a sign of life
+            away()
+        return finish(*arguments, **fields)
+
+    monkeypatch.setattr(here.store, "finish", away_at_first)
+    assert here.run(job) is not None
+    assert len(refused) == 5
+    assert here.state(job).status is JobStatus.SUCCEEDED
+
+
+def test_what_an_unrecorded_job_left_in_the_engine_is_removed(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = office()
+    monkeypatch.setattr(here.store, "finish", away)
+    with pytest.raises(Unrecorded):
+        here.run(here.submit())
+    wait_until(lambda: here.world.engine.discarded)
+
+
+def test_a_worker_that_is_shut_down_in_the_last_run_gives_its_job_back(office: Callable[..., Office]) -> None:
+    here = office(engine=FakeEngine(error=WorkerStopped("stopped")))
+    job = here.submit()
+    here.change(job, runs=2)
+    here.run(job)
+    assert here.state(job).status is JobStatus.RUNNING
+    here.world.engine.error = None
+    here.run(job)
+    assert here.state(job).status is JobStatus.SUCCEEDED
+
+
+def test_a_mistake_of_our_own_in_a_report_does_not_cost_the_lease(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Watched()
+    here = office(engine=engine)
+    job = here.submit()
+
+    def mistaken(*_arguments: Any, **_fields: Any) -> None:
+        raise KeyError("place")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(here.store, "put_outputs", mistaken)
+        thread = threading.Thread(target=here.run, args=(job,))
+        thread.start()
+        assert engine.reached.wait(PATIENCE_S)
+        before = here.calls["UpdateItem"]
+        wait_until(lambda: here.calls["UpdateItem"] > before + 2)
+    engine.open.set()
+    thread.join(PATIENCE_S)
+    assert here.state(job).status is JobStatus.SUCCEEDED
+    assert "bug: a report failed" in caplog.text
 
 
 def test_a_table_that_is_away_while_a_job_runs_costs_nothing(

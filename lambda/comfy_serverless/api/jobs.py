@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Path, Query
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
+from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.api.context import Caller, caller
 from comfy_serverless.api.models import (
@@ -30,11 +31,12 @@ from comfy_serverless.api.models import (
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.submission import JobExists, Submission, read_workflow, submit
-from comfy_serverless.errors import Forbidden, InvalidCursor, InvalidFilter, NotFound
+from comfy_serverless.errors import ComfyError, Forbidden, InvalidCursor, InvalidFilter, NotFound
 from comfy_serverless.jobs.care import Care
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.models import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, Job, JobRequest, JobStatus
 from comfy_serverless.jobs.store.job_state import JobState
+from comfy_serverless.observability import log
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -201,14 +203,17 @@ def find_job(job_id: str, who: Caller, found: Services) -> JobState:
     if state is None or state.owner != who.owner:
         raise NotFound(f"there is no job {job_id[:100]!r} of yours; jobs are forgotten 30 days after their submission.")
     if state.lease_ended:
-        care(found).attend(state)
+        try:
+            care(found).attend(state)
+        except (ClientError, BotoCoreError, ComfyError):
+            log.exception("the job could not be looked after", job_id=job_id)  # the caretaker does it
         state = found.jobs.read(job_id) or state
     return state
 
 
 def care(found: Services) -> Care:
     """What looks after neglected jobs."""
-    return Care(found.jobs, found.job_queue, found.webhook_queue)
+    return Care(found.jobs, found.job_queue, found.webhook_queue, found.s3)
 
 
 def _document(state: JobState, found: Services) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.api.references import refuse_foreign_addresses, resolve_assets
 from comfy_serverless.errors import InvalidRequest, QueueFull, UpstreamError
-from comfy_serverless.jobs.keys import folder_prefix
+from comfy_serverless.jobs.keys import KeyAllotment, folder_prefix
 from comfy_serverless.jobs.models import JobRequest
 from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.job_state import JobExists, JobState, NewJob
@@ -71,6 +71,7 @@ def submit(submission: Submission, services: Services) -> JobState:
         job_id=job_id,
         owner=owner,
         request_uri=str(address),
+        result_uri=str(S3Address(request["output"]["bucket"], _result_key(request))),
         labels=request["metadata"],
         idempotency_key=submission.idempotency_key,
         webhook=webhook,
@@ -122,6 +123,10 @@ def _runnable(
         "reply": "links",
     }
     return graph, runnable
+
+
+def _result_key(request: Mapping[str, Any]) -> str:
+    return KeyAllotment(request["output"]["prefix"], request["job_id"]).result_key
 
 
 def _results_prefix(services: Services, owner: str) -> str:

@@ -21,7 +21,8 @@ def care() -> Care:
     if settings.jobs_table is None or settings.job_queue_url is None:
         raise InvalidSetting("JOBS_TABLE and JOB_QUEUE_URL must be set on this function")
     jobs = JobStore(Table(create_client(), settings.jobs_table), lease_s=settings.lease_s, max_runs=settings.max_runs)
-    return Care(jobs, JobQueue.at(settings.job_queue_url), WebhookQueue.at(settings.webhook_queue_url))
+    queues = JobQueue.at(settings.job_queue_url), WebhookQueue.at(settings.webhook_queue_url)
+    return Care(jobs, *queues, s3.create_client())
 
 
 @functools.cache
@@ -34,5 +35,12 @@ def assets() -> AssetStore:
 
 
 def handler(_event: object, _context: Any) -> dict[str, int]:  # noqa: ANN401  (Lambda's context)
-    """One round; answers how many jobs needed somebody, and how many assets had expired."""
-    return {"jobs": care().round(), "assets": assets().remove_expired(limit=MAX_JOBS)}
+    """One round; answers how many jobs needed somebody, and how many assets had expired.
+
+    Fails if one of them could not be looked after, and after all others were: then an alarm tells.
+    """
+    try:
+        count = care().round()
+    finally:
+        removed = assets().remove_expired(limit=MAX_JOBS)
+    return {"jobs": count, "assets": removed}

@@ -73,15 +73,14 @@ class Service:
 
     def _run_queued(self, event: JobQueueEvent, remaining_s: Callable[[], float]) -> dict[str, Any]:
         """Run jobs of the API: the table says which are still to be run, and is told how they ended."""
-        from comfy_serverless.jobs.journal import Unrecorded
-
+        table = journal()
         unrecorded: list[QueuedJob] = []
         for number, job in enumerate(event.sources()):
             call = Call(remaining_s=remaining_s, is_heard=False, is_first=number == 0)
             try:
-                outcome = journal().run(self.worker, job, call)
-            except Unrecorded:
-                log.exception("the job's message is to come again")
+                outcome = table.run(self.worker, job, call)
+            except Exception:  # noqa: BLE001  (whatever it is, the batch's other jobs must not pay for it)
+                log.exception("the job's message is to come again", job_id=job.job_id)
                 unrecorded.append(job)
                 continue
             self._count([outcome] if outcome else [])

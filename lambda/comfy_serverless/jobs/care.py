@@ -1,18 +1,31 @@
-"""Looks after jobs that nobody looks after: whose worker is lost, whose message was, whose webhook is still owed."""
+"""Looks after jobs that nobody looks after: whose worker is lost, whose message was, whose webhook is still owed.
+
+How a lost worker's job ended may stand in its `result.json` already: then that is how it ended.
+"""
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, JobExpired
+from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, InvalidRequest, JobExpired
 from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
-from comfy_serverless.jobs.models import JobStatus
+from comfy_serverless.jobs.models import Job, JobStatus
+from comfy_serverless.jobs.result_file import ResultFile
+from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.job_state import JobState
-from comfy_serverless.jobs.store.jobs import DISPATCH_S, OPEN, QUEUE_RETENTION_S, QUEUED, JobStore
+from comfy_serverless.jobs.store.jobs import DISPATCH_S, IN_QUEUE_S, OPEN, QUEUE_RETENTION_S, QUEUED, JobStore
 from comfy_serverless.jobs.store.table import now_s
 from comfy_serverless.observability import emit_failure, log
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+#: After the job queue was seen to be empty, a job that cannot be sent again may still be at a worker which has not
+#: begun it yet: for as long as an invocation lasts.
+MISSED_S = 15 * 60
 #: Of one round, so that a function's time is enough for it.
 MAX_JOBS = 200
 
@@ -24,18 +37,30 @@ class Care:
     jobs: JobStore
     job_queue: JobQueue
     webhook_queue: WebhookQueue
+    s3: S3Client
 
     def round(self) -> int:
-        """Look after all neglected jobs; answers how many there were."""
+        """Look after all neglected jobs; answers how many there were.
+
+        Raises:
+            Exception: what went wrong with one of them; the others have been looked after all the same.
+        """
         count = 0
+        failure: Exception | None = None
         for lease in (OPEN, QUEUED):
             # While messages wait, a job that has not begun waits with them. Else its message is lost, or invisible for
             # an hour because the worker that had it died before it could begin.
             if lease == QUEUED and self.job_queue.depth():
                 break
             for state in self.jobs.neglected(limit=MAX_JOBS, lease=lease):
-                self.attend(state)
+                try:
+                    self.attend(state)
+                except Exception as error:  # noqa: BLE001  (the others must not pay for it)
+                    log.exception("a job could not be looked after", job_id=state.id)
+                    failure = error
                 count += 1
+        if failure is not None:
+            raise failure
         return count
 
     def attend(self, state: JobState) -> None:
@@ -44,17 +69,22 @@ class Care:
             if self.jobs.renew(state, for_s=DISPATCH_S):
                 self.call_webhook(state)
             return
+        if state.head.get("lease") == QUEUED and self.job_queue.depth():
+            return
+        if (result := self._result(state)) is not None:
+            self._finish(state, result)
+            return
         match state.status:
             case JobStatus.CANCELING:
                 self._end(state, Canceled("the job was canceled; its worker was lost before it had confirmed"))
-            case _ if state.head.get("lease") == QUEUED and self.job_queue.depth():
-                return
             case JobStatus.QUEUED if _age_s(state) > QUEUE_RETENTION_S:
                 error = JobExpired(
                     "no worker has begun the job for as long as its queue keeps messages: submit it again"
                 )
                 self._end(state, error, status=JobStatus.EXPIRED)
-            case _ if state.runs >= self.jobs.max_runs or not state.head.get("is_rerunnable", True):
+            case JobStatus.QUEUED if not _is_rerunnable(state) and not state.head.get("is_missed"):
+                self._await_message(state)
+            case _ if not self._has_runs_left(state):
                 self._end(state, _lost(state))
             case _:
                 self._send_again(state)
@@ -64,6 +94,44 @@ class Care:
         if state.webhook is not None and "lease_until" in state.head:
             self.webhook_queue.send(state.id)
             self.jobs.webhook_sent(state.id)
+
+    def _has_runs_left(self, state: JobState) -> bool:
+        return state.runs < self.jobs.max_runs and _is_rerunnable(state)
+
+    def _result(self, state: JobState) -> Job | None:
+        """How the job ended, as far as its lost worker could still tell; None where it is to be run again."""
+        if state.runs == 0:
+            return None
+        try:
+            standing = ResultFile(self.s3, S3Address.parse(state.head["result"])).read()
+        except InvalidRequest:
+            log.exception("what stands in place of the job's result is none", job_id=state.id)
+            return None
+        if standing is None:
+            return None
+        error = standing.job.error
+        is_cure_near = state.status is JobStatus.CANCELING or self._has_runs_left(state)
+        return None if error is not None and error.retryable and is_cure_near else standing.job
+
+    def _finish(self, state: JobState, job: Job) -> None:
+        run = str(uuid.uuid4())
+        if not self.jobs.take_over(state, run=run):
+            return
+        placed = list(enumerate(job.outputs))
+        self.jobs.put_outputs(state, placed, run=run)
+        places = [place for place, _ in placed]
+        if self.jobs.finish(state.id, job, run=run, webhook=state.webhook is not None, places=places):
+            log.warning(
+                "a job whose worker was lost ended as its result says", job_id=state.id, status=job.status.value
+            )
+            self.call_webhook(state)
+
+    def _await_message(self, state: JobState) -> None:
+        """The message of a job that cannot be sent again: in the queue, and not marked as sent; or taken from it."""
+        is_missed = state.head.get("lease") == QUEUED
+        self.jobs.renew(
+            state, for_s=MISSED_S if is_missed else IN_QUEUE_S, assign={"lease": QUEUED, "is_missed": is_missed}
+        )
 
     def _send_again(self, state: JobState) -> None:
         if not self.jobs.renew(state, for_s=DISPATCH_S):
@@ -84,10 +152,18 @@ def _age_s(state: JobState) -> float:
     return now_s() - datetime.fromisoformat(state.head["created_at"]).timestamp()
 
 
+def _is_rerunnable(state: JobState) -> bool:
+    return bool(state.head.get("is_rerunnable", True))
+
+
 def _lost(state: JobState) -> EngineCrashed:
     times = "once" if state.runs == 1 else f"{state.runs} times"
-    is_rerunnable = state.head.get("is_rerunnable", True)
-    rest = "" if is_rerunnable else "; it cannot be run again by itself, since its API key is not kept"
+    if state.runs == 0:
+        return EngineCrashed(
+            "no worker has begun the job, and its message is in the queue no more. It cannot be sent again by itself, "
+            "since its API key is not kept: submit it again."
+        )
+    rest = "" if _is_rerunnable(state) else "; it cannot be run again by itself, since its API key is not kept"
     return EngineCrashed(
         f"the worker that ran the job has vanished ({times}; no sign of life for the time of its lease, LEASE_S)"
         f"{rest}. Submit it again; the worker's log tells whether it ran out of memory or time.",

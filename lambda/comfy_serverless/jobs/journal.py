@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
-from comfy_serverless.jobs.models import JobStatus, Output, Progress
+from comfy_serverless.jobs.models import Job, JobStatus, Output, Progress
 from comfy_serverless.jobs.store.job_state import Claim, JobState, LeaseLost
 from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.observability import log
@@ -38,6 +38,8 @@ SIGN_OF_LIFE_S = 2.0
 PREVIEW_EVERY_S = 2.0
 #: Larger previews are left out: an item has at most 400 KB.
 MAX_PREVIEW_BYTES = 200_000
+#: How long it is tried to write down how a job ended, and what of the invocation's time is kept back, in seconds.
+CONCLUDE_FOR_S, CONCLUDE_RESERVE_S = 20.0, 1.0
 #: Before a job that failed is sent to the workers again, for each time it has been run.
 AGAIN_AFTER_S = 5
 
@@ -77,29 +79,59 @@ class Journal:
             if self.jobs.fail(begun.state, Canceled("the job was canceled before it was run again")):
                 self._call_webhook(begun.state)
             return None
-        reporter = Reporter(self.jobs, begun.state, run_id=run_id, cancel=lambda: worker.cancel(source.job_id))
-        with reporter:
+        with Reporter(self.jobs, begun.state, run_id=run_id) as reporter:
             outcome = worker.run(source, replace(call, observer=reporter, is_last_try=begun.is_last))
-        self._conclude(begun.state, source, outcome, reporter, run_id=run_id, is_last=begun.is_last)
+            try:
+                # The reporter goes on meanwhile: the job stays ours however long this takes.
+                self._conclude(source, outcome, reporter, is_last=begun.is_last, remaining_s=call.remaining_s)
+            except BaseException:
+                outcome.release()
+                raise
         return outcome
 
     def _conclude(
-        self, state: JobState, source: QueuedJob, outcome: Outcome, reporter: Reporter, *, run_id: str, is_last: bool
+        self,
+        source: QueuedJob,
+        outcome: Outcome,
+        reporter: Reporter,
+        *,
+        is_last: bool,
+        remaining_s: Callable[[], float],
     ) -> None:
-        if reporter.is_lost:
-            log.warning("another worker has taken the job over: its outcome counts", job_id=state.id)
-            return
-        job = outcome.job
-        may_be_cured = job.error is not None and job.error.retryable and job.status is not JobStatus.CANCELED
-        try:
-            if may_be_cured and not is_last:
-                self._give_back(state, source, outcome.error, run_id=run_id)
+        """Write down how a run ended, as patiently as the time allows.
+
+        Raises:
+            Unrecorded: it could not be. The caretaker finds what `result.json` tells.
+        """
+        until = time.monotonic() + min(CONCLUDE_FOR_S, remaining_s() - CONCLUDE_RESERVE_S)
+        while not reporter.is_lost:
+            try:
+                if self._is_to_run_again(outcome, is_last=is_last):
+                    self._give_back(reporter.state, source, outcome.error, run_id=reporter.run_id)
+                else:
+                    self._finish(outcome.job, reporter)
+            except _AWS_FAILURES as error:
+                if time.monotonic() + TICK_S > until:
+                    raise Unrecorded(f"the end of job {source.job_id} could not be written down ({error})") from error
+                log.warning("the table did not take how the job ended: again", exc_info=True)
+                time.sleep(TICK_S)
+            else:
                 return
-            reporter.commit(job.outputs)
-            if self.jobs.finish(state.id, job, run=run_id, webhook=state.webhook is not None):
-                self._call_webhook(state)
-        except _AWS_FAILURES as error:
-            raise Unrecorded(f"the end of job {state.id} could not be written down ({error})") from error
+        log.warning("another worker has taken the job over: its outcome counts", job_id=source.job_id)
+
+    @staticmethod
+    def _is_to_run_again(outcome: Outcome, *, is_last: bool) -> bool:
+        job = outcome.job
+        if job.error is None or not job.error.retryable or job.status is JobStatus.CANCELED:
+            return False
+        return not is_last or isinstance(outcome.error, WorkerStopped)
+
+    def _finish(self, job: Job, reporter: Reporter) -> None:
+        state = reporter.state
+        places = reporter.commit(job.outputs)
+        has_webhook = state.webhook is not None
+        if self.jobs.finish(state.id, job, run=reporter.run_id, webhook=has_webhook, places=places):
+            self._call_webhook(state)
 
     def _give_back(self, state: JobState, source: QueuedJob, error: ComfyError | None, *, run_id: str) -> None:
         counts = not isinstance(error, WorkerStopped)
@@ -122,11 +154,11 @@ class Journal:
 class Reporter:
     """Tells the table about one run, from its own thread, between `with` and the end of the block."""
 
-    def __init__(self, jobs: JobStore, state: JobState, *, run_id: str, cancel: Callable[[], object]) -> None:
+    def __init__(self, jobs: JobStore, state: JobState, *, run_id: str) -> None:
+        self.state = state
+        self.run_id = run_id
         self._jobs = jobs
-        self._state = state
-        self._run_id = run_id
-        self._cancel = cancel
+        self._stop: Callable[[ComfyError], object] = lambda _error: None
         self._change = threading.Condition()
         self._progress: Progress | None = None
         self._preview: tuple[str, bytes] | None = None
@@ -145,7 +177,12 @@ class Reporter:
         with self._change:
             self._is_over = True
             self._change.notify_all()
-        self._thread.join()
+        # Not for longer: a report that hangs must not keep the next job waiting, and can change nothing any more.
+        self._thread.join(timeout=TICK_S)
+
+    def see_begin(self, stop: Callable[[ComfyError], object]) -> None:
+        """Remember how to end the job."""
+        self._stop = stop
 
     def see_progress(self, progress: EngineProgress) -> None:
         """Leave a snapshot to be told; the newest counts."""
@@ -162,23 +199,24 @@ class Reporter:
             self._outputs[output.id] = (place, output)
             self._change.notify_all()
 
-    def commit(self, outputs: tuple[Output, ...]) -> None:
+    def commit(self, outputs: tuple[Output, ...]) -> list[int]:
         """Write those outputs of the finished job that are not in the table yet, or not as they are now.
+
+        Returns:
+            Their places in the table, in the order of the outputs.
 
         Raises:
             ClientError, BotoCoreError, TimeoutError: the table does not take them.
         """
-        pending = set(self._outputs)
-        wanted: list[tuple[int, Output]] = []
-        for output in outputs:
-            place = self._committed.get(output.id)
-            if place is None:
-                place = self._committed[output.id] = len(self._committed)
-                pending.add(output.id)
-            if output.id in pending:
-                wanted.append((place, output))
-        if wanted:
-            self._jobs.put_outputs(self._state, wanted, run=self._run_id)
+        with self._change:
+            for output in outputs:
+                if output.id not in self._committed:
+                    self._outputs[output.id] = (len(self._committed), output)
+                    self._committed[output.id] = len(self._committed)
+                elif output.id in self._outputs:
+                    self._outputs[output.id] = (self._committed[output.id], output)
+        self._tell_outputs()
+        return [self._committed[output.id] for output in outputs]
 
     def _tell(self) -> None:
         last_sign = last_preview = time.monotonic()
@@ -189,34 +227,40 @@ class Reporter:
                     return
             begun = time.monotonic()
             if self.is_lost:
-                self._cancel()  # again: what is still being prepared may not have heard it
+                self._whatever_happens(self._stop_lost)  # again: the engine may not have heard it
                 continue
-            self._unless_away(self._tell_outputs)
+            self._whatever_happens(self._tell_outputs)
             if self._preview is not None and begun - last_preview >= PREVIEW_EVERY_S:
-                self._unless_away(self._tell_preview)
+                self._whatever_happens(self._tell_preview)
                 last_preview = begun
             elif self._progress is not None or begun - last_sign >= SIGN_OF_LIFE_S:
-                self._unless_away(self._give_sign)
+                self._whatever_happens(self._give_sign)
                 last_sign = begun
             with self._change:
                 left_s = TICK_S - (time.monotonic() - begun)
                 self._change.wait_for(lambda: self._is_over, timeout=max(0.0, left_s))
 
-    def _unless_away(self, tell: Callable[[], None]) -> None:
-        """Tell one thing; that the table does not take it keeps nothing else from being told."""
+    def _whatever_happens(self, tell: Callable[[], None]) -> None:
+        """Tell one thing; that it cannot be told keeps nothing else from being told, and the lease from ending."""
         try:
             tell()
         except LeaseLost:
             self.is_lost = True
-            self._cancel()
+            self._whatever_happens(self._stop_lost)
         except _AWS_FAILURES:
             log.warning("the table did not take a report", exc_info=True)  # the next one tells it all
+        except Exception:  # noqa: BLE001  (the job must stay ours)
+            log.exception("bug: a report failed in our own code")
+
+    def _stop_lost(self) -> None:
+        # Not as canceled, which nobody has asked for: that would be this job's last word, for whoever has it now.
+        self._stop(WorkerStopped("the job is another worker's by now: this one had given no sign of life in time"))
 
     def _tell_outputs(self) -> None:
         with self._change:
             outputs = dict(self._outputs)
         if outputs:
-            self._jobs.put_outputs(self._state, list(outputs.values()), run=self._run_id)
+            self._jobs.put_outputs(self.state, list(outputs.values()), run=self.run_id)
             with self._change:
                 self._outputs = {key: told for key, told in self._outputs.items() if outputs.get(key) is not told}
 
@@ -226,7 +270,7 @@ class Reporter:
         if preview is not None:
             node_id, content = preview
             self._jobs.put_preview(
-                self._state.id,
+                self.state.id,
                 node_id=node_id,
                 content_type=_image_type(content),
                 data_base64=base64.b64encode(content).decode("ascii"),
@@ -235,9 +279,9 @@ class Reporter:
     def _give_sign(self) -> None:
         with self._change:
             progress, self._progress = self._progress, None
-        status = self._jobs.report(self._state.id, run=self._run_id, progress=progress)
+        status = self._jobs.report(self.state.id, run=self.run_id, progress=progress)
         if status is JobStatus.CANCELING:
-            self._cancel()
+            self._stop(Canceled("the job was canceled on request"))
 
 
 def _image_type(content: bytes) -> str:

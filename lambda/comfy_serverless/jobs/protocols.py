@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.facts import Timings
     from comfy_serverless.connector.outputs import Output
     from comfy_serverless.connector.progress import Progress
+    from comfy_serverless.errors import ComfyError
     from comfy_serverless.jobs.models import ModelRequest
     from comfy_serverless.jobs.models import Output as DeliveredOutput
 
@@ -50,6 +51,8 @@ class Engine(Protocol):
 class Observer(Protocol):
     """Who follows a job while it runs: see `jobs.journal.Reporter`. Nothing of it may block."""
 
+    def see_begin(self, stop: Callable[[ComfyError], bool]) -> None: ...
+
     def see_progress(self, progress: Progress) -> None: ...
 
     def see_output(self, output: DeliveredOutput) -> None: ...
@@ -57,6 +60,9 @@ class Observer(Protocol):
 
 class NobodyWatches:
     """Stands for an observer where there is none."""
+
+    def see_begin(self, stop: Callable[[ComfyError], bool]) -> None:
+        """Nobody wants to stop it."""
 
     def see_progress(self, progress: Progress) -> None:
         """Nobody wants to know."""

@@ -125,7 +125,14 @@ class RunningJobs:
         """Ask a job to end; answers False when there is none, or it is too late."""
         with self._change:
             job = next((job for job in self._jobs if job.job_id == job_id), None)
-        return job is not None and job.stop(Canceled("the job was canceled on request"), self._stop_prompt)
+        return job is not None and self.stop(job, Canceled("the job was canceled on request"))
+
+    def stop(self, job: RunningJob, error: ComfyError) -> bool:
+        """Ask a job to end with this error; answers False when it is too late. From any thread."""
+        is_heard = job.stop(error, self._stop_prompt)
+        with self._change:
+            self._change.notify_all()  # it may be waiting for its id
+        return is_heard
 
     def drain(self, *, finish_s: float, stop_s: float) -> bool:
         """Begin nothing any more, let the running jobs finish, then stop them.
@@ -143,9 +150,8 @@ class RunningJobs:
                 return True
             jobs = list(self._jobs)
         for job in jobs:
-            job.stop(_stopping(), self._stop_prompt)
+            self.stop(job, _stopping())
         with self._change:
-            self._change.notify_all()
             return self._change.wait_for(lambda: not self._jobs, timeout=stop_s)
 
 

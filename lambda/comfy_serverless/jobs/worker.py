@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import (
@@ -174,6 +175,7 @@ class Worker:
             # New for every delivery: a late answer to an earlier one must not be taken for this one's.
             prompt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{record.job_id}/{time.time_ns()}/{uuid.uuid4()}"))
             with self._jobs.one_more(prompt_id) as running:
+                call.observer.see_begin(partial(self._jobs.stop, running))
                 return self._run(record, source, call, running)
         except Exception as failure:  # noqa: BLE001  (and the other jobs of the batch must not pay for it)
             error = _own_mistake(failure)

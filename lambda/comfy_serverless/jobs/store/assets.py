@@ -31,6 +31,7 @@ from comfy_serverless.jobs.store.table import (
     put_write,
     update_write,
 )
+from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -193,21 +194,31 @@ class AssetStore:
         """Delete records whose time is over, with the bytes that nobody refers to any more; answers how many.
 
         TTL would delete the records only, and nobody would count them out of their blobs.
+
+        Raises:
+            Exception: what went wrong with one of them; the others are gone all the same.
         """
         page = self.table.query(
             "#lease = :asset AND #lease_until < :now", {"asset": _LEASE, "now": now_s()}, index="leases", limit=limit
         )
         count = 0
+        failure: Exception | None = None
         for key in page.items:
             item = self.table.get(key["pk"], key["sk"])
             if item is None or not _is_over(item.get("lease_until")):
                 continue
             asset = _asset_of(item)
-            with contextlib.suppress(ConditionFailed):  # its life was prolonged just now, or it was deleted
-                self._remove(
-                    asset, str(asset.hash), condition="#lease_until = :seen", values={"seen": item["lease_until"]}
-                )
+            values = {"seen": item["lease_until"]}
+            try:
+                self._remove(asset, str(asset.hash), condition="#lease_until = :seen", values=values)
                 count += 1
+            except ConditionFailed:
+                pass  # its life was prolonged just now, or it was deleted
+            except Exception as error:  # noqa: BLE001  (the others must not pay for it)
+                log.exception("an expired asset could not be removed", asset_id=asset.id)
+                failure = error
+        if failure is not None:
+            raise failure
         return count
 
     def _remove(

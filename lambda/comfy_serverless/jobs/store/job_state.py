@@ -27,8 +27,8 @@ class NewJob:
     """A job that is about to be submitted.
 
     Attributes:
-        request_uri: where the request is kept, for the worker.
-        graph_uri: where the workflow is kept, for `/workflow`: the same document.
+        request_uri: where the request is kept, for the worker, and the workflow with it.
+        result_uri: where the worker writes how it ended, before the table has it.
         idempotency_key: of the caller, single-use for 24 h.
         webhook: `{"url": …, "secret": …}`, or None.
         is_rerunnable: whether the request that is kept has all the worker needs; a key for partner nodes is not kept.
@@ -37,6 +37,7 @@ class NewJob:
     job_id: str
     owner: str
     request_uri: str
+    result_uri: str
     labels: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
     webhook: Mapping[str, str] | None = None
@@ -96,12 +97,19 @@ class JobState:
     def document(self) -> Job:
         """The job as the API answers it, without links."""
         head = self.head
+        created = datetime.fromisoformat(head["created_at"])
         if "document" in head:
             job = Job.model_validate_json(head["document"])
-            by_id = {output.id: output for output in self.outputs}
-            order = head.get("output_ids", by_id)
-            return job.model_copy(update={"outputs": tuple(by_id[key] for key in order if key in by_id)})
-        created = datetime.fromisoformat(head["created_at"])
+            started = job.started_at.isoformat() if job.started_at else None
+            return job.model_copy(
+                update={
+                    "outputs": self.outputs,
+                    # The worker's document counts from when it got the job.
+                    "created_at": created,
+                    "expires_at": created + RETENTION,
+                    "metrics": {**(job.metrics or {}), "queue_ms": _between_ms(head["created_at"], started)},
+                }
+            )
         return Job(
             id=self.id,
             status=self.status,

@@ -87,6 +87,7 @@ class JobStore:
             "open_owner": job.owner,
             "labels": dict(job.labels),
             "request": job.request_uri,
+            "result": job.result_uri,
             "is_rerunnable": job.is_rerunnable,
             "webhook": dict(job.webhook) if job.webhook else None,
             "runs": 0,
@@ -289,10 +290,15 @@ class JobStore:
             items.append(asset_item(state, output))
         self._table.put_all(items)
 
-    def finish(self, job_id: str, job: Job, *, run: str, webhook: bool) -> bool:
-        """Write down how a run ended. Answers False where the job is not this run's any more: nothing is changed."""
+    def finish(self, job_id: str, job: Job, *, run: str, webhook: bool, places: Sequence[int]) -> bool:
+        """Write down how a run ended. Answers False where the job is not this run's any more: nothing is changed.
+
+        Args:
+            places: of the job's outputs, as they were put; in their order.
+        """
         change = self._end(job_id, job, webhook=webhook, condition=_OURS, values={"run": run, **_OURS_VALUES})
-        order = {"output_ids": [output.id for output in job.outputs]}
+        # As text: some thousand outputs must leave room in the item.
+        order = {"output_places": ",".join(map(str, places))}
         return self._unless_changed(replace(change, assign={**change.assign, **order}))
 
     def give_back(self, job_id: str, *, run: str, counts: bool = True) -> bool:
@@ -304,13 +310,18 @@ class JobStore:
         change = Update(
             pk=job_pk(job_id),
             sk=JOB,
-            assign={"lease": OPEN, "lease_until": now_s() + DISPATCH_S, "updated_at": now_text()},
+            assign={"lease": OPEN, "lease_until": now_s() + DISPATCH_S, "updated_at": now_text(), "last_run": run},
             add=None if counts else {"runs": -1},
             remove=["run"],
             condition=_OURS,
             values={"run": run, **_OURS_VALUES},
         )
-        return self._unless_changed(change)
+        try:
+            self._table.update(change)
+        except ConditionFailed as failure:
+            # Nobody's: given back at the first try, and only the answer was lost. Else another message does no harm.
+            return failure.item.get("status") == JobStatus.RUNNING.value and "run" not in failure.item
+        return True
 
     # The caretaker's part.
 
@@ -328,13 +339,28 @@ class JobStore:
             if head is not None and (state := JobState(head)).lease_ended:
                 yield state
 
-    def renew(self, state: JobState, *, for_s: int) -> bool:
-        """Give a neglected job another while, for one caretaker: the first one wins. Its lost run owns it no more."""
+    def renew(self, state: JobState, *, for_s: int, assign: Mapping[str, Any] | None = None) -> bool:
+        """Give a neglected job another while, for one caretaker: the first one wins. Its lost run owns it no more.
+
+        Args:
+            assign: attributes to be set with it.
+        """
+        changes: dict[str, Any] = {"lease_until": now_s() + for_s, **(assign or {})}
+        lost_run = state.head.get("run") if state.status is JobStatus.RUNNING else None
+        if lost_run is not None:
+            changes["last_run"] = lost_run
+        return self._renew(state, changes, remove=["run"] if lost_run is not None else [])
+
+    def take_over(self, state: JobState, *, run: str) -> bool:
+        """Make a neglected job that has begun a run's own, to be finished: the first one wins. It is no run more."""
+        return self._renew(state, {"run": run, "lease": OPEN, "lease_until": self._lease_end()})
+
+    def _renew(self, state: JobState, assign: Mapping[str, Any], *, remove: Sequence[str] = ()) -> bool:
         change = Update(
             pk=job_pk(state.id),
             sk=JOB,
-            assign={"lease_until": now_s() + for_s},
-            remove=["run"] if state.status is JobStatus.RUNNING else [],
+            assign=assign,
+            remove=remove,
             condition="#lease_until = :seen AND #status = :status",
             values={"seen": state.head["lease_until"], "status": state.status.value},
         )
@@ -371,13 +397,8 @@ class JobStore:
         if not items or items[0]["sk"] != JOB or items[0].get("expires", now_s()) < now_s():
             return None
         head, *rest = items
-        outputs = tuple(
-            Output.model_validate_json(item["output"])
-            for item in rest
-            if item["sk"].startswith("output#") and item["run"] == head.get("run")
-        )
         preview = rest[-1] if rest and rest[-1]["sk"] == "preview" and rest[-1]["expires"] > now_s() else None
-        return JobState(head, outputs, preview)
+        return JobState(head, _outputs_of(head, rest), preview)
 
     def _lease_end(self) -> int:
         return int(time.time() + self._lease_s) + 1
@@ -431,6 +452,19 @@ class JobStore:
         except ConditionFailed:
             return False
         return True
+
+
+def _outputs_of(head: Item, items: Sequence[Item]) -> tuple[Output, ...]:
+    """The outputs of the run that counts, in the order of its result, or that in which they were delivered."""
+    # A job that ended between two runs has what the last one had made.
+    run = head.get("run", head.get("last_run") if "document" in head else None)
+    by_place = {
+        int(item["sk"].split("#")[1]): item["output"]
+        for item in items
+        if item["sk"].startswith("output#") and item["run"] == run
+    }
+    order = map(int, filter(None, head["output_places"].split(","))) if "output_places" in head else by_place
+    return tuple(Output.model_validate_json(by_place[place]) for place in order if place in by_place)
 
 
 def check_idempotency_key(key: str | None) -> str | None:

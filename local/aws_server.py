@@ -1,0 +1,46 @@
+"""The local AWS: moto's server, with a DynamoDB that answers one request after the other.
+
+As it comes, moto takes back a transaction that fails by setting the whole table to what it was, with all that other
+requests have written into it meanwhile. The real one isolates every request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import run_simple
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+def one_after_the_other(application: WSGIApplication) -> WSGIApplication:
+    """The same application, which never has two requests of DynamoDB at once."""
+    turn = threading.Lock()
+
+    def answer(environment: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not environment.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB_"):
+            return application(environment, start_response)
+        with turn:
+            return list(application(environment, start_response))
+
+    return answer
+
+
+def main() -> None:
+    """Serve until the process is stopped."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    create: Callable[[str], Any] = create_backend_app
+    application = one_after_the_other(DomainDispatcherApplication(create))
+    run_simple(arguments.host, arguments.port, application, threaded=True, request_handler=MotoRequestHandler)
+
+
+if __name__ == "__main__":
+    main()
