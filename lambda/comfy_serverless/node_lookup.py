@@ -108,7 +108,8 @@ class NodeLookup:
 
     def _missing_input(self, node_id: str, input_name: str) -> str:
         node = self._graph[node_id]
-        has = ", ".join(sorted(node["inputs"])) or "none"
+        names = sorted(node["inputs"])
+        has = ", ".join(names[:MAX_LISTED]) + (", …" if len(names) > MAX_LISTED else "") if names else "none"
         return f"node {node_id} ({node['class_type']}) has no input {input_name!r}, it has: {has}"
 
 

@@ -98,7 +98,9 @@ class World:
 
     def ended(self, url: str, *, job_id: str = "job-1", secret: str = SECRET) -> str:
         webhook = {"url": url, "secret": secret}
-        self.jobs.submit(NewJob(job_id=job_id, owner="team", request_uri="s3://a/b", webhook=webhook))
+        self.jobs.submit(
+            NewJob(job_id=job_id, owner="team", request_uri="s3://a/b", result_uri="s3://a/c", webhook=webhook)
+        )
         self.jobs.begin(job_id, run="run-1")
         now = datetime.now(UTC)
         job = Job(
@@ -112,7 +114,7 @@ class World:
             metrics={"queue_ms": 1, "execution_ms": 1},
             urls=JobUrls.of(job_id),
         )
-        assert self.jobs.finish(job_id, job, run="run-1", webhook=True)
+        assert self.jobs.finish(job_id, job, run="run-1", webhook=True, places=())
         return job_id
 
     def deliver(self, *bodies: str, received: int = 1) -> list[str]:

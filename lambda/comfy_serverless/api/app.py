@@ -70,12 +70,13 @@ def create_app(*, cors_origins: tuple[str, ...] = ()) -> APIGatewayHttpResolver:
 
 def _told(error: RequestValidationError) -> ComfyError:
     """Which parts of a request are wrong, in our words."""
+    entries = error.errors()
     problems = [
         {"field": ".".join(map(str, entry["loc"]))[:200] or "request", "problem": _problem(entry)}
-        for entry in error.errors()[:100]
+        for entry in entries[:100]
     ]
     listing = "; ".join(f"{problem['field']}: {problem['problem']}" for problem in problems[:20])
-    is_about_labels = all("metadata" in entry["loc"] for entry in error.errors())
+    is_about_labels = all("metadata" in entry["loc"] for entry in entries)
     refusal = InvalidMetadata if is_about_labels else InvalidRequest
     return refusal(f"The request cannot be used: {listing}.", details={"errors": problems})
 

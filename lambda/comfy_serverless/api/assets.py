@@ -35,7 +35,7 @@ _MIN_EXPIRY_S, _MAX_EXPIRY_S = 60, 604_800
 #: It is sent on as a header: ASCII only.
 _CONTENT_TYPE = re.compile(
     r"(?P<kind>[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100})"
-    r"(?P<parameters>( *; *[A-Za-z0-9-]{1,50}=[A-Za-z0-9!#$%&'*+.^_`|~:,=/\" -]{1,100})*)"
+    r"(?P<parameters>( *; *[A-Za-z0-9-]{1,50}=[A-Za-z0-9!#$%&'*+.^_`|~:=/ -]{1,100})*)"
 )
 _MAX_CONTENT_TYPE_CHARACTERS = 255
 _MAX_TAGS = 50

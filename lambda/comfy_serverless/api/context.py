@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.api.services import services
 from comfy_serverless.errors import RateLimited, Unauthorized
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.event_handler.types import EventHandlerInstance
+
+#: Routes that need no key; template.yaml has them without the authorizer.
+FOR_EVERYBODY = frozenset({"/api/v2/health", "/openapi.json", "/docs"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,20 +34,28 @@ class Caller:
     requests_per_minute: int | None = None
 
 
-def caller(router: APIGatewayHttpRouter) -> Caller:
-    """Who has sent the request in hand.
+def identify(app: EventHandlerInstance) -> None:
+    """Find out who has sent the request in hand, and count it. For every route but those that are for everybody.
 
     Raises:
         Unauthorized: the authorizer did not know the key.
         RateLimited: the key has had its requests of this minute.
     """
-    found = caller_of(router.current_event.raw_event)
+    if app.current_event.path in FOR_EVERYBODY:
+        return
+    found = caller_of(app.current_event.raw_event)
     if found.requests_per_minute is not None:
         retry = services().keys.count_request(found.key_id, limit=found.requests_per_minute)
         if not retry:
             raise RateLimited(
                 f"this key may send {found.requests_per_minute} requests a minute, and has: wait for the next minute."
             )
+    app.append_context(caller=found)  # type: ignore[no-untyped-call]
+
+
+def caller(router: APIGatewayHttpRouter) -> Caller:
+    """Who has sent the request in hand."""
+    found: Caller = router.context["caller"]
     return found
 
 

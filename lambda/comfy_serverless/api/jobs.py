@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 import time
 from http import HTTPStatus
@@ -35,6 +36,7 @@ from comfy_serverless.errors import ComfyError, Forbidden, InvalidCursor, Invali
 from comfy_serverless.jobs.care import Care
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.models import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, Job, JobRequest, JobStatus
+from comfy_serverless.jobs.replies import REPLY_LIMIT_BYTES, shorten_job
 from comfy_serverless.jobs.store.job_state import JobState
 from comfy_serverless.observability import log
 
@@ -217,7 +219,16 @@ def care(found: Services) -> Care:
 
 
 def _document(state: JobState, found: Services) -> dict[str, Any]:
-    return Links(found.s3, found.settings.link_expiry_s).of_job(state.document()).to_json()
+    job = Links(found.s3, found.settings.link_expiry_s).of_job(state.document())
+    document = job.to_json()
+    if _size_bytes(document) <= REPLY_LIMIT_BYTES:
+        return document
+    # Some thousand outputs with a link each. What is left out is in the list of the result, and among the assets.
+    return shorten_job(job, size=lambda some: _size_bytes(some.to_json()), limit_bytes=REPLY_LIMIT_BYTES).to_json()
+
+
+def _size_bytes(document: dict[str, Any]) -> int:
+    return len(json.dumps(document))
 
 
 def _label_filters(query: dict[str, str]) -> dict[str, str]:

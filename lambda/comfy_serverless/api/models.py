@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from comfy_serverless.jobs.models import MAX_LABELS, Job, JobRequest, Label
+from comfy_serverless.jobs.models import Job, JobRequest, Labels
 
 #: API Gateway waits 30 s for an answer, and ours has a way to go.
 MAX_WAIT_S = 25
@@ -19,7 +19,7 @@ class _Body(BaseModel):
 
 
 class ExtraData(_Body):
-    """Passed on to ComfyUI with the workflow; stored and logged nowhere."""
+    """Passed on to ComfyUI with the workflow. It travels in the job's message only: not in the table, S3 or a log."""
 
     api_key_comfy_org: Annotated[str, Field(max_length=1024, description="API key for partner (API) nodes.")] | None = (
         None
@@ -35,9 +35,7 @@ class SubmitBody(_Body):
 
     workflow: Annotated[dict[str, Any], Field(description="API-format workflow graph, verbatim.")]
     extra_data: ExtraData | None = None
-    metadata: Annotated[
-        dict[Label, Label], Field(max_length=MAX_LABELS, description="Labels, to find the job again by.")
-    ] = Field(default_factory=dict)
+    metadata: Labels = Field(default_factory=dict, description="Labels, to find the job again by.")
     webhook_url: Annotated[str, _WEBHOOK_URL] | None = None
     webhook_secret: Annotated[str, _WEBHOOK_SECRET] | None = None
 

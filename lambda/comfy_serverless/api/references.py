@@ -7,12 +7,14 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_serverless.errors import MissingAsset, NotFound
+from comfy_serverless.errors import InvalidRequest, MissingAsset, NotFound
 from comfy_serverless.jobs.inputs.file_inputs import IMAGE_LOADERS, is_address, name_in_input_folder, takes_image
 from comfy_serverless.jobs.store.assets import Asset, AssetStore
 from comfy_serverless.workflow import copy_graph
 
 TYPE = "core/ASSET"
+#: Different assets of one workflow; the worker takes fewer input files.
+MAX_ASSETS = 200
 
 
 @dataclass(slots=True)
@@ -110,6 +112,8 @@ class _Found:
             raise where.refusal(f'the reference must be {{"__type": "{TYPE}", "info": {{"id": "<asset id>"}}}}.')
         asset_id = given.lower()
         if asset_id not in self._by_id:
+            if len(self._by_id) >= MAX_ASSETS:
+                raise where.refusal(f"a workflow may use at most {MAX_ASSETS} assets.")
             try:
                 self._by_id[asset_id] = self.assets.get(self.owner, asset_id)
             except NotFound:
@@ -165,7 +169,10 @@ def _resolve_names(resolved: ResolvedGraph, owner: str, assets: AssetStore) -> N
         and takes_image(node["class_type"], input_name) is not None
         and not is_address(value)
     ]
-    found = assets.by_paths(owner, (name for _, _, name in named))
+    names = {name for _, _, name in named}
+    if len(names) > MAX_ASSETS:
+        raise InvalidRequest(f"the workflow names {len(names):,} different files; at most {MAX_ASSETS} are looked up.")
+    found = assets.by_paths(owner, names)
     for inputs, input_name, name in named:
         if name in found:
             inputs[input_name] = str(found[name].address)

@@ -20,12 +20,20 @@ from aws_lambda_powertools.event_handler.middlewares.openapi_validation import O
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupportedContentType, RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import UploadFile
 
+from comfy_serverless.api.context import identify
+
 if TYPE_CHECKING:
+    from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
 
 _BOUNDARY = re.compile(r"[A-Za-z0-9'()+_,./:=? -]{0,69}[A-Za-z0-9'()+_,./:=?-]")
-_MAX_HEADER_BYTES = 16_384
-_MAX_PARTS = 200
+#: Python's reader of parameters takes time that grows with the square of a head.
+_MAX_HEADER_BYTES = 4096
+_MAX_PARTS = 60
+#: Containers inside containers. Workflows may have fewer, and say so themselves.
+_MAX_LEVELS = 100
+#: Entries of everything but the workflow: each wrong one costs an error to be made, and some kilobytes.
+_MAX_ENTRIES = 10_000
 
 
 class Malformed(ValueError):
@@ -55,6 +63,11 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
         self._files = files
         self._lists = lists
 
+    def handler(self, app: EventHandlerInstance, next_middleware: NextMiddleware) -> Any:  # noqa: ANN401
+        """First who asks, then what: nothing is read for those who may not ask."""
+        identify(app)
+        return super().handler(app, next_middleware)
+
     def _get_body(self, app: EventHandlerInstance) -> Any:  # noqa: ANN401
         event = app.current_event
         content_type = event.headers.get("content-type", "").strip()
@@ -64,13 +77,13 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
             if kind == "multipart/form-data" and self._files:
                 return form_of(parts_of(body, content_type), files=self._files, lists=self._lists)
             if kind in {"application/json", ""} and not self._files:
-                return json.loads(body) if body else None
+                return _moderate(json.loads(body)) if body else None
         except Malformed as error:
             raise _refused(str(error)) from None
         except json.JSONDecodeError as error:
             raise _refused(f"is not JSON ({error.msg})") from None
-        except (UnicodeDecodeError, RecursionError):
-            raise _refused("is not JSON in UTF-8, or too deep") from None
+        except (ValueError, RecursionError):
+            raise _refused("is not JSON in UTF-8, or too deep, or has a number of thousands of digits") from None
         if self._files:
             raise _refused(f"must be multipart/form-data, and the content type is {kind[:100] or 'missing'!r}")
         raise RequestUnsupportedContentType("unsupported content type", errors=[])
@@ -117,6 +130,36 @@ def form_of(parts: list[Part], *, files: frozenset[str], lists: frozenset[str]) 
         else:
             form[part.name] = text
     return form
+
+
+def _moderate(document: object) -> object:
+    """The document, if it is neither too deep nor has too many entries.
+
+    Raises:
+        Malformed: it is.
+    """
+    workflow = document.get("workflow") if isinstance(document, dict) else None
+    rest = {**document, "workflow": None} if isinstance(document, dict) else document
+    if _count(rest, limit=_MAX_ENTRIES) > _MAX_ENTRIES:
+        raise Malformed(f"has more than {_MAX_ENTRIES:,} entries beside the workflow")
+    _count(workflow, limit=None)
+    return document
+
+
+def _count(document: object, *, limit: int | None) -> int:
+    """How many values it has, one level after the other, up to a bit more than the limit."""
+    level, count = [document], 0
+    for _ in range(_MAX_LEVELS):
+        level = [
+            child
+            for value in level
+            if isinstance(value, dict | list)
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+        count += len(level)
+        if not level or (limit is not None and count > limit):
+            return count
+    raise Malformed(f"is nested more than {_MAX_LEVELS} levels deep")
 
 
 def _split(body: bytes, boundary: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -39,6 +39,20 @@ _LOG_LINES = 300
 _LONGEST_LINE_BYTES = 4096
 _PORT_IS_TAKEN = re.compile(r"already in use|Errno (98|48)\b")
 _PORT_RETRIES = 3
+#: Where a platform leaves credentials, or the way to them.
+_CREDENTIALS = frozenset(
+    {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_LAMBDA_RUNTIME_API",
+    }
+)
 
 
 class ProcessState(Enum):
@@ -76,7 +90,7 @@ class ComfyProcess:
         self._first_port = first_port
         self._answers = answers
         self._cwd = cwd
-        self._environment = {**os.environ, **environment} if environment else None
+        self._environment = {**_without_credentials(os.environ), **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
@@ -278,6 +292,11 @@ class ComfyProcess:
             + (f"the end of its log:\n{last_lines}" if last_lines else "it wrote nothing"),
             details={"exit_code": exit_code, "log_tail": self.log_tail},
         )
+
+
+def _without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
+    """Our own rights are no business of the engine's: custom nodes, and workflows with them, run in it."""
+    return {name: value for name, value in environment.items() if name not in _CREDENTIALS}
 
 
 def _stat_fields(folder: Path) -> list[bytes]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, InvalidRequest, JobExpired
 from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
 from comfy_serverless.jobs.models import Job, JobStatus
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 #: After the job queue was seen to be empty, a job that cannot be sent again may still be at a worker which has not
 #: begun it yet: for as long as an invocation lasts.
 MISSED_S = 15 * 60
+#: When a job that could not be looked after has its next turn, in seconds.
+PUT_OFF_S = 5 * 60
 #: Of one round, so that a function's time is enough for it.
 MAX_JOBS = 200
 
@@ -58,6 +62,7 @@ class Care:
                 except Exception as error:  # noqa: BLE001  (the others must not pay for it)
                     log.exception("a job could not be looked after", job_id=state.id)
                     failure = error
+                    self._put_off(state)
                 count += 1
         if failure is not None:
             raise failure
@@ -132,6 +137,13 @@ class Care:
         self.jobs.renew(
             state, for_s=MISSED_S if is_missed else IN_QUEUE_S, assign={"lease": QUEUED, "is_missed": is_missed}
         )
+
+    def _put_off(self, state: JobState) -> None:
+        """Who cannot be helped now has to wait: else some hundred of them would keep all others away."""
+        try:
+            self.jobs.renew(state, for_s=PUT_OFF_S)
+        except (ClientError, BotoCoreError):
+            log.exception("a job could not be put off", job_id=state.id)
 
     def _send_again(self, state: JobState) -> None:
         if not self.jobs.renew(state, for_s=DISPATCH_S):

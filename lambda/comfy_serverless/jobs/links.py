@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,10 +14,18 @@ from comfy_serverless.jobs.s3 import S3Address
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: Media types a browser shows by itself; anything else is saved to a file.
-_SHOWN = ("image/", "video/", "audio/", "text/plain")
-#: Pictures that can run scripts: to a browser all of XML is markup.
-_ACTIVE = ("svg", "xml")
+#: Media types a browser shows by itself, and that can run nothing; anything else is saved to a file.
+_SHOWN = frozenset(
+    {
+        *(f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "avif", "bmp", "tiff")),
+        *(f"video/{kind}" for kind in ("mp4", "webm", "quicktime", "x-matroska")),
+        *(f"audio/{kind}" for kind in ("mpeg", "mp4", "ogg", "flac", "x-flac", "wav", "x-wav", "webm", "aac", "opus")),
+        "text/plain",
+    }
+)
+_OTHER = "application/octet-stream"
+#: A media type alone. With parameters a list of types could be hidden in one, of which browsers take the last.
+_PLAIN_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+")
 
 
 class Link(NamedTuple):
@@ -35,14 +44,14 @@ class Links:
 
     def of(self, address: S3Address, *, name: str, content_type: str) -> Link:
         """A link to an object, under the name a browser saves it with. No request is made."""
-        kind = content_type.lower()
-        is_shown = kind.startswith(_SHOWN) and not any(word in kind for word in _ACTIVE)
+        kind = content_type.partition(";")[0].strip().lower()
+        is_shown = kind in _SHOWN
         url = self.s3.generate_presigned_url(
             "get_object",
             Params={
                 "Bucket": address.bucket,
                 "Key": address.key,
-                "ResponseContentType": content_type,
+                "ResponseContentType": kind if _PLAIN_TYPE.fullmatch(kind) else _OTHER,
                 "ResponseContentDisposition": (
                     f"{'inline' if is_shown else 'attachment'}; filename*=UTF-8''{quote(name, safe='')}"
                 ),

@@ -39,6 +39,10 @@ RETENTION = timedelta(days=30)
 MAX_PREFIX_BYTES = 512
 MAX_LABELS = 50
 MAX_LABEL_CHARACTERS = 1024
+#: All names and values of a job's labels together: they are written into the table, and listed.
+MAX_LABELS_BYTES = 16_000
+#: Addresses in `set`, and in `inputs`.
+MAX_ADDRESSES = 1000
 #: Texts in an error (messages, tracebacks, each of the details) are cut to this many characters.
 MAX_ERROR_TEXT = 20_000
 MAX_ERROR_DETAILS = 200_000
@@ -52,7 +56,16 @@ MAX_MODEL_URL_CHARACTERS = 8192
 #: Wrong fields that are named; the others of a huge request only cost time.
 MAX_REQUEST_ERRORS = 100
 
+
+def _check_labels(labels: dict[str, str]) -> dict[str, str]:
+    size_bytes = sum(len(text.encode("utf-8", "replace")) for label in labels.items() for text in label)
+    if size_bytes > MAX_LABELS_BYTES:
+        raise ValueError(f"has {size_bytes:,} bytes of labels; at most {MAX_LABELS_BYTES:,} are kept")
+    return labels
+
+
 Label = Annotated[str, Field(max_length=MAX_LABEL_CHARACTERS)]
+Labels = Annotated[dict[Label, Label], Field(max_length=MAX_LABELS), AfterValidator(_check_labels)]
 ReplyMode = Literal["auto", "inline", "links"]
 
 
@@ -206,13 +219,13 @@ class JobRequest(_Request):
 
     job_id: Annotated[str, Field(pattern=JOB_ID_PATTERN)] | None = None
     workflow: dict[str, Any] | str
-    values: dict[str, Any] = Field(default_factory=dict, alias="set")
-    inputs: dict[str, InputValue] = Field(default_factory=dict)
+    values: dict[str, Any] = Field(default_factory=dict, alias="set", max_length=MAX_ADDRESSES)
+    inputs: dict[str, InputValue] = Field(default_factory=dict, max_length=MAX_ADDRESSES)
     models: ModelList = ()
     output: OutputTarget = Field(default_factory=OutputTarget)
     deadline_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     reply: ReplyMode = "auto"
-    metadata: Annotated[dict[Label, Label], Field(max_length=MAX_LABELS)] = Field(default_factory=dict)
+    metadata: Labels = Field(default_factory=dict)
 
     @field_validator("workflow", mode="before")
     @classmethod

@@ -63,15 +63,21 @@ def is_address(text: str) -> bool:
 
 
 def names_in_other_folders(graph: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The file inputs that read ComfyUI's output or temp folder, as (node id, input name, value)."""
+    """The file inputs that read outside ComfyUI's input folder, as (node id, input name, value)."""
     for node_id, node in graph.items():
         for input_name, value in node["inputs"].items():
             # Load3D's `image` is an object of file names.
             names = value.values() if isinstance(value, dict) else (value,)
             is_file = node["class_type"] in _FILE_INPUTS or input_name in _FILE_INPUT_NAMES
             for name in names if is_file else ():
-                if isinstance(name, str) and _FOREIGN_FOLDER.search(name):
+                if isinstance(name, str) and (_FOREIGN_FOLDER.search(name) or _leads_out(name)):
                     yield node_id, input_name, name
+
+
+def _leads_out(name: str) -> bool:
+    """Whether a name leaves the folder it is looked for in: ComfyUI joins the two, and looks no further."""
+    parts = name.replace("\\", "/").split("/")
+    return not is_address(name) and (name.startswith(("/", "\\")) or ".." in parts or parts[0][1:2] == ":")
 
 
 def name_in_input_folder(value: str) -> str:

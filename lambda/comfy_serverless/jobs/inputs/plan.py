@@ -97,14 +97,14 @@ def put_name(graph: Mapping[str, Any], wanted: Wanted, name: str) -> None:
 
 
 def refuse_other_folders(graph: Mapping[str, Any], inputs: Mapping[str, object]) -> None:
-    """A job must not read ComfyUI's output and temp folders: what is there was made by other jobs.
+    """A job must not read outside ComfyUI's input folder: what is in output and temp was made by other jobs.
 
     Raises:
-        MissingAsset: a file input names a file there; all are in `details["inputs"]`.
+        MissingAsset: a file input names such a file; all are in `details["inputs"]`.
     """
     replaced = {target for meaning in NodeLookup(graph).resolve_all(inputs)[0] for target in meaning.targets}
     problems = {
-        f"{node_id}.{input_name}": f"{name[:200]!r} is a file that another job has made"
+        f"{node_id}.{input_name}": f"{name[:200]!r} is not in ComfyUI's input folder"
         for node_id, input_name, name in names_in_other_folders(graph)
         if (node_id, input_name) not in replaced
     }

@@ -53,8 +53,8 @@ def asset_item(state: JobState, output: Output) -> Item:
 
 
 def stored_document(job: Job) -> str:
-    """The document of an ended job, without its outputs: they are items of their own."""
-    bare = job.model_copy(update={"outputs": ()})
+    """The document of an ended job, without what its item has besides: outputs are items of their own."""
+    bare = job.model_copy(update={"outputs": (), "metadata": {}})
     if len(bare.model_dump_json().encode()) > MAX_DOCUMENT_BYTES:
         bare = shorten_job(bare, size=lambda some: len(some.model_dump_json().encode()), limit_bytes=MAX_DOCUMENT_BYTES)
     return json.dumps(bare.to_json(), ensure_ascii=False)

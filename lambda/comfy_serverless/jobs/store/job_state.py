@@ -104,6 +104,7 @@ class JobState:
             return job.model_copy(
                 update={
                     "outputs": self.outputs,
+                    "metadata": head.get("labels", {}),
                     # The worker's document counts from when it got the job.
                     "created_at": created,
                     "expires_at": created + RETENTION,

@@ -40,6 +40,8 @@ IDEMPOTENCY_S = 24 * 3600
 DISPATCH_S = 60
 #: How long a message may wait in the job queue: `MessageRetentionPeriod` in template.yaml.
 QUEUE_RETENTION_S = 4 * 24 * 3600
+#: Calls for one page of a list, at most: so many jobs a filter may look at, times 500 or a megabyte.
+MAX_LOOKS = 10
 #: Sorts behind every `output#…`, and before `preview`.
 _LAST_OUTPUT = "output~"
 #: How long a job whose message is in the queue is left alone, at least.
@@ -167,7 +169,7 @@ class JobStore:
             values["status"] = status
         found: list[Item] = []
         start = index_key(owner, before) if before else None
-        while True:
+        for _ in range(MAX_LOOKS):
             page = self._table.query(
                 "#owner = :owner",
                 {"owner": owner, **values},
@@ -185,6 +187,8 @@ class JobStore:
                 return found[:limit], str(found[limit - 1]["created_id"])
             if start is None:
                 return found, None
+        # Where few are found among many, a page is short, or empty: the next one goes on.
+        return found, str((start or {})["created_id"])
 
     def cancel(self, state: JobState) -> JobState:
         """Ask a job to end: at once where nobody has begun it. Answers it as it is then; what has ended stays so."""
