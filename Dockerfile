@@ -3,6 +3,7 @@
 #   docker build --target api -t comfy-serverless:api .              the HTTP API: no ComfyUI, no engine, no torch
 #   docker build --target worker-lite -t comfy-serverless:lite .     connector, handlers, embedded engine; no torch
 #   docker build --target worker -t comfy-serverless:cpu .           ComfyUI itself, on the processor
+#   docker run -p 8080:8080 comfy-serverless:lite serve              as SageMaker runs it: /ping and /invocations
 #   docker build --target worker -t comfy-serverless:gpu .           ComfyUI itself, on an NVIDIA GPU, with
 #       --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130 --build-arg COMFYUI_ARGS=
 #
@@ -35,7 +36,8 @@ COPY requirements/api.txt /build/
 RUN python3 -m venv --without-pip /opt/worker \
  && pip --python /opt/worker/bin/python install --no-deps --require-hashes -r /build/api.txt \
  && cd /opt/worker/lib/python3.11/site-packages/botocore/data \
- && find . -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name dynamodb ! -name sqs ! -name sts -exec rm -rf {} + \
+ && find . -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name dynamodb ! -name sqs ! -name sts \
+      ! -name ssm ! -name sagemaker-runtime ! -name cloudwatch ! -name stepfunctions -exec rm -rf {} + \
  && byte-compile /opt/worker
 
 FROM build AS code
@@ -54,7 +56,8 @@ ENV HOME=/tmp USER=lambda XDG_CACHE_HOME=/tmp/.cache XDG_CONFIG_HOME=/tmp/.confi
     LAMBDA_TASK_ROOT=/var/task WORKFLOWS_DIR=/opt/workflows
 WORKDIR /var/task
 # No USER: Lambda runs the image as a user of its own, SageMaker wants root, and `sam local` adds a layer as root.
-ENTRYPOINT ["/opt/worker/bin/python", "-m", "awslambdaric"]
+# Lambda gives the handler's name, SageMaker the word `serve`, and no other command could be set there.
+ENTRYPOINT ["/opt/worker/bin/python", "-m", "comfy_serverless.handlers.start"]
 CMD ["comfy_serverless.handlers.generate.handler"]
 
 # ---- target: connector, handlers, embedded engine ----

@@ -2,6 +2,7 @@
 
 MODEL_STORE_DIR/models/{folder}/{name}      what ComfyUI sees: links
 MODEL_STORE_DIR/blobs/{sha256}              what they lead to
+MODEL_DATA_DIR/{folder}/{name}              what came with a SageMaker endpoint
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def write_paths_config(settings: Settings) -> Path:
     directory = make_store_directory(settings)
     folders = {folder: folder for folder in MODEL_FOLDERS}
     config = {"comfy_serverless": {"base_path": str(directory / "models"), "is_default": True, **folders}}
+    if settings.model_data_dir.is_dir():
+        config["sagemaker"] = {"base_path": str(settings.model_data_dir), **folders}
     path = directory / "extra_model_paths.yaml"
     descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".paths-")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

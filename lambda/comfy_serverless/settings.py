@@ -170,6 +170,12 @@ class Settings:
     jobs_table: str | None = _setting("JOBS_TABLE", str, None, "DynamoDB table of jobs, assets and keys")
     assets_bucket: str | None = _setting("ASSETS_BUCKET", str, None, "Where uploads and requests of the API are kept")
     job_queue_url: str | None = _setting("JOB_QUEUE_URL", str, None, "SQS queue the API sends jobs to")
+    dispatch_parameter: str | None = _setting(
+        "DISPATCH_PARAMETER", str, None, "SSM parameter in which a GPU stack says where jobs are to be run instead"
+    )
+    endpoint_name: str | None = _setting(
+        "ENDPOINT_NAME", str, None, "SageMaker endpoint a container is part of: jobs to be run again go there"
+    )
     webhook_queue_url: str | None = _setting("WEBHOOK_QUEUE_URL", str, None, "SQS queue of webhooks to be sent")
     max_queued_jobs: int = _setting(
         "MAX_QUEUED_JOBS", _positive_int, 1000, "Waiting jobs from which on the API answers `queue_full`"
@@ -186,6 +192,18 @@ class Settings:
     )
     cors_origins: tuple[str, ...] = _setting(
         "CORS_ORIGINS", _words, (), "Web pages that may call the API, e.g. `https://app.example`; empty: none"
+    )
+
+    # The container on SageMaker.
+    port: int = _setting("SAGEMAKER_BIND_TO_PORT", _port, 8080, "Port of `/ping` and `/invocations`")
+    in_flight: int = _setting(
+        "IN_FLIGHT",
+        _positive_int,
+        3,
+        "Invocations at once: one executes, others fetch and deliver; as the endpoint's configuration says",
+    )
+    model_data_dir: Path = _setting(
+        "MODEL_DATA_DIR", Path, Path("/opt/ml/model"), "Where SageMaker puts the endpoint's models"
     )
 
     # Models.

@@ -186,3 +186,11 @@ def test_a_search_among_very_many_jobs_ends_and_goes_on_where_it_ended(
         if not (cursor := page.get("next_cursor", "")):
             break
     assert (seen, pages) == ([ids[0]], 3)
+
+
+def test_a_browser_may_ask_what_a_page_may_do_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "https://app.example"
+    with api_world(monkeypatch, cors_origins=(page,)) as api:
+        headers = {"Origin": page, "Access-Control-Request-Method": "POST"}
+        answer = api.request("OPTIONS", "/api/v2/jobs", headers=headers, owner="")
+        assert (answer.status, answer.headers["access-control-allow-origin"]) == (204, page)

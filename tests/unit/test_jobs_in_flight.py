@@ -17,7 +17,7 @@ from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, Missing
 from comfy_serverless.jobs.models import JobStatus
 from comfy_serverless.jobs.worker import Call, Outcome
 from comfy_serverless.observability import log
-from tests.unit.fakes import OUT, WORKFLOW, FakeEngine, World, made
+from tests.unit.fakes import OUT, WORKFLOW, FakeEngine, FakeExecution, World, made
 
 Worlds = Callable[..., World]
 UNHEARD = Call(is_heard=False)
@@ -64,12 +64,143 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
-def test_several_threads_run_their_jobs_at_once(world: Worlds, threads: ThreadPoolExecutor) -> None:
+def meeting_while_they_prepare(here: World, meet: Callable[[], object]) -> World:
+    """All jobs of this world call `meet` before they are given to the engine."""
+    prepare = here.inputs.prepare
+
+    def prepare_and_meet(*arguments: Any, **fields: Any) -> Any:
+        meet()
+        return prepare(*arguments, **fields)
+
+    here.inputs.prepare = prepare_and_meet  # type: ignore[method-assign]
+    return here
+
+
+class QueueingEngine(FakeEngine):
+    """Executes one prompt after the other, each behind a gate of its own, and stops the one it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gates: list[Gate] = []
+        self.turn = threading.Lock()
+        self.inside = self.most = 0
+        self.stopped: set[str] = set()
+
+    def run(self, workflow: Any, **arguments: Any) -> Any:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        gate = Gate()
+        self.gates.append(gate)
+        self.runs.append({"deadline_s": arguments["deadline_s"], "prompt_id": arguments["prompt_id"]})
+        try:
+            with self.turn:
+                gate()
+            if arguments["prompt_id"] in self.stopped:
+                raise Canceled("interrupted")
+            return FakeExecution(())
+        finally:
+            self.inside -= 1
+
+    def cancel(self, prompt_id: str) -> bool:
+        self.stopped.add(prompt_id)
+        number = [run["prompt_id"] for run in self.runs].index(prompt_id)
+        self.gates[number].open.set()
+        return True
+
+
+def test_several_jobs_are_prepared_at_once_and_one_more_than_executes_is_in_the_engine(
+    world: Worlds, threads: ThreadPoolExecutor
+) -> None:
     together = threading.Barrier(4, timeout=PATIENCE_S)
-    here = world(engine=FakeEngine(then=together.wait))
-    outcomes = list(threads.map(lambda n: here.run(request(f"job-{n}")), range(4)))
-    assert [outcome.job.id for outcome in outcomes] == [f"job-{n}" for n in range(4)]
-    assert all(outcome.error is None for outcome in outcomes)
+    engine = QueueingEngine()
+    here = meeting_while_they_prepare(world(engine=engine), together.wait)
+    outcomes = [threads.submit(here.run, request(f"job-{number}")) for number in range(4)]
+    for number in range(4):
+        wait_until(lambda number=number: len(engine.gates) > number and engine.gates[number].reached.is_set())
+        engine.gates[number].open.set()
+    assert all(outcome.result(PATIENCE_S).error is None for outcome in outcomes)
+    assert engine.most == 2, "the engine never waits for us, and no job waits long in its queue"
+
+
+def test_waiting_in_the_engine_is_not_taken_from_a_jobs_time(world: Worlds, threads: ThreadPoolExecutor) -> None:
+    engine = QueueingEngine()
+    here = world(engine=engine)
+    first = threads.submit(here.run, request("first"))
+    wait_until(lambda: len(engine.gates) == 1)
+    second = threads.submit(here.run, {**request("second"), "deadline_s": 0.3})
+    wait_until(lambda: len(engine.gates) == 2)
+    time.sleep(0.5)
+    engine.gates[0].open.set()
+    assert first.result(PATIENCE_S).error is None
+    engine.gates[1].open.set()
+    assert second.result(PATIENCE_S).job.error is None
+
+
+def test_the_time_of_a_job_that_waited_in_the_engine_is_kept_from_then_on(
+    world: Worlds, threads: ThreadPoolExecutor
+) -> None:
+    engine = QueueingEngine()
+    here = world(engine=engine)
+    first = threads.submit(here.run, request("first"))
+    wait_until(lambda: len(engine.gates) == 1)
+    second = threads.submit(here.run, {**request("second"), "deadline_s": 0.2})
+    wait_until(lambda: len(engine.gates) == 2)
+    engine.gates[0].open.set()
+    assert first.result(PATIENCE_S).error is None
+    error = second.result(PATIENCE_S).job.error
+    assert error is not None
+    assert (error.code, error.retryable) == ("deadline_exceeded", False)
+    assert engine.stopped == {engine.runs[1]["prompt_id"]}
+
+
+def test_a_job_is_executed_while_the_one_before_is_still_being_delivered(
+    world: Worlds, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executing, here = threading.Event(), world(engine=FakeEngine())
+    put = here.s3.put_object
+
+    def put_late(**fields: Any) -> Any:
+        if "/first/" in f"/{fields['Key']}" and not fields["Key"].endswith("result.json"):
+            assert executing.wait(PATIENCE_S)
+        return put(**fields)
+
+    monkeypatch.setattr(here.s3, "put_object", put_late)
+    first = threads.submit(here.run, request("first"))
+    wait_until(lambda: here.engine.runs)
+    here.engine.then = executing.set
+    assert here.run(request("second")).error is None
+    assert first.result(PATIENCE_S).error is None
+
+
+def test_a_job_whose_turn_does_not_come_before_the_invocation_ends_may_be_sent_again(
+    world: Worlds, threads: ThreadPoolExecutor
+) -> None:
+    engine = QueueingEngine()
+    here = world(engine=engine, deadline_margin_s=0.1)
+    others = [threads.submit(here.run, request(f"job-{number}")) for number in range(2)]
+    wait_until(lambda: len(engine.gates) == 2)
+    begun = time.monotonic()
+    last = here.run(request("last"), Call(remaining_s=lambda: begun + 0.5 - time.monotonic(), is_heard=False))
+    for gate in engine.gates:
+        gate.open.set()
+    assert last.job.error is not None
+    assert (last.job.error.code, last.job.error.retryable) == ("deadline_exceeded", True)
+    assert (last.has_run, last.is_recorded) == (False, False)
+    assert all(other.result(PATIENCE_S).error is None for other in others)
+
+
+def test_a_job_is_canceled_while_it_waits_for_the_engine(world: Worlds, threads: ThreadPoolExecutor) -> None:
+    engine = QueueingEngine()
+    here = world(engine=engine)
+    others = [threads.submit(here.run, request(f"job-{number}")) for number in range(2)]
+    wait_until(lambda: len(engine.gates) == 2)
+    last = threads.submit(here.run, request("last"))
+    wait_until(lambda: here.worker.cancel("last"))
+    assert last.result(PATIENCE_S).job.status == "canceled"
+    for gate in engine.gates:
+        gate.open.set()
+    assert all(other.result(PATIENCE_S).error is None for other in others)
+    assert len(engine.runs) == 2
 
 
 def test_every_line_of_the_log_has_the_id_of_its_own_job(
@@ -85,7 +216,7 @@ def test_every_line_of_the_log_has_the_id_of_its_own_job(
         inside.warning("inside")
         together.wait()
 
-    here = world(engine=FakeEngine(then=meet))
+    here = meeting_while_they_prepare(world(engine=FakeEngine()), meet)
     list(threads.map(lambda n: here.run(request(f"job-{n}")), range(2)))
     inside.warning("after")
     lines = written.getvalue().splitlines()

@@ -72,10 +72,10 @@ class Office:
         self.table.put({**item, **attributes})
 
     def care(self) -> Care:
-        return Care(self.store, self.journal.job_queue, self.journal.webhook_queue, self.world.s3)
+        return Care(self.store, self.journal.workers, self.journal.webhook_queue, self.world.s3)
 
     def sent_again(self) -> list[dict[str, Any]]:
-        url = self.journal.job_queue.url
+        url = self.journal.workers.url
         self.sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "0"})
         answer = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"])
         return [json.loads(message["Body"]) for message in answer.get("Messages", [])]

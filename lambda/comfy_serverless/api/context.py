@@ -13,7 +13,7 @@ from comfy_serverless.errors import RateLimited, Unauthorized
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
 
-#: Routes that need no key; template.yaml has them without the authorizer.
+#: Routes that need no key, beside every OPTIONS; template.yaml has them without the authorizer.
 FOR_EVERYBODY = frozenset({"/api/v2/health", "/openapi.json", "/docs"})
 
 
@@ -41,7 +41,7 @@ def identify(app: EventHandlerInstance) -> None:
         Unauthorized: the authorizer did not know the key.
         RateLimited: the key has had its requests of this minute.
     """
-    if app.current_event.path in FOR_EVERYBODY:
+    if app.current_event.path in FOR_EVERYBODY or app.current_event.http_method == "OPTIONS":
         return
     found = caller_of(app.current_event.raw_event)
     if found.requests_per_minute is not None:

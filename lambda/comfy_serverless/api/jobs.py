@@ -215,7 +215,7 @@ def find_job(job_id: str, who: Caller, found: Services) -> JobState:
 
 def care(found: Services) -> Care:
     """What looks after neglected jobs."""
-    return Care(found.jobs, found.job_queue, found.webhook_queue, found.s3)
+    return Care(found.jobs, found.workers, found.webhook_queue, found.s3)
 
 
 def _document(state: JobState, found: Services) -> dict[str, Any]:

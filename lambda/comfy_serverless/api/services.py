@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from comfy_serverless.jobs import s3 as s3_module
-from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+from comfy_serverless.jobs.dispatch import WebhookQueue, Workers, workers_of
 from comfy_serverless.jobs.node_list import NodeListReader
 from comfy_serverless.jobs.store.api_keys import ApiKeyStore
 from comfy_serverless.jobs.store.assets import AssetStore
@@ -35,7 +35,7 @@ class Services:
     assets: AssetStore
     keys: ApiKeyStore
     node_list: NodeListReader
-    job_queue: JobQueue
+    workers: Workers
     webhook_queue: WebhookQueue
     assets_bucket: str
     output_bucket: str
@@ -58,7 +58,7 @@ class Services:
             assets=AssetStore(table, s3, bucket=assets_bucket),
             keys=ApiKeyStore(table),
             node_list=NodeListReader(s3, assets_bucket),
-            job_queue=JobQueue.at(_required(settings.job_queue_url, "JOB_QUEUE_URL")),
+            workers=workers_of(settings),
             webhook_queue=WebhookQueue.at(settings.webhook_queue_url),
             assets_bucket=assets_bucket,
             output_bucket=_required(settings.output_bucket, "OUTPUT_BUCKET"),

@@ -150,7 +150,7 @@ def _check_room(caller: Caller, services: Services) -> None:
     limit = caller.max_in_flight
     if limit is not None and services.jobs.open_jobs(caller.owner) >= limit:
         raise QueueFull(f"this key may have {limit} jobs waiting and running at once, and has: wait for one to end.")
-    if services.job_queue.depth() >= services.settings.max_queued_jobs:
+    if services.workers.depth() >= services.settings.max_queued_jobs:
         raise QueueFull(f"{services.settings.max_queued_jobs} jobs wait already: try again when some have run.")
 
 
@@ -165,7 +165,7 @@ def _store(services: Services, address: S3Address, document: Mapping[str, Any]) 
 
 def _send(services: Services, job: NewJob, extra_data: Mapping[str, Any]) -> None:
     try:
-        services.job_queue.send(job.job_id, job.request_uri, extra_data=extra_data)
+        services.workers.send(job.job_id, job.request_uri, extra_data=extra_data)
     except (ClientError, BotoCoreError) as error:
         log.exception("the job could not be sent to the queue", job_id=job.job_id)
         try:

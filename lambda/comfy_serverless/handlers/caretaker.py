@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_serverless.jobs import s3
 from comfy_serverless.jobs.care import MAX_JOBS, Care
-from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+from comfy_serverless.jobs.dispatch import WebhookQueue, workers_of
 from comfy_serverless.jobs.store.assets import AssetStore
 from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.jobs.store.table import Table, create_client
@@ -18,11 +18,10 @@ from comfy_serverless.settings import InvalidSetting, Settings
 def care() -> Care:
     """The table and the queues of this process."""
     settings = Settings.from_environment()
-    if settings.jobs_table is None or settings.job_queue_url is None:
-        raise InvalidSetting("JOBS_TABLE and JOB_QUEUE_URL must be set on this function")
+    if settings.jobs_table is None:
+        raise InvalidSetting("JOBS_TABLE must be set on this function")
     jobs = JobStore(Table(create_client(), settings.jobs_table), lease_s=settings.lease_s, max_runs=settings.max_runs)
-    queues = JobQueue.at(settings.job_queue_url), WebhookQueue.at(settings.webhook_queue_url)
-    return Care(jobs, *queues, s3.create_client())
+    return Care(jobs, workers_of(settings), WebhookQueue.at(settings.webhook_queue_url), s3.create_client())
 
 
 @functools.cache

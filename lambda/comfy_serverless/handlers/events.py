@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from comfy_serverless.jobs.worker import Outcome
 
 #: The HTTP status of a stored failure, by its code.
-_STATUSES = {
+STATUSES = {
     kind.code: kind.http_status
     for kind in vars(errors).values()
     if isinstance(kind, type) and issubclass(kind, ComfyError)
@@ -127,7 +127,7 @@ class HttpEvent:
             return _http(error.http_status, error_envelope(error), headers)
         document = replies.write(outcome, lambda document: _http(500, document, headers))
         failure = document["error"]  # also of an earlier run, or that the outputs do not fit into the reply
-        return _http(200 if failure is None else _STATUSES.get(failure["code"], 500), document, headers)
+        return _http(200 if failure is None else STATUSES.get(failure["code"], 500), document, headers)
 
     @property
     def _method(self) -> str:
@@ -251,15 +251,21 @@ class JobQueueEvent:
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in again]}
 
 
-def _queued_job(message: Mapping[str, Any]) -> QueuedJob | None:
-    """The job of the API that a message asks for: `{"job": id, "request": "s3://…"}`."""
+def queued_job_of(body: Any) -> QueuedJob | None:  # noqa: ANN401  (any JSON value)
+    """The job of the API that a message asks for: `{"job": id, "request": "s3://…"}`; None for any other."""
     try:
-        body = json.loads(str(message.get("body") or ""))
         job_id, request = body["job"], body["request"]
         if not (isinstance(job_id, str) and isinstance(request, str)):
             return None
         return QueuedJob(job_id=job_id, address=S3Address.parse(request), extra_data=body.get("extra_data"))
-    except (ValueError, TypeError, KeyError, RecursionError, InvalidRequest):
+    except (TypeError, KeyError, InvalidRequest):
+        return None
+
+
+def _queued_job(message: Mapping[str, Any]) -> QueuedJob | None:
+    try:
+        return queued_job_of(json.loads(str(message.get("body") or "")))
+    except (ValueError, RecursionError):
         return None
 
 

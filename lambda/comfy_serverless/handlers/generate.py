@@ -65,7 +65,7 @@ class Service:
                     is_last_try=not recognised.is_heard and delivery >= self.max_receives,
                 )
                 outcomes.append(self.worker.run(source, call))
-            self._count(outcomes)
+            self.count(outcomes)
             return recognised.answer(outcomes, self.replies)
         finally:
             for outcome in outcomes:
@@ -83,14 +83,15 @@ class Service:
                 log.exception("the job's message is to come again", job_id=job.job_id)
                 unrecorded.append(job)
                 continue
-            self._count([outcome] if outcome else [])
+            self.count([outcome] if outcome else [])
             if outcome:
                 outcome.release()
         if (writer := node_list()) is not None:
             writer.write_if_due()
         return event.come_again(unrecorded)
 
-    def _count(self, outcomes: list[Outcome]) -> None:
+    def count(self, outcomes: list[Outcome]) -> None:
+        """Count them in the metrics."""
         starts = warm.connector().starts
         emit_metrics(
             # A job answered from its stored result has been counted already.
@@ -121,18 +122,18 @@ def journal() -> Journal:
     Raises:
         InvalidSetting: the function does not know the table or the queue.
     """
-    from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+    from comfy_serverless.jobs.dispatch import WebhookQueue, workers_of
     from comfy_serverless.jobs.journal import Journal
     from comfy_serverless.jobs.store.jobs import JobStore
     from comfy_serverless.jobs.store.table import Table, create_client
 
     settings = warm.settings()
-    if settings.jobs_table is None or settings.job_queue_url is None:
-        raise InvalidSetting("a job of the API has come, and JOBS_TABLE or JOB_QUEUE_URL is not set on this function")
+    if settings.jobs_table is None:
+        raise InvalidSetting("a job of the API has come, and JOBS_TABLE is not set on this function")
     table = Table(create_client(), settings.jobs_table)
     return Journal(
         JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
-        JobQueue.at(settings.job_queue_url),
+        workers_of(settings),
         WebhookQueue.at(settings.webhook_queue_url),
     )
 

@@ -6,14 +6,15 @@ How a lost worker's job ended may stand in its `result.json` already: then that 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, InvalidRequest, JobExpired
-from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+from comfy_serverless.jobs.dispatch import WebhookQueue, Workers
 from comfy_serverless.jobs.models import Job, JobStatus
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.s3 import S3Address
@@ -39,7 +40,7 @@ class Care:
     """Brings neglected jobs on their way again, or to their end. Any number may do so at once."""
 
     jobs: JobStore
-    job_queue: JobQueue
+    workers: Workers
     webhook_queue: WebhookQueue
     s3: S3Client
 
@@ -54,7 +55,7 @@ class Care:
         for lease in (OPEN, QUEUED):
             # While messages wait, a job that has not begun waits with them. Else its message is lost, or invisible for
             # an hour because the worker that had it died before it could begin.
-            if lease == QUEUED and self.job_queue.depth():
+            if lease == QUEUED and self.workers.depth():
                 break
             for state in self.jobs.neglected(limit=MAX_JOBS, lease=lease):
                 try:
@@ -74,23 +75,23 @@ class Care:
             if self.jobs.renew(state, for_s=DISPATCH_S):
                 self.call_webhook(state)
             return
-        if state.head.get("lease") == QUEUED and self.job_queue.depth():
+        if state.head.get("lease") == QUEUED and self.workers.depth():
             return
         if (result := self._result(state)) is not None:
             self._finish(state, result)
             return
         match state.status:
             case JobStatus.CANCELING:
-                self._end(state, Canceled("the job was canceled; its worker was lost before it had confirmed"))
+                self.end(state, Canceled("the job was canceled; its worker was lost before it had confirmed"))
             case JobStatus.QUEUED if _age_s(state) > QUEUE_RETENTION_S:
                 error = JobExpired(
                     "no worker has begun the job for as long as its queue keeps messages: submit it again"
                 )
-                self._end(state, error, status=JobStatus.EXPIRED)
+                self.end(state, error, status=JobStatus.EXPIRED)
             case JobStatus.QUEUED if not _is_rerunnable(state) and not state.head.get("is_missed"):
                 self._await_message(state)
             case _ if not self._has_runs_left(state):
-                self._end(state, _lost(state))
+                self.end(state, _lost(state))
             case _:
                 self._send_again(state)
 
@@ -99,6 +100,14 @@ class Care:
         if state.webhook is not None and "lease_until" in state.head:
             self.webhook_queue.send(state.id)
             self.jobs.webhook_sent(state.id)
+
+    def send_undelivered(self, state: JobState, error: ComfyError) -> None:
+        """A job that did not even reach a worker: it is sent again some times, and then fails with this error."""
+        times = int(state.head.get("undelivered", 0)) + 1
+        if times >= self.jobs.max_runs or not _is_rerunnable(state):
+            self.end(state, error)
+        else:
+            self._send_again(state, assign={"undelivered": times})
 
     def _has_runs_left(self, state: JobState) -> bool:
         return state.runs < self.jobs.max_runs and _is_rerunnable(state)
@@ -145,14 +154,15 @@ class Care:
         except (ClientError, BotoCoreError):
             log.exception("a job could not be put off", job_id=state.id)
 
-    def _send_again(self, state: JobState) -> None:
-        if not self.jobs.renew(state, for_s=DISPATCH_S):
+    def _send_again(self, state: JobState, *, assign: Mapping[str, Any] | None = None) -> None:
+        if not self.jobs.renew(state, for_s=DISPATCH_S, assign={"lease": OPEN, **(assign or {})}):
             return
         log.warning("a job is sent to the workers again", job_id=state.id, runs=state.runs)
-        self.job_queue.send(state.id, state.head["request"])
+        self.workers.send(state.id, state.head["request"])
         self.jobs.dispatched(state.id)
 
-    def _end(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> None:
+    def end(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> None:
+        """End a job that nobody runs, unless something has happened to it meanwhile."""
         if self.jobs.fail(state, error, status=status):
             log.warning("a job nobody looked after was ended", job_id=state.id, code=error.code)
             if not isinstance(error, Canceled):

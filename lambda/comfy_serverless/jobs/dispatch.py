@@ -1,4 +1,10 @@
-"""Where a job is sent to be run, and where its end is sent to be told: two queues of SQS."""
+"""Where a job is sent to be run, and where its end is sent to be told.
+
+    DISPATCH_PARAMETER tells ──► a queue of SQS, with Lambda functions behind it (our own, or those of a GPU stack)
+                            └──► a SageMaker endpoint, with a queue of its own
+
+A GPU stack announces itself by writing that parameter, and is seen within a minute: nothing is deployed again.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +12,87 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.jobs.s3 import error_code
+from comfy_serverless.observability import log
+from comfy_serverless.settings import InvalidSetting, Settings
 
 if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_ssm import SSMClient
 
 #: How long a queue's depth is taken for known, in seconds.
 DEPTH_KNOWN_S = 5.0
-_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _ATTEMPTS = 2, 5, 4
+#: How long it may take until a GPU stack is seen, or seen to be gone, in seconds.
+TARGET_KNOWN_S = 60.0
+#: The longest SageMaker keeps an invocation waiting, and lets one last, in seconds. Deadlines are the worker's to keep.
+REQUEST_TTL_S, INVOCATION_TIMEOUT_S = 6 * 3600, 3600
+#: What an invocation's answer is called, below the endpoint's output path and the job's id.
+ANSWER_NAME = "answer.json"
+_CONFIG = Config(
+    retries={"mode": "standard", "total_max_attempts": 4},
+    connect_timeout=2,
+    read_timeout=5,
+)
+
+
+class Workers(Protocol):
+    """Whoever runs jobs, as far away as a queue is."""
+
+    def send(
+        self, job_id: str, request_uri: str, *, extra_data: Mapping[str, Any] | None = None, delay_s: int = 0
+    ) -> None:
+        """Send them a job.
+
+        Args:
+            extra_data: given to ComfyUI, and kept nowhere but in the message.
+            delay_s: how long nobody sees it yet, where that can be.
+        """
+
+    def depth(self) -> int:
+        """How many jobs wait, about."""
 
 
 def create_client() -> SQSClient:
     """The client of the queues, with standard retries."""
-    return boto3.client(
-        "sqs",
-        config=Config(
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            read_timeout=_READ_TIMEOUT_S,
-        ),
-    )
+    return boto3.client("sqs", config=_CONFIG)
+
+
+def workers_of(settings: Settings) -> Workers:
+    """Where this process sends jobs.
+
+    Raises:
+        InvalidSetting: nothing says where.
+    """
+    if settings.endpoint_name is not None:
+        return Endpoint.at(settings.endpoint_name)
+    if settings.job_queue_url is None:
+        raise InvalidSetting("JOB_QUEUE_URL must be set on this function (or ENDPOINT_NAME, in a SageMaker container)")
+    own = JobQueue.at(settings.job_queue_url)
+    if settings.dispatch_parameter is None:
+        return own
+    return Switch(own, settings.dispatch_parameter, boto3.client("ssm", config=_CONFIG))
+
+
+def message_of(job_id: str, request_uri: str, extra_data: Mapping[str, Any] | None) -> str:
+    """What a worker is sent."""
+    message: dict[str, Any] = {"job": job_id, "request": request_uri}
+    if extra_data:
+        message["extra_data"] = dict(extra_data)
+    return json.dumps(message)
 
 
 @dataclass(slots=True)
 class JobQueue:
-    """The queue that workers take jobs from."""
+    """A queue of SQS that Lambda functions take jobs from."""
 
     sqs: SQSClient
     url: str
@@ -48,16 +107,9 @@ class JobQueue:
     def send(
         self, job_id: str, request_uri: str, *, extra_data: Mapping[str, Any] | None = None, delay_s: int = 0
     ) -> None:
-        """Send a job to the workers.
-
-        Args:
-            extra_data: given to ComfyUI, and kept nowhere but in the message.
-            delay_s: how long nobody sees it yet.
-        """
-        message: dict[str, Any] = {"job": job_id, "request": request_uri}
-        if extra_data:
-            message["extra_data"] = dict(extra_data)
-        self.sqs.send_message(QueueUrl=self.url, MessageBody=json.dumps(message), DelaySeconds=delay_s)
+        """See `Workers`."""
+        message = message_of(job_id, request_uri, extra_data)
+        self.sqs.send_message(QueueUrl=self.url, MessageBody=message, DelaySeconds=delay_s)
 
     def depth(self) -> int:
         """How many jobs wait, about: SQS's own figure, some seconds old."""
@@ -66,6 +118,125 @@ class JobQueue:
             self._depth = int(answer["Attributes"]["ApproximateNumberOfMessages"])
             self._depth_at = time.monotonic()
         return self._depth
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """An asynchronous endpoint of SageMaker."""
+
+    runtime: SageMakerRuntimeClient
+    metrics: CloudWatchClient
+    name: str
+    _depth: int = 0
+    _depth_at: float = field(default=-TARGET_KNOWN_S)
+
+    @classmethod
+    def at(cls, name: str) -> Self:
+        """The endpoint of this name, in this region."""
+        return cls(boto3.client("sagemaker-runtime", config=_CONFIG), boto3.client("cloudwatch", config=_CONFIG), name)
+
+    def send(
+        self,
+        job_id: str,
+        request_uri: str,
+        *,
+        extra_data: Mapping[str, Any] | None = None,
+        delay_s: int = 0,  # noqa: ARG002  (SageMaker has none)
+    ) -> None:
+        """See `Workers`. The message is a few hundred bytes, so that it always travels inline."""
+        self.runtime.invoke_endpoint_async(
+            EndpointName=self.name,
+            ContentType="application/json",
+            Accept="application/json",
+            Body=message_of(job_id, request_uri, extra_data).encode(),
+            InferenceId=job_id,
+            RequestTTLSeconds=REQUEST_TTL_S,
+            InvocationTimeoutSeconds=INVOCATION_TIMEOUT_S,
+            S3OutputPathExtension=job_id,
+            Filename=ANSWER_NAME,
+        )
+
+    def depth(self) -> int:
+        """How many invocations wait: CloudWatch's newest figure, a minute or two old."""
+        if time.monotonic() - self._depth_at >= TARGET_KNOWN_S:
+            now = datetime.now(UTC)
+            answer = self.metrics.get_metric_statistics(
+                Namespace="AWS/SageMaker",
+                MetricName="ApproximateBacklogSize",
+                Dimensions=[{"Name": "EndpointName", "Value": self.name}],
+                StartTime=now - timedelta(minutes=5),
+                EndTime=now + timedelta(minutes=1),  # which does not belong to it
+                Period=60,
+                Statistics=["Maximum"],
+            )
+            points = sorted(answer["Datapoints"], key=lambda point: point["Timestamp"])
+            self._depth = int(points[-1]["Maximum"]) if points else 0
+            self._depth_at = time.monotonic()
+        return self._depth
+
+
+@dataclass(slots=True)
+class Switch:
+    """Whoever runs jobs now: as the parameter says, or without it our own queue."""
+
+    own: JobQueue
+    parameter: str
+    ssm: SSMClient
+    _target: Workers | None = None
+    _value: str = ""
+    _known_at: float = field(default=-TARGET_KNOWN_S)
+
+    def send(
+        self, job_id: str, request_uri: str, *, extra_data: Mapping[str, Any] | None = None, delay_s: int = 0
+    ) -> None:
+        """See `Workers`."""
+        self.target().send(job_id, request_uri, extra_data=extra_data, delay_s=delay_s)
+
+    def depth(self) -> int:
+        """See `Workers`."""
+        return self.target().depth()
+
+    def target(self) -> Workers:
+        """Who it is; asked again once a minute."""
+        if self._target is None or time.monotonic() - self._known_at >= TARGET_KNOWN_S:
+            self._look()
+        return self._target or self.own
+
+    def _look(self) -> None:
+        try:
+            value = self.ssm.get_parameter(Name=self.parameter)["Parameter"]["Value"]
+        except (ClientError, BotoCoreError) as error:
+            if error_code(error) == "ParameterNotFound":
+                value = ""
+            elif self._target is None:
+                raise
+            else:
+                log.warning("where jobs are to be run cannot be read: it stays as it was", exc_info=True)
+                value = self._value
+        if self._target is None or value != self._value:
+            self._target = _target_of(value, self.own) if value else self.own
+            self._value = value
+        self._known_at = time.monotonic()
+
+
+def _target_of(value: str, own: JobQueue) -> Workers:
+    """What DISPATCH_PARAMETER says.
+
+    Raises:
+        InvalidSetting: nothing of the two.
+    """
+    try:
+        match json.loads(value):
+            case {"backend": "sagemaker", "endpoint_name": str(name)}:
+                return Endpoint.at(name)
+            case {"backend": "queue", "job_queue_url": str(url)}:
+                return JobQueue(own.sqs, url)
+    except ValueError:
+        pass
+    raise InvalidSetting(
+        f"the parameter of DISPATCH_PARAMETER holds {value[:200]!r}; it must be "
+        '{"backend": "sagemaker", "endpoint_name": …} or {"backend": "queue", "job_queue_url": …}'
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
     from comfy_serverless.connector.progress import Progress as EngineProgress
-    from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+    from comfy_serverless.jobs.dispatch import WebhookQueue, Workers
     from comfy_serverless.jobs.intake import QueuedJob
     from comfy_serverless.jobs.worker import Call, Outcome, Worker
 
@@ -55,7 +55,7 @@ class Journal:
     """The table and the queues, as a worker uses them."""
 
     jobs: JobStore
-    job_queue: JobQueue
+    workers: Workers
     webhook_queue: WebhookQueue
 
     def run(self, worker: Worker, source: QueuedJob, call: Call) -> Outcome | None:
@@ -137,7 +137,7 @@ class Journal:
         counts = not isinstance(error, WorkerStopped)
         if self.jobs.give_back(state.id, run=run_id, counts=counts):
             delay_s = AGAIN_AFTER_S * state.runs if counts else 0
-            self.job_queue.send(state.id, str(source.address), extra_data=source.extra_data, delay_s=delay_s)
+            self.workers.send(state.id, str(source.address), extra_data=source.extra_data, delay_s=delay_s)
             self.jobs.dispatched(state.id)
             log.warning("the job is run again", job_id=state.id, runs=state.runs, code=error.code if error else None)
 

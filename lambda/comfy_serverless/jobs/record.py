@@ -42,8 +42,10 @@ class JobRecord:
         has_run: whether the engine was given the workflow, and took it.
         is_cut_short: whether the invocation leaves it less time than it may take.
         shares_time: whether other jobs of the same invocation came before it.
-        deadline: when it must be over, on the monotonic clock.
+        deadline: when it must be over, on the monotonic clock, if it need not wait for other jobs here.
+        latest: when it must be over whatever it had to wait for: this process may be cut off then.
         prepared_ms: how long it took until the engine could be given the workflow.
+        waited_ms: how long other jobs of this worker had the engine then.
         delivering_ms: how long uploads took after the engine was done.
         tidy: removes what the job has left in the engine.
     """
@@ -61,7 +63,9 @@ class JobRecord:
     shares_time: bool = False
     started_at: datetime | None = None
     deadline: float = math.inf
+    latest: float = math.inf
     prepared_ms: int = 0
+    waited_ms: int = 0
     timings: Timings | None = None
     delivering_ms: int = 0
     progress: EngineProgress | None = None
@@ -112,10 +116,11 @@ class JobRecord:
         total = self.elapsed_ms()
         if self.timings is None:
             return {"total": total}
-        engine = self.timings.queued_ms + self.timings.executing_ms
+        queued = self.waited_ms + self.timings.queued_ms
+        engine = queued + self.timings.executing_ms
         return {
             "preparing": self.prepared_ms,
-            "queued": self.timings.queued_ms,
+            "queued": queued,
             "executing": self.timings.executing_ms,
             "delivering": self.delivering_ms,
             "overhead": max(0, total - engine),

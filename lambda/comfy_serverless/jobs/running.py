@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
-from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
+from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, WorkerStopped
 
 #: Between two tries to stop a prompt that is just about to be submitted, and for how long, in seconds.
 _AGAIN_S, _AGAIN_FOR_S = 0.01, 2.0
+#: How many jobs the engine has in its queue beside the one that executes.
+_AHEAD = 1
 
 
 class Phase(Enum):
@@ -32,12 +34,18 @@ class RunningJob:
         job_id: whose it is; not known before its request has been read.
         prompt_id: what stops it in the engine.
         stop_error: how it will have ended if it can be stopped; the first reason counts.
+        allowance_s: how long it may execute; None before it is given to the engine.
+        has_engine: whether it is its turn to execute.
+        countdown: stops it when its time is over, where it had to wait in the engine for another.
     """
 
     prompt_id: str
     job_id: str | None = None
     phase: Phase = Phase.PREPARING
     stop_error: ComfyError | None = None
+    allowance_s: float | None = None
+    has_engine: bool = False
+    countdown: threading.Timer | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
@@ -70,6 +78,7 @@ class RunningJobs:
         self._change = threading.Condition()
         self._jobs: list[RunningJob] = []
         self._claimed: set[str] = set()
+        self._line: list[RunningJob] = []
         self._is_draining = False
 
     @contextmanager
@@ -106,6 +115,58 @@ class RunningJobs:
             self._claimed.add(job_id)
             job.job_id = job_id
             return True
+
+    @contextmanager
+    def turn(self, job: RunningJob, *, until: float, allowance_s: float) -> Iterator[bool]:
+        """The job may be given to the engine, from `with` to the end of the block. First come, first served.
+
+        One more than executes, so that the engine never waits for us; no more, so that none waits there for long. What
+        it waits is not of its time: that begins when the job before it has left.
+
+        Args:
+            until: when its turn comes too late, on the monotonic clock.
+            allowance_s: how long it may execute.
+
+        Yields:
+            Whether it is alone. Else it is stopped as `deadline_exceeded` when its time is over.
+
+        Raises:
+            Canceled, WorkerStopped: it was asked to end meanwhile.
+            DeadlineExceeded: its turn has not come in time.
+        """
+        with self._change:
+            self._line.append(job)
+        try:
+            with self._change:
+                timeout_s = min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)
+                is_in_time = self._change.wait_for(
+                    lambda: self._line.index(job) <= _AHEAD or job.stop_error is not None, timeout=timeout_s
+                )
+                if is_alone := self._line[0] is job:
+                    job.has_engine = True
+                job.allowance_s = allowance_s
+            job.check()
+            if not is_in_time:
+                raise DeadlineExceeded("the jobs before it on this worker have left it no time.")
+            yield is_alone
+        finally:
+            with self._change:
+                self._line.remove(job)
+                if job.countdown is not None:
+                    job.countdown.cancel()
+                self._count_down()
+                self._change.notify_all()
+
+    def _count_down(self) -> None:
+        """The time of the job that has the engine now begins."""
+        if not self._line or self._line[0].has_engine or self._line[0].allowance_s is None:
+            return
+        job = self._line[0]
+        job.has_engine = True
+        error = DeadlineExceeded("the job's deadline passed while it was executing")
+        job.countdown = threading.Timer(max(0.0, job.allowance_s or 0.0), self.stop, (job, error))
+        job.countdown.daemon = True
+        job.countdown.start()
 
     @contextmanager
     def not_begun(self, job_id: str) -> Iterator[None]:

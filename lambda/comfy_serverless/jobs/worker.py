@@ -21,9 +21,9 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -258,6 +258,7 @@ class Worker:
         left_s = call.remaining_s() - self._settings.deadline_margin_s
         record.is_cut_short = left_s < asked_s
         record.shares_time = not call.is_first
+        record.latest = record.begun + left_s
         if left_s <= 0:
             raise DeadlineExceeded(
                 f"only {left_s + self._settings.deadline_margin_s:.0f} s of the invocation are left, and "
@@ -312,25 +313,22 @@ class Worker:
             record.progress = progress
             call.observer.see_progress(progress)
 
-        running.phase = Phase.EXECUTING
-        running.check()
-        record.has_run = True
-        record.started_at = datetime.now(UTC)
         try:
-            execution = self._engine.run(
-                graph,
-                deadline_s=left_s,
-                on_progress=see_progress,
-                on_output=delivery.hand_over,
-                prompt_id=running.prompt_id,
-                extra_data=record.extra_data,
-            )
+            with self._my_turn(record, running) as deadline_s:
+                execution = self._engine.run(
+                    graph,
+                    deadline_s=deadline_s,
+                    on_progress=see_progress,
+                    on_output=delivery.hand_over,
+                    prompt_id=running.prompt_id,
+                    extra_data=record.extra_data,
+                )
         except ComfyError as error:
             running.phase = Phase.DELIVERING
-            record.has_run = not isinstance(error, InvalidRequest | InvalidWorkflow)
+            record.has_run = record.has_run and not isinstance(error, InvalidRequest | InvalidWorkflow)
             undelivered = self._deliver(record, delivery, tuple(error.outputs), call)
             record.warnings += [f"not delivered: {output}" for output in undelivered]
-            if isinstance(error, Canceled) and running.stop_error is not None:
+            if isinstance(error, Canceled) and running.stop_error not in (None, error):
                 raise running.stop_error from error
             raise
         finally:
@@ -341,6 +339,24 @@ class Worker:
         undelivered = self._deliver(record, delivery, execution.outputs, call)
         if undelivered:
             raise delivery_error(undelivered, of=len(execution.outputs))
+
+    @contextmanager
+    def _my_turn(self, record: JobRecord, running: RunningJob) -> Iterator[float]:
+        """The job may be given to the engine, for so many seconds; what it waits for others is not of its time."""
+        left_s, waited_from = record.deadline - time.monotonic(), time.monotonic()
+        try:
+            with self._jobs.turn(running, until=record.latest, allowance_s=left_s) as is_alone:
+                record.waited_ms = round((time.monotonic() - waited_from) * 1000)
+                running.phase = Phase.EXECUTING
+                running.check()
+                record.has_run = True
+                record.started_at = datetime.now(UTC)
+                at_most_s = record.latest - time.monotonic()
+                yield min(left_s, at_most_s) if is_alone else at_most_s
+        except DeadlineExceeded:
+            if not record.has_run:
+                record.is_cut_short = record.shares_time = True
+            raise
 
     def _tidy(self, record: JobRecord, leftovers: Leftovers, prompt_id: str) -> None:
         """Remove what the job has left in the engine. In the background: the answer does not wait for it."""

@@ -1,0 +1,124 @@
+"""The Lambda function that hears from SageMaker how invocations ended: notifications of SNS, one or more times each.
+
+The worker tells the table itself how a job ended, and that stands. What is heard here is for jobs that no worker has
+told about: it never took them, or died with them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+from comfy_serverless.errors import EngineCrashed, JobExpired
+from comfy_serverless.handlers.caretaker import care
+from comfy_serverless.jobs.care import Care
+from comfy_serverless.jobs.models import JobStatus, clean
+from comfy_serverless.jobs.store.job_state import JobState
+from comfy_serverless.observability import log
+
+_MAX_REASON_CHARACTERS = 2000
+
+
+class Unreadable(ValueError):
+    """A notification that is none of SageMaker's; the message says what it was."""
+
+
+class Ended(StrEnum):
+    """How SageMaker says that an invocation ended."""
+
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    EXPIRED = "Expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """What SageMaker tells of one invocation.
+
+    Attributes:
+        job_id: the inference id.
+        reason: why it failed, as far as SageMaker knows.
+    """
+
+    job_id: str
+    status: Ended
+    reason: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a message; the place of the failure's fields differs between versions of the service.
+
+        Raises:
+            Unreadable: it has no id, or no status that we know.
+        """
+        try:
+            message = json.loads(text)
+            response = message.get("responseParameters") or {}
+            reason = message.get("failureReason") or response.get("failureReason") or ""
+            status, job_id = Ended(message["invocationStatus"]), str(message["inferenceId"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise Unreadable(f"not a notification of SageMaker ({error!r}): {text[:500]}") from error
+        return cls(job_id=job_id, status=status, reason=clean(str(reason)[:_MAX_REASON_CHARACTERS]))
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Brings jobs to their end that no worker has."""
+
+    care: Care
+
+    def settle(self, told: Notification) -> None:
+        """Do what a notification asks for. The same one again, or an old one, changes nothing."""
+        state = self.care.jobs.read(told.job_id)
+        if state is None:
+            log.info("an invocation that is no job of the API has ended", job_id=told.job_id, status=told.status.value)
+        elif state.is_over or state.lease_ended:
+            if state.lease_ended:
+                self.care.attend(state)
+        elif state.status is JobStatus.QUEUED and state.runs == 0:
+            self._settle_unbegun(state, told)
+        # Else a worker has it, or it waits for another run: its lease tells if that comes to nothing.
+
+    def _settle_unbegun(self, state: JobState, told: Notification) -> None:
+        match told.status:
+            case Ended.EXPIRED:
+                error = JobExpired("the endpoint has had no room for the job in all the time it keeps one.")
+                self.care.end(state, error, status=JobStatus.EXPIRED)
+            case Ended.FAILED:
+                self.care.send_undelivered(state, EngineCrashed(_unbegun(told), details={"reason": told.reason}))
+            case Ended.COMPLETED:
+                log.warning("an invocation has succeeded without its job having begun", job_id=state.id)
+
+
+def _unbegun(told: Notification) -> str:
+    reason = f": {told.reason}" if told.reason else ", and SageMaker does not say why"
+    return (
+        f"the endpoint could not hand the job to a container{reason}. Its log in /aws/sagemaker/Endpoints tells more."
+    )
+
+
+@functools.cache
+def settlement() -> Settlement:
+    """The table and the queues of this process."""
+    return Settlement(care())
+
+
+def handler(event: Mapping[str, Any], _context: Any) -> dict[str, int]:  # noqa: ANN401  (Lambda's context)
+    """Settle what an event of SNS tells. Fails, so that SNS tells again, if something could not be settled."""
+    settled, failure = 0, None
+    for record in event["Records"]:
+        try:
+            settlement().settle(Notification.parse(record["Sns"]["Message"]))
+            settled += 1
+        except Unreadable:
+            log.exception("a notification cannot be read")  # nor could it the next time
+        except Exception as error:  # noqa: BLE001  (the others must not pay for it)
+            log.exception("a notification could not be settled")
+            failure = error
+    if failure is not None:
+        raise failure
+    return {"settled": settled}

@@ -1,0 +1,275 @@
+"""The container on SageMaker: `serve` answers `GET /ping` and `POST /invocations`.
+
+    gunicorn ──► one process, many threads ──► /ping         from what is known of the engine, never by asking it
+                                          └──► /invocations  jobs/worker: one executes, others fetch and deliver
+
+The contract is AWS's "Use your own inference code with hosting services": sockets are accepted while jobs run, an
+answer has its Content-Length, a failure is no 2xx, and 30 s after SIGTERM everything is gone.
+"""
+
+from __future__ import annotations
+
+from comfy_serverless.handlers import warm
+
+# isort: split
+import json
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.app.base import BaseApplication
+
+from comfy_serverless.errors import ComfyError, InternalError, InvalidRequest, NotFound, QueueFull, UpstreamError
+from comfy_serverless.handlers.events import STATUSES, queued_job_of
+from comfy_serverless.handlers.generate import Service, journal, service
+from comfy_serverless.handlers.shutdown import SHUTDOWN_S, drain_on_sigterm, leave_process
+from comfy_serverless.jobs.dispatch import INVOCATION_TIMEOUT_S
+from comfy_serverless.jobs.intake import SentRequest
+from comfy_serverless.jobs.journal import Unrecorded
+from comfy_serverless.jobs.models import JOB_ID_PATTERN, error_envelope
+from comfy_serverless.jobs.worker import Call, Outcome
+from comfy_serverless.observability import log
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from gunicorn.workers.base import Worker as Process
+
+    from comfy_serverless.connector.connector import ComfyConnector
+    from comfy_serverless.jobs.intake import QueuedJob
+
+warm.imports_done()
+
+#: Between two looks at an engine that has nothing to do, in seconds.
+LOOK_EVERY_S = 2.0
+#: Threads beside those of invocations, so that a ping never waits for one.
+SPARE_THREADS = 8
+_INFERENCE_ID = "HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID"
+_JOB_ID = re.compile(JOB_ID_PATTERN)
+
+Answer = tuple[int, dict[str, Any]]
+
+
+class Health(StrEnum):
+    """What a ping is told."""
+
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    BROKEN = "broken"
+    DRAINING = "draining"
+
+
+class EngineWatch:
+    """Knows how the engine is, and starts it again while no job does that.
+
+    Args:
+        is_busy: whether a job has it: then the job sees for itself, and tells.
+    """
+
+    def __init__(self, connector: ComfyConnector, *, is_busy: Callable[[], bool]) -> None:
+        self._connector = connector
+        self._is_busy = is_busy
+        self._is_over = threading.Event()
+        self.health = Health.STARTING
+
+    def start(self) -> None:
+        """Begin to look, in a thread of its own."""
+        threading.Thread(target=self._watch, name="engine-watch", daemon=True).start()
+
+    def drain(self) -> None:
+        """The end has begun: no more invocations are wanted."""
+        self._is_over.set()
+        self.health = Health.DRAINING
+
+    def see(self, outcome: Outcome) -> None:
+        """Learn from how a job ended."""
+        error = outcome.job.error
+        if error is not None and error.code == "engine_unavailable" and not self._is_over.is_set():
+            self.health = Health.BROKEN
+
+    def _watch(self) -> None:
+        while not self._is_over.is_set():
+            if self.health is not Health.HEALTHY or not self._is_busy():
+                self._look()
+            self._is_over.wait(LOOK_EVERY_S)
+
+    def _look(self) -> None:
+        try:
+            self._connector.wait_ready()
+            health = Health.HEALTHY
+        except Exception:  # noqa: BLE001  (whatever it is, a ping must tell)
+            log.exception("ComfyUI does not run, and cannot be started")
+            health = Health.BROKEN
+        if not self._is_over.is_set():
+            self.health = health
+
+
+class SageMakerServer:
+    """The WSGI application.
+
+    Args:
+        in_flight: invocations at once that the endpoint is configured for; twice as many are taken.
+    """
+
+    def __init__(self, found: Service, connector: ComfyConnector, *, in_flight: int) -> None:
+        self._service = found
+        self._most = 2 * in_flight
+        self._count = 0
+        self._lock = threading.Lock()
+        self.watch = EngineWatch(connector, is_busy=lambda: self._count > 0)
+
+    def __call__(self, environment: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        status, document = self._answer(environment)
+        body = json.dumps(document).encode()
+        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+            headers.append(("Retry-After", "10"))
+        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
+        return [body]
+
+    def drain(self, *, within_s: float) -> bool:
+        """See `Worker.drain`; pings are told at once."""
+        self.watch.drain()
+        return self._service.worker.drain(within_s=within_s)
+
+    def _answer(self, environment: WSGIEnvironment) -> Answer:
+        match environment["REQUEST_METHOD"], environment.get("PATH_INFO"):
+            case "GET", "/ping":
+                health = self.watch.health
+                return 200 if health is Health.HEALTHY else 503, {"status": health.value}
+            case "POST", "/invocations":
+                return self._take(environment)
+        return _refusal(NotFound("there are GET /ping and POST /invocations here."))
+
+    def _take(self, environment: WSGIEnvironment) -> Answer:
+        with self._lock:
+            if self._count >= self._most:
+                return _refusal(QueueFull(f"{self._count} invocations are in hand: send it again later."))
+            self._count += 1
+        try:
+            return self._invoke(environment)
+        except ComfyError as error:
+            return _refusal(error)
+        except Exception as failure:  # noqa: BLE001  (an answer there must be)
+            log.exception("bug: the invocation failed in our own code")
+            return _refusal(InternalError(f"{type(failure).__name__}: {failure}"))
+        finally:
+            with self._lock:
+                self._count -= 1
+
+    def _invoke(self, environment: WSGIEnvironment) -> Answer:
+        until = time.monotonic() + INVOCATION_TIMEOUT_S
+        body = _read(environment)
+        call = Call(remaining_s=lambda: until - time.monotonic())
+        try:
+            queued = queued_job_of(json.loads(body))
+        except (ValueError, RecursionError):
+            queued = None  # whoever reads the request tells what is wrong with it
+        if queued is not None:
+            return self._run_queued(queued, call)
+        source = SentRequest(payload=body, default_id=_job_id(environment), what="the body")
+        outcome = self._service.worker.run(source, call)
+        try:
+            self.watch.see(outcome)
+            self._service.count([outcome])
+            return _told(outcome, self._service.replies.write(outcome))
+        finally:
+            outcome.release()
+
+    def _run_queued(self, job: QueuedJob, call: Call) -> Answer:
+        """Run a job of the API: the table says whether, and is told how it ended."""
+        queued = Call(remaining_s=call.remaining_s, is_heard=False)
+        try:
+            outcome = journal().run(self._service.worker, job, queued)
+        except Unrecorded as failure:
+            raise UpstreamError(f"{failure}; the caretaker finds what {job.job_id}/result.json tells") from failure
+        if outcome is None:
+            return 200, {"id": job.job_id, "note": "nothing to run: it has ended, was canceled, or runs elsewhere"}
+        try:
+            self.watch.see(outcome)
+            self._service.count([outcome])
+            return _told(outcome, outcome.job.to_json())
+        finally:
+            outcome.release()
+
+
+def _told(outcome: Outcome, document: dict[str, Any]) -> Answer:
+    """The job, or with the status of a failure its error's envelope and the job."""
+    error = document["error"]
+    if error is None:
+        return 200, document
+    envelope = {name: error.get(name) for name in ("code", "message", "details")}
+    status = outcome.error.http_status if outcome.error is not None else STATUSES.get(error["code"], 500)
+    return status, {"error": envelope, "job": document}
+
+
+def _refusal(error: ComfyError) -> Answer:
+    return error.http_status, error_envelope(error)
+
+
+def _read(environment: WSGIEnvironment) -> bytes:
+    """The body.
+
+    Raises:
+        InvalidRequest: it broke off.
+    """
+    try:
+        content: bytes = environment["wsgi.input"].read()
+    except OSError as error:
+        raise InvalidRequest(f"the body broke off: {error}") from error
+    return content
+
+
+def _job_id(environment: WSGIEnvironment) -> str:
+    """The inference id, if it can be a job's: the same for every delivery of the same invocation."""
+    given = str(environment.get(_INFERENCE_ID) or "")
+    if _JOB_ID.fullmatch(given):
+        return given
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, given)) if given else str(uuid.uuid4())
+
+
+class Server(BaseApplication):
+    """gunicorn around it: a process that dies is replaced, and with it the engine."""
+
+    def load_config(self) -> None:
+        """One process, because there is one engine; threads for invocations and pings."""
+        settings = warm.settings()
+        options = {
+            "bind": f"0.0.0.0:{settings.port}",
+            "workers": 1,
+            "worker_class": "gthread",
+            "threads": 2 * settings.in_flight + SPARE_THREADS,
+            "timeout": 120,
+            "graceful_timeout": int(SHUTDOWN_S) + 3,
+            "keepalive": 65,
+            "worker_tmp_dir": "/tmp",  # noqa: S108  (there may be no /dev/shm)
+            "control_socket_disable": True,
+            "post_worker_init": self._begin,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:  # noqa: ANN401  (a WSGI application)
+        """In the process that answers: start ComfyUI, without waiting for it."""
+        self._server = SageMakerServer(service(), warm.connector(), in_flight=warm.settings().in_flight)
+        return self._server
+
+    def _begin(self, _process: Process) -> None:
+        """gunicorn has set its own signals by now, and SIGTERM is ours."""
+        self._server.watch.start()
+        drain_on_sigterm(worker=self._server, stop_engine=warm.connector().kill_api, leave=leave_process)
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    Server().run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Where jobs are sent: to a queue, to an endpoint, or to whichever a GPU stack has announced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from botocore.session import get_session
+from botocore.stub import Stubber
+
+from comfy_serverless.jobs import dispatch as module
+from comfy_serverless.jobs.dispatch import Endpoint, JobQueue, Switch, workers_of
+from comfy_serverless.settings import InvalidSetting, Settings
+from tests.unit.jobs_table import REGION, aws
+
+PARAMETER = "/comfy-serverless/stack/dispatch"
+REQUEST = "s3://assets/requests/team/1.json"
+
+
+class World:
+    """Two queues, a parameter, and a switch that looks each time."""
+
+    def __init__(self, session: Any) -> None:
+        self.sqs, self.ssm = session.client("sqs"), session.client("ssm")
+        self.own = self.sqs.create_queue(QueueName="own")["QueueUrl"]
+        self.gpu = self.sqs.create_queue(QueueName="gpu")["QueueUrl"]
+        self.switch = Switch(JobQueue(self.sqs, self.own), PARAMETER, self.ssm)
+
+    def announce(self, value: object) -> None:
+        text = value if isinstance(value, str) else json.dumps(value)
+        self.ssm.put_parameter(Name=PARAMETER, Value=text, Type="String", Overwrite=True)
+
+    def waiting(self, url: str) -> list[Any]:
+        answer = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
+        return [json.loads(message["Body"]) for message in answer.get("Messages", [])]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(module, "TARGET_KNOWN_S", 0.0)
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.setenv(name, REGION)
+    with aws() as session:
+        yield World(session)
+
+
+def test_without_a_gpu_stack_jobs_go_to_our_own_queue(world: World) -> None:
+    world.switch.send("job-1", REQUEST, extra_data={"api_key_comfy_org": "k"})
+    expected = {"job": "job-1", "request": REQUEST, "extra_data": {"api_key_comfy_org": "k"}}
+    assert world.waiting(world.own) == [expected]
+
+
+def test_a_gpu_stack_that_comes_and_goes_is_seen(world: World) -> None:
+    world.switch.send("job-1", REQUEST)
+    world.announce({"backend": "queue", "job_queue_url": world.gpu})
+    world.switch.send("job-2", REQUEST)
+    assert world.switch.depth() == 1
+    world.ssm.delete_parameter(Name=PARAMETER)
+    world.switch.send("job-3", REQUEST)
+    assert [message["job"] for message in world.waiting(world.gpu)] == ["job-2"]
+    assert sorted(message["job"] for message in world.waiting(world.own)) == ["job-1", "job-3"]
+
+
+def test_an_endpoint_is_a_target(world: World) -> None:
+    world.announce({"backend": "sagemaker", "endpoint_name": "stack-gpu"})
+    target = world.switch.target()
+    assert isinstance(target, Endpoint)
+    assert target.name == "stack-gpu"
+
+
+def test_what_is_known_stays_while_the_parameter_cannot_be_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(**_fields: Any) -> Any:
+        raise EndpointConnectionError(endpoint_url="https://ssm")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.ssm, "get_parameter", away)
+        with pytest.raises(EndpointConnectionError):
+            world.switch.send("job-0", REQUEST)
+    world.announce({"backend": "queue", "job_queue_url": world.gpu})
+    world.switch.send("job-1", REQUEST)
+    monkeypatch.setattr(world.ssm, "get_parameter", away)
+    world.switch.send("job-2", REQUEST)
+    assert sorted(message["job"] for message in world.waiting(world.gpu)) == ["job-1", "job-2"]
+
+
+@pytest.mark.parametrize("value", ["", "{", '{"backend": "ecs"}', '{"backend": "sagemaker"}', "[]", '{"backend": 1}'])
+def test_a_parameter_that_says_nothing_known_is_named_and_no_job_goes_astray(world: World, value: str) -> None:
+    world.announce(value or " ")
+    with pytest.raises(InvalidSetting, match="DISPATCH_PARAMETER"):
+        world.switch.send("job-1", REQUEST)
+    assert (world.waiting(world.own), world.waiting(world.gpu)) == ([], [])
+
+
+def test_an_invocation_is_the_jobs_own_and_its_answer_lies_where_we_say() -> None:
+    runtime = get_session().create_client(
+        "sagemaker-runtime", region_name=REGION, aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    with Stubber(runtime) as stub:
+        stub.add_response(
+            "invoke_endpoint_async",
+            {"InferenceId": "job-1"},
+            {
+                "EndpointName": "stack-gpu",
+                "ContentType": "application/json",
+                "Accept": "application/json",
+                "Body": json.dumps({"job": "job-1", "request": REQUEST}).encode(),
+                "InferenceId": "job-1",
+                "RequestTTLSeconds": 21_600,
+                "InvocationTimeoutSeconds": 3600,
+                "S3OutputPathExtension": "job-1",
+                "Filename": "answer.json",
+            },
+        )
+        Endpoint(runtime, None, "stack-gpu").send("job-1", REQUEST, delay_s=5)  # type: ignore[arg-type]
+        stub.assert_no_pending_responses()
+
+
+def test_the_depth_of_an_endpoint_is_its_newest_backlog(world: World) -> None:
+    metrics = get_session().create_client("cloudwatch", region_name=REGION)
+    endpoint = Endpoint(None, metrics, "stack-gpu")  # type: ignore[arg-type]
+    assert endpoint.depth() == 0
+    metrics.put_metric_data(
+        Namespace="AWS/SageMaker",
+        MetricData=[
+            {
+                "MetricName": "ApproximateBacklogSize",
+                "Dimensions": [{"Name": "EndpointName", "Value": "stack-gpu"}],
+                "Value": 7,
+            }
+        ],
+    )
+    assert endpoint.depth() == 7
+
+
+def test_a_process_that_is_told_nothing_says_what_is_missing() -> None:
+    with pytest.raises(InvalidSetting, match="JOB_QUEUE_URL"):
+        workers_of(Settings())
