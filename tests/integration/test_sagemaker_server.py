@@ -1,0 +1,158 @@
+"""`serve`: the container's contract with SageMaker, by a real gunicorn process with the embedded engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_serverless.handlers.shutdown import SHUTDOWN_S
+from local.demo import worker_environment
+from local.lambda_emulator import SOURCE_ROOT
+from local.processes import LOOPBACK, LocalProcess, clean_environment, free_port
+from local.s3 import LocalS3
+from local.seed import OUTPUT_BUCKET
+from tests.integration.sagemaker_contract import CONTRACT, PATIENCE_S, Serving, noise
+
+START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
+
+
+class ServeProcess(Serving):
+    """The program that the image starts."""
+
+    def __init__(self, process: LocalProcess, port: int) -> None:
+        super().__init__(f"http://{LOOPBACK}:{port}")
+        self.process = process
+
+    def worker_pid(self) -> int:
+        """The process that answers: gunicorn's child."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[0])
+
+
+@contextmanager
+def serving(local_s3: LocalS3, **environment: str) -> Iterator[ServeProcess]:
+    port = free_port()
+    settings = {
+        **clean_environment(),
+        **local_s3.environment,
+        **worker_environment(),
+        "PYTHONPATH": str(SOURCE_ROOT),
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+        "INITIAL_PORT": str(free_port()),
+        **environment,
+    }
+    with LocalProcess(START, settings, name="serve") as process:
+        yield ServeProcess(process, port)
+
+
+@pytest.fixture(scope="module")
+def here(local_s3: LocalS3) -> Iterator[ServeProcess]:
+    with serving(local_s3) as started:
+        seen = started.wait_healthy()
+        assert set(seen) <= {0, 503, 200}
+        yield started
+
+
+@pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__.removeprefix("check_"))
+def test_the_contract(here: ServeProcess, check: Callable[[Serving], None]) -> None:
+    check(here)
+
+
+def test_a_ping_says_no_until_comfyui_answers_and_when_it_cannot_be_started(local_s3: LocalS3) -> None:
+    with serving(local_s3, API_COMMAND_LINE="false") as started:
+        end = time.monotonic() + PATIENCE_S
+        while '"broken"' not in (answer := ask(started)):
+            assert time.monotonic() < end, answer
+            time.sleep(0.05)
+        assert started.ping() == 503
+        assert started.invoke({"workflow": noise()}).json()["error"]["code"] == "engine_unavailable"
+
+
+def ask(started: ServeProcess) -> str:
+    try:
+        return started._session.get(f"{started.url}/ping", timeout=2).text
+    except OSError:
+        return ""
+
+
+def test_sigterm_lets_jobs_finish_tells_pings_and_leaves_nothing(local_s3: LocalS3) -> None:
+    with serving(local_s3) as started:
+        started.wait_healthy()
+        started.invoke({"workflow": noise()})
+        answers: list[Any] = []
+        thread = threading.Thread(target=lambda: answers.append(started.invoke({"workflow": noise(seed=7, steps=150)})))
+        thread.start()
+        time.sleep(0.3)
+        child = started.worker_pid()
+        begun = time.monotonic()
+        os.kill(started.process.pid, signal.SIGTERM)
+        thread.join(PATIENCE_S)
+        assert answers[0].status_code == 200
+        while started.process.exit_code is None:
+            assert time.monotonic() - begun < SHUTDOWN_S + 5
+            time.sleep(0.02)
+        assert started.process.exit_code == 0
+        assert not Path(f"/proc/{child}").exists()
+
+
+def test_sigterm_stops_a_job_that_cannot_finish_and_says_that_it_may_be_sent_again(local_s3: LocalS3) -> None:
+    with serving(local_s3) as started:
+        started.wait_healthy()
+        started.invoke({"workflow": noise()})
+        answers: list[Any] = []
+        thread = threading.Thread(
+            target=lambda: answers.append(started.invoke({"workflow": noise(seed=8, steps=10_000)}))
+        )
+        thread.start()
+        time.sleep(0.5)
+        os.kill(started.process.pid, signal.SIGTERM)
+        thread.join(PATIENCE_S)
+        assert (answers[0].status_code, answers[0].json()["error"]["code"]) == (503, "worker_stopped")
+        assert answers[0].json()["job"]["error"]["retryable"]
+
+
+def test_a_process_that_is_killed_is_replaced_and_its_engine_with_it(local_s3: LocalS3) -> None:
+    with serving(local_s3) as started:
+        started.wait_healthy()
+        name = uuid.uuid4().hex
+        started.invoke({"workflow": noise()}, inference_id=name)
+        killed = started.worker_pid()
+        os.kill(killed, signal.SIGKILL)
+        assert set(started.wait_healthy()) <= {0, 503, 200}
+        answer = started.invoke({"workflow": noise(seed=9)})
+        assert answer.status_code == 200
+        assert started.worker_pid() != killed
+        again = started.invoke({"workflow": noise()}, inference_id=name)
+        assert again.json()["id"] == name
+        stored = local_s3.client().get_object(Bucket=OUTPUT_BUCKET, Key=f"{name}/result.json")["Body"].read()
+        assert json.loads(stored)["completed_at"] == again.json()["completed_at"]
+
+
+def test_models_of_the_endpoint_are_where_comfyui_looks(local_s3: LocalS3, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "own.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
+    with serving(local_s3, MODEL_DATA_DIR=str(tmp_path)) as started:
+        started.wait_healthy()
+        workflow = noise()
+        workflow["4"]["inputs"]["ckpt_name"] = "own.safetensors"
+        answer = started.invoke({"workflow": workflow})
+        assert answer.status_code == 200, answer.text
+
+
+def test_logs_are_lines_of_json_without_what_was_sent(here: ServeProcess) -> None:
+    here.invoke({"workflow": noise(), "metadata": {"secret": "hush-hush"}})
+    lines = [line for line in here.process.log.lines() if "job finished" in line]
+    assert lines
+    assert all(re.match(r"\{.*\}$", line) for line in lines)
