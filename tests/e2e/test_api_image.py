@@ -52,7 +52,7 @@ def in_image(image: str, *command: str) -> str:
 
 def test_it_starts_the_handler_of_the_api(api_image: str) -> None:
     configuration = json.loads(docker("inspect", "--format", "{{json .Config}}", api_image))
-    assert configuration["Entrypoint"] == ["/opt/worker/bin/python", "-m", "awslambdaric"]
+    assert configuration["Entrypoint"] == ["/opt/worker/bin/python", "-m", "comfy_serverless.handlers.start"]
     assert configuration["Cmd"] == ["comfy_serverless.handlers.api.handler"]
 
 

@@ -30,7 +30,7 @@ def in_image(image: str, script: str) -> list[str]:
 
 def test_it_starts_the_handler_and_says_what_it_is(lite_image: str) -> None:
     configuration = json.loads(docker("inspect", "--format", "{{json .Config}}", lite_image))
-    assert configuration["Entrypoint"] == ["/opt/worker/bin/python", "-m", "awslambdaric"]
+    assert configuration["Entrypoint"] == ["/opt/worker/bin/python", "-m", "comfy_serverless.handlers.start"]
     assert configuration["Cmd"] == ["comfy_serverless.handlers.generate.handler"]
     assert configuration["Labels"]["org.opencontainers.image.title"] == "comfy-serverless"
     assert configuration["Labels"]["org.opencontainers.image.version"]
