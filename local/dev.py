@@ -183,6 +183,7 @@ class DevStack:
             return emulator.invoke(event)
 
         self._add_poller("JobQueue", invoke, name=f"jobs {number + 1}")
+        self._add_poller("BatchQueue", invoke, name=f"batches {number + 1}")
 
     def _add_poller(self, queue: str, invoke: Any, *, name: str, batch_size: int = 1) -> None:  # noqa: ANN401
         poller = QueuePoller(self.aws.sqs(), self.stack.queues[queue], invoke, name=name, batch_size=batch_size)

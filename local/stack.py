@@ -23,6 +23,7 @@ _BUCKETS = {
     "AssetsBucket": "comfy-local-assets",
 }
 TABLE = "comfy-local-jobs"
+QUEUES = ("JobQueue", "BatchQueue", "WebhookQueue", "DropQueue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class LocalStack:
         for bucket in _BUCKETS.values():
             aws.bucket(bucket)
         create_table(aws)
-        return cls(aws, {name: create_queue(aws, name) for name in ("JobQueue", "WebhookQueue", "DropQueue")})
+        return cls(aws, {name: create_queue(aws, name) for name in QUEUES})
 
     @property
     def environment(self) -> dict[str, str]:
@@ -54,6 +55,7 @@ class LocalStack:
             "OUTPUT_BUCKET": _BUCKETS["OutputBucket"],
             "ALLOWED_INPUT_BUCKETS": ",".join(_BUCKETS.values()),
             "JOB_QUEUE_URL": self.queues["JobQueue"],
+            "BATCH_QUEUE_URL": self.queues["BatchQueue"],
             "WEBHOOK_QUEUE_URL": self.queues["WebhookQueue"],
             "WORKFLOWS_DIR": str(ROOT / "workflows"),
             "POWERTOOLS_METRICS_NAMESPACE": "ComfyServerless",

@@ -170,11 +170,17 @@ class Settings:
     jobs_table: str | None = _setting("JOBS_TABLE", str, None, "DynamoDB table of jobs, assets and keys")
     assets_bucket: str | None = _setting("ASSETS_BUCKET", str, None, "Where uploads and requests of the API are kept")
     job_queue_url: str | None = _setting("JOB_QUEUE_URL", str, None, "SQS queue the API sends jobs to")
+    batch_queue_url: str | None = _setting(
+        "BATCH_QUEUE_URL", str, None, "SQS queue that jobs of batches are sent to, so that they keep nobody waiting"
+    )
     dispatch_parameter: str | None = _setting(
         "DISPATCH_PARAMETER", str, None, "SSM parameter in which a GPU stack says where jobs are to be run instead"
     )
     endpoint_name: str | None = _setting(
         "ENDPOINT_NAME", str, None, "SageMaker endpoint a container is part of: jobs to be run again go there"
+    )
+    max_waiting_batch_jobs: int = _setting(
+        "MAX_WAITING_BATCH_JOBS", _positive_int, 20, "Jobs of batches that wait in an endpoint, before those of callers"
     )
     webhook_queue_url: str | None = _setting("WEBHOOK_QUEUE_URL", str, None, "SQS queue of webhooks to be sent")
     max_queued_jobs: int = _setting(

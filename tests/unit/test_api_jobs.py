@@ -113,7 +113,7 @@ def test_an_idempotency_key_is_refused_the_second_time_and_free_after_a_refusal(
 
 def test_a_job_that_cannot_be_queued_is_not_taken(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(api.services.workers, "url", api.job_queue_url + "-gone")
+        patch.setattr(api.services.workers.jobs, "url", api.job_queue_url + "-gone")
         patch.setattr("comfy_serverless.jobs.dispatch.JobQueue.depth", lambda _self: 0)
         answer = submit(api, idempotency_key="once")
         assert (answer.status, answer.code) == (500, "upstream_error")
@@ -129,7 +129,7 @@ def test_a_message_that_was_sent_although_the_answer_was_lost_is_a_job(
         api.services.jobs.begin(job_id, run="run")
         raise EndpointConnectionError(endpoint_url="https://sqs")
 
-    monkeypatch.setattr("comfy_serverless.jobs.dispatch.JobQueue.send", send)
+    monkeypatch.setattr("comfy_serverless.jobs.dispatch.Queues.send", send)
     answer = submit(api, idempotency_key="once")
     assert answer.status == 201
     assert api.request("GET", f"/api/v2/jobs/{answer.json['id']}").json["status"] == "running"

@@ -12,7 +12,7 @@ from botocore.session import get_session
 from botocore.stub import Stubber
 
 from comfy_serverless.jobs import dispatch as module
-from comfy_serverless.jobs.dispatch import Endpoint, JobQueue, Switch, workers_of
+from comfy_serverless.jobs.dispatch import Batched, Endpoint, Queues, Switch, workers_of
 from comfy_serverless.settings import InvalidSetting, Settings
 from tests.unit.jobs_table import REGION, aws
 
@@ -27,7 +27,9 @@ class World:
         self.sqs, self.ssm = session.client("sqs"), session.client("ssm")
         self.own = self.sqs.create_queue(QueueName="own")["QueueUrl"]
         self.gpu = self.sqs.create_queue(QueueName="gpu")["QueueUrl"]
-        self.switch = Switch(JobQueue(self.sqs, self.own), PARAMETER, self.ssm)
+        self.own_batches = self.sqs.create_queue(QueueName="own-batches")["QueueUrl"]
+        self.gpu_batches = self.sqs.create_queue(QueueName="gpu-batches")["QueueUrl"]
+        self.switch = Switch(Queues.at(self.own, self.own_batches, sqs=self.sqs), PARAMETER, self.ssm)
 
     def announce(self, value: object) -> None:
         text = value if isinstance(value, str) else json.dumps(value)
@@ -55,7 +57,7 @@ def test_without_a_gpu_stack_jobs_go_to_our_own_queue(world: World) -> None:
 
 def test_a_gpu_stack_that_comes_and_goes_is_seen(world: World) -> None:
     world.switch.send("job-1", REQUEST)
-    world.announce({"backend": "queue", "job_queue_url": world.gpu})
+    world.announce({"backend": "queue", "job_queue_url": world.gpu, "batch_queue_url": world.gpu_batches})
     world.switch.send("job-2", REQUEST)
     assert world.switch.depth() == 1
     world.ssm.delete_parameter(Name=PARAMETER)
@@ -65,10 +67,23 @@ def test_a_gpu_stack_that_comes_and_goes_is_seen(world: World) -> None:
 
 
 def test_an_endpoint_is_a_target(world: World) -> None:
-    world.announce({"backend": "sagemaker", "endpoint_name": "stack-gpu"})
+    queue = world.gpu_batches
+    world.announce({"backend": "sagemaker", "endpoint_name": "stack-gpu", "batch_queue_url": queue})
     target = world.switch.target()
-    assert isinstance(target, Endpoint)
-    assert target.name == "stack-gpu"
+    assert isinstance(target, Batched)
+    assert target.endpoint.name == "stack-gpu"
+    world.switch.send("job-1", REQUEST, is_batch=True)
+    assert [message["job"] for message in world.waiting(queue)] == ["job-1"]
+
+
+def test_jobs_of_batches_wait_in_a_queue_of_their_own(world: World) -> None:
+    world.switch.send("job-1", REQUEST)
+    world.switch.send("job-2", REQUEST, is_batch=True)
+    world.announce({"backend": "queue", "job_queue_url": world.gpu, "batch_queue_url": world.gpu_batches})
+    world.switch.send("job-3", REQUEST, is_batch=True)
+    assert (world.switch.depth(), world.switch.depth(is_batch=True)) == (0, 1)
+    queues = (world.own, world.own_batches, world.gpu_batches)
+    assert [message["job"] for url in queues for message in world.waiting(url)] == ["job-1", "job-2", "job-3"]
 
 
 def test_what_is_known_stays_while_the_parameter_cannot_be_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +94,7 @@ def test_what_is_known_stays_while_the_parameter_cannot_be_read(world: World, mo
         patch.setattr(world.ssm, "get_parameter", away)
         with pytest.raises(EndpointConnectionError):
             world.switch.send("job-0", REQUEST)
-    world.announce({"backend": "queue", "job_queue_url": world.gpu})
+    world.announce({"backend": "queue", "job_queue_url": world.gpu, "batch_queue_url": world.gpu_batches})
     world.switch.send("job-1", REQUEST)
     monkeypatch.setattr(world.ssm, "get_parameter", away)
     world.switch.send("job-2", REQUEST)

@@ -14,7 +14,7 @@ import pytest
 from comfy_serverless.errors import EngineCrashed, IdempotencyKeyReuse, NodeExecutionError
 from comfy_serverless.jobs import care as care_module
 from comfy_serverless.jobs.care import Care
-from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+from comfy_serverless.jobs.dispatch import Queues, WebhookQueue
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls, Output, Progress
 from comfy_serverless.jobs.store import job_state
 from comfy_serverless.jobs.store import jobs as module
@@ -34,7 +34,8 @@ class World:
         self.store = JobStore(table, lease_s=30, max_runs=3)
         self.sqs = session.client("sqs")
         urls = [self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("jobs", "webhooks")]
-        self.queue = JobQueue(self.sqs, urls[0])
+        self.queue = Queues.at(urls[0], None, sqs=self.sqs)
+        self.queue_url = urls[0]
         self.webhooks = WebhookQueue(self.sqs, urls[1])
         self.s3 = session.client("s3")
         self.s3.create_bucket(Bucket=RESULTS, CreateBucketConfiguration={"LocationConstraint": REGION})
@@ -271,7 +272,7 @@ def test_a_job_whose_worker_vanished_is_sent_again_and_fails_after_the_last_run(
         world.later(32)
         assert world.care.round() == 1
         assert world.care.round() == 0, "once a round"
-        sent = world.messages(world.queue.url)
+        sent = world.messages(world.queue_url)
         assert len(sent) == (1 if run < 2 else 0)
     metric = next(json.loads(line) for line in capsys.readouterr().out.splitlines() if '"Failures"' in line)
     assert (metric["service"], metric["code"], metric["Failures"]) == ("generate", EngineCrashed.code, [1.0])
@@ -288,7 +289,7 @@ def test_a_job_with_a_key_that_is_kept_nowhere_is_not_run_again(world: World) ->
     world.later(32)
     world.care.round()
     assert world.read(job_id).status is JobStatus.FAILED
-    assert world.messages(world.queue.url) == []
+    assert world.messages(world.queue_url) == []
 
 
 def test_a_job_with_a_key_that_was_sent_and_not_marked_as_sent_waits_for_its_message(
@@ -301,7 +302,7 @@ def test_a_job_with_a_key_that_was_sent_and_not_marked_as_sent_waits_for_its_mes
         world.later(module.DISPATCH_S + care_module.MISSED_S)
         world.care.round()
         assert world.read("keyed").status is JobStatus.QUEUED, "its message waits"
-    assert len(world.messages(world.queue.url)) == 1
+    assert len(world.messages(world.queue_url)) == 1
     world.care.round()
     assert world.read("keyed").status is JobStatus.QUEUED, "who has taken the message may be about to begin"
     world.later(care_module.MISSED_S + 1)
@@ -322,7 +323,7 @@ def test_a_job_that_cannot_be_looked_after_costs_no_other(world: World, monkeypa
     world.later(32)
     with pytest.raises(KeyError):
         world.care.round()
-    assert len(world.messages(world.queue.url)) == 2
+    assert len(world.messages(world.queue_url)) == 2
 
 
 def test_a_job_given_back_whose_answer_was_lost_is_given_back(world: World) -> None:
@@ -377,7 +378,7 @@ def test_a_job_sent_again_waits_in_a_long_queue_without_being_sent_once_more(wor
     for _ in range(5):
         world.care.round()
         world.later(module.DISPATCH_S + 1)
-    assert len(world.messages(world.queue.url)) == 1
+    assert len(world.messages(world.queue_url)) == 1
     assert world.begin(job_id, "run-2").runs == 2
 
 
@@ -402,7 +403,7 @@ def test_a_job_whose_message_was_never_sent_is_sent(world: World) -> None:
     assert world.care.round() == 0, "its submit may still be under way"
     world.later(module.DISPATCH_S + 1)
     assert world.care.round() == 1
-    assert len(world.messages(world.queue.url)) == 1
+    assert len(world.messages(world.queue_url)) == 1
     assert world.care.round() == 0
 
 
@@ -424,9 +425,9 @@ def test_a_job_whose_message_a_worker_took_and_died_before_it_began_is_sent_agai
     world.queue.send(job_id, REQUEST)
     world.later(module.IN_QUEUE_S + 1)
     assert world.care.round() == 0, "it waits with the others"
-    assert len(world.messages(world.queue.url)) == 1  # taken, and not begun
+    assert len(world.messages(world.queue_url)) == 1  # taken, and not begun
     assert world.care.round() == 1
-    assert len(world.messages(world.queue.url)) == 1
+    assert len(world.messages(world.queue_url)) == 1
     assert world.begin(job_id).runs == 1
 
 

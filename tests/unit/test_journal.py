@@ -16,7 +16,7 @@ from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, EngineCrashed, NodeExecutionError, WorkerStopped
 from comfy_serverless.jobs import journal as module
 from comfy_serverless.jobs.care import Care
-from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue
+from comfy_serverless.jobs.dispatch import Queues, WebhookQueue
 from comfy_serverless.jobs.intake import QueuedJob
 from comfy_serverless.jobs.journal import Journal, Unrecorded
 from comfy_serverless.jobs.models import JobStatus
@@ -41,7 +41,8 @@ class Office:
         self.store = JobStore(self.table, lease_s=30, max_runs=3)
         self.sqs = session.client("sqs")
         urls = [self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("jobs", "webhooks")]
-        self.journal = Journal(self.store, JobQueue(self.sqs, urls[0]), WebhookQueue(self.sqs, urls[1]))
+        self.queue_url = urls[0]
+        self.journal = Journal(self.store, Queues.at(urls[0], None, sqs=self.sqs), WebhookQueue(self.sqs, urls[1]))
 
     def submit(self, *, webhook: bool = False, extra_data: dict[str, str] | None = None) -> QueuedJob:
         job_id = str(uuid.uuid4())
@@ -75,7 +76,7 @@ class Office:
         return Care(self.store, self.journal.workers, self.journal.webhook_queue, self.world.s3)
 
     def sent_again(self) -> list[dict[str, Any]]:
-        url = self.journal.workers.url
+        url = self.queue_url
         self.sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "0"})
         answer = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"])
         return [json.loads(message["Body"]) for message in answer.get("Messages", [])]

@@ -83,7 +83,7 @@ def test_a_job_that_runs_is_left_to_its_worker(world: World, status: Ended) -> N
     world.begin(job_id)
     hear(notification(job_id, status))
     assert world.read(job_id).status is JobStatus.RUNNING
-    assert world.messages(world.queue.url) == []
+    assert world.messages(world.queue_url) == []
 
 
 def test_a_job_whose_worker_is_silent_is_looked_after_at_once(world: World) -> None:
@@ -91,7 +91,7 @@ def test_a_job_whose_worker_is_silent_is_looked_after_at_once(world: World) -> N
     world.begin(job_id)
     world.later(32)
     hear(notification(job_id, "Failed", reason="the container died"), notification(job_id, "Failed"))
-    assert len(world.messages(world.queue.url)) == 1, "sent again, once"
+    assert len(world.messages(world.queue_url)) == 1, "sent again, once"
     assert world.begin(job_id, "run-2").runs == 2
 
 
@@ -107,14 +107,14 @@ def test_a_job_that_reaches_no_container_is_sent_again_and_fails_at_last_with_th
     job_id = world.submit()
     for _ in range(2):
         hear(notification(job_id, "Failed", reason="no capacity"))
-        assert len(world.messages(world.queue.url)) == 1
+        assert len(world.messages(world.queue_url)) == 1
         assert world.read(job_id).status is JobStatus.QUEUED
     hear(notification(job_id, "Failed", reason="no capacity"))
     error = world.read(job_id).document().error
     assert error is not None
     assert (error.code, error.retryable) == ("engine_crashed", True)
     assert "no capacity" in error.message
-    assert world.messages(world.queue.url) == []
+    assert world.messages(world.queue_url) == []
 
 
 def test_a_job_that_was_given_back_and_sent_again_is_not_ended_by_the_failure_of_its_first_run(world: World) -> None:
@@ -124,7 +124,7 @@ def test_a_job_that_was_given_back_and_sent_again_is_not_ended_by_the_failure_of
     world.store.dispatched(job_id)
     hear(notification(job_id, "Failed", reason="worker_stopped"))
     assert world.read(job_id).status is JobStatus.RUNNING
-    assert world.messages(world.queue.url) == []
+    assert world.messages(world.queue_url) == []
 
 
 def test_a_job_with_a_key_that_reaches_no_container_fails_since_it_cannot_be_sent_again(world: World) -> None:

@@ -121,11 +121,13 @@ def test_an_asynchronous_invocation_that_dies_is_kept_too() -> None:
 
 def test_the_queue_feeds_the_function_one_message_at_a_time_and_hears_of_failures() -> None:
     events = [event["Properties"] for event in FUNCTION["Events"].values() if event["Type"] == "SQS"]
-    assert [event["Queue"]["Fn::GetAtt"][0] for event in events] == ["DropQueue", "JobQueue"]
+    assert [event["Queue"]["Fn::GetAtt"][0] for event in events] == ["DropQueue", "JobQueue", "BatchQueue"]
     for event in events:
         assert event["BatchSize"] == 1
         assert event["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-        assert event["ScalingConfig"]["MaximumConcurrency"] == {"Ref": "MaximumConcurrency"}
+        is_batch = event["Queue"]["Fn::GetAtt"][0] == "BatchQueue"
+        limit = "MaximumBatchConcurrency" if is_batch else "MaximumConcurrency"
+        assert event["ScalingConfig"]["MaximumConcurrency"] == {"Ref": limit}
     assert FUNCTION["RecursiveLoop"] == "Terminate"
 
 
@@ -285,7 +287,10 @@ def test_every_queue_has_a_dead_letter_queue_and_an_alarm_for_it(name: str) -> N
     )
 
 
-@pytest.mark.parametrize(("queue", "function"), [("JobQueue", "GenerateFunction"), ("WebhookQueue", "WebhookFunction")])
+@pytest.mark.parametrize(
+    ("queue", "function"),
+    [("JobQueue", "GenerateFunction"), ("BatchQueue", "GenerateFunction"), ("WebhookQueue", "WebhookFunction")],
+)
 def test_messages_stay_hidden_for_six_times_the_timeout_of_who_takes_them(queue: str, function: str) -> None:
     assert QUEUES[queue]["VisibilityTimeout"] == 6 * FUNCTIONS[function]["Timeout"]
     assert any(

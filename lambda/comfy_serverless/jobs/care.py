@@ -55,7 +55,7 @@ class Care:
         for lease in (OPEN, QUEUED):
             # While messages wait, a job that has not begun waits with them. Else its message is lost, or invisible for
             # an hour because the worker that had it died before it could begin.
-            if lease == QUEUED and self.workers.depth():
+            if lease == QUEUED and self.workers.depth() and self.workers.depth(is_batch=True):
                 break
             for state in self.jobs.neglected(limit=MAX_JOBS, lease=lease):
                 try:
@@ -75,7 +75,7 @@ class Care:
             if self.jobs.renew(state, for_s=DISPATCH_S):
                 self.call_webhook(state)
             return
-        if state.head.get("lease") == QUEUED and self.workers.depth():
+        if state.head.get("lease") == QUEUED and self.workers.depth(is_batch=state.is_of_batch):
             return
         if (result := self._result(state)) is not None:
             self._finish(state, result)
@@ -158,7 +158,7 @@ class Care:
         if not self.jobs.renew(state, for_s=DISPATCH_S, assign={"lease": OPEN, **(assign or {})}):
             return
         log.warning("a job is sent to the workers again", job_id=state.id, runs=state.runs)
-        self.workers.send(state.id, state.head["request"])
+        self.workers.send(state.id, state.head["request"], is_batch=state.is_of_batch)
         self.jobs.dispatched(state.id)
 
     def end(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> None:

@@ -48,17 +48,24 @@ class Workers(Protocol):
     """Whoever runs jobs, as far away as a queue is."""
 
     def send(
-        self, job_id: str, request_uri: str, *, extra_data: Mapping[str, Any] | None = None, delay_s: int = 0
+        self,
+        job_id: str,
+        request_uri: str,
+        *,
+        extra_data: Mapping[str, Any] | None = None,
+        delay_s: int = 0,
+        is_batch: bool = False,
     ) -> None:
         """Send them a job.
 
         Args:
             extra_data: given to ComfyUI, and kept nowhere but in the message.
             delay_s: how long nobody sees it yet, where that can be.
+            is_batch: whether nobody waits for this very one: those who do go first.
         """
 
-    def depth(self) -> int:
-        """How many jobs wait, about."""
+    def depth(self, *, is_batch: bool = False) -> int:
+        """How many jobs wait, about; of batches, or of those that are waited for."""
 
 
 def create_client() -> SQSClient:
@@ -76,7 +83,7 @@ def workers_of(settings: Settings) -> Workers:
         return Endpoint.at(settings.endpoint_name)
     if settings.job_queue_url is None:
         raise InvalidSetting("JOB_QUEUE_URL must be set on this function (or ENDPOINT_NAME, in a SageMaker container)")
-    own = JobQueue.at(settings.job_queue_url)
+    own = Queues.at(settings.job_queue_url, settings.batch_queue_url)
     if settings.dispatch_parameter is None:
         return own
     return Switch(own, settings.dispatch_parameter, boto3.client("ssm", config=_CONFIG))
@@ -99,25 +106,51 @@ class JobQueue:
     _depth: int = 0
     _depth_at: float = field(default=-DEPTH_KNOWN_S)
 
-    @classmethod
-    def at(cls, url: str) -> Self:
-        """The queue with this address."""
-        return cls(create_client(), url)
-
-    def send(
-        self, job_id: str, request_uri: str, *, extra_data: Mapping[str, Any] | None = None, delay_s: int = 0
-    ) -> None:
-        """See `Workers`."""
-        message = message_of(job_id, request_uri, extra_data)
+    def send(self, message: str, *, delay_s: int = 0) -> None:
+        """Send one message."""
         self.sqs.send_message(QueueUrl=self.url, MessageBody=message, DelaySeconds=delay_s)
 
     def depth(self) -> int:
-        """How many jobs wait, about: SQS's own figure, some seconds old."""
+        """How many messages wait, about: SQS's own figure, some seconds old."""
         if time.monotonic() - self._depth_at >= DEPTH_KNOWN_S:
             answer = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["ApproximateNumberOfMessages"])
             self._depth = int(answer["Attributes"]["ApproximateNumberOfMessages"])
             self._depth_at = time.monotonic()
         return self._depth
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """Two queues of SQS: whoever works takes from both, so that a large batch is in nobody's way."""
+
+    jobs: JobQueue
+    batches: JobQueue
+
+    @classmethod
+    def at(cls, url: str, batch_url: str | None, *, sqs: SQSClient | None = None) -> Self:
+        """The queues with these addresses; without the second there is one for everything."""
+        sqs = sqs or create_client()
+        jobs = JobQueue(sqs, url)
+        return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs)
+
+    def send(
+        self,
+        job_id: str,
+        request_uri: str,
+        *,
+        extra_data: Mapping[str, Any] | None = None,
+        delay_s: int = 0,
+        is_batch: bool = False,
+    ) -> None:
+        """See `Workers`."""
+        self._queue(is_batch).send(message_of(job_id, request_uri, extra_data), delay_s=delay_s)
+
+    def depth(self, *, is_batch: bool = False) -> int:
+        """See `Workers`."""
+        return self._queue(is_batch).depth()
+
+    def _queue(self, is_batch: bool) -> JobQueue:
+        return self.batches if is_batch else self.jobs
 
 
 @dataclass(slots=True)
@@ -142,6 +175,7 @@ class Endpoint:
         *,
         extra_data: Mapping[str, Any] | None = None,
         delay_s: int = 0,  # noqa: ARG002  (SageMaker has none)
+        is_batch: bool = False,  # noqa: ARG002  (nor a second queue: see `Batched`)
     ) -> None:
         """See `Workers`. The message is a few hundred bytes, so that it always travels inline."""
         self.runtime.invoke_endpoint_async(
@@ -156,7 +190,7 @@ class Endpoint:
             Filename=ANSWER_NAME,
         )
 
-    def depth(self) -> int:
+    def depth(self, *, is_batch: bool = False) -> int:  # noqa: ARG002
         """How many invocations wait: CloudWatch's newest figure, a minute or two old."""
         if time.monotonic() - self._depth_at >= TARGET_KNOWN_S:
             now = datetime.now(UTC)
@@ -175,11 +209,38 @@ class Endpoint:
         return self._depth
 
 
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """An endpoint, and a queue before it for jobs of batches: `handlers/forward` lets through as many as it can run."""
+
+    endpoint: Endpoint
+    batches: JobQueue
+
+    def send(
+        self,
+        job_id: str,
+        request_uri: str,
+        *,
+        extra_data: Mapping[str, Any] | None = None,
+        delay_s: int = 0,
+        is_batch: bool = False,
+    ) -> None:
+        """See `Workers`."""
+        if is_batch:
+            self.batches.send(message_of(job_id, request_uri, extra_data), delay_s=delay_s)
+        else:
+            self.endpoint.send(job_id, request_uri, extra_data=extra_data)
+
+    def depth(self, *, is_batch: bool = False) -> int:
+        """See `Workers`."""
+        return self.batches.depth() if is_batch else self.endpoint.depth()
+
+
 @dataclass(slots=True)
 class Switch:
-    """Whoever runs jobs now: as the parameter says, or without it our own queue."""
+    """Whoever runs jobs now: as the parameter says, or without it our own queues."""
 
-    own: JobQueue
+    own: Queues
     parameter: str
     ssm: SSMClient
     _target: Workers | None = None
@@ -187,14 +248,20 @@ class Switch:
     _known_at: float = field(default=-TARGET_KNOWN_S)
 
     def send(
-        self, job_id: str, request_uri: str, *, extra_data: Mapping[str, Any] | None = None, delay_s: int = 0
+        self,
+        job_id: str,
+        request_uri: str,
+        *,
+        extra_data: Mapping[str, Any] | None = None,
+        delay_s: int = 0,
+        is_batch: bool = False,
     ) -> None:
         """See `Workers`."""
-        self.target().send(job_id, request_uri, extra_data=extra_data, delay_s=delay_s)
+        self.target().send(job_id, request_uri, extra_data=extra_data, delay_s=delay_s, is_batch=is_batch)
 
-    def depth(self) -> int:
+    def depth(self, *, is_batch: bool = False) -> int:
         """See `Workers`."""
-        return self.target().depth()
+        return self.target().depth(is_batch=is_batch)
 
     def target(self) -> Workers:
         """Who it is; asked again once a minute."""
@@ -214,12 +281,12 @@ class Switch:
                 log.warning("where jobs are to be run cannot be read: it stays as it was", exc_info=True)
                 value = self._value
         if self._target is None or value != self._value:
-            self._target = _target_of(value, self.own) if value else self.own
+            self._target = _target_of(value, self.own.jobs.sqs) if value else self.own
             self._value = value
         self._known_at = time.monotonic()
 
 
-def _target_of(value: str, own: JobQueue) -> Workers:
+def _target_of(value: str, sqs: SQSClient) -> Workers:
     """What DISPATCH_PARAMETER says.
 
     Raises:
@@ -227,15 +294,16 @@ def _target_of(value: str, own: JobQueue) -> Workers:
     """
     try:
         match json.loads(value):
-            case {"backend": "sagemaker", "endpoint_name": str(name)}:
-                return Endpoint.at(name)
-            case {"backend": "queue", "job_queue_url": str(url)}:
-                return JobQueue(own.sqs, url)
+            case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
+                return Batched(Endpoint.at(name), JobQueue(sqs, batch_url))
+            case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
+                return Queues.at(url, batch_url, sqs=sqs)
     except ValueError:
         pass
     raise InvalidSetting(
         f"the parameter of DISPATCH_PARAMETER holds {value[:200]!r}; it must be "
-        '{"backend": "sagemaker", "endpoint_name": …} or {"backend": "queue", "job_queue_url": …}'
+        '{"backend": "sagemaker", "endpoint_name": …, "batch_queue_url": …} or '
+        '{"backend": "queue", "job_queue_url": …, "batch_queue_url": …}'
     )
 
 

@@ -137,7 +137,13 @@ class Journal:
         counts = not isinstance(error, WorkerStopped)
         if self.jobs.give_back(state.id, run=run_id, counts=counts):
             delay_s = AGAIN_AFTER_S * state.runs if counts else 0
-            self.workers.send(state.id, str(source.address), extra_data=source.extra_data, delay_s=delay_s)
+            self.workers.send(
+                state.id,
+                str(source.address),
+                extra_data=source.extra_data,
+                delay_s=delay_s,
+                is_batch=state.is_of_batch,
+            )
             self.jobs.dispatched(state.id)
             log.warning("the job is run again", job_id=state.id, runs=state.runs, code=error.code if error else None)
 

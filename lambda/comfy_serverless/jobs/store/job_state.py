@@ -85,6 +85,11 @@ class JobState:
         return int(self.head.get("runs", 0))
 
     @property
+    def is_of_batch(self) -> bool:
+        """Whether nobody waits for it alone."""
+        return "batch" in self.head
+
+    @property
     def webhook(self) -> Mapping[str, str] | None:
         """Where its end is to be told, with the secret that signs it."""
         return self.head.get("webhook")
