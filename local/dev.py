@@ -19,14 +19,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from aiohttp import web
 from rich.console import Console
 
 from comfy_serverless.jobs.store.api_keys import ApiKeyStore
 from comfy_serverless.jobs.store.table import Table
+from local.async_endpoint import AsyncEndpoint
 from local.demo import ENGINE_VARIABLES, chosen_engine
+from local.endpoint_backend import EndpointBackend
 from local.front import TIMEOUT_S, Front
 from local.function_pool import FunctionPool
 from local.lambda_emulator import LambdaEmulator
@@ -48,12 +50,16 @@ _EPILOG = f"""\
 settings (environment variables):
   PORT             where it listens (default: {PORT})
   API_KEY          the key it takes (default: {API_KEY})
+  BACKEND          lambda (default) or sagemaker: what runs jobs
   COMFYUI_DIR      a ComfyUI checkout to run jobs on; also {", ".join(ENGINE_VARIABLES[1:])}
 
 then, in another terminal:
   export COMFY_BASE_URL=http://{LOOPBACK}:{PORT} COMFY_API_KEY={API_KEY}
   .venv/bin/python -m examples.sdk_tour
 """
+
+
+Backend = Literal["lambda", "sagemaker"]
 
 
 class PortTaken(RuntimeError):
@@ -68,6 +74,7 @@ class DevStack:
         workers: how many jobs run at once, each in a Lambda emulator of its own.
         environment: settings of the functions, on top of the stack's.
         engine: the command that starts the engine; None for the embedded one, or the one that variables name.
+        backend: what runs jobs: "lambda", or an asynchronous endpoint of "sagemaker".
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class DevStack:
         workers: int = 1,
         environment: Mapping[str, str] | None = None,
         engine: str | None = None,
+        backend: Backend = "lambda",
     ) -> None:
         self.api_key = api_key
         self.port = port or free_port()
@@ -86,6 +94,8 @@ class DevStack:
         self._workers = workers
         self._settings = dict(environment or {})
         self._engine = engine
+        self._backend = backend
+        self._endpoint: EndpointBackend | None = None
         self.aws = LocalS3()
         self._emulators: list[LambdaEmulator] = []
         self._pollers: list[QueuePoller] = []
@@ -125,12 +135,21 @@ class DevStack:
             raise RuntimeError("the stack has not been started: use it in a `with` statement")
         return self._pool
 
+    @property
+    def endpoint(self) -> AsyncEndpoint:
+        """The endpoint that runs jobs, with the backend "sagemaker"."""
+        if self._endpoint is None:
+            raise RuntimeError('there is an endpoint with backend="sagemaker" only')
+        return self._endpoint.endpoint
+
     def kill_workers(self) -> None:
         """End all workers at once, engine and all, as if their machines had lost power; new ones take their places."""
         for emulator in self._emulators:
             for pid in emulator.members():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        if self._endpoint is not None:
+            self._endpoint.kill_containers()
 
     def stop(self) -> None:
         """Stop everything. Safe to call twice."""
@@ -143,6 +162,8 @@ class DevStack:
             emulator.stop()
         for poller in self._pollers:
             poller.stop(timeout_s=5.0)
+        if self._endpoint is not None:
+            self._endpoint.stop()
         if self._caretaker.is_alive():
             self._caretaker.join(5.0)
         if self._pool is not None:
@@ -154,10 +175,22 @@ class DevStack:
         self.aws.start()
         self.stack = LocalStack.create(self.aws)
         environment = {**self.stack.environment, "ALLOW_PRIVATE_ADDRESSES": "true", **self._settings}
+        if self._backend == "sagemaker":
+            self._endpoint = EndpointBackend(
+                self.stack,
+                {**environment, **self._engine_variables()},
+                hear=self._hear_outcome,
+                log_folder=self._log_folder,
+                instances=self._workers,
+            )
+            environment |= self._endpoint.function_variables
         self._pool = FunctionPool(environment, log_path=self._log_folder / "api.log")
         self.keys.register(self.api_key, name="local", owner=OWNER)
-        for number in range(self._workers):
-            self._start_worker(environment, number)
+        if self._endpoint is not None:
+            self._endpoint.start()
+        else:
+            for number in range(self._workers):
+                self._start_worker(environment, number)
         self._add_poller("WebhookQueue", self._call_webhooks, name="webhooks", batch_size=10)
         self._caretaker.start()
         api = functools.partial(self._pool.submit, f"{_HANDLERS}.api.handler", timeout_s=TIMEOUT_S)
@@ -167,9 +200,7 @@ class DevStack:
         self._pool.invoke(f"{_HANDLERS}.caretaker.handler", {})
 
     def _start_worker(self, environment: Mapping[str, str], number: int) -> None:
-        settings = {**environment, **chosen_engine(), "INITIAL_PORT": str(free_port())}
-        if self._engine is not None:
-            settings["API_COMMAND_LINE"] = self._engine
+        settings = {**environment, **self._engine_variables(), "INITIAL_PORT": str(free_port())}
         emulator = LambdaEmulator(
             environment=settings,
             timeout_s=GENERATE_TIMEOUT_S,
@@ -184,6 +215,12 @@ class DevStack:
 
         self._add_poller("JobQueue", invoke, name=f"jobs {number + 1}")
         self._add_poller("BatchQueue", invoke, name=f"batches {number + 1}")
+
+    def _engine_variables(self) -> dict[str, str]:
+        return {**chosen_engine(), **({"API_COMMAND_LINE": self._engine} if self._engine is not None else {})}
+
+    def _hear_outcome(self, event: Any) -> Any:  # noqa: ANN401
+        return self.functions.invoke(f"{_HANDLERS}.outcome.handler", event)
 
     def _add_poller(self, queue: str, invoke: Any, *, name: str, batch_size: int = 1) -> None:  # noqa: ANN401
         poller = QueuePoller(self.aws.sqs(), self.stack.queues[queue], invoke, name=name, batch_size=batch_size)
@@ -277,6 +314,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--port", type=int, default=int(os.environ.get("PORT") or PORT), help="where it listens")
     parser.add_argument("--workers", type=int, default=1, help="jobs that run at once (default: 1)")
+    parser.add_argument(
+        "--backend",
+        choices=["lambda", "sagemaker"],
+        default=os.environ.get("BACKEND") or "lambda",
+        help="what runs jobs (default: lambda)",
+    )
     parser.add_argument("--log-dir", type=Path, default=ROOT / "out" / "dev", help="where logs go (default: out/dev/)")
     options = parser.parse_args(arguments)
     console = Console(stderr=True, highlight=False)
@@ -287,6 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         port=options.port,
         api_key=os.environ.get("API_KEY") or API_KEY,
         workers=options.workers,
+        backend=options.backend,
         log_folder=options.log_dir,
     )
     try:

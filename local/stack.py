@@ -43,7 +43,9 @@ class LocalStack:
         for bucket in _BUCKETS.values():
             aws.bucket(bucket)
         create_table(aws)
-        return cls(aws, {name: create_queue(aws, name) for name in QUEUES})
+        queues = {name: create_queue(aws, name) for name in QUEUES}
+        notify_of_drops(aws, queues)
+        return cls(aws, queues)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -84,13 +86,36 @@ def create_table(aws: LocalS3) -> str:
     return TABLE
 
 
+def notify_of_drops(aws: LocalS3, queues: dict[str, str]) -> None:
+    """What is dropped into the input bucket is told to the queues that the template names."""
+    configurations: list[Any] = []
+    for entry in properties_of("InputBucket")["NotificationConfiguration"]["QueueConfigurations"]:
+        rules = [{"Name": rule["Name"], "Value": rule["Value"]} for rule in entry["Filter"]["S3Key"]["Rules"]]
+        configurations.append(
+            {
+                "QueueArn": arn_of(aws, queues[entry["Queue"]["Fn::GetAtt"][0]]),
+                "Events": [entry["Event"]],
+                "Filter": {"Key": {"FilterRules": rules}},
+            }
+        )
+    aws.client().put_bucket_notification_configuration(
+        Bucket=_BUCKETS["InputBucket"], NotificationConfiguration={"QueueConfigurations": configurations}
+    )
+
+
+def arn_of(aws: LocalS3, queue_url: str) -> str:
+    """What other services call a queue."""
+    attributes = aws.sqs().get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]
+    return attributes["QueueArn"]
+
+
 def create_queue(aws: LocalS3, name: str) -> str:
     """A queue with its dead-letter queue; answers its address."""
     sqs = aws.sqs()
     properties = properties_of(name)
     redrive = properties["RedrivePolicy"]
     dead_url = sqs.create_queue(QueueName=f"comfy-local-{redrive['deadLetterTargetArn']['Fn::GetAtt'][0]}")["QueueUrl"]
-    dead = sqs.get_queue_attributes(QueueUrl=dead_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    dead = arn_of(aws, dead_url)
     attributes: Any = {
         "VisibilityTimeout": str(properties["VisibilityTimeout"]),
         "MessageRetentionPeriod": str(properties["MessageRetentionPeriod"]),

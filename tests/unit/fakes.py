@@ -97,12 +97,15 @@ class FakeEngine:
         workflow: Mapping[str, Any],
         *,
         deadline_s: float | None = None,
+        execution_s: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_output: Callable[[Output], None] | None = None,
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
     ) -> FakeExecution:
-        self.runs.append({"workflow": workflow, "deadline_s": deadline_s, "prompt_id": prompt_id})
+        self.runs.append(
+            {"workflow": workflow, "deadline_s": deadline_s, "execution_s": execution_s, "prompt_id": prompt_id}
+        )
         assert on_progress is not None
         assert on_output is not None
         if self.begins:

@@ -421,6 +421,22 @@ def test_an_engine_that_takes_no_workflow_is_given_up() -> None:
     assert world.outcome.error.code == "engine_unavailable"
 
 
+def is_to_stop(world: World) -> bool:
+    """Whether it is among the next steps that the prompt is asked to stop."""
+    return any(isinstance(world.step(), AskToStop) for _ in range(4))
+
+
+def test_a_prompt_that_waits_behind_others_has_its_time_from_when_it_executes() -> None:
+    world = submitted(deadline=10_000.0, execution_s=10.0)
+    assert not is_to_stop(world.wait(9))
+    assert not is_to_stop(world.see(START).wait(9.5))
+    assert is_to_stop(world.wait(1))
+
+
+def test_a_deadline_that_is_nearer_than_the_time_to_execute_counts() -> None:
+    assert is_to_stop(submitted(deadline=105.0, execution_s=100.0).see(START).wait(6))
+
+
 def test_the_deadline_interrupts_and_reports() -> None:
     world = submitted(deadline=110.0).see(START).wait(10)
     assert isinstance(world.step(), AskToStop)

@@ -163,6 +163,7 @@ class ComfyConnector:
         workflow: Mapping[str, Any],
         *,
         deadline_s: float | None = None,
+        execution_s: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_output: Callable[[Output], None] | None = None,
         prompt_id: str | None = None,
@@ -175,6 +176,7 @@ class ComfyConnector:
         Args:
             workflow: as exported by ComfyUI's "Export (API)".
             deadline_s: seconds it may take altogether; then it is interrupted.
+            execution_s: seconds it may execute, not counting what it waits for other workflows before it.
             on_progress: called in this thread with every new snapshot.
             on_output: called in this thread as soon as an output exists. When the run has to be repeated it is
                 called again: what counts are the outputs of the `Execution`.
@@ -191,6 +193,7 @@ class ComfyConnector:
             engine=self._engine,
             run_id=_checked_prompt_id(prompt_id),
             deadline=deadline_in(deadline_s),
+            execution_s=execution_s,
             stall_s=self._settings.stall_s,
             on_progress=on_progress,
             on_output=on_output,

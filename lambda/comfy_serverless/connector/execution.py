@@ -17,6 +17,7 @@ from the queue to the history in one step and never back, so absent from both, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import Any
@@ -95,6 +96,7 @@ class PromptFollower:
         graph: as submitted; names nodes in errors.
         now: monotonic time, in seconds, as in every other method.
         deadline: when it is asked to stop; None for never.
+        execution_s: how long it may execute; None for as long as the deadline allows.
         stall_s: how long nothing may move at all.
         frame_nodes: ids of the nodes whose frames are results.
     """
@@ -106,6 +108,7 @@ class PromptFollower:
         *,
         now: float,
         deadline: float | None = None,
+        execution_s: float | None = None,
         stall_s: float = 600.0,
         frame_nodes: Collection[str] = (),
     ) -> None:
@@ -113,6 +116,7 @@ class PromptFollower:
         self.state = State.SUBMITTING
         self._graph = graph
         self._deadline = deadline
+        self._execution_s = execution_s
         self._stall_s = stall_s
         self._frame_nodes = frozenset(frame_nodes)
         self._started_at = now
@@ -191,10 +195,16 @@ class PromptFollower:
         self._alive(now)
         self._story.see(event.kind, event.data)
         if event.kind == "execution_start":
-            self._advance(State.EXECUTING)
-            self._executing_since = self._executing_since or now
+            self._begin_executing(now)
         elif event.kind == "executing" and event.data.get("node", "") is None:
             self._see_last_word(now)
+
+    def _begin_executing(self, now: float) -> None:
+        self._advance(State.EXECUTING)
+        if self._executing_since is None:
+            self._executing_since = now
+            if self._execution_s is not None:
+                self._deadline = min(now + self._execution_s, self._deadline or math.inf)
 
     def _see_last_word(self, now: float) -> None:
         """`executing {node: null}` ends every prompt; its history is written by now."""
@@ -231,8 +241,7 @@ class PromptFollower:
         self._gone_reads = 0
         self._submit_lost = False
         if place is QueuePlace.RUNNING:
-            self._advance(State.EXECUTING)
-            self._executing_since = self._executing_since or now
+            self._begin_executing(now)
         else:
             self._advance(State.QUEUED)
             if queue.ahead != self._ahead:

@@ -72,6 +72,7 @@ class WorkflowRun:
         graph: checked, in API format.
         run_id: the prompt id of the first attempt; further ones are derived from it.
         deadline: on the monotonic clock; None for none.
+        execution_s: how long it may execute, in each attempt; None for as long as the deadline allows.
         stall_s: how long nothing may move.
         on_progress, on_output, extra_data: as for `ComfyConnector.run`.
     """
@@ -87,11 +88,13 @@ class WorkflowRun:
         on_progress: Callable[[Progress], None] | None,
         on_output: Callable[[Output], None] | None,
         extra_data: Mapping[str, Any] | None,
+        execution_s: float | None = None,
     ) -> None:
         self.run_id = run_id
         self._graph = graph
         self._engine = engine
         self._deadline = deadline
+        self._execution_s = execution_s
         self._stall_s = stall_s
         self._on_progress = on_progress
         self._on_output = on_output
@@ -169,6 +172,7 @@ class WorkflowRun:
             self._graph,
             now=time.monotonic(),
             deadline=self._deadline,
+            execution_s=self._execution_s,
             stall_s=self._stall_s,
             frame_nodes=self._frame_nodes,
         )

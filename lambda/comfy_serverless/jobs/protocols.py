@@ -37,6 +37,7 @@ class Engine(Protocol):
         workflow: Mapping[str, Any],
         *,
         deadline_s: float | None = None,
+        execution_s: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_output: Callable[[Output], None] | None = None,
         prompt_id: str | None = None,

@@ -13,8 +13,6 @@ from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, Work
 
 #: Between two tries to stop a prompt that is just about to be submitted, and for how long, in seconds.
 _AGAIN_S, _AGAIN_FOR_S = 0.01, 2.0
-#: How many jobs the engine has in its queue beside the one that executes.
-_AHEAD = 1
 
 
 class Phase(Enum):
@@ -34,18 +32,14 @@ class RunningJob:
         job_id: whose it is; not known before its request has been read.
         prompt_id: what stops it in the engine.
         stop_error: how it will have ended if it can be stopped; the first reason counts.
-        allowance_s: how long it may execute; None before it is given to the engine.
-        has_engine: whether it is its turn to execute.
-        countdown: stops it when its time is over, where it had to wait in the engine for another.
+        is_executing: whether the engine has reported progress of it.
     """
 
     prompt_id: str
     job_id: str | None = None
     phase: Phase = Phase.PREPARING
     stop_error: ComfyError | None = None
-    allowance_s: float | None = None
-    has_engine: bool = False
-    countdown: threading.Timer | None = None
+    is_executing: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
@@ -117,18 +111,17 @@ class RunningJobs:
             return True
 
     @contextmanager
-    def turn(self, job: RunningJob, *, until: float, allowance_s: float) -> Iterator[bool]:
+    def turn(self, job: RunningJob, *, until: float) -> Iterator[bool]:
         """The job may be given to the engine, from `with` to the end of the block. First come, first served.
 
-        One more than executes, so that the engine never waits for us; no more, so that none waits there for long. What
-        it waits is not of its time: that begins when the job before it has left.
+        One more than executes, so that the engine never waits for us; no more, so that none waits there for long, and
+        not before that one executes, so that they do not change places.
 
         Args:
             until: when its turn comes too late, on the monotonic clock.
-            allowance_s: how long it may execute.
 
         Yields:
-            Whether it is alone. Else it is stopped as `deadline_exceeded` when its time is over.
+            Whether it is the first: the engine has nothing else to do.
 
         Raises:
             Canceled, WorkerStopped: it was asked to end meanwhile.
@@ -140,33 +133,28 @@ class RunningJobs:
             with self._change:
                 timeout_s = min(max(0.0, until - time.monotonic()), threading.TIMEOUT_MAX)
                 is_in_time = self._change.wait_for(
-                    lambda: self._line.index(job) <= _AHEAD or job.stop_error is not None, timeout=timeout_s
+                    lambda: self._may_go(job) or job.stop_error is not None, timeout=timeout_s
                 )
-                if is_alone := self._line[0] is job:
-                    job.has_engine = True
-                job.allowance_s = allowance_s
+                is_first = self._line[0] is job
             job.check()
             if not is_in_time:
                 raise DeadlineExceeded("the jobs before it on this worker have left it no time.")
-            yield is_alone
+            yield is_first
         finally:
             with self._change:
                 self._line.remove(job)
-                if job.countdown is not None:
-                    job.countdown.cancel()
-                self._count_down()
                 self._change.notify_all()
 
-    def _count_down(self) -> None:
-        """The time of the job that has the engine now begins."""
-        if not self._line or self._line[0].has_engine or self._line[0].allowance_s is None:
-            return
-        job = self._line[0]
-        job.has_engine = True
-        error = DeadlineExceeded("the job's deadline passed while it was executing")
-        job.countdown = threading.Timer(max(0.0, job.allowance_s or 0.0), self.stop, (job, error))
-        job.countdown.daemon = True
-        job.countdown.start()
+    def has_begun(self, job: RunningJob) -> None:
+        """The engine executes a job: the next one may be given to it."""
+        if not job.is_executing:
+            with self._change:
+                job.is_executing = True
+                self._change.notify_all()
+
+    def _may_go(self, job: RunningJob) -> bool:
+        place = self._line.index(job)
+        return place == 0 or (place == 1 and self._line[0].is_executing)
 
     @contextmanager
     def not_begun(self, job_id: str) -> Iterator[None]:

@@ -27,7 +27,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from comfy_serverless.errors import (
     Canceled,
@@ -75,6 +75,13 @@ RESULT_RESERVE_S = 1.0
 MAX_DELIVERY_S = 3600.0
 #: What of a drain's time is kept back to stop jobs and to deliver what they have made, at most, in seconds.
 MAX_STOP_S = 6.0
+
+
+class _Limits(TypedDict, total=False):
+    """How long a workflow may take, and of that how long it may execute: see `ComfyConnector.run`."""
+
+    deadline_s: float
+    execution_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,13 +318,14 @@ class Worker:
 
         def see_progress(progress: Progress) -> None:
             record.progress = progress
+            self._jobs.has_begun(running)
             call.observer.see_progress(progress)
 
         try:
-            with self._my_turn(record, running) as deadline_s:
+            with self._my_turn(record, running) as limits:
                 execution = self._engine.run(
                     graph,
-                    deadline_s=deadline_s,
+                    **limits,
                     on_progress=see_progress,
                     on_output=delivery.hand_over,
                     prompt_id=running.prompt_id,
@@ -341,18 +349,21 @@ class Worker:
             raise delivery_error(undelivered, of=len(execution.outputs))
 
     @contextmanager
-    def _my_turn(self, record: JobRecord, running: RunningJob) -> Iterator[float]:
-        """The job may be given to the engine, for so many seconds; what it waits for others is not of its time."""
+    def _my_turn(self, record: JobRecord, running: RunningJob) -> Iterator[_Limits]:
+        """The job may be given to the engine, for so long; what it waits for others is not of its time."""
         left_s, waited_from = record.deadline - time.monotonic(), time.monotonic()
         try:
-            with self._jobs.turn(running, until=record.latest, allowance_s=left_s) as is_alone:
+            with self._jobs.turn(running, until=record.latest) as is_first:
                 record.waited_ms = round((time.monotonic() - waited_from) * 1000)
                 running.phase = Phase.EXECUTING
                 running.check()
                 record.has_run = True
                 record.started_at = datetime.now(UTC)
                 at_most_s = record.latest - time.monotonic()
-                yield min(left_s, at_most_s) if is_alone else at_most_s
+                if is_first:
+                    yield {"deadline_s": min(left_s, at_most_s)}
+                else:
+                    yield {"deadline_s": at_most_s, "execution_s": left_s}
         except DeadlineExceeded:
             if not record.has_run:
                 record.is_cut_short = record.shares_time = True

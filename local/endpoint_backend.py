@@ -1,0 +1,147 @@
+"""`make dev BACKEND=sagemaker`: jobs go to an asynchronous endpoint instead of to Lambda functions.
+
+Announced by the SSM parameter that a GPU stack on AWS would write; batches wait in their own queue before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from local.async_endpoint import AsyncEndpoint
+from local.function_pool import SOURCE_ROOT, FunctionPool
+from local.processes import LocalProcess, clean_environment, free_port
+from local.s3 import LocalS3, local_client
+from local.stack import LocalStack
+
+ENDPOINT = "comfy-local-gpu"
+PARAMETER = "/comfy-serverless/local/dispatch"
+_START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
+_FIGURES_EVERY_S = 5.0
+#: Short, so that everything stops soon.
+_FORWARD_TIMEOUT_S = 12
+
+
+class EndpointBackend:
+    """The endpoint, what announces it, and what sends batches on to it.
+
+    Args:
+        environment: of the containers.
+        hear: invokes the function that hears of ended invocations, with an event of SNS.
+    """
+
+    def __init__(
+        self,
+        stack: LocalStack,
+        environment: Mapping[str, str],
+        *,
+        hear: Callable[[Any], object],
+        log_folder: Path,
+        instances: int = 1,
+        start_delay_s: float = 0.0,
+        idle_s: float | None = None,
+    ) -> None:
+        self._aws: LocalS3 = stack.aws
+        self._environment = {**clean_environment(), **environment, "PYTHONPATH": str(SOURCE_ROOT)}
+        self._hear = hear
+        self._log_folder = log_folder
+        self._started = 0
+        self._is_over = threading.Event()
+        self._batch_queue_url = stack.queues["BatchQueue"]
+        self.endpoint = AsyncEndpoint(
+            ENDPOINT,
+            s3=stack.aws.client(),
+            bucket=stack.environment["OUTPUT_BUCKET"],
+            start=self._start_container,
+            notify=self._notify,
+            max_instances=instances,
+            start_delay_s=start_delay_s,
+            idle_s=idle_s,
+        )
+        forward = {**environment, **self.function_variables, "ENDPOINT_NAME": ENDPOINT}
+        self._forward_pool = FunctionPool(forward, log_path=log_folder / "forward.log", processes=1)
+        self._threads = [
+            threading.Thread(target=self._tell_figures, name="endpoint figures", daemon=True),
+            threading.Thread(target=self._forward, name="forward", daemon=True),
+        ]
+
+    @property
+    def function_variables(self) -> dict[str, str]:
+        """What the functions of the stack need beside their own."""
+        return {"DISPATCH_PARAMETER": PARAMETER, "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.endpoint.url}
+
+    def start(self) -> None:
+        """Announce it. The first container starts with the first job."""
+        self.endpoint.__enter__()
+        value = {"backend": "sagemaker", "endpoint_name": ENDPOINT, "batch_queue_url": self._batch_queue_url}
+        ssm: Any = local_client("ssm", self._aws.endpoint_url)
+        ssm.put_parameter(Name=PARAMETER, Value=json.dumps(value), Type="String", Overwrite=True)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop everything. Safe to call twice."""
+        self._is_over.set()
+        self.endpoint.stop()
+        self._forward_pool.close()
+
+    def kill_containers(self) -> None:
+        """End all containers at once, engine and all, as if their machines had lost power."""
+        for instance in list(self.endpoint.instances):
+            for pid in instance.process.members():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _start_container(self, port: int) -> LocalProcess:
+        self._started += 1
+        environment = {
+            **self._environment,
+            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.endpoint.url,
+            "ENDPOINT_NAME": ENDPOINT,
+            "SAGEMAKER_BIND_TO_PORT": str(port),
+            "INITIAL_PORT": str(free_port()),
+        }
+        return LocalProcess(_START, environment, name="serve", log_path=self._log_folder / f"serve-{self._started}.log")
+
+    def _notify(self, message: dict[str, Any]) -> None:
+        record = {"EventSource": "aws:sns", "EventVersion": "1.0", "Sns": {"Message": json.dumps(message)}}
+        for _ in range(3):  # SNS tells again, too
+            try:
+                self._hear({"Records": [record]})
+            except Exception:  # noqa: BLE001  (told again, and in the function's log)
+                if self._is_over.wait(0.5):
+                    return
+            else:
+                return
+
+    def _tell_figures(self) -> None:
+        """What CloudWatch would know of the endpoint."""
+        cloudwatch: Any = local_client("cloudwatch", self._aws.endpoint_url)
+        while not self._is_over.wait(_FIGURES_EVERY_S):
+            with contextlib.suppress(Exception):  # the local AWS has stopped
+                cloudwatch.put_metric_data(
+                    Namespace="AWS/SageMaker",
+                    MetricData=[
+                        {
+                            "MetricName": "ApproximateBacklogSize",
+                            "Dimensions": [{"Name": "EndpointName", "Value": ENDPOINT}],
+                            "Timestamp": datetime.now(UTC),
+                            "Value": self.endpoint.backlog,
+                        }
+                    ],
+                )
+
+    def _forward(self) -> None:
+        while not self._is_over.is_set():
+            try:
+                self._forward_pool.invoke("comfy_serverless.handlers.forward.handler", {}, timeout_s=_FORWARD_TIMEOUT_S)
+            except Exception:  # noqa: BLE001  (started again each minute, as on AWS)
+                self._is_over.wait(1.0)

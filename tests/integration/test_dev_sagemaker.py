@@ -1,0 +1,121 @@
+"""The whole way over an asynchronous endpoint: API, parameter, endpoint, container, notifications, table."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from comfy_sdk import Comfy
+
+from examples import sdk_tour
+from examples.sdk_tour import paint
+from local.dev import DevStack
+from tests.integration.test_dev_stack import colour_of, pixel_of, small, submit_surely
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
+    folder = tmp_path_factory.mktemp("dev")
+    with DevStack(log_folder=folder, backend="sagemaker", environment={"LEASE_S": "3"}) as started:
+        yield started
+
+
+@pytest.fixture(autouse=True)
+def environment(stack: DevStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFY_BASE_URL", stack.url)
+    monkeypatch.setenv("COMFY_API_KEY", stack.api_key)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_tour_of_the_official_sdk_runs_unchanged(stack: DevStack) -> None:
+    assert stack.endpoint.instances == [], "from zero"
+    with Comfy() as client:
+        sdk_tour.tour(client)
+    assert len(stack.endpoint.instances) == 1
+
+
+def test_the_answer_of_an_invocation_lies_where_we_said_and_has_no_links(stack: DevStack) -> None:
+    with Comfy() as client:
+        job = client.submit(client.workflows.from_json(small(7)))
+        job.result()
+    bucket = stack.stack.environment["OUTPUT_BUCKET"]
+    key = f"endpoint/output/{job.id}/answer.json"
+    answer = eventually(lambda: stack.aws.client().get_object(Bucket=bucket, Key=key)["Body"].read())
+    document = json.loads(answer)
+    assert (document["id"], document["status"]) == (job.id, "succeeded")
+    assert b"X-Amz-Signature" not in answer
+
+
+def test_a_container_that_is_killed_costs_no_job(stack: DevStack) -> None:
+    is_over = threading.Event()
+
+    def kill() -> None:
+        for _ in range(3):
+            if is_over.wait(3):
+                return
+            stack.kill_workers()
+
+    with Comfy() as client, ThreadPoolExecutor(1) as killer:
+        ids = [submit_surely(client, small(number), {"run": "killed"}).id for number in range(40)]
+        done = killer.submit(kill)
+        jobs = [client.jobs.get(job_id).wait(timeout=200) for job_id in ids]
+        is_over.set()
+        done.result()
+        assert [job.status for job in jobs] == ["succeeded"] * 40
+        for number, job in enumerate(jobs):
+            (output,) = job.outputs
+            assert pixel_of(output.to_bytes()) == colour_of(number)
+
+
+def test_a_job_whose_container_stops_is_given_back_and_runs_again(stack: DevStack) -> None:
+    with Comfy() as client:
+        client.submit(client.workflows.from_json(small(1))).result()
+        job = client.submit(client.workflows.from_json(paint(steps=1200, seed=11)))
+        eventually(lambda: client.jobs.get(job.id).status == "running" or fail())
+        (instance,) = stack.endpoint.instances
+        os.kill(instance.process.pid, signal.SIGTERM)
+        job.cancel()
+        ended = client.jobs.get(job.id).wait(timeout=100)
+        assert ended.status == "canceled"
+        again = client.submit(client.workflows.from_json(small(2))).result()
+        assert len(again.outputs) == 1, "another container has taken its place"
+
+
+def test_an_invocation_that_expires_is_a_job_that_has(stack: DevStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint, take = stack.endpoint, stack.endpoint.take
+
+    def take_for_a_moment(path: str, headers: dict[str, str], body: bytes) -> Any:
+        return take(path, {**headers, "X-Amzn-SageMaker-RequestTTLSeconds": "0"}, body)
+
+    monkeypatch.setattr(endpoint, "_start_delay_s", 3600.0)  # no capacity
+    stack.kill_workers()
+    eventually(lambda: endpoint.instances == [] or fail())
+    with Comfy() as client, monkeypatch.context() as patch:
+        patch.setattr(endpoint, "take", take_for_a_moment)
+        job = submit_surely(client, small(3), {})
+        assert client.jobs.get(job.id).wait(timeout=60).status == "expired"
+
+
+def eventually(ask: Any) -> Any:
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return ask()
+        except Exception:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+def fail() -> None:
+    raise AssertionError
