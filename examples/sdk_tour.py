@@ -5,6 +5,7 @@ COMFY_BASE_URL=http://127.0.0.1:8189 COMFY_API_KEY=… python -m examples.sdk_to
 
 from __future__ import annotations
 
+import copy
 import io
 import time
 import uuid
@@ -93,7 +94,7 @@ def by_file_name_and_by_handle(client: Comfy) -> None:
     assert twin.hash == asset.hash
 
     by_name = client.submit(client.workflows.from_json(ENLARGE)).result()
-    workflow = client.workflows.from_json(ENLARGE)
+    workflow = client.workflows.from_json(copy.deepcopy(ENLARGE))  # set_input changes the graph it was given
     workflow.set_input("1", "image", asset)
     by_handle = client.submit(workflow).result()
     for job in (by_name, by_handle):

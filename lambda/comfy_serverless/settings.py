@@ -173,6 +173,16 @@ class Settings:
     batch_queue_url: str | None = _setting(
         "BATCH_QUEUE_URL", str, None, "SQS queue that jobs of batches are sent to, so that they keep nobody waiting"
     )
+    drop_queue_url: str | None = _setting(
+        "DROP_QUEUE_URL", str, None, "SQS queue that is told of dropped objects, and of what is to be done with batches"
+    )
+    drop_owner: str = _setting("DROP_OWNER", str, "drops", "Whose the jobs of dropped objects and manifests are")
+    batch_state_machine: str | None = _setting(
+        "BATCH_STATE_MACHINE", str, None, "Step Functions state machine that reads large manifests, many ranges at once"
+    )
+    batch_map_bytes: int = _setting(
+        "BATCH_MAP_BYTES", _positive_int, 67_108_864, "Size of a manifest from which on that machine reads it"
+    )
     dispatch_parameter: str | None = _setting(
         "DISPATCH_PARAMETER", str, None, "SSM parameter in which a GPU stack says where jobs are to be run instead"
     )

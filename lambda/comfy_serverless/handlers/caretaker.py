@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import json
 from typing import Any
 
+from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.jobs import s3
 from comfy_serverless.jobs.care import MAX_JOBS, Care
-from comfy_serverless.jobs.dispatch import WebhookQueue, workers_of
+from comfy_serverless.jobs.dispatch import JobQueue, WebhookQueue, workers_of
+from comfy_serverless.jobs.dispatch import create_client as create_queue_client
 from comfy_serverless.jobs.store.assets import AssetStore
 from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.jobs.store.table import Table, create_client
@@ -33,6 +36,18 @@ def assets() -> AssetStore:
     return AssetStore(Table(create_client(), settings.jobs_table), s3.create_client(), bucket=settings.assets_bucket)
 
 
+def have_batches_looked_at() -> int:
+    """Tell `ingest` of batches that nobody has looked at for a minute; answers how many."""
+    settings = Settings.from_environment()
+    if settings.drop_queue_url is None:
+        return 0
+    batches = BatchStore(Table(create_client(), str(settings.jobs_table))).neglected(limit=MAX_JOBS)
+    if batches:
+        queue = JobQueue(create_queue_client(), settings.drop_queue_url)
+        queue.send_many([json.dumps({"batch": batch_id}) for batch_id in batches])
+    return len(batches)
+
+
 def handler(_event: object, _context: Any) -> dict[str, int]:  # noqa: ANN401  (Lambda's context)
     """One round; answers how many jobs needed somebody, and how many assets had expired.
 
@@ -41,5 +56,8 @@ def handler(_event: object, _context: Any) -> dict[str, int]:  # noqa: ANN401  (
     try:
         count = care().round()
     finally:
-        removed = assets().remove_expired(limit=MAX_JOBS)
-    return {"jobs": count, "assets": removed}
+        try:
+            looked_at = have_batches_looked_at()
+        finally:
+            removed = assets().remove_expired(limit=MAX_JOBS)
+    return {"jobs": count, "batches": looked_at, "assets": removed}

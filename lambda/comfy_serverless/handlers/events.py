@@ -301,6 +301,17 @@ def _sources_of(message: Mapping[str, Any]) -> list[RequestSource]:
     return [SentRequest(payload=text, default_id=f"sqs-{name}", what="the message")]
 
 
+def dropped_objects(event: object) -> list[DroppedObject]:
+    """The objects an event of S3 tells of; none for the one that S3 sends to try the way.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(event, Mapping) or not S3Event.recognises(event):
+        raise ValueError("neither an event of S3 nor a message of our own")
+    return [source for source in S3Event(event).sources() if isinstance(source, DroppedObject)]
+
+
 def _dropped(record: Mapping[str, Any]) -> list[RequestSource]:
     """The object an S3 record tells of, if it was created. Keys come form-encoded: `a+b%C3%BC.json` is `a bü.json`."""
     if not str(record.get("eventName", "")).removeprefix("s3:").startswith("ObjectCreated"):

@@ -122,6 +122,7 @@ def journal() -> Journal:
     Raises:
         InvalidSetting: the function does not know the table or the queue.
     """
+    from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.jobs.dispatch import WebhookQueue, workers_of
     from comfy_serverless.jobs.journal import Journal
     from comfy_serverless.jobs.store.jobs import JobStore
@@ -135,6 +136,7 @@ def journal() -> Journal:
         JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
         workers_of(settings),
         WebhookQueue.at(settings.webhook_queue_url),
+        BatchStore(table),
     )
 
 

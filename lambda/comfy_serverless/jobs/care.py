@@ -19,7 +19,15 @@ from comfy_serverless.jobs.models import Job, JobStatus
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.job_state import JobState
-from comfy_serverless.jobs.store.jobs import DISPATCH_S, IN_QUEUE_S, OPEN, QUEUE_RETENTION_S, QUEUED, JobStore
+from comfy_serverless.jobs.store.jobs import (
+    DISPATCH_S,
+    IN_QUEUE_S,
+    OPEN,
+    QUEUE_RETENTION_S,
+    QUEUED,
+    QUEUED_BATCH,
+    JobStore,
+)
 from comfy_serverless.jobs.store.table import now_s
 from comfy_serverless.observability import emit_failure, log
 
@@ -52,11 +60,11 @@ class Care:
         """
         count = 0
         failure: Exception | None = None
-        for lease in (OPEN, QUEUED):
+        for lease in (OPEN, QUEUED, QUEUED_BATCH):
             # While messages wait, a job that has not begun waits with them. Else its message is lost, or invisible for
             # an hour because the worker that had it died before it could begin.
-            if lease == QUEUED and self.workers.depth() and self.workers.depth(is_batch=True):
-                break
+            if lease != OPEN and self.workers.depth(is_batch=lease == QUEUED_BATCH):
+                continue
             for state in self.jobs.neglected(limit=MAX_JOBS, lease=lease):
                 try:
                     self.attend(state)
@@ -75,7 +83,7 @@ class Care:
             if self.jobs.renew(state, for_s=DISPATCH_S):
                 self.call_webhook(state)
             return
-        if state.head.get("lease") == QUEUED and self.workers.depth(is_batch=state.is_of_batch):
+        if state.head.get("lease") in (QUEUED, QUEUED_BATCH) and self.workers.depth(is_batch=state.is_of_batch):
             return
         if (result := self._result(state)) is not None:
             self._finish(state, result)
@@ -142,7 +150,7 @@ class Care:
 
     def _await_message(self, state: JobState) -> None:
         """The message of a job that cannot be sent again: in the queue, and not marked as sent; or taken from it."""
-        is_missed = state.head.get("lease") == QUEUED
+        is_missed = state.head.get("lease") == QUEUED  # jobs of batches have no key
         self.jobs.renew(
             state, for_s=MISSED_S if is_missed else IN_QUEUE_S, assign={"lease": QUEUED, "is_missed": is_missed}
         )
@@ -159,7 +167,7 @@ class Care:
             return
         log.warning("a job is sent to the workers again", job_id=state.id, runs=state.runs)
         self.workers.send(state.id, state.head["request"], is_batch=state.is_of_batch)
-        self.jobs.dispatched(state.id)
+        self.jobs.dispatched(state.id, is_batch=state.is_of_batch)
 
     def end(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> None:
         """End a job that nobody runs, unless something has happened to it meanwhile."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: How long a queue's depth is taken for known, in seconds.
 DEPTH_KNOWN_S = 5.0
+#: SQS's own limit for one call.
+MAX_MESSAGES = 10
 #: How long it may take until a GPU stack is seen, or seen to be gone, in seconds.
 TARGET_KNOWN_S = 60.0
 #: The longest SageMaker keeps an invocation waiting, and lets one last, in seconds. Deadlines are the worker's to keep.
@@ -42,6 +44,10 @@ _CONFIG = Config(
     connect_timeout=2,
     read_timeout=5,
 )
+
+
+class NotSent(TimeoutError):
+    """A queue has not taken all messages: they must be sent again."""
 
 
 class Workers(Protocol):
@@ -63,6 +69,9 @@ class Workers(Protocol):
             delay_s: how long nobody sees it yet, where that can be.
             is_batch: whether nobody waits for this very one: those who do go first.
         """
+
+    def send_many(self, jobs: Sequence[tuple[str, str]]) -> None:
+        """Send them jobs of a batch, by ids and requests, in as few calls as there can be."""
 
     def depth(self, *, is_batch: bool = False) -> int:
         """How many jobs wait, about; of batches, or of those that are waited for."""
@@ -110,6 +119,21 @@ class JobQueue:
         """Send one message."""
         self.sqs.send_message(QueueUrl=self.url, MessageBody=message, DelaySeconds=delay_s)
 
+    def send_many(self, messages: Sequence[str]) -> None:
+        """Send many, ten at a time.
+
+        Raises:
+            NotSent: SQS has not taken all of them; those it has taken are sent.
+        """
+        for first in range(0, len(messages), MAX_MESSAGES):
+            entries: Any = [
+                {"Id": str(number), "MessageBody": message}
+                for number, message in enumerate(messages[first : first + MAX_MESSAGES])
+            ]
+            answer = self.sqs.send_message_batch(QueueUrl=self.url, Entries=entries)
+            if failed := answer.get("Failed"):
+                raise NotSent(f"{len(failed)} messages were not taken: {failed[0].get('Message') or failed[0]['Code']}")
+
     def depth(self) -> int:
         """How many messages wait, about: SQS's own figure, some seconds old."""
         if time.monotonic() - self._depth_at >= DEPTH_KNOWN_S:
@@ -144,6 +168,10 @@ class Queues:
     ) -> None:
         """See `Workers`."""
         self._queue(is_batch).send(message_of(job_id, request_uri, extra_data), delay_s=delay_s)
+
+    def send_many(self, jobs: Sequence[tuple[str, str]]) -> None:
+        """See `Workers`."""
+        self.batches.send_many([message_of(job_id, request_uri, None) for job_id, request_uri in jobs])
 
     def depth(self, *, is_batch: bool = False) -> int:
         """See `Workers`."""
@@ -190,6 +218,11 @@ class Endpoint:
             Filename=ANSWER_NAME,
         )
 
+    def send_many(self, jobs: Sequence[tuple[str, str]]) -> None:
+        """See `Workers`."""
+        for job_id, request_uri in jobs:
+            self.send(job_id, request_uri)
+
     def depth(self, *, is_batch: bool = False) -> int:  # noqa: ARG002
         """How many invocations wait: CloudWatch's newest figure, a minute or two old."""
         if time.monotonic() - self._depth_at >= TARGET_KNOWN_S:
@@ -231,6 +264,10 @@ class Batched:
         else:
             self.endpoint.send(job_id, request_uri, extra_data=extra_data)
 
+    def send_many(self, jobs: Sequence[tuple[str, str]]) -> None:
+        """See `Workers`."""
+        self.batches.send_many([message_of(job_id, request_uri, None) for job_id, request_uri in jobs])
+
     def depth(self, *, is_batch: bool = False) -> int:
         """See `Workers`."""
         return self.batches.depth() if is_batch else self.endpoint.depth()
@@ -258,6 +295,10 @@ class Switch:
     ) -> None:
         """See `Workers`."""
         self.target().send(job_id, request_uri, extra_data=extra_data, delay_s=delay_s, is_batch=is_batch)
+
+    def send_many(self, jobs: Sequence[tuple[str, str]]) -> None:
+        """See `Workers`."""
+        self.target().send_many(jobs)
 
     def depth(self, *, is_batch: bool = False) -> int:
         """See `Workers`."""

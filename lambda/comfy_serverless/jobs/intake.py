@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.jobs.lines import Line, request_of
 from comfy_serverless.jobs.models import MAX_LABEL_CHARACTERS, JobRequest
-from comfy_serverless.jobs.s3 import S3Address, parse_json, read_json
+from comfy_serverless.jobs.s3 import AssetUnavailable, S3Address, parse_json, read_json, refusal
 from comfy_serverless.jobs.workflow_source import named_workflow
 
 if TYPE_CHECKING:
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
 
 #: Largest request that can be sent: Lambda's own limit, each way.
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
+
+_LINE_KEY = re.compile(
+    r"(?P<key>requests/batches/(?P<batch>[A-Za-z0-9_-]{1,64})\.jsonl)#(?P<offset>\d{1,15})-(?P<length>\d{1,8})"
+)
 
 ACCEPTED_DROPS = (
     "Accepted are *.json (a job request, or a workflow in API format) and images/{workflow}/* "
@@ -199,8 +206,34 @@ class QueuedJob:
         """None: nothing that is written there becomes a job."""
         return
 
+    @property
+    def batch_id(self) -> str | None:
+        """The batch it is a line of; such a request is `s3://…/batches/{id}.jsonl#{offset}-{length}`."""
+        match = _LINE_KEY.fullmatch(self.address.key)
+        return match["batch"] if match else None
+
+    def _read_line(self, s3: S3Client) -> JobRequest:
+        match = _LINE_KEY.fullmatch(self.address.key)
+        assert match is not None  # noqa: S101  (it has a batch)
+        offset, length = int(match["offset"]), int(match["length"])
+        try:
+            answer = s3.get_object(
+                Bucket=self.address.bucket, Key=match["key"], Range=f"bytes={offset}-{offset + length - 1}"
+            )
+            line = Line(offset, length, answer["Body"].read())
+        except (ClientError, BotoCoreError) as error:
+            reason, is_transient = refusal(error, self.address)
+            kind = AssetUnavailable if is_transient else InvalidRequest
+            raise kind(f"the line {self.address} of the manifest {reason}.") from error
+        request = request_of(line)
+        if request.job_id != self.job_id:
+            raise InvalidRequest(f"{self.address} is the request of another job than {self.job_id}.")
+        return request
+
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
-        """The request as the API has written it down."""
+        """The request as the API has written it down, or as it stands in a line of a manifest."""
+        if self.batch_id is not None:
+            return self._read_line(s3)
         document = read_json(s3, self.address, what="the request")
         request = JobRequest.parse(document.get("request") if isinstance(document, dict) else None)
         if request.job_id != self.job_id:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.batches.store import BatchStatus, BatchStore
 from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
 from comfy_serverless.jobs.models import Job, JobStatus, Output, Progress
 from comfy_serverless.jobs.store.job_state import Claim, JobState, LeaseLost
@@ -57,6 +58,7 @@ class Journal:
     jobs: JobStore
     workers: Workers
     webhook_queue: WebhookQueue
+    batches: BatchStore | None = None
 
     def run(self, worker: Worker, source: QueuedJob, call: Call) -> Outcome | None:
         """Run a job whose message has come, if it is still to be run, and write down how it ended.
@@ -68,6 +70,8 @@ class Journal:
             Unrecorded: the table does not answer.
         """
         run_id = str(uuid.uuid4())
+        if self._is_held_back(source):
+            return None
         try:
             begun = self.jobs.begin(source.job_id, run=run_id)
         except _AWS_FAILURES as error:
@@ -88,6 +92,22 @@ class Journal:
                 outcome.release()
                 raise
         return outcome
+
+    def _is_held_back(self, source: QueuedJob) -> bool:
+        """Whether its batch is paused or canceled: then it waits without a message, or has ended."""
+        if source.batch_id is None or self.batches is None:
+            return False
+        try:
+            batch = self.batches.get(source.batch_id)
+            if batch is None or batch.status in (BatchStatus.RUNNING, BatchStatus.COMPLETED):
+                return False
+            if batch.status is BatchStatus.PAUSED:
+                self.jobs.park(source.job_id)
+            elif (state := self.jobs.read(source.job_id)) is not None:
+                self.jobs.cancel(state)
+        except _AWS_FAILURES as error:
+            raise Unrecorded(f"job {source.job_id} was not begun: the table does not answer ({error})") from error
+        return True
 
     def _conclude(
         self,
@@ -144,7 +164,7 @@ class Journal:
                 delay_s=delay_s,
                 is_batch=state.is_of_batch,
             )
-            self.jobs.dispatched(state.id)
+            self.jobs.dispatched(state.id, is_batch=state.is_of_batch)
             log.warning("the job is run again", job_id=state.id, runs=state.runs, code=error.code if error else None)
 
     def _call_webhook(self, state: JobState) -> None:

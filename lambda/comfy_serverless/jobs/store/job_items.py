@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from comfy_serverless.jobs.models import Job, Output
+from comfy_serverless.jobs.models import RETENTION, Job, JobStatus, Output
 from comfy_serverless.jobs.replies import shorten_job
-from comfy_serverless.jobs.store.job_state import JobState
-from comfy_serverless.jobs.store.table import Item, now_text
+from comfy_serverless.jobs.store.job_state import JobState, NewJob
+from comfy_serverless.jobs.store.table import Item, moment_text, now_text
 
 #: An item has at most 400 KB; the rest is for labels, progress and the names of the attributes.
 MAX_DOCUMENT_BYTES = 250_000
@@ -29,6 +29,31 @@ def index_key(owner: str, created_id: str) -> Item:
     """Where a page of the index by owner goes on."""
     job_id = created_id.partition("#")[2]
     return {"pk": job_pk(job_id), "sk": JOB, "owner": owner, "created_id": created_id}
+
+
+def new_item(job: NewJob) -> Item:
+    """A job that waits, without who looks after it."""
+    created = moment_text(job.created_at)
+    item = {
+        "pk": job_pk(job.job_id),
+        "sk": JOB,
+        "id": job.job_id,
+        "owner": job.owner,
+        "status": JobStatus.QUEUED.value,
+        "created_at": created,
+        "updated_at": created,
+        "created_id": f"{created}#{job.job_id}",
+        "open_owner": job.owner,
+        "labels": dict(job.labels),
+        "request": job.request_uri,
+        "result": job.result_uri,
+        "is_rerunnable": job.is_rerunnable,
+        "webhook": dict(job.webhook) if job.webhook else None,
+        "batch": job.batch,
+        "runs": 0,
+        "expires": int(job.created_at.timestamp() + RETENTION.total_seconds()),
+    }
+    return {name: value for name, value in item.items() if value is not None}
 
 
 def asset_item(state: JobState, output: Output) -> Item:

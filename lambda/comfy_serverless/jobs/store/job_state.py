@@ -31,6 +31,7 @@ class NewJob:
         result_uri: where the worker writes how it ended, before the table has it.
         idempotency_key: of the caller, single-use for 24 h.
         webhook: `{"url": …, "secret": …}`, or None.
+        batch: the batch it is a line of.
         is_rerunnable: whether the request that is kept has all the worker needs; a key for partner nodes is not kept.
     """
 
@@ -42,6 +43,7 @@ class NewJob:
     idempotency_key: str | None = None
     webhook: Mapping[str, str] | None = None
     is_rerunnable: bool = True
+    batch: str | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 

@@ -19,8 +19,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from comfy_serverless.errors import Canceled, ComfyError, IdempotencyKeyReuse, InvalidRequest
-from comfy_serverless.jobs.models import RETENTION, Job, JobError, JobStatus, Output, Progress, status_of
-from comfy_serverless.jobs.store.job_items import JOB, asset_item, idempotency_pk, index_key, job_pk, stored_document
+from comfy_serverless.jobs.models import Job, JobError, JobStatus, Output, Progress, status_of
+from comfy_serverless.jobs.store.job_items import (
+    JOB,
+    asset_item,
+    idempotency_pk,
+    index_key,
+    job_pk,
+    new_item,
+    stored_document,
+)
 from comfy_serverless.jobs.store.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
 from comfy_serverless.jobs.store.table import (
     ConditionFailed,
@@ -46,8 +54,9 @@ MAX_LOOKS = 10
 _LAST_OUTPUT = "output~"
 #: How long a job whose message is in the queue is left alone, at least.
 IN_QUEUE_S = 60
-#: Who is to look after a job: its worker or the caretaker; or the queue, as long as it has messages.
-OPEN, QUEUED = "open", "queued"
+#: Who is to look after a job: its worker or the caretaker; or its queue, as long as that has messages. One that waits
+#: for its batch to be resumed has nobody.
+OPEN, QUEUED, QUEUED_BATCH = "open", "queued", "queued_batch"
 _FREE = "#status = :queued OR (#status = :running AND (attribute_not_exists(#run) OR #lease_until < :now))"
 _OURS = "#run = :run AND #status IN (:running, :canceling)"
 _OURS_VALUES = {"running": JobStatus.RUNNING.value, "canceling": JobStatus.CANCELING.value}
@@ -75,35 +84,14 @@ class JobStore:
             JobExists: there is a job of this id.
             IdempotencyKeyReuse: the key was used within the last 24 hours.
         """
-        created = moment_text(job.created_at)
-        epoch_s = int(job.created_at.timestamp())
-        head: Item = {
-            "pk": job_pk(job.job_id),
-            "sk": JOB,
-            "id": job.job_id,
-            "owner": job.owner,
-            "status": JobStatus.QUEUED.value,
-            "created_at": created,
-            "updated_at": created,
-            "created_id": f"{created}#{job.job_id}",
-            "open_owner": job.owner,
-            "labels": dict(job.labels),
-            "request": job.request_uri,
-            "result": job.result_uri,
-            "is_rerunnable": job.is_rerunnable,
-            "webhook": dict(job.webhook) if job.webhook else None,
-            "runs": 0,
-            "lease": OPEN,
-            "lease_until": epoch_s + DISPATCH_S,
-            "expires": epoch_s + int(RETENTION.total_seconds()),
-        }
+        head = {**new_item(job), "lease": OPEN, "lease_until": now_s() + DISPATCH_S}
         writes = [put_write(head, condition="attribute_not_exists(pk)")]
         if job.idempotency_key:
             key: Item = {
                 "pk": idempotency_pk(job.owner, job.idempotency_key),
                 "sk": "idempotency",
                 "job_id": job.job_id,
-                "expires": epoch_s + IDEMPOTENCY_S,
+                "expires": now_s() + IDEMPOTENCY_S,
             }
             # TTL deletes some time after the moment, so that is asked as well.
             free = "attribute_not_exists(pk) OR #expires < :now"
@@ -119,6 +107,35 @@ class JobStore:
             ) from None
         return JobState({name: value for name, value in head.items() if value is not None})
 
+    def submit_of_batch(self, job: NewJob) -> JobState:
+        """Write a job of a batch down, if it is not there; it is about to be sent. Answers how it stands."""
+        head = {**new_item(job), "lease": QUEUED_BATCH, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True}
+        del head["open_owner"]  # whoever drops a batch may have as many jobs as it has
+        try:
+            self._table.put(head, condition="attribute_not_exists(pk)")
+        except ConditionFailed:
+            standing = self._table.get(head["pk"], JOB)
+            return JobState(standing) if standing is not None else self.submit_of_batch(job)
+        return JobState(head)
+
+    def park(self, job_id: str) -> None:
+        """A job of a paused batch: its message is gone, and nobody looks after it until the batch is resumed."""
+        self._unless_changed(
+            Update(
+                pk=job_pk(job_id),
+                sk=JOB,
+                assign={"is_parked": True},
+                remove=["lease", "lease_until"],
+                condition="attribute_not_exists(#run) AND #status IN (:queued, :running)",
+                values={"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value},
+            )
+        )
+
+    def many(self, job_ids: Sequence[str]) -> dict[str, JobState]:
+        """Those of so many jobs that there are, without their outputs."""
+        keys = [(job_pk(job_id), JOB) for job_id in job_ids]
+        return {item["id"]: JobState(item) for item in self._table.get_all(keys)}
+
     def withdraw(self, job: NewJob) -> None:
         """Take back a submit that has not reached the queue: no job, and the idempotency key is free again."""
         writes = [delete_write(job_pk(job.job_id), JOB, condition="#runs = :none", values={"none": 0})]
@@ -126,12 +143,13 @@ class JobStore:
             writes.append(delete_write(idempotency_pk(job.owner, job.idempotency_key), "idempotency"))
         self._table.transact(writes)
 
-    def dispatched(self, job_id: str) -> None:
+    def dispatched(self, job_id: str, *, is_batch: bool = False) -> None:
         """The queue has the job: nobody needs to look after it while messages wait there."""
+        lease = QUEUED_BATCH if is_batch else QUEUED
         change = Update(
             pk=job_pk(job_id),
             sk=JOB,
-            assign={"lease": QUEUED, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True},
+            assign={"lease": lease, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True},
             condition="attribute_not_exists(#run) AND #status IN (:queued, :running)",
             values={"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value},
         )

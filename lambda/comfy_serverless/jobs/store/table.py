@@ -25,6 +25,8 @@ Item = dict[str, Any]
 
 #: DynamoDB's own limit for one call of BatchWriteItem.
 MAX_BATCH = 25
+#: The same of BatchGetItem.
+MAX_READS = 100
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _ATTEMPTS = 2, 5, 5
 _BATCH_PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 _FAILED_CONDITION = "ConditionalCheckFailed"
@@ -241,6 +243,27 @@ class Table:
                 if pause_s is None:
                     raise TimeoutError(f"DynamoDB has not taken all items of the table {self.name}")
                 time.sleep(pause_s)
+
+    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
+        """Those items of these keys that there are, consistent, in no order.
+
+        Raises:
+            TimeoutError: DynamoDB did not answer for all of them in time.
+        """
+        found: list[Item] = []
+        for first in range(0, len(keys), MAX_READS):
+            wanted: Any = [to_item({"pk": pk, "sk": sk}) for pk, sk in dict.fromkeys(keys[first : first + MAX_READS])]
+            pending: Any = {self.name: {"Keys": wanted, "ConsistentRead": True}}
+            for pause_s in (*_BATCH_PAUSES_S, None):
+                answer = self._client.batch_get_item(RequestItems=pending)
+                found += map(from_item, answer["Responses"].get(self.name, []))
+                pending = answer["UnprocessedKeys"]
+                if not pending:
+                    break
+                if pause_s is None:
+                    raise TimeoutError(f"DynamoDB has not answered for all items of the table {self.name}")
+                time.sleep(pause_s)
+        return found
 
     def transact(self, writes: Sequence[Mapping[str, Any]]) -> None:
         """All of the writes, or none. Each is one of `put_write`, `update_write`, `delete_write`.

@@ -1,0 +1,246 @@
+"""What is dropped into the input bucket becomes jobs: one, or as many as a manifest has lines.
+
+    jobs/**.json, images/{workflow}/** ──► one job          batches/**.jsonl ──► batch ──► ranges ──► jobs ──► report
+
+Everything may come twice, and be cut off anywhere: what is done is found done, and the rest is done then.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from comfy_serverless.batches.reading import Reading
+from comfy_serverless.batches.report import fates, write_report
+from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, Range
+from comfy_serverless.errors import ComfyError
+from comfy_serverless.jobs.dispatch import JobQueue, Workers
+from comfy_serverless.jobs.intake import DroppedObject
+from comfy_serverless.jobs.keys import KeyAllotment
+from comfy_serverless.jobs.lines import ranges_of
+from comfy_serverless.jobs.models import JobRequest, JobStatus
+from comfy_serverless.jobs.record import JobRecord
+from comfy_serverless.jobs.result_file import ResultFile
+from comfy_serverless.jobs.s3 import S3Address, error_code
+from comfy_serverless.jobs.store.job_state import JobExists, NewJob
+from comfy_serverless.jobs.store.jobs import JobStore
+from comfy_serverless.jobs.store.table import now_text
+from comfy_serverless.observability import emit_failure, log
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_stepfunctions import SFNClient
+
+    from comfy_serverless.settings import Settings
+
+MANIFESTS, MANIFEST_SUFFIX = "batches/", ".jsonl"
+#: Of a manifest, for one reader.
+RANGE_BYTES = 4 * 1024 * 1024
+_ENDED = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
+
+
+class NotThere(Exception):
+    """What an event names has been deleted or replaced meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingest:
+    """Takes what is dropped, and looks after batches.
+
+    Attributes:
+        own_queue: where messages to ourselves go.
+        step_functions: starts the state machine that reads large manifests; None if there is none.
+    """
+
+    jobs: JobStore
+    batches: BatchStore
+    workers: Workers
+    own_queue: JobQueue
+    s3: S3Client
+    settings: Settings
+    step_functions: SFNClient | None = None
+
+    # One object.
+
+    def drop(self, dropped: DroppedObject) -> None:
+        """Take an object that has been dropped."""
+        key = dropped.address.key
+        if key.startswith(MANIFESTS) and key.lower().endswith(MANIFEST_SUFFIX):
+            self.begin_batch(dropped)
+        else:
+            self._submit(dropped)
+
+    def _submit(self, dropped: DroppedObject) -> None:
+        """One object, one job; what is no job is one that has failed, with a result that says why."""
+        job_id = dropped.default_id
+        try:
+            request = dropped.read(s3=self.s3, settings=self.settings)
+        except ComfyError as error:
+            if error.retryable:
+                raise
+            self._refuse(dropped, job_id, error)
+            return
+        job_id = request.job_id or job_id
+        request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
+        address = S3Address(str(self.settings.assets_bucket), f"requests/{self.settings.drop_owner}/{job_id}.json")
+        document = {"request": request.model_dump(mode="json", by_alias=True), "workflow": request.workflow}
+        self._put(address, document)
+        job = self._job(job_id, str(address), request)
+        try:
+            state = self.jobs.submit(job)
+        except JobExists:
+            standing = self.jobs.read(job_id)
+            if standing is None or standing.runs > 0 or standing.status is not JobStatus.QUEUED:
+                return
+            state = standing  # the event came twice, or we were cut off before it was sent
+        self.workers.send(state.id, state.head["request"])
+        self.jobs.dispatched(state.id)
+
+    def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError) -> None:
+        record = JobRecord(job_id=job_id, metadata=dict(dropped.labels))
+        if self.settings.output_bucket in (None, dropped.origin_bucket):
+            raise error
+        job = self._job(job_id, str(dropped.address), None)
+        record.result = ResultFile(self.s3, S3Address.parse(job.result_uri))
+        record.result.write(record.document(error))
+        try:
+            state = self.jobs.submit(job)
+        except JobExists:
+            return
+        self.jobs.fail(state, error)
+        emit_failure(error.code)
+        log.warning("a dropped object is no job", job_id=job_id, source=str(dropped.address), code=error.code)
+
+    def _job(self, job_id: str, request_uri: str, request: JobRequest | None) -> NewJob:
+        bucket = (request.output.bucket if request else None) or str(self.settings.output_bucket)
+        given = request.output.prefix if request else None
+        prefix = self.settings.output_prefix if given is None else given
+        return NewJob(
+            job_id=job_id,
+            owner=self.settings.drop_owner,
+            request_uri=request_uri,
+            result_uri=str(S3Address(bucket, KeyAllotment(prefix, job_id).result_key)),
+            labels=request.metadata if request else {},
+        )
+
+    def _put(self, address: S3Address, document: Mapping[str, Any]) -> None:
+        content = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+        self.s3.put_object(Bucket=address.bucket, Key=address.key, Body=content, ContentType="application/json")
+
+    # A manifest.
+
+    def begin_batch(self, dropped: DroppedObject) -> Batch:
+        """Keep a copy of a manifest, write the batch down, and have its ranges read."""
+        batch_id = dropped.default_id
+        if (standing := self.batches.get(batch_id)) is not None:
+            return standing  # what was left to do then, `look` does
+        copy = S3Address(str(self.settings.assets_bucket), f"requests/batches/{batch_id}.jsonl")
+        batch = Batch(
+            id=batch_id,
+            owner=self.settings.drop_owner,
+            source=str(dropped.address),
+            manifest=str(copy),
+            size_bytes=self._copy(dropped.address, copy),
+            status=BatchStatus.RUNNING,
+            created_at=now_text(),
+        )
+        ranges = ranges_of(batch.size_bytes, step_bytes=RANGE_BYTES)
+        self.batches.create(batch, ranges)
+        self._have_read(batch, [start for start, _ in ranges])
+        return batch
+
+    def _copy(self, source: S3Address, copy: S3Address) -> int:
+        """Copy it as it is now; answers its size."""
+        try:
+            head = self.s3.head_object(Bucket=source.bucket, Key=source.key)
+            self.s3.copy_object(
+                Bucket=copy.bucket,
+                Key=copy.key,
+                CopySource={"Bucket": source.bucket, "Key": source.key},
+                CopySourceIfMatch=head["ETag"],
+            )
+        except ClientError as error:
+            if error_code(error) in {"404", "NoSuchKey", "NotFound", "PreconditionFailed", "412"}:
+                raise NotThere(f"{source} was deleted or replaced while it was taken") from error
+            raise
+        return head["ContentLength"]
+
+    def _have_read(self, batch: Batch, starts: list[int]) -> None:
+        machine = self.settings.batch_state_machine
+        if machine is not None and self.step_functions is not None and batch.size_bytes > self.settings.batch_map_bytes:
+            items = [{"batch": batch.id, "start": start} for start in starts]
+            self.step_functions.start_execution(stateMachineArn=machine, input=json.dumps({"ranges": items}))
+            return
+        self.own_queue.send_many([json.dumps({"batch": batch.id, "start": start}) for start in starts])
+
+    def read(self, batch_id: str, start: int, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
+        """Read a range on; answers whether nothing is left of it for us."""
+        batch = self.batches.get(batch_id)
+        part = next((one for one in self.batches.ranges(batch_id) if one.start == start), None)
+        if batch is None or part is None or part.is_read or batch.status is not BatchStatus.RUNNING:
+            return True
+        return self._reading().read(batch, part, until=until, now=now)
+
+    def read_or_pass_on(self, batch_id: str, start: int, *, until: float) -> None:
+        """Read a range, and have somebody else read on what the time does not allow."""
+        if not self.read(batch_id, start, until=until):
+            self.own_queue.send(json.dumps({"batch": batch_id, "start": start}))
+
+    # Looking after a batch.
+
+    def look(self, batch_id: str, *, until: float, now: Callable[[], float] = time.monotonic) -> None:
+        """See how far a batch has come: have the rest read, or write the report if every job has ended."""
+        batch = self.batches.get(batch_id)
+        if batch is None or batch.report is not None:
+            return
+        unread = [part for part in self.batches.ranges(batch_id) if not part.is_read]
+        if unread and batch.status is BatchStatus.RUNNING and self.own_queue.depth() == 0:
+            self._have_read(batch, [part.start for part in unread])  # whose message is lost
+        if not self._settle(batch, unread, until=until, now=now):
+            return
+        bucket, prefix = str(self.settings.output_bucket), self.settings.output_prefix
+        report = write_report(self.s3, self.jobs, batch, bucket=bucket, prefix=prefix)
+        if self.batches.complete(batch, report):
+            log.info("the batch has ended", batch=batch.id, report=report)
+
+    def _settle(self, batch: Batch, unread: list[Range], *, until: float, now: Callable[[], float]) -> bool:
+        """Find the first line whose job has not ended; answers whether there is none."""
+        settled = batch.settled
+        limit = min((part.offset for part in unread), default=batch.size_bytes)
+        is_canceled = batch.status is BatchStatus.CANCELED
+        for chunk in fates(self.s3, self.jobs, batch, start=settled):
+            for fate in chunk:
+                is_open = fate.state is not None and fate.state.status not in _ENDED
+                is_missing = fate.request is not None and fate.state is None and not is_canceled
+                if is_open or is_missing or (fate.line.offset >= limit and not is_canceled):
+                    self.batches.settle(batch, fate.line.offset)
+                    return False
+                settled = fate.line.end
+            if now() >= until:
+                self.batches.settle(batch, settled)
+                return False
+        return limit >= batch.size_bytes or is_canceled
+
+    # What people want of it.
+
+    def resume(self, batch_id: str) -> None:
+        """Send again what was parked, and have the rest read."""
+        batch = self.batches.get(batch_id)
+        if batch is None or batch.status is not BatchStatus.RUNNING:
+            return
+        for chunk in fates(self.s3, self.jobs, batch, start=batch.settled):
+            parked = [fate.state for fate in chunk if fate.state is not None and fate.state.head.get("is_parked")]
+            waiting = [state for state in parked if state.status not in _ENDED and "run" not in state.head]
+            for state in waiting:
+                self.jobs.dispatched(state.id, is_batch=True)
+            self.workers.send_many([(state.id, state.head["request"]) for state in waiting])
+        unread = [part.start for part in self.batches.ranges(batch_id) if not part.is_read]
+        self._have_read(batch, unread)
+
+    def _reading(self) -> Reading:
+        return Reading(jobs=self.jobs, batches=self.batches, workers=self.workers, s3=self.s3, settings=self.settings)

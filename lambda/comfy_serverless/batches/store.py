@@ -1,0 +1,239 @@
+"""Batches in the table: what was dropped, how far its ranges have been read, which lines were bad, and how it ended.
+
+read ──► running ──► completed
+          │  ▲
+       paused, canceled
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from comfy_serverless.jobs.models import RETENTION
+from comfy_serverless.jobs.store.table import ConditionFailed, Item, Table, Update, now_s, now_text
+
+#: Who looks after a batch: the caretaker has it looked at as often as this, in seconds.
+LOOK_EVERY_S = 60
+LEASE = "batch"
+
+
+class BatchStatus(StrEnum):
+    """What is wanted of a batch, and that it is over."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    CANCELED = "canceled"
+    COMPLETED = "completed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """A part of a manifest.
+
+    Attributes:
+        start, end: it has the lines that begin here, in bytes.
+        offset: how far it has been read: the beginning of the next line.
+        lines, bad: how many it had up to there, blank ones not counted.
+    """
+
+    start: int
+    end: int
+    offset: int
+    lines: int = 0
+    bad: int = 0
+
+    @property
+    def is_read(self) -> bool:
+        """Whether there is nothing left in it."""
+        return self.offset >= self.end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """A manifest that was dropped.
+
+    Attributes:
+        source: where it was dropped.
+        manifest: our own copy, which nobody changes.
+        settled: up to here every job has ended, in bytes.
+    """
+
+    id: str
+    owner: str
+    source: str
+    manifest: str
+    size_bytes: int
+    status: BatchStatus
+    created_at: str
+    settled: int = 0
+    report: str | None = None
+
+
+class BatchStore:
+    """The batches of one table. Thread-safe."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def create(self, batch: Batch, ranges: Sequence[tuple[int, int]]) -> bool:
+        """Write a batch and its ranges down. Answers False if it is there already."""
+        if self.get(batch.id) is not None:
+            return False
+        self._table.put_all([_range_item(batch.id, start, end) for start, end in ranges])
+        head = {
+            "pk": _pk(batch.id),
+            "sk": "batch",
+            "id": batch.id,
+            "owner_name": batch.owner,
+            "source": batch.source,
+            "manifest": batch.manifest,
+            "size_bytes": batch.size_bytes,
+            "status": batch.status.value,
+            "created_at": batch.created_at,
+            "settled": 0,
+            "lease": LEASE,
+            "lease_until": now_s() + LOOK_EVERY_S,
+            "expires": now_s() + int(RETENTION.total_seconds()),
+        }
+        try:
+            self._table.put(head, condition="attribute_not_exists(pk)")
+        except ConditionFailed:
+            return False
+        return True
+
+    def get(self, batch_id: str) -> Batch | None:
+        """A batch. One read."""
+        item = self._table.get(_pk(batch_id), "batch")
+        return _batch_of(item) if item else None
+
+    def ranges(self, batch_id: str) -> list[Range]:
+        """Its ranges, in order."""
+        condition = "#pk = :pk AND #sk BETWEEN :first AND :last"
+        values = {"pk": _pk(batch_id), "first": "range#", "last": "range~"}
+        return [_range_of(item) for item in self._table.query_all(condition, values)]
+
+    def bad_lines(self, batch_id: str) -> Iterator[tuple[int, str]]:
+        """Where bad lines begin, and what is wrong with them."""
+        condition = "#pk = :pk AND #sk BETWEEN :first AND :last"
+        values = {"pk": _pk(batch_id), "first": "bad#", "last": "bad~"}
+        for item in self._table.query_all(condition, values):
+            yield int(item["sk"].partition("#")[2]), item["message"]
+
+    def advance(self, batch_id: str, before: Range, after: Range, bad: Sequence[tuple[int, str]]) -> bool:
+        """Write down how far a range has been read. Answers False if somebody else has been here."""
+        expires = now_s() + int(RETENTION.total_seconds())
+        self._table.put_all(
+            [
+                {"pk": _pk(batch_id), "sk": f"bad#{offset:015}", "message": message, "expires": expires}
+                for offset, message in bad
+            ]
+        )
+        change = Update(
+            pk=_pk(batch_id),
+            sk=_range_sk(before.start),
+            assign={"offset": after.offset, "lines": after.lines, "bad": after.bad},
+            condition="#offset = :seen",
+            values={"seen": before.offset},
+        )
+        return self._unless_changed(change)
+
+    def settle(self, batch: Batch, settled: int) -> bool:
+        """Write down up to where all jobs have ended, and have the batch looked at again later."""
+        change = self._change(batch.id, {"settled": settled, "lease_until": now_s() + LOOK_EVERY_S})
+        return self._unless_changed(change)
+
+    def complete(self, batch: Batch, report: str) -> bool:
+        """The report is there. Answers False if it was before."""
+        status = BatchStatus.CANCELED if batch.status is BatchStatus.CANCELED else BatchStatus.COMPLETED
+        change = self._change(
+            batch.id, {"status": status.value, "report": report, "settled": batch.size_bytes, "updated_at": now_text()}
+        )
+        remove = ["lease", "lease_until"]
+        return self._unless_changed(
+            Update(
+                pk=change.pk,
+                sk=change.sk,
+                assign=change.assign,
+                remove=remove,
+                condition="attribute_exists(pk) AND attribute_not_exists(#report)",
+            )
+        )
+
+    def set_status(self, batch_id: str, status: BatchStatus, *, was: Sequence[BatchStatus]) -> bool:
+        """Pause, resume or cancel. Answers False where it is in none of those states."""
+        names = {f"was{number}": one.value for number, one in enumerate(was)}
+        change = Update(
+            pk=_pk(batch_id),
+            sk="batch",
+            assign={"status": status.value, "updated_at": now_text()},
+            condition=f"#status IN ({', '.join(f':{name}' for name in names)}) AND attribute_not_exists(#report)",
+            values=names,
+        )
+        return self._unless_changed(change)
+
+    def neglected(self, *, limit: int) -> list[str]:
+        """Batches that have not been looked at for a while; whoever asks looks, and nobody else for as long."""
+        page = self._table.query(
+            "#lease = :lease AND #lease_until < :now", {"lease": LEASE, "now": now_s()}, index="leases", limit=limit
+        )
+        found = []
+        for key in page.items:
+            item = self._table.get(key["pk"], key["sk"])
+            if item is None or item.get("lease_until", now_s()) >= now_s():
+                continue
+            change = Update(
+                pk=item["pk"],
+                sk=item["sk"],
+                assign={"lease_until": now_s() + LOOK_EVERY_S},
+                condition="#lease_until = :seen",
+                values={"seen": item["lease_until"]},
+            )
+            if self._unless_changed(change):
+                found.append(str(item["id"]))
+        return found
+
+    def _change(self, batch_id: str, assign: dict[str, Any]) -> Update:
+        return Update(pk=_pk(batch_id), sk="batch", assign=assign, condition="attribute_not_exists(#report)")
+
+    def _unless_changed(self, change: Update) -> bool:
+        try:
+            self._table.update(change)
+        except ConditionFailed:
+            return False
+        return True
+
+
+def _pk(batch_id: str) -> str:
+    return f"batch#{batch_id}"
+
+
+def _range_sk(start: int) -> str:
+    return f"range#{start:015}"
+
+
+def _range_item(batch_id: str, start: int, end: int) -> Item:
+    expires = now_s() + int(RETENTION.total_seconds())
+    sort_key = _range_sk(start)
+    return {"pk": _pk(batch_id), "sk": sort_key, "start": start, "end": end, "offset": start, "expires": expires}
+
+
+def _range_of(item: Item) -> Range:
+    names = ("start", "end", "offset", "lines", "bad")
+    return Range(**{name: int(item[name]) for name in names if name in item})
+
+
+def _batch_of(item: Item) -> Batch:
+    return Batch(
+        id=item["id"],
+        owner=item["owner_name"],
+        source=item["source"],
+        manifest=item["manifest"],
+        size_bytes=item["size_bytes"],
+        status=BatchStatus(item["status"]),
+        created_at=item["created_at"],
+        settled=item["settled"],
+        report=item.get("report"),
+    )
