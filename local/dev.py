@@ -192,6 +192,7 @@ class DevStack:
             for number in range(self._workers):
                 self._start_worker(environment, number)
         self._add_poller("WebhookQueue", self._call_webhooks, name="webhooks", batch_size=10)
+        self._add_poller("DropQueue", self._ingest, name="drops")
         self._caretaker.start()
         api = functools.partial(self._pool.submit, f"{_HANDLERS}.api.handler", timeout_s=TIMEOUT_S)
         authorizer = functools.partial(self._pool.submit, f"{_HANDLERS}.authorizer.handler", timeout_s=TIMEOUT_S)
@@ -229,6 +230,9 @@ class DevStack:
 
     def _call_webhooks(self, event: Any) -> Any:  # noqa: ANN401
         return self.functions.invoke(f"{_HANDLERS}.webhooks.handler", event, timeout_s=180)
+
+    def _ingest(self, event: Any) -> Any:  # noqa: ANN401
+        return self.functions.invoke(f"{_HANDLERS}.ingest.handler", event, timeout_s=GENERATE_TIMEOUT_S)
 
     def _look_after_jobs(self) -> None:
         while not self._is_over.wait(CARETAKER_EVERY_S):

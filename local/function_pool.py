@@ -73,6 +73,11 @@ class FunctionPool:
         """Invoke a handler and answer what it returned."""
         return self.submit(handler, event, timeout_s=timeout_s).result(timeout=timeout_s + 5.0)
 
+    def pids(self) -> list[int]:
+        """The processes there are, to be killed in tests."""
+        with self._lock:
+            return list(self._pool._processes)
+
     def close(self) -> None:
         """End the processes."""
         with self._lock:

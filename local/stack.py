@@ -58,6 +58,7 @@ class LocalStack:
             "ALLOWED_INPUT_BUCKETS": ",".join(_BUCKETS.values()),
             "JOB_QUEUE_URL": self.queues["JobQueue"],
             "BATCH_QUEUE_URL": self.queues["BatchQueue"],
+            "DROP_QUEUE_URL": self.queues["DropQueue"],
             "WEBHOOK_QUEUE_URL": self.queues["WebhookQueue"],
             "WORKFLOWS_DIR": str(ROOT / "workflows"),
             "POWERTOOLS_METRICS_NAMESPACE": "ComfyServerless",

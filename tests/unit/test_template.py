@@ -121,7 +121,10 @@ def test_an_asynchronous_invocation_that_dies_is_kept_too() -> None:
 
 def test_the_queue_feeds_the_function_one_message_at_a_time_and_hears_of_failures() -> None:
     events = [event["Properties"] for event in FUNCTION["Events"].values() if event["Type"] == "SQS"]
-    assert [event["Queue"]["Fn::GetAtt"][0] for event in events] == ["DropQueue", "JobQueue", "BatchQueue"]
+    assert [event["Queue"]["Fn::GetAtt"][0] for event in events] == ["JobQueue", "BatchQueue"]
+    drops = FUNCTIONS["IngestFunction"]["Events"]["Drops"]["Properties"]
+    assert drops["Queue"]["Fn::GetAtt"][0] == "DropQueue"
+    events.append(drops)
     for event in events:
         assert event["BatchSize"] == 1
         assert event["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
@@ -153,7 +156,11 @@ def test_drops_are_requests_under_jobs_and_anything_under_images() -> None:
         for queue in queues
         if queue["Queue"] == {"Fn::GetAtt": ["DropQueue", "Arn"]}
     ]
-    assert filters == [{"prefix": "jobs/", "suffix": ".json"}, {"prefix": "images/"}]
+    assert filters == [
+        {"prefix": "jobs/", "suffix": ".json"},
+        {"prefix": "images/"},
+        {"prefix": "batches/", "suffix": ".jsonl"},
+    ]
 
 
 #: Actions that IAM has no resources for, by the statements that allow them.
@@ -166,7 +173,7 @@ def role_of(function: str) -> str:
 
 
 def test_every_function_has_a_role_and_a_log_of_its_own() -> None:
-    assert sorted(map(role_of, FUNCTIONS)) == sorted(of_type("AWS::IAM::Role"))
+    assert sorted([*map(role_of, FUNCTIONS), "ManifestMachineRole"]) == sorted(of_type("AWS::IAM::Role"))
     groups = [function["LoggingConfig"]["LogGroup"]["Ref"] for function in FUNCTIONS.values()]
     assert len(set(groups)) == len(FUNCTIONS)
     assert all(of_type("AWS::Logs::LogGroup")[group]["RetentionInDays"] for group in groups)
@@ -289,7 +296,12 @@ def test_every_queue_has_a_dead_letter_queue_and_an_alarm_for_it(name: str) -> N
 
 @pytest.mark.parametrize(
     ("queue", "function"),
-    [("JobQueue", "GenerateFunction"), ("BatchQueue", "GenerateFunction"), ("WebhookQueue", "WebhookFunction")],
+    [
+        ("DropQueue", "IngestFunction"),
+        ("JobQueue", "GenerateFunction"),
+        ("BatchQueue", "GenerateFunction"),
+        ("WebhookQueue", "WebhookFunction"),
+    ],
 )
 def test_messages_stay_hidden_for_six_times_the_timeout_of_who_takes_them(queue: str, function: str) -> None:
     assert QUEUES[queue]["VisibilityTimeout"] == 6 * FUNCTIONS[function]["Timeout"]

@@ -29,6 +29,7 @@ NEEDS = {
     "ApiFunction": "comfy_serverless.api.services.services",
     "AuthorizerFunction": "comfy_serverless.handlers.authorizer.keys",
     "CaretakerFunction": "comfy_serverless.handlers.caretaker.care",
+    "IngestFunction": "comfy_serverless.handlers.ingest.ingest",
     "OutcomeFunction": "comfy_serverless.handlers.outcome.settlement",
     "WebhookFunction": "comfy_serverless.handlers.webhooks.caller",
     "GenerateFunction": "comfy_serverless.handlers.generate.journal",
