@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from comfy_serverless import cli_keys, cli_upload
+from comfy_serverless import cli_batch, cli_keys, cli_upload
 from comfy_serverless import workflow as workflow_module
 from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.outputs import Output
@@ -53,7 +53,7 @@ exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 inter
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point. Answers the exit code."""
     options = _parser().parse_args(arguments)
-    commands = {"run": _run, "keys": cli_keys.run, "upload": cli_upload.run}
+    commands = {"run": _run, "keys": cli_keys.run, "upload": cli_upload.run, "batch": cli_batch.run}
     try:
         return commands[options.command](options)
     except ComfyError as error:
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--deadline", type=_seconds, metavar="SECONDS", help="interrupt it after this long")
     run.add_argument("--json", action="store_true", help="print the result as JSON, and no table")
     cli_keys.add_parser(commands)
+    cli_batch.add_parser(commands)
     cli_upload.add_parser(commands)
     return parser
 

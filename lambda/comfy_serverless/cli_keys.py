@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ComfyError: it could not be done; the message says what to do.
     """
-    with _explained(options):
+    with explained(options):
         keys = _store(options)
         match options.action:
             case "create":
@@ -194,20 +194,30 @@ def _store(options: argparse.Namespace) -> ApiKeyStore:
 
 def _table_of(stack: str) -> str:
     """The table of a deployed stack."""
+    return outputs_of(stack, TABLE_OUTPUT)[TABLE_OUTPUT]
+
+
+def outputs_of(stack: str, *names: str) -> dict[str, str]:
+    """These outputs of a deployed stack.
+
+    Raises:
+        NotFound: it does not have them.
+    """
     import boto3
 
     outputs = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
-    for output in outputs:
-        if output.get("OutputKey") == TABLE_OUTPUT:
-            return str(output.get("OutputValue"))
-    raise NotFound(
-        f"The stack {stack!r} has no output {TABLE_OUTPUT}: it is another stack, or was deployed from an older "
-        "version. Deploy it again with `sam build && sam deploy`, or give --table NAME."
-    )
+    found = {str(output.get("OutputKey")): str(output.get("OutputValue")) for output in outputs}
+    for name in names:
+        if name not in found:
+            raise NotFound(
+                f"The stack {stack!r} has no output {name}: it is another stack, or was deployed from an older "
+                "version. Deploy it again with `sam build && sam deploy`, or give --table NAME."
+            )
+    return {name: found[name] for name in names}
 
 
 @contextmanager
-def _explained(options: argparse.Namespace) -> Iterator[None]:
+def explained(options: argparse.Namespace) -> Iterator[None]:
     """Turn what AWS refuses into what can be done about it."""
     from botocore.exceptions import BotoCoreError, ClientError
 

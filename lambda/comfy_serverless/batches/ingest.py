@@ -242,5 +242,15 @@ class Ingest:
         unread = [part.start for part in self.batches.ranges(batch_id) if not part.is_read]
         self._have_read(batch, unread)
 
+    def cancel(self, batch_id: str) -> None:
+        """End the jobs that are parked; those with a message end when it comes, and those that run finish."""
+        batch = self.batches.get(batch_id)
+        if batch is None or batch.status is not BatchStatus.CANCELED:
+            return
+        for chunk in fates(self.s3, self.jobs, batch, start=batch.settled):
+            for fate in chunk:
+                if fate.state is not None and fate.state.is_of_batch and fate.state.head.get("is_parked"):
+                    self.jobs.cancel(fate.state)
+
     def _reading(self) -> Reading:
         return Reading(jobs=self.jobs, batches=self.batches, workers=self.workers, s3=self.s3, settings=self.settings)

@@ -102,7 +102,15 @@ class BatchStore:
             self._table.put(head, condition="attribute_not_exists(pk)")
         except ConditionFailed:
             return False
+        self._table.put(
+            {"pk": _pk(batch.source), "sk": "newest", "batch": batch.id, "expires": head["expires"]}
+        )  # for people, who know it by its name
         return True
+
+    def newest(self, source: str) -> Batch | None:
+        """The batch that was last dropped there."""
+        item = self._table.get(_pk(source), "newest")
+        return self.get(str(item["batch"])) if item else None
 
     def get(self, batch_id: str) -> Batch | None:
         """A batch. One read."""

@@ -78,6 +78,8 @@ def _take(body: Any, until: float) -> None:  # noqa: ANN401
             ingest().read_or_pass_on(batch_id, start, until=until)
         case {"batch": str(batch_id), "resume": True}:
             ingest().resume(batch_id)
+        case {"batch": str(batch_id), "cancel": True}:
+            ingest().cancel(batch_id)
         case {"batch": str(batch_id)}:
             ingest().look(batch_id, until=until)
         case _:

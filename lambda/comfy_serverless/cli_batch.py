@@ -1,0 +1,255 @@
+"""`comfy-serverless batch`: manifests on the deployed stack, from the drop to the report.
+
+The libraries for AWS are loaded only when a command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from comfy_serverless.cli_keys import explained, outputs_of
+from comfy_serverless.errors import InvalidRequest, NotFound
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+    from comfy_serverless.batches.store import Batch, BatchStore
+
+#: Between two looks of `--watch`, in seconds.
+WATCH_EVERY_S = 5.0
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+
+_EPILOG = """\
+examples:
+  comfy-serverless batch submit catalogue.jsonl --stack comfy-serverless --watch
+  comfy-serverless batch status catalogue --stack comfy-serverless
+  comfy-serverless batch pause catalogue    (resume, cancel)
+  comfy-serverless batch retry catalogue    the lines that failed, as a batch of its own: catalogue-again
+
+A manifest has a job request in each line: {"workflow": "thumbnail", "set": {"1.width": 64}}. The same line is the
+same job, in whichever manifest. Bad lines are reported, and cost the others nothing.
+When all jobs have ended the output bucket has batches/NAME-….report.json (counts, first failures), .report.csv (every
+line) and .failed.jsonl (what can be dropped again).
+
+exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `batch` to the commands of the command line."""
+    batch = commands.add_parser(
+        "batch",
+        help="submit manifests of many jobs, follow, pause, cancel and repeat them",
+        description="Batches of jobs on the deployed stack.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = batch.add_subparsers(dest="action", required=True, metavar="ACTION")
+    submit = _action(actions, "submit", "drop a manifest into the input bucket")
+    submit.add_argument("file", type=Path, metavar="FILE", help="a .jsonl file with a job request in each line")
+    submit.add_argument("--name", help="what the batch is called (default: the file's name)")
+    submit.add_argument("--watch", action="store_true", help="follow it to its end")
+    for name, description in {
+        "status": "how far a batch is",
+        "pause": "begin no more jobs of it",
+        "resume": "go on where it was",
+        "cancel": "end it; running jobs finish",
+        "retry": "drop the lines that failed as a new batch, NAME-again",
+    }.items():
+        action = _action(actions, name, description)
+        action.add_argument("name", metavar="NAME", help="what it is called")
+        if name in {"status", "retry"}:
+            action.add_argument("--watch", action="store_true", help="follow it to its end")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the batches of a stack are."""
+
+    batches: BatchStore
+    s3: S3Client
+    sqs: SQSClient
+    input_bucket: str
+    drop_queue_url: str
+
+    @classmethod
+    def of(cls, stack: str) -> Place:
+        """Find them by the stack's outputs.
+
+        Raises:
+            NotFound: it has none of these.
+        """
+        import boto3
+
+        from comfy_serverless.batches.store import BatchStore
+        from comfy_serverless.jobs.store.table import Table, create_client
+
+        outputs = outputs_of(stack, "JobsTableName", "InputBucketName", "DropQueueUrl")
+        batches = BatchStore(Table(create_client(), outputs["JobsTableName"]))
+        clients: Any = boto3
+        return cls(
+            batches, clients.client("s3"), clients.client("sqs"), outputs["InputBucketName"], outputs["DropQueueUrl"]
+        )
+
+    def find(self, name: str) -> Batch:
+        """The newest batch of a name.
+
+        Raises:
+            NotFound: there is none (yet).
+        """
+        batch = self.batches.newest(f"s3://{self.input_bucket}/batches/{name}.jsonl")
+        if batch is None:
+            raise NotFound(f"there is no batch {name!r}: it takes a moment from the drop until it is known.")
+        return batch
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what was asked. Answers the exit code.
+
+    Raises:
+        ComfyError: it could not be done; the message says what to do.
+    """
+    with explained(options):
+        place = Place.of(options.stack)
+        match options.action:
+            case "submit":
+                _submit(place, options.file, options.name or options.file.stem, options)
+            case "status":
+                _show(place, options.name, options)
+            case "retry":
+                _retry(place, options.name, options)
+            case action:
+                _change(place, options.name, action)
+    return 0
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str
+) -> argparse.ArgumentParser:
+    action = actions.add_parser(name, help=description, description=f"{description[0].upper()}{description[1:]}.")
+    action.add_argument("--stack", required=True, metavar="NAME", help="the deployed stack")
+    action.add_argument("--json", action="store_true", help="print JSON")
+    return action
+
+
+def _submit(place: Place, file: Path, name: str, options: argparse.Namespace) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(f"{name!r} cannot be a batch's name: up to 40 letters, digits, _ and -; give --name.")
+    if not file.is_file():
+        raise NotFound(f"there is no file {file}.")
+    size_bytes = file.stat().st_size
+    bar = (TextColumn("uploading"), BarColumn(), TaskProgressColumn())
+    with Progress(*bar, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("uploading", total=size_bytes)
+        place.s3.upload_file(
+            str(file),
+            place.input_bucket,
+            f"batches/{name}.jsonl",
+            Callback=lambda count: progress.advance(task, count),
+        )
+    _say(f"s3://{place.input_bucket}/batches/{name}.jsonl is there: `comfy-serverless batch status {name}` follows it.")
+    if options.watch:
+        _wait_until_known(place, name)
+        _show(place, name, options)
+
+
+def _wait_until_known(place: Place, name: str) -> None:
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        try:
+            place.find(name)
+        except NotFound:
+            time.sleep(1.0)
+        else:
+            return
+
+
+def _show(place: Place, name: str, options: argparse.Namespace) -> None:
+    batch = place.find(name)
+    if options.watch:
+        batch = _watch(place, batch)
+    facts = _facts(place, batch)
+    if options.json:
+        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
+        return
+    for title, value in facts.items():
+        if value is not None:
+            sys.stdout.write(f"{title:<10} {value}\n")
+
+
+def _facts(place: Place, batch: Batch) -> dict[str, Any]:
+    ranges = place.batches.ranges(batch.id)
+    size = max(1, batch.size_bytes)
+    return {
+        "batch": batch.id,
+        "status": batch.status.value,
+        "lines": sum(part.lines for part in ranges),
+        "bad": sum(part.bad for part in ranges),
+        "read": f"{100 * sum(part.offset - part.start for part in ranges) / size:.0f} %" if ranges else "100 %",
+        "ended": f"{100 * batch.settled / size:.0f} %" if batch.size_bytes else "100 %",
+        "report": batch.report,
+    }
+
+
+def _watch(place: Place, batch: Batch) -> Batch:
+    """Follow it by the part of its lines whose jobs have ended, until its report is there."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(batch.status.value, total=max(1, batch.size_bytes))
+        while batch.report is None:
+            progress.update(task, completed=batch.settled, description=batch.status.value)
+            time.sleep(WATCH_EVERY_S)
+            batch = place.batches.get(batch.id) or batch
+        progress.update(task, completed=max(1, batch.size_bytes), description=batch.status.value)
+    return batch
+
+
+def _change(place: Place, name: str, action: str) -> None:
+    from comfy_serverless.batches.store import BatchStatus
+
+    wanted, was = {
+        "pause": (BatchStatus.PAUSED, [BatchStatus.RUNNING]),
+        "resume": (BatchStatus.RUNNING, [BatchStatus.PAUSED]),
+        "cancel": (BatchStatus.CANCELED, [BatchStatus.RUNNING, BatchStatus.PAUSED]),
+    }[action]
+    batch = place.find(name)
+    if not place.batches.set_status(batch.id, wanted, was=was):
+        newest = place.batches.get(batch.id) or batch
+        raise InvalidRequest(f"the batch {name} cannot be {wanted.value} now: it is {newest.status.value}.")
+    order: dict[str, Any] = {"batch": batch.id}
+    if action in {"resume", "cancel"}:
+        order[action] = True
+    place.sqs.send_message(QueueUrl=place.drop_queue_url, MessageBody=json.dumps(order))
+    _say(f"The batch {name} is {wanted.value}.")
+
+
+def _retry(place: Place, name: str, options: argparse.Namespace) -> None:
+    batch = place.find(name)
+    if batch.report is None:
+        raise InvalidRequest(f"the batch {name} has not ended: what has failed is known when its report is there.")
+    bucket, _, key = batch.report.removeprefix("s3://").partition("/")
+    failed = place.s3.get_object(Bucket=bucket, Key=key.removesuffix(".report.json") + ".failed.jsonl")
+    if failed["ContentLength"] == 0:
+        _say(f"Nothing of the batch {name} has failed.")
+        return
+    again = f"{name}-again"
+    place.s3.upload_fileobj(failed["Body"], place.input_bucket, f"batches/{again}.jsonl")
+    _say(f"The failed lines of {name} are the batch {again}.")
+    if options.watch:
+        _wait_until_known(place, again)
+        _show(place, again, options)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

@@ -1,0 +1,112 @@
+"""`comfy-serverless batch`, as a person uses it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_serverless import cli_batch
+from comfy_serverless.batches.store import BatchStatus
+from comfy_serverless.cli_batch import Place
+from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.jobs.intake import DroppedObject
+from comfy_serverless.jobs.s3 import S3Address
+from tests.unit.jobs_table import aws
+from tests.unit.test_batches import DROPS, World, manifest
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr("comfy_serverless.jobs.dispatch.DEPTH_KNOWN_S", 0.0)
+    monkeypatch.setenv("COLUMNS", "80")
+    with aws() as session:
+        here = World(session)
+        place = Place(here.batches, here.s3, here.sqs, DROPS, here.urls["drops"])
+        monkeypatch.setattr(Place, "of", staticmethod(lambda stack: place))
+        yield here
+
+
+def run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    cli_batch.add_parser(parser.add_subparsers(dest="command"))
+    action, *rest = arguments
+    return cli_batch.run(parser.parse_args(["batch", action, "--stack", "s", *rest]))
+
+
+def take(world: World, name: str) -> None:
+    """What S3's event makes `ingest` do."""
+    key = f"batches/{name}.jsonl"
+    version = world.s3.head_object(Bucket=DROPS, Key=key)["ETag"]
+    world.ingest.begin_batch(DroppedObject(address=S3Address(DROPS, key), version=version))
+
+
+def test_a_batch_from_the_file_to_its_report_and_again(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "many.jsonl"
+    file.write_bytes(manifest(8, bad=2))
+    assert run("submit", str(file)) == 0
+    take(world, "many")
+    world.read_all()
+    capsys.readouterr()
+    assert run("status", "many", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["status"], facts["lines"], facts["bad"], facts["read"]) == ("running", 10, 2, "100 %")
+    world.work(failing=4)
+    batch = world.batches.newest(f"s3://{DROPS}/batches/many.jsonl")
+    assert batch is not None
+    world.look(batch)
+    assert run("status", "many") == 0
+    printed = capsys.readouterr().out
+    assert "completed" in printed
+    assert "report.json" in printed
+    assert run("retry", "many") == 0
+    take(world, "many-again")
+    world.read_all()
+    assert len(world.work()) == 2
+
+
+def test_a_batch_is_paused_resumed_and_canceled(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "many.jsonl"
+    file.write_bytes(manifest(5))
+    run("submit", str(file), "--name", "five")
+    take(world, "five")
+    world.read_all()
+    run("pause", "five")
+    assert world.work() == []
+    assert world.messages("drops") != []
+    run("resume", "five")
+    for message in world.messages("drops"):
+        world.ingest.resume(message["batch"])
+    assert len(world.work(some=2)) == 2
+    run("cancel", "five")
+    batch = world.batches.newest(f"s3://{DROPS}/batches/five.jsonl")
+    assert batch is not None
+    assert batch.status is BatchStatus.CANCELED
+    with pytest.raises(InvalidRequest, match="it is canceled"):
+        run("pause", "five")
+
+
+def test_what_cannot_be_is_said(world: World, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no batch 'none'"):
+        run("status", "none")
+    with pytest.raises(NotFound, match="no file"):
+        run("submit", str(tmp_path / "none.jsonl"))
+    with pytest.raises(InvalidRequest, match="--name"):
+        run("submit", str(tmp_path / "with space.jsonl"))
+
+
+def test_help_teaches_and_fits(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    parser = argparse.ArgumentParser()
+    cli_batch.add_parser(parser.add_subparsers(dest="command"))
+    with pytest.raises(SystemExit):
+        parser.parse_args(["batch", "--help"])
+    printed: Any = capsys.readouterr().out
+    assert "retry" in printed
+    assert max(map(len, printed.splitlines())) <= 120
