@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(600)
 
 #: The thousand of the README by hand: MANIFEST_LINES=1000.
 BAD = 10
-GOOD = int(os.environ.get("MANIFEST_LINES", "200")) - BAD
+GOOD = int(os.environ.get("MANIFEST_LINES", "100")) - BAD
 
 
 @pytest.fixture(scope="module")
