@@ -10,13 +10,15 @@ PYTEST_ARGS ?=
 # make sam-demo SAM_DEMO_ARGS=--serve keeps the local S3 up for `sam local invoke` by hand.
 SAM_DEMO_ARGS ?=
 BENCH_ARGS ?=
+# make cdk CDK_ARGS="deploy comfy-serverless-sagemaker -c max_instances=2"
+CDK_ARGS ?= list
 # make dev DEV_ARGS="--workers 2"
 DEV_ARGS ?=
 # How many jobs a soak runs, and which: the same seed throws the same jobs. Without a seed they are drawn anew.
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
-.PHONY: help setup demo dev test soak e2e e2e-comfyui sam-demo contract bench lint format lock clean
+.PHONY: help setup demo dev test soak e2e e2e-comfyui sam-demo contract bench infra cdk lint format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +36,7 @@ dev: setup ## The whole service at http://127.0.0.1:8189 (PORT, API_KEY, COMFYUI
 	@exec $(RUN) -m local.dev $(DEV_ARGS)
 
 test: setup ## Every test that needs no container
-	$(RUN) -m pytest tests --ignore=tests/e2e $(PYTEST_ARGS)
+	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/infra $(PYTEST_ARGS)
 
 soak: setup ## Thousands of jobs with faults thrown at random: make soak SOAK_JOBS=2000 SOAK_SEED=7
 	@$(RUN) -m tests.soak --jobs $(SOAK_JOBS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
@@ -56,6 +58,21 @@ contract: setup ## The contract tests against a real ComfyUI: make contract COMF
 bench: setup ## What the connector costs, as ratios to the floor of the same run (a few minutes; a quiet machine)
 	POWERTOOLS_LOG_LEVEL=ERROR $(RUN) -m benchmarks.bench $(BENCH_ARGS)
 
+# CDK's own things are kept apart: they want other versions of what the workers have.
+CDK_VERSION := 2.1148.1
+INFRA := infra/.venv
+
+$(INFRA)/.installed: requirements/infra.txt tools/setup.py
+	@PIP_NO_COMPILE=1 $(PYTHON) tools/setup.py $(INFRA) requirements/infra.txt --only-requirements
+	@touch $@
+
+infra: $(INFRA)/.installed ## The GPU stacks: synthesize them, and hold them to cfn-lint, cdk-nag, checkov and our tests
+	$(INFRA)/bin/mypy --strict -p infra
+	$(INFRA)/bin/python -m pytest tests/infra $(PYTEST_ARGS)
+
+cdk: $(INFRA)/.installed ## CDK with the GPU stacks: make cdk CDK_ARGS="deploy comfy-serverless-sagemaker" (infra/README.md)
+	@cd infra && PATH="$(CURDIR)/$(INFRA)/bin:$$PATH" npx --yes aws-cdk@$(CDK_VERSION) $(CDK_ARGS)
+
 lint: setup ## ruff and mypy --strict
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -71,6 +88,8 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	  pyproject.toml --extra aws --extra lite --extra lambda --extra dev -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  pyproject.toml --extra aws --extra lite --extra lambda -c requirements/dev.txt -o requirements/lambda.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
+	  pyproject.toml --extra infra -o requirements/infra.txt
 	@# The API's image has neither the connector's libraries nor an engine's.
 	@$(PYTHON) -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["api"]))' \
 	  | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
@@ -81,5 +100,5 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	  --override /dev/stdin -c requirements/lambda.txt requirements/comfyui.in -o requirements/comfyui.txt
 
 clean: ## Remove everything that was made here
-	rm -rf $(VENV) out .aws-sam build *.egg-info lambda/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INFRA) out .aws-sam build *.egg-info lambda/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -28,6 +28,8 @@ _START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
 _FIGURES_EVERY_S = 5.0
 #: Short, so that everything stops soon.
 _FORWARD_TIMEOUT_S = 12
+#: A minute, on AWS.
+_FORWARD_EVERY_S = 1.0
 
 
 class EndpointBackend:
@@ -141,7 +143,6 @@ class EndpointBackend:
 
     def _forward(self) -> None:
         while not self._is_over.is_set():
-            try:
+            with contextlib.suppress(Exception):  # it is in the function's log; started again, as on AWS
                 self._forward_pool.invoke("comfy_serverless.handlers.forward.handler", {}, timeout_s=_FORWARD_TIMEOUT_S)
-            except Exception:  # noqa: BLE001  (started again each minute, as on AWS)
-                self._is_over.wait(1.0)
+            self._is_over.wait(_FORWARD_EVERY_S)

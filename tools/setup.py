@@ -1,6 +1,7 @@
 """Make a virtual environment and fill it from a lock file, showing how far it is. Standard library only.
 
 python3 tools/setup.py .venv requirements/dev.txt
+python3 tools/setup.py infra/.venv requirements/infra.txt --only-requirements    (without our own package)
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def main() -> int:
     total = len(re.findall(r"^[A-Za-z0-9]", lock.read_text(), flags=re.MULTILINE))
     # The lock is complete, so pip has nothing to resolve: every file is checked against its hash.
     install(python, ["--require-hashes", "-r", str(lock)], label="Installing requirements", total=total)
-    install(python, ["--no-build-isolation", "-e", "."], label="Installing comfy-serverless", total=1)
+    if "--only-requirements" not in sys.argv:
+        install(python, ["--no-build-isolation", "-e", "."], label="Installing comfy-serverless", total=1)
     print("Ready.", flush=True)
     return 0
 

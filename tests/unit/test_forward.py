@@ -11,17 +11,15 @@ from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.handlers import forward as module
 from comfy_serverless.handlers.forward import Gate
-from tests.unit.jobs_table import aws
+from comfy_serverless.jobs.store.job_state import NewJob
+from comfy_serverless.jobs.store.jobs import JobStore
+from tests.unit.jobs_table import aws, create_table
 
 
 class FakeEndpoint:
     def __init__(self) -> None:
-        self.waiting = 0
         self.sent: list[str] = []
         self.refuses: set[str] = set()
-
-    def depth(self) -> int:
-        return self.waiting
 
     def send(self, job_id: str, request_uri: str, *, extra_data: Any = None) -> None:
         assert request_uri == f"s3://assets/requests/batches/b.jsonl#{job_id.partition('-')[2]}-10"
@@ -36,11 +34,42 @@ class World:
         self.now = 1000.0
         self.sqs = session.client("sqs")
         self.url = self.sqs.create_queue(QueueName="batches", Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
-        self.gate = Gate(self.endpoint, self.sqs, self.url, 5, now=lambda: self.now)  # type: ignore[arg-type]
+        self.table, self.calls = create_table(session)
+        self.jobs = JobStore(self.table, lease_s=30, max_runs=3)
+        self.gate = Gate(
+            self.endpoint,  # type: ignore[arg-type]
+            self.jobs,
+            self.sqs,
+            self.url,
+            5,
+            now=lambda: self.now,
+        )
 
     def queue(self, *bodies: str) -> None:
         for body in bodies:
             self.sqs.send_message(QueueUrl=self.url, MessageBody=body)
+
+    def submit(self, count: int) -> None:
+        """Jobs of a batch: in the table, and in the queue."""
+        for number in range(count):
+            self.jobs.submit_of_batch(
+                NewJob(
+                    job_id=f"job-{number}",
+                    owner="drops",
+                    request_uri="s3://assets/r",
+                    result_uri="s3://out/r",
+                    batch="b",
+                )
+            )
+            self.queue(job(number))
+
+    def begin(self, *job_ids: str) -> None:
+        for job_id in job_ids:
+            self.jobs.begin(job_id, run=f"run of {job_id}")
+
+    def let_through(self) -> int:
+        free = self.gate.free()
+        return self.gate.let_through(free) if free else 0
 
     def waiting(self) -> int:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -59,27 +88,56 @@ def job(number: int) -> str:
 
 
 def test_so_many_go_through_that_the_endpoint_stays_busy(world: World) -> None:
-    world.queue(*map(job, range(8)))
-    assert [world.gate.let_through() for _ in range(3)] == [5, 0, 0]
+    world.submit(8)
+    assert [world.let_through() for _ in range(3)] == [5, 0, 0]
     assert len(set(world.endpoint.sent)) == 5
     assert world.waiting() == 3
 
 
-def test_what_was_sent_counts_until_the_endpoint_says_it_itself(world: World) -> None:
-    world.queue(*map(job, range(8)))
-    world.gate.let_through()
-    world.now += 1000
-    world.endpoint.waiting = 3
-    assert world.gate.let_through() == 2
-    assert world.waiting() == 1
+def test_one_goes_through_as_soon_as_one_is_begun_however_fast_that_is(world: World) -> None:
+    world.submit(40)
+    for _ in range(40):
+        world.let_through()
+        waiting = [one for one in world.endpoint.sent if world.jobs.many([one])[one].waits_in_queue]
+        assert 0 < len(waiting) <= 5
+        world.begin(waiting[0])
+    assert len(world.endpoint.sent) == 40
+
+
+def test_a_job_that_is_canceled_parked_or_gone_keeps_no_other_waiting(world: World) -> None:
+    world.submit(8)
+    world.let_through()
+    canceled, parked, gone, *_ = world.endpoint.sent
+    world.jobs.cancel(world.jobs.many([canceled])[canceled])
+    world.jobs.park(parked)
+    world.table.delete(f"job#{gone}", "job")
+    assert world.let_through() == 3
+
+
+def test_a_job_that_expired_in_the_endpoint_keeps_no_other_waiting(world: World) -> None:
+    world.submit(8)
+    world.let_through()
+    world.now += 6 * 3600 + 1
+    assert world.let_through() == 3
+
+
+def test_many_that_wait_are_not_asked_for_one_by_one(world: World) -> None:
+    world.gate.most = 120
+    world.submit(120)
+    while world.let_through():
+        pass
+    world.calls.clear()
+    assert world.gate.free() == 0
+    assert dict(world.calls) == {"BatchGetItem": 1}
 
 
 def test_a_message_that_is_no_job_or_is_not_taken_stays_and_costs_the_others_nothing(world: World) -> None:
     world.endpoint.refuses = {"job-1"}
-    world.queue("nonsense", job(1), job(2), "[" * 9999)
+    world.submit(3)
+    world.queue("nonsense", "[" * 9999)
     for _ in range(3):
-        world.gate.let_through()
-    assert world.endpoint.sent == ["job-2"]
+        world.let_through()
+    assert sorted(set(world.endpoint.sent)) == ["job-0", "job-2"]
     assert world.waiting() == 3
 
 
@@ -93,6 +151,10 @@ def test_it_ends_before_its_time_is_over(world: World, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(module, "gate", lambda: world.gate)
     monkeypatch.setattr(module.time, "sleep", sleep)
-    world.queue(*map(job, range(3)))
+    world.submit(8)
+    assert module.handler({}, Context()) == {"sent": 5}  # and then it waits for one to be begun
+    assert 30 < world.now - 1000 < 55
+    world.begin(*world.endpoint.sent)
+    world.now = 1000.0
     assert module.handler({}, Context()) == {"sent": 3}
-    assert world.now - 1000 < 55
+    assert world.now == 1000.0  # nothing is left to wait for

@@ -1,7 +1,8 @@
 """The Lambda function between a queue of batch jobs and a SageMaker endpoint: it lets through what that can run.
 
 An endpoint has one queue, first come, first served: a batch in it would keep everybody waiting. So the batch waits
-before it, and only so many of its jobs are in the endpoint that no instance runs dry.
+before it, and only so many of its jobs wait in the endpoint that no instance runs dry. How many those are, the jobs
+table tells at once; the endpoint's own figure is a minute or two old, in which it may have run dry.
 
 Started each minute, one at a time (reserved concurrency of 1), it takes messages itself: a queue that invokes a
 function would count each message that has to wait as delivered, and put it aside in the end.
@@ -19,7 +20,10 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.handlers.events import queued_job_of
-from comfy_serverless.jobs.dispatch import TARGET_KNOWN_S, Endpoint, create_client
+from comfy_serverless.jobs.dispatch import REQUEST_TTL_S, Endpoint, create_client
+from comfy_serverless.jobs.store.jobs import JobStore
+from comfy_serverless.jobs.store.table import Table
+from comfy_serverless.jobs.store.table import create_client as create_table_client
 from comfy_serverless.observability import log
 from comfy_serverless.settings import InvalidSetting, Settings
 
@@ -27,41 +31,53 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-#: Between two looks while there is no room, or nothing waits, in seconds.
-PAUSE_S = 5
+#: Between two looks while there is no room, in seconds.
+PAUSE_S = 2
 #: Kept back of an invocation, in seconds.
 RESERVE_S = 5.0
 #: SQS's own limit for one call.
 MAX_AT_ONCE = 10
+#: Jobs that are looked at in one call: those sent first are begun first, so that one look is mostly enough.
+LOOK_AT = 50
 
 
 @dataclass(slots=True)
 class Gate:
-    """Lets jobs through while fewer than `most` wait in the endpoint.
-
-    What was sent lately counts too: the endpoint's own figure is a minute or two old.
-    """
+    """Lets jobs through while fewer than `most` of them wait in the endpoint."""
 
     endpoint: Endpoint
+    jobs: JobStore
     sqs: SQSClient
     queue_url: str
     most: int
     now: Callable[[], float] = time.monotonic
-    _sent: list[float] = field(default_factory=list)
+    _sent: dict[str, float] = field(default_factory=dict)
 
     def free(self) -> int:
         """How many may go through now."""
-        since = self.now() - 2 * TARGET_KNOWN_S
-        self._sent = [moment for moment in self._sent if moment >= since]
-        return max(0, self.most - self.endpoint.depth() - len(self._sent))
+        self._forget_begun()
+        return max(0, self.most - len(self._sent))
 
-    def let_through(self) -> int:
-        """As many as there is room for, up to ten; answers how many have gone."""
-        free = min(self.free(), MAX_AT_ONCE)
-        if free == 0:
-            return 0
-        answer = self.sqs.receive_message(QueueUrl=self.queue_url, MaxNumberOfMessages=free)
+    def let_through(self, free: int) -> int:
+        """So many, up to ten; answers how many have gone."""
+        answer = self.sqs.receive_message(QueueUrl=self.queue_url, MaxNumberOfMessages=min(free, MAX_AT_ONCE))
         return sum(self._forward(message) for message in answer.get("Messages", []))
+
+    def _forget_begun(self) -> None:
+        """Those that a worker has begun, that were parked or canceled, or that have expired in the endpoint."""
+        oldest = self.now() - REQUEST_TTL_S
+        while self._sent:
+            first = list(self._sent)[:LOOK_AT]
+            known = self.jobs.many(first)
+            gone = [
+                job_id
+                for job_id in first
+                if self._sent[job_id] < oldest or job_id not in known or not known[job_id].waits_in_queue
+            ]
+            for job_id in gone:
+                del self._sent[job_id]
+            if not gone:
+                return
 
     def _forward(self, message: MessageTypeDef) -> bool:
         """Sent before it is deleted: a job that is sent twice runs once, and one that is not sent comes again."""
@@ -71,7 +87,7 @@ class Gate:
             return False
         try:
             self.endpoint.send(job.job_id, str(job.address), extra_data=job.extra_data)
-            self._sent.append(self.now())
+            self._sent[job.job_id] = self.now()
             self.sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
         except (ClientError, BotoCoreError):
             log.exception("a job of a batch was not sent on", job_id=job.job_id)
@@ -90,18 +106,24 @@ def _parsed(body: str) -> Any:  # noqa: ANN401
 def gate() -> Gate:
     """The endpoint and the queue of this process."""
     settings = Settings.from_environment()
-    if settings.endpoint_name is None or settings.batch_queue_url is None:
-        raise InvalidSetting("ENDPOINT_NAME and BATCH_QUEUE_URL must be set on this function")
+    if settings.endpoint_name is None or settings.batch_queue_url is None or settings.jobs_table is None:
+        raise InvalidSetting("ENDPOINT_NAME, BATCH_QUEUE_URL and JOBS_TABLE must be set on this function")
+    jobs = JobStore(
+        Table(create_table_client(), settings.jobs_table), lease_s=settings.lease_s, max_runs=settings.max_runs
+    )
     endpoint = Endpoint.at(settings.endpoint_name)
-    return Gate(endpoint, create_client(), settings.batch_queue_url, settings.max_waiting_batch_jobs)
+    return Gate(endpoint, jobs, create_client(), settings.batch_queue_url, settings.max_waiting_batch_jobs)
 
 
 def handler(_event: object, context: Any) -> dict[str, int]:  # noqa: ANN401  (Lambda's context)
-    """Let jobs through until the invocation's time is over; answers how many."""
+    """Let jobs through until nothing waits any more, or the invocation's time is over; answers how many."""
     count = 0
     while context.get_remaining_time_in_millis() / 1000 > RESERVE_S + PAUSE_S:
-        gone = gate().let_through()
-        count += gone
-        if gone < MAX_AT_ONCE:
+        if free := gate().free():
+            gone = gate().let_through(free)
+            count += gone
+            if gone == 0:
+                break
+        else:
             time.sleep(PAUSE_S)
     return {"sent": count}

@@ -92,6 +92,11 @@ class JobState:
         return "batch" in self.head
 
     @property
+    def waits_in_queue(self) -> bool:
+        """Whether it was sent to workers, and none has begun it."""
+        return str(self.head.get("lease", "")).startswith("queued")
+
+    @property
     def webhook(self) -> Mapping[str, str] | None:
         """Where its end is to be told, with the secret that signs it."""
         return self.head.get("webhook")

@@ -1,0 +1,49 @@
+"""What somebody should know of. The README says what to do about each."""
+
+from __future__ import annotations
+
+from aws_cdk import Duration
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+MINUTE = Duration.minutes(1)
+
+
+class Alarms:
+    """The alarms of a stack; all of them tell the same topic, if there is one."""
+
+    def __init__(self, scope: Construct, topic_arn: str) -> None:
+        self._scope = scope
+        topic = sns.Topic.from_topic_arn(scope, "AlarmTopic", topic_arn) if topic_arn else None
+        self._action = actions.SnsAction(topic) if topic is not None else None
+
+    def on(
+        self, name: str, description: str, metric: cloudwatch.IMetric, *, threshold: float = 1, periods: int = 1
+    ) -> cloudwatch.Alarm:
+        """Tell when the metric has been at the threshold for so many of its periods."""
+        alarm = cloudwatch.Alarm(
+            self._scope,
+            f"{name}Alarm",
+            alarm_description=description,
+            metric=metric,
+            threshold=threshold,
+            evaluation_periods=periods,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+        )
+        if self._action is not None:
+            alarm.add_alarm_action(self._action)
+        return alarm
+
+    def on_dead_letters(self, name: str, queue: sqs.Queue) -> None:
+        """Tell of each message that was put aside."""
+        metric = queue.metric_approximate_number_of_messages_visible(period=MINUTE, statistic="Maximum")
+        self.on(name, f"A message was put aside after all its tries ({name})", metric)
+
+    def on_age(self, name: str, queue: sqs.Queue, *, hours: int) -> None:
+        """Tell when a message has waited for so long."""
+        metric = queue.metric_approximate_age_of_oldest_message(period=Duration.minutes(5), statistic="Maximum")
+        self.on(name, f"A job has waited for {hours} h ({name})", metric, threshold=hours * 3600)

@@ -1,0 +1,41 @@
+"""Where a rule of cdk-nag or checkov is not followed, and why: said at the resource, kept in the template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from aws_cdk import Acknowledgment, CfnResource, Validations
+from constructs import Construct, IConstruct
+
+#: Of every queue here.
+QUEUE = {
+    "CKV_AWS_27": "Encrypted with the keys of SQS (SqsManagedSseEnabled); messages hold ids and addresses, no content"
+}
+#: Of every log here.
+LOG = {"CKV_AWS_158": "CloudWatch encrypts with its own key; the log holds no secrets and no content"}
+#: Of every function here.
+FUNCTION = {
+    "CKV_AWS_173": "No secret is in the environment; Lambda encrypts it with its own key",
+    "CKV_AWS_117": "It talks to AWS only; on managed instances it is in the capacity provider's VPC",
+    "CKV_AWS_116": "It is not invoked asynchronously: what it takes stays in a queue, with dead letters",
+}
+
+
+def justify(construct: Construct, reasons: Mapping[str, str]) -> None:
+    """Say why this resource does not follow these rules.
+
+    Args:
+        construct: a resource, or what makes one.
+        reasons: by rule: `CKV_...` for checkov, `AwsSolutions-...` for cdk-nag, with the finding in brackets.
+    """
+    resource = cast("CfnResource", construct if isinstance(construct, CfnResource) else construct.node.default_child)
+    scanner = [{"id": rule, "comment": reason} for rule, reason in reasons.items() if rule.startswith("CKV")]
+    if scanner:
+        known = (resource.get_metadata("checkov") or {}).get("skip", [])
+        resource.add_metadata("checkov", {"skip": [*known, *scanner]})
+    acknowledged = [
+        Acknowledgment(id=rule, reason=reason) for rule, reason in reasons.items() if not rule.startswith("CKV")
+    ]
+    if acknowledged:
+        Validations.of(cast("IConstruct", resource)).acknowledge(*acknowledged)

@@ -1,0 +1,340 @@
+"""GPUs as a SageMaker asynchronous endpoint: its own queue, from no instance to many and back.
+
+API, ingest ──► endpoint: queue ──► instances of the image (`serve`) ──► S3, jobs table
+                ▲                          └──► topics ──► OutcomeFunction of the SAM stack
+batch queue ────┘ forward: as many as it can run
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from aws_cdk import ArnFormat, CfnOutput, Duration, RemovalPolicy, Stack, Tags
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_sagemaker as sagemaker
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from infra.alarms import Alarms
+from infra.autoscaling import VARIANT, endpoint_metric, scale_from_zero
+from infra.justify import FUNCTION, justify
+from infra.logs import log_group
+from infra.queues import dead_letter_queue, job_queue
+from infra.sam_stack import SamStack
+from infra.settings import GpuSettings
+from infra.worker_image import api_image, models_manifest, worker_image
+
+#: The driver for CUDA 13, which torch's build for it wants. Source: SageMaker's API, InferenceAmiVersion.
+INFERENCE_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
+#: How long SageMaker may look for an instance of one type before it tries the next, in seconds (300 to 3,600).
+PROVISION_TIMEOUT_S = 900
+#: An invocation of the function before the endpoint ends by itself in this time, in seconds.
+FORWARD_TIMEOUT_S = 60
+
+
+class SageMakerStack(Stack):
+    """The endpoint, and what feeds it, scales it, hears of it and watches it."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, settings: GpuSettings) -> None:
+        super().__init__(
+            scope, construct_id, stack_name=f"{settings.stack}-sagemaker", description="comfy-serverless on SageMaker"
+        )
+        self.settings = settings
+        self.sam = SamStack(self, settings.stack)
+        self.endpoint_name = f"{settings.stack}-gpu"
+        self.endpoint_arn = self.format_arn(service="sagemaker", resource="endpoint", resource_name=self.endpoint_name)
+
+        topics = self._topics()
+        endpoint = self._endpoint(self._execution_role(topics), topics)
+        scale_from_zero(self, endpoint, settings)
+
+        queue, dead_letters = job_queue(
+            self, "Batches", queue_name=f"{settings.stack}-gpu-batches", visibility=Duration.minutes(5)
+        )
+        self._forward(queue)
+        self._alarms(dead_letters)
+        self.sam.announce(
+            {"backend": "sagemaker", "endpoint_name": self.endpoint_name, "batch_queue_url": queue.queue_url}
+        ).node.add_dependency(endpoint)
+        CfnOutput(self, "EndpointName", value=self.endpoint_name, description="Where jobs are run")
+        CfnOutput(self, "BatchQueueUrl", value=queue.queue_url, description="Where jobs of batches wait before it")
+
+    def _topics(self) -> dict[str, sns.Topic]:
+        """Both are heard by one function: a success and a failure differ in what they say, not in who says it."""
+        key = kms.Key(
+            self,
+            "TopicKey",
+            enable_key_rotation=True,
+            removal_policy=RemovalPolicy.DESTROY,  # what it encrypts is gone in a day
+            description="Encrypts what SageMaker tells about the ends of invocations",
+        )
+        self._topic_key = key
+        function = lambda_.Function.from_function_attributes(
+            self, "OutcomeFunction", function_arn=self.sam.outcome_function_arn(), same_environment=True
+        )
+        self._outcome_dead_letters = dead_letter_queue(self, "OutcomeDeadLetters")
+        justify(
+            self._outcome_dead_letters,
+            {"AwsSolutions-SQS3": "It holds the dead letters of subscriptions, which the rule does not see"},
+        )
+        topics = {
+            name: sns.Topic(self, f"{name}Topic", master_key=key, enforce_ssl=True) for name in ("Success", "Failure")
+        }
+        for topic in topics.values():
+            topic.add_subscription(
+                subscriptions.LambdaSubscription(function, dead_letter_queue=self._outcome_dead_letters)
+            )
+        return topics
+
+    def _execution_role(self, topics: dict[str, sns.Topic]) -> iam.Role:
+        """What the container may do, and what SageMaker does in its name."""
+        role = iam.Role(self, "ExecutionRole", assumed_by=iam.ServicePrincipal("sagemaker.amazonaws.com"))
+        statements = [
+            *self.sam.worker_statements(),
+            iam.PolicyStatement(
+                sid="SendJobsAgain", actions=["sagemaker:InvokeEndpointAsync"], resources=[self.endpoint_arn]
+            ),
+            iam.PolicyStatement(
+                sid="WriteTheLog",
+                actions=[
+                    "logs:CreateLogGroup",
+                    "logs:CreateLogStream",
+                    "logs:DescribeLogStreams",
+                    "logs:PutLogEvents",
+                ],
+                resources=[
+                    self.format_arn(
+                        service="logs",
+                        resource="log-group",
+                        resource_name=f"{self._log_group_name}:*",
+                        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                    )
+                ],
+            ),
+            iam.PolicyStatement(
+                sid="TellFigures",
+                actions=["cloudwatch:PutMetricData"],  # has no resources in IAM
+                resources=["*"],
+                conditions={"StringEquals": {"cloudwatch:namespace": ["AWS/SageMaker", "/aws/sagemaker/Endpoints"]}},
+            ),
+            iam.PolicyStatement(
+                sid="TellOutcomes",
+                actions=["sns:Publish"],
+                resources=[topic.topic_arn for topic in topics.values()],
+            ),
+            iam.PolicyStatement(
+                sid="EncryptOutcomes",
+                actions=["kms:GenerateDataKey", "kms:Decrypt"],
+                resources=[self._topic_key.key_arn],
+            ),
+        ]
+        if self.settings.models:
+            bucket, _, prefix = self.settings.models.removeprefix("s3://").partition("/")
+            statements += [
+                iam.PolicyStatement(
+                    sid="ReadModels", actions=["s3:GetObject"], resources=[self.sam.objects(bucket, f"{prefix}*")]
+                ),
+                iam.PolicyStatement(
+                    sid="ListModels",
+                    actions=["s3:ListBucket"],
+                    resources=[self.sam.bucket(bucket)],
+                    conditions={"StringLike": {"s3:prefix": [f"{prefix}*"]}},
+                ),
+            ]
+        for statement in statements:
+            role.add_to_policy(statement)
+        return role
+
+    @property
+    def _log_group_name(self) -> str:
+        return f"/aws/sagemaker/Endpoints/{self.endpoint_name}"
+
+    def _endpoint(self, role: iam.Role, topics: dict[str, sns.Topic]) -> sagemaker.CfnEndpoint:
+        image = worker_image(self, self.settings)
+        image.repository.grant_pull(role)
+        self._justify(role)
+        log = log_group(self, "EndpointLog", days=self.settings.log_retention_days, name=self._log_group_name)
+        model = sagemaker.CfnModel(
+            self,
+            "Model",
+            execution_role_arn=role.role_arn,
+            primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
+                image=image.image_uri,
+                environment={
+                    **self.sam.worker_environment(),
+                    "ENDPOINT_NAME": self.endpoint_name,
+                    "IN_FLIGHT": str(self.settings.in_flight),
+                    **models_manifest(self.settings),
+                    "AWS_DEFAULT_REGION": self.region,
+                },
+                model_data_source=self._model_data(),
+            ),
+        )
+        justify(model, {"CKV_AWS_370": "Jobs fetch inputs and models from S3 and from addresses that they name"})
+        # SageMaker fetches image and models in the role's name as soon as there is an endpoint.
+        model.node.add_dependency(role.node.find_child("DefaultPolicy"))
+        config = sagemaker.CfnEndpointConfig(
+            self,
+            "EndpointConfig",
+            production_variants=[self._variant(model)],
+            async_inference_config=self._asynchronously(topics),
+        )
+        endpoint = sagemaker.CfnEndpoint(
+            self,
+            "Endpoint",
+            endpoint_name=self.endpoint_name,
+            endpoint_config_name=config.attr_endpoint_config_name,
+            retain_all_variant_properties=True,  # how many instances there are is for the scaling to say
+        )
+        Tags.of(endpoint).add("comfy-serverless:stack", self.settings.stack)
+        endpoint.node.add_dependency(log)
+        return endpoint
+
+    def _justify(self, role: iam.Role) -> None:
+        """The role has its final policy now."""
+        log = f"arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:{self._log_group_name}:*"
+        reasons = {
+            **self.sam.worker_exceptions(),
+            "AwsSolutions-IAM5[Resource::*]": "GetAuthorizationToken of ECR and PutMetricData have no resources",
+            f"AwsSolutions-IAM5[Resource::{log}]": "The streams of one log group, which SageMaker names",
+        }
+        if self.settings.models:
+            models = self.settings.models.removeprefix("s3://")
+            reasons[f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::{models}*]"] = "The folder of models"
+        justify(cast("Construct", role.node.find_child("DefaultPolicy")), reasons)
+
+    def _model_data(self) -> sagemaker.CfnModel.ModelDataSourceProperty | None:
+        """Models as they lie in S3: an archive would have to be packed, fetched as a whole, and unpacked."""
+        if not self.settings.models:
+            return None
+        return sagemaker.CfnModel.ModelDataSourceProperty(
+            s3_data_source=sagemaker.CfnModel.S3DataSourceProperty(
+                s3_uri=self.settings.models, s3_data_type="S3Prefix", compression_type="None"
+            )
+        )
+
+    def _variant(self, model: sagemaker.CfnModel) -> sagemaker.CfnEndpointConfig.ProductionVariantProperty:
+        return sagemaker.CfnEndpointConfig.ProductionVariantProperty(
+            variant_name=VARIANT,
+            model_name=model.attr_model_name,
+            initial_instance_count=1,  # SageMaker takes no less; the scaling gives it back
+            initial_variant_weight=1,
+            instance_pools=[
+                sagemaker.CfnEndpointConfig.InstancePoolProperty(instance_type=name, priority=priority)
+                for priority, name in enumerate(self.settings.instance_types, start=1)
+            ],
+            variant_instance_provision_timeout_in_seconds=PROVISION_TIMEOUT_S,
+            inference_ami_version=INFERENCE_AMI,
+            container_startup_health_check_timeout_in_seconds=self.settings.startup_timeout_s,
+            model_data_download_timeout_in_seconds=self.settings.models_timeout_s,
+        )
+
+    def _asynchronously(self, topics: dict[str, sns.Topic]) -> sagemaker.CfnEndpointConfig.AsyncInferenceConfigProperty:
+        return sagemaker.CfnEndpointConfig.AsyncInferenceConfigProperty(
+            client_config=sagemaker.CfnEndpointConfig.AsyncInferenceClientConfigProperty(
+                max_concurrent_invocations_per_instance=self.settings.in_flight
+            ),
+            output_config=sagemaker.CfnEndpointConfig.AsyncInferenceOutputConfigProperty(
+                s3_output_path=f"s3://{self.sam.output_bucket}/endpoint/output",
+                s3_failure_path=f"s3://{self.sam.output_bucket}/endpoint/failure",
+                notification_config=sagemaker.CfnEndpointConfig.AsyncInferenceNotificationConfigProperty(
+                    success_topic=topics["Success"].topic_arn, error_topic=topics["Failure"].topic_arn
+                ),
+            ),
+        )
+
+    def _forward(self, queue: sqs.Queue) -> None:
+        """The function between the batch queue and the endpoint: see handlers/forward.py."""
+        image = api_image(self)
+        log = log_group(self, "ForwardLog", days=self.settings.log_retention_days)
+        role = iam.Role(self, "ForwardRole", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        function = lambda_.DockerImageFunction(
+            self,
+            "Forward",
+            description="Lets jobs of batches through to the endpoint, as many as it can run",
+            code=lambda_.DockerImageCode.from_ecr(
+                image.repository, tag_or_digest=image.image_tag, cmd=["comfy_serverless.handlers.forward.handler"]
+            ),
+            architecture=lambda_.Architecture.X86_64,
+            memory_size=512,
+            timeout=Duration.seconds(FORWARD_TIMEOUT_S),
+            reserved_concurrent_executions=1,  # it counts what it has sent
+            log_group=log,
+            logging_format=lambda_.LoggingFormat.JSON,
+            role=role,
+            environment={
+                "ENDPOINT_NAME": self.endpoint_name,
+                "BATCH_QUEUE_URL": queue.queue_url,
+                "JOBS_TABLE": self.sam.jobs_table,
+                "MAX_WAITING_BATCH_JOBS": str(most_waiting(self.settings)),
+                "POWERTOOLS_SERVICE_NAME": "forward",
+                "POWERTOOLS_LOG_LEVEL": "INFO",
+            },
+        )
+        for statement in (
+            iam.PolicyStatement(
+                sid="WriteTheLog",
+                actions=["logs:CreateLogStream", "logs:PutLogEvents"],
+                resources=[log.log_group_arn],
+            ),
+            iam.PolicyStatement(
+                sid="TakeJobs", actions=["sqs:ReceiveMessage", "sqs:DeleteMessage"], resources=[queue.queue_arn]
+            ),
+            iam.PolicyStatement(
+                sid="SendThemOn", actions=["sagemaker:InvokeEndpointAsync"], resources=[self.endpoint_arn]
+            ),
+            iam.PolicyStatement(
+                sid="SeeWhichAreBegun",
+                actions=["dynamodb:BatchGetItem"],
+                resources=[self.sam.jobs_table_arn],
+                conditions={"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["job#*"]}},
+            ),
+        ):
+            function.add_to_role_policy(statement)
+        justify(function, FUNCTION)
+        events.Rule(
+            self,
+            "EachMinute",
+            schedule=events.Schedule.rate(Duration.minutes(1)),
+            # Whatever is not begun now is begun in a minute.
+            targets=[targets.LambdaFunction(function, retry_attempts=0)],
+        )
+
+    def _alarms(self, dead_letters: sqs.Queue) -> None:
+        alarms = Alarms(self, self.settings.alarm_topic_arn)
+        alarms.on_dead_letters("BatchDeadLetters", dead_letters)
+        alarms.on_dead_letters("OutcomeDeadLetters", self._outcome_dead_letters)
+        alarms.on(
+            "NoCapacity",
+            "Jobs have waited for half an hour, and there is no instance: none to be had, or none that starts",
+            endpoint_metric(self.endpoint_name, "HasBacklogWithoutCapacity", statistic="Minimum"),
+            periods=30,
+        )
+        alarms.on(
+            "OldestInvocation",
+            "An invocation has waited for two hours; after six it expires, and its job is sent once more",
+            endpoint_metric(self.endpoint_name, "ApproximateAgeOfOldestRequest", statistic="Maximum"),
+            threshold=7200,
+            periods=5,
+        )
+        alarms.on(
+            "Expired",
+            "Invocations expired in the endpoint's queue",
+            endpoint_metric(self.endpoint_name, "ExpiredRequests", statistic="Sum", of_variant=True),
+        )
+        alarms.on(
+            "NotTold",
+            "SageMaker could not tell of the ends of invocations; the caretaker finds those jobs, later",
+            endpoint_metric(self.endpoint_name, "NotificationFailures", statistic="Sum", of_variant=True),
+        )
+
+
+def most_waiting(settings: GpuSettings) -> int:
+    """Jobs of batches that wait in the endpoint: as many as make it scale out as far as it may, and some more."""
+    return settings.max_instances * (settings.backlog_per_instance + settings.in_flight)

@@ -1,0 +1,127 @@
+"""The SAM stack, seen from here: what it is made of, by the SSM parameters it writes, and how to plug into it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aws_cdk import CfnParameter, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+
+class SamStack:
+    """The names and addresses of its resources, known to CloudFormation when it deploys.
+
+    Args:
+        name: of the SAM stack.
+    """
+
+    def __init__(self, scope: Construct, name: str) -> None:
+        self._scope = scope
+        self.name = name
+        self.jobs_table = self._parameter("JobsTable", "jobs-table")
+        self.jobs_table_arn = self._parameter("JobsTableArn", "jobs-table-arn")
+        self.input_bucket = self._parameter("InputBucket", "input-bucket")
+        self.output_bucket = self._parameter("OutputBucket", "output-bucket")
+        self.assets_bucket = self._parameter("AssetsBucket", "assets-bucket")
+        self.webhook_queue_url = self._parameter("WebhookQueueUrl", "webhook-queue-url")
+        self.webhook_queue_arn = self._parameter("WebhookQueueArn", "webhook-queue-arn")
+
+    def outcome_function_arn(self) -> str:
+        """The function that hears how invocations of an endpoint ended."""
+        return self._parameter("OutcomeFunctionArn", "outcome-function-arn")
+
+    def worker_environment(self) -> dict[str, str]:
+        """What every worker is told."""
+        return {
+            "OUTPUT_BUCKET": self.output_bucket,
+            "ASSETS_BUCKET": self.assets_bucket,
+            "ALLOWED_INPUT_BUCKETS": f"{self.input_bucket},{self.output_bucket},{self.assets_bucket}",
+            "JOBS_TABLE": self.jobs_table,
+            "WEBHOOK_QUEUE_URL": self.webhook_queue_url,
+            "POWERTOOLS_SERVICE_NAME": "generate",
+            "POWERTOOLS_METRICS_NAMESPACE": "ComfyServerless",
+            "POWERTOOLS_LOG_LEVEL": "INFO",
+        }
+
+    def worker_statements(self) -> list[iam.PolicyStatement]:
+        """What every worker may do. Workflows and custom nodes run beside it: neither keys nor secrets are in reach."""
+        return [
+            _allow(
+                "TellHowJobsAre",
+                ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:BatchWriteItem"],
+                [self.jobs_table_arn],
+                {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["job#*", "asset#*"]}},
+            ),
+            _allow(
+                "SeeWhetherABatchIsPaused",
+                ["dynamodb:GetItem"],
+                [self.jobs_table_arn],
+                {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["batch#*"]}},
+            ),
+            _allow("SendWebhooks", ["sqs:SendMessage"], [self.webhook_queue_arn]),
+            _allow(
+                "ReadInputs",
+                ["s3:GetObject"],
+                [self.objects(self.input_bucket), self.objects(self.assets_bucket)],
+            ),
+            _allow("TellWhichNodesThereAre", ["s3:PutObject"], [self.objects(self.assets_bucket, "engine/*")]),
+            _allow(
+                "WriteResultsAndReadThemAgain",
+                ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"],
+                [self.objects(self.output_bucket)],
+            ),
+            # Without it S3 answers 403 for a key that does not exist, and nobody could tell the two apart.
+            _allow(
+                "TellMissingFromForbidden",
+                ["s3:ListBucket"],
+                [self.bucket(name) for name in (self.input_bucket, self.output_bucket, self.assets_bucket)],
+            ),
+        ]
+
+    def bucket(self, name: str) -> str:
+        """The ARN of a bucket."""
+        return f"arn:{Stack.of(self._scope).partition}:s3:::{name}"
+
+    def objects(self, bucket: str, keys: str = "*") -> str:
+        """The ARN of objects in a bucket."""
+        return f"{self.bucket(bucket)}/{keys}"
+
+    def announce(self, target: Mapping[str, str]) -> ssm.StringParameter:
+        """Have jobs sent here, within a minute. Both GPU stacks write this parameter, so that only one can have it."""
+        return ssm.StringParameter(
+            self._scope,
+            "Dispatch",
+            parameter_name=f"/comfy-serverless/{self.name}/dispatch",
+            description="Where jobs are run; without it, by the SAM stack's own function",
+            string_value=Stack.of(self._scope).to_json_string(dict(target)),
+        )
+
+    def worker_exceptions(self) -> dict[str, str]:
+        """Why what `worker_statements` allows is as narrow as it can be."""
+        reasons = {
+            "InputBucket>/*": "A job may name any of its owner's inputs",
+            "AssetsBucket>/*": "Assets and requests of all jobs are in it",
+            "AssetsBucket>/engine/*": "One document for each kind of engine",
+            "OutputBucket>/*": "A result is a folder, and its name is the job's",
+        }
+        return {
+            f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::<{objects}]": reason
+            for objects, reason in reasons.items()
+        }
+
+    def _parameter(self, construct_id: str, name: str) -> str:
+        return CfnParameter(
+            self._scope,
+            construct_id,
+            type="AWS::SSM::Parameter::Value<String>",
+            default=f"/comfy-serverless/{self.name}/{name}",
+            description="Written by the SAM stack",
+        ).value_as_string
+
+
+def _allow(
+    sid: str, actions: list[str], resources: list[str], conditions: Mapping[str, object] | None = None
+) -> iam.PolicyStatement:
+    return iam.PolicyStatement(sid=sid, actions=actions, resources=resources, conditions=conditions or {})

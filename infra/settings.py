@@ -1,0 +1,130 @@
+"""What can be set for the GPU stacks: the context of cdk.json, or `-c name=value` on the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Self
+
+from constructs import Construct
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from infra.logs import RETENTION_DAYS
+
+#: SQS keeps a message hidden for 12 hours at most, and AWS advises six times the function's timeout.
+_LONGEST_FUNCTION_S = 5400
+
+Words = Annotated[tuple[str, ...], Field(max_length=16)]
+
+
+class InvalidContext(ValueError):
+    """A value of the context cannot be used; the message names it and says why."""
+
+
+class GpuSettings(BaseModel):
+    """Everything that can be set, with the values a first deployment wants."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stack: str = Field("comfy-serverless", pattern=r"^[a-zA-Z][a-zA-Z0-9-]{0,57}$")
+    """Name of the SAM stack that the GPUs work for."""
+    alarm_topic_arn: str = ""
+    """SNS topic that alarms are sent to; empty for none."""
+    log_retention_days: int = 30
+    torch_index_url: str = Field("https://download.pytorch.org/whl/cu130", pattern="^https://")
+    """Where the image's torch comes from: the build for a version of CUDA."""
+    comfyui_args: str = ""
+    """Arguments for ComfyUI, as `--highvram`."""
+    models_manifest: str = Field("", pattern="^(s3://.+)?$")
+    """Models every job needs, as a JSON file in the input bucket; empty for none."""
+
+    # SageMaker
+    instance_types: Words = ("ml.g6.xlarge", "ml.g5.xlarge", "ml.g6.2xlarge")
+    """In the order in which they are tried: where one is not to be had, the next is."""
+    max_instances: int = Field(4, ge=1, le=1000)
+    in_flight: int = Field(3, ge=1, le=16)
+    """Jobs in a container at once: one executes, others fetch their inputs and deliver."""
+    backlog_per_instance: int = Field(4, ge=1)
+    """Waiting jobs for each instance from which on there are more instances."""
+    idle_minutes: int = Field(10, ge=1, le=120)
+    """How long an instance has nothing to do before it is given back."""
+    models: str = Field("", pattern="^(s3://[a-z0-9][a-z0-9.-]+/(.+/)?)?$")
+    """A folder in S3, uncompressed, laid out as ComfyUI's models/; ends with a slash. Empty for none."""
+    startup_timeout_s: int = Field(1200, ge=60, le=3600)
+    models_timeout_s: int = Field(1800, ge=60, le=3600)
+
+    # Lambda
+    accelerator_memory_gb: int = 24
+    """Memory of the GPU: Lambda finds an instance that has it."""
+    memory_mb: int = Field(16_384, ge=2048, le=32_768)
+    temporary_storage_mb: int = Field(32_768, ge=512, le=32_768)
+    max_environments: int = Field(8, ge=4, le=15_000)
+    """Jobs at once, one on each GPU."""
+    max_batch_environments: int = Field(4, ge=2)
+    """Of those, how many run jobs of batches: the others are for jobs that somebody waits for."""
+    vpc_id: str = Field("", pattern="^(vpc-[0-9a-f]+)?$")
+    """A VPC that is there already; empty for one of the stack's own."""
+    subnet_ids: Words = ()
+    """Private subnets in it, with a way to S3, DynamoDB, SQS and wherever inputs come from."""
+
+    @field_validator("instance_types")
+    @classmethod
+    def _one_to_five(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not 1 <= len(value) <= 5 or not all(name.startswith("ml.") for name in value):
+            raise ValueError("one to five types, as ml.g6.xlarge")
+        return value
+
+    @field_validator("log_retention_days")
+    @classmethod
+    def _days_there_are(cls, value: int) -> int:
+        if value not in RETENTION_DAYS:
+            raise ValueError(f"one of {', '.join(map(str, RETENTION_DAYS))}")
+        return value
+
+    @field_validator("accelerator_memory_gb")
+    @classmethod
+    def _a_size_there_is(cls, value: int) -> int:
+        if value not in (sizes := (3, 6, 12, 16, 24, 48)):
+            raise ValueError(f"one of {', '.join(map(str, sizes))}")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.max_environments - self.max_batch_environments < 2:
+            raise ValueError("max_batch_environments must leave two of max_environments, the fewest a queue can have")
+        if bool(self.vpc_id) != bool(self.subnet_ids):
+            raise ValueError("vpc_id and subnet_ids belong together")
+        return self
+
+    @property
+    def function_timeout_s(self) -> int:
+        """The longest a function on managed instances may run, behind a queue."""
+        return _LONGEST_FUNCTION_S
+
+    @classmethod
+    def of(cls, app: Construct) -> Self:
+        """Read the app's context.
+
+        Raises:
+            InvalidContext: a value cannot be used.
+        """
+        values = {
+            name: _value(text, is_list="tuple" in str(setting.annotation))
+            for name, setting in cls.model_fields.items()
+            if (text := app.node.try_get_context(name)) is not None
+        }
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(map(str, problem['loc'])) or 'context'}: {problem['msg']}" for problem in error.errors()
+            )
+            raise InvalidContext(f"infra/cdk.json or `-c name=value`: {problems}") from error
+
+
+def _value(given: Any, *, is_list: bool) -> Any:  # noqa: ANN401
+    """The command line gives text only: a list is written `a,b` there, or as JSON."""
+    if not (is_list and isinstance(given, str)):
+        return given
+    if given.startswith("["):
+        return json.loads(given)
+    return [word for word in given.split(",") if word]

@@ -1,0 +1,36 @@
+"""The images, all from the repository's one Dockerfile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aws_cdk import aws_ecr_assets as ecr_assets
+from constructs import Construct
+
+from infra.settings import GpuSettings
+
+ROOT = Path(__file__).parent.parent
+
+
+def worker_image(scope: Construct, settings: GpuSettings) -> ecr_assets.DockerImageAsset:
+    """ComfyUI with a torch that knows CUDA, and the worker."""
+    return ecr_assets.DockerImageAsset(
+        scope,
+        "WorkerImage",
+        directory=str(ROOT),
+        target="worker",
+        build_args={"TORCH_INDEX_URL": settings.torch_index_url, "COMFYUI_ARGS": settings.comfyui_args},
+        platform=ecr_assets.Platform.LINUX_AMD64,
+    )
+
+
+def models_manifest(settings: GpuSettings) -> dict[str, str]:
+    """The worker's variable, if every job needs some models. (SageMaker takes no empty ones.)"""
+    return {"MODELS_MANIFEST": settings.models_manifest} if settings.models_manifest else {}
+
+
+def api_image(scope: Construct) -> ecr_assets.DockerImageAsset:
+    """The image without an engine."""
+    return ecr_assets.DockerImageAsset(
+        scope, "ApiImage", directory=str(ROOT), target="api", platform=ecr_assets.Platform.LINUX_AMD64
+    )

@@ -1,0 +1,19 @@
+"""Templates are synthesized once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+# Node.js comes with the requirements: what the machine has may be none, or too old for CDK.
+os.environ.setdefault("JSII_NODE", str(Path(sys.executable).parent / "node"))
+
+from tests.infra.stacks import Synthesized, synthesize
+
+
+@pytest.fixture(scope="session")
+def synthesized() -> Synthesized:
+    return synthesize()

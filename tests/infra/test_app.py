@@ -1,0 +1,83 @@
+"""What a person sees: `cdk`, and what it says of a wrong setting."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.settings import GpuSettings
+from tests.infra.stacks import CONTEXT, ROOT
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def run(tmp_path: Path, **context: str) -> subprocess.CompletedProcess[str]:
+    """The app as `cdk` starts it: in infra/, with the context in a variable, and no network to speak of."""
+    command = json.loads((ROOT / "infra" / "cdk.json").read_text(encoding="utf-8"))["app"]
+    environment = {
+        **os.environ,
+        "CDK_CONTEXT_JSON": json.dumps({**CONTEXT, **context}),
+        "CDK_OUTDIR": str(tmp_path),
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    return subprocess.run(
+        command.replace(".venv/bin/python", sys.executable),
+        shell=True,
+        cwd=ROOT / "infra",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_both_stacks_are_synthesized_without_an_account(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.glob("*.template.json")} == {
+        "comfy-serverless-sagemaker.template.json",
+        "comfy-serverless-lambda-gpu.template.json",
+    }
+    assert done.stdout + done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("accelerator_memory_gb", "20", "one of 3, 6, 12, 16, 24, 48"),
+        ("models", "s3://bucket/no-slash-at-the-end", "models"),
+        ("instance_types", "g6.xlarge", "one to five types, as ml.g6.xlarge"),
+        ("max_environments", "5", "max_batch_environments must leave two"),
+        ("vpc_id", "vpc-0123", "vpc_id and subnet_ids belong together"),
+        ("log_retention_days", "31", "one of 1, 3, 5, 7, 14, 30"),
+        ("max_instances", "many", "max_instances"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_nothing_is_synthesized(tmp_path: Path, name: str, value: str, said: str) -> None:
+    done = run(tmp_path, **{name: value})
+    assert done.returncode == 2
+    assert done.stderr.startswith("Not synthesized: infra/cdk.json or `-c name=value`: ")
+    assert name.split("_")[0] in done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_line_writes_lists_with_commas(tmp_path: Path) -> None:
+    assert run(tmp_path, instance_types="ml.g6e.xlarge,ml.g5.xlarge", max_instances="2").returncode == 0
+    template = (tmp_path / "comfy-serverless-sagemaker.template.json").read_text(encoding="utf-8")
+    (variant,) = json.loads(template)["Resources"]["EndpointConfig"]["Properties"]["ProductionVariants"]
+    assert [pool["InstanceType"] for pool in variant["InstancePools"]] == ["ml.g6e.xlarge", "ml.g5.xlarge"]
+
+
+def test_cdk_json_and_the_readme_name_every_setting_and_no_other() -> None:
+    settings = set(GpuSettings.model_fields)
+    assert {name for name in CONTEXT if not name.startswith("@")} == settings
+    readme = (ROOT / "infra" / "README.md").read_text(encoding="utf-8")
+    assert [name for name in settings if f"`{name}`" not in readme] == []
+    assert GpuSettings() == GpuSettings.model_validate({name: CONTEXT[name] for name in settings})

@@ -1,0 +1,75 @@
+"""What others think a good template is: CDK's own checks, cdk-nag, cfn-lint, checkov."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+from aws_cdk import aws_sqs as sqs
+
+from infra.app import build
+from tests.infra.stacks import CONTEXT, Synthesized, synthesize
+
+pytestmark = pytest.mark.timeout(170)
+BIN = Path(sys.executable).parent
+EVERYTHING = {
+    "models": "s3://my-models/flux/",
+    "alarm_topic_arn": "arn:aws:sns:eu-central-1:111122223333:alarms",
+    "models_manifest": "s3://comfy-serverless-input-111122223333-eu-central-1/models.json",
+}
+
+
+@pytest.fixture(scope="session", params=["as it is", "with everything"])
+def folder(request: pytest.FixtureRequest, synthesized: Synthesized) -> Path:
+    return synthesized.folder if request.param == "as it is" else synthesize(**EVERYTHING).folder
+
+
+def lint(folder: Path) -> list[dict[str, Any]]:
+    templates = [str(path) for path in sorted(folder.glob("*.template.json"))]
+    # W3005: CDK names dependencies that are there by references, too.
+    arguments = ["--ignore-checks", "W3005", "--regions", "eu-central-1", "--format", "json", "--", *templates]
+    done = subprocess.run([BIN / "cfn-lint", *arguments], capture_output=True, text=True, check=False)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def test_cfn_lint_knows_everything_but_the_accelerator(folder: Path) -> None:
+    """Its schema of functions is older than GPUs. When it learns of them this fails, and the exception can go."""
+    assert [problem["Message"] for problem in lint(folder)] == [
+        "Additional properties are not allowed ('AcceleratorConfig' was unexpected)"
+    ]
+
+
+def test_checkov_is_content_and_every_exception_says_why(folder: Path) -> None:
+    arguments = ["-d", str(folder), "--framework", "cloudformation", "--output", "json", "--skip-download"]
+    # It asks its makers for news otherwise.
+    environment = {**os.environ, "LOG_LEVEL": "CRITICAL"}
+    done = subprocess.run([BIN / "checkov", *arguments], capture_output=True, text=True, check=False, env=environment)
+    report = json.loads(done.stdout)
+    assert [check["check_id"] for check in report["results"]["failed_checks"]] == []
+    assert report["summary"]["passed"] > 50
+    skipped = report["results"]["skipped_checks"]
+    assert skipped
+    assert all(len(check["check_result"]["suppress_comment"]) > 30 for check in skipped)
+
+
+def test_cdk_nag_and_cdk_itself_are_content(folder: Path) -> None:
+    report = json.loads((folder / "validation-report.json").read_text(encoding="utf-8"))
+    assert {one["pluginName"]: one["violations"] for one in report["pluginReports"]}
+    assert [violation for one in report["pluginReports"] for violation in one["violations"]] == []
+
+
+def test_cdk_nag_would_say_so_if_it_were_not(tmp_path: Path) -> None:
+    app = cdk.App(outdir=str(tmp_path), context=CONTEXT)
+    sagemaker, _ = build(app)
+    sqs.Queue(sagemaker, "Careless")
+    with pytest.raises(RuntimeError, match="AwsSolutions-SQS4"):
+        app.synth()
+    report = (tmp_path / "validation-report.json").read_text(encoding="utf-8")
+    assert "AwsSolutions-SQS4" in report
