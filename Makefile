@@ -18,7 +18,7 @@ DEV_ARGS ?=
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
-.PHONY: help setup demo dev test soak e2e e2e-comfyui sam-demo contract bench infra cdk lint format lock clean
+.PHONY: help setup demo dev test soak e2e e2e-comfyui sam-demo contract bench infra cdk bench-batch bench-workers lint format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,12 @@ contract: setup ## The contract tests against a real ComfyUI: make contract COMF
 
 bench: setup ## What the connector costs, as ratios to the floor of the same run (a few minutes; a quiet machine)
 	POWERTOOLS_LOG_LEVEL=ERROR $(RUN) -m benchmarks.bench $(BENCH_ARGS)
+
+bench-batch: setup ## Manifests of 100 to 100,000 lines: rate, memory, calls, dollars (a quarter of an hour)
+	@$(RUN) -m benchmarks.batches $(BENCH_ARGS)
+
+bench-workers: setup ## One queue, and one, two, four workers: does work spread?
+	@$(RUN) -m benchmarks.workers $(BENCH_ARGS)
 
 # CDK's own things are kept apart: they want other versions of what the workers have.
 CDK_VERSION := 2.1148.1

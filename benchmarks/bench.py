@@ -26,7 +26,7 @@ from rich.table import Table
 from benchmarks.chart import draw
 from benchmarks.floor import Floor
 from benchmarks.measures import connector_lag_ms, import_seconds, memory_growth
-from benchmarks.throughput import many_jobs
+from benchmarks.throughput import idle_percent, many_jobs
 from benchmarks.workflows import noise_files, noise_job, small_job
 from comfy_serverless import ComfyConnector, Settings
 
@@ -104,7 +104,7 @@ def _options() -> argparse.Namespace:
 def _measure(
     connector: ComfyConnector, floor: Floor, folder: Path, options: argparse.Namespace, bar: Bar
 ) -> list[Measure]:
-    task = bar.add_task("measuring", total=6)
+    task = bar.add_task("measuring", total=7)
 
     def step(name: str) -> None:
         bar.update(task, advance=1, description=name)
@@ -119,6 +119,9 @@ def _measure(
     total, gap, floor_total, floor_gap = many_jobs(connector, floor, lambda: noise_job(four))
     measures.append(Measure("3 twelve jobs with S3, total", "ms", total, floor_total, 1.03, "ratio"))
     measures.append(Measure("3 idle gap between jobs", "ms", gap, floor_gap, 3.0, "difference"))
+    step("a backlog")
+    idle, idle_of_one = idle_percent(connector, floor, lambda: noise_job(four))
+    measures.append(Measure("3 engine idle, jobs waiting", "%", idle, idle_of_one, 3, "value"))
     floor.close()
     step("start")
     measures.append(

@@ -35,11 +35,38 @@ def many_jobs(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[float,
     ours, theirs = [], []
     for _ in range(2):
         theirs.append(_floor_round(floor, job))
-        ours.append(_our_round(connector, floor, job))
+        ours.append((_our_round(connector, job, in_flight=IN_FLIGHT), idle_gap_ms(floor)))
     return *min(ours), *min(theirs)
 
 
-def _our_round(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[float, float]:
+def idle_percent(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[float, float]:
+    """How much of the time the engine has nothing to do, of ours, and of a worker that takes one job at a time."""
+    _our_round(connector, job, in_flight=IN_FLIGHT)
+    ours = _idle_percent(floor)
+    _one_after_the_other(floor, job)
+    return ours, _idle_percent(floor)
+
+
+def _one_after_the_other(floor: Floor, job: Job) -> None:
+    """What most workers do: run a job, put its outputs and its result, take the next one."""
+    with slow_s3() as server:
+        for _ in range(JOBS):
+            floor.run(job())
+            (entry,) = floor.latest(1)
+            paths = list(floor.output_paths(entry["outputs"]))
+            for path in [*paths, paths[0]]:
+                _put(server, path)
+        assert server.puts == JOBS * 5
+
+
+def _idle_percent(floor: Floor) -> float:
+    """From the first job's start to the last one's end, by ComfyUI's own clock."""
+    times = sorted(map(_start_and_end, floor.latest(JOBS)))
+    busy = sum(end - start for start, end in times)
+    return 100 * (1 - busy / (times[-1][1] - times[0][0]))
+
+
+def _our_round(connector: ComfyConnector, job: Job, *, in_flight: int) -> float:
     settings = Settings(output_bucket="bench")
     with slow_s3() as server, _environment(server):
         s3 = create_client()
@@ -47,13 +74,13 @@ def _our_round(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[float
         worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
         graphs = [job() for _ in range(JOBS)]
         started = time.perf_counter()
-        with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        with ThreadPoolExecutor(in_flight) as pool:
             outcomes = list(pool.map(lambda graph: worker.run(_request(graph), Call()), graphs))
         total_ms = (time.perf_counter() - started) * 1000
         worker.close()
         assert all(outcome.error is None for outcome in outcomes)
         assert server.puts == JOBS * 5, server.puts
-    return total_ms, idle_gap_ms(floor)
+    return total_ms
 
 
 def _request(graph: Mapping[str, Any]) -> SentRequest:

@@ -19,9 +19,10 @@ NAMESPACE = "AWS/SageMaker"
 VARIANT = "worker"
 #: Minutes with a job and no instance before one is started.
 MINUTES_WITHOUT_CAPACITY = 1
-#: An instance that has just been started has not taken jobs yet: no further ones for so long, in seconds.
+#: An instance that has just been started has not taken jobs yet: no further ones for so long, in seconds. The first one
+#: starts with nothing warm, and a second would start beside it after a shorter time (docs/scaling.md).
 SCALE_OUT_COOLDOWN_S = 60
-FIRST_INSTANCE_COOLDOWN_S = 300
+FIRST_INSTANCE_COOLDOWN_S = 600
 
 
 def endpoint_metric(name: str, metric: str, *, statistic: str, of_variant: bool = False) -> cloudwatch.Metric:
@@ -57,7 +58,7 @@ def scale_from_zero(scope: Construct, endpoint: sagemaker.CfnEndpoint, settings:
         scaling_target_id=target.ref,
         target_tracking_scaling_policy_configuration=scaling.CfnScalingPolicy.TargetTrackingScalingPolicyConfigurationProperty(
             target_value=settings.backlog_per_instance,
-            scale_in_cooldown=settings.idle_minutes * 60,
+            scale_in_cooldown=settings.scale_in_cooldown_s,
             scale_out_cooldown=SCALE_OUT_COOLDOWN_S,
             customized_metric_specification=scaling.CfnScalingPolicy.CustomizedMetricSpecificationProperty(
                 namespace=NAMESPACE,

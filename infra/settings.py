@@ -45,8 +45,8 @@ class GpuSettings(BaseModel):
     """Jobs in a container at once: one executes, others fetch their inputs and deliver."""
     backlog_per_instance: int = Field(4, ge=1)
     """Waiting jobs for each instance from which on there are more instances."""
-    idle_minutes: int = Field(10, ge=1, le=120)
-    """How long an instance has nothing to do before it is given back."""
+    scale_in_cooldown_s: int = Field(300, ge=0, le=7200)
+    """Between two times that instances are given back; the first is after 15 minutes with less to do (AWS's alarm)."""
     models: str = Field("", pattern="^(s3://[a-z0-9][a-z0-9.-]+/(.+/)?)?$")
     """A folder in S3, uncompressed, laid out as ComfyUI's models/; ends with a slash. Empty for none."""
     startup_timeout_s: int = Field(1200, ge=60, le=3600)

@@ -75,7 +75,7 @@ def test_both_policies_scale_it_and_the_second_starts_the_first_instance(templat
     backlog = tracking["TargetTrackingScalingPolicyConfiguration"]
     assert backlog["TargetValue"] == 4
     assert backlog["CustomizedMetricSpecification"]["MetricName"] == "ApproximateBacklogSizePerInstance"
-    assert backlog["ScaleInCooldown"] == 600
+    assert backlog["ScaleInCooldown"] == 300
     alarm = one(template, "AWS::CloudWatch::Alarm", MetricName="HasBacklogWithoutCapacity", Statistic="Average")
     (policy,) = alarm["AlarmActions"]
     first = template["Resources"][policy["Ref"]]["Properties"]["StepScalingPolicyConfiguration"]

@@ -12,7 +12,7 @@ from botocore.session import get_session
 from botocore.stub import Stubber
 
 from comfy_serverless.jobs import dispatch as module
-from comfy_serverless.jobs.dispatch import Batched, Endpoint, Queues, Switch, workers_of
+from comfy_serverless.jobs.dispatch import Batched, Endpoint, JobQueue, Queues, Switch, workers_of
 from comfy_serverless.settings import InvalidSetting, Settings
 from tests.unit.jobs_table import REGION, aws
 
@@ -148,6 +148,9 @@ def test_the_depth_of_an_endpoint_is_its_newest_backlog(world: World) -> None:
         ],
     )
     assert endpoint.depth() == 7
+    # A job of a batch that waits in the endpoint is not lost because its queue is empty.
+    sqs = get_session().create_client("sqs", region_name=REGION)
+    assert Batched(endpoint, JobQueue(sqs, world.gpu_batches)).depth(is_batch=True) == 7
 
 
 def test_a_process_that_is_told_nothing_says_what_is_missing() -> None:

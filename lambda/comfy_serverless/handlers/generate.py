@@ -178,5 +178,8 @@ def handler(event: object, context: LambdaContext) -> Any:  # noqa: ANN401  (any
     return service().answer(event, lambda: until - time.monotonic())
 
 
-if warm.IS_LAMBDA:
+def _drain_on_sigterm() -> None:
     drain_on_sigterm(worker=service().worker, stop_engine=warm.connector().kill_api, leave=leave_process)
+
+
+warm.in_worker(_drain_on_sigterm)

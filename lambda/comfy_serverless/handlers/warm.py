@@ -4,14 +4,18 @@ Imports leave nothing to collect, and looking for it all the same takes a fifth 
 rests from here until `imports_done`.
 
 Under Lambda, importing this starts ComfyUI, without waiting for it. Should Lambda run the initialisation a second
-time, the new process starts its own: the connector looks for a free port.
+time, the new process starts its own: the connector looks for a free port. On managed instances the runtime forks a
+worker, and some of its versions import the handler before that, for its pre-fork hooks: the worker then starts ComfyUI,
+since threads and connections do not survive a fork.
 """
 
 from __future__ import annotations
 
 import functools
 import gc
+import multiprocessing
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from comfy_serverless.settings import Settings
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.connector import ComfyConnector
 
 IS_LAMBDA = "AWS_LAMBDA_RUNTIME_API" in os.environ
+#: Whether workers will be forked from this process. The variable is there on managed instances only.
+FORKS_WORKERS = "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ and multiprocessing.parent_process() is None
 
 
 def imports_done() -> None:
@@ -42,6 +48,15 @@ def connector() -> ComfyConnector:
     return ComfyConnector(settings=settings(), wait=False)
 
 
+def in_worker(begin: Callable[[], object]) -> None:
+    """Call this now, under Lambda, or in the worker that is forked from this process."""
+    if not IS_LAMBDA:
+        return
+    if FORKS_WORKERS:
+        os.register_at_fork(after_in_child=functools.cache(begin))  # a worker that forks has begun already
+    else:
+        begin()
+
+
 gc.disable()
-if IS_LAMBDA:
-    connector()
+in_worker(connector)

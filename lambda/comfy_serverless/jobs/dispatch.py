@@ -269,8 +269,8 @@ class Batched:
         self.batches.send_many([message_of(job_id, request_uri, None) for job_id, request_uri in jobs])
 
     def depth(self, *, is_batch: bool = False) -> int:
-        """See `Workers`."""
-        return self.batches.depth() if is_batch else self.endpoint.depth()
+        """See `Workers`. A job of a batch may wait in either."""
+        return self.endpoint.depth() + (self.batches.depth() if is_batch else 0)
 
 
 @dataclass(slots=True)

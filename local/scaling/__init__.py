@@ -1,0 +1,1 @@
+"""How an endpoint scales, by arithmetic: see docs/scaling.md."""
