@@ -90,7 +90,9 @@ format: setup ## Let ruff put the code in order
 
 lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	@command -v uv >/dev/null || { echo "uv is not installed: pip install uv"; exit 2; }
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
+	@# ministack and aws-sam-cli each pin another botocore to the letter; both work with any of the same minor version.
+	@printf 'botocore[crt]>=1.43.108,<1.44\n' | uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-emit-index-url --upgrade --override /dev/stdin \
 	  pyproject.toml --extra aws --extra lite --extra lambda --extra dev -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  pyproject.toml --extra aws --extra lite --extra lambda -c requirements/dev.txt -o requirements/lambda.txt
