@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import cast
 
 from aws_cdk import CfnOutput, Duration, Size, Stack
-from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
@@ -61,7 +60,7 @@ class LambdaGpuStack(Stack):
             function.add_event_source(
                 sources.SqsEventSource(queue, batch_size=1, max_concurrency=at_once, report_batch_item_failures=True)
             )
-        self._alarms(function, [(jobs, job_dead_letters), (batches, batch_dead_letters)])
+        self._alarms(function, jobs, job_dead_letters, batch_dead_letters)
         self.sam.announce(
             {"backend": "queue", "job_queue_url": jobs.queue_url, "batch_queue_url": batches.queue_url}
         ).node.add_dependency(function)
@@ -187,11 +186,14 @@ class LambdaGpuStack(Stack):
         )
         return own, list(own.private_subnets)
 
-    def _alarms(self, function: lambda_.Function, queues: list[tuple[sqs.Queue, sqs.Queue]]) -> None:
+    def _alarms(
+        self, function: lambda_.Function, jobs: sqs.Queue, job_dead_letters: sqs.Queue, batch_dead_letters: sqs.Queue
+    ) -> None:
+        """Those of the SAM stack count failures by their codes, here as well: the metric is the same."""
         alarms = Alarms(self, self.settings.alarm_topic_arn)
-        for queue, dead_letters in queues:
-            alarms.on_dead_letters(f"{queue.node.id}DeadLetters", dead_letters)
-        alarms.on_age("OldestJob", queues[0][0], hours=1)
+        alarms.on_dead_letters("JobDeadLetters", job_dead_letters)
+        alarms.on_dead_letters("BatchDeadLetters", batch_dead_letters)
+        alarms.on_age("OldestJob", jobs, hours=1)
         alarms.on(
             "Throttles",
             "Lambda turns away invocations: no GPU is to be had, or more are asked for than may be",
@@ -199,20 +201,3 @@ class LambdaGpuStack(Stack):
             threshold=10,
             periods=6,
         )
-        for code, meaning in {
-            "engine_crashed": "Jobs fail because ComfyUI crashes",
-            "internal_error": "Jobs fail by an error of ours",
-            "delivery_failed": "Outputs cannot be delivered",
-        }.items():
-            metric = cloudwatch.Metric(
-                namespace="ComfyServerless",
-                metric_name="Failures",
-                dimensions_map={"service": "generate", "code": code},
-                statistic="Sum",
-                period=Duration.minutes(5),
-            )
-            alarms.on(_camel(code), meaning, metric)
-
-
-def _camel(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("_"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import GpuSettings
-from tests.infra.stacks import CONTEXT, ROOT
+from tests.infra.stacks import CONTEXT, ROOT, SAM, Synthesized
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -81,3 +82,16 @@ def test_cdk_json_and_the_readme_name_every_setting_and_no_other() -> None:
     readme = (ROOT / "infra" / "README.md").read_text(encoding="utf-8")
     assert [name for name in settings if f"`{name}`" not in readme] == []
     assert GpuSettings() == GpuSettings.model_validate({name: CONTEXT[name] for name in settings})
+
+
+def test_the_readme_says_what_to_do_about_every_alarm(synthesized: Synthesized) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"`([A-Z][A-Za-z]+)`", readme[readme.index("### Operations") : readme.index("## Settings")]))
+    alarms = [
+        re.sub(r"Alarm[0-9A-F]*$", "", name)
+        for template in (synthesized.sagemaker, synthesized.lambda_gpu, SAM)
+        for name, entry in template["Resources"].items()
+        if entry["Type"] == "AWS::CloudWatch::Alarm" and name != "HasBacklogWithoutCapacity"  # which scales
+    ]
+    assert len(alarms) > 20
+    assert [alarm for alarm in alarms if alarm not in known] == []
