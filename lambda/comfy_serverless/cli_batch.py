@@ -229,7 +229,7 @@ def _change(place: Place, name: str, action: str) -> None:
         raise InvalidRequest(f"the batch {name} cannot be {wanted.value} now: it is {newest.status.value}.")
     order: dict[str, Any] = {"batch": batch.id}
     if action in {"resume", "cancel"}:
-        order[action] = True
+        order |= {action: True, "start": 0}
     place.sqs.send_message(QueueUrl=place.drop_queue_url, MessageBody=json.dumps(order))
     _say(f"The batch {name} is {wanted.value}.")
 

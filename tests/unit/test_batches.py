@@ -18,6 +18,7 @@ from botocore.exceptions import EndpointConnectionError
 from comfy_serverless.batches import ingest as ingest_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
+from comfy_serverless.batches.holding import hold_back
 from comfy_serverless.batches.ingest import Ingest, NotThere
 from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
@@ -27,12 +28,40 @@ from comfy_serverless.jobs.intake import DroppedObject, QueuedJob
 from comfy_serverless.jobs.journal import Journal
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls
 from comfy_serverless.jobs.s3 import S3Address
+from comfy_serverless.jobs.store.job_state import Claim
 from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.settings import Settings
 from tests.unit.jobs_table import REGION, aws, create_table
 
 DROPS, ASSETS, RESULTS = "drops-bucket", "assets-bucket", "results-bucket"
 GRAPH = {"1": {"class_type": "EmptyImage", "inputs": {"width": 8}}, "2": {"class_type": "SaveImage", "inputs": {}}}
+
+
+class Clock:
+    """Moves on by a second whenever it is asked."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+class StepFunctions:
+    """Executions that run until they are said to have ended."""
+
+    def __init__(self) -> None:
+        self.started: list[dict[str, Any]] = []
+        self.status = "RUNNING"
+
+    def start_execution(self, **fields: Any) -> dict[str, Any]:
+        self.started.append(fields)
+        return {"executionArn": f"arn:execution-{len(self.started)}"}
+
+    def describe_execution(self, **fields: Any) -> dict[str, Any]:
+        assert fields == {"executionArn": f"arn:execution-{len(self.started)}"}
+        return {"status": self.status}
 
 
 class World:
@@ -108,7 +137,7 @@ class World:
         for message in self.messages("batches")[:some]:
             job = QueuedJob(job_id=message["job"], address=S3Address.parse(message["request"]))
             assert job.read(s3=self.s3, settings=self.ingest.settings).job_id == job.job_id
-            if self.journal._is_held_back(job):
+            if hold_back(self.jobs, self.batches, job):
                 continue
             begun = self.jobs.begin(job.job_id, run="run")
             if begun.claim.name != "RUN" or begun.state is None:
@@ -230,6 +259,7 @@ def test_whatever_is_cut_off_every_line_has_one_outcome(
     monkeypatch.setattr(reading_module, "THREADS", 2)
     monkeypatch.setattr(ingest_module, "RANGE_BYTES", 2000)
     monkeypatch.setattr(store_module, "LOOK_EVERY_S", -1)
+    monkeypatch.setattr(store_module, "UNTOUCHED_S", -1)
     chance = random.Random(seed)
     faults, is_ours = [60], [False]
 
@@ -284,7 +314,7 @@ def test_a_paused_batch_waits_without_messages_and_goes_on_where_it_was(world: W
     assert world.look(batch).report is None
     assert all("lease" not in state.head for state in world.open_jobs(batch)), "nobody sends them meanwhile"
     assert world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
-    world.ingest.resume(batch.id)
+    world.ingest.resume(batch.id, until=float("inf"))
     assert len(world.work()) == 20
     assert world.look(batch).status is BatchStatus.COMPLETED
 
@@ -298,7 +328,7 @@ def test_a_batch_paused_while_it_is_read_is_read_on_afterwards(world: World, mon
     assert world.ingest.read(batch.id, message["start"], until=float("inf"))
     assert world.batches.ranges(batch.id)[0].lines == 10
     world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
-    world.ingest.resume(batch.id)
+    world.ingest.resume(batch.id, until=float("inf"))
     world.read_all()
     assert world.batches.ranges(batch.id)[0].lines == 50
 
@@ -320,6 +350,98 @@ def test_a_canceled_batch_runs_nothing_more_and_reports_what_was_done(
     assert (done.status, done.report is not None) == (BatchStatus.CANCELED, True)
     summary = world.report(batch)[0]
     assert summary["statuses"] == {"succeeded": 4, "canceled": 46}
+
+
+def test_a_cancel_ends_at_once_what_nobody_has_begun_and_nothing_of_others(world: World) -> None:
+    other = world.begin(manifest(10), key="batches/other.jsonl")
+    world.read_all()
+    batch = world.begin(manifest(30))  # the first ten are the other's
+    world.read_all()
+    running = world.open_jobs(batch)[20]
+    assert world.jobs.begin(running.id, run="run").claim is Claim.RUN
+    assert world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
+    world.ingest.cancel(batch.id, until=float("inf"))
+    left = world.open_jobs(batch)
+    assert {state.id for state in left} == {state.id for state in world.open_jobs(other)} | {running.id}
+    assert world.jobs.many([running.id])[running.id].status is JobStatus.RUNNING
+    assert world.work() != [], "the other's jobs are run"
+    assert world.look(other).status is BatchStatus.COMPLETED
+    assert world.look(batch).report is None
+    assert world.jobs.finish(running.id, ended(running.id, None), run="run", webhook=False, places=())
+    assert world.look(batch).status is BatchStatus.CANCELED
+    assert world.report(batch)[0]["statuses"] == {"succeeded": 11, "canceled": 19}
+
+
+@pytest.mark.parametrize("action", ["resume", "cancel"])
+def test_what_takes_longer_than_an_invocation_is_passed_on(world: World, action: str) -> None:
+    batch = world.begin(manifest(220))
+    world.read_all()
+    wanted = BatchStatus.RUNNING if action == "resume" else BatchStatus.CANCELED
+    world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
+    assert world.work() == []
+    assert all(state.is_parked for state in world.open_jobs(batch))
+    world.batches.set_status(batch.id, wanted, was=[BatchStatus.PAUSED])
+    order = {"batch": batch.id, action: True, "start": 0}
+    for _ in range(10):
+        getattr(world.ingest, action)(batch.id, start=order["start"], until=2.0, now=Clock())  # one chunk
+        if not (orders := world.messages("drops")):
+            break
+        assert orders[0] == {"batch": batch.id, action: True, "start": orders[0]["start"]}
+        assert orders[0]["start"] > order["start"]
+        (order,) = orders
+    if action == "resume":
+        assert len(world.work()) == 220
+    assert world.look(batch).report is not None
+    expected = {"resume": {"succeeded": 220}, "cancel": {"canceled": 220}}
+    assert world.report(batch)[0]["statuses"] == expected[action]
+
+
+def test_a_range_that_is_being_read_is_left_to_its_reader(world: World) -> None:
+    batch = world.begin(manifest(30))
+    assert world.messages("drops") != [], "somebody has taken the message"
+    world.look(batch)
+    assert world.messages("drops") == []
+
+
+def test_a_report_that_takes_longer_than_an_invocation_goes_on_where_it_was(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest_module, "RANGE_BYTES", 1000)
+    batch = world.begin(manifest(120, bad=6) + b"\n" + manifest(12) + b"\n\n\n")
+    world.read_all()
+    assert len(world.work(failing=10)) == 120
+    ranges = len(world.batches.ranges(batch.id))
+    assert ranges > 10
+    looks = 0
+    while (found := world.batches.get(batch.id)) is not None and found.report is None:
+        world.ingest.look(batch.id, until=6.0, now=Clock())
+        looks += 1
+        told = sum(part.is_told for part in world.batches.ranges(batch.id))
+        assert told < ranges or world.report(batch)
+    assert looks > 2
+    summary, rows, failed = world.report(batch)
+    assert (summary["lines"], summary["bad_lines"], summary["duplicates"]) == (138, 6, 12)
+    assert summary["statuses"] == {"succeeded": 108, "failed": 12}
+    first = {row["job_id"]: row["line"] for row in reversed(rows) if row["job_id"]}
+    twice = [row for row in rows if row["duplicate_of"]]
+    assert [int(row["line"]) for row in twice] == list(range(127, 139))
+    assert all(row["duplicate_of"] == first[row["job_id"]] for row in twice)
+    assert len(failed) == len({line["job_id"] for line in failed}) == 12
+
+
+def test_a_report_holds_messages_as_they_were(world: World) -> None:
+    batch = world.begin(manifest(2))
+    world.read_all()
+    message = 'a "quote", a comma,\na new line,\r\na \u2028 and \U0001f98a'
+    for state in world.open_jobs(batch):
+        world.jobs.begin(state.id, run="run")
+        job = ended(state.id, JobError.of(NodeExecutionError(message)))
+        assert world.jobs.finish(state.id, job, run="run", webhook=False, places=())
+    world.look(batch)
+    summary, rows, failed = world.report(batch)
+    assert [row["message"] for row in rows] == [message] * 2
+    assert [entry["message"] for entry in summary["first_failures"]] == [message] * 2
+    assert len(failed) == 2
 
 
 def test_an_empty_manifest_is_a_batch_that_is_over(world: World) -> None:
@@ -352,20 +474,33 @@ def test_results_never_go_where_drops_come_from(world: World) -> None:
 
 
 def test_a_large_manifest_is_read_by_the_state_machine(world: World) -> None:
-    started: list[dict[str, Any]] = []
+    machine = StepFunctions()
+    ingest = with_machine(world, machine)
+    batch = ingest.begin_batch(world.drop("batches/large.jsonl", manifest(10)))
+    assert json.loads(machine.started[0]["input"]) == {"ranges": [{"batch": batch.id, "start": 0}]}
+    assert world.messages("drops") == []
 
-    class StepFunctions:
-        def start_execution(self, **fields: Any) -> None:
-            started.append(fields)
 
+def test_what_the_state_machine_has_left_is_read_by_another_execution_and_not_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "UNTOUCHED_S", -1)
+    machine = StepFunctions()
+    ingest = with_machine(world, machine)
+    batch = ingest.begin_batch(world.drop("batches/large.jsonl", manifest(10)))
+    ingest.look(batch.id, until=float("inf"))
+    assert len(machine.started) == 1, "it still runs"
+    machine.status = "FAILED"
+    ingest.look(batch.id, until=float("inf"))
+    assert len(machine.started) == 2
+
+
+def with_machine(world: World, machine: StepFunctions) -> Ingest:
     settings = Settings(
         output_bucket=RESULTS, assets_bucket=ASSETS, batch_state_machine="arn:machine", batch_map_bytes=100
     )
     fields = {name: getattr(world.ingest, name) for name in ("jobs", "batches", "workers", "own_queue", "s3")}
-    ingest = Ingest(**fields, settings=settings, step_functions=StepFunctions())  # type: ignore[arg-type]
-    batch = ingest.begin_batch(world.drop("batches/large.jsonl", manifest(10)))
-    assert json.loads(started[0]["input"]) == {"ranges": [{"batch": batch.id, "start": 0}]}
-    assert world.messages("drops") == []
+    return Ingest(**fields, settings=settings, step_functions=machine)  # type: ignore[arg-type]
 
 
 # One object, one job.

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.handlers import forward as module
 from comfy_serverless.handlers.forward import Gate
 from comfy_serverless.jobs.store.job_state import NewJob
 from comfy_serverless.jobs.store.jobs import JobStore
+from comfy_serverless.jobs.store.table import now_text
 from tests.unit.jobs_table import aws, create_table
 
 
@@ -36,9 +38,11 @@ class World:
         self.url = self.sqs.create_queue(QueueName="batches", Attributes={"VisibilityTimeout": "0"})["QueueUrl"]
         self.table, self.calls = create_table(session)
         self.jobs = JobStore(self.table, lease_s=30, max_runs=3)
+        self.batches = BatchStore(self.table)
         self.gate = Gate(
             self.endpoint,  # type: ignore[arg-type]
             self.jobs,
+            self.batches,
             self.sqs,
             self.url,
             5,
@@ -62,6 +66,20 @@ class World:
                 )
             )
             self.queue(job(number))
+
+    def set_status(self, status: BatchStatus) -> None:
+        """The batch exists, and somebody has said this of it."""
+        batch = Batch(
+            id="b",
+            owner="drops",
+            source="s3://drops/batches/b.jsonl",
+            manifest="s3://assets/requests/batches/b.jsonl",
+            size_bytes=100,
+            status=BatchStatus.RUNNING,
+            created_at=now_text(),
+        )
+        self.batches.create(batch, [(0, 100)])
+        assert self.batches.set_status("b", status, was=[BatchStatus.RUNNING])
 
     def begin(self, *job_ids: str) -> None:
         for job_id in job_ids:
@@ -114,6 +132,32 @@ def test_a_job_that_is_canceled_parked_or_gone_keeps_no_other_waiting(world: Wor
     assert world.let_through() == 3
 
 
+def test_jobs_of_a_paused_batch_wait_without_a_message_and_start_no_instance(world: World) -> None:
+    world.submit(8)
+    world.set_status(BatchStatus.PAUSED)
+    assert world.let_through() == 5
+    assert world.let_through() == 3
+    assert world.endpoint.sent == []
+    assert world.waiting() == 0
+    assert all(state.is_parked for state in world.jobs.many([f"job-{number}" for number in range(8)]).values())
+
+
+def test_jobs_of_a_canceled_batch_end_and_start_no_instance(world: World) -> None:
+    world.submit(4)
+    world.begin("job-2")
+    world.set_status(BatchStatus.CANCELED)
+    assert world.let_through() == 4
+    assert world.endpoint.sent == []
+    assert world.waiting() == 0
+    states = world.jobs.many([f"job-{number}" for number in range(4)])
+    assert [states[f"job-{number}"].status.value for number in range(4)] == [
+        "canceled",
+        "canceled",
+        "running",
+        "canceled",
+    ]
+
+
 def test_a_job_that_expired_in_the_endpoint_keeps_no_other_waiting(world: World) -> None:
     world.submit(8)
     world.let_through()
@@ -152,9 +196,9 @@ def test_it_ends_before_its_time_is_over(world: World, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "gate", lambda: world.gate)
     monkeypatch.setattr(module.time, "sleep", sleep)
     world.submit(8)
-    assert module.handler({}, Context()) == {"sent": 5}  # and then it waits for one to be begun
+    assert module.handler({}, Context()) == {"messages": 5}  # and then it waits for one to be begun
     assert 30 < world.now - 1000 < 55
     world.begin(*world.endpoint.sent)
     world.now = 1000.0
-    assert module.handler({}, Context()) == {"sent": 3}
+    assert module.handler({}, Context()) == {"messages": 3}
     assert world.now == 1000.0  # nothing is left to wait for

@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from comfy_serverless.batches.reading import Reading
-from comfy_serverless.batches.report import fates, write_report
-from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, Range
+from comfy_serverless.batches.reading import THREADS, Reading
+from comfy_serverless.batches.report import fates, write_part, write_report
+from comfy_serverless.batches.store import LOOK_EVERY_S, Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import ComfyError
 from comfy_serverless.jobs.dispatch import JobQueue, Workers
 from comfy_serverless.jobs.intake import DroppedObject
@@ -27,7 +28,7 @@ from comfy_serverless.jobs.models import JobRequest, JobStatus
 from comfy_serverless.jobs.record import JobRecord
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.s3 import S3Address, error_code
-from comfy_serverless.jobs.store.job_state import JobExists, NewJob
+from comfy_serverless.jobs.store.job_state import JobExists, JobState, NewJob
 from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.jobs.store.table import now_text
 from comfy_serverless.observability import emit_failure, log
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 MANIFESTS, MANIFEST_SUFFIX = "batches/", ".jsonl"
 #: Of a manifest, for one reader.
 RANGE_BYTES = 4 * 1024 * 1024
-_ENDED = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
 
 
 class NotThere(Exception):
@@ -155,14 +155,14 @@ class Ingest:
         return batch
 
     def _copy(self, source: S3Address, copy: S3Address) -> int:
-        """Copy it as it is now; answers its size."""
+        """Copy it as it is now, however large; answers its size."""
         try:
             head = self.s3.head_object(Bucket=source.bucket, Key=source.key)
-            self.s3.copy_object(
+            self.s3.copy(
+                CopySource={"Bucket": source.bucket, "Key": source.key},
                 Bucket=copy.bucket,
                 Key=copy.key,
-                CopySource={"Bucket": source.bucket, "Key": source.key},
-                CopySourceIfMatch=head["ETag"],
+                ExtraArgs={"CopySourceIfMatch": head["ETag"]},
             )
         except ClientError as error:
             if error_code(error) in {"404", "NoSuchKey", "NotFound", "PreconditionFailed", "412"}:
@@ -174,9 +174,24 @@ class Ingest:
         machine = self.settings.batch_state_machine
         if machine is not None and self.step_functions is not None and batch.size_bytes > self.settings.batch_map_bytes:
             items = [{"batch": batch.id, "start": start} for start in starts]
-            self.step_functions.start_execution(stateMachineArn=machine, input=json.dumps({"ranges": items}))
+            begun = self.step_functions.start_execution(stateMachineArn=machine, input=json.dumps({"ranges": items}))
+            self.batches.read_by(batch.id, begun["executionArn"])
             return
         self.own_queue.send_many([json.dumps({"batch": batch.id, "start": start}) for start in starts])
+
+    def _is_being_read(self, batch: Batch) -> bool:
+        """Whether ranges that nobody reads will have their turn: they wait in our queue, or in the state machine."""
+        if self.own_queue.depth() > 0:
+            return True
+        if batch.execution is None or self.step_functions is None:
+            return False
+        try:
+            execution = self.step_functions.describe_execution(executionArn=batch.execution)
+        except ClientError as error:
+            if error_code(error) == "ExecutionDoesNotExist":
+                return False
+            raise
+        return execution["status"] == "RUNNING"
 
     def read(self, batch_id: str, start: int, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
         """Read a range on; answers whether nothing is left of it for us."""
@@ -194,63 +209,85 @@ class Ingest:
     # Looking after a batch.
 
     def look(self, batch_id: str, *, until: float, now: Callable[[], float] = time.monotonic) -> None:
-        """See how far a batch has come: have the rest read, or write the report if every job has ended."""
+        """See how far a batch has come: have the rest read, and report on what has ended."""
         batch = self.batches.get(batch_id)
         if batch is None or batch.report is not None:
             return
-        unread = [part for part in self.batches.ranges(batch_id) if not part.is_read]
-        if unread and batch.status is BatchStatus.RUNNING and self.own_queue.depth() == 0:
-            self._have_read(batch, [part.start for part in unread])  # whose message is lost
-        if not self._settle(batch, unread, until=until, now=now):
+        ranges = self.batches.ranges(batch_id)
+        abandoned = [part.start for part in ranges if part.is_abandoned]  # whose message is lost
+        if abandoned and batch.status is BatchStatus.RUNNING and not self._is_being_read(batch):
+            self._have_read(batch, abandoned)
+        settled = self._settle(batch, ranges, until=until, now=now)
+        for part in ranges:
+            if part.is_told:
+                continue
+            if part.end > settled or now() >= until:
+                return
+            write_part(self.s3, self.jobs, batch, part)
+            self.batches.told(batch.id, part)
+            self.batches.settle(batch, settled)  # somebody still looks after it
+        if settled < batch.size_bytes:
             return
+        self.batches.settle(batch, settled, again_in_s=max(LOOK_EVERY_S, len(ranges)))
         bucket, prefix = str(self.settings.output_bucket), self.settings.output_prefix
-        report = write_report(self.s3, self.jobs, batch, bucket=bucket, prefix=prefix)
+        report = write_report(self.s3, batch, ranges, bucket=bucket, prefix=prefix)
         if self.batches.complete(batch, report):
             log.info("the batch has ended", batch=batch.id, report=report)
 
-    def _settle(self, batch: Batch, unread: list[Range], *, until: float, now: Callable[[], float]) -> bool:
-        """Find the first line whose job has not ended; answers whether there is none."""
+    def _settle(self, batch: Batch, ranges: list[Range], *, until: float, now: Callable[[], float]) -> int:
+        """Find the first line whose job has not ended; answers where it begins: at the end, if there is none."""
         settled = batch.settled
-        limit = min((part.offset for part in unread), default=batch.size_bytes)
         is_canceled = batch.status is BatchStatus.CANCELED
-        for chunk in fates(self.s3, self.jobs, batch, start=settled):
+        limit = batch.size_bytes
+        if not is_canceled:
+            limit = min((part.offset for part in ranges if not part.is_read), default=limit)
+        for chunk in fates(self.s3, self.jobs, batch, start=settled, end=limit):
             for fate in chunk:
-                is_open = fate.state is not None and fate.state.status not in _ENDED
+                is_open = fate.state is not None and not fate.state.is_over
                 is_missing = fate.request is not None and fate.state is None and not is_canceled
-                if is_open or is_missing or (fate.line.offset >= limit and not is_canceled):
+                if is_open or is_missing:
                     self.batches.settle(batch, fate.line.offset)
-                    return False
+                    return fate.line.offset
                 settled = fate.line.end
             if now() >= until:
-                self.batches.settle(batch, settled)
-                return False
-        return limit >= batch.size_bytes or is_canceled
+                break
+        else:
+            settled = max(settled, limit)  # blank lines at the end
+        self.batches.settle(batch, settled)
+        return settled
 
     # What people want of it.
 
-    def resume(self, batch_id: str) -> None:
-        """Send again what was parked, and have the rest read."""
+    def resume(self, batch_id: str, *, start: int = 0, until: float, now: Callable[[], float] = time.monotonic) -> None:
+        """Send again what was parked, from a line on, and have the rest read. What the time does not allow, later."""
         batch = self.batches.get(batch_id)
         if batch is None or batch.status is not BatchStatus.RUNNING:
             return
-        for chunk in fates(self.s3, self.jobs, batch, start=batch.settled):
-            parked = [fate.state for fate in chunk if fate.state is not None and fate.state.head.get("is_parked")]
-            waiting = [state for state in parked if state.status not in _ENDED and "run" not in state.head]
-            for state in waiting:
-                self.jobs.dispatched(state.id, is_batch=True)
-            self.workers.send_many([(state.id, state.head["request"]) for state in waiting])
-        unread = [part.start for part in self.batches.ranges(batch_id) if not part.is_read]
-        self._have_read(batch, unread)
+        if start == 0:
+            self._have_read(batch, [part.start for part in self.batches.ranges(batch_id) if not part.is_read])
+        for chunk in fates(self.s3, self.jobs, batch, start=max(start, batch.settled)):
+            if now() >= until:
+                self.own_queue.send(json.dumps({"batch": batch.id, "resume": True, "start": chunk[0].line.offset}))
+                return
+            self._unpark([fate.state for fate in chunk if fate.state is not None and fate.state.is_parked])
 
-    def cancel(self, batch_id: str) -> None:
-        """End the jobs that are parked; those with a message end when it comes, and those that run finish."""
+    def _unpark(self, parked: list[JobState]) -> None:
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="unpark") as pool:
+            list(pool.map(lambda state: self.jobs.dispatched(state.id, is_batch=True), parked))
+        self.workers.send_many([(state.id, state.head["request"]) for state in parked])
+
+    def cancel(self, batch_id: str, *, start: int = 0, until: float, now: Callable[[], float] = time.monotonic) -> None:
+        """End the jobs of its own that nobody has begun, from a line on; those that run finish."""
         batch = self.batches.get(batch_id)
         if batch is None or batch.status is not BatchStatus.CANCELED:
             return
-        for chunk in fates(self.s3, self.jobs, batch, start=batch.settled):
-            for fate in chunk:
-                if fate.state is not None and fate.state.is_of_batch and fate.state.head.get("is_parked"):
-                    self.jobs.cancel(fate.state)
+        for chunk in fates(self.s3, self.jobs, batch, start=max(start, batch.settled)):
+            if now() >= until:
+                self.own_queue.send(json.dumps({"batch": batch.id, "cancel": True, "start": chunk[0].line.offset}))
+                return
+            waiting = [fate.state for fate in chunk if fate.state is not None and fate.state.waits_for(batch.id)]
+            with ThreadPoolExecutor(THREADS, thread_name_prefix="cancel") as pool:
+                list(pool.map(self.jobs.cancel_unbegun, waiting))
 
     def _reading(self) -> Reading:
         return Reading(jobs=self.jobs, batches=self.batches, workers=self.workers, s3=self.s3, settings=self.settings)

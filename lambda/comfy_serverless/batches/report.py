@@ -1,22 +1,31 @@
-"""What became of every line of a batch: a table, a summary, and the failed lines ready to be dropped again."""
+"""What became of every line of a batch: a table, a summary, and the failed lines ready to be dropped again.
+
+    range whose jobs have ended ──► its part: rows, failed lines        all parts ──► report.csv, .failed.jsonl, .json
+
+A part is written as soon as it can be, and again is the same: what is cut off goes on there, and no invocation has to
+last for as long as a batch is large. Nothing is held in memory but one chunk of lines.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from comfy_serverless.batches.manifest import in_chunks, read_lines, request_in
-from comfy_serverless.batches.store import Batch
+from comfy_serverless.batches.store import Batch, Range
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.keys import folder_prefix
 from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.models import JobStatus
+from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.table import MAX_READS, now_text
 
 if TYPE_CHECKING:
@@ -29,6 +38,12 @@ if TYPE_CHECKING:
 #: Failures that the summary names; all are in the table.
 MAX_FAILURES = 1000
 COLUMNS = ("line", "job_id", "status", "code", "message", "result", "duplicate_of")
+#: Of a row of a part, which does not know what stands before it.
+_PART_COLUMNS = ("job_id", "status", "code", "message", "result")
+BAD = "bad"
+#: What can be dropped again. A bad line would be as bad as before.
+_TO_REPEAT = frozenset({JobStatus.FAILED.value, JobStatus.EXPIRED.value, JobStatus.CANCELED.value})
+_FAILURES = frozenset({JobStatus.FAILED.value, JobStatus.EXPIRED.value, BAD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +67,25 @@ class Summary:
     codes: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, Any]] = field(default_factory=list)
 
+    def add(self, row: dict[str, Any]) -> None:
+        """Count a row of the table."""
+        self.lines += 1
+        if row["status"] == BAD:
+            self.bad += 1
+        elif row["duplicate_of"]:
+            self.duplicates += 1
+        else:
+            self.statuses[row["status"]] += 1
+            self.codes.update([row["code"]] if row["code"] else [])
+        if row["status"] in _FAILURES and len(self.failures) < MAX_FAILURES:
+            self.failures.append({name: row[name] for name in ("line", "job_id", "status", "code", "message")})
 
-def fates(s3: S3Client, jobs: JobStore, batch: Batch, *, start: int = 0) -> Iterator[list[Fate]]:
-    """Lines and their jobs, a hundred at a time: one read of the table each."""
-    for chunk in in_chunks(read_lines(s3, batch, start=start), MAX_READS):
+
+def fates(
+    s3: S3Client, jobs: JobStore, batch: Batch, *, start: int = 0, end: int | None = None
+) -> Iterator[list[Fate]]:
+    """The lines of a range and their jobs, a hundred at a time: one read of the table each."""
+    for chunk in in_chunks(read_lines(s3, batch, start=start, end=end), MAX_READS):
         found = [_asked(line, batch) for line in chunk]
         states = jobs.many([str(fate.request.job_id) for fate in found if fate.request is not None])
         yield [
@@ -66,14 +96,31 @@ def fates(s3: S3Client, jobs: JobStore, batch: Batch, *, start: int = 0) -> Iter
         ]
 
 
-def write_report(s3: S3Client, jobs: JobStore, batch: Batch, *, bucket: str, prefix: str) -> str:
-    """Write all three files; answers where the summary is. Again, they are the same."""
-    base = f"{folder_prefix(prefix)}batches/{batch.id}"
-    summary = Summary()
+def write_part(s3: S3Client, jobs: JobStore, batch: Batch, part: Range) -> None:
+    """Write what became of the lines of a range, beside our copy of the manifest."""
     with tempfile.TemporaryDirectory() as folder:
-        table, failed = Path(folder) / "report.csv", Path(folder) / "failed.jsonl"
+        rows, failed = Path(folder) / "rows.csv", Path(folder) / "failed.jsonl"
+        with rows.open("w", newline="", encoding="utf-8") as row_file, failed.open("w", encoding="utf-8") as line_file:
+            table = csv.writer(row_file)
+            for chunk in fates(s3, jobs, batch, start=part.start, end=part.end):
+                for fate in chunk:
+                    row = _row(fate)
+                    table.writerow([row[name] for name in _PART_COLUMNS])
+                    if row["status"] in _TO_REPEAT:
+                        line_file.write(_again(fate) + "\n")
+        for path in (rows, failed):
+            place = _place(batch, part, path.name)
+            s3.upload_file(str(path), place.bucket, place.key)
+
+
+def write_report(s3: S3Client, batch: Batch, parts: Sequence[Range], *, bucket: str, prefix: str) -> str:
+    """Put the parts together to all three files; answers where the summary is. Again, they are the same."""
+    base = f"{folder_prefix(prefix)}batches/{batch.id}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table, failed = folder / "report.csv", folder / "failed.jsonl"
         with table.open("w", newline="", encoding="utf-8") as rows, failed.open("w", encoding="utf-8") as lines:
-            _write_rows(s3, jobs, batch, summary, rows, lines)
+            summary = _put_together(_parts(s3, batch, parts, folder), rows, lines, _FirstLines(folder / "first.db"))
         s3.upload_file(str(table), bucket, f"{base}.report.csv", ExtraArgs={"ContentType": "text/csv"})
         s3.upload_file(str(failed), bucket, f"{base}.failed.jsonl", ExtraArgs={"ContentType": "application/jsonl"})
     key = f"{base}.report.json"
@@ -97,49 +144,83 @@ def write_report(s3: S3Client, jobs: JobStore, batch: Batch, *, bucket: str, pre
     return f"s3://{bucket}/{key}"
 
 
-def _write_rows(s3: S3Client, jobs: JobStore, batch: Batch, summary: Summary, rows: TextIO, failed: TextIO) -> None:
+class _FirstLines:
+    """Which line named a job first. On disk: there may be more of them than fit into memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = sqlite3.connect(path, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute("CREATE TABLE first (job_id TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def of(self, job_id: str, line: int) -> int:
+        """The first line of this job: this one, if none was before."""
+        inserted = self._database.execute("INSERT OR IGNORE INTO first VALUES (?, ?)", (job_id, line))
+        if inserted.rowcount:
+            return line
+        (first,) = self._database.execute("SELECT line FROM first WHERE job_id = ?", (job_id,)).fetchone()
+        return int(first)
+
+    def close(self) -> None:
+        """What it knew is gone."""
+        self._database.close()
+
+
+def _put_together(
+    parts: Iterator[tuple[list[str], str | None]], rows: TextIO, failed: TextIO, first_lines: _FirstLines
+) -> Summary:
+    """Number the rows, and find out which jobs came before."""
+    summary = Summary()
     table = csv.writer(rows)
     table.writerow(COLUMNS)
-    seen: dict[str, int] = {}
-    for chunk in fates(s3, jobs, batch):
-        for fate in chunk:
-            summary.lines += 1
-            row = _row(fate, summary, seen)
+    with closing(first_lines):
+        for cells, again in parts:
+            line = summary.lines + 1
+            row: dict[str, Any] = {**dict(zip(_PART_COLUMNS, cells, strict=True)), "line": line, "duplicate_of": ""}
+            if row["job_id"] and (first := first_lines.of(row["job_id"], line)) != line:
+                row["duplicate_of"] = first
+            elif again is not None:
+                failed.write(again)
+            summary.add(row)
             table.writerow([row[name] for name in COLUMNS])
-            if row["status"] in {"failed", "expired", "bad"} and len(summary.failures) < MAX_FAILURES:
-                summary.failures.append({name: row[name] for name in ("line", "job_id", "status", "code", "message")})
-            if row["status"] in {"failed", "expired", "canceled"} and not row["duplicate_of"]:
-                failed.write(_again(fate) + "\n")
+    return summary
 
 
-def _row(fate: Fate, summary: Summary, seen: dict[str, int]) -> dict[str, Any]:
-    row: dict[str, Any] = {**dict.fromkeys(COLUMNS, ""), "line": summary.lines}
+def _parts(s3: S3Client, batch: Batch, parts: Sequence[Range], folder: Path) -> Iterator[tuple[list[str], str | None]]:
+    """Each row of each part, with its line if that can be dropped again."""
+    names = ("rows.csv", "failed.jsonl")
+    for part in parts:
+        paths = [folder / f"part-{name}" for name in names]
+        for path, name in zip(paths, names, strict=True):
+            place = _place(batch, part, name)
+            s3.download_file(place.bucket, place.key, str(path))
+        with (
+            paths[0].open(newline="", encoding="utf-8") as rows,
+            paths[1].open(newline="\n", encoding="utf-8") as lines,
+        ):
+            for cells in csv.reader(rows):
+                yield cells, next(lines) if cells[1] in _TO_REPEAT else None
+
+
+def _place(batch: Batch, part: Range, name: str) -> S3Address:
+    manifest = S3Address.parse(batch.manifest)
+    return S3Address(manifest.bucket, f"{manifest.key.removesuffix('.jsonl')}/{part.start:015}-{name}")
+
+
+def _row(fate: Fate) -> dict[str, str]:
+    row = dict.fromkeys(_PART_COLUMNS, "")
     if fate.request is None:
-        summary.bad += 1
-        return {**row, "status": "bad", "code": InvalidRequest.code, "message": fate.problem}
-    job_id = str(fate.request.job_id)
-    # Only what comes again is remembered by its whole id: memory stays flat enough for a manifest of millions.
-    first = seen.setdefault(job_id, summary.lines)
-    if first != summary.lines:
-        summary.duplicates += 1
-        row["duplicate_of"] = first
-    if fate.state is None:
-        status, job = JobStatus.CANCELED.value, None
-    else:
-        status, job = fate.state.status.value, fate.state.document()
-    if first == summary.lines:
-        summary.statuses[status] += 1
-        if job is not None and job.error is not None:
-            summary.codes[job.error.code] += 1
-    error = job.error if job is not None else None
-    result = fate.state.head.get("result", "") if fate.state is not None else ""
+        return {**row, "status": BAD, "code": InvalidRequest.code, "message": fate.problem}
+    row["job_id"] = str(fate.request.job_id)
+    if fate.state is None:  # the batch was canceled before it was read
+        return {**row, "status": JobStatus.CANCELED.value}
+    error = fate.state.document().error
     return {
         **row,
-        "job_id": job_id,
-        "status": status,
+        "status": fate.state.status.value,
         "code": error.code if error else "",
         "message": error.message[:500] if error else "",
-        "result": result,
+        "result": str(fate.state.head.get("result", "")),
     }
 
 

@@ -17,6 +17,8 @@ from comfy_serverless.jobs.store.table import ConditionFailed, Item, Table, Upda
 
 #: Who looks after a batch: the caretaker has it looked at as often as this, in seconds.
 LOOK_EVERY_S = 60
+#: A range that nobody has moved on for so long is read by nobody, in seconds: a chunk of it takes one or two.
+UNTOUCHED_S = 120
 LEASE = "batch"
 
 
@@ -37,6 +39,8 @@ class Range:
         start, end: it has the lines that begin here, in bytes.
         offset: how far it has been read: the beginning of the next line.
         lines, bad: how many it had up to there, blank ones not counted.
+        touched: when it was last read on, in seconds since 1970.
+        is_told: whether its part of the report is written.
     """
 
     start: int
@@ -44,11 +48,18 @@ class Range:
     offset: int
     lines: int = 0
     bad: int = 0
+    touched: int = 0
+    is_told: bool = False
 
     @property
     def is_read(self) -> bool:
         """Whether there is nothing left in it."""
         return self.offset >= self.end
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it is to be read on, and nobody seems to do that."""
+        return not self.is_read and self.touched < now_s() - UNTOUCHED_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +70,7 @@ class Batch:
         source: where it was dropped.
         manifest: our own copy, which nobody changes.
         settled: up to here every job has ended, in bytes.
+        execution: of the state machine that reads it, the newest; None if none does.
     """
 
     id: str
@@ -70,6 +82,7 @@ class Batch:
     created_at: str
     settled: int = 0
     report: str | None = None
+    execution: str | None = None
 
 
 class BatchStore:
@@ -142,16 +155,28 @@ class BatchStore:
         change = Update(
             pk=_pk(batch_id),
             sk=_range_sk(before.start),
-            assign={"offset": after.offset, "lines": after.lines, "bad": after.bad},
+            assign={"offset": after.offset, "lines": after.lines, "bad": after.bad, "touched": now_s()},
             condition="#offset = :seen",
             values={"seen": before.offset},
         )
         return self._unless_changed(change)
 
-    def settle(self, batch: Batch, settled: int) -> bool:
+    def settle(self, batch: Batch, settled: int, *, again_in_s: int | None = None) -> bool:
         """Write down up to where all jobs have ended, and have the batch looked at again later."""
-        change = self._change(batch.id, {"settled": settled, "lease_until": now_s() + LOOK_EVERY_S})
+        lease = now_s() + (LOOK_EVERY_S if again_in_s is None else again_in_s)
+        change = self._change(batch.id, {"settled": settled, "lease_until": lease})
         return self._unless_changed(change)
+
+    def told(self, batch_id: str, part: Range) -> None:
+        """A range's part of the report is written."""
+        change = Update(
+            pk=_pk(batch_id), sk=_range_sk(part.start), assign={"is_told": True}, condition="attribute_exists(pk)"
+        )
+        self._unless_changed(change)
+
+    def read_by(self, batch_id: str, execution: str) -> None:
+        """Remember which execution of the state machine reads it."""
+        self._unless_changed(self._change(batch_id, {"execution": execution}))
 
     def complete(self, batch: Batch, report: str) -> bool:
         """The report is there. Answers False if it was before."""
@@ -225,12 +250,20 @@ def _range_sk(start: int) -> str:
 def _range_item(batch_id: str, start: int, end: int) -> Item:
     expires = now_s() + int(RETENTION.total_seconds())
     sort_key = _range_sk(start)
-    return {"pk": _pk(batch_id), "sk": sort_key, "start": start, "end": end, "offset": start, "expires": expires}
+    return {
+        "pk": _pk(batch_id),
+        "sk": sort_key,
+        "start": start,
+        "end": end,
+        "offset": start,
+        "touched": now_s(),
+        "expires": expires,
+    }
 
 
 def _range_of(item: Item) -> Range:
-    names = ("start", "end", "offset", "lines", "bad")
-    return Range(**{name: int(item[name]) for name in names if name in item})
+    names = ("start", "end", "offset", "lines", "bad", "touched", "is_told")
+    return Range(**{name: item[name] for name in names if name in item})
 
 
 def _batch_of(item: Item) -> Batch:
@@ -244,4 +277,5 @@ def _batch_of(item: Item) -> Batch:
         created_at=item["created_at"],
         settled=item["settled"],
         report=item.get("report"),
+        execution=item.get("execution"),
     )

@@ -2,7 +2,8 @@
 
 An endpoint has one queue, first come, first served: a batch in it would keep everybody waiting. So the batch waits
 before it, and only so many of its jobs wait in the endpoint that no instance runs dry. How many those are, the jobs
-table tells at once; the endpoint's own figure is a minute or two old, in which it may have run dry.
+table tells at once; the endpoint's own figure is a minute or two old, in which it may have run dry. Jobs of a batch
+that is paused or canceled do not get there at all: no instance starts for them.
 
 Started each minute, one at a time (reserved concurrency of 1), it takes messages itself: a queue that invokes a
 function would count each message that has to wait as delivered, and put it aside in the end.
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.batches.holding import hold_back
+from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.handlers.events import queued_job_of
 from comfy_serverless.jobs.dispatch import REQUEST_TTL_S, Endpoint, create_client
 from comfy_serverless.jobs.store.jobs import JobStore
@@ -47,6 +50,7 @@ class Gate:
 
     endpoint: Endpoint
     jobs: JobStore
+    batches: BatchStore
     sqs: SQSClient
     queue_url: str
     most: int
@@ -59,7 +63,7 @@ class Gate:
         return max(0, self.most - len(self._sent))
 
     def let_through(self, free: int) -> int:
-        """So many, up to ten; answers how many have gone."""
+        """So many, up to ten; answers how many messages are dealt with."""
         answer = self.sqs.receive_message(QueueUrl=self.queue_url, MaxNumberOfMessages=min(free, MAX_AT_ONCE))
         return sum(self._forward(message) for message in answer.get("Messages", []))
 
@@ -86,10 +90,11 @@ class Gate:
             log.error("a message that is no job of a batch is left for the dead-letter queue")
             return False
         try:
-            self.endpoint.send(job.job_id, str(job.address), extra_data=job.extra_data)
-            self._sent[job.job_id] = self.now()
+            if not hold_back(self.jobs, self.batches, job):
+                self.endpoint.send(job.job_id, str(job.address), extra_data=job.extra_data)
+                self._sent[job.job_id] = self.now()
             self.sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
-        except (ClientError, BotoCoreError):
+        except (ClientError, BotoCoreError, TimeoutError):
             log.exception("a job of a batch was not sent on", job_id=job.job_id)
             return False
         return True
@@ -108,15 +113,19 @@ def gate() -> Gate:
     settings = Settings.from_environment()
     if settings.endpoint_name is None or settings.batch_queue_url is None or settings.jobs_table is None:
         raise InvalidSetting("ENDPOINT_NAME, BATCH_QUEUE_URL and JOBS_TABLE must be set on this function")
-    jobs = JobStore(
-        Table(create_table_client(), settings.jobs_table), lease_s=settings.lease_s, max_runs=settings.max_runs
+    table = Table(create_table_client(), settings.jobs_table)
+    return Gate(
+        Endpoint.at(settings.endpoint_name),
+        JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
+        BatchStore(table),
+        create_client(),
+        settings.batch_queue_url,
+        settings.max_waiting_batch_jobs,
     )
-    endpoint = Endpoint.at(settings.endpoint_name)
-    return Gate(endpoint, jobs, create_client(), settings.batch_queue_url, settings.max_waiting_batch_jobs)
 
 
 def handler(_event: object, context: Any) -> dict[str, int]:  # noqa: ANN401  (Lambda's context)
-    """Let jobs through until nothing waits any more, or the invocation's time is over; answers how many."""
+    """Let jobs through until nothing waits any more, or the time is over; answers how many messages that were."""
     count = 0
     while context.get_remaining_time_in_millis() / 1000 > RESERVE_S + PAUSE_S:
         if free := gate().free():
@@ -126,4 +135,4 @@ def handler(_event: object, context: Any) -> dict[str, int]:  # noqa: ANN401  (L
                 break
         else:
             time.sleep(PAUSE_S)
-    return {"sent": count}
+    return {"messages": count}

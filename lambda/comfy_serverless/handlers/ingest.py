@@ -2,7 +2,8 @@
 
 SQS: S3 events ──────────────► a job, or a batch
 SQS: {"batch", "start"} ─────► a range of its manifest is read        Step Functions: the same, for large ones
-SQS: {"batch", "look"} ──────► is it over? then its report            {"batch", "resume"}: after a pause
+SQS: {"batch"} ──────────────► how far is it? what has ended is reported
+SQS: {"batch", "resume"} ────► after a pause                          {"batch", "cancel"}: what has not begun ends
 """
 
 from __future__ import annotations
@@ -74,12 +75,12 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
 
 def _take(body: Any, until: float) -> None:  # noqa: ANN401
     match body:
+        case {"batch": str(batch_id), "resume": True, "start": int(start)}:
+            ingest().resume(batch_id, start=start, until=until)
+        case {"batch": str(batch_id), "cancel": True, "start": int(start)}:
+            ingest().cancel(batch_id, start=start, until=until)
         case {"batch": str(batch_id), "start": int(start)}:
             ingest().read_or_pass_on(batch_id, start, until=until)
-        case {"batch": str(batch_id), "resume": True}:
-            ingest().resume(batch_id)
-        case {"batch": str(batch_id), "cancel": True}:
-            ingest().cancel(batch_id)
         case {"batch": str(batch_id)}:
             ingest().look(batch_id, until=until)
         case _:

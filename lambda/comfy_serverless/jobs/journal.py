@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.batches.store import BatchStatus, BatchStore
+from comfy_serverless.batches.holding import hold_back
 from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
 from comfy_serverless.jobs.models import Job, JobStatus, Output, Progress
 from comfy_serverless.jobs.store.job_state import Claim, JobState, LeaseLost
@@ -27,6 +27,7 @@ from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
+    from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.connector.progress import Progress as EngineProgress
     from comfy_serverless.jobs.dispatch import WebhookQueue, Workers
     from comfy_serverless.jobs.intake import QueuedJob
@@ -95,19 +96,10 @@ class Journal:
 
     def _is_held_back(self, source: QueuedJob) -> bool:
         """Whether its batch is paused or canceled: then it waits without a message, or has ended."""
-        if source.batch_id is None or self.batches is None:
-            return False
         try:
-            batch = self.batches.get(source.batch_id)
-            if batch is None or batch.status in (BatchStatus.RUNNING, BatchStatus.COMPLETED):
-                return False
-            if batch.status is BatchStatus.PAUSED:
-                self.jobs.park(source.job_id)
-            elif (state := self.jobs.read(source.job_id)) is not None:
-                self.jobs.cancel(state)
+            return self.batches is not None and hold_back(self.jobs, self.batches, source)
         except _AWS_FAILURES as error:
             raise Unrecorded(f"job {source.job_id} was not begun: the table does not answer ({error})") from error
-        return True
 
     def _conclude(
         self,

@@ -92,6 +92,15 @@ class JobState:
         return "batch" in self.head
 
     @property
+    def is_parked(self) -> bool:
+        """Whether it waits, without a message, for its paused batch to go on."""
+        return "is_parked" in self.head and not self.is_over and "run" not in self.head
+
+    def waits_for(self, batch: str) -> bool:
+        """Whether it is a job of this batch that nobody has begun."""
+        return self.head.get("batch") == batch and not self.is_over and "run" not in self.head
+
+    @property
     def waits_in_queue(self) -> bool:
         """Whether it was sent to workers, and none has begun it."""
         return str(self.head.get("lease", "")).startswith("queued")

@@ -150,6 +150,7 @@ class JobStore:
             pk=job_pk(job_id),
             sk=JOB,
             assign={"lease": lease, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True},
+            remove=["is_parked"],
             condition="attribute_not_exists(#run) AND #status IN (:queued, :running)",
             values={"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value},
         )
@@ -228,6 +229,16 @@ class JobStore:
                     return state
                 state = newer
         return state
+
+    def cancel_unbegun(self, state: JobState) -> bool:
+        """End a job that nobody has begun. Answers False where somebody has: it is left alone."""
+        if state.is_over or "run" in state.head:
+            return False
+        try:
+            self._end_as(state, Canceled("its batch was canceled before the job had begun"), was=state.status)
+        except ConditionFailed:
+            return False
+        return True
 
     # The worker's part.
 
