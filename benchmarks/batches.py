@@ -83,7 +83,7 @@ def main() -> int:
                 manifest = Path(folder) / "manifest.jsonl"
                 with manifest.open("w", encoding="utf-8") as file:
                     file.writelines(_lines(size))
-                aws.client().upload_file(str(manifest), stack.environment["OUTPUT_BUCKET"], "manifest.jsonl")
+                aws.client().upload_file(str(manifest), stack.environment["ASSETS_BUCKET"], "manifest.jsonl")
                 with endless_queue() as queue:
                     environment = {**stack.environment, "AWS_ENDPOINT_URL_SQS": queue}
                     found.append(_measure(environment, lambda done, task=task: bar.update(task, completed=done)))
@@ -129,7 +129,7 @@ def _read(key: str) -> Figures:
 
     counted = counted_calls()
     taken = ingest()
-    bucket = os.environ["OUTPUT_BUCKET"]  # any other than the input's: nobody else is to hear of it
+    bucket = os.environ["ASSETS_BUCKET"]  # any other than the input's: nobody else is to hear of it
     before_mb, before_s, started = _peak_mb(), time.process_time(), time.perf_counter()
     batch = taken.begin_batch(DroppedObject(address=S3Address(bucket, key), version="bench"))
     for part in taken.batches.ranges(batch.id):

@@ -193,6 +193,7 @@ class DevStack:
                 self._start_worker(environment, number)
         self._add_poller("WebhookQueue", self._call_webhooks, name="webhooks", batch_size=10)
         self._add_poller("DropQueue", self._ingest, name="drops")
+        self._add_poller("ManifestQueue", self._ingest, name="manifests")
         self._caretaker.start()
         api = functools.partial(self._pool.submit, f"{_HANDLERS}.api.handler", timeout_s=TIMEOUT_S)
         authorizer = functools.partial(self._pool.submit, f"{_HANDLERS}.authorizer.handler", timeout_s=TIMEOUT_S)

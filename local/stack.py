@@ -23,7 +23,7 @@ _BUCKETS = {
     "AssetsBucket": "comfy-local-assets",
 }
 TABLE = "comfy-local-jobs"
-QUEUES = ("JobQueue", "BatchQueue", "WebhookQueue", "DropQueue")
+QUEUES = ("JobQueue", "BatchQueue", "WebhookQueue", "DropQueue", "ManifestQueue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class LocalStack:
             "ALLOWED_INPUT_BUCKETS": ",".join(_BUCKETS.values()),
             "JOB_QUEUE_URL": self.queues["JobQueue"],
             "BATCH_QUEUE_URL": self.queues["BatchQueue"],
-            "DROP_QUEUE_URL": self.queues["DropQueue"],
+            "MANIFEST_QUEUE_URL": self.queues["ManifestQueue"],
             "WEBHOOK_QUEUE_URL": self.queues["WebhookQueue"],
             "WORKFLOWS_DIR": str(ROOT / "workflows"),
             "POWERTOOLS_METRICS_NAMESPACE": "ComfyServerless",

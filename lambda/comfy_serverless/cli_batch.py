@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 #: Between two looks of `--watch`, in seconds.
 WATCH_EVERY_S = 5.0
+#: From the drop until the batch is known, mostly a second or two.
+KNOWN_WITHIN_S = 120.0
+#: The report has all of them.
+BAD_LINES_SHOWN = 3
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 _EPILOG = """\
@@ -81,7 +86,7 @@ class Place:
     s3: S3Client
     sqs: SQSClient
     input_bucket: str
-    drop_queue_url: str
+    manifest_queue_url: str
 
     @classmethod
     def of(cls, stack: str) -> Place:
@@ -95,12 +100,20 @@ class Place:
         from comfy_serverless.batches.store import BatchStore
         from comfy_serverless.jobs.store.table import Table, create_client
 
-        outputs = outputs_of(stack, "JobsTableName", "InputBucketName", "DropQueueUrl")
+        outputs = outputs_of(stack, "JobsTableName", "InputBucketName", "ManifestQueueUrl")
         batches = BatchStore(Table(create_client(), outputs["JobsTableName"]))
         clients: Any = boto3
         return cls(
-            batches, clients.client("s3"), clients.client("sqs"), outputs["InputBucketName"], outputs["DropQueueUrl"]
+            batches,
+            clients.client("s3"),
+            clients.client("sqs"),
+            outputs["InputBucketName"],
+            outputs["ManifestQueueUrl"],
         )
+
+    def newest(self, name: str) -> Batch | None:
+        """The newest batch of a name."""
+        return self.batches.newest(f"s3://{self.input_bucket}/batches/{name}.jsonl")
 
     def find(self, name: str) -> Batch:
         """The newest batch of a name.
@@ -108,7 +121,7 @@ class Place:
         Raises:
             NotFound: there is none (yet).
         """
-        batch = self.batches.newest(f"s3://{self.input_bucket}/batches/{name}.jsonl")
+        batch = self.newest(name)
         if batch is None:
             raise NotFound(f"there is no batch {name!r}: it takes a moment from the drop until it is known.")
         return batch
@@ -126,7 +139,7 @@ def run(options: argparse.Namespace) -> int:
             case "submit":
                 _submit(place, options.file, options.name or options.file.stem, options)
             case "status":
-                _show(place, options.name, options)
+                _show(place, place.find(options.name), options)
             case "retry":
                 _retry(place, options.name, options)
             case action:
@@ -149,6 +162,7 @@ def _submit(place: Place, file: Path, name: str, options: argparse.Namespace) ->
     if not file.is_file():
         raise NotFound(f"there is no file {file}.")
     size_bytes = file.stat().st_size
+    before = place.newest(name)
     bar = (TextColumn("uploading"), BarColumn(), TaskProgressColumn())
     with Progress(*bar, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("uploading", total=size_bytes)
@@ -160,23 +174,28 @@ def _submit(place: Place, file: Path, name: str, options: argparse.Namespace) ->
         )
     _say(f"s3://{place.input_bucket}/batches/{name}.jsonl is there: `comfy-serverless batch status {name}` follows it.")
     if options.watch:
-        _wait_until_known(place, name)
-        _show(place, name, options)
+        _show(place, _wait_until_known(place, name, before=before), options)
 
 
-def _wait_until_known(place: Place, name: str) -> None:
-    end = time.monotonic() + 120
+def _wait_until_known(place: Place, name: str, *, before: Batch | None) -> Batch:
+    """The batch that was just dropped, not one of that name from before.
+
+    Raises:
+        NotFound: it does not become known.
+    """
+    end = time.monotonic() + KNOWN_WITHIN_S
     while time.monotonic() < end:
-        try:
-            place.find(name)
-        except NotFound:
-            time.sleep(1.0)
-        else:
-            return
+        batch = place.newest(name)
+        if batch is not None and (before is None or batch.id != before.id):
+            return batch
+        time.sleep(1.0)
+    raise NotFound(
+        f"the batch {name} is dropped, but after {KNOWN_WITHIN_S:g} s it is not known yet: see the log of `ingest`, or "
+        f"ask again with `comfy-serverless batch status {name}`."
+    )
 
 
-def _show(place: Place, name: str, options: argparse.Namespace) -> None:
-    batch = place.find(name)
+def _show(place: Place, batch: Batch, options: argparse.Namespace) -> None:
     if options.watch:
         batch = _watch(place, batch)
     facts = _facts(place, batch)
@@ -184,22 +203,42 @@ def _show(place: Place, name: str, options: argparse.Namespace) -> None:
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")
         return
     for title, value in facts.items():
-        if value is not None:
-            sys.stdout.write(f"{title:<10} {value}\n")
+        match value:
+            case None | []:
+                continue
+            case list():
+                sys.stdout.write("".join(f"{title:<10} {line}\n" for line in value))
+            case dict():
+                sys.stdout.write(f"{title:<10} {', '.join(f'{count:,} {name}' for name, count in value.items())}\n")
+            case _:
+                sys.stdout.write(f"{title:<10} {value}\n")
 
 
 def _facts(place: Place, batch: Batch) -> dict[str, Any]:
     ranges = place.batches.ranges(batch.id)
     size = max(1, batch.size_bytes)
+    bad = list(islice(place.batches.bad_lines(batch.id), BAD_LINES_SHOWN))
     return {
         "batch": batch.id,
         "status": batch.status.value,
         "lines": sum(part.lines for part in ranges),
         "bad": sum(part.bad for part in ranges),
+        "bad line": [f"at byte {offset:,}: {message}" for offset, message in bad],
         "read": f"{100 * sum(part.offset - part.start for part in ranges) / size:.0f} %" if ranges else "100 %",
-        "ended": f"{100 * batch.settled / size:.0f} %" if batch.size_bytes else "100 %",
+        "ended": f"{100 * min(batch.settled, size) / size:.0f} %" if batch.size_bytes else "100 %",
+        "jobs": _counts(place, batch),
         "report": batch.report,
     }
+
+
+def _counts(place: Place, batch: Batch) -> dict[str, int] | None:
+    """How many jobs ended how; None before the report tells."""
+    if batch.report is None:
+        return None
+    bucket, _, key = batch.report.removeprefix("s3://").partition("/")
+    report = json.loads(place.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    counts: dict[str, int] = report["statuses"]
+    return counts
 
 
 def _watch(place: Place, batch: Batch) -> Batch:
@@ -228,9 +267,9 @@ def _change(place: Place, name: str, action: str) -> None:
         newest = place.batches.get(batch.id) or batch
         raise InvalidRequest(f"the batch {name} cannot be {wanted.value} now: it is {newest.status.value}.")
     order: dict[str, Any] = {"batch": batch.id}
-    if action in {"resume", "cancel"}:
-        order |= {action: True, "start": 0}
-    place.sqs.send_message(QueueUrl=place.drop_queue_url, MessageBody=json.dumps(order))
+    if action == "resume":
+        order |= {"resume": True, "start": 0}
+    place.sqs.send_message(QueueUrl=place.manifest_queue_url, MessageBody=json.dumps(order))
     _say(f"The batch {name} is {wanted.value}.")
 
 
@@ -244,11 +283,11 @@ def _retry(place: Place, name: str, options: argparse.Namespace) -> None:
         _say(f"Nothing of the batch {name} has failed.")
         return
     again = f"{name}-again"
+    before = place.newest(again)
     place.s3.upload_fileobj(failed["Body"], place.input_bucket, f"batches/{again}.jsonl")
     _say(f"The failed lines of {name} are the batch {again}.")
     if options.watch:
-        _wait_until_known(place, again)
-        _show(place, again, options)
+        _show(place, _wait_until_known(place, again, before=before), options)
 
 
 def _say(text: str) -> None:

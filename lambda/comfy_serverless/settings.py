@@ -173,8 +173,8 @@ class Settings:
     batch_queue_url: str | None = _setting(
         "BATCH_QUEUE_URL", str, None, "SQS queue that jobs of batches are sent to, so that they keep nobody waiting"
     )
-    drop_queue_url: str | None = _setting(
-        "DROP_QUEUE_URL", str, None, "SQS queue that is told of dropped objects, and of what is to be done with batches"
+    manifest_queue_url: str | None = _setting(
+        "MANIFEST_QUEUE_URL", str, None, "SQS queue that is told what is to be done with batches"
     )
     drop_owner: str = _setting("DROP_OWNER", str, "drops", "Whose the jobs of dropped objects and manifests are")
     batch_state_machine: str | None = _setting(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
 import random
@@ -20,7 +21,7 @@ from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
 from comfy_serverless.batches.holding import hold_back
 from comfy_serverless.batches.ingest import Ingest, NotThere
-from comfy_serverless.batches.report import fates
+from comfy_serverless.batches.report import fates, next_id
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.dispatch import JobQueue, Queues, WebhookQueue
@@ -30,7 +31,7 @@ from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls
 from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.job_state import Claim
 from comfy_serverless.jobs.store.jobs import JobStore
-from comfy_serverless.settings import Settings
+from comfy_serverless.settings import InvalidSetting, Settings
 from tests.unit.jobs_table import REGION, aws, create_table
 
 DROPS, ASSETS, RESULTS = "drops-bucket", "assets-bucket", "results-bucket"
@@ -72,7 +73,7 @@ class World:
         self.s3, self.sqs = session.client("s3"), session.client("sqs")
         for bucket in (DROPS, ASSETS, RESULTS):
             self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
-        names = ("jobs", "batches", "drops", "webhooks")
+        names = ("jobs", "batches", "manifests", "webhooks")
         self.urls = {name: self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in names}
         self.jobs = JobStore(self.table, lease_s=30, max_runs=3)
         self.batches = BatchStore(self.table)
@@ -81,7 +82,7 @@ class World:
             jobs=self.jobs,
             batches=self.batches,
             workers=workers,
-            own_queue=JobQueue(self.sqs, self.urls["drops"]),
+            own_queue=JobQueue(self.sqs, self.urls["manifests"]),
             s3=self.s3,
             settings=Settings(output_bucket=RESULTS, assets_bucket=ASSETS),
         )
@@ -127,7 +128,7 @@ class World:
                 found.append(json.loads(message["Body"]))
 
     def read_all(self) -> None:
-        while messages := self.messages("drops"):
+        while messages := self.messages("manifests"):
             for message in messages:
                 self.ingest.read_or_pass_on(message["batch"], message["start"], until=float("inf"))
 
@@ -282,7 +283,7 @@ def test_whatever_is_cut_off_every_line_has_one_outcome(
         is_ours[0] = True
         try:
             found = world.ingest.begin_batch(dropped)
-            for message in world.messages("drops"):
+            for message in world.messages("manifests"):
                 # What fails is lost here, message and all: `look` finds it.
                 world.attempt(lambda message=message: world.ingest.read(message["batch"], message["start"], until=0.0))
             world.ingest.look(found.id, until=float("inf"))
@@ -322,7 +323,7 @@ def test_a_paused_batch_waits_without_messages_and_goes_on_where_it_was(world: W
 def test_a_batch_paused_while_it_is_read_is_read_on_afterwards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
     batch = world.begin(manifest(50))
-    (message,) = world.messages("drops")
+    (message,) = world.messages("manifests")
     assert not world.ingest.read(batch.id, message["start"], until=0.0)
     world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
     assert world.ingest.read(batch.id, message["start"], until=float("inf"))
@@ -338,7 +339,7 @@ def test_a_canceled_batch_runs_nothing_more_and_reports_what_was_done(
 ) -> None:
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
     batch = world.begin(manifest(50))
-    (message,) = world.messages("drops")
+    (message,) = world.messages("manifests")
     world.ingest.read(batch.id, message["start"], until=0.0)
     messages = world.messages("batches")
     world.requeue(messages[:4])
@@ -357,50 +358,118 @@ def test_a_cancel_ends_at_once_what_nobody_has_begun_and_nothing_of_others(world
     world.read_all()
     batch = world.begin(manifest(30))  # the first ten are the other's
     world.read_all()
-    running = world.open_jobs(batch)[20]
-    assert world.jobs.begin(running.id, run="run").claim is Claim.RUN
+    running = world.open_jobs(batch)[29]
+    assert world.jobs.begin(running.id, run="elsewhere").claim is Claim.RUN
     assert world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
-    world.ingest.cancel(batch.id, until=float("inf"))
-    left = world.open_jobs(batch)
-    assert {state.id for state in left} == {state.id for state in world.open_jobs(other)} | {running.id}
+    ran = world.work()
+    assert set(ran) == {state.id for state in first_jobs(world, other)}, "the other's jobs are run"
+    assert world.look(batch).report is None, "one still runs"
+    assert {state.id for state in world.open_jobs(batch)} == {running.id}
     assert world.jobs.many([running.id])[running.id].status is JobStatus.RUNNING
-    assert world.work() != [], "the other's jobs are run"
-    assert world.look(other).status is BatchStatus.COMPLETED
-    assert world.look(batch).report is None
-    assert world.jobs.finish(running.id, ended(running.id, None), run="run", webhook=False, places=())
+    assert world.jobs.finish(running.id, ended(running.id, None), run="elsewhere", webhook=False, places=())
     assert world.look(batch).status is BatchStatus.CANCELED
-    assert world.report(batch)[0]["statuses"] == {"succeeded": 11, "canceled": 19}
+    assert world.look(other).status is BatchStatus.COMPLETED
+    summary = world.report(batch)[0]
+    assert (summary["status"], summary["statuses"]) == ("canceled", {"succeeded": 11, "canceled": 19})
 
 
-@pytest.mark.parametrize("action", ["resume", "cancel"])
-def test_what_takes_longer_than_an_invocation_is_passed_on(world: World, action: str) -> None:
+def first_jobs(world: World, batch: Batch) -> list[Any]:
+    chunks = fates(world.s3, world.jobs, batch)
+    return [fate.state for chunk in chunks for fate in chunk if fate.state is not None]
+
+
+def test_a_resume_that_takes_longer_than_an_invocation_is_passed_on(world: World) -> None:
     batch = world.begin(manifest(220))
     world.read_all()
-    wanted = BatchStatus.RUNNING if action == "resume" else BatchStatus.CANCELED
     world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
     assert world.work() == []
     assert all(state.is_parked for state in world.open_jobs(batch))
-    world.batches.set_status(batch.id, wanted, was=[BatchStatus.PAUSED])
-    order = {"batch": batch.id, action: True, "start": 0}
-    for _ in range(10):
-        getattr(world.ingest, action)(batch.id, start=order["start"], until=2.0, now=Clock())  # one chunk
-        if not (orders := world.messages("drops")):
-            break
-        assert orders[0] == {"batch": batch.id, action: True, "start": orders[0]["start"]}
-        assert orders[0]["start"] > order["start"]
+    world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
+    orders = [{"batch": batch.id, "resume": True, "start": 0}]
+    starts = []
+    while orders:
         (order,) = orders
-    if action == "resume":
-        assert len(world.work()) == 220
+        starts.append(order["start"])
+        world.ingest.resume(batch.id, start=order["start"], until=2.0, now=Clock())  # one chunk
+        orders = world.messages("manifests")
+    assert starts == sorted(set(starts))
+    assert len(starts) == 3
+    assert len(world.work()) == 220
     assert world.look(batch).report is not None
-    expected = {"resume": {"succeeded": 220}, "cancel": {"canceled": 220}}
-    assert world.report(batch)[0]["statuses"] == expected[action]
+
+
+def test_a_cancel_that_takes_longer_than_an_invocation_goes_on_later(world: World) -> None:
+    batch = world.begin(manifest(220))
+    world.read_all()
+    world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
+    looks = 0
+    while (found := world.batches.get(batch.id)) is not None and found.report is None and looks < 10:
+        world.ingest.look(batch.id, until=3.0, now=Clock())
+        looks += 1
+    assert looks > 2
+    done = world.batches.get(batch.id)
+    assert done is not None
+    assert done.report is not None
+    assert world.report(batch)[0]["statuses"] == {"canceled": 220}
+    assert world.work() == []
+
+
+def test_a_job_that_is_parked_just_after_its_batch_was_resumed_is_found(world: World) -> None:
+    batch = world.begin(manifest(5))
+    world.read_all()
+    assert len(world.work(some=1)) == 1
+    late = world.open_jobs(batch)[-1]
+    world.requeue([{"job": state.id, "request": state.head["request"]} for state in world.open_jobs(batch)[:-1]])
+    assert world.jobs.park(late.id, batch=batch.id)  # by a worker that had read `paused` before
+    assert len(world.work()) == 3
+    world.look(batch)
+    (order,) = world.messages("manifests")
+    world.ingest.resume(order["batch"], start=order["start"], until=float("inf"))
+    assert world.work() == [late.id]
+    assert world.look(batch).status is BatchStatus.COMPLETED
+
+
+def test_what_two_batches_want_runs_if_one_of_them_goes_on(world: World) -> None:
+    first = world.begin(manifest(6), key="batches/first.jsonl")
+    second = world.begin(manifest(8), key="batches/second.jsonl")
+    world.read_all()
+    messages = world.messages("batches")
+    assert world.batches.set_status(first.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
+    assert world.look(first).report is None
+    world.requeue(messages)
+    assert len(world.work()) == 8
+    for batch in (first, second):
+        world.look(batch)
+    assert world.report(second)[0]["statuses"] == {"succeeded": 8}
+    assert world.report(first)[0]["statuses"] == {"succeeded": 6}, "what became of them, whoever wanted it"
+
+
+def test_a_paused_batch_keeps_nothing_from_another(world: World) -> None:
+    first = world.begin(manifest(6), key="batches/first.jsonl")
+    world.read_all()
+    world.batches.set_status(first.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
+    assert world.work() == [], "all are parked"
+    second = world.begin(manifest(6), key="batches/second.jsonl")
+    world.read_all()
+    assert len(world.work()) == 6
+    assert world.look(second).status is BatchStatus.COMPLETED
+
+
+def test_two_canceled_batches_end_what_both_wanted(world: World) -> None:
+    batches = [world.begin(manifest(3), key=f"batches/{name}.jsonl") for name in ("first", "second")]
+    world.read_all()
+    for batch in batches:
+        world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
+    for batch in batches:
+        assert world.look(batch).report is not None
+        assert world.report(batch)[0]["statuses"] == {"canceled": 3}
 
 
 def test_a_range_that_is_being_read_is_left_to_its_reader(world: World) -> None:
     batch = world.begin(manifest(30))
-    assert world.messages("drops") != [], "somebody has taken the message"
+    assert world.messages("manifests") != [], "somebody has taken the message"
     world.look(batch)
-    assert world.messages("drops") == []
+    assert world.messages("manifests") == []
 
 
 def test_a_report_that_takes_longer_than_an_invocation_goes_on_where_it_was(
@@ -427,6 +496,61 @@ def test_a_report_that_takes_longer_than_an_invocation_goes_on_where_it_was(
     assert [int(row["line"]) for row in twice] == list(range(127, 139))
     assert all(row["duplicate_of"] == first[row["job_id"]] for row in twice)
     assert len(failed) == len({line["job_id"] for line in failed}) == 12
+
+
+def test_half_of_a_character_is_a_bad_line_and_keeps_no_report_from_being_written(world: World) -> None:
+    half = '{"workflow": {"1": {"class_type": "A", "inputs": {"text": "a fox \\ud83d"}}}}'
+    whole = '{"workflow": {"1": {"class_type": "A", "inputs": {"text": "a fox \\ud83e\\udd8a"}}}}'
+    label = '{"workflow": "a", "metadata": {"a": "\\udc00"}, "job_id": "mine"}'
+    batch = world.begin("\n".join([half, whole, label]).encode() + b'\n{"workflow": "\xed\xa0\xbd"}')
+    world.read_all()
+    assert len(world.messages("batches")) == 1
+    (state,) = world.open_jobs(batch)
+    world.jobs.begin(state.id, run="run")
+    assert world.jobs.finish(state.id, ended(state.id, None), run="run", webhook=False, places=())
+    world.look(batch)
+    summary, rows, _ = world.report(batch)
+    assert (summary["bad_lines"], summary["statuses"]) == (3, {"succeeded": 1})
+    assert all("character" in row["message"] for row in rows if row["status"] == "bad")
+
+
+@pytest.mark.parametrize("length", [10, 55, 57, 58, 63, 64])
+def test_a_failed_job_has_a_new_id_of_its_own_however_long_the_old_one_is(length: int) -> None:
+    ids = [f"{'customer-with-a-very-long-name-and-a-number-'[: length - 2]:x<{length - 2}}{n}" for n in range(10, 30)]
+    for _ in range(12):
+        ids = [next_id(job_id) for job_id in ids]
+        assert len(set(ids)) == 20
+        assert all(len(job_id) <= 64 for job_id in ids)
+    assert next_id("fox") == "fox-again2"
+    assert next_id("fox-again2") == "fox-again3"
+    assert next_id("fox-again") == "fox-again-again2"
+
+
+def test_long_lines_are_few_at_a_time(world: World) -> None:
+    line = json.dumps({"workflow": GRAPH, "metadata": {}, "set": {"1.a": "x" * 3_000_000}}) + "\n"
+    batch = world.begin(line.encode() * 7)
+    assert [len(chunk) for chunk in fates(world.s3, world.jobs, batch)] == [3, 3, 1]
+
+
+def test_a_batch_whose_reports_would_come_back_is_refused(world: World) -> None:
+    settings = Settings(output_bucket=DROPS, assets_bucket=ASSETS)
+    ingest = dataclasses.replace(world.ingest, settings=settings)
+    with pytest.raises(InvalidSetting, match="OUTPUT_BUCKET"):
+        ingest.begin_batch(world.drop("batches/many.jsonl", manifest(1)))
+
+
+def test_a_second_request_for_a_job_replaces_nothing_of_the_first(world: World) -> None:
+    first = world.drop(
+        "jobs/a.json", json.dumps({"workflow": GRAPH, "job_id": "same", "metadata": {"n": "1"}}).encode()
+    )
+    second = world.drop(
+        "jobs/b.json", json.dumps({"workflow": GRAPH, "job_id": "same", "metadata": {"n": "2"}}).encode()
+    )
+    world.ingest.drop(first)
+    world.ingest.drop(second)
+    for message in world.messages("jobs"):
+        job = QueuedJob(job_id="same", address=S3Address.parse(message["request"]))
+        assert job.read(s3=world.s3, settings=world.ingest.settings).metadata["n"] == "1"
 
 
 def test_a_report_holds_messages_as_they_were(world: World) -> None:
@@ -477,8 +601,8 @@ def test_a_large_manifest_is_read_by_the_state_machine(world: World) -> None:
     machine = StepFunctions()
     ingest = with_machine(world, machine)
     batch = ingest.begin_batch(world.drop("batches/large.jsonl", manifest(10)))
-    assert json.loads(machine.started[0]["input"]) == {"ranges": [{"batch": batch.id, "start": 0}]}
-    assert world.messages("drops") == []
+    assert json.loads(machine.started[0]["input"]) == {"batch": batch.id, "starts": [0]}
+    assert world.messages("manifests") == []
 
 
 def test_what_the_state_machine_has_left_is_read_by_another_execution_and_not_before(

@@ -26,7 +26,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("COLUMNS", "80")
     with aws() as session:
         here = World(session)
-        place = Place(here.batches, here.s3, here.sqs, DROPS, here.urls["drops"])
+        place = Place(here.batches, here.s3, here.sqs, DROPS, here.urls["manifests"])
         monkeypatch.setattr(Place, "of", staticmethod(lambda stack: place))
         yield here
 
@@ -79,9 +79,9 @@ def test_a_batch_is_paused_resumed_and_canceled(world: World, tmp_path: Path) ->
     world.read_all()
     run("pause", "five")
     assert world.work() == []
-    assert world.messages("drops") != []
+    assert world.messages("manifests") != []
     run("resume", "five")
-    for message in world.messages("drops"):
+    for message in world.messages("manifests"):
         world.ingest.resume(message["batch"], start=message.get("start", 0), until=float("inf"))
     assert len(world.work(some=2)) == 2
     run("cancel", "five")

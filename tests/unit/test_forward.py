@@ -46,6 +46,7 @@ class World:
             self.sqs,
             self.url,
             5,
+            wait_s=0,
             now=lambda: self.now,
         )
 
@@ -127,7 +128,7 @@ def test_a_job_that_is_canceled_parked_or_gone_keeps_no_other_waiting(world: Wor
     world.let_through()
     canceled, parked, gone, *_ = world.endpoint.sent
     world.jobs.cancel(world.jobs.many([canceled])[canceled])
-    world.jobs.park(parked)
+    world.jobs.park(parked, batch="b")
     world.table.delete(f"job#{gone}", "job")
     assert world.let_through() == 3
 
@@ -151,11 +152,11 @@ def test_jobs_of_a_canceled_batch_end_and_start_no_instance(world: World) -> Non
     assert world.waiting() == 0
     states = world.jobs.many([f"job-{number}" for number in range(4)])
     assert [states[f"job-{number}"].status.value for number in range(4)] == [
-        "canceled",
-        "canceled",
+        "canceling",
+        "canceling",
         "running",
-        "canceled",
-    ]
+        "canceling",
+    ], "whoever looks after the batch ends them"
 
 
 def test_a_job_that_expired_in_the_endpoint_keeps_no_other_waiting(world: World) -> None:

@@ -103,6 +103,38 @@ def test_an_invocation_that_has_expired_is_a_job_that_has(world: World) -> None:
     assert job.error is not None
 
 
+@pytest.mark.parametrize("waiting", [0, 3])
+def test_an_invocation_that_has_expired_after_hours_is_a_job_that_has(world: World, waiting: int) -> None:
+    job_id = world.submit()
+    for _ in range(waiting):
+        world.submit()
+    world.later(6 * 3600)
+    hear(notification(job_id, "Expired"))
+    assert world.read(job_id).status is JobStatus.EXPIRED
+
+
+def test_a_job_of_a_batch_that_has_expired_in_the_endpoint_waits_on_in_the_batch(world: World) -> None:
+    state = world.store.submit_of_batch(new_job("line", batch="b"))
+    world.later(6 * 3600)
+    hear(notification(state.id, "Expired"))
+    assert world.read(state.id).status is JobStatus.QUEUED
+    assert len(world.messages(world.queue_url)) == 1
+    world.later(14 * 86_400)
+    hear(notification(state.id, "Expired"))
+    assert world.read(state.id).status is JobStatus.EXPIRED
+
+
+def test_an_endpoint_that_fails_late_each_time_fails_the_job_at_last(world: World) -> None:
+    job_id = world.submit()
+    for _ in range(3):
+        assert world.read(job_id).status is JobStatus.QUEUED
+        world.later(300)
+        hear(notification(job_id, "Failed", reason="no container has started"))
+    error = world.read(job_id).document().error
+    assert error is not None
+    assert "no container has started" in error.message
+
+
 def test_a_job_that_reaches_no_container_is_sent_again_and_fails_at_last_with_the_reason(world: World) -> None:
     job_id = world.submit()
     for _ in range(2):

@@ -16,7 +16,7 @@ from samcli.yamlhelper import yaml_parse
 
 from comfy_serverless import errors
 from comfy_serverless.errors import ComfyError
-from comfy_serverless.jobs.store.jobs import QUEUE_RETENTION_S
+from comfy_serverless.jobs.store.jobs import BATCH_RETENTION_S, QUEUE_RETENTION_S
 from comfy_serverless.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -190,7 +190,7 @@ def test_a_role_names_every_action_and_every_resource(function: str) -> None:
             continue
         for resource in as_list(statement["Resource"]):
             assert resource.keys() in ({"Fn::GetAtt"}, {"Fn::Sub"}), statement["Sid"]
-            assert "*" not in re.sub(r"/\*$", "", str(resource.get("Fn::Sub", ""))), statement["Sid"]
+            assert "*" not in re.sub(r"[/:]\*$", "", str(resource.get("Fn::Sub", ""))), statement["Sid"]
 
 
 def rights(function: str, service: str) -> set[tuple[str, str]]:
@@ -287,7 +287,8 @@ def test_the_buckets_of_the_environment_are_those_of_the_stack() -> None:
 @pytest.mark.parametrize("name", [name for name in QUEUES if not name.endswith("DeadLetterQueue")])
 def test_every_queue_has_a_dead_letter_queue_and_an_alarm_for_it(name: str) -> None:
     dead = QUEUES[name]["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]
-    assert QUEUES[dead]["MessageRetentionPeriod"] > QUEUES[name]["MessageRetentionPeriod"]
+    # Longer, where SQS can keep anything longer.
+    assert QUEUES[dead]["MessageRetentionPeriod"] >= min(14 * 86_400, QUEUES[name]["MessageRetentionPeriod"] + 86_400)
     assert any(
         {"Name": "QueueName", "Value": {"Fn::GetAtt": [dead, "QueueName"]}} in alarm["Dimensions"]
         for alarm in of_type("AWS::CloudWatch::Alarm").values()
@@ -298,6 +299,7 @@ def test_every_queue_has_a_dead_letter_queue_and_an_alarm_for_it(name: str) -> N
     ("queue", "function"),
     [
         ("DropQueue", "IngestFunction"),
+        ("ManifestQueue", "IngestFunction"),
         ("JobQueue", "GenerateFunction"),
         ("BatchQueue", "GenerateFunction"),
         ("WebhookQueue", "WebhookFunction"),
@@ -313,6 +315,7 @@ def test_messages_stay_hidden_for_six_times_the_timeout_of_who_takes_them(queue:
 
 def test_the_job_queue_keeps_messages_for_as_long_as_a_job_waits() -> None:
     assert QUEUES["JobQueue"]["MessageRetentionPeriod"] == QUEUE_RETENTION_S
+    assert QUEUES["BatchQueue"]["MessageRetentionPeriod"] == BATCH_RETENTION_S
 
 
 def test_alarms_watch_metrics_that_we_emit() -> None:

@@ -12,14 +12,18 @@ if TYPE_CHECKING:
 
 
 def hold_back(jobs: JobStore, batches: BatchStore, source: QueuedJob) -> bool:
-    """Park or cancel a job whose message has come, if its batch says so. Answers whether the message is done with."""
-    batch = batches.get(source.batch_id) if source.batch_id is not None else None
-    match batch.status if batch is not None else None:
+    """Hold back a job whose message has come, if its batch is not to go on and no other wants it.
+
+    Nothing of the job is read: whoever runs workflows may not.
+
+    Returns:
+        Whether the message is done with.
+    """
+    if source.batch_id is None or (batch := batches.get(source.batch_id)) is None:
+        return False
+    match batch.status:
         case BatchStatus.PAUSED:
-            jobs.park(source.job_id)
+            return jobs.park(source.job_id, batch=batch.id)
         case BatchStatus.CANCELED:
-            for state in jobs.many([source.job_id]).values():
-                jobs.cancel_unbegun(state)
-        case _:
-            return False
-    return True
+            return jobs.leave(source.job_id, batch=batch.id)
+    return False

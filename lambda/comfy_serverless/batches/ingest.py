@@ -7,17 +7,18 @@ Everything may come twice, and be cut off anywhere: what is done is found done, 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 from comfy_serverless.batches.reading import THREADS, Reading
-from comfy_serverless.batches.report import fates, write_part, write_report
+from comfy_serverless.batches.report import Fate, fates, write_part, write_report
 from comfy_serverless.batches.store import LOOK_EVERY_S, Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import ComfyError
 from comfy_serverless.jobs.dispatch import JobQueue, Workers
@@ -32,6 +33,7 @@ from comfy_serverless.jobs.store.job_state import JobExists, JobState, NewJob
 from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.jobs.store.table import now_text
 from comfy_serverless.observability import emit_failure, log
+from comfy_serverless.settings import InvalidSetting
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
 
 MANIFESTS, MANIFEST_SUFFIX = "batches/", ".jsonl"
+#: How often who looks after a batch says so, in seconds.
+RENEW_EVERY_S = 20.0
 #: Of a manifest, for one reader.
 RANGE_BYTES = 4 * 1024 * 1024
 
@@ -87,10 +91,7 @@ class Ingest:
             return
         job_id = request.job_id or job_id
         request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
-        address = S3Address(str(self.settings.assets_bucket), f"requests/{self.settings.drop_owner}/{job_id}.json")
-        document = {"request": request.model_dump(mode="json", by_alias=True), "workflow": request.workflow}
-        self._put(address, document)
-        job = self._job(job_id, str(address), request)
+        job = self._job(job_id, self._keep(job_id, request), request)
         try:
             state = self.jobs.submit(job)
         except JobExists:
@@ -128,15 +129,24 @@ class Ingest:
             labels=request.metadata if request else {},
         )
 
-    def _put(self, address: S3Address, document: Mapping[str, Any]) -> None:
+    def _keep(self, job_id: str, request: JobRequest) -> str:
+        """Write a request down; answers where. Another one for a job that is there replaces nothing."""
+        document = {"request": request.model_dump(mode="json", by_alias=True), "workflow": request.workflow}
         content = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+        name = f"{job_id}-{hashlib.sha256(content).hexdigest()[:16]}"
+        address = S3Address(str(self.settings.assets_bucket), f"requests/{self.settings.drop_owner}/{name}.json")
         self.s3.put_object(Bucket=address.bucket, Key=address.key, Body=content, ContentType="application/json")
+        return str(address)
 
     # A manifest.
 
     def begin_batch(self, dropped: DroppedObject) -> Batch:
         """Keep a copy of a manifest, write the batch down, and have its ranges read."""
         batch_id = dropped.default_id
+        if self.settings.output_bucket == dropped.origin_bucket:
+            raise InvalidSetting(
+                f"OUTPUT_BUCKET is the input bucket {dropped.origin_bucket!r}: reports would come back"
+            )
         if (standing := self.batches.get(batch_id)) is not None:
             return standing  # what was left to do then, `look` does
         copy = S3Address(str(self.settings.assets_bucket), f"requests/batches/{batch_id}.jsonl")
@@ -173,8 +183,8 @@ class Ingest:
     def _have_read(self, batch: Batch, starts: list[int]) -> None:
         machine = self.settings.batch_state_machine
         if machine is not None and self.step_functions is not None and batch.size_bytes > self.settings.batch_map_bytes:
-            items = [{"batch": batch.id, "start": start} for start in starts]
-            begun = self.step_functions.start_execution(stateMachineArn=machine, input=json.dumps({"ranges": items}))
+            order = json.dumps({"batch": batch.id, "starts": starts})  # at most 256 KB: some ten thousand ranges
+            begun = self.step_functions.start_execution(stateMachineArn=machine, input=order)
             self.batches.read_by(batch.id, begun["executionArn"])
             return
         self.own_queue.send_many([json.dumps({"batch": batch.id, "start": start}) for start in starts])
@@ -235,28 +245,58 @@ class Ingest:
             log.info("the batch has ended", batch=batch.id, report=report)
 
     def _settle(self, batch: Batch, ranges: list[Range], *, until: float, now: Callable[[], float]) -> int:
-        """Find the first line whose job has not ended; answers where it begins: at the end, if there is none."""
-        settled = batch.settled
+        """Find the first line whose job has not ended; answers where it begins: at the end, if there is none.
+
+        In a canceled batch, jobs end here that nobody has begun.
+        """
+        settled, renewed = batch.settled, now()
         is_canceled = batch.status is BatchStatus.CANCELED
         limit = batch.size_bytes
         if not is_canceled:
             limit = min((part.offset for part in ranges if not part.is_read), default=limit)
         for chunk in fates(self.s3, self.jobs, batch, start=settled, end=limit):
+            ended = self._end_unbegun(batch, chunk) if is_canceled else frozenset()
             for fate in chunk:
-                is_open = fate.state is not None and not fate.state.is_over
+                is_open = fate.state is not None and not fate.state.is_over and fate.state.id not in ended
                 is_missing = fate.request is not None and fate.state is None and not is_canceled
                 if is_open or is_missing:
+                    self._see_parked(batch, fate)
                     self.batches.settle(batch, fate.line.offset)
                     return fate.line.offset
                 settled = fate.line.end
             if now() >= until:
                 break
+            if now() - renewed >= RENEW_EVERY_S:
+                self.batches.settle(batch, settled)  # nobody else is to look meanwhile
+                renewed = now()
         else:
             settled = max(settled, limit)  # blank lines at the end
         self.batches.settle(batch, settled)
         return settled
 
+    def _end_unbegun(self, batch: Batch, chunk: list[Fate]) -> frozenset[str]:
+        """End the jobs of a canceled batch that nobody has begun and no other batch wants; answers which."""
+        unbegun = [fate.state for fate in chunk if fate.state is not None and fate.state.is_unbegun]
+        others = {other for state in unbegun for other in state.batches - {batch.id}}
+        going_on = {other for other in others if self._goes_on(other)}
+        mine = [state for state in unbegun if state.is_of_batch and not state.batches & going_on]
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="end") as pool:
+            are_ended = list(pool.map(self.jobs.cancel_unbegun, mine))
+        return frozenset(state.id for state, is_ended in zip(mine, are_ended, strict=True) if is_ended)
+
+    def _goes_on(self, batch_id: str) -> bool:
+        batch = self.batches.get(batch_id)
+        return batch is not None and batch.status in (BatchStatus.RUNNING, BatchStatus.PAUSED)
+
     # What people want of it.
+
+    def _see_parked(self, batch: Batch, fate: Fate) -> None:
+        """A batch that goes on has a job that is still parked: somebody met its message just before."""
+        if batch.status is BatchStatus.RUNNING and fate.state is not None and fate.state.is_parked:
+            self._resume_at(batch, fate.line.offset)
+
+    def _resume_at(self, batch: Batch, offset: int) -> None:
+        self.own_queue.send(json.dumps({"batch": batch.id, "resume": True, "start": offset}))
 
     def resume(self, batch_id: str, *, start: int = 0, until: float, now: Callable[[], float] = time.monotonic) -> None:
         """Send again what was parked, from a line on, and have the rest read. What the time does not allow, later."""
@@ -267,7 +307,7 @@ class Ingest:
             self._have_read(batch, [part.start for part in self.batches.ranges(batch_id) if not part.is_read])
         for chunk in fates(self.s3, self.jobs, batch, start=max(start, batch.settled)):
             if now() >= until:
-                self.own_queue.send(json.dumps({"batch": batch.id, "resume": True, "start": chunk[0].line.offset}))
+                self._resume_at(batch, chunk[0].line.offset)
                 return
             self._unpark([fate.state for fate in chunk if fate.state is not None and fate.state.is_parked])
 
@@ -275,19 +315,6 @@ class Ingest:
         with ThreadPoolExecutor(THREADS, thread_name_prefix="unpark") as pool:
             list(pool.map(lambda state: self.jobs.dispatched(state.id, is_batch=True), parked))
         self.workers.send_many([(state.id, state.head["request"]) for state in parked])
-
-    def cancel(self, batch_id: str, *, start: int = 0, until: float, now: Callable[[], float] = time.monotonic) -> None:
-        """End the jobs of its own that nobody has begun, from a line on; those that run finish."""
-        batch = self.batches.get(batch_id)
-        if batch is None or batch.status is not BatchStatus.CANCELED:
-            return
-        for chunk in fates(self.s3, self.jobs, batch, start=max(start, batch.settled)):
-            if now() >= until:
-                self.own_queue.send(json.dumps({"batch": batch.id, "cancel": True, "start": chunk[0].line.offset}))
-                return
-            waiting = [fate.state for fate in chunk if fate.state is not None and fate.state.waits_for(batch.id)]
-            with ThreadPoolExecutor(THREADS, thread_name_prefix="cancel") as pool:
-                list(pool.map(self.jobs.cancel_unbegun, waiting))
 
     def _reading(self) -> Reading:
         return Reading(jobs=self.jobs, batches=self.batches, workers=self.workers, s3=self.s3, settings=self.settings)

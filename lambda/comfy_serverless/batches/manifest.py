@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from comfy_serverless.errors import InvalidRequest
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from comfy_serverless.jobs.models import JobRequest
 
 _READ_BYTES = 256 * 1024
+#: Of lines that are in memory at once; each may have some megabytes.
+_CHUNK_BYTES = 8 * 1024 * 1024
 
 
 def read_lines(s3: S3Client, batch: Batch, *, start: int, end: int | None = None) -> Iterator[Line]:
@@ -39,8 +40,16 @@ def read_lines(s3: S3Client, batch: Batch, *, start: int, end: int | None = None
 
 
 def in_chunks(lines: Iterator[Line], size: int) -> Iterator[list[Line]]:
-    """So many lines at a time."""
-    while chunk := list(islice(lines, size)):
+    """So many lines at a time, and fewer where they are long."""
+    chunk: list[Line] = []
+    size_bytes = 0
+    for line in lines:
+        chunk.append(line)
+        size_bytes += line.length
+        if len(chunk) >= size or size_bytes >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size_bytes = [], 0
+    if chunk:
         yield chunk
 
 

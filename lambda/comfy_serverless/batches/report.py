@@ -9,6 +9,7 @@ last for as long as a batch is large. Nothing is held in memory but one chunk of
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import sqlite3
 import tempfile
@@ -41,6 +42,8 @@ COLUMNS = ("line", "job_id", "status", "code", "message", "result", "duplicate_o
 #: Of a row of a part, which does not know what stands before it.
 _PART_COLUMNS = ("job_id", "status", "code", "message", "result")
 BAD = "bad"
+#: Characters of a job's id (JOB_ID_PATTERN).
+MAX_JOB_ID = 64
 #: What can be dropped again. A bad line would be as bad as before.
 _TO_REPEAT = frozenset({JobStatus.FAILED.value, JobStatus.EXPIRED.value, JobStatus.CANCELED.value})
 _FAILURES = frozenset({JobStatus.FAILED.value, JobStatus.EXPIRED.value, BAD})
@@ -100,7 +103,10 @@ def write_part(s3: S3Client, jobs: JobStore, batch: Batch, part: Range) -> None:
     """Write what became of the lines of a range, beside our copy of the manifest."""
     with tempfile.TemporaryDirectory() as folder:
         rows, failed = Path(folder) / "rows.csv", Path(folder) / "failed.jsonl"
-        with rows.open("w", newline="", encoding="utf-8") as row_file, failed.open("w", encoding="utf-8") as line_file:
+        with (
+            rows.open("w", newline="", encoding="utf-8", errors="replace") as row_file,
+            failed.open("w", encoding="utf-8") as line_file,
+        ):
             table = csv.writer(row_file)
             for chunk in fates(s3, jobs, batch, start=part.start, end=part.end):
                 for fate in chunk:
@@ -127,7 +133,7 @@ def write_report(s3: S3Client, batch: Batch, parts: Sequence[Range], *, bucket: 
     document = {
         "batch": batch.id,
         "source": batch.source,
-        "status": batch.status.value,
+        "status": batch.final_status.value,
         "created_at": batch.created_at,
         "completed_at": now_text(),
         "lines": summary.lines,
@@ -230,10 +236,19 @@ def _again(fate: Fate) -> str:
     if "workflow" not in request:
         request = {"workflow": request}
     old = str(fate.request.job_id) if fate.request else "line"
-    stem, _, number = old.rpartition("-again")
-    count = int(number) + 1 if stem and number.isdecimal() else 2
-    base = stem if stem and number.isdecimal() else old
-    return json.dumps({**request, "job_id": f"{base[:54]}-again{count}"}, ensure_ascii=False)
+    # Halves of characters, which JSON can hold and a file cannot, stay written as they are in JSON.
+    return json.dumps({**request, "job_id": next_id(old)})
+
+
+def next_id(job_id: str) -> str:
+    """The id for another try of a job: different for different jobs, however long their ids are."""
+    stem, _, number = job_id.rpartition("-again")
+    is_again = bool(stem) and number.isdecimal()
+    stem, suffix = (stem, f"-again{int(number) + 1}") if is_again else (job_id, "-again2")
+    if len(stem) + len(suffix) > MAX_JOB_ID:
+        digest = hashlib.sha256(stem.encode()).hexdigest()[:12]
+        stem = f"{stem[: MAX_JOB_ID - len(suffix) - 13]}-{digest}"
+    return stem + suffix
 
 
 def _asked(line: Line, batch: Batch) -> Fate:

@@ -84,6 +84,11 @@ class Batch:
     report: str | None = None
     execution: str | None = None
 
+    @property
+    def final_status(self) -> BatchStatus:
+        """What it is once its report is there."""
+        return BatchStatus.CANCELED if self.status is BatchStatus.CANCELED else BatchStatus.COMPLETED
+
 
 class BatchStore:
     """The batches of one table. Thread-safe."""
@@ -180,9 +185,14 @@ class BatchStore:
 
     def complete(self, batch: Batch, report: str) -> bool:
         """The report is there. Answers False if it was before."""
-        status = BatchStatus.CANCELED if batch.status is BatchStatus.CANCELED else BatchStatus.COMPLETED
         change = self._change(
-            batch.id, {"status": status.value, "report": report, "settled": batch.size_bytes, "updated_at": now_text()}
+            batch.id,
+            {
+                "status": batch.final_status.value,
+                "report": report,
+                "settled": batch.size_bytes,
+                "updated_at": now_text(),
+            },
         )
         remove = ["lease", "lease_until"]
         return self._unless_changed(

@@ -39,11 +39,11 @@ def assets() -> AssetStore:
 def have_batches_looked_at() -> int:
     """Tell `ingest` of batches that nobody has looked at for a minute; answers how many."""
     settings = Settings.from_environment()
-    if settings.drop_queue_url is None:
+    if settings.manifest_queue_url is None:
         return 0
     batches = BatchStore(Table(create_client(), str(settings.jobs_table))).neglected(limit=MAX_JOBS)
     if batches:
-        queue = JobQueue(create_queue_client(), settings.drop_queue_url)
+        queue = JobQueue(create_queue_client(), settings.manifest_queue_url)
         queue.send_many([json.dumps({"batch": batch_id}) for batch_id in batches])
     return len(batches)
 

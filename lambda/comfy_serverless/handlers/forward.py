@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,18 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
+    from comfy_serverless.jobs.intake import QueuedJob
+    from comfy_serverless.jobs.store.job_state import JobState
+
 #: Between two looks while there is no room, in seconds.
 PAUSE_S = 2
 #: Kept back of an invocation, in seconds.
 RESERVE_S = 5.0
 #: SQS's own limit for one call.
 MAX_AT_ONCE = 10
+#: How long a call waits for messages, in seconds. Without waiting, it may answer none although there are some.
+WAIT_S = 2
+AWS_FAILURES = (ClientError, BotoCoreError, TimeoutError)
 #: Jobs that are looked at in one call: those sent first are begun first, so that one look is mostly enough.
 LOOK_AT = 50
 
@@ -54,6 +60,7 @@ class Gate:
     sqs: SQSClient
     queue_url: str
     most: int
+    wait_s: int = WAIT_S
     now: Callable[[], float] = time.monotonic
     _sent: dict[str, float] = field(default_factory=dict)
 
@@ -64,8 +71,16 @@ class Gate:
 
     def let_through(self, free: int) -> int:
         """So many, up to ten; answers how many messages are dealt with."""
-        answer = self.sqs.receive_message(QueueUrl=self.queue_url, MaxNumberOfMessages=min(free, MAX_AT_ONCE))
-        return sum(self._forward(message) for message in answer.get("Messages", []))
+        answer = self.sqs.receive_message(
+            QueueUrl=self.queue_url, MaxNumberOfMessages=min(free, MAX_AT_ONCE), WaitTimeSeconds=self.wait_s
+        )
+        sources = [(message, queued_job_of(_parsed(message["Body"]))) for message in answer.get("Messages", [])]
+        try:
+            known = self.jobs.many([source.job_id for _, source in sources if source is not None])
+        except AWS_FAILURES:
+            log.exception("jobs of batches were not sent on: the table does not answer")
+            return 0
+        return sum(self._forward(message, source, known) for message, source in sources)
 
     def _forget_begun(self) -> None:
         """Those that a worker has begun, that were parked or canceled, or that have expired in the endpoint."""
@@ -83,18 +98,18 @@ class Gate:
             if not gone:
                 return
 
-    def _forward(self, message: MessageTypeDef) -> bool:
+    def _forward(self, message: MessageTypeDef, job: QueuedJob | None, known: Mapping[str, JobState]) -> bool:
         """Sent before it is deleted: a job that is sent twice runs once, and one that is not sent comes again."""
-        job = queued_job_of(_parsed(message["Body"]))
         if job is None:
             log.error("a message that is no job of a batch is left for the dead-letter queue")
             return False
         try:
-            if not hold_back(self.jobs, self.batches, job):
+            state = known.get(job.job_id)
+            if state is not None and state.is_unbegun and not hold_back(self.jobs, self.batches, job):
                 self.endpoint.send(job.job_id, str(job.address), extra_data=job.extra_data)
                 self._sent[job.job_id] = self.now()
             self.sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
-        except (ClientError, BotoCoreError, TimeoutError):
+        except AWS_FAILURES:
             log.exception("a job of a batch was not sent on", job_id=job.job_id)
             return False
         return True

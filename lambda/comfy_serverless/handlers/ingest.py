@@ -3,7 +3,7 @@
 SQS: S3 events ──────────────► a job, or a batch
 SQS: {"batch", "start"} ─────► a range of its manifest is read        Step Functions: the same, for large ones
 SQS: {"batch"} ──────────────► how far is it? what has ended is reported
-SQS: {"batch", "resume"} ────► after a pause                          {"batch", "cancel"}: what has not begun ends
+SQS: {"batch", "resume"} ────► what was parked is sent again, after a pause
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ def ingest() -> Ingest:
         "JOBS_TABLE": settings.jobs_table,
         "ASSETS_BUCKET": settings.assets_bucket,
         "OUTPUT_BUCKET": settings.output_bucket,
-        "DROP_QUEUE_URL": settings.drop_queue_url,
+        "MANIFEST_QUEUE_URL": settings.manifest_queue_url,
     }.items():
         if value is None:
             raise InvalidSetting(f"{variable} must be set on this function")
-    table = Table(create_table_client(), str(settings.jobs_table))
+    table = Table(create_table_client(is_patient=True), str(settings.jobs_table))
     return Ingest(
         jobs=JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
         batches=BatchStore(table),
         workers=workers_of(settings),
-        own_queue=JobQueue(create_client(), str(settings.drop_queue_url)),
+        own_queue=JobQueue(create_client(), str(settings.manifest_queue_url)),
         s3=s3.create_client(),
         settings=settings,
         step_functions=boto3.client("stepfunctions") if settings.batch_state_machine else None,
@@ -77,8 +77,6 @@ def _take(body: Any, until: float) -> None:  # noqa: ANN401
     match body:
         case {"batch": str(batch_id), "resume": True, "start": int(start)}:
             ingest().resume(batch_id, start=start, until=until)
-        case {"batch": str(batch_id), "cancel": True, "start": int(start)}:
-            ingest().cancel(batch_id, start=start, until=until)
         case {"batch": str(batch_id), "start": int(start)}:
             ingest().read_or_pass_on(batch_id, start, until=until)
         case {"batch": str(batch_id)}:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from comfy_serverless.errors import EngineCrashed, JobExpired
 from comfy_serverless.handlers.caretaker import care
-from comfy_serverless.jobs.care import Care
+from comfy_serverless.jobs.care import Care, is_too_old
 from comfy_serverless.jobs.models import JobStatus, clean
 from comfy_serverless.jobs.store.job_state import JobState
 from comfy_serverless.observability import log
@@ -76,15 +76,17 @@ class Settlement:
         state = self.care.jobs.read(told.job_id)
         if state is None:
             log.info("an invocation that is no job of the API has ended", job_id=told.job_id, status=told.status.value)
-        elif state.is_over or state.lease_ended:
-            if state.lease_ended:
-                self.care.attend(state)
         elif state.status is JobStatus.QUEUED and state.runs == 0:
+            # Whatever its lease says: the message that this is about is gone.
             self._settle_unbegun(state, told)
+        elif state.lease_ended:
+            self.care.attend(state)
         # Else a worker has it, or it waits for another run: its lease tells if that comes to nothing.
 
     def _settle_unbegun(self, state: JobState, told: Notification) -> None:
         match told.status:
+            case Ended.EXPIRED if state.is_of_batch and not is_too_old(state):
+                self.care.send_again(state)  # nobody waits for it: it goes to the end of the batch's own queue
             case Ended.EXPIRED:
                 error = JobExpired("the endpoint has had no room for the job in all the time it keeps one.")
                 self.care.end(state, error, status=JobStatus.EXPIRED)

@@ -20,6 +20,7 @@ from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.job_state import JobState
 from comfy_serverless.jobs.store.jobs import (
+    BATCH_RETENTION_S,
     DISPATCH_S,
     IN_QUEUE_S,
     OPEN,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 #: After the job queue was seen to be empty, a job that cannot be sent again may still be at a worker which has not
 #: begun it yet: for as long as an invocation lasts.
 MISSED_S = 15 * 60
+#: How long a message may be where nobody sees it until its job is sent once more, in seconds.
+HELD_S = 20 * 60
 #: When a job that could not be looked after has its next turn, in seconds.
 PUT_OFF_S = 5 * 60
 #: Of one round, so that a function's time is enough for it.
@@ -83,7 +86,9 @@ class Care:
             if self.jobs.renew(state, for_s=DISPATCH_S):
                 self.call_webhook(state)
             return
-        if state.head.get("lease") in (QUEUED, QUEUED_BATCH) and self.workers.depth(is_batch=state.is_of_batch):
+        if state.waits_in_queue and self.workers.depth(is_batch=state.is_of_batch):
+            return
+        if state.waits_in_queue and self._may_be_held(state):
             return
         if (result := self._result(state)) is not None:
             self._finish(state, result)
@@ -91,7 +96,7 @@ class Care:
         match state.status:
             case JobStatus.CANCELING:
                 self.end(state, Canceled("the job was canceled; its worker was lost before it had confirmed"))
-            case JobStatus.QUEUED if _age_s(state) > QUEUE_RETENTION_S:
+            case JobStatus.QUEUED if is_too_old(state):
                 error = JobExpired(
                     "no worker has begun the job for as long as its queue keeps messages: submit it again"
                 )
@@ -101,7 +106,20 @@ class Care:
             case _ if not self._has_runs_left(state):
                 self.end(state, _lost(state))
             case _:
-                self._send_again(state)
+                self.send_again(state)
+
+    def _may_be_held(self, state: JobState) -> bool:
+        """Whether the job's message may wait where nobody sees it. That is believed for a while.
+
+        A job that cannot be sent again waits for as long as there are such messages. Another one is sent once more
+        after `HELD_S`: the worker that had its message may have died before it could begin.
+        """
+        if not self.workers.may_hold(is_batch=state.is_of_batch):
+            return False
+        if state.head.get("is_held") and _is_rerunnable(state):
+            return False
+        self.jobs.renew(state, for_s=HELD_S, assign={"is_held": True})
+        return True
 
     def call_webhook(self, state: JobState) -> None:
         """Have an ended job's webhook called, if it has one and that is still owed."""
@@ -115,7 +133,7 @@ class Care:
         if times >= self.jobs.max_runs or not _is_rerunnable(state):
             self.end(state, error)
         else:
-            self._send_again(state, assign={"undelivered": times})
+            self.send_again(state, assign={"undelivered": times})
 
     def _has_runs_left(self, state: JobState) -> bool:
         return state.runs < self.jobs.max_runs and _is_rerunnable(state)
@@ -162,7 +180,8 @@ class Care:
         except (ClientError, BotoCoreError):
             log.exception("a job could not be put off", job_id=state.id)
 
-    def _send_again(self, state: JobState, *, assign: Mapping[str, Any] | None = None) -> None:
+    def send_again(self, state: JobState, *, assign: Mapping[str, Any] | None = None) -> None:
+        """Send a job to the workers once more, unless somebody else was faster."""
         if not self.jobs.renew(state, for_s=DISPATCH_S, assign={"lease": OPEN, **(assign or {})}):
             return
         log.warning("a job is sent to the workers again", job_id=state.id, runs=state.runs)
@@ -178,8 +197,10 @@ class Care:
             self.call_webhook(state)
 
 
-def _age_s(state: JobState) -> float:
-    return now_s() - datetime.fromisoformat(state.head["created_at"]).timestamp()
+def is_too_old(state: JobState) -> bool:
+    """Whether a job that nobody has begun has been in its queue for as long as that keeps messages."""
+    age_s = now_s() - datetime.fromisoformat(state.head["created_at"]).timestamp()
+    return age_s > (BATCH_RETENTION_S if state.is_of_batch else QUEUE_RETENTION_S)
 
 
 def _is_rerunnable(state: JobState) -> bool:

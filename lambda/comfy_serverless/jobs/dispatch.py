@@ -76,6 +76,9 @@ class Workers(Protocol):
     def depth(self, *, is_batch: bool = False) -> int:
         """How many jobs wait, about; of batches, or of those that are waited for."""
 
+    def may_hold(self, *, is_batch: bool = False) -> bool:
+        """Whether messages that nobody sees may wait for a machine: with GPUs, that can take hours."""
+
 
 def create_client() -> SQSClient:
     """The client of the queues, with standard retries."""
@@ -113,6 +116,7 @@ class JobQueue:
     sqs: SQSClient
     url: str
     _depth: int = 0
+    _hidden: int = 0
     _depth_at: float = field(default=-DEPTH_KNOWN_S)
 
     def send(self, message: str, *, delay_s: int = 0) -> None:
@@ -136,26 +140,44 @@ class JobQueue:
 
     def depth(self) -> int:
         """How many messages wait, about: SQS's own figure, some seconds old."""
-        if time.monotonic() - self._depth_at >= DEPTH_KNOWN_S:
-            answer = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["ApproximateNumberOfMessages"])
-            self._depth = int(answer["Attributes"]["ApproximateNumberOfMessages"])
-            self._depth_at = time.monotonic()
+        self._look()
         return self._depth
+
+    def hidden(self) -> int:
+        """How many messages somebody has taken and not yet dealt with, about."""
+        self._look()
+        return self._hidden
+
+    def _look(self) -> None:
+        if time.monotonic() - self._depth_at < DEPTH_KNOWN_S:
+            return
+        answer = self.sqs.get_queue_attributes(
+            QueueUrl=self.url,
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )["Attributes"]
+        self._depth = int(answer["ApproximateNumberOfMessages"])
+        self._hidden = int(answer["ApproximateNumberOfMessagesNotVisible"])
+        self._depth_at = time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """Two queues of SQS: whoever works takes from both, so that a large batch is in nobody's way."""
+    """Two queues of SQS: whoever works takes from both, so that a large batch is in nobody's way.
+
+    Attributes:
+        is_slow: whether Lambda may have to find a machine first. It keeps the messages meanwhile, and hides them.
+    """
 
     jobs: JobQueue
     batches: JobQueue
+    is_slow: bool = False
 
     @classmethod
-    def at(cls, url: str, batch_url: str | None, *, sqs: SQSClient | None = None) -> Self:
+    def at(cls, url: str, batch_url: str | None, *, sqs: SQSClient | None = None, is_slow: bool = False) -> Self:
         """The queues with these addresses; without the second there is one for everything."""
         sqs = sqs or create_client()
         jobs = JobQueue(sqs, url)
-        return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs)
+        return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow)
 
     def send(
         self,
@@ -176,6 +198,10 @@ class Queues:
     def depth(self, *, is_batch: bool = False) -> int:
         """See `Workers`."""
         return self._queue(is_batch).depth()
+
+    def may_hold(self, *, is_batch: bool = False) -> bool:
+        """See `Workers`."""
+        return self.is_slow and self._queue(is_batch).hidden() > 0
 
     def _queue(self, is_batch: bool) -> JobQueue:
         return self.batches if is_batch else self.jobs
@@ -224,7 +250,7 @@ class Endpoint:
             self.send(job_id, request_uri)
 
     def depth(self, *, is_batch: bool = False) -> int:  # noqa: ARG002
-        """How many invocations wait: CloudWatch's newest figure, a minute or two old."""
+        """How many invocations wait or are with a container: CloudWatch's newest figure, a minute or two old."""
         if time.monotonic() - self._depth_at >= TARGET_KNOWN_S:
             now = datetime.now(UTC)
             answer = self.metrics.get_metric_statistics(
@@ -240,6 +266,10 @@ class Endpoint:
             self._depth = int(points[-1]["Maximum"]) if points else 0
             self._depth_at = time.monotonic()
         return self._depth
+
+    def may_hold(self, *, is_batch: bool = False) -> bool:  # noqa: ARG002
+        """No: what waits for an instance is counted by `depth`."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +302,10 @@ class Batched:
         """See `Workers`. A job of a batch may wait in either."""
         return self.endpoint.depth() + (self.batches.depth() if is_batch else 0)
 
+    def may_hold(self, *, is_batch: bool = False) -> bool:  # noqa: ARG002
+        """See `Endpoint`."""
+        return False
+
 
 @dataclass(slots=True)
 class Switch:
@@ -303,6 +337,10 @@ class Switch:
     def depth(self, *, is_batch: bool = False) -> int:
         """See `Workers`."""
         return self.target().depth(is_batch=is_batch)
+
+    def may_hold(self, *, is_batch: bool = False) -> bool:
+        """See `Workers`."""
+        return self.target().may_hold(is_batch=is_batch)
 
     def target(self) -> Workers:
         """Who it is; asked again once a minute."""
@@ -338,7 +376,7 @@ def _target_of(value: str, sqs: SQSClient) -> Workers:
             case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
                 return Batched(Endpoint.at(name), JobQueue(sqs, batch_url))
             case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
-                return Queues.at(url, batch_url, sqs=sqs)
+                return Queues.at(url, batch_url, sqs=sqs, is_slow=True)
     except ValueError:
         pass
     raise InvalidSetting(

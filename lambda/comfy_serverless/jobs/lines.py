@@ -92,15 +92,19 @@ def request_of(line: Line) -> JobRequest:
         raise InvalidRequest(f"the line has {line.length:,} bytes; at most {MAX_LINE_BYTES:,} can be a request.")
     try:
         document = json.loads(line.content)
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        if "\\ud" in canonical:
+            json.dumps(document, ensure_ascii=False).encode()
         request = JobRequest.parse(document)
         if request.job_id is not None:
             return request
-        canonical = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     except ComfyError:
         raise
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the line has half of a character, as of an emoji that was cut: {error}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the line is not JSON: {str(error)[:200]}") from error
-    return request.model_copy(update={"job_id": f"line-{hashlib.sha256(canonical).hexdigest()[:40]}"})
+    return request.model_copy(update={"job_id": f"line-{hashlib.sha256(canonical.encode()).hexdigest()[:40]}"})
 
 
 def ranges_of(size_bytes: int, *, step_bytes: int) -> list[tuple[int, int]]:

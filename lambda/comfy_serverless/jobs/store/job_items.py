@@ -49,7 +49,7 @@ def new_item(job: NewJob) -> Item:
         "result": job.result_uri,
         "is_rerunnable": job.is_rerunnable,
         "webhook": dict(job.webhook) if job.webhook else None,
-        "batch": job.batch,
+        "batches": {job.batch} if job.batch else None,
         "runs": 0,
         "expires": int(job.created_at.timestamp() + RETENTION.total_seconds()),
     }

@@ -89,16 +89,22 @@ class JobState:
     @property
     def is_of_batch(self) -> bool:
         """Whether nobody waits for it alone."""
-        return "batch" in self.head
+        return "batches" in self.head
 
     @property
     def is_parked(self) -> bool:
         """Whether it waits, without a message, for its paused batch to go on."""
-        return "is_parked" in self.head and not self.is_over and "run" not in self.head
+        return "is_parked" in self.head and self.is_unbegun
 
-    def waits_for(self, batch: str) -> bool:
-        """Whether it is a job of this batch that nobody has begun."""
-        return self.head.get("batch") == batch and not self.is_over and "run" not in self.head
+    @property
+    def batches(self) -> frozenset[str]:
+        """The batches it is a line of: the same line in two of them is one job."""
+        return frozenset(self.head.get("batches", ()))
+
+    @property
+    def is_unbegun(self) -> bool:
+        """Whether it waits for a worker, the first or another."""
+        return not self.is_over and "run" not in self.head
 
     @property
     def waits_in_queue(self) -> bool:

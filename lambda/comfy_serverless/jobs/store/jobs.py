@@ -46,8 +46,8 @@ from comfy_serverless.jobs.store.table import (
 IDEMPOTENCY_S = 24 * 3600
 #: How long a submit may take between the table and the queue; then the caretaker looks after it.
 DISPATCH_S = 60
-#: How long a message may wait in the job queue: `MessageRetentionPeriod` in template.yaml.
-QUEUE_RETENTION_S = 4 * 24 * 3600
+#: How long a message may wait in the job queue and in the batch queue: `MessageRetentionPeriod` in template.yaml.
+QUEUE_RETENTION_S, BATCH_RETENTION_S = 4 * 24 * 3600, 14 * 24 * 3600
 #: Calls for one page of a list, at most: so many jobs a filter may look at, times 500 or a megabyte.
 MAX_LOOKS = 10
 #: Sorts behind every `output#…`, and before `preview`.
@@ -58,6 +58,8 @@ IN_QUEUE_S = 60
 #: for its batch to be resumed has nobody.
 OPEN, QUEUED, QUEUED_BATCH = "open", "queued", "queued_batch"
 _FREE = "#status = :queued OR (#status = :running AND (attribute_not_exists(#run) OR #lease_until < :now))"
+_UNBEGUN = "attribute_not_exists(#run) AND #status IN (:queued, :running)"
+_UNBEGUN_VALUES = {"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value}
 _OURS = "#run = :run AND #status IN (:running, :canceling)"
 _OURS_VALUES = {"running": JobStatus.RUNNING.value, "canceling": JobStatus.CANCELING.value}
 
@@ -108,27 +110,55 @@ class JobStore:
         return JobState({name: value for name, value in head.items() if value is not None})
 
     def submit_of_batch(self, job: NewJob) -> JobState:
-        """Write a job of a batch down, if it is not there; it is about to be sent. Answers how it stands."""
+        """Write a job of a batch down, or that this batch wants it too; it is about to be sent. Answers how it is."""
         head = {**new_item(job), "lease": QUEUED_BATCH, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True}
         del head["open_owner"]  # whoever drops a batch may have as many jobs as it has
         try:
             self._table.put(head, condition="attribute_not_exists(pk)")
         except ConditionFailed:
-            standing = self._table.get(head["pk"], JOB)
-            return JobState(standing) if standing is not None else self.submit_of_batch(job)
+            return self._join(job)
         return JobState(head)
 
-    def park(self, job_id: str) -> None:
-        """A job of a paused batch: its message is gone, and nobody looks after it until the batch is resumed."""
-        self._unless_changed(
-            Update(
-                pk=job_pk(job_id),
-                sk=JOB,
-                assign={"is_parked": True},
-                remove=["lease", "lease_until"],
-                condition="attribute_not_exists(#run) AND #status IN (:queued, :running)",
-                values={"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value},
-            )
+    def _join(self, job: NewJob) -> JobState:
+        """The same line was in another batch, or this one is read once more."""
+        change = Update(
+            pk=job_pk(job.job_id),
+            sk=JOB,
+            assign={"lease": QUEUED_BATCH, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True},
+            add={"batches": {str(job.batch)}},
+            remove=["is_parked"],  # it is sent, whatever is wanted of the other batch
+            condition=f"attribute_exists(#batches) AND {_UNBEGUN}",
+            values=_UNBEGUN_VALUES,
+        )
+        try:
+            return JobState(self._table.update(change))
+        except ConditionFailed as failure:
+            return JobState(failure.item) if failure.item else self.submit_of_batch(job)
+
+    def park(self, job_id: str, *, batch: str) -> bool:
+        """A job of a paused batch: its message is gone, and nobody looks after it until the batch is resumed.
+
+        Answers False where it has begun, or another batch wants it.
+        """
+        change = self._of_only(batch, job_id, {"is_parked": True}, remove=["lease", "lease_until"])
+        return self._unless_changed(change)
+
+    def leave(self, job_id: str, *, batch: str) -> bool:
+        """A job of a canceled batch is to end, which whoever looks after the batch sees to.
+
+        Answers False where it has begun, or another batch wants it.
+        """
+        return self._unless_changed(self._of_only(batch, job_id, {"status": JobStatus.CANCELING.value}))
+
+    @staticmethod
+    def _of_only(batch: str, job_id: str, assign: Mapping[str, Any], *, remove: Sequence[str] = ()) -> Update:
+        return Update(
+            pk=job_pk(job_id),
+            sk=JOB,
+            assign=assign,
+            remove=remove,
+            condition=f"#batches = :only AND {_UNBEGUN}",
+            values={"only": {batch}, **_UNBEGUN_VALUES},
         )
 
     def many(self, job_ids: Sequence[str]) -> dict[str, JobState]:
@@ -150,9 +180,9 @@ class JobStore:
             pk=job_pk(job_id),
             sk=JOB,
             assign={"lease": lease, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True},
-            remove=["is_parked"],
-            condition="attribute_not_exists(#run) AND #status IN (:queued, :running)",
-            values={"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value},
+            remove=["is_parked", "is_held"],
+            condition=_UNBEGUN,
+            values=_UNBEGUN_VALUES,
         )
         self._unless_changed(change)
 
@@ -232,7 +262,7 @@ class JobStore:
 
     def cancel_unbegun(self, state: JobState) -> bool:
         """End a job that nobody has begun. Answers False where somebody has: it is left alone."""
-        if state.is_over or "run" in state.head:
+        if not state.is_unbegun:
             return False
         try:
             self._end_as(state, Canceled("its batch was canceled before the job had begun"), was=state.status)
@@ -402,7 +432,7 @@ class JobStore:
     def fail(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> bool:
         """End a neglected job, unless something has happened to it meanwhile."""
         try:
-            self._end_as(state, error, was=state.status, lease=state.head["lease_until"], status=status)
+            self._end_as(state, error, was=state.status, lease=state.head.get("lease_until"), status=status)
         except ConditionFailed:
             return False
         return True

@@ -1,6 +1,6 @@
 """DynamoDB with plain dictionaries: what every store of ours needs of it, and nothing more.
 
-Items hold texts, whole numbers, booleans, lists and maps; what has no value has no attribute.
+Items hold texts, whole numbers, booleans, lists, maps and sets of texts; what has no value has no attribute.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Update:
     Attributes:
         pk, sk: which item.
         assign: attributes and their new values.
-        add: numbers to add to attributes.
+        add: numbers to add to attributes, or members to add to sets.
         remove: attributes to take away.
         condition: DynamoDB's condition expression; names begin with `#`, values with `:`.
         names: what the `#names` of the condition stand for; each attribute stands for itself already.
@@ -68,7 +68,7 @@ class Update:
     pk: str
     sk: str
     assign: Mapping[str, Any]
-    add: Mapping[str, int] | None = None
+    add: Mapping[str, int | set[str]] | None = None
     remove: Sequence[str] = ()
     condition: str = ""
     values: Mapping[str, Any] | None = None
@@ -305,12 +305,20 @@ def delete_write(pk: str, sk: str, *, condition: str = "", values: Mapping[str, 
     return {"Delete": {"Key": to_item({"pk": pk, "sk": sk}), **_condition(condition, values)}}
 
 
-def create_client() -> DynamoDBClient:
-    """The client for everything, with standard retries and short timeouts: DynamoDB answers in milliseconds."""
+def create_client(*, is_patient: bool = False) -> DynamoDBClient:
+    """The client for everything, with short timeouts: DynamoDB answers in milliseconds.
+
+    Args:
+        is_patient: whether it writes as fast as the table takes it, and slows down when told to. Else, who waits for
+            an answer gets an error sooner.
+    """
     return boto3.client(
         "dynamodb",
         config=Config(
-            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            retries={
+                "mode": "adaptive" if is_patient else "standard",
+                "total_max_attempts": 3 * _ATTEMPTS if is_patient else _ATTEMPTS,
+            },
             connect_timeout=_CONNECT_TIMEOUT_S,
             read_timeout=_READ_TIMEOUT_S,
         ),
@@ -359,7 +367,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
             return {name: _plain(item) for name, item in value.items()}
         case list():
             return [_plain(item) for item in value]
-        case bool() | str() | None:
+        case bool() | str() | None | set():
             return value
     return int(value)
 
