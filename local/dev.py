@@ -11,7 +11,9 @@ import argparse
 import asyncio
 import contextlib
 import functools
+import json
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -24,6 +26,7 @@ from typing import Any, Literal, Self
 from aiohttp import web
 from rich.console import Console
 
+from comfy_serverless.cli_batch import STACK_VARIABLE
 from comfy_serverless.jobs.store.api_keys import ApiKeyStore
 from comfy_serverless.jobs.store.table import Table
 from local.async_endpoint import AsyncEndpoint
@@ -34,13 +37,15 @@ from local.function_pool import FunctionPool
 from local.lambda_emulator import LambdaEmulator
 from local.processes import LOOPBACK, NotListening, ProcessDied, free_port
 from local.queue_poller import QueuePoller
-from local.s3 import LocalS3
+from local.s3 import LocalS3, local_client
 from local.stack import TABLE, LocalStack
 
 ROOT = Path(__file__).parent.parent
 PORT = 8189
 API_KEY = "local-key-for-development-only"
 OWNER = "local"
+#: What `--stack` of the command line must be.
+STACK = "local"
 #: Lambda's longest.
 GENERATE_TIMEOUT_S = 900
 CARETAKER_EVERY_S = 5.0
@@ -53,9 +58,10 @@ settings (environment variables):
   BACKEND          lambda (default) or sagemaker: what runs jobs
   COMFYUI_DIR      a ComfyUI checkout to run jobs on; also {", ".join(ENGINE_VARIABLES[1:])}
 
-then, in another terminal:
-  export COMFY_BASE_URL=http://{LOOPBACK}:{PORT} COMFY_API_KEY={API_KEY}
-  .venv/bin/python -m examples.sdk_tour
+then, in another terminal (env.sh lies where the logs are):
+  source out/dev/env.sh
+  python -m examples.sdk_tour
+  comfy-serverless batch submit events/manifest.jsonl --watch
 """
 
 
@@ -141,6 +147,23 @@ class DevStack:
         if self._endpoint is None:
             raise RuntimeError('there is an endpoint with backend="sagemaker" only')
         return self._endpoint.endpoint
+
+    @property
+    def client_variables(self) -> dict[str, str]:
+        """What makes SDKs, AWS libraries and the command line mean this machine."""
+        return {
+            **self.aws.environment,
+            "COMFY_BASE_URL": self.url,
+            "COMFY_API_KEY": self.api_key,
+            STACK_VARIABLE: STACK,
+        }
+
+    def describe(self) -> None:
+        """Let the command line find the resources as it does on AWS, by a stack of CloudFormation."""
+        outputs = {name: {"Value": value} for name, value in self.stack.outputs.items()}
+        outputs["ApiUrl"] = {"Value": self.url}
+        cloudformation: Any = local_client("cloudformation", self.aws.endpoint_url)
+        cloudformation.create_stack(StackName=STACK, TemplateBody=json.dumps({"Resources": {}, "Outputs": outputs}))
 
     def kill_workers(self) -> None:
         """End all workers at once, engine and all, as if their machines had lost power; new ones take their places."""
@@ -341,8 +364,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with console.status("Starting"):
             stack.__enter__()
+            stack.describe()
         key = "the one in API_KEY" if os.environ.get("API_KEY") else stack.api_key
+        variables = options.log_dir / "env.sh"
+        _write_variables(variables, stack)
         print(f"comfy-serverless is ready at {stack.url}  key: {key}  docs: {stack.url}/docs", flush=True)
+        console.print(f"In another terminal: source {_short(variables)}", style="dim")
         asked_to_end.wait()
     except (PortTaken, ProcessDied, NotListening) as error:
         console.print(f"[bold red]It did not start:[/] {error}")
@@ -351,6 +378,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with console.status("Stopping"):
             stack.stop()
     return 0
+
+
+def _write_variables(path: Path, stack: DevStack) -> None:
+    """For `source`. A key that somebody has chosen is not written anywhere."""
+    variables = {name: value for name, value in stack.client_variables.items() if value != os.environ.get("API_KEY")}
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
+    lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"\n')
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":

@@ -64,6 +64,16 @@ class LocalStack:
             "POWERTOOLS_METRICS_NAMESPACE": "ComfyServerless",
         }
 
+    @property
+    def outputs(self) -> dict[str, str]:
+        """What the template's outputs of the same names are here."""
+        return {
+            "JobsTableName": TABLE,
+            **{f"{name}Name": bucket for name, bucket in _BUCKETS.items()},
+            "JobQueueUrl": self.queues["JobQueue"],
+            "ManifestQueueUrl": self.queues["ManifestQueue"],
+        }
+
 
 @cache
 def template() -> dict[str, Any]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,12 +35,15 @@ WATCH_EVERY_S = 5.0
 KNOWN_WITHIN_S = 120.0
 #: The report has all of them.
 BAD_LINES_SHOWN = 3
+#: The environment variable that names the stack.
+STACK_VARIABLE = "COMFY_STACK"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 _EPILOG = """\
 examples:
-  comfy-serverless batch submit catalogue.jsonl --stack comfy-serverless --watch
-  comfy-serverless batch status catalogue --stack comfy-serverless
+  export COMFY_STACK=comfy-serverless       or --stack with each command
+  comfy-serverless batch submit catalogue.jsonl --watch
+  comfy-serverless batch status catalogue
   comfy-serverless batch pause catalogue    (resume, cancel)
   comfy-serverless batch retry catalogue    the lines that failed, as a batch of its own: catalogue-again
 
@@ -111,6 +116,10 @@ class Place:
             outputs["ManifestQueueUrl"],
         )
 
+    def tell(self, order: Mapping[str, Any]) -> None:
+        """Have `ingest` do something with a batch."""
+        self.sqs.send_message(QueueUrl=self.manifest_queue_url, MessageBody=json.dumps(order))
+
     def newest(self, name: str) -> Batch | None:
         """The newest batch of a name."""
         return self.batches.newest(f"s3://{self.input_bucket}/batches/{name}.jsonl")
@@ -151,7 +160,14 @@ def _action(
     actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str
 ) -> argparse.ArgumentParser:
     action = actions.add_parser(name, help=description, description=f"{description[0].upper()}{description[1:]}.")
-    action.add_argument("--stack", required=True, metavar="NAME", help="the deployed stack")
+    stack = os.environ.get(STACK_VARIABLE)
+    action.add_argument(
+        "--stack",
+        metavar="NAME",
+        default=stack,
+        required=stack is None,
+        help=f"the deployed stack (default: the environment variable {STACK_VARIABLE})",
+    )
     action.add_argument("--json", action="store_true", help="print JSON")
     return action
 
@@ -248,6 +264,7 @@ def _watch(place: Place, batch: Batch) -> Batch:
         task = progress.add_task(batch.status.value, total=max(1, batch.size_bytes))
         while batch.report is None:
             progress.update(task, completed=batch.settled, description=batch.status.value)
+            place.tell({"batch": batch.id})  # else somebody looks each minute
             time.sleep(WATCH_EVERY_S)
             batch = place.batches.get(batch.id) or batch
         progress.update(task, completed=max(1, batch.size_bytes), description=batch.status.value)
@@ -269,7 +286,7 @@ def _change(place: Place, name: str, action: str) -> None:
     order: dict[str, Any] = {"batch": batch.id}
     if action == "resume":
         order |= {"resume": True, "start": 0}
-    place.sqs.send_message(QueueUrl=place.manifest_queue_url, MessageBody=json.dumps(order))
+    place.tell(order)
     _say(f"The batch {name} is {wanted.value}.")
 
 

@@ -8,15 +8,18 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from local.dev import DevStack
+from local.processes import clean_environment
 from tests.integration.test_dev_stack import small
 
 pytestmark = pytest.mark.timeout(600)
@@ -30,24 +33,26 @@ GOOD = int(os.environ.get("MANIFEST_LINES", "100")) - BAD
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     environment = {"LEASE_S": "3"}
     with DevStack(log_folder=tmp_path_factory.mktemp("dev"), environment=environment) as started:
+        started.describe()
         yield started
 
 
-def test_a_manifest_has_exact_counts_whatever_is_killed(stack: DevStack) -> None:
+def test_a_manifest_has_exact_counts_whatever_is_killed(stack: DevStack, tmp_path: Path) -> None:
     lines = [json.dumps({"workflow": small(number)}) for number in range(GOOD)]
     chance = random.Random(3)
     for number in range(BAD):
         lines.insert(chance.randrange(len(lines)), ["{", "[]", "nonsense", '{"workflow": 1}'][number % 4])
     is_over = threading.Event()
     killer = threading.Thread(target=kill_at_random, args=(stack, chance, is_over))
-    bucket = stack.stack.environment["ALLOWED_INPUT_BUCKETS"].split(",")[0]
-    stack.aws.client().put_object(Bucket=bucket, Key="batches/thousand.jsonl", Body="\n".join(lines).encode())
+    manifest = tmp_path / "thousand.jsonl"
+    manifest.write_text("\n".join(lines))
     killer.start()
     try:
-        summary, rows = report_of(stack, "thousand")
+        run(stack, "submit", str(manifest), "--watch")
     finally:
         is_over.set()
         killer.join()
+    summary, rows = report_of(stack, run(stack, "status", "thousand")["report"])
     assert (summary["lines"], summary["bad_lines"], summary["statuses"]) == (GOOD + BAD, BAD, {"succeeded": GOOD})
     assert Counter(row["status"] for row in rows) == {"succeeded": GOOD, "bad": BAD}
     assert len({row["job_id"] for row in rows if row["job_id"]}) == GOOD
@@ -69,17 +74,17 @@ def kill_at_random(stack: DevStack, chance: random.Random, is_over: threading.Ev
             os.kill(pid, signal.SIGKILL)
 
 
-def report_of(stack: DevStack, name: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    bucket = stack.stack.environment["OUTPUT_BUCKET"]
-    end = time.monotonic() + 500
-    while True:
-        found = stack.aws.client().list_objects_v2(Bucket=bucket, Prefix=f"batches/{name}-").get("Contents", [])
-        keys = [entry["Key"] for entry in found if entry["Key"].endswith(".report.json")]
-        if keys:
-            break
-        assert time.monotonic() < end, "there is no report"
-        time.sleep(1)
-    summary = read(stack, f"s3://{bucket}/{keys[0]}")
+def run(stack: DevStack, *arguments: str) -> Any:
+    """The command line, as in another terminal."""
+    command = [sys.executable, "-m", "comfy_serverless.cli", "batch", *arguments, "--json"]
+    environment = {**clean_environment(), **stack.client_variables}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=560, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def report_of(stack: DevStack, address: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    summary = read(stack, address)
     table = summary["table"].removeprefix("s3://").partition("/")
     content = stack.aws.client().get_object(Bucket=table[0], Key=table[2])["Body"].read().decode()
     return summary, list(csv.DictReader(io.StringIO(content)))

@@ -56,6 +56,28 @@ def test_it_says_where_it_is_and_ends_when_asked(tmp_path: Path, number: signal.
     assert left_over(mark) == []
 
 
+def test_another_terminal_has_everything_and_a_batch_goes_through(tmp_path: Path) -> None:
+    process = begin(free_port(), tmp_path, "batch")
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        script = (
+            f"source {tmp_path}/env.sh && comfy-serverless batch submit events/manifest.jsonl --watch && "
+            "comfy-serverless batch status manifest --json && comfy-serverless keys list --stack local && "
+            'python -c "import comfy_sdk; print(list(comfy_sdk.Comfy().list_jobs()))"'
+        )
+        ended = subprocess.run(
+            ["bash", "-c", script], env=clean_environment(), capture_output=True, text=True, timeout=90, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert "6 succeeded" in ended.stdout
+        assert "set: should be a valid dictionary" in ended.stdout
+        assert "100%" in ended.stderr
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind((LOOPBACK, 0))
