@@ -402,7 +402,7 @@ def test_a_reference_that_is_no_object_is_refused(api: ApiWorld, body: str) -> N
 # Records.
 
 
-@pytest.mark.parametrize("id", ["x", "1", str(uuid.uuid4()), "0" * 3000, "%00", "..", "blake3:0"])
+@pytest.mark.parametrize("id", ["x", "1", str(uuid.UUID(int=7)), "0" * 3000, "%00", "..", "blake3:0"])
 def test_an_id_of_nothing_is_not_found(api: ApiWorld, id: str) -> None:  # noqa: A002
     for method, path in [
         ("GET", f"/api/v2/assets/{id}"),

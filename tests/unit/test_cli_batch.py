@@ -16,8 +16,8 @@ from comfy_serverless.cli_batch import Place
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.jobs.intake import DroppedObject
 from comfy_serverless.jobs.s3 import S3Address
+from tests.unit.batch_world import DROPS, World, manifest
 from tests.unit.jobs_table import aws
-from tests.unit.test_batches import DROPS, World, manifest
 
 
 @pytest.fixture

@@ -1,0 +1,183 @@
+"""Batches that are paused, resumed, canceled, or have lines that others have too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from comfy_serverless.batches import reading as reading_module
+from comfy_serverless.batches.report import fates
+from comfy_serverless.batches.store import Batch, BatchStatus
+from comfy_serverless.jobs.models import JobStatus
+from comfy_serverless.jobs.store.job_state import Claim
+from tests.unit.batch_world import Clock, World, ended, manifest
+from tests.unit.jobs_table import aws
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr("comfy_serverless.jobs.dispatch.DEPTH_KNOWN_S", 0.0)
+    with aws() as session:
+        yield World(session)
+
+
+def test_a_paused_batch_waits_without_messages_and_goes_on_where_it_was(world: World) -> None:
+    batch = world.begin(manifest(30))
+    world.read_all()
+    assert len(world.work(some=10)) == 10
+    assert world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
+    world.ingest.workers.send_many([(state.id, state.head["request"]) for state in world.open_jobs(batch)])
+    assert world.work() == []
+    assert world.look(batch).report is None
+    assert all("lease" not in state.head for state in world.open_jobs(batch)), "nobody sends them meanwhile"
+    assert world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
+    world.ingest.resume(batch.id, until=float("inf"))
+    assert len(world.work()) == 20
+    assert world.look(batch).status is BatchStatus.COMPLETED
+
+
+def test_a_batch_paused_while_it_is_read_is_read_on_afterwards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
+    batch = world.begin(manifest(50))
+    (message,) = world.messages("manifests")
+    assert not world.ingest.read(batch.id, message["start"], until=0.0)
+    world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
+    assert world.ingest.read(batch.id, message["start"], until=float("inf"))
+    assert world.batches.ranges(batch.id)[0].lines == 10
+    world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
+    world.ingest.resume(batch.id, until=float("inf"))
+    world.read_all()
+    assert world.batches.ranges(batch.id)[0].lines == 50
+
+
+def test_a_canceled_batch_runs_nothing_more_and_reports_what_was_done(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
+    batch = world.begin(manifest(50))
+    (message,) = world.messages("manifests")
+    world.ingest.read(batch.id, message["start"], until=0.0)
+    messages = world.messages("batches")
+    world.requeue(messages[:4])
+    assert len(world.work()) == 4
+    world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING, BatchStatus.PAUSED])
+    world.requeue(messages[4:])
+    assert world.work() == []
+    done = world.look(batch)
+    assert (done.status, done.report is not None) == (BatchStatus.CANCELED, True)
+    summary = world.report(batch)[0]
+    assert summary["statuses"] == {"succeeded": 4, "canceled": 46}
+
+
+def test_a_cancel_ends_at_once_what_nobody_has_begun_and_nothing_of_others(world: World) -> None:
+    other = world.begin(manifest(10), key="batches/other.jsonl")
+    world.read_all()
+    batch = world.begin(manifest(30))  # the first ten are the other's
+    world.read_all()
+    running = world.open_jobs(batch)[29]
+    assert world.jobs.begin(running.id, run="elsewhere").claim is Claim.RUN
+    assert world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
+    ran = world.work()
+    assert set(ran) == {state.id for state in first_jobs(world, other)}, "the other's jobs are run"
+    assert world.look(batch).report is None, "one still runs"
+    assert {state.id for state in world.open_jobs(batch)} == {running.id}
+    assert world.jobs.many([running.id])[running.id].status is JobStatus.RUNNING
+    assert world.jobs.finish(running.id, ended(running.id, None), run="elsewhere", webhook=False, places=())
+    assert world.look(batch).status is BatchStatus.CANCELED
+    assert world.look(other).status is BatchStatus.COMPLETED
+    summary = world.report(batch)[0]
+    assert (summary["status"], summary["statuses"]) == ("canceled", {"succeeded": 11, "canceled": 19})
+
+
+def first_jobs(world: World, batch: Batch) -> list[Any]:
+    chunks = fates(world.s3, world.jobs, batch)
+    return [fate.state for chunk in chunks for fate in chunk if fate.state is not None]
+
+
+def test_a_resume_that_takes_longer_than_an_invocation_is_passed_on(world: World) -> None:
+    batch = world.begin(manifest(220))
+    world.read_all()
+    world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
+    assert world.work() == []
+    assert all(state.is_parked for state in world.open_jobs(batch))
+    world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
+    orders = [{"batch": batch.id, "resume": True, "start": 0}]
+    starts = []
+    while orders:
+        (order,) = orders
+        starts.append(order["start"])
+        world.ingest.resume(batch.id, start=order["start"], until=2.0, now=Clock())  # one chunk
+        orders = world.messages("manifests")
+    assert starts == sorted(set(starts))
+    assert len(starts) == 3
+    assert len(world.work()) == 220
+    assert world.look(batch).report is not None
+
+
+def test_a_cancel_that_takes_longer_than_an_invocation_goes_on_later(world: World) -> None:
+    batch = world.begin(manifest(220))
+    world.read_all()
+    world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
+    looks = 0
+    while (found := world.batches.get(batch.id)) is not None and found.report is None and looks < 10:
+        world.ingest.look(batch.id, until=3.0, now=Clock())
+        looks += 1
+    assert looks > 2
+    done = world.batches.get(batch.id)
+    assert done is not None
+    assert done.report is not None
+    assert world.report(batch)[0]["statuses"] == {"canceled": 220}
+    assert world.work() == []
+
+
+def test_a_job_that_is_parked_just_after_its_batch_was_resumed_is_found(world: World) -> None:
+    batch = world.begin(manifest(5))
+    world.read_all()
+    assert len(world.work(some=1)) == 1
+    late = world.open_jobs(batch)[-1]
+    world.requeue([{"job": state.id, "request": state.head["request"]} for state in world.open_jobs(batch)[:-1]])
+    assert world.jobs.park(late.id, batch=batch.id)  # by a worker that had read `paused` before
+    assert len(world.work()) == 3
+    world.look(batch)
+    (order,) = world.messages("manifests")
+    world.ingest.resume(order["batch"], start=order["start"], until=float("inf"))
+    assert world.work() == [late.id]
+    assert world.look(batch).status is BatchStatus.COMPLETED
+
+
+def test_what_two_batches_want_runs_if_one_of_them_goes_on(world: World) -> None:
+    first = world.begin(manifest(6), key="batches/first.jsonl")
+    second = world.begin(manifest(8), key="batches/second.jsonl")
+    world.read_all()
+    messages = world.messages("batches")
+    assert world.batches.set_status(first.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
+    assert world.look(first).report is None
+    world.requeue(messages)
+    assert len(world.work()) == 8
+    for batch in (first, second):
+        world.look(batch)
+    assert world.report(second)[0]["statuses"] == {"succeeded": 8}
+    assert world.report(first)[0]["statuses"] == {"succeeded": 6}, "what became of them, whoever wanted it"
+
+
+def test_a_paused_batch_keeps_nothing_from_another(world: World) -> None:
+    first = world.begin(manifest(6), key="batches/first.jsonl")
+    world.read_all()
+    world.batches.set_status(first.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
+    assert world.work() == [], "all are parked"
+    second = world.begin(manifest(6), key="batches/second.jsonl")
+    world.read_all()
+    assert len(world.work()) == 6
+    assert world.look(second).status is BatchStatus.COMPLETED
+
+
+def test_two_canceled_batches_end_what_both_wanted(world: World) -> None:
+    batches = [world.begin(manifest(3), key=f"batches/{name}.jsonl") for name in ("first", "second")]
+    world.read_all()
+    for batch in batches:
+        world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
+    for batch in batches:
+        assert world.look(batch).report is not None
+        assert world.report(batch)[0]["statuses"] == {"canceled": 3}
