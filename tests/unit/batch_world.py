@@ -106,7 +106,8 @@ class World:
     def read_all(self) -> None:
         while messages := self.messages("manifests"):
             for message in messages:
-                self.ingest.read_or_pass_on(message["batch"], message["start"], until=float("inf"))
+                if "start" in message:
+                    self.ingest.read_or_pass_on(message["batch"], message["start"], until=float("inf"))
 
     def work(self, *, failing: int = 0, some: int = 10**9) -> list[str]:
         """What workers do with the messages; every `failing`-th job fails. Answers the jobs that ran."""

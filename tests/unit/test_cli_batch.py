@@ -71,6 +71,49 @@ def test_a_batch_from_the_file_to_its_report_and_again(
     assert len(world.work()) == 2
 
 
+def test_a_batch_is_not_taken_for_the_one_of_the_same_name_before(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "nightly.jsonl"
+    file.write_bytes(manifest(3))
+    run("submit", str(file))
+    take(world, "nightly")
+    world.read_all()
+    world.work()
+    before = world.batches.newest(f"s3://{DROPS}/batches/nightly.jsonl")
+    assert before is not None
+    assert world.look(before).report is not None
+    file.write_bytes(manifest(5, first=100))
+    monkeypatch.setattr(cli_batch, "WATCH_EVERY_S", 0.0)
+    steps = iter([lambda: take(world, "nightly"), world.read_all, world.work, lambda: look_at_newest(world)])
+    monkeypatch.setattr(cli_batch.time, "sleep", lambda _seconds: next(steps)())
+    capsys.readouterr()
+    assert run("submit", str(file), "--watch", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["lines"], facts["jobs"]) == (5, {"succeeded": 5})
+    assert facts["batch"] != before.id
+
+
+def look_at_newest(world: World) -> None:
+    batch = world.batches.newest(f"s3://{DROPS}/batches/nightly.jsonl")
+    assert batch is not None
+    world.look(batch)
+
+
+def test_bad_lines_are_told_before_the_end(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "many.jsonl"
+    file.write_bytes(manifest(3, bad=5))
+    run("submit", str(file))
+    take(world, "many")
+    world.read_all()
+    capsys.readouterr()
+    run("status", "many")
+    printed = capsys.readouterr().out
+    assert printed.count("bad line ") == cli_batch.BAD_LINES_SHOWN
+    assert "at byte " in printed
+    assert "report" not in printed
+
+
 def test_a_batch_is_paused_resumed_and_canceled(world: World, tmp_path: Path) -> None:
     file = tmp_path / "many.jsonl"
     file.write_bytes(manifest(5))

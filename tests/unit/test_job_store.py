@@ -431,6 +431,34 @@ def test_a_job_whose_message_a_worker_took_and_died_before_it_began_is_sent_agai
     assert world.begin(job_id).runs == 1
 
 
+def test_while_a_gpu_is_sought_a_hidden_message_is_believed_and_a_job_with_a_key_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_serverless.jobs.dispatch.DEPTH_KNOWN_S", 0.0)
+    slow = Queues.at(world.queue_url, None, sqs=world.sqs, is_slow=True)
+    care = Care(world.store, slow, world.webhooks, world.s3)
+    world.store.submit(new_job("keyed", is_rerunnable=False))
+    world.store.dispatched("keyed")
+    plain = world.submit()
+    for job_id in ("keyed", plain):
+        slow.send(job_id, REQUEST)
+    assert len(world.messages(world.queue_url)) == 2  # Lambda has them, and no machine yet
+    world.later(module.IN_QUEUE_S + 1)
+    care.round()
+    assert world.messages(world.queue_url) == [], "nothing is sent twice"
+    for _ in range(6):
+        world.later(care_module.HELD_S + 1)
+        care.round()
+    assert {json.loads(text)["job"] for text in world.messages(world.queue_url)} == {plain}, "its worker may have died"
+    assert world.read("keyed").status is JobStatus.QUEUED
+    world.store.cancel(world.read(plain))
+    empty = Queues.at(world.sqs.create_queue(QueueName="empty")["QueueUrl"], None, sqs=world.sqs, is_slow=True)
+    for _ in range(3):
+        world.later(care_module.HELD_S + 1)
+        Care(world.store, empty, world.webhooks, world.s3).round()
+    assert world.read("keyed").status is JobStatus.FAILED, "now its message is nowhere"
+
+
 def test_a_cancel_whose_worker_vanished_is_confirmed_by_the_caretaker(world: World) -> None:
     job_id = world.submit()
     world.begin(job_id)
