@@ -17,10 +17,11 @@ from comfy_serverless.batches.ingest import Ingest
 from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStore
 from comfy_serverless.errors import NodeExecutionError
-from comfy_serverless.jobs.dispatch import JobQueue, Queues, WebhookQueue
+from comfy_serverless.jobs.dispatch import Queues
 from comfy_serverless.jobs.intake import DroppedObject, QueuedJob
 from comfy_serverless.jobs.journal import Journal
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls
+from comfy_serverless.jobs.queues import JobQueue, WebhookQueue
 from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.settings import Settings

@@ -13,7 +13,7 @@ from comfy_serverless.jobs.inputs.file_inputs import names_in_other_folders
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.models import MAX_ADDRESSES, MAX_LABELS_BYTES
 from comfy_serverless.jobs.s3 import S3Address
-from comfy_serverless.jobs.store import jobs as jobs_module
+from comfy_serverless.jobs.store import job_reader as reader_module
 from comfy_serverless.jobs.store.job_items import job_pk
 from tests.unit.api_world import ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW
@@ -171,7 +171,7 @@ def test_a_file_name_that_leads_out_of_the_input_folder_is_refused(name: str) ->
 def test_a_search_among_very_many_jobs_ends_and_goes_on_where_it_ended(
     api: ApiWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_module, "MAX_LOOKS", 1)
+    monkeypatch.setattr(reader_module, "MAX_LOOKS", 1)
     query = api.services.table.query
     monkeypatch.setattr(api.services.table, "query", lambda *a, **k: query(*a, **{**k, "limit": 2}), raising=False)
     ids = [

@@ -22,7 +22,7 @@ from tests.unit.jobs_table import aws
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr("comfy_serverless.jobs.dispatch.DEPTH_KNOWN_S", 0.0)
+    monkeypatch.setattr("comfy_serverless.jobs.queues.DEPTH_KNOWN_S", 0.0)
     monkeypatch.setenv("COLUMNS", "80")
     with aws() as session:
         here = World(session)

@@ -12,7 +12,8 @@ from botocore.session import get_session
 from botocore.stub import Stubber
 
 from comfy_serverless.jobs import dispatch as module
-from comfy_serverless.jobs.dispatch import Batched, Endpoint, JobQueue, Queues, Switch, workers_of
+from comfy_serverless.jobs.dispatch import Batched, Endpoint, Queues, Switch, workers_of
+from comfy_serverless.jobs.queues import JobQueue
 from comfy_serverless.settings import InvalidSetting, Settings
 from tests.unit.jobs_table import REGION, aws
 

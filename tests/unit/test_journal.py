@@ -16,10 +16,11 @@ from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, EngineCrashed, NodeExecutionError, WorkerStopped
 from comfy_serverless.jobs import journal as module
 from comfy_serverless.jobs.care import Care
-from comfy_serverless.jobs.dispatch import Queues, WebhookQueue
+from comfy_serverless.jobs.dispatch import Queues
 from comfy_serverless.jobs.intake import QueuedJob
 from comfy_serverless.jobs.journal import Journal, Unrecorded
 from comfy_serverless.jobs.models import JobStatus
+from comfy_serverless.jobs.queues import WebhookQueue
 from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.job_state import JobState, NewJob
 from comfy_serverless.jobs.store.jobs import JobStore

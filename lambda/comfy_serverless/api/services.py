@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from comfy_serverless.jobs import s3 as s3_module
-from comfy_serverless.jobs.dispatch import WebhookQueue, Workers, workers_of
+from comfy_serverless.jobs.dispatch import Workers, workers_of
 from comfy_serverless.jobs.node_list import NodeListReader
+from comfy_serverless.jobs.queues import WebhookQueue
 from comfy_serverless.jobs.store.api_keys import ApiKeyStore
 from comfy_serverless.jobs.store.assets import AssetStore
 from comfy_serverless.jobs.store.jobs import JobStore

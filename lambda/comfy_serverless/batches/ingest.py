@@ -21,11 +21,12 @@ from comfy_serverless.batches.reading import THREADS, Reading
 from comfy_serverless.batches.report import Fate, fates, write_part, write_report
 from comfy_serverless.batches.store import LOOK_EVERY_S, Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import ComfyError
-from comfy_serverless.jobs.dispatch import JobQueue, Workers
+from comfy_serverless.jobs.dispatch import Workers
 from comfy_serverless.jobs.intake import DroppedObject
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import ranges_of
 from comfy_serverless.jobs.models import JobRequest, JobStatus
+from comfy_serverless.jobs.queues import JobQueue
 from comfy_serverless.jobs.record import JobRecord
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.s3 import S3Address, error_code

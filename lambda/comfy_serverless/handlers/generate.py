@@ -123,8 +123,9 @@ def journal() -> Journal:
         InvalidSetting: the function does not know the table or the queue.
     """
     from comfy_serverless.batches.store import BatchStore
-    from comfy_serverless.jobs.dispatch import WebhookQueue, workers_of
+    from comfy_serverless.jobs.dispatch import workers_of
     from comfy_serverless.jobs.journal import Journal
+    from comfy_serverless.jobs.queues import WebhookQueue
     from comfy_serverless.jobs.store.jobs import JobStore
     from comfy_serverless.jobs.store.table import Table, create_client
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.jobs import dispatch, s3
+from comfy_serverless.jobs import queues, s3
 from comfy_serverless.jobs.inputs.download import Network, post
 from comfy_serverless.jobs.inputs.sources import Unusable
 from comfy_serverless.jobs.links import Links
@@ -95,7 +95,7 @@ def caller() -> Caller:
         jobs=JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
         links=Links(s3.create_client(), settings.link_expiry_s),
         network=Network(allow_private=settings.allow_private_addresses),
-        sqs=dispatch.create_client(),
+        sqs=queues.create_client(),
         queue_url=settings.webhook_queue_url,
     )
 

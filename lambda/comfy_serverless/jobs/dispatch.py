@@ -1,4 +1,4 @@
-"""Where a job is sent to be run, and where its end is sent to be told.
+"""Where a job is sent to be run.
 
     DISPATCH_PARAMETER tells ──► a queue of SQS, with Lambda functions behind it (our own, or those of a GPU stack)
                             └──► a SageMaker endpoint, with a queue of its own
@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.jobs.queues import CONFIG, JobQueue, create_client
 from comfy_serverless.jobs.s3 import error_code
 from comfy_serverless.observability import log
 from comfy_serverless.settings import InvalidSetting, Settings
@@ -29,25 +29,12 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_ssm import SSMClient
 
-#: How long a queue's depth is taken for known, in seconds.
-DEPTH_KNOWN_S = 5.0
-#: SQS's own limit for one call.
-MAX_MESSAGES = 10
 #: How long it may take until a GPU stack is seen, or seen to be gone, in seconds.
 TARGET_KNOWN_S = 60.0
 #: The longest SageMaker keeps an invocation waiting, and lets one last, in seconds. Deadlines are the worker's to keep.
 REQUEST_TTL_S, INVOCATION_TIMEOUT_S = 6 * 3600, 3600
 #: What an invocation's answer is called, below the endpoint's output path and the job's id.
 ANSWER_NAME = "answer.json"
-_CONFIG = Config(
-    retries={"mode": "standard", "total_max_attempts": 4},
-    connect_timeout=2,
-    read_timeout=5,
-)
-
-
-class NotSent(TimeoutError):
-    """A queue has not taken all messages: they must be sent again."""
 
 
 class Workers(Protocol):
@@ -80,11 +67,6 @@ class Workers(Protocol):
         """Whether messages that nobody sees may wait for a machine: with GPUs, that can take hours."""
 
 
-def create_client() -> SQSClient:
-    """The client of the queues, with standard retries."""
-    return boto3.client("sqs", config=_CONFIG)
-
-
 def workers_of(settings: Settings) -> Workers:
     """Where this process sends jobs.
 
@@ -98,7 +80,7 @@ def workers_of(settings: Settings) -> Workers:
     own = Queues.at(settings.job_queue_url, settings.batch_queue_url)
     if settings.dispatch_parameter is None:
         return own
-    return Switch(own, settings.dispatch_parameter, boto3.client("ssm", config=_CONFIG))
+    return Switch(own, settings.dispatch_parameter, boto3.client("ssm", config=CONFIG))
 
 
 def message_of(job_id: str, request_uri: str, extra_data: Mapping[str, Any] | None) -> str:
@@ -107,57 +89,6 @@ def message_of(job_id: str, request_uri: str, extra_data: Mapping[str, Any] | No
     if extra_data:
         message["extra_data"] = dict(extra_data)
     return json.dumps(message)
-
-
-@dataclass(slots=True)
-class JobQueue:
-    """A queue of SQS that Lambda functions take jobs from."""
-
-    sqs: SQSClient
-    url: str
-    _depth: int = 0
-    _hidden: int = 0
-    _depth_at: float = field(default=-DEPTH_KNOWN_S)
-
-    def send(self, message: str, *, delay_s: int = 0) -> None:
-        """Send one message."""
-        self.sqs.send_message(QueueUrl=self.url, MessageBody=message, DelaySeconds=delay_s)
-
-    def send_many(self, messages: Sequence[str]) -> None:
-        """Send many, ten at a time.
-
-        Raises:
-            NotSent: SQS has not taken all of them; those it has taken are sent.
-        """
-        for first in range(0, len(messages), MAX_MESSAGES):
-            entries: Any = [
-                {"Id": str(number), "MessageBody": message}
-                for number, message in enumerate(messages[first : first + MAX_MESSAGES])
-            ]
-            answer = self.sqs.send_message_batch(QueueUrl=self.url, Entries=entries)
-            if failed := answer.get("Failed"):
-                raise NotSent(f"{len(failed)} messages were not taken: {failed[0].get('Message') or failed[0]['Code']}")
-
-    def depth(self) -> int:
-        """How many messages wait, about: SQS's own figure, some seconds old."""
-        self._look()
-        return self._depth
-
-    def hidden(self) -> int:
-        """How many messages somebody has taken and not yet dealt with, about."""
-        self._look()
-        return self._hidden
-
-    def _look(self) -> None:
-        if time.monotonic() - self._depth_at < DEPTH_KNOWN_S:
-            return
-        answer = self.sqs.get_queue_attributes(
-            QueueUrl=self.url,
-            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        )["Attributes"]
-        self._depth = int(answer["ApproximateNumberOfMessages"])
-        self._hidden = int(answer["ApproximateNumberOfMessagesNotVisible"])
-        self._depth_at = time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +151,7 @@ class Endpoint:
     @classmethod
     def at(cls, name: str) -> Self:
         """The endpoint of this name, in this region."""
-        return cls(boto3.client("sagemaker-runtime", config=_CONFIG), boto3.client("cloudwatch", config=_CONFIG), name)
+        return cls(boto3.client("sagemaker-runtime", config=CONFIG), boto3.client("cloudwatch", config=CONFIG), name)
 
     def send(
         self,
@@ -384,21 +315,3 @@ def _target_of(value: str, sqs: SQSClient) -> Workers:
         '{"backend": "sagemaker", "endpoint_name": …, "batch_queue_url": …} or '
         '{"backend": "queue", "job_queue_url": …, "batch_queue_url": …}'
     )
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookQueue:
-    """The queue of ended jobs whose webhooks are to be called. Without an address there are no webhooks."""
-
-    sqs: SQSClient | None
-    url: str | None
-
-    @classmethod
-    def at(cls, url: str | None) -> Self:
-        """The queue with this address."""
-        return cls(create_client() if url else None, url)
-
-    def send(self, job_id: str) -> None:
-        """Have a job's webhook called."""
-        if self.sqs is not None and self.url is not None:
-            self.sqs.send_message(QueueUrl=self.url, MessageBody=json.dumps({"job": job_id}))

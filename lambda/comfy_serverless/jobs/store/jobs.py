@@ -13,7 +13,7 @@ has ended stays as it ended. A run owns its job for as long as its lease lasts; 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -24,11 +24,11 @@ from comfy_serverless.jobs.store.job_items import (
     JOB,
     asset_item,
     idempotency_pk,
-    index_key,
     job_pk,
     new_item,
     stored_document,
 )
+from comfy_serverless.jobs.store.job_reader import OPEN, QUEUED, QUEUED_BATCH, JobReader
 from comfy_serverless.jobs.store.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
 from comfy_serverless.jobs.store.table import (
     ConditionFailed,
@@ -48,15 +48,8 @@ IDEMPOTENCY_S = 24 * 3600
 DISPATCH_S = 60
 #: How long a message may wait in the job queue and in the batch queue: `MessageRetentionPeriod` in template.yaml.
 QUEUE_RETENTION_S, BATCH_RETENTION_S = 4 * 24 * 3600, 14 * 24 * 3600
-#: Calls for one page of a list, at most: so many jobs a filter may look at, times 500 or a megabyte.
-MAX_LOOKS = 10
-#: Sorts behind every `output#…`, and before `preview`.
-_LAST_OUTPUT = "output~"
 #: How long a job whose message is in the queue is left alone, at least.
 IN_QUEUE_S = 60
-#: Who is to look after a job: its worker or the caretaker; or its queue, as long as that has messages. One that waits
-#: for its batch to be resumed has nobody.
-OPEN, QUEUED, QUEUED_BATCH = "open", "queued", "queued_batch"
 _FREE = "#status = :queued OR (#status = :running AND (attribute_not_exists(#run) OR #lease_until < :now))"
 _UNBEGUN = "attribute_not_exists(#run) AND #status IN (:queued, :running)"
 _UNBEGUN_VALUES = {"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value}
@@ -64,11 +57,11 @@ _OURS = "#run = :run AND #status IN (:running, :canceling)"
 _OURS_VALUES = {"running": JobStatus.RUNNING.value, "canceling": JobStatus.CANCELING.value}
 
 
-class JobStore:
-    """The jobs of one table. Thread-safe."""
+class JobStore(JobReader):
+    """The jobs of one table: read as `JobReader` says, and changed. Thread-safe."""
 
     def __init__(self, table: Table, *, lease_s: float, max_runs: int) -> None:
-        self._table = table
+        super().__init__(table)
         self._lease_s = lease_s
         self._max_runs = max_runs
 
@@ -161,11 +154,6 @@ class JobStore:
             values={"only": {batch}, **_UNBEGUN_VALUES},
         )
 
-    def many(self, job_ids: Sequence[str]) -> dict[str, JobState]:
-        """Those of so many jobs that there are, without their outputs."""
-        keys = [(job_pk(job_id), JOB) for job_id in job_ids]
-        return {item["id"]: JobState(item) for item in self._table.get_all(keys)}
-
     def withdraw(self, job: NewJob) -> None:
         """Take back a submit that has not reached the queue: no job, and the idempotency key is free again."""
         writes = [delete_write(job_pk(job.job_id), JOB, condition="#runs = :none", values={"none": 0})]
@@ -185,59 +173,6 @@ class JobStore:
             values=_UNBEGUN_VALUES,
         )
         self._unless_changed(change)
-
-    def read(self, job_id: str) -> JobState | None:
-        """A job and its outputs. One read, for up to some thousand outputs."""
-        return self._read(job_id, last=_LAST_OUTPUT)
-
-    def read_with_preview(self, job_id: str) -> JobState | None:
-        """The same with the newest preview."""
-        return self._read(job_id, last="preview")
-
-    def open_jobs(self, owner: str) -> int:
-        """How many jobs of an owner wait or run."""
-        return self._table.count("#open_owner = :owner", {"owner": owner}, index="open_by_owner")
-
-    def page(
-        self, owner: str, *, labels: Mapping[str, str], status: str | None, limit: int, before: str | None
-    ) -> tuple[list[Item], str | None]:
-        """Jobs of an owner, newest first.
-
-        Args:
-            labels: that they must have.
-            before: where the last page ended; its second answer.
-
-        Returns:
-            The jobs' items, and where to go on, or None at the end.
-        """
-        filters = [f"#labels.#label{number} = :label{number}" for number in range(len(labels))]
-        names = {f"#label{number}": name for number, name in enumerate(labels)}
-        values: dict[str, Any] = {f"label{number}": value for number, value in enumerate(labels.values())}
-        if status is not None:
-            filters.append("#status = :status")
-            values["status"] = status
-        found: list[Item] = []
-        start = index_key(owner, before) if before else None
-        for _ in range(MAX_LOOKS):
-            page = self._table.query(
-                "#owner = :owner",
-                {"owner": owner, **values},
-                index="by_owner",
-                filter_by=" AND ".join(filters),
-                names=names,
-                newest_first=True,
-                # A filter looks at as many as it is allowed to: more than are wanted, so that few calls do.
-                limit=limit + 1 - len(found) if not filters else 500,
-                start=start,
-            )
-            found += page.items
-            start = page.last_key
-            if len(found) > limit:
-                return found[:limit], str(found[limit - 1]["created_id"])
-            if start is None:
-                return found, None
-        # Where few are found among many, a page is short, or empty: the next one goes on.
-        return found, str((start or {})["created_id"])
 
     def cancel(self, state: JobState) -> JobState:
         """Ask a job to end: at once where nobody has begun it. Answers it as it is then; what has ended stays so."""
@@ -388,20 +323,6 @@ class JobStore:
 
     # The caretaker's part.
 
-    def neglected(self, *, limit: int, lease: str = OPEN) -> Iterator[JobState]:
-        """Jobs whose lease has ended, the longest ended first.
-
-        Args:
-            lease: OPEN, or QUEUED for those that the queue should have: they are neglected only if it is empty.
-        """
-        page = self._table.query(
-            "#lease = :lease AND #lease_until < :now", {"lease": lease, "now": now_s()}, index="leases", limit=limit
-        )
-        for key in page.items:
-            head = self._table.get(key["pk"], key["sk"])
-            if head is not None and (state := JobState(head)).lease_ended:
-                yield state
-
     def renew(self, state: JobState, *, for_s: int, assign: Mapping[str, Any] | None = None) -> bool:
         """Give a neglected job another while, for one caretaker: the first one wins. Its lost run owns it no more.
 
@@ -450,18 +371,6 @@ class JobStore:
         )
 
     # How it is done.
-
-    def _read(self, job_id: str, *, last: str) -> JobState | None:
-        items = list(
-            self._table.query_all(
-                "#pk = :pk AND #sk BETWEEN :first AND :last", {"pk": job_pk(job_id), "first": JOB, "last": last}
-            )
-        )
-        if not items or items[0]["sk"] != JOB or items[0].get("expires", now_s()) < now_s():
-            return None
-        head, *rest = items
-        preview = rest[-1] if rest and rest[-1]["sk"] == "preview" and rest[-1]["expires"] > now_s() else None
-        return JobState(head, _outputs_of(head, rest), preview)
 
     def _lease_end(self) -> int:
         return int(time.time() + self._lease_s) + 1
@@ -515,19 +424,6 @@ class JobStore:
         except ConditionFailed:
             return False
         return True
-
-
-def _outputs_of(head: Item, items: Sequence[Item]) -> tuple[Output, ...]:
-    """The outputs of the run that counts, in the order of its result, or that in which they were delivered."""
-    # A job that ended between two runs has what the last one had made.
-    run = head.get("run", head.get("last_run") if "document" in head else None)
-    by_place = {
-        int(item["sk"].split("#")[1]): item["output"]
-        for item in items
-        if item["sk"].startswith("output#") and item["run"] == run
-    }
-    order = map(int, filter(None, head["output_places"].split(","))) if "output_places" in head else by_place
-    return tuple(Output.model_validate_json(by_place[place]) for place in order if place in by_place)
 
 
 def check_idempotency_key(key: str | None) -> str | None:

@@ -1,0 +1,103 @@
+"""Queues of SQS, as small as we need them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+#: How long a queue's depth is taken for known, in seconds.
+DEPTH_KNOWN_S = 5.0
+#: SQS's own limit for one call.
+MAX_MESSAGES = 10
+CONFIG = Config(
+    retries={"mode": "standard", "total_max_attempts": 4},
+    connect_timeout=2,
+    read_timeout=5,
+)
+
+
+class NotSent(TimeoutError):
+    """A queue has not taken all messages: they must be sent again."""
+
+
+def create_client() -> SQSClient:
+    """The client of the queues, with standard retries."""
+    return boto3.client("sqs", config=CONFIG)
+
+
+@dataclass(slots=True)
+class JobQueue:
+    """A queue of SQS that Lambda functions take jobs from."""
+
+    sqs: SQSClient
+    url: str
+    _depth: int = 0
+    _hidden: int = 0
+    _depth_at: float = field(default=-DEPTH_KNOWN_S)
+
+    def send(self, message: str, *, delay_s: int = 0) -> None:
+        """Send one message."""
+        self.sqs.send_message(QueueUrl=self.url, MessageBody=message, DelaySeconds=delay_s)
+
+    def send_many(self, messages: Sequence[str]) -> None:
+        """Send many, ten at a time.
+
+        Raises:
+            NotSent: SQS has not taken all of them; those it has taken are sent.
+        """
+        for first in range(0, len(messages), MAX_MESSAGES):
+            entries: Any = [
+                {"Id": str(number), "MessageBody": message}
+                for number, message in enumerate(messages[first : first + MAX_MESSAGES])
+            ]
+            answer = self.sqs.send_message_batch(QueueUrl=self.url, Entries=entries)
+            if failed := answer.get("Failed"):
+                raise NotSent(f"{len(failed)} messages were not taken: {failed[0].get('Message') or failed[0]['Code']}")
+
+    def depth(self) -> int:
+        """How many messages wait, about: SQS's own figure, some seconds old."""
+        self._look()
+        return self._depth
+
+    def hidden(self) -> int:
+        """How many messages somebody has taken and not yet dealt with, about."""
+        self._look()
+        return self._hidden
+
+    def _look(self) -> None:
+        if time.monotonic() - self._depth_at < DEPTH_KNOWN_S:
+            return
+        answer = self.sqs.get_queue_attributes(
+            QueueUrl=self.url,
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )["Attributes"]
+        self._depth = int(answer["ApproximateNumberOfMessages"])
+        self._hidden = int(answer["ApproximateNumberOfMessagesNotVisible"])
+        self._depth_at = time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookQueue:
+    """The queue of ended jobs whose webhooks are to be called. Without an address there are no webhooks."""
+
+    sqs: SQSClient | None
+    url: str | None
+
+    @classmethod
+    def at(cls, url: str | None) -> Self:
+        """The queue with this address."""
+        return cls(create_client() if url else None, url)
+
+    def send(self, job_id: str) -> None:
+        """Have a job's webhook called."""
+        if self.sqs is not None and self.url is not None:
+            self.sqs.send_message(QueueUrl=self.url, MessageBody=json.dumps({"job": job_id}))
