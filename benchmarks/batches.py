@@ -1,11 +1,11 @@
-"""`make bench-batch`: what it takes to make jobs of manifests, as they grow.
+"""`make bench-batch`: what it takes to make jobs of manifests, and to report on them, as they grow.
 
     python -m benchmarks.batches [--sizes 100,1000,10000,100000] [--slack 1]
 
 Each manifest is read by the real ingest, in a process of its own, against the local AWS. That one is slower than AWS,
 and gets slower with what it holds, so that a line is judged by what it costs us: processor time, memory and calls. Two
-figures are promised: the largest manifest takes at most 1.1 times the processor time of the second for each line, and
-no more memory.
+figures are promised: the largest manifest takes at most 1.1 times the processor time of the second for each line, to
+be read and to be reported, and no more memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -32,6 +32,10 @@ from benchmarks.batch_costs import counted_calls, dollars_by_kind
 from benchmarks.endless_queue import endless_queue
 from local.s3 import LocalS3
 from local.stack import LocalStack
+
+if TYPE_CHECKING:
+    from comfy_serverless.batches.ingest import Ingest
+    from comfy_serverless.batches.store import Batch
 
 SIZES = (100, 1000, 10_000, 100_000)
 #: What the largest may cost for each line, by the second; a hundred lines are too few to compare with.
@@ -46,7 +50,8 @@ class Figures:
     """What one manifest took.
 
     Attributes:
-        processor_s: our own process, user and system.
+        processor_s: our own process, user and system, to make jobs of the lines.
+        report_s: the same, to report on them.
         peak_mb: more than before the first line.
         calls: to AWS, by operation.
         dollars: of submitting, by what is paid, at the prices of `batch_costs`.
@@ -56,6 +61,7 @@ class Figures:
     size_bytes: int
     wall_s: float
     processor_s: float
+    report_s: float
     peak_mb: float
     calls: dict[str, int]
     dollars: dict[str, float]
@@ -64,6 +70,11 @@ class Figures:
     def processor_us(self) -> float:
         """For each line, in microseconds."""
         return self.processor_s / self.lines * 1e6
+
+    @property
+    def report_us(self) -> float:
+        """The same for its row of the report."""
+        return self.report_s / self.lines * 1e6
 
 
 def main() -> int:
@@ -137,15 +148,31 @@ def _read(key: str) -> Figures:
         print(sum(one.lines for one in taken.batches.ranges(batch.id)), flush=True)
     lines = sum(one.lines for one in taken.batches.ranges(batch.id))
     assert counted.calls["dynamodb:PutItem"] >= lines, "every line is a job"
+    wall_s, processor_s = time.perf_counter() - started, time.process_time() - before_s
+    calls, dollars = dict(counted.calls), dollars_by_kind(counted, processor_s=processor_s)
+    report_s = _report(taken, batch)
     return Figures(
         lines=lines,
         size_bytes=batch.size_bytes,
-        wall_s=time.perf_counter() - started,
-        processor_s=time.process_time() - before_s,
+        wall_s=wall_s,
+        processor_s=processor_s,
+        report_s=report_s,
         peak_mb=_peak_mb() - before_mb,
-        calls=dict(counted.calls),
-        dollars=dollars_by_kind(counted, processor_s=time.process_time() - before_s),
+        calls=calls,
+        dollars=dollars,
     )
+
+
+def _report(taken: Ingest, batch: Batch) -> float:
+    """Report on the batch as if its jobs had ended; answers the processor time."""
+    from comfy_serverless.batches.report import write_part, write_report
+
+    begun = time.process_time()
+    ranges = taken.batches.ranges(batch.id)
+    for part in ranges:
+        write_part(taken.s3, taken.jobs, batch, part)
+    write_report(taken.s3, batch, ranges, bucket=os.environ["OUTPUT_BUCKET"], prefix="")
+    return time.process_time() - begun
 
 
 def _peak_mb() -> float:
@@ -156,18 +183,22 @@ def _is_kept(found: list[Figures], slack: float) -> bool:
     if len(found) < 3:
         return True
     second, last = found[1], found[-1]
-    is_steady = last.processor_us <= second.processor_us * MOST * slack
+    most = MOST * slack
+    is_steady = last.processor_us <= second.processor_us * most and last.report_us <= second.report_us * most
     return is_steady and last.peak_mb <= second.peak_mb + MEMORY_SLACK_MB * slack
 
 
 def _show(console: Console, found: list[Figures]) -> None:
-    table = Table("lines", "lines/s here", "processor", "by the line", "memory", "calls/line", "$/1,000 jobs", box=None)
+    table = Table(
+        "lines", "lines/s here", "processor", "by the line", "report", "memory", "calls/line", "$/1,000 jobs", box=None
+    )
     for one in found:
         table.add_row(
             f"{one.lines:,}",
             f"{one.lines / one.wall_s:,.0f}",
             f"{one.processor_s:.1f} s",
             f"{one.processor_us:,.0f} µs",
+            f"{one.report_us:,.0f} µs",
             f"{one.peak_mb:+.0f} MB",
             f"{sum(one.calls.values()) / one.lines:.2f}",
             f"{sum(one.dollars.values()) / one.lines * 1000:.4f}",
@@ -180,7 +211,11 @@ def _show(console: Console, found: list[Figures]) -> None:
     console.print("  calls: " + ", ".join(f"{name} {count:,}" for name, count in calls), style="dim")
     if len(found) >= 3:
         ratio = last.processor_us / found[1].processor_us
-        console.print(f"a line among {last.lines:,}: x {ratio:.2f} of one among {found[1].lines:,} (at most {MOST})")
+        report_ratio = last.report_us / found[1].report_us
+        console.print(
+            f"a line among {last.lines:,}: x {ratio:.2f} of one among {found[1].lines:,}, its row of the report "
+            f"x {report_ratio:.2f} (at most {MOST})"
+        )
 
 
 def _options() -> argparse.Namespace:
