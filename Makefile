@@ -18,7 +18,7 @@ DEV_ARGS ?=
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
-.PHONY: help setup demo dev test soak e2e e2e-comfyui sam-demo contract bench infra cdk bench-batch bench-workers lint format lock clean
+.PHONY: help setup demo dev test soak e2e e2e-comfyui sam-demo contract bench infra cdk gpu-image bench-batch bench-workers lint format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,11 @@ infra: $(INFRA)/.installed ## The GPU stacks: synthesize them, and hold them to 
 
 cdk: $(INFRA)/.installed ## CDK with the GPU stacks: make cdk CDK_ARGS="deploy comfy-serverless-sagemaker" (infra/README.md)
 	@cd infra && PATH="$(CURDIR)/$(INFRA)/bin:$$PATH" npx --yes aws-cdk@$(CDK_VERSION) $(CDK_ARGS)
+
+gpu-image: ## Build the image as the GPU stacks do, and say whether Lambda takes it (needs a container engine)
+	docker build --target worker -t comfy-serverless:gpu --build-arg COMFYUI_ARGS= \
+	  --build-arg TORCH_INDEX_URL="$$($(PYTHON) -c 'import json; print(json.load(open("infra/cdk.json"))["context"]["torch_index_url"])')" .
+	@$(PYTHON) tools/image_size.py comfy-serverless:gpu
 
 lint: setup ## ruff and mypy --strict
 	$(VENV)/bin/ruff check .

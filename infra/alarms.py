@@ -22,7 +22,7 @@ class Alarms:
 
     def on(
         self, name: str, description: str, metric: cloudwatch.IMetric, *, threshold: float = 1, periods: int = 1
-    ) -> cloudwatch.Alarm:
+    ) -> None:
         """Tell when the metric has been at the threshold for so many of its periods."""
         alarm = cloudwatch.Alarm(
             self._scope,
@@ -34,9 +34,21 @@ class Alarms:
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
-        if self._action is not None:
-            alarm.add_alarm_action(self._action)
-        return alarm
+        self._tell(alarm)
+
+    def on_silence(self, name: str, description: str, metric: cloudwatch.IMetric, *, periods: int) -> None:
+        """Tell when nothing at all has been counted for so many of its periods."""
+        alarm = cloudwatch.Alarm(
+            self._scope,
+            f"{name}Alarm",
+            alarm_description=description,
+            metric=metric,
+            threshold=1,
+            evaluation_periods=periods,
+            comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
+            treat_missing_data=cloudwatch.TreatMissingData.BREACHING,  # a function that is not invoked has no figures
+        )
+        self._tell(alarm)
 
     def on_dead_letters(self, name: str, queue: sqs.Queue) -> None:
         """Tell of each message that was put aside."""
@@ -44,6 +56,10 @@ class Alarms:
         self.on(name, f"A message was put aside after all its tries ({name})", metric)
 
     def on_age(self, name: str, queue: sqs.Queue, *, hours: int) -> None:
-        """Tell when a message has waited for so long."""
+        """Tell when a message is so old, whether it waits or is being worked on."""
         metric = queue.metric_approximate_age_of_oldest_message(period=Duration.minutes(5), statistic="Maximum")
-        self.on(name, f"A job has waited for {hours} h ({name})", metric, threshold=hours * 3600)
+        self.on(name, f"A job was sent {hours} h ago and is not done ({name})", metric, threshold=hours * 3600)
+
+    def _tell(self, alarm: cloudwatch.Alarm) -> None:
+        if self._action is not None:
+            alarm.add_alarm_action(self._action)

@@ -13,6 +13,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from infra.alarms import MINUTE
 from infra.settings import GpuSettings
 
 NAMESPACE = "AWS/SageMaker"
@@ -25,7 +26,9 @@ SCALE_OUT_COOLDOWN_S = 60
 FIRST_INSTANCE_COOLDOWN_S = 600
 
 
-def endpoint_metric(name: str, metric: str, *, statistic: str, of_variant: bool = False) -> cloudwatch.Metric:
+def endpoint_metric(
+    name: str, metric: str, *, statistic: str, of_variant: bool = False, period: Duration = MINUTE
+) -> cloudwatch.Metric:
     """One of the figures SageMaker gives for an asynchronous endpoint, each minute."""
     dimensions = {"EndpointName": name, **({"VariantName": VARIANT} if of_variant else {})}
     return cloudwatch.Metric(
@@ -33,13 +36,13 @@ def endpoint_metric(name: str, metric: str, *, statistic: str, of_variant: bool 
         metric_name=metric,
         dimensions_map=dimensions,
         statistic=statistic,
-        period=Duration.minutes(1),
+        period=period,
     )
 
 
 def scale_from_zero(scope: Construct, endpoint: sagemaker.CfnEndpoint, settings: GpuSettings) -> None:
     """Have the endpoint scale by what waits in it."""
-    name = f"{settings.stack}-gpu"
+    name = settings.endpoint_name
     target = scaling.CfnScalableTarget(
         scope,
         "Instances",

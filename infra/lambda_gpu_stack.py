@@ -18,10 +18,13 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.alarms import Alarms
+from infra.instances import GIB_PER_VCPU
 from infra.justify import FUNCTION, justify
 from infra.logs import log_group
-from infra.queues import MAX_RECEIVES, job_queue
-from infra.sam_stack import SamStack
+from infra.network import network
+from infra.queues import BATCH_RETENTION, MAX_RECEIVES, job_queue
+from infra.roles import role_for
+from infra.sam_stack import SamStack, allow
 from infra.settings import GpuSettings
 from infra.worker_image import models_manifest, worker_image
 
@@ -29,6 +32,9 @@ from infra.worker_image import models_manifest, worker_image
 VISIBILITY_TIMEOUTS = 6
 #: Where managed instances mount NVIDIA's driver. Source: aws/deep-learning-containers, docker/lambda/Dockerfile.
 DRIVER_LIBRARIES = "/x86_64-bottlerocket-linux-gnu/sys-root/usr/lib/nvidia"
+#: How busy GPUs are when Lambda starts more. Its own 40 keeps as many again idle, for callers who do not wait; here a
+#: queue waits, and one job keeps one GPU busy.
+BUSY_PERCENT = 90
 
 
 class LambdaGpuStack(Stack):
@@ -43,14 +49,21 @@ class LambdaGpuStack(Stack):
         visibility = Duration.seconds(VISIBILITY_TIMEOUTS * settings.function_timeout_s)
         jobs, job_dead_letters = job_queue(self, "Jobs", queue_name=f"{settings.stack}-gpu-jobs", visibility=visibility)
         batches, batch_dead_letters = job_queue(
-            self, "Batches", queue_name=f"{settings.stack}-gpu-batches", visibility=visibility
+            self,
+            "Batches",
+            queue_name=f"{settings.stack}-gpu-batches",
+            visibility=visibility,
+            retention=BATCH_RETENTION,
         )
         function = self._function(jobs, batches)
         self._capacity_provider().add_function(
             function,
             per_execution_environment_max_concurrency=1,  # one GPU, one job
+            execution_environment_memory_gib_per_v_cpu=GIB_PER_VCPU,
+            publish_to_latest_published=True,  # nothing can call what is not published
             latest_published_scaling_config=lambda_.LatestPublishedScalingConfig(
-                min_execution_environments=0, max_execution_environments=settings.max_environments
+                min_execution_environments=settings.min_environments,
+                max_execution_environments=settings.max_environments,
             ),
         )
         for queue, at_once in (
@@ -71,7 +84,7 @@ class LambdaGpuStack(Stack):
     def _function(self, jobs: sqs.Queue, batches: sqs.Queue) -> lambda_.DockerImageFunction:
         image = worker_image(self, self.settings)
         log = log_group(self, "Log", days=self.settings.log_retention_days)
-        role = iam.Role(self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        role = role_for(self, "Role", "lambda.amazonaws.com")
         function = lambda_.DockerImageFunction(
             self,
             "Generate",
@@ -96,14 +109,8 @@ class LambdaGpuStack(Stack):
         )
         for statement in (
             *self.sam.worker_statements(),
-            iam.PolicyStatement(
-                sid="WriteTheLog",
-                actions=["logs:CreateLogStream", "logs:PutLogEvents"],
-                resources=[log.log_group_arn],
-            ),
-            iam.PolicyStatement(
-                sid="SendJobsAgain", actions=["sqs:SendMessage"], resources=[jobs.queue_arn, batches.queue_arn]
-            ),
+            allow("WriteTheLog", ["logs:CreateLogStream", "logs:PutLogEvents"], [log.log_group_arn]),
+            allow("SendJobsAgain", ["sqs:SendMessage"], [jobs.queue_arn, batches.queue_arn]),
         ):
             function.add_to_role_policy(statement)
         # CDK has no property for the first, and takes the others for those of functions elsewhere.
@@ -118,7 +125,10 @@ class LambdaGpuStack(Stack):
             function,
             {
                 **FUNCTION,
-                "CKV_AWS_115": "As many at once as max_environments, which the capacity provider keeps to",
+                "CKV_AWS_115": "FunctionScalingConfig says how many run at once at most (max_environments), on "
+                "instances that no other function has",
+                "CKV_AWS_116": "Only queues invoke it, which have dead letters",
+                "CKV_AWS_117": "Its instances are in the capacity provider's VPC: the function names none itself",
                 "CloudFormation-Validate::F3002": "The schema that CDK checks against does not know AcceleratorConfig",
             },
         )
@@ -126,14 +136,14 @@ class LambdaGpuStack(Stack):
         return function
 
     def _capacity_provider(self) -> lambda_.CapacityProvider:
-        vpc, subnets = self._network()
+        net = network(self, self.settings)
         group = ec2.SecurityGroup(
-            self, "Group", vpc=vpc, description="Workers: nothing may call them, they may call anything"
+            self, "Group", vpc=net.vpc, description="Workers: nothing may call them, they may call anything"
         )
-        operator = iam.Role(
+        operator = role_for(
             self,
             "Operator",
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            "lambda.amazonaws.com",
             managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name("AWSLambdaManagedEC2ResourceOperator")],
             description="Lambda starts and ends the instances in its name",
         )
@@ -142,49 +152,30 @@ class LambdaGpuStack(Stack):
             operator,
             {f"AwsSolutions-IAM4[Policy::{managed}]": "Lambda's own policy: what it needs changes with Lambda"},
         )
-        return lambda_.CapacityProvider(
+        provider = lambda_.CapacityProvider(
             self,
             "Gpus",
-            subnets=subnets,
+            subnets=net.subnets,
             security_groups=[group],
             architectures=[lambda_.Architecture.X86_64],
+            instance_type_filter=lambda_.InstanceTypeFilter.allow(
+                [ec2.InstanceType(name) for name in self.settings.lambda_instance_types]
+            ),
+            max_v_cpu_count=self.settings.max_vcpus,
             operator_role=operator,
+            log_group=log_group(self, "GpusLog", days=self.settings.log_retention_days),
         )
-
-    def _network(self) -> tuple[ec2.IVpc, list[ec2.ISubnet]]:
-        if self.settings.vpc_id:
-            # The zones are not used; there must be as many as subnets.
-            zones = [f"{self.region}{letter}" for letter in "abcdefghijklmnop"[: len(self.settings.subnet_ids)]]
-            vpc: ec2.IVpc = ec2.Vpc.from_vpc_attributes(
-                self,
-                "Network",
-                vpc_id=self.settings.vpc_id,
-                availability_zones=zones,
-                private_subnet_ids=list(self.settings.subnet_ids),
-            )
-            return vpc, list(vpc.private_subnets)
-        own = ec2.Vpc(
-            self,
-            "Network",
-            max_azs=2,
-            nat_gateways=1,
-            subnet_configuration=[
-                ec2.SubnetConfiguration(
-                    name="Public", subnet_type=ec2.SubnetType.PUBLIC, map_public_ip_on_launch=False
-                ),
-                ec2.SubnetConfiguration(name="Workers", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
-            ],
+        # An instance fetches the image as soon as it is there.
+        for before in net.ready:
+            provider.node.add_dependency(before)
+        # CDK knows the policy by processors only.
+        resource = cast("lambda_.CfnCapacityProvider", provider.node.default_child)
+        resource.add_property_override("CapacityProviderScalingConfig.ScalingMode", "Manual")
+        resource.add_property_override(
+            "CapacityProviderScalingConfig.ScalingPolicies",
+            [{"PredefinedMetricType": "LambdaCapacityProviderAverageGPUUtilization", "TargetValue": BUSY_PERCENT}],
         )
-        # What is large does not go through the NAT gateway, which is paid by the gigabyte.
-        own.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
-        own.add_gateway_endpoint("DynamoDb", service=ec2.GatewayVpcEndpointAwsService.DYNAMODB)
-        log = log_group(self, "FlowLog", days=self.settings.log_retention_days)
-        own.add_flow_log(
-            "Flow",
-            destination=ec2.FlowLogDestination.to_cloud_watch_logs(log),
-            traffic_type=ec2.FlowLogTrafficType.REJECT,
-        )
-        return own, list(own.private_subnets)
+        return provider
 
     def _alarms(
         self, function: lambda_.Function, jobs: sqs.Queue, job_dead_letters: sqs.Queue, batch_dead_letters: sqs.Queue
@@ -193,11 +184,11 @@ class LambdaGpuStack(Stack):
         alarms = Alarms(self, self.settings.alarm_topic_arn)
         alarms.on_dead_letters("JobDeadLetters", job_dead_letters)
         alarms.on_dead_letters("BatchDeadLetters", batch_dead_letters)
-        alarms.on_age("OldestJob", jobs, hours=1)
+        # A job that runs is as old as one that waits, and may take an hour and a half.
+        alarms.on_age("OldestJob", jobs, hours=2)
         alarms.on(
             "Throttles",
             "Lambda turns away invocations: no GPU is to be had, or more are asked for than may be",
             function.metric_throttles(period=Duration.minutes(5), statistic="Sum"),
-            threshold=10,
-            periods=6,
+            periods=6,  # from none, the first instance takes some minutes; a single job is turned away seldom
         )

@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import cast
 
 from aws_cdk import ArnFormat, CfnOutput, Duration, RemovalPolicy, Stack, Tags
-from aws_cdk import aws_events as events
-from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
@@ -23,19 +21,19 @@ from constructs import Construct
 
 from infra.alarms import Alarms
 from infra.autoscaling import VARIANT, endpoint_metric, scale_from_zero
-from infra.justify import FUNCTION, justify
+from infra.forward import forward, watch_forward
+from infra.justify import justify
 from infra.logs import log_group
-from infra.queues import dead_letter_queue, job_queue
-from infra.sam_stack import SamStack
+from infra.queues import BATCH_RETENTION, dead_letter_queue, job_queue
+from infra.roles import role_for
+from infra.sam_stack import SamStack, allow
 from infra.settings import GpuSettings
-from infra.worker_image import api_image, models_manifest, worker_image
+from infra.worker_image import models_manifest, worker_image
 
 #: The driver for CUDA 13, which torch's build for it wants. Source: SageMaker's API, InferenceAmiVersion.
 INFERENCE_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
-#: How long SageMaker may look for an instance of one type before it tries the next, in seconds (300 to 3,600).
-PROVISION_TIMEOUT_S = 900
-#: An invocation of the function before the endpoint ends by itself in this time, in seconds.
-FORWARD_TIMEOUT_S = 60
+#: How long SageMaker may look for an instance, of all types together, until it gives up, in seconds (300 to 3,600).
+PROVISION_TIMEOUT_S = 1800
 
 
 class SageMakerStack(Stack):
@@ -47,18 +45,23 @@ class SageMakerStack(Stack):
         )
         self.settings = settings
         self.sam = SamStack(self, settings.stack)
-        self.endpoint_name = f"{settings.stack}-gpu"
-        self.endpoint_arn = self.format_arn(service="sagemaker", resource="endpoint", resource_name=self.endpoint_name)
+        self.endpoint_name = settings.endpoint_name
 
         topics = self._topics()
-        endpoint = self._endpoint(self._execution_role(topics), topics)
-        scale_from_zero(self, endpoint, settings)
-
         queue, dead_letters = job_queue(
-            self, "Batches", queue_name=f"{settings.stack}-gpu-batches", visibility=Duration.minutes(5)
+            self,
+            "Batches",
+            queue_name=f"{settings.stack}-gpu-batches",
+            visibility=Duration.minutes(5),
+            retention=BATCH_RETENTION,
         )
-        self._forward(queue)
-        self._alarms(dead_letters)
+        endpoint = self._endpoint(self._execution_role(topics), topics)
+        # An instance is started last: where the name of the queue is taken, or a topic finds nobody who hears it, that
+        # is known without one.
+        endpoint.node.add_dependency(queue, *self._subscriptions)
+        scale_from_zero(self, endpoint, settings)
+        function = forward(self, settings, self.sam, queue, endpoint)
+        self._alarms(dead_letters, function)
         self.sam.announce(
             {"backend": "sagemaker", "endpoint_name": self.endpoint_name, "batch_queue_url": queue.queue_url}
         ).node.add_dependency(endpoint)
@@ -86,80 +89,68 @@ class SageMakerStack(Stack):
         topics = {
             name: sns.Topic(self, f"{name}Topic", master_key=key, enforce_ssl=True) for name in ("Success", "Failure")
         }
-        for topic in topics.values():
+        self._subscriptions = [
             topic.add_subscription(
                 subscriptions.LambdaSubscription(function, dead_letter_queue=self._outcome_dead_letters)
             )
+            for topic in topics.values()
+        ]
         return topics
 
     def _execution_role(self, topics: dict[str, sns.Topic]) -> iam.Role:
         """What the container may do, and what SageMaker does in its name."""
-        role = iam.Role(self, "ExecutionRole", assumed_by=iam.ServicePrincipal("sagemaker.amazonaws.com"))
+        role = role_for(self, "ExecutionRole", "sagemaker.amazonaws.com")
+        log_streams = self.format_arn(
+            service="logs",
+            resource="log-group",
+            resource_name=f"{_log_group_name(self.settings.endpoint_names)}:*",
+            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+        )
         statements = [
             *self.sam.worker_statements(),
-            iam.PolicyStatement(
-                sid="SendJobsAgain", actions=["sagemaker:InvokeEndpointAsync"], resources=[self.endpoint_arn]
+            allow(
+                "SendJobsAgain",
+                ["sagemaker:InvokeEndpointAsync"],
+                [self.sam.endpoints(self.settings.endpoint_names)],
             ),
-            iam.PolicyStatement(
-                sid="WriteTheLog",
-                actions=[
-                    "logs:CreateLogGroup",
-                    "logs:CreateLogStream",
-                    "logs:DescribeLogStreams",
-                    "logs:PutLogEvents",
-                ],
-                resources=[
-                    self.format_arn(
-                        service="logs",
-                        resource="log-group",
-                        resource_name=f"{self._log_group_name}:*",
-                        arn_format=ArnFormat.COLON_RESOURCE_NAME,
-                    )
-                ],
+            # The group is there before the endpoint. SageMaker's guide asks for the first all the same, and does not
+            # say that there is a log without it. So an endpoint that ends may make its group anew: nobody removes that.
+            allow(
+                "WriteTheLog",
+                ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+                [log_streams],
             ),
-            iam.PolicyStatement(
-                sid="TellFigures",
-                actions=["cloudwatch:PutMetricData"],  # has no resources in IAM
-                resources=["*"],
-                conditions={"StringEquals": {"cloudwatch:namespace": ["AWS/SageMaker", "/aws/sagemaker/Endpoints"]}},
+            allow(
+                "TellFigures",
+                ["cloudwatch:PutMetricData"],  # has no resources in IAM
+                ["*"],
+                {"StringEquals": {"cloudwatch:namespace": ["AWS/SageMaker", "/aws/sagemaker/Endpoints"]}},
             ),
-            iam.PolicyStatement(
-                sid="TellOutcomes",
-                actions=["sns:Publish"],
-                resources=[topic.topic_arn for topic in topics.values()],
-            ),
-            iam.PolicyStatement(
-                sid="EncryptOutcomes",
-                actions=["kms:GenerateDataKey", "kms:Decrypt"],
-                resources=[self._topic_key.key_arn],
-            ),
+            allow("TellOutcomes", ["sns:Publish"], [topic.topic_arn for topic in topics.values()]),
+            allow("EncryptOutcomes", ["kms:GenerateDataKey", "kms:Decrypt"], [self._topic_key.key_arn]),
         ]
         if self.settings.models:
             bucket, _, prefix = self.settings.models.removeprefix("s3://").partition("/")
             statements += [
-                iam.PolicyStatement(
-                    sid="ReadModels", actions=["s3:GetObject"], resources=[self.sam.objects(bucket, f"{prefix}*")]
-                ),
-                iam.PolicyStatement(
-                    sid="ListModels",
-                    actions=["s3:ListBucket"],
-                    resources=[self.sam.bucket(bucket)],
-                    conditions={"StringLike": {"s3:prefix": [f"{prefix}*"]}},
+                allow("ReadModels", ["s3:GetObject"], [self.sam.objects(bucket, f"{prefix}*")]),
+                allow(
+                    "ListModels",
+                    ["s3:ListBucket"],
+                    [self.sam.bucket(bucket)],
+                    {"StringLike": {"s3:prefix": [f"{prefix}*"]}},
                 ),
             ]
         for statement in statements:
             role.add_to_policy(statement)
         return role
 
-    @property
-    def _log_group_name(self) -> str:
-        return f"/aws/sagemaker/Endpoints/{self.endpoint_name}"
-
     def _endpoint(self, role: iam.Role, topics: dict[str, sns.Topic]) -> sagemaker.CfnEndpoint:
         image = worker_image(self, self.settings)
         image.repository.grant_pull(role)
         self._justify(role)
-        log = log_group(self, "EndpointLog", days=self.settings.log_retention_days, name=self._log_group_name)
+        log = log_group(
+            self, "EndpointLog", days=self.settings.log_retention_days, name=_log_group_name(self.endpoint_name)
+        )
         model = sagemaker.CfnModel(
             self,
             "Model",
@@ -198,11 +189,12 @@ class SageMakerStack(Stack):
 
     def _justify(self, role: iam.Role) -> None:
         """The role has its final policy now."""
-        log = f"arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:{self._log_group_name}:*"
+        group = _log_group_name(self.settings.endpoint_names)
+        log = f"arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:{group}:*"
         reasons = {
             **self.sam.worker_exceptions(),
             "AwsSolutions-IAM5[Resource::*]": "GetAuthorizationToken of ECR and PutMetricData have no resources",
-            f"AwsSolutions-IAM5[Resource::{log}]": "The streams of one log group, which SageMaker names",
+            f"AwsSolutions-IAM5[Resource::{log}]": "The streams of the endpoint's log, which SageMaker names",
         }
         if self.settings.models:
             models = self.settings.models.removeprefix("s3://")
@@ -249,67 +241,11 @@ class SageMakerStack(Stack):
             ),
         )
 
-    def _forward(self, queue: sqs.Queue) -> None:
-        """The function between the batch queue and the endpoint: see handlers/forward.py."""
-        image = api_image(self)
-        log = log_group(self, "ForwardLog", days=self.settings.log_retention_days)
-        role = iam.Role(self, "ForwardRole", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
-        function = lambda_.DockerImageFunction(
-            self,
-            "Forward",
-            description="Lets jobs of batches through to the endpoint, as many as it can run",
-            code=lambda_.DockerImageCode.from_ecr(
-                image.repository, tag_or_digest=image.image_tag, cmd=["comfy_serverless.handlers.forward.handler"]
-            ),
-            architecture=lambda_.Architecture.X86_64,
-            memory_size=512,
-            timeout=Duration.seconds(FORWARD_TIMEOUT_S),
-            reserved_concurrent_executions=1,  # it counts what it has sent
-            log_group=log,
-            logging_format=lambda_.LoggingFormat.JSON,
-            role=role,
-            environment={
-                "ENDPOINT_NAME": self.endpoint_name,
-                "BATCH_QUEUE_URL": queue.queue_url,
-                "JOBS_TABLE": self.sam.jobs_table,
-                "MAX_WAITING_BATCH_JOBS": str(most_waiting(self.settings)),
-                "POWERTOOLS_SERVICE_NAME": "forward",
-                "POWERTOOLS_LOG_LEVEL": "INFO",
-            },
-        )
-        for statement in (
-            iam.PolicyStatement(
-                sid="WriteTheLog",
-                actions=["logs:CreateLogStream", "logs:PutLogEvents"],
-                resources=[log.log_group_arn],
-            ),
-            iam.PolicyStatement(
-                sid="TakeJobs", actions=["sqs:ReceiveMessage", "sqs:DeleteMessage"], resources=[queue.queue_arn]
-            ),
-            iam.PolicyStatement(
-                sid="SendThemOn", actions=["sagemaker:InvokeEndpointAsync"], resources=[self.endpoint_arn]
-            ),
-            iam.PolicyStatement(
-                sid="SeeWhichAreBegun",
-                actions=["dynamodb:BatchGetItem"],
-                resources=[self.sam.jobs_table_arn],
-                conditions={"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["job#*"]}},
-            ),
-        ):
-            function.add_to_role_policy(statement)
-        justify(function, FUNCTION)
-        events.Rule(
-            self,
-            "EachMinute",
-            schedule=events.Schedule.rate(Duration.minutes(1)),
-            # Whatever is not begun now is begun in a minute.
-            targets=[targets.LambdaFunction(function, retry_attempts=0)],
-        )
-
-    def _alarms(self, dead_letters: sqs.Queue) -> None:
+    def _alarms(self, dead_letters: sqs.Queue, function: lambda_.Function) -> None:
         alarms = Alarms(self, self.settings.alarm_topic_arn)
         alarms.on_dead_letters("BatchDeadLetters", dead_letters)
         alarms.on_dead_letters("OutcomeDeadLetters", self._outcome_dead_letters)
+        watch_forward(alarms, function)
         alarms.on(
             "NoCapacity",
             "Jobs have waited for half an hour, and there is no instance: none to be had, or none that starts",
@@ -333,8 +269,16 @@ class SageMakerStack(Stack):
             "SageMaker could not tell of the ends of invocations; the caretaker finds those jobs, later",
             endpoint_metric(self.endpoint_name, "NotificationFailures", statistic="Sum", of_variant=True),
         )
+        alarms.on(
+            "FailedInvocations",
+            "Ten invocations failed within a quarter of an hour",
+            endpoint_metric(
+                self.endpoint_name, "InvocationFailures", statistic="Sum", of_variant=True, period=Duration.minutes(15)
+            ),
+            threshold=10,
+        )
 
 
-def most_waiting(settings: GpuSettings) -> int:
-    """Jobs of batches that wait in the endpoint: as many as make it scale out as far as it may, and some more."""
-    return settings.max_instances * (settings.backlog_per_instance + settings.in_flight)
+def _log_group_name(endpoint: str) -> str:
+    """As SageMaker names it."""
+    return f"/aws/sagemaker/Endpoints/{endpoint}"

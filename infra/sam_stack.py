@@ -48,32 +48,32 @@ class SamStack:
     def worker_statements(self) -> list[iam.PolicyStatement]:
         """What every worker may do. Workflows and custom nodes run beside it: neither keys nor secrets are in reach."""
         return [
-            _allow(
+            allow(
                 "TellHowJobsAre",
                 ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:BatchWriteItem"],
                 [self.jobs_table_arn],
                 {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["job#*", "asset#*"]}},
             ),
-            _allow(
+            allow(
                 "SeeWhetherABatchIsPaused",
                 ["dynamodb:GetItem"],
                 [self.jobs_table_arn],
                 {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["batch#*"]}},
             ),
-            _allow("SendWebhooks", ["sqs:SendMessage"], [self.webhook_queue_arn]),
-            _allow(
+            allow("SendWebhooks", ["sqs:SendMessage"], [self.webhook_queue_arn]),
+            allow(
                 "ReadInputs",
                 ["s3:GetObject"],
                 [self.objects(self.input_bucket), self.objects(self.assets_bucket)],
             ),
-            _allow("TellWhichNodesThereAre", ["s3:PutObject"], [self.objects(self.assets_bucket, "engine/*")]),
-            _allow(
+            allow("TellWhichNodesThereAre", ["s3:PutObject"], [self.objects(self.assets_bucket, "engine/*")]),
+            allow(
                 "WriteResultsAndReadThemAgain",
                 ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"],
                 [self.objects(self.output_bucket)],
             ),
             # Without it S3 answers 403 for a key that does not exist, and nobody could tell the two apart.
-            _allow(
+            allow(
                 "TellMissingFromForbidden",
                 ["s3:ListBucket"],
                 [self.bucket(name) for name in (self.input_bucket, self.output_bucket, self.assets_bucket)],
@@ -87,6 +87,10 @@ class SamStack:
     def objects(self, bucket: str, keys: str = "*") -> str:
         """The ARN of objects in a bucket."""
         return f"{self.bucket(bucket)}/{keys}"
+
+    def endpoints(self, names: str) -> str:
+        """The ARN of endpoints with these names: in it they are lower-case, whatever they were made with."""
+        return Stack.of(self._scope).format_arn(service="sagemaker", resource="endpoint", resource_name=names.lower())
 
     def announce(self, target: Mapping[str, str]) -> ssm.StringParameter:
         """Have jobs sent here, within a minute. Both GPU stacks write this parameter, so that only one can have it."""
@@ -121,7 +125,8 @@ class SamStack:
         ).value_as_string
 
 
-def _allow(
+def allow(
     sid: str, actions: list[str], resources: list[str], conditions: Mapping[str, object] | None = None
 ) -> iam.PolicyStatement:
+    """One thing that a role may do, and a name for it."""
     return iam.PolicyStatement(sid=sid, actions=actions, resources=resources, conditions=conditions or {})

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Annotated, Any, Self
 
 from constructs import Construct
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from infra.instances import Environment, vcpus
 from infra.logs import RETENTION_DAYS
 
 #: SQS keeps a message hidden for 12 hours at most, and AWS advises six times the function's timeout.
 _LONGEST_FUNCTION_S = 5400
+#: The most vCPUs a capacity provider may have, and the fewest CDK lets it have.
+_MOST_VCPUS, _FEWEST_VCPUS = 15_000, 12
 
 Words = Annotated[tuple[str, ...], Field(max_length=16)]
 
@@ -25,8 +29,8 @@ class GpuSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    stack: str = Field("comfy-serverless", pattern=r"^[a-zA-Z][a-zA-Z0-9-]{0,57}$")
-    """Name of the SAM stack that the GPUs work for."""
+    stack: str = Field("comfy-serverless", pattern=r"^[a-zA-Z][a-zA-Z0-9-]{0,49}$")
+    """Name of the SAM stack that the GPUs work for. An endpoint's, which is made of it, has 63 characters at most."""
     alarm_topic_arn: str = ""
     """SNS topic that alarms are sent to; empty for none."""
     log_retention_days: int = 30
@@ -55,9 +59,13 @@ class GpuSettings(BaseModel):
     # Lambda
     accelerator_memory_gb: int = 24
     """Memory of the GPU: Lambda finds an instance that has it."""
-    memory_mb: int = Field(16_384, ge=2048, le=32_768)
+    lambda_instance_types: Words = ("g6.2xlarge", "g5.2xlarge", "g6.4xlarge", "g5.4xlarge")
+    """The EC2 instances that Lambda may start: left to itself it takes any that fits, also one for many jobs."""
+    memory_mb: int = Field(16_384, ge=4096, le=32_768)
     temporary_storage_mb: int = Field(32_768, ge=512, le=32_768)
-    max_environments: int = Field(8, ge=4, le=15_000)
+    min_environments: int = Field(0, ge=0)
+    """Jobs at once that there are GPUs for at any time, also while nothing waits."""
+    max_environments: int = Field(8, ge=4, le=1000)
     """Jobs at once, one on each GPU."""
     max_batch_environments: int = Field(4, ge=2)
     """Of those, how many run jobs of batches: the others are for jobs that somebody waits for."""
@@ -65,12 +73,23 @@ class GpuSettings(BaseModel):
     """A VPC that is there already; empty for one of the stack's own."""
     subnet_ids: Words = ()
     """Private subnets in it, with a way to S3, DynamoDB, SQS and wherever inputs come from."""
+    availability_zones: Words = ()
+    """Those of the VPC of the stack's own; empty for the region's first two. Not every zone has every instance."""
 
     @field_validator("instance_types")
     @classmethod
     def _one_to_five(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not 1 <= len(value) <= 5 or not all(name.startswith("ml.") for name in value):
             raise ValueError("one to five types, as ml.g6.xlarge")
+        return value
+
+    @field_validator("lambda_instance_types")
+    @classmethod
+    def _of_a_known_size(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("at least one type, as g6.2xlarge")
+        for name in value:
+            vcpus(name)
         return value
 
     @field_validator("log_retention_days")
@@ -93,7 +112,36 @@ class GpuSettings(BaseModel):
             raise ValueError("max_batch_environments must leave two of max_environments, the fewest a queue can have")
         if bool(self.vpc_id) != bool(self.subnet_ids):
             raise ValueError("vpc_id and subnet_ids belong together")
+        if self.vpc_id and self.availability_zones:
+            raise ValueError("availability_zones are for a VPC of the stack's own: subnet_ids have theirs")
+        if self.min_environments > self.max_environments:
+            raise ValueError("min_environments must not be more than max_environments")
+        if self.max_vcpus > _MOST_VCPUS:
+            raise ValueError(f"max_environments of these instances have more than {_MOST_VCPUS} vCPUs")
+        environment = Environment(self.memory_mb, self.accelerator_memory_gb)
+        if misfits := [misfit for name in self.lambda_instance_types if (misfit := environment.misfit(name))]:
+            raise ValueError(f"lambda_instance_types: {'; '.join(misfits)}")
         return self
+
+    @property
+    def endpoint_name(self) -> str:
+        """Another one with other types of instances: SageMaker does not change those of an endpoint that scales."""
+        types = hashlib.sha256(",".join(self.instance_types).encode()).hexdigest()
+        return f"{self.stack}-gpu-{types[:8]}"
+
+    @property
+    def endpoint_names(self) -> str:
+        """All that it can have, for IAM: while one replaces another, both are at work."""
+        return f"{self.stack}-gpu-{8 * '?'}"
+
+    @property
+    def max_vcpus(self) -> int:
+        """So many that there is never a GPU less than `max_environments`, whichever instances are to be had.
+
+        Final when the capacity provider is made: where too few keep the first version of the function from being
+        published, the provider cannot be changed any more.
+        """
+        return max(_FEWEST_VCPUS, self.max_environments * max(map(vcpus, self.lambda_instance_types)))
 
     @property
     def function_timeout_s(self) -> int:

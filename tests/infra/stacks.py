@@ -61,15 +61,5 @@ def one(template: Mapping[str, Any], kind: str, **like: Any) -> dict[str, Any]:
     return found[0]
 
 
-def statements(template: Mapping[str, Any], role_beginning: str) -> list[dict[str, Any]]:
-    """What a role may do."""
-    return [
-        statement
-        for policy in of_type(template, "AWS::IAM::Policy").values()
-        if any(role["Ref"].startswith(role_beginning) for role in policy["Roles"])
-        for statement in policy["PolicyDocument"]["Statement"]
-    ]
-
-
 def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]

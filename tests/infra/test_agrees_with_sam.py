@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
-from tests.infra.stacks import SAM, Synthesized, as_list, of_type, one, statements
+from tests.infra.stacks import SAM, Synthesized, of_type, one
 
 pytestmark = pytest.mark.timeout(120)
 NAME = "comfy-serverless"
-#: What a worker may do with its queue or its endpoint differs from stack to stack, and so do its logs.
-OWN = ("sqs:", "logs:", "sagemaker:", "cloudwatch:", "ecr:", "kms:", "sns:")
+#: The queues that each stack has a name for: SAM's functions know them by it.
+QUEUES = {"sagemaker": {f"{NAME}-gpu-batches"}, "lambda_gpu": {f"{NAME}-gpu-jobs", f"{NAME}-gpu-batches"}}
+SENDERS = ("ApiRole", "IngestRole", "CaretakerRole", "OutcomeRole")
 
 
 @pytest.fixture(params=["sagemaker", "lambda_gpu"])
@@ -21,20 +21,11 @@ def template(request: pytest.FixtureRequest, synthesized: Synthesized) -> dict[s
     return found
 
 
-def sam_policy(role: str) -> list[dict[str, Any]]:
+def statement(role: str, sid: str) -> dict[str, Any]:
+    """What a role of the SAM stack may do, by the statement's name."""
     policies = SAM["Resources"][role]["Properties"]["Policies"]
-    return [one for policy in policies for one in policy["PolicyDocument"]["Statement"]]
-
-
-def allowed(found: list[dict[str, Any]]) -> set[tuple[str, str]]:
-    """Each action, with the condition it is bound to."""
-    return {
-        (action, json.dumps(one.get("Condition"), sort_keys=True))
-        for one in found
-        if one["Effect"] == "Allow"
-        for action in as_list(one["Action"])
-        if not action.startswith(OWN)
-    }
+    (found,) = (one for policy in policies for one in policy["PolicyDocument"]["Statement"] if one["Sid"] == sid)
+    return dict(found)
 
 
 def test_every_parameter_that_is_read_is_one_that_the_sam_stack_writes(template: dict[str, Any]) -> None:
@@ -52,36 +43,42 @@ def test_every_parameter_that_is_read_is_one_that_the_sam_stack_writes(template:
     assert read <= written
 
 
-def test_a_worker_may_do_on_a_gpu_what_it_may_do_without_one(template: dict[str, Any]) -> None:
-    role = "ExecutionRole" if "ExecutionRole" in json.dumps(template) else "Role"
-    assert allowed(statements(template, role)) == allowed(sam_policy("GenerateRole"))
-
-
-def test_the_functions_of_the_sam_stack_may_send_jobs_here(template: dict[str, Any]) -> None:
+@pytest.mark.parametrize("role", SENDERS)
+def test_the_functions_of_the_sam_stack_see_that_there_are_gpus(role: str, template: dict[str, Any]) -> None:
     (parameter,) = of_type(template, "AWS::SSM::Parameter").values()
-    for role in ("ApiRole", "IngestRole", "CaretakerRole", "OutcomeRole"):
-        by_sid = {statement["Sid"]: statement for statement in sam_policy(role)}
-        known = by_sid["SeeWhetherThereAreGpus"]["Resource"]["Fn::Sub"].replace("${AWS::StackName}", NAME)
-        assert known.endswith(f":parameter{parameter['Name']}")
-        queues = [
-            one["Fn::Sub"].replace("${AWS::StackName}", NAME) for one in by_sid["SendJobsToGpuQueues"]["Resource"]
-        ]
-        for queue in of_type(template, "AWS::SQS::Queue").values():
-            assert "QueueName" not in queue or any(arn.endswith(f":{queue['QueueName']}") for arn in queues)
-        if endpoints := of_type(template, "AWS::SageMaker::Endpoint"):
-            (endpoint,) = endpoints.values()
-            assert endpoint["Tags"] == [{"Key": "comfy-serverless:stack", "Value": NAME}]
-            condition = by_sid["SendJobsToTheEndpoint"]["Condition"]
-            assert condition == {"StringEquals": {"aws:ResourceTag/comfy-serverless:stack": {"Ref": "AWS::StackName"}}}
+    known = statement(role, "SeeWhetherThereAreGpus")["Resource"]["Fn::Sub"].replace("${AWS::StackName}", NAME)
+    assert known.endswith(f":parameter{parameter['Name']}")
 
 
-def test_jobs_wait_as_long_as_in_the_queues_of_the_sam_stack(template: dict[str, Any]) -> None:
-    expected = SAM["Resources"]["JobQueue"]["Properties"]
-    queues = [queue for queue in of_type(template, "AWS::SQS::Queue").values() if "QueueName" in queue]
-    assert queues
-    for queue in queues:
-        assert queue["MessageRetentionPeriod"] == expected["MessageRetentionPeriod"]
-        assert queue["RedrivePolicy"]["maxReceiveCount"] == expected["RedrivePolicy"]["maxReceiveCount"]
+@pytest.mark.parametrize("role", SENDERS)
+@pytest.mark.parametrize("stack", QUEUES)
+def test_they_may_send_jobs_to_its_queues(stack: str, role: str, synthesized: Synthesized) -> None:
+    queues = of_type(getattr(synthesized, stack), "AWS::SQS::Queue").values()
+    assert {queue["QueueName"] for queue in queues if "QueueName" in queue} == QUEUES[stack]
+    arns = [one["Fn::Sub"] for one in statement(role, "SendJobsToGpuQueues")["Resource"]]
+    assert {arn.replace("${AWS::StackName}", NAME).rpartition(":")[2] for arn in arns} >= QUEUES[stack]
+
+
+@pytest.mark.parametrize("role", SENDERS)
+def test_they_may_send_jobs_to_the_endpoint_which_they_know_by_its_tag(role: str, synthesized: Synthesized) -> None:
+    assert one(synthesized.sagemaker, "AWS::SageMaker::Endpoint")["Tags"] == [
+        {"Key": "comfy-serverless:stack", "Value": NAME}
+    ]
+    assert statement(role, "SendJobsToTheEndpoint")["Condition"] == {
+        "StringEquals": {"aws:ResourceTag/comfy-serverless:stack": {"Ref": "AWS::StackName"}}
+    }
+
+
+def test_jobs_wait_four_days_and_those_of_batches_as_long_as_sqs_keeps_anything(template: dict[str, Any]) -> None:
+    sam = SAM["Resources"]["JobQueue"]["Properties"]
+    assert sam["MessageRetentionPeriod"] == 4 * 86_400
+    for queue in of_type(template, "AWS::SQS::Queue").values():
+        if "QueueName" in queue:
+            days = 14 if queue["QueueName"].endswith("-batches") else 4
+            assert queue["MessageRetentionPeriod"] == days * 86_400
+            assert queue["RedrivePolicy"]["maxReceiveCount"] == sam["RedrivePolicy"]["maxReceiveCount"]
+        else:
+            assert queue["MessageRetentionPeriod"] == 14 * 86_400  # dead letters
 
 
 def test_a_worker_counts_under_the_name_that_dashboard_and_alarms_ask_for(template: dict[str, Any]) -> None:

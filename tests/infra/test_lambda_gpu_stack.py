@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from infra.instances import RESERVED_VCPUS, Environment, vcpus
+from tests.infra.permissions import plain
 from tests.infra.stacks import Synthesized, of_type, one, synthesize
 
 pytestmark = pytest.mark.timeout(120)
@@ -32,6 +34,64 @@ def test_one_job_has_the_gpu_and_there_may_be_no_instance_at_all(function: dict[
     provider = function["CapacityProviderConfig"]["LambdaManagedInstancesCapacityProviderConfig"]
     assert provider["PerExecutionEnvironmentMaxConcurrency"] == 1
     assert function["FunctionScalingConfig"] == {"MinExecutionEnvironments": 0, "MaxExecutionEnvironments": 8}
+    assert function["PublishToLatestPublished"] is True  # what is not published cannot be invoked
+
+
+def test_some_gpus_may_be_kept_warm() -> None:
+    function = one(synthesize(min_environments=2).lambda_gpu, "AWS::Lambda::Function")
+    assert function["FunctionScalingConfig"] == {"MinExecutionEnvironments": 2, "MaxExecutionEnvironments": 8}
+
+
+def test_only_instances_that_were_named_are_started_and_never_too_few_for_a_gpu_each(template: dict[str, Any]) -> None:
+    provider = one(template, "AWS::Lambda::CapacityProvider")
+    assert provider["InstanceRequirements"] == {
+        "Architectures": ["x86_64"],
+        "AllowedInstanceTypes": ["g6.2xlarge", "g5.2xlarge", "g6.4xlarge", "g5.4xlarge"],
+    }
+    assert provider["CapacityProviderScalingConfig"] == {
+        "MaxVCpuCount": 8 * 16,  # max_environments, each on the largest
+        "ScalingMode": "Manual",
+        "ScalingPolicies": [{"PredefinedMetricType": "LambdaCapacityProviderAverageGPUUtilization", "TargetValue": 90}],
+    }
+    other = synthesize(lambda_instance_types=["g6e.2xlarge"], max_environments=5, max_batch_environments=2).lambda_gpu
+    provider = one(other, "AWS::Lambda::CapacityProvider")
+    assert provider["InstanceRequirements"]["AllowedInstanceTypes"] == ["g6e.2xlarge"]
+    assert provider["CapacityProviderScalingConfig"]["MaxVCpuCount"] == 5 * 8
+
+
+def test_a_job_takes_of_an_instance_what_it_has_room_for(function: dict[str, Any]) -> None:
+    """Otherwise it would be two instances' worth, or one that is larger, and half of it idle."""
+    provider = function["CapacityProviderConfig"]["LambdaManagedInstancesCapacityProviderConfig"]
+    assert provider["ExecutionEnvironmentMemoryGiBPerVCpu"] == 4
+    assert Environment(function["MemorySize"], 24).vcpus == 4 <= vcpus("g6.2xlarge") - RESERVED_VCPUS
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "accelerator_memory_gb", "instance_type", "said"),
+    [
+        (16_384, 24, "g6.xlarge", "4 vCPUs, 1 of them for Lambda; memory_mb 16384 comes with 4"),
+        (12_288, 24, "g6.xlarge", None),
+        (16_384, 24, "g6.2xlarge", None),
+        (32_768, 24, "g5.2xlarge", "8 vCPUs, 1 of them for Lambda; memory_mb 32768 comes with 8"),
+        (28_672, 48, "g6e.2xlarge", None),
+        (8192, 48, "g6.4xlarge", "GPUs of g6.4xlarge have 24 GB; accelerator_memory_gb is 48"),
+        (8192, 24, "g4dn.2xlarge", "GPUs of g4dn.2xlarge have 16 GB; accelerator_memory_gb is 24"),
+        (16_384, 48, "g99.2xlarge", None),  # not known: AWS will say
+        (4096, 3, "g99.large", None),
+    ],
+)
+def test_an_instance_without_room_for_a_job_is_named(
+    memory_mb: int, accelerator_memory_gb: int, instance_type: str, said: str | None
+) -> None:
+    misfit = Environment(memory_mb, accelerator_memory_gb).misfit(instance_type)
+    assert (misfit is None) if said is None else (said in str(misfit))
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "count"), [("g6f.large", 2), ("g6.xlarge", 4), ("gr6.4xlarge", 16), ("g6.16xlarge", 64)]
+)
+def test_the_size_of_an_instance_is_in_its_name(instance_type: str, count: int) -> None:
+    assert vcpus(instance_type) == count
 
 
 def test_jobs_may_take_as_long_as_lambda_allows_there(function: dict[str, Any]) -> None:
@@ -54,14 +114,8 @@ def test_a_queue_hides_a_message_for_six_timeouts_and_puts_it_aside_after_five_t
 def test_a_batch_leaves_gpus_for_those_who_wait_and_no_more_are_asked_for_than_there_are() -> None:
     template = synthesize(max_environments=10, max_batch_environments=3).lambda_gpu
     mappings = of_type(template, "AWS::Lambda::EventSourceMapping").values()
-    at_once = {
-        one["EventSourceArn"]["Fn::GetAtt"][0].removesuffix(one["EventSourceArn"]["Fn::GetAtt"][0][-8:]): one
-        for one in mappings
-    }
-    assert {name: one["ScalingConfig"]["MaximumConcurrency"] for name, one in at_once.items()} == {
-        "Jobs": 7,
-        "Batches": 3,
-    }
+    at_once = {plain(one["EventSourceArn"]["Fn::GetAtt"][0]): one["ScalingConfig"] for one in mappings}
+    assert at_once == {"Jobs": {"MaximumConcurrency": 7}, "Batches": {"MaximumConcurrency": 3}}
     assert all(one["BatchSize"] == 1 for one in mappings)
     assert all(one["FunctionResponseTypes"] == ["ReportBatchItemFailures"] for one in mappings)
 
@@ -84,6 +138,37 @@ def test_pictures_do_not_go_through_the_nat_gateway(template: dict[str, Any]) ->
         for one in of_type(template, "AWS::EC2::VPCEndpoint").values()
     ]
     assert sorted(service.rsplit(".", 1)[-1] for service in services) == ["dynamodb", "s3"]
+
+
+def test_no_instance_is_started_before_it_finds_its_way_out(template: dict[str, Any]) -> None:
+    """It fetches the image first: what cannot is as good as one that fails, and the provider does not get over that."""
+    (provider,) = (one for one in template["Resources"].values() if one["Type"] == "AWS::Lambda::CapacityProvider")
+    ways_out = {
+        name
+        for name, route in of_type(template, "AWS::EC2::Route").items()
+        if "NatGatewayId" in route and route["DestinationCidrBlock"] == "0.0.0.0/0"
+    }
+    associations = {name for name in of_type(template, "AWS::EC2::SubnetRouteTableAssociation") if "Workers" in name}
+    assert len(ways_out) == len(associations) == 2
+    assert ways_out | associations | set(of_type(template, "AWS::EC2::InternetGateway")) == set(provider["DependsOn"])
+
+
+def test_the_vpc_is_in_the_zones_that_were_named(template: dict[str, Any]) -> None:
+    default = [subnet["AvailabilityZone"] for subnet in of_type(template, "AWS::EC2::Subnet").values()]
+    assert [zone["Fn::Select"][0] for zone in default] == [0, 1, 0, 1]  # public ones, and the workers'
+    zones = ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
+    named = synthesize(availability_zones=zones).lambda_gpu
+    assert [subnet["AvailabilityZone"] for subnet in of_type(named, "AWS::EC2::Subnet").values()] == [*zones, *zones]
+    assert len(one(named, "AWS::Lambda::CapacityProvider")["VpcConfig"]["SubnetIds"]) == 3
+    assert len(of_type(named, "AWS::EC2::NatGateway")) == 1
+
+
+def test_what_lambda_says_of_instances_is_kept_as_long_as_other_logs() -> None:
+    template = synthesize(log_retention_days=7).lambda_gpu
+    telemetry = one(template, "AWS::Lambda::CapacityProvider")["TelemetryConfig"]
+    log = of_type(template, "AWS::Logs::LogGroup")[telemetry["LoggingConfig"]["LogGroup"]["Ref"]]
+    assert log["RetentionInDays"] == 7
+    assert {one["RetentionInDays"] for one in of_type(template, "AWS::Logs::LogGroup").values()} == {7}
 
 
 def test_a_vpc_that_is_there_already_is_used_and_none_is_made() -> None:

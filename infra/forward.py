@@ -1,0 +1,121 @@
+"""The function between the batch queue and the endpoint (handlers/forward.py), and what tells that it is at work."""
+
+from __future__ import annotations
+
+from aws_cdk import Duration
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_sagemaker as sagemaker
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from infra.alarms import Alarms
+from infra.justify import FUNCTION, justify
+from infra.logs import log_group
+from infra.roles import role_for
+from infra.sam_stack import SamStack, allow
+from infra.settings import GpuSettings
+from infra.worker_image import api_image
+
+#: An invocation ends by itself in this time, in seconds.
+FORWARD_TIMEOUT_S = 60
+_EXCEPTIONS = {
+    **FUNCTION,
+    "CKV_AWS_116": "EventBridge starts it each minute: a start that is lost is made good by the next, and jobs stay in "
+    "the queue, which has dead letters",
+    "CKV_AWS_117": "It has nothing to reach in a VPC: SQS, DynamoDB and SageMaker answer it at their public addresses, "
+    "by TLS and by its role",
+}
+
+
+def forward(
+    scope: Construct, settings: GpuSettings, sam: SamStack, queue: sqs.Queue, endpoint: sagemaker.CfnEndpoint
+) -> lambda_.Function:
+    """Let jobs of batches through to the endpoint, as many as it can run."""
+    image = api_image(scope)
+    log = log_group(scope, "ForwardLog", days=settings.log_retention_days)
+    role = role_for(scope, "ForwardRole", "lambda.amazonaws.com")
+    function = lambda_.DockerImageFunction(
+        scope,
+        "Forward",
+        description="Lets jobs of batches through to the endpoint, as many as it can run",
+        code=lambda_.DockerImageCode.from_ecr(
+            image.repository, tag_or_digest=image.image_tag, cmd=["comfy_serverless.handlers.forward.handler"]
+        ),
+        architecture=lambda_.Architecture.X86_64,
+        memory_size=512,
+        timeout=Duration.seconds(FORWARD_TIMEOUT_S),
+        reserved_concurrent_executions=1,  # it counts what it has sent
+        # Whatever is not begun now is begun in a minute: a start that has to wait would only be in the next one's way.
+        retry_attempts=0,
+        max_event_age=Duration.seconds(60),
+        log_group=log,
+        logging_format=lambda_.LoggingFormat.JSON,
+        role=role,
+        environment={
+            "ENDPOINT_NAME": settings.endpoint_name,
+            "BATCH_QUEUE_URL": queue.queue_url,
+            "JOBS_TABLE": sam.jobs_table,
+            "MAX_WAITING_BATCH_JOBS": str(most_waiting(settings)),
+            "POWERTOOLS_SERVICE_NAME": "forward",
+            "POWERTOOLS_LOG_LEVEL": "INFO",
+        },
+    )
+    for statement in (
+        allow("WriteTheLog", ["logs:CreateLogStream", "logs:PutLogEvents"], [log.log_group_arn]),
+        allow("TakeJobs", ["sqs:ReceiveMessage", "sqs:DeleteMessage"], [queue.queue_arn]),
+        allow("SendThemOn", ["sagemaker:InvokeEndpointAsync"], [sam.endpoints(settings.endpoint_names)]),
+        *_table_statements(sam),
+    ):
+        function.add_to_role_policy(statement)
+    # Sent on to an endpoint that is not there yet, a batch would be put aside in less time than an endpoint takes.
+    function.node.add_dependency(endpoint)
+    justify(function, _EXCEPTIONS)
+    events.Rule(
+        scope,
+        "EachMinute",
+        schedule=events.Schedule.rate(Duration.minutes(1)),
+        targets=[targets.LambdaFunction(function, retry_attempts=0)],
+    )
+    return function
+
+
+def watch_forward(alarms: Alarms, function: lambda_.Function) -> None:
+    """Batches stand still without it, and nothing else would say so: their queue may be full for days."""
+    five_minutes = Duration.minutes(5)
+    alarms.on(
+        "ForwardErrors",
+        "Jobs of batches do not get to the endpoint: the function before it fails",
+        function.metric_errors(period=five_minutes, statistic="Sum"),
+        threshold=3,
+    )
+    alarms.on_silence(
+        "ForwardSilent",
+        "Jobs of batches do not get to the endpoint: the function before it has not been started for ten minutes",
+        function.metric_invocations(period=five_minutes, statistic="Sum"),
+        periods=2,
+    )
+
+
+def most_waiting(settings: GpuSettings) -> int:
+    """Jobs of batches that wait in the endpoint: as many as make it scale out as far as it may, and some more."""
+    return settings.max_instances * (settings.backlog_per_instance + settings.in_flight)
+
+
+def _table_statements(sam: SamStack) -> list[iam.PolicyStatement]:
+    return [
+        allow(
+            "SeeWhichAreBegunAndParkOrCancelThem",
+            ["dynamodb:BatchGetItem", "dynamodb:UpdateItem"],
+            [sam.jobs_table_arn],
+            {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["job#*"]}},
+        ),
+        allow(
+            "SeeWhetherABatchIsPaused",
+            ["dynamodb:GetItem"],
+            [sam.jobs_table_arn],
+            {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["batch#*"]}},
+        ),
+    ]

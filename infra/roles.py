@@ -1,0 +1,31 @@
+"""Who may take a role: one service, and only for this account."""
+
+from __future__ import annotations
+
+from aws_cdk import Stack
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+#: Services whose documentation says that they name the account they act for when they take a role. Lambda names it too,
+#: as far as one sees, and says so nowhere: there the condition must not lock it out of its own function.
+_NAME_THE_ACCOUNT = ("sagemaker.amazonaws.com", "vpc-flow-logs.amazonaws.com")
+
+
+def role_for(
+    scope: Construct,
+    construct_id: str,
+    service: str,
+    *,
+    description: str | None = None,
+    managed_policies: list[iam.IManagedPolicy] | None = None,
+) -> iam.Role:
+    """A role that this service takes, and not when it acts for somebody else (a "confused deputy")."""
+    operator = "StringEquals" if service in _NAME_THE_ACCOUNT else "StringEqualsIfExists"
+    account = Stack.of(scope).account
+    return iam.Role(
+        scope,
+        construct_id,
+        assumed_by=iam.ServicePrincipal(service, conditions={operator: {"aws:SourceAccount": account}}),
+        description=description,
+        managed_policies=managed_policies,
+    )

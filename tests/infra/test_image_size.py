@@ -1,0 +1,71 @@
+"""What is told before an image is deployed that Lambda refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.infra.stacks import CONTEXT, ROOT
+
+GIB = 1024**3
+
+
+def gpu_image(folder: Path, size_bytes: int) -> tuple[subprocess.CompletedProcess[str], str]:
+    """`make gpu-image` with an engine that builds nothing, and whose images are so large; what that was told, too."""
+    engine = folder / "docker"
+    engine.write_text(
+        f'#!/bin/sh\necho "$@" >>{folder}/told\nif [ "$1" = run ]; then printf "{size_bytes}\\t/\\n"; fi\n',
+        encoding="utf-8",
+    )
+    engine.chmod(0o755)
+    done = subprocess.run(
+        [shutil.which("make") or "make", "-C", str(ROOT), "gpu-image"],
+        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done, (folder / "told").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "is_taken", "said"),
+    [
+        (7 * GIB, True, "has 7.0 GiB unpacked, of the 10.0 GiB that Lambda takes"),
+        (10 * GIB, True, "of the 10.0 GiB"),
+        (10 * GIB + 1, False, "Lambda refuses more than 10.0 GiB"),
+        (15 * GIB, False, "has 15.0 GiB unpacked"),
+    ],
+)
+def test_an_image_that_lambda_refuses_is_refused_here(
+    tmp_path: Path, size_bytes: int, is_taken: bool, said: str
+) -> None:
+    done, _ = gpu_image(tmp_path, size_bytes)
+    assert said in done.stdout
+    assert (done.returncode == 0) is is_taken
+
+
+def test_the_image_is_the_one_that_is_deployed(tmp_path: Path) -> None:
+    _, told = gpu_image(tmp_path, GIB)
+    assert "--target worker" in told
+    assert f"TORCH_INDEX_URL={CONTEXT['torch_index_url']}" in told
+    assert "--build-arg COMFYUI_ARGS= " in told
+
+
+def test_both_readmes_say_the_same_of_its_size() -> None:
+    for name in ("README.md", "infra/README.md"):
+        text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        assert "Lambda refuses an image of more than 10 GiB unpacked" in text
+        assert "`make gpu-image`" in text
+
+
+def test_what_to_ask_for_before_deploying_is_said() -> None:
+    text = (ROOT / "infra" / "README.md").read_text(encoding="utf-8")
+    before = text[text.index("## Before you deploy") : text.index("## Settings")]
+    for quota in ("for endpoint usage", "Running On-Demand G and VT instances", "Concurrent executions"):
+        assert quota in before
+    assert "128 as it is" in before  # max_environments, 8, times g6.4xlarge's 16: test_lambda_gpu_stack.py
