@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.session import get_session
 from botocore.stub import Stubber
 
@@ -65,6 +65,22 @@ def test_a_gpu_stack_that_comes_and_goes_is_seen(world: World) -> None:
     world.switch.send("job-3", REQUEST)
     assert [message["job"] for message in world.waiting(world.gpu)] == ["job-2"]
     assert sorted(message["job"] for message in world.waiting(world.own)) == ["job-1", "job-3"]
+
+
+def test_jobs_go_at_once_where_they_are_run_now_although_that_was_not_known_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TARGET_KNOWN_S", 60.0)
+    world.announce({"backend": "queue", "job_queue_url": world.gpu, "batch_queue_url": world.gpu_batches})
+    assert world.switch.depth() == 0
+    for url in (world.gpu, world.gpu_batches):
+        world.sqs.delete_queue(QueueUrl=url)
+    world.ssm.delete_parameter(Name=PARAMETER)
+    world.switch.send("job-1", REQUEST)
+    assert [message["job"] for message in world.waiting(world.own)] == ["job-1"]
+    world.sqs.delete_queue(QueueUrl=world.own_batches)
+    with pytest.raises(ClientError, match="does not exist"):
+        world.switch.send_many([("job-2", REQUEST)])
 
 
 def test_an_endpoint_is_a_target(world: World) -> None:

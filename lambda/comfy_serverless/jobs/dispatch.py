@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 TARGET_KNOWN_S = 60.0
 #: The longest SageMaker keeps an invocation waiting, and lets one last, in seconds. Deadlines are the worker's to keep.
 REQUEST_TTL_S, INVOCATION_TIMEOUT_S = 6 * 3600, 3600
+#: What is said of an endpoint (of other mistakes, too) and of queues that are not there.
+_GONE = frozenset(
+    {"ValidationError", "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "NonExistentQueue"}
+)
 #: What an invocation's answer is called, below the endpoint's output path and the job's id.
 ANSWER_NAME = "answer.json"
 
@@ -259,11 +263,13 @@ class Switch:
         is_batch: bool = False,
     ) -> None:
         """See `Workers`."""
-        self.target().send(job_id, request_uri, extra_data=extra_data, delay_s=delay_s, is_batch=is_batch)
+        self._to_target(
+            lambda target: target.send(job_id, request_uri, extra_data=extra_data, delay_s=delay_s, is_batch=is_batch)
+        )
 
     def send_many(self, jobs: Sequence[tuple[str, str]]) -> None:
         """See `Workers`."""
-        self.target().send_many(jobs)
+        self._to_target(lambda target: target.send_many(jobs))
 
     def depth(self, *, is_batch: bool = False) -> int:
         """See `Workers`."""
@@ -278,6 +284,19 @@ class Switch:
         if self._target is None or time.monotonic() - self._known_at >= TARGET_KNOWN_S:
             self._look()
         return self._target or self.own
+
+    def _to_target(self, send: Callable[[Workers], None]) -> None:
+        """Send to whoever it is; what has gone within the last minute may have another in its place."""
+        target = self.target()
+        try:
+            send(target)
+        except ClientError as error:
+            if error_code(error) not in _GONE:
+                raise
+            self._look()
+            if self.target() is target:
+                raise
+            send(self.target())
 
     def _look(self) -> None:
         try:
