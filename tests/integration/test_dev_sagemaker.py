@@ -95,9 +95,10 @@ def test_an_invocation_that_expires_is_a_job_that_has(stack: DevStack, monkeypat
     endpoint, take = stack.endpoint, stack.endpoint.take
 
     def take_for_a_moment(path: str, headers: dict[str, str], body: bytes) -> Any:
-        return take(path, {**headers, "X-Amzn-SageMaker-RequestTTLSeconds": "0"}, body)
+        return take(path, {**headers, "X-Amzn-SageMaker-RequestTTLSeconds": "1"}, body)
 
-    monkeypatch.setattr(endpoint, "_start_delay_s", 3600.0)  # no capacity
+    monkeypatch.setattr(endpoint, "shortest_ttl_s", 1)
+    monkeypatch.setattr(endpoint, "start_delay_s", 3600.0)  # no capacity
     stack.kill_workers()
     eventually(lambda: endpoint.instances == [] or fail())
     with Comfy() as client, monkeypatch.context() as patch:
