@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -77,13 +75,13 @@ def test_a_container_that_is_killed_costs_no_job(stack: DevStack) -> None:
             assert pixel_of(output.to_bytes()) == colour_of(number)
 
 
-def test_a_job_whose_container_stops_is_given_back_and_runs_again(stack: DevStack) -> None:
+def test_a_job_that_is_canceled_while_its_container_is_taken_away_is_canceled(stack: DevStack) -> None:
     with Comfy() as client:
         client.submit(client.workflows.from_json(small(1))).result()
         job = client.submit(client.workflows.from_json(paint(steps=1200, seed=11)))
         eventually(lambda: client.jobs.get(job.id).status == "running" or fail())
         (instance,) = stack.endpoint.instances
-        os.kill(instance.process.pid, signal.SIGTERM)
+        stack.endpoint.scale_in(instance)
         job.cancel()
         ended = client.jobs.get(job.id).wait(timeout=100)
         assert ended.status == "canceled"
