@@ -105,8 +105,8 @@ def test_an_invocation_that_expires_is_a_job_that_has(stack: DevStack, monkeypat
         assert client.jobs.get(job.id).wait(timeout=60).status == "expired"
 
 
-def eventually(ask: Any) -> Any:
-    end = time.monotonic() + 30
+def eventually(ask: Any, *, within_s: float = 30.0) -> Any:
+    end = time.monotonic() + within_s
     while True:
         try:
             return ask()
