@@ -144,9 +144,14 @@ class DevStack:
     @property
     def endpoint(self) -> AsyncEndpoint:
         """The endpoint that runs jobs, with the backend "sagemaker"."""
+        return self.endpoint_backend.endpoint
+
+    @property
+    def endpoint_backend(self) -> EndpointBackend:
+        """The same with what belongs to it."""
         if self._endpoint is None:
             raise RuntimeError('there is an endpoint with backend="sagemaker" only')
-        return self._endpoint.endpoint
+        return self._endpoint
 
     @property
     def client_variables(self) -> dict[str, str]:

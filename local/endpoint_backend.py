@@ -102,6 +102,12 @@ class EndpointBackend:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
+    def kill_forward(self) -> None:
+        """End the process of the function that sends batches on, wherever it is; the next minute starts another."""
+        for pid in self._forward_pool.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def _start_container(self, port: int) -> LocalProcess:
         self._started += 1
         environment = {

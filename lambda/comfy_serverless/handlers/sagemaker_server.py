@@ -22,6 +22,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from gunicorn.app.base import BaseApplication
 
 from comfy_serverless.errors import ComfyError, InternalError, InvalidRequest, NotFound, QueueFull, UpstreamError
@@ -177,7 +178,7 @@ class SageMakerServer:
         try:
             self.watch.see(outcome)
             self._service.count([outcome])
-            return _told(outcome, self._service.replies.write(outcome))
+            return _told(self._service.replies.write(outcome), outcome.error)
         finally:
             outcome.release()
 
@@ -189,22 +190,46 @@ class SageMakerServer:
         except Unrecorded as failure:
             raise UpstreamError(f"{failure}; the caretaker finds what {job.job_id}/result.json tells") from failure
         if outcome is None:
-            return 200, {"id": job.job_id, "note": "nothing to run: it has ended, was canceled, or runs elsewhere"}
+            return _standing(job.job_id)
         try:
             self.watch.see(outcome)
             self._service.count([outcome])
-            return _told(outcome, outcome.job.to_json())
+            return _told(outcome.job.to_json(), outcome.error)
         finally:
             outcome.release()
 
 
-def _told(outcome: Outcome, document: dict[str, Any]) -> Answer:
-    """The job, or with the status of a failure its error's envelope and the job."""
-    error = document["error"]
-    if error is None:
+def _standing(job_id: str) -> Answer:
+    """The answer for a job that is not ours to run: a second delivery, mostly.
+
+    SageMaker puts it where it has put the first delivery's. So a job that was run and has ended is answered as it
+    ended, by the table: that knows every end, also of those that left no `result.json`, and costs one read. While it
+    still runs elsewhere, that worker's answer comes after ours. Where nobody has run it (canceled, held back) nothing
+    has failed.
+
+    Raises:
+        UpstreamError: the table does not answer.
+    """
+    try:
+        state = journal().jobs.read(job_id)
+    except (ClientError, BotoCoreError, TimeoutError) as error:
+        raise UpstreamError(f"how job {job_id} stands is not known: the table does not answer ({error})") from error
+    if state is not None and state.is_over and state.runs > 0:
+        return _told(state.document().to_json())
+    return 200, {"id": job_id, "note": "nothing to run: it was canceled, is held back, or runs elsewhere"}
+
+
+def _told(document: dict[str, Any], error: ComfyError | None = None) -> Answer:
+    """The job, or with the status of a failure its error's envelope and the job.
+
+    Args:
+        error: the failure itself, where it is ours and not only told.
+    """
+    told = document["error"]
+    if told is None:
         return 200, document
-    envelope = {name: error.get(name) for name in ("code", "message", "details")}
-    status = outcome.error.http_status if outcome.error is not None else STATUSES.get(error["code"], 500)
+    envelope = {name: told.get(name) for name in ("code", "message", "details")}
+    status = error.http_status if error is not None else STATUSES.get(told["code"], 500)
     return status, {"error": envelope, "job": document}
 
 
