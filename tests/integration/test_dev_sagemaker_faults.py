@@ -27,7 +27,7 @@ from local.async_invocation import HEADER, FailureLayout, Invocation
 from local.dev import DevStack
 from local.endpoint_backend import ENDPOINT
 from local.stack import TABLE
-from tests.integration.test_dev_batches import read, report_of
+from tests.integration.test_dev_batches import read, report_of, run
 from tests.integration.test_dev_sagemaker import eventually, fail
 from tests.integration.test_dev_stack import bearer, small
 
@@ -46,6 +46,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     settings = {"LEASE_S": "3", "MAX_WAITING_BATCH_JOBS": str(MAX_WAITING)}
     folder = tmp_path_factory.mktemp("dev")
     with DevStack(log_folder=folder, backend="sagemaker", environment=settings) as started:
+        started.describe()
         yield started
 
 
@@ -223,8 +224,7 @@ def test_notifications_out_of_order_twice_and_for_nobodys_job_change_nothing(sta
 
 
 def test_a_batch_whose_containers_and_forwarder_are_killed_has_exact_counts(stack: DevStack, batch: Batch) -> None:
-    """The last one here: a report comes up to a minute after the batch's end, and the others are done meanwhile."""
-    summary, rows = report_of(stack, batch.name)
+    summary, rows = report_of(stack, run(stack, "status", batch.name, "--watch")["report"])
     assert batch.kills >= 3, "containers, twice, and the forwarder"
     assert (summary["lines"], summary["bad_lines"]) == (GOOD + BAD, BAD)
     assert summary["statuses"] == {"succeeded": GOOD}

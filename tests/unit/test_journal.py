@@ -61,7 +61,8 @@ class Office:
         return QueuedJob(job_id=job_id, address=address, extra_data=extra_data)
 
     def run(self, job: QueuedJob) -> Outcome | None:
-        return self.journal.run(self.world.worker, job, CALL)
+        outcome = self.journal.run(self.world.worker, job, CALL)
+        return outcome if isinstance(outcome, Outcome) else None
 
     def state(self, job: QueuedJob) -> JobState:
         state = self.store.read(job.job_id)

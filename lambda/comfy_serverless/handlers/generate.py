@@ -83,8 +83,8 @@ class Service:
                 log.exception("the job's message is to come again", job_id=job.job_id)
                 unrecorded.append(job)
                 continue
-            self.count([outcome] if outcome else [])
-            if outcome:
+            if isinstance(outcome, Outcome):
+                self.count([outcome])
                 outcome.release()
         if (writer := node_list()) is not None:
             writer.write_if_due()

@@ -22,7 +22,6 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from gunicorn.app.base import BaseApplication
 
 from comfy_serverless.errors import ComfyError, InternalError, InvalidRequest, NotFound, QueueFull, UpstreamError
@@ -31,8 +30,10 @@ from comfy_serverless.handlers.generate import Service, journal, service
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S, drain_on_sigterm, leave_process
 from comfy_serverless.jobs.dispatch import INVOCATION_TIMEOUT_S
 from comfy_serverless.jobs.intake import SentRequest
-from comfy_serverless.jobs.journal import Unrecorded
+from comfy_serverless.jobs.journal import Standing, Unrecorded
 from comfy_serverless.jobs.models import JOB_ID_PATTERN, error_envelope
+from comfy_serverless.jobs.result_file import ResultFile
+from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.worker import Call, Outcome
 from comfy_serverless.observability import log
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from comfy_serverless.connector.connector import ComfyConnector
     from comfy_serverless.jobs.intake import QueuedJob
+    from comfy_serverless.jobs.store.job_state import JobState
 
 warm.imports_done()
 
@@ -189,8 +191,8 @@ class SageMakerServer:
             outcome = journal().run(self._service.worker, job, queued)
         except Unrecorded as failure:
             raise UpstreamError(f"{failure}; the caretaker finds what {job.job_id}/result.json tells") from failure
-        if outcome is None:
-            return _standing(job.job_id)
+        if isinstance(outcome, Standing):
+            return self._standing(job.job_id, outcome.state)
         try:
             self.watch.see(outcome)
             self._service.count([outcome])
@@ -198,25 +200,19 @@ class SageMakerServer:
         finally:
             outcome.release()
 
+    def _standing(self, job_id: str, state: JobState | None) -> Answer:
+        """The answer for a job that is not ours to run: a second delivery, mostly.
 
-def _standing(job_id: str) -> Answer:
-    """The answer for a job that is not ours to run: a second delivery, mostly.
-
-    SageMaker puts it where it has put the first delivery's. So a job that was run and has ended is answered as it
-    ended, by the table: that knows every end, also of those that left no `result.json`, and costs one read. While it
-    still runs elsewhere, that worker's answer comes after ours. Where nobody has run it (canceled, held back) nothing
-    has failed.
-
-    Raises:
-        UpstreamError: the table does not answer.
-    """
-    try:
-        state = journal().jobs.read(job_id)
-    except (ClientError, BotoCoreError, TimeoutError) as error:
-        raise UpstreamError(f"how job {job_id} stands is not known: the table does not answer ({error})") from error
-    if state is not None and state.is_over and state.runs > 0:
-        return _told(state.document().to_json())
-    return 200, {"id": job_id, "note": "nothing to run: it was canceled, is held back, or runs elsewhere"}
+        SageMaker puts it where it has put the first delivery's. So a job that was run and has ended is answered as it
+        ended. While it still runs elsewhere, that worker's answer comes after ours. Where nobody has run it (canceled,
+        held back) nothing has failed.
+        """
+        if state is None or not state.is_over or state.runs == 0:
+            return 200, {"id": job_id, "note": "nothing to run: it was canceled, is held back, or runs elsewhere"}
+        stored = ResultFile(self._service.replies.s3, S3Address.parse(state.head["result"])).read()
+        # The caretaker's word is in the table alone.
+        job = stored.job if stored is not None and stored.job.status is state.status else state.document()
+        return _told(job.to_json())
 
 
 def _told(document: dict[str, Any], error: ComfyError | None = None) -> Answer:

@@ -49,6 +49,17 @@ AGAIN_AFTER_S = 5
 _AWS_FAILURES = (ClientError, BotoCoreError, TimeoutError)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A job that is not ours to run: it has ended, was canceled or held back, or runs elsewhere.
+
+    Attributes:
+        state: as the table has it, without outputs; None if it does not have it, or was not asked.
+    """
+
+    state: JobState | None = None
+
+
 class Unrecorded(Exception):
     """How a job ended could not be written into the table. Its message must come again: then it is tried anew."""
 
@@ -62,29 +73,26 @@ class Journal:
     webhook_queue: WebhookQueue
     batches: BatchStore | None = None
 
-    def run(self, worker: Worker, source: QueuedJob, call: Call) -> Outcome | None:
+    def run(self, worker: Worker, source: QueuedJob, call: Call) -> Outcome | Standing:
         """Run a job whose message has come, if it is still to be run, and write down how it ended.
-
-        Returns:
-            None where there was nothing to run: it has ended, was canceled, or runs elsewhere.
 
         Raises:
             Unrecorded: the table does not answer.
         """
         run_id = str(uuid.uuid4())
         if self._is_held_back(source):
-            return None
+            return Standing()
         try:
             begun = self.jobs.begin(source.job_id, run=run_id)
         except _AWS_FAILURES as error:
             raise Unrecorded(f"job {source.job_id} was not begun: the table does not answer ({error})") from error
         if begun.state is None or begun.claim is Claim.LEAVE:
             log.info("the job is not ours to run", job_id=source.job_id)
-            return None
+            return Standing(begun.state)
         if begun.claim is Claim.CANCELED:
             if self.jobs.fail(begun.state, Canceled("the job was canceled before it was run again")):
                 self._call_webhook(begun.state)
-            return None
+            return Standing()
         with Reporter(self.jobs, begun.state, run_id=run_id) as reporter:
             outcome = worker.run(source, replace(call, observer=reporter, is_last_try=begun.is_last))
             try:
