@@ -1,4 +1,4 @@
-"""The local AWS: moto's server, with a DynamoDB that answers one request after the other.
+"""The local AWS: moto's server behind the policies of template.yaml, with a DynamoDB that answers one at a time.
 
 As it comes, moto takes back a transaction that fails by setting the whole table to what it was, with all that other
 requests have written into it meanwhile. The real one isolates every request.
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
+
+from local.enforcement import Guard
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -38,7 +40,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
     create: Callable[[str], Any] = create_backend_app
-    application = one_after_the_other(DomainDispatcherApplication(create))
+    application = Guard(one_after_the_other(DomainDispatcherApplication(create)))
     run_simple(arguments.host, arguments.port, application, threaded=True, request_handler=MotoRequestHandler)
 
 

@@ -22,7 +22,8 @@ from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.table import Table
 from local.processes import LOOPBACK, LocalProcess, clean_environment, free_port
 from local.s3 import REGION, LocalS3
-from local.stack import TABLE, LocalStack, properties_of
+from local.stack import LocalStack
+from local.template import TABLE, properties_of
 
 LAMBDA = Path(__file__).parent.parent.parent / "lambda"
 ROLE = "arn:aws:iam::000000000000:role/any"
