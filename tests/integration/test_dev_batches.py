@@ -7,7 +7,6 @@ import io
 import json
 import os
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -31,6 +30,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     environment = {"LEASE_S": "3"}
     with DevStack(log_folder=tmp_path_factory.mktemp("dev"), environment=environment) as started:
         yield started
+        assert started.aws.usage().denials == [], "template.yaml allows all that functions do"
 
 
 def test_a_manifest_has_exact_counts_whatever_is_killed(stack: DevStack) -> None:
@@ -58,15 +58,14 @@ def test_a_manifest_has_exact_counts_whatever_is_killed(stack: DevStack) -> None
 
 
 def kill_at_random(stack: DevStack, chance: random.Random, is_over: threading.Event) -> None:
-    """Three times the workers, and three times a process of the functions: ingest is one of them."""
+    """Three times the workers, and three times the processes of all functions: ingest is one of them."""
     for _ in range(3):
         if is_over.wait(chance.uniform(2, 6)):
             return
         stack.kill_workers()
         if is_over.wait(chance.uniform(1, 3)):
             return
-        for pid in stack.functions.pids()[:2]:
-            os.kill(pid, signal.SIGKILL)
+        stack.functions.kill()
 
 
 def report_of(stack: DevStack, name: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
