@@ -1,7 +1,8 @@
-"""The local AWS: moto's server, with a DynamoDB that answers one request after the other.
+"""The local AWS: moto's server behind the policies of template.yaml, with a DynamoDB that answers one at a time.
 
 As it comes, moto takes back a transaction that fails by setting the whole table to what it was, with all that other
-requests have written into it meanwhile. The real one isolates every request.
+requests have written into it meanwhile. The real one isolates every request. And it counts a whole queue for each
+message it hands out, to see whether that has expired: a batch of some thousand jobs would stand still.
 """
 
 from __future__ import annotations
@@ -9,10 +10,15 @@ from __future__ import annotations
 import argparse
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.sqs.models import SQSBackend
 from werkzeug.serving import run_simple
+
+from local.enforcement import Guard
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -31,6 +37,11 @@ def one_after_the_other(application: WSGIApplication) -> WSGIApplication:
     return answer
 
 
+def quick_queues() -> AbstractContextManager[object]:
+    """Queues whose messages never expire, from `with` to the end of the block."""
+    return patch.object(SQSBackend, "is_message_valid_based_on_retention_period", lambda *_arguments: True)
+
+
 def main() -> None:
     """Serve until the process is stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -38,8 +49,9 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
     create: Callable[[str], Any] = create_backend_app
-    application = one_after_the_other(DomainDispatcherApplication(create))
-    run_simple(arguments.host, arguments.port, application, threaded=True, request_handler=MotoRequestHandler)
+    application = Guard(one_after_the_other(DomainDispatcherApplication(create)))
+    with quick_queues():
+        run_simple(arguments.host, arguments.port, application, threaded=True, request_handler=MotoRequestHandler)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python -m local.dev [--port PORT] [--workers N] [--log-dir DIR]
 
-The same handlers as on AWS, against a local S3, SQS and DynamoDB, with the embedded engine or a real ComfyUI.
+The same handlers as on AWS, against a local S3, SQS and DynamoDB, with the embedded engine or a real ComfyUI. Each
+function may do what its role in template.yaml may, and nothing else.
 """
 
 from __future__ import annotations
@@ -33,22 +34,23 @@ from local.async_endpoint import AsyncEndpoint
 from local.demo import ENGINE_VARIABLES, chosen_engine
 from local.endpoint_backend import EndpointBackend
 from local.front import TIMEOUT_S, Front
-from local.function_pool import FunctionPool
+from local.function_pool import FunctionPool, LocalFunction
 from local.lambda_emulator import LambdaEmulator
 from local.processes import LOOPBACK, NotListening, ProcessDied, free_port
 from local.queue_poller import QueuePoller
+from local.roles import functions_by_handler, role_of
 from local.s3 import LocalS3, local_client
-from local.stack import TABLE, LocalStack
+from local.stack import LocalStack
+from local.template import STACK, TABLE
 
 ROOT = Path(__file__).parent.parent
 PORT = 8189
 API_KEY = "local-key-for-development-only"
 OWNER = "local"
-#: What `--stack` of the command line must be.
-STACK = "local"
 #: Lambda's longest.
 GENERATE_TIMEOUT_S = 900
 CARETAKER_EVERY_S = 5.0
+API_PROCESSES = 4
 _HANDLERS = "comfy_serverless.handlers"
 
 _EPILOG = f"""\
@@ -202,26 +204,28 @@ class DevStack:
         self._log_folder.mkdir(parents=True, exist_ok=True)
         self.aws.start()
         self.stack = LocalStack.create(self.aws)
-        environment = {**self.stack.environment, "ALLOW_PRIVATE_ADDRESSES": "true", **self._settings}
+        variables = {"ALLOW_PRIVATE_ADDRESSES": "true", **self._settings}
         if self._backend == "sagemaker":
             self._endpoint = EndpointBackend(
                 self.stack,
-                {**environment, **self._engine_variables()},
+                {**self.stack.environment, **variables, **self._engine_variables()},
                 hear=self._hear_outcome,
                 log_folder=self._log_folder,
                 instances=self._workers,
             )
-            environment |= self._endpoint.function_variables
-        self._pool = FunctionPool(environment, log_path=self._log_folder / "api.log")
+            variables |= self._endpoint.function_variables
+        self._pool = FunctionPool(self._functions(variables), log_path=self._log_folder / "api.log")
+        for name in ("caretaker", "authorizer", "api"):
+            self._pool.warm(f"{_HANDLERS}.{name}.handler")
         self.keys.register(self.api_key, name="local", owner=OWNER)
         if self._endpoint is not None:
             self._endpoint.start()
         else:
             for number in range(self._workers):
-                self._start_worker(environment, number)
-        self._add_poller("WebhookQueue", self._call_webhooks, name="webhooks", batch_size=10)
-        self._add_poller("DropQueue", self._ingest, name="drops")
-        self._add_poller("ManifestQueue", self._ingest, name="manifests")
+                self._start_worker(variables, number)
+        self._add_poller("WebhookQueue", "WebhookFunction", self._call_webhooks, name="webhooks", batch_size=10)
+        self._add_poller("DropQueue", "IngestFunction", self._ingest, name="drops")
+        self._add_poller("ManifestQueue", "IngestFunction", self._ingest, name="manifests")
         self._caretaker.start()
         api = functools.partial(self._pool.submit, f"{_HANDLERS}.api.handler", timeout_s=TIMEOUT_S)
         authorizer = functools.partial(self._pool.submit, f"{_HANDLERS}.authorizer.handler", timeout_s=TIMEOUT_S)
@@ -229,7 +233,17 @@ class DevStack:
         self._server.start()
         self._pool.invoke(f"{_HANDLERS}.caretaker.handler", {})
 
-    def _start_worker(self, environment: Mapping[str, str], number: int) -> None:
+    def _functions(self, variables: Mapping[str, str]) -> dict[str, LocalFunction]:
+        return {
+            handler: LocalFunction(
+                environment={**self.stack.environment_of(name), **variables},
+                processes=API_PROCESSES if name == "ApiFunction" else 1,
+            )
+            for handler, name in functions_by_handler().items()
+        }
+
+    def _start_worker(self, variables: Mapping[str, str], number: int) -> None:
+        environment = {**self.stack.environment_of("GenerateFunction"), **variables}
         settings = {**environment, **self._engine_variables(), "INITIAL_PORT": str(free_port())}
         emulator = LambdaEmulator(
             environment=settings,
@@ -243,8 +257,8 @@ class DevStack:
             emulator.start()  # anew, if it was killed: Lambda has always another machine
             return emulator.invoke(event)
 
-        self._add_poller("JobQueue", invoke, name=f"jobs {number + 1}")
-        self._add_poller("BatchQueue", invoke, name=f"batches {number + 1}")
+        self._add_poller("JobQueue", "GenerateFunction", invoke, name=f"jobs {number + 1}")
+        self._add_poller("BatchQueue", "GenerateFunction", invoke, name=f"batches {number + 1}")
 
     def _engine_variables(self) -> dict[str, str]:
         return {**chosen_engine(), **({"API_COMMAND_LINE": self._engine} if self._engine is not None else {})}
@@ -252,8 +266,9 @@ class DevStack:
     def _hear_outcome(self, event: Any) -> Any:  # noqa: ANN401
         return self.functions.invoke(f"{_HANDLERS}.outcome.handler", event)
 
-    def _add_poller(self, queue: str, invoke: Any, *, name: str, batch_size: int = 1) -> None:  # noqa: ANN401
-        poller = QueuePoller(self.aws.sqs(), self.stack.queues[queue], invoke, name=name, batch_size=batch_size)
+    def _add_poller(self, queue: str, function: str, invoke: Any, *, name: str, batch_size: int = 1) -> None:  # noqa: ANN401
+        sqs = self.aws.sqs(role=role_of(function))  # Lambda takes messages in the name of the function
+        poller = QueuePoller(sqs, self.stack.queues[queue], invoke, name=name, batch_size=batch_size)
         self._pollers.append(poller)
         poller.start()
 

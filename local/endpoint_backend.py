@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from local.async_endpoint import AsyncEndpoint
-from local.function_pool import SOURCE_ROOT, FunctionPool
+from local.function_pool import SOURCE_ROOT, FunctionPool, LocalFunction
 from local.processes import LocalProcess, clean_environment, free_port
-from local.s3 import LocalS3, local_client
+from local.roles import role_of
+from local.s3 import LocalS3, credentials_of, local_client
 from local.stack import LocalStack
+from local.template import STACK
 
 ENDPOINT = "comfy-local-gpu"
-PARAMETER = "/comfy-serverless/local/dispatch"
+PARAMETER = f"/comfy-serverless/{STACK}/dispatch"
 _START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
+_FORWARD = "comfy_serverless.handlers.forward.handler"
 _FIGURES_EVERY_S = 5.0
 #: Short, so that everything stops soon.
 _FORWARD_TIMEOUT_S = 12
@@ -36,7 +39,8 @@ class EndpointBackend:
     """The endpoint, what announces it, and what sends batches on to it.
 
     Args:
-        environment: of the containers.
+        environment: of the containers, which have the worker's role (a test in tests/infra holds that theirs is
+            the same), and of the function that forwards, which has a role in infra/ only: it is the administrator.
         hear: invokes the function that hears of ended invocations, with an event of SNS.
     """
 
@@ -52,7 +56,12 @@ class EndpointBackend:
         idle_s: float | None = None,
     ) -> None:
         self._aws: LocalS3 = stack.aws
-        self._environment = {**clean_environment(), **environment, "PYTHONPATH": str(SOURCE_ROOT)}
+        self._environment = {
+            **clean_environment(),
+            **environment,
+            **credentials_of(role_of("GenerateFunction")),
+            "PYTHONPATH": str(SOURCE_ROOT),
+        }
         self._hear = hear
         self._log_folder = log_folder
         self._started = 0
@@ -69,7 +78,9 @@ class EndpointBackend:
             idle_s=idle_s,
         )
         forward = {**environment, **self.function_variables, "ENDPOINT_NAME": ENDPOINT}
-        self._forward_pool = FunctionPool(forward, log_path=log_folder / "forward.log", processes=1)
+        self._forward_pool = FunctionPool(
+            {_FORWARD: LocalFunction(environment=forward)}, log_path=log_folder / "forward.log"
+        )
         self._threads = [
             threading.Thread(target=self._tell_figures, name="endpoint figures", daemon=True),
             threading.Thread(target=self._forward, name="forward", daemon=True),
@@ -104,9 +115,7 @@ class EndpointBackend:
 
     def kill_forward(self) -> None:
         """End the process of the function that sends batches on, wherever it is; the next minute starts another."""
-        for pid in self._forward_pool.pids():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self._forward_pool.kill()
 
     def _start_container(self, port: int) -> LocalProcess:
         self._started += 1
@@ -150,5 +159,5 @@ class EndpointBackend:
     def _forward(self) -> None:
         while not self._is_over.is_set():
             with contextlib.suppress(Exception):  # it is in the function's log; started again, as on AWS
-                self._forward_pool.invoke("comfy_serverless.handlers.forward.handler", {}, timeout_s=_FORWARD_TIMEOUT_S)
+                self._forward_pool.invoke(_FORWARD, {}, timeout_s=_FORWARD_TIMEOUT_S)
             self._is_over.wait(_FORWARD_EVERY_S)

@@ -1,10 +1,12 @@
-"""Lambda functions on this machine that need no emulator: each invocation in one of a few processes of their own.
+"""Lambda functions on this machine that need no emulator, each with processes of its own.
 
-Like Lambda, a process answers one request at a time, and keeps what it has loaded for the next.
+Like Lambda, a process belongs to one function, answers one request at a time, and keeps what it has loaded for the
+next: clients too, with the credentials of the function's role.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import os
@@ -13,16 +15,29 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from local.processes import clean_environment
 
 SOURCE_ROOT = Path(__file__).parent.parent / "lambda"
-PROCESSES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalFunction:
+    """One function.
+
+    Attributes:
+        environment: all that it sees beside PATH and its like.
+        processes: how many invocations run at once. They start when they are needed.
+    """
+
+    environment: Mapping[str, str]
+    processes: int = 1
 
 
 class LambdaContext:
@@ -46,50 +61,57 @@ class FunctionPool:
     """Invokes handlers by their names, several at once.
 
     Args:
-        environment: all that the functions see beside PATH and its like.
+        functions: all that there are, by the names of their handlers.
         log_path: a file that gets everything they print.
     """
 
-    def __init__(self, environment: Mapping[str, str], *, log_path: Path, processes: int = PROCESSES) -> None:
-        self._environment = {**clean_environment(), **environment}
+    def __init__(self, functions: Mapping[str, LocalFunction], *, log_path: Path) -> None:
+        self._functions = functions
         self._log_path = log_path
-        self._processes = processes
         self._lock = threading.Lock()
-        self._pool = self._new_pool()
+        self._pools = {handler: self._new_pool(function) for handler, function in functions.items()}
         self._is_closed = False
+
+    def warm(self, handler: str) -> None:
+        """Start a process for a handler, which loads it, and return at once."""
+        with self._lock:
+            self._pools[handler].submit(_warm, handler)
 
     def submit(self, handler: str, event: object, *, timeout_s: float) -> Future[Any]:
         """Begin an invocation. The future raises what the handler does; `BrokenProcessPool` if its process died."""
         with self._lock:
             try:
-                return self._pool.submit(_invoke, handler, event, timeout_s)
+                return self._pools[handler].submit(_invoke, handler, event, timeout_s)
             except BrokenProcessPool:
                 if self._is_closed:
                     raise
-                self._pool = self._new_pool()
-                return self._pool.submit(_invoke, handler, event, timeout_s)
+                self._pools[handler] = self._new_pool(self._functions[handler])
+                return self._pools[handler].submit(_invoke, handler, event, timeout_s)
 
     def invoke(self, handler: str, event: object, *, timeout_s: float = 60.0) -> Any:  # noqa: ANN401
         """Invoke a handler and answer what it returned."""
         return self.submit(handler, event, timeout_s=timeout_s).result(timeout=timeout_s + 5.0)
 
-    def pids(self) -> list[int]:
-        """The processes there are, to be killed in tests."""
+    def kill(self) -> None:
+        """End all processes at once, as if their machines had lost power; new ones take their places."""
         with self._lock:
-            return list(self._pool._processes)
+            for pid in [pid for pool in self._pools.values() for pid in list(pool._processes or ())]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the processes."""
         with self._lock:
             self._is_closed = True
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            for pool in self._pools.values():
+                pool.shutdown(wait=True, cancel_futures=True)
 
-    def _new_pool(self) -> ProcessPoolExecutor:
+    def _new_pool(self, function: LocalFunction) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            self._processes,
+            function.processes,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_begin,
-            initargs=(self._environment, str(self._log_path)),
+            initargs=({**clean_environment(), **function.environment}, str(self._log_path)),
         )
 
 
@@ -105,5 +127,14 @@ def _begin(environment: Mapping[str, str], log_path: str) -> None:
 
 
 def _invoke(handler: str, event: object, timeout_s: float) -> Any:  # noqa: ANN401
+    return _load(handler)(event, LambdaContext(timeout_s))
+
+
+def _warm(handler: str) -> None:
+    _load(handler)  # not to be sent back: whoever got it would have to load it, too
+
+
+def _load(handler: str) -> Callable[[object, LambdaContext], Any]:
     module, _, name = handler.rpartition(".")
-    return getattr(importlib.import_module(module), name)(event, LambdaContext(timeout_s))
+    loaded: Callable[[object, LambdaContext], Any] = getattr(importlib.import_module(module), name)
+    return loaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
@@ -29,8 +30,26 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 REGION: Final = "eu-central-1"
+#: What moto calls the account of everybody.
+ACCOUNT: Final = "123456789012"
+ADMINISTRATOR: Final = "local"
 START_TIMEOUT_S = 60.0
 START_ATTEMPTS = 5
+#: Where the local AWS tells what roles have done.
+USAGE_PATH: Final = "/local-api/usage"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What roles of the template have done.
+
+    Attributes:
+        requests: how many each has made.
+        denials: what was denied, each once.
+    """
+
+    requests: dict[str, int]
+    denials: list[str]
 
 
 class LocalS3:
@@ -63,9 +82,7 @@ class LocalS3:
         """The variables that send any AWS library here, and nowhere else."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
-            "AWS_SESSION_TOKEN": "local",
+            **credentials_of(ADMINISTRATOR),
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_CONFIG_FILE": os.devnull,
@@ -107,13 +124,20 @@ class LocalS3:
         """A new client of this server's S3; no proxy between."""
         return local_client("s3", self.endpoint_url)
 
-    def sqs(self) -> SQSClient:
-        """The same of its SQS."""
-        return local_client("sqs", self.endpoint_url)
+    def sqs(self, *, role: str = ADMINISTRATOR) -> SQSClient:
+        """The same of its SQS, for a role of the template."""
+        return local_client("sqs", self.endpoint_url, role=role)
 
     def dynamodb(self) -> DynamoDBClient:
         """The same of its DynamoDB."""
         return local_client("dynamodb", self.endpoint_url)
+
+    def usage(self) -> Usage:
+        """What roles of the template have done here so far."""
+        with requests.Session() as session:
+            session.trust_env = False  # proxies of the environment are not for loopback
+            answer = session.get(f"{self.endpoint_url}{USAGE_PATH}", timeout=5).json()
+        return Usage(**answer)
 
     def bucket(self, name: str) -> str:
         """Create a bucket (or find it there) and answer its name."""
@@ -144,15 +168,17 @@ class LocalS3:
 
 
 @overload
-def local_client(service: Literal["s3"], endpoint_url: str) -> S3Client: ...
+def local_client(service: Literal["s3"], endpoint_url: str, *, role: str = ...) -> S3Client: ...
 @overload
-def local_client(service: Literal["sqs"], endpoint_url: str) -> SQSClient: ...
+def local_client(service: Literal["sqs"], endpoint_url: str, *, role: str = ...) -> SQSClient: ...
 @overload
-def local_client(service: Literal["dynamodb"], endpoint_url: str) -> DynamoDBClient: ...
+def local_client(service: Literal["dynamodb"], endpoint_url: str, *, role: str = ...) -> DynamoDBClient: ...
 @overload
-def local_client(service: Literal["ssm", "cloudwatch", "cloudformation"], endpoint_url: str) -> object: ...
-def local_client(service: Any, endpoint_url: str) -> Any:
-    """A client for a local server: any credentials, no proxy, nothing of the caller's profiles and settings."""
+def local_client(
+    service: Literal["ssm", "cloudwatch", "cloudformation", "stepfunctions"], endpoint_url: str, *, role: str = ...
+) -> object: ...
+def local_client(service: Any, endpoint_url: str, *, role: str = ADMINISTRATOR) -> Any:
+    """A client for a local server: no proxy, nothing of the caller's profiles and settings, no secret."""
     nothing = (None, None, None, None)
     own = BotocoreSession(
         {
@@ -166,10 +192,15 @@ def local_client(service: Any, endpoint_url: str) -> Any:
         service,
         endpoint_url=endpoint_url,
         region_name=REGION,
-        aws_access_key_id="local",
+        aws_access_key_id=role,
         aws_secret_access_key="local",
         config=configuration,
     )
+
+
+def credentials_of(role: str) -> dict[str, str]:
+    """The variables that make requests those of a role of the template, or of the administrator."""
+    return {"AWS_ACCESS_KEY_ID": role, "AWS_SECRET_ACCESS_KEY": "local", "AWS_SESSION_TOKEN": "local"}
 
 
 def create_bucket(client: S3Client, name: str) -> None:

@@ -1,28 +1,19 @@
 """The resources of template.yaml on this machine: its table, queues and buckets, in a local AWS.
 
-What they are is read from the template, so that nothing is different here.
+What they are is read from the template, so that nothing is different here; what they are called is local/template.py's.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from samcli.yamlhelper import yaml_parse
+from local.roles import role_of
+from local.s3 import LocalS3, credentials_of
+from local.template import ROOT, TABLE, name_of, properties_of, resolve
 
-from local.s3 import LocalS3
-
-_BUCKET_NAMES = ("InputBucket", "OutputBucket", "AssetsBucket")
-ROOT = Path(__file__).parent.parent
-#: What names of the template are replaced by: `${BucketPrefix}-output-…` is `comfy-local-output`.
-_BUCKETS = {
-    "InputBucket": "comfy-local-input",
-    "OutputBucket": "comfy-local-output",
-    "AssetsBucket": "comfy-local-assets",
-}
-TABLE = "comfy-local-jobs"
+BUCKETS = ("InputBucket", "OutputBucket", "AssetsBucket")
 QUEUES = ("JobQueue", "BatchQueue", "WebhookQueue", "DropQueue", "ManifestQueue")
 
 
@@ -40,22 +31,22 @@ class LocalStack:
     @classmethod
     def create(cls, aws: LocalS3) -> LocalStack:
         """Make everything that functions need."""
-        for bucket in _BUCKETS.values():
-            aws.bucket(bucket)
+        for bucket in BUCKETS:
+            aws.bucket(name_of(bucket))
         create_table(aws)
         queues = {name: create_queue(aws, name) for name in QUEUES}
-        notify_of_drops(aws, queues)
+        notify_of_drops(aws)
         return cls(aws, queues)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables of all functions together, and what sends AWS libraries here."""
+        """The variables of all functions together, and what sends AWS libraries here, as the administrator."""
         return {
             **self.aws.environment,
             "JOBS_TABLE": TABLE,
-            "ASSETS_BUCKET": _BUCKETS["AssetsBucket"],
-            "OUTPUT_BUCKET": _BUCKETS["OutputBucket"],
-            "ALLOWED_INPUT_BUCKETS": ",".join(_BUCKETS.values()),
+            "ASSETS_BUCKET": name_of("AssetsBucket"),
+            "OUTPUT_BUCKET": name_of("OutputBucket"),
+            "ALLOWED_INPUT_BUCKETS": ",".join(map(name_of, BUCKETS)),
             "JOB_QUEUE_URL": self.queues["JobQueue"],
             "BATCH_QUEUE_URL": self.queues["BatchQueue"],
             "MANIFEST_QUEUE_URL": self.queues["ManifestQueue"],
@@ -64,28 +55,19 @@ class LocalStack:
             "POWERTOOLS_METRICS_NAMESPACE": "ComfyServerless",
         }
 
+    def environment_of(self, function: str) -> dict[str, str]:
+        """The same for one function of the template, with the credentials of its role."""
+        return {**self.environment, **credentials_of(role_of(function))}
+
     @property
     def outputs(self) -> dict[str, str]:
         """What the template's outputs of the same names are here."""
         return {
             "JobsTableName": TABLE,
-            **{f"{name}Name": bucket for name, bucket in _BUCKETS.items()},
+            **{f"{bucket}Name": name_of(bucket) for bucket in BUCKETS},
             "JobQueueUrl": self.queues["JobQueue"],
             "ManifestQueueUrl": self.queues["ManifestQueue"],
         }
-
-
-@cache
-def template() -> dict[str, Any]:
-    """template.yaml."""
-    parsed: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
-    return parsed
-
-
-def properties_of(name: str) -> dict[str, Any]:
-    """What the template says of a resource."""
-    properties: dict[str, Any] = template()["Resources"][name]["Properties"]
-    return properties
 
 
 def create_table(aws: LocalS3) -> str:
@@ -97,27 +79,21 @@ def create_table(aws: LocalS3) -> str:
     return TABLE
 
 
-def notify_of_drops(aws: LocalS3, queues: dict[str, str]) -> None:
+def notify_of_drops(aws: LocalS3) -> None:
     """What is dropped into the input bucket is told to the queues that the template names."""
     configurations: list[Any] = []
     for entry in properties_of("InputBucket")["NotificationConfiguration"]["QueueConfigurations"]:
         rules = [{"Name": rule["Name"], "Value": rule["Value"]} for rule in entry["Filter"]["S3Key"]["Rules"]]
         configurations.append(
             {
-                "QueueArn": arn_of(aws, queues[entry["Queue"]["Fn::GetAtt"][0]]),
+                "QueueArn": resolve(entry["Queue"]),
                 "Events": [entry["Event"]],
                 "Filter": {"Key": {"FilterRules": rules}},
             }
         )
     aws.client().put_bucket_notification_configuration(
-        Bucket=_BUCKETS["InputBucket"], NotificationConfiguration={"QueueConfigurations": configurations}
+        Bucket=name_of("InputBucket"), NotificationConfiguration={"QueueConfigurations": configurations}
     )
-
-
-def arn_of(aws: LocalS3, queue_url: str) -> str:
-    """What other services call a queue."""
-    attributes = aws.sqs().get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]
-    return attributes["QueueArn"]
 
 
 def create_queue(aws: LocalS3, name: str) -> str:
@@ -125,11 +101,10 @@ def create_queue(aws: LocalS3, name: str) -> str:
     sqs = aws.sqs()
     properties = properties_of(name)
     redrive = properties["RedrivePolicy"]
-    dead_url = sqs.create_queue(QueueName=f"comfy-local-{redrive['deadLetterTargetArn']['Fn::GetAtt'][0]}")["QueueUrl"]
-    dead = arn_of(aws, dead_url)
+    sqs.create_queue(QueueName=name_of(redrive["deadLetterTargetArn"]["Fn::GetAtt"][0]))
     attributes: Any = {
         "VisibilityTimeout": str(properties["VisibilityTimeout"]),
         "MessageRetentionPeriod": str(properties["MessageRetentionPeriod"]),
-        "RedrivePolicy": f'{{"deadLetterTargetArn": "{dead}", "maxReceiveCount": {redrive["maxReceiveCount"]}}}',
+        "RedrivePolicy": json.dumps(resolve(redrive)),
     }
-    return sqs.create_queue(QueueName=f"comfy-local-{name}", Attributes=attributes)["QueueUrl"]
+    return sqs.create_queue(QueueName=name_of(name), Attributes=attributes)["QueueUrl"]

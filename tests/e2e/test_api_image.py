@@ -11,7 +11,8 @@ import pytest
 from lambda_container import LambdaContainer, docker
 
 from local.dev import OWNER
-from local.stack import TABLE, LocalStack
+from local.stack import LocalStack
+from local.template import TABLE
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 

@@ -22,7 +22,8 @@ from local.dev import OWNER
 from local.processes import LOOPBACK, LocalProcess, free_port
 from local.queue_poller import QueuePoller
 from local.sam_demo import IMAGE, main
-from local.stack import TABLE, LocalStack
+from local.stack import LocalStack
+from local.template import TABLE
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 

@@ -31,6 +31,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     folder = tmp_path_factory.mktemp("fuzz")
     with DevStack(log_folder=folder, workers=0, environment={"EVENTS_HOLD_S": "0.01"}) as started:
         yield started
+        assert started.aws.usage().denials == [], "template.yaml allows all that functions do"
 
 
 @pytest.mark.timeout(300)

@@ -25,6 +25,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     folder = tmp_path_factory.mktemp("dev")
     with DevStack(log_folder=folder, backend="sagemaker", environment={"LEASE_S": "3"}) as started:
         yield started
+        assert started.aws.usage().denials == [], "template.yaml allows all that functions do"
 
 
 @pytest.fixture(autouse=True)

@@ -41,6 +41,7 @@ MAX_KILLS = 4
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     with DevStack(log_folder=tmp_path_factory.mktemp("dev"), environment={"LEASE_S": "3"}) as started:
         yield started
+        assert started.aws.usage().denials == [], "template.yaml allows all that functions do"
 
 
 @pytest.fixture

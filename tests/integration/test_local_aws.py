@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from comfy_serverless.jobs.store.table import ConditionFailed, Table, put_write
 from local.s3 import LocalS3, local_client
-from local.stack import TABLE, create_table
+from local.stack import create_table
+from local.template import TABLE
 
 ITEMS = 400
 

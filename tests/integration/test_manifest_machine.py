@@ -22,7 +22,8 @@ from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.table import Table
 from local.processes import LOOPBACK, LocalProcess, clean_environment, free_port
 from local.s3 import REGION, LocalS3
-from local.stack import TABLE, LocalStack, properties_of
+from local.stack import LocalStack
+from local.template import TABLE, properties_of
 
 LAMBDA = Path(__file__).parent.parent.parent / "lambda"
 ROLE = "arn:aws:iam::000000000000:role/any"
@@ -90,12 +91,14 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         stack = LocalStack.create(aws)
         emulator.wait_until_listening(port, timeout_s=60)
         url = f"http://{LOOPBACK}:{port}"
-        variables = {**stack.environment, "PYTHONPATH": f"{LAMBDA}:{':'.join(filter(None, sys.path))}"}
+        path = ":".join([str(LAMBDA), *filter(None, sys.path)])
+        variables = {**stack.environment_of("IngestFunction"), "PYTHONPATH": path}
         function = create_function(url, FUNCTION.format(folder=str(invocations)), variables)
         definition = json.dumps(properties_of("ManifestMachine")["Definition"]).replace("${IngestArn}", function)
         step_functions = client("stepfunctions", url)
         arn = step_functions.create_state_machine(name="manifests", definition=definition, roleArn=ROLE)
         yield Machine(url, arn["stateMachineArn"], invocations, aws, stack)
+        assert aws.usage().denials == []
 
 
 def create_function(url: str, code: str, variables: dict[str, str]) -> str:

@@ -1,0 +1,57 @@
+"""The roles of template.yaml, and which function has which.
+
+A role signs its requests to the local AWS with its own name as the access key. Every other key is the administrator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Final
+
+from local.needs import Needs
+from local.permissions import NotUnderstood, Role, statements_of
+from local.s3 import ACCOUNT, REGION
+from local.template import name_of, of_type, resolve
+
+#: What the names of all roles end in, so that the local AWS knows one without having read the template.
+SUFFIX: Final = "Role"
+
+
+@cache
+def roles() -> Mapping[str, Role]:
+    """Every role of the template, by its name there."""
+    found = {}
+    for name, properties in of_type("AWS::IAM::Role").items():
+        if "ManagedPolicyArns" in properties or not name.endswith(SUFFIX):
+            raise NotUnderstood(f"{name}: roles have policies of their own, and names that end in {SUFFIX}")
+        documents = [resolve(policy["PolicyDocument"]) for policy in properties["Policies"]]
+        found[name] = Role(name, statements_of(documents))
+    return found
+
+
+@cache
+def needs() -> Needs:
+    """What tells what requests need, with the keys of the template's tables."""
+    hash_keys = {}
+    for resource, properties in of_type("AWS::DynamoDB::Table").items():
+        table = name_of(resource)
+        hash_keys[table] = properties["KeySchema"][0]["AttributeName"]
+        for index in properties["GlobalSecondaryIndexes"]:
+            hash_keys[f"{table}/index/{index['IndexName']}"] = index["KeySchema"][0]["AttributeName"]
+    return Needs(region=REGION, account=ACCOUNT, hash_keys=hash_keys)
+
+
+def role_of(function: str) -> str:
+    """The role of a function of the template."""
+    role: str = of_type("AWS::Serverless::Function")[function]["Role"]["Fn::GetAtt"][0]
+    return role
+
+
+def functions_by_handler() -> dict[str, str]:
+    """The functions whose image holds several handlers, by the one that is theirs."""
+    return {
+        properties["ImageConfig"]["Command"][0]: name
+        for name, properties in of_type("AWS::Serverless::Function").items()
+        if "ImageConfig" in properties
+    }

@@ -1,0 +1,124 @@
+"""template.yaml, and what its names are on this machine.
+
+The one place that says so: the resources of the local AWS are made by these names, and the policies of roles are
+resolved to them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from samcli.yamlhelper import yaml_parse
+
+from local.s3 import ACCOUNT, REGION
+
+ROOT: Final = Path(__file__).parent.parent
+#: The name of the stack, which is in the names of SSM parameters.
+STACK: Final = "local"
+PREFIX: Final = "comfy-local"
+TABLE: Final = f"{PREFIX}-jobs"
+
+_PSEUDO_PARAMETERS: Final = {
+    "AWS::Partition": "aws",
+    "AWS::AccountId": ACCOUNT,
+    "AWS::Region": REGION,
+    "AWS::StackName": STACK,
+    "BucketPrefix": PREFIX,
+}
+#: ARNs by the type of a resource; what is in braces is its name here.
+_ARNS: Final = {
+    "AWS::DynamoDB::Table": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{{}}",
+    "AWS::SQS::Queue": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{{}}",
+    "AWS::S3::Bucket": "arn:aws:s3:::{}",
+    "AWS::Logs::LogGroup": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{{}}:*",
+    "AWS::Serverless::Function": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{{}}",
+}
+_PLACEHOLDER = re.compile(r"\$\{([^}]+)\}")
+
+
+class NotResolved(ValueError):
+    """Something in the template that has no value on this machine."""
+
+
+@cache
+def template() -> dict[str, Any]:
+    """template.yaml."""
+    parsed: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+    return parsed
+
+
+def properties_of(name: str) -> dict[str, Any]:
+    """What the template says of a resource."""
+    properties: dict[str, Any] = template()["Resources"][name]["Properties"]
+    return properties
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    """The properties of all resources of a type, by their names in the template."""
+    return {name: entry["Properties"] for name, entry in template()["Resources"].items() if entry["Type"] == kind}
+
+
+def name_of(resource: str) -> str:
+    """What a resource of the template is called here."""
+    kind = template()["Resources"][resource]["Type"]
+    match kind:
+        case "AWS::DynamoDB::Table":
+            return TABLE
+        case "AWS::SQS::Queue":
+            return f"{PREFIX}-{resource}"
+        case "AWS::S3::Bucket":
+            return str(resolve(properties_of(resource)["BucketName"]))
+        case "AWS::Logs::LogGroup":
+            return str(resolve(properties_of(resource)["LogGroupName"]))
+        case "AWS::Serverless::Function":
+            return resource
+    raise NotResolved(f"{resource}: there is no {kind} on this machine")
+
+
+def arn_of(resource: str) -> str:
+    """The ARN of a resource of the template."""
+    name = name_of(resource)
+    return _ARNS[template()["Resources"][resource]["Type"]].format(name)
+
+
+def resolve(value: Any) -> Any:  # noqa: ANN401
+    """The same value with every intrinsic function of it replaced by what it stands for here.
+
+    Raises:
+        NotResolved: it has no value here. Guessing would make a policy that is not the template's.
+    """
+    match value:
+        case list():
+            return [resolve(entry) for entry in value]
+        case {"Ref": name}:
+            return _referred(name)
+        case {"Fn::GetAtt": [str(resource), "Arn"]}:
+            return arn_of(resource)
+        case {"Fn::Sub": str(text)}:
+            return _PLACEHOLDER.sub(lambda found: _substitute(found[1]), text)
+        case dict():
+            if unknown := [name for name in value if name.startswith("Fn::")]:
+                raise NotResolved(f"{unknown[0]} is not known here: {value[unknown[0]]}")
+            return {name: resolve(entry) for name, entry in value.items()}
+    return value
+
+
+def _substitute(name: str) -> str:
+    resource, _, attribute = name.partition(".")
+    if attribute and attribute != "Arn":
+        raise NotResolved(f"${{{name}}} is not known here")
+    return arn_of(resource) if attribute else _referred(name)
+
+
+def _referred(name: str) -> str:
+    if name in _PSEUDO_PARAMETERS:
+        return _PSEUDO_PARAMETERS[name]
+    resources: Mapping[str, Any] = template()["Resources"]
+    # The reference to a queue is its address, which only its server knows.
+    if name in resources and resources[name]["Type"] != "AWS::SQS::Queue":
+        return name_of(name)
+    raise NotResolved(f"!Ref {name} is not known here")
