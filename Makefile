@@ -7,6 +7,8 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 # Tests tell their own story; set PYTEST_ARGS="-k name -x" to hear a part of it.
 PYTEST_ARGS ?=
+# Most tests wait more than they work. TEST_PROCESSES=0 runs one after the other, in this process.
+TEST_PROCESSES ?= 3
 # make sam-demo SAM_DEMO_ARGS=--serve keeps the local S3 up for `sam local invoke` by hand.
 SAM_DEMO_ARGS ?=
 BENCH_ARGS ?=
@@ -36,7 +38,7 @@ dev: setup ## The whole service at http://127.0.0.1:8189 (PORT, API_KEY, COMFYUI
 	@exec $(RUN) -m local.dev $(DEV_ARGS)
 
 test: setup ## Every test that needs no container
-	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/infra $(PYTEST_ARGS)
+	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/infra -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 soak: setup ## Thousands of jobs with faults thrown at random: make soak SOAK_JOBS=2000 SOAK_SEED=7
 	@$(RUN) -m tests.soak --jobs $(SOAK_JOBS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))

@@ -120,7 +120,7 @@ def test_a_link_opens_what_its_signer_may_read(client: Client) -> None:
 
 
 def test_queues_parameters_and_figures_are_for_those_who_need_them(aws: LocalS3, client: Client) -> None:
-    url = aws.sqs().get_queue_url(QueueName=name_of("DropQueue"))["QueueUrl"]
+    url = aws.sqs().get_queue_url(QueueName=name_of("ManifestQueue"))["QueueUrl"]
     client("CaretakerRole", "sqs").send_message(QueueUrl=url, MessageBody="x")
     assert "sqs:SendMessage" in denied(client("GenerateRole", "sqs").send_message, QueueUrl=url, MessageBody="x")
     moment = datetime(2026, 1, 1, tzinfo=UTC)
