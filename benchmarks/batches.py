@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,11 +166,20 @@ def _read(key: str) -> Figures:
 def _report(taken: Ingest, batch: Batch) -> float:
     """Report on the batch as if its jobs had ended; answers the processor time."""
     from comfy_serverless.batches.report import write_part, write_report
+    from comfy_serverless.jobs.store.job_reader import JobReader
+    from comfy_serverless.jobs.store.job_state import JobState
 
+    class Ended(JobReader):
+        def many(self, job_ids: Sequence[str]) -> dict[str, JobState]:
+            return {
+                name: JobState({**state.head, "status": "succeeded"}) for name, state in super().many(job_ids).items()
+            }
+
+    jobs = Ended(taken.jobs._table)
     begun = time.process_time()
     ranges = taken.batches.ranges(batch.id)
     for part in ranges:
-        write_part(taken.s3, taken.jobs, batch, part)
+        assert write_part(taken.s3, jobs, batch, part) is None
     write_report(taken.s3, batch, ranges, bucket=os.environ["OUTPUT_BUCKET"], prefix="")
     return time.process_time() - begun
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from comfy_serverless.batches import reading as reading_module
+from comfy_serverless.batches import store as store_module
+from comfy_serverless.batches.ingest import Ingest
+from comfy_serverless.batches.reading import Reading
 from comfy_serverless.batches.report import fates
-from comfy_serverless.batches.store import Batch, BatchStatus
+from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
+from comfy_serverless.jobs.care import is_too_old
+from comfy_serverless.jobs.dispatch import Queues
 from comfy_serverless.jobs.models import JobStatus
+from comfy_serverless.jobs.queues import NotSent
 from comfy_serverless.jobs.store.job_state import Claim
 from tests.unit.batch_world import Clock, World, ended, manifest
 from tests.unit.jobs_table import aws
@@ -39,6 +47,7 @@ def test_a_paused_batch_waits_without_messages_and_goes_on_where_it_was(world: W
 
 
 def test_a_batch_paused_while_it_is_read_is_read_on_afterwards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "UNTOUCHED_S", -1)
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
     batch = world.begin(manifest(50))
     (message,) = world.messages("manifests")
@@ -138,7 +147,7 @@ def test_a_job_that_is_parked_just_after_its_batch_was_resumed_is_found(world: W
     assert len(world.work(some=1)) == 1
     late = world.open_jobs(batch)[-1]
     world.requeue([{"job": state.id, "request": state.head["request"]} for state in world.open_jobs(batch)[:-1]])
-    assert world.jobs.park(late.id, batch=batch.id)  # by a worker that had read `paused` before
+    assert world.jobs.park(late.id, batches=frozenset({batch.id})) is None  # by a worker that had read `paused` before
     assert len(world.work()) == 3
     world.look(batch)
     (order,) = world.messages("manifests")
@@ -171,6 +180,149 @@ def test_a_paused_batch_keeps_nothing_from_another(world: World) -> None:
     world.read_all()
     assert len(world.work()) == 6
     assert world.look(second).status is BatchStatus.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("first_is", "second_is", "runs"),
+    [
+        (BatchStatus.PAUSED, BatchStatus.PAUSED, 0),
+        (BatchStatus.CANCELED, BatchStatus.CANCELED, 0),
+        (BatchStatus.PAUSED, BatchStatus.CANCELED, 0),
+        (BatchStatus.CANCELED, BatchStatus.RUNNING, 5),
+        (BatchStatus.PAUSED, BatchStatus.RUNNING, 5),
+        (BatchStatus.RUNNING, BatchStatus.PAUSED, 5),
+    ],
+)
+def test_what_two_batches_want_is_held_back_only_if_neither_goes_on(
+    world: World, first_is: BatchStatus, second_is: BatchStatus, runs: int
+) -> None:
+    batches = [world.begin(manifest(5), key=f"batches/{name}.jsonl") for name in ("first", "second")]
+    world.read_all()
+    for batch, status in zip(batches, (first_is, second_is), strict=True):
+        world.batches.set_status(batch.id, status, was=[BatchStatus.RUNNING])
+    assert len(world.work()) == runs
+    assert world.messages("batches") == []
+
+
+def test_a_batch_canceled_while_a_chunk_of_it_is_written_is_reported_as_it_ended(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_module, "CHUNK_LINES", 3)
+    batch = world.begin(manifest(6))
+    submit = Reading.submit
+
+    def canceled_meanwhile(reading: Reading, *arguments: Any) -> Any:
+        world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
+        return submit(reading, *arguments)
+
+    settle = Ingest._settle
+
+    def before_the_chunk_is_written(ingest: Ingest, *arguments: Any, **fields: Any) -> int:
+        settled = settle(ingest, *arguments, **fields)
+        with monkeypatch.context() as patch:
+            patch.setattr(Reading, "submit", canceled_meanwhile)
+            world.ingest._reading().read(batch, world.batches.ranges(batch.id)[0], until=float("inf"))
+        return settled
+
+    world.messages("manifests")
+    world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchStore, "get", running_for_readers(world.batches))
+        patch.setattr(Ingest, "_settle", before_the_chunk_is_written)
+        world.ingest.look(batch.id, until=float("inf"))
+    assert world.open_jobs(batch) != [], "which came after the look had passed"
+    assert world.look(batch).report is not None
+    summary, _, failed = world.report(batch)
+    assert summary["statuses"] == {"canceled": 6}
+    assert len(failed) == 6
+
+
+def running_for_readers(batches: BatchStore) -> Any:
+    """A reader that has asked just before the cancel; whoever looks knows of it."""
+    answers = iter([BatchStatus.CANCELED, *[BatchStatus.RUNNING] * 9])
+    get = batches.get
+
+    def found(_store: BatchStore, batch_id: str) -> Batch | None:
+        batch = get(batch_id)
+        return None if batch is None else dataclasses.replace(batch, status=next(answers))
+
+    return found
+
+
+def test_a_job_that_was_forgotten_meanwhile_is_made_again(world: World) -> None:
+    old = world.begin(manifest(4), key="batches/last-month.jsonl")
+    world.read_all()
+    assert len(world.work()) == 4
+    batch = world.begin(manifest(6))
+    world.read_all()
+    assert len(world.work()) == 2
+    first, second, *_ = first_jobs(world, old)
+    world.table.delete(f"job#{first.id}", "job")  # by DynamoDB's TTL
+    expired = {**second.head, "expires": 1}  # which has not come to this one yet
+    world.table.put(expired)
+    for _ in range(2):
+        assert world.look(batch).report is None
+        assert len(world.work()) == 1
+    assert world.look(batch).status is BatchStatus.COMPLETED
+    assert world.report(batch)[0]["statuses"] == {"succeeded": 6}
+
+
+def test_what_cannot_be_sent_stays_parked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = world.begin(manifest(3))
+    world.read_all()
+    world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
+    assert world.work() == []
+    world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
+
+    def away(*_arguments: Any) -> None:
+        raise NotSent("SQS is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Queues, "send_many", away)
+        with pytest.raises(NotSent):
+            world.ingest.resume(batch.id, until=float("inf"))
+    assert all(state.is_parked for state in world.open_jobs(batch))
+    world.ingest.resume(batch.id, until=float("inf"))
+    assert len(world.work()) == 3
+
+
+def test_a_job_that_was_given_back_and_parked_is_run_by_another_batch(world: World) -> None:
+    first = world.begin(manifest(1), key="batches/first.jsonl")
+    world.read_all()
+    (message,) = world.messages("batches")
+    world.jobs.begin(message["job"], run="lost")
+    assert world.jobs.give_back(message["job"], run="lost")
+    world.batches.set_status(first.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
+    world.requeue([message])
+    assert world.work() == []
+    world.begin(manifest(1), key="batches/second.jsonl")
+    world.read_all()
+    assert world.work() == [message["job"]]
+
+
+def test_a_batch_that_was_paused_for_weeks_is_not_too_old_when_it_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = world.begin(manifest(2))
+    world.read_all()
+    world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
+    assert world.work() == []
+    for state in world.open_jobs(batch):
+        world.table.put({**state.head, "created_at": "2020-01-01T00:00:00.000Z"})
+    assert all(is_too_old(state) for state in world.open_jobs(batch))
+    world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
+    world.ingest.resume(batch.id, until=float("inf"))
+    assert not any(is_too_old(state) for state in world.open_jobs(batch))
+
+
+def test_one_looks_at_a_batch_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = world.begin(manifest(2))
+    world.read_all()
+    assert len(world.work()) == 2
+    assert world.batches.begin_look(batch.id)
+    assert world.look(batch).report is None
+    monkeypatch.setattr(store_module, "now_s", lambda: int(time.time()) + store_module.LOOK_EVERY_S + 1)
+    assert world.look(batch).report is not None, "whoever looked has died"
 
 
 def test_two_canceled_batches_end_what_both_wanted(world: World) -> None:

@@ -128,7 +128,7 @@ def test_a_job_that_is_canceled_parked_or_gone_keeps_no_other_waiting(world: Wor
     world.let_through()
     canceled, parked, gone, *_ = world.endpoint.sent
     world.jobs.cancel(world.jobs.many([canceled])[canceled])
-    world.jobs.park(parked, batch="b")
+    assert world.jobs.park(parked, batches=frozenset({"b"})) is None
     world.table.delete(f"job#{gone}", "job")
     assert world.let_through() == 3
 
@@ -157,6 +157,9 @@ def test_jobs_of_a_canceled_batch_end_and_start_no_instance(world: World) -> Non
         "running",
         "canceling",
     ], "whoever looks after the batch ends them"
+    world.queue(*(job(number) for number in range(4)))
+    assert world.let_through() == 4
+    assert world.endpoint.sent == [], "nor by a second message"
 
 
 def test_a_job_that_expired_in_the_endpoint_keeps_no_other_waiting(world: World) -> None:

@@ -124,6 +124,15 @@ def test_a_job_of_a_batch_that_has_expired_in_the_endpoint_waits_on_in_the_batch
     assert world.read(state.id).status is JobStatus.EXPIRED
 
 
+@pytest.mark.parametrize("status", list(Ended))
+def test_a_job_that_waits_for_its_batch_to_go_on_is_left_alone(world: World, status: Ended) -> None:
+    state = world.store.submit_of_batch(new_job("line", batch="b"))
+    assert world.store.park(state.id, batches=frozenset({"b"})) is None
+    hear(notification(state.id, status))
+    assert world.read(state.id).is_parked
+    assert world.messages(world.queue_url) == []
+
+
 def test_an_endpoint_that_fails_late_each_time_fails_the_job_at_last(world: World) -> None:
     job_id = world.submit()
     for _ in range(3):

@@ -47,6 +47,8 @@ MANIFESTS, MANIFEST_SUFFIX = "batches/", ".jsonl"
 RENEW_EVERY_S = 20.0
 #: Of a manifest, for one reader.
 RANGE_BYTES = 4 * 1024 * 1024
+#: Of a manifest: an execution of the state machine is told of all of them in 256 KB.
+MAX_RANGES = 10_000
 
 
 class NotThere(Exception):
@@ -160,7 +162,7 @@ class Ingest:
             status=BatchStatus.RUNNING,
             created_at=now_text(),
         )
-        ranges = ranges_of(batch.size_bytes, step_bytes=RANGE_BYTES)
+        ranges = ranges_of(batch.size_bytes, step_bytes=max(RANGE_BYTES, -(-batch.size_bytes // MAX_RANGES)))
         self.batches.create(batch, ranges)
         self._have_read(batch, [start for start, _ in ranges])
         return batch
@@ -182,9 +184,9 @@ class Ingest:
         return head["ContentLength"]
 
     def _have_read(self, batch: Batch, starts: list[int]) -> None:
-        machine = self.settings.batch_state_machine
-        if machine is not None and self.step_functions is not None and batch.size_bytes > self.settings.batch_map_bytes:
-            order = json.dumps({"batch": batch.id, "starts": starts})  # at most 256 KB: some ten thousand ranges
+        machine, is_large = self.settings.batch_state_machine, batch.size_bytes >= self.settings.batch_map_bytes
+        if machine is not None and self.step_functions is not None and is_large:
+            order = json.dumps({"batch": batch.id, "starts": starts})
             begun = self.step_functions.start_execution(stateMachineArn=machine, input=order)
             self.batches.read_by(batch.id, begun["executionArn"])
             return
@@ -207,7 +209,7 @@ class Ingest:
     def read(self, batch_id: str, start: int, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
         """Read a range on; answers whether nothing is left of it for us."""
         batch = self.batches.get(batch_id)
-        part = next((one for one in self.batches.ranges(batch_id) if one.start == start), None)
+        part = self.batches.range_at(batch_id, start)
         if batch is None or part is None or part.is_read or batch.status is not BatchStatus.RUNNING:
             return True
         return self._reading().read(batch, part, until=until, now=now)
@@ -220,30 +222,42 @@ class Ingest:
     # Looking after a batch.
 
     def look(self, batch_id: str, *, until: float, now: Callable[[], float] = time.monotonic) -> None:
-        """See how far a batch has come: have the rest read, and report on what has ended."""
+        """See how far a batch has come: have the rest read, and report on what has ended. One does so at a time."""
         batch = self.batches.get(batch_id)
-        if batch is None or batch.report is not None:
+        if batch is None or batch.report is not None or not self.batches.begin_look(batch.id):
             return
-        ranges = self.batches.ranges(batch_id)
-        abandoned = [part.start for part in ranges if part.is_abandoned]  # whose message is lost
-        if abandoned and batch.status is BatchStatus.RUNNING and not self._is_being_read(batch):
-            self._have_read(batch, abandoned)
+        try:
+            self._look(batch, until=until, now=now)
+        finally:
+            self.batches.end_look(batch.id)
+
+    def _look(self, batch: Batch, *, until: float, now: Callable[[], float]) -> None:
+        ranges = self.batches.ranges(batch.id)
+        self._read_on(batch, ranges)
         settled = self._settle(batch, ranges, until=until, now=now)
         for part in ranges:
             if part.is_told:
                 continue
             if part.end > settled or now() >= until:
                 return
-            write_part(self.s3, self.jobs, batch, part)
+            if (open_at := write_part(self.s3, self.jobs, batch, part)) is not None:
+                self.batches.go_on_looking(batch, open_at)  # what ends there is seen by the next look
+                return
             self.batches.told(batch.id, part)
-            self.batches.settle(batch, settled)  # somebody still looks after it
+            self.batches.go_on_looking(batch, settled)
         if settled < batch.size_bytes:
             return
-        self.batches.settle(batch, settled, again_in_s=max(LOOK_EVERY_S, len(ranges)))
+        self.batches.go_on_looking(batch, settled, for_s=max(LOOK_EVERY_S, len(ranges)))
         bucket, prefix = str(self.settings.output_bucket), self.settings.output_prefix
         report = write_report(self.s3, batch, ranges, bucket=bucket, prefix=prefix)
         if self.batches.complete(batch, report):
             log.info("the batch has ended", batch=batch.id, report=report)
+
+    def _read_on(self, batch: Batch, ranges: list[Range]) -> None:
+        """Have those ranges read that nobody reads: their message is lost, or the batch was paused."""
+        abandoned = [part.start for part in ranges if part.is_abandoned]
+        if abandoned and batch.status is BatchStatus.RUNNING and not self._is_being_read(batch):
+            self._have_read(batch, abandoned)
 
     def _settle(self, batch: Batch, ranges: list[Range], *, until: float, now: Callable[[], float]) -> int:
         """Find the first line whose job has not ended; answers where it begins: at the end, if there is none.
@@ -258,22 +272,30 @@ class Ingest:
         for chunk in fates(self.s3, self.jobs, batch, start=settled, end=limit):
             ended = self._end_unbegun(batch, chunk) if is_canceled else frozenset()
             for fate in chunk:
-                is_open = fate.state is not None and not fate.state.is_over and fate.state.id not in ended
-                is_missing = fate.request is not None and fate.state is None and not is_canceled
-                if is_open or is_missing:
-                    self._see_parked(batch, fate)
-                    self.batches.settle(batch, fate.line.offset)
+                is_open = fate.is_open and fate.state is not None and fate.state.id not in ended
+                if is_open or (fate.is_missing and not is_canceled):
+                    self._help(batch, fate)
+                    self.batches.go_on_looking(batch, fate.line.offset)
                     return fate.line.offset
                 settled = fate.line.end
             if now() >= until:
                 break
             if now() - renewed >= RENEW_EVERY_S:
-                self.batches.settle(batch, settled)  # nobody else is to look meanwhile
+                self.batches.go_on_looking(batch, settled)
                 renewed = now()
         else:
             settled = max(settled, limit)  # blank lines at the end
-        self.batches.settle(batch, settled)
+        self.batches.go_on_looking(batch, settled)
         return settled
+
+    def _help(self, batch: Batch, fate: Fate) -> None:
+        """See to the first line that is open, if it has nobody else."""
+        if batch.status is not BatchStatus.RUNNING:
+            return
+        if fate.is_missing:  # it was another batch's, 30 days ago, and was forgotten; what it made may stand yet
+            self._reading().submit(batch, [fate.line])
+        elif fate.state is not None and fate.state.is_parked:  # somebody met its message just before the resume
+            self._resume_at(batch, fate.line.offset)
 
     def _end_unbegun(self, batch: Batch, chunk: list[Fate]) -> frozenset[str]:
         """End the jobs of a canceled batch that nobody has begun and no other batch wants; answers which."""
@@ -291,11 +313,6 @@ class Ingest:
 
     # What people want of it.
 
-    def _see_parked(self, batch: Batch, fate: Fate) -> None:
-        """A batch that goes on has a job that is still parked: somebody met its message just before."""
-        if batch.status is BatchStatus.RUNNING and fate.state is not None and fate.state.is_parked:
-            self._resume_at(batch, fate.line.offset)
-
     def _resume_at(self, batch: Batch, offset: int) -> None:
         self.own_queue.send(json.dumps({"batch": batch.id, "resume": True, "start": offset}))
 
@@ -304,8 +321,7 @@ class Ingest:
         batch = self.batches.get(batch_id)
         if batch is None or batch.status is not BatchStatus.RUNNING:
             return
-        if start == 0:
-            self._have_read(batch, [part.start for part in self.batches.ranges(batch_id) if not part.is_read])
+        self._read_on(batch, self.batches.ranges(batch_id))
         for chunk in fates(self.s3, self.jobs, batch, start=max(start, batch.settled)):
             if now() >= until:
                 self._resume_at(batch, chunk[0].line.offset)
@@ -313,9 +329,10 @@ class Ingest:
             self._unpark([fate.state for fate in chunk if fate.state is not None and fate.state.is_parked])
 
     def _unpark(self, parked: list[JobState]) -> None:
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="unpark") as pool:
-            list(pool.map(lambda state: self.jobs.dispatched(state.id, is_batch=True), parked))
+        """Sent first: what is cut off in between is sent twice, and runs once."""
         self.workers.send_many([(state.id, state.head["request"]) for state in parked])
+        with ThreadPoolExecutor(THREADS, thread_name_prefix="unpark") as pool:
+            list(pool.map(lambda state: self.jobs.unpark(state.id), parked))
 
     def _reading(self) -> Reading:
         return Reading(jobs=self.jobs, batches=self.batches, workers=self.workers, s3=self.s3, settings=self.settings)

@@ -19,7 +19,7 @@ from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import Line
-from comfy_serverless.jobs.models import JobRequest, JobStatus
+from comfy_serverless.jobs.models import JobRequest
 from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.job_state import JobState, NewJob
 from comfy_serverless.jobs.store.jobs import JobStore
@@ -61,7 +61,7 @@ class Reading:
             if wanted is None or wanted.status is not BatchStatus.RUNNING:
                 log.info("the batch is not to be read on", batch=batch.id)
                 return True
-            bad = self._submit(batch, chunk)
+            bad = self.submit(batch, chunk)
             after = replace(part, offset=chunk[-1].end, lines=part.lines + len(chunk), bad=part.bad + len(bad))
             if not self.batches.advance(batch.id, part, after, bad):
                 log.info("somebody else reads this range", batch=batch.id, start=part.start)
@@ -73,7 +73,7 @@ class Reading:
             self.batches.advance(batch.id, part, replace(part, offset=part.end), [])
         return True
 
-    def _submit(self, batch: Batch, chunk: Sequence[Line]) -> list[tuple[int, str]]:
+    def submit(self, batch: Batch, chunk: Sequence[Line]) -> list[tuple[int, str]]:
         """Make jobs of a chunk; answers which of its lines are bad, and why."""
         good: dict[str, tuple[Line, JobRequest]] = {}
         bad: list[tuple[int, str]] = []
@@ -110,4 +110,4 @@ class Reading:
 
 def is_waiting(state: JobState) -> bool:
     """Whether nobody has begun a job of a batch."""
-    return state.is_of_batch and state.status is JobStatus.QUEUED and state.runs == 0
+    return state.is_of_batch and state.may_begin

@@ -2,14 +2,15 @@
 
     range whose jobs have ended ──► its part: rows, failed lines        all parts ──► report.csv, .failed.jsonl, .json
 
-A part is written as soon as it can be, and again is the same: what is cut off goes on there, and no invocation has to
-last for as long as a batch is large. Nothing is held in memory but one chunk of lines.
+A part is written as soon as it can be, and stays: what is cut off goes on there, and no invocation has to last for as
+long as a batch lasts. Nothing is held in memory but one part, and on disk but the table.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import sqlite3
 import tempfile
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from comfy_serverless.batches.manifest import in_chunks, read_lines, request_in
-from comfy_serverless.batches.store import Batch, Range
+from comfy_serverless.batches.store import Batch, BatchStatus, Range
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.keys import folder_prefix
 from comfy_serverless.jobs.lines import Line
@@ -33,14 +34,16 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.jobs.models import JobRequest
+    from comfy_serverless.jobs.store.job_reader import JobReader
     from comfy_serverless.jobs.store.job_state import JobState
-    from comfy_serverless.jobs.store.jobs import JobStore
 
 #: Failures that the summary names; all are in the table.
 MAX_FAILURES = 1000
 COLUMNS = ("line", "job_id", "status", "code", "message", "result", "duplicate_of")
 #: Of a row of a part, which does not know what stands before it.
 _PART_COLUMNS = ("job_id", "status", "code", "message", "result")
+#: A row, and the line that can be dropped again, if it can.
+Part = tuple[list[str], str | None]
 BAD = "bad"
 #: Characters of a job's id (JOB_ID_PATTERN).
 MAX_JOB_ID = 64
@@ -57,6 +60,16 @@ class Fate:
     request: JobRequest | None = None
     problem: str = ""
     state: JobState | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its job has not ended."""
+        return self.state is not None and not self.state.is_over
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it has no job: it is not read yet, or its job was forgotten meanwhile."""
+        return self.request is not None and self.state is None
 
 
 @dataclass(slots=True)
@@ -85,7 +98,7 @@ class Summary:
 
 
 def fates(
-    s3: S3Client, jobs: JobStore, batch: Batch, *, start: int = 0, end: int | None = None
+    s3: S3Client, jobs: JobReader, batch: Batch, *, start: int = 0, end: int | None = None
 ) -> Iterator[list[Fate]]:
     """The lines of a range and their jobs, a hundred at a time: one read of the table each."""
     for chunk in in_chunks(read_lines(s3, batch, start=start, end=end), MAX_READS):
@@ -99,36 +112,36 @@ def fates(
         ]
 
 
-def write_part(s3: S3Client, jobs: JobStore, batch: Batch, part: Range) -> None:
-    """Write what became of the lines of a range, beside our copy of the manifest."""
-    with tempfile.TemporaryDirectory() as folder:
-        rows, failed = Path(folder) / "rows.csv", Path(folder) / "failed.jsonl"
-        with (
-            rows.open("w", newline="", encoding="utf-8", errors="replace") as row_file,
-            failed.open("w", encoding="utf-8") as line_file,
-        ):
-            table = csv.writer(row_file)
-            for chunk in fates(s3, jobs, batch, start=part.start, end=part.end):
-                for fate in chunk:
-                    row = _row(fate)
-                    table.writerow([row[name] for name in _PART_COLUMNS])
-                    if row["status"] in _TO_REPEAT:
-                        line_file.write(_again(fate) + "\n")
-        for path in (rows, failed):
-            place = _place(batch, part, path.name)
-            s3.upload_file(str(path), place.bucket, place.key)
+def write_part(s3: S3Client, jobs: JobReader, batch: Batch, part: Range) -> int | None:
+    """Write what became of the lines of a range, beside our copy of the manifest.
+
+    Returns:
+        Where the first line begins whose job has not ended; nothing is written then. None, if the part is there.
+    """
+    rows: list[str] = []  # of some megabytes: those of the failed lines, mostly
+    for chunk in fates(s3, jobs, batch, start=part.start, end=part.end):
+        for fate in chunk:
+            if fate.is_open or (fate.is_missing and batch.status is not BatchStatus.CANCELED):
+                return fate.line.offset
+            row = _row(fate)
+            again = _again(fate) if row["status"] in _TO_REPEAT else None
+            rows.append(json.dumps([*row.values(), again]) + "\n")
+    place = _place(batch, part)
+    s3.put_object(Bucket=place.bucket, Key=place.key, Body="".join(rows).encode())
+    return None
 
 
 def write_report(s3: S3Client, batch: Batch, parts: Sequence[Range], *, bucket: str, prefix: str) -> str:
-    """Put the parts together to all three files; answers where the summary is. Again, they are the same."""
+    """Put the parts together to all three files; answers where the summary is."""
     base = f"{folder_prefix(prefix)}batches/{batch.id}"
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        table, failed = folder / "report.csv", folder / "failed.jsonl"
-        with table.open("w", newline="", encoding="utf-8") as rows, failed.open("w", encoding="utf-8") as lines:
-            summary = _put_together(_parts(s3, batch, parts, folder), rows, lines, _FirstLines(folder / "first.db"))
+        table = Path(name) / "report.csv"
+        with table.open("w", newline="", encoding="utf-8", errors="replace") as rows:
+            summary = _put_together(_parts(s3, batch, parts), rows, _FirstLines(Path(name) / "first.db"))
         s3.upload_file(str(table), bucket, f"{base}.report.csv", ExtraArgs={"ContentType": "text/csv"})
-        s3.upload_file(str(failed), bucket, f"{base}.failed.jsonl", ExtraArgs={"ContentType": "application/jsonl"})
+        with table.open(newline="", encoding="utf-8") as rows:
+            failed: Any = _Pieces(_failed_lines(_parts(s3, batch, parts), rows))
+            s3.upload_fileobj(failed, bucket, f"{base}.failed.jsonl", ExtraArgs={"ContentType": "application/jsonl"})
     key = f"{base}.report.json"
     document = {
         "batch": batch.id,
@@ -172,45 +185,68 @@ class _FirstLines:
         self._database.close()
 
 
-def _put_together(
-    parts: Iterator[tuple[list[str], str | None]], rows: TextIO, failed: TextIO, first_lines: _FirstLines
-) -> Summary:
+def _put_together(parts: Iterator[Part], rows: TextIO, first_lines: _FirstLines) -> Summary:
     """Number the rows, and find out which jobs came before."""
     summary = Summary()
-    table = csv.writer(rows)
-    table.writerow(COLUMNS)
+    table = csv.DictWriter(rows, COLUMNS)
+    table.writeheader()
     with closing(first_lines):
-        for cells, again in parts:
+        for cells, _ in parts:
             line = summary.lines + 1
             row: dict[str, Any] = {**dict(zip(_PART_COLUMNS, cells, strict=True)), "line": line, "duplicate_of": ""}
             if row["job_id"] and (first := first_lines.of(row["job_id"], line)) != line:
                 row["duplicate_of"] = first
-            elif again is not None:
-                failed.write(again)
             summary.add(row)
-            table.writerow([row[name] for name in COLUMNS])
+            table.writerow(row)
     return summary
 
 
-def _parts(s3: S3Client, batch: Batch, parts: Sequence[Range], folder: Path) -> Iterator[tuple[list[str], str | None]]:
+def _failed_lines(parts: Iterator[Part], rows: TextIO) -> Iterator[bytes]:
+    """The lines that can be dropped again, each job once."""
+    for row, (_, again) in zip(csv.DictReader(rows), parts, strict=True):
+        if again is not None and not row["duplicate_of"]:
+            yield again.encode() + b"\n"
+
+
+def _parts(s3: S3Client, batch: Batch, parts: Sequence[Range]) -> Iterator[Part]:
     """Each row of each part, with its line if that can be dropped again."""
-    names = ("rows.csv", "failed.jsonl")
     for part in parts:
-        paths = [folder / f"part-{name}" for name in names]
-        for path, name in zip(paths, names, strict=True):
-            place = _place(batch, part, name)
-            s3.download_file(place.bucket, place.key, str(path))
-        with (
-            paths[0].open(newline="", encoding="utf-8") as rows,
-            paths[1].open(newline="\n", encoding="utf-8") as lines,
-        ):
-            for cells in csv.reader(rows):
-                yield cells, next(lines) if cells[1] in _TO_REPEAT else None
+        place = _place(batch, part)
+        for line in s3.get_object(Bucket=place.bucket, Key=place.key)["Body"].read().splitlines():
+            *cells, again = json.loads(line)
+            yield cells, again
 
 
-def _place(batch: Batch, part: Range, name: str) -> S3Address:
+class _Pieces(io.RawIOBase):
+    """Pieces of bytes, to be read like a file."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._held = b""
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """At most so many bytes, all of them if that is negative; none at the end."""
+        held = [self._held]
+        length = len(self._held)
+        while size < 0 or length < size:
+            piece = next(self._pieces, b"")
+            if not piece:
+                break
+            held.append(piece)
+            length += len(piece)
+        whole = b"".join(held)
+        end = len(whole) if size < 0 else size
+        self._held = whole[end:]
+        return whole[:end]
+
+
+def _place(batch: Batch, part: Range) -> S3Address:
     manifest = S3Address.parse(batch.manifest)
-    return S3Address(manifest.bucket, f"{manifest.key.removesuffix('.jsonl')}/{part.start:015}-{name}")
+    return S3Address(manifest.bucket, f"{manifest.key.removesuffix('.jsonl')}/{part.start:015}.jsonl")
 
 
 def _row(fate: Fate) -> dict[str, str]:

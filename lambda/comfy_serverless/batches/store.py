@@ -8,7 +8,7 @@ read ──► running ──► completed
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -101,6 +101,9 @@ class BatchStore:
         if self.get(batch.id) is not None:
             return False
         self._table.put_all([_range_item(batch.id, start, end) for start, end in ranges])
+        expires = now_s() + int(RETENTION.total_seconds())
+        # For people, who know it by its name. Before the batch is there, nobody finds it by that.
+        self._table.put({"pk": _pk(batch.source), "sk": "newest", "batch": batch.id, "expires": expires})
         head = {
             "pk": _pk(batch.id),
             "sk": "batch",
@@ -114,15 +117,12 @@ class BatchStore:
             "settled": 0,
             "lease": LEASE,
             "lease_until": now_s() + LOOK_EVERY_S,
-            "expires": now_s() + int(RETENTION.total_seconds()),
+            "expires": expires,
         }
         try:
             self._table.put(head, condition="attribute_not_exists(pk)")
         except ConditionFailed:
             return False
-        self._table.put(
-            {"pk": _pk(batch.source), "sk": "newest", "batch": batch.id, "expires": head["expires"]}
-        )  # for people, who know it by its name
         return True
 
     def newest(self, source: str) -> Batch | None:
@@ -134,6 +134,11 @@ class BatchStore:
         """A batch. One read."""
         item = self._table.get(_pk(batch_id), "batch")
         return _batch_of(item) if item else None
+
+    def range_at(self, batch_id: str, start: int) -> Range | None:
+        """The range that begins there. One read."""
+        item = self._table.get(_pk(batch_id), _range_sk(start))
+        return _range_of(item) if item else None
 
     def ranges(self, batch_id: str) -> list[Range]:
         """Its ranges, in order."""
@@ -166,11 +171,20 @@ class BatchStore:
         )
         return self._unless_changed(change)
 
-    def settle(self, batch: Batch, settled: int, *, again_in_s: int | None = None) -> bool:
-        """Write down up to where all jobs have ended, and have the batch looked at again later."""
-        lease = now_s() + (LOOK_EVERY_S if again_in_s is None else again_in_s)
-        change = self._change(batch.id, {"settled": settled, "lease_until": lease})
-        return self._unless_changed(change)
+    def begin_look(self, batch_id: str) -> bool:
+        """Be the only one who looks after a batch, for a while. Answers False if somebody else does."""
+        change = self._change(batch_id, {"looking_until": now_s() + LOOK_EVERY_S})
+        free = f"{change.condition} AND (attribute_not_exists(#looking_until) OR #looking_until < :now)"
+        return self._unless_changed(replace(change, condition=free, values={"now": now_s()}))
+
+    def go_on_looking(self, batch: Batch, settled: int, *, for_s: int | None = None) -> None:
+        """Write down up to where all jobs have ended; whoever looks needs so much longer."""
+        until = now_s() + (LOOK_EVERY_S if for_s is None else for_s)
+        self._unless_changed(self._change(batch.id, {"settled": settled, "lease_until": until, "looking_until": until}))
+
+    def end_look(self, batch_id: str) -> None:
+        """Have the batch looked at again later, by whoever it may be."""
+        self._unless_changed(self._change(batch_id, {"lease_until": now_s() + LOOK_EVERY_S, "looking_until": 0}))
 
     def told(self, batch_id: str, part: Range) -> None:
         """A range's part of the report is written."""

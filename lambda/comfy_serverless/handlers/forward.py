@@ -106,7 +106,7 @@ class Gate:
             return False
         try:
             state = known.get(job.job_id)
-            if state is not None and state.is_unbegun and not hold_back(self.jobs, self.batches, job):
+            if state is not None and state.may_begin and not hold_back(self.jobs, self.batches, job):
                 self.endpoint.send(job.job_id, str(job.address), extra_data=job.extra_data)
                 self._sent[job.job_id] = self.now()
             self.sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])

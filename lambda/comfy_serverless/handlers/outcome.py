@@ -76,6 +76,8 @@ class Settlement:
         state = self.care.jobs.read(told.job_id)
         if state is None:
             log.info("an invocation that is no job of the API has ended", job_id=told.job_id, status=told.status.value)
+        elif state.is_parked:
+            log.info("a job that waits for its batch to go on has ended nowhere", job_id=told.job_id)
         elif state.status is JobStatus.QUEUED and state.runs == 0:
             # Whatever its lease says: the message that this is about is gone.
             self._settle_unbegun(state, told)

@@ -88,7 +88,8 @@ class Care:
             return
         match state.status:
             case JobStatus.CANCELING:
-                self.end(state, Canceled("the job was canceled; its worker was lost before it had confirmed"))
+                lost = "; its worker was lost before it had confirmed" if state.runs else " before it had begun"
+                self.end(state, Canceled(f"the job was canceled{lost}"))
             case JobStatus.QUEUED if is_too_old(state):
                 error = JobExpired(
                     "no worker has begun the job for as long as its queue keeps messages: submit it again"
@@ -192,8 +193,8 @@ class Care:
 
 def is_too_old(state: JobState) -> bool:
     """Whether a job that nobody has begun has been in its queue for as long as that keeps messages."""
-    age_s = now_s() - datetime.fromisoformat(state.head["created_at"]).timestamp()
-    return age_s > (BATCH_RETENTION_S if state.is_of_batch else QUEUE_RETENTION_S)
+    since = state.head.get("waits_since") or datetime.fromisoformat(state.head["created_at"]).timestamp()
+    return now_s() - since > (BATCH_RETENTION_S if state.is_of_batch else QUEUE_RETENTION_S)
 
 
 def _is_rerunnable(state: JobState) -> bool:

@@ -81,7 +81,8 @@ class JobReader:
     def many(self, job_ids: Sequence[str]) -> dict[str, JobState]:
         """Those of so many jobs that there are, without their outputs."""
         keys = [(job_pk(job_id), JOB) for job_id in job_ids]
-        return {item["id"]: JobState(item) for item in self._table.get_all(keys)}
+        items = self._table.get_all(keys)
+        return {item["id"]: JobState(item) for item in items if item.get("expires", now_s()) >= now_s()}
 
     def neglected(self, *, limit: int, lease: str = OPEN) -> Iterator[JobState]:
         """Jobs whose lease has ended, the longest ended first.

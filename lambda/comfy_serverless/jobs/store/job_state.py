@@ -92,6 +92,11 @@ class JobState:
         return "batches" in self.head
 
     @property
+    def may_begin(self) -> bool:
+        """Whether it waits for a worker, and is not to end."""
+        return self.is_unbegun and self.status is not JobStatus.CANCELING
+
+    @property
     def is_parked(self) -> bool:
         """Whether it waits, without a message, for its paused batch to go on."""
         return "is_parked" in self.head and self.is_unbegun

@@ -107,7 +107,8 @@ class JobStore(JobReader):
         head = {**new_item(job), "lease": QUEUED_BATCH, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True}
         del head["open_owner"]  # whoever drops a batch may have as many jobs as it has
         try:
-            self._table.put(head, condition="attribute_not_exists(pk)")
+            # What has expired is deleted some time after the moment.
+            self._table.put(head, condition="attribute_not_exists(pk) OR #expires < :now", values={"now": now_s()})
         except ConditionFailed:
             return self._join(job)
         return JobState(head)
@@ -117,7 +118,7 @@ class JobStore(JobReader):
         change = Update(
             pk=job_pk(job.job_id),
             sk=JOB,
-            assign={"lease": QUEUED_BATCH, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True},
+            assign={**_sent_again(), "lease": QUEUED_BATCH},
             add={"batches": {str(job.batch)}},
             remove=["is_parked"],  # it is sent, whatever is wanted of the other batch
             condition=f"attribute_exists(#batches) AND {_UNBEGUN}",
@@ -128,31 +129,50 @@ class JobStore(JobReader):
         except ConditionFailed as failure:
             return JobState(failure.item) if failure.item else self.submit_of_batch(job)
 
-    def park(self, job_id: str, *, batch: str) -> bool:
-        """A job of a paused batch: its message is gone, and nobody looks after it until the batch is resumed.
+    def park(self, job_id: str, *, batches: frozenset[str]) -> frozenset[str] | None:
+        """A job of paused batches: its message is gone, and nobody looks after it until one of them is resumed.
 
-        Answers False where it has begun, or another batch wants it.
+        Args:
+            batches: those that want it, as far as is known.
+
+        Returns:
+            None if it is parked; else those that really want it, or none if it is not to be parked any more.
         """
-        change = self._of_only(batch, job_id, {"is_parked": True}, remove=["lease", "lease_until"])
-        return self._unless_changed(change)
+        return self._hold(job_id, {"is_parked": True}, batches=batches, remove=["lease", "lease_until"])
 
-    def leave(self, job_id: str, *, batch: str) -> bool:
-        """A job of a canceled batch is to end, which whoever looks after the batch sees to.
+    def leave(self, job_id: str, *, batches: frozenset[str]) -> frozenset[str] | None:
+        """A job of canceled batches is to end, which whoever looks after them sees to. As `park`."""
+        return self._hold(job_id, {"status": JobStatus.CANCELING.value}, batches=batches)
 
-        Answers False where it has begun, or another batch wants it.
-        """
-        return self._unless_changed(self._of_only(batch, job_id, {"status": JobStatus.CANCELING.value}))
-
-    @staticmethod
-    def _of_only(batch: str, job_id: str, assign: Mapping[str, Any], *, remove: Sequence[str] = ()) -> Update:
-        return Update(
+    def _hold(
+        self, job_id: str, assign: Mapping[str, Any], *, batches: frozenset[str], remove: Sequence[str] = ()
+    ) -> frozenset[str] | None:
+        change = Update(
             pk=job_pk(job_id),
             sk=JOB,
             assign=assign,
             remove=remove,
-            condition=f"#batches = :only AND {_UNBEGUN}",
-            values={"only": {batch}, **_UNBEGUN_VALUES},
+            condition=f"#batches = :seen AND {_UNBEGUN}",
+            values={"seen": set(batches), **_UNBEGUN_VALUES},
         )
+        try:
+            self._table.update(change)
+        except ConditionFailed as failure:
+            standing = JobState(failure.item) if failure.item else None
+            return standing.batches if standing is not None and standing.may_begin else frozenset()
+        return None
+
+    def unpark(self, job_id: str) -> None:
+        """The job's message is sent again. It waits from now on."""
+        change = Update(
+            pk=job_pk(job_id),
+            sk=JOB,
+            assign={**_sent_again(), "lease": QUEUED_BATCH},
+            remove=["is_parked"],
+            condition=_UNBEGUN,
+            values=_UNBEGUN_VALUES,
+        )
+        self._unless_changed(change)
 
     def withdraw(self, job: NewJob) -> None:
         """Take back a submit that has not reached the queue: no job, and the idempotency key is free again."""
@@ -200,7 +220,8 @@ class JobStore(JobReader):
         if not state.is_unbegun:
             return False
         try:
-            self._end_as(state, Canceled("its batch was canceled before the job had begun"), was=state.status)
+            error = Canceled("its batch was canceled before the job had begun")
+            self._end_as(state, error, was=state.status, batches=state.batches)
         except ConditionFailed:
             return False
         return True
@@ -383,8 +404,9 @@ class JobStore(JobReader):
         was: JobStatus,
         lease: int | None = None,
         status: JobStatus | None = None,
+        batches: frozenset[str] = frozenset(),
     ) -> JobState:
-        """End a job that nobody runs."""
+        """End a job that nobody runs, and no other batch wants than these."""
         job = state.document().model_copy(
             update={
                 "status": status or status_of(error),
@@ -397,6 +419,9 @@ class JobStore(JobReader):
         if "run" not in state.head:
             condition += " AND attribute_not_exists(#run)"
         values: dict[str, Any] = {"was": was.value}
+        if batches:
+            condition += " AND #batches = :batches"
+            values["batches"] = set(batches)
         if lease is not None:
             condition += " AND #lease_until = :lease"
             values["lease"] = lease
@@ -424,6 +449,10 @@ class JobStore(JobReader):
         except ConditionFailed:
             return False
         return True
+
+
+def _sent_again() -> dict[str, Any]:
+    return {"lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True, "waits_since": now_s()}
 
 
 def check_idempotency_key(key: str | None) -> str | None:
