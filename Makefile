@@ -60,7 +60,7 @@ contract: setup ## The contract tests against a real ComfyUI: make contract COMF
 bench: setup ## What the connector costs, as ratios to the floor of the same run (a few minutes; a quiet machine)
 	POWERTOOLS_LOG_LEVEL=ERROR $(RUN) -m benchmarks.bench $(BENCH_ARGS)
 
-bench-batch: setup ## Manifests of 100 to 100,000 lines: rate, memory, calls, dollars (a quarter of an hour)
+bench-batch: setup ## Manifests of 100 to 100,000 lines: rate, memory, calls, dollars (twenty minutes)
 	@$(RUN) -m benchmarks.batches $(BENCH_ARGS)
 
 bench-workers: setup ## One queue, and one, two, four workers: does work spread?
