@@ -17,9 +17,9 @@ from typing import Any
 from benchmarks.floor import Floor
 from benchmarks.slow_s3 import SlowS3, slow_s3
 from comfy_serverless import ComfyConnector
+from comfy_serverless.aws.s3 import create_client
 from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 from comfy_serverless.jobs.intake import SentRequest
-from comfy_serverless.jobs.s3 import create_client
 from comfy_serverless.jobs.worker import Call, Worker
 from comfy_serverless.settings import Settings
 

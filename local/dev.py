@@ -27,9 +27,9 @@ from typing import Any, Literal, Self
 from aiohttp import web
 from rich.console import Console
 
+from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.cli_batch import STACK_VARIABLE
 from comfy_serverless.jobs.store.api_keys import ApiKeyStore
-from comfy_serverless.jobs.store.table import Table
 from local.async_endpoint import AsyncEndpoint
 from local.demo import ENGINE_VARIABLES, chosen_engine
 from local.endpoint_backend import EndpointBackend

@@ -187,8 +187,8 @@ def _with_files(
 ) -> dict[str, Any]:
     """The graph with its inputs in ComfyUI's input folder, and their names in it."""
     # They bring the libraries for AWS along, which take a while to load.
+    from comfy_serverless.aws.s3 import create_client
     from comfy_serverless.jobs.inputs.fetcher import InputFetcher
-    from comfy_serverless.jobs.s3 import create_client
 
     settings = Settings.from_environment()
     fetcher = InputFetcher(settings=settings, s3=create_client(), connector=connector)

@@ -102,8 +102,8 @@ class Place:
         """
         import boto3
 
+        from comfy_serverless.aws.dynamodb import Table, create_client
         from comfy_serverless.batches.store import BatchStore
-        from comfy_serverless.jobs.store.table import Table, create_client
 
         outputs = outputs_of(stack, "JobsTableName", "InputBucketName", "ManifestQueueUrl")
         batches = BatchStore(Table(create_client(), outputs["JobsTableName"]))

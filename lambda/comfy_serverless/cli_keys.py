@@ -155,7 +155,7 @@ def _grid(keys: Sequence[ApiKey]) -> Grid:
 
 
 def _state(key: ApiKey) -> str:
-    from comfy_serverless.jobs.store.table import moment_of
+    from comfy_serverless.aws.dynamodb import moment_of
 
     if key.is_revoked:
         return "revoked"
@@ -165,7 +165,7 @@ def _state(key: ApiKey) -> str:
 
 
 def _as_json(key: ApiKey) -> dict[str, Any]:
-    from comfy_serverless.jobs.store.table import moment_of, moment_text
+    from comfy_serverless.aws.dynamodb import moment_of, moment_text
 
     return {
         "id": key.id,
@@ -181,8 +181,8 @@ def _as_json(key: ApiKey) -> dict[str, Any]:
 
 
 def _store(options: argparse.Namespace) -> ApiKeyStore:
+    from comfy_serverless.aws.dynamodb import Table, create_client
     from comfy_serverless.jobs.store.api_keys import ApiKeyStore
-    from comfy_serverless.jobs.store.table import Table, create_client
 
     name = _table_of(options.stack) if options.stack else options.table or os.environ.get("JOBS_TABLE")
     if not name:

@@ -17,11 +17,11 @@ import pytest
 import requests
 from comfy_sdk import Comfy
 
+from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S
 from comfy_serverless.jobs.models import JobStatus
 from comfy_serverless.jobs.store.job_state import JobState
 from comfy_serverless.jobs.store.jobs import JobStore
-from comfy_serverless.jobs.store.table import Table
 from examples.sdk_tour import paint
 from local.async_invocation import HEADER, FailureLayout, Invocation
 from local.dev import DevStack

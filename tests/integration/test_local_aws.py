@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-from comfy_serverless.jobs.store.table import ConditionFailed, Table, put_write
+from comfy_serverless.aws.dynamodb import ConditionFailed, Table, put_write
 from local.s3 import LocalS3, local_client
 from local.stack import create_table
 from local.template import TABLE

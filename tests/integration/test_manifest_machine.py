@@ -15,11 +15,11 @@ from typing import Any
 import boto3
 import pytest
 
+from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.store import Batch, BatchStore
 from comfy_serverless.handlers import ingest as module
 from comfy_serverless.jobs.intake import DroppedObject
-from comfy_serverless.jobs.s3 import S3Address
-from comfy_serverless.jobs.store.table import Table
 from local.processes import LOOPBACK, LocalProcess, clean_environment, free_port
 from local.s3 import REGION, LocalS3
 from local.stack import LocalStack

@@ -27,12 +27,12 @@ import pytest
 from botocore.retries.standard import ExponentialBackoff
 
 from comfy_serverless import ComfyConnector, Settings
+from comfy_serverless.aws import s3 as s3_module
+from comfy_serverless.aws.s3 import ATTEMPTS, AssetUnavailable, create_client
 from comfy_serverless.errors import DeliveryFailed, InvalidRequest
-from comfy_serverless.jobs import s3 as s3_module
 from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 from comfy_serverless.jobs.intake import SentRequest
 from comfy_serverless.jobs.models import Job
-from comfy_serverless.jobs.s3 import ATTEMPTS, AssetUnavailable, create_client
 from comfy_serverless.jobs.uploads import PART_BYTES
 from comfy_serverless.jobs.worker import Call, Outcome, Worker
 from local.s3 import LocalS3

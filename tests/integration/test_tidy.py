@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from comfy_serverless import ComfyConnector, Settings
+from comfy_serverless.aws.s3 import create_client
 from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 from comfy_serverless.jobs.intake import SentRequest
-from comfy_serverless.jobs.s3 import create_client
 from comfy_serverless.jobs.worker import Call, Outcome, Worker
 from local.s3 import LocalS3
 from local.seed import OUTPUT_BUCKET

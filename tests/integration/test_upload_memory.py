@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from comfy_serverless.jobs.delivery import UPLOAD_THREADS
-from comfy_serverless.jobs.s3 import S3Address, create_client
+from comfy_serverless.aws.s3 import S3Address, create_client
 from comfy_serverless.jobs.uploads import upload
 
 def memory_mb(field):

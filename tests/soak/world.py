@@ -21,8 +21,8 @@ import requests
 from botocore.retries.standard import ExponentialBackoff
 
 from comfy_serverless import ComfyConnector, Settings
+from comfy_serverless.aws.s3 import create_client
 from comfy_serverless.jobs.inputs.fetcher import InputFetcher
-from comfy_serverless.jobs.s3 import create_client
 from comfy_serverless.jobs.worker import Worker
 from local.s3 import LocalS3
 from local.seed import INPUT_BUCKET, OUTPUT_BUCKET

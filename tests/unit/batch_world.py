@@ -12,6 +12,8 @@ from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
 
+from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
 from comfy_serverless.batches.holding import hold_back
 from comfy_serverless.batches.ingest import Ingest
 from comfy_serverless.batches.report import fates
@@ -21,8 +23,6 @@ from comfy_serverless.jobs.dispatch import Queues
 from comfy_serverless.jobs.intake import DroppedObject, QueuedJob
 from comfy_serverless.jobs.journal import Journal
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls
-from comfy_serverless.jobs.queues import JobQueue, WebhookQueue
-from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.settings import Settings
 from tests.unit.jobs_table import REGION, create_table

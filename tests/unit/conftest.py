@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from moto import mock_aws
 
-from comfy_serverless.jobs.s3 import create_client
+from comfy_serverless.aws.s3 import create_client
 from tests.unit.fakes import IN, OUT, World
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import boto3
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 
-from comfy_serverless.jobs.store.table import Table
+from comfy_serverless.aws.dynamodb import Table
 from local.aws_server import quick_queues
 
 NAME = "jobs"

@@ -9,10 +9,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.inputs.file_inputs import names_in_other_folders
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.models import MAX_ADDRESSES, MAX_LABELS_BYTES
-from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store import job_reader as reader_module
 from comfy_serverless.jobs.store.job_items import job_pk
 from tests.unit.api_world import ApiWorld, api_world

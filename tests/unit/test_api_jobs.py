@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.models import Progress as Snapshot
-from comfy_serverless.jobs.s3 import S3Address
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW
 from tests.unit.test_job_store import ended, output
@@ -114,7 +114,7 @@ def test_an_idempotency_key_is_refused_the_second_time_and_free_after_a_refusal(
 def test_a_job_that_cannot_be_queued_is_not_taken(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(api.services.workers.jobs, "url", api.job_queue_url + "-gone")
-        patch.setattr("comfy_serverless.jobs.queues.JobQueue.depth", lambda _self: 0)
+        patch.setattr("comfy_serverless.aws.sqs.JobQueue.depth", lambda _self: 0)
         answer = submit(api, idempotency_key="once")
         assert (answer.status, answer.code) == (500, "upstream_error")
         assert "gone" not in answer.text
@@ -249,7 +249,7 @@ def test_a_full_queue_and_a_busy_key_are_429_with_a_time_to_wait(monkeypatch: py
         answer = submit(api, key={"max_in_flight": "1"})
         assert (answer.status, answer.code, answer.headers["retry-after"]) == (429, "queue_full", "10")
         assert submit(api).status == 201
-        monkeypatch.setattr("comfy_serverless.jobs.queues.DEPTH_KNOWN_S", 0.0)
+        monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
         assert submit(api).code == "queue_full"
         statuses = [api.request("GET", "/api/v2/jobs", key={"requests_per_minute": "3"}).status for _ in range(5)]
         assert sorted(statuses)[:3] == [200, 200, 200]

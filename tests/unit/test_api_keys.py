@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.jobs.store import api_keys as module
 from comfy_serverless.jobs.store.api_keys import ApiKeyStore
-from comfy_serverless.jobs.store.table import Table
 from tests.unit.jobs_table import aws, create_table
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.errors import AssetInUse, BlobNotFound, HashMismatch, NotFound
 from comfy_serverless.jobs.store import assets as assets_module
 from comfy_serverless.jobs.store.asset_names import check_hash, check_path, digest_in, digest_of, is_path, suffix_of
 from comfy_serverless.jobs.store.assets import Asset, AssetStore, Naming
-from comfy_serverless.jobs.store.table import Table
 from comfy_serverless.jobs.store.uploads import Upload, UploadStore
 from tests.unit.jobs_table import REGION, aws, create_table
 

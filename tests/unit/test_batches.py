@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import ingest as ingest_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
@@ -19,7 +20,6 @@ from comfy_serverless.batches.ingest import Ingest, NotThere
 from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.jobs.intake import DroppedObject, QueuedJob
 from comfy_serverless.jobs.models import JobStatus
-from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.settings import InvalidSetting, Settings
 from tests.unit.batch_world import ASSETS, DROPS, GRAPH, RESULTS, World, manifest
 from tests.unit.jobs_table import aws
@@ -27,7 +27,7 @@ from tests.unit.jobs_table import aws
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr("comfy_serverless.jobs.queues.DEPTH_KNOWN_S", 0.0)
+    monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
     with aws() as session:
         yield World(session)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.aws.sqs import NotSent
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
 from comfy_serverless.batches.ingest import Ingest
@@ -18,7 +19,6 @@ from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.jobs.care import is_too_old
 from comfy_serverless.jobs.dispatch import Queues
 from comfy_serverless.jobs.models import JobStatus
-from comfy_serverless.jobs.queues import NotSent
 from comfy_serverless.jobs.store.job_state import Claim
 from tests.unit.batch_world import Clock, World, ended, manifest
 from tests.unit.jobs_table import aws
@@ -26,7 +26,7 @@ from tests.unit.jobs_table import aws
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr("comfy_serverless.jobs.queues.DEPTH_KNOWN_S", 0.0)
+    monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
     with aws() as session:
         yield World(session)
 

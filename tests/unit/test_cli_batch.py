@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 
 from comfy_serverless import cli_batch
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.cli_batch import Place
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.jobs.intake import DroppedObject
-from comfy_serverless.jobs.s3 import S3Address
 from tests.unit.batch_world import DROPS, World, manifest
 from tests.unit.jobs_table import aws
 
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr("comfy_serverless.jobs.queues.DEPTH_KNOWN_S", 0.0)
+    monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
     monkeypatch.setenv("COLUMNS", "80")
     with aws() as session:
         here = World(session)

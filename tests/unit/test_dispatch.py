@@ -11,9 +11,9 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.session import get_session
 from botocore.stub import Stubber
 
+from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.jobs import dispatch as module
 from comfy_serverless.jobs.dispatch import Batched, Endpoint, Queues, Switch, workers_of
-from comfy_serverless.jobs.queues import JobQueue
 from comfy_serverless.settings import InvalidSetting, Settings
 from tests.unit.jobs_table import REGION, aws
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.handlers import forward as module
 from comfy_serverless.handlers.forward import Gate
 from comfy_serverless.jobs.store.job_state import NewJob
 from comfy_serverless.jobs.store.jobs import JobStore
-from comfy_serverless.jobs.store.table import now_text
 from tests.unit.jobs_table import aws, create_table
 
 

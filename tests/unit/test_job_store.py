@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.errors import EngineCrashed, IdempotencyKeyReuse, NodeExecutionError
 from comfy_serverless.jobs import care as care_module
 from comfy_serverless.jobs.care import Care
 from comfy_serverless.jobs.dispatch import Queues
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls, Output, Progress
-from comfy_serverless.jobs.queues import WebhookQueue
 from comfy_serverless.jobs.store import job_reader, job_state
 from comfy_serverless.jobs.store import jobs as module
 from comfy_serverless.jobs.store.job_state import Claim, JobExists, JobState, LeaseLost, NewJob
@@ -296,7 +296,7 @@ def test_a_job_with_a_key_that_is_kept_nowhere_is_not_run_again(world: World) ->
 def test_a_job_with_a_key_that_was_sent_and_not_marked_as_sent_waits_for_its_message(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_serverless.jobs.queues.DEPTH_KNOWN_S", 0.0)
+    monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
     world.store.submit(new_job("keyed", is_rerunnable=False))
     world.queue.send("keyed", REQUEST)
     for _ in range(3):
@@ -421,7 +421,7 @@ def test_a_job_that_no_worker_took_expires_with_its_message(world: World) -> Non
 def test_a_job_whose_message_a_worker_took_and_died_before_it_began_is_sent_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_serverless.jobs.queues.DEPTH_KNOWN_S", 0.0)
+    monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
     job_id = world.submit()
     world.queue.send(job_id, REQUEST)
     world.later(module.IN_QUEUE_S + 1)
@@ -435,7 +435,7 @@ def test_a_job_whose_message_a_worker_took_and_died_before_it_began_is_sent_agai
 def test_while_a_gpu_is_sought_a_hidden_message_is_believed_and_a_job_with_a_key_waits(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_serverless.jobs.queues.DEPTH_KNOWN_S", 0.0)
+    monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
     slow = Queues.at(world.queue_url, None, sqs=world.sqs, is_slow=True)
     care = Care(world.store, slow, world.webhooks, world.s3)
     world.store.submit(new_job("keyed", is_rerunnable=False))

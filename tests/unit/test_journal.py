@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, EngineCrashed, NodeExecutionError, WorkerStopped
 from comfy_serverless.jobs import journal as module
@@ -20,8 +22,6 @@ from comfy_serverless.jobs.dispatch import Queues
 from comfy_serverless.jobs.intake import QueuedJob
 from comfy_serverless.jobs.journal import Journal, Unrecorded
 from comfy_serverless.jobs.models import JobStatus
-from comfy_serverless.jobs.queues import WebhookQueue
-from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.job_state import JobState, NewJob
 from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.jobs.worker import Call, Outcome

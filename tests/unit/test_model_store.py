@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
 from comfy_serverless.jobs.model_store import ModelStore
 from comfy_serverless.jobs.model_store import transfer as transfer_module
 from comfy_serverless.jobs.models import JobRequest, ModelRequest
-from comfy_serverless.jobs.s3 import AssetUnavailable
 from comfy_serverless.settings import Settings
 from tests.unit.fakes import IN, WORKFLOW
 

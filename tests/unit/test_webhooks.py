@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.aws import s3
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.handlers import webhooks
-from comfy_serverless.jobs import s3
 from comfy_serverless.jobs.inputs.download import Network
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.models import Job, JobStatus, JobUrls

@@ -6,14 +6,14 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from comfy_serverless.jobs import s3 as s3_module
+from comfy_serverless.aws import s3 as s3_module
+from comfy_serverless.aws.dynamodb import Table, create_client
+from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.jobs.dispatch import Workers, workers_of
 from comfy_serverless.jobs.node_list import NodeListReader
-from comfy_serverless.jobs.queues import WebhookQueue
 from comfy_serverless.jobs.store.api_keys import ApiKeyStore
 from comfy_serverless.jobs.store.assets import AssetStore
 from comfy_serverless.jobs.store.jobs import JobStore
-from comfy_serverless.jobs.store.table import Table, create_client
 from comfy_serverless.settings import InvalidSetting, Settings
 
 if TYPE_CHECKING:

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
+from comfy_serverless.aws.dynamodb import now_text
+from comfy_serverless.aws.s3 import S3Address, error_code
+from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.batches.reading import THREADS, Reading
 from comfy_serverless.batches.report import Fate, fates, write_part, write_report
 from comfy_serverless.batches.store import LOOK_EVERY_S, Batch, BatchStatus, BatchStore, Range
@@ -26,13 +29,10 @@ from comfy_serverless.jobs.intake import DroppedObject
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import ranges_of
 from comfy_serverless.jobs.models import JobRequest, JobStatus
-from comfy_serverless.jobs.queues import JobQueue
 from comfy_serverless.jobs.record import JobRecord
 from comfy_serverless.jobs.result_file import ResultFile
-from comfy_serverless.jobs.s3 import S3Address, error_code
 from comfy_serverless.jobs.store.job_state import JobExists, JobState, NewJob
 from comfy_serverless.jobs.store.jobs import JobStore
-from comfy_serverless.jobs.store.table import now_text
 from comfy_serverless.observability import emit_failure, log
 from comfy_serverless.settings import InvalidSetting
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.lines import Line, lines_in_range, request_of
-from comfy_serverless.jobs.s3 import S3Address
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

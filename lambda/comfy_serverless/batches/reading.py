@@ -14,13 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.manifest import address_of, in_chunks, read_lines, request_in
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.models import JobRequest
-from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.store.job_state import JobState, NewJob
 from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.observability import log

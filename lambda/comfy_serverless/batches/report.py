@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from comfy_serverless.aws.dynamodb import MAX_READS, now_text
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.manifest import in_chunks, read_lines, request_in
 from comfy_serverless.batches.store import Batch, BatchStatus, Range
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.keys import folder_prefix
 from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.models import JobStatus
-from comfy_serverless.jobs.s3 import S3Address
-from comfy_serverless.jobs.store.table import MAX_READS, now_text
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from comfy_serverless.aws.dynamodb import Table, create_client
 from comfy_serverless.jobs.store.api_keys import ApiKeyStore
-from comfy_serverless.jobs.store.table import Table, create_client
 from comfy_serverless.settings import InvalidSetting, Settings
 
 _BEARER = re.compile(r"bearer +([!-~]+) *", re.IGNORECASE)

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_plus
 
 from comfy_serverless import errors
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.jobs.intake import DroppedObject, QueuedJob, RequestSource, SentRequest
 from comfy_serverless.jobs.models import error_envelope
-from comfy_serverless.jobs.s3 import S3Address
 
 if TYPE_CHECKING:
     from comfy_serverless.jobs.replies import Replies

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.aws.dynamodb import create_client as create_table_client
+from comfy_serverless.aws.sqs import create_client
 from comfy_serverless.batches.holding import hold_back
 from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.handlers.events import queued_job_of
 from comfy_serverless.jobs.dispatch import REQUEST_TTL_S, Endpoint
-from comfy_serverless.jobs.queues import create_client
 from comfy_serverless.jobs.store.jobs import JobStore
-from comfy_serverless.jobs.store.table import Table
-from comfy_serverless.jobs.store.table import create_client as create_table_client
 from comfy_serverless.observability import log
 from comfy_serverless.settings import InvalidSetting, Settings
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from comfy_serverless.aws import s3 as s3_module
 from comfy_serverless.handlers.events import JobQueueEvent, recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
-from comfy_serverless.jobs import s3 as s3_module
 from comfy_serverless.jobs.protocols import Held, NothingHeld
 from comfy_serverless.jobs.replies import Replies
 from comfy_serverless.jobs.worker import Call, Outcome, Worker
@@ -122,12 +122,12 @@ def journal() -> Journal:
     Raises:
         InvalidSetting: the function does not know the table or the queue.
     """
+    from comfy_serverless.aws.dynamodb import Table, create_client
+    from comfy_serverless.aws.sqs import WebhookQueue
     from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.jobs.dispatch import workers_of
     from comfy_serverless.jobs.journal import Journal
-    from comfy_serverless.jobs.queues import WebhookQueue
     from comfy_serverless.jobs.store.jobs import JobStore
-    from comfy_serverless.jobs.store.table import Table, create_client
 
     settings = warm.settings()
     if settings.jobs_table is None:

@@ -16,15 +16,15 @@ from typing import Any
 
 import boto3
 
+from comfy_serverless.aws import s3
+from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.aws.dynamodb import create_client as create_table_client
+from comfy_serverless.aws.sqs import JobQueue, create_client
 from comfy_serverless.batches.ingest import Ingest, NotThere
 from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.handlers.events import dropped_objects
-from comfy_serverless.jobs import s3
 from comfy_serverless.jobs.dispatch import workers_of
-from comfy_serverless.jobs.queues import JobQueue, create_client
 from comfy_serverless.jobs.store.jobs import JobStore
-from comfy_serverless.jobs.store.table import Table
-from comfy_serverless.jobs.store.table import create_client as create_table_client
 from comfy_serverless.observability import log
 from comfy_serverless.settings import InvalidSetting, Settings
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, InternalError, InvalidRequest, NotFound, QueueFull, UpstreamError
 from comfy_serverless.handlers.events import STATUSES, queued_job_of
 from comfy_serverless.handlers.generate import Service, journal, service
@@ -33,7 +34,6 @@ from comfy_serverless.jobs.intake import SentRequest
 from comfy_serverless.jobs.journal import Standing, Unrecorded
 from comfy_serverless.jobs.models import JOB_ID_PATTERN, error_envelope
 from comfy_serverless.jobs.result_file import ResultFile
-from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.worker import Call, Outcome
 from comfy_serverless.observability import log
 

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.jobs import queues, s3
+from comfy_serverless.aws import s3
+from comfy_serverless.aws import sqs as queues
+from comfy_serverless.aws.dynamodb import Table, create_client, now_s, now_text
 from comfy_serverless.jobs.inputs.download import Network, post
 from comfy_serverless.jobs.inputs.sources import Unusable
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.store.job_state import JobState
 from comfy_serverless.jobs.store.jobs import JobStore
-from comfy_serverless.jobs.store.table import Table, create_client, now_s, now_text
 from comfy_serverless.observability import log
 from comfy_serverless.settings import InvalidSetting, Settings
 from comfy_serverless.webhooks.signing import headers_of, message_of

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.jobs.queues import CONFIG, JobQueue, create_client
-from comfy_serverless.jobs.s3 import error_code
+from comfy_serverless.aws.s3 import error_code
+from comfy_serverless.aws.sqs import CONFIG, JobQueue, create_client
 from comfy_serverless.observability import log
 from comfy_serverless.settings import InvalidSetting, Settings
 

@@ -27,11 +27,11 @@ from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
+    from comfy_serverless.aws.sqs import WebhookQueue
     from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.connector.progress import Progress as EngineProgress
     from comfy_serverless.jobs.dispatch import Workers
     from comfy_serverless.jobs.intake import QueuedJob
-    from comfy_serverless.jobs.queues import WebhookQueue
     from comfy_serverless.jobs.worker import Call, Outcome, Worker
 
 #: Between two writes of one job.

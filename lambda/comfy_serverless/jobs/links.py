@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.models import Job, Output
-from comfy_serverless.jobs.s3 import S3Address
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -14,10 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
-from comfy_serverless.errors import DeliveryFailed, InvalidRequest
-from comfy_serverless.jobs.keys import RESULT_NAME
-from comfy_serverless.jobs.models import Job
-from comfy_serverless.jobs.s3 import (
+from comfy_serverless.aws.s3 import (
     ACCESS_DENIED,
     EXISTS_ALREADY,
     AssetUnavailable,
@@ -28,6 +25,9 @@ from comfy_serverless.jobs.s3 import (
     refusal,
     unless_in_conflict,
 )
+from comfy_serverless.errors import DeliveryFailed, InvalidRequest
+from comfy_serverless.jobs.keys import RESULT_NAME
+from comfy_serverless.jobs.models import Job
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

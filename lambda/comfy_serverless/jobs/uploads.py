@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.aws.s3 import EXISTS_ALREADY, UPLOAD_GONE, error_code, unless_in_conflict
 from comfy_serverless.connector.media import pixels_of
-from comfy_serverless.jobs.s3 import EXISTS_ALREADY, UPLOAD_GONE, error_code, unless_in_conflict
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
-    from comfy_serverless.jobs.s3 import S3Address
+    from comfy_serverless.aws.s3 import S3Address
 
 #: Below this size a file is sent at once, from it on in parts of this size.
 PART_BYTES = 16 * 1024 * 1024

@@ -29,6 +29,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import (
     Canceled,
     ComfyError,
@@ -55,7 +56,6 @@ from comfy_serverless.jobs.protocols import NobodyWatches, NothingHeld, Observer
 from comfy_serverless.jobs.record import JobRecord
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.running import Phase, RunningJob, RunningJobs
-from comfy_serverless.jobs.s3 import S3Address
 from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
 from comfy_serverless.observability import log, log_job
 from comfy_serverless.workflow import apply_set, check_links, draw_seeds

@@ -14,8 +14,8 @@ import pytest
 from hostile_server import HostileServer
 from input_world import InputFolder, Prepare, data_url, graph, name_of, picture
 
+from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import DeadlineExceeded, EngineUnavailable, MissingAsset
-from comfy_serverless.jobs.s3 import AssetUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

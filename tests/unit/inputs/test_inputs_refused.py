@@ -9,9 +9,9 @@ from botocore.stub import Stubber
 from hostile_server import HostileServer
 from input_world import InputFolder, Prepare, data_url, graph, picture
 
+from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import ComfyError, InvalidWorkflow, MissingAsset
 from comfy_serverless.jobs.inputs.fetcher import MAX_INPUTS
-from comfy_serverless.jobs.s3 import AssetUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

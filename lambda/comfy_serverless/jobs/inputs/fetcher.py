@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
+from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, MissingAsset
 from comfy_serverless.jobs.inputs.cache import DIGEST_LENGTH, InputCache, Lease, Uploader
 from comfy_serverless.jobs.inputs.download import Network
@@ -35,7 +36,6 @@ from comfy_serverless.jobs.inputs.plan import (
 )
 from comfy_serverless.jobs.inputs.receive import Receiver
 from comfy_serverless.jobs.inputs.sources import Unusable, UnusableMask, show
-from comfy_serverless.jobs.s3 import AssetUnavailable
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.inputs.download import Network, open_web_address
 from comfy_serverless.jobs.inputs.sources import (
     CHUNK_BYTES,
@@ -24,7 +25,6 @@ from comfy_serverless.jobs.inputs.sources import (
     open_object,
     parse,
 )
-from comfy_serverless.jobs.s3 import S3Address
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -17,8 +17,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.aws.s3 import S3Address, refusal
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.jobs.s3 import S3Address, refusal
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
 from comfy_serverless.jobs.inputs.download import Network
 from comfy_serverless.jobs.inputs.sources import Unusable, show
@@ -21,7 +22,6 @@ from comfy_serverless.jobs.model_store.remote import remote_of
 from comfy_serverless.jobs.model_store.safetensors import NotSafetensors, check_safetensors, is_safetensors_name
 from comfy_serverless.jobs.model_store.transfer import DiskFailure, Transfer, sha256_of
 from comfy_serverless.jobs.models import ModelRequest
-from comfy_serverless.jobs.s3 import AssetUnavailable
 from comfy_serverless.model_paths import make_store_directory
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s, now_text
 from comfy_serverless.errors import InvalidRequest, NotFound
-from comfy_serverless.jobs.store.table import ConditionFailed, Item, Table, Update, now_s, now_text
 
 #: What keys begin with, so that scanners of repositories find a leaked one.
 PREFIX = "csk_"

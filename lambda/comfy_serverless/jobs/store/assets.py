@@ -16,10 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from comfy_serverless.errors import AssetInUse, BlobNotFound, NotFound
-from comfy_serverless.jobs.s3 import S3Address
-from comfy_serverless.jobs.store.asset_names import HASH_PREFIX, is_id, is_path, suffix_of
-from comfy_serverless.jobs.store.table import (
+from comfy_serverless.aws.dynamodb import (
     ConditionFailed,
     Item,
     Table,
@@ -31,6 +28,9 @@ from comfy_serverless.jobs.store.table import (
     put_write,
     update_write,
 )
+from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.errors import AssetInUse, BlobNotFound, NotFound
+from comfy_serverless.jobs.store.asset_names import HASH_PREFIX, is_id, is_path, suffix_of
 from comfy_serverless.observability import log
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any
 
+from comfy_serverless.aws.dynamodb import Item, now_s
 from comfy_serverless.jobs.models import RETENTION, Job, JobStatus, JobUrls, Output, Progress
-from comfy_serverless.jobs.store.table import Item, now_s
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
 

@@ -18,6 +18,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from comfy_serverless.aws.dynamodb import (
+    ConditionFailed,
+    Item,
+    Table,
+    Update,
+    delete_write,
+    moment_text,
+    now_s,
+    now_text,
+    put_write,
+)
 from comfy_serverless.errors import Canceled, ComfyError, IdempotencyKeyReuse, InvalidRequest
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, Output, Progress, status_of
 from comfy_serverless.jobs.store.job_items import (
@@ -30,17 +41,6 @@ from comfy_serverless.jobs.store.job_items import (
 )
 from comfy_serverless.jobs.store.job_reader import OPEN, QUEUED, QUEUED_BATCH, JobReader
 from comfy_serverless.jobs.store.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
-from comfy_serverless.jobs.store.table import (
-    ConditionFailed,
-    Item,
-    Table,
-    Update,
-    delete_write,
-    moment_text,
-    now_s,
-    now_text,
-    put_write,
-)
 
 #: How long an idempotency key is remembered, by the contract.
 IDEMPOTENCY_S = 24 * 3600

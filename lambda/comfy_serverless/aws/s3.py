@@ -13,8 +13,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.aws.s3_clock import ServerClock
 from comfy_serverless.errors import InvalidRequest, MissingAsset
-from comfy_serverless.jobs.s3_clock import ServerClock
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
