@@ -22,12 +22,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from comfy_serverless import cli_batch, cli_keys, cli_upload
-from comfy_serverless import workflow as workflow_module
 from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.progress import Progress as Snapshot
 from comfy_serverless.connector.run import Execution
 from comfy_serverless.errors import Canceled, ComfyError, DeliveryFailed, InvalidRequest, MissingAsset
+from comfy_serverless.graph import workflow as workflow_module
 from comfy_serverless.jobs.inputs.plan import plan_inputs
 from comfy_serverless.settings import Settings
 

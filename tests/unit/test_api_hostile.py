@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.jobs.inputs.file_inputs import names_in_other_folders
+from comfy_serverless.graph.file_inputs import names_in_other_folders
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.models import MAX_ADDRESSES, MAX_LABELS_BYTES
 from comfy_serverless.jobs.store import job_reader as reader_module

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from workflow_samples import nested, text_to_image
 
-from comfy_serverless import workflow
 from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
+from comfy_serverless.graph import workflow
 
 
 class TestCheckFormat:

@@ -20,6 +20,7 @@ from comfy_serverless.api.references import refuse_foreign_addresses, resolve_as
 from comfy_serverless.aws.dynamodb import ConditionFailed
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, QueueFull, UpstreamError
+from comfy_serverless.graph.workflow import apply_set, check_links
 from comfy_serverless.jobs.keys import KeyAllotment, folder_prefix
 from comfy_serverless.jobs.models import JobRequest
 from comfy_serverless.jobs.store.job_state import JobExists, JobState, NewJob
@@ -27,7 +28,6 @@ from comfy_serverless.jobs.store.jobs import check_idempotency_key
 from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.webhooks.signing import check_webhook
-from comfy_serverless.workflow import apply_set, check_links
 
 if TYPE_CHECKING:
     from comfy_serverless.api.context import Caller

@@ -14,7 +14,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
-from comfy_serverless import workflow as workflow_module
 from comfy_serverless.connector.engine import Engine
 from comfy_serverless.connector.outputs import Output, OutputKind
 from comfy_serverless.connector.ports import find_available_port
@@ -25,6 +24,7 @@ from comfy_serverless.connector.run import Execution, WorkflowRun, attempt_id, d
 from comfy_serverless.connector.tidy import remove_files, remove_tree
 from comfy_serverless.connector.uploads import place_file
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.graph import workflow as workflow_module
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:

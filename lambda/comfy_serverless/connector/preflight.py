@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from comfy_serverless.workflow import is_link
+from comfy_serverless.graph.workflow import is_link
 
 #: `/object_info/{class}` by class: the declaration, or None for a class that ComfyUI does not know.
 Declarations = Mapping[str, Mapping[str, Any] | None]

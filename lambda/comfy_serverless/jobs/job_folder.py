@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow
-from comfy_serverless.node_lookup import listing
-from comfy_serverless.workflow import copy_graph, is_link
+from comfy_serverless.graph.lookup import listing
+from comfy_serverless.graph.workflow import copy_graph, is_link
 
 #: The folder that the folders of jobs are in. Nobody else writes there, so it may be removed with all that is in it.
 JOBS_FOLDER = "comfy-serverless"

@@ -39,6 +39,7 @@ from comfy_serverless.errors import (
     InvalidRequest,
     InvalidWorkflow,
 )
+from comfy_serverless.graph.workflow import apply_set, check_links, draw_seeds
 from comfy_serverless.jobs.delivery import (
     UPLOAD_THREADS,
     BucketDestination,
@@ -58,7 +59,6 @@ from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.running import Phase, RunningJob, RunningJobs
 from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
 from comfy_serverless.observability import log, log_job
-from comfy_serverless.workflow import apply_set, check_links, draw_seeds
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -6,7 +6,7 @@ from collections.abc import Mapping, MutableMapping
 from itertools import count, islice
 from typing import Any
 
-from comfy_serverless.workflow import is_link
+from comfy_serverless.graph.workflow import is_link
 
 
 def taken_outputs(graph: Mapping[str, Any], node_id: str) -> set[float]:

@@ -22,9 +22,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, MissingAsset
+from comfy_serverless.graph.file_inputs import name_in_input_folder
 from comfy_serverless.jobs.inputs.cache import DIGEST_LENGTH, InputCache, Lease, Uploader
 from comfy_serverless.jobs.inputs.download import Network
-from comfy_serverless.jobs.inputs.file_inputs import name_in_input_folder
 from comfy_serverless.jobs.inputs.plan import (
     MAX_INPUTS,
     Asset,

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, MissingAsset
-from comfy_serverless.jobs.inputs.batches import put_batch, taken_outputs
-from comfy_serverless.jobs.inputs.file_inputs import (
+from comfy_serverless.graph.file_inputs import (
     IMAGE_LOADERS,
     folder_for,
     is_address,
     names_in_other_folders,
     takes_image,
 )
-from comfy_serverless.node_lookup import NodeLookup, listing
-from comfy_serverless.workflow import copy_graph, is_link
+from comfy_serverless.graph.lookup import NodeLookup, listing
+from comfy_serverless.graph.workflow import copy_graph, is_link
+from comfy_serverless.jobs.inputs.batches import put_batch, taken_outputs
 
 #: Different files one job may bring, and images in one batch.
 MAX_INPUTS = 100

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
-from comfy_serverless.node_lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant, listing
+from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant, listing
 
 #: Containers inside containers a workflow may have. Real ones stay below ten.
 MAX_DEPTH = 64
