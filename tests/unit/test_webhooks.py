@@ -19,8 +19,8 @@ import pytest
 
 from comfy_serverless.aws import s3
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.fetch.web import Network
 from comfy_serverless.handlers import webhooks
-from comfy_serverless.jobs.inputs.download import Network
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.models import Job, JobStatus, JobUrls
 from comfy_serverless.jobs.store.job_state import NewJob

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from comfy_serverless.aws import s3
 from comfy_serverless.aws import sqs as queues
 from comfy_serverless.aws.dynamodb import Table, create_client, now_s, now_text
-from comfy_serverless.jobs.inputs.download import Network, post
-from comfy_serverless.jobs.inputs.sources import Unusable
+from comfy_serverless.fetch.sources import Unusable
+from comfy_serverless.fetch.web import Network, post
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.store.job_state import JobState
 from comfy_serverless.jobs.store.jobs import JobStore

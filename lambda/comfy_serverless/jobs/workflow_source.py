@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.aws.s3 import S3Address, parse_json, read_json
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, MissingAsset
+from comfy_serverless.fetch.sources import show
 from comfy_serverless.graph.file_inputs import is_address
 from comfy_serverless.graph.workflow import check_format
-from comfy_serverless.jobs.inputs.sources import show
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

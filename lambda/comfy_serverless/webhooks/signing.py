@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.jobs.inputs.addresses import refusal
+from comfy_serverless.fetch.addresses import refusal
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  (it marks a secret, and is none)
 #: The specification's bounds for a secret, in bytes.

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comfy_serverless.jobs.inputs.addresses import checked_addresses, refusal, system_resolver
-from comfy_serverless.jobs.inputs.sources import Unusable
+from comfy_serverless.fetch.addresses import checked_addresses, refusal, system_resolver
+from comfy_serverless.fetch.sources import Unusable
 
 PUBLIC = ["93.184.215.14", "8.8.8.8", "2606:4700::6810:85e5", "64:ff9b::808:808", "2002:808:808::1"]
 PRIVATE = [

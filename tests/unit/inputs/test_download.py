@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hostile_server import HostileServer, make_certificate
 
-from comfy_serverless.jobs.inputs.download import Network, open_web_address
-from comfy_serverless.jobs.inputs.sources import Unusable, redact_url
+from comfy_serverless.fetch.sources import Unusable, redact_url
+from comfy_serverless.fetch.web import Network, open_web_address
 
 CONTENT = bytes(range(256)) * 2000
 
@@ -178,7 +178,7 @@ class TestForbiddenAddresses:
         self, certificate: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # This machine stands in for a public server; everything else is judged as ever.
-        monkeypatch.setattr("comfy_serverless.jobs.inputs.addresses._is_public", lambda address: address.is_loopback)
+        monkeypatch.setattr("comfy_serverless.fetch.addresses._is_public", lambda address: address.is_loopback)
         network = Network(
             resolve=lambda host, _: ["127.0.0.1"] if host == "files.example" else ["10.0.0.7"],
             tls=ssl.create_default_context(cafile=str(certificate)),

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image, features
 
+from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.jobs.inputs.images import check_image
-from comfy_serverless.jobs.inputs.sources import Unusable
 
 
 def picture(image_format: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: Any) -> bytes:

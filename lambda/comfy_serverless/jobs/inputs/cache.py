@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.graph.file_inputs import OWN_FOLDER, OWN_FOLDER_3D
 from comfy_serverless.jobs.inputs.receive import DISK_IS_FULL, DiskFull
-from comfy_serverless.jobs.inputs.sources import Unusable
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, MissingAsset
+from comfy_serverless.fetch.sources import Unusable, UnusableMask, show
+from comfy_serverless.fetch.web import Network
 from comfy_serverless.graph.file_inputs import name_in_input_folder
 from comfy_serverless.jobs.inputs.cache import DIGEST_LENGTH, InputCache, Lease, Uploader
-from comfy_serverless.jobs.inputs.download import Network
 from comfy_serverless.jobs.inputs.plan import (
     MAX_INPUTS,
     Asset,
@@ -35,7 +36,6 @@ from comfy_serverless.jobs.inputs.plan import (
     refuse_other_folders,
 )
 from comfy_serverless.jobs.inputs.receive import Receiver
-from comfy_serverless.jobs.inputs.sources import Unusable, UnusableMask, show
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from comfy_serverless.jobs.inputs.sources import Unusable
+from comfy_serverless.fetch.sources import Unusable
 
 #: Pillow's names of the accepted formats, and the file name endings for them. Formats whose decoders start
 #: other programs or fetch other files (EPS, WMF, …) are not in the list.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageOps
 
-from comfy_serverless.jobs.inputs.sources import Unusable, UnusableMask
+from comfy_serverless.fetch.sources import Unusable, UnusableMask
 
 #: Cameras put a second, smaller view into these; ComfyUI loads the first one alone.
 _STILL_FORMATS = ("MPO",)

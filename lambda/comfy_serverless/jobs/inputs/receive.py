@@ -13,8 +13,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.jobs.inputs.download import Network, open_web_address
-from comfy_serverless.jobs.inputs.sources import (
+from comfy_serverless.fetch.sources import (
     CHUNK_BYTES,
     Embedded,
     Source,
@@ -25,6 +24,7 @@ from comfy_serverless.jobs.inputs.sources import (
     open_object,
     parse,
 )
+from comfy_serverless.fetch.web import Network, open_web_address
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import EXISTS_ALREADY, S3Address, error_code, refusal
-from comfy_serverless.jobs.inputs.download import ByteRange, Network, open_web_address
-from comfy_serverless.jobs.inputs.sources import CHUNK_BYTES, Unusable, WebAddress, parse
+from comfy_serverless.fetch.sources import CHUNK_BYTES, Unusable, WebAddress, parse
+from comfy_serverless.fetch.web import ByteRange, Network, open_web_address
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

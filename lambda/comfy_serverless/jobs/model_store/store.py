@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
-from comfy_serverless.jobs.inputs.download import Network
-from comfy_serverless.jobs.inputs.sources import Unusable, show
+from comfy_serverless.fetch.sources import Unusable, show
+from comfy_serverless.fetch.web import Network
 from comfy_serverless.jobs.model_store.blobs import Blobs, NoRoom, Partial
 from comfy_serverless.jobs.model_store.manifest import Manifest, read_manifest
 from comfy_serverless.jobs.model_store.names import NameInUse, Names

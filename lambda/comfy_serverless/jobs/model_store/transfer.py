@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from comfy_serverless.jobs.inputs.sources import Unusable
+from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.jobs.model_store.remote import Part, Remote
 
 PART_BYTES = 16 << 20

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from comfy_serverless.jobs.inputs.sources import Unusable
+from comfy_serverless.fetch.sources import Unusable
 
 #: Answers the IP addresses of a host name.
 Resolver = Callable[[str, int], Sequence[str]]

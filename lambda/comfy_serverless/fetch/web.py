@@ -21,8 +21,8 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import certifi
 
-from comfy_serverless.jobs.inputs.addresses import Resolver, checked_addresses, system_resolver
-from comfy_serverless.jobs.inputs.sources import CHUNK_BYTES, Stream, Unusable, redact_url
+from comfy_serverless.fetch.addresses import Resolver, checked_addresses, system_resolver
+from comfy_serverless.fetch.sources import CHUNK_BYTES, Stream, Unusable, redact_url
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
