@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from comfy_serverless.connector.choice import choose_engine
+from comfy_serverless.connector.launch import choose_engine
 from comfy_serverless.connector.ports import find_available_port
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.settings import Settings

@@ -8,15 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comfy_serverless.connector.execution import (
-    CANCEL_GRACE_S,
-    DEADLINE_GRACE_S,
-    DOUBT_S,
-    QUIET_S,
-    UNREACHABLE_S,
-    PromptFollower,
-    State,
-)
 from comfy_serverless.connector.facts import (
     AskHistory,
     AskQueue,
@@ -41,6 +32,15 @@ from comfy_serverless.connector.facts import (
     SubmitLost,
     Submitted,
     Wait,
+)
+from comfy_serverless.connector.follower import (
+    CANCEL_GRACE_S,
+    DEADLINE_GRACE_S,
+    DOUBT_S,
+    QUIET_S,
+    UNREACHABLE_S,
+    PromptFollower,
+    State,
 )
 from comfy_serverless.errors import InvalidWorkflow
 

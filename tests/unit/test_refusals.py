@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from comfy_serverless.connector import recovery
-from comfy_serverless.connector.execution import PromptFollower
 from comfy_serverless.connector.facts import Finished, HistorySays, Submitted
+from comfy_serverless.connector.follower import PromptFollower
 from comfy_serverless.connector.recovery import Recovery
 from comfy_serverless.connector.refusals import execution_failure, node_error_lines, submit_failure
 from comfy_serverless.errors import (

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from comfy_serverless.connector.choice import choose_engine, engine_name, folders_of
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.events import EventStream
+from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of
 from comfy_serverless.connector.outputs import FileLocator
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.errors import Canceled, DeadlineExceeded, EngineUnavailable

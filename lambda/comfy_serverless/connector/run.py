@@ -13,9 +13,9 @@ from typing import Any
 from comfy_serverless.connector import recovery
 from comfy_serverless.connector.collector import OutputCollector, frame_nodes_of
 from comfy_serverless.connector.engine import Engine
-from comfy_serverless.connector.execution import PromptFollower
 from comfy_serverless.connector.fact_queue import ON_THE_WAY, FactQueue
 from comfy_serverless.connector.facts import CancelAsked, Outcome, Timings
+from comfy_serverless.connector.follower import PromptFollower
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import Recovery

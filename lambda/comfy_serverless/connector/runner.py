@@ -10,7 +10,6 @@ from typing import Any
 
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.events import EventStream
-from comfy_serverless.connector.execution import PromptFollower, State
 from comfy_serverless.connector.fact_queue import FactQueue
 from comfy_serverless.connector.facts import (
     AskHistory,
@@ -33,6 +32,7 @@ from comfy_serverless.connector.facts import (
     Submitted,
     Wait,
 )
+from comfy_serverless.connector.follower import PromptFollower, State
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.refusals import refusal, submit_failure
 from comfy_serverless.errors import EngineCrashed, EngineStalled, InvalidWorkflow

@@ -28,8 +28,8 @@ from pydantic import (
     model_validator,
 )
 
+from comfy_serverless.connector.model_paths import MODEL_FOLDERS
 from comfy_serverless.errors import Canceled, ComfyError, InvalidRequest
-from comfy_serverless.model_paths import MODEL_FOLDERS
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 #: How long a result counts as kept. The bucket's lifecycle rule does the deleting.

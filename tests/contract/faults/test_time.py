@@ -228,7 +228,7 @@ def test_it_is_canceled_behind_a_backlog_of_events(fragile: World) -> None:
 )
 @lite_only
 def test_it_is_canceled_in_a_node_that_hangs(fragile: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfy_serverless.connector.execution.CANCEL_GRACE_S", 2.0)
+    monkeypatch.setattr("comfy_serverless.connector.follower.CANCEL_GRACE_S", 2.0)
     fragile.arm("hang", at="node")
     cancel_when(fragile, fragile.wait_running, picture())
     assert fragile.connector.starts == 2

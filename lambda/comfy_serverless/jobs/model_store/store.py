@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.s3 import AssetUnavailable
+from comfy_serverless.connector.model_paths import make_store_directory
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
 from comfy_serverless.fetch.sources import Unusable, show
 from comfy_serverless.fetch.web import Network
@@ -22,7 +23,6 @@ from comfy_serverless.jobs.model_store.remote import remote_of
 from comfy_serverless.jobs.model_store.safetensors import NotSafetensors, check_safetensors, is_safetensors_name
 from comfy_serverless.jobs.model_store.transfer import DiskFailure, Transfer, sha256_of
 from comfy_serverless.jobs.models import ModelRequest
-from comfy_serverless.model_paths import make_store_directory
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comfy_serverless.connector.model_paths import write_paths_config
 from comfy_serverless.errors import EngineUnavailable
-from comfy_serverless.model_paths import write_paths_config
 from comfy_serverless.settings import InvalidSetting, Settings
 
 logger = logging.getLogger(__name__)
