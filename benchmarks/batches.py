@@ -166,8 +166,8 @@ def _read(key: str) -> Figures:
 def _report(taken: Ingest, batch: Batch) -> float:
     """Report on the batch as if its jobs had ended; answers the processor time."""
     from comfy_serverless.batches.report import write_part, write_report
-    from comfy_serverless.jobs.store.job_reader import JobReader
-    from comfy_serverless.jobs.store.job_state import JobState
+    from comfy_serverless.table.job_state import JobState
+    from comfy_serverless.table.reader import JobReader
 
     class Ended(JobReader):
         def many(self, job_ids: Sequence[str]) -> dict[str, JobState]:

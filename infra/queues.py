@@ -8,7 +8,7 @@ from constructs import Construct
 
 from infra.justify import QUEUE, justify
 
-#: As in the SAM stack (jobs/store/jobs.py: QUEUE_RETENTION_S): a job that nobody took in this time has expired.
+#: As in the SAM stack (table/jobs.py: QUEUE_RETENTION_S): a job that nobody took in this time has expired.
 RETENTION = Duration.days(4)
 #: As there, for jobs of batches, of which many may be before one: the longest that SQS keeps anything.
 BATCH_RETENTION = Duration.days(14)

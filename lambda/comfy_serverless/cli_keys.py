@@ -23,7 +23,7 @@ from comfy_serverless.errors import ComfyError, Forbidden, InvalidRequest, NotFo
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    from comfy_serverless.jobs.store.api_keys import ApiKey, ApiKeyStore
+    from comfy_serverless.table.api_keys import ApiKey, ApiKeyStore
 
 #: The output of the stack that names the table: `Outputs` in template.yaml.
 TABLE_OUTPUT = "JobsTableName"
@@ -182,7 +182,7 @@ def _as_json(key: ApiKey) -> dict[str, Any]:
 
 def _store(options: argparse.Namespace) -> ApiKeyStore:
     from comfy_serverless.aws.dynamodb import Table, create_client
-    from comfy_serverless.jobs.store.api_keys import ApiKeyStore
+    from comfy_serverless.table.api_keys import ApiKeyStore
 
     name = _table_of(options.stack) if options.stack else options.table or os.environ.get("JOBS_TABLE")
     if not name:

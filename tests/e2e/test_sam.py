@@ -16,7 +16,7 @@ from comfy_sdk import Comfy
 from lambda_container import LambdaContainer
 
 from comfy_serverless.aws.dynamodb import Table
-from comfy_serverless.jobs.store.api_keys import ApiKeyStore
+from comfy_serverless.table.api_keys import ApiKeyStore
 from examples import sdk_tour
 from local.dev import OWNER
 from local.processes import LOOPBACK, LocalProcess, free_port

@@ -20,8 +20,8 @@ from comfy_sdk import Comfy
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S
 from comfy_serverless.jobs.models import JobStatus
-from comfy_serverless.jobs.store.job_state import JobState
-from comfy_serverless.jobs.store.jobs import JobStore
+from comfy_serverless.table.job_state import JobState
+from comfy_serverless.table.jobs import JobStore
 from examples.sdk_tour import paint
 from local.async_invocation import HEADER, FailureLayout, Invocation
 from local.dev import DevStack

@@ -129,7 +129,7 @@ def test_a_message_that_was_sent_although_the_answer_was_lost_is_a_job(
         api.services.jobs.begin(job_id, run="run")
         raise EndpointConnectionError(endpoint_url="https://sqs")
 
-    monkeypatch.setattr("comfy_serverless.jobs.dispatch.Queues.send", send)
+    monkeypatch.setattr("comfy_serverless.table.dispatch.Queues.send", send)
     answer = submit(api, idempotency_key="once")
     assert answer.status == 201
     assert api.request("GET", f"/api/v2/jobs/{answer.json['id']}").json["status"] == "running"
@@ -344,7 +344,7 @@ def test_a_mistake_of_ours_is_told_without_its_details(api: ApiWorld, monkeypatc
     def fail(_job_id: str) -> None:
         raise KeyError("internal things")
 
-    monkeypatch.setattr("comfy_serverless.jobs.store.jobs.JobStore.read", lambda _self, job_id: fail(job_id))
+    monkeypatch.setattr("comfy_serverless.table.jobs.JobStore.read", lambda _self, job_id: fail(job_id))
     answer = api.request("GET", f"/api/v2/jobs/{uuid.uuid4()}")
     assert (answer.status, answer.code) == (500, "internal_error")
     assert "internal things" not in answer.text

@@ -9,8 +9,8 @@ import pytest
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.errors import InvalidRequest, NotFound
-from comfy_serverless.jobs.store import api_keys as module
-from comfy_serverless.jobs.store.api_keys import ApiKeyStore
+from comfy_serverless.table import api_keys as module
+from comfy_serverless.table.api_keys import ApiKeyStore
 from tests.unit.jobs_table import aws, create_table
 
 

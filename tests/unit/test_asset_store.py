@@ -15,10 +15,10 @@ from blake3 import blake3
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.errors import AssetInUse, BlobNotFound, HashMismatch, NotFound
-from comfy_serverless.jobs.store import assets as assets_module
-from comfy_serverless.jobs.store.asset_names import check_hash, check_path, digest_in, digest_of, is_path, suffix_of
-from comfy_serverless.jobs.store.assets import Asset, AssetStore, Naming
-from comfy_serverless.jobs.store.uploads import Upload, UploadStore
+from comfy_serverless.table import assets as assets_module
+from comfy_serverless.table.asset_names import check_hash, check_path, digest_in, digest_of, is_path, suffix_of
+from comfy_serverless.table.assets import Asset, AssetStore, Naming
+from comfy_serverless.table.presigned_uploads import Upload, UploadStore
 from tests.unit.jobs_table import REGION, aws, create_table
 
 BUCKET = "assets-bucket"
@@ -294,7 +294,7 @@ def test_an_upload_of_other_bytes_leaves_nothing(world: World) -> None:
 
 def test_an_upload_is_forgotten_after_a_day(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = world.upload()
-    monkeypatch.setattr("comfy_serverless.jobs.store.uploads.now_s", lambda: begun.expires)
+    monkeypatch.setattr("comfy_serverless.table.presigned_uploads.now_s", lambda: begun.expires)
     with pytest.raises(NotFound, match="kept for a day"):
         world.uploads.get(world.owner, begun.id)
 

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from comfy_serverless.handlers import authorizer
-from comfy_serverless.jobs.store.api_keys import ApiKeyStore
+from comfy_serverless.table.api_keys import ApiKeyStore
 from tests.unit.jobs_table import aws, create_table
 
 NOBODY = {"owner": "", "key_id": "", "max_in_flight": "", "requests_per_minute": ""}

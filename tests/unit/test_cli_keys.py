@@ -15,7 +15,7 @@ import pytest
 from comfy_serverless import cli_keys
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.errors import InvalidRequest, NotFound, Unauthorized
-from comfy_serverless.jobs.store.api_keys import ApiKeyStore
+from comfy_serverless.table.api_keys import ApiKeyStore
 from tests.unit.jobs_table import NAME, REGION, aws, create_table
 
 

@@ -12,9 +12,9 @@ from botocore.session import get_session
 from botocore.stub import Stubber
 
 from comfy_serverless.aws.sqs import JobQueue
-from comfy_serverless.jobs import dispatch as module
-from comfy_serverless.jobs.dispatch import Batched, Endpoint, Queues, Switch, workers_of
 from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.table import dispatch as module
+from comfy_serverless.table.dispatch import Batched, Endpoint, Queues, Switch, workers_of
 from tests.unit.jobs_table import REGION, aws
 
 PARAMETER = "/comfy-serverless/stack/dispatch"

@@ -13,14 +13,15 @@ import pytest
 
 from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.errors import EngineCrashed, IdempotencyKeyReuse, NodeExecutionError
-from comfy_serverless.jobs import care as care_module
-from comfy_serverless.jobs.care import Care
-from comfy_serverless.jobs.dispatch import Queues
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls, Output, Progress
-from comfy_serverless.jobs.store import job_reader, job_state
-from comfy_serverless.jobs.store import jobs as module
-from comfy_serverless.jobs.store.job_state import Claim, JobExists, JobState, LeaseLost, NewJob
-from comfy_serverless.jobs.store.jobs import JobStore
+from comfy_serverless.table import care as care_module
+from comfy_serverless.table import job_state
+from comfy_serverless.table import jobs as module
+from comfy_serverless.table import reader as job_reader
+from comfy_serverless.table.care import Care
+from comfy_serverless.table.dispatch import Queues
+from comfy_serverless.table.job_state import Claim, JobExists, JobState, LeaseLost, NewJob
+from comfy_serverless.table.jobs import JobStore
 from tests.unit.jobs_table import REGION, aws, create_table
 
 REQUEST = "s3://assets/requests/team/1.json"

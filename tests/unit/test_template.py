@@ -16,8 +16,8 @@ from samcli.yamlhelper import yaml_parse
 
 from comfy_serverless import errors
 from comfy_serverless.errors import ComfyError
-from comfy_serverless.jobs.store.jobs import BATCH_RETENTION_S, QUEUE_RETENTION_S
 from comfy_serverless.settings import Settings
+from comfy_serverless.table.jobs import BATCH_RETENTION_S, QUEUE_RETENTION_S
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))

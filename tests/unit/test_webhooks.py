@@ -23,8 +23,8 @@ from comfy_serverless.fetch.web import Network
 from comfy_serverless.handlers import webhooks
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.models import Job, JobStatus, JobUrls
-from comfy_serverless.jobs.store.job_state import NewJob
-from comfy_serverless.jobs.store.jobs import JobStore
+from comfy_serverless.table.job_state import NewJob
+from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.webhooks.signing import check_webhook
 from tests.unit.jobs_table import REGION, aws, create_table
 

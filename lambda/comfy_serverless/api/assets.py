@@ -22,10 +22,10 @@ from comfy_serverless.api.services import services
 from comfy_serverless.aws.dynamodb import moment_of, moment_text, now_s
 from comfy_serverless.errors import BlobNotFound, IdempotencyKeyReuse, TooLarge
 from comfy_serverless.jobs.links import Links
-from comfy_serverless.jobs.store.asset_names import check_hash, check_path, digest_in, digest_of
-from comfy_serverless.jobs.store.assets import DEFAULT_TYPE, Asset, Naming
-from comfy_serverless.jobs.store.jobs import check_idempotency_key
-from comfy_serverless.jobs.store.uploads import Upload, UploadStore
+from comfy_serverless.table.asset_names import check_hash, check_path, digest_in, digest_of
+from comfy_serverless.table.assets import DEFAULT_TYPE, Asset, Naming
+from comfy_serverless.table.jobs import check_idempotency_key
+from comfy_serverless.table.presigned_uploads import Upload, UploadStore
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 

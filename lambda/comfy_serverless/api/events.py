@@ -22,7 +22,7 @@ from comfy_serverless.api.models import NOT_FOUND, REFUSALS
 from comfy_serverless.api.responses import NOT_KEPT
 from comfy_serverless.api.services import services
 from comfy_serverless.jobs.links import Links
-from comfy_serverless.jobs.store.job_state import JobState
+from comfy_serverless.table.job_state import JobState
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from comfy_serverless.aws import s3 as s3_module
 from comfy_serverless.aws.dynamodb import Table, create_client
 from comfy_serverless.aws.sqs import WebhookQueue
-from comfy_serverless.jobs.dispatch import Workers, workers_of
 from comfy_serverless.jobs.node_list import NodeListReader
-from comfy_serverless.jobs.store.api_keys import ApiKeyStore
-from comfy_serverless.jobs.store.assets import AssetStore
-from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.table.api_keys import ApiKeyStore
+from comfy_serverless.table.assets import AssetStore
+from comfy_serverless.table.dispatch import Workers, workers_of
+from comfy_serverless.table.jobs import JobStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

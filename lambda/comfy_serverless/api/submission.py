@@ -23,10 +23,10 @@ from comfy_serverless.errors import InvalidRequest, QueueFull, UpstreamError
 from comfy_serverless.graph.workflow import apply_set, check_links
 from comfy_serverless.jobs.keys import KeyAllotment, folder_prefix
 from comfy_serverless.jobs.models import JobRequest
-from comfy_serverless.jobs.store.job_state import JobExists, JobState, NewJob
-from comfy_serverless.jobs.store.jobs import check_idempotency_key
 from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
 from comfy_serverless.observability import log
+from comfy_serverless.table.job_state import JobExists, JobState, NewJob
+from comfy_serverless.table.jobs import check_idempotency_key
 from comfy_serverless.webhooks.signing import check_webhook
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from comfy_serverless.batches.store import BatchStatus, BatchStore
 
 if TYPE_CHECKING:
     from comfy_serverless.jobs.intake import QueuedJob
-    from comfy_serverless.jobs.store.jobs import JobStore
+    from comfy_serverless.table.jobs import JobStore
 
 
 def hold_back(jobs: JobStore, batches: BatchStore, source: QueuedJob) -> bool:

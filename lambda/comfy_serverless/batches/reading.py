@@ -21,15 +21,15 @@ from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.models import JobRequest
-from comfy_serverless.jobs.store.job_state import JobState, NewJob
-from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.observability import log
+from comfy_serverless.table.job_state import JobState, NewJob
+from comfy_serverless.table.jobs import JobStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from comfy_serverless.jobs.dispatch import Workers
     from comfy_serverless.settings import Settings
+    from comfy_serverless.table.dispatch import Workers
 
 #: Lines of a chunk: so many are done again where reading was cut off.
 CHUNK_LINES = 200

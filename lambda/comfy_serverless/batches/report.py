@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.jobs.models import JobRequest
-    from comfy_serverless.jobs.store.job_reader import JobReader
-    from comfy_serverless.jobs.store.job_state import JobState
+    from comfy_serverless.table.job_state import JobState
+    from comfy_serverless.table.reader import JobReader
 
 #: Failures that the summary names; all are in the table.
 MAX_FAILURES = 1000

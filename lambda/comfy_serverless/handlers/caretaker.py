@@ -11,11 +11,11 @@ from comfy_serverless.aws.dynamodb import Table, create_client
 from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
 from comfy_serverless.aws.sqs import create_client as create_queue_client
 from comfy_serverless.batches.store import BatchStore
-from comfy_serverless.jobs.care import MAX_JOBS, Care
-from comfy_serverless.jobs.dispatch import workers_of
-from comfy_serverless.jobs.store.assets import AssetStore
-from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.table.assets import AssetStore
+from comfy_serverless.table.care import MAX_JOBS, Care
+from comfy_serverless.table.dispatch import workers_of
+from comfy_serverless.table.jobs import JobStore
 
 
 @functools.cache

@@ -26,17 +26,17 @@ from comfy_serverless.aws.sqs import create_client
 from comfy_serverless.batches.holding import hold_back
 from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.handlers.events import queued_job_of
-from comfy_serverless.jobs.dispatch import REQUEST_TTL_S, Endpoint
-from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.observability import log
 from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.table.dispatch import REQUEST_TTL_S, Endpoint
+from comfy_serverless.table.jobs import JobStore
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
     from comfy_serverless.jobs.intake import QueuedJob
-    from comfy_serverless.jobs.store.job_state import JobState
+    from comfy_serverless.table.job_state import JobState
 
 #: Between two looks while there is no room, in seconds.
 PAUSE_S = 2

@@ -125,9 +125,9 @@ def journal() -> Journal:
     from comfy_serverless.aws.dynamodb import Table, create_client
     from comfy_serverless.aws.sqs import WebhookQueue
     from comfy_serverless.batches.store import BatchStore
-    from comfy_serverless.jobs.dispatch import workers_of
     from comfy_serverless.jobs.journal import Journal
-    from comfy_serverless.jobs.store.jobs import JobStore
+    from comfy_serverless.table.dispatch import workers_of
+    from comfy_serverless.table.jobs import JobStore
 
     settings = warm.settings()
     if settings.jobs_table is None:

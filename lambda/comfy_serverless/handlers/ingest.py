@@ -23,10 +23,10 @@ from comfy_serverless.aws.sqs import JobQueue, create_client
 from comfy_serverless.batches.ingest import Ingest, NotThere
 from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.handlers.events import dropped_objects
-from comfy_serverless.jobs.dispatch import workers_of
-from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.observability import log
 from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.table.dispatch import workers_of
+from comfy_serverless.table.jobs import JobStore
 
 #: Kept back of an invocation for the chunk in hand, and to pass the rest on, in seconds.
 RESERVE_S = 60.0

@@ -15,10 +15,10 @@ from typing import Any, Self
 
 from comfy_serverless.errors import EngineCrashed, JobExpired
 from comfy_serverless.handlers.caretaker import care
-from comfy_serverless.jobs.care import Care, is_too_old
 from comfy_serverless.jobs.models import JobStatus, clean
-from comfy_serverless.jobs.store.job_state import JobState
 from comfy_serverless.observability import log
+from comfy_serverless.table.care import Care, is_too_old
+from comfy_serverless.table.job_state import JobState
 
 _MAX_REASON_CHARACTERS = 2000
 

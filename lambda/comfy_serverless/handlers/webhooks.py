@@ -19,10 +19,10 @@ from comfy_serverless.aws.dynamodb import Table, create_client, now_s, now_text
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.fetch.web import Network, post
 from comfy_serverless.jobs.links import Links
-from comfy_serverless.jobs.store.job_state import JobState
-from comfy_serverless.jobs.store.jobs import JobStore
 from comfy_serverless.observability import log
 from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.table.job_state import JobState
+from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.webhooks.signing import headers_of, message_of
 
 if TYPE_CHECKING:

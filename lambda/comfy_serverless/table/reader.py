@@ -7,8 +7,8 @@ from typing import Any
 
 from comfy_serverless.aws.dynamodb import Item, Table, now_s
 from comfy_serverless.jobs.models import Output
-from comfy_serverless.jobs.store.job_items import JOB, index_key, job_pk
-from comfy_serverless.jobs.store.job_state import JobState
+from comfy_serverless.table.job_item import JOB, index_key, job_pk
+from comfy_serverless.table.job_state import JobState
 
 #: Calls for one page of a list, at most: so many jobs a filter may look at, times 500 or a megabyte.
 MAX_LOOKS = 10

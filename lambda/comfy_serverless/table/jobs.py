@@ -31,7 +31,7 @@ from comfy_serverless.aws.dynamodb import (
 )
 from comfy_serverless.errors import Canceled, ComfyError, IdempotencyKeyReuse, InvalidRequest
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, Output, Progress, status_of
-from comfy_serverless.jobs.store.job_items import (
+from comfy_serverless.table.job_item import (
     JOB,
     asset_item,
     idempotency_pk,
@@ -39,8 +39,8 @@ from comfy_serverless.jobs.store.job_items import (
     new_item,
     stored_document,
 )
-from comfy_serverless.jobs.store.job_reader import OPEN, QUEUED, QUEUED_BATCH, JobReader
-from comfy_serverless.jobs.store.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
+from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
+from comfy_serverless.table.reader import OPEN, QUEUED, QUEUED_BATCH, JobReader
 
 #: How long an idempotency key is remembered, by the contract.
 IDEMPOTENCY_S = 24 * 3600

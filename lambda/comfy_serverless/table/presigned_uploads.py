@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from comfy_serverless.aws.dynamodb import Update, now_s
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import HashMismatch, InvalidRequest, NotFound
-from comfy_serverless.jobs.store.asset_names import check_hash, digest_of, is_id
-from comfy_serverless.jobs.store.assets import DEFAULT_TYPE, Asset, AssetStore, Naming
+from comfy_serverless.table.asset_names import check_hash, digest_of, is_id
+from comfy_serverless.table.assets import DEFAULT_TYPE, Asset, AssetStore, Naming
 
 #: How long a presigned upload may take, from its beginning to its completion.
 UPLOAD_S = 24 * 3600

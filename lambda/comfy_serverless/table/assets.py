@@ -30,8 +30,8 @@ from comfy_serverless.aws.dynamodb import (
 )
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import AssetInUse, BlobNotFound, NotFound
-from comfy_serverless.jobs.store.asset_names import HASH_PREFIX, is_id, is_path, suffix_of
 from comfy_serverless.observability import log
+from comfy_serverless.table.asset_names import HASH_PREFIX, is_id, is_path, suffix_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

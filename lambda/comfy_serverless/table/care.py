@@ -17,13 +17,13 @@ from comfy_serverless.aws.dynamodb import now_s
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, InvalidRequest, JobExpired
-from comfy_serverless.jobs.dispatch import Workers
 from comfy_serverless.jobs.models import Job, JobStatus
 from comfy_serverless.jobs.result_file import ResultFile
-from comfy_serverless.jobs.store.job_reader import OPEN, QUEUED, QUEUED_BATCH
-from comfy_serverless.jobs.store.job_state import JobState
-from comfy_serverless.jobs.store.jobs import BATCH_RETENTION_S, DISPATCH_S, IN_QUEUE_S, QUEUE_RETENTION_S, JobStore
 from comfy_serverless.observability import emit_failure, log
+from comfy_serverless.table.dispatch import Workers
+from comfy_serverless.table.job_state import JobState
+from comfy_serverless.table.jobs import BATCH_RETENTION_S, DISPATCH_S, IN_QUEUE_S, QUEUE_RETENTION_S, JobStore
+from comfy_serverless.table.reader import OPEN, QUEUED, QUEUED_BATCH
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
