@@ -18,10 +18,10 @@ from benchmarks.floor import Floor
 from benchmarks.slow_s3 import SlowS3, slow_s3
 from comfy_serverless import ComfyConnector
 from comfy_serverless.aws.s3 import create_client
-from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 from comfy_serverless.jobs.intake import SentRequest
-from comfy_serverless.jobs.worker import Call, Worker
 from comfy_serverless.settings import Settings
+from comfy_serverless.worker.inputs.fetcher import InputFetcher
+from comfy_serverless.worker.worker import Call, Worker
 
 JOBS = 12
 #: Jobs in flight: while one executes, the last one is delivered and the next one stands in ComfyUI's queue.

@@ -28,8 +28,8 @@ from comfy_serverless.connector.progress import Progress as Snapshot
 from comfy_serverless.connector.run import Execution
 from comfy_serverless.errors import Canceled, ComfyError, DeliveryFailed, InvalidRequest, MissingAsset
 from comfy_serverless.graph import workflow as workflow_module
-from comfy_serverless.jobs.inputs.plan import plan_inputs
 from comfy_serverless.settings import Settings
+from comfy_serverless.worker.inputs.plan import plan_inputs
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -188,7 +188,7 @@ def _with_files(
     """The graph with its inputs in ComfyUI's input folder, and their names in it."""
     # They bring the libraries for AWS along, which take a while to load.
     from comfy_serverless.aws.s3 import create_client
-    from comfy_serverless.jobs.inputs.fetcher import InputFetcher
+    from comfy_serverless.worker.inputs.fetcher import InputFetcher
 
     settings = Settings.from_environment()
     fetcher = InputFetcher(settings=settings, s3=create_client(), connector=connector)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from comfy_serverless import ComfyConnector, Output, Settings
-from comfy_serverless.jobs.inputs.fetcher import InputFetcher, PreparedInputs
+from comfy_serverless.worker.inputs.fetcher import InputFetcher, PreparedInputs
 from tests.contract.engines import EngineProcess
 
 REAL = bool(os.environ.get("COMFYUI_DIR"))

@@ -17,10 +17,10 @@ from typing import Any
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import create_client
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
-from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 from comfy_serverless.jobs.intake import SentRequest
-from comfy_serverless.jobs.worker import Call, Worker
 from comfy_serverless.observability import log
+from comfy_serverless.worker.inputs.fetcher import InputFetcher
+from comfy_serverless.worker.worker import Call, Worker
 from local.seed import OUTPUT_BUCKET
 
 _lock = threading.Lock()

@@ -16,9 +16,9 @@ import pytest
 
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import create_client
-from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 from comfy_serverless.jobs.intake import SentRequest
-from comfy_serverless.jobs.worker import Call, Outcome, Worker
+from comfy_serverless.worker.inputs.fetcher import InputFetcher
+from comfy_serverless.worker.worker import Call, Outcome, Worker
 from local.s3 import LocalS3
 from local.seed import OUTPUT_BUCKET
 from tests.contract.engines import free_port

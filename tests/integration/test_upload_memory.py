@@ -22,9 +22,9 @@ import json, re, sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from comfy_serverless.jobs.delivery import UPLOAD_THREADS
+from comfy_serverless.worker.delivery import UPLOAD_THREADS
 from comfy_serverless.aws.s3 import S3Address, create_client
-from comfy_serverless.jobs.uploads import upload
+from comfy_serverless.worker.put import upload
 
 def memory_mb(field):
     return int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1000

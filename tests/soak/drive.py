@@ -18,7 +18,7 @@ from PIL import Image
 
 from comfy_serverless.jobs.intake import SentRequest
 from comfy_serverless.jobs.models import Job, Output
-from comfy_serverless.jobs.worker import Call, Outcome
+from comfy_serverless.worker.worker import Call, Outcome
 from local.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from tests.soak.jobs import Picture, SoakJob
 from tests.soak.trouble import OUT_OF_MEMORY, Thrower, Trouble

@@ -22,8 +22,8 @@ from botocore.retries.standard import ExponentialBackoff
 
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import create_client
-from comfy_serverless.jobs.inputs.fetcher import InputFetcher
-from comfy_serverless.jobs.worker import Worker
+from comfy_serverless.worker.inputs.fetcher import InputFetcher
+from comfy_serverless.worker.worker import Worker
 from local.s3 import LocalS3
 from local.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from tests.integration.faulty_s3 import FaultyS3

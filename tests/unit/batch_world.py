@@ -20,11 +20,11 @@ from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStore
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.intake import DroppedObject, QueuedJob
-from comfy_serverless.jobs.journal import Journal
 from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.worker.journal import Journal
 from tests.unit.jobs_table import REGION, create_table
 
 DROPS, ASSETS, RESULTS = "drops-bucket", "assets-bucket", "results-bucket"

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from comfy_serverless.handlers.events import recognise
-from comfy_serverless.jobs.replies import Replies
-from comfy_serverless.jobs.worker import Call
+from comfy_serverless.worker.replies import Replies
+from comfy_serverless.worker.worker import Call
 from tests.unit.fakes import IN, World
 
 

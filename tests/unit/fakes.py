@@ -15,10 +15,10 @@ from comfy_serverless.connector.facts import Timings
 from comfy_serverless.connector.outputs import Output, OutputKind, content_type_of, kind_of
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import ComfyError
-from comfy_serverless.jobs.inputs.fetcher import PreparedInputs
 from comfy_serverless.jobs.intake import SentRequest
-from comfy_serverless.jobs.worker import Call, Outcome, Worker
 from comfy_serverless.settings import Settings
+from comfy_serverless.worker.inputs.fetcher import PreparedInputs
+from comfy_serverless.worker.worker import Call, Outcome, Worker
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -23,14 +23,14 @@ from urllib3.exceptions import ProtocolError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import NodeExecutionError
-from comfy_serverless.jobs.delivery import Delivery, ReplyDestination, delivery_error
 from comfy_serverless.jobs.keys import KeyAllotment, safe_name
-from comfy_serverless.jobs.leftovers import FilesInUse, Leftovers
 from comfy_serverless.jobs.models import Job, JobError
-from comfy_serverless.jobs.replies import REPLY_LIMIT_BYTES, Replies, choose_inline, inline_bytes
-from comfy_serverless.jobs.uploads import PART_BYTES, ChecksumMismatch, Digest, KeyTaken, digest, pixels, upload
-from comfy_serverless.jobs.worker import Outcome
 from comfy_serverless.settings import Settings
+from comfy_serverless.worker.delivery import Delivery, ReplyDestination, delivery_error
+from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
+from comfy_serverless.worker.put import PART_BYTES, ChecksumMismatch, Digest, KeyTaken, digest, pixels, upload
+from comfy_serverless.worker.replies import REPLY_LIMIT_BYTES, Replies, choose_inline, inline_bytes
+from comfy_serverless.worker.worker import Outcome
 from tests.unit.fakes import OUT, made, png
 from tests.unit.test_models import job, output
 

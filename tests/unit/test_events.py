@@ -18,9 +18,9 @@ from comfy_serverless.errors import (
 from comfy_serverless.handlers.events import DirectEvent, HttpEvent, S3Event, SqsEvent, recognise
 from comfy_serverless.jobs.intake import MAX_PAYLOAD_BYTES, SentRequest
 from comfy_serverless.jobs.models import JOB_ID_PATTERN, JobError, JobStatus
-from comfy_serverless.jobs.replies import Replies
-from comfy_serverless.jobs.worker import Outcome
 from comfy_serverless.settings import Settings
+from comfy_serverless.worker.replies import Replies
+from comfy_serverless.worker.worker import Outcome
 from tests.unit.event_samples import answer, http_event, s3_event, sqs_event
 from tests.unit.fakes import IN, WORKFLOW, FakeEngine, World
 from tests.unit.test_models import job

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.errors import InvalidWorkflow
-from comfy_serverless.jobs.job_folder import folder_of, in_own_folder
+from comfy_serverless.worker.job_folder import folder_of, in_own_folder
 
 
 def graph(prefix: Any) -> dict[str, Any]:

@@ -16,15 +16,15 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, EngineCrashed, NodeExecutionError, WorkerStopped
-from comfy_serverless.jobs import journal as module
 from comfy_serverless.jobs.intake import QueuedJob
-from comfy_serverless.jobs.journal import Journal, Unrecorded
 from comfy_serverless.jobs.models import JobStatus
-from comfy_serverless.jobs.worker import Call, Outcome
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.worker import journal as module
+from comfy_serverless.worker.journal import Journal, Unrecorded
+from comfy_serverless.worker.worker import Call, Outcome
 from tests.unit.fakes import IN, OUT, WORKFLOW, FakeEngine, World, made
 from tests.unit.jobs_table import aws, create_table
 

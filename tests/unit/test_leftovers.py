@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from comfy_serverless.connector.folders import remove_files, remove_tree
-from comfy_serverless.jobs.leftovers import FilesInUse, Leftovers
+from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
 
 A, B = Path("/engine/output/a.png"), Path("/engine/temp/b.png")
 

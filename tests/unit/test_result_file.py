@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from comfy_serverless.errors import EngineCrashed, InvalidRequest
-from comfy_serverless.jobs.worker import Call
+from comfy_serverless.worker.worker import Call
 from tests.unit.fakes import IN, OUT, WORKFLOW, FakeEngine, World, made
 
 Worlds = Callable[..., World]

@@ -26,7 +26,7 @@ from comfy_serverless.errors import (
     UiFormatWorkflow,
 )
 from comfy_serverless.jobs.models import JobStatus
-from comfy_serverless.jobs.worker import Call
+from comfy_serverless.worker.worker import Call
 from tests.unit.fakes import IN, OUT, WORKFLOW, FakeEngine, World, made, png
 
 Worlds = Callable[..., World]

@@ -28,13 +28,13 @@ from comfy_serverless.jobs.intake import DroppedObject
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import ranges_of
 from comfy_serverless.jobs.models import JobRequest, JobStatus
-from comfy_serverless.jobs.record import JobRecord
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.observability import emit_failure, log
 from comfy_serverless.settings import InvalidSetting
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobExists, JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.worker.record import JobRecord
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -29,8 +29,8 @@ from comfy_serverless.jobs.intake import DroppedObject, QueuedJob, RequestSource
 from comfy_serverless.jobs.models import error_envelope
 
 if TYPE_CHECKING:
-    from comfy_serverless.jobs.replies import Replies
-    from comfy_serverless.jobs.worker import Outcome
+    from comfy_serverless.worker.replies import Replies
+    from comfy_serverless.worker.worker import Outcome
 
 #: The HTTP status of a stored failure, by its code.
 STATUSES = {

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 from comfy_serverless.aws import s3 as s3_module
 from comfy_serverless.handlers.events import JobQueueEvent, recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
-from comfy_serverless.jobs.protocols import Held, NothingHeld
-from comfy_serverless.jobs.replies import Replies
-from comfy_serverless.jobs.worker import Call, Outcome, Worker
 from comfy_serverless.observability import emit_metrics, log
 from comfy_serverless.settings import InvalidSetting
+from comfy_serverless.worker.protocols import Held, NothingHeld
+from comfy_serverless.worker.replies import Replies
+from comfy_serverless.worker.worker import Call, Outcome, Worker
 
 if TYPE_CHECKING:
     from comfy_serverless.jobs.intake import QueuedJob
-    from comfy_serverless.jobs.journal import Journal
-    from comfy_serverless.jobs.model_store import ModelStore
     from comfy_serverless.jobs.models import ModelRequest
     from comfy_serverless.jobs.node_list import NodeListWriter
+    from comfy_serverless.worker.journal import Journal
+    from comfy_serverless.worker.model_store import ModelStore
 
 warm.imports_done()
 
@@ -106,8 +106,8 @@ class Service:
 @functools.cache
 def model_store() -> ModelStore:
     """The models of this process; imported and opened with the first job that needs one."""
-    from comfy_serverless.jobs.model_store import ModelStore
-    from comfy_serverless.jobs.model_store.forgetting import forget_everything
+    from comfy_serverless.worker.model_store import ModelStore
+    from comfy_serverless.worker.model_store.forgetting import forget_everything
 
     engine = warm.connector()
     return ModelStore(
@@ -125,9 +125,9 @@ def journal() -> Journal:
     from comfy_serverless.aws.dynamodb import Table, create_client
     from comfy_serverless.aws.sqs import WebhookQueue
     from comfy_serverless.batches.store import BatchStore
-    from comfy_serverless.jobs.journal import Journal
     from comfy_serverless.table.dispatch import workers_of
     from comfy_serverless.table.jobs import JobStore
+    from comfy_serverless.worker.journal import Journal
 
     settings = warm.settings()
     if settings.jobs_table is None:
@@ -163,7 +163,7 @@ class Models:
 @functools.cache
 def service() -> Service:
     """The service of this process."""
-    from comfy_serverless.jobs.inputs.fetcher import InputFetcher
+    from comfy_serverless.worker.inputs.fetcher import InputFetcher
 
     settings, engine, s3 = warm.settings(), warm.connector(), s3_module.create_client()
     inputs = InputFetcher(settings=settings, s3=s3, connector=engine)

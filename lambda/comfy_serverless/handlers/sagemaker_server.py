@@ -30,12 +30,12 @@ from comfy_serverless.handlers.events import STATUSES, queued_job_of
 from comfy_serverless.handlers.generate import Service, journal, service
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S, drain_on_sigterm, leave_process
 from comfy_serverless.jobs.intake import SentRequest
-from comfy_serverless.jobs.journal import Standing, Unrecorded
 from comfy_serverless.jobs.models import JOB_ID_PATTERN, error_envelope
 from comfy_serverless.jobs.result_file import ResultFile
-from comfy_serverless.jobs.worker import Call, Outcome
 from comfy_serverless.observability import log
 from comfy_serverless.table.dispatch import INVOCATION_TIMEOUT_S
+from comfy_serverless.worker.journal import Standing, Unrecorded
+from comfy_serverless.worker.worker import Call, Outcome
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

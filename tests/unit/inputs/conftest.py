@@ -12,8 +12,8 @@ from hostile_server import HostileServer
 from input_world import InputFolder, Prepare
 from moto import mock_aws
 
-from comfy_serverless.jobs.inputs.fetcher import InputFetcher
 from comfy_serverless.settings import Settings
+from comfy_serverless.worker.inputs.fetcher import InputFetcher
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -13,8 +13,8 @@ import pytest
 from input_world import InputFolder, LocalFolder, name_of
 
 from comfy_serverless.fetch.sources import Unusable
-from comfy_serverless.jobs.inputs.cache import InputCache, Lease
-from comfy_serverless.jobs.inputs.receive import DiskFull
+from comfy_serverless.worker.inputs.cache import InputCache, Lease
+from comfy_serverless.worker.inputs.receive import DiskFull
 
 HOURS_AGO = time.time() - 7200
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, features
 
 from comfy_serverless.fetch.sources import Unusable
-from comfy_serverless.jobs.inputs.images import check_image
+from comfy_serverless.worker.inputs.images import check_image
 
 
 def picture(image_format: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: Any) -> bytes:

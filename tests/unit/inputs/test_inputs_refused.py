@@ -11,7 +11,7 @@ from input_world import InputFolder, Prepare, data_url, graph, picture
 
 from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import ComfyError, InvalidWorkflow, MissingAsset
-from comfy_serverless.jobs.inputs.fetcher import MAX_INPUTS
+from comfy_serverless.worker.inputs.fetcher import MAX_INPUTS
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

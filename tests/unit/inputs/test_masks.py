@@ -15,7 +15,7 @@ from PIL import Image
 
 from comfy_serverless.errors import ComfyError, InvalidWorkflow, MissingAsset
 from comfy_serverless.fetch.sources import Unusable, UnusableMask
-from comfy_serverless.jobs.inputs.masks import combine
+from comfy_serverless.worker.inputs.masks import combine
 
 Pixels = NDArray[np.uint8]
 Combined = Callable[[Image.Image, Image.Image], Pixels]

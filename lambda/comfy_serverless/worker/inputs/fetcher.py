@@ -25,8 +25,8 @@ from comfy_serverless.errors import ComfyError, DeadlineExceeded, MissingAsset
 from comfy_serverless.fetch.sources import Unusable, UnusableMask, show
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.graph.file_inputs import name_in_input_folder
-from comfy_serverless.jobs.inputs.cache import DIGEST_LENGTH, InputCache, Lease, Uploader
-from comfy_serverless.jobs.inputs.plan import (
+from comfy_serverless.worker.inputs.cache import DIGEST_LENGTH, InputCache, Lease, Uploader
+from comfy_serverless.worker.inputs.plan import (
     MAX_INPUTS,
     Asset,
     Origin,
@@ -35,7 +35,7 @@ from comfy_serverless.jobs.inputs.plan import (
     put_name,
     refuse_other_folders,
 )
-from comfy_serverless.jobs.inputs.receive import Receiver
+from comfy_serverless.worker.inputs.receive import Receiver
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -221,7 +221,7 @@ class InputFetcher:
 
     def _masked(self, image: _Local, mask: Origin, files: ExitStack, *, deadline: float) -> _Local:
         """The image with the mask in its alpha."""
-        from comfy_serverless.jobs.inputs.masks import combine
+        from comfy_serverless.worker.inputs.masks import combine
 
         try:
             asset = Asset(mask, is_image=True, subfolder="")
@@ -243,7 +243,7 @@ class InputFetcher:
 
     def _checked_image(self, path: Path) -> str:
         # Here, so that Pillow is loaded while the file is on its way and not when a worker starts.
-        from comfy_serverless.jobs.inputs.images import check_image
+        from comfy_serverless.worker.inputs.images import check_image
 
         with self._decoding:
             return check_image(path, max_pixels=self._settings.max_input_pixels)

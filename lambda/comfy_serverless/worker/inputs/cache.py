@@ -22,7 +22,7 @@ from typing import BinaryIO, Protocol
 
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.graph.file_inputs import OWN_FOLDER, OWN_FOLDER_3D
-from comfy_serverless.jobs.inputs.receive import DISK_IS_FULL, DiskFull
+from comfy_serverless.worker.inputs.receive import DISK_IS_FULL, DiskFull
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from comfy_serverless.jobs.model_store import locks
-from comfy_serverless.jobs.model_store.names import Names
+from comfy_serverless.worker.model_store import locks
+from comfy_serverless.worker.model_store.names import Names
 
 logger = logging.getLogger(__name__)
 

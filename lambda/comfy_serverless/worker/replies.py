@@ -23,8 +23,8 @@ from comfy_serverless.jobs.models import Job, JobError, JobStatus, Output
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from comfy_serverless.jobs.worker import Outcome
     from comfy_serverless.settings import Settings
+    from comfy_serverless.worker.worker import Outcome
 
 #: Lambda's limit is 6,291,556 bytes for the reply as JSON. The difference is our margin.
 REPLY_LIMIT_BYTES = 6_000_000

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from comfy_serverless.fetch.sources import Unusable
-from comfy_serverless.jobs.model_store.remote import Part, Remote
+from comfy_serverless.worker.model_store.remote import Part, Remote
 
 PART_BYTES = 16 << 20
 PARTS_AT_ONCE = 8

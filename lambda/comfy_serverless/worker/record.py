@@ -24,8 +24,8 @@ from comfy_serverless.jobs.models import (
 if TYPE_CHECKING:
     from comfy_serverless.connector.facts import Timings
     from comfy_serverless.connector.progress import Progress as EngineProgress
-    from comfy_serverless.jobs.delivery import Delivered
     from comfy_serverless.jobs.result_file import ResultFile, StoredResult
+    from comfy_serverless.worker.delivery import Delivered
 
 MAX_WARNINGS = 100
 MAX_WARNING_CHARACTERS = 1000

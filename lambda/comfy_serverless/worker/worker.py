@@ -40,7 +40,12 @@ from comfy_serverless.errors import (
     InvalidWorkflow,
 )
 from comfy_serverless.graph.workflow import apply_set, check_links, draw_seeds
-from comfy_serverless.jobs.delivery import (
+from comfy_serverless.jobs.keys import KeyAllotment
+from comfy_serverless.jobs.models import Job, JobRequest, ReplyMode
+from comfy_serverless.jobs.result_file import ResultFile
+from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
+from comfy_serverless.observability import log, log_job
+from comfy_serverless.worker.delivery import (
     UPLOAD_THREADS,
     BucketDestination,
     Delivery,
@@ -49,16 +54,11 @@ from comfy_serverless.jobs.delivery import (
     Undelivered,
     delivery_error,
 )
-from comfy_serverless.jobs.job_folder import folder_of, in_own_folder
-from comfy_serverless.jobs.keys import KeyAllotment
-from comfy_serverless.jobs.leftovers import FilesInUse, Leftovers
-from comfy_serverless.jobs.models import Job, JobRequest, ReplyMode
-from comfy_serverless.jobs.protocols import NobodyWatches, NothingHeld, Observer
-from comfy_serverless.jobs.record import JobRecord
-from comfy_serverless.jobs.result_file import ResultFile
-from comfy_serverless.jobs.running import Phase, RunningJob, RunningJobs
-from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
-from comfy_serverless.observability import log, log_job
+from comfy_serverless.worker.job_folder import folder_of, in_own_folder
+from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
+from comfy_serverless.worker.protocols import NobodyWatches, NothingHeld, Observer
+from comfy_serverless.worker.record import JobRecord
+from comfy_serverless.worker.running import Phase, RunningJob, RunningJobs
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -66,8 +66,8 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.outputs import Output as Made
     from comfy_serverless.connector.progress import Progress
     from comfy_serverless.jobs.intake import RequestSource
-    from comfy_serverless.jobs.protocols import Engine, Held, Inputs, Models
     from comfy_serverless.settings import Settings
+    from comfy_serverless.worker.protocols import Engine, Held, Inputs, Models
 
 #: Kept back at the very end, to write the result after the uploads, in seconds.
 RESULT_RESERVE_S = 1.0

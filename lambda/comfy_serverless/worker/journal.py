@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.connector.progress import Progress as EngineProgress
     from comfy_serverless.jobs.intake import QueuedJob
-    from comfy_serverless.jobs.worker import Call, Outcome, Worker
     from comfy_serverless.table.dispatch import Workers
+    from comfy_serverless.worker.worker import Call, Outcome, Worker
 
 #: Between two writes of one job.
 TICK_S = 0.5

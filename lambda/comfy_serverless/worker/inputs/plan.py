@@ -18,7 +18,7 @@ from comfy_serverless.graph.file_inputs import (
 )
 from comfy_serverless.graph.lookup import NodeLookup, listing
 from comfy_serverless.graph.workflow import copy_graph, is_link
-from comfy_serverless.jobs.inputs.batches import put_batch, taken_outputs
+from comfy_serverless.worker.inputs.image_batches import put_batch, taken_outputs
 
 #: Different files one job may bring, and images in one batch.
 MAX_INPUTS = 100

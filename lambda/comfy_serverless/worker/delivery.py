@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import DeliveryFailed
 from comfy_serverless.jobs.keys import KeyAllotment
-from comfy_serverless.jobs.leftovers import Leftovers
 from comfy_serverless.jobs.models import Output, clean
-from comfy_serverless.jobs.uploads import Digest, KeyTaken, digest, upload
+from comfy_serverless.worker.leftovers import Leftovers
+from comfy_serverless.worker.put import Digest, KeyTaken, digest, upload
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -16,13 +16,13 @@ from comfy_serverless.connector.model_paths import make_store_directory
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
 from comfy_serverless.fetch.sources import Unusable, show
 from comfy_serverless.fetch.web import Network
-from comfy_serverless.jobs.model_store.blobs import Blobs, NoRoom, Partial
-from comfy_serverless.jobs.model_store.manifest import Manifest, read_manifest
-from comfy_serverless.jobs.model_store.names import NameInUse, Names
-from comfy_serverless.jobs.model_store.remote import remote_of
-from comfy_serverless.jobs.model_store.safetensors import NotSafetensors, check_safetensors, is_safetensors_name
-from comfy_serverless.jobs.model_store.transfer import DiskFailure, Transfer, sha256_of
 from comfy_serverless.jobs.models import ModelRequest
+from comfy_serverless.worker.model_store.blobs import Blobs, NoRoom, Partial
+from comfy_serverless.worker.model_store.names import NameInUse, Names
+from comfy_serverless.worker.model_store.remote import remote_of
+from comfy_serverless.worker.model_store.safetensors import NotSafetensors, check_safetensors, is_safetensors_name
+from comfy_serverless.worker.model_store.standing_models import Manifest, read_manifest
+from comfy_serverless.worker.model_store.transfer import DiskFailure, Transfer, sha256_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from comfy_serverless.jobs.model_store.locks import ALONE, SHARED, try_change, try_lock
+from comfy_serverless.worker.model_store.locks import ALONE, SHARED, try_change, try_lock
 
 _POLL_S = 0.05
 #: ComfyUI lists a folder anew when its time of change differs, which the file system's clock is too coarse for.

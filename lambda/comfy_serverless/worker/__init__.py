@@ -1,0 +1,3 @@
+"""One job beside one engine: its inputs and models, the run, its outputs, their delivery, the reply."""
+
+from __future__ import annotations
