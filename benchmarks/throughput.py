@@ -18,7 +18,7 @@ from benchmarks.floor import Floor
 from benchmarks.slow_s3 import SlowS3, slow_s3
 from comfy_serverless import ComfyConnector
 from comfy_serverless.aws.s3 import create_client
-from comfy_serverless.jobs.intake import SentRequest
+from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Worker

@@ -17,7 +17,7 @@ from typing import Any
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import create_client
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
-from comfy_serverless.jobs.intake import SentRequest
+from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.observability import log
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Worker

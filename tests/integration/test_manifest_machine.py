@@ -19,7 +19,7 @@ from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.store import Batch, BatchStore
 from comfy_serverless.handlers import ingest as module
-from comfy_serverless.jobs.intake import DroppedObject
+from comfy_serverless.jobs.sources import DroppedObject
 from local.processes import LOOPBACK, LocalProcess, clean_environment, free_port
 from local.s3 import REGION, LocalS3
 from local.stack import LocalStack

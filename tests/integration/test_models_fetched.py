@@ -14,7 +14,7 @@ import pytest
 
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import create_client
-from comfy_serverless.jobs.intake import SentRequest
+from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.model_store import ModelStore
 from comfy_serverless.worker.model_store.forgetting import forget_everything

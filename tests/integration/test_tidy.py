@@ -16,7 +16,7 @@ import pytest
 
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import create_client
-from comfy_serverless.jobs.intake import SentRequest
+from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 from local.s3 import LocalS3

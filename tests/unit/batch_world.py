@@ -19,8 +19,8 @@ from comfy_serverless.batches.ingest import Ingest
 from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStore
 from comfy_serverless.errors import NodeExecutionError
-from comfy_serverless.jobs.intake import DroppedObject, QueuedJob
-from comfy_serverless.jobs.models import Job, JobError, JobStatus, JobUrls
+from comfy_serverless.jobs.request import Job, JobError, JobStatus, JobUrls
+from comfy_serverless.jobs.sources import DroppedObject, QueuedJob
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.jobs import JobStore

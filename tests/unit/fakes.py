@@ -15,7 +15,7 @@ from comfy_serverless.connector.facts import Timings
 from comfy_serverless.connector.outputs import Output, OutputKind, content_type_of, kind_of
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import ComfyError
-from comfy_serverless.jobs.intake import SentRequest
+from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.inputs.fetcher import PreparedInputs
 from comfy_serverless.worker.worker import Call, Outcome, Worker

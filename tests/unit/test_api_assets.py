@@ -16,7 +16,7 @@ from comfy_low.models import Asset as ContractAsset
 
 from comfy_serverless.api.app import create_app
 from comfy_serverless.api.assets import MAX_SENT_BYTES
-from comfy_serverless.api.request_bodies import BodyReader
+from comfy_serverless.api.body_reader import BodyReader
 from tests.unit.api_world import ASSETS, Answer, ApiWorld, api_world
 from tests.unit.fakes import png
 

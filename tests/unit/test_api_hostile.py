@@ -12,7 +12,7 @@ import pytest
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.graph.file_inputs import names_in_other_folders
 from comfy_serverless.jobs.links import Links
-from comfy_serverless.jobs.models import MAX_ADDRESSES, MAX_LABELS_BYTES
+from comfy_serverless.jobs.request import MAX_ADDRESSES, MAX_LABELS_BYTES
 from comfy_serverless.table import reader as reader_module
 from comfy_serverless.table.job_item import job_pk
 from tests.unit.api_world import ApiWorld, api_world

@@ -15,7 +15,7 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.cli_batch import Place
 from comfy_serverless.errors import InvalidRequest, NotFound
-from comfy_serverless.jobs.intake import DroppedObject
+from comfy_serverless.jobs.sources import DroppedObject
 from tests.unit.batch_world import DROPS, World, manifest
 from tests.unit.jobs_table import aws
 

@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.handlers.events import recognise
-from comfy_serverless.jobs.intake import DroppedObject, RequestSource
-from comfy_serverless.jobs.models import JOB_ID_PATTERN
+from comfy_serverless.jobs.request import JOB_ID_PATTERN
+from comfy_serverless.jobs.sources import DroppedObject, RequestSource
 from tests.unit.event_samples import answer, s3_event
 from tests.unit.fakes import IN, OUT, WORKFLOW, World
 

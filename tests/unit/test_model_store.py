@@ -16,7 +16,7 @@ import pytest
 
 from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
-from comfy_serverless.jobs.models import JobRequest, ModelRequest
+from comfy_serverless.jobs.request import JobRequest, ModelRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.model_store import ModelStore
 from comfy_serverless.worker.model_store import transfer as transfer_module

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, InvalidRequest, NodeExecutionError
-from comfy_serverless.jobs.models import (
+from comfy_serverless.jobs.request import (
     MAX_ERROR_DETAILS,
     Job,
     JobError,

@@ -15,7 +15,7 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.api import assets, documentation, events, jobs
-from comfy_serverless.api.request_bodies import BodyReader
+from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.responses import refuse
 from comfy_serverless.errors import (
     ComfyError,

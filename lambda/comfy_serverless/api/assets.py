@@ -14,9 +14,9 @@ from aws_lambda_powertools.event_handler.openapi.params import Body, File, Form,
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, ErrorEnvelope, told
+from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.context import caller
-from comfy_serverless.api.models import INVALID, NOT_FOUND, REFUSALS, ErrorEnvelope, told
-from comfy_serverless.api.request_bodies import BodyReader
 from comfy_serverless.api.responses import NOT_KEPT, answer
 from comfy_serverless.api.services import services
 from comfy_serverless.aws.dynamodb import moment_of, moment_text, now_s

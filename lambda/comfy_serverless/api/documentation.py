@@ -9,7 +9,7 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from comfy_serverless.api.models import Health, told
+from comfy_serverless.api.bodies import Health, told
 from comfy_serverless.api.responses import JSON, answer
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]

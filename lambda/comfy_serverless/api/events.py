@@ -16,9 +16,9 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
+from comfy_serverless.api.bodies import NOT_FOUND, REFUSALS
 from comfy_serverless.api.context import caller
 from comfy_serverless.api.jobs import JobId, find_job
-from comfy_serverless.api.models import NOT_FOUND, REFUSALS
 from comfy_serverless.api.responses import NOT_KEPT
 from comfy_serverless.api.services import services
 from comfy_serverless.jobs.links import Links

@@ -15,8 +15,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Pat
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.api.context import Caller, caller
-from comfy_serverless.api.models import (
+from comfy_serverless.api.bodies import (
     INVALID,
     JOB,
     NOT_FOUND,
@@ -29,12 +28,13 @@ from comfy_serverless.api.models import (
     SubmitBody,
     told,
 )
+from comfy_serverless.api.context import Caller, caller
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.submission import JobExists, Submission, read_workflow, submit
 from comfy_serverless.errors import ComfyError, Forbidden, InvalidCursor, InvalidFilter, NotFound
 from comfy_serverless.jobs.links import Links
-from comfy_serverless.jobs.models import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, Job, JobRequest, JobStatus
+from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, Job, JobRequest, JobStatus
 from comfy_serverless.observability import log
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.job_state import JobState

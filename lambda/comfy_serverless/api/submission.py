@@ -22,7 +22,7 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, QueueFull, UpstreamError
 from comfy_serverless.graph.workflow import apply_set, check_links
 from comfy_serverless.jobs.keys import KeyAllotment, folder_prefix
-from comfy_serverless.jobs.models import JobRequest
+from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobExists, JobState, NewJob
@@ -30,8 +30,8 @@ from comfy_serverless.table.jobs import check_idempotency_key
 from comfy_serverless.webhooks.signing import check_webhook
 
 if TYPE_CHECKING:
+    from comfy_serverless.api.bodies import ExtraData
     from comfy_serverless.api.context import Caller
-    from comfy_serverless.api.models import ExtraData
     from comfy_serverless.api.services import Services
 
 

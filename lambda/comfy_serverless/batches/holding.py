@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from comfy_serverless.batches.store import BatchStatus, BatchStore
 
 if TYPE_CHECKING:
-    from comfy_serverless.jobs.intake import QueuedJob
+    from comfy_serverless.jobs.sources import QueuedJob
     from comfy_serverless.table.jobs import JobStore
 
 

@@ -24,11 +24,11 @@ from comfy_serverless.batches.reading import THREADS, Reading
 from comfy_serverless.batches.report import Fate, fates, write_part, write_report
 from comfy_serverless.batches.store import LOOK_EVERY_S, Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import ComfyError
-from comfy_serverless.jobs.intake import DroppedObject
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import ranges_of
-from comfy_serverless.jobs.models import JobRequest, JobStatus
+from comfy_serverless.jobs.request import JobRequest, JobStatus
 from comfy_serverless.jobs.result_file import ResultFile
+from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.observability import emit_failure, log
 from comfy_serverless.settings import InvalidSetting
 from comfy_serverless.table.dispatch import Workers

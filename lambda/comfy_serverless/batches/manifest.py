@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.batches.store import Batch
-    from comfy_serverless.jobs.models import JobRequest
+    from comfy_serverless.jobs.request import JobRequest
 
 _READ_BYTES = 256 * 1024
 #: Of lines that are in memory at once; each may have some megabytes.

@@ -20,7 +20,7 @@ from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import Line
-from comfy_serverless.jobs.models import JobRequest
+from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import JobStore

@@ -28,12 +28,12 @@ from comfy_serverless.batches.store import Batch, BatchStatus, Range
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.keys import folder_prefix
 from comfy_serverless.jobs.lines import Line
-from comfy_serverless.jobs.models import JobStatus
+from comfy_serverless.jobs.request import JobStatus
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from comfy_serverless.jobs.models import JobRequest
+    from comfy_serverless.jobs.request import JobRequest
     from comfy_serverless.table.job_state import JobState
     from comfy_serverless.table.reader import JobReader
 

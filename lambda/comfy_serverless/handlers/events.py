@@ -25,8 +25,8 @@ from urllib.parse import unquote_plus
 from comfy_serverless import errors
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, InvalidRequest
-from comfy_serverless.jobs.intake import DroppedObject, QueuedJob, RequestSource, SentRequest
-from comfy_serverless.jobs.models import error_envelope
+from comfy_serverless.jobs.request import error_envelope
+from comfy_serverless.jobs.sources import DroppedObject, QueuedJob, RequestSource, SentRequest
 
 if TYPE_CHECKING:
     from comfy_serverless.worker.replies import Replies

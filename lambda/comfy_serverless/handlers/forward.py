@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-    from comfy_serverless.jobs.intake import QueuedJob
+    from comfy_serverless.jobs.sources import QueuedJob
     from comfy_serverless.table.job_state import JobState
 
 #: Between two looks while there is no room, in seconds.

@@ -24,9 +24,9 @@ from comfy_serverless.worker.replies import Replies
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 
 if TYPE_CHECKING:
-    from comfy_serverless.jobs.intake import QueuedJob
-    from comfy_serverless.jobs.models import ModelRequest
     from comfy_serverless.jobs.node_list import NodeListWriter
+    from comfy_serverless.jobs.request import ModelRequest
+    from comfy_serverless.jobs.sources import QueuedJob
     from comfy_serverless.worker.journal import Journal
     from comfy_serverless.worker.model_store import ModelStore
 

@@ -29,9 +29,9 @@ from comfy_serverless.errors import ComfyError, InternalError, InvalidRequest, N
 from comfy_serverless.handlers.events import STATUSES, queued_job_of
 from comfy_serverless.handlers.generate import Service, journal, service
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S, drain_on_sigterm, leave_process
-from comfy_serverless.jobs.intake import SentRequest
-from comfy_serverless.jobs.models import JOB_ID_PATTERN, error_envelope
+from comfy_serverless.jobs.request import JOB_ID_PATTERN, error_envelope
 from comfy_serverless.jobs.result_file import ResultFile
+from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.observability import log
 from comfy_serverless.table.dispatch import INVOCATION_TIMEOUT_S
 from comfy_serverless.worker.journal import Standing, Unrecorded
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from gunicorn.workers.base import Worker as Process
 
     from comfy_serverless.connector.connector import ComfyConnector
-    from comfy_serverless.jobs.intake import QueuedJob
+    from comfy_serverless.jobs.sources import QueuedJob
     from comfy_serverless.table.job_state import JobState
 
 warm.imports_done()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from comfy_serverless.errors import ComfyError, InvalidRequest
-from comfy_serverless.jobs.models import JobRequest
+from comfy_serverless.jobs.request import JobRequest
 
 #: The largest request, as everywhere.
 MAX_LINE_BYTES = 6 * 1024 * 1024

@@ -27,7 +27,7 @@ from comfy_serverless.aws.s3 import (
 )
 from comfy_serverless.errors import DeliveryFailed, InvalidRequest
 from comfy_serverless.jobs.keys import RESULT_NAME
-from comfy_serverless.jobs.models import Job
+from comfy_serverless.jobs.request import Job
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

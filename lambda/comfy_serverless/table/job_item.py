@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from comfy_serverless.aws.dynamodb import Item, moment_text, now_text
-from comfy_serverless.jobs.models import RETENTION, Job, JobStatus, Output
+from comfy_serverless.jobs.request import RETENTION, Job, JobStatus, Output
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.worker.replies import shorten_job
 

@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.batches.holding import hold_back
 from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
-from comfy_serverless.jobs.models import Job, JobStatus, Output, Progress
+from comfy_serverless.jobs.request import Job, JobStatus, Output, Progress
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
 from comfy_serverless.table.jobs import JobStore
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import WebhookQueue
     from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.connector.progress import Progress as EngineProgress
-    from comfy_serverless.jobs.intake import QueuedJob
+    from comfy_serverless.jobs.sources import QueuedJob
     from comfy_serverless.table.dispatch import Workers
     from comfy_serverless.worker.worker import Call, Outcome, Worker
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import ComfyError, DeadlineExceeded
-from comfy_serverless.jobs.models import (
+from comfy_serverless.jobs.request import (
     RETENTION,
     Job,
     JobError,

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, DeliveryFailed
 from comfy_serverless.jobs.links import Links
-from comfy_serverless.jobs.models import Job, JobError, JobStatus, Output
+from comfy_serverless.jobs.request import Job, JobError, JobStatus, Output
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -41,7 +41,7 @@ from comfy_serverless.errors import (
 )
 from comfy_serverless.graph.workflow import apply_set, check_links, draw_seeds
 from comfy_serverless.jobs.keys import KeyAllotment
-from comfy_serverless.jobs.models import Job, JobRequest, ReplyMode
+from comfy_serverless.jobs.request import Job, JobRequest, ReplyMode
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
 from comfy_serverless.observability import log, log_job
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
     from comfy_serverless.connector.outputs import Output as Made
     from comfy_serverless.connector.progress import Progress
-    from comfy_serverless.jobs.intake import RequestSource
+    from comfy_serverless.jobs.sources import RequestSource
     from comfy_serverless.settings import Settings
     from comfy_serverless.worker.protocols import Engine, Held, Inputs, Models
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.s3 import S3Address, parse_json, read_json
 from comfy_serverless.errors import DeadlineExceeded, InvalidRequest
-from comfy_serverless.jobs.models import ModelRequest, parse_manifest
+from comfy_serverless.jobs.request import ModelRequest, parse_manifest
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -16,7 +16,7 @@ from comfy_serverless.connector.model_paths import make_store_directory
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
 from comfy_serverless.fetch.sources import Unusable, show
 from comfy_serverless.fetch.web import Network
-from comfy_serverless.jobs.models import ModelRequest
+from comfy_serverless.jobs.request import ModelRequest
 from comfy_serverless.worker.model_store.blobs import Blobs, NoRoom, Partial
 from comfy_serverless.worker.model_store.names import NameInUse, Names
 from comfy_serverless.worker.model_store.remote import remote_of

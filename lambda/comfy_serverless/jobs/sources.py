@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.aws.s3 import AssetUnavailable, S3Address, parse_json, read_json, refusal
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.lines import Line, request_of
-from comfy_serverless.jobs.models import MAX_LABEL_CHARACTERS, JobRequest
+from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
 from comfy_serverless.jobs.workflow_source import named_workflow
 
 if TYPE_CHECKING:
