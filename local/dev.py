@@ -28,7 +28,7 @@ from aiohttp import web
 from rich.console import Console
 
 from comfy_serverless.aws.dynamodb import Table
-from comfy_serverless.cli_batch import STACK_VARIABLE
+from comfy_serverless.cli.batch import STACK_VARIABLE
 from comfy_serverless.table.api_keys import ApiKeyStore
 from local.async_endpoint import AsyncEndpoint
 from local.demo import ENGINE_VARIABLES, chosen_engine

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless import cli_batch
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.store import BatchStatus
-from comfy_serverless.cli_batch import Place
+from comfy_serverless.cli import batch as cli_batch
+from comfy_serverless.cli.batch import Place
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.jobs.sources import DroppedObject
 from tests.unit.batch_world import DROPS, World, manifest

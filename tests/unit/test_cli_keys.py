@@ -12,8 +12,8 @@ from typing import Any
 import boto3
 import pytest
 
-from comfy_serverless import cli_keys
 from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.cli import keys as cli_keys
 from comfy_serverless.errors import InvalidRequest, NotFound, Unauthorized
 from comfy_serverless.table.api_keys import ApiKeyStore
 from tests.unit.jobs_table import NAME, REGION, aws, create_table
@@ -134,6 +134,6 @@ def test_senseless_limits_are_wrong_usage(option: tuple[str, str]) -> None:
 
 
 def test_asking_for_help_loads_no_libraries_for_aws() -> None:
-    code = "import sys, comfy_serverless.cli_keys; print('boto3' in sys.modules or 'botocore' in sys.modules)"
+    code = "import sys, comfy_serverless.cli.keys; print('boto3' in sys.modules or 'botocore' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"

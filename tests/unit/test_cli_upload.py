@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless import cli_upload
+from comfy_serverless.cli import upload as cli_upload
 from comfy_serverless.errors import ComfyError, InvalidRequest, MissingAsset, TooLarge, Unauthorized, UpstreamError
 from tests.unit.api_world import ASSETS, ApiWorld, api_world
 

@@ -21,7 +21,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from comfy_serverless import cli_batch, cli_keys, cli_upload
+from comfy_serverless.cli import batch as cli_batch
+from comfy_serverless.cli import keys as cli_keys
+from comfy_serverless.cli import upload as cli_upload
 from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.progress import Progress as Snapshot
@@ -323,7 +325,3 @@ def _size(size_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
