@@ -22,7 +22,7 @@ from comfy_serverless.worker.worker import Call, Outcome, Worker
 from local.s3 import LocalS3
 from local.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from tests.contract.engines import free_port
-from tests.unit.test_model_store import safetensors, sha256
+from tests.unit.worker.test_model_store import safetensors, sha256
 
 REAL = "COMFYUI_DIR" in os.environ
 

@@ -17,7 +17,7 @@ from openapi_schema_validator import OAS30Validator
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 BESIDE = ROOT.parent / "shared" / "comfy-api-v2" / "openapi.yaml"
 _HERE = "urn:contract"
 #: Statuses that the document does not have for an operation, and that we answer all the same.

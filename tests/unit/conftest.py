@@ -1,4 +1,4 @@
-"""S3 in this process, for the job tests."""
+"""S3 in this process, and a web server that does what it should not."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from moto import mock_aws
 
 from comfy_serverless.aws.s3 import create_client
 from tests.unit.fakes import IN, OUT, World
+from tests.unit.hostile_server import HostileServer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -46,3 +47,9 @@ def world(s3: S3Client) -> Iterator[Callable[..., World]]:
     yield make
     for made_world in worlds:
         made_world.worker.close()
+
+
+@pytest.fixture
+def server() -> Iterator[HostileServer]:
+    with HostileServer() as server:
+        yield server

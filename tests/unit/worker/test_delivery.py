@@ -32,7 +32,7 @@ from comfy_serverless.worker.put import PART_BYTES, ChecksumMismatch, Digest, Ke
 from comfy_serverless.worker.replies import REPLY_LIMIT_BYTES, Replies, choose_inline, inline_bytes
 from comfy_serverless.worker.worker import Outcome
 from tests.unit.fakes import OUT, made, png
-from tests.unit.test_models import job, output
+from tests.unit.jobs.test_request import job, output
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -23,7 +23,7 @@ from comfy_serverless.worker.replies import Replies
 from comfy_serverless.worker.worker import Outcome
 from tests.unit.event_samples import answer, http_event, s3_event, sqs_event
 from tests.unit.fakes import IN, WORKFLOW, FakeEngine, World
-from tests.unit.test_models import job
+from tests.unit.jobs.test_request import job
 
 Worlds = Callable[..., World]
 
@@ -62,7 +62,7 @@ def test_an_event_is_recognised(event: object, kind: type) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", sorted((Path(__file__).parents[2] / "events").glob("*.json")), ids=lambda file: file.stem
+    "file", sorted((Path(__file__).parents[3] / "events").glob("*.json")), ids=lambda file: file.stem
 )
 def test_every_sample_event_is_what_its_name_says(file: Path) -> None:
     kinds = {"direct": DirectEvent, "http": HttpEvent, "s3": S3Event, "sqs": SqsEvent}

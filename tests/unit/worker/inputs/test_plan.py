@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from input_world import graph
 
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, MissingAsset
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.worker.inputs.plan import MAX_INPUTS, Asset, Plan, plan_inputs, refuse_other_folders
+from tests.unit.input_world import graph
 
 A, B, C, MASK = "s3://in/a.png", "s3://in/b.png", "s3://in/c.png", "s3://in/mask.png"
 

@@ -19,7 +19,7 @@ from samtranslator.translator.translator import Translator
 from comfy_serverless.jobs.request import Job, JobError, JobStatus
 from comfy_serverless.observability import emit_metrics
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"})
 #: What CloudFormation puts in for a `!Ref` or a `!GetAtt`.
 SOMETHING = "something"

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from input_world import InputFolder, Prepare, data_url, graph, name_of, picture
 from numpy.typing import NDArray
 from PIL import Image
 
 from comfy_serverless.errors import ComfyError, InvalidWorkflow, MissingAsset
 from comfy_serverless.fetch.sources import Unusable, UnusableMask
 from comfy_serverless.worker.inputs.masks import combine
+from tests.unit.input_world import InputFolder, Prepare, data_url, graph, name_of, picture
 
 Pixels = NDArray[np.uint8]
 Combined = Callable[[Image.Image, Image.Image], Pixels]

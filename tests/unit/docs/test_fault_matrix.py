@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract.faults import matrix
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reliability.md"
 
 
 @pytest.mark.parametrize("title", matrix.SECTIONS)

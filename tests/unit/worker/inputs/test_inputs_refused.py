@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.stub import Stubber
-from hostile_server import HostileServer
-from input_world import InputFolder, Prepare, data_url, graph, picture
 
 from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import ComfyError, InvalidWorkflow, MissingAsset
 from comfy_serverless.worker.inputs.fetcher import MAX_INPUTS
+from tests.unit.hostile_server import HostileServer
+from tests.unit.input_world import InputFolder, Prepare, data_url, graph, picture
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from hostile_server import HostileServer
-from input_world import InputFolder, Prepare, data_url, graph, name_of, picture
 
 from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.errors import DeadlineExceeded, EngineUnavailable, MissingAsset
+from tests.unit.hostile_server import HostileServer
+from tests.unit.input_world import InputFolder, Prepare, data_url, graph, name_of, picture
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from comfy_serverless.connector.preflight import choice_hint, find_problems, nearest
 from comfy_serverless.connector.refusals import explained, refusal
 
-RECORDED: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text())
+RECORDED: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[1] / "data" / "object_info.json").read_text())
 UNKNOWN_NODE = {
     "type": "invalid_prompt",
     "message": "Cannot execute because node Nope does not exist.",

@@ -21,7 +21,7 @@ from local.async_instance import Health
 from local.async_invocation import HEADER, FailureLayout, Invocation, Refused
 from local.processes import LocalProcess, clean_environment
 
-PROGRAM = Path(__file__).with_name("fake_container.py")
+PROGRAM = Path(__file__).parents[1] / "fake_container.py"
 BUCKET = "bucket"
 QUICK = Health(every_s=0.05, startup_s=20.0, patience_s=0.5)
 

@@ -12,7 +12,7 @@ from comfy_serverless.handlers import outcome as module
 from comfy_serverless.handlers.outcome import Ended, Notification, Settlement, Unreadable
 from comfy_serverless.jobs.request import JobStatus
 from tests.unit.jobs_table import aws
-from tests.unit.test_job_store import World, ended, new_job
+from tests.unit.table.test_job_store import World, ended, new_job
 
 NEW_LAYOUT = {
     "eventVersion": "1.0",

@@ -19,7 +19,7 @@ from comfy_serverless.errors import ComfyError
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.jobs import BATCH_RETENTION_S, QUEUE_RETENTION_S
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 FUNCTIONS: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""A web server, an S3 (moto) and a fetcher between them and an input folder."""
+"""An S3 (moto) and a fetcher between them and an input folder."""
 
 from __future__ import annotations
 
@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
-from hostile_server import HostileServer
-from input_world import InputFolder, Prepare
 from moto import mock_aws
 
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
+from tests.unit.input_world import InputFolder, Prepare
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-
-@pytest.fixture
-def server() -> Iterator[HostileServer]:
-    with HostileServer() as server:
-        yield server
 
 
 @pytest.fixture

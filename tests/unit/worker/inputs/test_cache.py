@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from input_world import InputFolder, LocalFolder, name_of
 
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.worker.inputs.cache import InputCache, Lease
 from comfy_serverless.worker.inputs.receive import DiskFull
+from tests.unit.input_world import InputFolder, LocalFolder, name_of
 
 HOURS_AGO = time.time() - 7200
 

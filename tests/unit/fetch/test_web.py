@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from hostile_server import HostileServer, make_certificate
 
 from comfy_serverless.fetch.sources import Unusable, redact_url
 from comfy_serverless.fetch.web import Network, open_web_address
+from tests.unit.hostile_server import HostileServer, make_certificate
 
 CONTENT = bytes(range(256)) * 2000
 
