@@ -12,7 +12,7 @@ from PIL import Image
 from rich.markup import escape
 from rich.table import Table
 
-from comfy_serverless.jobs.request import Job, JobStatus, Output
+from comfy_serverless.jobs.document import Job, JobStatus, Output
 from local.contact_sheet import Card, Tile, contact_sheet, open_picture
 from local.samples import Outcome
 from local.seed import EVENTS

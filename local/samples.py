@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from comfy_serverless.jobs.request import Job, JobStatus
+from comfy_serverless.jobs.document import Job, JobStatus
 from local.lambda_emulator import LambdaFailed
 from local.seed import EVENTS, OUTPUT_BUCKET
 

@@ -19,7 +19,7 @@ from comfy_sdk import Comfy
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S
-from comfy_serverless.jobs.request import JobStatus
+from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
 from examples.sdk_tour import paint

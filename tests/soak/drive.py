@@ -16,7 +16,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from PIL import Image
 
-from comfy_serverless.jobs.request import Job, Output
+from comfy_serverless.jobs.document import Job, Output
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.worker.worker import Call, Outcome
 from local.seed import INPUT_BUCKET, OUTPUT_BUCKET

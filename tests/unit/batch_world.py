@@ -19,7 +19,7 @@ from comfy_serverless.batches.ingest import Ingest
 from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStore
 from comfy_serverless.errors import NodeExecutionError
-from comfy_serverless.jobs.request import Job, JobError, JobStatus, JobUrls
+from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls
 from comfy_serverless.jobs.sources import DroppedObject, QueuedJob
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.dispatch import Queues

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from comfy_serverless.jobs.request import Job, JobRequest, Labels
+from comfy_serverless.jobs.document import Job
+from comfy_serverless.jobs.request import JobRequest, Labels
 
 #: API Gateway waits 30 s for an answer, and ours has a way to go.
 MAX_WAIT_S = 25

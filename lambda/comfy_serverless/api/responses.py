@@ -10,7 +10,7 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 
 from comfy_serverless.errors import ComfyError, Refusal
-from comfy_serverless.jobs.request import error_envelope
+from comfy_serverless.jobs.document import error_envelope
 
 JSON = "application/json"
 #: Links expire, and jobs go on.

@@ -24,9 +24,10 @@ from comfy_serverless.batches.reading import THREADS, Reading
 from comfy_serverless.batches.report import Fate, fates, write_part, write_report
 from comfy_serverless.batches.store import LOOK_EVERY_S, Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import ComfyError
+from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import ranges_of
-from comfy_serverless.jobs.request import JobRequest, JobStatus
+from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.observability import emit_failure, log

@@ -26,9 +26,9 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.manifest import in_chunks, read_lines, request_in
 from comfy_serverless.batches.store import Batch, BatchStatus, Range
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix
 from comfy_serverless.jobs.lines import Line
-from comfy_serverless.jobs.request import JobStatus
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

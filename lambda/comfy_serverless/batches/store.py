@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s, now_text
-from comfy_serverless.jobs.request import RETENTION
+from comfy_serverless.jobs.document import RETENTION
 
 #: Who looks after a batch: the caretaker has it looked at as often as this, in seconds.
 LOOK_EVERY_S = 60

@@ -25,7 +25,7 @@ from urllib.parse import unquote_plus
 from comfy_serverless import errors
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, InvalidRequest
-from comfy_serverless.jobs.request import error_envelope
+from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.sources import DroppedObject, QueuedJob, RequestSource, SentRequest
 
 if TYPE_CHECKING:

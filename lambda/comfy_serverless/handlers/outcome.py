@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from comfy_serverless.errors import EngineCrashed, JobExpired
 from comfy_serverless.handlers.caretaker import care
-from comfy_serverless.jobs.request import JobStatus, clean
+from comfy_serverless.jobs.document import JobStatus, clean
 from comfy_serverless.observability import log
 from comfy_serverless.table.care import Care, is_too_old
 from comfy_serverless.table.job_state import JobState

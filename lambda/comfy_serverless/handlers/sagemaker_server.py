@@ -29,7 +29,8 @@ from comfy_serverless.errors import ComfyError, InternalError, InvalidRequest, N
 from comfy_serverless.handlers.events import STATUSES, queued_job_of
 from comfy_serverless.handlers.generate import Service, journal, service
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S, drain_on_sigterm, leave_process
-from comfy_serverless.jobs.request import JOB_ID_PATTERN, error_envelope
+from comfy_serverless.jobs.document import error_envelope
+from comfy_serverless.jobs.request import JOB_ID_PATTERN
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.observability import log

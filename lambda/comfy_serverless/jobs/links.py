@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.jobs.request import Job, Output
+from comfy_serverless.jobs.document import Job, Output
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -26,8 +26,8 @@ from comfy_serverless.aws.s3 import (
     unless_in_conflict,
 )
 from comfy_serverless.errors import DeliveryFailed, InvalidRequest
+from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.keys import RESULT_NAME
-from comfy_serverless.jobs.request import Job
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

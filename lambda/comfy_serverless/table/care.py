@@ -17,7 +17,7 @@ from comfy_serverless.aws.dynamodb import now_s
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, InvalidRequest, JobExpired
-from comfy_serverless.jobs.request import Job, JobStatus
+from comfy_serverless.jobs.document import Job, JobStatus
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.observability import emit_failure, log
 from comfy_serverless.table.dispatch import Workers

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 from comfy_serverless.aws.dynamodb import Item, moment_text, now_text
-from comfy_serverless.jobs.request import RETENTION, Job, JobStatus, Output
+from comfy_serverless.jobs.document import RETENTION, Job, JobStatus, Output, shorten_job
 from comfy_serverless.table.job_state import JobState, NewJob
-from comfy_serverless.worker.replies import shorten_job
 
 #: An item has at most 400 KB; the rest is for labels, progress and the names of the attributes.
 MAX_DOCUMENT_BYTES = 250_000

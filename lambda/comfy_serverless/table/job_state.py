@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import Any
 
 from comfy_serverless.aws.dynamodb import Item, now_s
-from comfy_serverless.jobs.request import RETENTION, Job, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.jobs.document import RETENTION, Job, JobStatus, JobUrls, Output, Progress
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
 

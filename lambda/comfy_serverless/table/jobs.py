@@ -30,7 +30,7 @@ from comfy_serverless.aws.dynamodb import (
     put_write,
 )
 from comfy_serverless.errors import Canceled, ComfyError, IdempotencyKeyReuse, InvalidRequest
-from comfy_serverless.jobs.request import Job, JobError, JobStatus, Output, Progress, status_of
+from comfy_serverless.jobs.document import Job, JobError, JobStatus, Output, Progress, status_of
 from comfy_serverless.table.job_item import (
     JOB,
     asset_item,

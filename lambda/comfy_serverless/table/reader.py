@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from comfy_serverless.aws.dynamodb import Item, Table, now_s
-from comfy_serverless.jobs.request import Output
+from comfy_serverless.jobs.document import Output
 from comfy_serverless.table.job_item import JOB, index_key, job_pk
 from comfy_serverless.table.job_state import JobState
 

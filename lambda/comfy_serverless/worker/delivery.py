@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import DeliveryFailed
+from comfy_serverless.jobs.document import Output, clean
 from comfy_serverless.jobs.keys import KeyAllotment
-from comfy_serverless.jobs.request import Output, clean
 from comfy_serverless.worker.leftovers import Leftovers
 from comfy_serverless.worker.put import Digest, KeyTaken, digest, upload
 

@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.batches.holding import hold_back
 from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
-from comfy_serverless.jobs.request import Job, JobStatus, Output, Progress
+from comfy_serverless.jobs.document import Job, JobStatus, Output, Progress
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
 from comfy_serverless.table.jobs import JobStore

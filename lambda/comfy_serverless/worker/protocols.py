@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.outputs import Output
     from comfy_serverless.connector.progress import Progress
     from comfy_serverless.errors import ComfyError
+    from comfy_serverless.jobs.document import Output as DeliveredOutput
     from comfy_serverless.jobs.request import ModelRequest
-    from comfy_serverless.jobs.request import Output as DeliveredOutput
 
 
 class Execution(Protocol):

@@ -10,16 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import ComfyError, DeadlineExceeded
-from comfy_serverless.jobs.request import (
-    RETENTION,
-    Job,
-    JobError,
-    JobRequest,
-    JobUrls,
-    Progress,
-    clean,
-    status_of,
-)
+from comfy_serverless.jobs.document import RETENTION, Job, JobError, JobUrls, Progress, clean, status_of
+from comfy_serverless.jobs.request import JobRequest
 
 if TYPE_CHECKING:
     from comfy_serverless.connector.facts import Timings

@@ -17,8 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, DeliveryFailed
+from comfy_serverless.jobs.document import Job, JobError, JobStatus, Output, shorten_job
 from comfy_serverless.jobs.links import Links
-from comfy_serverless.jobs.request import Job, JobError, JobStatus, Output
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -110,31 +110,6 @@ def choose_inline(sizes: Mapping[str, int], *, budget_bytes: int) -> list[str]:
 def inline_bytes(size_bytes: int) -> int:
     """What a file of this size adds to a reply."""
     return (size_bytes + 2) // 3 * 4 + _FIELD_BYTES
-
-
-def shorten_job(job: Job, *, size: Callable[[Job], int], limit_bytes: int) -> Job:
-    """A job that is too long, with as much as fits: the last outputs go first, then all but the error's message."""
-    where = f"all are in {job.result_uri}" if job.result_uri else "the reply has no room for more"
-    fits, too_many = 0, len(job.outputs)
-    shortened = job
-    while too_many - fits > 1:
-        count = (fits + too_many) // 2
-        shortened = _first_outputs(job, count, where)
-        fits, too_many = (count, too_many) if size(shortened) <= limit_bytes else (fits, count)
-    shortened = _first_outputs(job, fits, where)
-    if size(shortened) <= limit_bytes:
-        return shortened
-    error = job.error and job.error.model_copy(
-        update={"message": job.error.message[:2000], "details": {}, "traceback": None}
-    )
-    return job.model_copy(
-        update={"outputs": (), "seeds": {}, "metadata": {}, "error": error, "warnings": (f"shortened; {where}",)}
-    )
-
-
-def _first_outputs(job: Job, count: int, where: str) -> Job:
-    note = f"this reply lists {count} of {len(job.outputs)} outputs: {where}"
-    return job.model_copy(update={"outputs": job.outputs[:count], "warnings": (note, *job.warnings)})
 
 
 def _may_be_inline(output: Output, reply: str) -> bool:

@@ -40,8 +40,9 @@ from comfy_serverless.errors import (
     InvalidWorkflow,
 )
 from comfy_serverless.graph.workflow import apply_set, check_links, draw_seeds
+from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.keys import KeyAllotment
-from comfy_serverless.jobs.request import Job, JobRequest, ReplyMode
+from comfy_serverless.jobs.request import JobRequest, ReplyMode
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
 from comfy_serverless.observability import log, log_job

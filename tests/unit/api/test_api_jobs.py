@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.jobs.request import Progress as Snapshot
+from comfy_serverless.jobs.document import Progress as Snapshot
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW
 from tests.unit.table.test_job_store import ended, output

@@ -11,7 +11,7 @@ from comfy_serverless.batches import ingest as ingest_module
 from comfy_serverless.batches.report import fates, next_id
 from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.errors import NodeExecutionError
-from comfy_serverless.jobs.request import JobError
+from comfy_serverless.jobs.document import JobError
 from tests.unit.batch_world import GRAPH, Clock, World, ended, manifest
 from tests.unit.jobs_table import aws
 

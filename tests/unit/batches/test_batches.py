@@ -18,7 +18,7 @@ from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
 from comfy_serverless.batches.ingest import Ingest, NotThere
 from comfy_serverless.batches.store import Batch, BatchStatus
-from comfy_serverless.jobs.request import JobStatus
+from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.sources import DroppedObject, QueuedJob
 from comfy_serverless.settings import InvalidSetting, Settings
 from tests.unit.batch_world import ASSETS, DROPS, GRAPH, RESULTS, World, manifest

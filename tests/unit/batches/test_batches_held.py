@@ -16,7 +16,7 @@ from comfy_serverless.batches.ingest import Ingest
 from comfy_serverless.batches.reading import Reading
 from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
-from comfy_serverless.jobs.request import JobStatus
+from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.table.care import is_too_old
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_state import Claim

@@ -16,7 +16,8 @@ from comfy_serverless.errors import (
     NodeExecutionError,
 )
 from comfy_serverless.handlers.events import DirectEvent, HttpEvent, S3Event, SqsEvent, recognise
-from comfy_serverless.jobs.request import JOB_ID_PATTERN, JobError, JobStatus
+from comfy_serverless.jobs.document import JobError, JobStatus
+from comfy_serverless.jobs.request import JOB_ID_PATTERN
 from comfy_serverless.jobs.sources import MAX_PAYLOAD_BYTES, SentRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.replies import Replies

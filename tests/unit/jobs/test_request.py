@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, InvalidRequest, NodeExecutionError
-from comfy_serverless.jobs.request import (
+from comfy_serverless.jobs.document import (
     MAX_ERROR_DETAILS,
     Job,
     JobError,
-    JobRequest,
     JobStatus,
     JobUrls,
     Output,
@@ -24,6 +23,7 @@ from comfy_serverless.jobs.request import (
     shorten,
     status_of,
 )
+from comfy_serverless.jobs.request import JobRequest
 
 GRAPH = {"1": {"class_type": "EmptyImage", "inputs": {}}}
 

@@ -13,7 +13,7 @@ import pytest
 
 from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.errors import EngineCrashed, IdempotencyKeyReuse, NodeExecutionError
-from comfy_serverless.jobs.request import Job, JobError, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
 from comfy_serverless.table import care as care_module
 from comfy_serverless.table import job_state
 from comfy_serverless.table import jobs as module

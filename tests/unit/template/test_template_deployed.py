@@ -16,7 +16,7 @@ from samcli.yamlhelper import yaml_parse
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
-from comfy_serverless.jobs.request import Job, JobError, JobStatus
+from comfy_serverless.jobs.document import Job, JobError, JobStatus
 from comfy_serverless.observability import emit_metrics
 
 ROOT = Path(__file__).parents[3]

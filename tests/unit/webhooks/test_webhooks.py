@@ -21,8 +21,8 @@ from comfy_serverless.aws import s3
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.handlers import webhooks
+from comfy_serverless.jobs.document import Job, JobStatus, JobUrls
 from comfy_serverless.jobs.links import Links
-from comfy_serverless.jobs.request import Job, JobStatus, JobUrls
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.webhooks.signing import check_webhook

@@ -23,8 +23,8 @@ from urllib3.exceptions import ProtocolError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import NodeExecutionError
+from comfy_serverless.jobs.document import Job, JobError
 from comfy_serverless.jobs.keys import KeyAllotment, safe_name
-from comfy_serverless.jobs.request import Job, JobError
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.delivery import Delivery, ReplyDestination, delivery_error
 from comfy_serverless.worker.leftovers import FilesInUse, Leftovers

@@ -15,7 +15,7 @@ import pytest
 
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, MissingAsset, NodeExecutionError
-from comfy_serverless.jobs.request import JobStatus
+from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.observability import log
 from comfy_serverless.worker.worker import Call, Outcome
 from tests.unit.fakes import OUT, WORKFLOW, FakeEngine, FakeExecution, World, made

@@ -25,7 +25,7 @@ from comfy_serverless.errors import (
     NodeExecutionError,
     UiFormatWorkflow,
 )
-from comfy_serverless.jobs.request import JobStatus
+from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.worker.worker import Call
 from tests.unit.fakes import IN, OUT, WORKFLOW, FakeEngine, World, made, png
 

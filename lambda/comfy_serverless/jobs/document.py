@@ -1,0 +1,283 @@
+"""What a job looks like to everybody who asks: `Job`, `Output`, `Progress` and `JobError` of the Comfy API v2.
+
+They are the contract's, field for field, with additions of ours. No IO.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
+
+from comfy_serverless.errors import Canceled, ComfyError
+
+#: How long a result counts as kept. The bucket's lifecycle rule does the deleting.
+RETENTION = timedelta(days=30)
+
+#: Texts in an error (messages, tracebacks, each of the details) are cut to this many characters.
+MAX_ERROR_TEXT = 20_000
+
+MAX_ERROR_DETAILS = 200_000
+
+#: Containers inside containers in those details. Readers and writers of JSON give up at some hundred.
+MAX_ERROR_LEVELS = 32
+
+
+def _utc_text(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+Moment = Annotated[datetime, PlainSerializer(_utc_text, return_type=str, when_used="json")]
+
+
+class JobStatus(StrEnum):
+    """The Comfy API v2's states of a job."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    CANCELING = "canceling"
+    CANCELED = "canceled"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+class _Answer(BaseModel):
+    # Built with the first job: ComfyUI is still starting then, and every start imports this.
+    model_config = ConfigDict(frozen=True, defer_build=True)
+
+
+class Output(_Answer):
+    """One file a job made. `s3_uri` and what follows it are ours.
+
+    Attributes:
+        url: a presigned link, made anew with every answer; null in the stored result and without a bucket.
+        hash: the API's blake3 hash; we give `sha256` instead.
+        index: position among the outputs of its node.
+        data_base64: the file itself, where it fits into the reply.
+    """
+
+    node_id: str
+    name: str
+    type: Literal["image", "video", "audio", "text", "file", "latent"]
+    content_type: str
+    size_bytes: int
+    id: str
+    hash: str | None = None
+    url: str | None = None
+    url_expires_at: Moment | None = None
+    job_id: str
+    s3_uri: str | None = None
+    class_type: str = ""
+    title: str = ""
+    index: int = 0
+    sha256: str
+    width: int | None = None
+    height: int | None = None
+    data_base64: str | None = None
+
+
+class Progress(_Answer):
+    """How far a job is."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True, defer_build=True)
+
+    value: Annotated[float, Field(ge=0, le=1)]
+    nodes_done: int
+    nodes_total: int
+    current_node: str | None = None
+    current_node_class: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    message: str | None = None
+
+
+class JobError(_Answer):
+    """Why a job failed. `retryable` (may the same request succeed when sent again?) and `details` are ours."""
+
+    code: str
+    message: str
+    node_id: str | None = None
+    class_type: str | None = None
+    traceback: str | None = None
+    retryable: bool = False
+    details: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: ComfyError, *, retryable: bool | None = None) -> Self:
+        """The reportable form of a failure, long texts cut."""
+        details = shorten(error.details)
+        traceback = details.pop("traceback", None)
+        return cls(
+            code=error.code,
+            message=clean(error.message[:MAX_ERROR_TEXT]),
+            node_id=_text(details.get("node_id")),
+            class_type=_text(details.get("class_type")),
+            traceback="".join(map(str, traceback)) if isinstance(traceback, list | tuple) else _text(traceback),
+            retryable=error.retryable if retryable is None else retryable,
+            details=details,
+        )
+
+
+class JobUrls(_Answer):
+    """Where the API of this deployment answers for the job: host-relative references, as the API has them."""
+
+    self: str
+    events: str
+    cancel: str
+
+    @classmethod
+    def of(cls, job_id: str) -> Self:
+        """The references for a job."""
+        path = f"/api/v2/jobs/{job_id}"
+        return cls(self=path, events=f"{path}/events", cancel=f"{path}/cancel")
+
+
+class Job(_Answer):
+    """One execution of a workflow, and everything it made. `warnings` and what follows it are ours.
+
+    Attributes:
+        warnings: what was not made or not delivered although the job went on, and what to know.
+        seeds: the seeds that were drawn, by `node.input`.
+        engine: name and version of what executed it.
+        timings_ms: where the time went.
+        result_uri: where this document is kept; null where it is not (see `jobs.worker`).
+    """
+
+    id: str
+    status: JobStatus
+    created_at: Moment
+    started_at: Moment | None = None
+    completed_at: Moment | None = None
+    expires_at: Moment
+    queue_position: int | None = None
+    progress: Progress | None = None
+    outputs: tuple[Output, ...] = ()
+    error: JobError | None = None
+    metrics: dict[str, int | None] = Field(default_factory=dict)
+    urls: JobUrls
+    warnings: tuple[str, ...] = ()
+    seeds: dict[str, int] = Field(default_factory=dict)
+    engine: str | None = None
+    timings_ms: dict[str, int] = Field(default_factory=dict)
+    metadata: dict[str, str] = Field(default_factory=dict)
+    result_uri: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The document as it is sent. Outputs that are not inline have no `data_base64`."""
+        document = self.model_dump(mode="json")
+        for output in document["outputs"]:
+            if output["data_base64"] is None:
+                del output["data_base64"]
+        return document
+
+    def to_stored_bytes(self) -> bytes:
+        """The document as it is kept: without links, which expire, and without the files themselves."""
+        bare = tuple(
+            output.model_copy(update={"url": None, "url_expires_at": None, "data_base64": None})
+            for output in self.outputs
+        )
+        text = json.dumps(self.model_copy(update={"outputs": bare}).to_json(), ensure_ascii=False, indent=1)
+        return text.encode("utf-8", errors="replace")
+
+
+def status_of(error: ComfyError | None) -> JobStatus:
+    """The state a job ends in."""
+    if error is None:
+        return JobStatus.SUCCEEDED
+    return JobStatus.CANCELED if isinstance(error, Canceled) else JobStatus.FAILED
+
+
+def error_envelope(error: ComfyError) -> dict[str, Any]:
+    """`{"error": {"code", "message", "details"}}`: the Comfy API v2's answer to a request it refuses."""
+    return {
+        "error": {
+            "code": error.code,
+            "message": clean(error.message[:MAX_ERROR_TEXT]),
+            "details": shorten(error.details) or None,
+        }
+    }
+
+
+def shorten(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Details that fit into any reply: JSON values only, long texts cut in the middle, and never too many."""
+    short: dict[str, Any] = {}
+    left = MAX_ERROR_DETAILS
+    for name, value in details.items():
+        plain = _plain(value)
+        if isinstance(plain, str):
+            plain = _cut(plain)
+        size = len(json.dumps(plain))
+        if size > left:
+            short["left_out"] = [*short.get("left_out", []), clean(str(name)[:100])][:20]
+            continue
+        left -= size
+        short[clean(str(name)[:100])] = plain
+    return short
+
+
+def _plain(value: object, levels: int = MAX_ERROR_LEVELS) -> object:
+    """A value as JSON that everybody can write and read again: what engines and nodes report may be anything."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case Mapping() | list() | tuple() if not levels:
+            return "…"
+        case Mapping():
+            return {clean(str(key)): _plain(item, levels - 1) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item, levels - 1) for item in value]
+    return clean(str(value))
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_ERROR_TEXT:
+        return text
+    half = MAX_ERROR_TEXT // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else clean(_cut(str(value)))
+
+
+def clean(text: str) -> str:
+    """Text that can be written as UTF-8: JSON may smuggle halves of characters in."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def shorten_job(job: Job, *, size: Callable[[Job], int], limit_bytes: int) -> Job:
+    """A job that is too long, with as much as fits: the last outputs go first, then all but the error's message."""
+    where = f"all are in {job.result_uri}" if job.result_uri else "the reply has no room for more"
+    fits, too_many = 0, len(job.outputs)
+    shortened = job
+    while too_many - fits > 1:
+        count = (fits + too_many) // 2
+        shortened = _first_outputs(job, count, where)
+        fits, too_many = (count, too_many) if size(shortened) <= limit_bytes else (fits, count)
+    shortened = _first_outputs(job, fits, where)
+    if size(shortened) <= limit_bytes:
+        return shortened
+    error = job.error and job.error.model_copy(
+        update={"message": job.error.message[:2000], "details": {}, "traceback": None}
+    )
+    return job.model_copy(
+        update={"outputs": (), "seeds": {}, "metadata": {}, "error": error, "warnings": (f"shortened; {where}",)}
+    )
+
+
+def _first_outputs(job: Job, count: int, where: str) -> Job:
+    note = f"this reply lists {count} of {len(job.outputs)} outputs: {where}"
+    return job.model_copy(update={"outputs": job.outputs[:count], "warnings": (note, *job.warnings)})
