@@ -86,10 +86,11 @@ gpu-image: ## Build the image as the GPU stacks do, and say whether Lambda takes
 	  --build-arg TORCH_INDEX_URL="$$($(PYTHON) -c 'import json; print(json.load(open("infra/cdk.json"))["context"]["torch_index_url"])')" .
 	@$(PYTHON) tools/image_size.py comfy-serverless:gpu
 
-lint: setup ## ruff and mypy --strict
+lint: setup ## ruff, mypy --strict, and the rooms: who may import whom (import-linter)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 format: setup ## Let ruff put the code in order
 	$(VENV)/bin/ruff check --fix .

@@ -18,12 +18,13 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 
 from comfy_lite import COMFYUI_VERSION, __version__
-from comfy_lite.execution import Engine, Executor, Interrupts
+from comfy_lite.execution import Executor
 from comfy_lite.faults import Faults
 from comfy_lite.node import NodeType
 from comfy_lite.nodes import ALL
 from comfy_lite.options import Options, parse
 from comfy_lite.prompt_queue import PromptQueue
+from comfy_lite.run import Engine, Interrupts
 from comfy_lite.server import Server
 from comfy_lite.sockets import SocketHub
 

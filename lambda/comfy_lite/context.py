@@ -12,7 +12,7 @@ from PIL import ImageOps
 from comfy_lite.node import Directories
 
 if TYPE_CHECKING:
-    from comfy_lite.execution import Engine, Run
+    from comfy_lite.run import Engine, Run
 
 _PREVIEW_SIDE = 512
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from comfy_lite.cache import Cache, CachedNode, declared_inputs, signatures_of
 from comfy_lite.context import RunContext
-from comfy_lite.faults import FaultPoint, Faults, OutOfMemory
+from comfy_lite.faults import FaultPoint, OutOfMemory
 from comfy_lite.graph import DependencyCycle, Schedule, is_link
-from comfy_lite.node import Directories, NodeResult, NodeType
+from comfy_lite.node import NodeResult, NodeType
 from comfy_lite.nodes.tensor_text import tensor_text
 from comfy_lite.progress import ProgressBoard
 from comfy_lite.prompt_queue import Outcome, QueueItem
+from comfy_lite.run import Engine, Interrupted, Run
 
 logger = logging.getLogger("comfy_lite")
 
@@ -27,66 +26,6 @@ _OUT_OF_MEMORY_TIPS = (
     "This error means you ran out of memory on your GPU.\n\n"
     "TIPS: If the workflow worked before you might have accidentally set the batch_size to a large number."
 )
-
-
-class Interrupted(Exception):
-    """The running prompt was asked to stop. Nodes let it pass."""
-
-
-class Interrupts:
-    """The one flag /interrupt sets. It is looked at between steps, and lowered when a prompt starts."""
-
-    def __init__(self) -> None:
-        self._asked = threading.Event()
-
-    def ask(self) -> None:
-        self._asked.set()
-
-    def clear(self) -> None:
-        self._asked.clear()
-
-    def check(self) -> None:
-        """Raise `Interrupted` when somebody asked, and lower the flag."""
-        if self._asked.is_set():
-            self._asked.clear()
-            raise Interrupted
-
-
-class Messages(Protocol):
-    """Where messages go: a `SocketHub`."""
-
-    def running(self, *, owner: str | None, node_id: str | None) -> None: ...
-    def send(self, event: str, data: Mapping[str, Any], client_id: str | None) -> None: ...
-    def send_image(
-        self, image: bytes, *, image_format: str, client_id: str | None, metadata: Mapping[str, Any] | None = None
-    ) -> None: ...
-    def wants_metadata(self, client_id: str | None) -> bool: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """What the executor and the contexts of nodes share."""
-
-    nodes: Mapping[str, NodeType]
-    directories: Directories
-    messages: Messages
-    interrupts: Interrupts
-    faults: Faults
-    step_s: float
-    previews: bool
-
-
-@dataclass(slots=True)
-class Run:
-    """One prompt while it runs."""
-
-    prompt_id: str
-    prompt: dict[str, Any]
-    extra_data: dict[str, Any]
-    client_id: str | None
-    board: ProgressBoard
-    executed: list[str] = field(default_factory=list)
-    story: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 class Executor:

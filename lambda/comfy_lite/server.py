@@ -19,12 +19,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from comfy_lite import COMFYUI_VERSION, __version__
-from comfy_lite.execution import Interrupts
 from comfy_lite.faults import FaultPoint, Faults, add_fault_routes
 from comfy_lite.files import FileRoutes
 from comfy_lite.node import Directories, NodeType
 from comfy_lite.object_info import MODEL_FOLDERS, describe, models_in, system_stats
 from comfy_lite.prompt_queue import PromptQueue
+from comfy_lite.run import Interrupts
 from comfy_lite.sockets import SocketHub
 from comfy_lite.validation import validate_prompt
 

@@ -1,10 +1,14 @@
 """Every way a job can fail, as one tree of exceptions with stable codes.
 
     ComfyError
+    ├── InvalidSetting          invalid_setting        an environment variable cannot be used
     ├── InvalidRequest          invalid_request        the request itself is malformed
+    │   ├── NotJson             invalid_request        it is no JSON at all
+    │   └── PayloadTooLarge     invalid_request        it has more bytes than Lambda takes
     ├── InvalidWorkflow         invalid_workflow       ComfyUI refuses the graph, or `set` does not fit it
     │   └── UiFormatWorkflow    workflow_format_ui     the editor's format was sent instead of the API format
     ├── MissingAsset            missing_asset          an input cannot be fetched, or may not be used
+    │   └── AssetUnavailable    missing_asset          S3 did not answer; the request is good
     ├── NodeExecutionError      node_execution_error   a node raised
     ├── OutOfMemory             out_of_memory          the GPU or the host ran out of memory
     ├── EngineError
@@ -39,10 +43,7 @@ The codes are those of the Comfy API v2 wherever it has one. `InternalError` (`i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
-
-if TYPE_CHECKING:
-    from comfy_serverless.connector.outputs import Output
+from typing import Any, ClassVar
 
 
 class ComfyError(Exception):
@@ -65,11 +66,18 @@ class ComfyError(Exception):
         super().__init__(message)
         self.message = message
         self.details: dict[str, Any] = dict(details or {})
-        self.outputs: tuple[Output, ...] = ()
+        #: `connector.outputs.Output`s; this file imports nothing of ours.
+        self.outputs: tuple[Any, ...] = ()
 
 
 class InternalError(ComfyError):
     """Our own mistake. Reported like any other failure, so that no outcome is lost."""
+
+
+class InvalidSetting(ComfyError):
+    """An environment variable has a value that cannot be used; the message names it."""
+
+    code = "invalid_setting"
 
 
 class InvalidRequest(ComfyError):
@@ -77,6 +85,18 @@ class InvalidRequest(ComfyError):
 
     code = "invalid_request"
     http_status = 422
+
+
+class NotJson(InvalidRequest):
+    """A request that is not JSON at all."""
+
+    http_status = 400
+
+
+class PayloadTooLarge(InvalidRequest):
+    """More than Lambda takes."""
+
+    http_status = 413
 
 
 class InvalidWorkflow(ComfyError):
@@ -97,6 +117,13 @@ class MissingAsset(ComfyError):
 
     code = "missing_asset"
     http_status = 422
+
+
+class AssetUnavailable(MissingAsset):
+    """S3 could not be reached or did not answer as it should. Nothing is wrong with the request."""
+
+    http_status = 503
+    retryable = True
 
 
 class NodeExecutionError(ComfyError):

@@ -12,16 +12,10 @@ from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
 
-from comfy_serverless.errors import ComfyError
+from comfy_serverless.errors import InvalidSetting
 
 #: The longest a presigned link can be good for.
 _LONGEST_LINK_S = 604_800
-
-
-class InvalidSetting(ComfyError):
-    """An environment variable has a value that cannot be used; the message names it."""
-
-    code = "invalid_setting"
 
 
 def _positive_float(text: str) -> float:

@@ -17,8 +17,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from comfy_lite import prompt_queue
-from comfy_lite.execution import Engine, Executor, Interrupts
+from comfy_lite.execution import Executor
 from comfy_lite.node import Directories, NodeResult, NodeType
+from comfy_lite.run import Engine, Interrupts
 from tests.contract.engines import EngineProcess
 
 EMPTY = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 8, "batch_size": 1, "color": 255}}

@@ -28,8 +28,8 @@ from botocore.retries.standard import ExponentialBackoff
 
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws import s3 as s3_module
-from comfy_serverless.aws.s3 import ATTEMPTS, AssetUnavailable, create_client
-from comfy_serverless.errors import DeliveryFailed, InvalidRequest
+from comfy_serverless.aws.s3 import ATTEMPTS, create_client
+from comfy_serverless.errors import AssetUnavailable, DeliveryFailed, InvalidRequest
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.worker.inputs.fetcher import InputFetcher

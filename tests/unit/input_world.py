@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from comfy_serverless.connector.uploads import place_file
+from comfy_serverless.connector.folders import place_file
 
 #: Prepares a graph: `prepare(graph, inputs, within_s=…, **settings)`. See the fixture.
 Prepare = Callable[..., dict[str, Any]]

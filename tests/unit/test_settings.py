@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.settings import Settings
 
 
 def test_nothing_set_gives_the_defaults_of_the_original() -> None:

@@ -33,13 +33,12 @@ from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.submission import JobExists, Submission, read_workflow, submit
 from comfy_serverless.errors import ComfyError, Forbidden, InvalidCursor, InvalidFilter, NotFound
-from comfy_serverless.jobs.document import Job, JobStatus, shorten_job
+from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobStatus, shorten_job
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, JobRequest
 from comfy_serverless.observability import log
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.job_state import JobState
-from comfy_serverless.worker.replies import REPLY_LIMIT_BYTES
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from comfy_serverless.aws import s3 as s3_module
 from comfy_serverless.aws.dynamodb import Table, create_client
 from comfy_serverless.aws.sqs import WebhookQueue
+from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.jobs.node_list import NodeListReader
-from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.settings import Settings
 from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.table.assets import AssetStore
 from comfy_serverless.table.dispatch import Workers, workers_of

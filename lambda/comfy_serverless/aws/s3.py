@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3_clock import ServerClock
-from comfy_serverless.errors import InvalidRequest, MissingAsset
+from comfy_serverless.errors import AssetUnavailable, InvalidRequest, MissingAsset, NotJson
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -42,19 +42,6 @@ _TRANSIENT = frozenset({"ExpiredToken", "RequestTimeout", "RequestTimeTooSkewed"
 _OTHER_REGION = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 )
-
-
-class AssetUnavailable(MissingAsset):
-    """S3 could not be reached or did not answer as it should. Nothing is wrong with the request."""
-
-    http_status = 503
-    retryable = True
-
-
-class NotJson(InvalidRequest):
-    """A request that is not JSON at all."""
-
-    http_status = 400
 
 
 class DocumentTooLarge(Exception):

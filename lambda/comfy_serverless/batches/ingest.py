@@ -23,7 +23,7 @@ from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.batches.reading import THREADS, Reading
 from comfy_serverless.batches.report import Fate, fates, write_part, write_report
 from comfy_serverless.batches.store import LOOK_EVERY_S, Batch, BatchStatus, BatchStore, Range
-from comfy_serverless.errors import ComfyError
+from comfy_serverless.errors import ComfyError, InvalidSetting
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import ranges_of
@@ -31,7 +31,6 @@ from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.observability import emit_failure, log
-from comfy_serverless.settings import InvalidSetting
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobExists, JobState, NewJob
 from comfy_serverless.table.jobs import JobStore

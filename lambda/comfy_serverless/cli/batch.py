@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from comfy_serverless.cli.keys import explained, outputs_of
+from comfy_serverless.cli.stack import explained, outputs_of
 from comfy_serverless.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:

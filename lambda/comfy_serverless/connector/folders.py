@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import shutil
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,3 +31,25 @@ def remove_tree(subfolder: str, *, folders: Iterable[Path]) -> None:
         # A link in its place would lead who knows where; `rmtree` itself follows none.
         if target.resolve() == root / subfolder and target.is_dir():
             shutil.rmtree(target, onerror=lambda _, path, error: logger.warning("%s stays: %s", path, error[1]))
+
+
+def place_file(source: Path, name: str, *, subfolder: str, folder: Path) -> bool:
+    """Copy a file into the engine's input folder.
+
+    Returns:
+        False when ComfyUI has to be asked instead: the name is taken by other bytes, or leads out of the folder.
+    """
+    target = (folder / subfolder / name).resolve()
+    if not target.is_relative_to(folder.resolve()):
+        return False
+    if target.exists():
+        return filecmp.cmp(source, target, shallow=False)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Whole or not at all: another job may look for the same name at this moment.
+    temporary = target.with_name(f".{uuid.uuid4()}.part")
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True

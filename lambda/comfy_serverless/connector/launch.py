@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from comfy_serverless.connector.model_paths import write_paths_config
-from comfy_serverless.errors import EngineUnavailable
-from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.errors import EngineUnavailable, InvalidSetting
+from comfy_serverless.settings import Settings
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from comfy_serverless.aws.dynamodb import Table, create_client
-from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.settings import Settings
 from comfy_serverless.table.api_keys import ApiKeyStore
 
 _BEARER = re.compile(r"bearer +([!-~]+) *", re.IGNORECASE)

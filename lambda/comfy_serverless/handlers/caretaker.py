@@ -11,7 +11,8 @@ from comfy_serverless.aws.dynamodb import Table, create_client
 from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
 from comfy_serverless.aws.sqs import create_client as create_queue_client
 from comfy_serverless.batches.store import BatchStore
-from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.settings import Settings
 from comfy_serverless.table.assets import AssetStore
 from comfy_serverless.table.care import MAX_JOBS, Care
 from comfy_serverless.table.dispatch import workers_of

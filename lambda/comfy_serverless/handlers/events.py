@@ -26,6 +26,7 @@ from comfy_serverless import errors
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.jobs.document import error_envelope
+from comfy_serverless.jobs.message import queued_job_of
 from comfy_serverless.jobs.sources import DroppedObject, QueuedJob, RequestSource, SentRequest
 
 if TYPE_CHECKING:
@@ -249,17 +250,6 @@ class JobQueueEvent:
         pairs = zip(self.event["Records"], self.sources(), strict=True)
         again = [message["messageId"] for message, job in pairs if job in unrecorded]
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in again]}
-
-
-def queued_job_of(body: Any) -> QueuedJob | None:  # noqa: ANN401  (any JSON value)
-    """The job of the API that a message asks for: `{"job": id, "request": "s3://…"}`; None for any other."""
-    try:
-        job_id, request = body["job"], body["request"]
-        if not (isinstance(job_id, str) and isinstance(request, str)):
-            return None
-        return QueuedJob(job_id=job_id, address=S3Address.parse(request), extra_data=body.get("extra_data"))
-    except (TypeError, KeyError, InvalidRequest):
-        return None
 
 
 def _queued_job(message: Mapping[str, Any]) -> QueuedJob | None:

@@ -12,115 +12,23 @@ function would count each message that has to wait as delivered, and put it asid
 from __future__ import annotations
 
 import functools
-import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from botocore.exceptions import BotoCoreError, ClientError
+from typing import Any
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.aws.dynamodb import create_client as create_table_client
 from comfy_serverless.aws.sqs import create_client
-from comfy_serverless.batches.holding import hold_back
+from comfy_serverless.batches.gate import Gate
 from comfy_serverless.batches.store import BatchStore
-from comfy_serverless.handlers.events import queued_job_of
-from comfy_serverless.observability import log
-from comfy_serverless.settings import InvalidSetting, Settings
-from comfy_serverless.table.dispatch import REQUEST_TTL_S, Endpoint
+from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.settings import Settings
+from comfy_serverless.table.dispatch import Endpoint
 from comfy_serverless.table.jobs import JobStore
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_sqs.type_defs import MessageTypeDef
-
-    from comfy_serverless.jobs.sources import QueuedJob
-    from comfy_serverless.table.job_state import JobState
 
 #: Between two looks while there is no room, in seconds.
 PAUSE_S = 2
 #: Kept back of an invocation, in seconds.
 RESERVE_S = 5.0
-#: SQS's own limit for one call.
-MAX_AT_ONCE = 10
-#: How long a call waits for messages, in seconds. Without waiting, it may answer none although there are some.
-WAIT_S = 2
-AWS_FAILURES = (ClientError, BotoCoreError, TimeoutError)
-#: Jobs that are looked at in one call: those sent first are begun first, so that one look is mostly enough.
-LOOK_AT = 50
-
-
-@dataclass(slots=True)
-class Gate:
-    """Lets jobs through while fewer than `most` of them wait in the endpoint."""
-
-    endpoint: Endpoint
-    jobs: JobStore
-    batches: BatchStore
-    sqs: SQSClient
-    queue_url: str
-    most: int
-    wait_s: int = WAIT_S
-    now: Callable[[], float] = time.monotonic
-    _sent: dict[str, float] = field(default_factory=dict)
-
-    def free(self) -> int:
-        """How many may go through now."""
-        self._forget_begun()
-        return max(0, self.most - len(self._sent))
-
-    def let_through(self, free: int) -> int:
-        """So many, up to ten; answers how many messages are dealt with."""
-        answer = self.sqs.receive_message(
-            QueueUrl=self.queue_url, MaxNumberOfMessages=min(free, MAX_AT_ONCE), WaitTimeSeconds=self.wait_s
-        )
-        sources = [(message, queued_job_of(_parsed(message["Body"]))) for message in answer.get("Messages", [])]
-        try:
-            known = self.jobs.many([source.job_id for _, source in sources if source is not None])
-        except AWS_FAILURES:
-            log.exception("jobs of batches were not sent on: the table does not answer")
-            return 0
-        return sum(self._forward(message, source, known) for message, source in sources)
-
-    def _forget_begun(self) -> None:
-        """Those that a worker has begun, that were parked or canceled, or that have expired in the endpoint."""
-        oldest = self.now() - REQUEST_TTL_S
-        while self._sent:
-            first = list(self._sent)[:LOOK_AT]
-            known = self.jobs.many(first)
-            gone = [
-                job_id
-                for job_id in first
-                if self._sent[job_id] < oldest or job_id not in known or not known[job_id].waits_in_queue
-            ]
-            for job_id in gone:
-                del self._sent[job_id]
-            if not gone:
-                return
-
-    def _forward(self, message: MessageTypeDef, job: QueuedJob | None, known: Mapping[str, JobState]) -> bool:
-        """Sent before it is deleted: a job that is sent twice runs once, and one that is not sent comes again."""
-        if job is None:
-            log.error("a message that is no job of a batch is left for the dead-letter queue")
-            return False
-        try:
-            state = known.get(job.job_id)
-            if state is not None and state.may_begin and not hold_back(self.jobs, self.batches, job):
-                self.endpoint.send(job.job_id, str(job.address), extra_data=job.extra_data)
-                self._sent[job.job_id] = self.now()
-            self.sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
-        except AWS_FAILURES:
-            log.exception("a job of a batch was not sent on", job_id=job.job_id)
-            return False
-        return True
-
-
-def _parsed(body: str) -> Any:  # noqa: ANN401
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
 
 
 @functools.cache

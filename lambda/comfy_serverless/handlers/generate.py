@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from comfy_serverless.aws import s3 as s3_module
+from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.handlers.events import JobQueueEvent, recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
-from comfy_serverless.observability import emit_metrics, log
-from comfy_serverless.settings import InvalidSetting
+from comfy_serverless.observability import log
+from comfy_serverless.worker.metrics import emit_metrics
 from comfy_serverless.worker.protocols import Held, NothingHeld
 from comfy_serverless.worker.replies import Replies
 from comfy_serverless.worker.worker import Call, Outcome, Worker
@@ -124,6 +125,7 @@ def journal() -> Journal:
     """
     from comfy_serverless.aws.dynamodb import Table, create_client
     from comfy_serverless.aws.sqs import WebhookQueue
+    from comfy_serverless.batches.holding import hold_back
     from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.table.dispatch import workers_of
     from comfy_serverless.table.jobs import JobStore
@@ -133,11 +135,12 @@ def journal() -> Journal:
     if settings.jobs_table is None:
         raise InvalidSetting("a job of the API has come, and JOBS_TABLE is not set on this function")
     table = Table(create_client(), settings.jobs_table)
+    jobs = JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs)
     return Journal(
-        JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
+        jobs,
         workers_of(settings),
         WebhookQueue.at(settings.webhook_queue_url),
-        BatchStore(table),
+        hold_back=functools.partial(hold_back, jobs, BatchStore(table)),
     )
 
 

@@ -22,9 +22,10 @@ from comfy_serverless.aws.dynamodb import create_client as create_table_client
 from comfy_serverless.aws.sqs import JobQueue, create_client
 from comfy_serverless.batches.ingest import Ingest, NotThere
 from comfy_serverless.batches.store import BatchStore
+from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.handlers.events import dropped_objects
 from comfy_serverless.observability import log
-from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.settings import Settings
 from comfy_serverless.table.dispatch import workers_of
 from comfy_serverless.table.jobs import JobStore
 

@@ -17,8 +17,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from enum import StrEnum
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -26,17 +25,19 @@ from gunicorn.app.base import BaseApplication
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, InternalError, InvalidRequest, NotFound, QueueFull, UpstreamError
-from comfy_serverless.handlers.events import STATUSES, queued_job_of
+from comfy_serverless.handlers.events import STATUSES
 from comfy_serverless.handlers.generate import Service, journal, service
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S, drain_on_sigterm, leave_process
 from comfy_serverless.jobs.document import error_envelope
+from comfy_serverless.jobs.message import queued_job_of
 from comfy_serverless.jobs.request import JOB_ID_PATTERN
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.observability import log
 from comfy_serverless.table.dispatch import INVOCATION_TIMEOUT_S
+from comfy_serverless.worker.engine_watch import EngineWatch, Health
 from comfy_serverless.worker.journal import Standing, Unrecorded
-from comfy_serverless.worker.worker import Call, Outcome
+from comfy_serverless.worker.worker import Call
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -48,68 +49,12 @@ if TYPE_CHECKING:
 
 warm.imports_done()
 
-#: Between two looks at an engine that has nothing to do, in seconds.
-LOOK_EVERY_S = 2.0
 #: Threads beside those of invocations, so that a ping never waits for one.
 SPARE_THREADS = 8
 _INFERENCE_ID = "HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID"
 _JOB_ID = re.compile(JOB_ID_PATTERN)
 
 Answer = tuple[int, dict[str, Any]]
-
-
-class Health(StrEnum):
-    """What a ping is told."""
-
-    STARTING = "starting"
-    HEALTHY = "healthy"
-    BROKEN = "broken"
-    DRAINING = "draining"
-
-
-class EngineWatch:
-    """Knows how the engine is, and starts it again while no job does that.
-
-    Args:
-        is_busy: whether a job has it: then the job sees for itself, and tells.
-    """
-
-    def __init__(self, connector: ComfyConnector, *, is_busy: Callable[[], bool]) -> None:
-        self._connector = connector
-        self._is_busy = is_busy
-        self._is_over = threading.Event()
-        self.health = Health.STARTING
-
-    def start(self) -> None:
-        """Begin to look, in a thread of its own."""
-        threading.Thread(target=self._watch, name="engine-watch", daemon=True).start()
-
-    def drain(self) -> None:
-        """The end has begun: no more invocations are wanted."""
-        self._is_over.set()
-        self.health = Health.DRAINING
-
-    def see(self, outcome: Outcome) -> None:
-        """Learn from how a job ended."""
-        error = outcome.job.error
-        if error is not None and error.code == "engine_unavailable" and not self._is_over.is_set():
-            self.health = Health.BROKEN
-
-    def _watch(self) -> None:
-        while not self._is_over.is_set():
-            if self.health is not Health.HEALTHY or not self._is_busy():
-                self._look()
-            self._is_over.wait(LOOK_EVERY_S)
-
-    def _look(self) -> None:
-        try:
-            self._connector.wait_ready()
-            health = Health.HEALTHY
-        except Exception:  # noqa: BLE001  (whatever it is, a ping must tell)
-            log.exception("ComfyUI does not run, and cannot be started")
-            health = Health.BROKEN
-        if not self._is_over.is_set():
-            self.health = health
 
 
 class SageMakerServer:

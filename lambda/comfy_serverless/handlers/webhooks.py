@@ -7,82 +7,19 @@ from __future__ import annotations
 
 import functools
 import json
-import random
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from comfy_serverless.aws import s3
 from comfy_serverless.aws import sqs as queues
-from comfy_serverless.aws.dynamodb import Table, create_client, now_s, now_text
-from comfy_serverless.fetch.sources import Unusable
-from comfy_serverless.fetch.web import Network, post
+from comfy_serverless.aws.dynamodb import Table, create_client
+from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.fetch.web import Network
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.observability import log
-from comfy_serverless.settings import InvalidSetting, Settings
-from comfy_serverless.table.job_state import JobState
+from comfy_serverless.settings import Settings
 from comfy_serverless.table.jobs import JobStore
-from comfy_serverless.webhooks.signing import headers_of, message_of
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
-
-#: How long one receiver may take, in seconds: one that works on what it has got should answer first.
-CALL_S = 15.0
-#: Before the second, third, … call, in seconds; the last counts for all further ones. SQS hides a message for at most
-#: 12 hours, and each of these may become a tenth longer.
-BACKOFF_S = (5, 30, 120, 900, 3600, 3 * 3600, 6 * 3600, 10 * 3600)
-_GONE = 410
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Calls the webhooks of ended jobs."""
-
-    jobs: JobStore
-    links: Links
-    network: Network
-    sqs: SQSClient
-    queue_url: str
-
-    def call(self, job_id: str) -> bool:
-        """Call a job's webhook; answers False where it should be called again."""
-        state = self.jobs.read(job_id)
-        if state is None or state.webhook is None or not state.is_over:
-            log.warning("there is no webhook to call", job_id=job_id)
-            return True
-        try:
-            status = self._send(state, state.webhook)
-        except Unusable as error:
-            log.warning("a webhook could not be called", job_id=job_id, reason=str(error))
-            return False
-        if status == _GONE:
-            log.warning("a webhook's receiver wants no more calls (410)", job_id=job_id)
-        elif not 200 <= status < 300:
-            log.warning("a webhook's receiver has refused the call", job_id=job_id, status=status)
-            return False
-        return True
-
-    def call_later(self, record: Mapping[str, Any]) -> None:
-        """Have a message come again, the later the more often it has come."""
-        received = int(record.get("attributes", {}).get("ApproximateReceiveCount", "1"))
-        pause_s = BACKOFF_S[min(received, len(BACKOFF_S)) - 1]
-        self.sqs.change_message_visibility(
-            QueueUrl=self.queue_url,
-            ReceiptHandle=record["receiptHandle"],
-            VisibilityTimeout=round(pause_s * random.uniform(0.9, 1.1)),  # noqa: S311  (spreads calls, hides nothing)
-        )
-
-    def _send(self, state: JobState, webhook: Mapping[str, str]) -> int:
-        document = self.links.of_job(state.document()).to_json()
-        body = message_of(document, timestamp=str(state.head.get("completed_at", now_text())))
-        headers = headers_of(
-            body, message_id=f"msg_{state.id}", timestamp_s=now_s(), secret=webhook.get("secret") or None
-        )
-        return post(
-            webhook["url"], body=body, headers=headers, network=self.network, deadline=time.monotonic() + CALL_S
-        )
+from comfy_serverless.webhooks.calls import Caller
 
 
 @functools.cache

@@ -24,6 +24,8 @@ from comfy_serverless.errors import Canceled, ComfyError
 #: How long a result counts as kept. The bucket's lifecycle rule does the deleting.
 RETENTION = timedelta(days=30)
 
+#: Lambda's limit is 6,291,556 bytes for the reply as JSON. The difference is our margin.
+REPLY_LIMIT_BYTES = 6_000_000
 #: Texts in an error (messages, tracebacks, each of the details) are cut to this many characters.
 MAX_ERROR_TEXT = 20_000
 

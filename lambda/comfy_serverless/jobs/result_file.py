@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from comfy_serverless.aws.s3 import (
     ACCESS_DENIED,
     EXISTS_ALREADY,
-    AssetUnavailable,
     DocumentTooLarge,
     S3Address,
     error_code,
@@ -25,7 +24,7 @@ from comfy_serverless.aws.s3 import (
     refusal,
     unless_in_conflict,
 )
-from comfy_serverless.errors import DeliveryFailed, InvalidRequest
+from comfy_serverless.errors import AssetUnavailable, DeliveryFailed, InvalidRequest
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.keys import RESULT_NAME
 

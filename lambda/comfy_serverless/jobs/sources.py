@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.aws.s3 import AssetUnavailable, S3Address, parse_json, read_json, refusal
-from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.aws.s3 import S3Address, parse_json, read_json, refusal
+from comfy_serverless.errors import AssetUnavailable, InvalidRequest, PayloadTooLarge
 from comfy_serverless.jobs.lines import Line, request_of
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
 from comfy_serverless.jobs.workflow_source import named_workflow
@@ -61,12 +61,6 @@ class RequestSource(Protocol):
 
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:
         """The request. Raises a ComfyError where there is none."""
-
-
-class PayloadTooLarge(InvalidRequest):
-    """More than Lambda takes."""
-
-    http_status = 413
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

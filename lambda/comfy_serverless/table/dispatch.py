@@ -20,8 +20,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.aws.sqs import CONFIG, JobQueue, create_client
+from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.observability import log
-from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient

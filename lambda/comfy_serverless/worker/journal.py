@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.batches.holding import hold_back
 from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
 from comfy_serverless.jobs.document import Job, JobStatus, Output, Progress
 from comfy_serverless.observability import log
@@ -28,7 +27,6 @@ from comfy_serverless.table.jobs import JobStore
 
 if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import WebhookQueue
-    from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.connector.progress import Progress as EngineProgress
     from comfy_serverless.jobs.sources import QueuedJob
     from comfy_serverless.table.dispatch import Workers
@@ -66,12 +64,17 @@ class Unrecorded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """The table and the queues, as a worker uses them."""
+    """The table and the queues, as a worker uses them.
+
+    Attributes:
+        hold_back: keeps a job of paused or canceled batches from being run; returns whether it did
+            (`batches.holding`).
+    """
 
     jobs: JobStore
     workers: Workers
     webhook_queue: WebhookQueue
-    batches: BatchStore | None = None
+    hold_back: Callable[[QueuedJob], bool] = lambda _source: False
 
     def run(self, worker: Worker, source: QueuedJob, call: Call) -> Outcome | Standing:
         """Run a job whose message has come, if it is still to be run, and write down how it ended.
@@ -106,7 +109,7 @@ class Journal:
     def _is_held_back(self, source: QueuedJob) -> bool:
         """Whether its batch is paused or canceled: then it waits without a message, or has ended."""
         try:
-            return self.batches is not None and hold_back(self.jobs, self.batches, source)
+            return self.hold_back(source)
         except _AWS_FAILURES as error:
             raise Unrecorded(f"job {source.job_id} was not begun: the table does not answer ({error})") from error
 

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, DeliveryFailed
-from comfy_serverless.jobs.document import Job, JobError, JobStatus, Output, shorten_job
+from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobError, JobStatus, Output, shorten_job
 from comfy_serverless.jobs.links import Links
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
     from comfy_serverless.worker.worker import Outcome
 
-#: Lambda's limit is 6,291,556 bytes for the reply as JSON. The difference is our margin.
-REPLY_LIMIT_BYTES = 6_000_000
 #: What a file costs beside its base64: `, "data_base64": ""`, with every quote escaped once more inside an HTTP body.
 _FIELD_BYTES = 32
 #: Kept free for warnings about what did not fit.

@@ -45,7 +45,7 @@ from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.request import JobRequest, ReplyMode
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
-from comfy_serverless.observability import log, log_job
+from comfy_serverless.observability import log
 from comfy_serverless.worker.delivery import (
     UPLOAD_THREADS,
     BucketDestination,
@@ -57,6 +57,7 @@ from comfy_serverless.worker.delivery import (
 )
 from comfy_serverless.worker.job_folder import folder_of, in_own_folder
 from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
+from comfy_serverless.worker.metrics import log_job
 from comfy_serverless.worker.protocols import NobodyWatches, NothingHeld, Observer
 from comfy_serverless.worker.record import JobRecord
 from comfy_serverless.worker.running import Phase, RunningJob, RunningJobs

@@ -18,9 +18,10 @@ from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
 from comfy_serverless.batches.ingest import Ingest, NotThere
 from comfy_serverless.batches.store import Batch, BatchStatus
+from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.sources import DroppedObject, QueuedJob
-from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.settings import Settings
 from tests.unit.batch_world import ASSETS, DROPS, GRAPH, RESULTS, World, manifest
 from tests.unit.jobs_table import aws
 

@@ -10,9 +10,9 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.aws.dynamodb import now_text
+from comfy_serverless.batches.gate import Gate
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.handlers import forward as module
-from comfy_serverless.handlers.forward import Gate
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 from tests.unit.jobs_table import aws, create_table

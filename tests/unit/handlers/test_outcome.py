@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from comfy_serverless.handlers import outcome as module
-from comfy_serverless.handlers.outcome import Ended, Notification, Settlement, Unreadable
 from comfy_serverless.jobs.document import JobStatus
+from comfy_serverless.table.settlement import Ended, Notification, Settlement, Unreadable
 from tests.unit.jobs_table import aws
 from tests.unit.table.test_job_store import World, ended, new_job
 

@@ -12,7 +12,8 @@ from botocore.session import get_session
 from botocore.stub import Stubber
 
 from comfy_serverless.aws.sqs import JobQueue
-from comfy_serverless.settings import InvalidSetting, Settings
+from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.settings import Settings
 from comfy_serverless.table import dispatch as module
 from comfy_serverless.table.dispatch import Batched, Endpoint, Queues, Switch, workers_of
 from tests.unit.jobs_table import REGION, aws

@@ -17,7 +17,7 @@ from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
 from comfy_serverless.jobs.document import Job, JobError, JobStatus
-from comfy_serverless.observability import emit_metrics
+from comfy_serverless.worker.metrics import emit_metrics
 
 ROOT = Path(__file__).parents[3]
 METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"})

@@ -23,13 +23,13 @@ from urllib3.exceptions import ProtocolError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import NodeExecutionError
-from comfy_serverless.jobs.document import Job, JobError
+from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobError
 from comfy_serverless.jobs.keys import KeyAllotment, safe_name
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.delivery import Delivery, ReplyDestination, delivery_error
 from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
 from comfy_serverless.worker.put import PART_BYTES, ChecksumMismatch, Digest, KeyTaken, digest, pixels, upload
-from comfy_serverless.worker.replies import REPLY_LIMIT_BYTES, Replies, choose_inline, inline_bytes
+from comfy_serverless.worker.replies import Replies, choose_inline, inline_bytes
 from comfy_serverless.worker.worker import Outcome
 from tests.unit.fakes import OUT, made, png
 from tests.unit.jobs.test_request import job, output

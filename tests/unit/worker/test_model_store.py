@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from comfy_serverless.aws.s3 import AssetUnavailable
-from comfy_serverless.errors import ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
+from comfy_serverless.errors import AssetUnavailable, ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
 from comfy_serverless.jobs.request import JobRequest, ModelRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.model_store import ModelStore

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from comfy_serverless.aws.s3 import AssetUnavailable
-from comfy_serverless.errors import ComfyError, DeadlineExceeded, MissingAsset
+from comfy_serverless.errors import AssetUnavailable, ComfyError, DeadlineExceeded, MissingAsset
 from comfy_serverless.fetch.sources import Unusable, UnusableMask, show
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.graph.file_inputs import name_in_input_folder

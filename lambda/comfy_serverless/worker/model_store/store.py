@@ -11,9 +11,8 @@ from contextlib import ExitStack
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from comfy_serverless.aws.s3 import AssetUnavailable
 from comfy_serverless.connector.model_paths import make_store_directory
-from comfy_serverless.errors import ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
+from comfy_serverless.errors import AssetUnavailable, ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
 from comfy_serverless.fetch.sources import Unusable, show
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.jobs.request import ModelRequest

@@ -12,8 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from comfy_serverless.aws.s3 import AssetUnavailable
-from comfy_serverless.errors import DeadlineExceeded, EngineUnavailable, MissingAsset
+from comfy_serverless.errors import AssetUnavailable, DeadlineExceeded, EngineUnavailable, MissingAsset
 from tests.unit.hostile_server import HostileServer
 from tests.unit.input_world import InputFolder, Prepare, data_url, graph, name_of, picture
 

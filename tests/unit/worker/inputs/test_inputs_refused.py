@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.stub import Stubber
 
-from comfy_serverless.aws.s3 import AssetUnavailable
-from comfy_serverless.errors import ComfyError, InvalidWorkflow, MissingAsset
+from comfy_serverless.errors import AssetUnavailable, ComfyError, InvalidWorkflow, MissingAsset
 from comfy_serverless.worker.inputs.fetcher import MAX_INPUTS
 from tests.unit.hostile_server import HostileServer
 from tests.unit.input_world import InputFolder, Prepare, data_url, graph, picture
