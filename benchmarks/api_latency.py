@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.sdk_tour import PAINT
-from local.lambda_emulator import SOURCE_ROOT, LambdaEmulator
-from local.s3 import LocalS3
-from local.stack import LocalStack
+from local.aws.lambda_emulator import SOURCE_ROOT, LambdaEmulator
+from local.aws.s3 import LocalS3
+from local.aws.stack import LocalStack
 
 FLOOR = """
     import json, os

@@ -30,8 +30,8 @@ from rich.table import Table
 
 from benchmarks.batch_costs import counted_calls, dollars_by_kind
 from benchmarks.endless_queue import endless_queue
-from local.s3 import LocalS3
-from local.stack import LocalStack
+from local.aws.s3 import LocalS3
+from local.aws.stack import LocalStack
 
 if TYPE_CHECKING:
     from comfy_serverless.batches.ingest import Ingest

@@ -29,7 +29,7 @@ from urllib3.exceptions import NewConnectionError
 
 from local.async_instance import Health, Instance, Start
 from local.async_invocation import HEADER, FailureLayout, Invocation, Refused
-from local.processes import LOOPBACK
+from local.aws.processes import LOOPBACK
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

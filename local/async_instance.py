@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 import requests
 
-from local.processes import LOOPBACK, LocalProcess, free_port
+from local.aws.processes import LOOPBACK, LocalProcess, free_port
 
 #: SageMaker's: how long a container may take to answer a ping, to start, and to end after SIGTERM.
 PING_TIMEOUT_S, STARTUP_S, STOP_S = 2.0, 8 * 60.0, 30.0

@@ -23,10 +23,10 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from local.lambda_emulator import EmulatorNotFound, LambdaEmulator
-from local.processes import NotListening, ProcessDied, free_port
+from local.aws.lambda_emulator import EmulatorNotFound, LambdaEmulator
+from local.aws.processes import NotListening, ProcessDied, free_port
+from local.aws.s3 import LocalS3
 from local.report import contact_sheet_of, results_table, summary, time_text
-from local.s3 import LocalS3
 from local.samples import SAMPLES, DownloadDiffers, Outcome, Sample, download, send
 from local.seed import OUTPUT_BUCKET, seed
 

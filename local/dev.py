@@ -31,17 +31,17 @@ from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.cli.batch import STACK_VARIABLE
 from comfy_serverless.table.api_keys import ApiKeyStore
 from local.async_endpoint import AsyncEndpoint
+from local.aws.front import TIMEOUT_S, Front
+from local.aws.function_pool import FunctionPool, LocalFunction
+from local.aws.lambda_emulator import LambdaEmulator
+from local.aws.processes import LOOPBACK, NotListening, ProcessDied, free_port
+from local.aws.queue_poller import QueuePoller
+from local.aws.roles import functions_by_handler, role_of
+from local.aws.s3 import LocalS3, local_client
+from local.aws.stack import LocalStack
+from local.aws.template import STACK, TABLE
 from local.demo import ENGINE_VARIABLES, chosen_engine
 from local.endpoint_backend import EndpointBackend
-from local.front import TIMEOUT_S, Front
-from local.function_pool import FunctionPool, LocalFunction
-from local.lambda_emulator import LambdaEmulator
-from local.processes import LOOPBACK, NotListening, ProcessDied, free_port
-from local.queue_poller import QueuePoller
-from local.roles import functions_by_handler, role_of
-from local.s3 import LocalS3, local_client
-from local.stack import LocalStack
-from local.template import STACK, TABLE
 
 ROOT = Path(__file__).parent.parent
 PORT = 8189

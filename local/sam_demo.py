@@ -21,11 +21,11 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
+from local.aws.lambda_emulator import FUNCTION_NAME, LambdaFailed, read_answer
+from local.aws.processes import NotListening, ProcessDied
+from local.aws.s3 import LocalS3
 from local.demo import shown
-from local.lambda_emulator import FUNCTION_NAME, LambdaFailed, read_answer
-from local.processes import NotListening, ProcessDied
 from local.report import results_table
-from local.s3 import LocalS3
 from local.samples import SAMPLES, DownloadDiffers, Outcome, download, send
 from local.seed import OUTPUT_BUCKET, seed
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from comfy_serverless.jobs.document import Job, JobStatus
-from local.lambda_emulator import LambdaFailed
+from local.aws.lambda_emulator import LambdaFailed
 from local.seed import EVENTS, OUTPUT_BUCKET
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import requests
 
-from local.lambda_emulator import emulator_binary, read_answer
+from local.aws.lambda_emulator import emulator_binary, read_answer
 
 USER = "993:990"
 START_TIMEOUT_S = 60

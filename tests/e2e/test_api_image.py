@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from lambda_container import LambdaContainer, docker
 
+from local.aws.stack import LocalStack
+from local.aws.template import TABLE
 from local.dev import OWNER
-from local.stack import LocalStack
-from local.template import TABLE
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 

@@ -16,8 +16,8 @@ from botocore.config import Config
 from lambda_container import docker
 
 from local.async_endpoint import AsyncEndpoint
-from local.processes import LocalProcess, clean_environment
-from local.s3 import REGION, LocalS3
+from local.aws.processes import LocalProcess, clean_environment
+from local.aws.s3 import REGION, LocalS3
 from local.seed import OUTPUT_BUCKET
 from tests.integration.sagemaker_contract import noise
 

@@ -18,12 +18,12 @@ from lambda_container import LambdaContainer
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.table.api_keys import ApiKeyStore
 from examples import sdk_tour
+from local.aws.processes import LOOPBACK, LocalProcess, free_port
+from local.aws.queue_poller import QueuePoller
+from local.aws.stack import LocalStack
+from local.aws.template import TABLE
 from local.dev import OWNER
-from local.processes import LOOPBACK, LocalProcess, free_port
-from local.queue_poller import QueuePoller
 from local.sam_demo import IMAGE, main
-from local.stack import LocalStack
-from local.template import TABLE
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 

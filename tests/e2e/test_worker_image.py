@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from lambda_container import LambdaContainer
 
-from local.s3 import LocalS3
+from local.aws.s3 import LocalS3
 from local.samples import SAMPLES, Sample, read_result, send
 from local.seed import OUTPUT_BUCKET
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from local.aws.lambda_emulator import HANDLER, SOURCE_ROOT, LambdaEmulator
+from local.aws.s3 import LocalS3
 from local.demo import worker_environment
-from local.lambda_emulator import HANDLER, SOURCE_ROOT, LambdaEmulator
-from local.s3 import LocalS3
 from local.seed import seed
 
 #: `worker(environment={...}, timeout_s=60)` starts one; it is stopped after the test.

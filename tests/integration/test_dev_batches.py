@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from local.aws.processes import clean_environment
 from local.dev import DevStack
-from local.processes import clean_environment
 from tests.integration.test_dev_stack import small
 
 pytestmark = pytest.mark.timeout(600)

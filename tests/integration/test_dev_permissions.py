@@ -11,10 +11,10 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
+from local.aws.s3 import LocalS3, local_client
+from local.aws.stack import LocalStack
+from local.aws.template import TABLE, name_of
 from local.dev import DevStack
-from local.s3 import LocalS3, local_client
-from local.stack import LocalStack
-from local.template import TABLE, name_of
 from tests.integration.test_dev_stack import small
 
 pytestmark = pytest.mark.timeout(120)

@@ -28,8 +28,8 @@ from PIL import Image
 
 from examples import sdk_tour, sdk_tour_async
 from examples.sdk_tour import paint
+from local.aws.processes import LOOPBACK
 from local.dev import DevStack
-from local.processes import LOOPBACK
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.jobs.document import Job
-from local.s3 import LocalS3
+from local.aws.s3 import LocalS3
 from local.seed import OUTPUT_BUCKET
 from tests.integration import sandbox_fault_rows
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from local.lambda_emulator import LambdaEmulator, LambdaFailed
-from local.s3 import LocalS3
+from local.aws.lambda_emulator import LambdaEmulator, LambdaFailed
+from local.aws.s3 import LocalS3
 from local.seed import INPUT_BUCKET, OUTPUT_BUCKET
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from urllib.parse import quote_plus
 import pytest
 from PIL import Image
 
-from local.lambda_emulator import LambdaEmulator, LambdaFailed
-from local.s3 import LocalS3
+from local.aws.lambda_emulator import LambdaEmulator, LambdaFailed
+from local.aws.s3 import LocalS3
 from local.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from tests.integration.test_generate import PHOTO, WorkerFactory, assert_delivered, keys, result, sample, thumbnail
 

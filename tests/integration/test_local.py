@@ -16,16 +16,16 @@ from pathlib import Path
 
 import pytest
 
-import local.s3
-from local.lambda_emulator import (
+import local.aws.s3
+from local.aws.lambda_emulator import (
     EmulatorNotFound,
     LambdaEmulator,
     LambdaFailed,
     emulator_binary,
     read_answer,
 )
-from local.processes import LocalProcess, NotListening, OutputLog, ProcessDied, free_port
-from local.s3 import LocalS3
+from local.aws.processes import LocalProcess, NotListening, OutputLog, ProcessDied, free_port
+from local.aws.s3 import LocalS3
 from local.seed import INPUT_BUCKET, OBJECTS, OUTPUT_BUCKET, main, seed
 
 FUNCTION = """
@@ -220,7 +220,7 @@ class TestStop:
         broken = tmp_path / "emulator"
         broken.write_text("#!/bin/sh\necho out of order; exit 7\n")
         broken.chmod(0o755)
-        monkeypatch.setattr("local.lambda_emulator.emulator_binary", lambda: broken)
+        monkeypatch.setattr("local.aws.lambda_emulator.emulator_binary", lambda: broken)
         with pytest.raises(ProcessDied, match=r"exit code 7:\nout of order"):
             LambdaEmulator("function.handler", source_root=tmp_path).start()
 
@@ -230,7 +230,7 @@ class TestStop:
             other.close()
             with socket.create_server(("127.0.0.1", taken)):
                 ports = iter([free_port(), taken])  # the second is the runtime's
-                monkeypatch.setattr("local.lambda_emulator.free_port", lambda: next(ports, None) or free_port())
+                monkeypatch.setattr("local.aws.lambda_emulator.free_port", lambda: next(ports, None) or free_port())
                 assert function().invoke({})["call"] == 1
 
 
@@ -282,7 +282,7 @@ class TestLocalS3:
         with socket.create_server(("127.0.0.1", 0)) as other:
             taken = other.getsockname()[1]
             ports = iter([taken, free_port()])
-            monkeypatch.setattr(local.s3, "free_port", lambda: next(ports))
+            monkeypatch.setattr(local.aws.s3, "free_port", lambda: next(ports))
             with LocalS3() as s3:
                 assert s3.port != taken
                 assert s3.client().list_buckets()["Buckets"] == []

@@ -6,9 +6,9 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 from comfy_serverless.aws.dynamodb import ConditionFailed, Table, put_write
-from local.s3 import LocalS3, local_client
-from local.stack import create_table
-from local.template import TABLE
+from local.aws.s3 import LocalS3, local_client
+from local.aws.stack import create_table
+from local.aws.template import TABLE
 
 ITEMS = 400
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from local.processes import LOOPBACK, MARK, clean_environment, free_port
+from local.aws.processes import LOOPBACK, MARK, clean_environment, free_port
 
 pytestmark = pytest.mark.timeout(120)
 

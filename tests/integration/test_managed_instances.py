@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from local.processes import clean_environment, free_port
+from local.aws.processes import clean_environment, free_port
 
 LAMBDA = Path(__file__).parent.parent.parent / "lambda"
 HANDLER = "comfy_serverless.handlers.generate.handler"

@@ -20,10 +20,10 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.store import Batch, BatchStore
 from comfy_serverless.handlers import ingest as module
 from comfy_serverless.jobs.sources import DroppedObject
-from local.processes import LOOPBACK, LocalProcess, clean_environment, free_port
-from local.s3 import REGION, LocalS3
-from local.stack import LocalStack
-from local.template import TABLE, properties_of
+from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
+from local.aws.s3 import REGION, LocalS3
+from local.aws.stack import LocalStack
+from local.aws.template import TABLE, properties_of
 
 LAMBDA = Path(__file__).parent.parent.parent / "lambda"
 ROLE = "arn:aws:iam::000000000000:role/any"

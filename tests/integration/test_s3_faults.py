@@ -35,7 +35,7 @@ from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.put import PART_BYTES
 from comfy_serverless.worker.worker import Call, Outcome, Worker
-from local.s3 import LocalS3
+from local.aws.s3 import LocalS3
 from local.seed import OUTPUT_BUCKET
 from tests.integration import s3_fault_rows
 from tests.integration.faulty_s3 import Fault, FaultyS3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from local.s3 import LocalS3
+from local.aws.s3 import LocalS3
 from local.seed import OUTPUT_BUCKET
 
 MB = 1_000_000

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 from local.async_endpoint import MAX_DELIVERIES, AsyncEndpoint
 from local.async_instance import Health
 from local.async_invocation import HEADER, FailureLayout, Invocation, Refused
-from local.processes import LocalProcess, clean_environment
+from local.aws.processes import LocalProcess, clean_environment
 
 PROGRAM = Path(__file__).parents[1] / "fake_container.py"
 BUCKET = "bucket"

@@ -8,8 +8,8 @@ from typing import Final
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
-from local.needs import NotClassified, Request
-from local.permissions import Access
+from local.aws.needs import NotClassified, Request
+from local.aws.permissions import Access
 
 _BUCKET_ACTIONS: Final = {
     ("GET", ""): "ListBucket",

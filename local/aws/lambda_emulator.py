@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import requests
 
-from local.processes import (
+from local.aws.processes import (
     LOOPBACK,
     POLL_S,
     LocalProcess,
@@ -35,7 +35,7 @@ from local.processes import (
 )
 
 HANDLER = "comfy_serverless.handlers.generate.handler"
-SOURCE_ROOT = Path(__file__).parent.parent / "lambda"
+SOURCE_ROOT = Path(__file__).parents[2] / "lambda"
 FUNCTION_NAME = "GenerateFunction"
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 #: What the emulator may take beyond the function's own timeout: a cold start, and the end of a runtime.

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from samcli.yamlhelper import yaml_parse
 
-from local.s3 import ACCOUNT, REGION
+from local.aws.s3 import ACCOUNT, REGION
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parents[2]
 #: The name of the stack, which is in the names of SSM parameters.
 STACK: Final = "local"
 PREFIX: Final = "comfy-local"

@@ -16,7 +16,7 @@ from typing import Any, Final
 _PARTS: Final = frozenset({"Sid", "Effect", "Action", "Resource", "Condition"})
 _QUANTIFIERS: Final = frozenset({"", "ForAllValues", "ForAnyValue"})
 _COMPARISONS: Final = frozenset({"StringEquals", "StringLike"})
-#: What the requests are known to be about (local/needs.py); a condition on anything else could never be met.
+#: What the requests are known to be about (local/aws/needs.py); a condition on anything else could never be met.
 LEADING_KEYS: Final = "dynamodb:LeadingKeys"
 RESOURCE_TAG: Final = "aws:ResourceTag/"
 

@@ -11,13 +11,13 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
-from local.enforcement import denial_of, request_of, signer_of
-from local.needs import NotClassified, Request
-from local.needs_s3 import needs_of_s3
-from local.permissions import LEADING_KEYS
-from local.roles import needs
-from local.s3 import local_client
-from local.template import TABLE, arn_of, name_of
+from local.aws.enforcement import denial_of, request_of, signer_of
+from local.aws.needs import NotClassified, Request
+from local.aws.needs_s3 import needs_of_s3
+from local.aws.permissions import LEADING_KEYS
+from local.aws.roles import needs
+from local.aws.s3 import local_client
+from local.aws.template import TABLE, arn_of, name_of
 
 JOBS = arn_of("JobsTable")
 URL = f"http://127.0.0.1:1/123456789012/{name_of('JobQueue')}"

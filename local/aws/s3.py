@@ -14,7 +14,7 @@ import requests
 from botocore.config import Config
 from botocore.session import Session as BotocoreSession
 
-from local.processes import (
+from local.aws.processes import (
     LOOPBACK,
     POLL_S,
     LocalProcess,
@@ -145,7 +145,7 @@ class LocalS3:
         return name
 
     def _start_at(self, port: int) -> None:
-        command = [sys.executable, "-m", "local.aws_server", "--host", self._host, "--port", str(port)]
+        command = [sys.executable, "-m", "local.aws.aws_server", "--host", self._host, "--port", str(port)]
         self._process = LocalProcess(command, clean_environment(), name="the local S3")
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:

@@ -1,6 +1,6 @@
 """The resources of template.yaml on this machine: its table, queues and buckets, in a local AWS.
 
-What they are is read from the template, so that nothing is different here; what they are called is local/template.py's.
+What they are is read from the template, so that nothing is different here; what they are called is local/aws/template.py's.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from local.roles import role_of
-from local.s3 import LocalS3, credentials_of
-from local.template import ROOT, TABLE, name_of, properties_of, resolve
+from local.aws.roles import role_of
+from local.aws.s3 import LocalS3, credentials_of
+from local.aws.template import ROOT, TABLE, name_of, properties_of, resolve
 
 BUCKETS = ("InputBucket", "OutputBucket", "AssetsBucket")
 QUEUES = ("JobQueue", "BatchQueue", "WebhookQueue", "DropQueue", "ManifestQueue")

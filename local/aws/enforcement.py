@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-from local.needs import NotClassified, Request
-from local.needs_s3 import bucket_and_key, needs_body, needs_of_s3
-from local.permissions import Access
-from local.roles import SUFFIX, needs, roles
-from local.s3 import USAGE_PATH
+from local.aws.needs import NotClassified, Request
+from local.aws.needs_s3 import bucket_and_key, needs_body, needs_of_s3
+from local.aws.permissions import Access
+from local.aws.roles import SUFFIX, needs, roles
+from local.aws.s3 import USAGE_PATH
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

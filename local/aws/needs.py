@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from local.permissions import LEADING_KEYS, Access
+from local.aws.permissions import LEADING_KEYS, Access
 
 #: Actions that go by another name than the operation.
 _SQS_ACTIONS: Final = {

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from local.permissions import LEADING_KEYS, Access, NotUnderstood, Role, statements_of
-from local.roles import functions_by_handler, role_of, roles
-from local.template import NotResolved, arn_of, name_of, resolve
+from local.aws.permissions import LEADING_KEYS, Access, NotUnderstood, Role, statements_of
+from local.aws.roles import functions_by_handler, role_of, roles
+from local.aws.template import NotResolved, arn_of, name_of, resolve
 
 OBJECT = "arn:aws:s3:::results/job/result.json"
 TABLE = "arn:aws:dynamodb:eu-central-1:123456789012:table/jobs"

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from local.front import Front, News
+from local.aws.front import Front, News
 
 ALLOWED = {"isAuthorized": True, "context": {"owner": "team", "key_id": "k"}}
 AUTHORIZATION = {"Authorization": "Bearer key"}

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Final
 
-from local.needs import Needs
-from local.permissions import NotUnderstood, Role, statements_of
-from local.s3 import ACCOUNT, REGION
-from local.template import name_of, of_type, resolve
+from local.aws.needs import Needs
+from local.aws.permissions import NotUnderstood, Role, statements_of
+from local.aws.s3 import ACCOUNT, REGION
+from local.aws.template import name_of, of_type, resolve
 
 #: What the names of all roles end in, so that the local AWS knows one without having read the template.
 SUFFIX: Final = "Role"
