@@ -30,7 +30,6 @@ from rich.console import Console
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.cli.batch import STACK_VARIABLE
 from comfy_serverless.table.api_keys import ApiKeyStore
-from local.async_endpoint import AsyncEndpoint
 from local.aws.front import TIMEOUT_S, Front
 from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.lambda_emulator import LambdaEmulator
@@ -41,7 +40,8 @@ from local.aws.s3 import LocalS3, local_client
 from local.aws.stack import LocalStack
 from local.aws.template import STACK, TABLE
 from local.demo import ENGINE_VARIABLES, chosen_engine
-from local.endpoint_backend import EndpointBackend
+from local.sagemaker.async_endpoint import AsyncEndpoint
+from local.sagemaker.endpoint_backend import EndpointBackend
 
 ROOT = Path(__file__).parent.parent
 PORT = 8189

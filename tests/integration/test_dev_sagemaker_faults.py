@@ -23,10 +23,10 @@ from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
 from examples.sdk_tour import paint
-from local.async_invocation import HEADER, FailureLayout, Invocation
 from local.aws.stack import TABLE
 from local.dev import DevStack
-from local.endpoint_backend import ENDPOINT
+from local.sagemaker.async_invocation import HEADER, FailureLayout, Invocation
+from local.sagemaker.endpoint_backend import ENDPOINT
 from tests.integration.test_dev_batches import read, report_of, run
 from tests.integration.test_dev_sagemaker import eventually, fail
 from tests.integration.test_dev_stack import bearer, small

@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from local.async_endpoint import AsyncEndpoint
 from local.aws.function_pool import SOURCE_ROOT, FunctionPool, LocalFunction
 from local.aws.processes import LocalProcess, clean_environment, free_port
 from local.aws.roles import role_of
 from local.aws.s3 import LocalS3, credentials_of, local_client
 from local.aws.stack import LocalStack
 from local.aws.template import STACK
+from local.sagemaker.async_endpoint import AsyncEndpoint
 
 ENDPOINT = "comfy-local-gpu"
 PARAMETER = f"/comfy-serverless/{STACK}/dispatch"

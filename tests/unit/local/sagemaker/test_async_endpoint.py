@@ -16,12 +16,12 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local.async_endpoint import MAX_DELIVERIES, AsyncEndpoint
-from local.async_instance import Health
-from local.async_invocation import HEADER, FailureLayout, Invocation, Refused
 from local.aws.processes import LocalProcess, clean_environment
+from local.sagemaker.async_endpoint import MAX_DELIVERIES, AsyncEndpoint
+from local.sagemaker.async_instance import Health
+from local.sagemaker.async_invocation import HEADER, FailureLayout, Invocation, Refused
 
-PROGRAM = Path(__file__).parents[1] / "fake_container.py"
+PROGRAM = Path(__file__).parents[2] / "fake_container.py"
 BUCKET = "bucket"
 QUICK = Health(every_s=0.05, startup_s=20.0, patience_s=0.5)
 

@@ -27,9 +27,9 @@ import requests
 from botocore.exceptions import BotoCoreError, ClientError
 from urllib3.exceptions import NewConnectionError
 
-from local.async_instance import Health, Instance, Start
-from local.async_invocation import HEADER, FailureLayout, Invocation, Refused
 from local.aws.processes import LOOPBACK
+from local.sagemaker.async_instance import Health, Instance, Start
+from local.sagemaker.async_invocation import HEADER, FailureLayout, Invocation, Refused
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
