@@ -32,7 +32,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml tools/setup.py
 	@touch $@
 
 demo: setup ## Local S3 + real Lambda runtime emulator: events in, pictures out (out/demo.png)
-	@$(RUN) -m local.demo
+	@$(RUN) -m demo
 
 dev: setup ## The whole service at http://127.0.0.1:8189 (PORT, API_KEY, COMFYUI_DIR); Ctrl-C ends it
 	@exec $(RUN) -m local.dev $(DEV_ARGS)
@@ -51,7 +51,7 @@ e2e-comfyui: setup ## The same for the image with ComfyUI itself, from a checkou
 	$(RUN) -m pytest tests/e2e -m comfyui $(PYTEST_ARGS)
 
 sam-demo: setup ## The same events through `sam build` and `sam local invoke` (needs a container engine)
-	@$(RUN) -m local.sam_demo $(SAM_DEMO_ARGS)
+	@$(RUN) -m demo.sam $(SAM_DEMO_ARGS)
 
 contract: setup ## The contract tests against a real ComfyUI: make contract COMFYUI_DIR=… COMFYUI_PYTHON=…
 	@test -n "$(COMFYUI_DIR)" || { echo "Set COMFYUI_DIR to a ComfyUI checkout (and COMFYUI_PYTHON to its Python)."; exit 2; }

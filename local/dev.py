@@ -30,6 +30,7 @@ from rich.console import Console
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.cli.batch import STACK_VARIABLE
 from comfy_serverless.table.api_keys import ApiKeyStore
+from demo.__main__ import ENGINE_VARIABLES, chosen_engine
 from local.aws.front import TIMEOUT_S, Front
 from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.lambda_emulator import LambdaEmulator
@@ -39,7 +40,6 @@ from local.aws.roles import functions_by_handler, role_of
 from local.aws.s3 import LocalS3, local_client
 from local.aws.stack import LocalStack
 from local.aws.template import STACK, TABLE
-from local.demo import ENGINE_VARIABLES, chosen_engine
 from local.sagemaker.async_endpoint import AsyncEndpoint
 from local.sagemaker.endpoint_backend import EndpointBackend
 

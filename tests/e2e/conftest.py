@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from lambda_container import docker
 
+from demo.sam import SamFailed, check_engine, host_address, worker_variables
+from demo.seed import seed
 from local.aws.s3 import LocalS3
 from local.aws.stack import LocalStack
-from local.sam_demo import SamFailed, check_engine, host_address, worker_variables
-from local.seed import seed
 
 ROOT = Path(__file__).parent.parent.parent
 BUILD_TIMEOUT_S = 1500

@@ -15,10 +15,10 @@ import pytest
 from botocore.config import Config
 from lambda_container import docker
 
+from demo.seed import OUTPUT_BUCKET
 from local.aws.processes import LocalProcess, clean_environment
 from local.aws.s3 import REGION, LocalS3
 from local.sagemaker.async_endpoint import AsyncEndpoint
-from local.seed import OUTPUT_BUCKET
 from tests.integration.sagemaker_contract import noise
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from lambda_container import LambdaContainer, docker
 
+from demo.samples import SAMPLES, Sample, send
 from local.aws.s3 import LocalS3
-from local.samples import SAMPLES, Sample, send
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 

@@ -17,13 +17,13 @@ from lambda_container import LambdaContainer
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.table.api_keys import ApiKeyStore
+from demo.sam import IMAGE, main
 from examples import sdk_tour
 from local.aws.processes import LOOPBACK, LocalProcess, free_port
 from local.aws.queue_poller import QueuePoller
 from local.aws.stack import LocalStack
 from local.aws.template import TABLE
 from local.dev import OWNER
-from local.sam_demo import IMAGE, main
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from lambda_container import LambdaContainer
 
+from demo.samples import SAMPLES, Sample, read_result, send
+from demo.seed import OUTPUT_BUCKET
 from local.aws.s3 import LocalS3
-from local.samples import SAMPLES, Sample, read_result, send
-from local.seed import OUTPUT_BUCKET
 
 ROOT = Path(__file__).parent.parent.parent
 CHECKPOINT = "v1-5-pruned-emaonly.safetensors"

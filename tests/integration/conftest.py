@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from demo.__main__ import worker_environment
+from demo.seed import seed
 from local.aws.lambda_emulator import HANDLER, SOURCE_ROOT, LambdaEmulator
 from local.aws.s3 import LocalS3
-from local.demo import worker_environment
-from local.seed import seed
 
 #: `worker(environment={...}, timeout_s=60)` starts one; it is stopped after the test.
 WorkerFactory = Callable[..., LambdaEmulator]

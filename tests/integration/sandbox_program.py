@@ -21,7 +21,7 @@ from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.observability import log
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Worker
-from local.seed import OUTPUT_BUCKET
+from demo.seed import OUTPUT_BUCKET
 
 _lock = threading.Lock()
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "local.demo", *map(str, arguments)]
+    return [sys.executable, "-m", "demo", *map(str, arguments)]
 
 
 def environment(home: Path) -> dict[str, str]:

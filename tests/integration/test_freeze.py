@@ -24,8 +24,8 @@ from typing import Any
 import pytest
 
 from comfy_serverless.jobs.document import Job
+from demo.seed import OUTPUT_BUCKET
 from local.aws.s3 import LocalS3
-from local.seed import OUTPUT_BUCKET
 from tests.integration import sandbox_fault_rows
 
 FROZEN_S = 40.0

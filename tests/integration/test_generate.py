@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
+from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.lambda_emulator import LambdaEmulator, LambdaFailed
 from local.aws.s3 import LocalS3
-from local.seed import INPUT_BUCKET, OUTPUT_BUCKET
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -14,9 +14,9 @@ from urllib.parse import quote_plus
 import pytest
 from PIL import Image
 
+from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.lambda_emulator import LambdaEmulator, LambdaFailed
 from local.aws.s3 import LocalS3
-from local.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from tests.integration.test_generate import PHOTO, WorkerFactory, assert_delivered, keys, result, sample, thumbnail
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import local.aws.s3
+from demo.seed import INPUT_BUCKET, OBJECTS, OUTPUT_BUCKET, main, seed
 from local.aws.lambda_emulator import (
     EmulatorNotFound,
     LambdaEmulator,
@@ -26,7 +27,6 @@ from local.aws.lambda_emulator import (
 )
 from local.aws.processes import LocalProcess, NotListening, OutputLog, ProcessDied, free_port
 from local.aws.s3 import LocalS3
-from local.seed import INPUT_BUCKET, OBJECTS, OUTPUT_BUCKET, main, seed
 
 FUNCTION = """
 import json, os, subprocess, sys, time

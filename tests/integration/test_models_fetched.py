@@ -19,8 +19,8 @@ from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.model_store import ModelStore
 from comfy_serverless.worker.model_store.forgetting import forget_everything
 from comfy_serverless.worker.worker import Call, Outcome, Worker
+from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.s3 import LocalS3
-from local.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from tests.contract.engines import free_port
 from tests.unit.worker.test_model_store import safetensors, sha256
 

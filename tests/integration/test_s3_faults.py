@@ -35,8 +35,8 @@ from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.put import PART_BYTES
 from comfy_serverless.worker.worker import Call, Outcome, Worker
+from demo.seed import OUTPUT_BUCKET
 from local.aws.s3 import LocalS3
-from local.seed import OUTPUT_BUCKET
 from tests.integration import s3_fault_rows
 from tests.integration.faulty_s3 import Fault, FaultyS3
 from tests.unit.fakes import WORKFLOW, FakeEngine, World, made

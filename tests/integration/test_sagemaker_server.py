@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S
+from demo.__main__ import worker_environment
+from demo.seed import OUTPUT_BUCKET
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
 from local.aws.s3 import LocalS3
-from local.demo import worker_environment
-from local.seed import OUTPUT_BUCKET
 from tests.integration.sagemaker_contract import CONTRACT, PATIENCE_S, Serving, noise
 
 START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]

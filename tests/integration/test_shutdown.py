@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S
+from demo.seed import OUTPUT_BUCKET
 from local.aws.s3 import LocalS3
-from local.seed import OUTPUT_BUCKET
 from tests.integration.sandbox_fault_rows import SHUTDOWN_ROWS
 from tests.integration.test_freeze import Sandbox, graph
 

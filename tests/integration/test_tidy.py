@@ -19,8 +19,8 @@ from comfy_serverless.aws.s3 import create_client
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Outcome, Worker
+from demo.seed import OUTPUT_BUCKET
 from local.aws.s3 import LocalS3
-from local.seed import OUTPUT_BUCKET
 from tests.contract.engines import free_port
 
 

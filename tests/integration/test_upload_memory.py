@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from demo.seed import OUTPUT_BUCKET
 from local.aws.s3 import LocalS3
-from local.seed import OUTPUT_BUCKET
 
 MB = 1_000_000
 #: What a process may need above its idle state while it delivers.

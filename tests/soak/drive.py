@@ -19,7 +19,7 @@ from PIL import Image
 from comfy_serverless.jobs.document import Job, Output
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.worker.worker import Call, Outcome
-from local.seed import INPUT_BUCKET, OUTPUT_BUCKET
+from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from tests.soak.jobs import Picture, SoakJob
 from tests.soak.trouble import OUT_OF_MEMORY, Thrower, Trouble
 from tests.soak.world import World

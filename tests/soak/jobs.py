@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from comfy_serverless.aws.s3 import ATTEMPTS
-from local.seed import INPUT_BUCKET
+from demo.seed import INPUT_BUCKET
 from tests.integration.faulty_s3 import Fault
 
 BROKEN_INPUT = "soak_broken.png"

@@ -24,8 +24,8 @@ from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import create_client
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Worker
+from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.s3 import LocalS3
-from local.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from tests.integration.faulty_s3 import FaultyS3
 from tests.soak.jobs import BROKEN_INPUT
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from local import contact_sheet as sheets
-from local.contact_sheet import CARD, MARGIN, PAPER, WIDTH, Card, Tile, contact_sheet, open_picture
+from demo import contact_sheet as sheets
+from demo.contact_sheet import CARD, MARGIN, PAPER, WIDTH, Card, Tile, contact_sheet, open_picture
 
 RED, BLUE = (250, 0, 0), (0, 0, 250)
 

@@ -15,9 +15,9 @@ from PIL import Image
 from comfy_serverless.graph.workflow import check_format, check_links
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.request import JobRequest
+from demo.samples import SAMPLES, Sample, unexpected
+from demo.seed import EVENTS, INPUT_BUCKET, OBJECTS
 from local.make_photo import PHOTO, paint
-from local.samples import SAMPLES, Sample, unexpected
-from local.seed import EVENTS, INPUT_BUCKET, OBJECTS
 
 WORKFLOWS = sorted((EVENTS.parent / "workflows").glob("*.json"))
 

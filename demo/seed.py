@@ -1,6 +1,6 @@
 """Put into a local S3 what the sample events refer to: the two buckets, the photo, the dropped requests.
 
-python -m local.seed --endpoint-url http://127.0.0.1:5000
+python -m demo.seed --endpoint-url http://127.0.0.1:5000
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def seed(client: S3Client) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m local.seed", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m demo.seed", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--endpoint-url", required=True, help="where the local S3 answers")
     for address in seed(local_client("s3", parser.parse_args(arguments).endpoint_url)):
         print(address)

@@ -1,6 +1,6 @@
 """The demo: every sample event through the real Lambda emulator, with its results on screen and in out/.
 
-    python -m local.demo [--out DIR] [--engine COMMAND]
+    python -m demo [--out DIR] [--engine COMMAND]
 
 Starts a local S3 and the worker, stops both, and exits non-zero if anything was not as it should be.
 """
@@ -23,12 +23,12 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
+from demo.report import contact_sheet_of, results_table, summary, time_text
+from demo.samples import SAMPLES, DownloadDiffers, Outcome, Sample, download, send
+from demo.seed import OUTPUT_BUCKET, seed
 from local.aws.lambda_emulator import EmulatorNotFound, LambdaEmulator
 from local.aws.processes import NotListening, ProcessDied, free_port
 from local.aws.s3 import LocalS3
-from local.report import contact_sheet_of, results_table, summary, time_text
-from local.samples import SAMPLES, DownloadDiffers, Outcome, Sample, download, send
-from local.seed import OUTPUT_BUCKET, seed
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 180
@@ -168,7 +168,7 @@ def shown(path: Path) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; answers the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m local.demo", description="Send every sample event to the worker and show what comes back."
+        prog="python -m demo", description="Send every sample event to the worker and show what comes back."
     )
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="where results go (default: out/)")
     parser.add_argument("--engine", metavar="COMMAND", help="what starts ComfyUI (default: the embedded engine)")

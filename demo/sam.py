@@ -1,6 +1,6 @@
 """The sample events through `sam build` and `sam local invoke`: the image itself, in containers, against a local S3.
 
-    python -m local.sam_demo [--out DIR] [--serve]
+    python -m demo.sam [--out DIR] [--serve]
 
 Needs an engine that speaks Docker's API. Ends by itself, and exits non-zero if anything was not as it should be.
 """
@@ -21,13 +21,13 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
+from demo.__main__ import shown
+from demo.report import results_table
+from demo.samples import SAMPLES, DownloadDiffers, Outcome, download, send
+from demo.seed import OUTPUT_BUCKET, seed
 from local.aws.lambda_emulator import FUNCTION_NAME, LambdaFailed, read_answer
 from local.aws.processes import NotListening, ProcessDied
 from local.aws.s3 import LocalS3
-from local.demo import shown
-from local.report import results_table
-from local.samples import SAMPLES, DownloadDiffers, Outcome, download, send
-from local.seed import OUTPUT_BUCKET, seed
 
 ROOT = Path(__file__).parent.parent
 SAM = Path(sys.executable).parent / "sam"
@@ -92,7 +92,7 @@ class SamWorker:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; answers the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m local.sam_demo", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m demo.sam", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "sam", help="where results go (default: out/sam/)")
     parser.add_argument("--serve", action="store_true", help="only serve the S3, for `sam local invoke` by hand")
     options = parser.parse_args(arguments)

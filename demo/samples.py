@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from comfy_serverless.jobs.document import Job, JobStatus
+from demo.seed import EVENTS, OUTPUT_BUCKET
 from local.aws.lambda_emulator import LambdaFailed
-from local.seed import EVENTS, OUTPUT_BUCKET
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

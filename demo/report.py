@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from comfy_serverless.jobs.document import Job, JobStatus, Output
-from local.contact_sheet import Card, Tile, contact_sheet, open_picture
-from local.samples import Outcome
-from local.seed import EVENTS
+from demo.contact_sheet import Card, Tile, contact_sheet, open_picture
+from demo.samples import Outcome
+from demo.seed import EVENTS
 
 PHOTO = EVENTS / "photo.jpg"
 JOB_WIDTH = 22  # so that the table fits a screen of 80 columns
