@@ -7,8 +7,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from local.scaling.chart import Curve, chart, round_step
-from local.scaling.policies import (
+from benchmarks.scaling.chart import Curve, chart, round_step
+from benchmarks.scaling.policies import (
     HIGH_PERIODS,
     LOW_PERIODS,
     PERIOD_S,
@@ -20,7 +20,7 @@ from local.scaling.policies import (
     backlog_per_instance,
     capacity_for,
 )
-from local.scaling.simulation import Load, Outcome, Simulation
+from benchmarks.scaling.simulation import Load, Outcome, Simulation
 
 
 def both(*, maximum: int = 10, minimum: int = 0, target: float = 5.0, step_cooldown_s: float = 300.0) -> Autoscaler:

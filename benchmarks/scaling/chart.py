@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from local.scaling.simulation import Sample
+from benchmarks.scaling.simulation import Sample
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _PANEL, _GAP = 900, 70, 20, 84, 150, 54
 #: Readable on white and on GitHub's dark paper; the second curve is dashed, for those who see no colours.

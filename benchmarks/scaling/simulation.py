@@ -11,7 +11,7 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 
-from local.scaling.policies import PERIOD_S, Autoscaler, Reading
+from benchmarks.scaling.policies import PERIOD_S, Autoscaler, Reading
 
 #: What a container is given between SIGTERM and SIGKILL.
 STOP_S = 30.0

@@ -14,17 +14,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from local.scaling.chart import Curve, chart
-from local.scaling.policies import Autoscaler, FromZero, Policy, TargetTracking
-from local.scaling.simulation import Load, Outcome, Simulation
+from benchmarks.scaling.chart import Curve, chart
+from benchmarks.scaling.policies import Autoscaler, FromZero, Policy, TargetTracking
+from benchmarks.scaling.simulation import Load, Outcome, Simulation
 
 EXAMPLES = """
 examples:
-  python -m local.scaling                                 10,000 jobs at once, from zero to 10 instances
-  python -m local.scaling --max-instances 40              faster, but each pays its start and 15 idle minutes
-  python -m local.scaling --jobs 3 --target 5             a backlog below the target: see who never begins
-  python -m local.scaling --jobs 2000 --rate 0.5          jobs that come by and by, one every two seconds
-  python -m local.scaling --jobs 60 --rate 0.02 --job-s 120   few long jobs: scale-in cuts some of them
+  python -m benchmarks.scaling                                 10,000 jobs at once, from zero to 10 instances
+  python -m benchmarks.scaling --max-instances 40              faster, but each pays its start and 15 idle minutes
+  python -m benchmarks.scaling --jobs 3 --target 5             a backlog below the target: see who never begins
+  python -m benchmarks.scaling --jobs 2000 --rate 0.5          jobs that come by and by, one every two seconds
+  python -m benchmarks.scaling --jobs 60 --rate 0.02 --job-s 120   few long jobs: scale-in cuts some of them
 
 how to read the table:
   begins      when the first job executes           done      when the last one has ended
@@ -115,7 +115,7 @@ def _clock(seconds: float | None) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m local.scaling",
+        prog="python -m benchmarks.scaling",
         description=__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
