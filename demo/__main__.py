@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import shutil
 import signal
 import sys
@@ -23,21 +22,17 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
-from demo.report import contact_sheet_of, results_table, summary, time_text
-from demo.samples import SAMPLES, DownloadDiffers, Outcome, Sample, download, send
-from demo.seed import OUTPUT_BUCKET, seed
+from demo.report import contact_sheet_of, results_table, short_path, summary, time_text
+from demo.samples import SAMPLES, DownloadDiffers, Outcome, Sample, download, send, worker_environment
+from demo.seed import seed
 from local.aws.lambda_emulator import EmulatorNotFound, LambdaEmulator
-from local.aws.processes import NotListening, ProcessDied, free_port
+from local.aws.processes import NotListening, ProcessDied, chosen_engine
 from local.aws.s3 import LocalS3
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 180
 LOG_LINES = 30
 LINE_WIDTH = 66
-
-
-#: With one of them set, the demo runs on that ComfyUI.
-ENGINE_VARIABLES = ("COMFYUI_DIR", "COMFYUI_PYTHON", "COMFYUI_ARGS", "COMFYUI_URL", "API_COMMAND_LINE")
 
 
 class Demo:
@@ -87,7 +82,7 @@ class Demo:
             with self._step("contact sheet drawn"):
                 contact_sheet_of(outcomes, files).save(self._out / "demo.png")
         self._say("", results_table(outcomes), "", summary(outcomes))
-        self._say(f"Picture: {shown(self._out / 'demo.png')}", f"Files:   {shown(self._out / 'jobs')}")
+        self._say(f"Picture: {short_path(self._out / 'demo.png')}", f"Files:   {short_path(self._out / 'jobs')}")
         problems = [f"{outcome.sample.event}: {text}" for outcome in outcomes for text in outcome.problems]
         if problems:
             self.explain("\n".join(problems))
@@ -97,7 +92,7 @@ class Demo:
         """Say what went wrong, with the end of the worker's log and the place of the whole."""
         if self.log_path.is_file():
             lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-            self._say("", f"The end of the worker's log, {shown(self.log_path)}:")
+            self._say("", f"The end of the worker's log, {short_path(self.log_path)}:")
             self._console.print(escape("\n".join(lines)), style="dim", highlight=False, soft_wrap=True)
         self._say("", f"[bold red]The demo failed:[/] {escape(problem)}")
 
@@ -140,29 +135,6 @@ class Demo:
     def _say(self, *lines: RenderableType) -> None:
         for line in lines:
             self._console.print(line, highlight=False)
-
-
-def worker_environment(engine: str | None = None) -> dict[str, str]:
-    """The settings of a worker that serves the sample events; those of S3 come on top."""
-    environment = {
-        "OUTPUT_BUCKET": OUTPUT_BUCKET,
-        "WORKFLOWS_DIR": str(ROOT / "workflows"),
-        "INITIAL_PORT": str(free_port()),  # whatever answers at ComfyUI's usual port is not ours
-    }
-    if engine is not None:
-        environment["API_COMMAND_LINE"] = engine
-    return environment
-
-
-def chosen_engine() -> dict[str, str]:
-    """The caller's settings that name a ComfyUI: the demo runs on it then."""
-    return {name: os.environ[name] for name in ENGINE_VARIABLES if os.environ.get(name)}
-
-
-def shown(path: Path) -> str:
-    """A path as people see it: relative to where they are, if it is below."""
-    path = path.resolve()
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def main(arguments: list[str] | None = None) -> int:

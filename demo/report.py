@@ -79,6 +79,12 @@ def took_ms(job: Job) -> int:
     return round((job.completed_at - job.started_at).total_seconds() * 1000)
 
 
+def short_path(path: Path) -> str:
+    """A path as people see it: relative to the current folder, if it is below that."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
 def _status(job: Job, *, expected: bool) -> str:
     if job.status is JobStatus.SUCCEEDED:
         return "[green]succeeded[/]"

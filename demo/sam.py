@@ -21,8 +21,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.markup import escape
 
-from demo.__main__ import shown
-from demo.report import results_table
+from demo.report import results_table, short_path
 from demo.samples import SAMPLES, DownloadDiffers, Outcome, download, send
 from demo.seed import OUTPUT_BUCKET, seed
 from local.aws.lambda_emulator import FUNCTION_NAME, LambdaFailed, read_answer
@@ -142,12 +141,12 @@ def serve(out: Path, console: Console) -> NoReturn:
         seed(s3.client())
         SamWorker(worker_variables(host_address(s3.port), s3.port), s3.environment, folder=out)
         variables = " ".join(f"{name}={value}" for name, value in s3.environment.items())
-        invoke = f"{shown(SAM)} local invoke {FUNCTION_NAME} -e events/direct.json"
+        invoke = f"{short_path(SAM)} local invoke {FUNCTION_NAME} -e events/direct.json"
         lines = [
             "The local S3 is up, with the samples in it; Ctrl-C ends it. In another terminal:",
             "",
             f"export {variables}",
-            f"{invoke} --env-vars {shown(out / 'environment.json')}",
+            f"{invoke} --env-vars {short_path(out / 'environment.json')}",
         ]
         console.print("\n".join(lines), soft_wrap=True, highlight=False)
         while True:

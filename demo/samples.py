@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from comfy_serverless.jobs.document import Job, JobStatus
 from demo.seed import EVENTS, OUTPUT_BUCKET
 from local.aws.lambda_emulator import LambdaFailed
+from local.aws.processes import free_port
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -79,6 +80,18 @@ class Outcome:
     reply_ms: int
     jobs: tuple[Job, ...]
     problems: tuple[str, ...]
+
+
+def worker_environment(engine: str | None = None) -> dict[str, str]:
+    """The settings of a worker that serves the sample events; those of S3 come on top."""
+    environment = {
+        "OUTPUT_BUCKET": OUTPUT_BUCKET,
+        "WORKFLOWS_DIR": str(EVENTS.parent / "workflows"),
+        "INITIAL_PORT": str(free_port()),  # ComfyUI's usual port may be another ComfyUI's
+    }
+    if engine is not None:
+        environment["API_COMMAND_LINE"] = engine
+    return environment
 
 
 def send(sample: Sample, worker: Worker, s3: S3Client) -> Outcome:

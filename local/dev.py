@@ -30,11 +30,17 @@ from rich.console import Console
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.cli.batch import STACK_VARIABLE
 from comfy_serverless.table.api_keys import ApiKeyStore
-from demo.__main__ import ENGINE_VARIABLES, chosen_engine
 from local.aws.front import TIMEOUT_S, Front
 from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.lambda_emulator import LambdaEmulator
-from local.aws.processes import LOOPBACK, NotListening, ProcessDied, free_port
+from local.aws.processes import (
+    ENGINE_VARIABLES,
+    LOOPBACK,
+    NotListening,
+    ProcessDied,
+    chosen_engine,
+    free_port,
+)
 from local.aws.queue_poller import QueuePoller
 from local.aws.roles import functions_by_handler, role_of
 from local.aws.s3 import LocalS3, local_client

@@ -25,6 +25,8 @@ MARK = "COMFY_LOCAL_PROCESS"
 POLL_S = 0.005
 #: What a program may know of its caller's environment: no credentials, no proxies, no settings of ours.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+#: Which ComfyUI runs jobs.
+ENGINE_VARIABLES = ("COMFYUI_DIR", "COMFYUI_PYTHON", "COMFYUI_ARGS", "COMFYUI_URL", "API_COMMAND_LINE")
 
 
 class ProcessDied(RuntimeError):
@@ -46,6 +48,11 @@ def free_port() -> int:
 def clean_environment() -> dict[str, str]:
     """The few variables of our own environment that a program started here may see."""
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
+
+
+def chosen_engine() -> dict[str, str]:
+    """The variables of our own environment that name a ComfyUI; empty for the embedded engine."""
+    return {name: os.environ[name] for name in ENGINE_VARIABLES if os.environ.get(name)}
 
 
 class OutputLog:

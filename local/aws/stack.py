@@ -1,6 +1,6 @@
 """The resources of template.yaml on this machine: its table, queues and buckets, in a local AWS.
 
-What they are is read from the template, so that nothing is different here; what they are called is local/aws/template.py's.
+What they are is read from the template, so that nothing is different here; template.py has their names.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from demo.__main__ import worker_environment
+from demo.samples import worker_environment
 from demo.seed import seed
 from local.aws.lambda_emulator import HANDLER, SOURCE_ROOT, LambdaEmulator
 from local.aws.s3 import LocalS3

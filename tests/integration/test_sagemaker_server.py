@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S
-from demo.__main__ import worker_environment
+from demo.samples import worker_environment
 from demo.seed import OUTPUT_BUCKET
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port

@@ -10,14 +10,12 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 import pytest
-from PIL import Image
 
 from comfy_serverless.graph.workflow import check_format, check_links
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.request import JobRequest
 from demo.samples import SAMPLES, Sample, unexpected
 from demo.seed import EVENTS, INPUT_BUCKET, OBJECTS
-from local.make_photo import PHOTO, paint
 
 WORKFLOWS = sorted((EVENTS.parent / "workflows").glob("*.json"))
 
@@ -83,20 +81,6 @@ def test_workflows_are_in_api_format_and_hang_together(path: Path) -> None:
     graph = check_format(json.loads(path.read_text(encoding="utf-8")))
     check_links(graph)
     assert all(node["_meta"]["title"] for node in graph.values())
-
-
-def test_the_photo_is_the_one_that_is_painted() -> None:
-    with Image.open(PHOTO) as photo:
-        assert photo.size == (768, 512)
-        kept = photo.convert("RGB").resize((48, 32), Image.Resampling.BOX)
-    painted = paint().resize((48, 32), Image.Resampling.BOX)
-    differences = [
-        abs(a - b)
-        for one, other in zip(kept.get_flattened_data(), painted.get_flattened_data(), strict=True)
-        for a, b in zip(one, other, strict=True)
-    ]
-    assert max(differences) <= 4
-    assert PHOTO.stat().st_size < 120_000
 
 
 class TestUnexpected:
