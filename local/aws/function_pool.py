@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import clean_environment
-
-SOURCE_ROOT = Path(__file__).parents[2] / "lambda"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,11 @@ What they are is read from the template, so that nothing is different here; temp
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from local.aws.queue_poller import QueuePoller
 from local.aws.roles import role_of
 from local.aws.s3 import LocalS3, credentials_of
 from local.aws.template import ROOT, TABLE, name_of, properties_of, resolve
@@ -68,6 +70,21 @@ class LocalStack:
             "JobQueueUrl": self.queues["JobQueue"],
             "ManifestQueueUrl": self.queues["ManifestQueue"],
         }
+
+    def feed(
+        self,
+        queue: str,
+        function: str,
+        invoke: Callable[[Any], Any],
+        *,
+        name: str,
+        batch_size: int = 1,
+    ) -> QueuePoller:
+        """Start to feed a function from a queue; Lambda takes messages in the name of the function's role."""
+        sqs = self.aws.sqs(role=role_of(function))
+        poller = QueuePoller(sqs, self.queues[queue], invoke, name=name, batch_size=batch_size)
+        poller.start()
+        return poller
 
 
 def create_table(aws: LocalS3) -> str:

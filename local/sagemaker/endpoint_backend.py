@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from local.aws.function_pool import SOURCE_ROOT, FunctionPool, LocalFunction
+from local.aws.function_pool import FunctionPool, LocalFunction
+from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LocalProcess, clean_environment, free_port
 from local.aws.roles import role_of
 from local.aws.s3 import LocalS3, credentials_of, local_client
@@ -28,7 +29,7 @@ ENDPOINT = "comfy-local-gpu"
 PARAMETER = f"/comfy-serverless/{STACK}/dispatch"
 _START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
 _FORWARD = "comfy_serverless.handlers.forward.handler"
-_FIGURES_EVERY_S = 5.0
+_BACKLOG_EVERY_S = 5.0
 #: Short, so that everything stops soon.
 _FORWARD_TIMEOUT_S = 12
 #: A minute, on AWS.
@@ -41,7 +42,7 @@ class EndpointBackend:
     Args:
         environment: of the containers, which have the worker's role (a test in tests/infra holds that theirs is
             the same), and of the function that forwards, which has a role in infra/ only: it is the administrator.
-        hear: invokes the function that hears of ended invocations, with an event of SNS.
+        on_outcome: invokes the function that takes the ends of invocations, with an event of SNS.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class EndpointBackend:
         stack: LocalStack,
         environment: Mapping[str, str],
         *,
-        hear: Callable[[Any], object],
+        on_outcome: Callable[[Any], object],
         log_folder: Path,
         instances: int = 1,
         start_delay_s: float = 0.0,
@@ -62,7 +63,7 @@ class EndpointBackend:
             **credentials_of(role_of("GenerateFunction")),
             "PYTHONPATH": str(SOURCE_ROOT),
         }
-        self._hear = hear
+        self._on_outcome = on_outcome
         self._log_folder = log_folder
         self._started = 0
         self._is_over = threading.Event()
@@ -82,7 +83,7 @@ class EndpointBackend:
             {_FORWARD: LocalFunction(environment=forward)}, log_path=log_folder / "forward.log"
         )
         self._threads = [
-            threading.Thread(target=self._tell_figures, name="endpoint figures", daemon=True),
+            threading.Thread(target=self._publish_backlog, name="endpoint backlog", daemon=True),
             threading.Thread(target=self._forward, name="forward", daemon=True),
         ]
 
@@ -106,7 +107,7 @@ class EndpointBackend:
         self.endpoint.stop()
         self._forward_pool.close()
 
-    def kill_containers(self) -> None:
+    def kill(self) -> None:
         """End all containers at once, engine and all, as if their machines had lost power."""
         for instance in list(self.endpoint.instances):
             for pid in instance.process.members():
@@ -130,19 +131,19 @@ class EndpointBackend:
 
     def _notify(self, message: dict[str, Any]) -> None:
         record = {"EventSource": "aws:sns", "EventVersion": "1.0", "Sns": {"Message": json.dumps(message)}}
-        for _ in range(3):  # SNS tells again, too
+        for _ in range(3):  # SNS sends again, too
             try:
-                self._hear({"Records": [record]})
-            except Exception:  # noqa: BLE001  (told again, and in the function's log)
+                self._on_outcome({"Records": [record]})
+            except Exception:  # noqa: BLE001  (sent again, and in the function's log)
                 if self._is_over.wait(0.5):
                     return
             else:
                 return
 
-    def _tell_figures(self) -> None:
-        """What CloudWatch would know of the endpoint."""
+    def _publish_backlog(self) -> None:
+        """What CloudWatch knows of the endpoint on AWS."""
         cloudwatch: Any = local_client("cloudwatch", self._aws.endpoint_url)
-        while not self._is_over.wait(_FIGURES_EVERY_S):
+        while not self._is_over.wait(_BACKLOG_EVERY_S):
             with contextlib.suppress(Exception):  # the local AWS has stopped
                 cloudwatch.put_metric_data(
                     Namespace="AWS/SageMaker",

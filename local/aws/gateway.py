@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import re
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
+
+from local.aws.processes import LOOPBACK
 
 Invoke = Callable[[Any], "Future[Any]"]
 
@@ -49,8 +52,12 @@ class Refused(Exception):
         return web.json_response({"message": self.message}, status=self.status)
 
 
+class PortTaken(RuntimeError):
+    """Another program listens at the port."""
+
+
 @dataclass(slots=True)
-class Front:
+class Gateway:
     """Answers HTTP requests with functions.
 
     Attributes:
@@ -114,12 +121,12 @@ class Front:
             headers={"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
         )
         await response.prepare(request)
-        news, result, last_sent = News(), first, time.monotonic()
+        unseen, result, last_sent = UnseenFrames(), first, time.monotonic()
         while True:
-            for frame in news.of(result.get("body") or ""):
+            for frame in unseen.of(result.get("body") or ""):
                 await response.write(frame.encode())
                 last_sent = time.monotonic()
-            if news.is_over:
+            if unseen.is_over:
                 break
             if time.monotonic() - last_sent > _KEEP_ALIVE_S:
                 await response.write(b": keep-alive\n\n")
@@ -138,8 +145,59 @@ class Front:
         return response
 
 
+class GatewayServer:
+    """A gateway at a port, with a thread and an event loop of its own."""
+
+    def __init__(self, gateway: Gateway, *, port: int) -> None:
+        self._gateway = gateway
+        self._port = port
+        self._loop = asyncio.new_event_loop()
+        self._is_up: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="gateway", daemon=True)
+        self._runner: web.AppRunner | None = None
+
+    def start(self) -> None:
+        """Return when it listens.
+
+        Raises:
+            PortTaken: another program listens there.
+        """
+        self._thread.start()
+        try:
+            self._is_up.result(timeout=10)
+        except OSError as error:
+            raise PortTaken(
+                f"port {self._port} cannot be used ({error.strerror or error}): end what listens there, or choose "
+                "another with PORT=…"
+            ) from error
+
+    def stop(self) -> None:
+        """Close all connections. Safe to call twice."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._listen())
+        except BaseException as error:  # noqa: BLE001  (`start` raises it)
+            self._is_up.set_exception(error)
+            return
+        self._is_up.set_result(None)
+        self._loop.run_forever()
+        if self._runner is not None:
+            self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.close()
+
+    async def _listen(self) -> None:
+        self._runner = web.AppRunner(self._gateway.application(), access_log=None, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, LOOPBACK, self._port).start()
+
+
 @dataclass(slots=True)
-class News:
+class UnseenFrames:
     """What of a snapshot a client has not seen yet."""
 
     is_over: bool = False

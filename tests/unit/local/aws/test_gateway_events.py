@@ -1,4 +1,4 @@
-"""The local API Gateway: what functions get, what clients get back, and its limits."""
+"""The local API GatewayWorld: what functions get, what clients get back, and its limits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from local.aws.front import Front, News
+from local.aws.gateway import Gateway, UnseenFrames
 
 ALLOWED = {"isAuthorized": True, "context": {"owner": "team", "key_id": "k"}}
 AUTHORIZATION = {"Authorization": "Bearer key"}
 
 
-class Gateway:
-    """A front over functions that answer as they are told, and remember what they were asked."""
+class GatewayWorld:
+    """A gateway before functions that return what a test gives them, and that remember their events."""
 
     def __init__(self, answers: Callable[[Any], Any], *, authorizer: Any = ALLOWED) -> None:
         self.events: list[Any] = []
@@ -31,8 +31,8 @@ class Gateway:
     def ask(self, use: Callable[[TestClient[Any, Any]], Awaitable[None]]) -> None:
         async def run() -> None:
             api = self._remember(self.events, self._answers)
-            front = Front(api, self._remember(self.asked, lambda _event: self._authorizer))
-            async with TestClient(TestServer(front.application())) as client:
+            gateway = Gateway(api, self._remember(self.asked, lambda _event: self._authorizer))
+            async with TestClient(TestServer(gateway.application())) as client:
                 await use(client)
 
         asyncio.run(run())
@@ -68,7 +68,7 @@ def ok(_event: Any) -> Any:
 
 
 def test_a_request_becomes_the_event_of_payload_format_2() -> None:
-    gateway = Gateway(ok)
+    gateway = GatewayWorld(ok)
     gateway.request(
         "POST",
         "/api/v2/jobs?limit=2&metadata[a]=1&limit=3",
@@ -88,7 +88,7 @@ def test_a_request_becomes_the_event_of_payload_format_2() -> None:
 
 
 def test_a_body_that_is_no_text_comes_as_base64() -> None:
-    gateway = Gateway(ok)
+    gateway = GatewayWorld(ok)
     content = bytes(range(256))
     gateway.request("POST", "/x", data=content, headers={**AUTHORIZATION, "Content-Type": "multipart/form-data"})
     assert gateway.events[0]["isBase64Encoded"] is True
@@ -103,15 +103,17 @@ def test_what_a_function_returns_becomes_the_answer() -> None:
         "isBase64Encoded": True,
         "body": base64.b64encode(b"\x00\xff").decode(),
     }
-    response, content = Gateway(lambda _event: returned).request("GET", "/x", headers=AUTHORIZATION)
+    response, content = GatewayWorld(lambda _event: returned).request("GET", "/x", headers=AUTHORIZATION)
     assert (response.status, response.headers["location"], content) == (302, "https://elsewhere.example/x", b"\x00\xff")
     assert response.headers.getall("set-cookie") == ["a=1", "b=2"]
-    _, content = Gateway(lambda _event: {**returned, "statusCode": 200}).request("HEAD", "/x", headers=AUTHORIZATION)
+    _, content = GatewayWorld(lambda _event: {**returned, "statusCode": 200}).request(
+        "HEAD", "/x", headers=AUTHORIZATION
+    )
     assert content == b""
 
 
 def test_without_a_key_the_gateway_itself_refuses_and_with_one_the_authorizer_is_asked_once() -> None:
-    gateway = Gateway(ok)
+    gateway = GatewayWorld(ok)
     response, content = gateway.request("GET", "/x")
     assert (response.status, json.loads(content)) == (401, {"message": "Unauthorized"})
     assert gateway.events == gateway.asked == []
@@ -129,7 +131,7 @@ def test_without_a_key_the_gateway_itself_refuses_and_with_one_the_authorizer_is
 
 @pytest.mark.parametrize("path", ["/api/v2/health", "/openapi.json", "/docs"])
 def test_public_routes_need_no_key(path: str) -> None:
-    gateway = Gateway(ok, authorizer={"isAuthorized": False})
+    gateway = GatewayWorld(ok, authorizer={"isAuthorized": False})
     assert gateway.request("GET", path)[0].status == 200
     assert gateway.request("GET", "/x", headers=AUTHORIZATION)[0].status == 403
 
@@ -139,13 +141,13 @@ def test_a_function_that_fails_is_500_and_one_that_returns_nonsense_too() -> Non
         raise RuntimeError("secret details")
 
     for function in (fail, lambda _event: None, lambda _event: {"statusCode": "x"}):
-        response, content = Gateway(function).request("GET", "/x", headers=AUTHORIZATION)
+        response, content = GatewayWorld(function).request("GET", "/x", headers=AUTHORIZATION)
         assert (response.status, json.loads(content)) == (500, {"message": "Internal Server Error"})
 
 
 def test_what_is_too_large_for_the_gateway_or_for_lambda_is_413() -> None:
     for size in (7_000_000, 11_000_000):
-        gateway = Gateway(ok)
+        gateway = GatewayWorld(ok)
         response, content = gateway.request("POST", "/x", data=b"x" * size, headers=AUTHORIZATION)
         assert (response.status, json.loads(content)) == (413, {"message": "Request Entity Too Large"})
         assert gateway.events == []
@@ -155,16 +157,16 @@ def frame(kind: str, **data: Any) -> str:
     return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
 
 
-def test_only_news_are_passed_on() -> None:
-    news = News()
+def test_only_what_is_new_is_passed_on() -> None:
+    unseen = UnseenFrames()
     first = frame("status", status="running") + frame("progress", value=0.1) + frame("output", id="a")
-    assert len(news.of(first)) == 3
-    assert news.of(first) == []
-    assert news.of(frame("status", status="running") + frame("progress", value=0.2)) == [frame("progress", value=0.2)]
-    assert not news.is_over
+    assert len(unseen.of(first)) == 3
+    assert unseen.of(first) == []
+    assert unseen.of(frame("status", status="running") + frame("progress", value=0.2)) == [frame("progress", value=0.2)]
+    assert not unseen.is_over
     last = frame("output", id="a") + frame("output", id="b") + frame("status", status="succeeded")
-    assert news.of(last) == [frame("output", id="b"), frame("status", status="succeeded")]
-    assert news.is_over
+    assert unseen.of(last) == [frame("output", id="b"), frame("status", status="succeeded")]
+    assert unseen.is_over
 
 
 def test_events_are_one_stream_until_the_job_is_over() -> None:
@@ -179,12 +181,14 @@ def test_events_are_one_stream_until_the_job_is_over() -> None:
         return {"statusCode": 200, "headers": {"content-type": "text/event-stream"}, "body": body}
 
     everything = "".join(snapshots)
-    response, content = Gateway(answer).request("GET", "/api/v2/jobs/1/events", headers=AUTHORIZATION)
+    response, content = GatewayWorld(answer).request("GET", "/api/v2/jobs/1/events", headers=AUTHORIZATION)
     assert response.headers["content-type"] == "text/event-stream"
     assert content.decode() == everything
 
 
 def test_events_that_are_refused_pass_through() -> None:
     refused = {"statusCode": 404, "headers": {"content-type": "application/json"}, "body": '{"error": {}}'}
-    response, content = Gateway(lambda _event: refused).request("GET", "/api/v2/jobs/1/events", headers=AUTHORIZATION)
+    response, content = GatewayWorld(lambda _event: refused).request(
+        "GET", "/api/v2/jobs/1/events", headers=AUTHORIZATION
+    )
     assert (response.status, content) == (404, b'{"error": {}}')
