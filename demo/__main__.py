@@ -64,7 +64,7 @@ class Demo:
         return self._out / "worker.log"
 
     def run(self) -> bool:
-        """Send the samples, one after the other, until one goes wrong. Answer whether none did.
+        """Send the samples, one after the other, until one goes wrong. Returns whether all went well.
 
         Raises:
             EmulatorNotFound, ProcessDied, NotListening: S3 or the worker cannot run here.
@@ -138,7 +138,7 @@ class Demo:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; answers the exit code."""
+    """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m demo", description="Send every sample event to the worker and show what comes back."
     )

@@ -143,7 +143,7 @@ def _draw_card(sheet: Image.Image, card: Card, box: tuple[int, int, int, int]) -
 
 
 def _draw_arrow(draw: ImageDraw.ImageDraw, x: int, y: int, *, room: int) -> int:
-    """An arrow in the middle of its place, which takes up to 60 pixels of spare room; answers its width."""
+    """An arrow in the middle of its place, which takes up to 60 pixels of spare room; returns its width."""
     room = min(60, room)
     start = x + room // 2
     end = start + ARROW_WIDTH

@@ -73,7 +73,7 @@ class SamWorker:
         self.log_path.unlink(missing_ok=True)
 
     def invoke(self, event: object) -> Any:  # noqa: ANN401  (any JSON value)
-        """Invoke the function and answer what it returned.
+        """Invoke the function; returns what the function returned.
 
         Raises:
             LambdaFailed: the function raised, ended or took too long.
@@ -90,7 +90,7 @@ class SamWorker:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; answers the exit code."""
+    """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m demo.sam", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "sam", help="where results go (default: out/sam/)")
     parser.add_argument("--serve", action="store_true", help="only serve the S3, for `sam local invoke` by hand")
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def demo(out: Path, console: Console) -> bool:
-    """Build the image, send it every sample event, fetch the results. Answer whether all was as it should be."""
+    """Build the image, send it every sample event, fetch the results. Returns whether all was as it should be."""
     check_engine()
     shutil.rmtree(out / "jobs", ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -162,10 +162,10 @@ def report(outcome: Outcome, console: Console) -> None:
 
 
 def check_engine() -> None:
-    """Make sure that something answers as Docker does.
+    """Make sure that a container engine speaks Docker's API.
 
     Raises:
-        SamFailed: nothing does.
+        SamFailed: none does.
     """
     if shutil.which("docker") is None:
         raise SamFailed("there is no `docker` command: install Docker, or Podman with its Docker-compatible client")

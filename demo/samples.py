@@ -68,7 +68,7 @@ class Worker(Protocol):
     """A Lambda function that can be invoked: under the emulator, or in a container."""
 
     def invoke(self, event: object) -> Any:  # noqa: ANN401  (any JSON value)
-        """The function's answer; raises `LambdaFailed`."""
+        """What the function returned; raises `LambdaFailed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def read_result(s3: S3Client, key: str) -> Job:
 
 
 def download(job: Job, s3: S3Client, folder: Path) -> dict[str, Path]:
-    """Fetch a job's files into `folder`/job/node/name; answer where each output, by its id, is now.
+    """Fetch a job's files into `folder`/job/node/name; returns where each output, by its id, is now.
 
     Raises:
         DownloadDiffers: a file does not have the checksum its result gives.

@@ -30,7 +30,7 @@ OBJECTS: Mapping[str, str] = {
 
 
 def seed(client: S3Client) -> list[str]:
-    """Create the buckets and upload the objects; answer their addresses. Doing it again changes nothing."""
+    """Create the buckets and upload the objects; returns their addresses. Doing it again changes nothing."""
     for bucket in (INPUT_BUCKET, OUTPUT_BUCKET):
         create_bucket(client, bucket)
     for key, name in OBJECTS.items():
@@ -46,7 +46,7 @@ def seed(client: S3Client) -> list[str]:
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m demo.seed", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--endpoint-url", required=True, help="where the local S3 answers")
+    parser.add_argument("--endpoint-url", required=True, help="the address of the local S3")
     for address in seed(local_client("s3", parser.parse_args(arguments).endpoint_url)):
         print(address)
 

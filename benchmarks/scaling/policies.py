@@ -85,7 +85,7 @@ class TargetTracking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FromZero:
-    """Adds instances while there is a backlog and nobody in service: `HasBacklogWithoutCapacity`."""
+    """Adds instances while there is a backlog and no instance in service: `HasBacklogWithoutCapacity`."""
 
     add: int = 1
     periods: int = 1

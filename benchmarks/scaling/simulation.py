@@ -175,7 +175,7 @@ class Simulation:
                 self._at(self._now + self._durations[job], "end", instance)
 
     def _read(self) -> bool:
-        """The end of a period; answers whether there is more to come."""
+        """The end of a period; returns whether there is more to come."""
         seen = self._sample()
         capacity = self._scaler.decide(Reading(seen.at_s, seen.backlog, seen.in_service, seen.capacity))
         self._change([instance for instance in self._instances if not instance.is_leaving], capacity)
@@ -196,7 +196,7 @@ class Simulation:
             instance = _Instance(self._now, self._now + self._start_s)
             self._instances.append(instance)
             self._at(instance.ready_s, "ready", instance)
-        for instance in reversed(staying[capacity:]):  # the youngest: nobody promises that it is an idle one
+        for instance in reversed(staying[capacity:]):  # the youngest: AWS does not promise that it is an idle one
             instance.is_leaving = True
             if instance.job is None:
                 self._remove(instance)

@@ -1,4 +1,4 @@
-"""The local AWS: moto's server behind the policies of template.yaml, with a DynamoDB that answers one at a time.
+"""The local AWS: moto's server behind the policies of template.yaml, with a DynamoDB that serves one request at a time.
 
 As it comes, moto takes back a transaction that fails by setting the whole table to what it was, with all that other
 requests have written into it meanwhile. The real one isolates every request. And it counts a whole queue for each

@@ -1,7 +1,7 @@
-"""The local AWS asks the policies of template.yaml before it answers a role.
+"""The local AWS checks each request of a role against the policies of template.yaml.
 
-What is denied is answered as the service itself would, and kept for `LocalS3.usage()`: code that lives with an error
-may not hide it from a test.
+A denial is the service's own error, and is kept for `LocalS3.usage()`: code that survives an error cannot hide it from
+a test.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _MAX_DENIALS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer."""
+class Response:
+    """A whole HTTP response."""
 
     status: str
     content_type: str
@@ -65,26 +65,26 @@ class Guard:
         if (denial := denial_of(role, request)) is not None:
             return self._deny(request, denial).send(start_response)
         if (secret := _reason_to_hide_what_is_missing(role, request)) is not None:
-            return self._answer_without_telling(environment, start_response, request, secret)
+            return self._hide_what_is_missing(environment, start_response, request, secret)
         return self.application(environment, start_response)
 
-    def _usage(self) -> Answer:
+    def _usage(self) -> Response:
         with self._lock:
             usage = {"requests": dict(self._requests), "denials": list(self._denials)}
-        return Answer("200 OK", "application/json", json.dumps(usage).encode())
+        return Response("200 OK", "application/json", json.dumps(usage).encode())
 
-    def _deny(self, request: Request, denial: str) -> Answer:
+    def _deny(self, request: Request, denial: str) -> Response:
         with self._lock:
             if len(self._denials) < _MAX_DENIALS:
                 self._denials[denial] = None
         return refusal(request, denial)
 
-    def _answer_without_telling(
+    def _hide_what_is_missing(
         self, environment: WSGIEnvironment, start_response: StartResponse, request: Request, secret: str
     ) -> Iterable[bytes]:
         """As the application does, but where it says that there is no such key, the key is denied.
 
-        No denial to be kept: what was asked for is allowed, and functions know that they are not told.
+        No denial is kept: the request is allowed, and functions know that S3 hides missing keys from them.
         """
         begun: list[tuple[str, list[tuple[str, str]]]] = []
 
@@ -158,23 +158,23 @@ def denial_of(name: str, request: Request) -> str | None:
 
 
 def _reason_to_hide_what_is_missing(name: str, request: Request) -> str | None:
-    """Why a role may not know that a key does not exist: S3 tells only who may list the bucket."""
+    """Why a role may not know that a key does not exist: only who may list the bucket may know. None if it may."""
     if request.service != "s3" or request.method not in {"GET", "HEAD"}:
         return None
     bucket, key = bucket_and_key(request)
     return roles()[name].denial(Access(action="s3:ListBucket", resource=f"arn:aws:s3:::{bucket}")) if key else None
 
 
-def refusal(request: Request, message: str) -> Answer:
+def refusal(request: Request, message: str) -> Response:
     """The service's own error."""
     if request.service == "s3":
         text = f"<Error><Code>AccessDenied</Code><Message>{escape(message)}</Message></Error>"
         body = b"" if request.method == "HEAD" else f'<?xml version="1.0" encoding="UTF-8"?>\n{text}'.encode()
-        return Answer("403 FORBIDDEN", "application/xml", body)
+        return Response("403 FORBIDDEN", "application/xml", body)
     error = {"__type": "com.amazon.coral.service#AccessDeniedException", "message": message}
     if request.headers.get("smithy-protocol") == "rpc-v2-cbor":
-        return Answer("400 BAD REQUEST", "application/cbor", _cbor(error))
-    return Answer("400 BAD REQUEST", "application/x-amz-json-1.0", json.dumps(error).encode())
+        return Response("400 BAD REQUEST", "application/cbor", _cbor(error))
+    return Response("400 BAD REQUEST", "application/x-amz-json-1.0", json.dumps(error).encode())
 
 
 def _cbor(texts: Mapping[str, str]) -> bytes:

@@ -1,6 +1,6 @@
 """Lambda functions on this machine that need no emulator, each with processes of its own.
 
-Like Lambda, a process belongs to one function, answers one request at a time, and keeps what it has loaded for the
+Like Lambda, a process belongs to one function, serves one request at a time, and keeps what it has loaded for the
 next: clients too, with the credentials of the function's role.
 """
 
@@ -40,7 +40,7 @@ class LocalFunction:
 
 
 class LambdaContext:
-    """What Lambda tells a function of its invocation."""
+    """What Lambda gives a function with each event."""
 
     function_name = "local"
     function_version = "$LATEST"
@@ -88,7 +88,7 @@ class FunctionPool:
                 return self._pools[handler].submit(_invoke, handler, event, timeout_s)
 
     def invoke(self, handler: str, event: object, *, timeout_s: float = 60.0) -> Any:  # noqa: ANN401
-        """Invoke a handler and answer what it returned."""
+        """Invoke a handler; returns what the handler returned."""
         return self.submit(handler, event, timeout_s=timeout_s).result(timeout=timeout_s + 5.0)
 
     def kill(self) -> None:
@@ -130,7 +130,7 @@ def _invoke(handler: str, event: object, timeout_s: float) -> Any:  # noqa: ANN4
 
 
 def _warm(handler: str) -> None:
-    _load(handler)  # not to be sent back: whoever got it would have to load it, too
+    _load(handler)  # returns nothing: the caller would have to load what it got
 
 
 def _load(handler: str) -> Callable[[object, LambdaContext], Any]:

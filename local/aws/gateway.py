@@ -42,7 +42,7 @@ _TERMINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 @dataclass(frozen=True, slots=True)
 class Refused(Exception):
-    """API Gateway's own answer; the function is not asked."""
+    """API Gateway's own error response; the function is not invoked."""
 
     status: int
     message: str
@@ -58,7 +58,7 @@ class PortTaken(RuntimeError):
 
 @dataclass(slots=True)
 class Gateway:
-    """Answers HTTP requests with functions.
+    """Serves HTTP requests by invoking functions.
 
     Attributes:
         api: begins an invocation of the API's function.
@@ -113,7 +113,7 @@ class Gateway:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "Service Unavailable") from None
         except asyncio.CancelledError:
             raise
-        except Exception:  # noqa: BLE001  (API Gateway tells nobody why)
+        except Exception:  # noqa: BLE001  (API Gateway does not say why)
             raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error") from None
 
     async def _stream(self, request: web.Request, event: Any, first: Any) -> web.StreamResponse:  # noqa: ANN401
@@ -282,7 +282,7 @@ async def event_of(request: web.Request, context: Mapping[str, Any], *, with_bod
 
 
 def response_of(result: Any, *, with_body: bool) -> web.Response:  # noqa: ANN401
-    """The HTTP answer a function has returned."""
+    """The HTTP response that a function has returned."""
     if not isinstance(result, Mapping) or not isinstance(result.get("statusCode"), int):
         raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error")
     body = str(result.get("body") or "")

@@ -45,7 +45,7 @@ START_TIMEOUT_S = 30.0
 
 
 class LambdaFailed(Exception):
-    """The function answered with an error, as Lambda reports it.
+    """The function failed, as Lambda reports it.
 
     Attributes:
         error_type: the class of the exception, or Lambda's own: "Sandbox.Timedout", "Runtime.ExitError", ...
@@ -135,7 +135,7 @@ class LambdaEmulator:
         for attempt in range(1, START_ATTEMPTS + 1):
             try:
                 self._start(binary, Path(self._temporary.name))
-            except ProcessDied as error:  # somebody may have taken a port between our look and its start
+            except ProcessDied as error:  # another program may have taken a port before it started
                 if attempt < START_ATTEMPTS and "in use" in str(error):
                     self._stop_process()
                     continue
@@ -156,7 +156,7 @@ class LambdaEmulator:
             self._temporary = None
 
     def invoke(self, event: object) -> Any:  # noqa: ANN401  (any JSON value)
-        """Invoke the function synchronously and answer what it returned.
+        """Invoke the function synchronously; returns what the function returned.
 
         Raises:
             LambdaFailed: the handler raised, its process ended, or it took too long.

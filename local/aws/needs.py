@@ -1,7 +1,7 @@
 """What a request to the local AWS needs to be allowed: the actions, the ARNs, the keys of items. No IO.
 
-Only what is known for certain is told. A request that is not understood raises, and is denied by who asks: let through,
-it would hide what the real AWS asks for.
+A request that is not understood raises, and enforcement.py denies it: let through, it would hide what the real AWS
+requires.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """Tells what requests need.
+    """Knows what requests need.
 
     Attributes:
         hash_keys: the first attribute of the keys, by table and by index: `{"jobs": "pk", "jobs/index/mine": "owner"}`.

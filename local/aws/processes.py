@@ -38,7 +38,7 @@ class NotListening(RuntimeError):
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on at this moment."""
+    """A loopback port that is free at this moment."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
@@ -86,7 +86,7 @@ class OutputLog:
     def wait_for(self, wanted: Callable[[str], bool], *, timeout_s: float = 5.0) -> str:
         """The first line that is `wanted`, now or within `timeout_s` seconds.
 
-        What a program printed just before it answered may be read a moment after the answer.
+        What a program printed just before its response may be read a moment after the response.
 
         Raises:
             TimeoutError: no such line came; the message has the last ones that did.
@@ -193,7 +193,7 @@ class LocalProcess:
             time.sleep(POLL_S)
 
     def _signal(self, number: signal.Signals) -> None:
-        if self.exit_code is None:  # not reaped yet, so the group's number cannot belong to somebody else
+        if self.exit_code is None:  # not reaped yet, so the group's number cannot belong to other processes
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
         for pid in self.members():
@@ -212,6 +212,6 @@ def _marked(mark: str) -> Iterator[int]:
     """The living processes with `mark` in their environment; none where there is no /proc."""
     wanted = f"{MARK}={mark}".encode()
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
             if wanted in (folder / "environ").read_bytes().split(b"\0"):
                 yield int(folder.name)

@@ -21,7 +21,7 @@ class QueuePoller:
     """Feeds one function from one queue, in a thread, from `start` to `stop`.
 
     Args:
-        invoke: invokes the function with an SQS event; answers its partial batch response, raises if it failed.
+        invoke: invokes the function with an SQS event; returns its partial batch response, raises if it failed.
         workers: how many invocations at once.
     """
 

@@ -32,7 +32,7 @@ def roles() -> Mapping[str, Role]:
 
 @cache
 def needs() -> Needs:
-    """What tells what requests need, with the keys of the template's tables."""
+    """What each request needs, with the keys of the template's tables."""
     hash_keys = {}
     for resource, properties in of_type("AWS::DynamoDB::Table").items():
         table = name_of(resource)

@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 REGION: Final = "eu-central-1"
-#: What moto calls the account of everybody.
+#: The account that moto uses for every caller.
 ACCOUNT: Final = "123456789012"
 ADMINISTRATOR: Final = "local"
 START_TIMEOUT_S = 60.0
 START_ATTEMPTS = 5
-#: Where the local AWS tells what roles have done.
+#: Where the local AWS reports what roles have done.
 USAGE_PATH: Final = "/local-api/usage"
 
 
@@ -74,7 +74,7 @@ class LocalS3:
 
     @property
     def endpoint_url(self) -> str:
-        """Where it answers, seen from this machine."""
+        """Its address, seen from this machine."""
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
@@ -91,11 +91,11 @@ class LocalS3:
         }
 
     def start(self) -> Self:
-        """Start the server and return when it answers. Does nothing while it is started.
+        """Start the server and return when it serves requests. Does nothing while it is started.
 
         Raises:
             ProcessDied: it does not start; the message has what it printed.
-            NotListening: it started, but does not answer.
+            NotListening: it started, but does not serve requests.
         """
         if self._process is not None:
             return self
@@ -103,7 +103,7 @@ class LocalS3:
             self.port = free_port()
             try:
                 self._start_at(self.port)
-            except ProcessDied as error:  # somebody may have taken the port between our look and its start
+            except ProcessDied as error:  # another program may have taken the port before it started
                 self.stop()
                 if attempt == START_ATTEMPTS or "in use" not in str(error):
                     raise
@@ -140,7 +140,7 @@ class LocalS3:
         return Usage(**answer)
 
     def bucket(self, name: str) -> str:
-        """Create a bucket (or find it there) and answer its name."""
+        """Create a bucket, unless it exists; returns its name."""
         create_bucket(self.client(), name)
         return name
 
@@ -156,7 +156,7 @@ class LocalS3:
         raise NotListening(f"the local S3 does not answer after {START_TIMEOUT_S:g} s:\n{self._process.log.tail()}")
 
     def _answers(self) -> bool:
-        """Whether our server answers: it says when it has got the port, so that no other is taken for it."""
+        """Whether our server serves requests: it prints a line when the port is its own, and no other does."""
         if self._process is None or not any("Running on" in line for line in self._process.log.lines()):
             return False
         with requests.Session() as session:

@@ -97,7 +97,7 @@ def create_table(aws: LocalS3) -> str:
 
 
 def notify_of_drops(aws: LocalS3) -> None:
-    """What is dropped into the input bucket is told to the queues that the template names."""
+    """S3 sends events of the input bucket to the queues that the template names."""
     configurations: list[Any] = []
     for entry in properties_of("InputBucket")["NotificationConfiguration"]["QueueConfigurations"]:
         rules = [{"Name": rule["Name"], "Value": rule["Value"]} for rule in entry["Filter"]["S3Key"]["Rules"]]
@@ -114,7 +114,7 @@ def notify_of_drops(aws: LocalS3) -> None:
 
 
 def create_queue(aws: LocalS3, name: str) -> str:
-    """A queue with its dead-letter queue; answers its address."""
+    """A queue with its dead-letter queue; returns its address."""
     sqs = aws.sqs()
     properties = properties_of(name)
     redrive = properties["RedrivePolicy"]

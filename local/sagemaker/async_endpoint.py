@@ -1,9 +1,9 @@
 """An asynchronous endpoint of SageMaker on this machine: a queue, instances from zero, and notifications.
 
     invoke_endpoint_async ──► queue ──► instance: /ping, /invocations ──► output or failure object ──► notification
-                               └── nobody waits: after a while the last instance goes
+                               └── queue empty: after a while the last instance goes
 
-It is for trying the whole way, and for its faults: an instance that dies, or answers no ping, is replaced and its
+It is for trying the whole way, and for its faults: an instance that dies, or fails its pings, is replaced and its
 invocations are delivered again; what waits too long expires; what takes too long fails. It takes no request that
 SageMaker would not take.
 """
@@ -90,7 +90,7 @@ class AsyncEndpoint:
         self._queue: deque[Invocation] = deque()
         self._running = 0
         self._remembered: OrderedDict[str, Invocation] = OrderedDict()
-        self._told: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._notifications: queue.Queue[dict[str, Any]] = queue.Queue()
         self._is_over = threading.Event()
         self._needed_since: float | None = None
         self._busy_at = time.monotonic()
@@ -207,7 +207,7 @@ class AsyncEndpoint:
             threading.Thread(target=self._serve, args=(instance,), name=f"endpoint {number}", daemon=True).start()
 
     def _replace(self, instance: Instance) -> None:
-        """One that answers no ping with 200 goes, with all it does; another comes if there is work."""
+        """An instance that fails its pings is ended at once; another starts if there is work."""
         with self._change:
             if instance in self.instances:
                 self.instances.remove(instance)
@@ -313,20 +313,20 @@ class AsyncEndpoint:
         self._s3.put_object(Bucket=bucket, Key=key, Body=content)
 
     def _tell(self, invocation: Invocation, status: str, **response: str) -> None:
-        self._told.put(invocation.notification(self._name, status, layout=self.failure_layout, **response))
+        self._notifications.put(invocation.notification(self._name, status, layout=self.failure_layout, **response))
 
     def _notify_all(self) -> None:
-        """In a thread of its own: an instance does not wait for those who hear."""
+        """In a thread of its own: an instance does not wait for receivers."""
         while not self._is_over.is_set():
             try:
-                message = self._told.get(timeout=_POLL_S)
+                message = self._notifications.get(timeout=_POLL_S)
             except queue.Empty:
                 continue
             self._notify(message)
 
 
 def _was_not_reached(error: requests.RequestException) -> bool:
-    """Whether nobody listens there, so that nobody has got the invocation either."""
+    """Whether no program listens there, so that the invocation was not delivered."""
     return bool(error.args) and isinstance(getattr(error.args[0], "reason", None), NewConnectionError)
 
 

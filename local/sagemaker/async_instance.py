@@ -25,12 +25,12 @@ Start = Callable[[int], LocalProcess]
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How an instance is watched. AWS tells neither how often it pings nor how many misses it bears.
+    """How an instance is watched. AWS documents neither how often it pings nor how many misses it bears.
 
     Attributes:
         every_s: between two pings.
         startup_s: how long it may take until the first 200.
-        patience_s: how long it may answer no 200 after that.
+        patience_s: how long it may go without a 200 after that.
     """
 
     every_s: float = 1.0
@@ -42,7 +42,7 @@ class Instance:
     """One container.
 
     Args:
-        give_up: called once, from the instance's own thread, when it has answered no 200 for too long.
+        give_up: called once, from the instance's own thread, when it has gone without a 200 for too long.
     """
 
     def __init__(self, start: Start, health: Health, *, give_up: Callable[[Instance], None]) -> None:
@@ -96,7 +96,7 @@ class Instance:
                 elif time.monotonic() >= bears_until:
                     self._give_up(self)
                     return
-                # Looked at more often while it starts, so that nobody waits for the next ping.
+                # Pinged more often while it starts, so that its first job does not wait for the next ping.
                 time.sleep(self._health.every_s if self.is_healthy else min(_POLL_S, self._health.every_s))
 
     def _answers(self, session: requests.Session) -> bool:

@@ -1,4 +1,4 @@
-"""One invocation of an asynchronous endpoint: what SageMaker takes, and what it tells of how it ended. No IO.
+"""One invocation of an asynchronous endpoint: what SageMaker takes, and how it reports the end. No IO.
 
 The limits are those of AWS's own description of the service, which comes with botocore.
 """
@@ -31,7 +31,7 @@ class Refused(ValueError):
 
 
 class FailureLayout(StrEnum):
-    """Where a notification tells of a failure: both are seen."""
+    """Where a notification has the reason of a failure: AWS uses both."""
 
     NESTED = "nested"
     FLAT = "flat"
