@@ -23,7 +23,7 @@ from rich.table import Table
 
 from examples.sdk_tour import PAINT
 from local.aws.lambda_emulator import SOURCE_ROOT, LambdaEmulator
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 from local.aws.stack import LocalStack
 
 FLOOR = """
@@ -109,7 +109,7 @@ def main() -> None:
     def row(what: str, measured: float, floor: float) -> None:
         table.add_row(what, f"{measured:.1f}", f"{floor:.1f}", f"x {measured / floor:.2f}")
 
-    with LocalS3() as aws, tempfile.TemporaryDirectory() as folder:
+    with LocalAws() as aws, tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "floor.py").write_text(textwrap.dedent(FLOOR), encoding="utf-8")
         environment = {**LocalStack.create(aws).environment, "POWERTOOLS_LOG_LEVEL": "ERROR"}
         row(

@@ -30,7 +30,7 @@ from rich.table import Table
 
 from benchmarks.batch_costs import counted_calls, dollars_by_kind
 from benchmarks.endless_queue import endless_queue
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 from local.aws.stack import LocalStack
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def main() -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console, transient=True) as bar:
         for size in options.sizes:
-            with LocalS3() as aws:  # a new one: what is in it makes it slower
+            with LocalAws() as aws:  # a new one: what is in it makes it slower
                 task = bar.add_task(f"{size:,} lines", total=size)
                 stack = LocalStack.create(aws)
                 manifest = Path(folder) / "manifest.jsonl"

@@ -27,7 +27,7 @@ from demo.samples import SAMPLES, DownloadDiffers, Outcome, Sample, download, se
 from demo.seed import seed
 from local.aws.lambda_emulator import EmulatorNotFound, LambdaEmulator
 from local.aws.processes import NotListening, ProcessDied, chosen_engine
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 180
@@ -72,7 +72,7 @@ class Demo:
         """
         shutil.rmtree(self._out / "jobs", ignore_errors=True)
         self._out.mkdir(parents=True, exist_ok=True)
-        with self._progress, LocalS3() as s3:
+        with self._progress, LocalAws() as s3:
             with self._step("a local S3 with a photo and requests"):
                 seed(s3.client())
             outcomes = self._send_all(s3)
@@ -96,7 +96,7 @@ class Demo:
             self._console.print(escape("\n".join(lines)), style="dim", highlight=False, soft_wrap=True)
         self._say("", f"[bold red]The demo failed:[/] {escape(problem)}")
 
-    def _send_all(self, s3: LocalS3) -> list[Outcome]:
+    def _send_all(self, s3: LocalAws) -> list[Outcome]:
         outcomes: list[Outcome] = []
         environment = {**s3.environment, **worker_environment(self._engine), **chosen_engine()}
         worker = LambdaEmulator(environment=environment, timeout_s=TIMEOUT_S, log_path=self.log_path)
@@ -109,7 +109,7 @@ class Demo:
                     break
         return outcomes
 
-    def _send(self, sample: Sample, worker: LambdaEmulator, s3: LocalS3) -> Outcome:
+    def _send(self, sample: Sample, worker: LambdaEmulator, s3: LocalAws) -> Outcome:
         self._progress.update(self._task, description=sample.meaning)
         outcome = send(sample, worker, s3.client())
         self._line(f"{sample.event}: {sample.meaning}", outcome.reply_ms, good=not outcome.problems)

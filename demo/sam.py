@@ -26,7 +26,7 @@ from demo.samples import SAMPLES, DownloadDiffers, Outcome, download, send
 from demo.seed import OUTPUT_BUCKET, seed
 from local.aws.lambda_emulator import FUNCTION_NAME, LambdaFailed, read_answer
 from local.aws.processes import NotListening, ProcessDied
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 
 ROOT = Path(__file__).parent.parent
 SAM = Path(sys.executable).parent / "sam"
@@ -116,7 +116,7 @@ def demo(out: Path, console: Console) -> bool:
     with console.status("sam build: the first time it takes some minutes"):
         build()
     # Containers are guests from another network: loopback does not exist for them.
-    with LocalS3(host="0.0.0.0") as s3:
+    with LocalAws(host="0.0.0.0") as s3:
         seed(s3.client())
         worker = SamWorker(worker_variables(host_address(s3.port), s3.port), s3.environment, folder=out)
         outcomes = []
@@ -137,7 +137,7 @@ def serve(out: Path, console: Console) -> NoReturn:
     out.mkdir(parents=True, exist_ok=True)
     with console.status("sam build: the first time it takes some minutes"):
         build()
-    with LocalS3(host="0.0.0.0") as s3:
+    with LocalAws(host="0.0.0.0") as s3:
         seed(s3.client())
         SamWorker(worker_variables(host_address(s3.port), s3.port), s3.environment, folder=out)
         variables = " ".join(f"{name}={value}" for name, value in s3.environment.items())

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from local.aws.s3 import create_bucket, local_client
+from local.aws.server import create_bucket, local_client
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -33,7 +33,7 @@ from local.aws.lambda_backend import LambdaBackend
 from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, NotListening, ProcessDied, chosen_engine, free_port
 from local.aws.queue_poller import QueuePoller
 from local.aws.roles import functions_by_handler
-from local.aws.s3 import LocalS3, local_client
+from local.aws.server import LocalAws, local_client
 from local.aws.stack import LocalStack
 from local.aws.template import STACK, TABLE
 from local.sagemaker.async_endpoint import AsyncEndpoint
@@ -161,7 +161,7 @@ class DevStack:
     ) -> None:
         self.api_key = api_key
         self.port = port or free_port()
-        self.aws = LocalS3()
+        self.aws = LocalAws()
         self._log_folder = log_folder
         self._workers = workers
         self._settings = {"ALLOW_PRIVATE_ADDRESSES": "true", **(environment or {})}

@@ -1,6 +1,6 @@
 """The local AWS checks each request of a role against the policies of template.yaml.
 
-A denial is the service's own error, and is kept for `LocalS3.usage()`: code that survives an error cannot hide it from
+A denial is the service's own error, and is kept for `LocalAws.usage()`: code that survives an error cannot hide it from
 a test.
 """
 
@@ -20,7 +20,7 @@ from local.aws.needs import NotClassified, Request
 from local.aws.needs_s3 import bucket_and_key, needs_body, needs_of_s3
 from local.aws.permissions import Access
 from local.aws.roles import SUFFIX, needs, roles
-from local.aws.s3 import USAGE_PATH
+from local.aws.server import USAGE_PATH
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -11,7 +11,7 @@ from typing import Final
 
 from local.aws.needs import Needs
 from local.aws.permissions import NotUnderstood, Role, statements_of
-from local.aws.s3 import ACCOUNT, REGION
+from local.aws.server import ACCOUNT, REGION
 from local.aws.template import name_of, of_type, resolve
 
 #: What the names of all roles end in, so that the local AWS knows one without having read the template.

@@ -12,7 +12,7 @@ from typing import Any
 
 from local.aws.queue_poller import QueuePoller
 from local.aws.roles import role_of
-from local.aws.s3 import LocalS3, credentials_of
+from local.aws.server import LocalAws, credentials_of
 from local.aws.template import ROOT, TABLE, name_of, properties_of, resolve
 
 BUCKETS = ("InputBucket", "OutputBucket", "AssetsBucket")
@@ -27,11 +27,11 @@ class LocalStack:
         queues: their addresses, by the template's name: "JobQueue".
     """
 
-    aws: LocalS3
+    aws: LocalAws
     queues: dict[str, str]
 
     @classmethod
-    def create(cls, aws: LocalS3) -> LocalStack:
+    def create(cls, aws: LocalAws) -> LocalStack:
         """Make everything that functions need."""
         for bucket in BUCKETS:
             aws.bucket(name_of(bucket))
@@ -87,7 +87,7 @@ class LocalStack:
         return poller
 
 
-def create_table(aws: LocalS3) -> str:
+def create_table(aws: LocalAws) -> str:
     """The jobs table, as the template has it."""
     properties = properties_of("JobsTable")
     names = ("BillingMode", "KeySchema", "AttributeDefinitions", "GlobalSecondaryIndexes")
@@ -96,7 +96,7 @@ def create_table(aws: LocalS3) -> str:
     return TABLE
 
 
-def notify_of_drops(aws: LocalS3) -> None:
+def notify_of_drops(aws: LocalAws) -> None:
     """S3 sends events of the input bucket to the queues that the template names."""
     configurations: list[Any] = []
     for entry in properties_of("InputBucket")["NotificationConfiguration"]["QueueConfigurations"]:
@@ -113,7 +113,7 @@ def notify_of_drops(aws: LocalS3) -> None:
     )
 
 
-def create_queue(aws: LocalS3, name: str) -> str:
+def create_queue(aws: LocalAws, name: str) -> str:
     """A queue with its dead-letter queue; returns its address."""
     sqs = aws.sqs()
     properties = properties_of(name)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from samcli.yamlhelper import yaml_parse
 
-from local.aws.s3 import ACCOUNT, REGION
+from local.aws.server import ACCOUNT, REGION
 
 ROOT: Final = Path(__file__).parents[2]
 #: The name of the stack, which is in the names of SSM parameters.

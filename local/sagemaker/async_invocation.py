@@ -17,7 +17,7 @@ from typing import Any
 
 import botocore.session
 
-from local.aws.s3 import REGION
+from local.aws.server import REGION
 
 HEADER = "X-Amzn-SageMaker-"
 DEFAULT_TTL_S, DEFAULT_TIMEOUT_S = 21_600, 900

@@ -20,7 +20,7 @@ from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LocalProcess, clean_environment, free_port
 from local.aws.roles import role_of
-from local.aws.s3 import LocalS3, credentials_of, local_client
+from local.aws.server import LocalAws, credentials_of, local_client
 from local.aws.stack import LocalStack
 from local.aws.template import STACK
 from local.sagemaker.async_endpoint import AsyncEndpoint
@@ -56,7 +56,7 @@ class EndpointBackend:
         start_delay_s: float = 0.0,
         idle_s: float | None = None,
     ) -> None:
-        self._aws: LocalS3 = stack.aws
+        self._aws: LocalAws = stack.aws
         self._environment = {
             **clean_environment(),
             **environment,

@@ -11,7 +11,7 @@ from lambda_container import docker
 
 from demo.sam import SamFailed, check_engine, host_address, worker_variables
 from demo.seed import seed
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 from local.aws.stack import LocalStack
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,22 +56,22 @@ def worker_image() -> str:
 
 
 @pytest.fixture(scope="session")
-def local_s3() -> Iterator[LocalS3]:
+def local_s3() -> Iterator[LocalAws]:
     """A local S3 with the objects of the sample events, for containers too."""
-    with LocalS3(host="0.0.0.0") as s3:
+    with LocalAws(host="0.0.0.0") as s3:
         seed(s3.client())
         yield s3
 
 
 @pytest.fixture(scope="session")
-def container_environment(lite_image: str, local_s3: LocalS3) -> dict[str, str]:
+def container_environment(lite_image: str, local_s3: LocalAws) -> dict[str, str]:
     """The environment of a worker in a container that uses the local S3."""
     host = host_address(local_s3.port, image=lite_image)
     return {**local_s3.environment, **worker_variables(host, local_s3.port)}
 
 
 @pytest.fixture(scope="session")
-def local_stack(local_s3: LocalS3) -> LocalStack:
+def local_stack(local_s3: LocalAws) -> LocalStack:
     """The template's table, queues and buckets beside the sample events' objects."""
     return LocalStack.create(local_s3)
 

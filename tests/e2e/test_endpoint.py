@@ -17,7 +17,7 @@ from lambda_container import docker
 
 from demo.seed import OUTPUT_BUCKET
 from local.aws.processes import LocalProcess, clean_environment
-from local.aws.s3 import REGION, LocalS3
+from local.aws.server import REGION, LocalAws
 from local.sagemaker.async_endpoint import AsyncEndpoint
 from tests.integration.sagemaker_contract import noise
 
@@ -55,7 +55,7 @@ class Containers:
 class World:
     """The endpoint, its containers, and what it tells."""
 
-    def __init__(self, s3: LocalS3, containers: Containers) -> None:
+    def __init__(self, s3: LocalAws, containers: Containers) -> None:
         self.s3, self.containers = s3, containers
         self.told: list[dict[str, Any]] = []
         self.endpoint = AsyncEndpoint(
@@ -96,7 +96,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(lite_image: str, local_s3: LocalS3, container_environment: dict[str, str]) -> Iterator[World]:
+def world(lite_image: str, local_s3: LocalAws, container_environment: dict[str, str]) -> Iterator[World]:
     containers = Containers(lite_image, container_environment)
     here = World(local_s3, containers)
     try:

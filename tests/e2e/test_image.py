@@ -9,7 +9,7 @@ import pytest
 from lambda_container import LambdaContainer, docker
 
 from demo.samples import SAMPLES, Sample, send
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 
@@ -66,7 +66,7 @@ def test_it_stays_small(lite_image: str, record_property: pytest.RecordProperty)
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.meaning)
 def test_every_sample_event_succeeds_without_a_writable_root(
-    sample: Sample, container: LambdaContainer, local_s3: LocalS3
+    sample: Sample, container: LambdaContainer, local_s3: LocalAws
 ) -> None:
     outcome = send(sample, container, local_s3.client())
     assert not outcome.problems, container.log()[-6000:]

@@ -14,7 +14,7 @@ from lambda_container import LambdaContainer
 
 from demo.samples import SAMPLES, Sample, read_result, send
 from demo.seed import OUTPUT_BUCKET
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 
 ROOT = Path(__file__).parent.parent.parent
 CHECKPOINT = "v1-5-pruned-emaonly.safetensors"
@@ -26,7 +26,9 @@ pytestmark = [pytest.mark.container, pytest.mark.comfyui, pytest.mark.timeout(36
 
 
 @pytest.fixture(scope="module")
-def container(worker_image: str, container_environment: dict[str, str], local_s3: LocalS3) -> Iterator[LambdaContainer]:
+def container(
+    worker_image: str, container_environment: dict[str, str], local_s3: LocalAws
+) -> Iterator[LambdaContainer]:
     # The same job ids ran in another image: what they left would be the answer.
     s3 = local_s3.client()
     for entry in s3.list_objects_v2(Bucket=OUTPUT_BUCKET).get("Contents", ()):
@@ -37,13 +39,13 @@ def container(worker_image: str, container_environment: dict[str, str], local_s3
 
 @pytest.mark.parametrize("sample", SAMPLES if HAS_MODEL else MODEL_FREE, ids=lambda sample: sample.meaning)
 def test_every_sample_event_succeeds_on_comfyui_without_a_writable_root(
-    sample: Sample, container: LambdaContainer, local_s3: LocalS3
+    sample: Sample, container: LambdaContainer, local_s3: LocalAws
 ) -> None:
     outcome = send(sample, container, local_s3.client())
     assert not outcome.problems, container.log()[-6000:]
 
 
-def test_it_was_comfyui_that_ran(container: LambdaContainer, local_s3: LocalS3) -> None:
+def test_it_was_comfyui_that_ran(container: LambdaContainer, local_s3: LocalAws) -> None:
     job = read_result(local_s3.client(), "sample-poster/result.json")
     assert job.engine == "ComfyUI 0.3.64"
 

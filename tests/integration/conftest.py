@@ -11,22 +11,22 @@ import pytest
 from demo.samples import worker_environment
 from demo.seed import seed
 from local.aws.lambda_emulator import HANDLER, SOURCE_ROOT, LambdaEmulator
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 
 #: `worker(environment={...}, timeout_s=60)` starts one; it is stopped after the test.
 WorkerFactory = Callable[..., LambdaEmulator]
 
 
 @pytest.fixture(scope="session")
-def local_s3() -> Iterator[LocalS3]:
+def local_s3() -> Iterator[LocalAws]:
     """A local S3 with the buckets and objects that the sample events name."""
-    with LocalS3() as s3:
+    with LocalAws() as s3:
         seed(s3.client())
         yield s3
 
 
 @pytest.fixture
-def worker(local_s3: LocalS3) -> Iterator[WorkerFactory]:
+def worker(local_s3: LocalAws) -> Iterator[WorkerFactory]:
     """Starts workers: the real handler with the embedded engine, unless asked for another."""
     with ExitStack() as started:
 
@@ -47,7 +47,7 @@ def worker(local_s3: LocalS3) -> Iterator[WorkerFactory]:
 
 
 @pytest.fixture(scope="session")
-def warm_worker(local_s3: LocalS3) -> Iterator[LambdaEmulator]:
+def warm_worker(local_s3: LocalAws) -> Iterator[LambdaEmulator]:
     """One worker for all tests that do not mind what ran on it before."""
     environment = {**local_s3.environment, **worker_environment()}
     with LambdaEmulator(environment=environment, timeout_s=60) as emulator:

@@ -11,7 +11,7 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from local.aws.s3 import LocalS3, local_client
+from local.aws.server import LocalAws, local_client
 from local.aws.stack import LocalStack
 from local.aws.template import TABLE, name_of
 from local.dev import DevStack
@@ -23,8 +23,8 @@ INPUT, OUTPUT, ASSETS = map(name_of, ("InputBucket", "OutputBucket", "AssetsBuck
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[LocalS3]:
-    with LocalS3() as started:
+def aws() -> Iterator[LocalAws]:
+    with LocalAws() as started:
         LocalStack.create(started)
         started.client().put_object(Bucket=OUTPUT, Key="job/result.json", Body=b"{}")
         started.client().put_object(Bucket=OUTPUT, Key="owners/me/1.png", Body=b"{}")
@@ -35,7 +35,7 @@ Client = Callable[[str, str], Any]
 
 
 @pytest.fixture
-def client(aws: LocalS3) -> Client:
+def client(aws: LocalAws) -> Client:
     def make(role: str, service: Any) -> Any:
         return local_client(service, aws.endpoint_url, role=role)
 
@@ -119,7 +119,7 @@ def test_a_link_opens_what_its_signer_may_read(client: Client) -> None:
     assert follow("ApiRole", "job/result.json") == 200
 
 
-def test_queues_parameters_and_figures_are_for_those_who_need_them(aws: LocalS3, client: Client) -> None:
+def test_queues_parameters_and_figures_are_for_those_who_need_them(aws: LocalAws, client: Client) -> None:
     url = aws.sqs().get_queue_url(QueueName=name_of("ManifestQueue"))["QueueUrl"]
     client("CaretakerRole", "sqs").send_message(QueueUrl=url, MessageBody="x")
     assert "sqs:SendMessage" in denied(client("GenerateRole", "sqs").send_message, QueueUrl=url, MessageBody="x")
@@ -131,12 +131,12 @@ def test_queues_parameters_and_figures_are_for_those_who_need_them(aws: LocalS3,
     assert "ssm:GetParameter" in denied(client("WebhookRole", "ssm").get_parameter, Name="/comfy-serverless/local/x")
 
 
-def test_the_administrator_may_do_everything_and_who_is_no_role_nothing(aws: LocalS3, client: Client) -> None:
+def test_the_administrator_may_do_everything_and_who_is_no_role_nothing(aws: LocalAws, client: Client) -> None:
     aws.dynamodb().scan(TableName=TABLE)
     assert "template.yaml has no such role" in denied(client("MistypedRole", "dynamodb").get_item, **key("job#1"))
 
 
-def test_what_was_denied_is_kept(aws: LocalS3, client: Client) -> None:
+def test_what_was_denied_is_kept(aws: LocalAws, client: Client) -> None:
     denied(client("OutcomeRole", "s3").list_objects_v2, Bucket=INPUT)
     usage = aws.usage()
     assert usage.requests["OutcomeRole"] == 1

@@ -25,7 +25,7 @@ import pytest
 
 from comfy_serverless.jobs.document import Job
 from demo.seed import OUTPUT_BUCKET
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 from tests.integration import sandbox_fault_rows
 
 FROZEN_S = 40.0
@@ -105,7 +105,7 @@ def graph(*, steps: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def frozen(local_s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frozen]:
+def frozen(local_s3: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frozen]:
     folder = tmp_path_factory.mktemp("frozen")
     with ExitStack() as running:
         sandboxes = []
@@ -128,7 +128,7 @@ def frozen(local_s3: LocalS3, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield Frozen(idle, working, job_id, pressed, pressed_id, impatient, impatient_id)
 
 
-def assert_works(sandbox: Sandbox, s3: LocalS3) -> None:
+def assert_works(sandbox: Sandbox, s3: LocalAws) -> None:
     """It runs a job at once, with the engine it had, and everything it made is in S3."""
     answer = sandbox.run(workflow=graph(steps=1))
     assert (answer["code"], answer["outputs"], answer["starts"]) == ("", 1, 1)
@@ -136,7 +136,7 @@ def assert_works(sandbox: Sandbox, s3: LocalS3) -> None:
     assert_stored(answer["job_id"], s3)
 
 
-def assert_stored(job_id: str, s3: LocalS3) -> None:
+def assert_stored(job_id: str, s3: LocalAws) -> None:
     client = s3.client()
     document = client.get_object(Bucket=OUTPUT_BUCKET, Key=f"{job_id}/result.json")["Body"].read()
     for output in Job.model_validate_json(document).outputs:
@@ -150,11 +150,13 @@ def test_every_row_names_a_test_of_this_file() -> None:
     assert {name for row in sandbox_fault_rows.ROWS for name in row.tests} <= globals().keys()
 
 
-def test_a_sandbox_that_was_frozen_works_at_once(frozen: Frozen, local_s3: LocalS3) -> None:
+def test_a_sandbox_that_was_frozen_works_at_once(frozen: Frozen, local_s3: LocalAws) -> None:
     assert_works(frozen.idle, local_s3)
 
 
-def test_a_job_that_was_frozen_in_the_middle_ends_as_if_nothing_had_happened(frozen: Frozen, local_s3: LocalS3) -> None:
+def test_a_job_that_was_frozen_in_the_middle_ends_as_if_nothing_had_happened(
+    frozen: Frozen, local_s3: LocalAws
+) -> None:
     answer = frozen.working.answer()
     assert (answer["job_id"], answer["code"], answer["outputs"]) == (frozen.job_id, "", 1)
     assert answer["took_s"] < FROZEN_S + AT_ONCE_S
@@ -162,14 +164,16 @@ def test_a_job_that_was_frozen_in_the_middle_ends_as_if_nothing_had_happened(fro
     assert_works(frozen.working, local_s3)
 
 
-def test_a_deadline_that_passed_during_the_freeze_is_told_at_once(frozen: Frozen, local_s3: LocalS3) -> None:
+def test_a_deadline_that_passed_during_the_freeze_is_told_at_once(frozen: Frozen, local_s3: LocalAws) -> None:
     answer = frozen.pressed.answer()
     assert (answer["job_id"], answer["code"]) == (frozen.pressed_id, "deadline_exceeded")
     assert answer["took_s"] < FROZEN_S + AT_ONCE_S
     assert_works(frozen.pressed, local_s3)
 
 
-def test_a_freeze_longer_than_an_engine_may_be_silent_is_not_held_against_it(frozen: Frozen, local_s3: LocalS3) -> None:
+def test_a_freeze_longer_than_an_engine_may_be_silent_is_not_held_against_it(
+    frozen: Frozen, local_s3: LocalAws
+) -> None:
     answer = frozen.impatient.answer()
     assert (answer["job_id"], answer["code"], answer["starts"]) == (frozen.impatient_id, "", 1)
     assert_stored(frozen.impatient_id, local_s3)

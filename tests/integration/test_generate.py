@@ -22,7 +22,7 @@ from PIL import Image
 
 from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.lambda_emulator import LambdaEmulator, LambdaFailed
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -49,7 +49,7 @@ def thumbnail(**fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def s3(local_s3: LocalS3) -> S3Client:
+def s3(local_s3: LocalAws) -> S3Client:
     return local_s3.client()
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.lambda_emulator import LambdaEmulator, LambdaFailed
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 from tests.integration.test_generate import PHOTO, WorkerFactory, assert_delivered, keys, result, sample, thumbnail
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def s3(local_s3: LocalS3) -> S3Client:
+def s3(local_s3: LocalAws) -> S3Client:
     return local_s3.client()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-import local.aws.s3
+import local.aws.server
 from demo.seed import INPUT_BUCKET, OBJECTS, OUTPUT_BUCKET, main, seed
 from local.aws.lambda_emulator import (
     EmulatorNotFound,
@@ -26,7 +26,7 @@ from local.aws.lambda_emulator import (
     read_answer,
 )
 from local.aws.processes import LocalProcess, NotListening, OutputLog, ProcessDied, free_port
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 
 FUNCTION = """
 import json, os, subprocess, sys, time
@@ -254,26 +254,26 @@ def test_any_json_value_is_an_answer(value: object) -> None:
     assert read_answer(json.dumps(value)) == value
 
 
-class TestLocalS3:
-    def test_keeps_what_it_is_given(self, local_s3: LocalS3) -> None:
+class TestLocalAws:
+    def test_keeps_what_it_is_given(self, local_s3: LocalAws) -> None:
         bucket = local_s3.bucket("some-bucket")
         local_s3.client().put_object(Bucket=bucket, Key="a b+ü", Body=b"bytes")
         assert local_s3.client().get_object(Bucket=bucket, Key="a b+ü")["Body"].read() == b"bytes"
         assert local_s3.bucket("some-bucket") == "some-bucket"
 
-    def test_its_environment_is_all_that_an_aws_library_needs(self, local_s3: LocalS3) -> None:
+    def test_its_environment_is_all_that_an_aws_library_needs(self, local_s3: LocalAws) -> None:
         script = "import boto3; print([b['Name'] for b in boto3.client('s3').list_buckets()['Buckets']])"
         answer = subprocess.run(
             [sys.executable, "-c", script], env=local_s3.environment, capture_output=True, text=True, check=True
         )
         assert OUTPUT_BUCKET in answer.stdout
 
-    def test_proxies_of_the_environment_are_not_used(self, local_s3: LocalS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_proxies_of_the_environment_are_not_used(self, local_s3: LocalAws, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         assert local_s3.client().list_buckets()["Buckets"]
 
     def test_is_gone_afterwards(self) -> None:
-        with LocalS3() as s3:
+        with LocalAws() as s3:
             port = s3.port
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=1)
@@ -282,12 +282,12 @@ class TestLocalS3:
         with socket.create_server(("127.0.0.1", 0)) as other:
             taken = other.getsockname()[1]
             ports = iter([taken, free_port()])
-            monkeypatch.setattr(local.aws.s3, "free_port", lambda: next(ports))
-            with LocalS3() as s3:
+            monkeypatch.setattr(local.aws.server, "free_port", lambda: next(ports))
+            with LocalAws() as s3:
                 assert s3.port != taken
                 assert s3.client().list_buckets()["Buckets"] == []
 
-    def test_seeding_twice_changes_nothing(self, local_s3: LocalS3, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_seeding_twice_changes_nothing(self, local_s3: LocalAws, capsys: pytest.CaptureFixture[str]) -> None:
         addresses = seed(local_s3.client())
         main(["--endpoint-url", local_s3.endpoint_url])
         assert capsys.readouterr().out.split("\n")[:-1] == addresses

@@ -6,14 +6,14 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 from comfy_serverless.aws.dynamodb import ConditionFailed, Table, put_write
-from local.aws.s3 import LocalS3, local_client
+from local.aws.server import LocalAws, local_client
 from local.aws.stack import create_table
 from local.aws.template import TABLE
 
 ITEMS = 400
 
 
-def test_a_transaction_that_fails_takes_back_nothing_of_others(local_s3: LocalS3) -> None:
+def test_a_transaction_that_fails_takes_back_nothing_of_others(local_s3: LocalAws) -> None:
     if TABLE not in local_s3.dynamodb().list_tables()["TableNames"]:
         create_table(local_s3)
     table = Table(local_client("dynamodb", local_s3.endpoint_url), TABLE)

@@ -21,7 +21,7 @@ from comfy_serverless.batches.store import Batch, BatchStore
 from comfy_serverless.handlers import ingest as module
 from comfy_serverless.jobs.sources import DroppedObject
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
-from local.aws.s3 import REGION, LocalS3
+from local.aws.server import REGION, LocalAws
 from local.aws.stack import LocalStack
 from local.aws.template import TABLE, properties_of
 
@@ -59,7 +59,7 @@ class Machine:
     url: str
     arn: str
     invocations: Path
-    aws: LocalS3
+    aws: LocalAws
     stack: LocalStack
 
     def wait(self, *, timeout_s: float = 150) -> list[str]:
@@ -87,7 +87,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     invocations = tmp_path / "invocations"
     invocations.mkdir()
     log_path = tmp_path / "ministack.log"
-    with LocalS3() as aws, LocalProcess(command, environment, name="ministack", log_path=log_path) as emulator:
+    with LocalAws() as aws, LocalProcess(command, environment, name="ministack", log_path=log_path) as emulator:
         stack = LocalStack.create(aws)
         emulator.wait_until_listening(port, timeout_s=60)
         url = f"http://{LOOPBACK}:{port}"

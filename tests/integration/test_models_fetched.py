@@ -20,7 +20,7 @@ from comfy_serverless.worker.model_store import ModelStore
 from comfy_serverless.worker.model_store.forgetting import forget_everything
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 from tests.contract.engines import free_port
 from tests.unit.worker.test_model_store import safetensors, sha256
 
@@ -68,7 +68,7 @@ class Place:
 
 
 @pytest.fixture
-def place(local_s3: LocalS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(local_s3: LocalAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     for name, value in local_s3.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TMPDIR", str(tmp_path))

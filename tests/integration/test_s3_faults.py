@@ -36,7 +36,7 @@ from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.put import PART_BYTES
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 from demo.seed import OUTPUT_BUCKET
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 from tests.integration import s3_fault_rows
 from tests.integration.faulty_s3 import Fault, FaultyS3
 from tests.unit.fakes import WORKFLOW, FakeEngine, World, made
@@ -49,7 +49,7 @@ ALWAYS = 2 * ATTEMPTS
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left(local_s3: LocalS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_is_left(local_s3: LocalAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     threads, sockets = set(threading.enumerate()), count_sockets()
     yield
@@ -73,7 +73,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
 
 
 @pytest.fixture
-def faulty_s3(local_s3: LocalS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+def faulty_s3(local_s3: LocalAws, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     """The local S3, behind a proxy that a test can tell to fail. For this process, it is the S3."""
     with FaultyS3(local_s3.endpoint_url) as proxy:
         for name, value in local_s3.environment.items():
@@ -393,7 +393,7 @@ def two_workers(faulty_s3: FaultyS3, tmp_path: Path) -> Iterator[list[Worker]]:
         yield workers
 
 
-def test_two_workers_with_the_same_job_answer_the_same_result(two_workers: list[Worker], local_s3: LocalS3) -> None:
+def test_two_workers_with_the_same_job_answer_the_same_result(two_workers: list[Worker], local_s3: LocalAws) -> None:
     graph = json.loads(Path("workflows/text_to_image.json").read_text())
     sampler = next(node for node in graph.values() if node["class_type"] == "KSampler")
     sampler["inputs"] |= {"seed": -1, "steps": 4}  # each draws its own: what they make differs

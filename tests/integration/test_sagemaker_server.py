@@ -22,7 +22,7 @@ from demo.samples import worker_environment
 from demo.seed import OUTPUT_BUCKET
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 from tests.integration.sagemaker_contract import CONTRACT, PATIENCE_S, Serving, noise
 
 START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
@@ -42,7 +42,7 @@ class ServeProcess(Serving):
 
 
 @contextmanager
-def serving(local_s3: LocalS3, **environment: str) -> Iterator[ServeProcess]:
+def serving(local_s3: LocalAws, **environment: str) -> Iterator[ServeProcess]:
     port = free_port()
     settings = {
         **clean_environment(),
@@ -58,7 +58,7 @@ def serving(local_s3: LocalS3, **environment: str) -> Iterator[ServeProcess]:
 
 
 @pytest.fixture(scope="module")
-def here(local_s3: LocalS3) -> Iterator[ServeProcess]:
+def here(local_s3: LocalAws) -> Iterator[ServeProcess]:
     with serving(local_s3) as started:
         seen = started.wait_healthy()
         assert set(seen) <= {0, 503, 200}
@@ -70,7 +70,7 @@ def test_the_contract(here: ServeProcess, check: Callable[[Serving], None]) -> N
     check(here)
 
 
-def test_a_ping_says_no_until_comfyui_answers_and_when_it_cannot_be_started(local_s3: LocalS3) -> None:
+def test_a_ping_says_no_until_comfyui_answers_and_when_it_cannot_be_started(local_s3: LocalAws) -> None:
     with serving(local_s3, API_COMMAND_LINE="false") as started:
         end = time.monotonic() + PATIENCE_S
         while '"broken"' not in (answer := ask(started)):
@@ -87,7 +87,7 @@ def ask(started: ServeProcess) -> str:
         return ""
 
 
-def test_sigterm_lets_jobs_finish_tells_pings_and_leaves_nothing(local_s3: LocalS3) -> None:
+def test_sigterm_lets_jobs_finish_tells_pings_and_leaves_nothing(local_s3: LocalAws) -> None:
     with serving(local_s3) as started:
         started.wait_healthy()
         started.invoke({"workflow": noise()})
@@ -107,7 +107,7 @@ def test_sigterm_lets_jobs_finish_tells_pings_and_leaves_nothing(local_s3: Local
         assert not Path(f"/proc/{child}").exists()
 
 
-def test_sigterm_stops_a_job_that_cannot_finish_and_says_that_it_may_be_sent_again(local_s3: LocalS3) -> None:
+def test_sigterm_stops_a_job_that_cannot_finish_and_says_that_it_may_be_sent_again(local_s3: LocalAws) -> None:
     with serving(local_s3) as started:
         started.wait_healthy()
         started.invoke({"workflow": noise()})
@@ -123,7 +123,7 @@ def test_sigterm_stops_a_job_that_cannot_finish_and_says_that_it_may_be_sent_aga
         assert answers[0].json()["job"]["error"]["retryable"]
 
 
-def test_a_process_that_is_killed_is_replaced_and_its_engine_with_it(local_s3: LocalS3) -> None:
+def test_a_process_that_is_killed_is_replaced_and_its_engine_with_it(local_s3: LocalAws) -> None:
     with serving(local_s3) as started:
         started.wait_healthy()
         name = uuid.uuid4().hex
@@ -140,7 +140,7 @@ def test_a_process_that_is_killed_is_replaced_and_its_engine_with_it(local_s3: L
         assert json.loads(stored)["completed_at"] == again.json()["completed_at"]
 
 
-def test_models_of_the_endpoint_are_where_comfyui_looks(local_s3: LocalS3, tmp_path: Path) -> None:
+def test_models_of_the_endpoint_are_where_comfyui_looks(local_s3: LocalAws, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "own.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
     with serving(local_s3, MODEL_DATA_DIR=str(tmp_path)) as started:

@@ -14,13 +14,13 @@ import pytest
 
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S
 from demo.seed import OUTPUT_BUCKET
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 from tests.integration.sandbox_fault_rows import SHUTDOWN_ROWS
 from tests.integration.test_freeze import Sandbox, graph
 
 
 @pytest.fixture
-def sandbox(local_s3: LocalS3, tmp_path: Path) -> Iterator[Sandbox]:
+def sandbox(local_s3: LocalAws, tmp_path: Path) -> Iterator[Sandbox]:
     started = Sandbox(tmp_path, 23188, local_s3.environment)
     yield started
     started.close()
@@ -50,7 +50,7 @@ def endless() -> dict[str, Any]:
     return {"50": picture, "51": saver, **graph(steps=10_000)}
 
 
-def until_running(sandbox: Sandbox, local_s3: LocalS3, job_id: str) -> None:
+def until_running(sandbox: Sandbox, local_s3: LocalAws, job_id: str) -> None:
     """Until the first output has been delivered: the rest of the job is under way."""
     end = time.monotonic() + 30
     while not local_s3.client().list_objects_v2(Bucket=OUTPUT_BUCKET, Prefix=f"{job_id}/").get("Contents"):
@@ -79,7 +79,7 @@ def test_sigterm_lets_a_job_finish_and_begins_no_other(sandbox: Sandbox) -> None
     assert end_of(sandbox) < SHUTDOWN_S
 
 
-def test_sigterm_interrupts_a_job_that_cannot_finish(sandbox: Sandbox, local_s3: LocalS3) -> None:
+def test_sigterm_interrupts_a_job_that_cannot_finish(sandbox: Sandbox, local_s3: LocalAws) -> None:
     job_id = sandbox.send(workflow=endless())
     until_running(sandbox, local_s3, job_id)
     begun = time.monotonic()
@@ -90,7 +90,7 @@ def test_sigterm_interrupts_a_job_that_cannot_finish(sandbox: Sandbox, local_s3:
     assert time.monotonic() - begun < SHUTDOWN_S
 
 
-def test_sigterm_while_the_engine_hangs_ends_both_in_time(sandbox: Sandbox, local_s3: LocalS3) -> None:
+def test_sigterm_while_the_engine_hangs_ends_both_in_time(sandbox: Sandbox, local_s3: LocalAws) -> None:
     job_id = sandbox.send(workflow=endless())
     until_running(sandbox, local_s3, job_id)
     os.killpg(sandbox.engine_pid, signal.SIGSTOP)

@@ -20,7 +20,7 @@ from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 from demo.seed import OUTPUT_BUCKET
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 from tests.contract.engines import free_port
 
 
@@ -54,7 +54,7 @@ class Place:
 
 
 @pytest.fixture
-def place(local_s3: LocalS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Place]]:
+def place(local_s3: LocalAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Place]]:
     for name, value in local_s3.environment.items():
         monkeypatch.setenv(name, value)
     settings = replace(Settings.from_environment(), output_bucket=OUTPUT_BUCKET, initial_port=free_port())

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo.seed import OUTPUT_BUCKET
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 
 MB = 1_000_000
 #: What a process may need above its idle state while it delivers.
@@ -48,7 +48,7 @@ print(json.dumps({"above_idle_mb": memory_mb("VmHWM") - idle, "sizes": sizes}))
     ("count", "size_bytes"), [(8, 12 * MB), (1, 100 * MB)], ids=["eight images", "one video, in parts"]
 )
 def test_a_hundred_megabytes_are_delivered_in_little_memory(
-    local_s3: LocalS3, tmp_path: Path, count: int, size_bytes: int
+    local_s3: LocalAws, tmp_path: Path, count: int, size_bytes: int
 ) -> None:
     (tmp_path / "small").write_bytes(b"x")
     for number in range(count):

@@ -25,7 +25,7 @@ from comfy_serverless.aws.s3 import create_client
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Worker
 from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
-from local.aws.s3 import LocalS3
+from local.aws.server import LocalAws
 from tests.integration.faulty_s3 import FaultyS3
 from tests.soak.jobs import BROKEN_INPUT
 
@@ -94,7 +94,7 @@ def soak_world(folder: Path) -> Iterator[World]:
     """Build it, and take it down again."""
     logging.getLogger("comfy_serverless").setLevel(logging.CRITICAL)
     with ExitStack() as running:
-        local = running.enter_context(LocalS3())
+        local = running.enter_context(LocalAws())
         direct = local.client()
         for bucket in (INPUT_BUCKET, OUTPUT_BUCKET):
             local.bucket(bucket)

@@ -14,7 +14,7 @@ from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 
 from comfy_serverless.aws.dynamodb import Table
-from local.aws.aws_server import quick_queues
+from local.aws.moto_server import quick_queues
 
 NAME = "jobs"
 REGION = "eu-central-1"

@@ -16,7 +16,7 @@ from local.aws.needs import NotClassified, Request
 from local.aws.needs_s3 import needs_of_s3
 from local.aws.permissions import LEADING_KEYS
 from local.aws.roles import needs
-from local.aws.s3 import local_client
+from local.aws.server import local_client
 from local.aws.template import TABLE, arn_of, name_of
 
 JOBS = arn_of("JobsTable")

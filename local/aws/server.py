@@ -52,7 +52,7 @@ class Usage:
     denials: list[str]
 
 
-class LocalS3:
+class LocalAws:
     """S3, SQS and DynamoDB of moto's server at a free port, from `with` to the end of the block. Nothing is kept.
 
     Args:
@@ -145,7 +145,7 @@ class LocalS3:
         return name
 
     def _start_at(self, port: int) -> None:
-        command = [sys.executable, "-m", "local.aws.aws_server", "--host", self._host, "--port", str(port)]
+        command = [sys.executable, "-m", "local.aws.moto_server", "--host", self._host, "--port", str(port)]
         self._process = LocalProcess(command, clean_environment(), name="the local S3")
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
