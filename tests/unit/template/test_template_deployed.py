@@ -26,13 +26,13 @@ SOMETHING = "something"
 PARAMETERS = {"MAX_QUEUED_JOBS": "1000", "POWERTOOLS_LOG_LEVEL": "INFO", "MODELS_MANIFEST": ""}
 #: What makes a function's stores and queues from its environment.
 NEEDS = {
-    "ApiFunction": "comfy_serverless.api.services.services",
-    "AuthorizerFunction": "comfy_serverless.handlers.authorizer.keys",
-    "CaretakerFunction": "comfy_serverless.handlers.caretaker.care",
-    "IngestFunction": "comfy_serverless.handlers.ingest.ingest",
-    "OutcomeFunction": "comfy_serverless.handlers.outcome.settlement",
-    "WebhookFunction": "comfy_serverless.handlers.webhooks.caller",
-    "GenerateFunction": "comfy_serverless.handlers.generate.journal",
+    "ApiFunction": "services",
+    "AuthorizerFunction": "keys",
+    "CaretakerFunction": "caretaker",
+    "IngestFunction": "ingest",
+    "OutcomeFunction": "settlement",
+    "WebhookFunction": "caller",
+    "GenerateFunction": "journal",
 }
 
 
@@ -83,8 +83,9 @@ def route_of(method: str, path: str) -> dict[str, Any] | None:
 def operations() -> list[tuple[str, str]]:
     """Every operation that the API's own document describes."""
     from comfy_serverless.api.app import create_app
+    from comfy_serverless.handlers import wiring
 
-    document = json.loads(create_app().get_openapi_json_schema())
+    document = json.loads(create_app(wiring.services).get_openapi_json_schema())
     return [(method, path) for path, entry in document["paths"].items() for method in METHODS & entry.keys()]
 
 
