@@ -64,7 +64,7 @@ class SageMakerServer:
     """
 
     def __init__(self, *, in_flight: int) -> None:
-        self._worker, self._replies = wiring.worker(), wiring.replies()
+        self._worker, self._replies, self._meter = wiring.worker(), wiring.replies(), wiring.meter()
         self._most = 2 * in_flight
         self._count = 0
         self._lock = threading.Lock()
@@ -124,7 +124,7 @@ class SageMakerServer:
         outcome = self._worker.run(source, call)
         try:
             self.watch.see(outcome)
-            wiring.meter().count([outcome])
+            self._meter.count([outcome])
             return _told(self._replies.write(outcome), outcome.error)
         finally:
             outcome.release()
@@ -140,7 +140,7 @@ class SageMakerServer:
             return self._standing(job.job_id, outcome.state)
         try:
             self.watch.see(outcome)
-            wiring.meter().count([outcome])
+            self._meter.count([outcome])
             return _told(outcome.job.to_json(), outcome.error)
         finally:
             outcome.release()
