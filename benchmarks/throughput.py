@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.floor import Floor
 from benchmarks.slow_s3 import SlowS3, slow_s3
 from comfy_serverless import ComfyConnector
-from comfy_serverless.aws.s3 import create_client
+from comfy_serverless.aws.s3 import s3_client
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
@@ -69,7 +69,7 @@ def _idle_percent(floor: Floor) -> float:
 def _our_round(connector: ComfyConnector, job: Job, *, in_flight: int) -> float:
     settings = Settings(output_bucket="bench")
     with slow_s3() as server, _environment(server):
-        s3 = create_client()
+        s3 = s3_client()
         inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
         worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
         graphs = [job() for _ in range(JOBS)]

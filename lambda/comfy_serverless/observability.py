@@ -5,6 +5,10 @@ Never logged: events, requests, links. They hold other people's data, and links 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
@@ -21,3 +25,33 @@ def emit_failure(code: str) -> None:
         "Failures", MetricUnit.Count, 1, namespace=NAMESPACE, default_dimensions={"service": "generate"}
     ) as failure:
         failure.add_dimension("code", code)
+
+
+class Failures:
+    """Failures of some among many: they are logged, the others have their turn, and the last one is raised at the end.
+
+    with Failures() as failures:
+        for job in jobs:
+            with failures.logged("a job could not be looked after", job_id=job.id):
+                look_after(job)
+    """
+
+    def __init__(self) -> None:
+        self._last: Exception | None = None
+
+    @contextmanager
+    def logged(self, message: str, **keys: Any) -> Iterator[None]:  # noqa: ANN401  (as Powertools takes them)
+        """Keep what goes wrong in this block until the end."""
+        try:
+            yield
+        except Exception as error:
+            log.exception(message, **keys)
+            self._last = error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Raise the last failure, if there was one."""
+        if self._last is not None:
+            raise self._last

@@ -253,6 +253,18 @@ class Settings:
                 raise InvalidSetting(f"{variable}={text!r} cannot be used: {error}") from error
         return cls(**values)
 
+    def require(self, *names: str) -> tuple[str, ...]:
+        """Return the values of settings that this process cannot do without, in the order of the names.
+
+        Raises:
+            InvalidSetting: some of them are not set; the message names the variables of all that are missing.
+        """
+        variables = {setting.name: setting.metadata["variable"] for setting in fields(self)}
+        values = {name: getattr(self, name) for name in names}
+        if missing := [variables[name] for name, value in values.items() if value is None]:
+            raise InvalidSetting(f"not set, and needed here: {', '.join(missing)}")
+        return tuple(values.values())
+
     @property
     def start_timeout_s(self) -> float:
         """How long ComfyUI may take from its start to its first answer, in seconds."""

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from comfy_serverless import ComfyConnector, Settings
-from comfy_serverless.aws.s3 import create_client
+from comfy_serverless.aws.s3 import s3_client
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.observability import log
@@ -37,7 +37,7 @@ def main(folder: str, port: str) -> None:
     settings = replace(
         Settings.from_environment(), api_command_line=command, initial_port=int(port), output_bucket=OUTPUT_BUCKET
     )
-    connector, s3 = ComfyConnector(settings=settings), create_client()
+    connector, s3 = ComfyConnector(settings=settings), s3_client()
     inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
     worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
     drain_on_sigterm(worker=worker, stop_engine=connector.kill_api, leave=leave_process)

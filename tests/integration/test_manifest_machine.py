@@ -18,12 +18,14 @@ import pytest
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.store import Batch, BatchStore
-from comfy_serverless.handlers import ingest as module
+from comfy_serverless.handlers import wiring
 from comfy_serverless.jobs.sources import DroppedObject
+from comfy_serverless.settings import Settings
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
 from local.aws.server import REGION, LocalAws
 from local.aws.stack import LocalStack
 from local.aws.template import TABLE, properties_of
+from tests.unit.wired import wired
 
 LAMBDA = Path(__file__).parent.parent.parent / "lambda"
 ROLE = "arn:aws:iam::000000000000:role/any"
@@ -126,13 +128,10 @@ def begin(machine: Machine, manifest: bytes, monkeypatch: pytest.MonkeyPatch) ->
         "AWS_ENDPOINT_URL_SFN": machine.url,
     }.items():
         monkeypatch.setenv(name, value)
-    module.ingest.cache_clear()
-    try:
+    with wired(monkeypatch, Settings.from_environment()):
         bucket = machine.stack.environment["ASSETS_BUCKET"]
         machine.aws.client().put_object(Bucket=bucket, Key="large.jsonl", Body=manifest)
-        return module.ingest().begin_batch(DroppedObject(address=S3Address(bucket, "large.jsonl"), version="1"))
-    finally:
-        module.ingest.cache_clear()
+        return wiring.ingest().begin_batch(DroppedObject(address=S3Address(bucket, "large.jsonl"), version="1"))
 
 
 @pytest.mark.timeout(240)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless import ComfyConnector, Settings
-from comfy_serverless.aws.s3 import create_client
+from comfy_serverless.aws.s3 import s3_client
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.model_store import ModelStore
@@ -32,7 +32,7 @@ class Place:
 
     def __init__(self, settings: Settings) -> None:
         self.connector = ComfyConnector(settings=settings)
-        self.s3 = create_client()
+        self.s3 = s3_client()
         self.forgotten = 0
         self.worker = Worker(
             settings=settings,

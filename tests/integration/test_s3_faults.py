@@ -28,7 +28,7 @@ from botocore.retries.standard import ExponentialBackoff
 
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws import s3 as s3_module
-from comfy_serverless.aws.s3 import ATTEMPTS, create_client
+from comfy_serverless.aws.s3 import ATTEMPTS, s3_client
 from comfy_serverless.errors import AssetUnavailable, DeliveryFailed, InvalidRequest
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.sources import SentRequest
@@ -91,7 +91,7 @@ def world(faulty_s3: FaultyS3) -> Iterator[Worlds]:
         def make(*contents: bytes) -> World:
             outputs = tuple(made(f"{n}.bin", content, index=n) for n, content in enumerate(contents))
             engine = FakeEngine(outputs=outputs)
-            here = World(create_client(), engine=engine, output_bucket=OUTPUT_BUCKET, deadline_margin_s=1.0)
+            here = World(s3_client(), engine=engine, output_bucket=OUTPUT_BUCKET, deadline_margin_s=1.0)
             worlds.callback(here.s3.close)
             worlds.callback(here.worker.close)
             return here
@@ -385,7 +385,7 @@ def two_workers(faulty_s3: FaultyS3, tmp_path: Path) -> Iterator[list[Worker]]:
             )
             connector = connector_class(settings=settings)
             running.callback(connector.kill_api)
-            s3 = create_client()
+            s3 = s3_client()
             running.callback(s3.close)
             inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
             workers.append(Worker(settings=settings, engine=connector, s3=s3, inputs=inputs))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless import ComfyConnector, Settings
-from comfy_serverless.aws.s3 import create_client
+from comfy_serverless.aws.s3 import s3_client
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Outcome, Worker
@@ -28,7 +28,7 @@ class Place:
     """A worker over an engine and an S3, and a look into the engine's folders."""
 
     def __init__(self, connector: ComfyConnector, settings: Settings) -> None:
-        s3 = create_client()
+        s3 = s3_client()
         self.connector = connector
         self.worker = Worker(
             settings=settings,

@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from comfy_serverless.worker.delivery import UPLOAD_THREADS
-from comfy_serverless.aws.s3 import S3Address, create_client
+from comfy_serverless.aws.s3 import S3Address, s3_client
 from comfy_serverless.worker.put import upload
 
 def memory_mb(field):
@@ -33,7 +33,7 @@ def deliver(path, key):
     with path.open("rb") as stream:
         return upload(s3, stream, S3Address(sys.argv[1], key), content_type="image/png").size_bytes
 
-s3 = create_client()
+s3 = s3_client()
 folder = Path(sys.argv[2])
 deliver(folder / "small", "memory/warm-up")
 idle = memory_mb("VmRSS")

@@ -21,7 +21,7 @@ import requests
 from botocore.retries.standard import ExponentialBackoff
 
 from comfy_serverless import ComfyConnector, Settings
-from comfy_serverless.aws.s3 import create_client
+from comfy_serverless.aws.s3 import s3_client
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Worker
 from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
@@ -106,7 +106,7 @@ def soak_world(folder: Path) -> Iterator[World]:
         connector = ComfyConnector(settings=settings)
         running.callback(connector.kill_api)
         (folder / "input" / BROKEN_INPUT).write_bytes(b"\x89PNG\r\n\x1a\n and nothing of an image")
-        s3 = create_client()
+        s3 = s3_client()
         inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
         worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
         running.callback(worker.close)

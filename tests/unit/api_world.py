@@ -14,10 +14,11 @@ from urllib.parse import parse_qsl
 import pytest
 
 from comfy_serverless.api.app import create_app
-from comfy_serverless.api.services import Services
+from comfy_serverless.handlers import wiring
 from comfy_serverless.settings import Settings
 from tests.unit import api_contract
 from tests.unit.jobs_table import NAME, REGION, aws, create_table
+from tests.unit.wired import wired
 
 ASSETS, RESULTS = "assets-bucket", "results-bucket"
 
@@ -54,7 +55,7 @@ class Answer:
 class ApiWorld:
     """The API, and what stands behind it."""
 
-    def __init__(self, session: Any, **settings: Any) -> None:
+    def __init__(self, session: Any, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
         _, self.calls = create_table(session)
         s3, sqs = session.client("s3"), session.client("sqs")
         for bucket in (ASSETS, RESULTS):
@@ -62,21 +63,24 @@ class ApiWorld:
         self.sqs = sqs
         self.job_queue_url = sqs.create_queue(QueueName="jobs")["QueueUrl"]
         self.webhook_queue_url = sqs.create_queue(QueueName="webhooks")["QueueUrl"]
-        self.services = Services.from_settings(
+        settings = {"events_hold_s": 0.01, **settings}
+        with wired(
+            monkeypatch,
             Settings(
                 jobs_table=NAME,
                 assets_bucket=ASSETS,
                 output_bucket=RESULTS,
                 job_queue_url=self.job_queue_url,
                 webhook_queue_url=self.webhook_queue_url,
-                **{"events_hold_s": 0.01, **settings},
-            )
-        )
+                **settings,
+            ),
+        ):
+            self.services = wiring.services()
         self.services.table._client.meta.events.register(
             "before-call.dynamodb", lambda model, **_: self.calls.update([model.name])
         )
         self.s3 = self.services.s3
-        self.app = create_app(cors_origins=self.services.settings.cors_origins)
+        self.app = create_app(lambda: self.services, cors_origins=self.services.settings.cors_origins)
 
     def request(
         self,
@@ -140,7 +144,7 @@ class ApiWorld:
 
 @contextmanager
 def api_world(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[ApiWorld]:
-    """The world, from `with` to the end of the block; routes find its services."""
+    """The world, from `with` to the end of the block."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -151,7 +155,4 @@ def api_world(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[ApiW
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     with aws() as session:
-        world = ApiWorld(session, **settings)
-        for module in ("context", "jobs", "events", "assets"):
-            monkeypatch.setattr(f"comfy_serverless.api.{module}.services", lambda: world.services)
-        yield world
+        yield ApiWorld(session, monkeypatch, **settings)

@@ -62,6 +62,8 @@ class World:
             own_queue=JobQueue(self.sqs, self.urls["manifests"]),
             s3=self.s3,
             settings=Settings(output_bucket=RESULTS, assets_bucket=ASSETS),
+            assets_bucket=ASSETS,
+            output_bucket=RESULTS,
         )
         self.journal = Journal(self.jobs, workers, WebhookQueue(self.sqs, None), self.batches)
         self.clients = [self.table._client, self.s3, self.sqs]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from moto import mock_aws
 
-from comfy_serverless.aws.s3 import create_client
+from comfy_serverless.aws.s3 import s3_client
 from tests.unit.fakes import IN, OUT, World
 from tests.unit.hostile_server import HostileServer
 
@@ -29,7 +29,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Client]:
     }.items():
         monkeypatch.setenv(name, value)
     with mock_aws():
-        client = create_client()
+        client = s3_client()
         for bucket in (IN, OUT):
             client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
         yield client

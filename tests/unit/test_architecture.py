@@ -9,8 +9,42 @@ from pathlib import Path
 
 import pytest
 
+from comfy_serverless.settings import Settings
+
 SOURCE = Path("lambda")
 AWS = ("boto3", "botocore", "aws_lambda_powertools", "mypy_boto3_s3", "awslambdaric", "pydantic")
+
+
+#: What makes a client of AWS, or something that keeps its state there.
+BUILDERS = frozenset(
+    {"s3_client", "sqs_client", "dynamodb_client", "Table", "JobStore", "BatchStore", "AssetStore", "UploadStore"}
+    | {"ApiKeyStore", "ModelStore", "NodeListReader", "NodeListWriter", "Endpoint", "WebhookQueue", "Services"}
+)
+#: Who may call them, and who asks boto3 for a client.
+WIRING = ("handlers/wiring.py", "cli/stack.py", "aws/")
+PACKAGE = SOURCE / "comfy_serverless"
+#: What a handler does not load with its import, beside what every Lambda function waits for anyway.
+NOT_AT_START = {
+    "generate": {
+        "table",
+        "batches",
+        "api",
+        "webhooks",
+        "aws.dynamodb",
+        "aws.sqs",
+        "worker.journal",
+        "worker.model_store",
+    }
+    | {"worker.inputs", "connector.connector", "jobs.node_list", "fetch.web"},
+    "sagemaker_server": {"batches", "api", "webhooks", "worker.model_store", "worker.inputs", "connector.connector"},
+    "authorizer": {"api", "batches", "connector", "jobs", "worker"},
+    "caretaker": {"api", "batches", "worker", "connector.connector"},
+    "forward": {"api", "worker", "connector"},
+    "ingest": {"api", "connector.connector", "worker.worker", "worker.journal", "webhooks"},
+    "outcome": {"api", "batches", "worker", "webhooks"},
+    "webhooks": {"api", "batches", "worker"},
+}
+LIBRARIES_NOT_AT_START = {"PIL", "websocket", "numpy", "aiohttp", "requests", "aws_lambda_powertools.event_handler"}
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -39,3 +73,55 @@ def test_every_public_name_is_there() -> None:
 @pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=str)
 def test_every_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} has no docstring"
+
+
+@pytest.mark.parametrize("handler", NOT_AT_START)
+def test_a_handler_loads_nothing_that_only_some_of_its_jobs_need(handler: str) -> None:
+    loaded = loaded_by(f"import comfy_serverless.handlers.{handler}")
+    assert not loaded & {f"comfy_serverless.{name}" for name in NOT_AT_START[handler]}
+    assert not loaded & LIBRARIES_NOT_AT_START
+
+
+def test_importing_the_wiring_loads_no_library() -> None:
+    assert not loaded_by("import comfy_serverless.handlers.wiring") & {*AWS, *LIBRARIES_NOT_AT_START}
+
+
+def calls_in(path: Path) -> list[str]:
+    """What a module calls: `boto3.client`, `Table`; the last two names of each call."""
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    return [ast.unparse(function) for function in calls]
+
+
+def builds(call: str) -> bool:
+    return call.startswith("boto3.") or call.rpartition(".")[2] in BUILDERS
+
+
+def test_clients_and_stores_are_built_in_one_place() -> None:
+    elsewhere = {
+        f"{name}: {call}"
+        for path in PACKAGE.rglob("*.py")
+        if not (name := path.relative_to(PACKAGE).as_posix()).startswith(WIRING)
+        for call in calls_in(path)
+        if builds(call)
+    }
+    # rich's, for what is shown
+    assert elsewhere == {"cli/main.py: Table"}
+    assert any(builds(call) for call in calls_in(PACKAGE / "handlers" / "wiring.py"))
+
+
+def test_no_setting_that_may_be_missing_becomes_the_text_none() -> None:
+    """`str(settings.x)` asks AWS for a table called "None"; `Settings.require` returns texts."""
+    optional = {name for name, kind in Settings.__annotations__.items() if kind == "str | None"}
+    assert "jobs_table" in optional
+    found = [
+        f"{path}: {ast.unparse(node)}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "str"
+        and node.args
+        and isinstance(node.args[0], ast.Attribute)
+        and node.args[0].attr in optional
+        and ast.unparse(node.args[0].value).rpartition(".")[2].strip("_()") == "settings"
+    ]
+    assert not found

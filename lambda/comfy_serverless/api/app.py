@@ -6,7 +6,7 @@ API Gateway ─► authorizer (whose key is it?) ─► app ─► jobs.py  asse
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConfig, Response
@@ -15,8 +15,10 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.api import assets, documentation, events, jobs
+from comfy_serverless.api.auth import Authentication
 from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.responses import refuse
+from comfy_serverless.api.services import Services
 from comfy_serverless.errors import (
     ComfyError,
     InternalError,
@@ -29,11 +31,18 @@ from comfy_serverless.errors import (
 from comfy_serverless.observability import log
 
 
-def create_app(*, cors_origins: tuple[str, ...] = ()) -> APIGatewayHttpResolver:
-    """The API. Requests of web pages are answered only to `cors_origins`."""
+def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...] = ()) -> APIGatewayHttpResolver:
+    """The API.
+
+    Args:
+        services: returns what the routes work with; asked with each request.
+        cors_origins: the web pages that may ask.
+    """
     app = APIGatewayHttpResolver(enable_validation=True, cors=_cors(cors_origins))
     # Powertools' own fails on bodies that are not UTF-8 or too deep. It has no public place for another one.
-    app._request_validation_middleware = BodyReader()
+    authentication = Authentication(services)
+    app._request_validation_middleware = authentication.before(BodyReader())
+    app.use([authentication])  # for routes that have a reader of their own
     for router in (jobs.router, events.router, assets.router, documentation.router):
         app.include_router(router)
     documentation.attach(app)

@@ -14,9 +14,9 @@ from aws_lambda_powertools.event_handler.openapi.params import Body, File, Form,
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from comfy_serverless.api.auth import caller
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, ErrorEnvelope, told
 from comfy_serverless.api.body_reader import BodyReader
-from comfy_serverless.api.context import caller
 from comfy_serverless.api.responses import NOT_KEPT, answer
 from comfy_serverless.api.services import services
 from comfy_serverless.aws.dynamodb import moment_of, moment_text, now_s
@@ -25,7 +25,7 @@ from comfy_serverless.jobs.links import Links
 from comfy_serverless.table.asset_names import check_hash, check_path, digest_in, digest_of
 from comfy_serverless.table.assets import DEFAULT_TYPE, Asset, Naming
 from comfy_serverless.table.jobs import check_idempotency_key
-from comfy_serverless.table.presigned_uploads import Upload, UploadStore
+from comfy_serverless.table.presigned_uploads import Upload
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -145,7 +145,7 @@ def post_asset(
     idempotency_key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
 ) -> Response[str]:
     """Take a file of some megabytes."""
-    owner, assets = caller(router).owner, services().assets
+    owner, assets = caller(router).owner, services(router).assets
     check_idempotency_key(idempotency_key)
     if len(file.content) > MAX_SENT_BYTES:
         raise TooLarge(
@@ -181,7 +181,7 @@ def asset_from_hash(body: Annotated[FromHashBody, Body()]) -> Response[str]:
         tags=tuple(body.tags),
         expires_in_s=body.expires_in,
     )
-    asset, is_same = services().assets.mint_from_hash(owner, digest_in(body.hash) or "", naming)
+    asset, is_same = services(router).assets.mint_from_hash(owner, digest_in(body.hash) or "", naming)
     return answer(HTTPStatus.OK if is_same else HTTPStatus.CREATED, _document(asset))
 
 
@@ -194,7 +194,7 @@ def asset_from_hash(body: Annotated[FromHashBody, Body()]) -> Response[str]:
 def head_by_hash(hash: Annotated[str, Path()]) -> Response[str]:  # noqa: A002  (the contract's name)
     """Whether the caller has uploaded bytes with this hash."""
     owner, digest = caller(router).owner, digest_in(unquote(hash))
-    if digest is None or not services().assets.has_blob(owner, digest):
+    if digest is None or not services(router).assets.has_blob(owner, digest):
         raise BlobNotFound("you have uploaded no file with this hash.")
     return answer(HTTPStatus.OK, None)
 
@@ -223,7 +223,7 @@ def get_asset(id: AssetId) -> Response[str]:  # noqa: A002
 )
 def delete_asset(id: AssetId) -> Response[str]:  # noqa: A002
     """Delete a record, and the bytes with the last one."""
-    services().assets.delete(caller(router).owner, id.lower())
+    services(router).assets.delete(caller(router).owner, id.lower())
     return answer(HTTPStatus.NO_CONTENT, None)
 
 
@@ -248,7 +248,7 @@ def get_content(id: AssetId) -> Response[str]:  # noqa: A002
 )
 def post_upload(body: Annotated[UploadBody, Body()]) -> Response[str]:
     """Answer a presigned address for one file of exactly the announced size."""
-    found, owner = services(), caller(router).owner
+    found, owner = services(router), caller(router).owner
     if body.size_bytes > found.settings.max_upload_bytes:
         raise TooLarge(
             f"the file has {body.size_bytes:,} bytes; at most {found.settings.max_upload_bytes:,} may be uploaded "
@@ -260,7 +260,7 @@ def post_upload(body: Annotated[UploadBody, Body()]) -> Response[str]:
         tags=tuple(body.tags),
         expires_in_s=body.expires_in,
     )
-    upload = UploadStore(found.assets).begin(owner, naming, size_bytes=body.size_bytes, expected=body.hash)
+    upload = found.uploads.begin(owner, naming, size_bytes=body.size_bytes, expected=body.hash)
     return answer(HTTPStatus.CREATED, _target(upload).model_dump())
 
 
@@ -273,12 +273,12 @@ def post_upload(body: Annotated[UploadBody, Body()]) -> Response[str]:
 )
 def complete_upload(id: Annotated[str, Path(description="The upload's id.")]) -> Response[str]:  # noqa: A002
     """Verify and register an upload."""
-    uploads = UploadStore(services().assets)
+    uploads = services(router).uploads
     return _created(uploads.complete(uploads.get(caller(router).owner, id.lower())))
 
 
 def _find(asset_id: str) -> Asset:
-    return services().assets.get(caller(router).owner, asset_id.lower())
+    return services(router).assets.get(caller(router).owner, asset_id.lower())
 
 
 def _created(asset: Asset) -> Response[str]:
@@ -308,15 +308,15 @@ def _document(asset: Asset) -> dict[str, Any]:
 
 
 def _link(asset: Asset) -> tuple[str, str]:
-    found = services()
+    found = services(router)
     name = (asset.file_path or asset.id).rpartition("/")[2]
     link = Links(found.s3, found.settings.link_expiry_s).of(asset.address, name=name, content_type=asset.content_type)
     return link.url, moment_text(link.expires_at)
 
 
 def _target(upload: Upload) -> UploadTarget:
-    found = services()
-    address = UploadStore(found.assets).address(upload)
+    found = services(router)
+    address = found.uploads.address(upload)
     content_type = upload.naming.content_type or DEFAULT_TYPE
     url = found.s3.generate_presigned_url(
         "put_object",

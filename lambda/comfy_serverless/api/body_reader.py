@@ -20,10 +20,7 @@ from aws_lambda_powertools.event_handler.middlewares.openapi_validation import O
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupportedContentType, RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import UploadFile
 
-from comfy_serverless.api.context import identify
-
 if TYPE_CHECKING:
-    from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
 
 _BOUNDARY = re.compile(r"[A-Za-z0-9'()+_,./:=? -]{0,69}[A-Za-z0-9'()+_,./:=?-]")
@@ -62,11 +59,6 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
         super().__init__()  # type: ignore[no-untyped-call]
         self._files = files
         self._lists = lists
-
-    def handler(self, app: EventHandlerInstance, next_middleware: NextMiddleware) -> Any:  # noqa: ANN401
-        """First who asks, then what: nothing is read for those who may not ask."""
-        identify(app)
-        return super().handler(app, next_middleware)
 
     def _get_body(self, app: EventHandlerInstance) -> Any:  # noqa: ANN401
         event = app.current_event

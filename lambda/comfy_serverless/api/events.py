@@ -16,8 +16,8 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
+from comfy_serverless.api.auth import caller
 from comfy_serverless.api.bodies import NOT_FOUND, REFUSALS
-from comfy_serverless.api.context import caller
 from comfy_serverless.api.jobs import JobId, find_job
 from comfy_serverless.api.responses import NOT_KEPT
 from comfy_serverless.api.services import services
@@ -41,7 +41,7 @@ _DOCUMENTED: dict[int, OpenAPIResponse] = {
 @router.get("/api/v2/jobs/<id>/events", summary="Live event stream (SSE)", tags=["jobs"], responses=_DOCUMENTED)
 def get_events(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
     """The job's state as events, after a moment in which something may have changed."""
-    found = services()
+    found = services(router)
     first = find_job(id, caller(router), found)
     until = time.monotonic() + found.settings.events_hold_s
     state = found.jobs.read_with_preview(id) or first

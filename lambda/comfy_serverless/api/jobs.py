@@ -15,6 +15,7 @@ from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Pat
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.api.auth import Caller, caller
 from comfy_serverless.api.bodies import (
     INVALID,
     JOB,
@@ -28,7 +29,6 @@ from comfy_serverless.api.bodies import (
     SubmitBody,
     told,
 )
-from comfy_serverless.api.context import Caller, caller
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.submission import JobExists, Submission, read_workflow, submit
@@ -37,7 +37,6 @@ from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobStatus, sh
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, JobRequest
 from comfy_serverless.observability import log
-from comfy_serverless.table.care import Care
 from comfy_serverless.table.job_state import JobState
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
@@ -76,7 +75,7 @@ def post_job(body: Annotated[SubmitBody, Body()], idempotency_key: IdempotencyKe
         webhook_url=body.webhook_url,
         webhook_secret=body.webhook_secret,
     )
-    return answer(HTTPStatus.CREATED, _document(submit(submission, services()), services()))
+    return answer(HTTPStatus.CREATED, _document(submit(submission, services(router)), services(router)))
 
 
 @router.get(
@@ -93,7 +92,7 @@ def list_jobs(
 ) -> Response[str]:
     """A page of the caller's jobs."""
     owner = caller(router).owner
-    entries, end = services().jobs.page(
+    entries, end = services(router).jobs.page(
         owner,
         labels=_label_filters(router.current_event.query_string_parameters or {}),
         status=status.value if status else None,
@@ -124,7 +123,7 @@ def list_jobs(
 )
 def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
     """Everything known of a job: one read of the table."""
-    return answer(HTTPStatus.OK, _document(find_job(id, caller(router), services()), services()))
+    return answer(HTTPStatus.OK, _document(find_job(id, caller(router), services(router)), services(router)))
 
 
 @router.get(
@@ -135,8 +134,8 @@ def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
 )
 def get_workflow(id: JobId) -> Response[str]:  # noqa: A002
     """The graph in API format, never with its `extra_data`."""
-    state = find_job(id, caller(router), services())
-    return answer(HTTPStatus.OK, JobWorkflow(workflow=read_workflow(state, services())).model_dump())
+    state = find_job(id, caller(router), services(router))
+    return answer(HTTPStatus.OK, JobWorkflow(workflow=read_workflow(state, services(router))).model_dump())
 
 
 @router.post(
@@ -147,10 +146,10 @@ def get_workflow(id: JobId) -> Response[str]:  # noqa: A002
 )
 def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
     """End a waiting job at once, and a running one at its worker's next report. Ended jobs stay as they are."""
-    state = services().jobs.cancel(find_job(id, caller(router), services()))
+    state = services(router).jobs.cancel(find_job(id, caller(router), services(router)))
     if state.status is JobStatus.CANCELED:
-        care(services()).call_webhook(state)
-    return answer(HTTPStatus.OK, _document(state, services()))
+        services(router).care.call_webhook(state)
+    return answer(HTTPStatus.OK, _document(state, services(router)))
 
 
 @router.post(
@@ -183,16 +182,16 @@ def generate(body: Annotated[GenerateBody, Body()], idempotency_key: Idempotency
         webhook_secret=body.webhook_secret,
     )
     try:
-        state = submit(submission, services())
+        state = submit(submission, services(router))
     except JobExists:
-        standing = services().jobs.read(str(body.job_id))
+        standing = services(router).jobs.read(str(body.job_id))
         if standing is None or standing.owner != who.owner:
             raise Forbidden(f"the job_id {body.job_id!r} is taken: choose another.") from None
         state = standing
     while not state.is_over and time.monotonic() + POLL_S < until:
         time.sleep(POLL_S)
-        state = services().jobs.read(state.id) or state
-    return answer(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, _document(state, services()))
+        state = services(router).jobs.read(state.id) or state
+    return answer(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, _document(state, services(router)))
 
 
 def find_job(job_id: str, who: Caller, found: Services) -> JobState:
@@ -206,16 +205,11 @@ def find_job(job_id: str, who: Caller, found: Services) -> JobState:
         raise NotFound(f"there is no job {job_id[:100]!r} of yours; jobs are forgotten 30 days after their submission.")
     if state.lease_ended:
         try:
-            care(found).attend(state)
+            found.care.attend(state)
         except (ClientError, BotoCoreError, ComfyError):
             log.exception("the job could not be looked after", job_id=job_id)  # the caretaker does it
         state = found.jobs.read(job_id) or state
     return state
-
-
-def care(found: Services) -> Care:
-    """What looks after neglected jobs."""
-    return Care(found.jobs, found.workers, found.webhook_queue, found.s3)
 
 
 def _document(state: JobState, found: Services) -> dict[str, Any]:

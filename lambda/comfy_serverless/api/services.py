@@ -1,21 +1,21 @@
-"""What the API's routes work with: the table's stores, S3, the queues. Made once for each process."""
+"""What the API's routes work with: the table's stores, S3, the queues."""
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from comfy_serverless.aws import s3 as s3_module
-from comfy_serverless.aws.dynamodb import Table, create_client
-from comfy_serverless.aws.sqs import WebhookQueue
-from comfy_serverless.errors import InvalidSetting
+from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
+
+from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.jobs.node_list import NodeListReader
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.table.assets import AssetStore
-from comfy_serverless.table.dispatch import Workers, workers_of
+from comfy_serverless.table.care import Care
+from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.presigned_uploads import UploadStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -35,45 +35,16 @@ class Services:
     table: Table
     jobs: JobStore
     assets: AssetStore
+    uploads: UploadStore
     keys: ApiKeyStore
     node_list: NodeListReader
     workers: Workers
-    webhook_queue: WebhookQueue
+    care: Care
     assets_bucket: str
     output_bucket: str
 
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Services:
-        """Connect to everything the settings name.
 
-        Raises:
-            InvalidSetting: one of them is not there.
-        """
-        table = Table(create_client(), _required(settings.jobs_table, "JOBS_TABLE"))
-        s3 = s3_module.create_client()
-        assets_bucket = _required(settings.assets_bucket, "ASSETS_BUCKET")
-        return cls(
-            settings=settings,
-            s3=s3,
-            table=table,
-            jobs=JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
-            assets=AssetStore(table, s3, bucket=assets_bucket),
-            keys=ApiKeyStore(table),
-            node_list=NodeListReader(s3, assets_bucket),
-            workers=workers_of(settings),
-            webhook_queue=WebhookQueue.at(settings.webhook_queue_url),
-            assets_bucket=assets_bucket,
-            output_bucket=_required(settings.output_bucket, "OUTPUT_BUCKET"),
-        )
-
-
-@functools.cache
-def services() -> Services:
-    """The services of this process."""
-    return Services.from_settings(Settings.from_environment())
-
-
-def _required(value: str | None, variable: str) -> str:
-    if value is None:
-        raise InvalidSetting(f"{variable} is not set, and the API needs it: template.yaml names all of its variables")
-    return value
+def services(router: APIGatewayHttpRouter) -> Services:
+    """What the request in hand is answered with."""
+    found: Services = router.context["services"]
+    return found

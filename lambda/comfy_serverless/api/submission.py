@@ -30,8 +30,8 @@ from comfy_serverless.table.jobs import check_idempotency_key
 from comfy_serverless.webhooks.signing import check_webhook
 
 if TYPE_CHECKING:
+    from comfy_serverless.api.auth import Caller
     from comfy_serverless.api.bodies import ExtraData
-    from comfy_serverless.api.context import Caller
     from comfy_serverless.api.services import Services
 
 

@@ -305,7 +305,7 @@ def delete_write(pk: str, sk: str, *, condition: str = "", values: Mapping[str, 
     return {"Delete": {"Key": to_item({"pk": pk, "sk": sk}), **_condition(condition, values)}}
 
 
-def create_client(*, is_patient: bool = False) -> DynamoDBClient:
+def dynamodb_client(*, is_patient: bool = False) -> DynamoDBClient:
     """The client for everything, with short timeouts: DynamoDB answers in milliseconds.
 
     Args:

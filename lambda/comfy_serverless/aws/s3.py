@@ -70,7 +70,7 @@ class S3Address(NamedTuple):
         return cls(match[1], match[2])
 
 
-def create_client() -> S3Client:
+def s3_client() -> S3Client:
     """The client for everything, with standard retries.
 
     Links name the bucket's region ("virtual": without it the first request is redirected, and a redirected signature

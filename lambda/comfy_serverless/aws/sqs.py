@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
+
+from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -29,9 +31,35 @@ class NotSent(TimeoutError):
     """A queue has not taken all messages: they must be sent again."""
 
 
-def create_client() -> SQSClient:
+def sqs_client() -> SQSClient:
     """The client of the queues, with standard retries."""
     return boto3.client("sqs", config=CONFIG)
+
+
+def come_again(message_ids: Iterable[str]) -> dict[str, Any]:
+    """Lambda's partial batch response: these messages are delivered again, the others are done."""
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in message_ids]}
+
+
+def take_each(
+    messages: Iterable[Mapping[str, Any]], take: Callable[[Mapping[str, Any]], bool], *, failing: str
+) -> dict[str, Any]:
+    """Deal with each message of an event in turn, and return which are to come again.
+
+    Args:
+        take: returns whether the message is done. One that fails comes again, and the others do not pay for it.
+        failing: what is logged of it then.
+    """
+    again = []
+    for message in messages:
+        try:
+            is_done = take(message)
+        except Exception:  # noqa: BLE001  (whatever it is, the others must not pay for it)
+            log.exception(failing, message_id=message["messageId"])
+            is_done = False
+        if not is_done:
+            again.append(message["messageId"])
+    return come_again(again)
 
 
 @dataclass(slots=True)
@@ -91,11 +119,6 @@ class WebhookQueue:
 
     sqs: SQSClient | None
     url: str | None
-
-    @classmethod
-    def at(cls, url: str | None) -> Self:
-        """The queue with this address."""
-        return cls(create_client() if url else None, url)
 
     def send(self, job_id: str) -> None:
         """Have a job's webhook called."""

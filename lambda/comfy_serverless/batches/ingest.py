@@ -61,6 +61,8 @@ class Ingest:
 
     Attributes:
         own_queue: where messages to ourselves go.
+        assets_bucket: where requests and copies of manifests are kept.
+        output_bucket: where results and reports go unless a request says otherwise.
         step_functions: starts the state machine that reads large manifests; None if there is none.
     """
 
@@ -70,6 +72,8 @@ class Ingest:
     own_queue: JobQueue
     s3: S3Client
     settings: Settings
+    assets_bucket: str
+    output_bucket: str
     step_functions: SFNClient | None = None
 
     # One object.
@@ -107,7 +111,7 @@ class Ingest:
 
     def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError) -> None:
         record = JobRecord(job_id=job_id, metadata=dict(dropped.labels))
-        if self.settings.output_bucket in (None, dropped.origin_bucket):
+        if self.output_bucket == dropped.origin_bucket:
             raise error
         job = self._job(job_id, str(dropped.address), None)
         record.result = ResultFile(self.s3, S3Address.parse(job.result_uri))
@@ -121,7 +125,7 @@ class Ingest:
         log.warning("a dropped object is no job", job_id=job_id, source=str(dropped.address), code=error.code)
 
     def _job(self, job_id: str, request_uri: str, request: JobRequest | None) -> NewJob:
-        bucket = (request.output.bucket if request else None) or str(self.settings.output_bucket)
+        bucket = (request.output.bucket if request else None) or self.output_bucket
         given = request.output.prefix if request else None
         prefix = self.settings.output_prefix if given is None else given
         return NewJob(
@@ -137,7 +141,7 @@ class Ingest:
         document = {"request": request.model_dump(mode="json", by_alias=True), "workflow": request.workflow}
         content = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
         name = f"{job_id}-{hashlib.sha256(content).hexdigest()[:16]}"
-        address = S3Address(str(self.settings.assets_bucket), f"requests/{self.settings.drop_owner}/{name}.json")
+        address = S3Address(self.assets_bucket, f"requests/{self.settings.drop_owner}/{name}.json")
         self.s3.put_object(Bucket=address.bucket, Key=address.key, Body=content, ContentType="application/json")
         return str(address)
 
@@ -146,13 +150,13 @@ class Ingest:
     def begin_batch(self, dropped: DroppedObject) -> Batch:
         """Keep a copy of a manifest, write the batch down, and have its ranges read."""
         batch_id = dropped.default_id
-        if self.settings.output_bucket == dropped.origin_bucket:
+        if self.output_bucket == dropped.origin_bucket:
             raise InvalidSetting(
                 f"OUTPUT_BUCKET is the input bucket {dropped.origin_bucket!r}: reports would come back"
             )
         if (standing := self.batches.get(batch_id)) is not None:
             return standing  # what was left to do then, `look` does
-        copy = S3Address(str(self.settings.assets_bucket), f"requests/batches/{batch_id}.jsonl")
+        copy = S3Address(self.assets_bucket, f"requests/batches/{batch_id}.jsonl")
         batch = Batch(
             id=batch_id,
             owner=self.settings.drop_owner,
@@ -248,8 +252,7 @@ class Ingest:
         if settled < batch.size_bytes:
             return
         self.batches.go_on_looking(batch, settled, for_s=max(LOOK_EVERY_S, len(ranges)))
-        bucket, prefix = str(self.settings.output_bucket), self.settings.output_prefix
-        report = write_report(self.s3, batch, ranges, bucket=bucket, prefix=prefix)
+        report = write_report(self.s3, batch, ranges, bucket=self.output_bucket, prefix=self.settings.output_prefix)
         if self.batches.complete(batch, report):
             log.info("the batch has ended", batch=batch.id, report=report)
 
@@ -335,4 +338,11 @@ class Ingest:
             list(pool.map(lambda state: self.jobs.unpark(state.id), parked))
 
     def _reading(self) -> Reading:
-        return Reading(jobs=self.jobs, batches=self.batches, workers=self.workers, s3=self.s3, settings=self.settings)
+        return Reading(
+            jobs=self.jobs,
+            batches=self.batches,
+            workers=self.workers,
+            s3=self.s3,
+            settings=self.settings,
+            output_bucket=self.output_bucket,
+        )

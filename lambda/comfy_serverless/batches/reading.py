@@ -48,6 +48,7 @@ class Reading:
     workers: Workers
     s3: S3Client
     settings: Settings
+    output_bucket: str
 
     def read(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
         """Read a range on, from where it was left.
@@ -95,14 +96,14 @@ class Reading:
         self.workers.send_many(waiting)
 
     def _job(self, batch: Batch, line: Line, request: JobRequest) -> NewJob:
-        bucket = request.output.bucket or self.settings.output_bucket
+        bucket = request.output.bucket or self.output_bucket
         prefix = self.settings.output_prefix if request.output.prefix is None else request.output.prefix
         job_id = str(request.job_id)
         return NewJob(
             job_id=job_id,
             owner=batch.owner,
             request_uri=address_of(line, batch),
-            result_uri=str(S3Address(str(bucket), KeyAllotment(prefix, job_id).result_key)),
+            result_uri=str(S3Address(bucket, KeyAllotment(prefix, job_id).result_key)),
             labels=request.metadata,
             batch=batch.id,
         )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from comfy_serverless.cli.stack import explained, outputs_of
+from comfy_serverless.cli.stack import batch_store, explained, outputs_of, s3, sqs
 from comfy_serverless.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -100,20 +100,9 @@ class Place:
         Raises:
             NotFound: it has none of these.
         """
-        import boto3
-
-        from comfy_serverless.aws.dynamodb import Table, create_client
-        from comfy_serverless.batches.store import BatchStore
-
         outputs = outputs_of(stack, "JobsTableName", "InputBucketName", "ManifestQueueUrl")
-        batches = BatchStore(Table(create_client(), outputs["JobsTableName"]))
-        clients: Any = boto3
         return cls(
-            batches,
-            clients.client("s3"),
-            clients.client("sqs"),
-            outputs["InputBucketName"],
-            outputs["ManifestQueueUrl"],
+            batch_store(outputs["JobsTableName"]), s3(), sqs(), outputs["InputBucketName"], outputs["ManifestQueueUrl"]
         )
 
     def tell(self, order: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table as Grid
 
-from comfy_serverless.cli.stack import explained, outputs_of
+from comfy_serverless.cli.stack import explained, key_store, outputs_of
 from comfy_serverless.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -174,15 +174,12 @@ def _as_json(key: ApiKey) -> dict[str, Any]:
 
 
 def _store(options: argparse.Namespace) -> ApiKeyStore:
-    from comfy_serverless.aws.dynamodb import Table, create_client
-    from comfy_serverless.table.api_keys import ApiKeyStore
-
     name = _table_of(options.stack) if options.stack else options.table or os.environ.get("JOBS_TABLE")
     if not name:
         raise InvalidRequest(
             "Which API's keys? Give --stack NAME (the name it was deployed with), or --table NAME, or set JOBS_TABLE."
         )
-    return ApiKeyStore(Table(create_client(), name))
+    return key_store(name)
 
 
 def _table_of(stack: str) -> str:

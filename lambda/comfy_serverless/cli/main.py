@@ -189,11 +189,11 @@ def _with_files(
 ) -> dict[str, Any]:
     """The graph with its inputs in ComfyUI's input folder, and their names in it."""
     # They bring the libraries for AWS along, which take a while to load.
-    from comfy_serverless.aws.s3 import create_client
+    from comfy_serverless.cli.stack import s3
     from comfy_serverless.worker.inputs.fetcher import InputFetcher
 
     settings = Settings.from_environment()
-    fetcher = InputFetcher(settings=settings, s3=create_client(), connector=connector)
+    fetcher = InputFetcher(settings=settings, s3=s3(), connector=connector)
     deadline = time.monotonic() + (deadline_s or settings.default_deadline_s)
     return fetcher.place(graph, files, job_id="", deadline=deadline).graph
 

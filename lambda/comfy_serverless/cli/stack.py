@@ -1,4 +1,4 @@
-"""A deployed stack as the commands see it: its outputs, and AWS's refusals explained."""
+"""A deployed stack as the commands see it: its outputs, its stores and clients, and AWS's refusals explained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from comfy_serverless.errors import ComfyError, Forbidden, InvalidRequest, NotFo
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
 
+    from comfy_serverless.aws.dynamodb import Table
+    from comfy_serverless.batches.store import BatchStore
+    from comfy_serverless.table.api_keys import ApiKeyStore
 
 _UNKNOWN_CREDENTIALS = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
@@ -38,6 +43,41 @@ def outputs_of(stack: str, *names: str) -> dict[str, str]:
                 "version. Deploy it again with `sam build && sam deploy`, or give --table NAME."
             )
     return {name: found[name] for name in names}
+
+
+def _table(name: str) -> Table:
+    """The table of this name."""
+    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
+
+    return Table(dynamodb_client(), name)
+
+
+def key_store(table_name: str) -> ApiKeyStore:
+    """The API keys in a table."""
+    from comfy_serverless.table.api_keys import ApiKeyStore
+
+    return ApiKeyStore(_table(table_name))
+
+
+def batch_store(table_name: str) -> BatchStore:
+    """The batches in a table."""
+    from comfy_serverless.batches.store import BatchStore
+
+    return BatchStore(_table(table_name))
+
+
+def s3() -> S3Client:
+    """The client of S3; it brings the libraries for AWS along, which take a while to load."""
+    from comfy_serverless.aws.s3 import s3_client
+
+    return s3_client()
+
+
+def sqs() -> SQSClient:
+    """The client of SQS."""
+    from comfy_serverless.aws.sqs import sqs_client
+
+    return sqs_client()
 
 
 @contextmanager

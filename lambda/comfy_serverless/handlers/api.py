@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_serverless.api.app import create_app
-from comfy_serverless.api.services import services
+from comfy_serverless.handlers import wiring
 
-_app = create_app(cors_origins=services().settings.cors_origins)
+_app = create_app(wiring.services, cors_origins=wiring.services().settings.cors_origins)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)

@@ -6,33 +6,22 @@ with the contract's 401. API Gateway keeps an answer for a minute, so that is ho
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_serverless.aws.dynamodb import Table, create_client
-from comfy_serverless.errors import InvalidSetting
-from comfy_serverless.settings import Settings
-from comfy_serverless.table.api_keys import ApiKeyStore
+from comfy_serverless.handlers import wiring
 
 _BEARER = re.compile(r"bearer +([!-~]+) *", re.IGNORECASE)
 
-
-@functools.cache
-def keys() -> ApiKeyStore:
-    """The keys of this process."""
-    name = Settings.from_environment().jobs_table
-    if name is None:
-        raise InvalidSetting("JOBS_TABLE is not set on this function")
-    return ApiKeyStore(Table(create_client(), name))
+wiring.at_start(wiring.keys)
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
     """Answer who has sent a request. Fails if the table does not answer: then nobody is let in, and nothing kept."""
     headers = event.get("headers") or {}
     text = bearer(next((str(value) for name, value in headers.items() if name.lower() == "authorization"), ""))
-    key = keys().find(text) if text else None
+    key = wiring.keys().find(text) if text else None
     context = {
         "owner": key.owner if key else "",
         "key_id": key.id if key else "",

@@ -2,64 +2,36 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from typing import Any
 
-from comfy_serverless.aws import s3
-from comfy_serverless.aws.dynamodb import Table, create_client
-from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
-from comfy_serverless.aws.sqs import create_client as create_queue_client
-from comfy_serverless.batches.store import BatchStore
-from comfy_serverless.errors import InvalidSetting
-from comfy_serverless.settings import Settings
-from comfy_serverless.table.assets import AssetStore
-from comfy_serverless.table.care import MAX_JOBS, Care
-from comfy_serverless.table.dispatch import workers_of
-from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.handlers import wiring
+from comfy_serverless.table.care import MAX_JOBS
 
-
-@functools.cache
-def care() -> Care:
-    """The table and the queues of this process."""
-    settings = Settings.from_environment()
-    if settings.jobs_table is None:
-        raise InvalidSetting("JOBS_TABLE must be set on this function")
-    jobs = JobStore(Table(create_client(), settings.jobs_table), lease_s=settings.lease_s, max_runs=settings.max_runs)
-    return Care(jobs, workers_of(settings), WebhookQueue.at(settings.webhook_queue_url), s3.create_client())
-
-
-@functools.cache
-def assets() -> AssetStore:
-    """The assets of this process."""
-    settings = Settings.from_environment()
-    if settings.jobs_table is None or settings.assets_bucket is None:
-        raise InvalidSetting("JOBS_TABLE and ASSETS_BUCKET must be set on this function")
-    return AssetStore(Table(create_client(), settings.jobs_table), s3.create_client(), bucket=settings.assets_bucket)
+wiring.at_start(wiring.caretaker)
 
 
 def have_batches_looked_at() -> int:
-    """Tell `ingest` of batches that nobody has looked at for a minute; answers how many."""
-    settings = Settings.from_environment()
-    if settings.manifest_queue_url is None:
+    """Tell `ingest` of batches that nobody has looked at for a minute; returns how many."""
+    if wiring.settings().manifest_queue_url is None:
         return 0
-    batches = BatchStore(Table(create_client(), str(settings.jobs_table))).neglected(limit=MAX_JOBS)
+    batches = wiring.batches().neglected(limit=MAX_JOBS)
     if batches:
-        queue = JobQueue(create_queue_client(), settings.manifest_queue_url)
-        queue.send_many([json.dumps({"batch": batch_id}) for batch_id in batches])
+        wiring.manifest_queue().send_many([json.dumps({"batch": batch_id}) for batch_id in batches])
     return len(batches)
 
 
 def handler(_event: object, _context: Any) -> dict[str, int]:  # noqa: ANN401  (Lambda's context)
-    """One round; answers how many jobs needed somebody, and how many assets had expired.
+    """One round; returns how many jobs needed somebody, and how many assets had expired.
 
     Fails if one of them could not be looked after, and after all others were: then an alarm tells.
     """
+    care, assets = wiring.caretaker()
     try:
-        count = care().round()
+        count = care.round()
     finally:
         try:
             looked_at = have_batches_looked_at()
         finally:
-            removed = assets().remove_expired(limit=MAX_JOBS)
+            removed = assets.remove_expired(limit=MAX_JOBS)
     return {"jobs": count, "batches": looked_at, "assets": removed}

@@ -7,30 +7,29 @@ of how those ended (`answer`). It decides nothing else.
     HTTP API, `POST /generate`             status code and JSON body
     S3 event                               a summary; the report is `result.json`
     SQS batch: S3 events, job requests     the messages to deliver again
-    SQS batch: jobs of the API             likewise; see `JobQueueEvent`
+
+Messages of the job queue are none of these: `queued_jobs` reads them, and the table says what becomes of them.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote_plus
 
 from comfy_serverless import errors
-from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.jobs.document import error_envelope
+from comfy_serverless.jobs.drops import drops_of, has_records_of, is_s3_event
 from comfy_serverless.jobs.message import queued_job_of
-from comfy_serverless.jobs.sources import DroppedObject, QueuedJob, RequestSource, SentRequest
+from comfy_serverless.jobs.sources import QueuedJob, RequestSource, SentRequest
+from comfy_serverless.worker.replies import Replies
 
 if TYPE_CHECKING:
-    from comfy_serverless.worker.replies import Replies
     from comfy_serverless.worker.worker import Outcome
 
 #: The HTTP status of a stored failure, by its code.
@@ -52,7 +51,8 @@ class Event(Protocol):
         """The jobs asked for."""
 
     def deliveries(self) -> Sequence[int]:
-        """How often each of the jobs has been delivered to us, this time included, where somebody counts; else 1."""
+        """How often each of the jobs has been delivered to us, this time included; 1 where nothing counts that."""
+        return [1] * len(self.sources())
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> Any:  # noqa: ANN401  (any JSON value)
         """The function's answer, given how the jobs ended, in the order of `sources`."""
@@ -61,14 +61,14 @@ class Event(Protocol):
 def recognise(event: object) -> Event:
     """The kind of an event. Whatever is nothing else is a direct payload."""
     if isinstance(event, Mapping):
-        for kind in (HttpEvent, JobQueueEvent, SqsEvent, S3Event):
+        for kind in (HttpEvent, SqsEvent, S3Event):
             if kind.recognises(event):
                 return kind(event)
     return DirectEvent(event)
 
 
 @dataclass(frozen=True, slots=True)
-class DirectEvent:
+class DirectEvent(Event):
     """A job request as the payload itself. Answered with the job, failed or not."""
 
     payload: object
@@ -78,17 +78,13 @@ class DirectEvent:
         """One."""
         return [SentRequest(payload=self.payload, default_id=str(uuid.uuid4()))]
 
-    def deliveries(self) -> Sequence[int]:
-        """Once."""
-        return [1] * len(self.sources())
-
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:
         """The job."""
         return replies.write(outcomes[0])
 
 
 @dataclass(frozen=True, slots=True)
-class HttpEvent:
+class HttpEvent(Event):
     """A request through API Gateway's HTTP API (payload format 2.0) or a function URL; the body is a job request.
 
     Answered with the job and status 200; for a job that failed with its error's status; for a request that was
@@ -110,10 +106,6 @@ class HttpEvent:
         if self._method != "POST":
             return []
         return [SentRequest(payload=self._body(), default_id=str(uuid.uuid4()), what="the body")]
-
-    def deliveries(self) -> Sequence[int]:
-        """Once."""
-        return [1] * len(self.sources())
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:
         """Status, headers, and the body as text."""
@@ -145,7 +137,7 @@ class HttpEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class S3Event:
+class S3Event(Event):
     """Objects appeared in a bucket; S3 invoked the function itself, asynchronously.
 
     Nobody hears the answer, so every outcome is a `result.json`. One that is not written down makes the invocation
@@ -157,16 +149,12 @@ class S3Event:
 
     @classmethod
     def recognises(cls, event: Mapping[str, Any]) -> bool:
-        """By its records' source; S3's test event has none."""
-        return event.get("Event") == "s3:TestEvent" or _has_records_of(event, "aws:s3")
+        """See `is_s3_event`."""
+        return is_s3_event(event)
 
     def sources(self) -> Sequence[RequestSource]:
-        """One for each object created. Removals, folders and the test event ask for nothing."""
-        return [source for record in self.event.get("Records", ()) for source in _dropped(record)]
-
-    def deliveries(self) -> Sequence[int]:
-        """Once."""
-        return [1] * len(self.sources())
+        """See `drops_of`."""
+        return drops_of(self.event)
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
         """What became of each object.
@@ -181,7 +169,7 @@ class S3Event:
 
 
 @dataclass(frozen=True, slots=True)
-class SqsEvent:
+class SqsEvent(Event):
     """Messages of a queue: S3 events, or job requests.
 
     Answered with the messages to deliver again: those with a job whose outcome is not written down because there is no
@@ -196,7 +184,7 @@ class SqsEvent:
     @classmethod
     def recognises(cls, event: Mapping[str, Any]) -> bool:
         """By its records' source."""
-        return _has_records_of(event, "aws:sqs")
+        return has_records_of(event, "aws:sqs")
 
     def sources(self) -> Sequence[RequestSource]:
         """Those of all messages, in order."""
@@ -207,65 +195,32 @@ class SqsEvent:
         return [_receive_count(message) for message in self.event["Records"] for _ in _sources_of(message)]
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
-        """SQS's partial batch response."""
+        """The messages that are to come again."""
+        from comfy_serverless.aws.sqs import come_again  # which no other kind of event needs
+
         rest = iter(outcomes)
-        failed = []
+        again = []
         for message in self.event["Records"]:
             own = [next(rest) for _ in _sources_of(message)]
             if not all(outcome.is_recorded and not _may_be_cured(outcome) for outcome in own):
-                failed.append({"itemIdentifier": message["messageId"]})
-        return {"batchItemFailures": failed}
+                again.append(message["messageId"])
+        return come_again(again)
 
 
-@dataclass(frozen=True, slots=True)
-class JobQueueEvent:
-    """Messages of the job queue: jobs that the API has taken.
-
-    How they end is told in the jobs table, and which of them run again is decided there too: a message comes again only
-    if the table could not be told.
-    """
-
-    event: Mapping[str, Any]
-    is_heard: bool = False
-
-    @classmethod
-    def recognises(cls, event: Mapping[str, Any]) -> bool:
-        """By the bodies of its messages."""
-        return _has_records_of(event, "aws:sqs") and all(map(_queued_job, event["Records"]))
-
-    def sources(self) -> Sequence[QueuedJob]:
-        """One for each message."""
-        return [job for job in map(_queued_job, self.event["Records"]) if job is not None]
-
-    def deliveries(self) -> Sequence[int]:
-        """By the queue's own count."""
-        return [_receive_count(message) for message in self.event["Records"]]
-
-    def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
-        """Every message is done."""
-        return self.come_again([])
-
-    def come_again(self, unrecorded: Sequence[QueuedJob]) -> dict[str, Any]:
-        """SQS's partial batch response: the messages of these jobs are delivered again."""
-        pairs = zip(self.event["Records"], self.sources(), strict=True)
-        again = [message["messageId"] for message, job in pairs if job in unrecorded]
-        return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in again]}
+def queued_jobs(event: object) -> dict[str, QueuedJob]:
+    """The jobs of the API that the job queue's messages ask for, by the messages' ids; none in any other event."""
+    if not isinstance(event, Mapping) or not has_records_of(event, "aws:sqs"):
+        return {}
+    found = {message["messageId"]: job for message in event["Records"] if (job := _queued_job(message)) is not None}
+    return found if len(found) == len(event["Records"]) else {}
 
 
 def _queued_job(message: Mapping[str, Any]) -> QueuedJob | None:
+    """The job of the API that a message asks for; None for any other message."""
     try:
         return queued_job_of(json.loads(str(message.get("body") or "")))
     except (ValueError, RecursionError):
         return None
-
-
-def _has_records_of(event: Mapping[str, Any], service: str) -> bool:
-    records = event.get("Records")
-    return (
-        isinstance(records, list)
-        and bool(records)
-        and all(isinstance(record, Mapping) and record.get("eventSource") == service for record in records)
-    )
 
 
 def _receive_count(message: Mapping[str, Any]) -> int:
@@ -285,38 +240,10 @@ def _sources_of(message: Mapping[str, Any]) -> list[RequestSource]:
         body = json.loads(text)
     except (ValueError, RecursionError):
         body = None
-    if isinstance(body, Mapping) and S3Event.recognises(body):
-        return list(S3Event(body).sources())
+    if isinstance(body, Mapping) and is_s3_event(body):
+        return list(drops_of(body))
     name = re.sub(r"[^A-Za-z0-9_-]", "-", str(message["messageId"]))[:60]
     return [SentRequest(payload=text, default_id=f"sqs-{name}", what="the message")]
-
-
-def dropped_objects(event: object) -> list[DroppedObject]:
-    """The objects an event of S3 tells of; none for the one that S3 sends to try the way.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not isinstance(event, Mapping) or not S3Event.recognises(event):
-        raise ValueError("neither an event of S3 nor a message of our own")
-    return [source for source in S3Event(event).sources() if isinstance(source, DroppedObject)]
-
-
-def _dropped(record: Mapping[str, Any]) -> list[RequestSource]:
-    """The object an S3 record tells of, if it was created. Keys come form-encoded: `a+b%C3%BC.json` is `a bü.json`."""
-    if not str(record.get("eventName", "")).removeprefix("s3:").startswith("ObjectCreated"):
-        return []
-    try:
-        bucket, item = str(record["s3"]["bucket"]["name"]), record["s3"]["object"]
-        key = unquote_plus(str(item["key"]))
-        version = str(item.get("versionId") or item.get("sequencer") or item.get("eTag") or "")
-    except (AttributeError, KeyError, TypeError):
-        # Nothing S3 sends. As a request it is refused and reported, and costs the other records nothing.
-        digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-        return [SentRequest(payload=record, default_id=f"s3-{digest[:32]}", what="the S3 record")]
-    if key.endswith("/"):  # the console makes "folders" by writing empty objects
-        return []
-    return [DroppedObject(address=S3Address(bucket, key), version=version)]
 
 
 def _summary(outcome: Outcome) -> dict[str, Any]:

@@ -11,49 +11,25 @@ function would count each message that has to wait as delivered, and put it asid
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import Any
 
-from comfy_serverless.aws.dynamodb import Table
-from comfy_serverless.aws.dynamodb import create_client as create_table_client
-from comfy_serverless.aws.sqs import create_client
-from comfy_serverless.batches.gate import Gate
-from comfy_serverless.batches.store import BatchStore
-from comfy_serverless.errors import InvalidSetting
-from comfy_serverless.settings import Settings
-from comfy_serverless.table.dispatch import Endpoint
-from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.handlers import wiring
 
 #: Between two looks while there is no room, in seconds.
 PAUSE_S = 2
 #: Kept back of an invocation, in seconds.
 RESERVE_S = 5.0
 
-
-@functools.cache
-def gate() -> Gate:
-    """The endpoint and the queue of this process."""
-    settings = Settings.from_environment()
-    if settings.endpoint_name is None or settings.batch_queue_url is None or settings.jobs_table is None:
-        raise InvalidSetting("ENDPOINT_NAME, BATCH_QUEUE_URL and JOBS_TABLE must be set on this function")
-    table = Table(create_table_client(), settings.jobs_table)
-    return Gate(
-        Endpoint.at(settings.endpoint_name),
-        JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
-        BatchStore(table),
-        create_client(),
-        settings.batch_queue_url,
-        settings.max_waiting_batch_jobs,
-    )
+wiring.at_start(wiring.gate)
 
 
 def handler(_event: object, context: Any) -> dict[str, int]:  # noqa: ANN401  (Lambda's context)
-    """Let jobs through until nothing waits any more, or the time is over; answers how many messages that were."""
+    """Let jobs through until nothing waits any more, or the time is over; returns how many messages that were."""
     count = 0
     while context.get_remaining_time_in_millis() / 1000 > RESERVE_S + PAUSE_S:
-        if free := gate().free():
-            gone = gate().let_through(free)
+        if free := wiring.gate().free():
+            gone = wiring.gate().let_through(free)
             count += gone
             if gone == 0:
                 break

@@ -8,53 +8,21 @@ SQS: {"batch", "resume"} ────► what was parked is sent again, after a 
 
 from __future__ import annotations
 
-import functools
 import json
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import boto3
-
-from comfy_serverless.aws import s3
-from comfy_serverless.aws.dynamodb import Table
-from comfy_serverless.aws.dynamodb import create_client as create_table_client
-from comfy_serverless.aws.sqs import JobQueue, create_client
-from comfy_serverless.batches.ingest import Ingest, NotThere
-from comfy_serverless.batches.store import BatchStore
-from comfy_serverless.errors import InvalidSetting
-from comfy_serverless.handlers.events import dropped_objects
+from comfy_serverless.aws.sqs import take_each
+from comfy_serverless.batches.ingest import NotThere
+from comfy_serverless.handlers import wiring
+from comfy_serverless.jobs.drops import dropped_objects
 from comfy_serverless.observability import log
-from comfy_serverless.settings import Settings
-from comfy_serverless.table.dispatch import workers_of
-from comfy_serverless.table.jobs import JobStore
 
 #: Kept back of an invocation for the chunk in hand, and to pass the rest on, in seconds.
 RESERVE_S = 60.0
 
-
-@functools.cache
-def ingest() -> Ingest:
-    """The stores and queues of this process."""
-    settings = Settings.from_environment()
-    for variable, value in {
-        "JOBS_TABLE": settings.jobs_table,
-        "ASSETS_BUCKET": settings.assets_bucket,
-        "OUTPUT_BUCKET": settings.output_bucket,
-        "MANIFEST_QUEUE_URL": settings.manifest_queue_url,
-    }.items():
-        if value is None:
-            raise InvalidSetting(f"{variable} must be set on this function")
-    table = Table(create_table_client(is_patient=True), str(settings.jobs_table))
-    return Ingest(
-        jobs=JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
-        batches=BatchStore(table),
-        workers=workers_of(settings),
-        own_queue=JobQueue(create_client(), str(settings.manifest_queue_url)),
-        s3=s3.create_client(),
-        settings=settings,
-        step_functions=boto3.client("stepfunctions") if settings.batch_state_machine else None,
-    )
+wiring.at_start(wiring.ingest)
 
 
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
@@ -62,27 +30,26 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
     left_s = context.get_remaining_time_in_millis() / 1000
     until = time.monotonic() + max(0.0, left_s - min(RESERVE_S, left_s / 2))
     if "Records" not in event:  # of the state machine: it tries again by itself
-        return {"is_read": ingest().read(event["batch"], event["start"], until=until)}
-    again = []
-    for message in event["Records"]:
+        return {"is_read": wiring.ingest().read(event["batch"], event["start"], until=until)}
+
+    def take(message: Mapping[str, Any]) -> bool:
         try:
             _take(json.loads(message["body"]), until)
         except NotThere:
             log.exception("there is nothing to take any more")
-        except Exception:  # noqa: BLE001  (whatever it is, the others must not pay for it)
-            log.exception("a message could not be dealt with, and comes again")
-            again.append(message["messageId"])
-    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in again]}
+        return True
+
+    return take_each(event["Records"], take, failing="a message could not be dealt with, and comes again")
 
 
 def _take(body: Any, until: float) -> None:  # noqa: ANN401
     match body:
         case {"batch": str(batch_id), "resume": True, "start": int(start)}:
-            ingest().resume(batch_id, start=start, until=until)
+            wiring.ingest().resume(batch_id, start=start, until=until)
         case {"batch": str(batch_id), "start": int(start)}:
-            ingest().read_or_pass_on(batch_id, start, until=until)
+            wiring.ingest().read_or_pass_on(batch_id, start, until=until)
         case {"batch": str(batch_id)}:
-            ingest().look(batch_id, until=until)
+            wiring.ingest().look(batch_id, until=until)
         case _:
             for dropped in dropped_objects(body):
-                ingest().drop(dropped)
+                wiring.ingest().drop(dropped)

@@ -25,8 +25,8 @@ from gunicorn.app.base import BaseApplication
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, InternalError, InvalidRequest, NotFound, QueueFull, UpstreamError
+from comfy_serverless.handlers import wiring
 from comfy_serverless.handlers.events import STATUSES
-from comfy_serverless.handlers.generate import Service, journal, service
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S, drain_on_sigterm, leave_process
 from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.message import queued_job_of
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from gunicorn.workers.base import Worker as Process
 
-    from comfy_serverless.connector.connector import ComfyConnector
     from comfy_serverless.jobs.sources import QueuedJob
     from comfy_serverless.table.job_state import JobState
 
@@ -58,18 +57,18 @@ Answer = tuple[int, dict[str, Any]]
 
 
 class SageMakerServer:
-    """The WSGI application.
+    """The WSGI application around one worker.
 
     Args:
         in_flight: invocations at once that the endpoint is configured for; twice as many are taken.
     """
 
-    def __init__(self, found: Service, connector: ComfyConnector, *, in_flight: int) -> None:
-        self._service = found
+    def __init__(self, *, in_flight: int) -> None:
+        self._worker, self._replies, self._meter = wiring.worker(), wiring.replies(), wiring.meter()
         self._most = 2 * in_flight
         self._count = 0
         self._lock = threading.Lock()
-        self.watch = EngineWatch(connector, is_busy=lambda: self._count > 0)
+        self.watch = EngineWatch(wiring.connector(), is_busy=lambda: self._count > 0)
 
     def __call__(self, environment: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -84,7 +83,7 @@ class SageMakerServer:
     def drain(self, *, within_s: float) -> bool:
         """See `Worker.drain`; pings are told at once."""
         self.watch.drain()
-        return self._service.worker.drain(within_s=within_s)
+        return self._worker.drain(within_s=within_s)
 
     def _answer(self, environment: WSGIEnvironment) -> Answer:
         match environment["REQUEST_METHOD"], environment.get("PATH_INFO"):
@@ -122,11 +121,11 @@ class SageMakerServer:
         if queued is not None:
             return self._run_queued(queued, call)
         source = SentRequest(payload=body, default_id=_job_id(environment), what="the body")
-        outcome = self._service.worker.run(source, call)
+        outcome = self._worker.run(source, call)
         try:
             self.watch.see(outcome)
-            self._service.count([outcome])
-            return _told(self._service.replies.write(outcome), outcome.error)
+            self._meter.count([outcome])
+            return _told(self._replies.write(outcome), outcome.error)
         finally:
             outcome.release()
 
@@ -134,14 +133,14 @@ class SageMakerServer:
         """Run a job of the API: the table says whether, and is told how it ended."""
         queued = Call(remaining_s=call.remaining_s, is_heard=False)
         try:
-            outcome = journal().run(self._service.worker, job, queued)
+            outcome = wiring.journal().run(self._worker, job, queued)
         except Unrecorded as failure:
             raise UpstreamError(f"{failure}; the caretaker finds what {job.job_id}/result.json tells") from failure
         if isinstance(outcome, Standing):
             return self._standing(job.job_id, outcome.state)
         try:
             self.watch.see(outcome)
-            self._service.count([outcome])
+            self._meter.count([outcome])
             return _told(outcome.job.to_json(), outcome.error)
         finally:
             outcome.release()
@@ -155,7 +154,7 @@ class SageMakerServer:
         """
         if state is None or not state.is_over or state.runs == 0:
             return 200, {"id": job_id, "note": "nothing to run: it was canceled, is held back, or runs elsewhere"}
-        stored = ResultFile(self._service.replies.s3, S3Address.parse(state.head["result"])).read()
+        stored = ResultFile(wiring.s3(), S3Address.parse(state.head["result"])).read()
         # The caretaker's word is in the table alone.
         job = stored.job if stored is not None and stored.job.status is state.status else state.document()
         return _told(job.to_json())
@@ -205,7 +204,7 @@ class Server(BaseApplication):
 
     def load_config(self) -> None:
         """One process, because there is one engine; threads for invocations and pings."""
-        settings = warm.settings()
+        settings = wiring.settings()
         options = {
             "bind": f"0.0.0.0:{settings.port}",
             "workers": 1,
@@ -224,13 +223,13 @@ class Server(BaseApplication):
 
     def load(self) -> Any:  # noqa: ANN401  (a WSGI application)
         """In the process that answers: start ComfyUI, without waiting for it."""
-        self._server = SageMakerServer(service(), warm.connector(), in_flight=warm.settings().in_flight)
+        self._server = SageMakerServer(in_flight=wiring.settings().in_flight)
         return self._server
 
     def _begin(self, _process: Process) -> None:
         """gunicorn has set its own signals by now, and SIGTERM is ours."""
         self._server.watch.start()
-        drain_on_sigterm(worker=self._server, stop_engine=warm.connector().kill_api, leave=leave_process)
+        drain_on_sigterm(worker=self._server, stop_engine=wiring.connector().kill_api, leave=leave_process)
 
 
 def main() -> None:

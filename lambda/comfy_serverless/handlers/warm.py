@@ -16,14 +16,9 @@ import gc
 import multiprocessing
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from comfy_serverless.settings import Settings
+from comfy_serverless.handlers import wiring
 
-if TYPE_CHECKING:
-    from comfy_serverless.connector.connector import ComfyConnector
-
-IS_LAMBDA = "AWS_LAMBDA_RUNTIME_API" in os.environ
 #: Whether workers will be forked from this process. The variable is there on managed instances only.
 FORKS_WORKERS = "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ and multiprocessing.parent_process() is None
 
@@ -34,23 +29,9 @@ def imports_done() -> None:
     gc.enable()
 
 
-@functools.cache
-def settings() -> Settings:
-    """The environment, read once. A wrong value fails the initialisation, and is named."""
-    return Settings.from_environment()
-
-
-@functools.cache
-def connector() -> ComfyConnector:
-    """The one connector; it may still be starting ComfyUI."""
-    from comfy_serverless.connector.connector import ComfyConnector
-
-    return ComfyConnector(settings=settings(), wait=False)
-
-
 def in_worker(begin: Callable[[], object]) -> None:
     """Call this now, under Lambda, or in the worker that is forked from this process."""
-    if not IS_LAMBDA:
+    if not wiring.IS_LAMBDA:
         return
     if FORKS_WORKERS:
         os.register_at_fork(after_in_child=functools.cache(begin))  # a worker that forks has begun already
@@ -59,4 +40,4 @@ def in_worker(begin: Callable[[], object]) -> None:
 
 
 gc.disable()
-in_worker(connector)
+in_worker(wiring.connector)

@@ -5,56 +5,15 @@ A call that fails is made again, later and later, as long as the queue allows; t
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_serverless.aws import s3
-from comfy_serverless.aws import sqs as queues
-from comfy_serverless.aws.dynamodb import Table, create_client
-from comfy_serverless.errors import InvalidSetting
-from comfy_serverless.fetch.web import Network
-from comfy_serverless.jobs.links import Links
-from comfy_serverless.observability import log
-from comfy_serverless.settings import Settings
-from comfy_serverless.table.jobs import JobStore
-from comfy_serverless.webhooks.calls import Caller
+from comfy_serverless.aws.sqs import take_each
+from comfy_serverless.handlers import wiring
 
-
-@functools.cache
-def caller() -> Caller:
-    """The caller of this process."""
-    settings = Settings.from_environment()
-    if settings.jobs_table is None or settings.webhook_queue_url is None:
-        raise InvalidSetting("JOBS_TABLE and WEBHOOK_QUEUE_URL must be set on this function")
-    table = Table(create_client(), settings.jobs_table)
-    return Caller(
-        jobs=JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
-        links=Links(s3.create_client(), settings.link_expiry_s),
-        network=Network(allow_private=settings.allow_private_addresses),
-        sqs=queues.create_client(),
-        queue_url=settings.webhook_queue_url,
-    )
+wiring.at_start(wiring.caller)
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
-    """Call the webhooks of a batch; answers which messages are to come again."""
-    failed = []
-    for record in event.get("Records", ()):
-        try:
-            is_done = caller().call(str(json.loads(record["body"])["job"]))
-        except Exception:  # noqa: BLE001  (one bad message must not cost the others their calls)
-            log.exception("a webhook was not called")
-            is_done = False
-        if not is_done:
-            failed.append({"itemIdentifier": record["messageId"]})
-            _call_later(record)
-    return {"batchItemFailures": failed}
-
-
-def _call_later(record: Mapping[str, Any]) -> None:
-    try:
-        caller().call_later(record)
-    except Exception:  # noqa: BLE001  (it comes again all the same, when the queue's own time is over)
-        log.exception("a webhook's message was not put off")
+    """Call the webhooks of a batch; returns which messages are to come again."""
+    return take_each(event.get("Records", ()), wiring.caller().take, failing="a webhook was not called")

@@ -30,7 +30,7 @@ from comfy_serverless.aws.dynamodb import (
 )
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import AssetInUse, BlobNotFound, NotFound
-from comfy_serverless.observability import log
+from comfy_serverless.observability import Failures
 from comfy_serverless.table.asset_names import HASH_PREFIX, is_id, is_path, suffix_of
 
 if TYPE_CHECKING:
@@ -202,23 +202,18 @@ class AssetStore:
             "#lease = :asset AND #lease_until < :now", {"asset": _LEASE, "now": now_s()}, index="leases", limit=limit
         )
         count = 0
-        failure: Exception | None = None
-        for key in page.items:
-            item = self.table.get(key["pk"], key["sk"])
-            if item is None or not _is_over(item.get("lease_until")):
-                continue
-            asset = _asset_of(item)
-            values = {"seen": item["lease_until"]}
-            try:
-                self._remove(asset, str(asset.hash), condition="#lease_until = :seen", values=values)
-                count += 1
-            except ConditionFailed:
-                pass  # its life was prolonged just now, or it was deleted
-            except Exception as error:  # noqa: BLE001  (the others must not pay for it)
-                log.exception("an expired asset could not be removed", asset_id=asset.id)
-                failure = error
-        if failure is not None:
-            raise failure
+        with Failures() as failures:
+            for key in page.items:
+                item = self.table.get(key["pk"], key["sk"])
+                if item is None or not _is_over(item.get("lease_until")):
+                    continue
+                asset, values = _asset_of(item), {"seen": item["lease_until"]}
+                with (
+                    failures.logged("an expired asset could not be removed", asset_id=asset.id),
+                    contextlib.suppress(ConditionFailed),  # its life was prolonged just now, or it was deleted
+                ):
+                    self._remove(asset, str(asset.hash), condition="#lease_until = :seen", values=values)
+                    count += 1
         return count
 
     def _remove(

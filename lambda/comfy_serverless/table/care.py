@@ -19,7 +19,7 @@ from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, InvalidRequest, JobExpired
 from comfy_serverless.jobs.document import Job, JobStatus
 from comfy_serverless.jobs.result_file import ResultFile
-from comfy_serverless.observability import emit_failure, log
+from comfy_serverless.observability import Failures, emit_failure, log
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import BATCH_RETENTION_S, DISPATCH_S, IN_QUEUE_S, QUEUE_RETENTION_S, JobStore
@@ -55,23 +55,24 @@ class Care:
             Exception: what went wrong with one of them; the others have been looked after all the same.
         """
         count = 0
-        failure: Exception | None = None
-        for lease in (OPEN, QUEUED, QUEUED_BATCH):
-            # While messages wait, a job that has not begun waits with them. Else its message is lost, or invisible for
-            # an hour because the worker that had it died before it could begin.
-            if lease != OPEN and self.workers.depth(is_batch=lease == QUEUED_BATCH):
-                continue
-            for state in self.jobs.neglected(limit=MAX_JOBS, lease=lease):
-                try:
-                    self.attend(state)
-                except Exception as error:  # noqa: BLE001  (the others must not pay for it)
-                    log.exception("a job could not be looked after", job_id=state.id)
-                    failure = error
-                    self._put_off(state)
-                count += 1
-        if failure is not None:
-            raise failure
+        with Failures() as failures:
+            for lease in (OPEN, QUEUED, QUEUED_BATCH):
+                # While messages wait, a job that has not begun waits with them. Else its message is lost, or invisible
+                # for an hour because the worker that had it died before it could begin.
+                if lease != OPEN and self.workers.depth(is_batch=lease == QUEUED_BATCH):
+                    continue
+                for state in self.jobs.neglected(limit=MAX_JOBS, lease=lease):
+                    with failures.logged("a job could not be looked after", job_id=state.id):
+                        self._attend_or_put_off(state)
+                    count += 1
         return count
+
+    def _attend_or_put_off(self, state: JobState) -> None:
+        try:
+            self.attend(state)
+        except Exception:
+            self._put_off(state)
+            raise
 
     def attend(self, state: JobState) -> None:
         """Do what one neglected job needs. Does nothing where somebody else was faster."""

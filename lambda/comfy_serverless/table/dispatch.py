@@ -15,14 +15,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import error_code
-from comfy_serverless.aws.sqs import CONFIG, JobQueue, create_client
+from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.observability import log
-from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
@@ -72,22 +70,6 @@ class Workers(Protocol):
         """Whether messages that nobody sees may wait for a machine: with GPUs, that can take hours."""
 
 
-def workers_of(settings: Settings) -> Workers:
-    """Where this process sends jobs.
-
-    Raises:
-        InvalidSetting: nothing says where.
-    """
-    if settings.endpoint_name is not None:
-        return Endpoint.at(settings.endpoint_name)
-    if settings.job_queue_url is None:
-        raise InvalidSetting("JOB_QUEUE_URL must be set on this function (or ENDPOINT_NAME, in a SageMaker container)")
-    own = Queues.at(settings.job_queue_url, settings.batch_queue_url)
-    if settings.dispatch_parameter is None:
-        return own
-    return Switch(own, settings.dispatch_parameter, boto3.client("ssm", config=CONFIG))
-
-
 def message_of(job_id: str, request_uri: str, extra_data: Mapping[str, Any] | None) -> str:
     """What a worker is sent."""
     message: dict[str, Any] = {"job": job_id, "request": request_uri}
@@ -109,9 +91,8 @@ class Queues:
     is_slow: bool = False
 
     @classmethod
-    def at(cls, url: str, batch_url: str | None, *, sqs: SQSClient | None = None, is_slow: bool = False) -> Self:
+    def at(cls, url: str, batch_url: str | None, *, sqs: SQSClient, is_slow: bool = False) -> Self:
         """The queues with these addresses; without the second there is one for everything."""
-        sqs = sqs or create_client()
         jobs = JobQueue(sqs, url)
         return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow)
 
@@ -152,11 +133,6 @@ class Endpoint:
     name: str
     _depth: int = 0
     _depth_at: float = field(default=-TARGET_KNOWN_S)
-
-    @classmethod
-    def at(cls, name: str) -> Self:
-        """The endpoint of this name, in this region."""
-        return cls(boto3.client("sagemaker-runtime", config=CONFIG), boto3.client("cloudwatch", config=CONFIG), name)
 
     def send(
         self,
@@ -245,11 +221,16 @@ class Batched:
 
 @dataclass(slots=True)
 class Switch:
-    """Whoever runs jobs now: as the parameter says, or without it our own queues."""
+    """Whoever runs jobs now: as the parameter says, or without it our own queues.
+
+    Attributes:
+        endpoint: returns the endpoint of a name.
+    """
 
     own: Queues
     parameter: str
     ssm: SSMClient
+    endpoint: Callable[[str], Endpoint]
     _target: Workers | None = None
     _value: str = ""
     _known_at: float = field(default=-TARGET_KNOWN_S)
@@ -311,27 +292,27 @@ class Switch:
                 log.warning("where jobs are to be run cannot be read: it stays as it was", exc_info=True)
                 value = self._value
         if self._target is None or value != self._value:
-            self._target = _target_of(value, self.own.jobs.sqs) if value else self.own
+            self._target = self._named(value) if value else self.own
             self._value = value
         self._known_at = time.monotonic()
 
+    def _named(self, value: str) -> Workers:
+        """Return the workers that the parameter names.
 
-def _target_of(value: str, sqs: SQSClient) -> Workers:
-    """What DISPATCH_PARAMETER says.
-
-    Raises:
-        InvalidSetting: nothing of the two.
-    """
-    try:
-        match json.loads(value):
-            case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
-                return Batched(Endpoint.at(name), JobQueue(sqs, batch_url))
-            case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
-                return Queues.at(url, batch_url, sqs=sqs, is_slow=True)
-    except ValueError:
-        pass
-    raise InvalidSetting(
-        f"the parameter of DISPATCH_PARAMETER holds {value[:200]!r}; it must be "
-        '{"backend": "sagemaker", "endpoint_name": …, "batch_queue_url": …} or '
-        '{"backend": "queue", "job_queue_url": …, "batch_queue_url": …}'
-    )
+        Raises:
+            InvalidSetting: it names none of the two kinds.
+        """
+        sqs = self.own.jobs.sqs
+        try:
+            match json.loads(value):
+                case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
+                    return Batched(self.endpoint(name), JobQueue(sqs, batch_url))
+                case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
+                    return Queues.at(url, batch_url, sqs=sqs, is_slow=True)
+        except ValueError:
+            pass
+        raise InvalidSetting(
+            f"the parameter of DISPATCH_PARAMETER holds {value[:200]!r}; it must be "
+            '{"backend": "sagemaker", "endpoint_name": …, "batch_queue_url": …} or '
+            '{"backend": "queue", "job_queue_url": …, "batch_queue_url": …}'
+        )

@@ -64,6 +64,16 @@ class Settlement:
 
     care: Care
 
+    def hear(self, message: str) -> bool:
+        """Do what a message of SageMaker asks for; returns False where it cannot be read, and never could be."""
+        try:
+            told = Notification.parse(message)
+        except Unreadable:
+            log.exception("a notification cannot be read")
+            return False
+        self.settle(told)
+        return True
+
     def settle(self, told: Notification) -> None:
         """Do what a notification asks for. The same one again, or an old one, changes nothing."""
         state = self.care.jobs.read(told.job_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Mapping
@@ -58,13 +59,29 @@ class Caller:
             return False
         return True
 
-    def call_later(self, record: Mapping[str, Any]) -> None:
+    def take(self, message: Mapping[str, Any]) -> bool:
+        """Call the webhook that a message of the queue asks for; returns False where it comes again, later."""
+        is_done = False
+        try:
+            is_done = self.call(str(json.loads(message["body"])["job"]))
+        finally:
+            if not is_done:
+                self._call_later(message)
+        return is_done
+
+    def _call_later(self, message: Mapping[str, Any]) -> None:
         """Have a message come again, the later the more often it has come."""
-        received = int(record.get("attributes", {}).get("ApproximateReceiveCount", "1"))
+        try:
+            self._hide(message)
+        except Exception:  # noqa: BLE001  (it comes again all the same, when the queue's own time is over)
+            log.exception("a webhook's message was not put off")
+
+    def _hide(self, message: Mapping[str, Any]) -> None:
+        received = int(message.get("attributes", {}).get("ApproximateReceiveCount", "1"))
         pause_s = BACKOFF_S[min(received, len(BACKOFF_S)) - 1]
         self.sqs.change_message_visibility(
             QueueUrl=self.queue_url,
-            ReceiptHandle=record["receiptHandle"],
+            ReceiptHandle=message["receiptHandle"],
             VisibilityTimeout=round(pause_s * random.uniform(0.9, 1.1)),  # noqa: S311  (spreads calls, hides nothing)
         )
 

@@ -16,7 +16,6 @@ from comfy_low.models import Asset as ContractAsset
 
 from comfy_serverless.api.app import create_app
 from comfy_serverless.api.assets import MAX_SENT_BYTES
-from comfy_serverless.api.body_reader import BodyReader
 from tests.unit.api_world import ASSETS, Answer, ApiWorld, api_world
 from tests.unit.fakes import png
 
@@ -587,8 +586,7 @@ def test_an_upload_that_cannot_be_is_refused(api: ApiWorld, fields: dict[str, An
 def test_a_body_that_is_no_json_is_refused_and_never_a_failure(
     api: ApiWorld, monkeypatch: pytest.MonkeyPatch, body: str | bytes, content_type: str, status: int
 ) -> None:
-    app = create_app()
-    app._request_validation_middleware = BodyReader()
+    app = create_app(lambda: api.services)
     monkeypatch.setattr(api, "app", app)
     answer = api.request("POST", "/api/v2/uploads", body=body, headers={"content-type": content_type})
     assert answer.status == status

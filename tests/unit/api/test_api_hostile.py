@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from aws_lambda_powertools.event_handler.middlewares.openapi_validation import OpenAPIRequestValidationMiddleware
 
+from comfy_serverless.api.auth import PUBLIC
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.graph.file_inputs import names_in_other_folders
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import MAX_ADDRESSES, MAX_LABELS_BYTES
 from comfy_serverless.table import reader as reader_module
+from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.table.job_item import job_pk
 from tests.unit.api_world import ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW
@@ -40,6 +44,32 @@ def deep(levels: int) -> Any:
 def test_without_a_key_nothing_is_read(api: ApiWorld, body: str) -> None:
     for path in ("/api/v2/jobs", "/generate", "/api/v2/assets"):
         assert api.request("POST", path, body=body, owner="").status == 401
+
+
+def test_without_a_key_no_route_reads_anything_and_each_counts_a_request_once(
+    api: ApiWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("something was read")
+
+    routes = [
+        (method.upper(), path)
+        for path, entry in json.loads(api.app.get_openapi_json_schema())["paths"].items()
+        for method in entry
+        if (method.upper(), path) not in PUBLIC
+    ]
+    assert len(routes) > 10
+    for name in ("_request_params_to_args", "_normalize_multi_params"):
+        monkeypatch.setattr(f"{OpenAPIRequestValidationMiddleware.__module__}.{name}", read)
+    for method, path in routes:
+        answer = api.request(method, re.sub(r"{\w+}", "x", path), body="{}", owner="")
+        assert answer.status == 401, (method, path, answer.text)
+    counted: list[str] = []
+    monkeypatch.setattr(ApiKeyStore, "count_request", lambda _keys, key_id, *, limit: counted.append(key_id))
+    for method, path in routes:
+        answer = api.request(method, re.sub(r"{\w+}", "x", path), body="{}", key={"requests_per_minute": "1"})
+        assert answer.status == 429, (method, path, answer.text)
+    assert len(counted) == len(routes)
 
 
 @pytest.mark.parametrize("path", ["/api/v2/health", "/openapi.json", "/docs"])

@@ -156,7 +156,7 @@ def test_a_range_that_is_being_read_is_left_to_its_reader(world: World) -> None:
 
 def test_a_batch_whose_reports_would_come_back_is_refused(world: World) -> None:
     settings = Settings(output_bucket=DROPS, assets_bucket=ASSETS)
-    ingest = dataclasses.replace(world.ingest, settings=settings)
+    ingest = dataclasses.replace(world.ingest, settings=settings, output_bucket=DROPS)
     with pytest.raises(InvalidSetting, match="OUTPUT_BUCKET"):
         ingest.begin_batch(world.drop("batches/many.jsonl", manifest(1)))
 
@@ -222,8 +222,7 @@ def with_machine(world: World, machine: StepFunctions) -> Ingest:
     settings = Settings(
         output_bucket=RESULTS, assets_bucket=ASSETS, batch_state_machine="arn:machine", batch_map_bytes=100
     )
-    fields = {name: getattr(world.ingest, name) for name in ("jobs", "batches", "workers", "own_queue", "s3")}
-    return Ingest(**fields, settings=settings, step_functions=machine)  # type: ignore[arg-type]
+    return dataclasses.replace(world.ingest, settings=settings, step_functions=machine)  # type: ignore[arg-type]
 
 
 def test_a_dropped_request_is_a_job_once_and_keeps_its_id(world: World) -> None:

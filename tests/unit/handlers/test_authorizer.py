@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from comfy_serverless.handlers import authorizer
+from comfy_serverless.handlers import authorizer, wiring
 from comfy_serverless.table.api_keys import ApiKeyStore
 from tests.unit.jobs_table import aws, create_table
 
@@ -20,7 +20,7 @@ NOBODY = {"owner": "", "key_id": "", "max_in_flight": "", "requests_per_minute":
 def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiKeyStore]:
     with aws() as session:
         store = ApiKeyStore(create_table(session)[0])
-        monkeypatch.setattr(authorizer, "keys", lambda: store)
+        monkeypatch.setattr(wiring, "keys", lambda: store)
         yield store
 
 

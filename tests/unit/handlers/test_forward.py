@@ -13,6 +13,7 @@ from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.batches.gate import Gate
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.handlers import forward as module
+from comfy_serverless.handlers import wiring
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 from tests.unit.jobs_table import aws, create_table
@@ -197,7 +198,7 @@ def test_it_ends_before_its_time_is_over(world: World, monkeypatch: pytest.Monke
     def sleep(seconds: float) -> None:
         world.now += seconds
 
-    monkeypatch.setattr(module, "gate", lambda: world.gate)
+    monkeypatch.setattr(wiring, "gate", lambda: world.gate)
     monkeypatch.setattr(module.time, "sleep", sleep)
     world.submit(8)
     assert module.handler({}, Context()) == {"messages": 5}  # and then it waits for one to be begun

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.handlers import outcome as module
+from comfy_serverless.handlers import wiring
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.table.settlement import Ended, Notification, Settlement, Unreadable
 from tests.unit.jobs_table import aws
@@ -45,7 +46,7 @@ def event(*messages: str) -> dict[str, Any]:
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with aws() as session:
         here = World(session, monkeypatch)
-        monkeypatch.setattr(module, "settlement", lambda: Settlement(here.care))
+        monkeypatch.setattr(wiring, "settlement", lambda: Settlement(here.care))
         yield here
 
 

@@ -13,9 +13,9 @@ from botocore.stub import Stubber
 
 from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.errors import InvalidSetting
-from comfy_serverless.settings import Settings
+from comfy_serverless.handlers import wiring
 from comfy_serverless.table import dispatch as module
-from comfy_serverless.table.dispatch import Batched, Endpoint, Queues, Switch, workers_of
+from comfy_serverless.table.dispatch import Batched, Endpoint, Queues, Switch
 from tests.unit.jobs_table import REGION, aws
 
 PARAMETER = "/comfy-serverless/stack/dispatch"
@@ -31,7 +31,7 @@ class World:
         self.gpu = self.sqs.create_queue(QueueName="gpu")["QueueUrl"]
         self.own_batches = self.sqs.create_queue(QueueName="own-batches")["QueueUrl"]
         self.gpu_batches = self.sqs.create_queue(QueueName="gpu-batches")["QueueUrl"]
-        self.switch = Switch(Queues.at(self.own, self.own_batches, sqs=self.sqs), PARAMETER, self.ssm)
+        self.switch = Switch(Queues.at(self.own, self.own_batches, sqs=self.sqs), PARAMETER, self.ssm, wiring.endpoint)
 
     def announce(self, value: object) -> None:
         text = value if isinstance(value, str) else json.dumps(value)
@@ -169,8 +169,3 @@ def test_the_depth_of_an_endpoint_is_its_newest_backlog(world: World) -> None:
     # A job of a batch that waits in the endpoint is not lost because its queue is empty.
     sqs = get_session().create_client("sqs", region_name=REGION)
     assert Batched(endpoint, JobQueue(sqs, world.gpu_batches)).depth(is_batch=True) == 7
-
-
-def test_a_process_that_is_told_nothing_says_what_is_missing() -> None:
-    with pytest.raises(InvalidSetting, match="JOB_QUEUE_URL"):
-        workers_of(Settings())

@@ -16,23 +16,28 @@ from samcli.yamlhelper import yaml_parse
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
+from comfy_serverless.api.auth import PUBLIC
 from comfy_serverless.jobs.document import Job, JobError, JobStatus
 from comfy_serverless.worker.metrics import emit_metrics
+from local import front
 
 ROOT = Path(__file__).parents[3]
 METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"})
 #: What CloudFormation puts in for a `!Ref` or a `!GetAtt`.
 SOMETHING = "something"
 PARAMETERS = {"MAX_QUEUED_JOBS": "1000", "POWERTOOLS_LOG_LEVEL": "INFO", "MODELS_MANIFEST": ""}
-#: What makes a function's stores and queues from its environment.
+#: What a function takes from handlers/wiring.py, and the variables it cannot do without.
 NEEDS = {
-    "ApiFunction": "comfy_serverless.api.services.services",
-    "AuthorizerFunction": "comfy_serverless.handlers.authorizer.keys",
-    "CaretakerFunction": "comfy_serverless.handlers.caretaker.care",
-    "IngestFunction": "comfy_serverless.handlers.ingest.ingest",
-    "OutcomeFunction": "comfy_serverless.handlers.outcome.settlement",
-    "WebhookFunction": "comfy_serverless.handlers.webhooks.caller",
-    "GenerateFunction": "comfy_serverless.handlers.generate.journal",
+    "ApiFunction": ("services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
+    "AuthorizerFunction": ("keys", ["JOBS_TABLE"]),
+    "CaretakerFunction": ("caretaker", ["JOBS_TABLE", "ASSETS_BUCKET", "JOB_QUEUE_URL"]),
+    "IngestFunction": (
+        "ingest",
+        ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "MANIFEST_QUEUE_URL", "JOB_QUEUE_URL"],
+    ),
+    "OutcomeFunction": ("settlement", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
+    "WebhookFunction": ("caller", ["JOBS_TABLE", "WEBHOOK_QUEUE_URL"]),
+    "GenerateFunction": ("journal", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
 }
 
 
@@ -83,13 +88,14 @@ def route_of(method: str, path: str) -> dict[str, Any] | None:
 def operations() -> list[tuple[str, str]]:
     """Every operation that the API's own document describes."""
     from comfy_serverless.api.app import create_app
+    from comfy_serverless.handlers import wiring
 
-    document = json.loads(create_app().get_openapi_json_schema())
+    document = json.loads(create_app(wiring.services).get_openapi_json_schema())
     return [(method, path) for path, entry in document["paths"].items() for method in METHODS & entry.keys()]
 
 
 def test_every_operation_has_a_route_to_the_function_and_needs_a_key() -> None:
-    public = {("get", "/api/v2/health"), ("get", "/openapi.json"), ("get", "/docs")}
+    public = {(method.lower(), path) for method, path in PUBLIC}
     assert len(operations()) > len(public)
     for method, path in {*operations(), *public}:
         route = route_of(method, re.sub(r"{\w+}", "x", path))
@@ -98,6 +104,17 @@ def test_every_operation_has_a_route_to_the_function_and_needs_a_key() -> None:
         assert "${ApiFunction.Arn}" in integration["uri"]["Fn::Sub"]
         assert integration["payloadFormatVersion"] == "2.0"
         assert route["security"] == [{"NONE" if (method, path) in public else "ApiKeys": []}], (method, path)
+
+
+def test_routes_without_a_key_are_the_same_everywhere() -> None:
+    open_routes = {
+        (method.upper(), path)
+        for path, entry in API["Body"]["paths"].items()
+        for method in METHODS & entry.keys()
+        if entry[method]["security"] == [{"NONE": []}]
+    }
+    assert open_routes == PUBLIC | {("OPTIONS", "/{proxy+}")}
+    assert set(front.PUBLIC) == PUBLIC
 
 
 @pytest.mark.parametrize("path", ["/api/v2/jobs", "/api/v2/assets/x/content", "/generate"])
@@ -118,18 +135,32 @@ def test_api_gateway_may_ask_the_authorizer_and_answers_no_browser_itself() -> N
     assert "x-amazon-apigateway-cors" not in API["Body"]
 
 
-@pytest.mark.parametrize(("function", "what"), NEEDS.items())
-def test_a_function_finds_everything_it_needs_in_its_environment(function: str, what: str) -> None:
-    module, _, name = what.rpartition(".")
+def make(what: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: make this of an environment."""
     own = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "lambda"), "AWS_DEFAULT_REGION": "eu-central-1"}
-    done = subprocess.run(
-        [sys.executable, "-c", f"from {module} import {name}; {name}()"],
-        env={**own, **environment_of(function)},
+    return subprocess.run(
+        [sys.executable, "-c", f"from comfy_serverless.handlers import wiring; wiring.{what}()"],
+        env={**own, **environment},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize("function", NEEDS)
+def test_a_function_finds_everything_it_needs_in_its_environment(function: str) -> None:
+    what, variables = NEEDS[function]
+    assert set(variables) <= environment_of(function).keys()
+    done = make(what, environment_of(function))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("function", NEEDS)
+def test_a_function_names_all_that_it_lacks_at_once(function: str) -> None:
+    what, variables = NEEDS[function]
+    done = make(what, {})
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].endswith(f": {', '.join(variables)}"), done.stderr
 
 
 def test_alarms_for_failures_have_the_dimensions_that_the_worker_emits(

@@ -20,11 +20,12 @@ import pytest
 from comfy_serverless.aws import s3
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.fetch.web import Network
-from comfy_serverless.handlers import webhooks
+from comfy_serverless.handlers import webhooks, wiring
 from comfy_serverless.jobs.document import Job, JobStatus, JobUrls
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.webhooks import calls
 from comfy_serverless.webhooks.signing import check_webhook
 from tests.unit.jobs_table import REGION, aws, create_table
 
@@ -93,8 +94,8 @@ class World:
 
     def use(self, network: Network) -> None:
         sqs: Any = self.queue
-        caller = webhooks.Caller(self.jobs, Links(s3.create_client(), 60), network, sqs, "https://queue")
-        self.patch.setattr(webhooks, "caller", lambda: caller)
+        caller = calls.Caller(self.jobs, Links(s3.s3_client(), 60), network, sqs, "https://queue")
+        self.patch.setattr(wiring, "caller", lambda: caller)
 
     def ended(self, url: str, *, job_id: str = "job-1", secret: str = SECRET) -> str:
         webhook = {"url": url, "secret": secret}
@@ -190,7 +191,7 @@ def test_a_receiver_that_is_gone_is_left_alone(world: World, receiver: Receiver)
 def test_a_receiver_that_hangs_does_not_hold_the_function(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "CALL_S", 0.3)
+    monkeypatch.setattr(calls, "CALL_S", 0.3)
     receiver.answer = lambda _: receiver.stopping.wait(5) and None
     assert world.deliver(world.ended(receiver.url)) == ["0"]
 
@@ -214,7 +215,7 @@ def test_calls_come_later_and_later_and_never_later_than_sqs_can(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver.answer = lambda request: status(request, 500)
-    monkeypatch.setattr(webhooks.random, "uniform", lambda _low, high: high)
+    monkeypatch.setattr(calls.random, "uniform", lambda _low, high: high)
     job_id = world.ended(receiver.url)
     for received in (1, 2, 3, 4, 5, 8, 10, 99):
         assert world.deliver(job_id, received=received) == ["0"]

@@ -1,0 +1,352 @@
+"""What each function works with: made once for a process, from its environment, and nowhere else.
+
+Whatever a function takes from here names all the settings it lacks at once. Imports stand inside the functions, so that
+a process loads what it uses: `generate` starts without anything that only jobs of the API need (see `warm`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from comfy_serverless.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+    from comfy_serverless.api.services import Services
+    from comfy_serverless.aws.dynamodb import Table
+    from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
+    from comfy_serverless.batches.gate import Gate
+    from comfy_serverless.batches.ingest import Ingest
+    from comfy_serverless.batches.store import BatchStore
+    from comfy_serverless.connector.connector import ComfyConnector
+    from comfy_serverless.jobs.node_list import NodeListWriter
+    from comfy_serverless.jobs.request import ModelRequest
+    from comfy_serverless.table.api_keys import ApiKeyStore
+    from comfy_serverless.table.assets import AssetStore
+    from comfy_serverless.table.care import Care
+    from comfy_serverless.table.dispatch import Endpoint, Workers
+    from comfy_serverless.table.jobs import JobStore
+    from comfy_serverless.table.settlement import Settlement
+    from comfy_serverless.webhooks.calls import Caller
+    from comfy_serverless.worker.journal import Journal
+    from comfy_serverless.worker.meter import Meter
+    from comfy_serverless.worker.model_store import ModelStore
+    from comfy_serverless.worker.protocols import Held
+    from comfy_serverless.worker.replies import Replies
+    from comfy_serverless.worker.worker import Worker
+
+
+IS_LAMBDA = "AWS_LAMBDA_RUNTIME_API" in os.environ
+
+
+def at_start(make: Callable[[], object]) -> None:
+    """Make this now, under Lambda: while a function starts it has a whole processor, and what is missing is named."""
+    if IS_LAMBDA:
+        make()
+
+
+@functools.cache
+def settings() -> Settings:
+    """The environment, read once. A wrong value fails the start, and is named."""
+    return Settings.from_environment()
+
+
+# Clients.
+
+
+@functools.cache
+def s3() -> S3Client:
+    """The client of S3."""
+    from comfy_serverless.aws.s3 import s3_client
+
+    return s3_client()
+
+
+@functools.cache
+def sqs() -> SQSClient:
+    """The client of SQS."""
+    from comfy_serverless.aws.sqs import sqs_client
+
+    return sqs_client()
+
+
+# The table, and those who keep something in it.
+
+
+@functools.cache
+def table(*, is_patient: bool = False) -> Table:
+    """The table. For `is_patient` see `dynamodb_client`."""
+    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
+
+    (name,) = settings().require("jobs_table")
+    return Table(dynamodb_client(is_patient=is_patient), name)
+
+
+@functools.cache
+def jobs(*, is_patient: bool = False) -> JobStore:
+    """Who has which job."""
+    from comfy_serverless.table.jobs import JobStore
+
+    return JobStore(table(is_patient=is_patient), lease_s=settings().lease_s, max_runs=settings().max_runs)
+
+
+@functools.cache
+def batches(*, is_patient: bool = False) -> BatchStore:
+    """The batches."""
+    from comfy_serverless.batches.store import BatchStore
+
+    return BatchStore(table(is_patient=is_patient))
+
+
+@functools.cache
+def assets() -> AssetStore:
+    """The assets of callers."""
+    from comfy_serverless.table.assets import AssetStore
+
+    _, bucket = settings().require("jobs_table", "assets_bucket")
+    return AssetStore(table(), s3(), bucket=bucket)
+
+
+@functools.cache
+def keys() -> ApiKeyStore:
+    """The API keys."""
+    from comfy_serverless.table.api_keys import ApiKeyStore
+
+    return ApiKeyStore(table())
+
+
+# Where jobs, orders and webhooks are sent.
+
+
+def endpoint(name: str) -> Endpoint:
+    """The SageMaker endpoint of this name."""
+    import boto3
+
+    from comfy_serverless.aws.sqs import CONFIG
+    from comfy_serverless.table.dispatch import Endpoint
+
+    return Endpoint(boto3.client("sagemaker-runtime", config=CONFIG), boto3.client("cloudwatch", config=CONFIG), name)
+
+
+def _where_jobs_go() -> str:
+    """The setting that says where: a container on SageMaker sends jobs to its own endpoint."""
+    return "job_queue_url" if settings().endpoint_name is None else "endpoint_name"
+
+
+@functools.cache
+def workers() -> Workers:
+    """Whoever runs jobs, as far away as a queue is."""
+    import boto3
+
+    from comfy_serverless.aws.sqs import CONFIG
+    from comfy_serverless.table.dispatch import Queues, Switch
+
+    (where,) = settings().require(_where_jobs_go())
+    if settings().endpoint_name is not None:
+        return endpoint(where)
+    own = Queues.at(where, settings().batch_queue_url, sqs=sqs())
+    parameter = settings().dispatch_parameter
+    return own if parameter is None else Switch(own, parameter, boto3.client("ssm", config=CONFIG), endpoint)
+
+
+@functools.cache
+def manifest_queue() -> JobQueue:
+    """Where orders to `ingest` go."""
+    from comfy_serverless.aws.sqs import JobQueue
+
+    (url,) = settings().require("manifest_queue_url")
+    return JobQueue(sqs(), url)
+
+
+@functools.cache
+def webhook_queue() -> WebhookQueue:
+    """Where webhooks wait to be called, if there are any."""
+    from comfy_serverless.aws.sqs import WebhookQueue
+
+    url = settings().webhook_queue_url
+    return WebhookQueue(sqs() if url else None, url)
+
+
+# What the functions do, one each.
+
+
+@functools.cache
+def services() -> Services:
+    """For `api`: everything behind its routes."""
+    from comfy_serverless.api.services import Services
+    from comfy_serverless.jobs.node_list import NodeListReader
+    from comfy_serverless.table.presigned_uploads import UploadStore
+
+    _, assets_bucket, output_bucket, _ = settings().require(
+        "jobs_table", "assets_bucket", "output_bucket", _where_jobs_go()
+    )
+    return Services(
+        settings=settings(),
+        s3=s3(),
+        table=table(),
+        jobs=jobs(),
+        assets=assets(),
+        uploads=UploadStore(assets()),
+        keys=keys(),
+        node_list=NodeListReader(s3(), assets_bucket),
+        workers=workers(),
+        care=care(),
+        assets_bucket=assets_bucket,
+        output_bucket=output_bucket,
+    )
+
+
+@functools.cache
+def care() -> Care:
+    """What looks after neglected jobs."""
+    from comfy_serverless.table.care import Care
+
+    settings().require("jobs_table", _where_jobs_go())
+    return Care(jobs(), workers(), webhook_queue(), s3())
+
+
+def caretaker() -> tuple[Care, AssetStore]:
+    """For `caretaker`: what looks after neglected jobs, and what expires."""
+    settings().require("jobs_table", "assets_bucket", _where_jobs_go())
+    return care(), assets()
+
+
+@functools.cache
+def settlement() -> Settlement:
+    """For `outcome`: what brings jobs to their end that no worker has."""
+    from comfy_serverless.table.settlement import Settlement
+
+    return Settlement(care())
+
+
+@functools.cache
+def gate() -> Gate:
+    """For `forward`: the gate before the endpoint."""
+    from comfy_serverless.batches.gate import Gate
+
+    name, url, _ = settings().require("endpoint_name", "batch_queue_url", "jobs_table")
+    return Gate(endpoint(name), jobs(), batches(), sqs(), url, settings().max_waiting_batch_jobs)
+
+
+@functools.cache
+def ingest() -> Ingest:
+    """For `ingest`: what takes what is dropped, and looks after batches."""
+    import boto3
+
+    from comfy_serverless.batches.ingest import Ingest
+
+    _, assets_bucket, output_bucket, _, _ = settings().require(
+        "jobs_table", "assets_bucket", "output_bucket", "manifest_queue_url", _where_jobs_go()
+    )
+    return Ingest(
+        jobs=jobs(is_patient=True),
+        batches=batches(is_patient=True),
+        workers=workers(),
+        own_queue=manifest_queue(),
+        s3=s3(),
+        settings=settings(),
+        assets_bucket=assets_bucket,
+        output_bucket=output_bucket,
+        step_functions=boto3.client("stepfunctions") if settings().batch_state_machine else None,
+    )
+
+
+@functools.cache
+def caller() -> Caller:
+    """For `webhooks`: what calls them."""
+    from comfy_serverless.fetch.web import Network
+    from comfy_serverless.jobs.links import Links
+    from comfy_serverless.webhooks.calls import Caller
+
+    _, url = settings().require("jobs_table", "webhook_queue_url")
+    return Caller(
+        jobs=jobs(),
+        links=Links(s3(), settings().link_expiry_s),
+        network=Network(allow_private=settings().allow_private_addresses),
+        sqs=sqs(),
+        queue_url=url,
+    )
+
+
+# For `generate` and the container on SageMaker: one worker beside one warm engine.
+
+
+@functools.cache
+def connector() -> ComfyConnector:
+    """The one connector; it may still be starting ComfyUI."""
+    from comfy_serverless.connector.connector import ComfyConnector
+
+    return ComfyConnector(settings=settings(), wait=False)
+
+
+@functools.cache
+def worker() -> Worker:
+    """The one worker."""
+    from comfy_serverless.worker.inputs.fetcher import InputFetcher
+    from comfy_serverless.worker.worker import Worker
+
+    inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector())
+    if settings().models_manifest:
+        model_store()  # they are fetched while ComfyUI starts
+    return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models())
+
+
+@functools.cache
+def replies() -> Replies:
+    """What callers are told of a job."""
+    from comfy_serverless.worker.replies import Replies
+
+    return Replies(s3(), settings())
+
+
+@functools.cache
+def meter() -> Meter:
+    """What counts jobs in the metrics."""
+    from comfy_serverless.worker.meter import Meter
+
+    return Meter(lambda: connector().starts)
+
+
+@functools.cache
+def journal() -> Journal:
+    """What takes jobs of the API out of the table and tells it how they ended."""
+    from comfy_serverless.batches.holding import hold_back
+    from comfy_serverless.worker.journal import Journal
+
+    settings().require("jobs_table", _where_jobs_go())
+    return Journal(jobs(), workers(), webhook_queue(), hold_back=functools.partial(hold_back, jobs(), batches()))
+
+
+@functools.cache
+def node_list() -> NodeListWriter | None:
+    """What tells the API which node classes there are; None without a place to write."""
+    from comfy_serverless.jobs.node_list import NodeListWriter
+
+    bucket = settings().assets_bucket
+    return NodeListWriter(s3(), bucket, connector().node_classes) if bucket else None
+
+
+@functools.cache
+def model_store() -> ModelStore:
+    """The models; imported and opened with the first job that needs one."""
+    from comfy_serverless.worker.model_store import ModelStore
+    from comfy_serverless.worker.model_store.forgetting import forget_everything
+
+    return ModelStore(settings(), s3(), forget=lambda deadline: forget_everything(connector(), deadline=deadline))
+
+
+class _Models:
+    """The model store, for those jobs that need it."""
+
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Held:
+        """See `ModelStore.hold`."""
+        from comfy_serverless.worker.protocols import NothingHeld
+
+        if not models and not settings().models_manifest:
+            return NothingHeld()
+        return model_store().hold(models, job_id=job_id, deadline=deadline)
