@@ -19,7 +19,7 @@ from samtranslator.translator.translator import Translator
 from comfy_serverless.api.auth import PUBLIC
 from comfy_serverless.jobs.document import Job, JobError, JobStatus
 from comfy_serverless.worker.metrics import emit_metrics
-from local import front
+from local.aws import front
 
 ROOT = Path(__file__).parents[3]
 METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"})
