@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,14 +166,13 @@ def _read(key: str) -> Figures:
 def _report(taken: Ingest, batch: Batch) -> float:
     """Report on the batch as if its jobs had ended; answers the processor time."""
     from comfy_serverless.batches.report import write_part, write_report
+    from comfy_serverless.jobs.document import JobStatus
     from comfy_serverless.table.job_state import JobState
     from comfy_serverless.table.reader import JobReader
 
     class Ended(JobReader):
         def many(self, job_ids: Sequence[str]) -> dict[str, JobState]:
-            return {
-                name: JobState({**state.head, "status": "succeeded"}) for name, state in super().many(job_ids).items()
-            }
+            return {name: replace(state, status=JobStatus.SUCCEEDED) for name, state in super().many(job_ids).items()}
 
     jobs = Ended(taken.jobs._table)
     begun = time.process_time()

@@ -136,7 +136,7 @@ def test_a_job_that_sagemaker_has_given_up_ends_once_as_its_worker_says(
         (output,) = client.jobs.get(job.id).wait(timeout=60).outputs
         assert len(output.to_bytes()) > 1000
     ended = state_of(stack, job.id)
-    assert (ended.status, ended.runs, ended.head["run"]) == (JobStatus.SUCCEEDED, 1, given_up.head["run"])
+    assert (ended.status, ended.runs, ended.run) == (JobStatus.SUCCEEDED, 1, given_up.run)
     assert told.count((job.id, "Failed")) == 1
     assert (job.id, "Completed") not in told
 
@@ -189,14 +189,14 @@ def test_a_job_whose_container_is_taken_away_succeeds_in_another(stack: DevStack
         job = client.submit(client.workflows.from_json(paint(steps=14 * STEPS_A_SECOND, seed=4)))
         eventually(lambda: client.jobs.get(job.id).status == "running" or fail())
         (instance,) = stack.endpoint.instances
-        first_run = state_of(stack, job.id).head["run"]
+        first_run = state_of(stack, job.id).run
         begun = time.monotonic()
         stack.endpoint.scale_in(instance)
         (output,) = client.jobs.get(job.id).wait(timeout=100).outputs
         assert len(output.to_bytes()) > 1000
     ended = state_of(stack, job.id)
-    assert (ended.status, ended.head["last_run"]) == (JobStatus.SUCCEEDED, first_run)
-    assert ended.head["run"] != first_run
+    assert (ended.status, ended.last_run) == (JobStatus.SUCCEEDED, first_run)
+    assert ended.run != first_run
     assert not instance.is_alive
     assert instance not in stack.endpoint.instances
     assert time.monotonic() - begun < SHUTDOWN_S + 35
@@ -208,7 +208,7 @@ def test_notifications_out_of_order_twice_and_for_nobodys_job_change_nothing(sta
         done = client.submit(client.workflows.from_json(small(3))).result()
         running = client.submit(client.workflows.from_json(paint(steps=3 * STEPS_A_SECOND, seed=5)))
         eventually(lambda: client.jobs.get(running.id).status == "running" or fail())
-        before = state_of(stack, done.id).head
+        before = state_of(stack, done.id)
         statuses = ["Expired", "Completed", "Failed", "Failed", "Expired", "Completed"]
         records = [
             record_of(job_id, status, layout)
@@ -218,7 +218,7 @@ def test_notifications_out_of_order_twice_and_for_nobodys_job_change_nothing(sta
         records.insert(1, {"EventSource": "aws:sns", "Sns": {"Message": "{}"}})
         heard = stack.functions.invoke("comfy_serverless.handlers.outcome.handler", {"Records": records})
         assert heard == {"settled": len(records) - 1}
-        assert state_of(stack, done.id).head == before
+        assert state_of(stack, done.id) == before
         assert len(client.jobs.get(running.id).wait(timeout=60).outputs) == 1
         assert state_of(stack, running.id).runs == 1
 
@@ -231,7 +231,7 @@ def test_a_batch_whose_containers_and_forwarder_are_killed_has_exact_counts(stac
     assert Counter(row["status"] for row in rows) == {"succeeded": GOOD, "bad": BAD}
     results = [read(stack, row["result"]) for row in rows if row["status"] == "succeeded"]
     assert {(result["status"], len(result["outputs"])) for result in results} == {("succeeded", 1)}
-    begun = datetime.fromisoformat(state_of(stack, batch.impatient_job).head["started_at"])
+    begun = datetime.fromisoformat(str(state_of(stack, batch.impatient_job).started_at))
     earlier = [result for result in results if datetime.fromisoformat(result["started_at"]) < begun]
     assert len(earlier) <= 2 * (MAX_WAITING + IN_FLIGHT), "whoever waits for a job goes before the batch's rest"
 

@@ -19,11 +19,13 @@ from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, ErrorEnvel
 from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.responses import NOT_KEPT, answer
 from comfy_serverless.api.services import services
-from comfy_serverless.aws.dynamodb import moment_of, moment_text, now_s
+from comfy_serverless.aws.dynamodb import moment_of, now_s
 from comfy_serverless.errors import BlobNotFound, IdempotencyKeyReuse, TooLarge
 from comfy_serverless.jobs.links import Links
+from comfy_serverless.moments import moment_text
+from comfy_serverless.table.asset_item import DEFAULT_TYPE, Asset
 from comfy_serverless.table.asset_names import check_hash, check_path, digest_in, digest_of
-from comfy_serverless.table.assets import DEFAULT_TYPE, Asset, Naming
+from comfy_serverless.table.assets import Naming
 from comfy_serverless.table.jobs import check_idempotency_key
 from comfy_serverless.table.presigned_uploads import Upload
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
 
-#: Routes that need no key, beside every OPTIONS. template.yaml and local/aws/front.py have the same: a test compares them.
+#: Routes that need no key, beside every OPTIONS. A test holds template.yaml and local/aws/gateway.py to them.
 PUBLIC = frozenset({("GET", "/api/v2/health"), ("GET", "/openapi.json"), ("GET", "/docs")})
 
 

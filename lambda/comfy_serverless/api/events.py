@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any
 
@@ -64,7 +65,7 @@ def frames(state: JobState, links: Links) -> Iterator[str]:
     if job.progress is not None:
         yield _frame("progress", job.progress.model_dump(mode="json"))
     if state.preview is not None and not state.is_over:
-        yield _frame("preview", {name: state.preview[name] for name in ("node_id", "content_type", "data_base64")})
+        yield _frame("preview", asdict(state.preview))
     for output in links.of_job(job).to_json()["outputs"]:
         yield _frame("output", output)
     if state.is_over:

@@ -101,15 +101,15 @@ def list_jobs(
     )
     jobs = [
         JobListEntry(
-            id=item["id"],
-            status=item["status"],
-            create_time=item["created_at"],
-            update_time=item["updated_at"],
-            created_at=item["created_at"],
-            completed_at=item.get("completed_at"),
-            metadata=item.get("labels", {}),
+            id=entry.id,
+            status=entry.status,
+            create_time=entry.created_at,
+            update_time=entry.updated_at,
+            created_at=entry.created_at,
+            completed_at=entry.completed_at,
+            metadata=dict(entry.labels),
         )
-        for item in entries
+        for entry in entries
     ]
     page = JobList(jobs=jobs, next_cursor=_write_cursor(end) if end else None)
     return answer(HTTPStatus.OK, page.model_dump(exclude_none=True))

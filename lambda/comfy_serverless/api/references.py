@@ -10,7 +10,8 @@ from typing import Any
 from comfy_serverless.errors import InvalidRequest, MissingAsset, NotFound
 from comfy_serverless.graph.file_inputs import IMAGE_LOADERS, is_address, name_in_input_folder, takes_image
 from comfy_serverless.graph.workflow import copy_graph
-from comfy_serverless.table.assets import Asset, AssetStore
+from comfy_serverless.table.asset_item import Asset
+from comfy_serverless.table.assets import AssetStore
 
 TYPE = "core/ASSET"
 #: Different assets of one workflow; the worker takes fewer input files.

@@ -85,7 +85,7 @@ def submit(submission: Submission, services: Services) -> JobState:
 
 def read_workflow(state: JobState, services: Services) -> dict[str, Any]:
     """The workflow of a job as it was submitted."""
-    address = S3Address.parse(state.head["request"])
+    address = S3Address.parse(state.request)
     answer = services.s3.get_object(Bucket=address.bucket, Key=address.key)
     workflow: dict[str, Any] = json.loads(answer["Body"].read())["workflow"]
     return workflow

@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.s3 import error_code
+from comfy_serverless.moments import moment_text
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -153,6 +154,14 @@ class Table:
         except ClientError as error:
             raise _condition_failed(error) or error from None
         return from_item(answer["Attributes"])
+
+    def try_update(self, change: Update) -> bool:
+        """Change an item; returns False where the condition does not hold: nothing was changed."""
+        try:
+            self.update(change)
+        except ConditionFailed:
+            return False
+        return True
 
     def delete(self, pk: str, sk: str, *, condition: str = "", values: Mapping[str, Any] | None = None) -> Item | None:
         """Delete an item and answer what it was.
@@ -349,11 +358,6 @@ def now_s() -> int:
 def now_text() -> str:
     """This moment as the API writes moments: `2026-01-31T12:00:00.000Z`. Sorts as text."""
     return moment_text(datetime.now(UTC))
-
-
-def moment_text(moment: datetime) -> str:
-    """A moment as the API writes it."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def moment_of(epoch_s: int) -> datetime:

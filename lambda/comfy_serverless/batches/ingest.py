@@ -106,7 +106,7 @@ class Ingest:
             if standing is None or standing.runs > 0 or standing.status is not JobStatus.QUEUED:
                 return
             state = standing  # the event came twice, or we were cut off before it was sent
-        self.workers.send(state.id, state.head["request"])
+        self.workers.send(state.id, state.request)
         self.jobs.dispatched(state.id)
 
     def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError) -> None:
@@ -333,7 +333,7 @@ class Ingest:
 
     def _unpark(self, parked: list[JobState]) -> None:
         """Sent first: what is cut off in between is sent twice, and runs once."""
-        self.workers.send_many([(state.id, state.head["request"]) for state in parked])
+        self.workers.send_many([(state.id, state.request) for state in parked])
         with ThreadPoolExecutor(THREADS, thread_name_prefix="unpark") as pool:
             list(pool.map(lambda state: self.jobs.unpark(state.id), parked))
 

@@ -92,7 +92,7 @@ class Reading:
 
     def send(self, states: Sequence[JobState]) -> None:
         """Send those jobs to their queue that nobody has begun."""
-        waiting = [(state.id, state.head["request"]) for state in states if is_waiting(state)]
+        waiting = [(state.id, state.request) for state in states if is_waiting(state)]
         self.workers.send_many(waiting)
 
     def _job(self, batch: Batch, line: Line, request: JobRequest) -> NewJob:

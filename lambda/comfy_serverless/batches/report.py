@@ -262,7 +262,7 @@ def _row(fate: Fate) -> dict[str, str]:
         "status": fate.state.status.value,
         "code": error.code if error else "",
         "message": error.message[:500] if error else "",
-        "result": str(fate.state.head.get("result", "")),
+        "result": fate.state.result,
     }
 
 

@@ -8,18 +8,18 @@ read ──► running ──► completed
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s, now_text
+from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s
 from comfy_serverless.jobs.document import RETENTION
+from comfy_serverless.table.keepers import BATCH, KEEPER, KEEPER_DUE, neglected
 
 #: Who looks after a batch: the caretaker has it looked at as often as this, in seconds.
 LOOK_EVERY_S = 60
 #: A range that nobody has moved on for so long is read by nobody, in seconds: a chunk of it takes one or two.
 UNTOUCHED_S = 120
-LEASE = "batch"
 
 
 class BatchStatus(StrEnum):
@@ -50,6 +50,23 @@ class Range:
     bad: int = 0
     touched: int = 0
     is_told: bool = False
+
+    @classmethod
+    def from_item(cls, item: Item) -> Self:
+        """Read a range's item; what a newer release has written besides is ignored."""
+        return cls(**{column.name: item[column.name] for column in fields(cls) if column.name in item})
+
+    def to_item(self, batch_id: str, expires: int) -> Item:
+        """The item of a range that nobody has read."""
+        return {
+            "pk": _pk(batch_id),
+            "sk": _range_sk(self.start),
+            "start": self.start,
+            "end": self.end,
+            "offset": self.offset,
+            "touched": self.touched,
+            "expires": expires,
+        }
 
     @property
     def is_read(self) -> bool:
@@ -84,6 +101,40 @@ class Batch:
     report: str | None = None
     execution: str | None = None
 
+    @classmethod
+    def from_item(cls, item: Item) -> Self:
+        """Read a batch's item; what a newer release has written besides is ignored."""
+        return cls(
+            id=item["id"],
+            owner=item["owner_name"],
+            source=item["source"],
+            manifest=item["manifest"],
+            size_bytes=item["size_bytes"],
+            status=BatchStatus(item["status"]),
+            created_at=item["created_at"],
+            settled=item.get("settled", 0),
+            report=item.get("report"),
+            execution=item.get("execution"),
+        )
+
+    def to_item(self, expires: int) -> Item:
+        """The item of a batch that was just dropped. `looking_until` and `report` come later."""
+        return {
+            "pk": _pk(self.id),
+            "sk": "batch",
+            "id": self.id,
+            "owner_name": self.owner,  # `owner` would put it among the jobs of the index by owner
+            "source": self.source,
+            "manifest": self.manifest,
+            "size_bytes": self.size_bytes,
+            "status": self.status.value,
+            "created_at": self.created_at,
+            "settled": self.settled,
+            KEEPER: BATCH,
+            KEEPER_DUE: now_s() + LOOK_EVERY_S,
+            "expires": expires,
+        }
+
     @property
     def final_status(self) -> BatchStatus:
         """What it is once its report is there."""
@@ -100,27 +151,17 @@ class BatchStore:
         """Write a batch and its ranges down. Answers False if it is there already."""
         if self.get(batch.id) is not None:
             return False
-        self._table.put_all([_range_item(batch.id, start, end) for start, end in ranges])
-        expires = now_s() + int(RETENTION.total_seconds())
+        expires = _expires()
+        self._table.put_all(
+            [
+                Range(start=start, end=end, offset=start, touched=now_s()).to_item(batch.id, expires)
+                for start, end in ranges
+            ]
+        )
         # For people, who know it by its name. Before the batch is there, nobody finds it by that.
         self._table.put({"pk": _pk(batch.source), "sk": "newest", "batch": batch.id, "expires": expires})
-        head = {
-            "pk": _pk(batch.id),
-            "sk": "batch",
-            "id": batch.id,
-            "owner_name": batch.owner,
-            "source": batch.source,
-            "manifest": batch.manifest,
-            "size_bytes": batch.size_bytes,
-            "status": batch.status.value,
-            "created_at": batch.created_at,
-            "settled": 0,
-            "lease": LEASE,
-            "lease_until": now_s() + LOOK_EVERY_S,
-            "expires": expires,
-        }
         try:
-            self._table.put(head, condition="attribute_not_exists(pk)")
+            self._table.put(batch.to_item(expires), condition="attribute_not_exists(pk)")
         except ConditionFailed:
             return False
         return True
@@ -133,18 +174,18 @@ class BatchStore:
     def get(self, batch_id: str) -> Batch | None:
         """A batch. One read."""
         item = self._table.get(_pk(batch_id), "batch")
-        return _batch_of(item) if item else None
+        return Batch.from_item(item) if item else None
 
     def range_at(self, batch_id: str, start: int) -> Range | None:
         """The range that begins there. One read."""
         item = self._table.get(_pk(batch_id), _range_sk(start))
-        return _range_of(item) if item else None
+        return Range.from_item(item) if item else None
 
     def ranges(self, batch_id: str) -> list[Range]:
         """Its ranges, in order."""
         condition = "#pk = :pk AND #sk BETWEEN :first AND :last"
         values = {"pk": _pk(batch_id), "first": "range#", "last": "range~"}
-        return [_range_of(item) for item in self._table.query_all(condition, values)]
+        return [Range.from_item(item) for item in self._table.query_all(condition, values)]
 
     def bad_lines(self, batch_id: str) -> Iterator[tuple[int, str]]:
         """Where bad lines begin, and what is wrong with them."""
@@ -155,7 +196,7 @@ class BatchStore:
 
     def advance(self, batch_id: str, before: Range, after: Range, bad: Sequence[tuple[int, str]]) -> bool:
         """Write down how far a range has been read. Answers False if somebody else has been here."""
-        expires = now_s() + int(RETENTION.total_seconds())
+        expires = _expires()
         self._table.put_all(
             [
                 {"pk": _pk(batch_id), "sk": f"bad#{offset:015}", "message": message, "expires": expires}
@@ -169,33 +210,33 @@ class BatchStore:
             condition="#offset = :seen",
             values={"seen": before.offset},
         )
-        return self._unless_changed(change)
+        return self._table.try_update(change)
 
     def begin_look(self, batch_id: str) -> bool:
         """Be the only one who looks after a batch, for a while. Answers False if somebody else does."""
         change = self._change(batch_id, {"looking_until": now_s() + LOOK_EVERY_S})
         free = f"{change.condition} AND (attribute_not_exists(#looking_until) OR #looking_until < :now)"
-        return self._unless_changed(replace(change, condition=free, values={"now": now_s()}))
+        return self._table.try_update(replace(change, condition=free, values={"now": now_s()}))
 
     def go_on_looking(self, batch: Batch, settled: int, *, for_s: int | None = None) -> None:
         """Write down up to where all jobs have ended; whoever looks needs so much longer."""
         until = now_s() + (LOOK_EVERY_S if for_s is None else for_s)
-        self._unless_changed(self._change(batch.id, {"settled": settled, "lease_until": until, "looking_until": until}))
+        self._table.try_update(self._change(batch.id, {"settled": settled, KEEPER_DUE: until, "looking_until": until}))
 
     def end_look(self, batch_id: str) -> None:
         """Have the batch looked at again later, by whoever it may be."""
-        self._unless_changed(self._change(batch_id, {"lease_until": now_s() + LOOK_EVERY_S, "looking_until": 0}))
+        self._table.try_update(self._change(batch_id, {KEEPER_DUE: now_s() + LOOK_EVERY_S, "looking_until": 0}))
 
     def told(self, batch_id: str, part: Range) -> None:
         """A range's part of the report is written."""
         change = Update(
             pk=_pk(batch_id), sk=_range_sk(part.start), assign={"is_told": True}, condition="attribute_exists(pk)"
         )
-        self._unless_changed(change)
+        self._table.try_update(change)
 
     def read_by(self, batch_id: str, execution: str) -> None:
         """Remember which execution of the state machine reads it."""
-        self._unless_changed(self._change(batch_id, {"execution": execution}))
+        self._table.try_update(self._change(batch_id, {"execution": execution}))
 
     def complete(self, batch: Batch, report: str) -> bool:
         """The report is there. Answers False if it was before."""
@@ -205,11 +246,10 @@ class BatchStore:
                 "status": batch.final_status.value,
                 "report": report,
                 "settled": batch.size_bytes,
-                "updated_at": now_text(),
             },
         )
-        remove = ["lease", "lease_until"]
-        return self._unless_changed(
+        remove = [KEEPER, KEEPER_DUE]
+        return self._table.try_update(
             Update(
                 pk=change.pk,
                 sk=change.sk,
@@ -225,42 +265,33 @@ class BatchStore:
         change = Update(
             pk=_pk(batch_id),
             sk="batch",
-            assign={"status": status.value, "updated_at": now_text()},
+            assign={"status": status.value},
             condition=f"#status IN ({', '.join(f':{name}' for name in names)}) AND attribute_not_exists(#report)",
             values=names,
         )
-        return self._unless_changed(change)
+        return self._table.try_update(change)
 
     def neglected(self, *, limit: int) -> list[str]:
         """Batches that have not been looked at for a while; whoever asks looks, and nobody else for as long."""
-        page = self._table.query(
-            "#lease = :lease AND #lease_until < :now", {"lease": LEASE, "now": now_s()}, index="leases", limit=limit
-        )
         found = []
-        for key in page.items:
-            item = self._table.get(key["pk"], key["sk"])
-            if item is None or item.get("lease_until", now_s()) >= now_s():
-                continue
+        for item in neglected(self._table, BATCH, limit=limit):
             change = Update(
                 pk=item["pk"],
                 sk=item["sk"],
-                assign={"lease_until": now_s() + LOOK_EVERY_S},
-                condition="#lease_until = :seen",
-                values={"seen": item["lease_until"]},
+                assign={KEEPER_DUE: now_s() + LOOK_EVERY_S},
+                condition=f"#{KEEPER_DUE} = :seen",
+                values={"seen": item[KEEPER_DUE]},
             )
-            if self._unless_changed(change):
+            if self._table.try_update(change):
                 found.append(str(item["id"]))
         return found
 
     def _change(self, batch_id: str, assign: dict[str, Any]) -> Update:
         return Update(pk=_pk(batch_id), sk="batch", assign=assign, condition="attribute_not_exists(#report)")
 
-    def _unless_changed(self, change: Update) -> bool:
-        try:
-            self._table.update(change)
-        except ConditionFailed:
-            return False
-        return True
+
+def _expires() -> int:
+    return now_s() + int(RETENTION.total_seconds())
 
 
 def _pk(batch_id: str) -> str:
@@ -269,37 +300,3 @@ def _pk(batch_id: str) -> str:
 
 def _range_sk(start: int) -> str:
     return f"range#{start:015}"
-
-
-def _range_item(batch_id: str, start: int, end: int) -> Item:
-    expires = now_s() + int(RETENTION.total_seconds())
-    sort_key = _range_sk(start)
-    return {
-        "pk": _pk(batch_id),
-        "sk": sort_key,
-        "start": start,
-        "end": end,
-        "offset": start,
-        "touched": now_s(),
-        "expires": expires,
-    }
-
-
-def _range_of(item: Item) -> Range:
-    names = ("start", "end", "offset", "lines", "bad", "touched", "is_told")
-    return Range(**{name: item[name] for name in names if name in item})
-
-
-def _batch_of(item: Item) -> Batch:
-    return Batch(
-        id=item["id"],
-        owner=item["owner_name"],
-        source=item["source"],
-        manifest=item["manifest"],
-        size_bytes=item["size_bytes"],
-        status=BatchStatus(item["status"]),
-        created_at=item["created_at"],
-        settled=item["settled"],
-        report=item.get("report"),
-        execution=item.get("execution"),
-    )

@@ -240,7 +240,9 @@ def _counts(place: Place, batch: Batch) -> dict[str, int] | None:
     """How many jobs ended how; None before the report tells."""
     if batch.report is None:
         return None
-    bucket, _, key = batch.report.removeprefix("s3://").partition("/")
+    from comfy_serverless.aws.s3 import S3Address
+
+    bucket, key = S3Address.parse(batch.report)
     report = json.loads(place.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
     counts: dict[str, int] = report["statuses"]
     return counts
@@ -283,7 +285,9 @@ def _retry(place: Place, name: str, options: argparse.Namespace) -> None:
     batch = place.find(name)
     if batch.report is None:
         raise InvalidRequest(f"the batch {name} has not ended: what has failed is known when its report is there.")
-    bucket, _, key = batch.report.removeprefix("s3://").partition("/")
+    from comfy_serverless.aws.s3 import S3Address
+
+    bucket, key = S3Address.parse(batch.report)
     failed = place.s3.get_object(Bucket=bucket, Key=key.removesuffix(".report.json") + ".failed.jsonl")
     if failed["ContentLength"] == 0:
         _say(f"Nothing of the batch {name} has failed.")

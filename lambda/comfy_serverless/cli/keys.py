@@ -158,7 +158,8 @@ def _state(key: ApiKey) -> str:
 
 
 def _as_json(key: ApiKey) -> dict[str, Any]:
-    from comfy_serverless.aws.dynamodb import moment_of, moment_text
+    from comfy_serverless.aws.dynamodb import moment_of
+    from comfy_serverless.moments import moment_text
 
     return {
         "id": key.id,

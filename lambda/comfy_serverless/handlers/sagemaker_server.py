@@ -154,7 +154,7 @@ class SageMakerServer:
         """
         if state is None or not state.is_over or state.runs == 0:
             return 200, {"id": job_id, "note": "nothing to run: it was canceled, is held back, or runs elsewhere"}
-        stored = ResultFile(wiring.s3(), S3Address.parse(state.head["result"])).read()
+        stored = ResultFile(wiring.s3(), S3Address.parse(state.result)).read()
         # The caretaker's word is in the table alone.
         job = stored.job if stored is not None and stored.job.status is state.status else state.document()
         return _told(job.to_json())

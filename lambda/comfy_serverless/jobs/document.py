@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from comfy_serverless.errors import Canceled, ComfyError
+from comfy_serverless.moments import moment_text
 
 #: How long a result counts as kept. The bucket's lifecycle rule does the deleting.
 RETENTION = timedelta(days=30)
@@ -35,11 +36,7 @@ MAX_ERROR_DETAILS = 200_000
 MAX_ERROR_LEVELS = 32
 
 
-def _utc_text(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-Moment = Annotated[datetime, PlainSerializer(_utc_text, return_type=str, when_used="json")]
+Moment = Annotated[datetime, PlainSerializer(moment_text, return_type=str, when_used="json")]
 
 
 class JobStatus(StrEnum):

@@ -7,9 +7,9 @@ import re
 import secrets
 import time
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s, now_text
+from comfy_serverless.aws.dynamodb import Item, Table, Update, now_s, now_text
 from comfy_serverless.errors import InvalidRequest, NotFound
 
 #: What keys begin with, so that scanners of repositories find a leaked one.
@@ -41,6 +41,33 @@ class ApiKey:
     max_in_flight: int | None = None
     requests_per_minute: int | None = None
     is_revoked: bool = False
+
+    @classmethod
+    def from_item(cls, item: Item) -> Self:
+        """Read a key's item; what a newer release has written besides is ignored."""
+        return cls(
+            id=item["sk"].removeprefix("key#")[:_ID_CHARACTERS],
+            name=item["name"],
+            owner=item["owner_name"],
+            created_at=item["created_at"],
+            expires=item.get("expires_at"),
+            max_in_flight=item.get("max_in_flight"),
+            requests_per_minute=item.get("requests_per_minute"),
+            is_revoked="revoked_at" in item,
+        )
+
+    def to_item(self, digest: str) -> Item:
+        """The item of a new key."""
+        return {
+            "pk": _KEYS,
+            "sk": _sort_key(digest),
+            "name": self.name,
+            "owner_name": self.owner,  # `owner` would put it among the jobs of the index by owner
+            "created_at": self.created_at,
+            "expires_at": self.expires,  # not `expires`: DynamoDB would delete it, and it would be listed no more
+            "max_in_flight": self.max_in_flight,
+            "requests_per_minute": self.requests_per_minute,
+        }
 
     @property
     def is_good(self) -> bool:
@@ -108,30 +135,29 @@ class ApiKeyStore:
             if number is not None and number < 1:
                 raise InvalidRequest(f"{what} must be at least 1.")
         digest = hash_of(text)
-        item: Item = {
-            "pk": _KEYS,
-            "sk": _sort_key(digest),
-            "name": name,
-            "owner_name": owner,
-            "created_at": now_text(),
-            "expires_at": None if expires_in_s is None else now_s() + expires_in_s,
-            "max_in_flight": max_in_flight,
-            "requests_per_minute": requests_per_minute,
-        }
-        self._table.put(item)
-        return _key_of(item)
+        key = ApiKey(
+            id=digest[:_ID_CHARACTERS],
+            name=name,
+            owner=owner,
+            created_at=now_text(),
+            expires=None if expires_in_s is None else now_s() + expires_in_s,
+            max_in_flight=max_in_flight,
+            requests_per_minute=requests_per_minute,
+        )
+        self._table.put(key.to_item(digest))
+        return key
 
     def find(self, text: str) -> ApiKey | None:
         """The key with this text, if it is a good one. One read."""
         if not 0 < len(text) <= MAX_KEY_CHARACTERS:
             return None
         item = self._table.get(_KEYS, _sort_key(hash_of(text)))
-        key = _key_of(item) if item else None
+        key = ApiKey.from_item(item) if item else None
         return key if key is not None and key.is_good else None
 
     def list(self) -> list[ApiKey]:
         """All keys, also revoked and expired ones, the oldest first."""
-        keys = map(_key_of, self._table.query_all("#pk = :pk", {"pk": _KEYS}))
+        keys = map(ApiKey.from_item, self._table.query_all("#pk = :pk", {"pk": _KEYS}))
         return sorted(keys, key=lambda key: key.created_at)
 
     def revoke(self, id_or_name: str) -> ApiKey:
@@ -143,10 +169,10 @@ class ApiKeyStore:
         items = list(self._table.query_all("#pk = :pk", {"pk": _KEYS}))
         for what in ("id", "name"):  # a name that looks like another key's id must not hide that key
             for item in items:
-                key = _key_of(item)
+                key = ApiKey.from_item(item)
                 if getattr(key, what) == id_or_name and key.is_good:
                     change = Update(pk=_KEYS, sk=item["sk"], assign={"revoked_at": now_text()})
-                    return _key_of(self._table.update(change))
+                    return ApiKey.from_item(self._table.update(change))
         raise NotFound(
             f"no working key has the id or name {id_or_name[:100]!r}: `comfy-serverless keys list` shows all."
         )
@@ -162,11 +188,7 @@ class ApiKeyStore:
             condition="attribute_not_exists(#requests) OR #requests < :limit",
             values={"limit": limit},
         )
-        try:
-            self._table.update(change)
-        except ConditionFailed:
-            return False
-        return True
+        return self._table.try_update(change)
 
 
 def hash_of(text: str) -> str:
@@ -176,16 +198,3 @@ def hash_of(text: str) -> str:
 
 def _sort_key(digest: str) -> str:
     return f"key#{digest}"
-
-
-def _key_of(item: Item) -> ApiKey:
-    return ApiKey(
-        id=item["sk"].removeprefix("key#")[:_ID_CHARACTERS],
-        name=item["name"],
-        owner=item["owner_name"],
-        created_at=item["created_at"],
-        expires=item.get("expires_at"),
-        max_in_flight=item.get("max_in_flight"),
-        requests_per_minute=item.get("requests_per_minute"),
-        is_revoked="revoked_at" in item,
-    )

@@ -13,16 +13,13 @@ import contextlib
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from comfy_serverless.aws.dynamodb import (
     ConditionFailed,
-    Item,
     Table,
     Update,
     delete_write,
-    moment_of,
     now_s,
     now_text,
     put_write,
@@ -31,48 +28,30 @@ from comfy_serverless.aws.dynamodb import (
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import AssetInUse, BlobNotFound, NotFound
 from comfy_serverless.observability import Failures
+from comfy_serverless.table.asset_item import (
+    BLOB,
+    DEFAULT_TYPE,
+    IDEMPOTENCY,
+    PATH,
+    RECORD,
+    Asset,
+    Blob,
+    asset_pk,
+    blob_pk,
+    idempotency_item,
+    idempotency_pk,
+    path_item,
+    path_pk,
+)
 from comfy_serverless.table.asset_names import HASH_PREFIX, is_id, is_path, suffix_of
+from comfy_serverless.table.keepers import ASSET, KEEPER, KEEPER_DUE, neglected
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-DEFAULT_TYPE = "application/octet-stream"
 _ATTEMPTS = 5
 #: Which of the writes of `_mint` is the record.
 _OF_RECORD = 1
-
-
-#: Marks records with an end of their own, in the index of what somebody has to look after.
-_LEASE = "asset"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asset:
-    """A record of a file.
-
-    Attributes:
-        hash: `blake3:<hex>`; None for what a job has made.
-        expires: in seconds since 1970; None for never.
-        job_id: which job has made it; None for uploads.
-        created_new: whether the bytes came with this record, on creation only.
-    """
-
-    id: str
-    owner: str
-    address: S3Address
-    file_path: str | None
-    content_type: str
-    size_bytes: int
-    hash: str | None
-    created_at: str
-    expires: int | None = None
-    job_id: str | None = None
-    created_new: bool | None = None
-
-    @property
-    def expires_at(self) -> datetime | None:
-        """When the record ends."""
-        return None if self.expires is None else moment_of(self.expires)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +83,15 @@ class AssetStore:
         Raises:
             NotFound: there is none, it has expired, or it is another owner's.
         """
-        item = self.table.get(_pk(asset_id), "asset") if is_id(asset_id) else None
-        asset = _asset_of(item) if item else None
-        if asset is None or asset.owner != owner or _is_over(asset.expires):
+        item = self.table.get(asset_pk(asset_id), RECORD) if is_id(asset_id) else None
+        asset = Asset.from_item(item) if item else None
+        if asset is None or asset.owner != owner or asset.is_over:
             raise NotFound(f"there is no asset {asset_id[:100]!r} of yours.")
         return asset
 
     def has_blob(self, owner: str, digest: str) -> bool:
         """Whether the owner has bytes with this hash (in hex)."""
-        return self.table.get(_blob_pk(owner, digest), "blob") is not None
+        return self._blob(owner, digest) is not None
 
     def store(self, owner: str, content: BinaryIO, digest: str, naming: Naming) -> Asset:
         """Keep bytes, unless the owner has them already, and make a record of them.
@@ -138,7 +117,7 @@ class AssetStore:
         """
         asset_id = asset_id or str(uuid.uuid4())
         for _ in range(_ATTEMPTS):
-            blob = self.table.get(_blob_pk(owner, digest), "blob")
+            blob = self._blob(owner, digest)
             if blob is not None:
                 try:
                     return self._mint(owner, digest, naming, blob=blob, is_new=False, asset_id=asset_id)
@@ -149,7 +128,7 @@ class AssetStore:
             key = f"blobs/{owner}/{digest}/{uuid.uuid4().hex}{suffix_of(naming.file_path)}"
             address = S3Address(self.bucket, key)
             put(address)
-            fresh: Item = {"key": key, "size_bytes": size_bytes, "content_type": _type(naming)}
+            fresh = Blob(key=key, size_bytes=size_bytes, content_type=_type(naming))
             try:
                 return self._mint(owner, digest, naming, blob=fresh, is_new=True, asset_id=asset_id)
             except ConditionFailed:  # somebody has uploaded the same
@@ -167,7 +146,7 @@ class AssetStore:
         """
         if (same := self._same_reference(owner, digest, naming)) is not None:
             return replace(same, created_new=False), True
-        blob = self.table.get(_blob_pk(owner, digest), "blob")
+        blob = self._blob(owner, digest)
         if blob is not None:
             with contextlib.suppress(ConditionFailed):
                 asset_id = str(uuid.uuid4())
@@ -198,21 +177,15 @@ class AssetStore:
         Raises:
             Exception: what went wrong with one of them; the others are gone all the same.
         """
-        page = self.table.query(
-            "#lease = :asset AND #lease_until < :now", {"asset": _LEASE, "now": now_s()}, index="leases", limit=limit
-        )
         count = 0
         with Failures() as failures:
-            for key in page.items:
-                item = self.table.get(key["pk"], key["sk"])
-                if item is None or not _is_over(item.get("lease_until")):
-                    continue
-                asset, values = _asset_of(item), {"seen": item["lease_until"]}
+            for asset in map(Asset.from_item, neglected(self.table, ASSET, limit=limit)):
                 with (
                     failures.logged("an expired asset could not be removed", asset_id=asset.id),
                     contextlib.suppress(ConditionFailed),  # its life was prolonged just now, or it was deleted
                 ):
-                    self._remove(asset, str(asset.hash), condition="#lease_until = :seen", values=values)
+                    condition, values = f"#{KEEPER_DUE} = :seen", {"seen": asset.expires}
+                    self._remove(asset, str(asset.hash), condition=condition, values=values)
                     count += 1
         return count
 
@@ -222,26 +195,26 @@ class AssetStore:
         owner, asset_id = asset.owner, asset.id
         digest = asset_hash.removeprefix(HASH_PREFIX)
         one_less = Update(
-            pk=_blob_pk(owner, digest), sk="blob", assign={}, add={"references": -1}, condition="attribute_exists(pk)"
+            pk=blob_pk(owner, digest), sk=BLOB, assign={}, add={"references": -1}, condition="attribute_exists(pk)"
         )
         self.table.transact(
-            [delete_write(_pk(asset_id), "asset", condition=condition, values=values), update_write(one_less)]
+            [delete_write(asset_pk(asset_id), RECORD, condition=condition, values=values), update_write(one_less)]
         )
         if asset.file_path is not None:
             with contextlib.suppress(ConditionFailed):  # another asset has the name by now
                 self.table.delete(
-                    _path_pk(owner, asset.file_path), "path", condition="#asset_id = :id", values={"id": asset_id}
+                    path_pk(owner, asset.file_path), PATH, condition="#asset_id = :id", values={"id": asset_id}
                 )
         with contextlib.suppress(ConditionFailed):  # others refer to it
-            blob = self.table.delete(_blob_pk(owner, digest), "blob", condition="#references < :one", values={"one": 1})
+            blob = self.table.delete(blob_pk(owner, digest), BLOB, condition="#references < :one", values={"one": 1})
             if blob is not None:
-                self.s3.delete_object(Bucket=self.bucket, Key=blob["key"])
+                self.s3.delete_object(Bucket=self.bucket, Key=Blob.from_item(blob).key)
 
     def by_paths(self, owner: str, paths: Iterable[str]) -> dict[str, Asset]:
         """The newest assets of these file names, as far as there are any."""
         found: dict[str, Asset] = {}
         for path in dict.fromkeys(filter(is_path, paths)):
-            item = self.table.get(_path_pk(owner, path), "path")
+            item = self.table.get(path_pk(owner, path), PATH)
             if item is not None:
                 with contextlib.suppress(NotFound):
                     found[path] = self.get(owner, item["asset_id"])
@@ -251,16 +224,16 @@ class AssetStore:
 
     def claim_key(self, owner: str, key: str) -> bool:
         """Use a key up for a day; answers False where it has been used."""
-        item: Item = {"pk": _key_pk(owner, key), "sk": "idempotency", "expires": now_s() + 24 * 3600}
+        free = "attribute_not_exists(pk) OR #expires < :now"
         try:
-            self.table.put(item, condition="attribute_not_exists(pk) OR #expires < :now", values={"now": now_s()})
+            self.table.put(idempotency_item(owner, key), condition=free, values={"now": now_s()})
         except ConditionFailed:
             return False
         return True
 
     def release_key(self, owner: str, key: str) -> None:
         """Let a key be used again: the request has come to nothing."""
-        self.table.delete(_key_pk(owner, key), "idempotency")
+        self.table.delete(idempotency_pk(owner, key), IDEMPOTENCY)
 
     def _mint(
         self,
@@ -268,51 +241,46 @@ class AssetStore:
         digest: str,
         naming: Naming,
         *,
-        blob: Mapping[str, object],
+        blob: Blob,
         is_new: bool,
         asset_id: str,
     ) -> Asset:
-        expires = naming.expires_in_s
-        item: Item = {
-            "pk": _pk(asset_id),
-            "sk": "asset",
-            "id": asset_id,
-            "owner": owner,
-            "kind": "upload",
-            "bucket": self.bucket,
-            "key": blob["key"],
-            "file_path": naming.file_path,
-            "content_type": naming.content_type or blob.get("content_type") or DEFAULT_TYPE,
-            "size_bytes": blob["size_bytes"],
-            "hash": f"{HASH_PREFIX}{digest}",
-            "created_at": now_text(),
-            "lease": None if expires is None else _LEASE,
-            "lease_until": None if expires is None else now_s() + expires,
-            "tags": list(naming.tags) or None,
-        }
-        blob_pk = _blob_pk(owner, digest)
+        lives_s = naming.expires_in_s
+        asset = Asset(
+            id=asset_id,
+            owner=owner,
+            address=S3Address(self.bucket, blob.key),
+            file_path=naming.file_path,
+            content_type=naming.content_type or blob.content_type,
+            size_bytes=blob.size_bytes,
+            hash=f"{HASH_PREFIX}{digest}",
+            created_at=now_text(),
+            expires=None if lives_s is None else now_s() + lives_s,
+            tags=naming.tags,
+            created_new=is_new,
+        )
         if is_new:
-            counted = put_write(
-                {"pk": blob_pk, "sk": "blob", "references": 1, **blob}, condition="attribute_not_exists(pk)"
-            )
+            counted = put_write(blob.to_item(owner, digest), condition="attribute_not_exists(pk)")
         else:
             counted = update_write(
                 Update(
-                    pk=blob_pk,
-                    sk="blob",
+                    pk=blob_pk(owner, digest),
+                    sk=BLOB,
                     assign={},
                     add={"references": 1},
                     condition="#key = :key",  # and no newer bytes, at another place
-                    values={"key": blob["key"]},
+                    values={"key": blob.key},
                 )
             )
-        writes = [counted, put_write(item, condition="attribute_not_exists(pk)")]
+        writes = [counted, put_write(asset.to_item(), condition="attribute_not_exists(pk)")]
         if naming.file_path is not None:
-            writes.append(put_write({"pk": _path_pk(owner, naming.file_path), "sk": "path", "asset_id": asset_id}))
+            writes.append(put_write(path_item(owner, naming.file_path, asset_id)))
         self.table.transact(writes)
-        return replace(
-            _asset_of({name: value for name, value in item.items() if value is not None}), created_new=is_new
-        )
+        return asset
+
+    def _blob(self, owner: str, digest: str) -> Blob | None:
+        item = self.table.get(blob_pk(owner, digest), BLOB)
+        return Blob.from_item(item) if item else None
 
     def _same_reference(self, owner: str, digest: str, naming: Naming) -> Asset | None:
         if naming.file_path is None:
@@ -324,23 +292,23 @@ class AssetStore:
             return same
         if naming.expires_in_s is None:
             change = Update(
-                pk=_pk(same.id),
-                sk="asset",
+                pk=asset_pk(same.id),
+                sk=RECORD,
                 assign={},
-                remove=["lease", "lease_until"],
+                remove=[KEEPER, KEEPER_DUE],
                 condition="attribute_exists(pk)",
             )
         else:
             later = now_s() + naming.expires_in_s
             change = Update(
-                pk=_pk(same.id),
-                sk="asset",
-                assign={"lease_until": later},
-                condition="#lease_until < :later",
+                pk=asset_pk(same.id),
+                sk=RECORD,
+                assign={KEEPER_DUE: later},
+                condition=f"#{KEEPER_DUE} < :later",
                 values={"later": later},
             )
         with contextlib.suppress(ConditionFailed):  # it lives longer than that, or has just been deleted
-            return _asset_of(self.table.update(change))
+            return Asset.from_item(self.table.update(change))
         with contextlib.suppress(NotFound):
             return self.get(owner, same.id)
         return None
@@ -354,38 +322,3 @@ class Put(Protocol):
 
 def _type(naming: Naming) -> str:
     return naming.content_type or DEFAULT_TYPE
-
-
-def _is_over(expires: int | None) -> bool:
-    return expires is not None and expires <= now_s()
-
-
-def _asset_of(item: Item) -> Asset:
-    return Asset(
-        id=item["id"],
-        owner=item["owner"],
-        address=S3Address(item["bucket"], item["key"]),
-        file_path=item.get("file_path"),
-        content_type=item["content_type"],
-        size_bytes=item["size_bytes"],
-        hash=item.get("hash"),
-        created_at=item["created_at"],
-        expires=item.get("lease_until", item.get("expires")),
-        job_id=item.get("job_id"),
-    )
-
-
-def _pk(asset_id: str) -> str:
-    return f"asset#{asset_id}"
-
-
-def _blob_pk(owner: str, digest: str) -> str:
-    return f"blob#{owner}#{digest}"
-
-
-def _path_pk(owner: str, path: str) -> str:
-    return f"path#{owner}#{path}"
-
-
-def _key_pk(owner: str, key: str) -> str:
-    return f"asset_idempotency#{owner}#{key}"

@@ -23,7 +23,7 @@ from comfy_serverless.observability import Failures, emit_failure, log
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import BATCH_RETENTION_S, DISPATCH_S, IN_QUEUE_S, QUEUE_RETENTION_S, JobStore
-from comfy_serverless.table.reader import OPEN, QUEUED, QUEUED_BATCH
+from comfy_serverless.table.keepers import OPEN, QUEUED, QUEUED_BATCH
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -56,12 +56,12 @@ class Care:
         """
         count = 0
         with Failures() as failures:
-            for lease in (OPEN, QUEUED, QUEUED_BATCH):
+            for keeper in (OPEN, QUEUED, QUEUED_BATCH):
                 # While messages wait, a job that has not begun waits with them. Else its message is lost, or invisible
                 # for an hour because the worker that had it died before it could begin.
-                if lease != OPEN and self.workers.depth(is_batch=lease == QUEUED_BATCH):
+                if keeper != OPEN and self.workers.depth(is_batch=keeper == QUEUED_BATCH):
                     continue
-                for state in self.jobs.neglected(limit=MAX_JOBS, lease=lease):
+                for state in self.jobs.neglected(limit=MAX_JOBS, keeper=keeper):
                     with failures.logged("a job could not be looked after", job_id=state.id):
                         self._attend_or_put_off(state)
                     count += 1
@@ -96,7 +96,7 @@ class Care:
                     "no worker has begun the job for as long as its queue keeps messages: submit it again"
                 )
                 self.end(state, error, status=JobStatus.EXPIRED)
-            case JobStatus.QUEUED if not _is_rerunnable(state) and not state.head.get("is_missed"):
+            case JobStatus.QUEUED if not state.is_rerunnable and not state.is_missed:
                 self._await_message(state)
             case _ if not self._has_runs_left(state):
                 self.end(state, _lost(state))
@@ -111,34 +111,34 @@ class Care:
         """
         if not self.workers.may_hold(is_batch=state.is_of_batch):
             return False
-        if state.head.get("is_held") and _is_rerunnable(state):
+        if state.is_held and state.is_rerunnable:
             return False
         self.jobs.renew(state, for_s=HELD_S, assign={"is_held": True})
         return True
 
     def call_webhook(self, state: JobState) -> None:
         """Have an ended job's webhook called, if it has one and that is still owed."""
-        if state.webhook is not None and "lease_until" in state.head:
+        if state.webhook is not None and state.keeper_due is not None:
             self.webhook_queue.send(state.id)
             self.jobs.webhook_sent(state.id)
 
     def send_undelivered(self, state: JobState, error: ComfyError) -> None:
         """A job that did not even reach a worker: it is sent again some times, and then fails with this error."""
-        times = int(state.head.get("undelivered", 0)) + 1
-        if times >= self.jobs.max_runs or not _is_rerunnable(state):
+        times = state.undelivered + 1
+        if times >= self.jobs.max_runs or not state.is_rerunnable:
             self.end(state, error)
         else:
             self.send_again(state, assign={"undelivered": times})
 
     def _has_runs_left(self, state: JobState) -> bool:
-        return state.runs < self.jobs.max_runs and _is_rerunnable(state)
+        return state.runs < self.jobs.max_runs and state.is_rerunnable
 
     def _result(self, state: JobState) -> Job | None:
         """How the job ended, as far as its lost worker could still tell; None where it is to be run again."""
         if state.runs == 0:
             return None
         try:
-            standing = ResultFile(self.s3, S3Address.parse(state.head["result"])).read()
+            standing = ResultFile(self.s3, S3Address.parse(state.result)).read()
         except InvalidRequest:
             log.exception("what stands in place of the job's result is none", job_id=state.id)
             return None
@@ -163,9 +163,9 @@ class Care:
 
     def _await_message(self, state: JobState) -> None:
         """The message of a job that cannot be sent again: in the queue, and not marked as sent; or taken from it."""
-        is_missed = state.head.get("lease") == QUEUED  # jobs of batches have no key
+        is_missed = state.keeper == QUEUED  # jobs of batches have no key
         self.jobs.renew(
-            state, for_s=MISSED_S if is_missed else IN_QUEUE_S, assign={"lease": QUEUED, "is_missed": is_missed}
+            state, for_s=MISSED_S if is_missed else IN_QUEUE_S, assign={"keeper": QUEUED, "is_missed": is_missed}
         )
 
     def _put_off(self, state: JobState) -> None:
@@ -177,10 +177,10 @@ class Care:
 
     def send_again(self, state: JobState, *, assign: Mapping[str, Any] | None = None) -> None:
         """Send a job to the workers once more, unless somebody else was faster."""
-        if not self.jobs.renew(state, for_s=DISPATCH_S, assign={"lease": OPEN, **(assign or {})}):
+        if not self.jobs.renew(state, for_s=DISPATCH_S, assign={"keeper": OPEN, **(assign or {})}):
             return
         log.warning("a job is sent to the workers again", job_id=state.id, runs=state.runs)
-        self.workers.send(state.id, state.head["request"], is_batch=state.is_of_batch)
+        self.workers.send(state.id, state.request, is_batch=state.is_of_batch)
         self.jobs.dispatched(state.id, is_batch=state.is_of_batch)
 
     def end(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> None:
@@ -194,12 +194,8 @@ class Care:
 
 def is_too_old(state: JobState) -> bool:
     """Whether a job that nobody has begun has been in its queue for as long as that keeps messages."""
-    since = state.head.get("waits_since") or datetime.fromisoformat(state.head["created_at"]).timestamp()
+    since = state.waits_since or datetime.fromisoformat(state.created_at).timestamp()
     return now_s() - since > (BATCH_RETENTION_S if state.is_of_batch else QUEUE_RETENTION_S)
-
-
-def _is_rerunnable(state: JobState) -> bool:
-    return bool(state.head.get("is_rerunnable", True))
 
 
 def _lost(state: JobState) -> EngineCrashed:
@@ -209,7 +205,7 @@ def _lost(state: JobState) -> EngineCrashed:
             "no worker has begun the job, and its message is in the queue no more. It cannot be sent again by itself, "
             "since its API key is not kept: submit it again."
         )
-    rest = "" if _is_rerunnable(state) else "; it cannot be run again by itself, since its API key is not kept"
+    rest = "" if state.is_rerunnable else "; it cannot be run again by itself, since its API key is not kept"
     return EngineCrashed(
         f"the worker that ran the job has vanished ({times}; no sign of life for the time of its lease, LEASE_S)"
         f"{rest}. Submit it again; the worker's log tells whether it ran out of memory or time.",

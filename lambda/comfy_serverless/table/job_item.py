@@ -1,17 +1,191 @@
-"""How a job and what belongs to it are written into the table. No IO."""
+"""How a job and what belongs to it are written into the table: every column, and nothing else knows them. No IO.
+
+An item may have been written by an older release, or by a newer one: what is missing has a default, and what is unknown
+is ignored, and stays, since items are changed attribute by attribute.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
-from comfy_serverless.aws.dynamodb import Item, moment_text, now_text
-from comfy_serverless.jobs.document import RETENTION, Job, JobStatus, Output, shorten_job
-from comfy_serverless.table.job_state import JobState, NewJob
+from comfy_serverless.aws.dynamodb import Item, Update, now_s
+from comfy_serverless.jobs.document import Job, JobStatus, Output, shorten_job
+from comfy_serverless.table.keepers import KEEPER, KEEPER_DUE
 
 #: An item has at most 400 KB; the rest is for labels, progress and the names of the attributes.
 MAX_DOCUMENT_BYTES = 250_000
+#: How long the newest preview is shown, in seconds.
+PREVIEW_S = 3600
+#: How long an idempotency key is remembered, by the contract.
+IDEMPOTENCY_S = 24 * 3600
 #: The sort key of the job itself.
 JOB = "job"
+#: That of the newest preview, and what sorts behind every `output#…` and before `preview`.
+PREVIEW, LAST_OUTPUT = "preview", "output~"
+#: That of an idempotency key.
+IDEMPOTENCY = "idempotency"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobItem:
+    """The columns of a job. One that stands at its default is not written; those without a default always are."""
+
+    id: str  # the job's id, as in the partition key
+    owner: str  # whose job it is: the hash key of the index `by_owner`
+    status: JobStatus  # the Comfy API's state
+    created_at: str  # when it was submitted
+    updated_at: str  # when its state has changed last, for lists of jobs
+    created_id: str  # moment and id, as the sort key of lists
+    request: str  # where its request is: an object, or a line of a manifest
+    result: str  # where the worker writes how it ended, before the table has it
+    labels: Mapping[str, str]  # `metadata` of the request
+    runs: int  # how often it has been begun, and not only interrupted by a shutdown
+    is_rerunnable: bool  # whether `request` has all that a worker needs: keys of partner nodes are not kept
+    open_owner: str | None = None  # the owner while it waits or runs, for the index that counts; batches do not count
+    webhook: Mapping[str, str] | None = None  # `url` and `secret`: where its end is to be told
+    batches: frozenset[str] = frozenset()  # those it is a line of: the same line in two of them is one job
+    expires: int | None = None  # when DynamoDB may delete it, in seconds since 1970
+    keeper: str | None = None  # who looks after it (see `keepers`); None once nothing is left to do
+    keeper_due: int | None = None  # when its keeper should have done so, in seconds since 1970
+    waits_since: int | None = None  # when a job of a batch was last sent again, in seconds since 1970
+    was_parked: bool = False  # its message was dropped since its batch is paused; stays when it is begun all the same
+    is_held: bool = False  # its message was believed to wait where nobody sees it, once
+    is_missed: bool = False  # its queue was seen to be empty; it cannot be sent again
+    undelivered: int = 0  # how often it has not even reached a worker
+    run: str | None = None  # the run it belongs to; None while it waits
+    last_run: str | None = None  # the run before: a job that ends between two has that one's outputs
+    started_at: str | None = None  # when the newest run has begun
+    progress_json: str | None = None  # the run's last `Progress`
+    completed_at: str | None = None  # when it ended
+    document_json: str | None = None  # the `Job` it ended as, without outputs and labels
+    output_places: str | None = None  # of the outputs in the result's order, as text: thousands of them must fit
+
+    @classmethod
+    def from_item(cls, item: Item, **beside: Any) -> Self:  # noqa: ANN401  (fields of subclasses)
+        """Read a job's item."""
+        columns = {name: item[stored] for name, stored in STORED.items() if stored in item}
+        columns = {"labels": {}, "runs": 0, "is_rerunnable": True, **columns}
+        columns["status"] = JobStatus(columns["status"])
+        columns["batches"] = frozenset(columns.get("batches", ()))
+        return cls(**columns, **beside)
+
+    def to_item(self) -> Item:
+        """The item as it is first written."""
+        columns = {STORED[name]: getattr(self, name) for name, default in _DEFAULTS if getattr(self, name) != default}
+        return {"pk": job_pk(self.id), "sk": JOB, **columns, "status": self.status.value}
+
+
+#: The columns, and what they are called in the table: deployed tables keep their names.
+STORED = {column.name: column.name for column in fields(JobItem)} | {
+    "keeper": KEEPER,
+    "keeper_due": KEEPER_DUE,
+    "was_parked": "is_parked",
+    "progress_json": "progress",
+    "document_json": "document",
+}
+_DEFAULTS = tuple((column.name, column.default) for column in fields(JobItem))
+
+
+def job_update(
+    job_id: str,
+    *,
+    assign: Mapping[str, Any],
+    condition: str,
+    values: Mapping[str, Any] | None = None,
+    add: Mapping[str, int | set[str]] | None = None,
+    remove: Sequence[str] = (),
+) -> Update:
+    """A change of a job; names are those of columns, also the `#names` of the condition."""
+    return Update(
+        pk=job_pk(job_id),
+        sk=JOB,
+        assign={STORED[name]: value for name, value in assign.items()},
+        add={STORED[name]: value for name, value in add.items()} if add else None,
+        remove=[STORED[name] for name in remove],
+        condition=re.sub(r"#(\w+)", lambda name: f"#{STORED[name[1]]}", condition),
+        values=values,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEntry:
+    """What the index by owner has of a job."""
+
+    id: str
+    status: str
+    created_at: str
+    updated_at: str
+    created_id: str
+    completed_at: str | None = None
+    labels: Mapping[str, str]
+
+    @classmethod
+    def from_item(cls, item: Item) -> Self:
+        """Read an entry of the index."""
+        return cls(
+            **{"labels": {}, **{column.name: item[column.name] for column in fields(cls) if column.name in item}}
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The newest preview of a job that runs."""
+
+    node_id: str
+    content_type: str
+    data_base64: str
+
+    @classmethod
+    def from_item(cls, item: Item) -> Self | None:
+        """Read it; None if it is too old to be shown."""
+        if item["expires"] <= now_s():
+            return None
+        return cls(node_id=item["node_id"], content_type=item["content_type"], data_base64=item["data_base64"])
+
+    def to_item(self, job_id: str) -> Item:
+        """The item as it is written."""
+        return {
+            "pk": job_pk(job_id),
+            "sk": PREVIEW,
+            "node_id": self.node_id,
+            "content_type": self.content_type,
+            "data_base64": self.data_base64,
+            "expires": now_s() + PREVIEW_S,
+        }
+
+
+def output_item(job: JobItem, output: Output, *, place: int, run: str) -> Item:
+    """An output a run has delivered, without what only its worker's reply has."""
+    bare = output.model_copy(update={"url": None, "url_expires_at": None, "data_base64": None})
+    return {
+        "pk": job_pk(job.id),
+        "sk": f"output#{place:06}#{output.id}#{run}",
+        "run": run,
+        "output": bare.model_dump_json(exclude={"url", "url_expires_at", "data_base64"}),
+        "expires": job.expires,
+    }
+
+
+def outputs_of(job: JobItem, items: Iterable[Item]) -> tuple[Output, ...]:
+    """The outputs of the run that counts, in the order of its result, or that in which they were delivered."""
+    # A job that ended between two runs has what the last one had made.
+    run = job.last_run if job.run is None and job.document_json is not None else job.run
+    by_place = {
+        int(item["sk"].split("#")[1]): item["output"]
+        for item in items
+        if item["sk"].startswith("output#") and item["run"] == run
+    }
+    order = by_place if job.output_places is None else map(int, filter(None, job.output_places.split(",")))
+    return tuple(Output.model_validate_json(by_place[place]) for place in order if place in by_place)
+
+
+def idempotency_item(owner: str, key: str) -> Item:
+    """An idempotency key that was used just now."""
+    return {"pk": idempotency_pk(owner, key), "sk": IDEMPOTENCY, "expires": now_s() + IDEMPOTENCY_S}
 
 
 def job_pk(job_id: str) -> str:
@@ -28,52 +202,6 @@ def index_key(owner: str, created_id: str) -> Item:
     """Where a page of the index by owner goes on."""
     job_id = created_id.partition("#")[2]
     return {"pk": job_pk(job_id), "sk": JOB, "owner": owner, "created_id": created_id}
-
-
-def new_item(job: NewJob) -> Item:
-    """A job that waits, without who looks after it."""
-    created = moment_text(job.created_at)
-    item = {
-        "pk": job_pk(job.job_id),
-        "sk": JOB,
-        "id": job.job_id,
-        "owner": job.owner,
-        "status": JobStatus.QUEUED.value,
-        "created_at": created,
-        "updated_at": created,
-        "created_id": f"{created}#{job.job_id}",
-        "open_owner": job.owner,
-        "labels": dict(job.labels),
-        "request": job.request_uri,
-        "result": job.result_uri,
-        "is_rerunnable": job.is_rerunnable,
-        "webhook": dict(job.webhook) if job.webhook else None,
-        "batches": {job.batch} if job.batch else None,
-        "runs": 0,
-        "expires": int(job.created_at.timestamp() + RETENTION.total_seconds()),
-    }
-    return {name: value for name, value in item.items() if value is not None}
-
-
-def asset_item(state: JobState, output: Output) -> Item:
-    """An output as an asset of the job's owner."""
-    bucket, _, key = (output.s3_uri or "").removeprefix("s3://").partition("/")
-    return {
-        "pk": f"asset#{output.id}",
-        "sk": "asset",
-        "id": output.id,
-        "owner": state.owner,
-        "kind": "output",
-        "bucket": bucket,
-        "key": key,
-        "file_path": output.name,
-        "content_type": output.content_type,
-        "size_bytes": output.size_bytes,
-        "hash": output.hash,
-        "created_at": now_text(),
-        "expires": state.head["expires"],
-        "job_id": state.id,
-    }
 
 
 def stored_document(job: Job) -> str:

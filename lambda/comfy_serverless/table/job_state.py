@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import Any
 
-from comfy_serverless.aws.dynamodb import Item, now_s
+from comfy_serverless.aws.dynamodb import now_s
 from comfy_serverless.jobs.document import RETENTION, Job, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.moments import moment_text
+from comfy_serverless.table.job_item import JobItem, Preview
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
 
@@ -46,35 +47,42 @@ class NewJob:
     batch: str | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
+    def waiting(self, *, keeper: str, keeper_due: int) -> JobState:
+        """The job as it is first written: it waits."""
+        created = moment_text(self.created_at)
+        return JobState(
+            id=self.job_id,
+            owner=self.owner,
+            status=JobStatus.QUEUED,
+            created_at=created,
+            updated_at=created,
+            created_id=f"{created}#{self.job_id}",
+            request=self.request_uri,
+            result=self.result_uri,
+            labels=dict(self.labels),
+            runs=0,
+            is_rerunnable=self.is_rerunnable,
+            # Whoever drops a batch may have as many jobs as it has.
+            open_owner=self.owner if self.batch is None else None,
+            webhook=dict(self.webhook) if self.webhook else None,
+            batches=frozenset({self.batch} if self.batch else ()),
+            expires=int(self.created_at.timestamp() + RETENTION.total_seconds()),
+            keeper=keeper,
+            keeper_due=keeper_due,
+        )
 
-@dataclass(frozen=True, slots=True)
-class JobState:
-    """A job as the table has it.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState(JobItem):
+    """A job as the table has it: its columns (see `JobItem`), and what belongs to it.
 
     Attributes:
-        head: the item of the job itself.
         outputs: what the run in hand, or the one that counts, has delivered, in the order of its nodes.
         preview: the newest preview, where it was asked for.
     """
 
-    head: Item
     outputs: tuple[Output, ...] = ()
-    preview: Mapping[str, Any] | None = None
-
-    @property
-    def id(self) -> str:
-        """The job's id."""
-        return str(self.head["id"])
-
-    @property
-    def owner(self) -> str:
-        """Whose it is."""
-        return str(self.head["owner"])
-
-    @property
-    def status(self) -> JobStatus:
-        """The Comfy API's state."""
-        return JobStatus(self.head["status"])
+    preview: Preview | None = None
 
     @property
     def is_over(self) -> bool:
@@ -82,14 +90,9 @@ class JobState:
         return self.status in TERMINAL
 
     @property
-    def runs(self) -> int:
-        """How often it has been begun."""
-        return int(self.head.get("runs", 0))
-
-    @property
     def is_of_batch(self) -> bool:
         """Whether nobody waits for it alone."""
-        return "batches" in self.head
+        return bool(self.batches)
 
     @property
     def may_begin(self) -> bool:
@@ -99,61 +102,55 @@ class JobState:
     @property
     def is_parked(self) -> bool:
         """Whether it waits, without a message, for its paused batch to go on."""
-        return "is_parked" in self.head and self.is_unbegun
-
-    @property
-    def batches(self) -> frozenset[str]:
-        """The batches it is a line of: the same line in two of them is one job."""
-        return frozenset(self.head.get("batches", ()))
+        return self.was_parked and self.is_unbegun
 
     @property
     def is_unbegun(self) -> bool:
         """Whether it waits for a worker, the first or another."""
-        return not self.is_over and "run" not in self.head
+        return not self.is_over and self.run is None
 
     @property
     def waits_in_queue(self) -> bool:
         """Whether it was sent to workers, and none has begun it."""
-        return str(self.head.get("lease", "")).startswith("queued")
-
-    @property
-    def webhook(self) -> Mapping[str, str] | None:
-        """Where its end is to be told, with the secret that signs it."""
-        return self.head.get("webhook")
+        return self.keeper is not None and self.keeper.startswith("queued")
 
     @property
     def lease_ended(self) -> bool:
-        """Whether somebody should have dealt with it, and has not: a worker, the queue, or the webhook."""
-        return int(self.head.get("lease_until", now_s())) < now_s()
+        """Whether its keeper (a worker, the queue, the webhook's) has not looked after it in time."""
+        return self.keeper_due is not None and self.keeper_due < now_s()
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether its time in the table is over: DynamoDB deletes it some time after."""
+        return self.expires is not None and self.expires < now_s()
 
     def document(self) -> Job:
-        """The job as the API answers it, without links."""
-        head = self.head
-        created = datetime.fromisoformat(head["created_at"])
-        if "document" in head:
-            job = Job.model_validate_json(head["document"])
+        """The job as the API shows it, without links."""
+        created = datetime.fromisoformat(self.created_at)
+        if self.document_json is not None:
+            job = Job.model_validate_json(self.document_json)
             started = job.started_at.isoformat() if job.started_at else None
             return job.model_copy(
                 update={
                     "outputs": self.outputs,
-                    "metadata": head.get("labels", {}),
+                    "metadata": self.labels,
                     # The worker's document counts from when it got the job.
                     "created_at": created,
                     "expires_at": created + RETENTION,
-                    "metrics": {**(job.metrics or {}), "queue_ms": _between_ms(head["created_at"], started)},
+                    "metrics": {**(job.metrics or {}), "queue_ms": _between_ms(self.created_at, started)},
                 }
             )
         return Job(
             id=self.id,
             status=self.status,
             created_at=created,
-            started_at=head.get("started_at"),
+            started_at=datetime.fromisoformat(self.started_at) if self.started_at is not None else None,
             expires_at=created + RETENTION,
-            progress=Progress.model_validate_json(head["progress"]) if "progress" in head else None,
+            progress=Progress.model_validate_json(self.progress_json) if self.progress_json is not None else None,
             outputs=self.outputs,
-            metrics={"queue_ms": _between_ms(head["created_at"], head.get("started_at")), "execution_ms": None},
+            metrics={"queue_ms": _between_ms(self.created_at, self.started_at), "execution_ms": None},
             urls=JobUrls.of(self.id),
-            metadata=head.get("labels", {}),
+            metadata=dict(self.labels),
         )
 
 

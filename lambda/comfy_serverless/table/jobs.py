@@ -24,33 +24,36 @@ from comfy_serverless.aws.dynamodb import (
     Table,
     Update,
     delete_write,
-    moment_text,
     now_s,
     now_text,
     put_write,
 )
 from comfy_serverless.errors import Canceled, ComfyError, IdempotencyKeyReuse, InvalidRequest
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, Output, Progress, status_of
+from comfy_serverless.moments import moment_text
+from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.job_item import (
+    IDEMPOTENCY,
     JOB,
-    asset_item,
+    Preview,
+    idempotency_item,
     idempotency_pk,
     job_pk,
-    new_item,
+    job_update,
+    output_item,
     stored_document,
 )
 from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
-from comfy_serverless.table.reader import OPEN, QUEUED, QUEUED_BATCH, JobReader
+from comfy_serverless.table.keepers import OPEN, QUEUED, QUEUED_BATCH
+from comfy_serverless.table.reader import JobReader
 
-#: How long an idempotency key is remembered, by the contract.
-IDEMPOTENCY_S = 24 * 3600
 #: How long a submit may take between the table and the queue; then the caretaker looks after it.
 DISPATCH_S = 60
 #: How long a message may wait in the job queue and in the batch queue: `MessageRetentionPeriod` in template.yaml.
 QUEUE_RETENTION_S, BATCH_RETENTION_S = 4 * 24 * 3600, 14 * 24 * 3600
 #: How long a job whose message is in the queue is left alone, at least.
 IN_QUEUE_S = 60
-_FREE = "#status = :queued OR (#status = :running AND (attribute_not_exists(#run) OR #lease_until < :now))"
+_FREE = "#status = :queued OR (#status = :running AND (attribute_not_exists(#run) OR #keeper_due < :now))"
 _UNBEGUN = "attribute_not_exists(#run) AND #status IN (:queued, :running)"
 _UNBEGUN_VALUES = {"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value}
 _OURS = "#run = :run AND #status IN (:running, :canceling)"
@@ -79,15 +82,10 @@ class JobStore(JobReader):
             JobExists: there is a job of this id.
             IdempotencyKeyReuse: the key was used within the last 24 hours.
         """
-        head = {**new_item(job), "lease": OPEN, "lease_until": now_s() + DISPATCH_S}
-        writes = [put_write(head, condition="attribute_not_exists(pk)")]
+        state = job.waiting(keeper=OPEN, keeper_due=now_s() + DISPATCH_S)
+        writes = [put_write(state.to_item(), condition="attribute_not_exists(pk)")]
         if job.idempotency_key:
-            key: Item = {
-                "pk": idempotency_pk(job.owner, job.idempotency_key),
-                "sk": "idempotency",
-                "job_id": job.job_id,
-                "expires": now_s() + IDEMPOTENCY_S,
-            }
+            key = idempotency_item(job.owner, job.idempotency_key)
             # TTL deletes some time after the moment, so that is asked as well.
             free = "attribute_not_exists(pk) OR #expires < :now"
             writes.append(put_write(key, condition=free, values={"now": now_s()}))
@@ -100,34 +98,32 @@ class JobStore(JobReader):
                 "this Idempotency-Key has been used within the last 24 hours: the job it made is in GET /api/v2/jobs. "
                 "To submit another, send another key."
             ) from None
-        return JobState({name: value for name, value in head.items() if value is not None})
+        return state
 
     def submit_of_batch(self, job: NewJob) -> JobState:
         """Write a job of a batch down, or that this batch wants it too; it is about to be sent. Answers how it is."""
-        head = {**new_item(job), "lease": QUEUED_BATCH, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True}
-        del head["open_owner"]  # whoever drops a batch may have as many jobs as it has
+        state = job.waiting(keeper=QUEUED_BATCH, keeper_due=now_s() + IN_QUEUE_S)
+        free = "attribute_not_exists(pk) OR #expires < :now"  # what has expired is deleted some time after the moment
         try:
-            # What has expired is deleted some time after the moment.
-            self._table.put(head, condition="attribute_not_exists(pk) OR #expires < :now", values={"now": now_s()})
+            self._table.put(state.to_item(), condition=free, values={"now": now_s()})
         except ConditionFailed:
             return self._join(job)
-        return JobState(head)
+        return state
 
     def _join(self, job: NewJob) -> JobState:
         """The same line was in another batch, or this one is read once more."""
-        change = Update(
-            pk=job_pk(job.job_id),
-            sk=JOB,
-            assign={**_sent_again(), "lease": QUEUED_BATCH},
+        change = job_update(
+            job.job_id,
+            assign=_sent_again(),
             add={"batches": {str(job.batch)}},
-            remove=["is_parked"],  # it is sent, whatever is wanted of the other batch
+            remove=["was_parked"],  # it is sent, whatever is wanted of the other batch
             condition=f"attribute_exists(#batches) AND {_UNBEGUN}",
             values=_UNBEGUN_VALUES,
         )
         try:
-            return JobState(self._table.update(change))
+            return JobState.from_item(self._table.update(change))
         except ConditionFailed as failure:
-            return JobState(failure.item) if failure.item else self.submit_of_batch(job)
+            return JobState.from_item(failure.item) if failure.item else self.submit_of_batch(job)
 
     def park(self, job_id: str, *, batches: frozenset[str]) -> frozenset[str] | None:
         """A job of paused batches: its message is gone, and nobody looks after it until one of them is resumed.
@@ -138,7 +134,7 @@ class JobStore(JobReader):
         Returns:
             None if it is parked; else those that really want it, or none if it is not to be parked any more.
         """
-        return self._hold(job_id, {"is_parked": True}, batches=batches, remove=["lease", "lease_until"])
+        return self._hold(job_id, {"was_parked": True}, batches=batches, remove=["keeper", "keeper_due"])
 
     def leave(self, job_id: str, *, batches: frozenset[str]) -> frozenset[str] | None:
         """A job of canceled batches is to end, which whoever looks after them sees to. As `park`."""
@@ -147,9 +143,8 @@ class JobStore(JobReader):
     def _hold(
         self, job_id: str, assign: Mapping[str, Any], *, batches: frozenset[str], remove: Sequence[str] = ()
     ) -> frozenset[str] | None:
-        change = Update(
-            pk=job_pk(job_id),
-            sk=JOB,
+        change = job_update(
+            job_id,
             assign=assign,
             remove=remove,
             condition=f"#batches = :seen AND {_UNBEGUN}",
@@ -158,56 +153,53 @@ class JobStore(JobReader):
         try:
             self._table.update(change)
         except ConditionFailed as failure:
-            standing = JobState(failure.item) if failure.item else None
+            standing = JobState.from_item(failure.item) if failure.item else None
             return standing.batches if standing is not None and standing.may_begin else frozenset()
         return None
 
     def unpark(self, job_id: str) -> None:
         """The job's message is sent again. It waits from now on."""
-        change = Update(
-            pk=job_pk(job_id),
-            sk=JOB,
-            assign={**_sent_again(), "lease": QUEUED_BATCH},
-            remove=["is_parked"],
+        change = job_update(
+            job_id,
+            assign=_sent_again(),
+            remove=["was_parked"],
             condition=_UNBEGUN,
             values=_UNBEGUN_VALUES,
         )
-        self._unless_changed(change)
+        self._table.try_update(change)
 
     def withdraw(self, job: NewJob) -> None:
         """Take back a submit that has not reached the queue: no job, and the idempotency key is free again."""
         writes = [delete_write(job_pk(job.job_id), JOB, condition="#runs = :none", values={"none": 0})]
         if job.idempotency_key:
-            writes.append(delete_write(idempotency_pk(job.owner, job.idempotency_key), "idempotency"))
+            writes.append(delete_write(idempotency_pk(job.owner, job.idempotency_key), IDEMPOTENCY))
         self._table.transact(writes)
 
     def dispatched(self, job_id: str, *, is_batch: bool = False) -> None:
         """The queue has the job: nobody needs to look after it while messages wait there."""
-        lease = QUEUED_BATCH if is_batch else QUEUED
-        change = Update(
-            pk=job_pk(job_id),
-            sk=JOB,
-            assign={"lease": lease, "lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True},
-            remove=["is_parked", "is_held"],
+        keeper = QUEUED_BATCH if is_batch else QUEUED
+        change = job_update(
+            job_id,
+            assign={"keeper": keeper, "keeper_due": now_s() + IN_QUEUE_S},
+            remove=["was_parked", "is_held"],
             condition=_UNBEGUN,
             values=_UNBEGUN_VALUES,
         )
-        self._unless_changed(change)
+        self._table.try_update(change)
 
     def cancel(self, state: JobState) -> JobState:
         """Ask a job to end: at once where nobody has begun it. Answers it as it is then; what has ended stays so."""
         while not state.is_over and state.status is not JobStatus.CANCELING:
             try:
-                if "run" not in state.head:
+                if state.run is None:
                     return self._end_as(state, Canceled("the job was canceled before it had begun"), was=state.status)
-                change = Update(
-                    pk=job_pk(state.id),
-                    sk=JOB,
+                change = job_update(
+                    state.id,
                     assign={"status": JobStatus.CANCELING.value, "updated_at": now_text()},
                     condition="#status = :running",
                     values={"running": JobStatus.RUNNING.value},
                 )
-                return JobState(self._table.update(change), state.outputs)
+                return JobState.from_item(self._table.update(change), outputs=state.outputs)
             except ConditionFailed:
                 newer = self.read(state.id)
                 if newer is None:
@@ -235,14 +227,13 @@ class JobStore(JobReader):
             run: names this run, and no other.
         """
         now = now_s()
-        change = Update(
-            pk=job_pk(job_id),
-            sk=JOB,
+        change = job_update(
+            job_id,
             assign={
                 "status": JobStatus.RUNNING.value,
                 "run": run,
-                "lease": OPEN,
-                "lease_until": self._lease_end(),
+                "keeper": OPEN,
+                "keeper_due": self._lease_end(),
                 "started_at": now_text(),
                 "updated_at": now_text(),
             },
@@ -251,15 +242,15 @@ class JobStore(JobReader):
             values={"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value, "now": now},
         )
         try:
-            state = JobState(self._table.update(change))
+            state = JobState.from_item(self._table.update(change))
         except ConditionFailed as failure:
             if not failure.item:
                 return Begun(Claim.LEAVE)  # deleted, or taken back
-            state = JobState(failure.item)
-            if state.head.get("run") == run and state.status is JobStatus.RUNNING:
+            state = JobState.from_item(failure.item)
+            if state.run == run and state.status is JobStatus.RUNNING:
                 # It was ours at the first try; only the answer was lost, and the SDK has asked again.
                 return Begun(Claim.RUN, is_last=state.runs >= self._max_runs, state=state)
-            is_free = "run" not in state.head or state.lease_ended
+            is_free = state.run is None or state.lease_ended
             claim = Claim.CANCELED if state.status is JobStatus.CANCELING and is_free else Claim.LEAVE
             return Begun(claim, state=state)
         return Begun(Claim.RUN, is_last=state.runs >= self._max_runs, state=state)
@@ -270,43 +261,27 @@ class JobStore(JobReader):
         Raises:
             LeaseLost: the job is not this run's any more.
         """
-        assign: dict[str, Any] = {"lease_until": self._lease_end()}
+        assign: dict[str, Any] = {"keeper_due": self._lease_end()}
         if progress is not None:
-            assign["progress"] = progress.model_dump_json()
-        change = Update(pk=job_pk(job_id), sk=JOB, assign=assign, condition=_OURS, values={"run": run, **_OURS_VALUES})
+            assign["progress_json"] = progress.model_dump_json()
+        change = job_update(job_id, assign=assign, condition=_OURS, values={"run": run, **_OURS_VALUES})
         try:
-            return JobStatus(self._table.update(change)["status"])
+            return JobState.from_item(self._table.update(change)).status
         except ConditionFailed:
             raise LeaseLost(job_id) from None
 
     def put_preview(self, job_id: str, *, node_id: str, content_type: str, data_base64: str) -> None:
         """Keep the newest preview, until it is an hour old."""
-        self._table.put(
-            {
-                "pk": job_pk(job_id),
-                "sk": "preview",
-                "node_id": node_id,
-                "content_type": content_type,
-                "data_base64": data_base64,
-                "expires": now_s() + 3600,
-            }
-        )
+        preview = Preview(node_id=node_id, content_type=content_type, data_base64=data_base64)
+        self._table.put(preview.to_item(job_id))
 
     def put_outputs(self, state: JobState, outputs: Sequence[tuple[int, Output]], *, run: str) -> None:
         """Commit outputs, each with its place among all: as part of the job, and as an asset."""
         items: list[Item] = []
         for place, output in outputs:
-            bare = output.model_copy(update={"url": None, "url_expires_at": None, "data_base64": None})
-            items.append(
-                {
-                    "pk": job_pk(state.id),
-                    "sk": f"output#{place:06}#{output.id}#{run}",
-                    "run": run,
-                    "output": bare.model_dump_json(exclude={"url", "url_expires_at", "data_base64"}),
-                    "expires": state.head["expires"],
-                }
-            )
-            items.append(asset_item(state, output))
+            items.append(output_item(state, output, place=place, run=run))
+            asset = Asset.of_output(output, owner=state.owner, job_id=state.id, expires=state.expires)
+            items.append(asset.to_item())
         self._table.put_all(items)
 
     def finish(self, job_id: str, job: Job, *, run: str, webhook: bool, places: Sequence[int]) -> bool:
@@ -318,7 +293,7 @@ class JobStore(JobReader):
         change = self._end(job_id, job, webhook=webhook, condition=_OURS, values={"run": run, **_OURS_VALUES})
         # As text: some thousand outputs must leave room in the item.
         order = {"output_places": ",".join(map(str, places))}
-        return self._unless_changed(replace(change, assign={**change.assign, **order}))
+        return self._table.try_update(replace(change, assign={**change.assign, **order}))
 
     def give_back(self, job_id: str, *, run: str, counts: bool = True) -> bool:
         """Let another run have the job; its message is sent again by the caller.
@@ -326,10 +301,9 @@ class JobStore(JobReader):
         Args:
             counts: whether this was one of the runs the job has; not, if the worker was only shut down.
         """
-        change = Update(
-            pk=job_pk(job_id),
-            sk=JOB,
-            assign={"lease": OPEN, "lease_until": now_s() + DISPATCH_S, "updated_at": now_text(), "last_run": run},
+        change = job_update(
+            job_id,
+            assign={"keeper": OPEN, "keeper_due": now_s() + DISPATCH_S, "updated_at": now_text(), "last_run": run},
             add=None if counts else {"runs": -1},
             remove=["run"],
             condition=_OURS,
@@ -339,7 +313,8 @@ class JobStore(JobReader):
             self._table.update(change)
         except ConditionFailed as failure:
             # Nobody's: given back at the first try, and only the answer was lost. Else another message does no harm.
-            return failure.item.get("status") == JobStatus.RUNNING.value and "run" not in failure.item
+            standing = JobState.from_item(failure.item) if failure.item else None
+            return standing is not None and standing.status is JobStatus.RUNNING and standing.run is None
         return True
 
     # The caretaker's part.
@@ -350,44 +325,42 @@ class JobStore(JobReader):
         Args:
             assign: attributes to be set with it.
         """
-        changes: dict[str, Any] = {"lease_until": now_s() + for_s, **(assign or {})}
-        lost_run = state.head.get("run") if state.status is JobStatus.RUNNING else None
+        changes: dict[str, Any] = {"keeper_due": now_s() + for_s, **(assign or {})}
+        lost_run = state.run if state.status is JobStatus.RUNNING else None
         if lost_run is not None:
             changes["last_run"] = lost_run
         return self._renew(state, changes, remove=["run"] if lost_run is not None else [])
 
     def take_over(self, state: JobState, *, run: str) -> bool:
         """Make a neglected job that has begun a run's own, to be finished: the first one wins. It is no run more."""
-        return self._renew(state, {"run": run, "lease": OPEN, "lease_until": self._lease_end()})
+        return self._renew(state, {"run": run, "keeper": OPEN, "keeper_due": self._lease_end()})
 
     def _renew(self, state: JobState, assign: Mapping[str, Any], *, remove: Sequence[str] = ()) -> bool:
-        change = Update(
-            pk=job_pk(state.id),
-            sk=JOB,
+        change = job_update(
+            state.id,
             assign=assign,
             remove=remove,
-            condition="#lease_until = :seen AND #status = :status",
-            values={"seen": state.head["lease_until"], "status": state.status.value},
+            condition="#keeper_due = :seen AND #status = :status",
+            values={"seen": state.keeper_due, "status": state.status.value},
         )
-        return self._unless_changed(change)
+        return self._table.try_update(change)
 
     def fail(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> bool:
         """End a neglected job, unless something has happened to it meanwhile."""
         try:
-            self._end_as(state, error, was=state.status, lease=state.head.get("lease_until"), status=status)
+            self._end_as(state, error, was=state.status, due=state.keeper_due, status=status)
         except ConditionFailed:
             return False
         return True
 
     def webhook_sent(self, job_id: str) -> None:
         """The webhook queue has it: nothing is owed any more."""
-        self._unless_changed(
-            Update(
-                pk=job_pk(job_id),
-                sk=JOB,
+        self._table.try_update(
+            job_update(
+                job_id,
                 assign={},
-                remove=["lease", "lease_until"],
-                condition="attribute_exists(#document)",
+                remove=["keeper", "keeper_due"],
+                condition="attribute_exists(#document_json)",
             )
         )
 
@@ -402,7 +375,7 @@ class JobStore(JobReader):
         error: ComfyError,
         *,
         was: JobStatus,
-        lease: int | None = None,
+        due: int | None = None,
         status: JobStatus | None = None,
         batches: frozenset[str] = frozenset(),
     ) -> JobState:
@@ -416,17 +389,17 @@ class JobStore(JobReader):
             }
         )
         condition = "#status = :was"
-        if "run" not in state.head:
+        if state.run is None:
             condition += " AND attribute_not_exists(#run)"
         values: dict[str, Any] = {"was": was.value}
         if batches:
             condition += " AND #batches = :batches"
             values["batches"] = set(batches)
-        if lease is not None:
-            condition += " AND #lease_until = :lease"
-            values["lease"] = lease
+        if due is not None:
+            condition += " AND #keeper_due = :due"
+            values["due"] = due
         change = self._end(state.id, job, webhook=state.webhook is not None, condition=condition, values=values)
-        return JobState(self._table.update(change), state.outputs)
+        return JobState.from_item(self._table.update(change), outputs=state.outputs)
 
     @staticmethod
     def _end(job_id: str, job: Job, *, webhook: bool, condition: str, values: Mapping[str, Any]) -> Update:
@@ -434,25 +407,18 @@ class JobStore(JobReader):
             "status": job.status.value,
             "updated_at": now_text(),
             "completed_at": moment_text(job.completed_at or datetime.now(UTC)),
-            "document": stored_document(job),
+            "document_json": stored_document(job),
         }
         remove = ["open_owner"]
         if webhook:  # owed until the webhook queue has it
-            assign |= {"lease": OPEN, "lease_until": now_s() + DISPATCH_S}
+            assign |= {"keeper": OPEN, "keeper_due": now_s() + DISPATCH_S}
         else:
-            remove += ["lease", "lease_until"]
-        return Update(pk=job_pk(job_id), sk=JOB, assign=assign, remove=remove, condition=condition, values=values)
-
-    def _unless_changed(self, change: Update) -> bool:
-        try:
-            self._table.update(change)
-        except ConditionFailed:
-            return False
-        return True
+            remove += ["keeper", "keeper_due"]
+        return job_update(job_id, assign=assign, remove=remove, condition=condition, values=values)
 
 
 def _sent_again() -> dict[str, Any]:
-    return {"lease_until": now_s() + IN_QUEUE_S, "is_dispatched": True, "waits_since": now_s()}
+    return {"keeper": QUEUED_BATCH, "keeper_due": now_s() + IN_QUEUE_S, "waits_since": now_s()}
 
 
 def check_idempotency_key(key: str | None) -> str | None:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, replace
+from typing import Self
 
-from comfy_serverless.aws.dynamodb import Update, now_s
+from comfy_serverless.aws.dynamodb import Item, Update, now_s
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import HashMismatch, InvalidRequest, NotFound
+from comfy_serverless.table.asset_item import DEFAULT_TYPE, Asset
 from comfy_serverless.table.asset_names import check_hash, digest_of, is_id
-from comfy_serverless.table.assets import DEFAULT_TYPE, Asset, AssetStore, Naming
+from comfy_serverless.table.assets import AssetStore, Naming
 
 #: How long a presigned upload may take, from its beginning to its completion.
 UPLOAD_S = 24 * 3600
+_UPLOAD = "upload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,39 @@ class Upload:
     hash: str | None
     expires: int
     asset_id: str | None = None
+
+    @classmethod
+    def from_item(cls, upload_id: str, item: Item) -> Self:
+        """Read an upload's item; what a newer release has written besides is ignored."""
+        return cls(
+            id=upload_id,
+            owner=item["owner_name"],
+            naming=Naming(
+                file_path=item.get("file_path"),
+                content_type=item.get("content_type"),
+                tags=tuple(item.get("tags", ())),
+                expires_in_s=item.get("expires_in_s"),
+            ),
+            size_bytes=item["size_bytes"],
+            hash=item.get("hash"),
+            expires=item["expires"],
+            asset_id=item.get("asset_id"),
+        )
+
+    def to_item(self) -> Item:
+        """The item of an upload that has begun; `asset_id` comes with its completion."""
+        return {
+            "pk": _pk(self.id),
+            "sk": _UPLOAD,
+            "owner_name": self.owner,  # `owner` would put it among the jobs of the index by owner
+            "file_path": self.naming.file_path,
+            "content_type": self.naming.content_type,
+            "tags": list(self.naming.tags),
+            "expires_in_s": self.naming.expires_in_s,
+            "size_bytes": self.size_bytes,
+            "hash": self.hash,
+            "expires": self.expires,
+        }
 
 
 class UploadStore:
@@ -48,20 +84,7 @@ class UploadStore:
             hash=expected,
             expires=now_s() + UPLOAD_S,
         )
-        self._table.put(
-            {
-                "pk": f"upload#{upload.id}",
-                "sk": "upload",
-                "owner_name": owner,
-                "file_path": naming.file_path,
-                "content_type": naming.content_type,
-                "tags": list(naming.tags),
-                "expires_in_s": naming.expires_in_s,
-                "size_bytes": size_bytes,
-                "hash": expected,
-                "expires": upload.expires,
-            }
-        )
+        self._table.put(upload.to_item())
         return upload
 
     def get(self, owner: str, upload_id: str) -> Upload:
@@ -70,23 +93,11 @@ class UploadStore:
         Raises:
             NotFound: there is none, or it is another owner's, or too old.
         """
-        item = self._table.get(f"upload#{upload_id}", "upload") if is_id(upload_id) else None
-        if item is None or item["owner_name"] != owner or item["expires"] <= now_s():
+        item = self._table.get(_pk(upload_id), _UPLOAD) if is_id(upload_id) else None
+        upload = Upload.from_item(upload_id, item) if item else None
+        if upload is None or upload.owner != owner or upload.expires <= now_s():
             raise NotFound(f"there is no upload {upload_id[:100]!r} of yours; they are kept for a day.")
-        return Upload(
-            id=upload_id,
-            owner=owner,
-            naming=Naming(
-                file_path=item.get("file_path"),
-                content_type=item["content_type"],
-                tags=tuple(item.get("tags", ())),
-                expires_in_s=item.get("expires_in_s"),
-            ),
-            size_bytes=item["size_bytes"],
-            hash=item.get("hash"),
-            expires=item["expires"],
-            asset_id=item.get("asset_id"),
-        )
+        return upload
 
     def address(self, upload: Upload) -> S3Address:
         """Where the bytes of an upload are put."""
@@ -110,7 +121,7 @@ class UploadStore:
             if completed.asset_id is None:
                 raise InvalidRequest("nothing has come yet: PUT the file to the address of the upload first.") from None
             return replace(self._assets.get(upload.owner, completed.asset_id), created_new=False)
-        self._table.update(Update(pk=f"upload#{upload.id}", sk="upload", assign={"asset_id": asset.id}))
+        self._table.update(Update(pk=_pk(upload.id), sk=_UPLOAD, assign={"asset_id": asset.id}))
         self._s3.delete_object(Bucket=source.bucket, Key=source.key)
         return asset
 
@@ -127,7 +138,7 @@ class UploadStore:
             check_hash(upload.hash, digest)
         except HashMismatch:
             self._s3.delete_object(Bucket=source.bucket, Key=source.key)
-            self._table.delete(f"upload#{upload.id}", "upload")
+            self._table.delete(_pk(upload.id), _UPLOAD)
             raise
 
         def put(address: S3Address) -> None:
@@ -143,3 +154,7 @@ class UploadStore:
         return self._assets.mint_over(
             upload.owner, digest, upload.naming, size_bytes=size_bytes, put=put, asset_id=upload.id
         )
+
+
+def _pk(upload_id: str) -> str:
+    return f"upload#{upload_id}"

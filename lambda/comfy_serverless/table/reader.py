@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from comfy_serverless.aws.dynamodb import Item, Table, now_s
-from comfy_serverless.jobs.document import Output
-from comfy_serverless.table.job_item import JOB, index_key, job_pk
+from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.observability import log
+from comfy_serverless.table.job_item import JOB, LAST_OUTPUT, PREVIEW, JobEntry, Preview, index_key, job_pk, outputs_of
 from comfy_serverless.table.job_state import JobState
+from comfy_serverless.table.keepers import OPEN, neglected
 
 #: Calls for one page of a list, at most: so many jobs a filter may look at, times 500 or a megabyte.
 MAX_LOOKS = 10
-#: Sorts behind every `output#…`, and before `preview`.
-_LAST_OUTPUT = "output~"
-#: Who is to look after a job: its worker or the caretaker; or its queue, as long as that has messages. One that waits
-#: for its batch to be resumed has nobody.
-OPEN, QUEUED, QUEUED_BATCH = "open", "queued", "queued_batch"
 
 
 class JobReader:
@@ -27,11 +24,11 @@ class JobReader:
 
     def read(self, job_id: str) -> JobState | None:
         """A job and its outputs. One read, for up to some thousand outputs."""
-        return self._read(job_id, last=_LAST_OUTPUT)
+        return self._read(job_id, last=LAST_OUTPUT)
 
     def read_with_preview(self, job_id: str) -> JobState | None:
         """The same with the newest preview."""
-        return self._read(job_id, last="preview")
+        return self._read(job_id, last=PREVIEW)
 
     def open_jobs(self, owner: str) -> int:
         """How many jobs of an owner wait or run."""
@@ -39,7 +36,7 @@ class JobReader:
 
     def page(
         self, owner: str, *, labels: Mapping[str, str], status: str | None, limit: int, before: str | None
-    ) -> tuple[list[Item], str | None]:
+    ) -> tuple[list[JobEntry], str | None]:
         """Jobs of an owner, newest first.
 
         Args:
@@ -47,7 +44,7 @@ class JobReader:
             before: where the last page ended; its second answer.
 
         Returns:
-            The jobs' items, and where to go on, or None at the end.
+            The jobs as the index has them, and where to go on, or None at the end.
         """
         filters = [f"#labels.#label{number} = :label{number}" for number in range(len(labels))]
         names = {f"#label{number}": name for number, name in enumerate(labels)}
@@ -55,7 +52,7 @@ class JobReader:
         if status is not None:
             filters.append("#status = :status")
             values["status"] = status
-        found: list[Item] = []
+        found: list[JobEntry] = []
         start = index_key(owner, before) if before else None
         for _ in range(MAX_LOOKS):
             page = self._table.query(
@@ -69,10 +66,10 @@ class JobReader:
                 limit=limit + 1 - len(found) if not filters else 500,
                 start=start,
             )
-            found += page.items
+            found += map(JobEntry.from_item, page.items)
             start = page.last_key
             if len(found) > limit:
-                return found[:limit], str(found[limit - 1]["created_id"])
+                return found[:limit], found[limit - 1].created_id
             if start is None:
                 return found, None
         # Where few are found among many, a page is short, or empty: the next one goes on.
@@ -81,21 +78,21 @@ class JobReader:
     def many(self, job_ids: Sequence[str]) -> dict[str, JobState]:
         """Those of so many jobs that there are, without their outputs."""
         keys = [(job_pk(job_id), JOB) for job_id in job_ids]
-        items = self._table.get_all(keys)
-        return {item["id"]: JobState(item) for item in items if item.get("expires", now_s()) >= now_s()}
+        states = map(JobState.from_item, self._table.get_all(keys))
+        return {state.id: state for state in states if not state.is_forgotten}
 
-    def neglected(self, *, limit: int, lease: str = OPEN) -> Iterator[JobState]:
-        """Jobs whose lease has ended, the longest ended first.
+    def neglected(self, *, limit: int, keeper: str = OPEN) -> Iterator[JobState]:
+        """Jobs that their keeper has not looked after in time, the longest neglected first.
 
         Args:
-            lease: OPEN, or QUEUED for those that the queue should have: they are neglected only if it is empty.
+            keeper: OPEN, or QUEUED for those that the queue should have: they are neglected only if it is empty.
         """
-        page = self._table.query(
-            "#lease = :lease AND #lease_until < :now", {"lease": lease, "now": now_s()}, index="leases", limit=limit
-        )
-        for key in page.items:
-            head = self._table.get(key["pk"], key["sk"])
-            if head is not None and (state := JobState(head)).lease_ended:
+        for item in neglected(self._table, keeper, limit=limit):
+            try:
+                state = JobState.from_item(item)
+            except (KeyError, ValueError):  # a newer release's, which looks after it; the others must not pay for it
+                log.exception("a job's item cannot be read", item=item["pk"])
+            else:
                 yield state
 
     def _read(self, job_id: str, *, last: str) -> JobState | None:
@@ -104,21 +101,10 @@ class JobReader:
                 "#pk = :pk AND #sk BETWEEN :first AND :last", {"pk": job_pk(job_id), "first": JOB, "last": last}
             )
         )
-        if not items or items[0]["sk"] != JOB or items[0].get("expires", now_s()) < now_s():
+        if not items or items[0]["sk"] != JOB:
             return None
-        head, *rest = items
-        preview = rest[-1] if rest and rest[-1]["sk"] == "preview" and rest[-1]["expires"] > now_s() else None
-        return JobState(head, _outputs_of(head, rest), preview)
-
-
-def _outputs_of(head: Item, items: Sequence[Item]) -> tuple[Output, ...]:
-    """The outputs of the run that counts, in the order of its result, or that in which they were delivered."""
-    # A job that ended between two runs has what the last one had made.
-    run = head.get("run", head.get("last_run") if "document" in head else None)
-    by_place = {
-        int(item["sk"].split("#")[1]): item["output"]
-        for item in items
-        if item["sk"].startswith("output#") and item["run"] == run
-    }
-    order = map(int, filter(None, head["output_places"].split(","))) if "output_places" in head else by_place
-    return tuple(Output.model_validate_json(by_place[place]) for place in order if place in by_place)
+        state = JobState.from_item(items[0])
+        if state.is_forgotten:
+            return None
+        preview = Preview.from_item(items[-1]) if items[-1]["sk"] == PREVIEW else None
+        return replace(state, outputs=outputs_of(state, items[1:]), preview=preview)

@@ -87,7 +87,7 @@ class Caller:
 
     def _send(self, state: JobState, webhook: Mapping[str, str]) -> int:
         document = self.links.of_job(state.document()).to_json()
-        body = message_of(document, timestamp=str(state.head.get("completed_at", now_text())))
+        body = message_of(document, timestamp=state.completed_at or now_text())
         headers = headers_of(
             body, message_id=f"msg_{state.id}", timestamp_s=now_s(), secret=webhook.get("secret") or None
         )

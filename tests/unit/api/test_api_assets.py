@@ -417,7 +417,7 @@ def test_an_asset_that_has_expired_is_not_found(api: ApiWorld, monkeypatch: pyte
     asset = upload(api, expires_in="60").json
     later = api.services.table.get(f"asset#{asset['id']}", "asset")
     assert later is not None
-    monkeypatch.setattr("comfy_serverless.table.assets.now_s", lambda: later["lease_until"])
+    monkeypatch.setattr("comfy_serverless.table.asset_item.now_s", lambda: later["lease_until"])
     assert api.request("GET", f"/api/v2/assets/{asset['id']}").status == 404
     assert from_hash(api, file_path="photo.png").status == 201
 

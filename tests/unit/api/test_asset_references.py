@@ -11,8 +11,9 @@ import pytest
 
 from comfy_serverless.api.references import refuse_foreign_addresses, resolve_assets
 from comfy_serverless.errors import MissingAsset
+from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import digest_of
-from comfy_serverless.table.assets import Asset, AssetStore, Naming
+from comfy_serverless.table.assets import AssetStore, Naming
 from comfy_serverless.worker.inputs.plan import plan_inputs, put_name
 from tests.unit.jobs_table import REGION, aws, create_table
 

@@ -233,7 +233,7 @@ def test_a_dropped_request_is_a_job_once_and_keeps_its_id(world: World) -> None:
     assert {message["job"] for message in messages} == {dropped.default_id}
     state = world.jobs.read(dropped.default_id)
     assert state is not None
-    assert (state.owner, state.head["labels"]["a"]) == ("drops", "b")
+    assert (state.owner, state.labels["a"]) == ("drops", "b")
     job = QueuedJob(job_id=messages[0]["job"], address=S3Address.parse(messages[0]["request"]))
     request = job.read(s3=world.s3, settings=world.ingest.settings)
     assert (request.job_id, request.workflow) == (dropped.default_id, GRAPH)

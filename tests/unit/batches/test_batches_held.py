@@ -36,10 +36,10 @@ def test_a_paused_batch_waits_without_messages_and_goes_on_where_it_was(world: W
     world.read_all()
     assert len(world.work(some=10)) == 10
     assert world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
-    world.ingest.workers.send_many([(state.id, state.head["request"]) for state in world.open_jobs(batch)])
+    world.ingest.workers.send_many([(state.id, state.request) for state in world.open_jobs(batch)])
     assert world.work() == []
     assert world.look(batch).report is None
-    assert all("lease" not in state.head for state in world.open_jobs(batch)), "nobody sends them meanwhile"
+    assert all(state.keeper is None for state in world.open_jobs(batch)), "nobody sends them meanwhile"
     assert world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
     world.ingest.resume(batch.id, until=float("inf"))
     assert len(world.work()) == 20
@@ -146,7 +146,7 @@ def test_a_job_that_is_parked_just_after_its_batch_was_resumed_is_found(world: W
     world.read_all()
     assert len(world.work(some=1)) == 1
     late = world.open_jobs(batch)[-1]
-    world.requeue([{"job": state.id, "request": state.head["request"]} for state in world.open_jobs(batch)[:-1]])
+    world.requeue([{"job": state.id, "request": state.request} for state in world.open_jobs(batch)[:-1]])
     assert world.jobs.park(late.id, batches=frozenset({batch.id})) is None  # by a worker that had read `paused` before
     assert len(world.work()) == 3
     world.look(batch)
@@ -258,7 +258,7 @@ def test_a_job_that_was_forgotten_meanwhile_is_made_again(world: World) -> None:
     assert len(world.work()) == 2
     first, second, *_ = first_jobs(world, old)
     world.table.delete(f"job#{first.id}", "job")  # by DynamoDB's TTL
-    expired = {**second.head, "expires": 1}  # which has not come to this one yet
+    expired = {**second.to_item(), "expires": 1}  # which has not come to this one yet
     world.table.put(expired)
     for _ in range(2):
         assert world.look(batch).report is None
@@ -308,7 +308,7 @@ def test_a_batch_that_was_paused_for_weeks_is_not_too_old_when_it_goes_on(
     world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
     assert world.work() == []
     for state in world.open_jobs(batch):
-        world.table.put({**state.head, "created_at": "2020-01-01T00:00:00.000Z"})
+        world.table.put({**state.to_item(), "created_at": "2020-01-01T00:00:00.000Z"})
     assert all(is_too_old(state) for state in world.open_jobs(batch))
     world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
     world.ingest.resume(batch.id, until=float("inf"))

@@ -15,9 +15,11 @@ from blake3 import blake3
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.errors import AssetInUse, BlobNotFound, HashMismatch, NotFound
+from comfy_serverless.table import asset_item, keepers
 from comfy_serverless.table import assets as assets_module
+from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import check_hash, check_path, digest_in, digest_of, is_path, suffix_of
-from comfy_serverless.table.assets import Asset, AssetStore, Naming
+from comfy_serverless.table.assets import AssetStore, Naming
 from comfy_serverless.table.presigned_uploads import Upload, UploadStore
 from tests.unit.jobs_table import REGION, aws, create_table
 
@@ -181,7 +183,6 @@ def test_an_output_of_a_job_is_found_and_not_deleted(world: World) -> None:
             "sk": "asset",
             "id": asset_id,
             "owner": world.owner,
-            "kind": "output",
             "bucket": "results",
             "key": "owners/x.png",
             "file_path": "x.png",
@@ -227,17 +228,22 @@ def test_what_has_expired_is_removed_with_its_bytes_and_what_was_prolonged_stays
     forever = world.store(Naming(file_path="other.png"), content=b"something else")
     begun = assets_module.now_s()
     assert world.assets.remove_expired(limit=10) == 0
-    monkeypatch.setattr(assets_module, "now_s", lambda: begun + 61)
+    set_clock(monkeypatch, begun + 61)
     assert world.assets.remove_expired(limit=10) == 1
     with pytest.raises(NotFound):
         world.assets.get(world.owner, short.id)
     assert world.assets.get(world.owner, long.id).expires == long.expires
     assert len(world.objects()) == 2
-    monkeypatch.setattr(assets_module, "now_s", lambda: begun + 3661)
+    set_clock(monkeypatch, begun + 3661)
     assert world.assets.remove_expired(limit=10) == 1
     assert len(world.objects()) == 1, "with the last record the bytes go too"
     assert world.assets.get(world.owner, forever.id).file_path == "other.png"
     assert world.assets.remove_expired(limit=10) == 0
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, now: int) -> None:
+    for module in (assets_module, asset_item, keepers):
+        monkeypatch.setattr(module, "now_s", lambda: now)
 
 
 # Keys.

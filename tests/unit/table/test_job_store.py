@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from comfy_serverless.aws.sqs import WebhookQueue
-from comfy_serverless.errors import EngineCrashed, IdempotencyKeyReuse, NodeExecutionError
+from comfy_serverless.errors import ComfyError, EngineCrashed, IdempotencyKeyReuse, NodeExecutionError
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
 from comfy_serverless.table import care as care_module
-from comfy_serverless.table import job_state
+from comfy_serverless.table import job_item, job_state, keepers
 from comfy_serverless.table import jobs as module
-from comfy_serverless.table import reader as job_reader
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_state import Claim, JobExists, JobState, LeaseLost, NewJob
@@ -67,7 +66,7 @@ class World:
         later_s = self._later_s
         real = module.time.time
         now = int(real()) + later_s
-        for place in (module, job_reader, job_state, care_module):
+        for place in (module, job_item, job_state, keepers, care_module):
             self._patch.setattr(place, "now_s", lambda: now)
         self._patch.setattr(JobStore, "_lease_end", lambda _self: now + 31)
 
@@ -320,10 +319,9 @@ def test_a_job_that_cannot_be_looked_after_costs_no_other(world: World, monkeypa
         world.begin(job_id, f"run-{number}")
     item = world.store._table.get(f"job#{ids[0]}", "job")
     assert item is not None
-    del item["result"]
-    world.store._table.put(item)
+    world.store._table.put({**item, "result": "s3://no-such-bucket/result.json"})
     world.later(32)
-    with pytest.raises(KeyError):
+    with pytest.raises(ComfyError):
         world.care.round()
     assert len(world.messages(world.queue_url)) == 2
 
@@ -494,17 +492,17 @@ def test_jobs_are_listed_newest_first_in_pages_by_label_and_state(world: World) 
     before: str | None = None
     sizes = []
     while True:
-        items, before = world.store.page("team", labels={}, status=None, limit=3, before=before)
-        sizes.append(len(items))
-        seen += [item["id"] for item in items]
+        entries, before = world.store.page("team", labels={}, status=None, limit=3, before=before)
+        sizes.append(len(entries))
+        seen += [entry.id for entry in entries]
         if before is None:
             break
     assert (seen, sizes) == (ids[::-1], [3, 3, 1])
-    items, end = world.store.page("team", labels={"even": "True"}, status=None, limit=4, before=None)
-    assert ([item["id"] for item in items], end) == ([ids[6], ids[4], ids[2], ids[0]], None)
+    entries, end = world.store.page("team", labels={"even": "True"}, status=None, limit=4, before=None)
+    assert ([entry.id for entry in entries], end) == ([ids[6], ids[4], ids[2], ids[0]], None)
     world.begin(ids[5])
-    items, end = world.store.page("team", labels={"even": "False"}, status="running", limit=4, before=None)
-    assert [item["id"] for item in items] == [ids[5]]
+    entries, end = world.store.page("team", labels={"even": "False"}, status="running", limit=4, before=None)
+    assert [entry.id for entry in entries] == [ids[5]]
     assert world.store.open_jobs("team") == 7
     world.store.cancel(world.read(ids[0]))
     assert world.store.open_jobs("team") == 6
@@ -527,7 +525,7 @@ def test_outputs_are_assets_of_the_owner(world: World) -> None:
     world.store.put_outputs(state, [(0, made)], run="run-1")
     item = world.store._table.get(f"asset#{made.id}", "asset")
     assert item is not None
-    assert (item["owner"], item["kind"], item["key"]) == ("team", "output", "owners/team/x/9/a.png")
+    assert (item["owner"], item["job_id"], item["key"]) == ("team", job_id, "owners/team/x/9/a.png")
 
 
 def test_the_newest_preview_is_read_with_the_events_only(world: World) -> None:
@@ -538,4 +536,4 @@ def test_the_newest_preview_is_read_with_the_events_only(world: World) -> None:
     state = world.store.read_with_preview(job_id)
     assert state is not None
     assert state.preview is not None
-    assert state.preview["node_id"] == "3"
+    assert state.preview.node_id == "3"

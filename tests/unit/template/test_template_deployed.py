@@ -19,7 +19,7 @@ from samtranslator.translator.translator import Translator
 from comfy_serverless.api.auth import PUBLIC
 from comfy_serverless.jobs.document import Job, JobError, JobStatus
 from comfy_serverless.worker.metrics import emit_metrics
-from local.aws import front
+from local.aws import gateway
 
 ROOT = Path(__file__).parents[3]
 METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"})
@@ -114,7 +114,7 @@ def test_routes_without_a_key_are_the_same_everywhere() -> None:
         if entry[method]["security"] == [{"NONE": []}]
     }
     assert open_routes == PUBLIC | {("OPTIONS", "/{proxy+}")}
-    assert set(front.PUBLIC) == PUBLIC
+    assert set(gateway.PUBLIC) == PUBLIC
 
 
 @pytest.mark.parametrize("path", ["/api/v2/jobs", "/api/v2/assets/x/content", "/generate"])

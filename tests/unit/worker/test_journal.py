@@ -336,9 +336,9 @@ def test_an_end_is_written_down_once_the_table_is_back_and_the_job_stays_ours_un
 
     def away_at_first(*arguments: Any, **fields: Any) -> bool:
         if len(refused) < 5:
-            refused.append(here.state(job).head["lease_until"])
+            refused.append(here.state(job).keeper_due or 0)
             here.change(job, lease_until=int(time.time()) + 2)
-            wait_until(lambda: here.state(job).head["lease_until"] > time.time() + 20)  # a sign of life
+            wait_until(lambda: (here.state(job).keeper_due or 0) > time.time() + 20)  # a sign of life
             away()
         return finish(*arguments, **fields)
 
@@ -435,7 +435,7 @@ def test_the_end_of_a_job_with_a_webhook_is_sent_for(office: Callable[..., Offic
     here.run(job)
     answer = here.sqs.receive_message(QueueUrl=here.journal.webhook_queue.url)
     assert [json.loads(message["Body"]) for message in answer["Messages"]] == [{"job": job.job_id}]
-    assert "lease" not in here.state(job).head
+    assert here.state(job).keeper is None
 
 
 def test_every_output_of_a_job_with_many_is_in_the_table_in_order(office: Callable[..., Office]) -> None:

@@ -1,0 +1,166 @@
+"""How assets, the bytes under them and their names are written into the table. No IO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+from comfy_serverless.aws.dynamodb import Item, moment_of, now_s, now_text
+from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.jobs.document import Output
+from comfy_serverless.table.keepers import ASSET, KEEPER, KEEPER_DUE
+
+DEFAULT_TYPE = "application/octet-stream"
+#: The sort keys of a record, of bytes, of a name, and of an idempotency key.
+RECORD, BLOB, PATH, IDEMPOTENCY = "asset", "blob", "path", "idempotency"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    """A record of a file.
+
+    Attributes:
+        address: where its bytes are: bucket and key, as two columns.
+        hash: `blake3:<hex>`; None for what a job has made.
+        expires: in seconds since 1970; None for never. An upload's end is its keeper's to see to, for the sake of its
+            bytes; an output's is DynamoDB's (`expires`).
+        job_id: which job has made it; None for uploads.
+        tags: as they were given; nothing reads them yet.
+        created_new: whether the bytes came with this record, on creation only; no column.
+    """
+
+    id: str
+    owner: str
+    address: S3Address
+    file_path: str | None
+    content_type: str
+    size_bytes: int
+    hash: str | None
+    created_at: str
+    expires: int | None = None
+    job_id: str | None = None
+    tags: tuple[str, ...] = ()
+    created_new: bool | None = None
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the record ends."""
+        return None if self.expires is None else moment_of(self.expires)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its time is over."""
+        return self.expires is not None and self.expires <= now_s()
+
+    @classmethod
+    def of_output(cls, output: Output, *, owner: str, job_id: str, expires: int | None) -> Self:
+        """An output as an asset of its job's owner."""
+        return cls(
+            id=output.id,
+            owner=owner,
+            address=S3Address.parse(output.s3_uri or ""),
+            file_path=output.name,
+            content_type=output.content_type,
+            size_bytes=output.size_bytes,
+            hash=output.hash,
+            created_at=now_text(),
+            expires=expires,
+            job_id=job_id,
+        )
+
+    @classmethod
+    def from_item(cls, item: Item) -> Self:
+        """Read a record."""
+        return cls(
+            id=item["id"],
+            owner=item["owner"],
+            address=S3Address(item["bucket"], item["key"]),
+            file_path=item.get("file_path"),
+            content_type=item.get("content_type", DEFAULT_TYPE),
+            size_bytes=item["size_bytes"],
+            hash=item.get("hash"),
+            created_at=item["created_at"],
+            expires=item.get(KEEPER_DUE, item.get("expires")),
+            job_id=item.get("job_id"),
+            tags=tuple(item.get("tags", ())),
+        )
+
+    def to_item(self) -> Item:
+        """The record as it is written."""
+        is_kept = self.job_id is None and self.expires is not None
+        return {
+            "pk": asset_pk(self.id),
+            "sk": RECORD,
+            "id": self.id,
+            "owner": self.owner,
+            "bucket": self.address.bucket,
+            "key": self.address.key,
+            "file_path": self.file_path,
+            "content_type": self.content_type,
+            "size_bytes": self.size_bytes,
+            "hash": self.hash,
+            "created_at": self.created_at,
+            KEEPER: ASSET if is_kept else None,
+            KEEPER_DUE: self.expires if is_kept else None,
+            "expires": None if is_kept else self.expires,
+            "job_id": self.job_id,
+            "tags": list(self.tags) or None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """Bytes that an owner has uploaded, once. `references`, how many records there are of them, is counted in place."""
+
+    key: str
+    size_bytes: int
+    content_type: str = DEFAULT_TYPE
+
+    @classmethod
+    def from_item(cls, item: Item) -> Self:
+        """Read it."""
+        return cls(
+            key=item["key"], size_bytes=item["size_bytes"], content_type=item.get("content_type") or DEFAULT_TYPE
+        )
+
+    def to_item(self, owner: str, digest: str) -> Item:
+        """The bytes with their first record."""
+        return {
+            "pk": blob_pk(owner, digest),
+            "sk": BLOB,
+            "key": self.key,
+            "size_bytes": self.size_bytes,
+            "content_type": self.content_type,
+            "references": 1,
+        }
+
+
+def path_item(owner: str, path: str, asset_id: str) -> Item:
+    """Which asset is the newest of a name."""
+    return {"pk": path_pk(owner, path), "sk": PATH, "asset_id": asset_id}
+
+
+def idempotency_item(owner: str, key: str) -> Item:
+    """An idempotency key of an upload that was used just now."""
+    return {"pk": idempotency_pk(owner, key), "sk": IDEMPOTENCY, "expires": now_s() + 24 * 3600}
+
+
+def asset_pk(asset_id: str) -> str:
+    """Where a record is."""
+    return f"asset#{asset_id}"
+
+
+def blob_pk(owner: str, digest: str) -> str:
+    """Where an owner's bytes are."""
+    return f"blob#{owner}#{digest}"
+
+
+def path_pk(owner: str, path: str) -> str:
+    """Where a name is."""
+    return f"path#{owner}#{path}"
+
+
+def idempotency_pk(owner: str, key: str) -> str:
+    """Where an idempotency key of an upload is."""
+    return f"asset_idempotency#{owner}#{key}"

@@ -1,0 +1,202 @@
+"""Each kind of item, as the stores write it: what `tests/fixtures/formats/item_*.json` was made of."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
+from comfy_serverless.errors import NodeExecutionError
+from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.table.api_keys import ApiKeyStore
+from comfy_serverless.table.asset_names import digest_of
+from comfy_serverless.table.assets import AssetStore, Naming
+from comfy_serverless.table.job_state import NewJob
+from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.presigned_uploads import UploadStore
+from tests.unit.jobs_table import REGION, create_table
+
+AT = datetime(2026, 11, 29, 12, tzinfo=UTC)
+MANIFEST = "s3://assets/requests/batches/b-1.jsonl"
+KEY = "csk_only-an-example"
+
+
+def written_items(session: Any) -> dict[str, dict[str, Any]]:
+    """The items by the names of their files, in DynamoDB's own notation."""
+    table, _ = create_table(session)
+    jobs = JobStore(table, lease_s=30, max_runs=3)
+    for write in _JOBS:
+        write(jobs)
+    s3 = session.client("s3")
+    s3.create_bucket(Bucket="assets", CreateBucketConfiguration={"LocationConstraint": REGION})
+    assets = AssetStore(table, s3, bucket="assets")
+    naming = Naming(file_path="photo.png", content_type="image/png", tags=("input",), expires_in_s=3600)
+    assets.store("team", io.BytesIO(b"bytes"), digest_of(io.BytesIO(b"bytes")), naming)
+    assets.claim_key("team", "upload-1")
+    UploadStore(assets).begin("team", naming, size_bytes=5, expected=None)
+    keys = ApiKeyStore(table)
+    key = keys.register(KEY, name="ci", owner="team", expires_in_s=3600, max_in_flight=5, requests_per_minute=60)
+    keys.count_request(key.id, limit=60)
+    keys.revoke("ci")
+    _write_batch(BatchStore(table))
+    client: Any = table._client
+    found = client.scan(TableName=table.name)["Items"]
+    return {name: item for item in found if (name := _name_of(item["pk"]["S"], item["sk"]["S"])) is not None}
+
+
+def _name_of(pk: str, sk: str) -> str | None:
+    match pk.partition("#")[0], sk.partition("#")[0], pk.rpartition("#")[2]:
+        case "job", "job", job_id:
+            return f"job_{job_id}"
+        case "job", part, "ended_with_outputs":
+            return f"job_{part}"
+        case "asset", _, asset_id if asset_id == _output().id:
+            return "asset_of_job"
+        case "batch", "newest", _:
+            return "batch_newest"
+        case "batch", "bad", _:
+            return "batch_bad_line"
+        case "batch", "range", _:
+            return "batch_range" if sk.endswith("#" + "0" * 15) else None
+        case kind, *_:
+            return kind if kind != "keys" else "api_key"
+
+
+def _queued(jobs: JobStore) -> None:
+    jobs.submit(_new("queued", idempotency_key="once", webhook={"url": "https://example.com/", "secret": "whsec_x"}))
+    jobs.dispatched("queued")
+
+
+def _running(jobs: JobStore) -> None:
+    jobs.submit(_new("running", is_rerunnable=False))
+    jobs.begin("running", run="run-1")
+    jobs.report("running", run="run-1", progress=Progress(value=0.5, nodes_done=1, nodes_total=2))
+
+
+def _canceling(jobs: JobStore) -> None:
+    jobs.submit(_new("canceling"))
+    state = jobs.begin("canceling", run="run-1").state
+    assert state is not None
+    jobs.cancel(state)
+
+
+def _given_back(jobs: JobStore) -> None:
+    jobs.submit(_new("given_back"))
+    jobs.begin("given_back", run="run-1")
+    jobs.give_back("given_back", run="run-1")
+
+
+def _ended(jobs: JobStore) -> None:
+    job_id = "ended_with_outputs"
+    jobs.submit(_new(job_id))
+    state = jobs.begin(job_id, run="run-1").state
+    assert state is not None
+    jobs.put_preview(job_id, node_id="3", content_type="image/png", data_base64="AAAA")
+    jobs.put_outputs(state, [(0, _output())], run="run-1")
+    jobs.finish(job_id, _document(job_id, outputs=(_output(),)), run="run-1", webhook=False, places=(0,))
+
+
+def _failed(jobs: JobStore) -> None:
+    jobs.submit(_new("failed_with_webhook", webhook={"url": "https://example.com/", "secret": ""}))
+    jobs.begin("failed_with_webhook", run="run-1")
+    error = JobError.of(NodeExecutionError("no", details={"node_id": "3"}))
+    jobs.finish(
+        "failed_with_webhook", _document("failed_with_webhook", error=error), run="run-1", webhook=True, places=()
+    )
+
+
+def _canceled(jobs: JobStore) -> None:
+    jobs.cancel(jobs.submit(_new("canceled")))
+
+
+def _neglected(jobs: JobStore) -> None:
+    state = jobs.submit(_new("neglected"))
+    jobs.renew(state, for_s=60, assign={"is_held": True, "is_missed": False, "undelivered": 1})
+
+
+def _of_batch(jobs: JobStore) -> None:
+    jobs.submit_of_batch(_new("of_batch", batch="b-1"))
+    jobs.submit_of_batch(_new("of_batch", batch="b-2"))
+
+
+def _parked(jobs: JobStore) -> None:
+    jobs.submit_of_batch(_new("parked", batch="b-1"))
+    jobs.park("parked", batches=frozenset({"b-1"}))
+
+
+_JOBS: tuple[Callable[[JobStore], None], ...] = (
+    _queued,
+    _running,
+    _canceling,
+    _given_back,
+    _ended,
+    _failed,
+    _canceled,
+    _neglected,
+    _of_batch,
+    _parked,
+)
+
+
+def _write_batch(batches: BatchStore) -> None:
+    batch = Batch(
+        id="b-1",
+        owner="drops",
+        source="s3://drops/batches/many.jsonl",
+        manifest=MANIFEST,
+        size_bytes=200,
+        status=BatchStatus.RUNNING,
+        created_at="2026-11-29T12:00:00.000Z",
+    )
+    batches.create(batch, [(0, 100), (100, 200)])
+    batches.read_by("b-1", "arn:aws:states:eu-central-1:0:execution:batches:1")
+    first = batches.ranges("b-1")[0]
+    batches.advance("b-1", first, type(first)(start=0, end=100, offset=100, lines=2, bad=1), [(50, "no workflow")])
+    batches.told("b-1", first)
+    batches.begin_look("b-1")
+    batches.complete(batch, "s3://results/batches/b-1.report.json")
+
+
+def _new(job_id: str, **fields: Any) -> NewJob:
+    address = f"s3://assets/requests/team/{job_id}.json"
+    result = f"s3://results/owners/team/{job_id}/result.json"
+    return NewJob(
+        job_id=job_id,
+        owner="team",
+        request_uri=address,
+        result_uri=result,
+        labels={"project": "fox"},
+        created_at=AT,
+        **fields,
+    )
+
+
+def _document(job_id: str, *, outputs: tuple[Output, ...] = (), error: JobError | None = None) -> Job:
+    return Job(
+        id=job_id,
+        status=JobStatus.FAILED if error else JobStatus.SUCCEEDED,
+        created_at=AT,
+        started_at=AT,
+        completed_at=AT,
+        expires_at=AT,
+        outputs=outputs,
+        error=error,
+        urls=JobUrls.of(job_id),
+        warnings=("one thing",),
+    )
+
+
+def _output() -> Output:
+    return Output(
+        node_id="9",
+        name="a.png",
+        type="image",
+        content_type="image/png",
+        size_bytes=5,
+        id="0a64e2b7-4d3c-5ad5-9d2c-6b2f6f0d1c11",
+        job_id="ended_with_outputs",
+        s3_uri="s3://results/owners/team/ended_with_outputs/9/a.png",
+        sha256="0" * 64,
+    )
