@@ -128,7 +128,7 @@ class BatchStore:
         self._table = table
 
     def create(self, batch: Batch, ranges: Sequence[tuple[int, int]]) -> bool:
-        """Write a batch and its ranges down. Answers False if it is there already."""
+        """Write a batch and its ranges down. Returns False if it is there already."""
         if self.get(batch.id) is not None:
             return False
         expires = _expires()
@@ -175,7 +175,7 @@ class BatchStore:
             yield int(item["sk"].partition("#")[2]), item["message"]
 
     def advance(self, batch_id: str, before: Range, after: Range, bad: Sequence[tuple[int, str]]) -> bool:
-        """Write down how far a range has been read. Answers False if somebody else has been here."""
+        """Write down how far a range has been read. Returns False if somebody else has been here."""
         expires = _expires()
         self._table.put_all(
             [
@@ -193,7 +193,7 @@ class BatchStore:
         return self._table.try_update(change)
 
     def begin_look(self, batch_id: str) -> bool:
-        """Be the only one who looks after a batch, for a while. Answers False if somebody else does."""
+        """Be the only one who looks after a batch, for a while. Returns False if somebody else does."""
         change = self._change(batch_id, {"looking_until": now_s() + LOOK_EVERY_S})
         free = f"{change.condition} AND (attribute_not_exists(#looking_until) OR #looking_until < :now)"
         return self._table.try_update(replace(change, condition=free, values={"now": now_s()}))
@@ -219,7 +219,7 @@ class BatchStore:
         self._table.try_update(self._change(batch_id, {"execution": execution}))
 
     def complete(self, batch: Batch, report: str) -> bool:
-        """The report is there. Answers False if it was before."""
+        """The report is there. Returns False if it was before."""
         change = self._change(
             batch.id,
             {
@@ -240,7 +240,7 @@ class BatchStore:
         )
 
     def set_status(self, batch_id: str, status: BatchStatus, *, was: Sequence[BatchStatus]) -> bool:
-        """Pause, resume or cancel. Answers False where it is in none of those states."""
+        """Pause, resume or cancel. Returns False where it is in none of those states."""
         names = {f"was{number}": one.value for number, one in enumerate(was)}
         change = Update(
             pk=_pk(batch_id),

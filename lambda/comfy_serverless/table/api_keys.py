@@ -167,7 +167,7 @@ class ApiKeyStore:
         )
 
     def count_request(self, key_id: str, *, limit: int) -> bool:
-        """Count a request of this minute; answers whether it is within the limit. One write."""
+        """Count a request of this minute; returns whether it is within the limit. One write."""
         minute = int(time.time() // 60)
         change = Update(
             pk=f"rate#{key_id}#{minute}",

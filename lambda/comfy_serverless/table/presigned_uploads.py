@@ -104,7 +104,7 @@ class UploadStore:
         return S3Address(self._bucket, f"uploads/{upload.owner}/{upload.id}")
 
     def complete(self, upload: Upload) -> Asset:
-        """Look at what has come, and make it an asset. Done twice, the second answers the first's.
+        """Look at what has come, and make it an asset. Done twice, the second returns the first's.
 
         Raises:
             InvalidRequest: nothing has come, or not as much as was announced.
