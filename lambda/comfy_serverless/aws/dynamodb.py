@@ -141,7 +141,7 @@ class Table:
             raise _condition_failed(error) or error from None
 
     def update(self, change: Update) -> Item:
-        """Change an item and answer it as it is now.
+        """Change an item and return it as it is now.
 
         Raises:
             ConditionFailed: the condition does not hold; nothing was changed.

@@ -8,18 +8,21 @@ read ──► running ──► completed
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
 
 from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s
 from comfy_serverless.jobs.document import RETENTION
+from comfy_serverless.table.columns import read_columns, write_columns
 from comfy_serverless.table.keepers import BATCH, KEEPER, KEEPER_DUE, neglected
 
 #: Who looks after a batch: the caretaker has it looked at as often as this, in seconds.
 LOOK_EVERY_S = 60
 #: A range that nobody has moved on for so long is read by nobody, in seconds: a chunk of it takes one or two.
 UNTOUCHED_S = 120
+#: What columns of a batch are called in the table, where it is not the name of the field.
+_STORED = {"owner": "owner_name"}
 
 
 class BatchStatus(StrEnum):
@@ -53,20 +56,12 @@ class Range:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read a range's item; what a newer release has written besides is ignored."""
-        return cls(**{column.name: item[column.name] for column in fields(cls) if column.name in item})
+        """Read a range's item."""
+        return cls(**read_columns(cls, item))
 
     def to_item(self, batch_id: str, expires: int) -> Item:
         """The item of a range that nobody has read."""
-        return {
-            "pk": _pk(batch_id),
-            "sk": _range_sk(self.start),
-            "start": self.start,
-            "end": self.end,
-            "offset": self.offset,
-            "touched": self.touched,
-            "expires": expires,
-        }
+        return {"pk": _pk(batch_id), "sk": _range_sk(self.start), **write_columns(self), "expires": expires}
 
     @property
     def is_read(self) -> bool:
@@ -103,32 +98,17 @@ class Batch:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read a batch's item; what a newer release has written besides is ignored."""
-        return cls(
-            id=item["id"],
-            owner=item["owner_name"],
-            source=item["source"],
-            manifest=item["manifest"],
-            size_bytes=item["size_bytes"],
-            status=BatchStatus(item["status"]),
-            created_at=item["created_at"],
-            settled=item.get("settled", 0),
-            report=item.get("report"),
-            execution=item.get("execution"),
-        )
+        """Read a batch's item."""
+        columns = read_columns(cls, item, stored=_STORED)
+        return cls(**{**columns, "status": BatchStatus(columns["status"])})
 
     def to_item(self, expires: int) -> Item:
         """The item of a batch that was just dropped. `looking_until` and `report` come later."""
         return {
             "pk": _pk(self.id),
             "sk": "batch",
-            "id": self.id,
-            "owner_name": self.owner,  # `owner` would put it among the jobs of the index by owner
-            "source": self.source,
-            "manifest": self.manifest,
-            "size_bytes": self.size_bytes,
+            **write_columns(self, stored=_STORED),
             "status": self.status.value,
-            "created_at": self.created_at,
             "settled": self.settled,
             KEEPER: BATCH,
             KEEPER_DUE: now_s() + LOOK_EVERY_S,
@@ -148,7 +128,7 @@ class BatchStore:
         self._table = table
 
     def create(self, batch: Batch, ranges: Sequence[tuple[int, int]]) -> bool:
-        """Write a batch and its ranges down. Answers False if it is there already."""
+        """Write a batch and its ranges down. Returns False if it is there already."""
         if self.get(batch.id) is not None:
             return False
         expires = _expires()
@@ -195,7 +175,7 @@ class BatchStore:
             yield int(item["sk"].partition("#")[2]), item["message"]
 
     def advance(self, batch_id: str, before: Range, after: Range, bad: Sequence[tuple[int, str]]) -> bool:
-        """Write down how far a range has been read. Answers False if somebody else has been here."""
+        """Write down how far a range has been read. Returns False if somebody else has been here."""
         expires = _expires()
         self._table.put_all(
             [
@@ -213,7 +193,7 @@ class BatchStore:
         return self._table.try_update(change)
 
     def begin_look(self, batch_id: str) -> bool:
-        """Be the only one who looks after a batch, for a while. Answers False if somebody else does."""
+        """Be the only one who looks after a batch, for a while. Returns False if somebody else does."""
         change = self._change(batch_id, {"looking_until": now_s() + LOOK_EVERY_S})
         free = f"{change.condition} AND (attribute_not_exists(#looking_until) OR #looking_until < :now)"
         return self._table.try_update(replace(change, condition=free, values={"now": now_s()}))
@@ -239,7 +219,7 @@ class BatchStore:
         self._table.try_update(self._change(batch_id, {"execution": execution}))
 
     def complete(self, batch: Batch, report: str) -> bool:
-        """The report is there. Answers False if it was before."""
+        """The report is there. Returns False if it was before."""
         change = self._change(
             batch.id,
             {
@@ -260,7 +240,7 @@ class BatchStore:
         )
 
     def set_status(self, batch_id: str, status: BatchStatus, *, was: Sequence[BatchStatus]) -> bool:
-        """Pause, resume or cancel. Answers False where it is in none of those states."""
+        """Pause, resume or cancel. Returns False where it is in none of those states."""
         names = {f"was{number}": one.value for number, one in enumerate(was)}
         change = Update(
             pk=_pk(batch_id),

@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 
 from comfy_serverless.aws.dynamodb import Item, Table, Update, now_s, now_text
 from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.table.columns import read_columns, write_columns
 
 #: What keys begin with, so that scanners of repositories find a leaked one.
 PREFIX = "csk_"
@@ -19,6 +20,8 @@ _KEY_BYTES = 32
 _ID_CHARACTERS = 12
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEYS = "keys"
+#: What columns are called in the table, where it is not the name of the field: DynamoDB would delete what `expires`.
+_STORED = {"owner": "owner_name", "expires": "expires_at"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,30 +47,16 @@ class ApiKey:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read a key's item; what a newer release has written besides is ignored."""
-        return cls(
-            id=item["sk"].removeprefix("key#")[:_ID_CHARACTERS],
-            name=item["name"],
-            owner=item["owner_name"],
-            created_at=item["created_at"],
-            expires=item.get("expires_at"),
-            max_in_flight=item.get("max_in_flight"),
-            requests_per_minute=item.get("requests_per_minute"),
-            is_revoked="revoked_at" in item,
-        )
+        """Read a key's item."""
+        columns = read_columns(cls, item, stored=_STORED)
+        key_id = item["sk"].removeprefix("key#")[:_ID_CHARACTERS]
+        return cls(**{**columns, "id": key_id, "is_revoked": "revoked_at" in item})
 
     def to_item(self, digest: str) -> Item:
         """The item of a new key."""
-        return {
-            "pk": _KEYS,
-            "sk": _sort_key(digest),
-            "name": self.name,
-            "owner_name": self.owner,  # `owner` would put it among the jobs of the index by owner
-            "created_at": self.created_at,
-            "expires_at": self.expires,  # not `expires`: DynamoDB would delete it, and it would be listed no more
-            "max_in_flight": self.max_in_flight,
-            "requests_per_minute": self.requests_per_minute,
-        }
+        columns = write_columns(self, stored=_STORED)
+        del columns["id"]  # it is a part of the sort key
+        return {"pk": _KEYS, "sk": _sort_key(digest), **columns}
 
     @property
     def is_good(self) -> bool:
@@ -178,7 +167,7 @@ class ApiKeyStore:
         )
 
     def count_request(self, key_id: str, *, limit: int) -> bool:
-        """Count a request of this minute; answers whether it is within the limit. One write."""
+        """Count a request of this minute; returns whether it is within the limit. One write."""
         minute = int(time.time() // 60)
         change = Update(
             pk=f"rate#{key_id}#{minute}",

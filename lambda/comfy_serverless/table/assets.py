@@ -136,7 +136,7 @@ class AssetStore:
         raise TimeoutError("the same file is uploaded and deleted all the time")
 
     def mint_from_hash(self, owner: str, digest: str, naming: Naming) -> tuple[Asset, bool]:
-        """Make a record over bytes the owner has, or answer the same one again, with the longer life of the two.
+        """Make a record over bytes the owner has, or return the same one again, with the longer life of the two.
 
         Returns:
             The record, and whether it was there already.
@@ -170,7 +170,7 @@ class AssetStore:
             raise NotFound(f"there is no asset {asset_id[:100]!r} of yours.") from None
 
     def remove_expired(self, *, limit: int) -> int:
-        """Delete records whose time is over, with the bytes that nobody refers to any more; answers how many.
+        """Delete records whose time is over, with the bytes that nobody refers to any more; returns how many.
 
         TTL would delete the records only, and nobody would count them out of their blobs.
 
@@ -223,7 +223,7 @@ class AssetStore:
     # Idempotency keys of uploads.
 
     def claim_key(self, owner: str, key: str) -> bool:
-        """Use a key up for a day; answers False where it has been used."""
+        """Use a key up for a day; returns False where it has been used."""
         free = "attribute_not_exists(pk) OR #expires < :now"
         try:
             self.table.put(idempotency_item(owner, key), condition=free, values={"now": now_s()})

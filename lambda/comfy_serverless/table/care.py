@@ -49,7 +49,7 @@ class Care:
     s3: S3Client
 
     def round(self) -> int:
-        """Look after all neglected jobs; answers how many there were.
+        """Look after all neglected jobs; returns how many there were.
 
         Raises:
             Exception: what went wrong with one of them; the others have been looked after all the same.

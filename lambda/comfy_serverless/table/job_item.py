@@ -1,8 +1,4 @@
-"""How a job and what belongs to it are written into the table: every column, and nothing else knows them. No IO.
-
-An item may have been written by an older release, or by a newer one: what is missing has a default, and what is unknown
-is ignored, and stays, since items are changed attribute by attribute.
-"""
+"""How a job and what belongs to it are written into the table: every column, and nothing else knows them. No IO."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ from typing import Any, Self
 
 from comfy_serverless.aws.dynamodb import Item, Update, now_s
 from comfy_serverless.jobs.document import Job, JobStatus, Output, shorten_job
+from comfy_serverless.table.columns import read_columns, write_columns
 from comfy_serverless.table.keepers import KEEPER, KEEPER_DUE
 
 #: An item has at most 400 KB; the rest is for labels, progress and the names of the attributes.
@@ -67,16 +64,19 @@ class JobItem:
     @classmethod
     def from_item(cls, item: Item, **beside: Any) -> Self:  # noqa: ANN401  (fields of subclasses)
         """Read a job's item."""
-        columns = {name: item[stored] for name, stored in STORED.items() if stored in item}
-        columns = {"labels": {}, "runs": 0, "is_rerunnable": True, **columns}
+        columns = {"labels": {}, "runs": 0, "is_rerunnable": True, **read_columns(JobItem, item, stored=STORED)}
         columns["status"] = JobStatus(columns["status"])
         columns["batches"] = frozenset(columns.get("batches", ()))
         return cls(**columns, **beside)
 
     def to_item(self) -> Item:
         """The item as it is first written."""
-        columns = {STORED[name]: getattr(self, name) for name, default in _DEFAULTS if getattr(self, name) != default}
-        return {"pk": job_pk(self.id), "sk": JOB, **columns, "status": self.status.value}
+        return {
+            "pk": job_pk(self.id),
+            "sk": JOB,
+            **write_columns(self, of=JobItem, stored=STORED),
+            "status": self.status.value,
+        }
 
 
 #: The columns, and what they are called in the table: deployed tables keep their names.
@@ -87,7 +87,6 @@ STORED = {column.name: column.name for column in fields(JobItem)} | {
     "progress_json": "progress",
     "document_json": "document",
 }
-_DEFAULTS = tuple((column.name, column.default) for column in fields(JobItem))
 
 
 def job_update(
@@ -126,9 +125,7 @@ class JobEntry:
     @classmethod
     def from_item(cls, item: Item) -> Self:
         """Read an entry of the index."""
-        return cls(
-            **{"labels": {}, **{column.name: item[column.name] for column in fields(cls) if column.name in item}}
-        )
+        return cls(**{"labels": {}, **read_columns(cls, item)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,20 +139,11 @@ class Preview:
     @classmethod
     def from_item(cls, item: Item) -> Self | None:
         """Read it; None if it is too old to be shown."""
-        if item["expires"] <= now_s():
-            return None
-        return cls(node_id=item["node_id"], content_type=item["content_type"], data_base64=item["data_base64"])
+        return cls(**read_columns(cls, item)) if item["expires"] > now_s() else None
 
     def to_item(self, job_id: str) -> Item:
         """The item as it is written."""
-        return {
-            "pk": job_pk(job_id),
-            "sk": PREVIEW,
-            "node_id": self.node_id,
-            "content_type": self.content_type,
-            "data_base64": self.data_base64,
-            "expires": now_s() + PREVIEW_S,
-        }
+        return {"pk": job_pk(job_id), "sk": PREVIEW, **write_columns(self), "expires": now_s() + PREVIEW_S}
 
 
 def output_item(job: JobItem, output: Output, *, place: int, run: str) -> Item:

@@ -1,4 +1,4 @@
-"""A job as the table has it, and what can be asked and answered about it. No IO."""
+"""A job as the table has it, and what can be asked about it. No IO."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ class Claim(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The answer to `begin`.
+    """What `begin` returns.
 
     Attributes:
         claim: RUN: the job is this run's now. CANCELED: it is, but only to be ended. LEAVE: it is over, or somebody

@@ -101,7 +101,7 @@ class JobStore(JobReader):
         return state
 
     def submit_of_batch(self, job: NewJob) -> JobState:
-        """Write a job of a batch down, or that this batch wants it too; it is about to be sent. Answers how it is."""
+        """Write a job of a batch down, or that this batch wants it too; it is about to be sent. Returns it as it is."""
         state = job.waiting(keeper=QUEUED_BATCH, keeper_due=now_s() + IN_QUEUE_S)
         free = "attribute_not_exists(pk) OR #expires < :now"  # what has expired is deleted some time after the moment
         try:
@@ -188,7 +188,7 @@ class JobStore(JobReader):
         self._table.try_update(change)
 
     def cancel(self, state: JobState) -> JobState:
-        """Ask a job to end: at once where nobody has begun it. Answers it as it is then; what has ended stays so."""
+        """Ask a job to end: at once where nobody has begun it. Returns it as it is then; what has ended stays so."""
         while not state.is_over and state.status is not JobStatus.CANCELING:
             try:
                 if state.run is None:
@@ -208,7 +208,7 @@ class JobStore(JobReader):
         return state
 
     def cancel_unbegun(self, state: JobState) -> bool:
-        """End a job that nobody has begun. Answers False where somebody has: it is left alone."""
+        """End a job that nobody has begun. Returns False where somebody has: it is left alone."""
         if not state.is_unbegun:
             return False
         try:
@@ -256,7 +256,7 @@ class JobStore(JobReader):
         return Begun(Claim.RUN, is_last=state.runs >= self._max_runs, state=state)
 
     def report(self, job_id: str, *, run: str, progress: Progress | None) -> JobStatus:
-        """Tell how far a run is, and that it lives. Answers the job's state: `canceling` asks for its end.
+        """Tell how far a run is, and that it lives. Returns the job's state: `canceling` asks for its end.
 
         Raises:
             LeaseLost: the job is not this run's any more.
@@ -285,7 +285,7 @@ class JobStore(JobReader):
         self._table.put_all(items)
 
     def finish(self, job_id: str, job: Job, *, run: str, webhook: bool, places: Sequence[int]) -> bool:
-        """Write down how a run ended. Answers False where the job is not this run's any more: nothing is changed.
+        """Write down how a run ended. Returns False where the job is not this run's any more: nothing is changed.
 
         Args:
             places: of the job's outputs, as they were put; in their order.

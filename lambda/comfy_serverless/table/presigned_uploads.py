@@ -35,7 +35,7 @@ class Upload:
 
     @classmethod
     def from_item(cls, upload_id: str, item: Item) -> Self:
-        """Read an upload's item; what a newer release has written besides is ignored."""
+        """Read an upload's item."""
         return cls(
             id=upload_id,
             owner=item["owner_name"],
@@ -56,7 +56,7 @@ class Upload:
         return {
             "pk": _pk(self.id),
             "sk": _UPLOAD,
-            "owner_name": self.owner,  # `owner` would put it among the jobs of the index by owner
+            "owner_name": self.owner,
             "file_path": self.naming.file_path,
             "content_type": self.naming.content_type,
             "tags": list(self.naming.tags),
@@ -104,7 +104,7 @@ class UploadStore:
         return S3Address(self._bucket, f"uploads/{upload.owner}/{upload.id}")
 
     def complete(self, upload: Upload) -> Asset:
-        """Look at what has come, and make it an asset. Done twice, the second answers the first's.
+        """Look at what has come, and make it an asset. Done twice, the second returns the first's.
 
         Raises:
             InvalidRequest: nothing has come, or not as much as was announced.

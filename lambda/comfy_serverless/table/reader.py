@@ -41,7 +41,7 @@ class JobReader:
 
         Args:
             labels: that they must have.
-            before: where the last page ended; its second answer.
+            before: where the last page ended, as it was returned with that page.
 
         Returns:
             The jobs as the index has them, and where to go on, or None at the end.
