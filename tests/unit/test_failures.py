@@ -33,10 +33,14 @@ def test_without_a_failure_nothing_is_raised() -> None:
 
 
 def test_what_breaks_the_loop_itself_is_raised_as_it_is() -> None:
-    with pytest.raises(KeyError), Failures() as failures:
-        with failures.logged("it failed"):
-            raise ValueError
-        raise KeyError
+    def break_off() -> None:
+        with Failures() as failures:
+            with failures.logged("it failed"):
+                raise ValueError
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        break_off()
 
 
 def test_messages_that_fail_or_are_not_done_come_again_and_the_others_do_not() -> None:
