@@ -51,7 +51,7 @@ class Failures:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Raise the last failure, if there was one."""
-        if self._last is not None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Raise the last failure, if there was one and nothing else is on its way."""
+        if self._last is not None and kind is None:
             raise self._last

@@ -211,8 +211,13 @@ def queued_jobs(event: object) -> dict[str, QueuedJob]:
     """The jobs of the API that the job queue's messages ask for, by the messages' ids; none in any other event."""
     if not isinstance(event, Mapping) or not has_records_of(event, "aws:sqs"):
         return {}
-    found = {message["messageId"]: job for message in event["Records"] if (job := _queued_job(message)) is not None}
-    return found if len(found) == len(event["Records"]) else {}
+    found = {}
+    for message in event["Records"]:
+        job = _queued_job(message)
+        if job is None:
+            return {}
+        found[message["messageId"]] = job
+    return found
 
 
 def _queued_job(message: Mapping[str, Any]) -> QueuedJob | None:

@@ -79,28 +79,32 @@ def sqs() -> SQSClient:
 
 
 @functools.cache
-def table(*, is_patient: bool = False) -> Table:
-    """The table. For `is_patient` see `dynamodb_client`."""
+def table() -> Table:
+    """The table."""
     from comfy_serverless.aws.dynamodb import Table, dynamodb_client
 
     (name,) = settings().require("jobs_table")
-    return Table(dynamodb_client(is_patient=is_patient), name)
+    return Table(dynamodb_client(), name)
 
 
-@functools.cache
-def jobs(*, is_patient: bool = False) -> JobStore:
-    """Who has which job."""
+def _job_store(table: Table) -> JobStore:
     from comfy_serverless.table.jobs import JobStore
 
-    return JobStore(table(is_patient=is_patient), lease_s=settings().lease_s, max_runs=settings().max_runs)
+    return JobStore(table, lease_s=settings().lease_s, max_runs=settings().max_runs)
 
 
 @functools.cache
-def batches(*, is_patient: bool = False) -> BatchStore:
+def jobs() -> JobStore:
+    """Who has which job."""
+    return _job_store(table())
+
+
+@functools.cache
+def batches() -> BatchStore:
     """The batches."""
     from comfy_serverless.batches.store import BatchStore
 
-    return BatchStore(table(is_patient=is_patient))
+    return BatchStore(table())
 
 
 @functools.cache
@@ -238,14 +242,17 @@ def ingest() -> Ingest:
     """For `ingest`: what takes what is dropped, and looks after batches."""
     import boto3
 
+    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
     from comfy_serverless.batches.ingest import Ingest
+    from comfy_serverless.batches.store import BatchStore
 
-    _, assets_bucket, output_bucket, _, _ = settings().require(
+    table_name, assets_bucket, output_bucket, _, _ = settings().require(
         "jobs_table", "assets_bucket", "output_bucket", "manifest_queue_url", _where_jobs_go()
     )
+    patient = Table(dynamodb_client(is_patient=True), table_name)
     return Ingest(
-        jobs=jobs(is_patient=True),
-        batches=batches(is_patient=True),
+        jobs=_job_store(patient),
+        batches=BatchStore(patient),
         workers=workers(),
         own_queue=manifest_queue(),
         s3=s3(),
