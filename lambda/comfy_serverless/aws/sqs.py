@@ -97,6 +97,15 @@ class WebhookQueue:
         """The queue with this address."""
         return cls(create_client() if url else None, url)
 
+    @staticmethod
+    def job_of(message: str) -> str:
+        """The job that a message is about.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none of ours.
+        """
+        return str(json.loads(message)["job"])
+
     def send(self, job_id: str) -> None:
         """Have a job's webhook called."""
         if self.sqs is not None and self.url is not None:

@@ -153,7 +153,7 @@ class BatchStore:
         for item in self._table.query_all(condition, values):
             yield int(item["sk"].partition("#")[2]), item["message"]
 
-    def advance(self, batch_id: str, before: Range, after: Range, bad: Sequence[tuple[int, str]]) -> bool:
+    def mark_read(self, batch_id: str, before: Range, after: Range, bad: Sequence[tuple[int, str]]) -> bool:
         """Write down how far a range has been read. Answers False if somebody else has been here."""
         expires = now_s() + int(RETENTION.total_seconds())
         self._table.put_all(
@@ -177,7 +177,7 @@ class BatchStore:
         free = f"{change.condition} AND (attribute_not_exists(#looking_until) OR #looking_until < :now)"
         return self._unless_changed(replace(change, condition=free, values={"now": now_s()}))
 
-    def go_on_looking(self, batch: Batch, settled: int, *, for_s: int | None = None) -> None:
+    def extend(self, batch: Batch, settled: int, *, for_s: int | None = None) -> None:
         """Write down up to where all jobs have ended; whoever looks needs so much longer."""
         until = now_s() + (LOOK_EVERY_S if for_s is None else for_s)
         self._unless_changed(self._change(batch.id, {"settled": settled, "lease_until": until, "looking_until": until}))
@@ -186,7 +186,7 @@ class BatchStore:
         """Have the batch looked at again later, by whoever it may be."""
         self._unless_changed(self._change(batch_id, {"lease_until": now_s() + LOOK_EVERY_S, "looking_until": 0}))
 
-    def told(self, batch_id: str, part: Range) -> None:
+    def mark_reported(self, batch_id: str, part: Range) -> None:
         """A range's part of the report is written."""
         change = Update(
             pk=_pk(batch_id), sk=_range_sk(part.start), assign={"is_told": True}, condition="attribute_exists(pk)"

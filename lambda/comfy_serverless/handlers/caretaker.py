@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from typing import Any
 
 from comfy_serverless.aws import s3
 from comfy_serverless.aws.dynamodb import Table, create_client
 from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
 from comfy_serverless.aws.sqs import create_client as create_queue_client
+from comfy_serverless.batches.orders import Order
 from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.settings import Settings
@@ -38,7 +38,7 @@ def assets() -> AssetStore:
     return AssetStore(Table(create_client(), settings.jobs_table), s3.create_client(), bucket=settings.assets_bucket)
 
 
-def have_batches_looked_at() -> int:
+def wake_stale_batches() -> int:
     """Tell `ingest` of batches that nobody has looked at for a minute; answers how many."""
     settings = Settings.from_environment()
     if settings.manifest_queue_url is None:
@@ -46,7 +46,7 @@ def have_batches_looked_at() -> int:
     batches = BatchStore(Table(create_client(), str(settings.jobs_table))).neglected(limit=MAX_JOBS)
     if batches:
         queue = JobQueue(create_queue_client(), settings.manifest_queue_url)
-        queue.send_many([json.dumps({"batch": batch_id}) for batch_id in batches])
+        queue.send_many([Order(batch_id=batch_id).to_text() for batch_id in batches])
     return len(batches)
 
 
@@ -59,7 +59,7 @@ def handler(_event: object, _context: Any) -> dict[str, int]:  # noqa: ANN401  (
         count = care().round()
     finally:
         try:
-            looked_at = have_batches_looked_at()
+            looked_at = wake_stale_batches()
         finally:
             removed = assets().remove_expired(limit=MAX_JOBS)
     return {"jobs": count, "batches": looked_at, "assets": removed}

@@ -26,8 +26,8 @@ from comfy_serverless import errors
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.jobs.document import error_envelope
-from comfy_serverless.jobs.message import queued_job_of
-from comfy_serverless.jobs.sources import DroppedObject, QueuedJob, RequestSource, SentRequest
+from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.sources import DroppedObject, RequestSource, SentRequest
 
 if TYPE_CHECKING:
     from comfy_serverless.worker.replies import Replies
@@ -233,7 +233,7 @@ class JobQueueEvent:
         """By the bodies of its messages."""
         return _has_records_of(event, "aws:sqs") and all(map(_queued_job, event["Records"]))
 
-    def sources(self) -> Sequence[QueuedJob]:
+    def sources(self) -> Sequence[JobMessage]:
         """One for each message."""
         return [job for job in map(_queued_job, self.event["Records"]) if job is not None]
 
@@ -245,18 +245,15 @@ class JobQueueEvent:
         """Every message is done."""
         return self.come_again([])
 
-    def come_again(self, unrecorded: Sequence[QueuedJob]) -> dict[str, Any]:
+    def come_again(self, unrecorded: Sequence[JobMessage]) -> dict[str, Any]:
         """SQS's partial batch response: the messages of these jobs are delivered again."""
         pairs = zip(self.event["Records"], self.sources(), strict=True)
         again = [message["messageId"] for message, job in pairs if job in unrecorded]
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in again]}
 
 
-def _queued_job(message: Mapping[str, Any]) -> QueuedJob | None:
-    try:
-        return queued_job_of(json.loads(str(message.get("body") or "")))
-    except (ValueError, RecursionError):
-        return None
+def _queued_job(message: Mapping[str, Any]) -> JobMessage | None:
+    return JobMessage.parse(str(message.get("body") or ""))
 
 
 def _has_records_of(event: Mapping[str, Any], service: str) -> bool:

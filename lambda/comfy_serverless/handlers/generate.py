@@ -25,9 +25,9 @@ from comfy_serverless.worker.replies import Replies
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 
 if TYPE_CHECKING:
+    from comfy_serverless.jobs.message import JobMessage
     from comfy_serverless.jobs.node_list import NodeListWriter
     from comfy_serverless.jobs.request import ModelRequest
-    from comfy_serverless.jobs.sources import QueuedJob
     from comfy_serverless.worker.journal import Journal
     from comfy_serverless.worker.model_store import ModelStore
 
@@ -75,7 +75,7 @@ class Service:
     def _run_queued(self, event: JobQueueEvent, remaining_s: Callable[[], float]) -> dict[str, Any]:
         """Run jobs of the API: the table says which are still to be run, and is told how they ended."""
         table = journal()
-        unrecorded: list[QueuedJob] = []
+        unrecorded: list[JobMessage] = []
         for number, job in enumerate(event.sources()):
             call = Call(remaining_s=remaining_s, is_heard=False, is_first=number == 0)
             try:

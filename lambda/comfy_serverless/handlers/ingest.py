@@ -1,9 +1,7 @@
 """The Lambda function that takes what is dropped, and looks after batches: events of S3 and messages of our own.
 
-SQS: S3 events ──────────────► a job, or a batch
-SQS: {"batch", "start"} ─────► a range of its manifest is read        Step Functions: the same, for large ones
-SQS: {"batch"} ──────────────► how far is it? what has ended is reported
-SQS: {"batch", "resume"} ────► what was parked is sent again, after a pause
+SQS: S3 events ──► a job, or a batch          SQS: orders ──► see `batches.orders`
+Step Functions: orders to read a range, for large manifests
 """
 
 from __future__ import annotations
@@ -20,7 +18,9 @@ from comfy_serverless.aws import s3
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.aws.dynamodb import create_client as create_table_client
 from comfy_serverless.aws.sqs import JobQueue, create_client
-from comfy_serverless.batches.ingest import Ingest, NotThere
+from comfy_serverless.batches.drops import Drops, NotThere
+from comfy_serverless.batches.keeper import Keeper
+from comfy_serverless.batches.orders import Order
 from comfy_serverless.batches.store import BatchStore
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.handlers.events import dropped_objects
@@ -34,7 +34,7 @@ RESERVE_S = 60.0
 
 
 @functools.cache
-def ingest() -> Ingest:
+def ingest() -> Drops:
     """The stores and queues of this process."""
     settings = Settings.from_environment()
     for variable, value in {
@@ -46,15 +46,18 @@ def ingest() -> Ingest:
         if value is None:
             raise InvalidSetting(f"{variable} must be set on this function")
     table = Table(create_table_client(is_patient=True), str(settings.jobs_table))
-    return Ingest(
-        jobs=JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs),
+    jobs = JobStore(table, lease_s=settings.lease_s, max_runs=settings.max_runs)
+    workers, client = workers_of(settings), s3.create_client()
+    keeper = Keeper(
+        jobs=jobs,
         batches=BatchStore(table),
-        workers=workers_of(settings),
+        workers=workers,
         own_queue=JobQueue(create_client(), str(settings.manifest_queue_url)),
-        s3=s3.create_client(),
+        s3=client,
         settings=settings,
         step_functions=boto3.client("stepfunctions") if settings.batch_state_machine else None,
     )
+    return Drops(jobs=jobs, workers=workers, s3=client, settings=settings, keeper=keeper)
 
 
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
@@ -62,7 +65,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
     left_s = context.get_remaining_time_in_millis() / 1000
     until = time.monotonic() + max(0.0, left_s - min(RESERVE_S, left_s / 2))
     if "Records" not in event:  # of the state machine: it tries again by itself
-        return {"is_read": ingest().read(event["batch"], event["start"], until=until)}
+        return {"is_read": ingest().keeper.read(event["batch"], event["start"], until=until)}
     again = []
     for message in event["Records"]:
         try:
@@ -76,13 +79,14 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
 
 
 def _take(body: Any, until: float) -> None:  # noqa: ANN401
-    match body:
-        case {"batch": str(batch_id), "resume": True, "start": int(start)}:
-            ingest().resume(batch_id, start=start, until=until)
-        case {"batch": str(batch_id), "start": int(start)}:
-            ingest().read_or_pass_on(batch_id, start, until=until)
-        case {"batch": str(batch_id)}:
-            ingest().look(batch_id, until=until)
-        case _:
+    keeper = ingest().keeper
+    match Order.parse(body):
+        case Order(batch_id=batch_id, start=int(start), is_resume=True):
+            keeper.resume(batch_id, start=start, until=until)
+        case Order(batch_id=batch_id, start=int(start)):
+            keeper.read_or_pass_on(batch_id, start, until=until)
+        case Order(batch_id=batch_id):
+            keeper.advance(batch_id, until=until)
+        case None:
             for dropped in dropped_objects(body):
                 ingest().drop(dropped)

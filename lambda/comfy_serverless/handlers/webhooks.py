@@ -6,13 +6,13 @@ A call that fails is made again, later and later, as long as the queue allows; t
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from comfy_serverless.aws import s3
 from comfy_serverless.aws import sqs as queues
 from comfy_serverless.aws.dynamodb import Table, create_client
+from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.jobs.links import Links
@@ -43,7 +43,7 @@ def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa:
     failed = []
     for record in event.get("Records", ()):
         try:
-            is_done = caller().call(str(json.loads(record["body"])["job"]))
+            is_done = caller().call(WebhookQueue.job_of(record["body"]))
         except Exception:  # noqa: BLE001  (one bad message must not cost the others their calls)
             log.exception("a webhook was not called")
             is_done = False

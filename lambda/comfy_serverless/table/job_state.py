@@ -9,7 +9,9 @@ from enum import Enum, auto
 from typing import Any
 
 from comfy_serverless.aws.dynamodb import Item, now_s
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import RETENTION, Job, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.jobs.message import JobMessage
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
 
@@ -65,6 +67,11 @@ class JobState:
     def id(self) -> str:
         """The job's id."""
         return str(self.head["id"])
+
+    @property
+    def message(self) -> JobMessage:
+        """What asks a worker for it, without what is kept nowhere."""
+        return JobMessage(job_id=self.id, address=S3Address.parse(self.head["request"]))
 
     @property
     def owner(self) -> str:
