@@ -459,18 +459,17 @@ def test_a_job_of_a_newer_release_waits_for_a_newer_worker_and_has_had_no_run(
 ) -> None:
     here = office()
     job = here.submit()
-    for _ in range(5):  # more often than a job may run
+    for times in range(5):  # more often than a job may run
         outcome = here.run(newer(here, job))
         assert outcome is not None
         assert outcome.job.error is not None
         assert (outcome.job.error.code, outcome.job.error.retryable) == ("worker_outdated", True)
         state = here.state(job)
         assert (state.is_over, state.is_unbegun, state.runs) == (False, True, 0)
-        assert here.sent_again() == [], "at once it would meet the same worker"
+        assert len(here.sent_again()) == times, "at once it would meet the same worker"
         here.change(job, lease_until=1)
         assert here.care().round() == 1
-        assert [message["job"] for message in here.sent_again()] == [job.job_id]
-        here.sqs.purge_queue(QueueUrl=here.queue_url)
+    assert [message["job"] for message in here.sent_again()] == [job.job_id] * 5
     assert here.world.stored_keys() == set()
     outcome = here.run(job)  # a worker that understands it
     assert outcome is not None
