@@ -25,7 +25,8 @@ from comfy_serverless.jobs.request import JobRequest
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: What this release writes, and the newest that it can run: of stored requests, of messages, and of lines.
+#: What this release writes, and the newest that it can run. A line of a manifest has its version in its message alone:
+#: a release that raises it for lines keeps it in the job's item too, of which the caretaker makes messages anew.
 VERSION = 1
 
 
@@ -43,7 +44,8 @@ class StoredRequest:
 
     def to_bytes(self) -> bytes:
         """The document as it is kept."""
-        document: dict[str, Any] = {"request": self.request.model_dump(mode="json", by_alias=True), "workflow": self.workflow}
+        request = self.request.model_dump(mode="json", by_alias=True)
+        document: dict[str, Any] = {"request": request, "workflow": self.workflow}
         if VERSION != 1:
             document["version"] = VERSION
         return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
