@@ -34,7 +34,7 @@ from local.aws.server import LocalAws
 from local.aws.stack import LocalStack
 
 if TYPE_CHECKING:
-    from comfy_serverless.batches.ingest import Ingest
+    from comfy_serverless.batches.keeper import Keeper
     from comfy_serverless.batches.store import Batch
 
 SIZES = (100, 1000, 10_000, 100_000)
@@ -139,18 +139,19 @@ def _read(key: str) -> Figures:
     from comfy_serverless.jobs.sources import DroppedObject
 
     counted = counted_calls()
-    taken = ingest()
+    drops = ingest()
+    keeper = drops.keeper
     bucket = os.environ["ASSETS_BUCKET"]  # any other than the input's: nobody else is to hear of it
     before_mb, before_s, started = _peak_mb(), time.process_time(), time.perf_counter()
-    batch = taken.begin_batch(DroppedObject(address=S3Address(bucket, key), version="bench"))
-    for part in taken.batches.ranges(batch.id):
-        assert taken.read(batch.id, part.start, until=float("inf"))
-        print(sum(one.lines for one in taken.batches.ranges(batch.id)), flush=True)
-    lines = sum(one.lines for one in taken.batches.ranges(batch.id))
+    batch = drops.begin_batch(DroppedObject(address=S3Address(bucket, key), version="bench"))
+    for part in keeper.batches.ranges(batch.id):
+        assert keeper.read(batch.id, part.start, until=float("inf"))
+        print(sum(one.lines for one in keeper.batches.ranges(batch.id)), flush=True)
+    lines = sum(one.lines for one in keeper.batches.ranges(batch.id))
     assert counted.calls["dynamodb:PutItem"] >= lines, "every line is a job"
     wall_s, processor_s = time.perf_counter() - started, time.process_time() - before_s
     calls, dollars = dict(counted.calls), dollars_by_kind(counted, processor_s=processor_s)
-    report_s = _report(taken, batch)
+    report_s = _report(keeper, batch)
     return Figures(
         lines=lines,
         size_bytes=batch.size_bytes,
@@ -163,7 +164,7 @@ def _read(key: str) -> Figures:
     )
 
 
-def _report(taken: Ingest, batch: Batch) -> float:
+def _report(keeper: Keeper, batch: Batch) -> float:
     """Report on the batch as if its jobs had ended; answers the processor time."""
     from comfy_serverless.batches.report import write_part, write_report
     from comfy_serverless.jobs.document import JobStatus
@@ -174,12 +175,12 @@ def _report(taken: Ingest, batch: Batch) -> float:
         def many(self, job_ids: Sequence[str]) -> dict[str, JobState]:
             return {name: replace(state, status=JobStatus.SUCCEEDED) for name, state in super().many(job_ids).items()}
 
-    jobs = Ended(taken.jobs._table)
+    jobs = Ended(keeper.jobs._table)
     begun = time.process_time()
-    ranges = taken.batches.ranges(batch.id)
+    ranges = keeper.batches.ranges(batch.id)
     for part in ranges:
-        assert write_part(taken.s3, jobs, batch, part) is None
-    write_report(taken.s3, batch, ranges, bucket=os.environ["OUTPUT_BUCKET"], prefix="")
+        assert write_part(keeper.s3, jobs, batch, part) is None
+    write_report(keeper.s3, batch, ranges, bucket=os.environ["OUTPUT_BUCKET"], prefix="")
     return time.process_time() - begun
 
 

@@ -16,6 +16,7 @@
     │   ├── EngineStalled       engine_stalled         ComfyUI lives, but nothing moves any more
     │   └── EngineUnavailable   engine_unavailable     ComfyUI did not start
     ├── WorkerStopped           worker_stopped         the worker was shut down before the job had ended
+    ├── WorkerOutdated          worker_outdated        a newer release wrote the job than this worker's
     ├── DeadlineExceeded        deadline_exceeded      the time given was not enough
     ├── Canceled                canceled               somebody asked for the end
     ├── DeliveryFailed          delivery_failed        outputs exist but could not be stored
@@ -167,6 +168,14 @@ class WorkerStopped(ComfyError):
     """The worker that had the job was shut down (SIGTERM: scale-in, a spot instance taken back)."""
 
     code = "worker_stopped"
+    http_status = 503
+    retryable = True
+
+
+class WorkerOutdated(ComfyError):
+    """A newer release has written the job than this worker's image can run: the job waits for a newer worker."""
+
+    code = "worker_outdated"
     http_status = 503
     retryable = True
 

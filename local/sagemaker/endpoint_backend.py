@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from comfy_serverless.table.target import EndpointTarget
 from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LocalProcess, clean_environment, free_port
@@ -95,9 +96,9 @@ class EndpointBackend:
     def start(self) -> None:
         """Announce it. The first container starts with the first job."""
         self.endpoint.__enter__()
-        value = {"backend": "sagemaker", "endpoint_name": ENDPOINT, "batch_queue_url": self._batch_queue_url}
+        value = EndpointTarget(ENDPOINT, self._batch_queue_url).to_text()
         ssm: Any = local_client("ssm", self._aws.endpoint_url)
-        ssm.put_parameter(Name=PARAMETER, Value=json.dumps(value), Type="String", Overwrite=True)
+        ssm.put_parameter(Name=PARAMETER, Value=value, Type="String", Overwrite=True)
         for thread in self._threads:
             thread.start()
 

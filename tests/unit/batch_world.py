@@ -8,19 +8,22 @@ import io
 import json
 import random
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
+from comfy_serverless.batches.drops import Drops
 from comfy_serverless.batches.holding import hold_back
-from comfy_serverless.batches.ingest import Ingest
+from comfy_serverless.batches.keeper import Keeper
 from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStore
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls
-from comfy_serverless.jobs.sources import DroppedObject, QueuedJob
+from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.jobs import JobStore
@@ -55,17 +58,22 @@ class World:
         self.jobs = JobStore(self.table, lease_s=30, max_runs=3)
         self.batches = BatchStore(self.table)
         workers = Queues.at(self.urls["jobs"], self.urls["batches"], sqs=self.sqs)
-        self.ingest = Ingest(
+        settings = Settings(output_bucket=RESULTS, assets_bucket=ASSETS)
+        self.keeper = Keeper(
             jobs=self.jobs,
             batches=self.batches,
             workers=workers,
             own_queue=JobQueue(self.sqs, self.urls["manifests"]),
             s3=self.s3,
-            settings=Settings(output_bucket=RESULTS, assets_bucket=ASSETS),
-            assets_bucket=ASSETS,
+            settings=settings,
             output_bucket=RESULTS,
         )
-        self.journal = Journal(self.jobs, workers, WebhookQueue(self.sqs, None), self.batches)
+        self.drops = Drops(
+            jobs=self.jobs, workers=workers, s3=self.s3, settings=settings, assets_bucket=ASSETS, keeper=self.keeper
+        )
+        self.journal = Journal(
+            self.jobs, workers, WebhookQueue(self.sqs, None), partial(hold_back, self.jobs, self.batches)
+        )
         self.clients = [self.table._client, self.s3, self.sqs]
 
     def drop(self, key: str, content: bytes) -> DroppedObject:
@@ -73,7 +81,7 @@ class World:
         return DroppedObject(address=S3Address(DROPS, key), version=version)
 
     def begin(self, content: bytes, key: str = "batches/many.jsonl") -> Batch:
-        return self.ingest.begin_batch(self.drop(key, content))
+        return self.drops.begin_batch(self.drop(key, content))
 
     def drop_surely(self, key: str, content: bytes) -> DroppedObject:
         while True:
@@ -94,7 +102,9 @@ class World:
         return [state for state in states if not state.is_over]
 
     def requeue(self, messages: list[Any]) -> None:
-        self.ingest.workers.send_many([(message["job"], message["request"]) for message in messages])
+        self.keeper.workers.send_many(
+            [JobMessage(job_id=message["job"], address=S3Address.parse(message["request"])) for message in messages]
+        )
 
     def messages(self, name: str) -> list[Any]:
         found: list[Any] = []
@@ -110,14 +120,14 @@ class World:
         while messages := self.messages("manifests"):
             for message in messages:
                 if "start" in message:
-                    self.ingest.read_or_pass_on(message["batch"], message["start"], until=float("inf"))
+                    self.keeper.read_or_pass_on(message["batch"], message["start"], until=float("inf"))
 
     def work(self, *, failing: int = 0, some: int = 10**9) -> list[str]:
         """What workers do with the messages; every `failing`-th job fails. Answers the jobs that ran."""
         ran: list[str] = []
         for message in self.messages("batches")[:some]:
-            job = QueuedJob(job_id=message["job"], address=S3Address.parse(message["request"]))
-            assert job.read(s3=self.s3, settings=self.ingest.settings).job_id == job.job_id
+            job = JobMessage(job_id=message["job"], address=S3Address.parse(message["request"]))
+            assert job.read(s3=self.s3, settings=self.keeper.settings).job_id == job.job_id
             if hold_back(self.jobs, self.batches, job):
                 continue
             begun = self.jobs.begin(job.job_id, run="run")
@@ -129,7 +139,7 @@ class World:
         return ran
 
     def look(self, batch: Batch) -> Batch:
-        self.ingest.look(batch.id, until=float("inf"))
+        self.keeper.advance(batch.id, until=float("inf"))
         found = self.batches.get(batch.id)
         assert found is not None
         return found

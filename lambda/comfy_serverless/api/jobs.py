@@ -31,13 +31,15 @@ from comfy_serverless.api.bodies import (
 )
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
-from comfy_serverless.api.submission import JobExists, Submission, read_workflow, submit
+from comfy_serverless.api.submission import Submission, submit
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, Forbidden, InvalidCursor, InvalidFilter, NotFound
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobStatus, shorten_job
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, JobRequest
+from comfy_serverless.jobs.stored_request import submitted_workflow
 from comfy_serverless.observability import log
-from comfy_serverless.table.job_state import JobState
+from comfy_serverless.table.job_state import JobExists, JobState
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -135,7 +137,8 @@ def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
 def get_workflow(id: JobId) -> Response[str]:  # noqa: A002
     """The graph in API format, never with its `extra_data`."""
     state = find_job(id, caller(router), services(router))
-    return answer(HTTPStatus.OK, JobWorkflow(workflow=read_workflow(state, services(router))).model_dump())
+    workflow = submitted_workflow(services(router).s3, S3Address.parse(state.request))
+    return answer(HTTPStatus.OK, JobWorkflow(workflow=workflow).model_dump())
 
 
 @router.post(

@@ -8,11 +8,10 @@ lifecycle; a job whose message was not sent is sent by the caretaker.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -20,12 +19,14 @@ from comfy_serverless.api.references import refuse_foreign_addresses, resolve_as
 from comfy_serverless.aws.dynamodb import ConditionFailed
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, QueueFull, UpstreamError
-from comfy_serverless.graph.workflow import apply_set, check_links
-from comfy_serverless.jobs.keys import KeyAllotment, folder_prefix
-from comfy_serverless.jobs.request import JobRequest
-from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
+from comfy_serverless.jobs.keys import folder_prefix
+from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.request import JobRequest, OutputTarget
+from comfy_serverless.jobs.result_file import result_address
+from comfy_serverless.jobs.stored_request import StoredRequest
+from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.observability import log
-from comfy_serverless.table.job_state import JobExists, JobState, NewJob
+from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import check_idempotency_key
 from comfy_serverless.webhooks.signing import check_webhook
 
@@ -63,7 +64,7 @@ def submit(submission: Submission, services: Services) -> JobState:
     webhook = _webhook(submission, services)
     owner = submission.caller.owner
     job_id = submission.request.job_id or str(uuid.uuid4())
-    graph, request = _runnable(submission.request, owner, services, job_id=job_id)
+    stored = _runnable(submission.request, owner, services, job_id=job_id)
     _check_room(submission.caller, services)
     extra_data = submission.extra_data.model_dump(exclude_none=True) if submission.extra_data else {}
     address = S3Address(services.assets_bucket, f"requests/{owner}/{job_id}-{uuid.uuid4().hex[:8]}.json")
@@ -71,31 +72,20 @@ def submit(submission: Submission, services: Services) -> JobState:
         job_id=job_id,
         owner=owner,
         request_uri=str(address),
-        result_uri=str(S3Address(request["output"]["bucket"], _result_key(request))),
-        labels=request["metadata"],
+        result_uri=str(result_address(job_id, stored.request.output, services.settings)),
+        labels=stored.request.metadata,
         idempotency_key=submission.idempotency_key,
         webhook=webhook,
         is_rerunnable=not extra_data,
     )
-    _store(services, address, {"workflow": graph, "request": request})
+    stored.write(services.s3, address)
     state = services.jobs.submit(job)
-    _send(services, job, extra_data)
+    _send(services, job, JobMessage(job_id=job_id, address=address, extra_data=extra_data))
     return state
 
 
-def read_workflow(state: JobState, services: Services) -> dict[str, Any]:
-    """The workflow of a job as it was submitted."""
-    address = S3Address.parse(state.request)
-    answer = services.s3.get_object(Bucket=address.bucket, Key=address.key)
-    workflow: dict[str, Any] = json.loads(answer["Body"].read())["workflow"]
-    return workflow
-
-
-def _runnable(
-    request: JobRequest, owner: str, services: Services, *, job_id: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The graph as it was meant, and the request for the worker: with assets resolved, and with a place for results."""
-    settings = services.settings
+def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: str) -> StoredRequest:
+    """The request for the worker, with assets resolved and a place for results; and the graph as it was meant."""
     document = request.model_dump(mode="json", by_alias=True)
     if request.output.bucket is not None or request.output.prefix is not None:
         raise InvalidRequest(
@@ -104,29 +94,22 @@ def _runnable(
     buckets = {services.assets_bucket, services.output_bucket}
     results = f"s3://{services.output_bucket}/{_results_prefix(services, owner)}"
     refuse_foreign_addresses(document, buckets=buckets, allowed_prefix=f"{results}/")
-    graph = resolve_workflow(request.workflow, s3=services.s3, settings=settings)
-    graph = apply_set(graph, request.values)
+    graph = graph_of(request, s3=services.s3, settings=services.settings)
     # A workflow that was read from S3 has not been looked at yet.
     refuse_foreign_addresses(graph, buckets=buckets, allowed_prefix=f"{results}/")
-    check_json(graph)
-    check_links(graph)
     services.node_list.check(graph)
     resolved = resolve_assets(graph, owner=owner, assets=services.assets)
-    runnable = {
-        "job_id": job_id,
-        "workflow": resolved.graph,
-        "inputs": {**resolved.inputs, **document["inputs"]},
-        "models": document["models"],
-        "deadline_s": document["deadline_s"],
-        "metadata": document["metadata"],
-        "output": {"bucket": services.output_bucket, "prefix": _results_prefix(services, owner)},
-        "reply": "links",
-    }
-    return graph, runnable
-
-
-def _result_key(request: Mapping[str, Any]) -> str:
-    return KeyAllotment(request["output"]["prefix"], request["job_id"]).result_key
+    runnable = request.model_copy(
+        update={
+            "job_id": job_id,
+            "workflow": resolved.graph,
+            "values": {},  # they are in the graph
+            "inputs": {**resolved.inputs, **request.inputs},
+            "output": OutputTarget(bucket=services.output_bucket, prefix=_results_prefix(services, owner)),
+            "reply": "links",
+        }
+    )
+    return StoredRequest(runnable, graph)
 
 
 def _results_prefix(services: Services, owner: str) -> str:
@@ -154,18 +137,9 @@ def _check_room(caller: Caller, services: Services) -> None:
         raise QueueFull(f"{services.settings.max_queued_jobs} jobs wait already: try again when some have run.")
 
 
-def _store(services: Services, address: S3Address, document: Mapping[str, Any]) -> None:
-    services.s3.put_object(
-        Bucket=address.bucket,
-        Key=address.key,
-        Body=json.dumps(document, ensure_ascii=False).encode("utf-8", "replace"),
-        ContentType="application/json",
-    )
-
-
-def _send(services: Services, job: NewJob, extra_data: Mapping[str, Any]) -> None:
+def _send(services: Services, job: NewJob, message: JobMessage) -> None:
     try:
-        services.workers.send(job.job_id, job.request_uri, extra_data=extra_data)
+        services.workers.send(message)
     except (ClientError, BotoCoreError) as error:
         log.exception("the job could not be sent to the queue", job_id=job.job_id)
         try:
@@ -178,6 +152,3 @@ def _send(services: Services, job: NewJob, extra_data: Mapping[str, Any]) -> Non
     except (ClientError, BotoCoreError):
         # It is in the queue. The caretaker will send it once more, and the second message will find it begun.
         log.exception("the job is not marked as sent", job_id=job.job_id)
-
-
-__all__ = ["JobExists", "Submission", "read_workflow", "submit"]

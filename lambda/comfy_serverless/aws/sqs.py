@@ -120,6 +120,15 @@ class WebhookQueue:
     sqs: SQSClient | None
     url: str | None
 
+    @staticmethod
+    def job_of(message: str) -> str:
+        """The job that a message is about.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none of ours.
+        """
+        return str(json.loads(message)["job"])
+
     def send(self, job_id: str) -> None:
         """Have a job's webhook called."""
         if self.sqs is not None and self.url is not None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.batches.holding import hold_back
 from comfy_serverless.batches.store import BatchStore
-from comfy_serverless.jobs.message import queued_job_of
+from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.observability import log
 from comfy_serverless.table.dispatch import REQUEST_TTL_S, Endpoint
 from comfy_serverless.table.jobs import JobStore
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-    from comfy_serverless.jobs.sources import QueuedJob
     from comfy_serverless.table.job_state import JobState
 
 #: SQS's own limit for one call.
@@ -60,7 +58,7 @@ class Gate:
         answer = self.sqs.receive_message(
             QueueUrl=self.queue_url, MaxNumberOfMessages=min(free, MAX_AT_ONCE), WaitTimeSeconds=self.wait_s
         )
-        sources = [(message, queued_job_of(_parsed(message["Body"]))) for message in answer.get("Messages", [])]
+        sources = [(message, JobMessage.parse(message["Body"])) for message in answer.get("Messages", [])]
         try:
             known = self.jobs.many([source.job_id for _, source in sources if source is not None])
         except AWS_FAILURES:
@@ -84,7 +82,7 @@ class Gate:
             if not gone:
                 return
 
-    def _forward(self, message: MessageTypeDef, job: QueuedJob | None, known: Mapping[str, JobState]) -> bool:
+    def _forward(self, message: MessageTypeDef, job: JobMessage | None, known: Mapping[str, JobState]) -> bool:
         """Sent before it is deleted: a job that is sent twice runs once, and one that is not sent comes again."""
         if job is None:
             log.error("a message that is no job of a batch is left for the dead-letter queue")
@@ -92,17 +90,10 @@ class Gate:
         try:
             state = known.get(job.job_id)
             if state is not None and state.may_begin and not hold_back(self.jobs, self.batches, job):
-                self.endpoint.send(job.job_id, str(job.address), extra_data=job.extra_data)
+                self.endpoint.send(job)
                 self._sent[job.job_id] = self.now()
             self.sqs.delete_message(QueueUrl=self.queue_url, ReceiptHandle=message["ReceiptHandle"])
         except AWS_FAILURES:
             log.exception("a job of a batch was not sent on", job_id=job.job_id)
             return False
         return True
-
-
-def _parsed(body: str) -> Any:  # noqa: ANN401
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None

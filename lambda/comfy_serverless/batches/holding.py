@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from comfy_serverless.batches.store import BatchStatus, BatchStore
 
 if TYPE_CHECKING:
-    from comfy_serverless.jobs.sources import QueuedJob
+    from comfy_serverless.jobs.message import JobMessage
     from comfy_serverless.table.jobs import JobStore
 
 
-def hold_back(jobs: JobStore, batches: BatchStore, source: QueuedJob) -> bool:
+def hold_back(jobs: JobStore, batches: BatchStore, source: JobMessage) -> bool:
     """Hold back a job whose message has come, if no batch that wants it goes on.
 
     Nothing of the job is read: whoever runs workflows may not. Which batches want it besides, the table says when it is

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.jobs.line_address import LineAddress
 from comfy_serverless.jobs.lines import Line, lines_in_range, request_of
 
 if TYPE_CHECKING:
@@ -67,4 +68,4 @@ def request_in(line: Line, batch: Batch) -> JobRequest:
 
 def address_of(line: Line, batch: Batch) -> str:
     """Where a worker finds the line."""
-    return f"{batch.manifest}#{line.offset}-{line.length}"
+    return LineAddress(S3Address.parse(batch.manifest).bucket, batch.id, line.offset, line.length).to_text()

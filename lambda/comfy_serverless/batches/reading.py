@@ -14,13 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.manifest import address_of, in_chunks, read_lines, request_in
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.result_file import result_address
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
@@ -48,7 +47,6 @@ class Reading:
     workers: Workers
     s3: S3Client
     settings: Settings
-    output_bucket: str
 
     def read(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
         """Read a range on, from where it was left.
@@ -64,14 +62,14 @@ class Reading:
                 return True
             bad = self.submit(batch, chunk)
             after = replace(part, offset=chunk[-1].end, lines=part.lines + len(chunk), bad=part.bad + len(bad))
-            if not self.batches.advance(batch.id, part, after, bad):
+            if not self.batches.mark_read(batch.id, part, after, bad):
                 log.info("somebody else reads this range", batch=batch.id, start=part.start)
                 return True
             part = after
             if now() >= until:
                 return part.is_read
         if not part.is_read:  # nothing but blank lines, or the rest of a line that began before
-            self.batches.advance(batch.id, part, replace(part, offset=part.end), [])
+            self.batches.mark_read(batch.id, part, replace(part, offset=part.end), [])
         return True
 
     def submit(self, batch: Batch, chunk: Sequence[Line]) -> list[tuple[int, str]]:
@@ -92,18 +90,15 @@ class Reading:
 
     def send(self, states: Sequence[JobState]) -> None:
         """Send those jobs to their queue that nobody has begun."""
-        waiting = [(state.id, state.request) for state in states if is_waiting(state)]
-        self.workers.send_many(waiting)
+        self.workers.send_many([state.message for state in states if is_waiting(state)])
 
     def _job(self, batch: Batch, line: Line, request: JobRequest) -> NewJob:
-        bucket = request.output.bucket or self.output_bucket
-        prefix = self.settings.output_prefix if request.output.prefix is None else request.output.prefix
         job_id = str(request.job_id)
         return NewJob(
             job_id=job_id,
             owner=batch.owner,
             request_uri=address_of(line, batch),
-            result_uri=str(S3Address(bucket, KeyAllotment(prefix, job_id).result_key)),
+            result_uri=str(result_address(job_id, request.output, self.settings)),
             labels=request.metadata,
             batch=batch.id,
         )

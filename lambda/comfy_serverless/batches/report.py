@@ -43,7 +43,7 @@ COLUMNS = ("line", "job_id", "status", "code", "message", "result", "duplicate_o
 #: Of a row of a part, which does not know what stands before it.
 _PART_COLUMNS = ("job_id", "status", "code", "message", "result")
 #: A row, and the line that can be dropped again, if it can.
-Part = tuple[list[str], str | None]
+Part = tuple[dict[str, str], str | None]
 BAD = "bad"
 #: Characters of a job's id (JOB_ID_PATTERN).
 MAX_JOB_ID = 64
@@ -125,7 +125,7 @@ def write_part(s3: S3Client, jobs: JobReader, batch: Batch, part: Range) -> int 
                 return fate.line.offset
             row = _row(fate)
             again = _again(fate) if row["status"] in _TO_REPEAT else None
-            rows.append(json.dumps([*row.values(), again]) + "\n")
+            rows.append(json.dumps({**row, "again": again}) + "\n")
     place = _place(batch, part)
     s3.put_object(Bucket=place.bucket, Key=place.key, Body="".join(rows).encode())
     return None
@@ -193,7 +193,7 @@ def _put_together(parts: Iterator[Part], rows: TextIO, first_lines: _FirstLines)
     with closing(first_lines):
         for cells, _ in parts:
             line = summary.lines + 1
-            row: dict[str, Any] = {**dict(zip(_PART_COLUMNS, cells, strict=True)), "line": line, "duplicate_of": ""}
+            row: dict[str, Any] = {**cells, "line": line, "duplicate_of": ""}
             if row["job_id"] and (first := first_lines.of(row["job_id"], line)) != line:
                 row["duplicate_of"] = first
             summary.add(row)
@@ -213,8 +213,16 @@ def _parts(s3: S3Client, batch: Batch, parts: Sequence[Range]) -> Iterator[Part]
     for part in parts:
         place = _place(batch, part)
         for line in s3.get_object(Bucket=place.bucket, Key=place.key)["Body"].read().splitlines():
-            *cells, again = json.loads(line)
-            yield cells, again
+            yield _parse_row(line)
+
+
+def _parse_row(line: bytes) -> Part:
+    """A row as any release has written it: a list before there were names, and maybe with other columns."""
+    row = json.loads(line)
+    if isinstance(row, list):
+        *cells, again = row
+        row = {**dict(zip(_PART_COLUMNS, cells, strict=False)), "again": again}
+    return {name: str(row.get(name, "")) for name in _PART_COLUMNS}, row.get("again")
 
 
 class _Pieces(io.RawIOBase):

@@ -174,7 +174,7 @@ class BatchStore:
         for item in self._table.query_all(condition, values):
             yield int(item["sk"].partition("#")[2]), item["message"]
 
-    def advance(self, batch_id: str, before: Range, after: Range, bad: Sequence[tuple[int, str]]) -> bool:
+    def mark_read(self, batch_id: str, before: Range, after: Range, bad: Sequence[tuple[int, str]]) -> bool:
         """Write down how far a range has been read. Returns False if somebody else has been here."""
         expires = _expires()
         self._table.put_all(
@@ -198,7 +198,7 @@ class BatchStore:
         free = f"{change.condition} AND (attribute_not_exists(#looking_until) OR #looking_until < :now)"
         return self._table.try_update(replace(change, condition=free, values={"now": now_s()}))
 
-    def go_on_looking(self, batch: Batch, settled: int, *, for_s: int | None = None) -> None:
+    def extend(self, batch: Batch, settled: int, *, for_s: int | None = None) -> None:
         """Write down up to where all jobs have ended; whoever looks needs so much longer."""
         until = now_s() + (LOOK_EVERY_S if for_s is None else for_s)
         self._table.try_update(self._change(batch.id, {"settled": settled, KEEPER_DUE: until, "looking_until": until}))
@@ -207,7 +207,7 @@ class BatchStore:
         """Have the batch looked at again later, by whoever it may be."""
         self._table.try_update(self._change(batch_id, {KEEPER_DUE: now_s() + LOOK_EVERY_S, "looking_until": 0}))
 
-    def told(self, batch_id: str, part: Range) -> None:
+    def mark_reported(self, batch_id: str, part: Range) -> None:
         """A range's part of the report is written."""
         change = Update(
             pk=_pk(batch_id), sk=_range_sk(part.start), assign={"is_told": True}, condition="attribute_exists(pk)"

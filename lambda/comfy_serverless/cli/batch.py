@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from comfy_serverless.batches.orders import Order
 from comfy_serverless.cli.stack import batch_store, explained, outputs_of, s3, sqs
 from comfy_serverless.errors import InvalidRequest, NotFound
 
@@ -105,9 +105,9 @@ class Place:
             batch_store(outputs["JobsTableName"]), s3(), sqs(), outputs["InputBucketName"], outputs["ManifestQueueUrl"]
         )
 
-    def tell(self, order: Mapping[str, Any]) -> None:
+    def tell(self, order: Order) -> None:
         """Have `ingest` do something with a batch."""
-        self.sqs.send_message(QueueUrl=self.manifest_queue_url, MessageBody=json.dumps(order))
+        self.sqs.send_message(QueueUrl=self.manifest_queue_url, MessageBody=order.to_text())
 
     def newest(self, name: str) -> Batch | None:
         """The newest batch of a name."""
@@ -255,7 +255,7 @@ def _watch(place: Place, batch: Batch) -> Batch:
         task = progress.add_task(batch.status.value, total=max(1, batch.size_bytes))
         while batch.report is None:
             progress.update(task, completed=batch.settled, description=batch.status.value)
-            place.tell({"batch": batch.id})  # else somebody looks each minute
+            place.tell(Order(batch_id=batch.id))  # else somebody looks each minute
             time.sleep(WATCH_EVERY_S)
             batch = place.batches.get(batch.id) or batch
         progress.update(task, completed=max(1, batch.size_bytes), description=batch.status.value)
@@ -274,10 +274,8 @@ def _change(place: Place, name: str, action: str) -> None:
     if not place.batches.set_status(batch.id, wanted, was=was):
         newest = place.batches.get(batch.id) or batch
         raise InvalidRequest(f"the batch {name} cannot be {wanted.value} now: it is {newest.status.value}.")
-    order: dict[str, Any] = {"batch": batch.id}
-    if action == "resume":
-        order |= {"resume": True, "start": 0}
-    place.tell(order)
+    is_resume = action == "resume"
+    place.tell(Order(batch_id=batch.id, start=0 if is_resume else None, is_resume=is_resume))
     _say(f"The batch {name} is {wanted.value}.")
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from comfy_serverless.batches.orders import Order
 from comfy_serverless.handlers import wiring
 from comfy_serverless.table.care import MAX_JOBS
 
 wiring.at_start(wiring.caretaker)
 
 
-def have_batches_looked_at() -> int:
-    """Tell `ingest` of batches that nobody has looked at for a minute; returns how many."""
+def wake_stale_batches() -> int:
+    """Send orders to advance the batches that have waited for a minute. Returns how many."""
     if wiring.settings().manifest_queue_url is None:
         return 0
     batches = wiring.batches().neglected(limit=MAX_JOBS)
     if batches:
-        wiring.manifest_queue().send_many([json.dumps({"batch": batch_id}) for batch_id in batches])
+        wiring.manifest_queue().send_many([Order(batch_id=batch_id).to_text() for batch_id in batches])
     return len(batches)
 
 
@@ -31,7 +31,7 @@ def handler(_event: object, _context: Any) -> dict[str, int]:  # noqa: ANN401  (
         count = care.round()
     finally:
         try:
-            looked_at = have_batches_looked_at()
+            looked_at = wake_stale_batches()
         finally:
             removed = assets.remove_expired(limit=MAX_JOBS)
     return {"jobs": count, "batches": looked_at, "assets": removed}

@@ -25,8 +25,8 @@ from comfy_serverless import errors
 from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.drops import drops_of, has_records_of, is_s3_event
-from comfy_serverless.jobs.message import queued_job_of
-from comfy_serverless.jobs.sources import QueuedJob, RequestSource, SentRequest
+from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.sources import RequestSource, SentRequest
 from comfy_serverless.worker.replies import Replies
 
 if TYPE_CHECKING:
@@ -207,25 +207,17 @@ class SqsEvent(Event):
         return come_again(again)
 
 
-def queued_jobs(event: object) -> dict[str, QueuedJob]:
+def queued_jobs(event: object) -> dict[str, JobMessage]:
     """The jobs of the API that the job queue's messages ask for, by the messages' ids; none in any other event."""
     if not isinstance(event, Mapping) or not has_records_of(event, "aws:sqs"):
         return {}
     found = {}
     for message in event["Records"]:
-        job = _queued_job(message)
+        job = JobMessage.parse(str(message.get("body") or ""))
         if job is None:
             return {}
         found[message["messageId"]] = job
     return found
-
-
-def _queued_job(message: Mapping[str, Any]) -> QueuedJob | None:
-    """The job of the API that a message asks for; None for any other message."""
-    try:
-        return queued_job_of(json.loads(str(message.get("body") or "")))
-    except (ValueError, RecursionError):
-        return None
 
 
 def _receive_count(message: Mapping[str, Any]) -> int:

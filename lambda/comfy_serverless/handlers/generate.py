@@ -19,7 +19,7 @@ from comfy_serverless.observability import log
 from comfy_serverless.worker.worker import Call, Outcome
 
 if TYPE_CHECKING:
-    from comfy_serverless.jobs.sources import QueuedJob
+    from comfy_serverless.jobs.message import JobMessage
 
 warm.imports_done()
 
@@ -63,7 +63,7 @@ def _run(recognised: Event, remaining_s: Callable[[], float]) -> Any:  # noqa: A
 
 
 def _run_queued(
-    messages: Sequence[Mapping[str, Any]], jobs: Mapping[str, QueuedJob], remaining_s: Callable[[], float]
+    messages: Sequence[Mapping[str, Any]], jobs: Mapping[str, JobMessage], remaining_s: Callable[[], float]
 ) -> dict[str, Any]:
     """Run jobs of the API: the table says which are still to be run, and is told how they ended.
 

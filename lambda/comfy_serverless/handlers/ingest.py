@@ -1,9 +1,7 @@
 """The Lambda function that takes what is dropped, and looks after batches: events of S3 and messages of our own.
 
-SQS: S3 events ──────────────► a job, or a batch
-SQS: {"batch", "start"} ─────► a range of its manifest is read        Step Functions: the same, for large ones
-SQS: {"batch"} ──────────────► how far is it? what has ended is reported
-SQS: {"batch", "resume"} ────► what was parked is sent again, after a pause
+SQS: S3 events ──► a job, or a batch          SQS: orders ──► see `batches.orders`
+Step Functions: orders to read a range, for large manifests
 """
 
 from __future__ import annotations
@@ -14,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from comfy_serverless.aws.sqs import take_each
-from comfy_serverless.batches.ingest import NotThere
+from comfy_serverless.batches.drops import NotThere
+from comfy_serverless.batches.orders import Order
 from comfy_serverless.handlers import wiring
 from comfy_serverless.jobs.drops import dropped_objects
 from comfy_serverless.observability import log
@@ -30,7 +29,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
     left_s = context.get_remaining_time_in_millis() / 1000
     until = time.monotonic() + max(0.0, left_s - min(RESERVE_S, left_s / 2))
     if "Records" not in event:  # of the state machine: it tries again by itself
-        return {"is_read": wiring.ingest().read(event["batch"], event["start"], until=until)}
+        return {"is_read": wiring.ingest().keeper.read(event["batch"], event["start"], until=until)}
 
     def take(message: Mapping[str, Any]) -> bool:
         try:
@@ -43,13 +42,14 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
 
 
 def _take(body: Any, until: float) -> None:  # noqa: ANN401
-    match body:
-        case {"batch": str(batch_id), "resume": True, "start": int(start)}:
-            wiring.ingest().resume(batch_id, start=start, until=until)
-        case {"batch": str(batch_id), "start": int(start)}:
-            wiring.ingest().read_or_pass_on(batch_id, start, until=until)
-        case {"batch": str(batch_id)}:
-            wiring.ingest().look(batch_id, until=until)
-        case _:
+    keeper = wiring.ingest().keeper
+    match Order.parse(body):
+        case Order(batch_id=batch_id, start=int(start), is_resume=True):
+            keeper.resume(batch_id, start=start, until=until)
+        case Order(batch_id=batch_id, start=int(start)):
+            keeper.read_or_pass_on(batch_id, start, until=until)
+        case Order(batch_id=batch_id):
+            keeper.advance(batch_id, until=until)
+        case None:
             for dropped in dropped_objects(body):
                 wiring.ingest().drop(dropped)

@@ -29,7 +29,7 @@ from comfy_serverless.handlers import wiring
 from comfy_serverless.handlers.events import STATUSES
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S, drain_on_sigterm, leave_process
 from comfy_serverless.jobs.document import error_envelope
-from comfy_serverless.jobs.message import queued_job_of
+from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JOB_ID_PATTERN
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import SentRequest
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from gunicorn.workers.base import Worker as Process
 
-    from comfy_serverless.jobs.sources import QueuedJob
     from comfy_serverless.table.job_state import JobState
 
 warm.imports_done()
@@ -114,10 +113,7 @@ class SageMakerServer:
         until = time.monotonic() + INVOCATION_TIMEOUT_S
         body = _read(environment)
         call = Call(remaining_s=lambda: until - time.monotonic())
-        try:
-            queued = queued_job_of(json.loads(body))
-        except (ValueError, RecursionError):
-            queued = None  # whoever reads the request tells what is wrong with it
+        queued = JobMessage.parse(body)
         if queued is not None:
             return self._run_queued(queued, call)
         source = SentRequest(payload=body, default_id=_job_id(environment), what="the body")
@@ -129,7 +125,7 @@ class SageMakerServer:
         finally:
             outcome.release()
 
-    def _run_queued(self, job: QueuedJob, call: Call) -> Answer:
+    def _run_queued(self, job: JobMessage, call: Call) -> Answer:
         """Run a job of the API: the table says whether, and is told how it ended."""
         queued = Call(remaining_s=call.remaining_s, is_heard=False)
         try:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from comfy_serverless.api.services import Services
     from comfy_serverless.aws.dynamodb import Table
     from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
+    from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.gate import Gate
-    from comfy_serverless.batches.ingest import Ingest
     from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.connector.connector import ComfyConnector
     from comfy_serverless.jobs.node_list import NodeListWriter
@@ -238,28 +238,33 @@ def gate() -> Gate:
 
 
 @functools.cache
-def ingest() -> Ingest:
-    """For `ingest`: what takes what is dropped, and looks after batches."""
+def ingest() -> Drops:
+    """For `ingest`: what takes dropped objects, with the keeper of the batches among them."""
     import boto3
 
-    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
-    from comfy_serverless.batches.ingest import Ingest
-    from comfy_serverless.batches.store import BatchStore
+    from comfy_serverless.batches.drops import Drops
+    from comfy_serverless.batches.keeper import Keeper
 
-    table_name, assets_bucket, output_bucket, _, _ = settings().require(
+    _, assets_bucket, output_bucket, _, _ = settings().require(
         "jobs_table", "assets_bucket", "output_bucket", "manifest_queue_url", _where_jobs_go()
     )
-    patient = Table(dynamodb_client(is_patient=True), table_name)
-    return Ingest(
-        jobs=_job_store(patient),
-        batches=BatchStore(patient),
+    keeper = Keeper(
+        jobs=jobs(is_patient=True),
+        batches=batches(is_patient=True),
         workers=workers(),
         own_queue=manifest_queue(),
         s3=s3(),
         settings=settings(),
-        assets_bucket=assets_bucket,
         output_bucket=output_bucket,
         step_functions=boto3.client("stepfunctions") if settings().batch_state_machine else None,
+    )
+    return Drops(
+        jobs=keeper.jobs,
+        workers=keeper.workers,
+        s3=s3(),
+        settings=settings(),
+        assets_bucket=assets_bucket,
+        keeper=keeper,
     )
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -62,13 +62,14 @@ class Output(_Answer):
     Attributes:
         url: a presigned link, made anew with every answer; null in the stored result and without a bucket.
         hash: the API's blake3 hash; we give `sha256` instead.
+        type: one of the kinds we know; a result that a newer release has written may have others.
         index: position among the outputs of its node.
         data_base64: the file itself, where it fits into the reply.
     """
 
     node_id: str
     name: str
-    type: Literal["image", "video", "audio", "text", "file", "latent"]
+    type: Annotated[str, Field(json_schema_extra={"enum": ["image", "video", "audio", "text", "file", "latent"]})]
     content_type: str
     size_bytes: int
     id: str

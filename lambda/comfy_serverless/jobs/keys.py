@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from comfy_serverless.connector.outputs import Output
+    from comfy_serverless.jobs.request import OutputTarget
+    from comfy_serverless.settings import Settings
 
 RESULT_NAME = "result.json"
 #: S3 takes keys of 1,024 bytes: prefix (512 bytes), job id and two of these.
@@ -70,6 +72,12 @@ class KeyAllotment:
             number += 1
             candidate = f"{self._base}{node}/{path.stem}-{number}{path.suffix}"
         return candidate
+
+
+def keys_of(job_id: str, output: OutputTarget | None, settings: Settings) -> KeyAllotment:
+    """The keys of a job: below the prefix that its request names, and else below OUTPUT_PREFIX."""
+    prefix = settings.output_prefix if output is None or output.prefix is None else output.prefix
+    return KeyAllotment(prefix, job_id)
 
 
 def _cut(name: str, limit: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from comfy_serverless.errors import ComfyError, InvalidRequest
@@ -80,10 +80,13 @@ def lines_in_range(chunks: Iterable[bytes], *, start: int, end: int) -> Iterator
             yield line
 
 
-def request_of(line: Line) -> JobRequest:
+def request_of(line: Line, *, parse: Callable[[object], JobRequest] = JobRequest.parse) -> JobRequest:
     """What a line asks for, with the id that its job has: its own, or one made of what it says.
 
     The same line is the same job, in whichever manifest, and however often.
+
+    Args:
+        parse: reads the request; `JobRequest.stored` where the line has been judged before.
 
     Raises:
         InvalidRequest: it is none.
@@ -95,7 +98,7 @@ def request_of(line: Line) -> JobRequest:
         canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
         if "\\ud" in canonical:
             json.dumps(document, ensure_ascii=False).encode()
-        request = JobRequest.parse(document)
+        request = parse(document)
         if request.job_id is not None:
             return request
     except ComfyError:

@@ -214,11 +214,24 @@ class JobRequest(_Request):
 
     @classmethod
     def parse(cls, payload: object) -> Self:
-        """Read a request. A workflow standing alone is taken as a request to run it.
+        """Read a request at a door, strictly. A workflow standing alone is taken as a request to run it.
 
         Raises:
-            InvalidRequest: naming every field that is wrong, in `details["errors"]` too.
+            InvalidRequest: naming every field that is wrong or unknown, in `details["errors"]` too.
         """
+        return cls._read(payload, extra="forbid")
+
+    @classmethod
+    def stored(cls, payload: object) -> Self:
+        """Read a request that we have written down, maybe by another release: unknown fields are ignored.
+
+        Raises:
+            InvalidRequest: naming every field that is wrong.
+        """
+        return cls._read(payload, extra="ignore")
+
+    @classmethod
+    def _read(cls, payload: object, *, extra: Literal["forbid", "ignore"]) -> Self:
         if not isinstance(payload, Mapping):
             raise InvalidRequest(
                 'A job request is a JSON object: {"workflow": …, "set": {…}, "inputs": {…}},'
@@ -227,7 +240,7 @@ class JobRequest(_Request):
         if is_bare_workflow(payload):
             payload = {"workflow": dict(payload)}
         try:
-            return cls.model_validate(payload)
+            return cls.model_validate(payload, extra=extra)
         except ValidationError as error:
             raise _invalid_request(error, payload) from None
 

@@ -24,15 +24,30 @@ from comfy_serverless.aws.s3 import (
     refusal,
     unless_in_conflict,
 )
-from comfy_serverless.errors import AssetUnavailable, DeliveryFailed, InvalidRequest
+from comfy_serverless.errors import AssetUnavailable, DeliveryFailed, InvalidRequest, InvalidSetting
 from comfy_serverless.jobs.document import Job
-from comfy_serverless.jobs.keys import RESULT_NAME
+from comfy_serverless.jobs.keys import RESULT_NAME, keys_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from comfy_serverless.jobs.request import OutputTarget
+    from comfy_serverless.settings import Settings
+
 #: Without s3:ListBucket, S3 denies access to what is not there.
 _NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"}) | ACCESS_DENIED
+
+
+def result_address(job_id: str, output: OutputTarget | None, settings: Settings) -> S3Address:
+    """Where a job's result goes: into the bucket that its request names, and else into OUTPUT_BUCKET.
+
+    Raises:
+        InvalidSetting: there is neither.
+    """
+    bucket = (output and output.bucket) or settings.output_bucket
+    if bucket is None:
+        raise InvalidSetting("OUTPUT_BUCKET must be set on this function: results go there")
+    return S3Address(bucket, keys_of(job_id, output, settings).result_key)
 
 
 class StoredResult(NamedTuple):

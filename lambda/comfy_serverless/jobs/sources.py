@@ -1,4 +1,4 @@
-"""Where job requests come from: something sent to us, or an object dropped into S3.
+"""Where job requests come from: something sent to us, or an object dropped into S3 (and `jobs.message`).
 
 A request is read by the worker, inside the job: one that cannot be read is a job that failed, with an id, a report
 and a log line like any other.
@@ -10,15 +10,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from comfy_serverless.aws.s3 import S3Address, parse_json, read_json, refusal
-from comfy_serverless.errors import AssetUnavailable, InvalidRequest, PayloadTooLarge
-from comfy_serverless.jobs.lines import Line, request_of
+from comfy_serverless.aws.s3 import S3Address, parse_json, read_json
+from comfy_serverless.errors import InvalidRequest, PayloadTooLarge
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
 from comfy_serverless.jobs.workflow_source import named_workflow
 
@@ -29,10 +26,6 @@ if TYPE_CHECKING:
 
 #: Largest request that can be sent: Lambda's own limit, each way.
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
-
-_LINE_KEY = re.compile(
-    r"(?P<key>requests/batches/(?P<batch>[A-Za-z0-9_-]{1,64})\.jsonl)#(?P<offset>\d{1,15})-(?P<length>\d{1,8})"
-)
 
 ACCEPTED_DROPS = (
     "Accepted are *.json (a job request, or a workflow in API format) and images/{workflow}/* "
@@ -170,66 +163,3 @@ class DroppedObject:
                 'belongs. Drop a request instead: {"workflow": …, "inputs": {"<node>.image": "s3://…"}}.'
             )
         return JobRequest.parse({"workflow": name, "inputs": {f"{loaders[0]}.image": str(self.address)}})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueuedJob:
-    """A job the API has taken: its request is in S3, its state in the table.
-
-    Attributes:
-        address: of the document with the request; see `api.submission`.
-        extra_data: came in the message, and is kept nowhere.
-    """
-
-    job_id: str
-    address: S3Address
-    extra_data: Mapping[str, Any] | None = field(default=None, repr=False)
-
-    @property
-    def default_id(self) -> str:
-        """The job's id."""
-        return self.job_id
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """None beside the request's own."""
-        return {}
-
-    @property
-    def origin_bucket(self) -> None:
-        """None: nothing that is written there becomes a job."""
-        return
-
-    @property
-    def batch_id(self) -> str | None:
-        """The batch it is a line of; such a request is `s3://…/batches/{id}.jsonl#{offset}-{length}`."""
-        match = _LINE_KEY.fullmatch(self.address.key)
-        return match["batch"] if match else None
-
-    def _read_line(self, s3: S3Client) -> JobRequest:
-        match = _LINE_KEY.fullmatch(self.address.key)
-        assert match is not None  # noqa: S101  (it has a batch)
-        offset, length = int(match["offset"]), int(match["length"])
-        try:
-            answer = s3.get_object(
-                Bucket=self.address.bucket, Key=match["key"], Range=f"bytes={offset}-{offset + length - 1}"
-            )
-            line = Line(offset, length, answer["Body"].read())
-        except (ClientError, BotoCoreError) as error:
-            reason, is_transient = refusal(error, self.address)
-            kind = AssetUnavailable if is_transient else InvalidRequest
-            raise kind(f"the line {self.address} of the manifest {reason}.") from error
-        request = request_of(line)
-        if request.job_id != self.job_id:
-            raise InvalidRequest(f"{self.address} is the request of another job than {self.job_id}.")
-        return request
-
-    def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
-        """The request as the API has written it down, or as it stands in a line of a manifest."""
-        if self.batch_id is not None:
-            return self._read_line(s3)
-        document = read_json(s3, self.address, what="the request")
-        request = JobRequest.parse(document.get("request") if isinstance(document, dict) else None)
-        if request.job_id != self.job_id:
-            raise InvalidRequest(f"{self.address} is the request of another job than {self.job_id}.")
-        return request

@@ -12,11 +12,12 @@ from comfy_serverless.aws.s3 import S3Address, parse_json, read_json
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, MissingAsset
 from comfy_serverless.fetch.sources import show
 from comfy_serverless.graph.file_inputs import is_address
-from comfy_serverless.graph.workflow import check_format
+from comfy_serverless.graph.workflow import apply_set, check_format, check_links
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from comfy_serverless.jobs.request import JobRequest
     from comfy_serverless.settings import Settings
 
 
@@ -43,7 +44,15 @@ def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: 
     return check_format(read_json(s3, address, what="the workflow"))
 
 
-def check_json(graph: Mapping[str, Any]) -> None:
+def graph_of(request: JobRequest, *, s3: S3Client, settings: Settings) -> dict[str, Any]:
+    """The graph a request asks for: resolved, with what it sets, and checked. Raises as `resolve_workflow`."""
+    graph = apply_set(resolve_workflow(request.workflow, s3=s3, settings=settings), request.values)
+    _check_json(graph)
+    check_links(graph)
+    return graph
+
+
+def _check_json(graph: Mapping[str, Any]) -> None:
     """ComfyUI gets the graph as JSON, which has no infinite numbers (`1e999` is one) and no halves of characters.
 
     Raises:

@@ -180,7 +180,7 @@ class Care:
         if not self.jobs.renew(state, for_s=DISPATCH_S, assign={"keeper": OPEN, **(assign or {})}):
             return
         log.warning("a job is sent to the workers again", job_id=state.id, runs=state.runs)
-        self.workers.send(state.id, state.request, is_batch=state.is_of_batch)
+        self.workers.send(state.message, is_batch=state.is_of_batch)
         self.jobs.dispatched(state.id, is_batch=state.is_of_batch)
 
     def end(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> None:

@@ -8,19 +8,19 @@ A GPU stack announces itself by writing that parameter, and is seen within a min
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.aws.sqs import JobQueue
-from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.observability import log
+from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
@@ -43,39 +43,22 @@ ANSWER_NAME = "answer.json"
 class Workers(Protocol):
     """Whoever runs jobs, as far away as a queue is."""
 
-    def send(
-        self,
-        job_id: str,
-        request_uri: str,
-        *,
-        extra_data: Mapping[str, Any] | None = None,
-        delay_s: int = 0,
-        is_batch: bool = False,
-    ) -> None:
+    def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         """Send them a job.
 
         Args:
-            extra_data: given to ComfyUI, and kept nowhere but in the message.
             delay_s: how long nobody sees it yet, where that can be.
             is_batch: whether nobody waits for this very one: those who do go first.
         """
 
-    def send_many(self, jobs: Sequence[tuple[str, str]]) -> None:
-        """Send them jobs of a batch, by ids and requests, in as few calls as there can be."""
+    def send_many(self, messages: Sequence[JobMessage]) -> None:
+        """Send them jobs of a batch, in as few calls as there can be."""
 
     def depth(self, *, is_batch: bool = False) -> int:
         """How many jobs wait, about; of batches, or of those that are waited for."""
 
     def may_hold(self, *, is_batch: bool = False) -> bool:
         """Whether messages that nobody sees may wait for a machine: with GPUs, that can take hours."""
-
-
-def message_of(job_id: str, request_uri: str, extra_data: Mapping[str, Any] | None) -> str:
-    """What a worker is sent."""
-    message: dict[str, Any] = {"job": job_id, "request": request_uri}
-    if extra_data:
-        message["extra_data"] = dict(extra_data)
-    return json.dumps(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +79,13 @@ class Queues:
         jobs = JobQueue(sqs, url)
         return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow)
 
-    def send(
-        self,
-        job_id: str,
-        request_uri: str,
-        *,
-        extra_data: Mapping[str, Any] | None = None,
-        delay_s: int = 0,
-        is_batch: bool = False,
-    ) -> None:
+    def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         """See `Workers`."""
-        self._queue(is_batch).send(message_of(job_id, request_uri, extra_data), delay_s=delay_s)
+        self._queue(is_batch).send(message.to_text(), delay_s=delay_s)
 
-    def send_many(self, jobs: Sequence[tuple[str, str]]) -> None:
+    def send_many(self, messages: Sequence[JobMessage]) -> None:
         """See `Workers`."""
-        self.batches.send_many([message_of(job_id, request_uri, None) for job_id, request_uri in jobs])
+        self.batches.send_many([message.to_text() for message in messages])
 
     def depth(self, *, is_batch: bool = False) -> int:
         """See `Workers`."""
@@ -134,32 +109,24 @@ class Endpoint:
     _depth: int = 0
     _depth_at: float = field(default=-TARGET_KNOWN_S)
 
-    def send(
-        self,
-        job_id: str,
-        request_uri: str,
-        *,
-        extra_data: Mapping[str, Any] | None = None,
-        delay_s: int = 0,  # noqa: ARG002  (SageMaker has none)
-        is_batch: bool = False,  # noqa: ARG002  (nor a second queue: see `Batched`)
-    ) -> None:
+    def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:  # noqa: ARG002  (SageMaker has neither)
         """See `Workers`. The message is a few hundred bytes, so that it always travels inline."""
         self.runtime.invoke_endpoint_async(
             EndpointName=self.name,
             ContentType="application/json",
             Accept="application/json",
-            Body=message_of(job_id, request_uri, extra_data).encode(),
-            InferenceId=job_id,
+            Body=message.to_text().encode(),
+            InferenceId=message.job_id,
             RequestTTLSeconds=REQUEST_TTL_S,
             InvocationTimeoutSeconds=INVOCATION_TIMEOUT_S,
-            S3OutputPathExtension=job_id,
+            S3OutputPathExtension=message.job_id,
             Filename=ANSWER_NAME,
         )
 
-    def send_many(self, jobs: Sequence[tuple[str, str]]) -> None:
+    def send_many(self, messages: Sequence[JobMessage]) -> None:
         """See `Workers`."""
-        for job_id, request_uri in jobs:
-            self.send(job_id, request_uri)
+        for message in messages:
+            self.send(message)
 
     def depth(self, *, is_batch: bool = False) -> int:  # noqa: ARG002
         """How many invocations wait or are with a container: CloudWatch's newest figure, a minute or two old."""
@@ -191,24 +158,16 @@ class Batched:
     endpoint: Endpoint
     batches: JobQueue
 
-    def send(
-        self,
-        job_id: str,
-        request_uri: str,
-        *,
-        extra_data: Mapping[str, Any] | None = None,
-        delay_s: int = 0,
-        is_batch: bool = False,
-    ) -> None:
+    def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         """See `Workers`."""
         if is_batch:
-            self.batches.send(message_of(job_id, request_uri, extra_data), delay_s=delay_s)
+            self.batches.send(message.to_text(), delay_s=delay_s)
         else:
-            self.endpoint.send(job_id, request_uri, extra_data=extra_data)
+            self.endpoint.send(message)
 
-    def send_many(self, jobs: Sequence[tuple[str, str]]) -> None:
+    def send_many(self, messages: Sequence[JobMessage]) -> None:
         """See `Workers`."""
-        self.batches.send_many([message_of(job_id, request_uri, None) for job_id, request_uri in jobs])
+        self.batches.send_many([message.to_text() for message in messages])
 
     def depth(self, *, is_batch: bool = False) -> int:
         """See `Workers`. A job of a batch may wait in either."""
@@ -235,23 +194,13 @@ class Switch:
     _value: str = ""
     _known_at: float = field(default=-TARGET_KNOWN_S)
 
-    def send(
-        self,
-        job_id: str,
-        request_uri: str,
-        *,
-        extra_data: Mapping[str, Any] | None = None,
-        delay_s: int = 0,
-        is_batch: bool = False,
-    ) -> None:
+    def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         """See `Workers`."""
-        self._to_target(
-            lambda target: target.send(job_id, request_uri, extra_data=extra_data, delay_s=delay_s, is_batch=is_batch)
-        )
+        self._to_target(lambda target: target.send(message, delay_s=delay_s, is_batch=is_batch))
 
-    def send_many(self, jobs: Sequence[tuple[str, str]]) -> None:
+    def send_many(self, messages: Sequence[JobMessage]) -> None:
         """See `Workers`."""
-        self._to_target(lambda target: target.send_many(jobs))
+        self._to_target(lambda target: target.send_many(messages))
 
     def depth(self, *, is_batch: bool = False) -> int:
         """See `Workers`."""
@@ -292,27 +241,14 @@ class Switch:
                 log.warning("where jobs are to be run cannot be read: it stays as it was", exc_info=True)
                 value = self._value
         if self._target is None or value != self._value:
-            self._target = self._named(value) if value else self.own
+            self._target = self._workers_at(parse_target(value)) if value else self.own
             self._value = value
         self._known_at = time.monotonic()
 
-    def _named(self, value: str) -> Workers:
-        """Return the workers that the parameter names.
-
-        Raises:
-            InvalidSetting: it names none of the two kinds.
-        """
-        sqs = self.own.jobs.sqs
-        try:
-            match json.loads(value):
-                case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
-                    return Batched(self.endpoint(name), JobQueue(sqs, batch_url))
-                case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
-                    return Queues.at(url, batch_url, sqs=sqs, is_slow=True)
-        except ValueError:
-            pass
-        raise InvalidSetting(
-            f"the parameter of DISPATCH_PARAMETER holds {value[:200]!r}; it must be "
-            '{"backend": "sagemaker", "endpoint_name": …, "batch_queue_url": …} or '
-            '{"backend": "queue", "job_queue_url": …, "batch_queue_url": …}'
-        )
+    def _workers_at(self, target: EndpointTarget | QueueTarget) -> Workers:
+        """The workers that the parameter names."""
+        match target:
+            case EndpointTarget(name, batch_url):
+                return Batched(self.endpoint(name), JobQueue(self.own.jobs.sqs, batch_url))
+            case QueueTarget(url, batch_url):
+                return Queues.at(url, batch_url, sqs=self.own.jobs.sqs, is_slow=True)

@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 
 from comfy_serverless.aws.dynamodb import now_s
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import RETENTION, Job, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.job_item import JobItem, Preview
 
@@ -83,6 +85,11 @@ class JobState(JobItem):
 
     outputs: tuple[Output, ...] = ()
     preview: Preview | None = None
+
+    @property
+    def message(self) -> JobMessage:
+        """What asks a worker for it, without what is kept nowhere."""
+        return JobMessage(job_id=self.id, address=S3Address.parse(self.request))
 
     @property
     def is_over(self) -> bool:

@@ -295,15 +295,16 @@ class JobStore(JobReader):
         order = {"output_places": ",".join(map(str, places))}
         return self._table.try_update(replace(change, assign={**change.assign, **order}))
 
-    def give_back(self, job_id: str, *, run: str, counts: bool = True) -> bool:
-        """Let another run have the job; its message is sent again by the caller.
+    def give_back(self, job_id: str, *, run: str, counts: bool = True, for_s: int = DISPATCH_S) -> bool:
+        """Let another run have the job; its message is sent again by the caller, or by the caretaker after a while.
 
         Args:
-            counts: whether this was one of the runs the job has; not, if the worker was only shut down.
+            counts: whether this was one of the runs the job has; not, if the worker could not even try.
+            for_s: how long the caretaker leaves it alone.
         """
         change = job_update(
             job_id,
-            assign={"keeper": OPEN, "keeper_due": now_s() + DISPATCH_S, "updated_at": now_text(), "last_run": run},
+            assign={"keeper": OPEN, "keeper_due": now_s() + for_s, "updated_at": now_text(), "last_run": run},
             add=None if counts else {"runs": -1},
             remove=["run"],
             condition=_OURS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.aws.dynamodb import now_s, now_text
+from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.fetch.web import Network, post
 from comfy_serverless.jobs.links import Links
@@ -63,7 +63,7 @@ class Caller:
         """Call the webhook that a message of the queue asks for; returns False where it comes again, later."""
         is_done = False
         try:
-            is_done = self.call(str(json.loads(message["body"])["job"]))
+            is_done = self.call(WebhookQueue.job_of(message["body"]))
         finally:
             if not is_done:
                 self._call_later(message)

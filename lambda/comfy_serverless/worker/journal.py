@@ -19,16 +19,17 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.errors import Canceled, ComfyError, WorkerStopped
+from comfy_serverless.errors import Canceled, ComfyError, WorkerOutdated, WorkerStopped
 from comfy_serverless.jobs.document import Job, JobStatus, Output, Progress
 from comfy_serverless.observability import log
+from comfy_serverless.table.care import is_too_old
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
 from comfy_serverless.table.jobs import JobStore
 
 if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import WebhookQueue
     from comfy_serverless.connector.progress import Progress as EngineProgress
-    from comfy_serverless.jobs.sources import QueuedJob
+    from comfy_serverless.jobs.message import JobMessage
     from comfy_serverless.table.dispatch import Workers
     from comfy_serverless.worker.worker import Call, Outcome, Worker
 
@@ -43,6 +44,11 @@ MAX_PREVIEW_BYTES = 200_000
 CONCLUDE_FOR_S, CONCLUDE_RESERVE_S = 20.0, 1.0
 #: Before a job that failed is sent to the workers again, for each time it has been run.
 AGAIN_AFTER_S = 5
+#: When a job of a newer release has its next turn, in seconds: a deployment may take some minutes.
+OUTDATED_AFTER_S = 300
+#: How long a job waits here, and then in a queue (SageMaker has no delay), that the caretaker cannot send, in seconds.
+#: In the queue not for as long as the caretaker takes it for lost (`IN_QUEUE_S`).
+OUTDATED_PAUSE_S, OUTDATED_DELAY_S = 10.0, 30
 
 _AWS_FAILURES = (ClientError, BotoCoreError, TimeoutError)
 
@@ -74,9 +80,9 @@ class Journal:
     jobs: JobStore
     workers: Workers
     webhook_queue: WebhookQueue
-    hold_back: Callable[[QueuedJob], bool] = lambda _source: False
+    hold_back: Callable[[JobMessage], bool] = lambda _source: False
 
-    def run(self, worker: Worker, source: QueuedJob, call: Call) -> Outcome | Standing:
+    def run(self, worker: Worker, source: JobMessage, call: Call) -> Outcome | Standing:
         """Run a job whose message has come, if it is still to be run, and write down how it ended.
 
         Raises:
@@ -106,7 +112,7 @@ class Journal:
                 raise
         return outcome
 
-    def _is_held_back(self, source: QueuedJob) -> bool:
+    def _is_held_back(self, source: JobMessage) -> bool:
         """Whether its batch is paused or canceled: then it waits without a message, or has ended."""
         try:
             return self.hold_back(source)
@@ -115,7 +121,7 @@ class Journal:
 
     def _conclude(
         self,
-        source: QueuedJob,
+        source: JobMessage,
         outcome: Outcome,
         reporter: Reporter,
         *,
@@ -130,7 +136,9 @@ class Journal:
         until = time.monotonic() + min(CONCLUDE_FOR_S, remaining_s() - CONCLUDE_RESERVE_S)
         while not reporter.is_lost:
             try:
-                if self._is_to_run_again(outcome, is_last=is_last):
+                if isinstance(outcome.error, WorkerOutdated) and not is_too_old(reporter.state):
+                    self._leave_to_newer(reporter, source, remaining_s=remaining_s)
+                elif self._is_to_run_again(outcome, is_last=is_last):
                     self._give_back(reporter.state, source, outcome.error, run_id=reporter.run_id)
                 else:
                     self._finish(outcome.job, reporter)
@@ -148,6 +156,8 @@ class Journal:
         job = outcome.job
         if job.error is None or not job.error.retryable or job.status is JobStatus.CANCELED:
             return False
+        if isinstance(outcome.error, WorkerOutdated):
+            return False  # it has waited for a newer worker for as long as a queue keeps a message
         return not is_last or isinstance(outcome.error, WorkerStopped)
 
     def _finish(self, job: Job, reporter: Reporter) -> None:
@@ -157,19 +167,27 @@ class Journal:
         if self.jobs.finish(state.id, job, run=reporter.run_id, webhook=has_webhook, places=places):
             self._call_webhook(state)
 
-    def _give_back(self, state: JobState, source: QueuedJob, error: ComfyError | None, *, run_id: str) -> None:
+    def _give_back(self, state: JobState, source: JobMessage, error: ComfyError | None, *, run_id: str) -> None:
         counts = not isinstance(error, WorkerStopped)
         if self.jobs.give_back(state.id, run=run_id, counts=counts):
             delay_s = AGAIN_AFTER_S * state.runs if counts else 0
-            self.workers.send(
-                state.id,
-                str(source.address),
-                extra_data=source.extra_data,
-                delay_s=delay_s,
-                is_batch=state.is_of_batch,
-            )
+            self.workers.send(source, delay_s=delay_s, is_batch=state.is_of_batch)
             self.jobs.dispatched(state.id, is_batch=state.is_of_batch)
             log.warning("the job is run again", job_id=state.id, runs=state.runs, code=error.code if error else None)
+
+    def _leave_to_newer(self, reporter: Reporter, source: JobMessage, *, remaining_s: Callable[[], float]) -> None:
+        """Give back a job that a newer release has written. That was no run of its, and it has others later.
+
+        The caretaker sends it again. Where its message has what is kept nowhere, we do, after a pause.
+        """
+        state = reporter.state
+        if source.extra_data:
+            time.sleep(max(0.0, min(OUTDATED_PAUSE_S, remaining_s() - CONCLUDE_RESERVE_S)))
+        is_ours = self.jobs.give_back(state.id, run=reporter.run_id, counts=False, for_s=OUTDATED_AFTER_S)
+        if is_ours and source.extra_data:
+            self.workers.send(source, delay_s=OUTDATED_DELAY_S, is_batch=state.is_of_batch)
+            self.jobs.dispatched(state.id, is_batch=state.is_of_batch)
+        log.error("the job waits for a newer worker: deploy the worker's image", job_id=state.id)
 
     def _call_webhook(self, state: JobState) -> None:
         if state.webhook is None:

@@ -38,13 +38,14 @@ from comfy_serverless.errors import (
     InternalError,
     InvalidRequest,
     InvalidWorkflow,
+    WorkerOutdated,
 )
-from comfy_serverless.graph.workflow import apply_set, check_links, draw_seeds
+from comfy_serverless.graph.workflow import draw_seeds
 from comfy_serverless.jobs.document import Job
-from comfy_serverless.jobs.keys import KeyAllotment
+from comfy_serverless.jobs.keys import KeyAllotment, keys_of
 from comfy_serverless.jobs.request import JobRequest, ReplyMode
 from comfy_serverless.jobs.result_file import ResultFile
-from comfy_serverless.jobs.workflow_source import check_json, resolve_workflow
+from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.observability import log
 from comfy_serverless.worker.delivery import (
     UPLOAD_THREADS,
@@ -253,8 +254,7 @@ class Worker:
         return ResultFile(self._s3, S3Address(bucket, self._keys(record).result_key))
 
     def _keys(self, record: JobRecord) -> KeyAllotment:
-        prefix = record.request.output.prefix if record.request else None
-        return KeyAllotment(self._settings.output_prefix if prefix is None else prefix, record.job_id)
+        return keys_of(record.job_id, record.request.output if record.request else None, self._settings)
 
     def _deadline(self, record: JobRecord, request: JobRequest, call: Call) -> float:
         """When the job must be over, on the monotonic clock."""
@@ -279,7 +279,7 @@ class Worker:
     def _run_engine(
         self, record: JobRecord, request: JobRequest, leftovers: Leftovers, call: Call, running: RunningJob
     ) -> None:
-        graph = self._graph(record, request)
+        graph, record.seeds = draw_seeds(graph_of(request, s3=self._s3, settings=self._settings))
         with ExitStack() as held:
             held.callback(self._hold_models(record, request).release)
             running.check()
@@ -287,14 +287,6 @@ class Worker:
             held.callback(prepared.release)
             record.prepared_ms = record.elapsed_ms()
             self._run_prompt(record, in_own_folder(prepared.graph, record.job_id), leftovers, call, running)
-
-    def _graph(self, record: JobRecord, request: JobRequest) -> dict[str, Any]:
-        graph = resolve_workflow(request.workflow, s3=self._s3, settings=self._settings)
-        graph = apply_set(graph, request.values)
-        check_json(graph)
-        check_links(graph)
-        graph, record.seeds = draw_seeds(graph)
-        return graph
 
     def _hold_models(self, record: JobRecord, request: JobRequest) -> Held:
         if self._models is not None:
@@ -425,7 +417,7 @@ class Worker:
         if error is None:
             return True
         if record.is_retryable(error):
-            return call.is_last_try
+            return call.is_last_try and not isinstance(error, WorkerOutdated)
         return record.has_run or not call.is_heard
 
     @staticmethod

@@ -13,6 +13,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import Progress as Snapshot
+from comfy_serverless.jobs.message import JobMessage
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW
 from tests.unit.table.test_job_store import ended, output
@@ -125,8 +126,8 @@ def test_a_job_that_cannot_be_queued_is_not_taken(api: ApiWorld, monkeypatch: py
 def test_a_message_that_was_sent_although_the_answer_was_lost_is_a_job(
     api: ApiWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def send(_self: Any, job_id: str, *_: Any, **__: Any) -> None:
-        api.services.jobs.begin(job_id, run="run")
+    def send(_self: Any, message: JobMessage, **_: Any) -> None:
+        api.services.jobs.begin(message.job_id, run="run")
         raise EndpointConnectionError(endpoint_url="https://sqs")
 
     monkeypatch.setattr("comfy_serverless.table.dispatch.Queues.send", send)

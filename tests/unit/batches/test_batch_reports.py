@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from comfy_serverless.batches import ingest as ingest_module
+from comfy_serverless.batches import keeper as keeper_module
 from comfy_serverless.batches.report import fates, next_id
 from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.errors import NodeExecutionError
@@ -41,7 +41,7 @@ def test_the_failed_lines_of_a_report_are_a_manifest_that_runs_them_again(world:
 def test_a_report_that_takes_longer_than_an_invocation_goes_on_where_it_was(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ingest_module, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 1000)
     batch = world.begin(manifest(120, bad=6) + b"\n" + manifest(12) + b"\n\n\n")
     world.read_all()
     assert len(world.work(failing=10)) == 120
@@ -49,7 +49,7 @@ def test_a_report_that_takes_longer_than_an_invocation_goes_on_where_it_was(
     assert ranges > 10
     looks = 0
     while (found := world.batches.get(batch.id)) is not None and found.report is None:
-        world.ingest.look(batch.id, until=6.0, now=Clock())
+        world.keeper.advance(batch.id, until=6.0, now=Clock())
         looks += 1
         told = sum(part.is_told for part in world.batches.ranges(batch.id))
         assert told < ranges or world.report(batch)

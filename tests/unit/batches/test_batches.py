@@ -13,14 +13,15 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.batches import ingest as ingest_module
+from comfy_serverless.batches import keeper as keeper_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
-from comfy_serverless.batches.ingest import Ingest, NotThere
+from comfy_serverless.batches.drops import Drops, NotThere
 from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.jobs.document import JobStatus
-from comfy_serverless.jobs.sources import DroppedObject, QueuedJob
+from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.settings import Settings
 from tests.unit.batch_world import ASSETS, DROPS, GRAPH, RESULTS, World, manifest
 from tests.unit.jobs_table import aws
@@ -71,8 +72,8 @@ def test_a_manifest_of_a_thousand_lines_with_ten_bad_ones_is_that_many_jobs_and_
 
 def test_the_same_event_twice_and_the_same_lines_in_two_manifests_run_each_job_once(world: World) -> None:
     dropped = world.drop("batches/a.jsonl", manifest(30) + b"\n" + manifest(5))
-    first = world.ingest.begin_batch(dropped)
-    assert world.ingest.begin_batch(dropped).id == first.id
+    first = world.drops.begin_batch(dropped)
+    assert world.drops.begin_batch(dropped).id == first.id
     second = world.begin(manifest(40), key="batches/b.jsonl")
     world.read_all()
     assert len(world.work()) == 40
@@ -83,7 +84,7 @@ def test_the_same_event_twice_and_the_same_lines_in_two_manifests_run_each_job_o
 
 
 def test_many_ranges_read_by_many_are_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest_module, "RANGE_BYTES", 700)
+    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 700)
     batch = world.begin(manifest(200, bad=3))
     assert len(world.batches.ranges(batch.id)) > 20
     world.read_all()
@@ -100,7 +101,7 @@ def test_whatever_is_cut_off_every_line_has_one_outcome(
 ) -> None:
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
     monkeypatch.setattr(reading_module, "THREADS", 2)
-    monkeypatch.setattr(ingest_module, "RANGE_BYTES", 2000)
+    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 2000)
     monkeypatch.setattr(store_module, "LOOK_EVERY_S", -1)
     monkeypatch.setattr(store_module, "UNTOUCHED_S", -1)
     chance = random.Random(seed)
@@ -124,11 +125,11 @@ def test_whatever_is_cut_off_every_line_has_one_outcome(
     for _ in range(300):
         is_ours[0] = True
         try:
-            found = world.ingest.begin_batch(dropped)
+            found = world.drops.begin_batch(dropped)
             for message in world.messages("manifests"):
                 # What fails is lost here, message and all: `look` finds it.
-                world.attempt(lambda message=message: world.ingest.read(message["batch"], message["start"], until=0.0))
-            world.ingest.look(found.id, until=float("inf"))
+                world.attempt(lambda message=message: world.keeper.read(message["batch"], message["start"], until=0.0))
+            world.keeper.advance(found.id, until=float("inf"))
         except EndpointConnectionError:
             continue
         finally:
@@ -156,9 +157,9 @@ def test_a_range_that_is_being_read_is_left_to_its_reader(world: World) -> None:
 
 def test_a_batch_whose_reports_would_come_back_is_refused(world: World) -> None:
     settings = Settings(output_bucket=DROPS, assets_bucket=ASSETS)
-    ingest = dataclasses.replace(world.ingest, settings=settings, output_bucket=DROPS)
+    drops = dataclasses.replace(world.drops, settings=settings)
     with pytest.raises(InvalidSetting, match="OUTPUT_BUCKET"):
-        ingest.begin_batch(world.drop("batches/many.jsonl", manifest(1)))
+        drops.begin_batch(world.drop("batches/many.jsonl", manifest(1)))
 
 
 def test_a_second_request_for_a_job_replaces_nothing_of_the_first(world: World) -> None:
@@ -168,11 +169,11 @@ def test_a_second_request_for_a_job_replaces_nothing_of_the_first(world: World) 
     second = world.drop(
         "jobs/b.json", json.dumps({"workflow": GRAPH, "job_id": "same", "metadata": {"n": "2"}}).encode()
     )
-    world.ingest.drop(first)
-    world.ingest.drop(second)
+    world.drops.drop(first)
+    world.drops.drop(second)
     for message in world.messages("jobs"):
-        job = QueuedJob(job_id="same", address=S3Address.parse(message["request"]))
-        assert job.read(s3=world.s3, settings=world.ingest.settings).metadata["n"] == "1"
+        job = JobMessage(job_id="same", address=S3Address.parse(message["request"]))
+        assert job.read(s3=world.s3, settings=world.keeper.settings).metadata["n"] == "1"
 
 
 def test_a_manifest_that_is_replaced_later_changes_nothing(world: World) -> None:
@@ -185,7 +186,7 @@ def test_a_manifest_that_is_replaced_later_changes_nothing(world: World) -> None
 
 def test_a_manifest_that_is_gone_is_told(world: World) -> None:
     with pytest.raises(NotThere):
-        world.ingest.begin_batch(DroppedObject(address=S3Address(DROPS, "batches/gone.jsonl"), version="1"))
+        world.drops.begin_batch(DroppedObject(address=S3Address(DROPS, "batches/gone.jsonl"), version="1"))
 
 
 def test_results_never_go_where_drops_come_from(world: World) -> None:
@@ -198,8 +199,8 @@ def test_results_never_go_where_drops_come_from(world: World) -> None:
 
 def test_a_large_manifest_is_read_by_the_state_machine(world: World) -> None:
     machine = StepFunctions()
-    ingest = with_machine(world, machine)
-    batch = ingest.begin_batch(world.drop("batches/large.jsonl", manifest(10)))
+    drops = with_machine(world, machine)
+    batch = drops.begin_batch(world.drop("batches/large.jsonl", manifest(10)))
     assert json.loads(machine.started[0]["input"]) == {"batch": batch.id, "starts": [0]}
     assert world.messages("manifests") == []
 
@@ -209,40 +210,41 @@ def test_what_the_state_machine_has_left_is_read_by_another_execution_and_not_be
 ) -> None:
     monkeypatch.setattr(store_module, "UNTOUCHED_S", -1)
     machine = StepFunctions()
-    ingest = with_machine(world, machine)
-    batch = ingest.begin_batch(world.drop("batches/large.jsonl", manifest(10)))
-    ingest.look(batch.id, until=float("inf"))
+    drops = with_machine(world, machine)
+    batch = drops.begin_batch(world.drop("batches/large.jsonl", manifest(10)))
+    drops.keeper.advance(batch.id, until=float("inf"))
     assert len(machine.started) == 1, "it still runs"
     machine.status = "FAILED"
-    ingest.look(batch.id, until=float("inf"))
+    drops.keeper.advance(batch.id, until=float("inf"))
     assert len(machine.started) == 2
 
 
-def with_machine(world: World, machine: StepFunctions) -> Ingest:
+def with_machine(world: World, machine: StepFunctions) -> Drops:
     settings = Settings(
         output_bucket=RESULTS, assets_bucket=ASSETS, batch_state_machine="arn:machine", batch_map_bytes=100
     )
-    return dataclasses.replace(world.ingest, settings=settings, step_functions=machine)  # type: ignore[arg-type]
+    keeper = dataclasses.replace(world.keeper, settings=settings, step_functions=machine)
+    return dataclasses.replace(world.drops, settings=settings, keeper=keeper)
 
 
 def test_a_dropped_request_is_a_job_once_and_keeps_its_id(world: World) -> None:
     dropped = world.drop("jobs/fox 1.json", json.dumps({"workflow": GRAPH, "metadata": {"a": "b"}}).encode())
     for _ in range(2):
-        world.ingest.drop(dropped)
+        world.drops.drop(dropped)
     messages = world.messages("jobs")
     assert {message["job"] for message in messages} == {dropped.default_id}
     state = world.jobs.read(dropped.default_id)
     assert state is not None
     assert (state.owner, state.labels["a"]) == ("drops", "b")
-    job = QueuedJob(job_id=messages[0]["job"], address=S3Address.parse(messages[0]["request"]))
-    request = job.read(s3=world.s3, settings=world.ingest.settings)
+    job = JobMessage(job_id=messages[0]["job"], address=S3Address.parse(messages[0]["request"]))
+    request = job.read(s3=world.s3, settings=world.keeper.settings)
     assert (request.job_id, request.workflow) == (dropped.default_id, GRAPH)
 
 
 def test_a_dropped_object_that_is_no_job_is_one_that_has_failed_with_a_result(world: World) -> None:
     dropped = world.drop("jobs/bad.json", b"{")
     for _ in range(2):
-        world.ingest.drop(dropped)
+        world.drops.drop(dropped)
     state = world.jobs.read(dropped.default_id)
     assert state is not None
     assert state.status is JobStatus.FAILED

@@ -12,7 +12,7 @@ import pytest
 from comfy_serverless.aws.sqs import NotSent
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
-from comfy_serverless.batches.ingest import Ingest
+from comfy_serverless.batches.keeper import Keeper
 from comfy_serverless.batches.reading import Reading
 from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
@@ -36,12 +36,12 @@ def test_a_paused_batch_waits_without_messages_and_goes_on_where_it_was(world: W
     world.read_all()
     assert len(world.work(some=10)) == 10
     assert world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
-    world.ingest.workers.send_many([(state.id, state.request) for state in world.open_jobs(batch)])
+    world.keeper.workers.send_many([state.message for state in world.open_jobs(batch)])
     assert world.work() == []
     assert world.look(batch).report is None
     assert all(state.keeper is None for state in world.open_jobs(batch)), "nobody sends them meanwhile"
     assert world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
-    world.ingest.resume(batch.id, until=float("inf"))
+    world.keeper.resume(batch.id, until=float("inf"))
     assert len(world.work()) == 20
     assert world.look(batch).status is BatchStatus.COMPLETED
 
@@ -51,12 +51,12 @@ def test_a_batch_paused_while_it_is_read_is_read_on_afterwards(world: World, mon
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
     batch = world.begin(manifest(50))
     (message,) = world.messages("manifests")
-    assert not world.ingest.read(batch.id, message["start"], until=0.0)
+    assert not world.keeper.read(batch.id, message["start"], until=0.0)
     world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
-    assert world.ingest.read(batch.id, message["start"], until=float("inf"))
+    assert world.keeper.read(batch.id, message["start"], until=float("inf"))
     assert world.batches.ranges(batch.id)[0].lines == 10
     world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
-    world.ingest.resume(batch.id, until=float("inf"))
+    world.keeper.resume(batch.id, until=float("inf"))
     world.read_all()
     assert world.batches.ranges(batch.id)[0].lines == 50
 
@@ -67,7 +67,7 @@ def test_a_canceled_batch_runs_nothing_more_and_reports_what_was_done(
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
     batch = world.begin(manifest(50))
     (message,) = world.messages("manifests")
-    world.ingest.read(batch.id, message["start"], until=0.0)
+    world.keeper.read(batch.id, message["start"], until=0.0)
     messages = world.messages("batches")
     world.requeue(messages[:4])
     assert len(world.work()) == 4
@@ -117,7 +117,7 @@ def test_a_resume_that_takes_longer_than_an_invocation_is_passed_on(world: World
     while orders:
         (order,) = orders
         starts.append(order["start"])
-        world.ingest.resume(batch.id, start=order["start"], until=2.0, now=Clock())  # one chunk
+        world.keeper.resume(batch.id, start=order["start"], until=2.0, now=Clock())  # one chunk
         orders = world.messages("manifests")
     assert starts == sorted(set(starts))
     assert len(starts) == 3
@@ -131,7 +131,7 @@ def test_a_cancel_that_takes_longer_than_an_invocation_goes_on_later(world: Worl
     world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
     looks = 0
     while (found := world.batches.get(batch.id)) is not None and found.report is None and looks < 10:
-        world.ingest.look(batch.id, until=3.0, now=Clock())
+        world.keeper.advance(batch.id, until=3.0, now=Clock())
         looks += 1
     assert looks > 2
     done = world.batches.get(batch.id)
@@ -151,7 +151,7 @@ def test_a_job_that_is_parked_just_after_its_batch_was_resumed_is_found(world: W
     assert len(world.work()) == 3
     world.look(batch)
     (order,) = world.messages("manifests")
-    world.ingest.resume(order["batch"], start=order["start"], until=float("inf"))
+    world.keeper.resume(order["batch"], start=order["start"], until=float("inf"))
     assert world.work() == [late.id]
     assert world.look(batch).status is BatchStatus.COMPLETED
 
@@ -215,21 +215,21 @@ def test_a_batch_canceled_while_a_chunk_of_it_is_written_is_reported_as_it_ended
         world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
         return submit(reading, *arguments)
 
-    settle = Ingest._settle
+    settle = Keeper._settle
 
-    def before_the_chunk_is_written(ingest: Ingest, *arguments: Any, **fields: Any) -> int:
-        settled = settle(ingest, *arguments, **fields)
+    def before_the_chunk_is_written(keeper: Keeper, *arguments: Any, **fields: Any) -> int:
+        settled = settle(keeper, *arguments, **fields)
         with monkeypatch.context() as patch:
             patch.setattr(Reading, "submit", canceled_meanwhile)
-            world.ingest._reading().read(batch, world.batches.ranges(batch.id)[0], until=float("inf"))
+            world.keeper._reading().read(batch, world.batches.ranges(batch.id)[0], until=float("inf"))
         return settled
 
     world.messages("manifests")
     world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
     with monkeypatch.context() as patch:
         patch.setattr(BatchStore, "get", running_for_readers(world.batches))
-        patch.setattr(Ingest, "_settle", before_the_chunk_is_written)
-        world.ingest.look(batch.id, until=float("inf"))
+        patch.setattr(Keeper, "_settle", before_the_chunk_is_written)
+        world.keeper.advance(batch.id, until=float("inf"))
     assert world.open_jobs(batch) != [], "which came after the look had passed"
     assert world.look(batch).report is not None
     summary, _, failed = world.report(batch)
@@ -280,9 +280,9 @@ def test_what_cannot_be_sent_stays_parked(world: World, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(Queues, "send_many", away)
         with pytest.raises(NotSent):
-            world.ingest.resume(batch.id, until=float("inf"))
+            world.keeper.resume(batch.id, until=float("inf"))
     assert all(state.is_parked for state in world.open_jobs(batch))
-    world.ingest.resume(batch.id, until=float("inf"))
+    world.keeper.resume(batch.id, until=float("inf"))
     assert len(world.work()) == 3
 
 
@@ -311,7 +311,7 @@ def test_a_batch_that_was_paused_for_weeks_is_not_too_old_when_it_goes_on(
         world.table.put({**state.to_item(), "created_at": "2020-01-01T00:00:00.000Z"})
     assert all(is_too_old(state) for state in world.open_jobs(batch))
     world.batches.set_status(batch.id, BatchStatus.RUNNING, was=[BatchStatus.PAUSED])
-    world.ingest.resume(batch.id, until=float("inf"))
+    world.keeper.resume(batch.id, until=float("inf"))
     assert not any(is_too_old(state) for state in world.open_jobs(batch))
 
 

@@ -42,7 +42,7 @@ def take(world: World, name: str) -> None:
     """What S3's event makes `ingest` do."""
     key = f"batches/{name}.jsonl"
     version = world.s3.head_object(Bucket=DROPS, Key=key)["ETag"]
-    world.ingest.begin_batch(DroppedObject(address=S3Address(DROPS, key), version=version))
+    world.drops.begin_batch(DroppedObject(address=S3Address(DROPS, key), version=version))
 
 
 def test_a_batch_from_the_file_to_its_report_and_again(
@@ -125,7 +125,7 @@ def test_a_batch_is_paused_resumed_and_canceled(world: World, tmp_path: Path) ->
     assert world.messages("manifests") != []
     run("resume", "five")
     for message in world.messages("manifests"):
-        world.ingest.resume(message["batch"], start=message.get("start", 0), until=float("inf"))
+        world.keeper.resume(message["batch"], start=message.get("start", 0), until=float("inf"))
     assert len(world.work(some=2)) == 2
     run("cancel", "five")
     batch = world.batches.newest(f"s3://{DROPS}/batches/five.jsonl")

@@ -14,6 +14,7 @@ from comfy_serverless.batches.gate import Gate
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.handlers import forward as module
 from comfy_serverless.handlers import wiring
+from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 from tests.unit.jobs_table import aws, create_table
@@ -24,11 +25,12 @@ class FakeEndpoint:
         self.sent: list[str] = []
         self.refuses: set[str] = set()
 
-    def send(self, job_id: str, request_uri: str, *, extra_data: Any = None) -> None:
-        assert request_uri == f"s3://assets/requests/batches/b.jsonl#{job_id.partition('-')[2]}-10"
-        if job_id in self.refuses:
+    def send(self, message: JobMessage) -> None:
+        number = message.job_id.partition("-")[2]
+        assert str(message.address) == f"s3://assets/requests/batches/b.jsonl#{number}-10"
+        if message.job_id in self.refuses:
             raise EndpointConnectionError(endpoint_url="https://runtime.sagemaker")
-        self.sent.append(job_id)
+        self.sent.append(message.job_id)
 
 
 class World:

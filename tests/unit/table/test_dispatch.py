@@ -11,15 +11,21 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.session import get_session
 from botocore.stub import Stubber
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.handlers import wiring
+from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.table import dispatch as module
 from comfy_serverless.table.dispatch import Batched, Endpoint, Queues, Switch
 from tests.unit.jobs_table import REGION, aws
 
 PARAMETER = "/comfy-serverless/stack/dispatch"
 REQUEST = "s3://assets/requests/team/1.json"
+
+
+def job(job_id: str, **fields: Any) -> JobMessage:
+    return JobMessage(job_id=job_id, address=S3Address.parse(REQUEST), **fields)
 
 
 class World:
@@ -52,18 +58,18 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def test_without_a_gpu_stack_jobs_go_to_our_own_queue(world: World) -> None:
-    world.switch.send("job-1", REQUEST, extra_data={"api_key_comfy_org": "k"})
+    world.switch.send(job("job-1", extra_data={"api_key_comfy_org": "k"}))
     expected = {"job": "job-1", "request": REQUEST, "extra_data": {"api_key_comfy_org": "k"}}
     assert world.waiting(world.own) == [expected]
 
 
 def test_a_gpu_stack_that_comes_and_goes_is_seen(world: World) -> None:
-    world.switch.send("job-1", REQUEST)
+    world.switch.send(job("job-1"))
     world.announce({"backend": "queue", "job_queue_url": world.gpu, "batch_queue_url": world.gpu_batches})
-    world.switch.send("job-2", REQUEST)
+    world.switch.send(job("job-2"))
     assert world.switch.depth() == 1
     world.ssm.delete_parameter(Name=PARAMETER)
-    world.switch.send("job-3", REQUEST)
+    world.switch.send(job("job-3"))
     assert [message["job"] for message in world.waiting(world.gpu)] == ["job-2"]
     assert sorted(message["job"] for message in world.waiting(world.own)) == ["job-1", "job-3"]
 
@@ -77,11 +83,11 @@ def test_jobs_go_at_once_where_they_are_run_now_although_that_was_not_known_yet(
     for url in (world.gpu, world.gpu_batches):
         world.sqs.delete_queue(QueueUrl=url)
     world.ssm.delete_parameter(Name=PARAMETER)
-    world.switch.send("job-1", REQUEST)
+    world.switch.send(job("job-1"))
     assert [message["job"] for message in world.waiting(world.own)] == ["job-1"]
     world.sqs.delete_queue(QueueUrl=world.own_batches)
     with pytest.raises(ClientError, match="does not exist"):
-        world.switch.send_many([("job-2", REQUEST)])
+        world.switch.send_many([job("job-2")])
 
 
 def test_an_endpoint_is_a_target(world: World) -> None:
@@ -90,15 +96,15 @@ def test_an_endpoint_is_a_target(world: World) -> None:
     target = world.switch.target()
     assert isinstance(target, Batched)
     assert target.endpoint.name == "stack-gpu"
-    world.switch.send("job-1", REQUEST, is_batch=True)
+    world.switch.send(job("job-1"), is_batch=True)
     assert [message["job"] for message in world.waiting(queue)] == ["job-1"]
 
 
 def test_jobs_of_batches_wait_in_a_queue_of_their_own(world: World) -> None:
-    world.switch.send("job-1", REQUEST)
-    world.switch.send("job-2", REQUEST, is_batch=True)
+    world.switch.send(job("job-1"))
+    world.switch.send(job("job-2"), is_batch=True)
     world.announce({"backend": "queue", "job_queue_url": world.gpu, "batch_queue_url": world.gpu_batches})
-    world.switch.send("job-3", REQUEST, is_batch=True)
+    world.switch.send(job("job-3"), is_batch=True)
     assert (world.switch.depth(), world.switch.depth(is_batch=True)) == (0, 1)
     queues = (world.own, world.own_batches, world.gpu_batches)
     assert [message["job"] for url in queues for message in world.waiting(url)] == ["job-1", "job-2", "job-3"]
@@ -111,11 +117,11 @@ def test_what_is_known_stays_while_the_parameter_cannot_be_read(world: World, mo
     with monkeypatch.context() as patch:
         patch.setattr(world.ssm, "get_parameter", away)
         with pytest.raises(EndpointConnectionError):
-            world.switch.send("job-0", REQUEST)
+            world.switch.send(job("job-0"))
     world.announce({"backend": "queue", "job_queue_url": world.gpu, "batch_queue_url": world.gpu_batches})
-    world.switch.send("job-1", REQUEST)
+    world.switch.send(job("job-1"))
     monkeypatch.setattr(world.ssm, "get_parameter", away)
-    world.switch.send("job-2", REQUEST)
+    world.switch.send(job("job-2"))
     assert sorted(message["job"] for message in world.waiting(world.gpu)) == ["job-1", "job-2"]
 
 
@@ -123,7 +129,7 @@ def test_what_is_known_stays_while_the_parameter_cannot_be_read(world: World, mo
 def test_a_parameter_that_says_nothing_known_is_named_and_no_job_goes_astray(world: World, value: str) -> None:
     world.announce(value or " ")
     with pytest.raises(InvalidSetting, match="DISPATCH_PARAMETER"):
-        world.switch.send("job-1", REQUEST)
+        world.switch.send(job("job-1"))
     assert (world.waiting(world.own), world.waiting(world.gpu)) == ([], [])
 
 
@@ -147,7 +153,7 @@ def test_an_invocation_is_the_jobs_own_and_its_answer_lies_where_we_say() -> Non
                 "Filename": "answer.json",
             },
         )
-        Endpoint(runtime, None, "stack-gpu").send("job-1", REQUEST, delay_s=5)  # type: ignore[arg-type]
+        Endpoint(runtime, None, "stack-gpu").send(job("job-1"), delay_s=5)  # type: ignore[arg-type]
         stub.assert_no_pending_responses()
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.errors import ComfyError, EngineCrashed, IdempotencyKeyReuse, NodeExecutionError
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.table import care as care_module
 from comfy_serverless.table import job_item, job_state, keepers
 from comfy_serverless.table import jobs as module
@@ -298,7 +300,7 @@ def test_a_job_with_a_key_that_was_sent_and_not_marked_as_sent_waits_for_its_mes
 ) -> None:
     monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
     world.store.submit(new_job("keyed", is_rerunnable=False))
-    world.queue.send("keyed", REQUEST)
+    world.queue.send(JobMessage(job_id="keyed", address=S3Address.parse(REQUEST)))
     for _ in range(3):
         world.later(module.DISPATCH_S + care_module.MISSED_S)
         world.care.round()
@@ -422,7 +424,7 @@ def test_a_job_whose_message_a_worker_took_and_died_before_it_began_is_sent_agai
 ) -> None:
     monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
     job_id = world.submit()
-    world.queue.send(job_id, REQUEST)
+    world.queue.send(JobMessage(job_id=job_id, address=S3Address.parse(REQUEST)))
     world.later(module.IN_QUEUE_S + 1)
     assert world.care.round() == 0, "it waits with the others"
     assert len(world.messages(world.queue_url)) == 1  # taken, and not begun
@@ -441,7 +443,7 @@ def test_while_a_gpu_is_sought_a_hidden_message_is_believed_and_a_job_with_a_key
     world.store.dispatched("keyed")
     plain = world.submit()
     for job_id in ("keyed", plain):
-        slow.send(job_id, REQUEST)
+        slow.send(JobMessage(job_id=job_id, address=S3Address.parse(REQUEST)))
     assert len(world.messages(world.queue_url)) == 2  # Lambda has them, and no machine yet
     world.later(module.IN_QUEUE_S + 1)
     care.round()

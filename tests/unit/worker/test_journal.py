@@ -17,7 +17,7 @@ from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, EngineCrashed, NodeExecutionError, WorkerStopped
 from comfy_serverless.jobs.document import JobStatus
-from comfy_serverless.jobs.sources import QueuedJob
+from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_state import JobState, NewJob
@@ -45,7 +45,7 @@ class Office:
         self.queue_url = urls[0]
         self.journal = Journal(self.store, Queues.at(urls[0], None, sqs=self.sqs), WebhookQueue(self.sqs, urls[1]))
 
-    def submit(self, *, webhook: bool = False, extra_data: dict[str, str] | None = None) -> QueuedJob:
+    def submit(self, *, webhook: bool = False, extra_data: dict[str, str] | None = None) -> JobMessage:
         job_id = str(uuid.uuid4())
         address = S3Address(IN, f"requests/{job_id}.json")
         request = {"job_id": job_id, "workflow": WORKFLOW, "output": {"bucket": OUT, "prefix": "owners/team"}}
@@ -58,18 +58,18 @@ class Office:
             NewJob(job_id=job_id, owner="team", request_uri=str(address), result_uri=result, webhook=hook)
         )
         self.store.dispatched(job_id)
-        return QueuedJob(job_id=job_id, address=address, extra_data=extra_data)
+        return JobMessage(job_id=job_id, address=address, extra_data=extra_data)
 
-    def run(self, job: QueuedJob) -> Outcome | None:
+    def run(self, job: JobMessage) -> Outcome | None:
         outcome = self.journal.run(self.world.worker, job, CALL)
         return outcome if isinstance(outcome, Outcome) else None
 
-    def state(self, job: QueuedJob) -> JobState:
+    def state(self, job: JobMessage) -> JobState:
         state = self.store.read(job.job_id)
         assert state is not None
         return state
 
-    def change(self, job: QueuedJob, **attributes: Any) -> None:
+    def change(self, job: JobMessage, **attributes: Any) -> None:
         item = self.table.get(f"job#{job.job_id}", "job")
         assert item is not None
         self.table.put({**item, **attributes})
@@ -448,3 +448,51 @@ def test_every_output_of_a_job_with_many_is_in_the_table_in_order(office: Callab
 
 def away(*_arguments: Any, **_fields: Any) -> Any:
     raise EndpointConnectionError(endpoint_url="https://dynamodb")
+
+
+def newer(here: Office, job: JobMessage) -> JobMessage:
+    return JobMessage(job_id=job.job_id, address=job.address, extra_data=job.extra_data, version=2, others={"new": 1})
+
+
+def test_a_job_of_a_newer_release_waits_for_a_newer_worker_and_has_had_no_run(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = office()
+    job = here.submit()
+    for times in range(5):  # more often than a job may run
+        outcome = here.run(newer(here, job))
+        assert outcome is not None
+        assert outcome.job.error is not None
+        assert (outcome.job.error.code, outcome.job.error.retryable) == ("worker_outdated", True)
+        state = here.state(job)
+        assert (state.is_over, state.is_unbegun, state.runs) == (False, True, 0)
+        assert len(here.sent_again()) == times, "at once it would meet the same worker"
+        here.change(job, lease_until=1)
+        assert here.care().round() == 1
+    assert [message["job"] for message in here.sent_again()] == [job.job_id] * 5
+    assert here.world.stored_keys() == set()
+    outcome = here.run(job)  # a worker that understands it
+    assert outcome is not None
+    assert outcome.job.status is JobStatus.SUCCEEDED
+
+
+def test_a_key_that_is_kept_nowhere_comes_again_with_all_that_a_newer_release_wrote(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "OUTDATED_PAUSE_S", 0.0)
+    monkeypatch.setattr(module, "OUTDATED_DELAY_S", 0)
+    here = office()
+    job = here.submit(extra_data={"api_key_comfy_org": "k"})
+    here.run(newer(here, job))
+    assert here.sent_again() == [json.loads(newer(here, job).to_text())]
+    assert here.state(job).waits_in_queue
+
+
+def test_a_job_that_no_newer_worker_has_come_for_ends_when_queues_forget(office: Callable[..., Office]) -> None:
+    here = office()
+    job = here.submit()
+    here.change(job, created_at="2026-01-01T00:00:00.000Z")
+    here.run(newer(here, job))
+    error = here.state(job).document().error
+    assert error is not None
+    assert (error.code, error.retryable) == ("worker_outdated", True)

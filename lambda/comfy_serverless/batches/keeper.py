@@ -1,14 +1,12 @@
-"""What is dropped into the input bucket becomes jobs: one, or as many as a manifest has lines.
+"""Looks after batches: has their manifests read, sends what was parked, and reports when all jobs have ended.
 
-    jobs/**.json, images/{workflow}/** ──► one job          batches/**.jsonl ──► batch ──► ranges ──► jobs ──► report
+    batch ──► ranges ──► jobs ──► settled: up to here every job has ended ──► parts of the report ──► report
 
 Everything may come twice, and be cut off anywhere: what is done is found done, and the rest is done then.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,24 +15,17 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from comfy_serverless.aws.dynamodb import now_text
-from comfy_serverless.aws.s3 import S3Address, error_code
+from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.aws.sqs import JobQueue
+from comfy_serverless.batches.orders import Order, machine_input
 from comfy_serverless.batches.reading import THREADS, Reading
 from comfy_serverless.batches.report import Fate, fates, write_part, write_report
 from comfy_serverless.batches.store import LOOK_EVERY_S, Batch, BatchStatus, BatchStore, Range
-from comfy_serverless.errors import ComfyError, InvalidSetting
-from comfy_serverless.jobs.document import JobStatus
-from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.lines import ranges_of
-from comfy_serverless.jobs.request import JobRequest
-from comfy_serverless.jobs.result_file import ResultFile
-from comfy_serverless.jobs.sources import DroppedObject
-from comfy_serverless.observability import emit_failure, log
+from comfy_serverless.observability import log
 from comfy_serverless.table.dispatch import Workers
-from comfy_serverless.table.job_state import JobExists, JobState, NewJob
+from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
-from comfy_serverless.worker.record import JobRecord
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -42,7 +33,6 @@ if TYPE_CHECKING:
 
     from comfy_serverless.settings import Settings
 
-MANIFESTS, MANIFEST_SUFFIX = "batches/", ".jsonl"
 #: How often who looks after a batch says so, in seconds.
 RENEW_EVERY_S = 20.0
 #: Of a manifest, for one reader.
@@ -51,18 +41,13 @@ RANGE_BYTES = 4 * 1024 * 1024
 MAX_RANGES = 10_000
 
 
-class NotThere(Exception):
-    """What an event names has been deleted or replaced meanwhile."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ingest:
-    """Takes what is dropped, and looks after batches.
+class Keeper:
+    """Looks after the batches of one table.
 
     Attributes:
-        own_queue: where messages to ourselves go.
-        assets_bucket: where requests and copies of manifests are kept.
-        output_bucket: where results and reports go unless a request says otherwise.
+        own_queue: where orders to ourselves go.
+        output_bucket: where reports go.
         step_functions: starts the state machine that reads large manifests; None if there is none.
     """
 
@@ -72,129 +57,25 @@ class Ingest:
     own_queue: JobQueue
     s3: S3Client
     settings: Settings
-    assets_bucket: str
     output_bucket: str
     step_functions: SFNClient | None = None
 
-    # One object.
+    # Its ranges are read.
 
-    def drop(self, dropped: DroppedObject) -> None:
-        """Take an object that has been dropped."""
-        key = dropped.address.key
-        if key.startswith(MANIFESTS) and key.lower().endswith(MANIFEST_SUFFIX):
-            self.begin_batch(dropped)
-        else:
-            self._submit(dropped)
-
-    def _submit(self, dropped: DroppedObject) -> None:
-        """One object, one job; what is no job is one that has failed, with a result that says why."""
-        job_id = dropped.default_id
-        try:
-            request = dropped.read(s3=self.s3, settings=self.settings)
-        except ComfyError as error:
-            if error.retryable:
-                raise
-            self._refuse(dropped, job_id, error)
-            return
-        job_id = request.job_id or job_id
-        request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
-        job = self._job(job_id, self._keep(job_id, request), request)
-        try:
-            state = self.jobs.submit(job)
-        except JobExists:
-            standing = self.jobs.read(job_id)
-            if standing is None or standing.runs > 0 or standing.status is not JobStatus.QUEUED:
-                return
-            state = standing  # the event came twice, or we were cut off before it was sent
-        self.workers.send(state.id, state.request)
-        self.jobs.dispatched(state.id)
-
-    def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError) -> None:
-        record = JobRecord(job_id=job_id, metadata=dict(dropped.labels))
-        if self.output_bucket == dropped.origin_bucket:
-            raise error
-        job = self._job(job_id, str(dropped.address), None)
-        record.result = ResultFile(self.s3, S3Address.parse(job.result_uri))
-        record.result.write(record.document(error))
-        try:
-            state = self.jobs.submit(job)
-        except JobExists:
-            return
-        self.jobs.fail(state, error)
-        emit_failure(error.code)
-        log.warning("a dropped object is no job", job_id=job_id, source=str(dropped.address), code=error.code)
-
-    def _job(self, job_id: str, request_uri: str, request: JobRequest | None) -> NewJob:
-        bucket = (request.output.bucket if request else None) or self.output_bucket
-        given = request.output.prefix if request else None
-        prefix = self.settings.output_prefix if given is None else given
-        return NewJob(
-            job_id=job_id,
-            owner=self.settings.drop_owner,
-            request_uri=request_uri,
-            result_uri=str(S3Address(bucket, KeyAllotment(prefix, job_id).result_key)),
-            labels=request.metadata if request else {},
-        )
-
-    def _keep(self, job_id: str, request: JobRequest) -> str:
-        """Write a request down; answers where. Another one for a job that is there replaces nothing."""
-        document = {"request": request.model_dump(mode="json", by_alias=True), "workflow": request.workflow}
-        content = json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
-        name = f"{job_id}-{hashlib.sha256(content).hexdigest()[:16]}"
-        address = S3Address(self.assets_bucket, f"requests/{self.settings.drop_owner}/{name}.json")
-        self.s3.put_object(Bucket=address.bucket, Key=address.key, Body=content, ContentType="application/json")
-        return str(address)
-
-    # A manifest.
-
-    def begin_batch(self, dropped: DroppedObject) -> Batch:
-        """Keep a copy of a manifest, write the batch down, and have its ranges read."""
-        batch_id = dropped.default_id
-        if self.output_bucket == dropped.origin_bucket:
-            raise InvalidSetting(
-                f"OUTPUT_BUCKET is the input bucket {dropped.origin_bucket!r}: reports would come back"
-            )
-        if (standing := self.batches.get(batch_id)) is not None:
-            return standing  # what was left to do then, `look` does
-        copy = S3Address(self.assets_bucket, f"requests/batches/{batch_id}.jsonl")
-        batch = Batch(
-            id=batch_id,
-            owner=self.settings.drop_owner,
-            source=str(dropped.address),
-            manifest=str(copy),
-            size_bytes=self._copy(dropped.address, copy),
-            status=BatchStatus.RUNNING,
-            created_at=now_text(),
-        )
+    def begin(self, batch: Batch) -> None:
+        """Write a batch down, and have its ranges read."""
         ranges = ranges_of(batch.size_bytes, step_bytes=max(RANGE_BYTES, -(-batch.size_bytes // MAX_RANGES)))
         self.batches.create(batch, ranges)
         self._have_read(batch, [start for start, _ in ranges])
-        return batch
-
-    def _copy(self, source: S3Address, copy: S3Address) -> int:
-        """Copy it as it is now, however large; answers its size."""
-        try:
-            head = self.s3.head_object(Bucket=source.bucket, Key=source.key)
-            self.s3.copy(
-                CopySource={"Bucket": source.bucket, "Key": source.key},
-                Bucket=copy.bucket,
-                Key=copy.key,
-                ExtraArgs={"CopySourceIfMatch": head["ETag"]},
-            )
-        except ClientError as error:
-            if error_code(error) in {"404", "NoSuchKey", "NotFound", "PreconditionFailed", "412"}:
-                raise NotThere(f"{source} was deleted or replaced while it was taken") from error
-            raise
-        return head["ContentLength"]
 
     def _have_read(self, batch: Batch, starts: list[int]) -> None:
         machine, is_large = self.settings.batch_state_machine, batch.size_bytes >= self.settings.batch_map_bytes
         if machine is not None and self.step_functions is not None and is_large:
-            order = json.dumps({"batch": batch.id, "starts": starts})
+            order = machine_input(batch.id, starts)
             begun = self.step_functions.start_execution(stateMachineArn=machine, input=order)
             self.batches.read_by(batch.id, begun["executionArn"])
             return
-        self.own_queue.send_many([json.dumps({"batch": batch.id, "start": start}) for start in starts])
+        self.own_queue.send_many([Order(batch_id=batch.id, start=start).to_text() for start in starts])
 
     def _is_being_read(self, batch: Batch) -> bool:
         """Whether ranges that nobody reads will have their turn: they wait in our queue, or in the state machine."""
@@ -221,21 +102,21 @@ class Ingest:
     def read_or_pass_on(self, batch_id: str, start: int, *, until: float) -> None:
         """Read a range, and have somebody else read on what the time does not allow."""
         if not self.read(batch_id, start, until=until):
-            self.own_queue.send(json.dumps({"batch": batch_id, "start": start}))
+            self.own_queue.send(Order(batch_id=batch_id, start=start).to_text())
 
-    # Looking after a batch.
+    # Its jobs end, and are reported.
 
-    def look(self, batch_id: str, *, until: float, now: Callable[[], float] = time.monotonic) -> None:
+    def advance(self, batch_id: str, *, until: float, now: Callable[[], float] = time.monotonic) -> None:
         """See how far a batch has come: have the rest read, and report on what has ended. One does so at a time."""
         batch = self.batches.get(batch_id)
         if batch is None or batch.report is not None or not self.batches.begin_look(batch.id):
             return
         try:
-            self._look(batch, until=until, now=now)
+            self._advance(batch, until=until, now=now)
         finally:
             self.batches.end_look(batch.id)
 
-    def _look(self, batch: Batch, *, until: float, now: Callable[[], float]) -> None:
+    def _advance(self, batch: Batch, *, until: float, now: Callable[[], float]) -> None:
         ranges = self.batches.ranges(batch.id)
         self._read_on(batch, ranges)
         settled = self._settle(batch, ranges, until=until, now=now)
@@ -245,13 +126,13 @@ class Ingest:
             if part.end > settled or now() >= until:
                 return
             if (open_at := write_part(self.s3, self.jobs, batch, part)) is not None:
-                self.batches.go_on_looking(batch, open_at)  # what ends there is seen by the next look
+                self.batches.extend(batch, open_at)  # what ends there is seen the next time
                 return
-            self.batches.told(batch.id, part)
-            self.batches.go_on_looking(batch, settled)
+            self.batches.mark_reported(batch.id, part)
+            self.batches.extend(batch, settled)
         if settled < batch.size_bytes:
             return
-        self.batches.go_on_looking(batch, settled, for_s=max(LOOK_EVERY_S, len(ranges)))
+        self.batches.extend(batch, settled, for_s=max(LOOK_EVERY_S, len(ranges)))
         report = write_report(self.s3, batch, ranges, bucket=self.output_bucket, prefix=self.settings.output_prefix)
         if self.batches.complete(batch, report):
             log.info("the batch has ended", batch=batch.id, report=report)
@@ -278,17 +159,17 @@ class Ingest:
                 is_open = fate.is_open and fate.state is not None and fate.state.id not in ended
                 if is_open or (fate.is_missing and not is_canceled):
                     self._help(batch, fate)
-                    self.batches.go_on_looking(batch, fate.line.offset)
+                    self.batches.extend(batch, fate.line.offset)
                     return fate.line.offset
                 settled = fate.line.end
             if now() >= until:
                 break
             if now() - renewed >= RENEW_EVERY_S:
-                self.batches.go_on_looking(batch, settled)
+                self.batches.extend(batch, settled)
                 renewed = now()
         else:
             settled = max(settled, limit)  # blank lines at the end
-        self.batches.go_on_looking(batch, settled)
+        self.batches.extend(batch, settled)
         return settled
 
     def _help(self, batch: Batch, fate: Fate) -> None:
@@ -317,7 +198,7 @@ class Ingest:
     # What people want of it.
 
     def _resume_at(self, batch: Batch, offset: int) -> None:
-        self.own_queue.send(json.dumps({"batch": batch.id, "resume": True, "start": offset}))
+        self.own_queue.send(Order(batch_id=batch.id, start=offset, is_resume=True).to_text())
 
     def resume(self, batch_id: str, *, start: int = 0, until: float, now: Callable[[], float] = time.monotonic) -> None:
         """Send again what was parked, from a line on, and have the rest read. What the time does not allow, later."""
@@ -333,7 +214,7 @@ class Ingest:
 
     def _unpark(self, parked: list[JobState]) -> None:
         """Sent first: what is cut off in between is sent twice, and runs once."""
-        self.workers.send_many([(state.id, state.request) for state in parked])
+        self.workers.send_many([state.message for state in parked])
         with ThreadPoolExecutor(THREADS, thread_name_prefix="unpark") as pool:
             list(pool.map(lambda state: self.jobs.unpark(state.id), parked))
 
@@ -344,5 +225,4 @@ class Ingest:
             workers=self.workers,
             s3=self.s3,
             settings=self.settings,
-            output_bucket=self.output_bucket,
         )

@@ -1,0 +1,159 @@
+"""What is dropped into the input bucket becomes jobs: one, or as many as a manifest has lines.
+
+    jobs/**.json, images/{workflow}/** ──► one job          batches/**.jsonl ──► a batch (`batches.keeper`)
+
+Everything may come twice, and be cut off anywhere: what is done is found done, and the rest is done then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import ClientError
+
+from comfy_serverless.aws.dynamodb import now_text
+from comfy_serverless.aws.s3 import S3Address, error_code
+from comfy_serverless.batches.keeper import Keeper
+from comfy_serverless.batches.store import Batch, BatchStatus
+from comfy_serverless.errors import ComfyError, InvalidSetting
+from comfy_serverless.jobs.document import JobStatus
+from comfy_serverless.jobs.line_address import manifest_address
+from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.result_file import ResultFile, result_address
+from comfy_serverless.jobs.sources import DroppedObject
+from comfy_serverless.jobs.stored_request import StoredRequest
+from comfy_serverless.observability import emit_failure, log
+from comfy_serverless.table.dispatch import Workers
+from comfy_serverless.table.job_state import JobExists, NewJob
+from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.worker.record import JobRecord
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from comfy_serverless.settings import Settings
+
+MANIFESTS, MANIFEST_SUFFIX = "batches/", ".jsonl"
+
+
+class NotThere(Exception):
+    """What an event names has been deleted or replaced meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drops:
+    """Takes what is dropped.
+
+    Attributes:
+        assets_bucket: where requests and copies of manifests are kept.
+    """
+
+    jobs: JobStore
+    workers: Workers
+    s3: S3Client
+    settings: Settings
+    assets_bucket: str
+    keeper: Keeper
+
+    def drop(self, dropped: DroppedObject) -> None:
+        """Take an object that has been dropped."""
+        key = dropped.address.key
+        if key.startswith(MANIFESTS) and key.lower().endswith(MANIFEST_SUFFIX):
+            self.begin_batch(dropped)
+        else:
+            self._submit(dropped)
+
+    def _submit(self, dropped: DroppedObject) -> None:
+        """One object, one job; what is no job is one that has failed, with a result that says why."""
+        job_id = dropped.default_id
+        try:
+            request = dropped.read(s3=self.s3, settings=self.settings)
+        except ComfyError as error:
+            if error.retryable:
+                raise
+            self._refuse(dropped, job_id, error)
+            return
+        job_id = request.job_id or job_id
+        request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
+        job = self._job(job_id, self._keep(job_id, request), request)
+        try:
+            state = self.jobs.submit(job)
+        except JobExists:
+            standing = self.jobs.read(job_id)
+            if standing is None or standing.runs > 0 or standing.status is not JobStatus.QUEUED:
+                return
+            state = standing  # the event came twice, or we were cut off before it was sent
+        self.workers.send(state.message)
+        self.jobs.dispatched(state.id)
+
+    def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError) -> None:
+        record = JobRecord(job_id=job_id, metadata=dict(dropped.labels))
+        if self.settings.output_bucket in (None, dropped.origin_bucket):
+            raise error
+        job = self._job(job_id, str(dropped.address), None)
+        record.result = ResultFile(self.s3, S3Address.parse(job.result_uri))
+        record.result.write(record.document(error))
+        try:
+            state = self.jobs.submit(job)
+        except JobExists:
+            return
+        self.jobs.fail(state, error)
+        emit_failure(error.code)
+        log.warning("a dropped object is no job", job_id=job_id, source=str(dropped.address), code=error.code)
+
+    def _job(self, job_id: str, request_uri: str, request: JobRequest | None) -> NewJob:
+        return NewJob(
+            job_id=job_id,
+            owner=self.settings.drop_owner,
+            request_uri=request_uri,
+            result_uri=str(result_address(job_id, request.output if request else None, self.settings)),
+            labels=request.metadata if request else {},
+        )
+
+    def _keep(self, job_id: str, request: JobRequest) -> str:
+        """Write a request down; answers where. Another one for a job that is there replaces nothing."""
+        stored = StoredRequest(request, request.workflow)
+        name = f"{job_id}-{hashlib.sha256(stored.to_bytes()).hexdigest()[:16]}"
+        address = S3Address(self.assets_bucket, f"requests/{self.settings.drop_owner}/{name}.json")
+        stored.write(self.s3, address)
+        return str(address)
+
+    def begin_batch(self, dropped: DroppedObject) -> Batch:
+        """Keep a copy of a manifest, write the batch down, and have its ranges read."""
+        batch_id = dropped.default_id
+        if self.settings.output_bucket == dropped.origin_bucket:
+            raise InvalidSetting(
+                f"OUTPUT_BUCKET is the input bucket {dropped.origin_bucket!r}: reports would come back"
+            )
+        if (standing := self.keeper.batches.get(batch_id)) is not None:
+            return standing  # what was left to do then, `advance` does
+        copy = manifest_address(self.assets_bucket, batch_id)
+        batch = Batch(
+            id=batch_id,
+            owner=self.settings.drop_owner,
+            source=str(dropped.address),
+            manifest=str(copy),
+            size_bytes=self._copy(dropped.address, copy),
+            status=BatchStatus.RUNNING,
+            created_at=now_text(),
+        )
+        self.keeper.begin(batch)
+        return batch
+
+    def _copy(self, source: S3Address, copy: S3Address) -> int:
+        """Copy it as it is now, however large; answers its size."""
+        try:
+            head = self.s3.head_object(Bucket=source.bucket, Key=source.key)
+            self.s3.copy(
+                CopySource={"Bucket": source.bucket, "Key": source.key},
+                Bucket=copy.bucket,
+                Key=copy.key,
+                ExtraArgs={"CopySourceIfMatch": head["ETag"]},
+            )
+        except ClientError as error:
+            if error_code(error) in {"404", "NoSuchKey", "NotFound", "PreconditionFailed", "412"}:
+                raise NotThere(f"{source} was deleted or replaced while it was taken") from error
+            raise
+        return head["ContentLength"]

@@ -1,0 +1,113 @@
+"""A request as it is kept in S3 for the worker, and the workflow as it was submitted.
+
+    {"request": {…JobRequest…}, "workflow": {…}, "version": 2}
+
+Workers of another release read it too. A field that they may ignore is simply added. One that they must understand
+raises `VERSION`: a worker that knows only less gives the job back (`worker_outdated`). `version` is left out while it
+is 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.aws.s3 import S3Address, read_json, refusal
+from comfy_serverless.errors import AssetUnavailable, InvalidRequest, WorkerOutdated
+from comfy_serverless.jobs.line_address import LineAddress
+from comfy_serverless.jobs.lines import Line, request_of
+from comfy_serverless.jobs.request import JobRequest
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+#: What this release writes, and the newest that it can run. A line of a manifest has its version in its message alone:
+#: a release that raises it for lines keeps it in the job's item too, of which the caretaker makes messages anew.
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRequest:
+    """The document.
+
+    Attributes:
+        request: for the worker: with a job id, and with addresses in place of assets.
+        workflow: as it was submitted, for people.
+    """
+
+    request: JobRequest
+    workflow: dict[str, Any] | str
+
+    def to_bytes(self) -> bytes:
+        """The document as it is kept."""
+        request = self.request.model_dump(mode="json", by_alias=True)
+        document: dict[str, Any] = {"request": request, "workflow": self.workflow}
+        if VERSION != 1:
+            document["version"] = VERSION
+        return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+
+    @classmethod
+    def parse(cls, document: object) -> Self:
+        """Read a document of any release.
+
+        Raises:
+            InvalidRequest: it is none.
+            WorkerOutdated: only a newer release can run it.
+        """
+        fields = document if isinstance(document, Mapping) else {}
+        check_version(fields.get("version", 1))
+        request = JobRequest.stored(fields.get("request"))
+        return cls(request, fields.get("workflow", request.workflow))
+
+    def write(self, s3: S3Client, address: S3Address) -> None:
+        """Keep it."""
+        body = self.to_bytes()
+        s3.put_object(Bucket=address.bucket, Key=address.key, Body=body, ContentType="application/json")
+
+    @classmethod
+    def read(cls, s3: S3Client, address: S3Address) -> Self:
+        """Read it from S3. Raises as `parse` and `read_json`."""
+        return cls.parse(read_json(s3, address, what="the request"))
+
+
+def submitted_workflow(s3: S3Client, address: S3Address) -> Any:  # noqa: ANN401  (as it was submitted)
+    """The workflow as it was submitted, whichever release may run it."""
+    answer = s3.get_object(Bucket=address.bucket, Key=address.key)
+    return json.loads(answer["Body"].read())["workflow"]
+
+
+def check_version(version: object) -> None:
+    """Whether this release can run a job.
+
+    Raises:
+        WorkerOutdated: a newer release has written it.
+    """
+    if isinstance(version, int) and version <= VERSION:
+        return
+    raise WorkerOutdated(
+        f"the job was written by a newer release (version {str(version)[:20]}, and this worker knows {VERSION}): it "
+        "waits for a newer worker. Deploy the worker's image of the release that the API and ingest have: on Lambda, "
+        "on SageMaker, or on both."
+    )
+
+
+def read_line(s3: S3Client, line: LineAddress) -> JobRequest:
+    """The request in a line that has been judged when its job was made: what this release does not know is ignored.
+
+    Raises:
+        InvalidRequest: there is none.
+        AssetUnavailable: S3 does not answer.
+    """
+    end = line.offset + line.length - 1
+    try:
+        answer = s3.get_object(Bucket=line.bucket, Key=line.manifest.key, Range=f"bytes={line.offset}-{end}")
+        content = answer["Body"].read()
+    except (ClientError, BotoCoreError) as error:
+        reason, is_transient = refusal(error, line.manifest)
+        kind = AssetUnavailable if is_transient else InvalidRequest
+        raise kind(f"the line {line.to_text()} of the manifest {reason}.") from error
+    return request_of(Line(line.offset, line.length, content), parse=JobRequest.stored)
