@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from comfy_serverless.errors import Canceled, ComfyError
+from comfy_serverless.files import OutputKind
 
 #: How long a result counts as kept. The bucket's lifecycle rule does the deleting.
 RETENTION = timedelta(days=30)
@@ -71,7 +72,7 @@ class Output(_Answer):
 
     node_id: str
     name: str
-    type: Literal["image", "video", "audio", "text", "file", "latent"]
+    type: OutputKind
     content_type: str
     size_bytes: int
     id: str
