@@ -22,9 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_plus
 
-from comfy_serverless import errors
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.errors import ComfyError, InvalidRequest
+from comfy_serverless.errors import STATUSES, InvalidRequest
 from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.message import queued_job_of
 from comfy_serverless.jobs.sources import DroppedObject, QueuedJob, RequestSource, SentRequest
@@ -32,13 +31,6 @@ from comfy_serverless.jobs.sources import DroppedObject, QueuedJob, RequestSourc
 if TYPE_CHECKING:
     from comfy_serverless.worker.replies import Replies
     from comfy_serverless.worker.worker import Outcome
-
-#: The HTTP status of a stored failure, by its code.
-STATUSES = {
-    kind.code: kind.http_status
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, ComfyError)
-}
 
 
 class Event(Protocol):
