@@ -25,6 +25,7 @@ from comfy_serverless.fetch.sources import (
     parse,
 )
 from comfy_serverless.fetch.web import Network, open_web_address
+from comfy_serverless.retry import attempts
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -115,17 +116,16 @@ class Receiver:
             Unusable: it cannot be had, or is too large.
         """
         source = origin if isinstance(origin, Path) else self._allowed(parse(origin))
-        for pause_s in (*_RETRY_PAUSES_S, None):
+        for attempt in attempts(_RETRY_PAUSES_S, until=deadline):
             try:
                 with self._open(source, deadline=deadline) as stream:
                     size_bytes, digest = self._copy(stream, file, deadline=deadline)
                     return Received(str(source), size_bytes, digest, _ending(source, stream.content_type))
             except Unusable as failure:
-                if not failure.transient or pause_s is None or time.monotonic() + pause_s >= deadline:
+                if not failure.transient or attempt.is_last:
                     raise
                 if isinstance(failure, DiskFull):
                     self._make_room()
-                time.sleep(pause_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _allowed(self, source: Source) -> Source:
