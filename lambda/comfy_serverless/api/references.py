@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_serverless.errors import InvalidRequest, MissingAsset, NotFound
-from comfy_serverless.graph.file_inputs import ASSET_TYPE, is_address, name_in_input_folder, takes_file
+from comfy_serverless.graph.file_inputs import ASSET_TYPE, is_address, name_in_input_folder, scheme_of, takes_file
 from comfy_serverless.graph.nodes import IMAGE_LOADERS
 from comfy_serverless.graph.workflow import copy_graph
 from comfy_serverless.table.assets import Asset, AssetStore
@@ -63,7 +63,7 @@ def refuse_foreign_addresses(document: object, *, buckets: set[str], allowed_pre
         MissingAsset: an address leads there.
     """
     for value in _everything_in(document):
-        if not isinstance(value, str) or value[:5].lower() != "s3://":
+        if not isinstance(value, str) or not is_address(value) or scheme_of(value) != "s3":
             continue
         bucket, _, key = value[5:].partition("/")
         is_devious = any(part in {"", ".", ".."} for part in key.split("/"))

@@ -15,6 +15,10 @@ OWN_FOLDER = "comfy-serverless"
 #: send the same with the `id` of an asset.
 ASSET_TYPE = "core/ASSET"
 
+#: What addresses that are fetched begin with; `fetch.sources` has a kind of source for each.
+ADDRESS_BEGINNINGS = ("s3://", "https://", "http://", "data:")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+
 #: Classes of custom nodes that want the address itself.
 _TAKES_ADDRESSES = re.compile(r"url|http|base64|path|s3", re.IGNORECASE)
 
@@ -47,8 +51,13 @@ def own_folders() -> list[str]:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text found in a graph asks to be fetched. Bare base64 does not: it looks like any other word."""
-    return text[:8].lower().startswith(("s3://", "https://", "http://", "data:"))
+    """Whether a text asks to be fetched. Bare base64 does not: it looks like any other word."""
+    return text[:8].lower().startswith(ADDRESS_BEGINNINGS)
+
+
+def scheme_of(text: str) -> str:
+    """The scheme that a text begins with, in lower case, whether we fetch such addresses or not; "" for none."""
+    return match[1].lower() if (match := _SCHEME.match(text)) else ""
 
 
 def names_in_other_folders(graph: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -21,6 +21,7 @@ from pydantic import (
 
 from comfy_serverless.connector.model_paths import MODEL_FOLDERS
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.graph.file_inputs import is_address, scheme_of
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT, clean
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -104,7 +105,7 @@ class ModelRequest(_Request):
     @classmethod
     def _check_url(cls, url: str) -> str:
         # http:// is judged where the address is used: ALLOW_PRIVATE_ADDRESSES lets it pass.
-        if not url.lower().startswith(("s3://", "https://", "http://")):
+        if not is_address(url) or scheme_of(url) == "data":
             raise ValueError("must be s3://bucket/key or https://…")
         return url
 
@@ -136,7 +137,7 @@ class ModelRequest(_Request):
         """Its name in its folder."""
         if self.name is not None:
             return self.name
-        path = self.url if self.url.lower().startswith("s3:") else unquote(urlsplit(self.url).path)
+        path = self.url if scheme_of(self.url) == "s3" else unquote(urlsplit(self.url).path)
         return path.rpartition("/")[2]
 
     @property
