@@ -43,7 +43,7 @@ def check_format(workflow: object) -> dict[str, Any]:
         InvalidWorkflow: not a graph; every node at fault is named, in `details["node_errors"]` too.
     """
     if not isinstance(workflow, Mapping):
-        raise InvalidWorkflow(f"A workflow must be a JSON object of nodes, not {_kind(workflow)}.")
+        raise InvalidWorkflow(f"A workflow must be a JSON object of nodes, not {kind_in_words(workflow)}.")
     wrapped = workflow.get("prompt")
     if isinstance(wrapped, Mapping) and "class_type" not in wrapped:
         workflow = wrapped
@@ -242,11 +242,11 @@ def _malformed(node_id: object, node: object) -> str | None:
     if not isinstance(node_id, str):
         return "its id must be a string"
     if not isinstance(node, dict):
-        return f"must be an object with class_type and inputs, not {_kind(node)}"
+        return f"must be an object with class_type and inputs, not {kind_in_words(node)}"
     if not isinstance(node.get("class_type"), str) or not node["class_type"]:
         return "has no class_type"
     if not isinstance(node.get("inputs"), dict):
-        return f"must have an object as inputs, not {_kind(node.get('inputs'))}"
+        return f"must have an object as inputs, not {kind_in_words(node.get('inputs'))}"
     if not all(isinstance(name, str) for name in node["inputs"]):
         return "has an input whose name is not a string"
     return None
@@ -288,8 +288,8 @@ def _raise_node_errors(heading: str, problems: Mapping[Any, tuple[str, object]],
     )
 
 
-def _kind(value: object) -> str:
-    """A JSON name for the kind of a Python value."""
+def kind_in_words(value: object) -> str:
+    """What kind of JSON a value is, for people: `a list`."""
     for types, name in (
         (type(None), "null"),
         (bool, "a boolean"),

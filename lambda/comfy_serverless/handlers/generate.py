@@ -11,6 +11,7 @@ from comfy_serverless.handlers import warm
 import functools
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +21,6 @@ from comfy_serverless.handlers.events import JobQueueEvent, recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
 from comfy_serverless.observability import log
 from comfy_serverless.worker.metrics import emit_metrics
-from comfy_serverless.worker.protocols import Held, NothingHeld
 from comfy_serverless.worker.replies import Replies
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 
@@ -156,10 +156,10 @@ def node_list() -> NodeListWriter | None:
 class Models:
     """The model store, for those jobs that need it."""
 
-    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Held:
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> AbstractContextManager[object]:
         """See `ModelStore.hold`."""
         if not models and not warm.settings().models_manifest:
-            return NothingHeld()
+            return nullcontext()
         return model_store().hold(models, job_id=job_id, deadline=deadline)
 
 

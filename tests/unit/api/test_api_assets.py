@@ -251,6 +251,10 @@ WHOLE = form([("content_type", "image/png"), ("file_path", "photo.png")], PICTUR
         (WHOLE.replace(b'name="file_path"', b'name="content_type"'), f"multipart/form-data; boundary={BOUNDARY}"),
         (WHOLE.replace(b'name="content_type"', b"nothing"), f"multipart/form-data; boundary={BOUNDARY}"),
         (WHOLE.replace(PICTURE, f"x\r\n--{BOUNDARY}y".encode()), f"multipart/form-data; boundary={BOUNDARY}"),
+        (
+            WHOLE.replace(f"--{BOUNDARY}\r\n".encode(), f"--{BOUNDARY} \r\n".encode()),
+            f"multipart/form-data; boundary={BOUNDARY}",
+        ),
         (WHOLE.replace(b"\r\n", b"\n"), f"multipart/form-data; boundary={BOUNDARY}"),
         (
             WHOLE.replace(b"\r\nContent-Type", b'\r\nContent-Disposition: form-data; name="file_path"\r\nContent-Type'),
@@ -273,6 +277,7 @@ WHOLE = form([("content_type", "image/png"), ("file_path", "photo.png")], PICTUR
         "a field twice",
         "a part without a name",
         "a line of the file that begins with the boundary",
+        "a space after the boundary",
         "lines that end as on Unix",
         "a header twice",
         "JSON",
@@ -291,7 +296,7 @@ def test_a_body_that_is_no_proper_form_is_refused_and_never_a_failure(
 def test_forms_of_other_clients_are_understood(api: ApiWorld) -> None:
     body = (
         b'preamble\r\n--b\r\ncontent-disposition: form-data; filename="x.png"; NAME=file\r\n\r\nbytes\r\n'
-        b"--b  \r\nContent-Type: text/plain\r\nContent-Disposition: form-data; name=content_type\r\n\r\nIMAGE/PNG\r\n"
+        b"--b\r\nContent-Type: text/plain\r\nContent-Disposition: form-data; name=content_type\r\n\r\nIMAGE/PNG\r\n"
         b'--b\r\nContent-Disposition: form-data; name="file_path"\r\n\r\na.png\r\n--b--\r\nepilogue'
     )
     answer = send(api, body, content_type='Multipart/Form-Data; Boundary="b"')
