@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from comfy_serverless.connector.connector import ComfyConnector
     from comfy_serverless.connector.facts import Timings
-    from comfy_serverless.connector.outputs import Output, OutputKind
+    from comfy_serverless.connector.outputs import Output
     from comfy_serverless.connector.progress import Progress
     from comfy_serverless.connector.run import Execution
     from comfy_serverless.errors import ComfyError
+    from comfy_serverless.files import OutputKind
     from comfy_serverless.settings import Settings
 
 __all__ = [
@@ -36,7 +37,7 @@ _HOMES = {
     "ComfyError": "errors",
     "Execution": "connector.run",
     "Output": "connector.outputs",
-    "OutputKind": "connector.outputs",
+    "OutputKind": "files",
     "Progress": "connector.progress",
     "Settings": "settings",
     "Timings": "connector.facts",

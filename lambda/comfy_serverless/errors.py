@@ -1,6 +1,7 @@
 """Every way a job can fail, as one tree of exceptions with stable codes.
 
     ComfyError
+    ├── InternalError           internal_error         our own mistake
     ├── InvalidSetting          invalid_setting        an environment variable cannot be used
     ├── InvalidRequest          invalid_request        the request itself is malformed
     │   ├── NotJson             invalid_request        it is no JSON at all
@@ -25,7 +26,7 @@
         ├── Unauthorized        unauthorized           no key, or one that is not valid
         ├── Forbidden           forbidden              a valid key that may not do this
         ├── NotFound            not_found              there is no such job or asset of this owner
-        ├── BlobNotFound        blob_not_found         the owner has no file with this hash
+        │   └── BlobNotFound    blob_not_found         the owner has no file with this hash
         ├── HashMismatch        hash_mismatch          the bytes are not those that were announced
         ├── AssetInUse          asset_in_use           a job's output goes with its job
         ├── InvalidCursor       invalid_cursor         none of ours
@@ -38,12 +39,12 @@
         ├── RateLimited         rate_limited           too many requests of this key
         └── UpstreamError       upstream_error         AWS itself failed
 
-The codes are those of the Comfy API v2 wherever it has one. `InternalError` (`internal_error`) stands for our own bugs.
+The codes are those of the Comfy API v2 wherever it has one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 
@@ -140,8 +141,9 @@ class OutOfMemory(ComfyError):
 
 
 class EngineError(ComfyError):
-    """Something is wrong with the ComfyUI process rather than with the workflow."""
+    """Something is wrong with the ComfyUI process rather than with the workflow. Never raised itself."""
 
+    code = ""
     http_status = 503
     retryable = True
 
@@ -209,12 +211,13 @@ class JobExpired(ComfyError):
 
 
 class Refusal(ComfyError):
-    """The API refuses a request, or cannot do it now.
+    """The API refuses a request, or cannot do it now. Never raised itself.
 
     Attributes:
         retry_after_s: when it is worth another try, in seconds; None where it is not.
     """
 
+    code = ""
     retry_after_s: ClassVar[int | None] = None
 
 
@@ -326,3 +329,14 @@ class UpstreamError(Refusal):
     http_status = 500
     retryable = True
     retry_after_s = 2
+
+
+def all_errors(kind: type[ComfyError] = ComfyError) -> Iterator[type[ComfyError]]:
+    """A class of errors and all below it, in the order of the tree."""
+    yield kind
+    for below in kind.__subclasses__():
+        yield from all_errors(below)
+
+
+#: The HTTP status of a stored failure, by its code: that of the class which brings the code in.
+STATUSES: Mapping[str, int] = {kind.code: kind.http_status for kind in all_errors() if vars(kind).get("code")}

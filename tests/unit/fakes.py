@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from comfy_serverless.connector.facts import Timings
-from comfy_serverless.connector.outputs import Output, OutputKind, content_type_of, kind_of
+from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import ComfyError
+from comfy_serverless.files import UNKNOWN_TYPE, OutputKind, kind_of, type_of_name
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.inputs.fetcher import PreparedInputs
@@ -46,7 +47,7 @@ def made(
     folder_type: str = "output",
     path: Path | None = None,
 ) -> Output:
-    content_type = content_type_of(name)
+    content_type = type_of_name(name) or UNKNOWN_TYPE
     return Output(
         node_id=node_id,
         class_type="SaveImage",

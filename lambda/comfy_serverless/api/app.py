@@ -6,8 +6,7 @@ API Gateway ─► authorizer (whose key is it?) ─► app ─► jobs.py  asse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConfig, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
@@ -28,6 +27,7 @@ from comfy_serverless.errors import (
     UnsupportedMediaType,
     UpstreamError,
 )
+from comfy_serverless.jobs.request import problem_in_words
 from comfy_serverless.observability import log
 
 
@@ -81,24 +81,16 @@ def _told(error: RequestValidationError) -> ComfyError:
     """Which parts of a request are wrong, in our words."""
     entries = error.errors()
     problems = [
-        {"field": ".".join(map(str, entry["loc"]))[:200] or "request", "problem": _problem(entry)}
+        {
+            "field": ".".join(map(str, entry["loc"]))[:200] or "request",
+            "problem": problem_in_words(entry["type"], entry["msg"]),
+        }
         for entry in entries[:100]
     ]
     listing = "; ".join(f"{problem['field']}: {problem['problem']}" for problem in problems[:20])
     is_about_labels = all("metadata" in entry["loc"] for entry in entries)
     refusal = InvalidMetadata if is_about_labels else InvalidRequest
     return refusal(f"The request cannot be used: {listing}.", details={"errors": problems})
-
-
-def _problem(entry: Mapping[str, Any]) -> str:
-    match entry.get("type"):
-        case "missing":
-            return "is required"
-        case "extra_forbidden":
-            return "is not a field of this request"
-        case "json_invalid":
-            return f"is not JSON ({(entry.get('ctx') or {}).get('error', 'malformed')})"
-    return str(entry.get("msg", "cannot be used")).removeprefix("Value error, ").removeprefix("Input ")[:300]
 
 
 def _cors(origins: tuple[str, ...]) -> CORSConfig | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import mimetypes
 import re
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from comfy_serverless.api.responses import NOT_KEPT, answer
 from comfy_serverless.api.services import services
 from comfy_serverless.aws.dynamodb import moment_of, now_s
 from comfy_serverless.errors import BlobNotFound, IdempotencyKeyReuse, TooLarge
+from comfy_serverless.files import type_of_name
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.asset_item import DEFAULT_TYPE, Asset
@@ -179,7 +179,7 @@ def asset_from_hash(body: Annotated[FromHashBody, Body()]) -> Response[str]:
     owner = caller(router).owner
     naming = Naming(
         file_path=body.file_path,
-        content_type=mimetypes.guess_type(body.file_path or "")[0],
+        content_type=type_of_name(body.file_path or ""),
         tags=tuple(body.tags),
         expires_in_s=body.expires_in,
     )

@@ -1,7 +1,7 @@
 """Reads the bodies of requests: JSON, and forms with a file in them. Whatever cannot be read is refused, not a failure.
 
 Powertools' own reader of forms takes the boundary for one wherever it stands in a file, believes a form that was cut
-off, and fails on a text that is not UTF-8; so we have one.
+off, and fails on a text that is not UTF-8. The library `multipart` in its strict mode does not; the limits are ours.
 """
 
 from __future__ import annotations
@@ -10,10 +10,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from email.message import Message
-from email.parser import HeaderParser
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.event_handler.middlewares.openapi_validation import OpenAPIRequestValidationMiddleware
@@ -22,9 +19,10 @@ from aws_lambda_powertools.event_handler.openapi.params import UploadFile
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
+    from multipart import MultipartSegment
 
 _BOUNDARY = re.compile(r"[A-Za-z0-9'()+_,./:=? -]{0,69}[A-Za-z0-9'()+_,./:=?-]")
-#: Python's reader of parameters takes time that grows with the square of a head.
+#: Of the head of one part.
 _MAX_HEADER_BYTES = 4096
 _MAX_PARTS = 60
 #: Containers inside containers. Workflows may have fewer, and say so themselves.
@@ -85,19 +83,39 @@ def parts_of(body: bytes, content_type: str) -> list[Part]:
     """The fields of a form (RFC 7578), in their order.
 
     Raises:
-        Malformed: it has no boundary, no end, or a part without a name.
+        Malformed: it has no boundary, no end, too much before its parts, or a part without a name.
     """
-    parts = []
-    for head, content in _split(body, _boundary(content_type)):
-        # File names are sent as UTF-8, whatever the standard says.
-        headers = HeaderParser().parsestr(head.decode("utf-8", "replace"))
-        name = _parameter(headers, "name")
-        if not name:
-            raise Malformed("has a part without a name")
-        parts.append(Part(name, content, _parameter(headers, "filename"), headers.get("content-type")))
-        if len(parts) > _MAX_PARTS:
-            raise Malformed(f"has more than {_MAX_PARTS} parts")
+    import multipart  # here: most requests have no form, and every start would pay for it
+
+    boundary = multipart.parse_options_header(content_type)[1].get("boundary", "")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise Malformed("has no boundary in its content type, or not a proper one")
+    parts: list[Part] = []
+    chunks: list[bytes] = []
+    try:
+        with multipart.PushMultipartParser(
+            boundary, max_header_size=_MAX_HEADER_BYTES, max_segment_count=_MAX_PARTS, strict=True
+        ) as parser:
+            segment: multipart.MultipartSegment | None = None
+            for event in parser.parse(body):
+                if isinstance(event, multipart.MultipartSegment):
+                    segment, chunks = event, []
+                elif event is not None:
+                    chunks.append(bytes(event))
+                elif segment is not None:
+                    parts.append(_part(segment, b"".join(chunks)))
+    except multipart.MultipartError as error:
+        raise Malformed(f"is not a proper form: {error}") from None
     return parts
+
+
+def _part(segment: MultipartSegment, content: bytes) -> Part:
+    names = [name for name, _ in segment.headerlist]
+    if len(set(names)) < len(names) or sum(len(value) for _, value in segment.headerlist) > _MAX_HEADER_BYTES:
+        raise Malformed("has a part with too long a head, or with a header twice")
+    if not segment.name:
+        raise Malformed("has a part without a name")
+    return Part(segment.name, content, segment.filename, segment.header("Content-Type"))
 
 
 def form_of(parts: list[Part], *, files: frozenset[str], lists: frozenset[str]) -> dict[str, Any]:
@@ -152,37 +170,6 @@ def _count(document: object, *, limit: int | None) -> int:
         if not level or (limit is not None and count > limit):
             return count
     raise Malformed(f"is nested more than {_MAX_LEVELS} levels deep")
-
-
-def _split(body: bytes, boundary: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The heads and contents of the parts. A boundary is one only on a line of its own."""
-    delimiter = re.compile(rb"(?:\A|\r\n)--" + re.escape(boundary) + rb"(?P<end>--)?[ \t]*(?=\r\n|\Z)")
-    found = delimiter.search(body)
-    if found is None:
-        raise Malformed("does not have the boundary that its content type names")
-    while not found["end"]:
-        begin = found.end()
-        # The line break after the head may be the one that the next boundary begins with: then the part is empty.
-        head_end = body.find(b"\r\n\r\n", begin, begin + _MAX_HEADER_BYTES)
-        following = delimiter.search(body, head_end + 2) if head_end >= 0 else None
-        if following is None:
-            raise Malformed("breaks off before its end")
-        yield body[begin + 2 : head_end], body[head_end + 4 : following.start()]
-        found = following
-
-
-def _boundary(content_type: str) -> bytes:
-    message = Message()
-    message["content-type"] = content_type.encode("ascii", "replace").decode()
-    boundary = message.get_param("boundary")
-    if not isinstance(boundary, str) or not _BOUNDARY.fullmatch(boundary):
-        raise Malformed("has no boundary in its content type, or not a proper one")
-    return boundary.encode()
-
-
-def _parameter(headers: Message, name: str) -> str | None:
-    value = headers.get_param(name, header="content-disposition")
-    return value if isinstance(value, str) else None
 
 
 def _bytes_of(body: str | None, *, is_base64: bool) -> bytes:

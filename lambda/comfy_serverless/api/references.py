@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_serverless.errors import InvalidRequest, MissingAsset, NotFound
-from comfy_serverless.graph.file_inputs import IMAGE_LOADERS, is_address, name_in_input_folder, takes_image
+from comfy_serverless.graph.file_inputs import ASSET_TYPE, is_address, name_in_input_folder, scheme_of, takes_file
+from comfy_serverless.graph.nodes import IMAGE_LOADERS
 from comfy_serverless.graph.workflow import copy_graph
 from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.assets import AssetStore
 
-TYPE = "core/ASSET"
 #: Different assets of one workflow; the worker takes fewer input files.
 MAX_ASSETS = 200
 
@@ -64,21 +64,21 @@ def refuse_foreign_addresses(document: object, *, buckets: set[str], allowed_pre
         MissingAsset: an address leads there.
     """
     for value in _everything_in(document):
-        if not isinstance(value, str) or value[:5].lower() != "s3://":
+        if not isinstance(value, str) or not is_address(value) or scheme_of(value) != "s3":
             continue
         bucket, _, key = value[5:].partition("/")
         is_devious = any(part in {"", ".", ".."} for part in key.split("/"))
         if bucket in buckets and (not value.startswith(allowed_prefix) or is_devious):
             raise MissingAsset(
-                f"{value[:200]} cannot be used by its address: give the asset's id, as a {TYPE} reference, or the name "
-                "of the file that was uploaded.",
+                f"{value[:200]} cannot be used by its address: give the asset's id, as a {ASSET_TYPE} reference, or "
+                "the name of the file that was uploaded.",
                 details={"address": value[:200]},
             )
 
 
 def is_reference(value: object) -> bool:
     """Whether a value in a graph is meant as a reference to an asset."""
-    return isinstance(value, Mapping) and value.get("__type") == TYPE
+    return isinstance(value, Mapping) and value.get("__type") == ASSET_TYPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class _Found:
         info = reference.get("info")
         given = info.get("id") if isinstance(info, Mapping) else None
         if not isinstance(given, str) or not given:
-            raise where.refusal(f'the reference must be {{"__type": "{TYPE}", "info": {{"id": "<asset id>"}}}}.')
+            raise where.refusal(f'the reference must be {{"__type": "{ASSET_TYPE}", "info": {{"id": "<asset id>"}}}}.')
         asset_id = given.lower()
         if asset_id not in self._by_id:
             if len(self._by_id) >= MAX_ASSETS:
@@ -126,7 +126,7 @@ class _Found:
 
 def _put(resolved: ResolvedGraph, where: _Place, address: str) -> None:
     inputs = resolved.graph[where.node_id]["inputs"]
-    if takes_image(where.class_type, where.input_name) is not None:
+    if takes_file(where.class_type, where.input_name):
         inputs[where.input_name] = address
         return
     resolved.inputs[f"{where.node_id}.{where.input_name}"] = address
@@ -165,10 +165,7 @@ def _resolve_names(resolved: ResolvedGraph, owner: str, assets: AssetStore) -> N
         (node["inputs"], input_name, name_in_input_folder(value))
         for node in resolved.graph.values()
         for input_name, value in node["inputs"].items()
-        if isinstance(value, str)
-        and value
-        and takes_image(node["class_type"], input_name) is not None
-        and not is_address(value)
+        if isinstance(value, str) and value and takes_file(node["class_type"], input_name) and not is_address(value)
     ]
     names = {name for _, _, name in named}
     if len(names) > MAX_ASSETS:

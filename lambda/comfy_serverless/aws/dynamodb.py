@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.moments import moment_text
+from comfy_serverless.retry import attempts
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -29,7 +30,8 @@ MAX_BATCH = 25
 #: The same of BatchGetItem.
 MAX_READS = 100
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _ATTEMPTS = 2, 5, 5
-_BATCH_PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
+#: Seconds before what DynamoDB has not taken is sent again, and again.
+_PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 _FAILED_CONDITION = "ConditionalCheckFailed"
 #: Two transactions touched the same item at the same moment.
 _IN_CONFLICT = "TransactionConflict"
@@ -245,13 +247,12 @@ class Table:
             pending: Any = {
                 self.name: [{"PutRequest": {"Item": to_item(item)}} for item in items[first : first + MAX_BATCH]]
             }
-            for pause_s in (*_BATCH_PAUSES_S, None):
+            for _ in attempts(_PAUSES_S):
                 pending = self._client.batch_write_item(RequestItems=pending)["UnprocessedItems"]
                 if not pending:
                     break
-                if pause_s is None:
-                    raise TimeoutError(f"DynamoDB has not taken all items of the table {self.name}")
-                time.sleep(pause_s)
+            else:
+                raise TimeoutError(f"DynamoDB has not taken all items of the table {self.name}")
 
     def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
         """Those items of these keys that there are, consistent, in no order.
@@ -263,15 +264,14 @@ class Table:
         for first in range(0, len(keys), MAX_READS):
             wanted: Any = [to_item({"pk": pk, "sk": sk}) for pk, sk in dict.fromkeys(keys[first : first + MAX_READS])]
             pending: Any = {self.name: {"Keys": wanted, "ConsistentRead": True}}
-            for pause_s in (*_BATCH_PAUSES_S, None):
+            for _ in attempts(_PAUSES_S):
                 answer = self._client.batch_get_item(RequestItems=pending)
                 found += map(from_item, answer["Responses"].get(self.name, []))
                 pending = answer["UnprocessedKeys"]
                 if not pending:
                     break
-                if pause_s is None:
-                    raise TimeoutError(f"DynamoDB has not answered for all items of the table {self.name}")
-                time.sleep(pause_s)
+            else:
+                raise TimeoutError(f"DynamoDB has not answered for all items of the table {self.name}")
         return found
 
     def transact(self, writes: Sequence[Mapping[str, Any]]) -> None:
@@ -283,7 +283,7 @@ class Table:
         requests: Any = [
             {kind: {"TableName": self.name, **request} for kind, request in write.items()} for write in writes
         ]
-        for pause_s in (*_BATCH_PAUSES_S, None):
+        for attempt in attempts(_PAUSES_S):
             try:
                 self._client.transact_write_items(TransactItems=requests)
             except ClientError as error:
@@ -292,9 +292,8 @@ class Table:
                     if reason.get("Code") == _FAILED_CONDITION:
                         item = from_item(reason["Item"]) if reason.get("Item") else None
                         raise ConditionFailed(item, index=index) from None
-                if pause_s is None or not any(reason.get("Code") == _IN_CONFLICT for reason in reasons):
+                if attempt.is_last or not any(reason.get("Code") == _IN_CONFLICT for reason in reasons):
                     raise
-                time.sleep(pause_s)
             else:
                 return
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -15,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3_clock import ServerClock
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, MissingAsset, NotJson
+from comfy_serverless.retry import attempts
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -191,14 +191,13 @@ def refusal(error: Exception, address: S3Address) -> Refusal:
 
 def unless_in_conflict(write: Callable[[], _Answer]) -> _Answer:
     """Do a conditional write, again while S3 says that somebody else is writing the same key at this moment."""
-    for pause_s in _CONFLICT_PAUSES_S:
+    for attempt in attempts(_CONFLICT_PAUSES_S):
         try:
             return write()
         except ClientError as error:
-            if error_code(error) not in CONFLICT:
+            if attempt.is_last or error_code(error) not in CONFLICT:
                 raise
-            time.sleep(pause_s)
-    return write()
+    raise AssertionError("unreachable: the last attempt returns or raises")
 
 
 def error_code(error: Exception) -> str:

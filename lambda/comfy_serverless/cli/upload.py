@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import mimetypes
 import os
 import sys
 from pathlib import Path
@@ -30,6 +29,7 @@ from comfy_serverless.errors import (
     Unauthorized,
     UpstreamError,
 )
+from comfy_serverless.files import UNKNOWN_TYPE, type_of_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     path: Path = options.file
     naming = {"file_path": options.file_path or path.name, "tags": options.tags, "expires_in": options.expires_in}
     naming = {name: value for name, value in naming.items() if value}
-    content_type = options.content_type or mimetypes.guess_type(naming["file_path"])[0] or "application/octet-stream"
+    content_type = options.content_type or type_of_name(naming["file_path"]) or UNKNOWN_TYPE
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
     with _opened(path) as file, Progress(*columns, console=console, transient=True) as bar:

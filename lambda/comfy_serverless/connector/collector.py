@@ -18,15 +18,14 @@ from comfy_serverless.connector.outputs import (
 )
 from comfy_serverless.connector.progress import Progress, ProgressTracker
 from comfy_serverless.connector.unreported import unreported_files
+from comfy_serverless.graph.nodes import known
 
-#: Nodes that send their results through the websocket and leave no file.
-_FRAME_CLASSES = frozenset({"SaveImageWebsocket"})
 _ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 
 
 def frame_nodes_of(graph: Mapping[str, Any]) -> frozenset[str]:
     """The nodes whose binary frames are results instead of previews."""
-    return frozenset(node_id for node_id, node in graph.items() if node.get("class_type") in _FRAME_CLASSES)
+    return frozenset(node_id for node_id, node in graph.items() if known(node.get("class_type")).sends_frames)
 
 
 class OutputCollector:

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from comfy_serverless.connector.engine import Engine
 from comfy_serverless.connector.folders import place_file, remove_files, remove_tree
-from comfy_serverless.connector.outputs import Output, OutputKind
+from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.ports import find_available_port
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import MAX_ATTEMPTS
 from comfy_serverless.connector.refusals import refusal
 from comfy_serverless.connector.run import Execution, WorkflowRun, attempt_id, deadline_in, left_until
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.files import OutputKind
 from comfy_serverless.graph import workflow as workflow_module
 from comfy_serverless.settings import Settings
 

@@ -15,14 +15,20 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import mimetypes
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from comfy_serverless.connector.media import HEAD_BYTES, media_type_of, pixels_of
+from comfy_serverless.files import (
+    HEAD_BYTES,
+    UNKNOWN_TYPE,
+    OutputKind,
+    ending_of_type,
+    kind_of,
+    type_of_head,
+    type_of_name,
+)
 
 #: Says whether the node's images move: no result.
 _FLAG_KEY = "animated"
@@ -34,35 +40,6 @@ _RESULT_FOLDERS = ("output", "temp")
 _MAX_DEPTH = 8
 _LONGEST_PATH = 4096
 _CHUNK_BYTES = 1 << 20
-_UNKNOWN_TYPE = "application/octet-stream"
-
-_CONTENT_TYPES = {
-    ".apng": "image/apng",
-    ".avif": "image/avif",
-    ".exr": "image/x-exr",
-    ".flac": "audio/flac",
-    ".glb": "model/gltf-binary",
-    ".gltf": "model/gltf+json",
-    ".latent": "application/octet-stream",
-    ".m4a": "audio/mp4",
-    ".mkv": "video/x-matroska",
-    ".obj": "model/obj",
-    ".opus": "audio/ogg",
-    ".safetensors": "application/octet-stream",
-    ".webm": "video/webm",
-    ".webp": "image/webp",
-}
-
-
-class OutputKind(StrEnum):
-    """The Comfy API v2's kinds of outputs."""
-
-    IMAGE = "image"
-    VIDEO = "video"
-    AUDIO = "audio"
-    TEXT = "text"
-    LATENT = "latent"
-    FILE = "file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,20 +119,15 @@ class Output:
             return pixels_of(stream)
 
 
-def content_type_of(name: str) -> str:
-    """The media type a file name stands for; `application/octet-stream` when it tells nothing."""
-    suffix = Path(name).suffix.lower()
-    return _CONTENT_TYPES.get(suffix) or mimetypes.guess_type(name)[0] or _UNKNOWN_TYPE
+def pixels_of(stream: BinaryIO) -> tuple[int, int] | None:
+    """Width and height of an image, animated ones included; None for what is none that Pillow knows."""
+    from PIL import Image  # here: importing the connector must stay cheap
 
-
-def kind_of(key: str, content_type: str) -> OutputKind:
-    """What an output is, from the key it stood under and its media type."""
-    if key == "latents":
-        return OutputKind.LATENT
-    family = content_type.partition("/")[0]
-    if family in ("image", "video", "audio", "text"):
-        return OutputKind(family)
-    return OutputKind.FILE
+    try:
+        with Image.open(stream) as image:
+            return image.size
+    except Exception:  # noqa: BLE001  (Pillow raises nearly anything for a damaged file, which is an output all the same)
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,13 +241,12 @@ def outputs_of_node(
 
 def frame_output(node: NodeIdentity, index: int, content: bytes, content_type: str) -> Output:
     """An image that came through the websocket and never was a file (SaveImageWebsocket)."""
-    suffix = "jpg" if content_type == "image/jpeg" else "png"
     return Output(
         node_id=node.node_id,
         class_type=node.class_type,
         title=node.title,
         index=index,
-        name=f"frame_{index:05d}.{suffix}",
+        name=f"frame_{index:05d}{ending_of_type(content_type) or '.png'}",
         subfolder="",
         folder_type="",
         kind=OutputKind.IMAGE,
@@ -339,9 +310,7 @@ def _file_output(
 ) -> Output:
     name, subfolder, folder_type = place
     path = locator.path(name, subfolder=subfolder, folder_type=folder_type)
-    content_type = content_type_of(name)
-    if content_type == _UNKNOWN_TYPE and path is not None:
-        content_type = _type_of_content(path) or content_type
+    content_type = type_of_name(name) or _type_of_content(path) or UNKNOWN_TYPE
     return Output(
         node_id=node.node_id,
         class_type=node.class_type,
@@ -358,10 +327,12 @@ def _file_output(
     )
 
 
-def _type_of_content(path: Path) -> str | None:
+def _type_of_content(path: Path | None) -> str | None:
+    if path is None:
+        return None
     try:
         with path.open("rb") as file:
-            return media_type_of(file.read(HEAD_BYTES))
+            return type_of_head(file.read(HEAD_BYTES))
     except OSError:
         # Gone or unreadable since: who reads the output is told.
         return None

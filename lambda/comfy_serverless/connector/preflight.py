@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from comfy_serverless.files import MODEL_ENDINGS
+from comfy_serverless.graph.nodes import MODEL_INPUT_NAMES, known
 from comfy_serverless.graph.workflow import is_link
 
 #: `/object_info/{class}` by class: the declaration, or None for a class that ComfyUI does not know.
@@ -21,23 +23,6 @@ Declarations = Mapping[str, Mapping[str, Any] | None]
 #: One problem as `node_errors` lists it: `{type, message, details, extra_info}`, and `hint` where there is one.
 Problem = dict[str, Any]
 
-_MODEL_SUFFIXES = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
-_MODEL_INPUTS = frozenset(
-    (
-        *("ckpt_name", "clip_name", "clip_name1", "clip_name2", "clip_name3", "clip_name4", "control_net_name"),
-        *("gligen_name", "hypernetwork_name", "lora_name", "model_name", "style_model_name", "unet_name", "vae_name"),
-    )
-)
-#: Of ComfyUI's own nodes: inputs that the node judges by itself, so that the list is not the law.
-_JUDGED_BY_THE_NODE = frozenset(
-    {
-        ("LoadLatent", "latent"),
-        ("ModelAttentionBackend", "attention"),
-        ("SelectCLIPDevice", "device"),
-        ("SelectModelDevice", "device"),
-        ("SelectVAEDevice", "device"),
-    }
-)
 _FOLDER_NOTES = ("[input]", "[output]", "[temp]")
 #: As ComfyUI: longer lists are not repeated in an error.
 _LONGEST_LIST_SHOWN = 20
@@ -110,7 +95,7 @@ def choice_hint(name: str, value: object, choices: Sequence[Any]) -> str:
 
 def is_model(name: str, value: object) -> bool:
     """Whether the value of an input names a model file."""
-    return name in _MODEL_INPUTS or str(value)[-_LONGEST_NAME:].lower().endswith(_MODEL_SUFFIXES)
+    return name in MODEL_INPUT_NAMES or str(value)[-_LONGEST_NAME:].lower().endswith(MODEL_ENDINGS)
 
 
 def choices_of(declaration: Mapping[str, Any], name: str) -> Sequence[Any] | None:
@@ -196,7 +181,7 @@ def _value_problem(class_type: str, wanted: _Input, value: object) -> Problem | 
     if wanted.kind in ("INT", "FLOAT"):
         return _number_problem(wanted, value, extra)
     choices = wanted.choices
-    if choices is None or value in choices or (class_type, wanted.name) in _JUDGED_BY_THE_NODE:
+    if choices is None or value in choices or wanted.name in known(class_type).judges:
         return None
     # An empty list may be one that only the editor fills. A file of another folder is not in the list, and right.
     if (not choices and not is_model(wanted.name, value)) or str(value).endswith(_FOLDER_NOTES):
@@ -285,7 +270,7 @@ def _inputs(declaration: Mapping[str, Any]) -> Iterator[_Input]:
 def _bare(name: str) -> str:
     """A name without what tells nothing: its case; of a model its suffix, and its folder in either way of writing."""
     name = name.lower()
-    suffix = next((suffix for suffix in _MODEL_SUFFIXES if name.endswith(suffix)), None)
+    suffix = next((suffix for suffix in MODEL_ENDINGS if name.endswith(suffix)), None)
     return name if suffix is None else name.removesuffix(suffix).replace("\\", "/").rpartition("/")[2]
 
 

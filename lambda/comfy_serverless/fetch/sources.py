@@ -1,7 +1,7 @@
-"""What the text of an input means: an object in S3, a web address, or the bytes themselves.
+"""What an input comes from: an object in S3, a web address, the bytes themselves, or a file of this machine.
 
-`parse` understands the text and decides nothing about permission; `open_object` and `open_embedded` read
-two of the three kinds, `download.py` the third.
+Each kind is a class that opens itself, and `parse` finds it by the scheme of an address. Another kind of address is one
+more class, and its scheme in `_KINDS`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import S3Address, refusal
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.graph.file_inputs import scheme_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -27,7 +29,6 @@ CHUNK_BYTES = 1 << 18
 
 ACCEPTED = "an s3://bucket/key, https:// or data:…;base64,… address, or base64 text"
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _MAX_KEY_BYTES = 1024
 #: Base64 of fewer characters than this cannot be a picture; a short text is a name somebody expected to work.
 _MIN_BASE64_LENGTH = 32
@@ -53,31 +54,6 @@ class UnusableMask(Unusable):
 
 
 @dataclass(frozen=True, slots=True)
-class WebAddress:
-    """An http:// or https:// address. Shown without its query and credentials: both can be secrets."""
-
-    url: str
-
-    def __str__(self) -> str:
-        return redact_url(self.url)
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """Base64 in the request itself, with its media type when it came as a data: address."""
-
-    text: str
-    content_type: str = ""
-
-    def __str__(self) -> str:
-        start = f"data:{self.content_type};base64,…" if self.content_type else "base64 text"
-        return f"{start} ({len(self.text)} characters)"
-
-
-Source = S3Address | WebAddress | Embedded
-
-
-@dataclass(frozen=True, slots=True)
 class Stream:
     """An input being read: its bytes in pieces, what its sender says of its size (None: nothing) and type.
 
@@ -91,19 +67,154 @@ class Stream:
     etag: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What sources are opened with, and what they may.
+
+    Attributes:
+        open_web: `open_web_address` in the network of this worker.
+        allowed_buckets: the buckets that may be read; empty for all.
+        max_bytes: largest input.
+    """
+
+    s3: S3Client
+    open_web: Callable[[str, float], AbstractContextManager[Stream]]
+    allowed_buckets: Sequence[str]
+    max_bytes: int
+
+
+class Source(Protocol):
+    """Something an input comes from. As a text it is for people: short, and without secrets."""
+
+    @property
+    def name(self) -> str:
+        """A path whose ending may be the file's; "" where there is none."""
+
+    def open(self, access: Access, *, deadline: float) -> AbstractContextManager[Stream]:
+        """Read it as a stream.
+
+        Raises:
+            Unusable: it cannot be had, or may not.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class S3Source:
+    """An object in S3."""
+
+    address: S3Address
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    @property
+    def name(self) -> str:
+        """The key."""
+        return self.address.key
+
+    def check_allowed(self, buckets: Sequence[str]) -> None:
+        """Raise Unusable unless the object is in one of the buckets; none given allow all."""
+        if buckets and self.address.bucket not in buckets:
+            raise Unusable(f"its bucket is not allowed; ALLOWED_INPUT_BUCKETS has {', '.join(buckets)}")
+
+    @contextmanager
+    def open(self, access: Access, *, deadline: float) -> Iterator[Stream]:  # noqa: ARG002  (the client has limits)
+        """See `Source`."""
+        self.check_allowed(access.allowed_buckets)
+        try:
+            answer = access.s3.get_object(Bucket=self.address.bucket, Key=self.address.key)
+        except (ClientError, BotoCoreError) as error:
+            reason, is_transient = refusal(error, self.address)
+            raise Unusable(reason, transient=is_transient) from error
+        body = answer["Body"]
+        try:
+            yield Stream(body.iter_chunks(CHUNK_BYTES), answer["ContentLength"], answer.get("ContentType", ""))
+        except BotoCoreError as error:  # raised while the caller reads
+            raise Unusable(f"the connection to S3 broke off: {error}", transient=True) from error
+        finally:
+            body.close()
+
+
+@dataclass(frozen=True, slots=True)
+class WebAddress:
+    """An http:// or https:// address. Shown without its query and credentials: both can be secrets."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return redact_url(self.url)
+
+    @property
+    def name(self) -> str:
+        """The path of the address."""
+        return urlsplit(self.url).path
+
+    def open(self, access: Access, *, deadline: float) -> AbstractContextManager[Stream]:
+        """See `Source`."""
+        return access.open_web(self.url, deadline)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Base64 in the request itself, with its media type when it came as a data: address."""
+
+    text: str
+    content_type: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        start = f"data:{self.content_type};base64,…" if self.content_type else "base64 text"
+        return f"{start} ({len(self.text)} characters)"
+
+    @contextmanager
+    def open(self, access: Access, *, deadline: float) -> Iterator[Stream]:  # noqa: ARG002  (it is here already)
+        """See `Source`."""
+        text, max_bytes = self.text, access.max_bytes
+        if len(text) > max_bytes * 2 + 1024:  # a limit for the work; the exact size is judged later
+            raise Unusable(f"has more than {max_bytes} bytes, the limit (MAX_INPUT_BYTES)")
+        raw = unquote_to_bytes(text) if "%" in text else text.encode("ascii", "replace")
+        raw = raw.translate(bytes.maketrans(b"-_", b"+/"), b" \t\r\n").rstrip(b"=")
+        try:
+            content = base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+        except binascii.Error as error:
+            raise Unusable(f"is not valid base64: {error}. Send {ACCEPTED}") from error
+        yield Stream(iter((content,)), len(content), self.content_type)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file that the owner of this machine gives."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    @contextmanager
+    def open(self, access: Access, *, deadline: float) -> Iterator[Stream]:  # noqa: ARG002  (as all sources)
+        """See `Source`."""
+        try:
+            file = self.path.open("rb")
+        except OSError as error:
+            raise Unusable(f"cannot be read: {error.strerror}") from error
+        with file:
+            yield Stream(iter(lambda: file.read(CHUNK_BYTES), b""), self.path.stat().st_size, "")
+
+
 def parse(text: str) -> Source:
     """Understand the text of an input.
 
     Raises:
         Unusable: it is none of the accepted kinds, or a malformed one.
     """
-    scheme = match[1].lower() if (match := _SCHEME.match(text)) else ""
-    if scheme == "s3":
-        return _s3_address(text)
-    if scheme in ("https", "http"):
-        return WebAddress(text)
-    if scheme == "data":
-        return _data_address(text)
+    scheme = scheme_of(text)
+    if kind := _KINDS.get(scheme):
+        return kind(text)
     if scheme:
         raise Unusable(f"{scheme}: addresses are not accepted; send {ACCEPTED}")
     if "." in text or "\\" in text or len(text) < _MIN_BASE64_LENGTH:
@@ -135,47 +246,7 @@ def redact_url(url: str) -> str:
     return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
-@contextmanager
-def open_object(source: S3Address, s3: S3Client) -> Iterator[Stream]:
-    """Read an object of S3 as a stream.
-
-    Raises:
-        Unusable: it does not exist, may not be read, or the connection fails.
-    """
-    try:
-        answer = s3.get_object(Bucket=source.bucket, Key=source.key)
-    except (ClientError, BotoCoreError) as error:
-        reason, is_transient = refusal(error, source)
-        raise Unusable(reason, transient=is_transient) from error
-    body = answer["Body"]
-    try:
-        yield Stream(body.iter_chunks(CHUNK_BYTES), answer["ContentLength"], answer.get("ContentType", ""))
-    except BotoCoreError as error:  # raised while the caller reads
-        raise Unusable(f"the connection to S3 broke off: {error}", transient=True) from error
-    finally:
-        body.close()
-
-
-@contextmanager
-def open_embedded(source: Embedded, *, max_bytes: int) -> Iterator[Stream]:
-    """Decode base64 of the request.
-
-    Raises:
-        Unusable: it is not base64, or longer than `max_bytes`.
-    """
-    text = source.text
-    if len(text) > max_bytes * 2 + 1024:  # a limit for the work; the exact size is judged below
-        raise Unusable(f"has more than {max_bytes} bytes, the limit (MAX_INPUT_BYTES)")
-    raw = unquote_to_bytes(text) if "%" in text else text.encode("ascii", "replace")
-    raw = raw.translate(bytes.maketrans(b"-_", b"+/"), b" \t\r\n").rstrip(b"=")
-    try:
-        content = base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
-    except binascii.Error as error:
-        raise Unusable(f"is not valid base64: {error}. Send {ACCEPTED}") from error
-    yield Stream(iter((content,)), len(content), source.content_type)
-
-
-def _s3_address(text: str) -> S3Address:
+def _s3_source(text: str) -> S3Source:
     """The object an address names. The key is taken as it is written: nothing in it is decoded."""
     try:
         address = S3Address.parse("s3" + text[2:])
@@ -186,7 +257,7 @@ def _s3_address(text: str) -> S3Address:
         raise Unusable("names a folder, not an object")
     if key_bytes > _MAX_KEY_BYTES:
         raise Unusable(f"has a key of more than {_MAX_KEY_BYTES} bytes")
-    return address
+    return S3Source(address)
 
 
 def _data_address(text: str) -> Embedded:
@@ -195,3 +266,11 @@ def _data_address(text: str) -> Embedded:
     if not comma or "base64" not in parameters:
         raise Unusable("data: addresses must be base64: data:image/png;base64,…")
     return Embedded(content, content_type if re.fullmatch(r"[\w.+-]{1,40}/[\w.+-]{1,80}", content_type) else "")
+
+
+_KINDS: Mapping[str, Callable[[str], Source]] = {
+    "s3": _s3_source,
+    "https": WebAddress,
+    "http": WebAddress,
+    "data": _data_address,
+}

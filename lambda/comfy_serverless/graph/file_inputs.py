@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-#: The folder of our own in ComfyUI's input folder.
+from comfy_serverless.graph.nodes import FILE_INPUT_NAMES, NODES, Takes, known
+
+#: The folder of our own in ComfyUI's input folder, or in the subfolder that a loader is confined to.
 OWN_FOLDER = "comfy-serverless"
-#: The nodes that load 3D models accept files below `3d/` only.
-OWN_FOLDER_3D = f"3d/{OWN_FOLDER}"
+#: Marks a file within the value of an input: `{"__type": "core/ASSET", "info": {"uri": "s3://…"}}`. Callers of the API
+#: send the same with the `id` of an asset.
+ASSET_TYPE = "core/ASSET"
 
-#: Loaders of images whose first output is the image, and whose second is the mask that is in its alpha.
-IMAGE_LOADERS = frozenset({"LoadImage", "LoadImageOutput"})
+#: What addresses that are fetched begin with; `fetch.sources` has a kind of source for each.
+ADDRESS_BEGINNINGS = ("s3://", "https://", "http://", "data:")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
-#: Inputs that take the name of a file: by class, then by name for classes not listed. True: the file is an
-#: image.
-_FILE_INPUTS: Mapping[str, Mapping[str, bool]] = {
-    "Load3D": {"model_file": False},
-    "Load3DAnimation": {"model_file": False},
-    "LoadAudio": {"audio": False},
-    "LoadImage": {"image": True},
-    "LoadImageMask": {"image": True},
-    "LoadImageOutput": {"image": True},
-    "LoadLatent": {"latent": False},
-    "LoadVideo": {"file": False},
-    "VHS_LoadAudioUpload": {"audio": False},
-    "VHS_LoadVideo": {"video": False},
-    "VHS_LoadVideoFFmpeg": {"video": False},
-}
-_FILE_INPUT_NAMES = {"image": True, "mask": True, "video": False, "audio": False, "file": False}
 #: Classes of custom nodes that want the address itself.
 _TAKES_ADDRESSES = re.compile(r"url|http|base64|path|s3", re.IGNORECASE)
 
@@ -38,13 +27,13 @@ _FOREIGN_FOLDER = re.compile(r"\[(?:output|temp)\]$")
 _INPUT_FOLDER = re.compile(r".\[input\]$", re.DOTALL)
 
 
-def takes_image(class_type: str, input_name: str) -> bool | None:
-    """Whether an input takes the name of an image file (True), of another file (False), or none (None)."""
-    if class_type in _FILE_INPUTS:
-        return _FILE_INPUTS[class_type].get(input_name)
+def takes_file(class_type: str, input_name: str) -> Takes | None:
+    """What kind of file an input takes the name of; None if it takes none."""
+    if files := known(class_type).files:
+        return files.get(input_name)
     if _TAKES_ADDRESSES.search(class_type):
         return None
-    return _FILE_INPUT_NAMES.get(input_name)
+    return FILE_INPUT_NAMES.get(input_name)
 
 
 def folder_for(class_type: str) -> str:
@@ -52,14 +41,23 @@ def folder_for(class_type: str) -> str:
 
     A custom node may accept what it finds in the input folder itself only, so its files are put there.
     """
-    if class_type in ("Load3D", "Load3DAnimation"):
-        return OWN_FOLDER_3D
-    return OWN_FOLDER if class_type in _FILE_INPUTS else ""
+    node = known(class_type)
+    return str(PurePosixPath(node.folder, OWN_FOLDER)) if node.files else ""
+
+
+def own_folders() -> list[str]:
+    """All folders of our own, below ComfyUI's input folder."""
+    return sorted({folder_for(class_type) for class_type, node in NODES.items() if node.files})
 
 
 def is_address(text: str) -> bool:
-    """Whether a text found in a graph asks to be fetched. Bare base64 does not: it looks like any other word."""
-    return text[:8].lower().startswith(("s3://", "https://", "http://", "data:"))
+    """Whether a text asks to be fetched. Bare base64 does not: it looks like any other word."""
+    return text[:8].lower().startswith(ADDRESS_BEGINNINGS)
+
+
+def scheme_of(text: str) -> str:
+    """The scheme that a text begins with, in lower case, whether we fetch such addresses or not; "" for none."""
+    return match[1].lower() if (match := _SCHEME.match(text)) else ""
 
 
 def names_in_other_folders(graph: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -68,7 +66,7 @@ def names_in_other_folders(graph: Mapping[str, Any]) -> Iterator[tuple[str, str,
         for input_name, value in node["inputs"].items():
             # Load3D's `image` is an object of file names.
             names = value.values() if isinstance(value, dict) else (value,)
-            is_file = node["class_type"] in _FILE_INPUTS or input_name in _FILE_INPUT_NAMES
+            is_file = bool(known(node["class_type"]).files) or input_name in FILE_INPUT_NAMES
             for name in names if is_file else ():
                 if isinstance(name, str) and (_FOREIGN_FOLDER.search(name) or _leads_out(name)):
                     yield node_id, input_name, name

@@ -18,32 +18,13 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant, listing
+from comfy_serverless.graph.nodes import IMAGE_SAVER, SEED_INPUTS
 
 #: Containers inside containers a workflow may have. Real ones stay below ten.
 MAX_DEPTH = 64
 
-#: Inputs that mean "a random number, please" when they are -1.
-SEED_INPUTS = frozenset({"seed", "noise_seed"})
-
 #: Seeds are drawn below this: they survive every JSON reader, JavaScript's included.
 SEED_LIMIT = 2**53
-
-#: Classes that deliver results although their names begin neither with Save nor with Preview.
-OUTPUT_CLASSES = frozenset(
-    {
-        "CLIPSave",
-        "CheckpointSave",
-        "Image Save",
-        "ImageCompare",
-        "LoraSave",
-        "LossGraphNode",
-        "MaskPreview",
-        "ModelSave",
-        "VAESave",
-        "VHS_VideoCombine",
-    }
-)
-_OUTPUT_PREFIXES = ("Save", "Preview")
 
 _EXPORT_HINT = (
     "This is the editor's own format. Export the workflow for the API and send that file: "
@@ -62,7 +43,7 @@ def check_format(workflow: object) -> dict[str, Any]:
         InvalidWorkflow: not a graph; every node at fault is named, in `details["node_errors"]` too.
     """
     if not isinstance(workflow, Mapping):
-        raise InvalidWorkflow(f"A workflow must be a JSON object of nodes, not {_kind(workflow)}.")
+        raise InvalidWorkflow(f"A workflow must be a JSON object of nodes, not {kind_in_words(workflow)}.")
     wrapped = workflow.get("prompt")
     if isinstance(wrapped, Mapping) and "class_type" not in wrapped:
         workflow = wrapped
@@ -228,7 +209,7 @@ def find_output_node(graph: Mapping[str, Any]) -> str | None:
         for key, value in pending[-1]:
             if not isinstance(value, dict) or id(value) in seen:
                 continue
-            if value.get("class_type") == "SaveImage":
+            if value.get("class_type") == IMAGE_SAVER:
                 return f"['{key}']"
             seen.add(id(value))
             pending.append(iter(value.items()))
@@ -236,34 +217,6 @@ def find_output_node(graph: Mapping[str, Any]) -> str | None:
         else:
             pending.pop()
     return None
-
-
-def output_nodes(
-    graph: Mapping[str, Any],
-    output_classes: Container[str] = OUTPUT_CLASSES,
-    *,
-    object_info: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """The ids of all nodes whose results are delivered, in the order of the graph.
-
-    With `object_info` (ComfyUI's answer to GET /object_info) the answer is exact for every class listed
-    there. For other classes it is a judgement by name and place: `output_classes`, every Save… and Preview…
-    class, and every node that takes something from another node while no node takes anything from it.
-    ComfyUI runs nothing that leads to no output, so such an end is an output, or a leftover that never
-    runs; a loader that leads nowhere is a leftover.
-    """
-    taken = {value[0] for node in graph.values() for value in node["inputs"].values() if is_link(value)}
-
-    def delivers(node_id: str, node: Mapping[str, Any]) -> bool:
-        class_type = node["class_type"]
-        declared = (object_info or {}).get(class_type)
-        if isinstance(declared, Mapping) and "output_node" in declared:
-            return bool(declared["output_node"])
-        if class_type in output_classes or class_type.startswith(_OUTPUT_PREFIXES):
-            return True
-        return node_id not in taken and any(is_link(value) for value in node["inputs"].values())
-
-    return [node_id for node_id, node in graph.items() if delivers(node_id, node)]
 
 
 def load_payload(path: str | Path) -> Any:  # noqa: ANN401
@@ -289,11 +242,11 @@ def _malformed(node_id: object, node: object) -> str | None:
     if not isinstance(node_id, str):
         return "its id must be a string"
     if not isinstance(node, dict):
-        return f"must be an object with class_type and inputs, not {_kind(node)}"
+        return f"must be an object with class_type and inputs, not {kind_in_words(node)}"
     if not isinstance(node.get("class_type"), str) or not node["class_type"]:
         return "has no class_type"
     if not isinstance(node.get("inputs"), dict):
-        return f"must have an object as inputs, not {_kind(node.get('inputs'))}"
+        return f"must have an object as inputs, not {kind_in_words(node.get('inputs'))}"
     if not all(isinstance(name, str) for name in node["inputs"]):
         return "has an input whose name is not a string"
     return None
@@ -335,8 +288,8 @@ def _raise_node_errors(heading: str, problems: Mapping[Any, tuple[str, object]],
     )
 
 
-def _kind(value: object) -> str:
-    """A JSON name for the kind of a Python value."""
+def kind_in_words(value: object) -> str:
+    """What kind of JSON a value is, for people: `a list`."""
     for types, name in (
         (type(None), "null"),
         (bool, "a boolean"),

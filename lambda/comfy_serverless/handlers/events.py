@@ -21,8 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from comfy_serverless import errors
-from comfy_serverless.errors import ComfyError, InvalidRequest
+from comfy_serverless.errors import STATUSES, InvalidRequest
 from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.drops import drops_of, has_records_of, is_s3_event
 from comfy_serverless.jobs.message import JobMessage
@@ -31,13 +30,6 @@ from comfy_serverless.worker.replies import Replies
 
 if TYPE_CHECKING:
     from comfy_serverless.worker.worker import Outcome
-
-#: The HTTP status of a stored failure, by its code.
-STATUSES = {
-    kind.code: kind.http_status
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, ComfyError)
-}
 
 
 class Event(Protocol):

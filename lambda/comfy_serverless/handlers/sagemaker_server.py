@@ -24,9 +24,16 @@ from typing import TYPE_CHECKING, Any
 from gunicorn.app.base import BaseApplication
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.errors import ComfyError, InternalError, InvalidRequest, NotFound, QueueFull, UpstreamError
+from comfy_serverless.errors import (
+    STATUSES,
+    ComfyError,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    QueueFull,
+    UpstreamError,
+)
 from comfy_serverless.handlers import wiring
-from comfy_serverless.handlers.events import STATUSES
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S, drain_on_sigterm, leave_process
 from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.message import JobMessage

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from comfy_serverless.settings import Settings
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from comfy_serverless.worker.journal import Journal
     from comfy_serverless.worker.meter import Meter
     from comfy_serverless.worker.model_store import ModelStore
-    from comfy_serverless.worker.protocols import Held
     from comfy_serverless.worker.replies import Replies
     from comfy_serverless.worker.worker import Worker
 
@@ -355,10 +355,8 @@ def model_store() -> ModelStore:
 class _Models:
     """The model store, for those jobs that need it."""
 
-    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Held:
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> AbstractContextManager[object]:
         """See `ModelStore.hold`."""
-        from comfy_serverless.worker.protocols import NothingHeld
-
         if not models and not settings().models_manifest:
-            return NothingHeld()
+            return nullcontext()
         return model_store().hold(models, job_id=job_id, deadline=deadline)

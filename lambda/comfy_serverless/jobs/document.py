@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from comfy_serverless.errors import Canceled, ComfyError
+from comfy_serverless.files import OutputKind
 from comfy_serverless.moments import moment_text
 
 #: How long a result counts as kept. The bucket's lifecycle rule does the deleting.
@@ -69,7 +70,7 @@ class Output(_Answer):
 
     node_id: str
     name: str
-    type: Annotated[str, Field(json_schema_extra={"enum": ["image", "video", "audio", "text", "file", "latent"]})]
+    type: Annotated[str, Field(json_schema_extra={"enum": list(OutputKind)})]
     content_type: str
     size_bytes: int
     id: str

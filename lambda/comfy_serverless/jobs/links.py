@@ -9,21 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.files import UNKNOWN_TYPE, bare_type, is_shown
 from comfy_serverless.jobs.document import Job, Output
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: Media types a browser shows by itself, and that can run nothing; anything else is saved to a file.
-_SHOWN = frozenset(
-    {
-        *(f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "avif", "bmp", "tiff")),
-        *(f"video/{kind}" for kind in ("mp4", "webm", "quicktime", "x-matroska")),
-        *(f"audio/{kind}" for kind in ("mpeg", "mp4", "ogg", "flac", "x-flac", "wav", "x-wav", "webm", "aac", "opus")),
-        "text/plain",
-    }
-)
-_OTHER = "application/octet-stream"
 #: A media type alone. With parameters a list of types could be hidden in one, of which browsers take the last.
 _PLAIN_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+")
 
@@ -44,16 +35,15 @@ class Links:
 
     def of(self, address: S3Address, *, name: str, content_type: str) -> Link:
         """A link to an object, under the name a browser saves it with. No request is made."""
-        kind = content_type.partition(";")[0].strip().lower()
-        is_shown = kind in _SHOWN
+        kind = bare_type(content_type)
         url = self.s3.generate_presigned_url(
             "get_object",
             Params={
                 "Bucket": address.bucket,
                 "Key": address.key,
-                "ResponseContentType": kind if _PLAIN_TYPE.fullmatch(kind) else _OTHER,
+                "ResponseContentType": kind if _PLAIN_TYPE.fullmatch(kind) else UNKNOWN_TYPE,
                 "ResponseContentDisposition": (
-                    f"{'inline' if is_shown else 'attachment'}; filename*=UTF-8''{quote(name, safe='')}"
+                    f"{'inline' if is_shown(kind) else 'attachment'}; filename*=UTF-8''{quote(name, safe='')}"
                 ),
             },
             ExpiresIn=self.expiry_s,

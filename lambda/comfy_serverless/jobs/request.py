@@ -21,6 +21,8 @@ from pydantic import (
 
 from comfy_serverless.connector.model_paths import MODEL_FOLDERS
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.graph.file_inputs import is_address, scheme_of
+from comfy_serverless.graph.workflow import kind_in_words
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT, clean
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
@@ -104,7 +106,7 @@ class ModelRequest(_Request):
     @classmethod
     def _check_url(cls, url: str) -> str:
         # http:// is judged where the address is used: ALLOW_PRIVATE_ADDRESSES lets it pass.
-        if not url.lower().startswith(("s3://", "https://", "http://")):
+        if not is_address(url) or scheme_of(url) == "data":
             raise ValueError("must be s3://bucket/key or https://…")
         return url
 
@@ -136,7 +138,7 @@ class ModelRequest(_Request):
         """Its name in its folder."""
         if self.name is not None:
             return self.name
-        path = self.url if self.url.lower().startswith("s3:") else unquote(urlsplit(self.url).path)
+        path = self.url if scheme_of(self.url) == "s3" else unquote(urlsplit(self.url).path)
         return path.rpartition("/")[2]
 
     @property
@@ -235,7 +237,7 @@ class JobRequest(_Request):
         if not isinstance(payload, Mapping):
             raise InvalidRequest(
                 'A job request is a JSON object: {"workflow": …, "set": {…}, "inputs": {…}},'
-                f" not {_json_kind(payload)}."
+                f" not {kind_in_words(payload)}."
             )
         if is_bare_workflow(payload):
             payload = {"workflow": dict(payload)}
@@ -292,21 +294,26 @@ def _field_name(location: tuple[int | str, ...]) -> str:
 
 
 def _problem(kind: str, message: str, location: tuple[int | str, ...]) -> str:
-    if kind == "missing":
-        return "is required"
     if kind != "extra_forbidden":
-        return message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")[:300]
+        return problem_in_words(kind, message)
     inner: dict[str, type[BaseModel]] = {"output": OutputTarget, "models": ModelRequest}
     model = inner.get(str(location[0]) if len(location) > 1 else "", JobRequest)
     names = [field.alias or name for name, field in model.model_fields.items()]
     near = difflib.get_close_matches(str(location[-1])[:100], names, n=1, cutoff=0.5)
-    return (
-        f"is not a field of a request; did you mean {near[0]!r}?"
-        if near
-        else (f"is not a field of a request; it has {', '.join(names)}")
-    )
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+    return f"is not a field of a request; {hint}"
 
 
-def _json_kind(value: object) -> str:
-    kinds = {str: "a string", list: "a list", bool: "a boolean", type(None): "null"}
-    return kinds.get(type(value), "a number")
+def problem_in_words(kind: str, message: str) -> str:
+    """What is wrong with a field, in our words: the end of a sentence that begins with its name.
+
+    Args:
+        kind: pydantic's name of the problem.
+        message: pydantic's own.
+    """
+    match kind:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "is not a field of this request"
+    return message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")[:300]

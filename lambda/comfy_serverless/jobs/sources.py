@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from comfy_serverless.aws.s3 import S3Address, parse_json, read_json
 from comfy_serverless.errors import InvalidRequest, PayloadTooLarge
+from comfy_serverless.graph.nodes import DROPPED_IMAGE_LOADER
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
 from comfy_serverless.jobs.workflow_source import named_workflow
 
@@ -156,10 +157,11 @@ class DroppedObject:
 
     def _request_for_image(self, name: str, settings: Settings) -> JobRequest:
         graph = named_workflow(name, settings.workflows_dir)
-        loaders = [node_id for node_id, node in graph.items() if node["class_type"] == "LoadImage"]
+        loaders = [node_id for node_id, node in graph.items() if node["class_type"] == DROPPED_IMAGE_LOADER]
         if len(loaders) != 1:
             raise InvalidRequest(
-                f"the workflow {name!r} has {len(loaders)} LoadImage nodes, so it is not clear where {self.address} "
+                f"the workflow {name!r} has {len(loaders)} {DROPPED_IMAGE_LOADER} nodes, so it is not clear where "
+                f"{self.address} "
                 'belongs. Drop a request instead: {"workflow": …, "inputs": {"<node>.image": "s3://…"}}.'
             )
         return JobRequest.parse({"workflow": name, "inputs": {f"{loaders[0]}.image": str(self.address)}})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_serverless.aws.s3 import S3Address, parse_json, read_json
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, MissingAsset
 from comfy_serverless.fetch.sources import show
-from comfy_serverless.graph.file_inputs import is_address
+from comfy_serverless.graph.file_inputs import is_address, scheme_of
 from comfy_serverless.graph.workflow import apply_set, check_format, check_links
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: 
     """
     if isinstance(workflow, dict):
         return check_format(workflow)
-    if not workflow.startswith("s3://"):
-        if is_address(workflow):
-            raise InvalidRequest(f"the workflow {show(workflow)} is not fetched: send it itself, or its s3:// address.")
+    if not is_address(workflow):
         return named_workflow(workflow, settings.workflows_dir)
+    if scheme_of(workflow) != "s3":
+        raise InvalidRequest(f"the workflow {show(workflow)} is not fetched: send it itself, or its s3:// address.")
     address = S3Address.parse(workflow)
     allowed = settings.allowed_input_buckets
     if allowed and address.bucket not in allowed:

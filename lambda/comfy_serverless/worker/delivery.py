@@ -175,7 +175,7 @@ class Delivery:
         output = Output(
             node_id=clean(made.node_id),
             name=clean(made.name),
-            type=made.kind.value,
+            type=made.kind,
             content_type=made.content_type,
             size_bytes=stored.size_bytes,
             id=str(uuid.uuid5(_OUTPUT_IDS, key)),

@@ -12,14 +12,14 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.lookup import listing
+from comfy_serverless.graph.nodes import known
 from comfy_serverless.graph.workflow import copy_graph, is_link
 
 #: The folder that the folders of jobs are in. Nobody else writes there, so it may be removed with all that is in it.
 JOBS_FOLDER = "comfy-serverless"
-#: Nodes of ComfyUI that choose a name in the temp folder themselves. Unless something about them changes they are not
-#: run again, and name the files of a job that is over. Inputs they do not declare are no argument of theirs, but
-#: count as such a change (ComfyUI 0.3.64 and 0.33.0: `get_input_data`, `get_immediate_node_signature`).
-_PREVIEWS = frozenset({"MaskPreview", "PreviewAudio", "PreviewImage"})
+#: Given to nodes that choose the names of their previews. Unless something about them changes they are not run again,
+#: and name the files of a job that is over. Inputs they do not declare are no argument of theirs, but count as such a
+#: change (ComfyUI 0.3.64 and 0.33.0: `get_input_data`, `get_immediate_node_signature`).
 _CHANGE = "comfy_serverless_job"
 #: What ComfyUI's own savers call a file when nothing else is asked for.
 _DEFAULT_NAME = "ComfyUI"
@@ -52,7 +52,7 @@ def in_own_folder(graph: Mapping[str, Any], job_id: str) -> dict[str, Any]:
                 problems[node_id] = f"filename_prefix {str(prefix)[:200]!r} leads out of the job's output folder"
             # Without a name ComfyUI would take the folder's for one.
             inputs["filename_prefix"] = f"{folder}/{prefix if path.parts else _DEFAULT_NAME}"
-        elif node["class_type"] in _PREVIEWS:
+        elif known(node["class_type"]).names_preview:
             inputs[_CHANGE] = job_id
     if problems:
         raise InvalidWorkflow(

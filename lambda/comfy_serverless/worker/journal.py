@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.errors import Canceled, ComfyError, WorkerOutdated, WorkerStopped
+from comfy_serverless.files import type_of_head
 from comfy_serverless.jobs.document import Job, JobStatus, Output, Progress
 from comfy_serverless.observability import log
 from comfy_serverless.table.care import is_too_old
@@ -320,7 +321,7 @@ class Reporter:
             self._jobs.put_preview(
                 self.state.id,
                 node_id=node_id,
-                content_type=_image_type(content),
+                content_type=type_of_head(content) or "image/jpeg",
                 data_base64=base64.b64encode(content).decode("ascii"),
             )
 
@@ -330,7 +331,3 @@ class Reporter:
         status = self._jobs.report(self.state.id, run=self.run_id, progress=progress)
         if status is JobStatus.CANCELING:
             self._stop(Canceled("the job was canceled on request"))
-
-
-def _image_type(content: bytes) -> str:
-    return "image/png" if content.startswith(b"\x89PNG") else "image/jpeg"

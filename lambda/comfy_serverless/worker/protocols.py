@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -72,24 +73,13 @@ class NobodyWatches:
         """Nobody wants to know."""
 
 
-class Held(Protocol):
-    """Files that stay in place until they are released."""
-
-    def release(self) -> None: ...
-
-
-class NothingHeld:
-    """Stands for files that nobody asked for."""
-
-    def release(self) -> None:
-        """There is nothing to release."""
-
-
-class PreparedGraph(Held, Protocol):
-    """A graph whose inputs are in place."""
+class PreparedGraph(Protocol):
+    """A graph whose inputs are in place until they are released."""
 
     @property
     def graph(self) -> dict[str, Any]: ...
+
+    def release(self) -> None: ...
 
 
 class Inputs(Protocol):
@@ -103,4 +93,6 @@ class Inputs(Protocol):
 class Models(Protocol):
     """What fetches models: see `jobs.model_store.ModelStore`."""
 
-    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Held: ...
+    def hold(
+        self, models: Sequence[ModelRequest], *, job_id: str, deadline: float
+    ) -> AbstractContextManager[object]: ...

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import EXISTS_ALREADY, UPLOAD_GONE, error_code, unless_in_conflict
-from comfy_serverless.connector.media import pixels_of
+from comfy_serverless.connector.outputs import pixels_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, DeliveryFailed
+from comfy_serverless.files import OutputKind
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobError, JobStatus, Output, shorten_job
 from comfy_serverless.jobs.links import Links
 
@@ -113,7 +114,7 @@ def inline_bytes(size_bytes: int) -> int:
 def _may_be_inline(output: Output, reply: str) -> bool:
     if output.s3_uri is None or reply == "inline":
         return True
-    return reply == "auto" and output.type in {"image", "text"}
+    return reply == "auto" and output.type in {OutputKind.IMAGE, OutputKind.TEXT}
 
 
 def _with_files(job: Job, files: Mapping[str, str], *, reply: str) -> Job:

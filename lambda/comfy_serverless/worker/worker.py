@@ -23,7 +23,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -59,7 +59,7 @@ from comfy_serverless.worker.delivery import (
 from comfy_serverless.worker.job_folder import folder_of, in_own_folder
 from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
 from comfy_serverless.worker.metrics import log_job
-from comfy_serverless.worker.protocols import NobodyWatches, NothingHeld, Observer
+from comfy_serverless.worker.protocols import NobodyWatches, Observer
 from comfy_serverless.worker.record import JobRecord
 from comfy_serverless.worker.running import Phase, RunningJob, RunningJobs
 
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.progress import Progress
     from comfy_serverless.jobs.sources import RequestSource
     from comfy_serverless.settings import Settings
-    from comfy_serverless.worker.protocols import Engine, Held, Inputs, Models
+    from comfy_serverless.worker.protocols import Engine, Inputs, Models
 
 #: Kept back at the very end, to write the result after the uploads, in seconds.
 RESULT_RESERVE_S = 1.0
@@ -281,19 +281,19 @@ class Worker:
     ) -> None:
         graph, record.seeds = draw_seeds(graph_of(request, s3=self._s3, settings=self._settings))
         with ExitStack() as held:
-            held.callback(self._hold_models(record, request).release)
+            held.enter_context(self._hold_models(record, request))
             running.check()
             prepared = self._inputs.prepare(graph, request.inputs, job_id=record.job_id, deadline=record.deadline)
             held.callback(prepared.release)
             record.prepared_ms = record.elapsed_ms()
             self._run_prompt(record, in_own_folder(prepared.graph, record.job_id), leftovers, call, running)
 
-    def _hold_models(self, record: JobRecord, request: JobRequest) -> Held:
+    def _hold_models(self, record: JobRecord, request: JobRequest) -> AbstractContextManager[object]:
         if self._models is not None:
             return self._models.hold(request.models, job_id=record.job_id, deadline=record.deadline)
         if request.models:
             raise InvalidRequest("this worker fetches no models: it has no store for them.")
-        return NothingHeld()
+        return nullcontext()
 
     def _run_prompt(
         self, record: JobRecord, graph: Mapping[str, Any], leftovers: Leftovers, call: Call, running: RunningJob

@@ -130,7 +130,14 @@ def test_nothing_is_shared_between_owners(api: ApiWorld) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\r\n", b"\r\n\r\n--", f"--{BOUNDARY}x\r\n--{BOUNDARY}".encode(), bytes(range(256)) * 9, os.urandom(70_000)],
+    [
+        b"",
+        b"\r\n",
+        b"\r\n\r\n--",
+        f"--{BOUNDARY}x\r\n -{BOUNDARY}\n--{BOUNDARY}".encode(),
+        bytes(range(256)) * 9,
+        os.urandom(70_000),
+    ],
     ids=["nothing", "a line break", "like an end", "the boundary within lines", "every byte", "noise"],
 )
 def test_every_byte_arrives_as_it_was_sent(api: ApiWorld, content: bytes) -> None:
@@ -242,6 +249,16 @@ WHOLE = form([("content_type", "image/png"), ("file_path", "photo.png")], PICTUR
         (WHOLE.replace(b"image/png\r\n--", b"\xff\xfe\r\n--"), f"multipart/form-data; boundary={BOUNDARY}"),
         (WHOLE.replace(b'name="file_path"', b'name="content_type"'), f"multipart/form-data; boundary={BOUNDARY}"),
         (WHOLE.replace(b'name="content_type"', b"nothing"), f"multipart/form-data; boundary={BOUNDARY}"),
+        (WHOLE.replace(PICTURE, f"x\r\n--{BOUNDARY}y".encode()), f"multipart/form-data; boundary={BOUNDARY}"),
+        (
+            WHOLE.replace(f"--{BOUNDARY}\r\n".encode(), f"--{BOUNDARY} \r\n".encode()),
+            f"multipart/form-data; boundary={BOUNDARY}",
+        ),
+        (WHOLE.replace(b"\r\n", b"\n"), f"multipart/form-data; boundary={BOUNDARY}"),
+        (
+            WHOLE.replace(b"\r\nContent-Type", b'\r\nContent-Disposition: form-data; name="file_path"\r\nContent-Type'),
+            f"multipart/form-data; boundary={BOUNDARY}",
+        ),
         (b'{"file": "x", "content_type": "image/png", "file_path": "a.png"}', "application/json"),
         (b"file=x&content_type=image/png&file_path=a.png", "application/x-www-form-urlencoded"),
         (PICTURE, "image/png"),
@@ -258,6 +275,10 @@ WHOLE = form([("content_type", "image/png"), ("file_path", "photo.png")], PICTUR
         "a text that is not UTF-8",
         "a field twice",
         "a part without a name",
+        "a line of the file that begins with the boundary",
+        "a space after the boundary",
+        "lines that end as on Unix",
+        "a header twice",
         "JSON",
         "another form",
         "the picture alone",
@@ -274,7 +295,7 @@ def test_a_body_that_is_no_proper_form_is_refused_and_never_a_failure(
 def test_forms_of_other_clients_are_understood(api: ApiWorld) -> None:
     body = (
         b'preamble\r\n--b\r\ncontent-disposition: form-data; filename="x.png"; NAME=file\r\n\r\nbytes\r\n'
-        b"--b  \r\nContent-Type: text/plain\r\nContent-Disposition: form-data; name=content_type\r\n\r\nIMAGE/PNG\r\n"
+        b"--b\r\nContent-Type: text/plain\r\nContent-Disposition: form-data; name=content_type\r\n\r\nIMAGE/PNG\r\n"
         b'--b\r\nContent-Disposition: form-data; name="file_path"\r\n\r\na.png\r\n--b--\r\nepilogue'
     )
     answer = send(api, body, content_type='Multipart/Form-Data; Boundary="b"')

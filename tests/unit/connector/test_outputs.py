@@ -13,11 +13,10 @@ from PIL import Image
 from comfy_serverless.connector.outputs import (
     FileLocator,
     NodeIdentity,
-    OutputKind,
-    content_type_of,
     identify_node,
     outputs_of_node,
 )
+from comfy_serverless.files import OutputKind
 
 NODE = NodeIdentity("9", "SaveImage", "My picture")
 
@@ -98,11 +97,6 @@ def test_an_expanded_node_belongs_to_the_node_it_is_shown_as() -> None:
     assert identify_node(graph, "7.0.0.2", "7") == NodeIdentity("7", "Loop", "My loop")
     assert identify_node(graph, "7.0.0.2") == NodeIdentity("7", "Loop", "My loop")
     assert identify_node(graph, "8") == NodeIdentity("8", "", "")
-
-
-def test_unknown_names_are_plain_bytes() -> None:
-    assert content_type_of("a.unknown") == "application/octet-stream"
-    assert content_type_of("A.WEBP") == "image/webp"
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".png", "nul\0.png"])

@@ -118,36 +118,6 @@ class TestFindOutputNode:
         assert workflow.find_output_node(graph) is None
 
 
-class TestOutputNodes:
-    def test_all_nodes_that_deliver_are_found(self) -> None:
-        graph = text_to_image()
-        for node_id, class_type in enumerate(("PreviewImage", "SaveAnimatedWEBP", "SaveVideo", "PreviewAny"), 10):
-            graph[str(node_id)] = {"class_type": class_type, "inputs": {"images": ["8", 0]}}
-        assert workflow.output_nodes(graph) == ["9", "10", "11", "12", "13"]
-
-    def test_an_unknown_class_that_only_takes_is_an_output(self) -> None:
-        graph = text_to_image()
-        graph["20"] = {"class_type": "Fancy Exporter", "inputs": {"images": ["8", 0]}}
-        graph["21"] = {"class_type": "LeftOverLoader", "inputs": {"name": "x"}}
-        assert workflow.output_nodes(graph) == ["9", "20"]
-
-    def test_a_known_output_that_is_linked_to_still_delivers(self) -> None:
-        graph = {
-            "1": {"class_type": "VHS_VideoCombine", "inputs": {}},
-            "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
-        }
-        assert workflow.output_nodes(graph) == ["1", "2"]
-
-    def test_object_info_makes_it_exact(self) -> None:
-        graph = {
-            "1": {"class_type": "Loud", "inputs": {}},
-            "2": {"class_type": "SaveNothing", "inputs": {"a": ["1", 0]}},
-            "3": {"class_type": "Unlisted", "inputs": {"a": ["1", 0]}},
-        }
-        info = {"Loud": {"output_node": True}, "SaveNothing": {"output_node": False}}
-        assert workflow.output_nodes(graph, object_info=info) == ["1", "3"]
-
-
 class TestLoadPayload:
     def test_json_is_read_with_or_without_a_byte_order_mark(self, tmp_path: Path) -> None:
         for number, start in enumerate((b"", b"\xef\xbb\xbf")):

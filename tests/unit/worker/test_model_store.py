@@ -119,9 +119,9 @@ def test_a_model_is_there_under_its_name_and_fetched_once(
     store: Stores, put: Put, s3: S3Client, tmp_path: Path
 ) -> None:
     here, model = store(), put()
-    here.hold([model], job_id="j", deadline=soon()).release()
+    here.hold([model], job_id="j", deadline=soon()).close()
     s3.delete_object(Bucket=IN, Key="a.safetensors")
-    here.hold([model], job_id="j", deadline=soon()).release()
+    here.hold([model], job_id="j", deadline=soon()).close()
     assert seen(tmp_path) == {"checkpoints/a.safetensors": safetensors()}
     assert partial_files(tmp_path) == []
 
@@ -131,15 +131,15 @@ def test_a_large_model_comes_in_parts_and_is_whole(
 ) -> None:
     monkeypatch.setattr(transfer_module, "PART_BYTES", 1000)
     content = safetensors(20_500)
-    store().hold([put(content=content)], job_id="j", deadline=soon()).release()
+    store().hold([put(content=content)], job_id="j", deadline=soon()).close()
     assert seen(tmp_path) == {"checkpoints/a.safetensors": content}
 
 
 def test_another_process_finds_what_was_fetched(store: Stores, put: Put, s3: S3Client, tmp_path: Path) -> None:
     model = put()
-    store().hold([model], job_id="j", deadline=soon()).release()
+    store().hold([model], job_id="j", deadline=soon()).close()
     s3.delete_object(Bucket=IN, Key="a.safetensors")
-    store().hold([model], job_id="j", deadline=soon()).release()
+    store().hold([model], job_id="j", deadline=soon()).close()
     assert list(seen(tmp_path)) == ["checkpoints/a.safetensors"]
 
 
@@ -174,7 +174,7 @@ def test_pickles_are_fetched_only_where_they_are_allowed(store: Stores, put: Put
     model = put("a.ckpt", b"\x80\x04pickle")
     with pytest.raises(MissingAsset, match="ALLOW_PICKLED_MODELS"):
         store().hold([model], job_id="j", deadline=soon())
-    store(allow_pickled_models=True).hold([model], job_id="j", deadline=soon()).release()
+    store(allow_pickled_models=True).hold([model], job_id="j", deadline=soon()).close()
     assert seen(tmp_path) == {"checkpoints/a.ckpt": b"\x80\x04pickle"}
 
 
@@ -202,7 +202,7 @@ def test_two_jobs_that_need_the_same_model_fetch_it_once(store: Stores, put: Put
     with ThreadPoolExecutor(6) as pool:
         held = list(pool.map(lambda n: here.hold([model], job_id=f"j{n}", deadline=soon()), range(6)))
     for one in held:
-        one.release()
+        one.close()
     assert asked == ["a.safetensors"]
 
 
@@ -213,10 +213,10 @@ def test_the_least_recently_used_leaves_first(store: Stores, put: Put, tmp_path:
     here = store(model_store_bytes=3 * len(safetensors(1000)))
     models = [put(f"{name}.safetensors", safetensors(1000, name.encode())) for name in "abc"]
     for model in models:
-        here.hold([model], job_id="j", deadline=soon()).release()
+        here.hold([model], job_id="j", deadline=soon()).close()
         time.sleep(0.02)
-    here.hold([models[0]], job_id="j", deadline=soon()).release()
-    here.hold([put("d.safetensors", safetensors(1000, b"d"))], job_id="j", deadline=soon()).release()
+    here.hold([models[0]], job_id="j", deadline=soon()).close()
+    here.hold([put("d.safetensors", safetensors(1000, b"d"))], job_id="j", deadline=soon()).close()
     assert sorted(seen(tmp_path)) == [f"checkpoints/{name}.safetensors" for name in "acd"]
 
 
@@ -230,11 +230,11 @@ def test_what_a_job_uses_is_never_evicted(store: Stores, put: Put, tmp_path: Pat
     with pytest.raises(AssetUnavailable, match="in use"):
         here.hold([third], job_id="c", deadline=soon())
     assert sorted(seen(tmp_path)) == [f"checkpoints/{name}.safetensors" for name in "ab"]
-    held[0].release()
-    here.hold([third], job_id="c", deadline=soon()).release()
+    held[0].close()
+    here.hold([third], job_id="c", deadline=soon()).close()
     assert sorted(seen(tmp_path)) == [f"checkpoints/{name}.safetensors" for name in "bc"]
-    held[0].release()
-    held[1].release()
+    held[0].close()
+    held[1].close()
 
 
 def test_what_can_never_fit_is_said_before_it_is_fetched(store: Stores, put: Put) -> None:
@@ -249,9 +249,9 @@ def test_a_name_that_begins_to_mean_another_content_is_forgotten_by_comfyui(
     store: Stores, put: Put, tmp_path: Path, forgotten: list[float]
 ) -> None:
     here = store()
-    here.hold([put(content=safetensors(10, b"1"))], job_id="j", deadline=soon()).release()
+    here.hold([put(content=safetensors(10, b"1"))], job_id="j", deadline=soon()).close()
     assert forgotten == []
-    here.hold([put(content=safetensors(10, b"2"))], job_id="j", deadline=soon()).release()
+    here.hold([put(content=safetensors(10, b"2"))], job_id="j", deadline=soon()).close()
     assert len(forgotten) == 1
     assert seen(tmp_path) == {"checkpoints/a.safetensors": safetensors(10, b"2")}
 
@@ -267,21 +267,21 @@ def test_two_jobs_never_use_one_name_for_two_contents_at_once(store: Stores, put
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(here.hold, [second], job_id="2", deadline=soon())
         time.sleep(0.1)
-        held.release()
-        waiting.result(PATIENCE_S).release()
+        held.close()
+        waiting.result(PATIENCE_S).close()
     assert seen(tmp_path) == {"checkpoints/a.safetensors": safetensors(10, b"2")}
 
 
 def test_one_content_can_have_two_names(store: Stores, put: Put, tmp_path: Path) -> None:
-    store().hold([put(), put(name="b.safetensors", folder="loras")], job_id="j", deadline=soon()).release()
+    store().hold([put(), put(name="b.safetensors", folder="loras")], job_id="j", deadline=soon()).close()
     assert list(seen(tmp_path)) == ["checkpoints/a.safetensors", "loras/b.safetensors"]
     assert len(list((tmp_path / "store" / "blobs").iterdir())) == 1
 
 
 def test_what_a_dead_process_had_begun_is_removed(store: Stores, put: Put, tmp_path: Path) -> None:
-    store().hold([put()], job_id="j", deadline=soon()).release()
+    store().hold([put()], job_id="j", deadline=soon()).close()
     (tmp_path / "store" / "partial" / ("f" * 64)).write_bytes(b"half")
-    store().hold([put()], job_id="j", deadline=soon()).release()
+    store().hold([put()], job_id="j", deadline=soon()).close()
     assert partial_files(tmp_path) == []
 
 
@@ -295,7 +295,7 @@ def test_the_models_of_the_manifest_are_fetched_before_the_first_job_and_kept(
     manifest = tmp_path / "models.json"
     manifest.write_text(json.dumps([model.model_dump()]))
     here = store(models_manifest=str(manifest), model_store_bytes=2 * len(safetensors(1000)))
-    here.hold([], job_id="j", deadline=soon()).release()
+    here.hold([], job_id="j", deadline=soon()).close()
     assert list(seen(tmp_path)) == ["checkpoints/a.safetensors"]
     big = put("b.safetensors", safetensors(2 * 1000))
     with pytest.raises(ComfyError, match="MODEL_STORE_BYTES"):
@@ -369,7 +369,7 @@ def test_a_model_comes_from_the_web_in_parts_or_whole(
     monkeypatch.setattr(transfer_module, "PART_BYTES", 1000)
     web.ranges, web.cut_once = ranges, cut
     model = ModelRequest(url=web.url, folder="loras", sha256=sha256(web.content))
-    store(allow_private_addresses=True).hold([model], job_id="j", deadline=soon()).release()
+    store(allow_private_addresses=True).hold([model], job_id="j", deadline=soon()).close()
     assert seen(tmp_path) == {"loras/web.safetensors": web.content}
     assert len(web.requests) == (6 if ranges else 1) + cut
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from comfy_serverless.fetch.sources import Unusable
-from comfy_serverless.graph.file_inputs import OWN_FOLDER, OWN_FOLDER_3D
+from comfy_serverless.graph.file_inputs import own_folders
 from comfy_serverless.worker.inputs.receive import DISK_IS_FULL, DiskFull
 
 logger = logging.getLogger(__name__)
@@ -238,7 +238,7 @@ class InputCache:
     def _inherit(self, folder: Path) -> None:
         """Take over what a former life of this process has left in the folders of our own. Under the lock."""
         left: list[tuple[float, _Entry]] = []
-        for subfolder in (OWN_FOLDER, OWN_FOLDER_3D):
+        for subfolder in own_folders():
             for file in _files_in(folder / subfolder):
                 state = file.stat(follow_symlinks=False)
                 used_at = max(state.st_atime, state.st_mtime)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, MutableMapping
 from itertools import count, islice
 from typing import Any
 
+from comfy_serverless.graph.nodes import IMAGE_JOINER
 from comfy_serverless.graph.workflow import is_link
 
 
@@ -41,7 +42,7 @@ def put_batch(graph: MutableMapping[str, Any], node_id: str, size: int) -> list[
         batch_id = node_id if is_last else next(free_ids)
         graph[batch_id] = {
             **loader,
-            "class_type": "ImageBatch",
+            "class_type": IMAGE_JOINER,
             "inputs": {"image1": [joined, 0], "image2": [loader_id, 0]},
         }
         joined = batch_id

@@ -14,19 +14,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from comfy_serverless.fetch.sources import Unusable
-
-#: Pillow's names of the accepted formats, and the file name endings for them. Formats whose decoders start
-#: other programs or fetch other files (EPS, WMF, …) are not in the list.
-EXTENSIONS = {
-    "AVIF": ".avif",
-    "BMP": ".bmp",
-    "GIF": ".gif",
-    "JPEG": ".jpg",
-    "MPO": ".jpg",
-    "PNG": ".png",
-    "TIFF": ".tiff",
-    "WEBP": ".webp",
-}
+from comfy_serverless.files import IMAGE_ENDINGS
 
 #: What a frame counts at least: a million frames of one pixel cost time too.
 _MIN_FRAME_PIXELS = 4096
@@ -45,11 +33,11 @@ def check_image(path: Path, *, max_pixels: int) -> str:
     try:
         with Image.open(path, formats=_formats()) as image:
             _decode_frames(image, max_pixels=max_pixels)
-            return EXTENSIONS[str(image.format)]
+            return IMAGE_ENDINGS[str(image.format)]
     except Unusable:
         raise
     except UnidentifiedImageError:
-        accepted = ", ".join(EXTENSIONS)
+        accepted = ", ".join(sorted(IMAGE_ENDINGS))
         raise Unusable(f"is not an image: {_looks_like(path)}. Accepted are {accepted}") from None
     except Image.DecompressionBombError as error:
         raise Unusable(f"has more pixels than can be opened: {error}") from error
@@ -65,7 +53,7 @@ def _formats() -> tuple[str, ...]:
     for plugin in ("Avif", "Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):
         import_module(f"PIL.{plugin}ImagePlugin")
     # Pillow finds out by itself that a JPEG is an MPO; not every build can read AVIF.
-    return tuple(name for name in EXTENSIONS if name in Image.OPEN and name != "MPO")
+    return tuple(name for name in IMAGE_ENDINGS if name in Image.OPEN and name != "MPO")
 
 
 def _decode_frames(image: Image.Image, *, max_pixels: int) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, MissingAsset
 from comfy_serverless.graph.file_inputs import (
-    IMAGE_LOADERS,
+    ASSET_TYPE,
     folder_for,
     is_address,
     names_in_other_folders,
-    takes_image,
+    takes_file,
 )
 from comfy_serverless.graph.lookup import NodeLookup, listing
+from comfy_serverless.graph.nodes import IMAGE_LOADERS, Takes
 from comfy_serverless.graph.workflow import copy_graph, is_link
 from comfy_serverless.worker.inputs.image_batches import put_batch, taken_outputs
 
@@ -28,8 +29,6 @@ Origin = str | Path
 Target = tuple[str, str]
 #: Where in the value of an input something is: keys of objects, positions in lists.
 Steps = tuple[str | int, ...]
-#: Marks a file within the value of an input: `{"__type": "core/ASSET", "info": {"uri": "s3://…"}}`.
-ASSET_TYPE = "core/ASSET"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +200,7 @@ class _Planner:
                     self._take_nested(target, value)
                 if not isinstance(value, str) or target in self._chosen or not is_address(value):
                     continue
-                if takes_image(node["class_type"], name) is not None and not self._is_masked(target):
+                if takes_file(node["class_type"], name) and not self._is_masked(target):
                     self._want(target, f"{node_id}.{name}", _asset(node, name, value))
 
     def _take_nested(self, target: Target, value: object) -> None:
@@ -237,7 +236,7 @@ def _one_or_several(given: Origin | Sequence[Origin]) -> Origin | Sequence[Origi
 
 
 def _asset(node: Mapping[str, Any], input_name: str, origin: Origin) -> Asset:
-    is_image = bool(takes_image(node["class_type"], input_name))
+    is_image = takes_file(node["class_type"], input_name) is Takes.IMAGE
     return Asset(origin, is_image=is_image, subfolder=folder_for(node["class_type"]))
 
 

@@ -10,6 +10,6 @@ forgetting  has ComfyUI forget what a name meant before
 
 from __future__ import annotations
 
-from comfy_serverless.worker.model_store.store import HeldModels, ModelStore
+from comfy_serverless.worker.model_store.store import ModelStore
 
-__all__ = ["HeldModels", "ModelStore"]
+__all__ = ["ModelStore"]

@@ -10,12 +10,7 @@ from typing import Any, Protocol
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.run import Execution
 from comfy_serverless.errors import DeadlineExceeded, EngineUnavailable
-
-#: The smallest graph that every ComfyUI runs.
-_PROBE: Mapping[str, Any] = {
-    "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
-    "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
-}
+from comfy_serverless.graph.nodes import SMALLEST_GRAPH
 
 
 class Connector(Protocol):
@@ -52,6 +47,6 @@ def forget_everything(connector: Connector, *, deadline: float) -> None:
     left_s = deadline - time.monotonic()
     if left_s <= 0:
         raise DeadlineExceeded("The job's time was over before ComfyUI had forgotten a model that changes.")
-    execution = connector.run(_PROBE, deadline_s=left_s)
+    execution = connector.run(SMALLEST_GRAPH, deadline_s=left_s)
     files = [output.path for output in execution.outputs if output.path is not None]
     connector.discard(execution.prompt_id, files=files, folder=None)

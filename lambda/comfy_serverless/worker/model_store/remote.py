@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import EXISTS_ALREADY, S3Address, error_code, refusal
-from comfy_serverless.fetch.sources import CHUNK_BYTES, Unusable, WebAddress, parse
+from comfy_serverless.fetch.sources import CHUNK_BYTES, S3Source, Unusable, WebAddress, parse
 from comfy_serverless.fetch.web import ByteRange, Network, open_web_address
 
 if TYPE_CHECKING:
@@ -62,11 +62,10 @@ def remote_of(url: str, *, s3: S3Client, network: Network, allowed_buckets: tupl
     source = parse(url)
     if isinstance(source, WebAddress):
         return WebFile(source.url, network)
-    if not isinstance(source, S3Address):
+    if not isinstance(source, S3Source):
         raise Unusable("is neither s3:// nor https://")
-    if allowed_buckets and source.bucket not in allowed_buckets:
-        raise Unusable(f"its bucket is not allowed; ALLOWED_INPUT_BUCKETS has {', '.join(allowed_buckets)}")
-    return S3Object(source, s3)
+    source.check_allowed(allowed_buckets)
+    return S3Object(source.address, s3)
 
 
 @dataclass(frozen=True)

@@ -36,17 +36,6 @@ _POLL_S = 0.05
 _MANIFEST_S = 3600.0
 
 
-class HeldModels:
-    """Models that stay where they are until `release`."""
-
-    def __init__(self, holds: ExitStack) -> None:
-        self._holds = holds
-
-    def release(self) -> None:
-        """The job has ended: they may be evicted when room is needed. Idempotent."""
-        self._holds.close()
-
-
 class ModelStore:
     """Fetches the models of jobs. One instance serves all jobs of a process, and several processes one folder.
 
@@ -71,7 +60,7 @@ class ModelStore:
         if self._manifest is not None:
             self._manifest.start()
 
-    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> HeldModels:
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> ExitStack:
         """Have models in place until they are released; those of MODELS_MANIFEST too, which are never released.
 
         Args:
@@ -98,7 +87,7 @@ class ModelStore:
         self._hold(models, job_id="", deadline=time.monotonic() + _MANIFEST_S)
         self._kept = {model.path: model.sha256 for model in models}
 
-    def _hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> HeldModels:
+    def _hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> ExitStack:
         with ExitStack() as holds:
             if models:
                 self._check(models)
@@ -110,7 +99,7 @@ class ModelStore:
                     raise _refusal(model, failure, deadline=deadline) from failure
             for model in sorted({model.path: model for model in models}.values(), key=lambda model: model.path):
                 self._name(model, holds, deadline=deadline)
-            return HeldModels(holds.pop_all())
+            return holds.pop_all()
 
     def _check(self, models: Iterable[ModelRequest]) -> None:
         if self._settings.comfyui_url:

@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from comfy_serverless.fetch.sources import Unusable
+from comfy_serverless.retry import attempts
 from comfy_serverless.worker.model_store.remote import Part, Remote
 
 PART_BYTES = 16 << 20
@@ -107,16 +108,16 @@ class Transfer:
 
     def _persistently(self, first: int, last: int, take: Callable[[Part], None]) -> None:
         """Read a part, again when the connection fails."""
-        for pause_s in (*_RETRY_PAUSES_S, None):
+        for attempt in attempts(_RETRY_PAUSES_S, until=self._deadline, pause=self._given_up.wait):
             try:
                 with self._remote.open(first, last, version=self._version, deadline=self._deadline) as part:
                     take(part)
             except Unusable as failure:
-                is_over = pause_s is None or time.monotonic() + pause_s >= self._deadline
-                if not failure.transient or is_over or self._given_up.wait(pause_s):
+                if not failure.transient or attempt.is_last:
                     raise
             else:
                 return
+        raise Unusable(_TOO_LATE, timed_out=True)  # given up in a pause
 
     def _check(self, part: Part, *, first: int) -> None:
         if part.total_bytes != self._total_bytes or part.version != self._version or part.first != first:

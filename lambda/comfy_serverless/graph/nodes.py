@@ -1,0 +1,101 @@
+"""All that we know of ComfyUI's own node classes, and of the few others that everybody has: one table.
+
+A class that is not in it is judged by its declaration where there is one, and by the names of its inputs elsewhere. A
+new release of ComfyUI changes this file and no other; tests hold it against what ComfyUI declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Takes(Enum):
+    """What an input takes the name of."""
+
+    IMAGE = "image"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownNode:
+    """What we know of one class.
+
+    Attributes:
+        files: its inputs that take the name of a file in ComfyUI's input folder.
+        folder: the subfolder of the input folder that it accepts files below; "" for any.
+        gives_mask: its first output is the image, and its second is the mask that is in the image's alpha.
+        sends_frames: it is an output node that sends its results through the websocket and leaves no file.
+        names_preview: it is an output node that chooses the names of its files, in the temp folder, itself.
+        judges: inputs that the node judges by itself, so that the list in its declaration is not the law.
+    """
+
+    files: Mapping[str, Takes] = field(default_factory=dict)
+    folder: str = ""
+    gives_mask: bool = False
+    sends_frames: bool = False
+    names_preview: bool = False
+    judges: frozenset[str] = frozenset()
+
+
+NODES: Mapping[str, KnownNode] = {
+    "Load3D": KnownNode(files={"model_file": Takes.FILE}, folder="3d"),
+    "Load3DAnimation": KnownNode(files={"model_file": Takes.FILE}, folder="3d"),
+    "LoadAudio": KnownNode(files={"audio": Takes.FILE}),
+    "LoadImage": KnownNode(files={"image": Takes.IMAGE}, gives_mask=True),
+    "LoadImageMask": KnownNode(files={"image": Takes.IMAGE}),
+    "LoadImageOutput": KnownNode(files={"image": Takes.IMAGE}, gives_mask=True),
+    "LoadLatent": KnownNode(files={"latent": Takes.FILE}, judges=frozenset({"latent"})),
+    "LoadVideo": KnownNode(files={"file": Takes.FILE}),
+    "MaskPreview": KnownNode(names_preview=True),
+    "ModelAttentionBackend": KnownNode(judges=frozenset({"attention"})),
+    "PreviewAudio": KnownNode(names_preview=True),
+    "PreviewImage": KnownNode(names_preview=True),
+    "SaveImageWebsocket": KnownNode(sends_frames=True),
+    "SelectCLIPDevice": KnownNode(judges=frozenset({"device"})),
+    "SelectModelDevice": KnownNode(judges=frozenset({"device"})),
+    "SelectVAEDevice": KnownNode(judges=frozenset({"device"})),
+    # Of the pack ComfyUI-VideoHelperSuite.
+    "VHS_LoadAudioUpload": KnownNode(files={"audio": Takes.FILE}),
+    "VHS_LoadVideo": KnownNode(files={"video": Takes.FILE}),
+    "VHS_LoadVideoFFmpeg": KnownNode(files={"video": Takes.FILE}),
+}
+_UNKNOWN = KnownNode()
+
+#: Loaders of images that a mask can be put into, and that can become a batch.
+IMAGE_LOADERS = frozenset(name for name, node in NODES.items() if node.gives_mask)
+#: The loader that an image dropped for a workflow goes to.
+DROPPED_IMAGE_LOADER = "LoadImage"
+#: Joins the images `image1` and `image2` of two nodes.
+IMAGE_JOINER = "ImageBatch"
+#: The node that `find_output_node` of the original ComfyConnector looks for.
+IMAGE_SAVER = "SaveImage"
+#: The smallest graph that every ComfyUI runs.
+SMALLEST_GRAPH: Mapping[str, Mapping[str, object]] = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},
+    "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+}
+
+#: Inputs that take the name of a file, in classes that are not in the table.
+FILE_INPUT_NAMES: Mapping[str, Takes] = {
+    "image": Takes.IMAGE,
+    "mask": Takes.IMAGE,
+    "video": Takes.FILE,
+    "audio": Takes.FILE,
+    "file": Takes.FILE,
+}
+#: Inputs that take the name of a model, in all classes.
+MODEL_INPUT_NAMES = frozenset(
+    (
+        *("ckpt_name", "clip_name", "clip_name1", "clip_name2", "clip_name3", "clip_name4", "control_net_name"),
+        *("gligen_name", "hypernetwork_name", "lora_name", "model_name", "style_model_name", "unet_name", "vae_name"),
+    )
+)
+#: Inputs that mean "a random number, please" when they are -1.
+SEED_INPUTS = frozenset({"seed", "noise_seed"})
+
+
+def known(class_type: object) -> KnownNode:
+    """What is known of a class; of one that is not in the table nothing."""
+    return NODES.get(class_type, _UNKNOWN) if isinstance(class_type, str) else _UNKNOWN
