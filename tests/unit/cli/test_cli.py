@@ -16,6 +16,8 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.patience import PATIENCE_S
+
 PICTURE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 2, "color": 0}},
     "2": {
@@ -184,8 +186,8 @@ def test_ctrl_c_cancels_the_prompt_and_leaves_no_engine(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_until_something_runs("http://127.0.0.1:18988", seconds=30)
+    wait_until_something_runs("http://127.0.0.1:18988", seconds=PATIENCE_S)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "canceled" in stderr
