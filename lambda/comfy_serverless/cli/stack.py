@@ -1,17 +1,30 @@
-"""A deployed stack as the commands see it: its outputs, and AWS's refusals explained."""
+"""A deployed stack as the commands see it: where things are, clients and stores, and AWS's refusals explained.
+
+The libraries for AWS are loaded only when a command runs.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import ComfyError, Forbidden, InvalidRequest, NotFound, Unauthorized, UpstreamError
 
 if TYPE_CHECKING:
     from botocore.exceptions import BotoCoreError, ClientError
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
 
+    from comfy_serverless.batches.store import Batch, BatchStore
+    from comfy_serverless.table.api_keys import ApiKeyStore
+
+#: The output of the stack that names the table: `Outputs` in template.yaml.
+TABLE_OUTPUT = "JobsTableName"
 
 _UNKNOWN_CREDENTIALS = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
@@ -21,7 +34,91 @@ _UNKNOWN_CREDENTIALS = frozenset(
 _SIGN_IN = "Sign in with `aws sso login` or `aws configure`, or set AWS_PROFILE."
 
 
-def outputs_of(stack: str, *names: str) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A deployed stack, for what is done with its batches."""
+
+    batches: BatchStore
+    s3: S3Client
+    sqs: SQSClient
+    input_bucket: str
+    manifest_queue_url: str
+
+    @classmethod
+    def of(cls, name: str) -> Stack:
+        """Find it by its name.
+
+        Raises:
+            NotFound: it has none of these.
+        """
+        import boto3
+
+        from comfy_serverless.aws.dynamodb import Table, create_client
+        from comfy_serverless.batches.store import BatchStore
+
+        outputs = _outputs_of(name, TABLE_OUTPUT, "InputBucketName", "ManifestQueueUrl")
+        batches = BatchStore(Table(create_client(), outputs[TABLE_OUTPUT]))
+        clients: Any = boto3
+        return cls(
+            batches,
+            clients.client("s3"),
+            clients.client("sqs"),
+            outputs["InputBucketName"],
+            outputs["ManifestQueueUrl"],
+        )
+
+    def tell(self, order: Mapping[str, Any]) -> None:
+        """Have `ingest` do something with a batch."""
+        self.sqs.send_message(QueueUrl=self.manifest_queue_url, MessageBody=json.dumps(order))
+
+    def newest(self, name: str) -> Batch | None:
+        """The newest batch of a name."""
+        return self.batches.newest(f"s3://{self.input_bucket}/batches/{name}.jsonl")
+
+    def find(self, name: str) -> Batch:
+        """The newest batch of a name.
+
+        Raises:
+            NotFound: there is none (yet).
+        """
+        batch = self.newest(name)
+        if batch is None:
+            raise NotFound(f"there is no batch {name!r}: it takes a moment from the drop until it is known.")
+        return batch
+
+
+def key_store(*, stack: str | None, table: str | None) -> ApiKeyStore:
+    """The keys of a deployed stack, or of a table; by default of the one that JOBS_TABLE names.
+
+    Raises:
+        InvalidRequest: nothing says where they are.
+        NotFound: the stack has no such output.
+    """
+    from comfy_serverless.aws.dynamodb import Table, create_client
+    from comfy_serverless.table.api_keys import ApiKeyStore
+
+    name = _outputs_of(stack, TABLE_OUTPUT)[TABLE_OUTPUT] if stack else table or os.environ.get("JOBS_TABLE")
+    if not name:
+        raise InvalidRequest(
+            "Which API's keys? Give --stack NAME (the name it was deployed with), or --table NAME, or set JOBS_TABLE."
+        )
+    return ApiKeyStore(Table(create_client(), name))
+
+
+@contextmanager
+def explained(options: argparse.Namespace) -> Iterator[None]:
+    """Turn what AWS refuses into what can be done about it."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        raise _refusal(error, options) from error
+    except BotoCoreError as error:
+        raise _trouble(error) from error
+
+
+def _outputs_of(stack: str, *names: str) -> dict[str, str]:
     """These outputs of a deployed stack.
 
     Raises:
@@ -38,19 +135,6 @@ def outputs_of(stack: str, *names: str) -> dict[str, str]:
                 "version. Deploy it again with `sam build && sam deploy`, or give --table NAME."
             )
     return {name: found[name] for name in names}
-
-
-@contextmanager
-def explained(options: argparse.Namespace) -> Iterator[None]:
-    """Turn what AWS refuses into what can be done about it."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except ClientError as error:
-        raise _refusal(error, options) from error
-    except BotoCoreError as error:
-        raise _trouble(error) from error
 
 
 def _refusal(error: ClientError, options: argparse.Namespace) -> ComfyError:

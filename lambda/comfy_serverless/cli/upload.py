@@ -72,10 +72,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     upload.add_argument("--tag", action="append", default=[], dest="tags", metavar="TAG", help="mark it (repeat)")
     upload.add_argument("--expires-in", type=int, metavar="SECONDS", help="forget it after 60 to 604800 seconds")
     upload.add_argument("--json", action="store_true", help="print the whole asset as JSON")
+    upload.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Upload the file and print its id. Answers the exit code.
+    """Upload the file and print its id. Returns the exit code.
 
     Raises:
         ComfyError: the API refuses it, or cannot be reached.
@@ -97,10 +98,9 @@ def run(options: argparse.Namespace) -> int:
             target = api.begin({**naming, "content_type": content_type, "size_bytes": size_bytes, "hash": digest})
             api.put(target, _Counted(file, size_bytes, _shown(bar, "sending", size_bytes)))
             asset = api.complete(target)
-    sys.stdout.write((json.dumps(asset, indent=2) if options.json else asset["id"]) + "\n")
-    sys.stdout.flush()
+    print(json.dumps(asset, indent=2) if options.json else asset["id"], flush=True)
     what = "uploaded" if was_sent else "the API has its bytes already:"
-    sys.stderr.write(f"{what} {naming['file_path']} ({size_bytes:,} bytes, {digest[:23]}…)\n")
+    print(f"{what} {naming['file_path']} ({size_bytes:,} bytes, {digest[:23]}…)", file=sys.stderr)
     return 0
 
 
@@ -216,10 +216,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _hash(file: IO[bytes], show: Callable[[int], None]) -> str:
-    try:
-        from blake3 import blake3
-    except ImportError as error:
-        raise InvalidRequest("to upload takes one more library: pip install 'comfy-serverless[aws]'") from error
+    from blake3 import blake3
 
     hasher = blake3()
     while chunk := file.read(_CHUNK_BYTES):

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from comfy_serverless.aws.s3 import S3Address, refusal
 from comfy_serverless.errors import InvalidRequest
 
@@ -142,6 +140,8 @@ def open_object(source: S3Address, s3: S3Client) -> Iterator[Stream]:
     Raises:
         Unusable: it does not exist, may not be read, or the connection fails.
     """
+    from botocore.exceptions import BotoCoreError, ClientError  # only an object in S3 needs AWS's libraries
+
     try:
         answer = s3.get_object(Bucket=source.bucket, Key=source.key)
     except (ClientError, BotoCoreError) as error:

@@ -95,10 +95,13 @@ class Receiver:
     """Reads inputs. Safe to use from several threads.
 
     Args:
+        s3: None where no input is in S3.
         make_room: frees space on the disk, where it can.
     """
 
-    def __init__(self, *, settings: Settings, s3: S3Client, network: Network, make_room: Callable[[], None]) -> None:
+    def __init__(
+        self, *, settings: Settings, s3: S3Client | None, network: Network, make_room: Callable[[], None]
+    ) -> None:
         self._settings = settings
         self._s3 = s3
         self._network = network
@@ -138,6 +141,8 @@ class Receiver:
         if isinstance(source, Path):
             return _open_file(source)
         if isinstance(source, S3Address):
+            if self._s3 is None:
+                raise Unusable("is in S3, which is not read here")
             return open_object(source, self._s3)
         if isinstance(source, Embedded):
             return open_embedded(source, max_bytes=self._settings.max_input_bytes)
