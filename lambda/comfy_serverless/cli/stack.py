@@ -110,6 +110,8 @@ def explained(options: argparse.Namespace) -> Iterator[None]:
     """Turn what AWS refuses into what can be done about it."""
     from botocore.exceptions import BotoCoreError, ClientError
 
+    if region := os.environ.get("AWS_REGION"):  # which the AWS CLI reads, and botocore does not
+        os.environ["AWS_DEFAULT_REGION"] = region
     try:
         yield
     except ClientError as error:

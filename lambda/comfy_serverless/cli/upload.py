@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import urllib3
+    from blake3 import blake3
 
 _CHUNK_BYTES = 1 << 20
 #: S3 is asked again when it fails; a rest of a file this slow is given up.
@@ -81,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ComfyError: the API refuses it, or cannot be reached.
     """
+    from blake3 import blake3
+
     api = _Api(os.environ.get("COMFY_BASE_URL", ""), os.environ.get("COMFY_API_KEY", ""))
     path: Path = options.file
     naming = {"file_path": options.file_path or path.name, "tags": options.tags, "expires_in": options.expires_in}
@@ -92,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
         size_bytes = os.fstat(file.fileno()).st_size
         if not size_bytes:
             raise InvalidRequest(f"{path} is empty.")
-        digest = _hash(file, _shown(bar, "reading", size_bytes))
+        digest = _hash(file, blake3(), _shown(bar, "reading", size_bytes))
         asset = api.from_hash(digest, naming)
         if was_sent := asset is None:
             target = api.begin({**naming, "content_type": content_type, "size_bytes": size_bytes, "hash": digest})
@@ -215,10 +218,7 @@ def _opened(path: Path) -> IO[bytes]:
         raise MissingAsset(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _hash(file: IO[bytes], show: Callable[[int], None]) -> str:
-    from blake3 import blake3
-
-    hasher = blake3()
+def _hash(file: IO[bytes], hasher: blake3, show: Callable[[int], None]) -> str:
     while chunk := file.read(_CHUNK_BYTES):
         hasher.update(chunk)
         show(file.tell())
