@@ -146,15 +146,16 @@ def test_waiting_in_the_engine_is_not_taken_from_a_jobs_time(world: Worlds, thre
     here = world(engine=engine)
     first = threads.submit(here.run, request("first"))
     wait_until(lambda: len(engine.gates) == 1)
-    second = threads.submit(here.run, {**request("second"), "deadline_s": 0.3 * slack()})
+    deadline_s = slack()
+    second = threads.submit(here.run, {**request("second"), "deadline_s": deadline_s})
     wait_until(lambda: len(engine.gates) == 2)
-    time.sleep(0.5 * slack())
+    time.sleep(1.2 * deadline_s)
     engine.gates[0].open.set()
     assert first.result(PATIENCE_S).error is None
     engine.gates[1].open.set()
     assert second.result(PATIENCE_S).job.error is None
     assert "execution_s" not in engine.runs[0]
-    assert 0.1 < engine.runs[1]["execution_s"] <= 0.3, "it is kept from when it executes"
+    assert 0 < engine.runs[1]["execution_s"] <= deadline_s, "it is kept from when it executes"
     assert engine.runs[1]["deadline_s"] > 100
 
 
