@@ -20,7 +20,7 @@ DEV_ARGS ?=
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
-.PHONY: help setup demo dev test soak e2e e2e-comfyui sam-demo contract bench infra cdk gpu-image bench-batch bench-workers lint format lock clean
+.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo contract bench infra cdk gpu-image bench-batch bench-workers lint format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +38,19 @@ dev: setup ## The whole service at http://127.0.0.1:8189 (PORT, API_KEY, COMFYUI
 	@exec $(RUN) -m local.dev $(DEV_ARGS)
 
 test: setup ## Every test that needs no container
-	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/infra -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/infra --ignore=tests/extras -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+
+# What decides without a process, a server or AWS: the state machine, the graph, requests, settings, the rooms.
+FAST_TESTS := tests/unit/graph tests/unit/jobs/test_request.py tests/unit/jobs/test_manifest_lines.py \
+  $(filter-out tests/unit/connector/test_process.py,$(wildcard tests/unit/connector/test_*.py)) \
+  tests/unit/table/test_job_store.py tests/unit/table/test_dispatch.py tests/unit/handlers/test_events.py \
+  tests/unit/test_settings.py tests/unit/test_architecture.py tests/unit/docs
+
+test-fast: setup ## The pure part of the tests: seconds, while you work
+	$(RUN) -m pytest $(FAST_TESTS) $(PYTEST_ARGS)
+
+extras: setup ## Each extra in a fresh environment, and the README's lines with it (needs a package index)
+	$(RUN) -m pytest tests/extras $(PYTEST_ARGS)
 
 soak: setup ## Thousands of jobs with faults thrown at random: make soak SOAK_JOBS=2000 SOAK_SEED=7
 	@$(RUN) -m tests.soak --jobs $(SOAK_JOBS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.chart import draw
 from benchmarks.floor import Floor
-from benchmarks.measures import connector_lag_ms, import_seconds, memory_growth
+from benchmarks.measures import connector_lag_ms, engine_start_seconds, import_seconds, memory_growth
 from benchmarks.throughput import idle_percent, many_jobs
 from benchmarks.workflows import noise_files, noise_job, small_job
 from comfy_serverless import ComfyConnector, Settings
@@ -127,6 +127,8 @@ def _measure(
     measures.append(
         Measure("4 ready after the engine", "ms", connector_lag_ms(Settings.from_environment()), None, 50, "value")
     )
+    floor_s, engine_s = engine_start_seconds()
+    measures.append(Measure("4 start of the embedded engine", "ms", engine_s * 1000, floor_s * 1000, 2, "ratio"))
     step("memory")
     peak_mb, growth_mb = memory_growth(jobs=5 if options.short else 20)
     measures.append(Measure("5 memory above idle at 100 MB", "MB", peak_mb, None, 40, "value"))

@@ -26,7 +26,7 @@ _RECORDINGS = Path(__file__).parent / "recordings"
 #: /free is acted on by the worker, which does not say when. ComfyUI's misses one that comes while it acts on another.
 _FREE_S = 1.5 if REAL_COMFYUI else 0.05
 _QUIET_S = 0.25
-_PATIENCE_S = 8.0
+_PATIENCE_S = 60.0
 _RECORDED_HOST = "127.0.0.1:8401"
 _SLEEP = re.compile(r'"seconds": ([0-9.]+)')
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

@@ -22,6 +22,7 @@ from PIL import Image
 
 from comfy_serverless import ComfyConnector, Output, OutputKind, Progress, Settings
 from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, EngineUnavailable, InvalidWorkflow
+from tests.patience import PATIENCE_S, QuietClock
 
 TEST_PAYLOAD = Path(__file__).parent / "test_payload.json"
 REAL = bool(os.environ.get("COMFYUI_DIR"))
@@ -183,10 +184,11 @@ def test_a_node_that_raises_ends_the_run_with_its_name_and_keeps_what_was_made(c
 
 
 def test_the_deadline_interrupts_a_long_run(connector: ComfyConnector) -> None:
-    started = time.monotonic()
-    with pytest.raises(DeadlineExceeded):
-        connector.run(text_to_image(steps=10_000), deadline_s=0.5)
-    assert time.monotonic() - started < 12
+    with QuietClock() as clock:
+        started = clock()
+        with pytest.raises(DeadlineExceeded):
+            connector.run(text_to_image(steps=10_000), deadline_s=0.5)
+        assert clock() - started < 12
     assert connector.run(picture()).outputs
 
 
@@ -268,7 +270,7 @@ def test_a_file_is_given_to_the_engine_under_a_name_of_its_own(connector: ComfyC
 
 def test_queue_and_history_of_the_original(connector: ComfyConnector) -> None:
     prompt_id = connector.queue_prompt(picture(7))["prompt_id"]
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not (history := connector.get_history(prompt_id)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -358,7 +360,12 @@ ComfyConnector()
 """
     environment = {**os.environ, "COMFYUI_URL": "http://127.0.0.1:9"}
     answer = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
     assert answer.returncode != 0
     assert EngineUnavailable.__name__ in answer.stderr

@@ -11,7 +11,7 @@ import websocket
 
 from tests.contract.engines import EngineProcess
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 SHOW = {"1": {"class_type": "PreviewAny", "inputs": {"source": "a"}}}
 
 

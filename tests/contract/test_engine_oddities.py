@@ -24,7 +24,7 @@ from tests.contract.engines import EngineProcess
 
 EMPTY = {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 8, "batch_size": 1, "color": 255}}
 SHOW = {"class_type": "PreviewAny", "inputs": {"source": "a"}}
-FINISH_TIMEOUT_S = 30.0
+FINISH_TIMEOUT_S = 120.0
 
 
 def save(source: str, **inputs: Any) -> dict[str, Any]:

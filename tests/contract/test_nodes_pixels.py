@@ -26,7 +26,7 @@ from tests.contract.record_nodes import without_prose
 
 #: ComfyUI cuts fractions off: where two float libraries differ in the last bit, a pixel may differ by one level.
 TOLERANCE = 1
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 
 #: The stand-in offers names that workflows ask for; the ComfyUI that was recorded had one file.
 CHECKPOINTS = ("CheckpointLoaderSimple", "ckpt_name")

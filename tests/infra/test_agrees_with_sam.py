@@ -8,7 +8,7 @@ import pytest
 
 from tests.infra.stacks import SAM, Synthesized, of_type, one
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 NAME = "comfy-serverless"
 #: The queues that each stack has a name for: SAM's functions know them by it.
 QUEUES = {"sagemaker": {f"{NAME}-gpu-batches"}, "lambda_gpu": {f"{NAME}-gpu-jobs", f"{NAME}-gpu-batches"}}

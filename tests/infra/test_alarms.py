@@ -10,7 +10,7 @@ import pytest
 from tests.infra.permissions import plain
 from tests.infra.stacks import Synthesized, of_type, synthesize
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 QUEUE, LAMBDA, SAGEMAKER = "AWS/SQS", "AWS/Lambda", "AWS/SageMaker"
 ENDPOINT = {"EndpointName": "comfy-serverless-gpu-ec9e34ad"}
 VARIANT = {**ENDPOINT, "VariantName": "worker"}

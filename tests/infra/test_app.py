@@ -14,7 +14,7 @@ import pytest
 from infra.settings import GpuSettings
 from tests.infra.stacks import CONTEXT, ROOT, SAM, Synthesized
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 def run(tmp_path: Path, **context: str) -> subprocess.CompletedProcess[str]:

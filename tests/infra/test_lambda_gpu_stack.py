@@ -11,7 +11,7 @@ from infra.instances import RESERVED_VCPUS, Environment, vcpus
 from tests.infra.permissions import plain
 from tests.infra.stacks import Synthesized, of_type, one, synthesize
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="session")

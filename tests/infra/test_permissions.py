@@ -9,7 +9,7 @@ import pytest
 from tests.infra.permissions import Permission, may, of_role, of_statements, plain
 from tests.infra.stacks import SAM, Synthesized, as_list, of_type, synthesize
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 def keys(*beginnings: str) -> dict[str, dict[str, list[str]]]:

@@ -17,7 +17,7 @@ from infra.app import build
 from tests.infra.permissions import plain
 from tests.infra.stacks import CONTEXT, Synthesized, synthesize
 
-pytestmark = pytest.mark.timeout(170)
+pytestmark = pytest.mark.timeout(600)
 BIN = Path(sys.executable).parent
 EVERYTHING = {
     "models": "s3://my-models/flux/",

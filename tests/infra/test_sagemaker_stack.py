@@ -11,7 +11,7 @@ import pytest
 from tests.infra.permissions import plain
 from tests.infra.stacks import Synthesized, of_type, one, synthesize
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 #: What is behind it changes with the types of its instances.
 ENDPOINT = "comfy-serverless-gpu-ec9e34ad"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 import threading
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from comfy_serverless.observability import log
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Worker
 from demo.seed import OUTPUT_BUCKET
+from tests.patience import QuietClock
 
 _lock = threading.Lock()
 
@@ -41,11 +41,11 @@ def main(folder: str, port: str) -> None:
     inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
     worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
     drain_on_sigterm(worker=worker, stop_engine=connector.kill_api, leave=leave_process)
-    process = connector._engine.process
+    process, clock = connector._engine.process, QuietClock()
     say(engine=process.pid if process else None)
 
     def run(payload: Any) -> None:
-        begun = time.monotonic()
+        begun = clock()
         outcome = worker.run(SentRequest(payload=payload, default_id="none"), Call())
         outcome.release()
         job = outcome.job
@@ -54,7 +54,7 @@ def main(folder: str, port: str) -> None:
             code=job.error.code if job.error else "",
             retryable=bool(job.error and job.error.retryable),
             outputs=len(job.outputs),
-            took_s=time.monotonic() - begun,
+            took_s=clock() - begun,
             starts=connector.starts,
         )
 
@@ -66,6 +66,7 @@ def main(folder: str, port: str) -> None:
         thread.join()
     worker.close()
     connector.kill_api()
+    clock.close()
 
 
 if __name__ == "__main__":

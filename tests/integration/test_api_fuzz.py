@@ -34,7 +34,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
         assert started.aws.usage().denials == [], "template.yaml allows all that functions do"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1800)
 @schema.parametrize()
 @settings(
     max_examples=EXAMPLES,

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.patience import PATIENCE_S
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -38,7 +40,13 @@ def left_over(home: Path) -> Iterator[int]:
 
 def run_demo(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), cwd=ROOT, env=environment(home), capture_output=True, text=True, timeout=150, check=False
+        command(*arguments),
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=5 * PATIENCE_S,
+        check=False,
     )
 
 
@@ -103,7 +111,7 @@ def test_an_engine_that_does_not_start_fails_the_demo(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopping_the_demo_stops_what_it_started(tmp_path: Path, number: signal.Signals) -> None:
-    engine = f"{sys.executable} -c 'import time; time.sleep(60)'"
+    engine = f"{sys.executable} -c 'import time; time.sleep(600)'"
     demo = subprocess.Popen(
         command("--out", tmp_path / "out", "--engine", engine),
         cwd=ROOT,
@@ -112,12 +120,12 @@ def test_stopping_the_demo_stops_what_it_started(tmp_path: Path, number: signal.
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         while len(list(left_over(tmp_path))) < 5:  # demo, S3, emulator, worker, engine
             assert time.monotonic() < deadline
             time.sleep(0.05)
         demo.send_signal(number)
-        assert demo.wait(30) == 128 + number
+        assert demo.wait(PATIENCE_S) == 128 + number
         assert list(left_over(tmp_path)) == []
     finally:
         demo.kill()

@@ -16,8 +16,9 @@ from local.aws.stack import LocalStack
 from local.aws.template import TABLE, name_of
 from local.dev import DevStack
 from tests.integration.test_dev_stack import small
+from tests.patience import PATIENCE_S
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(1800)
 
 INPUT, OUTPUT, ASSETS = map(name_of, ("InputBucket", "OutputBucket", "AssetsBucket"))
 
@@ -112,7 +113,7 @@ def test_a_link_opens_what_its_signer_may_read(client: Client) -> None:
     def follow(role: str, object_key: str) -> int:
         parameters = {"Bucket": OUTPUT, "Key": object_key}
         url = client(role, "s3").generate_presigned_url("get_object", Params=parameters)
-        return requests.get(url, timeout=10).status_code
+        return requests.get(url, timeout=PATIENCE_S).status_code
 
     assert follow("WebhookRole", "owners/me/1.png") == 200
     assert follow("WebhookRole", "job/result.json") == 403
@@ -151,7 +152,7 @@ def test_every_function_of_the_whole_service_goes_by_its_own_role(tmp_path_facto
         assert answer["status"] == "succeeded"
         stack.aws.client().put_object(Bucket=INPUT, Key="jobs/some.json", Body=b"{")
         expected = {"ApiRole", "AuthorizerRole", "CaretakerRole", "GenerateRole", "IngestRole", "WebhookRole"}
-        until = time.monotonic() + 20
+        until = time.monotonic() + PATIENCE_S
         while not refusal_of_the_drop(stack) and time.monotonic() < until:
             time.sleep(0.1)
         usage = stack.aws.usage()

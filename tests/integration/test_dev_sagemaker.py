@@ -16,8 +16,9 @@ from examples import sdk_tour
 from examples.sdk_tour import paint
 from local.dev import DevStack
 from tests.integration.test_dev_stack import colour_of, pixel_of, small, submit_surely
+from tests.patience import PATIENCE_S
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_an_invocation_that_expires_is_a_job_that_has(stack: DevStack, monkeypat
         assert client.jobs.get(job.id).wait(timeout=60).status == "expired"
 
 
-def eventually(ask: Any, *, within_s: float = 30.0) -> Any:
+def eventually(ask: Any, *, within_s: float = PATIENCE_S) -> Any:
     end = time.monotonic() + within_s
     while True:
         try:

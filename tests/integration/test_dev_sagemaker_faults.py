@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
 import time
 from collections import Counter
@@ -30,11 +31,12 @@ from local.sagemaker.endpoint_backend import ENDPOINT
 from tests.integration.test_dev_batches import read, report_of, run
 from tests.integration.test_dev_sagemaker import eventually, fail
 from tests.integration.test_dev_stack import bearer, small
+from tests.patience import PATIENCE_S, QuietClock, slack
 
-pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("environment")]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.usefixtures("environment")]
 
-#: A step of the embedded engine takes 20 ms, at least.
-STEPS_A_SECOND = 50
+#: A step of the embedded engine takes 20 ms, at least. On a busy machine all that is to happen meanwhile takes longer.
+STEPS_A_SECOND = round(50 * slack())
 GOOD, BAD_LINES = 27, ("{", "nonsense", '{"workflow": 1}')
 BAD = len(BAD_LINES)
 #: Those that may wait in the endpoint, and those that an instance takes.
@@ -113,7 +115,7 @@ def batch(stack: DevStack, environment: None) -> Batch:
     with Comfy() as client:
         job = client.submit(client.workflows.from_json(small(4)))
     kills = kill_at_random(stack, chance, while_it=lambda: results_of_batch(stack) < GOOD)
-    eventually(lambda: results_of_batch(stack) == GOOD or fail(), within_s=240)
+    eventually(lambda: results_of_batch(stack) == GOOD or fail(), within_s=5 * PATIENCE_S)
     return Batch("some", job.id, kills)
 
 
@@ -128,12 +130,12 @@ def test_a_job_that_sagemaker_has_given_up_ends_once_as_its_worker_says(
 ) -> None:
     with Comfy() as client:
         client.submit(client.workflows.from_json(small(1))).result()  # warm
-        with asking_for(stack, InvocationTimeoutSeconds=1):
+        with asking_for(stack, InvocationTimeoutSeconds=math.ceil(slack())):
             job = client.submit(client.workflows.from_json(paint(steps=4 * STEPS_A_SECOND, seed=1)))
         eventually(lambda: (job.id, "Failed") in told or fail())
         given_up = state_of(stack, job.id)
         assert given_up.status is JobStatus.RUNNING, "the container goes on"
-        (output,) = client.jobs.get(job.id).wait(timeout=60).outputs
+        (output,) = client.jobs.get(job.id).wait(timeout=5 * PATIENCE_S).outputs
         assert len(output.to_bytes()) > 1000
     ended = state_of(stack, job.id)
     assert (ended.status, ended.runs, ended.run) == (JobStatus.SUCCEEDED, 1, given_up.run)
@@ -144,7 +146,7 @@ def test_a_job_that_sagemaker_has_given_up_ends_once_as_its_worker_says(
 def test_a_job_whose_own_time_is_over_fails_and_a_second_delivery_says_so_too(
     stack: DevStack, told: list[tuple[str, str]]
 ) -> None:
-    body = {"workflow": paint(steps=60 * STEPS_A_SECOND, seed=2), "deadline_s": 1, "wait_s": 25}
+    body = {"workflow": paint(steps=10_000, seed=2), "deadline_s": 1, "wait_s": 25}
     answer = requests.post(f"{stack.url}/generate", json=body, headers=bearer(), timeout=40).json()
     job = answer.get("job", answer)
     assert (job["status"], job["error"]["code"]) == ("failed", "deadline_exceeded")
@@ -168,7 +170,7 @@ def test_an_invocation_that_is_delivered_thrice_runs_once_and_its_answer_stands(
         stack.endpoint.deliver_again(job.id)
         eventually(lambda: (job.id, "Completed") in told or fail())
         assert client.jobs.get(job.id).status == "running", "the second delivery does not wait, and runs nothing"
-        assert len(client.jobs.get(job.id).wait(timeout=60).outputs) == 1
+        assert len(client.jobs.get(job.id).wait(timeout=5 * PATIENCE_S).outputs) == 1
     eventually(lambda: told.count((job.id, "Completed")) == 2 or fail())
     objects, first = objects_of(stack, job.id), answer_of(stack, job.id)
     assert (first["id"], first["status"], len(first["outputs"])) == (job.id, "succeeded", 1)
@@ -184,22 +186,23 @@ def test_an_invocation_that_is_delivered_thrice_runs_once_and_its_answer_stands(
 
 def test_a_job_whose_container_is_taken_away_succeeds_in_another(stack: DevStack) -> None:
     """It lasts longer than a container that ends lets it go on, so that it is given back, and begins anew."""
-    with Comfy() as client:
+    with Comfy() as client, QuietClock() as clock:
         client.submit(client.workflows.from_json(small(2))).result()
         job = client.submit(client.workflows.from_json(paint(steps=14 * STEPS_A_SECOND, seed=4)))
         eventually(lambda: client.jobs.get(job.id).status == "running" or fail())
         (instance,) = stack.endpoint.instances
         first_run = state_of(stack, job.id).run
-        begun = time.monotonic()
+        begun = clock()
         stack.endpoint.scale_in(instance)
-        (output,) = client.jobs.get(job.id).wait(timeout=100).outputs
+        (output,) = client.jobs.get(job.id).wait(timeout=5 * PATIENCE_S).outputs
+        took_s = clock() - begun
         assert len(output.to_bytes()) > 1000
     ended = state_of(stack, job.id)
     assert (ended.status, ended.last_run) == (JobStatus.SUCCEEDED, first_run)
     assert ended.run != first_run
     assert not instance.is_alive
     assert instance not in stack.endpoint.instances
-    assert time.monotonic() - begun < SHUTDOWN_S + 35
+    assert took_s < SHUTDOWN_S + 35 * slack(), "its steps are slack's"
     assert len([key for key in objects_of(stack, job.id) if key.endswith(".png")]) == 1
 
 
@@ -219,7 +222,7 @@ def test_notifications_out_of_order_twice_and_for_nobodys_job_change_nothing(sta
         heard = stack.functions.invoke("comfy_serverless.handlers.outcome.handler", {"Records": records})
         assert heard == {"settled": len(records) - 1}
         assert state_of(stack, done.id) == before
-        assert len(client.jobs.get(running.id).wait(timeout=60).outputs) == 1
+        assert len(client.jobs.get(running.id).wait(timeout=5 * PATIENCE_S).outputs) == 1
         assert state_of(stack, running.id).runs == 1
 
 

@@ -27,9 +27,10 @@ from comfy_serverless.jobs.document import Job
 from demo.seed import OUTPUT_BUCKET
 from local.aws.server import LocalAws
 from tests.integration import sandbox_fault_rows
+from tests.patience import PATIENCE_S
 
 FROZEN_S = 40.0
-#: What a job of a second may take on a busy machine.
+#: What a job of a second may take.
 AT_ONCE_S = 15.0
 _PROGRAM = Path(__file__).parent / "sandbox_program.py"
 
@@ -77,7 +78,7 @@ class Sandbox:
             if self.process.stdin is not None:
                 self.process.stdin.close()
             try:
-                self.process.wait(30)
+                self.process.wait(PATIENCE_S)
             finally:
                 for group in (self.process.pid, self.engine_pid):
                     with contextlib.suppress(ProcessLookupError):

@@ -23,7 +23,8 @@ from demo.seed import OUTPUT_BUCKET
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
 from local.aws.server import LocalAws
-from tests.integration.sagemaker_contract import CONTRACT, PATIENCE_S, Serving, noise
+from tests.integration.sagemaker_contract import CONTRACT, Serving, noise
+from tests.patience import PATIENCE_S, QuietClock, wait_until
 
 START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
 
@@ -96,13 +97,13 @@ def test_sigterm_lets_jobs_finish_tells_pings_and_leaves_nothing(local_s3: Local
         thread.start()
         time.sleep(0.3)
         child = started.worker_pid()
-        begun = time.monotonic()
-        os.kill(started.process.pid, signal.SIGTERM)
-        thread.join(PATIENCE_S)
-        assert answers[0].status_code == 200
-        while started.process.exit_code is None:
-            assert time.monotonic() - begun < SHUTDOWN_S + 5
-            time.sleep(0.02)
+        with QuietClock() as clock:
+            begun = clock()
+            os.kill(started.process.pid, signal.SIGTERM)
+            thread.join(PATIENCE_S)
+            assert answers[0].status_code == 200
+            assert wait_until(lambda: started.process.exit_code is not None)
+            assert clock() - begun < SHUTDOWN_S + 5
         assert started.process.exit_code == 0
         assert not Path(f"/proc/{child}").exists()
 

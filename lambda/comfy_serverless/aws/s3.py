@@ -1,4 +1,7 @@
-"""S3, as the jobs use it: one client, whole small documents, and errors that say what to do."""
+"""S3, as the jobs use it: one client, whole small documents, and errors that say what to do.
+
+What an address is, is known without AWS's libraries: a function that needs them imports them.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,6 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
-from comfy_serverless.aws.s3_clock import ServerClock
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, MissingAsset, NotJson
 from comfy_serverless.retry import attempts
 
@@ -77,6 +75,11 @@ def s3_client() -> S3Client:
     is not valid); a local server that stands in for S3 has no host names for buckets ("path"). Bodies are not hashed
     for the signature as well: it covers their checksum, which is in a header of every put.
     """
+    import boto3
+    from botocore.config import Config
+
+    from comfy_serverless.aws.s3_clock import ServerClock
+
     is_local = bool(os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3"))
     client = boto3.client(
         "s3",
@@ -104,6 +107,8 @@ def read_json(s3: S3Client, address: S3Address, *, what: str) -> Any:  # noqa: A
         NotJson: it is not JSON.
         AssetUnavailable: S3 itself failed.
     """
+    from botocore.exceptions import BotoCoreError, ClientError
+
     try:
         content = read_document(s3, address).content
     except DocumentTooLarge as error:
@@ -167,6 +172,8 @@ class Refusal(NamedTuple):
 
 def refusal(error: Exception, address: S3Address) -> Refusal:
     """What a failed request means for the person who sent the job, and whether repeating it may help."""
+    from botocore.exceptions import BotoCoreError
+
     code = error_code(error)
     if code in _NOT_FOUND:
         is_encoded = re.search(r"%[0-9A-Fa-f]{2}|\+", address.key)
@@ -191,6 +198,8 @@ def refusal(error: Exception, address: S3Address) -> Refusal:
 
 def unless_in_conflict(write: Callable[[], _Answer]) -> _Answer:
     """Do a conditional write, again while S3 says that somebody else is writing the same key at this moment."""
+    from botocore.exceptions import ClientError
+
     for attempt in attempts(_CONFLICT_PAUSES_S):
         try:
             return write()

@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import time
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from comfy_serverless.batches.orders import Order
-from comfy_serverless.cli.stack import batch_store, explained, outputs_of, s3, sqs
+from comfy_serverless.cli.stack import Stack, explained
 from comfy_serverless.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-    from mypy_boto3_sqs import SQSClient
-
-    from comfy_serverless.batches.store import Batch, BatchStore
+    from comfy_serverless.batches.store import Batch
 
 #: Between two looks of `--watch`, in seconds.
 WATCH_EVERY_S = 5.0
@@ -81,67 +77,26 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action.add_argument("name", metavar="NAME", help="what it is called")
         if name in {"status", "retry"}:
             action.add_argument("--watch", action="store_true", help="follow it to its end")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the batches of a stack are."""
-
-    batches: BatchStore
-    s3: S3Client
-    sqs: SQSClient
-    input_bucket: str
-    manifest_queue_url: str
-
-    @classmethod
-    def of(cls, stack: str) -> Place:
-        """Find them by the stack's outputs.
-
-        Raises:
-            NotFound: it has none of these.
-        """
-        outputs = outputs_of(stack, "JobsTableName", "InputBucketName", "ManifestQueueUrl")
-        return cls(
-            batch_store(outputs["JobsTableName"]), s3(), sqs(), outputs["InputBucketName"], outputs["ManifestQueueUrl"]
-        )
-
-    def tell(self, order: Order) -> None:
-        """Have `ingest` do something with a batch."""
-        self.sqs.send_message(QueueUrl=self.manifest_queue_url, MessageBody=order.to_text())
-
-    def newest(self, name: str) -> Batch | None:
-        """The newest batch of a name."""
-        return self.batches.newest(f"s3://{self.input_bucket}/batches/{name}.jsonl")
-
-    def find(self, name: str) -> Batch:
-        """The newest batch of a name.
-
-        Raises:
-            NotFound: there is none (yet).
-        """
-        batch = self.newest(name)
-        if batch is None:
-            raise NotFound(f"there is no batch {name!r}: it takes a moment from the drop until it is known.")
-        return batch
+    batch.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what was asked. Answers the exit code.
+    """Do what was asked. Returns the exit code.
 
     Raises:
         ComfyError: it could not be done; the message says what to do.
     """
     with explained(options):
-        place = Place.of(options.stack)
+        stack = Stack.of(options.stack)
         match options.action:
             case "submit":
-                _submit(place, options.file, options.name or options.file.stem, options)
+                _submit(stack, options.file, options.name or options.file.stem, options)
             case "status":
-                _show(place, place.find(options.name), options)
+                _show(stack, stack.find(options.name), options)
             case "retry":
-                _retry(place, options.name, options)
+                _retry(stack, options.name, options)
             case action:
-                _change(place, options.name, action)
+                _change(stack, options.name, action)
     return 0
 
 
@@ -161,28 +116,31 @@ def _action(
     return action
 
 
-def _submit(place: Place, file: Path, name: str, options: argparse.Namespace) -> None:
+def _submit(stack: Stack, file: Path, name: str, options: argparse.Namespace) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidRequest(f"{name!r} cannot be a batch's name: up to 40 letters, digits, _ and -; give --name.")
     if not file.is_file():
         raise NotFound(f"there is no file {file}.")
     size_bytes = file.stat().st_size
-    before = place.newest(name)
+    before = stack.newest(name)
     bar = (TextColumn("uploading"), BarColumn(), TaskProgressColumn())
     with Progress(*bar, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("uploading", total=size_bytes)
-        place.s3.upload_file(
+        stack.s3.upload_file(
             str(file),
-            place.input_bucket,
+            stack.input_bucket,
             f"batches/{name}.jsonl",
             Callback=lambda count: progress.advance(task, count),
         )
-    _say(f"s3://{place.input_bucket}/batches/{name}.jsonl is there: `comfy-serverless batch status {name}` follows it.")
+    print(
+        f"s3://{stack.input_bucket}/batches/{name}.jsonl is there: `comfy-serverless batch status {name}` follows it.",
+        file=sys.stderr,
+    )
     if options.watch:
-        _show(place, _wait_until_known(place, name, before=before), options)
+        _show(stack, _wait_until_known(stack, name, before=before), options)
 
 
-def _wait_until_known(place: Place, name: str, *, before: Batch | None) -> Batch:
+def _wait_until_known(stack: Stack, name: str, *, before: Batch | None) -> Batch:
     """The batch that was just dropped, not one of that name from before.
 
     Raises:
@@ -190,7 +148,7 @@ def _wait_until_known(place: Place, name: str, *, before: Batch | None) -> Batch
     """
     end = time.monotonic() + KNOWN_WITHIN_S
     while time.monotonic() < end:
-        batch = place.newest(name)
+        batch = stack.newest(name)
         if batch is not None and (before is None or batch.id != before.id):
             return batch
         time.sleep(1.0)
@@ -200,29 +158,29 @@ def _wait_until_known(place: Place, name: str, *, before: Batch | None) -> Batch
     )
 
 
-def _show(place: Place, batch: Batch, options: argparse.Namespace) -> None:
+def _show(stack: Stack, batch: Batch, options: argparse.Namespace) -> None:
     if options.watch:
-        batch = _watch(place, batch)
-    facts = _facts(place, batch)
+        batch = _watch(stack, batch)
+    facts = _facts(stack, batch)
     if options.json:
-        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
+        print(json.dumps(facts, indent=2))
         return
     for title, value in facts.items():
         match value:
             case None | []:
                 continue
             case list():
-                sys.stdout.write("".join(f"{title:<10} {line}\n" for line in value))
+                print(*(f"{title:<10} {line}" for line in value), sep="\n")
             case dict():
-                sys.stdout.write(f"{title:<10} {', '.join(f'{count:,} {name}' for name, count in value.items())}\n")
+                print(f"{title:<10} {', '.join(f'{count:,} {name}' for name, count in value.items())}")
             case _:
-                sys.stdout.write(f"{title:<10} {value}\n")
+                print(f"{title:<10} {value}")
 
 
-def _facts(place: Place, batch: Batch) -> dict[str, Any]:
-    ranges = place.batches.ranges(batch.id)
+def _facts(stack: Stack, batch: Batch) -> dict[str, Any]:
+    ranges = stack.batches.ranges(batch.id)
     size = max(1, batch.size_bytes)
-    bad = list(islice(place.batches.bad_lines(batch.id), BAD_LINES_SHOWN))
+    bad = list(islice(stack.batches.bad_lines(batch.id), BAD_LINES_SHOWN))
     return {
         "batch": batch.id,
         "status": batch.status.value,
@@ -231,38 +189,38 @@ def _facts(place: Place, batch: Batch) -> dict[str, Any]:
         "bad line": [f"at byte {offset:,}: {message}" for offset, message in bad],
         "read": f"{100 * sum(part.offset - part.start for part in ranges) / size:.0f} %" if ranges else "100 %",
         "ended": f"{100 * min(batch.settled, size) / size:.0f} %" if batch.size_bytes else "100 %",
-        "jobs": _counts(place, batch),
+        "jobs": _counts(stack, batch),
         "report": batch.report,
     }
 
 
-def _counts(place: Place, batch: Batch) -> dict[str, int] | None:
+def _counts(stack: Stack, batch: Batch) -> dict[str, int] | None:
     """How many jobs ended how; None before the report tells."""
     if batch.report is None:
         return None
     from comfy_serverless.aws.s3 import S3Address
 
     bucket, key = S3Address.parse(batch.report)
-    report = json.loads(place.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    report = json.loads(stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
     counts: dict[str, int] = report["statuses"]
     return counts
 
 
-def _watch(place: Place, batch: Batch) -> Batch:
+def _watch(stack: Stack, batch: Batch) -> Batch:
     """Follow it by the part of its lines whose jobs have ended, until its report is there."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(batch.status.value, total=max(1, batch.size_bytes))
         while batch.report is None:
             progress.update(task, completed=batch.settled, description=batch.status.value)
-            place.tell(Order(batch_id=batch.id))  # else somebody looks each minute
+            stack.tell(Order(batch_id=batch.id))  # else the caretaker looks each minute
             time.sleep(WATCH_EVERY_S)
-            batch = place.batches.get(batch.id) or batch
+            batch = stack.batches.get(batch.id) or batch
         progress.update(task, completed=max(1, batch.size_bytes), description=batch.status.value)
     return batch
 
 
-def _change(place: Place, name: str, action: str) -> None:
+def _change(stack: Stack, name: str, action: str) -> None:
     from comfy_serverless.batches.store import BatchStatus
 
     wanted, was = {
@@ -270,33 +228,29 @@ def _change(place: Place, name: str, action: str) -> None:
         "resume": (BatchStatus.RUNNING, [BatchStatus.PAUSED]),
         "cancel": (BatchStatus.CANCELED, [BatchStatus.RUNNING, BatchStatus.PAUSED]),
     }[action]
-    batch = place.find(name)
-    if not place.batches.set_status(batch.id, wanted, was=was):
-        newest = place.batches.get(batch.id) or batch
+    batch = stack.find(name)
+    if not stack.batches.set_status(batch.id, wanted, was=was):
+        newest = stack.batches.get(batch.id) or batch
         raise InvalidRequest(f"the batch {name} cannot be {wanted.value} now: it is {newest.status.value}.")
     is_resume = action == "resume"
-    place.tell(Order(batch_id=batch.id, start=0 if is_resume else None, is_resume=is_resume))
-    _say(f"The batch {name} is {wanted.value}.")
+    stack.tell(Order(batch_id=batch.id, start=0 if is_resume else None, is_resume=is_resume))
+    print(f"The batch {name} is {wanted.value}.", file=sys.stderr)
 
 
-def _retry(place: Place, name: str, options: argparse.Namespace) -> None:
-    batch = place.find(name)
+def _retry(stack: Stack, name: str, options: argparse.Namespace) -> None:
+    batch = stack.find(name)
     if batch.report is None:
         raise InvalidRequest(f"the batch {name} has not ended: what has failed is known when its report is there.")
     from comfy_serverless.aws.s3 import S3Address
 
     bucket, key = S3Address.parse(batch.report)
-    failed = place.s3.get_object(Bucket=bucket, Key=key.removesuffix(".report.json") + ".failed.jsonl")
+    failed = stack.s3.get_object(Bucket=bucket, Key=key.removesuffix(".report.json") + ".failed.jsonl")
     if failed["ContentLength"] == 0:
-        _say(f"Nothing of the batch {name} has failed.")
+        print(f"Nothing of the batch {name} has failed.", file=sys.stderr)
         return
     again = f"{name}-again"
-    before = place.newest(again)
-    place.s3.upload_fileobj(failed["Body"], place.input_bucket, f"batches/{again}.jsonl")
-    _say(f"The failed lines of {name} are the batch {again}.")
+    before = stack.newest(again)
+    stack.s3.upload_fileobj(failed["Body"], stack.input_bucket, f"batches/{again}.jsonl")
+    print(f"The failed lines of {name} are the batch {again}.", file=sys.stderr)
     if options.watch:
-        _show(place, _wait_until_known(place, again, before=before), options)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+        _show(stack, _wait_until_known(stack, again, before=before), options)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -17,14 +16,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table as Grid
 
-from comfy_serverless.cli.stack import explained, key_store, outputs_of
-from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.cli.stack import explained, key_store
 
 if TYPE_CHECKING:
     from comfy_serverless.table.api_keys import ApiKey, ApiKeyStore
 
-#: The output of the stack that names the table: `Outputs` in template.yaml.
-TABLE_OUTPUT = "JobsTableName"
 #: How long API Gateway keeps what the authorizer has said of a key: `ReauthorizeEvery` in template.yaml.
 CACHED_S = 60
 _UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -68,16 +64,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _action(actions, "list", "all keys, also those that work no more; never the keys themselves")
     revoke = _action(actions, "revoke", f"end a key; it stops working within {CACHED_S} seconds")
     revoke.add_argument("key", metavar="ID", help="its id or its name, as `keys list` shows them")
+    keys.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what was asked. Answers the exit code.
+    """Do what was asked. Returns the exit code.
 
     Raises:
         ComfyError: it could not be done; the message says what to do.
     """
     with explained(options):
-        keys = _store(options)
+        keys = key_store(stack=options.stack, table=options.table)
         match options.action:
             case "create":
                 _create(keys, options)
@@ -107,17 +104,20 @@ def _create(keys: ApiKeyStore, options: argparse.Namespace) -> None:
         max_in_flight=options.max_in_flight,
         requests_per_minute=options.requests_per_minute,
     )
-    _print(json.dumps({"key": text, **_as_json(key)}, indent=2) if options.json else text)
+    print(json.dumps({"key": text, **_as_json(key)}, indent=2) if options.json else text, flush=True)
     state = f", {_state(key)}" if key.expires is not None else ""
-    _say(f"The key {key.name} ({key.id}) is {key.owner}'s{state}. It is shown only now: keep it like a password.")
+    print(
+        f"The key {key.name} ({key.id}) is {key.owner}'s{state}. It is shown only now: keep it like a password.",
+        file=sys.stderr,
+    )
 
 
 def _list(keys: ApiKeyStore, options: argparse.Namespace) -> None:
     found = keys.list()
     if options.json:
-        _print(json.dumps({"keys": [_as_json(key) for key in found]}, indent=2))
+        print(json.dumps({"keys": [_as_json(key) for key in found]}, indent=2))
     elif not found:
-        _say("There are no keys. Make one: comfy-serverless keys create NAME --owner OWNER")
+        print("There are no keys. Make one: comfy-serverless keys create NAME --owner OWNER", file=sys.stderr)
     else:
         Console(highlight=False, markup=False).print(_grid(found))
 
@@ -125,10 +125,11 @@ def _list(keys: ApiKeyStore, options: argparse.Namespace) -> None:
 def _revoke(keys: ApiKeyStore, options: argparse.Namespace) -> None:
     key = keys.revoke(options.key)
     if options.json:
-        _print(json.dumps(_as_json(key), indent=2))
-    _say(
+        print(json.dumps(_as_json(key), indent=2))
+    print(
         f"The key {key.name} ({key.id}) of {key.owner} is revoked. It stops working within {CACHED_S} seconds: "
-        "API Gateway remembers for that long whose it was."
+        "API Gateway remembers for that long whose it was.",
+        file=sys.stderr,
     )
 
 
@@ -174,20 +175,6 @@ def _as_json(key: ApiKey) -> dict[str, Any]:
     }
 
 
-def _store(options: argparse.Namespace) -> ApiKeyStore:
-    name = _table_of(options.stack) if options.stack else options.table or os.environ.get("JOBS_TABLE")
-    if not name:
-        raise InvalidRequest(
-            "Which API's keys? Give --stack NAME (the name it was deployed with), or --table NAME, or set JOBS_TABLE."
-        )
-    return key_store(name)
-
-
-def _table_of(stack: str) -> str:
-    """The table of a deployed stack."""
-    return outputs_of(stack, TABLE_OUTPUT)[TABLE_OUTPUT]
-
-
 def _duration(text: str) -> int:
     """`30d` in seconds."""
     match = re.fullmatch(r"([0-9]{1,9})([mhdw])", text)
@@ -201,12 +188,3 @@ def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")

@@ -1,71 +1,48 @@
-"""`comfy-serverless`: workflows from the terminal."""
+"""`comfy-serverless`: the commands, and what their failures are to a shell."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import signal
 import sys
-import threading
-import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from comfy_serverless.cli import batch as cli_batch
-from comfy_serverless.cli import keys as cli_keys
-from comfy_serverless.cli import upload as cli_upload
-from comfy_serverless.connector.connector import ComfyConnector
-from comfy_serverless.connector.outputs import Output
-from comfy_serverless.connector.progress import Progress as Snapshot
-from comfy_serverless.connector.run import Execution
-from comfy_serverless.errors import Canceled, ComfyError, DeliveryFailed, InvalidRequest, MissingAsset
-from comfy_serverless.graph import workflow as workflow_module
-from comfy_serverless.settings import Settings
-from comfy_serverless.worker.inputs.plan import plan_inputs
+from comfy_serverless.cli import batch, keys, run, upload
+from comfy_serverless.errors import Canceled, ComfyError
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, INTERRUPTED = 1, 130
 
-_EPILOG = """\
-examples:
-  comfy-serverless run workflow.json
-  comfy-serverless run workflow.json --set 3.seed=42 --set "KSampler.steps=20" --set "6.text=a red fox"
-  comfy-serverless run edit.json --input 10.image=photo.png --out out/
-  comfy-serverless run inpaint.json --input 10.image=photo.png --input 10.mask=mask.png
-  comfy-serverless run edit.json --input 10.image=first.png --input 10.image=second.png
-
-An input is named by node id, class or title: 3.seed, KSampler.seed, "My sampler.seed".
-Which ComfyUI runs it: COMFYUI_URL (one that runs), COMFYUI_DIR (a checkout; COMFYUI_PYTHON, COMFYUI_ARGS="--cpu"),
-API_COMMAND_LINE, or ComfyUI/ in this folder. Without any of them the embedded engine runs it: it needs no GPU,
-executes ComfyUI's model-free nodes for real, and paints a stand-in for text-to-image.
-
-exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted
-"""
+#: The extra that brings a library which some commands need.
+_EXTRAS = {"boto3": "aws", "botocore": "aws", "pydantic": "aws", "blake3": "aws"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The entry point. Answers the exit code."""
+    """The entry point. Returns the exit code; of wrong usage argparse's, which is 2."""
     options = _parser().parse_args(arguments)
-    commands = {"run": _run, "keys": cli_keys.run, "upload": cli_upload.run, "batch": cli_batch.run}
     try:
-        return commands[options.command](options)
+        status: int = options.run(options)
     except ComfyError as error:
         Console(stderr=True, highlight=False).print(f"[bold red]{error.code}[/]: ", end="")
         print(error.message, file=sys.stderr)
         if options.json:
             print(json.dumps({"error": {"code": error.code, "message": error.message, "details": error.details}}))
         return INTERRUPTED if isinstance(error, Canceled) else FAILED
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in _EXTRAS:
+            raise
+        print(
+            f"`comfy-serverless {options.command}` needs {library} here: in the checkout, "
+            f"pip install '.[{_EXTRAS[library]}]'",
+            file=sys.stderr,
+        )
+        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,254 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"comfy-serverless {version('comfy-serverless')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    run = commands.add_parser(
-        "run",
-        help="run a workflow and save everything it makes",
-        description="Run a workflow exported by ComfyUI (Workflow > Export (API)) and save everything it makes.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    run.add_argument("workflow", type=Path, help="the exported workflow, a JSON file")
-    run.add_argument(
-        "--set", action="append", default=[], type=_assignment, metavar="NODE.INPUT=VALUE", help="set an input (repeat)"
-    )
-    run.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        type=_assignment,
-        metavar="NODE.INPUT=FILE",
-        help="give an input a file of this machine (repeat; for the same input: a batch of images)",
-    )
-    run.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out/)")
-    run.add_argument("--deadline", type=_seconds, metavar="SECONDS", help="interrupt it after this long")
-    run.add_argument("--json", action="store_true", help="print the result as JSON, and no table")
-    cli_keys.add_parser(commands)
-    cli_batch.add_parser(commands)
-    cli_upload.add_parser(commands)
+    for command in (run, keys, batch, upload):
+        command.add_parser(commands)
     return parser
-
-
-def _assignment(text: str) -> tuple[str, str]:
-    address, separator, value = text.partition("=")
-    if not separator or "." not in address:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NODE.INPUT=VALUE, e.g. 3.seed=42")
-    return address, value
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < threading.TIMEOUT_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
-
-
-def _run(options: argparse.Namespace) -> int:
-    graph = workflow_module.check_format(_load(options.workflow))
-    graph = workflow_module.apply_set(graph, {address: _value(text) for address, text in options.set})
-    seeds: Mapping[str, int]
-    graph, seeds = workflow_module.draw_seeds(graph)
-    files = _files(options.input)
-    has_inputs = bool(plan_inputs(graph, files).wanted)
-    _check_files(files)
-    _check_folder(options.out)
-
-    console = Console(stderr=True)
-    with console.status("Starting ComfyUI"):
-        connector = ComfyConnector()
-    try:
-        if has_inputs:
-            graph = _with_files(connector, graph, files, deadline_s=options.deadline)
-        try:
-            execution = _execute(connector, graph, console, deadline_s=options.deadline)
-        except ComfyError as error:
-            _keep(error.outputs, options.out)
-            raise
-        try:
-            saved = _save(execution.outputs, options.out)
-        except OSError as error:
-            raise DeliveryFailed(f"the results could not be saved in {options.out}: {error}") from error
-    finally:
-        connector.kill_api()
-    _report(execution, saved, seeds, engine=connector.engine, as_json=options.json)
-    return 0
-
-
-def _load(path: Path) -> object:
-    try:
-        return workflow_module.load_payload(path)
-    except OSError as error:
-        raise InvalidRequest(f"the workflow {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidRequest(f"the workflow {path} is not JSON: {error}") from error
-
-
-def _value(text: str) -> Any:  # noqa: ANN401
-    """Numbers, booleans and lists as JSON; everything else is text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _files(assignments: Sequence[tuple[str, str]]) -> dict[str, list[Path]]:
-    """The files that each address is given."""
-    files: dict[str, list[Path]] = {}
-    for address, text in assignments:
-        files.setdefault(address, []).append(Path(text))
-    return files
-
-
-def _check_files(files: Mapping[str, Sequence[Path]]) -> None:
-    """Before ComfyUI is started: every file is there."""
-    for address, paths in files.items():
-        for path in paths:
-            if not path.is_file():
-                raise MissingAsset(f"--input {address}={path}: there is no such file")
-
-
-def _with_files(
-    connector: ComfyConnector,
-    graph: Mapping[str, Any],
-    files: Mapping[str, Sequence[Path]],
-    *,
-    deadline_s: float | None,
-) -> dict[str, Any]:
-    """The graph with its inputs in ComfyUI's input folder, and their names in it."""
-    # They bring the libraries for AWS along, which take a while to load.
-    from comfy_serverless.cli.stack import s3
-    from comfy_serverless.worker.inputs.fetcher import InputFetcher
-
-    settings = Settings.from_environment()
-    fetcher = InputFetcher(settings=settings, s3=s3(), connector=connector)
-    deadline = time.monotonic() + (deadline_s or settings.default_deadline_s)
-    return fetcher.place(graph, files, job_id="", deadline=deadline).graph
-
-
-def _check_folder(folder: Path) -> None:
-    """Before ComfyUI is started: the results will have a place."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidRequest(f"--out {folder}: the folder cannot be made: {error.strerror}") from error
-
-
-def _keep(outputs: Sequence[Output], folder: Path) -> None:
-    """Save what was made before a failure, as far as it can be read; the failure itself comes after it."""
-    saved: list[Path] = []
-    for output in outputs:
-        try:
-            saved.append(_write(output, folder, taken=saved))
-        except OSError as error:
-            print(f"not saved: {output.name}: {error}", file=sys.stderr)
-        else:
-            print(f"made before the failure: {saved[-1]}", file=sys.stderr)
-
-
-def _execute(
-    connector: ComfyConnector, graph: Mapping[str, Any], console: Console, *, deadline_s: float | None
-) -> Execution:
-    prompt_id = str(uuid.uuid4())
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar, _ctrl_c_cancels(connector, prompt_id):
-        task = bar.add_task("queued", total=1.0)
-
-        def show(snapshot: Snapshot) -> None:
-            bar.update(task, completed=snapshot.value, description=(snapshot.message or "running")[:32])
-
-        return connector.run(graph, deadline_s=deadline_s, on_progress=show, prompt_id=prompt_id)
-
-
-@contextmanager
-def _ctrl_c_cancels(connector: ComfyConnector, prompt_id: str) -> Iterator[None]:
-    """The first Ctrl-C ends the prompt properly; the second one ends us."""
-
-    def cancel(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, previous)
-        connector.cancel(prompt_id)
-
-    previous = signal.signal(signal.SIGINT, cancel)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _save(outputs: Sequence[Output], folder: Path) -> list[Path]:
-    saved: list[Path] = []
-    for output in outputs:
-        saved.append(_write(output, folder, taken=saved))
-    return saved
-
-
-def _write(output: Output, folder: Path, *, taken: Sequence[Path]) -> Path:
-    """Write an output; of equal names the later ones are put into a folder named after their node."""
-    name = Path(output.name).name
-    target = folder / name
-    if target in taken:
-        target = folder / f"node_{Path(output.node_id).name}_{output.index}" / name
-        target.parent.mkdir(exist_ok=True)
-    with output.open() as source, target.open("wb") as file:
-        shutil.copyfileobj(source, file)
-    return target
-
-
-def _report(
-    execution: Execution, saved: Sequence[Path], seeds: Mapping[str, int], *, engine: str, as_json: bool
-) -> None:
-    if as_json:
-        print(json.dumps(_as_json(execution, saved, seeds, engine=engine), indent=2))
-        return
-    console = Console(highlight=False)
-    table = Table("node", "output", "type", "size", box=None, pad_edge=False)
-    for output, path in zip(execution.outputs, saved, strict=True):
-        table.add_row(
-            f"{output.node_id} {output.title}"[:32], str(path), output.content_type, _size(path.stat().st_size)
-        )
-    console.print(table)
-    for warning in execution.warnings:
-        console.print(f"[yellow]warning[/]: {warning}")
-    for address, seed in seeds.items():
-        console.print(f"{address} = {seed} (drawn)")
-    seconds = execution.timings.total_ms / 1000
-    console.print(f"{len(saved)} output{'' if len(saved) == 1 else 's'} in {seconds:.2f} s by {engine}")
-
-
-def _as_json(
-    execution: Execution, saved: Sequence[Path], seeds: Mapping[str, int], *, engine: str
-) -> dict[str, object]:
-    return {
-        "prompt_id": execution.prompt_id,
-        "engine": engine,
-        "outputs": [
-            {
-                "node_id": output.node_id,
-                "class_type": output.class_type,
-                "title": output.title,
-                "index": output.index,
-                "type": output.kind.value,
-                "content_type": output.content_type,
-                "size_bytes": path.stat().st_size,
-                "path": str(path),
-            }
-            for output, path in zip(execution.outputs, saved, strict=True)
-        ],
-        "warnings": list(execution.warnings),
-        "seeds": dict(seeds),
-        "total_ms": execution.timings.total_ms,
-    }
-
-
-def _size(size_bytes: int) -> str:
-    """1234567 -> "1.2 MB"."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

@@ -1,10 +1,15 @@
-"""A deployed stack as the commands see it: its outputs, its stores and clients, and AWS's refusals explained."""
+"""A deployed stack as the commands see it: where things are, clients and stores, and AWS's refusals explained.
+
+The libraries for AWS are loaded only when a command runs.
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from comfy_serverless.errors import ComfyError, Forbidden, InvalidRequest, NotFound, Unauthorized, UpstreamError
@@ -14,9 +19,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
-    from comfy_serverless.aws.dynamodb import Table
-    from comfy_serverless.batches.store import BatchStore
+    from comfy_serverless.batches.orders import Order
+    from comfy_serverless.batches.store import Batch, BatchStore
     from comfy_serverless.table.api_keys import ApiKeyStore
+
+#: The output of the stack that names the table: `Outputs` in template.yaml.
+TABLE_OUTPUT = "JobsTableName"
 
 _UNKNOWN_CREDENTIALS = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
@@ -26,7 +34,86 @@ _UNKNOWN_CREDENTIALS = frozenset(
 _SIGN_IN = "Sign in with `aws sso login` or `aws configure`, or set AWS_PROFILE."
 
 
-def outputs_of(stack: str, *names: str) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A deployed stack, for what is done with its batches."""
+
+    batches: BatchStore
+    s3: S3Client
+    sqs: SQSClient
+    input_bucket: str
+    manifest_queue_url: str
+
+    @classmethod
+    def of(cls, name: str) -> Stack:
+        """Find it by its name.
+
+        Raises:
+            NotFound: it has none of these.
+        """
+        from comfy_serverless.aws.dynamodb import Table, dynamodb_client
+        from comfy_serverless.aws.s3 import s3_client
+        from comfy_serverless.aws.sqs import sqs_client
+        from comfy_serverless.batches.store import BatchStore
+
+        outputs = _outputs_of(name, TABLE_OUTPUT, "InputBucketName", "ManifestQueueUrl")
+        batches = BatchStore(Table(dynamodb_client(), outputs[TABLE_OUTPUT]))
+        return cls(batches, s3_client(), sqs_client(), outputs["InputBucketName"], outputs["ManifestQueueUrl"])
+
+    def tell(self, order: Order) -> None:
+        """Have `ingest` do something with a batch."""
+        self.sqs.send_message(QueueUrl=self.manifest_queue_url, MessageBody=order.to_text())
+
+    def newest(self, name: str) -> Batch | None:
+        """The newest batch of a name."""
+        return self.batches.newest(f"s3://{self.input_bucket}/batches/{name}.jsonl")
+
+    def find(self, name: str) -> Batch:
+        """The newest batch of a name.
+
+        Raises:
+            NotFound: there is none (yet).
+        """
+        batch = self.newest(name)
+        if batch is None:
+            raise NotFound(f"there is no batch {name!r}: it takes a moment from the drop until it is known.")
+        return batch
+
+
+def key_store(*, stack: str | None, table: str | None) -> ApiKeyStore:
+    """The keys of a deployed stack, or of a table; by default of the one that JOBS_TABLE names.
+
+    Raises:
+        InvalidRequest: nothing says where they are.
+        NotFound: the stack has no such output.
+    """
+    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
+    from comfy_serverless.table.api_keys import ApiKeyStore
+
+    name = _outputs_of(stack, TABLE_OUTPUT)[TABLE_OUTPUT] if stack else table or os.environ.get("JOBS_TABLE")
+    if not name:
+        raise InvalidRequest(
+            "Which API's keys? Give --stack NAME (the name it was deployed with), or --table NAME, or set JOBS_TABLE."
+        )
+    return ApiKeyStore(Table(dynamodb_client(), name))
+
+
+@contextmanager
+def explained(options: argparse.Namespace) -> Iterator[None]:
+    """Turn what AWS refuses into what can be done about it."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    if region := os.environ.get("AWS_REGION"):  # which the AWS CLI reads, and botocore does not
+        os.environ["AWS_DEFAULT_REGION"] = region
+    try:
+        yield
+    except ClientError as error:
+        raise _refusal(error, options) from error
+    except BotoCoreError as error:
+        raise _trouble(error) from error
+
+
+def _outputs_of(stack: str, *names: str) -> dict[str, str]:
     """These outputs of a deployed stack.
 
     Raises:
@@ -43,54 +130,6 @@ def outputs_of(stack: str, *names: str) -> dict[str, str]:
                 "version. Deploy it again with `sam build && sam deploy`, or give --table NAME."
             )
     return {name: found[name] for name in names}
-
-
-def _table(name: str) -> Table:
-    """The table of this name."""
-    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
-
-    return Table(dynamodb_client(), name)
-
-
-def key_store(table_name: str) -> ApiKeyStore:
-    """The API keys in a table."""
-    from comfy_serverless.table.api_keys import ApiKeyStore
-
-    return ApiKeyStore(_table(table_name))
-
-
-def batch_store(table_name: str) -> BatchStore:
-    """The batches in a table."""
-    from comfy_serverless.batches.store import BatchStore
-
-    return BatchStore(_table(table_name))
-
-
-def s3() -> S3Client:
-    """The client of S3; it brings the libraries for AWS along, which take a while to load."""
-    from comfy_serverless.aws.s3 import s3_client
-
-    return s3_client()
-
-
-def sqs() -> SQSClient:
-    """The client of SQS."""
-    from comfy_serverless.aws.sqs import sqs_client
-
-    return sqs_client()
-
-
-@contextmanager
-def explained(options: argparse.Namespace) -> Iterator[None]:
-    """Turn what AWS refuses into what can be done about it."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except ClientError as error:
-        raise _refusal(error, options) from error
-    except BotoCoreError as error:
-        raise _trouble(error) from error
 
 
 def _refusal(error: ClientError, options: argparse.Namespace) -> ComfyError:

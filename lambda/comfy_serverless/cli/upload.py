@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import urllib3
+    from blake3 import blake3
 
 _CHUNK_BYTES = 1 << 20
 #: S3 is asked again when it fails; a rest of a file this slow is given up.
@@ -72,14 +73,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     upload.add_argument("--tag", action="append", default=[], dest="tags", metavar="TAG", help="mark it (repeat)")
     upload.add_argument("--expires-in", type=int, metavar="SECONDS", help="forget it after 60 to 604800 seconds")
     upload.add_argument("--json", action="store_true", help="print the whole asset as JSON")
+    upload.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Upload the file and print its id. Answers the exit code.
+    """Upload the file and print its id. Returns the exit code.
 
     Raises:
         ComfyError: the API refuses it, or cannot be reached.
     """
+    from blake3 import blake3
+
     api = _Api(os.environ.get("COMFY_BASE_URL", ""), os.environ.get("COMFY_API_KEY", ""))
     path: Path = options.file
     naming = {"file_path": options.file_path or path.name, "tags": options.tags, "expires_in": options.expires_in}
@@ -91,16 +95,15 @@ def run(options: argparse.Namespace) -> int:
         size_bytes = os.fstat(file.fileno()).st_size
         if not size_bytes:
             raise InvalidRequest(f"{path} is empty.")
-        digest = _hash(file, _shown(bar, "reading", size_bytes))
+        digest = _hash(file, blake3(), _shown(bar, "reading", size_bytes))
         asset = api.from_hash(digest, naming)
         if was_sent := asset is None:
             target = api.begin({**naming, "content_type": content_type, "size_bytes": size_bytes, "hash": digest})
             api.put(target, _Counted(file, size_bytes, _shown(bar, "sending", size_bytes)))
             asset = api.complete(target)
-    sys.stdout.write((json.dumps(asset, indent=2) if options.json else asset["id"]) + "\n")
-    sys.stdout.flush()
+    print(json.dumps(asset, indent=2) if options.json else asset["id"], flush=True)
     what = "uploaded" if was_sent else "the API has its bytes already:"
-    sys.stderr.write(f"{what} {naming['file_path']} ({size_bytes:,} bytes, {digest[:23]}…)\n")
+    print(f"{what} {naming['file_path']} ({size_bytes:,} bytes, {digest[:23]}…)", file=sys.stderr)
     return 0
 
 
@@ -215,13 +218,7 @@ def _opened(path: Path) -> IO[bytes]:
         raise MissingAsset(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _hash(file: IO[bytes], show: Callable[[int], None]) -> str:
-    try:
-        from blake3 import blake3
-    except ImportError as error:
-        raise InvalidRequest("to upload takes one more library: pip install 'comfy-serverless[aws]'") from error
-
-    hasher = blake3()
+def _hash(file: IO[bytes], hasher: blake3, show: Callable[[int], None]) -> str:
     while chunk := file.read(_CHUNK_BYTES):
         hasher.update(chunk)
         show(file.tell())

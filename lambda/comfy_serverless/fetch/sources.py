@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from comfy_serverless.aws.s3 import S3Address, refusal
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.file_inputs import scheme_of
@@ -77,7 +75,7 @@ class Access:
         max_bytes: largest input.
     """
 
-    s3: S3Client
+    s3: S3Client | None
     open_web: Callable[[str, float], AbstractContextManager[Stream]]
     allowed_buckets: Sequence[str]
     max_bytes: int
@@ -120,7 +118,11 @@ class S3Source:
     @contextmanager
     def open(self, access: Access, *, deadline: float) -> Iterator[Stream]:  # noqa: ARG002  (the client has limits)
         """See `Source`."""
+        from botocore.exceptions import BotoCoreError, ClientError  # only an object in S3 needs AWS's libraries
+
         self.check_allowed(access.allowed_buckets)
+        if access.s3 is None:
+            raise Unusable("is in S3, which is not read here")
         try:
             answer = access.s3.get_object(Bucket=self.address.bucket, Key=self.address.key)
         except (ClientError, BotoCoreError) as error:

@@ -17,7 +17,7 @@ class Row:
         fault: what goes wrong, and when.
         code: of the failure the job ends with; None when it succeeds, or when there is no job.
         so: what happens besides.
-        within_s: from the submit, or from what is named in `fault`, to the outcome, in seconds.
+        within_s: from the submit, or from what is named in `fault`, to the outcome, in seconds of `QuietClock`.
     """
 
     fault: str

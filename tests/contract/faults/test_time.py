@@ -93,10 +93,10 @@ def cancel_when(world: World, condition: Callable[[str], None], graph: dict[str,
     prompt_id = new_id()
     running = in_background(lambda: world.connector.run(graph, prompt_id=prompt_id, **options))
     condition(prompt_id)
-    started = time.monotonic()
+    started = world.clock()
     assert world.connector.cancel(prompt_id)
     error = running.exception()
-    world.check(error, time.monotonic() - started)
+    world.check(error, world.clock() - started)
     assert not world.connector.cancel(prompt_id), "nothing runs under that id any more"
 
 
@@ -108,9 +108,9 @@ def test_it_is_canceled_during_the_start(world: World) -> None:
     running = in_background(lambda: world.connector.run(picture(), prompt_id=prompt_id))
     assert wait_until(lambda: prompt_id in world.connector._runs)
     time.sleep(0.2)
-    started = time.monotonic()
+    started = world.clock()
     assert world.connector.cancel(prompt_id)
-    world.check(running.exception(), time.monotonic() - started)
+    world.check(running.exception(), world.clock() - started)
     world.connector.wait_ready()
     assert world.connector.get_history(prompt_id) == {}
     assert world.connector.starts == 1, "the start goes on for the next one"
@@ -125,9 +125,9 @@ def test_it_is_canceled_while_another_thread_waits_for_the_start(world: World) -
     prompt_id = new_id()
     running = in_background(lambda: world.connector.run(picture(), prompt_id=prompt_id))
     assert wait_until(lambda: prompt_id in world.connector._runs)
-    started = time.monotonic()
+    started = world.clock()
     assert world.connector.cancel(prompt_id)
-    world.check(running.exception(), time.monotonic() - started)
+    world.check(running.exception(), world.clock() - started)
     assert patient.result().outputs
 
 
@@ -160,9 +160,9 @@ def test_it_is_canceled_while_another_waits(fragile: World) -> None:
     fragile.wait_running(first)
     waiting = in_background(lambda: fragile.connector.run(picture(), prompt_id=second))
     assert wait_until(lambda: bool(fragile.connector._engine.client.queue()["queue_pending"]))
-    started = time.monotonic()
+    started = fragile.clock()
     assert fragile.connector.cancel(first)
-    fragile.check(running.exception(), time.monotonic() - started)
+    fragile.check(running.exception(), fragile.clock() - started)
     assert waiting.result().outputs, "the other one runs"
 
 
@@ -175,9 +175,9 @@ def test_it_is_canceled_twice(fragile: World) -> None:
     prompt_id = new_id()
     running = in_background(lambda: fragile.connector.run(long_run(), prompt_id=prompt_id))
     cancel_first(prompt_id)
-    started = time.monotonic()
+    started = fragile.clock()
     fragile.connector.cancel(prompt_id)
-    fragile.check(running.exception(), time.monotonic() - started)
+    fragile.check(running.exception(), fragile.clock() - started)
 
 
 @row("it is canceled just at the end", so="`canceled`, or succeeds with everything", within_s=3)
@@ -187,10 +187,10 @@ def test_it_is_canceled_just_at_the_end(fragile: World) -> None:
         prompt_id = new_id()
         running = in_background(lambda prompt_id=prompt_id: fragile.connector.run(picture(), prompt_id=prompt_id))
         time.sleep(pause_s)
-        started = time.monotonic()
+        started = fragile.clock()
         fragile.connector.cancel(prompt_id)
         error = running.exception()
-        fragile.check(None, time.monotonic() - started)
+        fragile.check(None, fragile.clock() - started)
         assert isinstance(error, Canceled) or (error is None and len(running.result().outputs) == 1)
 
 

@@ -9,7 +9,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.run import Execution
 from comfy_serverless.errors import ComfyError
 from tests.contract.faults.rows import Row
+from tests.patience import PATIENCE_S, QuietClock, wait_until
 
 REAL = bool(os.environ.get("COMFYUI_DIR"))
 lite_only = pytest.mark.skipif(REAL, reason="only the embedded engine fails on demand")
@@ -34,8 +34,6 @@ real_only = pytest.mark.skipif(not REAL, reason="needs the nodes of a real Comfy
 STALL_S = 5.0 if REAL else 2.0
 #: Of our own: the locks that keep connectors apart lie in the folder for temporary files, and each row has its own.
 FIRST_PORT = 21000 + os.getpid() % 10000
-_SETTLE_S = 5.0
-_START_S = 120.0
 
 
 class World:
@@ -52,6 +50,8 @@ class World:
         self.row = row
         self._report = report
         self._connector: ComfyConnector | None = None
+        #: What rows are held to stands while the machine is starved.
+        self.clock = QuietClock()
         self._threads_before = set(threading.enumerate())
         self._descriptors_before = open_descriptors()
 
@@ -92,7 +92,7 @@ class World:
     def arm(self, fault: str, **details: Any) -> None:
         """Ask the embedded engine for a fault."""
         url = f"{self.connector.server_address}/lite/faults"
-        requests.post(url, json={"fault": fault, **details}, timeout=5).raise_for_status()
+        requests.post(url, json={"fault": fault, **details}, timeout=PATIENCE_S).raise_for_status()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the engine's whole group."""
@@ -101,12 +101,12 @@ class World:
 
     def ends(self, graph: dict[str, Any], **options: Any) -> Execution | ComfyError:
         """Run a workflow under the fault: its one outcome, held against the row."""
-        started = time.monotonic()
+        started = self.clock()
         try:
             outcome: Execution | ComfyError = self.connector.run(graph, **options)
         except ComfyError as error:
             outcome = error
-        self.check(outcome, time.monotonic() - started)
+        self.check(outcome, self.clock() - started)
         return outcome
 
     def succeeds(self, graph: dict[str, Any], **options: Any) -> Execution:
@@ -134,7 +134,7 @@ class World:
         def is_running() -> bool:
             return any(item[1] == prompt_id for item in self.connector._engine.client.queue()["queue_running"])
 
-        assert wait_until(is_running, _SETTLE_S), "the prompt did not begin"
+        assert wait_until(is_running), "the prompt did not begin"
 
     def prove_nothing_is_left(self) -> None:
         """The next job works; then the end: no prompt, process, thread, socket, descriptor or file is left."""
@@ -142,10 +142,10 @@ class World:
             self._prove_next_job_works(self._connector)
             self._connector.kill_api()
         self._connector = None
-        assert wait_until(lambda: not self.processes(), _SETTLE_S), f"processes are left: {self.processes()}"
-        assert wait_until(lambda: not self._new_threads(), _SETTLE_S), f"threads are left: {self._new_threads()}"
+        assert wait_until(lambda: not self.processes()), f"processes are left: {self.processes()}"
+        assert wait_until(lambda: not self._new_threads()), f"threads are left: {self._new_threads()}"
         gc.collect()
-        assert wait_until(lambda: not self._new_descriptors(), _SETTLE_S), f"open: {self._new_descriptors()}"
+        assert wait_until(lambda: not self._new_descriptors()), f"open: {self._new_descriptors()}"
         # What is one per machine stays: the locks of ports, which are empty, the place of models, and torch's own.
         kept = ("comfy-serverless-models-", "torchinductor_")
         files = Path(tempfile.gettempdir()).iterdir()
@@ -156,6 +156,7 @@ class World:
         """Whatever a failed row has left."""
         if self._connector is not None:
             self._connector.kill_api()
+        self.clock.close()
 
     def processes(self) -> list[int]:
         """Everything that was started for an engine in this folder and still lives."""
@@ -169,12 +170,12 @@ class World:
     def _prove_next_job_works(self, connector: ComfyConnector) -> None:
         if not REAL:
             with contextlib.suppress(requests.RequestException):
-                requests.delete(f"{connector.server_address}/lite/faults", timeout=2)
-        following = connector.run(picture(), deadline_s=_START_S)
+                requests.delete(f"{connector.server_address}/lite/faults", timeout=10)
+        following = connector.run(picture(), deadline_s=PATIENCE_S)
         assert (following.attempts, len(following.outputs)) == (1, 1), "the next job works"
         assert connector._runs == {}
         queue = connector._engine.client.queue
-        assert wait_until(lambda: not any(queue().values()), _SETTLE_S), f"prompts are left: {queue()}"
+        assert wait_until(lambda: not any(queue().values())), f"prompts are left: {queue()}"
         pid = self.process.pid
         sessions = {process: os.getsid(process) for process in self.processes()}
         assert set(sessions.values()) <= {pid}, f"an engine of before still lives: {sessions}, now {pid}"
@@ -201,13 +202,6 @@ def open_descriptors() -> set[tuple[str, str]]:
         with contextlib.suppress(OSError):
             found.add((link.name, str(link.readlink())))
     return {(number, target) for number, target in found if "/proc/" not in target}
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
 
 
 def picture(*, batch: int = 1, size: int = 8) -> dict[str, Any]:

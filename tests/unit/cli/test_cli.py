@@ -16,6 +16,8 @@ import pytest
 import requests
 from PIL import Image
 
+from tests.patience import PATIENCE_S
+
 PICTURE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 2, "color": 0}},
     "2": {
@@ -163,6 +165,57 @@ def test_the_help_teaches(tmp_path: Path) -> None:
     assert "COMFYUI_DIR" in answer.stdout
 
 
+def without_aws(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line where none of AWS's libraries can be imported."""
+    program = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('boto3', 'botocore', 'pydantic', 'blake3', 'aws_lambda_powertools')))\n"
+        "from comfy_serverless.cli.main import main\n"
+        "sys.exit(main())"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=folder,
+        env=environment() | {"COMFY_BASE_URL": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+
+
+def test_files_of_this_machine_need_nothing_of_aws(tmp_path: Path) -> None:
+    Image.new("RGB", (6, 4), (10, 20, 30)).save(tmp_path / "photo.png")
+    answer = without_aws(tmp_path, "run", written(tmp_path, EDIT), "--input", "10.image=photo.png")
+    assert answer.returncode == 0, answer.stderr
+    (made,) = (tmp_path / "out").iterdir()
+    with Image.open(made) as image:
+        assert image.getpixel((0, 0)) == (245, 235, 225)
+
+
+def test_an_input_in_s3_says_what_it_lacks(tmp_path: Path) -> None:
+    graph = json.loads(json.dumps(EDIT))
+    graph["10"]["inputs"]["image"] = "s3://bucket/photo.png"
+    answer = without_aws(tmp_path, "run", written(tmp_path, graph))
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr == "`comfy-serverless run` needs boto3 here: in the checkout, pip install '.[aws]'\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("keys", "list"), ("batch", "status", "x", "--stack", "s"), ("upload", "workflow.json")],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_command_that_lacks_a_library_says_in_one_line_which_extra_brings_it(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    written(tmp_path, PICTURE)
+    answer = without_aws(tmp_path, *arguments)
+    assert (answer.returncode, answer.stdout, answer.stderr.count("\n")) == (1, "", 1)
+    assert answer.stderr.startswith(f"`comfy-serverless {arguments[0]}` needs ")
+    assert answer.stderr.endswith("pip install '.[aws]'\n")
+
+
 def wait_until_something_runs(server_address: str, *, seconds: float) -> None:
     give_up_at = time.monotonic() + seconds
     while time.monotonic() < give_up_at:
@@ -184,8 +237,8 @@ def test_ctrl_c_cancels_the_prompt_and_leaves_no_engine(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_until_something_runs("http://127.0.0.1:18988", seconds=30)
+    wait_until_something_runs("http://127.0.0.1:18988", seconds=PATIENCE_S)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "canceled" in stderr

@@ -13,7 +13,7 @@ import pytest
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.cli import batch as cli_batch
-from comfy_serverless.cli.batch import Place
+from comfy_serverless.cli.stack import Stack
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.jobs.sources import DroppedObject
 from tests.unit.batch_world import DROPS, World, manifest
@@ -26,8 +26,8 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("COLUMNS", "80")
     with aws() as session:
         here = World(session)
-        place = Place(here.batches, here.s3, here.sqs, DROPS, here.urls["manifests"])
-        monkeypatch.setattr(Place, "of", staticmethod(lambda stack: place))
+        stack = Stack(here.batches, here.s3, here.sqs, DROPS, here.urls["manifests"])
+        monkeypatch.setattr(Stack, "of", staticmethod(lambda name: stack))
         yield here
 
 

@@ -19,13 +19,13 @@ from comfy_serverless.jobs.request import JobRequest, ModelRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.model_store import ModelStore
 from comfy_serverless.worker.model_store import transfer as transfer_module
+from tests.patience import PATIENCE_S
 from tests.unit.fakes import IN, WORKFLOW
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 Stores = Callable[..., ModelStore]
-PATIENCE_S = 10.0
 
 
 def safetensors(size_bytes: int = 64, fill: bytes = b"m") -> bytes:

@@ -27,6 +27,7 @@ from comfy_serverless.errors import (
 )
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.worker.worker import Call
+from tests.patience import PATIENCE_S
 from tests.unit.fakes import IN, OUT, WORKFLOW, FakeEngine, World, made, png
 
 Worlds = Callable[..., World]
@@ -54,7 +55,7 @@ def test_outputs_leave_while_the_engine_still_runs(world: Worlds) -> None:
     arrived = threading.Event()
 
     def wait_for_the_first_output() -> None:
-        until = time.monotonic() + 10
+        until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until and not arrived.is_set():
             if here.stored_keys():
                 arrived.set()

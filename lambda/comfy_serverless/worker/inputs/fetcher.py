@@ -76,7 +76,7 @@ class InputFetcher:
     """Fetches the inputs of jobs. One instance serves all jobs of a process; safe to use from several threads."""
 
     def __init__(
-        self, *, settings: Settings, s3: S3Client, connector: Uploader, network: Network | None = None
+        self, *, settings: Settings, s3: S3Client | None, connector: Uploader, network: Network | None = None
     ) -> None:
         self._settings = settings
         self._connector = connector

@@ -44,10 +44,13 @@ class Receiver:
     """Reads inputs. Safe to use from several threads.
 
     Args:
+        s3: None where no input is in S3.
         make_room: frees space on the disk, where it can.
     """
 
-    def __init__(self, *, settings: Settings, s3: S3Client, network: Network, make_room: Callable[[], None]) -> None:
+    def __init__(
+        self, *, settings: Settings, s3: S3Client | None, network: Network, make_room: Callable[[], None]
+    ) -> None:
         self._access = Access(
             s3=s3,
             open_web=lambda url, deadline: open_web_address(url, network=network, deadline=deadline),

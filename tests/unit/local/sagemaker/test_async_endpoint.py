@@ -20,6 +20,7 @@ from local.aws.processes import LocalProcess, clean_environment
 from local.sagemaker.async_endpoint import MAX_DELIVERIES, AsyncEndpoint
 from local.sagemaker.async_instance import Health
 from local.sagemaker.async_invocation import HEADER, FailureLayout, Invocation, Refused
+from tests.patience import PATIENCE_S
 
 PROGRAM = Path(__file__).parents[2] / "fake_container.py"
 BUCKET = "bucket"
@@ -76,7 +77,7 @@ class World:
         answer: dict[str, Any] = self.client.invoke_endpoint_async(EndpointName="gpu", **inline, **fields)
         return answer
 
-    def ends(self, count: int = 1, *, within_s: float = 20.0) -> list[dict[str, Any]]:
+    def ends(self, count: int = 1, *, within_s: float = PATIENCE_S) -> list[dict[str, Any]]:
         """The notifications, as soon as there are so many."""
         until(lambda: len(self.told) >= count, within_s=within_s)
         return self.told
@@ -105,7 +106,7 @@ def world(tmp_path: Path) -> Make:
     return make
 
 
-def until(is_so: Callable[[], bool], *, within_s: float = 20.0) -> None:
+def until(is_so: Callable[[], bool], *, within_s: float = PATIENCE_S) -> None:
     end = time.monotonic() + within_s
     while not is_so():
         assert time.monotonic() < end, "it has not come to that"

@@ -1,0 +1,172 @@
+"""Each extra, installed into a fresh environment, and the lines that README and docs say run with it.
+
+`make extras`. It needs a package index, or pip's cache. Of the two environments each is filled twice: pip only adds,
+so that `.[lite]` after `.` is what `.[lite]` alone would be.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.contract.engines import EngineProcess
+from tests.unit.jobs_table import NAME, REGION, create_table
+
+ROOT = Path(__file__).parents[2]
+NEEDS_AWS = [("keys", "list"), ("batch", "status", "x", "--stack", "s"), ("upload", "LICENSE")]
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+class Environment:
+    """A virtual environment with our package in it, and a checkout as the current folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._python = folder / "venv" / "bin" / "python"
+        self.checkout = folder / "checkout"
+        self.checkout.mkdir(parents=True)
+        files = subprocess.run(
+            ["git", "ls-files", "-z", "--", "*"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        for name in filter(None, files.stdout.split("\0")):
+            if name.split("/")[0] in {"lambda", "workflows", "events", "pyproject.toml", "README.md", "LICENSE"}:
+                (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.checkout / name).write_bytes((ROOT / name).read_bytes())
+        venv.create(folder / "venv", with_pip=False)
+
+    def install(self, what: str) -> None:
+        """`pip install` something, in the checkout."""
+        command = [sys.executable, "-m", "pip", "--python", str(self._python), "install", "-q", "--no-compile", what]
+        done = subprocess.run(command, cwd=self.checkout, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """A command of the environment, without anything of ours in its variables."""
+        program = self._python.parent / command[0]
+        environment = {"PATH": f"{self._python.parent}:{os.environ['PATH']}", "HOME": str(self.checkout), **variables}
+        return subprocess.run(
+            [str(program), *command[1:]],
+            cwd=self.checkout,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def succeeds(self, *command: str, **variables: str) -> str:
+        """The same, of a command that must; what it prints."""
+        done = self.run(*command, **variables)
+        assert done.returncode == 0, f"{shlex.join(command)}: {done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    made = Environment(tmp_path_factory.mktemp("plain"))
+    made.install(".")
+    return made
+
+
+@pytest.fixture(scope="module")
+def with_aws(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    made = Environment(tmp_path_factory.mktemp("aws"))
+    made.install(".[aws]")
+    return made
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[dict[str, str]]:
+    """Variables with which AWS is a table on this machine."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_REGION": REGION}
+    variables |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    session = boto3.Session("a", "b", region_name=REGION)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", variables["AWS_ENDPOINT_URL"])
+        create_table(session)
+    yield variables
+    server.stop()
+
+
+def lines_of_docs(start: str) -> list[list[str]]:
+    """The commands in README and docs that begin so, in their order, each once."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    found = [line for page in pages for line in re.findall(rf"(?m)^{start} [^\n]*", page.read_text())]
+    return [shlex.split(line, comments=True) for line in dict.fromkeys(found)]
+
+
+def says_what_it_lacks(environment: Environment, extra: str, *command: str, **variables: str) -> None:
+    done = environment.run("comfy-serverless", *command, **variables)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert f"pip install '.[{extra}]'" in done.stderr
+
+
+@pytest.mark.parametrize("command", NEEDS_AWS, ids=lambda command: command[0])
+def test_without_extras_a_command_says_which_one_it_needs(plain: Environment, command: tuple[str, ...]) -> None:
+    says_what_it_lacks(plain, "aws", *command, COMFY_BASE_URL="http://127.0.0.1:9")
+
+
+def test_without_extras_there_is_no_engine_and_a_comfyui_elsewhere_runs_everything(
+    plain: Environment, tmp_path: Path
+) -> None:
+    assert "comfy-serverless 0." in plain.succeeds("comfy-serverless", "--version")
+    lacking = plain.run("comfy-serverless", "run", "workflows/thumbnail.json")
+    assert lacking.returncode == 1
+    assert "pip install '.[lite]'" in lacking.stderr
+    engine = EngineProcess(tmp_path / "engine")
+    try:
+        line = ("comfy-serverless", "run", "workflows/thumbnail.json", "--input", "LoadImage.image=events/photo.jpg")
+        assert "1 output" in plain.succeeds(*line, COMFYUI_URL=engine.url)
+    finally:
+        engine.close()
+
+
+def test_lite_runs_what_the_readme_runs_from_a_terminal_and_from_python(plain: Environment) -> None:
+    plain.install(".[lite]")
+    lines = lines_of_docs("comfy-serverless run")
+    assert len(lines) >= 2
+    assert any("--input" in line for line in lines)
+    for line in lines:
+        assert "output" in plain.succeeds(*line)
+    program = (
+        "import json\nfrom comfy_serverless import ComfyConnector\n"
+        "workflow = json.load(open('workflows/text_to_image.json'))\n"
+        "(image,) = ComfyConnector().generate_images(workflow)\nprint(image.size)"
+    )
+    assert plain.succeeds("python", "-c", program).startswith("(")
+    says_what_it_lacks(plain, "aws", "keys", "list")
+
+
+def test_aws_makes_keys_and_reaches_stacks_and_uploads(with_aws: Environment, aws: dict[str, str]) -> None:
+    keys = ("comfy-serverless", "keys")
+    made = with_aws.succeeds(*keys, "create", "ci", "--owner", "team", "--table", NAME, **aws)
+    assert made.strip()
+    assert "ci" in with_aws.succeeds(*keys, "list", "--table", NAME, **aws)
+    for command in (("batch", "status", "x", "--stack", "s"), ("upload", "LICENSE")):
+        done = with_aws.run("comfy-serverless", *command, COMFY_BASE_URL="http://127.0.0.1:9", **aws)
+        assert done.returncode == 1
+        assert "pip install" not in done.stderr, "all is there: it is the stack that is not"
+    lacking = with_aws.run("comfy-serverless", "run", "workflows/thumbnail.json")
+    assert "pip install '.[lite]'" in lacking.stderr
+
+
+def test_both_together_run_and_make_keys(with_aws: Environment, aws: dict[str, str]) -> None:
+    with_aws.install(".[lite,aws]")
+    line = ("comfy-serverless", "run", "workflows/thumbnail.json", "--input", "LoadImage.image=events/photo.jpg")
+    assert "1 output" in with_aws.succeeds(*line)
+    assert with_aws.succeeds(
+        "comfy-serverless", "keys", "create", "me", "--owner", "me", "--table", NAME, **aws
+    ).strip()
