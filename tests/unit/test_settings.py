@@ -64,9 +64,3 @@ def test_every_setting_has_one_variable_and_a_meaning() -> None:
     variables = [setting.metadata["variable"] for setting in fields(Settings)]
     assert len(set(variables)) == len(variables)
     assert all(setting.metadata["meaning"] for setting in fields(Settings))
-
-
-def test_the_readme_lists_every_setting() -> None:
-    readme = Path("README.md").read_text(encoding="utf-8")
-    missing = [s.metadata["variable"] for s in fields(Settings) if f"`{s.metadata['variable']}`" not in readme]
-    assert not missing
