@@ -42,13 +42,16 @@ RUN python3 -m venv --without-pip /opt/worker \
 
 FROM build AS code
 COPY lambda/ /opt/code/
-RUN byte-compile /opt/code
+# The version is pyproject's: `importlib.metadata` finds it here, as it does after `pip install`.
+COPY pyproject.toml /build/
+RUN mkdir /opt/code/comfy_serverless.dist-info \
+ && sed -n 's/^version = "\(.*\)"$/Metadata-Version: 2.1\nName: comfy-serverless\nVersion: \1/p' /build/pyproject.toml \
+      >/opt/code/comfy_serverless.dist-info/METADATA \
+ && byte-compile /opt/code
 
 # ---- what both targets have in common ----
 FROM python AS runtime
-ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="comfy-serverless" \
-      org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.licenses="MIT"
 # Whatever a library wants to keep at home or in a cache goes to /tmp; HOME and USER are not set everywhere.
 ENV HOME=/tmp USER=lambda XDG_CACHE_HOME=/tmp/.cache XDG_CONFIG_HOME=/tmp/.config \
@@ -71,6 +74,7 @@ FROM runtime AS api
 COPY --from=api-venv /opt/worker/ /opt/worker/
 COPY workflows/ /opt/workflows/
 COPY --from=code /opt/code/comfy_serverless/ /opt/worker/lib/python3.11/site-packages/comfy_serverless/
+COPY --from=code /opt/code/comfy_serverless.dist-info/ /opt/worker/lib/python3.11/site-packages/comfy_serverless.dist-info/
 CMD ["comfy_serverless.handlers.api.handler"]
 
 # ---- ComfyUI's virtual environment; torch from the index of the wanted build ----

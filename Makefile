@@ -20,7 +20,7 @@ DEV_ARGS ?=
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
-.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo contract bench infra cdk gpu-image bench-batch bench-workers lint format lock clean
+.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo contract bench infra cdk gpu-image bench-batch bench-workers lint docs format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,7 +90,7 @@ infra: $(INFRA)/.installed ## The GPU stacks: synthesize them, and hold them to 
 	$(INFRA)/bin/mypy --strict -p infra
 	$(INFRA)/bin/python -m pytest tests/infra $(PYTEST_ARGS)
 
-cdk: $(INFRA)/.installed ## CDK with the GPU stacks: make cdk CDK_ARGS="deploy comfy-serverless-sagemaker" (infra/README.md)
+cdk: $(INFRA)/.installed ## CDK with the GPU stacks: make cdk CDK_ARGS="deploy comfy-serverless-sagemaker" (docs/deploy-gpu.md)
 	@cd infra && PATH="$(CURDIR)/$(INFRA)/bin:$$PATH" npx --yes aws-cdk@$(CDK_VERSION) $(CDK_ARGS)
 
 gpu-image: ## Build the image as the GPU stacks do, and say whether Lambda takes it (needs a container engine)
@@ -103,6 +103,11 @@ lint: setup ## ruff, mypy --strict, and the rooms: who may import whom (import-l
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
+
+docs: setup ## Generate the tables of settings and errors, and build the pages strictly (out/site/index.html)
+	@$(RUN) tools/docs_pages.py
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo "The pages are in out/site/index.html."
 
 format: setup ## Let ruff put the code in order
 	$(VENV)/bin/ruff check --fix .

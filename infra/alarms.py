@@ -1,4 +1,4 @@
-"""What somebody should know of. The README says what to do about each."""
+"""What somebody should know of. docs/operate.md says what to do about each."""
 
 from __future__ import annotations
 

@@ -5,7 +5,13 @@
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    #: The version of the package that it comes with: pyproject.toml has it, and nothing else.
+    __version__ = version("comfy-serverless")
+except PackageNotFoundError:  # a copy of the source that was not installed
+    __version__ = "unknown"
 
 #: The ComfyUI release whose behaviour this engine shows.
 COMFYUI_VERSION = "0.3.64"

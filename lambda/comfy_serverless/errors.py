@@ -55,6 +55,7 @@ class ComfyError(Exception):
         code: the machine-readable class of the failure; never changes between releases.
         http_status: the status an HTTP answer carries for it.
         retryable: whether the same request may succeed when it is sent again unchanged.
+        by_itself: what happens without anybody's doing, for docs/errors.md (`tools/docs_pages.py`).
         message: what happened, where, and what to do.
         details: JSON-serialisable facts: node ids, exit codes, the end of the log.
         outputs: what the workflow had made before it failed; nothing of it is dropped.
@@ -63,6 +64,7 @@ class ComfyError(Exception):
     code: ClassVar[str] = "internal_error"
     http_status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    by_itself: ClassVar[str] = "nothing"
 
     def __init__(self, message: str, *, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -80,10 +82,11 @@ class InvalidSetting(ComfyError):
     """An environment variable has a value that cannot be used; the message names it."""
 
     code = "invalid_setting"
+    by_itself = "the start fails"
 
 
 class InvalidRequest(ComfyError):
-    """The request is not JSON, misses a field, or has a field of the wrong form."""
+    """The request is not JSON, misses a field, or has a field of the wrong form; every wrong field is named."""
 
     code = "invalid_request"
     http_status = 422
@@ -102,14 +105,14 @@ class PayloadTooLarge(InvalidRequest):
 
 
 class InvalidWorkflow(ComfyError):
-    """ComfyUI refuses the graph. `details["node_errors"]` lists every error of every node."""
+    """ComfyUI refuses the graph, or `set` does not fit it. `details["node_errors"]` lists every error of every node."""
 
     code = "invalid_workflow"
     http_status = 422
 
 
 class UiFormatWorkflow(InvalidWorkflow):
-    """The workflow was saved by the editor; the API needs the exported form."""
+    """The workflow was saved by the editor; the API needs the exported form. The message says how to export it."""
 
     code = "workflow_format_ui"
 
@@ -132,12 +135,14 @@ class NodeExecutionError(ComfyError):
     """A node raised. `details` has node_id, class_type, exception_type, traceback."""
 
     code = "node_execution_error"
+    by_itself = "nothing is run again; what was made before is delivered"
 
 
 class OutOfMemory(ComfyError):
     """The GPU or the host ran out of memory, also after ComfyUI was asked to free what it holds."""
 
     code = "out_of_memory"
+    by_itself = "memory is freed, and the job run once more"
 
 
 class EngineError(ComfyError):
@@ -152,18 +157,21 @@ class EngineCrashed(EngineError):
     """ComfyUI died in the middle of a job. `details` has exit_code and log_tail."""
 
     code = "engine_crashed"
+    by_itself = "ComfyUI is restarted, and the job run once more"
 
 
 class EngineStalled(EngineError):
     """ComfyUI answers, but nothing has moved for `stall_s` seconds."""
 
     code = "engine_stalled"
+    by_itself = "ComfyUI is replaced; the job fails"
 
 
 class EngineUnavailable(EngineError):
     """ComfyUI did not start. `details` has exit_code and log_tail when it died."""
 
     code = "engine_unavailable"
+    by_itself = "the job fails; a queue delivers it again"
 
 
 class WorkerStopped(ComfyError):
@@ -172,6 +180,7 @@ class WorkerStopped(ComfyError):
     code = "worker_stopped"
     http_status = 503
     retryable = True
+    by_itself = "the job fails; a queue delivers it again"
 
 
 class WorkerOutdated(ComfyError):
@@ -187,6 +196,7 @@ class DeadlineExceeded(ComfyError):
 
     code = "deadline_exceeded"
     http_status = 504
+    by_itself = "the run is interrupted, and what was made is delivered"
 
 
 class Canceled(ComfyError):
@@ -194,6 +204,7 @@ class Canceled(ComfyError):
 
     code = "canceled"
     http_status = 409
+    by_itself = "the run is interrupted, or taken from the queue, and that is confirmed"
 
 
 class DeliveryFailed(ComfyError):
@@ -202,12 +213,14 @@ class DeliveryFailed(ComfyError):
     code = "delivery_failed"
     http_status = 502
     retryable = True
+    by_itself = "storing is tried again; the files are kept"
 
 
 class JobExpired(ComfyError):
     """The job waited in the queue for as long as messages are kept, and no worker has begun it."""
 
     code = "job_expired"
+    by_itself = "nothing: submit it again"
 
 
 class Refusal(ComfyError):

@@ -80,7 +80,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _setting(variable: str, convert: Callable[[str], object], default: object, meaning: str) -> Any:  # noqa: ANN401
-    """A dataclass field that knows its environment variable. `meaning` becomes the README's settings table."""
+    """A dataclass field that knows its environment variable. `meaning` becomes a row of docs/settings.md."""
     return dataclass_field(default=default, metadata={"variable": variable, "convert": convert, "meaning": meaning})
 
 

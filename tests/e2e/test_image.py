@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from lambda_container import LambdaContainer, docker
@@ -13,6 +15,7 @@ from local.aws.server import LocalAws
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 
+ROOT = Path(__file__).parents[2]
 #: All layers above Debian's. What is needed now takes 210 MB.
 MAX_OWN_BYTES = 260_000_000
 
@@ -33,7 +36,9 @@ def test_it_starts_the_handler_and_says_what_it_is(lite_image: str) -> None:
     assert configuration["Entrypoint"] == ["/opt/worker/bin/python", "-m", "comfy_serverless.handlers.start"]
     assert configuration["Cmd"] == ["comfy_serverless.handlers.generate.handler"]
     assert configuration["Labels"]["org.opencontainers.image.title"] == "comfy-serverless"
-    assert configuration["Labels"]["org.opencontainers.image.version"]
+    script = "import importlib.metadata; print(importlib.metadata.version('comfy-serverless'))"
+    (version,) = in_image(lite_image, f'/opt/worker/bin/python -c "{script}"')
+    assert version == tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 
 def test_it_holds_no_tools_caches_tests_or_history(lite_image: str) -> None:

@@ -82,17 +82,19 @@ def test_the_command_line_writes_lists_with_commas(tmp_path: Path) -> None:
     assert [pool["InstanceType"] for pool in variant["InstancePools"]] == ["ml.g6e.xlarge", "ml.g5.xlarge"]
 
 
-def test_cdk_json_and_the_readme_name_every_setting_and_no_other() -> None:
+def test_cdk_json_and_the_documentation_name_every_setting_and_no_other() -> None:
     settings = set(GpuSettings.model_fields)
     assert {name for name in CONTEXT if not name.startswith("@")} == settings
-    readme = (ROOT / "infra" / "README.md").read_text(encoding="utf-8")
-    assert [name for name in settings if f"`{name}`" not in readme] == []
+    page = (ROOT / "docs" / "deploy-gpu.md").read_text(encoding="utf-8")
+    table = page[page.index("## GPU settings") : page.index("## The container")]
+    first_cells = "".join(re.findall(r"^\|[^|]*\|", table, re.MULTILINE))
+    assert set(re.findall(r"`([a-z_]+)`", first_cells)) == settings
     assert GpuSettings() == GpuSettings.model_validate({name: CONTEXT[name] for name in settings})
 
 
-def test_the_readme_says_what_to_do_about_every_alarm_and_of_no_other(synthesized: Synthesized) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme[readme.index("| alarm | what it means") : readme.index("## Settings")]
+def test_the_documentation_says_what_to_do_about_every_alarm_and_of_no_other(synthesized: Synthesized) -> None:
+    page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    table = page[page.index("## Alarms") : page.index("## The log of one job")]
     first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     alarms = {
         re.sub(r"Alarm[0-9A-F]*$", "", name)

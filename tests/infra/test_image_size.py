@@ -56,16 +56,15 @@ def test_the_image_is_the_one_that_is_deployed(tmp_path: Path) -> None:
     assert "--build-arg COMFYUI_ARGS= " in told
 
 
-def test_both_readmes_say_the_same_of_its_size() -> None:
-    for name in ("README.md", "infra/README.md"):
-        text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
-        assert "Lambda refuses an image of more than 10 GiB unpacked" in text
-        assert "`make gpu-image`" in text
+def test_the_documentation_says_the_same_of_its_size() -> None:
+    text = " ".join((ROOT / "docs" / "deploy-gpu.md").read_text(encoding="utf-8").split())
+    assert "Lambda refuses an image of more than 10 GiB unpacked" in text
+    assert "`make gpu-image`" in text
 
 
 def test_what_to_ask_for_before_deploying_is_said() -> None:
-    text = (ROOT / "infra" / "README.md").read_text(encoding="utf-8")
-    before = text[text.index("## Before you deploy") : text.index("## Settings")]
+    text = (ROOT / "docs" / "deploy-gpu.md").read_text(encoding="utf-8")
+    before = text[text.index("## Before you deploy") : text.index("## Models and custom nodes")]
     for quota in ("for endpoint usage", "Running On-Demand G and VT instances", "Concurrent executions"):
         assert quota in before
     assert "128 as it is" in before  # max_environments, 8, times g6.4xlarge's 16: test_lambda_gpu_stack.py

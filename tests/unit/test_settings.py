@@ -66,12 +66,6 @@ def test_every_setting_has_one_variable_and_a_meaning() -> None:
     assert all(setting.metadata["meaning"] for setting in fields(Settings))
 
 
-def test_the_readme_lists_every_setting() -> None:
-    readme = Path("README.md").read_text(encoding="utf-8")
-    missing = [s.metadata["variable"] for s in fields(Settings) if f"`{s.metadata['variable']}`" not in readme]
-    assert not missing
-
-
 def test_what_is_required_is_named_all_at_once() -> None:
     settings = Settings(jobs_table="table", batch_queue_url="https://queue")
     assert settings.require("batch_queue_url", "jobs_table") == ("https://queue", "table")

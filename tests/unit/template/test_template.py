@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -346,9 +347,18 @@ def test_bucket_names_fit_into_what_s3_allows() -> None:
         assert re.fullmatch(r"[a-z0-9-]{3,63}", name)
 
 
-def test_the_image_carries_the_version_of_the_package() -> None:
+def test_the_image_takes_the_version_from_pyproject(tmp_path: Path) -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    assert f"ARG VERSION={version}\n" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert version not in dockerfile
+    ((made, script),) = re.findall(r"^RUN mkdir (\S+\.dist-info) (.*?)(?=\n\n)", dockerfile, re.MULTILINE | re.DOTALL)
+    command = f"mkdir {made} {script.replace(chr(92) + chr(10), '')}".replace("&& byte-compile /opt/code", "")
+    command = command.replace("/opt/code", str(tmp_path)).replace("/build/pyproject.toml", str(ROOT / "pyproject.toml"))
+    subprocess.run(["sh", "-ec", command], check=True)
+    (found,) = importlib.metadata.distributions(path=[str(tmp_path)])
+    assert (found.name, found.version) == ("comfy-serverless", version)
+    copied = {line.split()[2] for line in dockerfile.splitlines() if line.startswith("COPY --from=code")}
+    assert f"{made}/" in copied, "into the API's image, which takes a part of the code"
 
 
 def test_the_image_target_is_one_of_the_dockerfile() -> None:
