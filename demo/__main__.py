@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -81,8 +81,11 @@ class Demo:
                 files = {job.id: download(job, s3.client(), self._out / "jobs") for job in jobs}
             with self._step("contact sheet drawn"):
                 contact_sheet_of(outcomes, files).save(self._out / "demo.png")
-        self._say("", results_table(outcomes), "", summary(outcomes))
-        self._say(f"Picture: {short_path(self._out / 'demo.png')}", f"Files:   {short_path(self._out / 'jobs')}")
+        self._console.print()
+        self._console.print(results_table(outcomes))
+        self._console.print(f"\n{summary(outcomes)}")
+        self._console.print(f"Picture: {short_path(self._out / 'demo.png')}")
+        self._console.print(f"Files:   {short_path(self._out / 'jobs')}")
         problems = [f"{outcome.sample.event}: {text}" for outcome in outcomes for text in outcome.problems]
         if problems:
             self.explain("\n".join(problems))
@@ -92,9 +95,9 @@ class Demo:
         """Say what went wrong, with the end of the worker's log and the place of the whole."""
         if self.log_path.is_file():
             lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-            self._say("", f"The end of the worker's log, {short_path(self.log_path)}:")
-            self._console.print(escape("\n".join(lines)), style="dim", highlight=False, soft_wrap=True)
-        self._say("", f"[bold red]The demo failed:[/] {escape(problem)}")
+            self._console.print(f"\nThe end of the worker's log, {short_path(self.log_path)}:")
+            self._console.print(escape("\n".join(lines)), style="dim", soft_wrap=True)
+        self._console.print(f"\n[bold red]The demo failed:[/] {escape(problem)}")
 
     def _send_all(self, s3: LocalAws) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -116,7 +119,7 @@ class Demo:
         for job in outcome.jobs:
             if job.error and job.id in sample.failures:
                 text = escape(f"{job.id} failed, as it should: {job.error.code}: {job.error.message}")
-                self._say(Padding(f"[dim]{text}[/]", (0, 0, 0, 2)))
+                self._console.print(Padding(f"[dim]{text}[/]", (0, 0, 0, 2)))
         self._progress.advance(self._task)
         return outcome
 
@@ -130,11 +133,7 @@ class Demo:
 
     def _line(self, text: str, took_ms: int, *, good: bool) -> None:
         mark = "[green]✓[/]" if good else "[bold red]✗[/]"
-        self._say(f"{mark} {escape(text):<{LINE_WIDTH}} {time_text(took_ms):>9}")
-
-    def _say(self, *lines: RenderableType) -> None:
-        for line in lines:
-            self._console.print(line, highlight=False)
+        self._console.print(f"{mark} {escape(text):<{LINE_WIDTH}} {time_text(took_ms):>9}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without a check mark shows a question mark
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything is stopped
-    demo = Demo(options.out, Console(), engine=options.engine)
+    demo = Demo(options.out, Console(highlight=False), engine=options.engine)
     try:
         return 0 if demo.run() else 1
     except (EmulatorNotFound, ProcessDied, NotListening, DownloadDiffers) as error:

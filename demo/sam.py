@@ -96,13 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--serve", action="store_true", help="only serve the S3, for `sam local invoke` by hand")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that everything is stopped
-    console = Console()
+    console = Console(highlight=False)
     try:
         if options.serve:
             serve(options.out, console)
         return 0 if demo(options.out, console) else 1
     except (SamFailed, LambdaFailed, ProcessDied, NotListening, DownloadDiffers) as error:
-        console.print(f"[bold red]The demo failed:[/] {escape(str(error))}", highlight=False)
+        console.print(f"[bold red]The demo failed:[/] {escape(str(error))}")
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -127,7 +127,7 @@ def demo(out: Path, console: Console) -> bool:
         for job in (job for outcome in outcomes for job in outcome.jobs):
             download(job, s3.client(), out / "jobs")
     console.print(results_table(outcomes))
-    console.print(f"Files: {out / 'jobs'}   Log: {worker.log_path}", highlight=False)
+    console.print(f"Files: {out / 'jobs'}   Log: {worker.log_path}")
     return not any(outcome.problems for outcome in outcomes)
 
 
@@ -148,7 +148,7 @@ def serve(out: Path, console: Console) -> NoReturn:
             f"export {variables}",
             f"{invoke} --env-vars {short_path(out / 'environment.json')}",
         ]
-        console.print("\n".join(lines), soft_wrap=True, highlight=False)
+        console.print("\n".join(lines), soft_wrap=True)
         while True:
             signal.pause()
 
@@ -156,9 +156,9 @@ def serve(out: Path, console: Console) -> NoReturn:
 def report(outcome: Outcome, console: Console) -> None:
     """One line for an event, and one for everything about it that was not as expected."""
     mark = "[bold red]✗[/]" if outcome.problems else "[green]✓[/]"
-    console.print(f"{mark} {outcome.sample.event}: {escape(outcome.sample.meaning)}", highlight=False)
+    console.print(f"{mark} {outcome.sample.event}: {escape(outcome.sample.meaning)}")
     for problem in outcome.problems:
-        console.print(f"  {escape(problem)}", highlight=False)
+        console.print(f"  {escape(problem)}")
 
 
 def check_engine() -> None:
