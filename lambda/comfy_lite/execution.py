@@ -1,4 +1,4 @@
-"""Runs one prompt: node after node, telling the client as ComfyUI does, and remembering what was made."""
+"""Runs one prompt, node after node, sends the client ComfyUI's messages and keeps the results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OUT_OF_MEMORY_TIPS = (
 
 
 class Executor:
-    """Runs prompts, one at a time, in the thread that calls it. Keeps the cache between them."""
+    """Runs prompts, one at a time, in the calling thread. Keeps the cache between them."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -45,7 +45,7 @@ class Executor:
         """Run a prompt to its end. Failures of nodes are part of the outcome.
 
         Raises:
-            KeyError: a link in an undeclared input leads nowhere. It ends the worker, as in ComfyUI.
+            KeyError: a link in an undeclared input leads nowhere. This ends the worker, as in ComfyUI.
         """
         _, prompt_id, prompt, extra_data, outputs = item
         self._engine.interrupts.clear()
@@ -65,7 +65,7 @@ class Executor:
         return self._outcome(run)
 
     def _run_nodes(self, run: Run, outputs: list[str]) -> bool:
-        """Run what the outputs need: whether all of it worked."""
+        """Run everything the outputs need. Returns whether all of it worked."""
         schedule = Schedule(
             run.prompt,
             is_cached=lambda node_id: self._cache.get(node_id) is not None,
@@ -77,7 +77,7 @@ class Executor:
             try:
                 node_id = schedule.take()
             except DependencyCycle as cycle:
-                # ComfyUI forgets to note this failure: the history repeats the verdict on the node that ran last.
+                # ComfyUI does not record this failure: the history repeats the verdict on the node that ran last.
                 failure = _failure("graph.DependencyCycleError", str(cycle), [], [])
                 self._tell_failure(run, cycle.node_id, failure)
                 return False
@@ -118,7 +118,7 @@ class Executor:
         return True
 
     def _gather_inputs(self, run: Run, node_id: str, node_type: NodeType) -> dict[str, Any]:
-        """The values of a node's inputs. As in ComfyUI, a link in an undeclared one is passed on (and refused)."""
+        """The values of a node's inputs. As in ComfyUI, a link in an undeclared input is passed on (and refused)."""
         declared = declared_inputs(node_type, self._engine.directories)
         inputs: dict[str, Any] = {}
         for name, value in run.prompt[node_id]["inputs"].items():
@@ -192,14 +192,14 @@ class Executor:
 
 
 def _protect(result: NodeResult) -> None:
-    """Make what goes to the cache read-only: a node that changed its input would change it for all that follow."""
+    """Make cached arrays read-only: a node that changed its input would change it for all later nodes."""
     for value in result.outputs:
         if isinstance(value, np.ndarray):
             value.flags.writeable = False
 
 
 def _hidden_inputs(run: Run, node_type: NodeType) -> dict[str, Any]:
-    """What a node gets besides its inputs. Here nodes ask their context for it, but ComfyUI reports it on failures."""
+    """What a node gets besides its inputs. Our nodes take it from their context, but ComfyUI reports it on failures."""
     values = {"PROMPT": run.prompt, "EXTRA_PNGINFO": run.extra_data.get("extra_pnginfo")}
     return {name: values[kind] for name, kind in node_type.hidden.items()}
 
@@ -217,7 +217,7 @@ def _failure(kind: str, message: str, trace: list[str], inputs: object) -> dict[
 
 
 def _full_name(kind: type) -> str:
-    """The class with its module, except for built-in ones. Pillow's errors live where they are exported."""
+    """The class with its module, except for built-in ones. Pillow's errors are defined where they are exported."""
     return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
 
