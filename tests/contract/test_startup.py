@@ -1,4 +1,4 @@
-"""How fast an engine answers, and how soon after it the connector knows."""
+"""How fast an engine answers, and how soon after that the connector knows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ lite_only = pytest.mark.skipif(bool(os.environ.get("COMFYUI_DIR")), reason="meas
 
 
 def first_answer(port: int, give_up_at: float) -> float:
-    """When the engine on a port has answered its first request."""
+    """The time at which the engine on a port answers its first request."""
     while time.monotonic() < give_up_at:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
