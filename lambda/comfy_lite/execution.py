@@ -52,15 +52,15 @@ class Executor:
         client_id = extra_data.get("client_id")
         run = Run(prompt_id, prompt, extra_data, client_id, ProgressBoard(prompt_id))
         self._engine.messages.running(owner=client_id, node_id=None)
-        self._tell(run, "execution_start", {"prompt_id": prompt_id})
+        self._announce(run, "execution_start", {"prompt_id": prompt_id})
         self._engine.faults.strike(FaultPoint.START)
         nodes, directories = self._engine.nodes, self._engine.directories
         self._cache.begin(signatures_of(prompt, nodes=nodes, directories=directories))
         cached = [node_id for node_id in prompt if self._cache.get(node_id)]
-        self._tell(run, "execution_cached", {"nodes": cached, "prompt_id": prompt_id})
+        self._announce(run, "execution_cached", {"nodes": cached, "prompt_id": prompt_id})
         if self._run_nodes(run, outputs):
             self._engine.faults.strike(FaultPoint.END)
-            self._tell(run, "execution_success", {"prompt_id": prompt_id})
+            self._announce(run, "execution_success", {"prompt_id": prompt_id})
         self._engine.messages.running(owner=client_id, node_id=None)
         return self._outcome(run)
 
@@ -79,7 +79,7 @@ class Executor:
             except DependencyCycle as cycle:
                 # ComfyUI does not record this failure: the history repeats the verdict on the node that ran last.
                 failure = _failure("graph.DependencyCycleError", str(cycle), [], [])
-                self._tell_failure(run, cycle.node_id, failure)
+                self._announce_failure(run, cycle.node_id, failure)
                 return False
             self._succeeded = self._run_node(run, node_id)
             if not self._succeeded:
@@ -90,7 +90,7 @@ class Executor:
     def _run_node(self, run: Run, node_id: str) -> bool:
         cached = self._cache.get(node_id)
         if cached is not None:
-            self._tell_executed(run, node_id, cached.ui)
+            self._send_executed(run, node_id, cached.ui)
             self._finish(run, node_id)
             return True
         self._start(run, node_id)
@@ -102,17 +102,17 @@ class Executor:
             self._engine.faults.strike(FaultPoint.NODE, node_id=node_id, class_type=node_type.class_type)
             result = node_type.execute(RunContext(self._engine, run, node_id), **inputs)
         except Interrupted:
-            self._tell_interrupted(run, node_id)
+            self._announce_interrupted(run, node_id)
             return False
         except Exception as error:
             logger.exception("node %s (%s) failed", node_id, node_type.class_type)
-            self._tell_failure(run, node_id, _failure_of(error, inputs | _hidden_inputs(run, node_type)))
+            self._announce_failure(run, node_id, _failure_of(error, inputs | _hidden_inputs(run, node_type)))
             return False
         _protect(result)
         ui = result.ui or None
         self._cache.put(node_id, CachedNode(result.outputs, ui, node_id))
         if ui is not None:
-            self._tell_executed(run, node_id, ui)
+            self._send_executed(run, node_id, ui)
         run.executed.append(node_id)
         self._finish(run, node_id)
         return True
@@ -140,18 +140,18 @@ class Executor:
         run.board.finish(node_id)
         self._engine.messages.send("progress_state", run.board.snapshot(), run.client_id)
 
-    def _tell_executed(self, run: Run, node_id: str, ui: Mapping[str, Any] | None) -> None:
+    def _send_executed(self, run: Run, node_id: str, ui: Mapping[str, Any] | None) -> None:
         data = {"node": node_id, "display_node": node_id, "output": ui, "prompt_id": run.prompt_id}
         self._send(run, "executed", data)
 
-    def _tell_interrupted(self, run: Run, node_id: str) -> None:
+    def _announce_interrupted(self, run: Run, node_id: str) -> None:
         logger.info("interrupted at node %s", node_id)
         data = self._where(run, node_id)
-        self._tell(run, "execution_interrupted", data, broadcast=True)
+        self._announce(run, "execution_interrupted", data, broadcast=True)
 
-    def _tell_failure(self, run: Run, node_id: str, failure: Mapping[str, Any]) -> None:
+    def _announce_failure(self, run: Run, node_id: str, failure: Mapping[str, Any]) -> None:
         data = {**self._where(run, node_id), **failure, "current_outputs": list(run.prompt)}
-        self._tell(run, "execution_error", data)
+        self._announce(run, "execution_error", data)
 
     def _where(self, run: Run, node_id: str) -> dict[str, Any]:
         return {
@@ -161,7 +161,7 @@ class Executor:
             "executed": list(run.executed),
         }
 
-    def _tell(self, run: Run, event: str, data: Mapping[str, Any], *, broadcast: bool = False) -> None:
+    def _announce(self, run: Run, event: str, data: Mapping[str, Any], *, broadcast: bool = False) -> None:
         """Send a message that also becomes part of the history."""
         dated = {**data, "timestamp": int(time.time() * 1000)}
         run.story.append((event, dated))

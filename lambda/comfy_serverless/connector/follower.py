@@ -9,7 +9,7 @@ so every race of the wire contract is a few lines of test.
         └──────────────────────┴── deadline, cancel ──► STOPPING ──► ENDED
 
 What is believed: events are the speed, the history is the truth. If every event of a prompt was heard, from
-`execution_start` and `execution_success` to `executing {node: null}`, its history has nothing to add. For any other
+`execution_start` through `execution_success` to `executing {node: null}`, its history has nothing to add. For any other
 prompt that ends with `executing {node: null}` the history is asked, which is written by then. If events may have been
 missed (a lost socket, a long silence), the queue is asked first and the history after it: a prompt moves from the
 queue to the history in one step and never back, so absence from both, asked in this order, means that it is gone.
