@@ -7,18 +7,18 @@
 #   docker build --target worker -t comfy-serverless:gpu .           ComfyUI itself, on an NVIDIA GPU, with
 #       --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130 --build-arg COMFYUI_ARGS=
 #
-# Also builds with Docker's classic builder and Podman (`sam build` uses the former), so no BuildKit-only syntax.
+# No BuildKit-only syntax: Docker's classic builder (used by `sam build`) and Podman must build it too.
 
-# ---- Python without anything to build with ----
+# ---- Python without build tools ----
 FROM debian:bookworm-slim AS python
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates python3 \
  && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
 
-# ---- where things are built; nothing of it is shipped ----
+# ---- build stage; none of it is shipped ----
 FROM python AS build
 RUN apt-get update && apt-get install -y --no-install-recommends python3-pip
-# Nothing is compiled but byte code; that is never checked against its source again, because neither will change.
+# Only byte code is compiled. It is never checked against its source again, because neither will change.
 ENV PIP_ONLY_BINARY=:all: PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN printf '#!/bin/sh\nexec python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash "$@"\n' >/usr/local/bin/byte-compile \
  && chmod +x /usr/local/bin/byte-compile
@@ -30,7 +30,7 @@ RUN python3 -m venv --without-pip /opt/worker \
  && pip --python /opt/worker/bin/python install --no-deps --require-hashes -r /build/lambda.txt \
  && byte-compile /opt/worker
 
-# ---- the same for the API, which runs nothing: of the AWS SDK only the services it talks to ----
+# ---- the same for the API, which runs no workflows: only the services of the AWS SDK that it talks to ----
 FROM build AS api-venv
 COPY requirements/api.txt /build/
 RUN python3 -m venv --without-pip /opt/worker \
@@ -49,17 +49,17 @@ RUN mkdir /opt/code/comfy_serverless.dist-info \
       >/opt/code/comfy_serverless.dist-info/METADATA \
  && byte-compile /opt/code
 
-# ---- what both targets have in common ----
+# ---- what the targets have in common ----
 FROM python AS runtime
 LABEL org.opencontainers.image.title="comfy-serverless" \
       org.opencontainers.image.licenses="MIT"
-# Whatever a library wants to keep at home or in a cache goes to /tmp; HOME and USER are not set everywhere.
+# Files that libraries keep in the home or a cache go to /tmp; HOME and USER are not set everywhere.
 ENV HOME=/tmp USER=lambda XDG_CACHE_HOME=/tmp/.cache XDG_CONFIG_HOME=/tmp/.config \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     LAMBDA_TASK_ROOT=/var/task WORKFLOWS_DIR=/opt/workflows
 WORKDIR /var/task
-# No USER: Lambda runs the image as a user of its own, SageMaker wants root, and `sam local` adds a layer as root.
-# Lambda gives the handler's name, SageMaker the word `serve`, and no other command could be set there.
+# No USER: Lambda runs the image as its own user, SageMaker requires root, and `sam local` adds a layer as root.
+# Lambda passes the handler's name, SageMaker the word `serve`, and no other command can be set there.
 ENTRYPOINT ["/opt/worker/bin/python", "-m", "comfy_serverless.handlers.start"]
 CMD ["comfy_serverless.handlers.generate.handler"]
 
@@ -69,7 +69,7 @@ COPY --from=worker-venv /opt/worker/ /opt/worker/
 COPY workflows/ /opt/workflows/
 COPY --from=code /opt/code/ /opt/worker/lib/python3.11/site-packages/
 
-# ---- target: the API, its authorizer, and what looks after jobs ----
+# ---- target: the API, its authorizer, and the care of jobs ----
 FROM runtime AS api
 COPY --from=api-venv /opt/worker/ /opt/worker/
 COPY workflows/ /opt/workflows/
@@ -77,14 +77,14 @@ COPY --from=code /opt/code/comfy_serverless/ /opt/worker/lib/python3.11/site-pac
 COPY --from=code /opt/code/comfy_serverless.dist-info/ /opt/worker/lib/python3.11/site-packages/comfy_serverless.dist-info/
 CMD ["comfy_serverless.handlers.api.handler"]
 
-# ---- ComfyUI's virtual environment; torch from the index of the wanted build ----
+# ---- ComfyUI's virtual environment, with torch from the index of the chosen build ----
 FROM build AS comfyui-venv
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 ARG TORCH_VERSION=2.14.1
 ARG TORCHVISION_VERSION=0.29.1
 ARG TORCHAUDIO_VERSION=2.11.0
 COPY requirements/comfyui.txt /build/
-# torch/testing has files that only a newer Python understands, and nothing that a worker needs.
+# torch/testing has files that only a newer Python can compile, and nothing that a worker needs.
 RUN python3 -m venv --without-pip /opt/comfyui-venv \
  && pip --python /opt/comfyui-venv/bin/python install --no-deps --require-hashes -r /build/comfyui.txt \
  && pip --python /opt/comfyui-venv/bin/python install --index-url "$TORCH_INDEX_URL" \
@@ -114,7 +114,7 @@ COPY --from=worker-venv /opt/worker/ /opt/worker/
 COPY workflows/ /opt/workflows/
 COPY --from=code /opt/code/ /opt/worker/lib/python3.11/site-packages/
 ARG COMFYUI_ARGS=--cpu
-# Where there is a GPU, the container engine puts its driver in because of the first two.
+# The first two make the container engine add the driver if there is a GPU.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     API_COMMAND_LINE=/opt/comfyui/start.sh COMFYUI_ARGS=$COMFYUI_ARGS \
     HF_HOME=/tmp/.cache/huggingface TORCHINDUCTOR_CACHE_DIR=/tmp/.cache/inductor TRITON_CACHE_DIR=/tmp/.cache/triton

@@ -1,13 +1,13 @@
-# The index of what one can do here. `make` alone lists it.
+# The index of what you can do here. `make` alone lists it.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
-# Tests tell their own story; set PYTEST_ARGS="-k name -x" to hear a part of it.
+# Set PYTEST_ARGS="-k name -x" to run some of the tests.
 PYTEST_ARGS ?=
-# Most tests wait more than they work. TEST_PROCESSES=0 runs one after the other, in this process.
+# Most tests wait more than they work. TEST_PROCESSES=0 runs them one after the other, in one process.
 TEST_PROCESSES ?= 3
 # make sam-demo SAM_DEMO_ARGS=--serve keeps the local S3 up for `sam local invoke` by hand.
 SAM_DEMO_ARGS ?=
@@ -16,7 +16,7 @@ BENCH_ARGS ?=
 CDK_ARGS ?= list
 # make dev DEV_ARGS="--workers 2"
 DEV_ARGS ?=
-# How many jobs a soak runs, and which: the same seed throws the same jobs. Without a seed they are drawn anew.
+# How many jobs a soak runs, and which: the same seed makes the same jobs; without one they are random.
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
@@ -78,7 +78,7 @@ bench-batch: setup ## Manifests of 100 to 100,000 lines: rate, memory, calls, do
 bench-workers: setup ## One queue, and one, two, four workers: does work spread?
 	@$(RUN) -m benchmarks.workers $(BENCH_ARGS)
 
-# CDK's own things are kept apart: they want other versions of what the workers have.
+# CDK has its own environment: it needs other versions of the workers' libraries.
 CDK_VERSION := 2.1148.1
 INFRA := infra/.venv
 
@@ -86,19 +86,19 @@ $(INFRA)/.installed: requirements/infra.txt tools/setup.py
 	@PIP_NO_COMPILE=1 $(PYTHON) tools/setup.py $(INFRA) requirements/infra.txt --only-requirements
 	@touch $@
 
-infra: $(INFRA)/.installed ## The GPU stacks: synthesize them, and hold them to cfn-lint, cdk-nag, checkov and our tests
+infra: $(INFRA)/.installed ## The GPU stacks: synthesize them, and check them with cfn-lint, cdk-nag, checkov and our tests
 	$(INFRA)/bin/mypy --strict -p infra
 	$(INFRA)/bin/python -m pytest tests/infra $(PYTEST_ARGS)
 
 cdk: $(INFRA)/.installed ## CDK with the GPU stacks: make cdk CDK_ARGS="deploy comfy-serverless-sagemaker" (docs/deploy-gpu.md)
 	@cd infra && PATH="$(CURDIR)/$(INFRA)/bin:$$PATH" npx --yes aws-cdk@$(CDK_VERSION) $(CDK_ARGS)
 
-gpu-image: ## Build the image as the GPU stacks do, and say whether Lambda takes it (needs a container engine)
+gpu-image: ## Build the image as the GPU stacks do, and say whether Lambda accepts it (needs a container engine)
 	docker build --target worker -t comfy-serverless:gpu --build-arg COMFYUI_ARGS= \
 	  --build-arg TORCH_INDEX_URL="$$($(PYTHON) -c 'import json; print(json.load(open("infra/cdk.json"))["context"]["torch_index_url"])')" .
 	@$(PYTHON) tools/image_size.py comfy-serverless:gpu
 
-lint: setup ## ruff, mypy --strict, and the rooms: who may import whom (import-linter)
+lint: setup ## ruff, mypy --strict, and the rooms: what may import what (import-linter)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -109,13 +109,13 @@ docs: setup ## Generate the tables of settings and errors, and build the pages s
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "The pages are in out/site/index.html."
 
-format: setup ## Let ruff put the code in order
+format: setup ## Let ruff fix and format the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	@command -v uv >/dev/null || { echo "uv is not installed: pip install uv"; exit 2; }
-	@# ministack and aws-sam-cli each pin another botocore to the letter; both work with any of the same minor version.
+	@# ministack and aws-sam-cli pin different versions of botocore; both work with any of the same minor version.
 	@printf 'botocore[crt]>=1.43.108,<1.44\n' | uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-emit-index-url --upgrade --override /dev/stdin \
 	  pyproject.toml --extra aws --extra lite --extra lambda --extra dev -o requirements/dev.txt
@@ -123,11 +123,11 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	  pyproject.toml --extra aws --extra lite --extra lambda -c requirements/dev.txt -o requirements/lambda.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  pyproject.toml --extra infra -o requirements/infra.txt
-	@# The API's image has neither the connector's libraries nor an engine's.
+	@# The API's image has no libraries of the connector or of an engine.
 	@$(PYTHON) -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["api"]))' \
 	  | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  -c requirements/dev.txt - -o requirements/api.txt
-	@# torch comes from the index of the wanted build, so it is left out of ComfyUI's lock.
+	@# torch comes from the index of the chosen build, so it is left out of ComfyUI's lock.
 	@printf '%s; sys_platform == "never"\n' torch torchvision torchaudio | uv pip compile -q --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  --override /dev/stdin -c requirements/lambda.txt requirements/comfyui.in -o requirements/comfyui.txt

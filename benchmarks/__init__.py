@@ -1,3 +1,3 @@
-"""What the connector costs, measured against the floor. See README.md."""
+"""The costs of the connector, measured against the floor. See README.md."""
 
 from __future__ import annotations

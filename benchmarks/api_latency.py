@@ -1,9 +1,9 @@
-"""How long the API's function takes under the real Lambda runtime emulator: cold, and warm by operation.
+"""Measures how long the API's function takes under the real Lambda runtime emulator: cold, and warm by operation.
 
     python -m benchmarks.api_latency [--rounds N]
 
-The floor of the same run: a function that only imports what ours is built on, and answers at once; warm, one that makes
-the same calls to the table and nothing else.
+The floor in the same run: cold, a function that only imports the libraries of ours and answers at once; warm, one that
+only makes the same calls to the table.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ FLOOR = """
 
 
 def event(method: str, path: str, body: str | None = None) -> dict[str, Any]:
-    """A request as API Gateway sends it."""
+    """A request in the form that API Gateway sends."""
     made: dict[str, Any] = {
         "version": "2.0",
         "rawPath": path,
@@ -72,7 +72,7 @@ def event(method: str, path: str, body: str | None = None) -> dict[str, Any]:
 
 
 def cold_ms(handler: str, environment: Mapping[str, str], source_root: Path, rounds: int) -> float:
-    """The first answer of a new process, the best of some."""
+    """The time to the first answer of a new process, the best of some."""
     times = []
     for _ in range(rounds):
         with LambdaEmulator(handler, environment, source_root=source_root) as emulator:
@@ -84,7 +84,7 @@ def cold_ms(handler: str, environment: Mapping[str, str], source_root: Path, rou
 
 
 def warm_ms(invoke: Callable[[Any], Any], make: Callable[[], dict[str, Any]], status: int, rounds: int) -> float:
-    """The median of many answers."""
+    """The median time of many answers."""
     times = []
     for _ in range(rounds):
         asked = make()
@@ -96,7 +96,7 @@ def warm_ms(invoke: Callable[[Any], Any], make: Callable[[], dict[str, Any]], st
 
 
 def main() -> None:
-    """Measure, and show."""
+    """Measure, and print the table."""
 
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.api_latency", description=(__doc__ or "").splitlines()[0]

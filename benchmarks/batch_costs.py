@@ -1,7 +1,7 @@
-"""What the calls of a batch cost on AWS: counted as they are made, priced as AWS charges them.
+"""The costs of a batch's calls on AWS: counted as they are made, priced as AWS charges them.
 
-Prices of us-east-1, in dollars, as of November 2026; other regions take some percent more. Look yours up before you
-believe a figure.
+Prices are those of us-east-1, in dollars, as of November 2026; other regions charge some percent more. Look yours up
+before you believe a figure.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 import boto3
 from botocore.model import OperationModel
 
-#: For one unit or one request.
+#: Dollars for one unit or one request.
 WRITE_UNIT, READ_UNIT = 0.625e-6, 0.125e-6
 QUEUE_REQUEST = 0.40e-6
 S3_PUT, S3_GET = 5.0e-6, 0.40e-6
 LAMBDA_GB_S = 0.0000166667
 #: The ingest function's memory, in GB: one processor.
 INGEST_GB = 1769 / 1024
-#: Which attribute puts an item into an index of the jobs table: each such index is written as well.
+#: Attributes that put an item into an index of the jobs table: each such index is written as well.
 INDEX_ATTRIBUTES = ("owner", "open_owner", "lease")
 _WRITES = frozenset({"PutItem", "UpdateItem", "DeleteItem"})
 
 
 @dataclass(slots=True)
 class Counted:
-    """Calls by service and operation, and the table's units."""
+    """Counts calls by service and operation, and the table's units."""
 
     calls: Counter[str] = field(default_factory=Counter)
     write_units: int = 0
@@ -52,16 +52,16 @@ class Counted:
 
 
 def write_units(request: Mapping[str, Any]) -> int:
-    """One for each started kilobyte of the item, in the table and in each index that it is in."""
+    """One unit per started kilobyte of the item, in the table and in each of its indexes."""
     item = request.get("Item")
-    if item is None:  # an update: our items are below a kilobyte, and it may change each index
+    if item is None:  # an update: our items are smaller than a kilobyte, and it may change every index
         return 1 + len(INDEX_ATTRIBUTES)
     kilobytes = math.ceil(len(str(item)) / 1024)
     return kilobytes * (1 + sum(name in item for name in INDEX_ATTRIBUTES))
 
 
 def counted_calls() -> Counted:
-    """Counts what clients call that are made from now on, in this process."""
+    """Count the calls of all clients that this process makes from now on."""
     counted = Counted()
 
     def see(params: Mapping[str, Any], model: OperationModel, **_: object) -> None:
@@ -74,7 +74,7 @@ def counted_calls() -> Counted:
 
 
 def dollars_by_kind(counted: Counted, *, processor_s: float) -> dict[str, float]:
-    """What is paid, by what it is paid for."""
+    """The dollars, by what they are paid for."""
     calls = counted.calls
     queue = sum(count for name, count in calls.items() if name.startswith("sqs:"))
     puts = sum(calls[f"s3:{name}"] for name in ("PutObject", "CopyObject"))

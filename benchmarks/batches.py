@@ -1,11 +1,11 @@
-"""`make bench-batch`: what it takes to make jobs of manifests, and to report on them, as they grow.
+"""`make bench-batch`: the cost of making jobs of manifests, and of reporting on them, as they grow.
 
     python -m benchmarks.batches [--sizes 100,1000,10000,100000] [--slack 1]
 
-Each manifest is read by the real ingest, in a process of its own, against the local AWS. That one is slower than AWS,
-and gets slower with what it holds, so that a line is judged by what it costs us: processor time, memory and calls. Two
-figures are promised: the largest manifest takes at most 1.1 times the processor time of the second for each line, to
-be read and to be reported, and no more memory.
+The real ingest reads each manifest, in a separate process, against the local AWS. That is slower than AWS, and gets
+slower the more it holds: a line is judged by what it costs us in processor time, memory and calls. Two figures are
+promised: per line, the largest manifest takes at most 1.1 times the processor time of the second, both to be read and
+to be reported, and it takes no more memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from comfy_serverless.batches.store import Batch
 
 SIZES = (100, 1000, 10_000, 100_000)
-#: What the largest may cost for each line, by the second; a hundred lines are too few to compare with.
+#: The most that a line of the largest may cost, in terms of the second's; a hundred lines are too few to compare with.
 MOST = 1.1
 #: Memory that may come and go with the garbage collector, in MB.
 MEMORY_SLACK_MB = 8.0
@@ -47,14 +47,14 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one manifest took.
+    """The costs of one manifest.
 
     Attributes:
-        processor_s: our own process, user and system, to make jobs of the lines.
-        report_s: the same, to report on them.
-        peak_mb: more than before the first line.
+        processor_s: of our process, user and system, for making jobs of the lines.
+        report_s: the same, for the report.
+        peak_mb: above the memory before the first line.
         calls: to AWS, by operation.
-        dollars: of submitting, by what is paid, at the prices of `batch_costs`.
+        dollars: of submitting, by what they are paid for, at the prices of `batch_costs`.
     """
 
     lines: int
@@ -68,17 +68,17 @@ class Figures:
 
     @property
     def processor_us(self) -> float:
-        """For each line, in microseconds."""
+        """Processor time per line, in microseconds."""
         return self.processor_s / self.lines * 1e6
 
     @property
     def report_us(self) -> float:
-        """The same for its row of the report."""
+        """Processor time per row of the report, in microseconds."""
         return self.report_s / self.lines * 1e6
 
 
 def main() -> int:
-    """Measure, show; 1 when a promise is not kept."""
+    """Measure, and print the table. Returns 1 if a promise is broken."""
     options = _options()
     if options.read:
         print(json.dumps(asdict(_read(options.read))))
@@ -88,7 +88,7 @@ def main() -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with tempfile.TemporaryDirectory() as folder, Progress(*columns, console=console, transient=True) as bar:
         for size in options.sizes:
-            with LocalAws() as aws:  # a new one: what is in it makes it slower
+            with LocalAws() as aws:  # a new one: its content slows it down
                 task = bar.add_task(f"{size:,} lines", total=size)
                 stack = LocalStack.create(aws)
                 manifest = Path(folder) / "manifest.jsonl"
@@ -122,7 +122,7 @@ def _measure(environment: dict[str, str], show: Any) -> Figures:
 
 
 def _lines(count: int) -> Iterator[str]:
-    """Lines as people write them: a workflow by its name, with some inputs."""
+    """Lines as people write them: the name of a workflow, with some inputs."""
     for number in range(count):
         request = {
             "workflow": "text_to_image",
@@ -133,7 +133,7 @@ def _lines(count: int) -> Iterator[str]:
 
 
 def _read(key: str) -> Figures:
-    """In a process of its own: make a batch of the manifest, and jobs of its lines."""
+    """Make a batch of the manifest, and jobs of its lines. Runs in a separate process."""
     from comfy_serverless.aws.s3 import S3Address
     from comfy_serverless.handlers.wiring import ingest
     from comfy_serverless.jobs.sources import DroppedObject
@@ -141,7 +141,7 @@ def _read(key: str) -> Figures:
     counted = counted_calls()
     drops = ingest()
     keeper = drops.keeper
-    bucket = os.environ["ASSETS_BUCKET"]  # any other than the input's: nobody else is to hear of it
+    bucket = os.environ["ASSETS_BUCKET"]  # any but the input bucket, which would notify the real ingest
     before_mb, before_s, started = _peak_mb(), time.process_time(), time.perf_counter()
     batch = drops.begin_batch(DroppedObject(address=S3Address(bucket, key), version="bench"))
     for part in keeper.batches.ranges(batch.id):
@@ -165,7 +165,7 @@ def _read(key: str) -> Figures:
 
 
 def _report(keeper: Keeper, batch: Batch) -> float:
-    """Report on the batch as if its jobs had ended; answers the processor time."""
+    """Report on the batch as if its jobs had ended. Returns the processor time."""
     from comfy_serverless.batches.report import write_part, write_report
     from comfy_serverless.jobs.document import JobStatus
     from comfy_serverless.table.job_state import JobState

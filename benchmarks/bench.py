@@ -1,9 +1,9 @@
-"""`make bench`: what the connector costs, as ratios to the floor of the same run.
+"""`make bench`: the costs of the connector, as ratios to the floor in the same run.
 
     python -m benchmarks.bench [--rounds 30] [--short] [--slack 1] [--json FILE] [--chart FILE]
 
-Runs on the engine the settings name (COMFYUI_DIR for a real ComfyUI), else on the embedded one. Contenders take turns
-in random order: a fixed one can fall into step with the engine's garbage collection.
+Runs on the engine that the settings name (COMFYUI_DIR for a real ComfyUI), else on the embedded one. Contenders take
+turns in random order: a fixed order can fall into step with the engine's garbage collection.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ ROOT = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One figure: ours, the floor's, and their ratio beside what was promised."""
+    """One figure: ours, the floor's, and the promised limit."""
 
     name: str
     unit: str
     ours: float
     floor: float | None
     limit: float
-    #: What the limit is put to: the ratio, the difference to the floor, or our own figure.
+    #: What the limit applies to: the ratio, the difference to the floor, or our own figure.
     judged: str
 
     @property
     def value(self) -> float:
-        """What is judged."""
+        """The value that is judged."""
         if self.floor is None or self.judged == "value":
             return self.ours
         return self.ours / self.floor if self.judged == "ratio" else self.ours - self.floor
@@ -59,7 +59,7 @@ class Measure:
 
 
 def main() -> int:
-    """Measure, show, and answer 1 when a promise is not kept."""
+    """Measure, and print the table. Returns 1 if a promise is broken."""
     options = _options()
     console = Console()
     connector = ComfyConnector()
@@ -142,7 +142,7 @@ def _measure(
 def _compare(
     connector: ComfyConnector, floor: Floor, job: Callable[[], dict[str, Any]], *, rounds: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Medians of (total, overhead) in ms: ours, the floor's."""
+    """Medians of (total, overhead) in ms: ours, then the floor's."""
     ours: list[tuple[float, float]] = []
     theirs: list[tuple[float, float]] = []
 

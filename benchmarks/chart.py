@@ -1,4 +1,4 @@
-"""Draws the figures: how much of what was promised each one uses up."""
+"""Draws the figures as a chart: how much of its limit each one uses up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INK, _GREY, _KEPT, _MISSED, _PAPER = "#222831", "#8a8f98", "#3a7d5c", "#c0392b"
 
 
 def draw(figures: Sequence[tuple[str, float, float]], *, title: str, path: Path) -> None:
-    """One bar a figure, as a share of its limit; the line is the limit."""
+    """Draw one bar per figure, as a share of its limit; the line is the limit."""
     height = 110 + _ROW * len(figures)
     image = Image.new("RGB", (_WIDTH, height), _PAPER)
     pen = ImageDraw.Draw(image)

@@ -1,4 +1,4 @@
-"""An SQS that takes messages and forgets them: the local one gets slower with each message it keeps."""
+"""An SQS that accepts messages and drops them: the local one gets slower with each message it keeps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _answer(operation: str, request: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def endless_queue() -> Iterator[str]:
-    """Run one; gives its address."""
+    """Run one, and yield its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, name="endless queue", daemon=True)

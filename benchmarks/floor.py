@@ -1,7 +1,7 @@
-"""The floor: the least a client of ComfyUI can do, with the standard library alone.
+"""The floor: the least that a client of ComfyUI can do, with the standard library alone.
 
-One kept-alive HTTP connection, one websocket read frame by frame, outputs read from the engine's output folder. No
-error is handled and nothing is checked: whatever a connector costs beyond this is the price of its promises.
+It has one kept-alive HTTP connection, reads one websocket frame by frame, and reads outputs from the engine's output
+folder. It handles no errors and checks nothing: what a connector costs beyond this is the price of its promises.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class FloorRun:
 
     @property
     def overhead_ms(self) -> float:
-        """What was not ComfyUI's own execution."""
+        """The time beyond ComfyUI's own execution."""
         return self.wall_ms - self.executing_ms
 
 
@@ -50,7 +50,7 @@ class Floor:
         self._http.close()
 
     def run(self, graph: Mapping[str, Any]) -> FloorRun:
-        """Submit, wait for the last word, read the outputs."""
+        """Submit, wait for the last event, read the outputs."""
         started = time.perf_counter()
         prompt_id = self.submit(graph)
         self.wait(prompt_id)
@@ -93,7 +93,7 @@ class Floor:
             yield path.read_bytes()
 
     def output_paths(self, outputs: Mapping[str, Any]) -> Iterator[Path]:
-        """Where those files are."""
+        """The paths of those files."""
         for shown in outputs.values():
             for image in shown.get("images", ()):
                 yield self._output_directory / image["subfolder"] / image["filename"]
@@ -122,7 +122,7 @@ class Floor:
 
 
 def executing_ms(entry: Mapping[str, Any]) -> float:
-    """ComfyUI's own execution, by its own clock (whole milliseconds)."""
+    """The time of ComfyUI's own execution, by its own clock (whole milliseconds)."""
     times = [data["timestamp"] for _, data in entry["status"]["messages"] if "timestamp" in data]
     return float(times[-1] - times[0])
 

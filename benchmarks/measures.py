@@ -1,4 +1,4 @@
-"""What is measured in processes of its own: the start, memory, and imports."""
+"""Measures that need separate processes: the start, memory, and imports."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def memory_growth(*, jobs: int = 20) -> tuple[float, float]:
 def import_seconds() -> tuple[float, float]:
     """(the libraries alone, the handler) in seconds of processor time, the best of several, taken in turns.
 
-    Of each library the names we use are imported: they load the rest when asked for them.
+    Only the names that we use are imported from each library: the libraries load their other parts on demand.
     """
     libraries = "import boto3\nfrom aws_lambda_powertools import Logger, Metrics\nfrom pydantic import BaseModel"
     rounds = [(_seconds(libraries), _seconds("import comfy_serverless.handlers.generate")) for _ in range(7)]

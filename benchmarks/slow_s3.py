@@ -1,6 +1,6 @@
-"""An S3 that takes as long for a put as a real one does, and no longer: what is measured is who waits for it.
+"""An S3 that takes exactly as long for a put as a real one does, to measure what waits for it.
 
-Answers what an upload of the worker needs (PutObject with a checksum, GetObject of what is not there) and nothing else.
+It serves only what the worker's uploads need: PutObject with a checksum, and GetObject of a missing key.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MISSING = b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>none</Me
 
 
 class SlowS3(ThreadingHTTPServer):
-    """The server. `puts` counts what has been stored, and `size_bytes` adds it up."""
+    """The server. `puts` counts the stored objects, and `size_bytes` adds up their sizes."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -32,7 +32,7 @@ class SlowS3(ThreadingHTTPServer):
 
     @property
     def endpoint_url(self) -> str:
-        """Where it answers."""
+        """The server's address."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 

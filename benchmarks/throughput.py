@@ -1,4 +1,4 @@
-"""Job after job, every output put to an S3 where a put takes 50 ms: does the engine ever wait for us?"""
+"""Runs job after job with an S3 where each put takes 50 ms: does the engine ever wait for us?"""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Worker
 
 JOBS = 12
-#: Jobs in flight: while one executes, the last one is delivered and the next one stands in ComfyUI's queue.
+#: Jobs in flight: while one executes, the last one is delivered and the next one waits in ComfyUI's queue.
 IN_FLIGHT = 3
 
 Job = Callable[[], dict[str, Any]]
 
 
 def many_jobs(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[float, float, float, float]:
-    """(total, idle gap) of ours and of the floor, in ms; the better of two rounds each."""
+    """(total, idle gap) of ours, then of the floor, in ms; the better of two rounds each."""
     ours, theirs = [], []
     for _ in range(2):
         theirs.append(_floor_round(floor, job))
@@ -40,7 +40,7 @@ def many_jobs(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[float,
 
 
 def idle_percent(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[float, float]:
-    """How much of the time the engine has nothing to do, of ours, and of a worker that takes one job at a time."""
+    """The share of time in which the engine is idle: with ours, and with a worker that takes one job at a time."""
     _our_round(connector, job, in_flight=IN_FLIGHT)
     ours = _idle_percent(floor)
     _one_after_the_other(floor, job)
@@ -48,7 +48,7 @@ def idle_percent(connector: ComfyConnector, floor: Floor, job: Job) -> tuple[flo
 
 
 def _one_after_the_other(floor: Floor, job: Job) -> None:
-    """What most workers do: run a job, put its outputs and its result, take the next one."""
+    """Do what most workers do: run a job, put its outputs and its result, take the next one."""
     with slow_s3() as server:
         for _ in range(JOBS):
             floor.run(job())
@@ -60,7 +60,7 @@ def _one_after_the_other(floor: Floor, job: Job) -> None:
 
 
 def _idle_percent(floor: Floor) -> float:
-    """From the first job's start to the last one's end, by ComfyUI's own clock."""
+    """The idle share from the first job's start to the last one's end, by ComfyUI's own clock."""
     times = sorted(map(_start_and_end, floor.latest(JOBS)))
     busy = sum(end - start for start, end in times)
     return 100 * (1 - busy / (times[-1][1] - times[0][0]))

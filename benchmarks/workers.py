@@ -1,9 +1,9 @@
-"""`make bench-workers`: does work spread? One queue, and one, two, four workers that take jobs from it.
+"""`make bench-workers`: does work spread? One queue, from which one, two or four workers take jobs.
 
     python -m benchmarks.workers [--workers 1,2,4] [--jobs 8] [--job-s 3] [--slack 1]
 
-Each worker is a Lambda emulator with an engine of its own, as in `make dev`. The engine waits, as for a GPU, so that a
-small machine can carry some of them. Promised: N workers do at least 0.9 N times what one does.
+Each worker is a Lambda emulator with its own engine, as in `make dev`. The engine waits, as if for a GPU: a small
+machine can run several of them. Promised: N workers do at least 0.9 N times as much as one.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from rich.table import Table
 from local.dev import DevStack
 
 WORKERS = (1, 2, 4)
-#: Of N times what one worker does.
+#: The least that N workers must do, as a share of N times what one does.
 LEAST = 0.9
 ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """What so many workers did, from the first job's start to the last one's end."""
+    """The work of this many workers, from the first job's start to the last one's end."""
 
     workers: int
     jobs: int
@@ -42,12 +42,12 @@ class Spread:
 
     @property
     def per_minute(self) -> float:
-        """Jobs that ended."""
+        """Jobs that ended per minute."""
         return 60 * self.jobs / self.seconds
 
 
 def main() -> int:
-    """Measure, show; 1 when a promise is not kept."""
+    """Measure, and print the table. Returns 1 if a promise is broken."""
     options = _options()
     console = Console()
     found: list[Spread] = []
@@ -80,7 +80,7 @@ def _measure(workers: int, jobs: int, job_s: float, show: Any) -> Spread:
         tempfile.TemporaryDirectory() as folder,
         DevStack(log_folder=Path(folder), workers=workers, engine=engine) as stack,
     ):
-        _run(stack, workers)  # every worker has its engine up
+        _run(stack, workers)  # starts every worker's engine
         documents = _run(stack, jobs, show)
     started = min(_moment(document["started_at"]) for document in documents)
     ended = max(_moment(document["completed_at"]) for document in documents)
@@ -88,7 +88,7 @@ def _measure(workers: int, jobs: int, job_s: float, show: Any) -> Spread:
 
 
 def _run(stack: DevStack, count: int, show: Any = lambda _: None) -> list[dict[str, Any]]:
-    """Submit so many jobs, and wait for all of them."""
+    """Submit this many jobs, and wait for all of them."""
     graph = json.loads((ROOT / "workflows" / "text_to_image.json").read_text(encoding="utf-8"))
     waiting = []
     for _ in range(count):

@@ -1,4 +1,4 @@
-"""The jobs that are measured. Every one is new to the engine, so that nothing comes from its cache."""
+"""The jobs that are measured. Each is new to the engine: nothing may come from its cache."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 
 def small_job() -> dict[str, Any]:
-    """One image of 64 x 64 pixels: what remains is overhead."""
+    """One image of 64 x 64 pixels: nearly all of its time is overhead."""
     color = random.randrange(1 << 24)
     return {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": color}},
@@ -22,7 +22,7 @@ def small_job() -> dict[str, Any]:
 
 
 def noise_job(names: Sequence[str]) -> dict[str, Any]:
-    """Noise pictures loaded and saved again: about 3 MB each at 1024 x 1024, and incompressible."""
+    """Load noise pictures and save them again: incompressible, about 3 MB each at 1024 x 1024."""
     graph: dict[str, Any] = {}
     last: list[Any] = []
     for index, name in enumerate(names):
@@ -36,7 +36,7 @@ def noise_job(names: Sequence[str]) -> dict[str, Any]:
 
 
 def noise_files(folder: Path, *, count: int, pixels: int) -> list[str]:
-    """Put noise pictures into the engine's input folder; answers their names."""
+    """Put noise pictures into the engine's input folder. Returns their names."""
     generator = np.random.default_rng(pixels)
     names = []
     for index in range(count):

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts ComfyUI where only /tmp can be written, and nobody looks at its web page. More arguments may follow (`--port N`).
+# Starts ComfyUI where only /tmp is writable and its web page is not needed. More arguments may follow (`--port N`).
 set -eu
 mkdir -p /tmp/comfyui/input /tmp/comfyui/output /tmp/comfyui/user
 cd /opt/comfyui

@@ -1,4 +1,4 @@
-"""Comfy's own SDK, against your own AWS account: set COMFY_BASE_URL and COMFY_API_KEY, and run it."""
+"""Comfy's own SDK on your own AWS account: set COMFY_BASE_URL and COMFY_API_KEY, and run it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tour of the official `comfy-sdk`, against this project's API: nothing here knows that it is not Comfy Cloud.
+"""A tour of the official `comfy-sdk` on this project's API: nothing here knows that it is not Comfy Cloud.
 
 COMFY_BASE_URL=http://127.0.0.1:8189 COMFY_API_KEY=… python -m examples.sdk_tour
 """
@@ -32,7 +32,7 @@ ENLARGE: dict[str, Any] = {
     },
     "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "enlarged"}},
 }
-#: Takes a while, so that there is something to follow and to cancel.
+#: Takes a while, which leaves time to follow it and to cancel it.
 PAINT: dict[str, Any] = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "v1-5-pruned-emaonly.safetensors"}},
     "2": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["1", 1], "text": "a lighthouse at dusk"}},
@@ -59,7 +59,7 @@ PAINT: dict[str, Any] = {
 
 
 def paint(*, steps: int, seed: int) -> dict[str, Any]:
-    """The painting workflow, with so many steps."""
+    """The painting workflow, with this many steps."""
     sampler = {**PAINT["5"], "inputs": {**PAINT["5"]["inputs"], "steps": steps, "seed": seed}}
     return {**PAINT, "5": sampler}
 
@@ -74,7 +74,7 @@ def picture(color: tuple[int, int, int]) -> bytes:
 
 
 def tour(client: Comfy) -> None:
-    """Everything, one after the other. Raises if anything is not as it should be."""
+    """Do everything, one after the other. Raises if anything is not as it should be."""
     by_file_name_and_by_handle(client)
     followed_live(client)
     labels_and_workflow(client)
@@ -109,7 +109,7 @@ def by_file_name_and_by_handle(client: Comfy) -> None:
 
 
 def followed_live(client: Comfy) -> None:
-    """The events of a job, to its end; also of one that is over already."""
+    """Follow the events of a job to its end, and those of a job that has already ended."""
     job = client.submit(client.workflows.from_json(paint(steps=20, seed=1)))
     kinds = [type(event).__name__ for event in job.events()]
     assert kinds[-1] == "StatusChange"
@@ -123,7 +123,7 @@ def followed_live(client: Comfy) -> None:
 
 
 def labels_and_workflow(client: Comfy) -> None:
-    """Jobs found again by a label, and what they ran."""
+    """Find jobs by a label, and the workflow that they ran."""
     label = uuid.uuid4().hex
     graphs = [paint(steps=2, seed=seed) for seed in (11, 12, 13)]
     jobs = [client.submit(client.workflows.from_json(graph), metadata={"batch": label}) for graph in graphs]
@@ -137,12 +137,12 @@ def labels_and_workflow(client: Comfy) -> None:
 
 
 def canceled_running_and_waiting(client: Comfy) -> None:
-    """The first runs, the second waits behind it; both are canceled."""
+    """Cancel two jobs: the first runs, the second waits behind it."""
     running = client.submit(client.workflows.from_json(paint(steps=2000, seed=21)))
     waiting = client.submit(client.workflows.from_json(paint(steps=2000, seed=22)))
     while running.refresh().status == "queued":
         time.sleep(0.1)
-    if waiting.refresh().status == "queued":  # where one worker runs one job at a time
+    if waiting.refresh().status == "queued":  # if there is one worker, which runs one job at a time
         assert waiting.cancel().status == "canceled"
     waiting.cancel()
     assert running.cancel().status in {"canceling", "canceled"}
@@ -158,7 +158,7 @@ def canceled_running_and_waiting(client: Comfy) -> None:
 
 
 def typed_exceptions(client: Comfy) -> None:
-    """Every way to be refused has an exception of its own."""
+    """Check that every kind of refusal has its own exception."""
     key = str(uuid.uuid4())
     client.submit(client.workflows.from_json(paint(steps=1, seed=31)), idempotency_key=key).result()
     foreign = {"__type": "core/ASSET", "info": {"id": str(uuid.uuid4())}}

@@ -17,7 +17,7 @@ from examples.sdk_tour import ENLARGE, PAINT, paint, picture
 
 
 async def tour(client: AsyncComfy) -> None:
-    """Everything; what can be done at once is. Raises if anything is not as it should be."""
+    """Do everything, at the same time where possible. Raises if anything is not as it should be."""
     await asyncio.gather(by_file_name_and_by_handle(client), followed_live(client), labels_and_workflow(client))
     await canceled(client)
     await typed_exceptions(client)
@@ -47,7 +47,7 @@ async def by_file_name_and_by_handle(client: AsyncComfy) -> None:
 
 
 async def followed_live(client: AsyncComfy) -> None:
-    """The events of a job, to its end."""
+    """Follow the events of a job to its end."""
     job = await client.submit(client.workflows.from_json(paint(steps=20, seed=2)))
     events = [event async for event in job.events()]
     assert isinstance(events[-1], StatusChange)
@@ -57,7 +57,7 @@ async def followed_live(client: AsyncComfy) -> None:
 
 
 async def labels_and_workflow(client: AsyncComfy) -> None:
-    """Jobs found again by a label, and what they ran."""
+    """Find jobs by a label, and the workflow that they ran."""
     label = uuid.uuid4().hex
     graphs = [paint(steps=2, seed=seed) for seed in (14, 15, 16)]
     jobs = [await client.submit(client.workflows.from_json(graph), metadata={"batch": label}) for graph in graphs]
@@ -69,7 +69,7 @@ async def labels_and_workflow(client: AsyncComfy) -> None:
 
 
 async def canceled(client: AsyncComfy) -> None:
-    """A running and a waiting job."""
+    """Cancel a running and a waiting job."""
     jobs = [await client.submit(client.workflows.from_json(paint(steps=2000, seed=seed))) for seed in (23, 24)]
     while (await jobs[0].refresh()).status == "queued":
         await asyncio.sleep(0.1)
@@ -86,7 +86,7 @@ async def canceled(client: AsyncComfy) -> None:
 
 
 async def typed_exceptions(client: AsyncComfy) -> None:
-    """Refusals have exceptions of their own."""
+    """Check that refusals have their own exceptions."""
     key = str(uuid.uuid4())
     await client.submit(client.workflows.from_json(paint(steps=1, seed=32)), idempotency_key=key)
     foreign = {"__type": "core/ASSET", "info": {"id": str(uuid.uuid4())}}
@@ -106,7 +106,7 @@ async def typed_exceptions(client: AsyncComfy) -> None:
 
 
 async def main() -> None:
-    """The tour, with a client of the environment's address and key."""
+    """Take the tour, with a client for the environment's address and key."""
     async with AsyncComfy() as client:
         await tour(client)
 

@@ -1,4 +1,4 @@
-"""What somebody should know of. docs/operate.md says what to do about each."""
+"""The alarms. docs/operate.md says what to do about each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MINUTE = Duration.minutes(1)
 
 
 class Alarms:
-    """The alarms of a stack; all of them tell the same topic, if there is one."""
+    """The alarms of a stack; all of them notify the same topic, if there is one."""
 
     def __init__(self, scope: Construct, topic_arn: str) -> None:
         self._scope = scope
@@ -23,7 +23,7 @@ class Alarms:
     def on(
         self, name: str, description: str, metric: cloudwatch.IMetric, *, threshold: float = 1, periods: int = 1
     ) -> None:
-        """Tell when the metric has been at the threshold for so many of its periods."""
+        """Alarm when the metric has been at or above the threshold for this many periods."""
         alarm = cloudwatch.Alarm(
             self._scope,
             f"{name}Alarm",
@@ -34,10 +34,10 @@ class Alarms:
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
         )
-        self._tell(alarm)
+        self._notify(alarm)
 
     def on_silence(self, name: str, description: str, metric: cloudwatch.IMetric, *, periods: int) -> None:
-        """Tell when nothing at all has been counted for so many of its periods."""
+        """Alarm when nothing has been counted for this many periods."""
         alarm = cloudwatch.Alarm(
             self._scope,
             f"{name}Alarm",
@@ -48,18 +48,18 @@ class Alarms:
             comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
             treat_missing_data=cloudwatch.TreatMissingData.BREACHING,  # a function that is not invoked has no figures
         )
-        self._tell(alarm)
+        self._notify(alarm)
 
     def on_dead_letters(self, name: str, queue: sqs.Queue) -> None:
-        """Tell of each message that was put aside."""
+        """Alarm when a message has been put aside."""
         metric = queue.metric_approximate_number_of_messages_visible(period=MINUTE, statistic="Maximum")
-        self.on(name, f"A message was put aside after all its tries ({name})", metric)
+        self.on(name, f"A message was put aside after its last try ({name})", metric)
 
     def on_age(self, name: str, queue: sqs.Queue, *, hours: int) -> None:
-        """Tell when a message is so old, whether it waits or is being worked on."""
+        """Alarm when a message is this old, whether it waits or is being processed."""
         metric = queue.metric_approximate_age_of_oldest_message(period=Duration.minutes(5), statistic="Maximum")
         self.on(name, f"A job was sent {hours} h ago and is not done ({name})", metric, threshold=hours * 3600)
 
-    def _tell(self, alarm: cloudwatch.Alarm) -> None:
+    def _notify(self, alarm: cloudwatch.Alarm) -> None:
         if self._action is not None:
             alarm.add_alarm_action(self._action)

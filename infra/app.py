@@ -1,4 +1,4 @@
-"""The GPU stacks, as `cdk` wants them. `cdk list` names them; one of them is deployed."""
+"""The GPU stacks, for `cdk`. `cdk list` names them; only one of them is deployed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from infra.settings import GpuSettings, InvalidContext
 
 
 def build(app: App) -> tuple[SageMakerStack, LambdaGpuStack]:
-    """Both stacks, and the rules they are held to."""
+    """Build both stacks, and the rules that they are checked against."""
     settings = GpuSettings.of(app)
     Validations.of(app).add_plugins(cdk_nag.AwsSolutionsChecks(app))
     return (
@@ -23,7 +23,7 @@ def build(app: App) -> tuple[SageMakerStack, LambdaGpuStack]:
 
 
 def main() -> int:
-    """Synthesize; answers the exit code."""
+    """Synthesize. Returns the exit code."""
     app = App()
     try:
         build(app)

@@ -1,7 +1,7 @@
-"""From no instance to many and back: two policies, because neither is enough.
+"""Scaling from no instance to many and back: two policies, because neither is enough.
 
-Target tracking follows the waiting jobs for each instance, and says nothing while there is no instance: a job alone
-would wait for others. The second looks at exactly that case, and starts the first instance. Where both speak, the
+Target tracking follows the number of waiting jobs per instance, and does nothing while there is no instance: a single
+job would wait for others. The second policy covers exactly that case and starts the first instance. If both apply, the
 larger number wins. Source: "Autoscale an asynchronous endpoint" in SageMaker's developer guide.
 """
 
@@ -18,10 +18,10 @@ from infra.settings import GpuSettings
 
 NAMESPACE = "AWS/SageMaker"
 VARIANT = "worker"
-#: Minutes with a job and no instance before one is started.
+#: Minutes with a job but no instance before the first one is started.
 MINUTES_WITHOUT_CAPACITY = 1
-#: An instance that has just been started has not taken jobs yet: no further ones for so long, in seconds. The first one
-#: starts with nothing warm, and a second would start beside it after a shorter time (docs/scaling.md).
+#: Pauses after starting instances, in seconds, because a new one has not taken jobs yet. The first starts with nothing
+#: warm: after a shorter pause a second would start beside it (docs/scaling.md).
 SCALE_OUT_COOLDOWN_S = 60
 FIRST_INSTANCE_COOLDOWN_S = 600
 
@@ -29,7 +29,7 @@ FIRST_INSTANCE_COOLDOWN_S = 600
 def endpoint_metric(
     name: str, metric: str, *, statistic: str, of_variant: bool = False, period: Duration = MINUTE
 ) -> cloudwatch.Metric:
-    """One of the figures SageMaker gives for an asynchronous endpoint, each minute."""
+    """A metric that SageMaker publishes for an asynchronous endpoint every minute."""
     dimensions = {"EndpointName": name, **({"VariantName": VARIANT} if of_variant else {})}
     return cloudwatch.Metric(
         namespace=NAMESPACE,
@@ -41,7 +41,7 @@ def endpoint_metric(
 
 
 def scale_from_zero(scope: Construct, endpoint: sagemaker.CfnEndpoint, settings: GpuSettings) -> None:
-    """Have the endpoint scale by what waits in it."""
+    """Scale the endpoint by its waiting jobs."""
     name = settings.endpoint_name
     target = scaling.CfnScalableTarget(
         scope,
@@ -89,7 +89,7 @@ def scale_from_zero(scope: Construct, endpoint: sagemaker.CfnEndpoint, settings:
     alarm = cloudwatch.CfnAlarm(
         scope,
         "HasBacklogWithoutCapacity",
-        alarm_description="A job waits, and there is no instance: this starts the first one",
+        alarm_description="A job waits but there is no instance: this alarm starts the first one",
         namespace=NAMESPACE,
         metric_name="HasBacklogWithoutCapacity",
         dimensions=[cloudwatch.CfnAlarm.DimensionProperty(name="EndpointName", value=name)],

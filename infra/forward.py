@@ -1,4 +1,4 @@
-"""The function between the batch queue and the endpoint (handlers/forward.py), and what tells that it is at work."""
+"""The function between the batch queue and the endpoint (handlers/forward.py), and the alarms if it stops working."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from infra.sam_stack import SamStack, allow
 from infra.settings import GpuSettings
 from infra.worker_image import api_image
 
-#: An invocation ends by itself in this time, in seconds.
+#: An invocation ends by itself within this time, in seconds.
 FORWARD_TIMEOUT_S = 60
 _EXCEPTIONS = {
     **FUNCTION,
-    "CKV_AWS_116": "EventBridge starts it each minute: a start that is lost is made good by the next, and jobs stay in "
-    "the queue, which has dead letters",
-    "CKV_AWS_117": "It has nothing to reach in a VPC: SQS, DynamoDB and SageMaker answer it at their public addresses, "
-    "by TLS and by its role",
+    "CKV_AWS_116": "EventBridge starts it each minute: the next start makes up for a lost one, and jobs stay in the "
+    "queue, which has dead letters",
+    "CKV_AWS_117": "It needs nothing in a VPC: it reaches SQS, DynamoDB and SageMaker at their public addresses, "
+    "over TLS and with its role",
 }
 
 
 def forward(
     scope: Construct, settings: GpuSettings, sam: SamStack, queue: sqs.Queue, endpoint: sagemaker.CfnEndpoint
 ) -> lambda_.Function:
-    """Let jobs of batches through to the endpoint, as many as it can run."""
+    """Build the function that lets jobs of batches through to the endpoint, as many as it can run."""
     image = api_image(scope)
     log = log_group(scope, "ForwardLog", days=settings.log_retention_days)
     role = role_for(scope, "ForwardRole", "lambda.amazonaws.com")
@@ -48,7 +48,7 @@ def forward(
         memory_size=512,
         timeout=Duration.seconds(FORWARD_TIMEOUT_S),
         reserved_concurrent_executions=1,  # it counts what it has sent
-        # Whatever is not begun now is begun in a minute: a start that has to wait would only be in the next one's way.
+        # The next start is a minute away: a start that has to wait would only be in its way.
         retry_attempts=0,
         max_event_age=Duration.seconds(60),
         log_group=log,
@@ -70,7 +70,7 @@ def forward(
         *_table_statements(sam),
     ):
         function.add_to_role_policy(statement)
-    # Sent on to an endpoint that is not there yet, a batch would be put aside in less time than an endpoint takes.
+    # An endpoint takes longer to start than a batch needs to reach the dead letters if it is sent to a missing one.
     function.node.add_dependency(endpoint)
     justify(function, _EXCEPTIONS)
     events.Rule(
@@ -83,24 +83,24 @@ def forward(
 
 
 def watch_forward(alarms: Alarms, function: lambda_.Function) -> None:
-    """Batches stand still without it, and nothing else would say so: their queue may be full for days."""
+    """Add alarms for the function: batches stand still without it, and their queue may be full for days anyway."""
     five_minutes = Duration.minutes(5)
     alarms.on(
         "ForwardErrors",
-        "Jobs of batches do not get to the endpoint: the function before it fails",
+        "Jobs of batches do not reach the endpoint: the function in front of it fails",
         function.metric_errors(period=five_minutes, statistic="Sum"),
         threshold=3,
     )
     alarms.on_silence(
         "ForwardSilent",
-        "Jobs of batches do not get to the endpoint: the function before it has not been started for ten minutes",
+        "Jobs of batches do not reach the endpoint: the function in front of it has not started for ten minutes",
         function.metric_invocations(period=five_minutes, statistic="Sum"),
         periods=2,
     )
 
 
 def most_waiting(settings: GpuSettings) -> int:
-    """Jobs of batches that wait in the endpoint: as many as make it scale out as far as it may, and some more."""
+    """The most jobs of batches that wait in the endpoint: enough to make it scale out fully, and some more."""
     return settings.max_instances * (settings.backlog_per_instance + settings.in_flight)
 
 

@@ -1,4 +1,4 @@
-"""Where a rule of cdk-nag or checkov is not followed, and why: said at the resource, kept in the template."""
+"""Exceptions to the rules of cdk-nag and checkov, with reasons: stated at the resource, kept in the template."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import cast
 from aws_cdk import Acknowledgment, CfnResource, Validations
 from constructs import Construct, IConstruct
 
-#: Of every queue here.
+#: For every queue here.
 QUEUE = {
     "CKV_AWS_27": "Encrypted at rest, with the key of SQS (SqsManagedSseEnabled). A message of the API may carry a "
-    "caller's key for partner nodes: a key of KMS would have to be open to the same roles that may read the queue"
+    "caller's key for partner nodes: a KMS key would have to be open to the same roles that may read the queue"
 }
-#: Of every log here.
+#: For every log here.
 LOG = {"CKV_AWS_158": "CloudWatch encrypts with its own key; the log holds no secrets and no content"}
-#: Of every function here; what else a function does not follow is said where it is made.
+#: For every function here; a function's other exceptions are stated where it is made.
 FUNCTION = {"CKV_AWS_173": "No secret is in the environment; Lambda encrypts it with its own key"}
 
 
 def justify(construct: Construct, reasons: Mapping[str, str]) -> None:
-    """Say why this resource does not follow these rules.
+    """State why this resource does not follow these rules.
 
     Args:
-        construct: a resource, or what makes one.
+        construct: a resource, or a construct with one as its default child.
         reasons: by rule: `CKV_...` for checkov, `AwsSolutions-...` for cdk-nag, with the finding in brackets.
     """
     resource = cast("CfnResource", construct if isinstance(construct, CfnResource) else construct.node.default_child)

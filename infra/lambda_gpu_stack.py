@@ -1,8 +1,8 @@
-"""GPUs as Lambda functions on managed instances: queues before them, from no instance to many and back.
+"""GPUs as Lambda functions on managed instances, behind queues, from no instance to many and back.
 
     API, ingest ──► queue of jobs, queue of batches ──► function, one job on each GPU ──► S3, jobs table
 
-Nothing is frozen between invocations there, and nothing is killed at the timeout: the worker interrupts by itself.
+Managed instances do not freeze between invocations or kill code at the timeout: the worker itself interrupts ComfyUI.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from infra.sam_stack import SamStack, allow
 from infra.settings import GpuSettings
 from infra.worker_image import models_manifest, worker_image
 
-#: AWS's advice for a queue before a function: six times its timeout. SQS allows 43,200 s.
+#: AWS's advice for a queue in front of a function: six times its timeout. SQS allows 43,200 s.
 VISIBILITY_TIMEOUTS = 6
 #: Where managed instances mount NVIDIA's driver. Source: aws/deep-learning-containers, docker/lambda/Dockerfile.
 DRIVER_LIBRARIES = "/x86_64-bottlerocket-linux-gnu/sys-root/usr/lib/nvidia"
-#: How busy GPUs are when Lambda starts more. Its own 40 keeps as many again idle, for callers who do not wait; here a
-#: queue waits, and one job keeps one GPU busy.
+#: GPU utilization at which Lambda starts more. Its default of 40 keeps as many again idle for callers who cannot wait;
+#: here jobs wait in a queue, and one job keeps one GPU busy.
 BUSY_PERCENT = 90
 
 
 class LambdaGpuStack(Stack):
-    """The capacity provider, the function on it, its queues, and what watches them."""
+    """The capacity provider, the function on it, its queues, and their alarms."""
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: GpuSettings) -> None:
         super().__init__(
@@ -60,7 +60,7 @@ class LambdaGpuStack(Stack):
             function,
             per_execution_environment_max_concurrency=1,  # one GPU, one job
             execution_environment_memory_gib_per_v_cpu=GIB_PER_VCPU,
-            publish_to_latest_published=True,  # nothing can call what is not published
+            publish_to_latest_published=True,  # a function that is not published cannot be called
             latest_published_scaling_config=lambda_.LatestPublishedScalingConfig(
                 min_execution_environments=settings.min_environments,
                 max_execution_environments=settings.max_environments,
@@ -113,7 +113,7 @@ class LambdaGpuStack(Stack):
             allow("SendJobsAgain", ["sqs:SendMessage"], [jobs.queue_arn, batches.queue_arn]),
         ):
             function.add_to_role_policy(statement)
-        # CDK has no property for the first, and takes the others for those of functions elsewhere.
+        # CDK has no property for the first, and checks the others by the limits of ordinary functions.
         resource = cast("lambda_.CfnFunction", function.node.default_child)
         resource.add_property_override(
             "AcceleratorConfig", {"AcceleratorMemorySize": self.settings.accelerator_memory_gb}
@@ -125,10 +125,10 @@ class LambdaGpuStack(Stack):
             function,
             {
                 **FUNCTION,
-                "CKV_AWS_115": "FunctionScalingConfig says how many run at once at most (max_environments), on "
-                "instances that no other function has",
+                "CKV_AWS_115": "FunctionScalingConfig limits how many run at once (max_environments), on instances "
+                "that no other function uses",
                 "CKV_AWS_116": "Only queues invoke it, which have dead letters",
-                "CKV_AWS_117": "Its instances are in the capacity provider's VPC: the function names none itself",
+                "CKV_AWS_117": "Its instances are in the capacity provider's VPC: the function itself names none",
                 "CloudFormation-Validate::F3002": "The schema that CDK checks against does not know AcceleratorConfig",
             },
         )
@@ -145,12 +145,12 @@ class LambdaGpuStack(Stack):
             "Operator",
             "lambda.amazonaws.com",
             managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name("AWSLambdaManagedEC2ResourceOperator")],
-            description="Lambda starts and ends the instances in its name",
+            description="Lambda starts and ends the instances with this role",
         )
         managed = "arn:<AWS::Partition>:iam::aws:policy/AWSLambdaManagedEC2ResourceOperator"
         justify(
             operator,
-            {f"AwsSolutions-IAM4[Policy::{managed}]": "Lambda's own policy: what it needs changes with Lambda"},
+            {f"AwsSolutions-IAM4[Policy::{managed}]": "Lambda's own policy: it follows what Lambda needs"},
         )
         provider = lambda_.CapacityProvider(
             self,
@@ -165,10 +165,10 @@ class LambdaGpuStack(Stack):
             operator_role=operator,
             log_group=log_group(self, "GpusLog", days=self.settings.log_retention_days),
         )
-        # An instance fetches the image as soon as it is there.
+        # An instance fetches the image as soon as it runs.
         for before in net.ready:
             provider.node.add_dependency(before)
-        # CDK knows the policy by processors only.
+        # CDK only knows the policy that scales by processors.
         resource = cast("lambda_.CfnCapacityProvider", provider.node.default_child)
         resource.add_property_override("CapacityProviderScalingConfig.ScalingMode", "Manual")
         resource.add_property_override(
@@ -180,15 +180,15 @@ class LambdaGpuStack(Stack):
     def _alarms(
         self, function: lambda_.Function, jobs: sqs.Queue, job_dead_letters: sqs.Queue, batch_dead_letters: sqs.Queue
     ) -> None:
-        """Those of the SAM stack count failures by their codes, here as well: the metric is the same."""
+        """Add the alarms. The SAM stack's own ones also count the failures here, by code: the metric is the same."""
         alarms = Alarms(self, self.settings.alarm_topic_arn)
         alarms.on_dead_letters("JobDeadLetters", job_dead_letters)
         alarms.on_dead_letters("BatchDeadLetters", batch_dead_letters)
-        # A job that runs is as old as one that waits, and may take an hour and a half.
+        # The age includes the time a job runs, which may be an hour and a half.
         alarms.on_age("OldestJob", jobs, hours=2)
         alarms.on(
             "Throttles",
-            "Lambda turns away invocations: no GPU is to be had, or more are asked for than may be",
+            "Lambda refuses invocations: no GPU is available, or the limit is reached",
             function.metric_throttles(period=Duration.minutes(5), statistic="Sum"),
-            periods=6,  # from none, the first instance takes some minutes; a single job is turned away seldom
+            periods=6,  # the first instance takes some minutes to start; a single job is refused only a few times
         )

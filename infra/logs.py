@@ -1,4 +1,4 @@
-"""Logs, kept for as long as they are wanted and no longer."""
+"""Logs, kept for a set time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RETENTION_DAYS = tuple(_KEPT)
 
 
 def log_group(scope: Construct, construct_id: str, *, days: int, name: str | None = None) -> logs.LogGroup:
-    """A log that goes with its stack."""
+    """A log that is deleted with its stack."""
     group = logs.LogGroup(
         scope, construct_id, log_group_name=name, retention=_KEPT[days], removal_policy=RemovalPolicy.DESTROY
     )

@@ -1,4 +1,4 @@
-"""Where managed instances are: in a VPC of the stack's own, or in one that is there already."""
+"""The network of managed instances: the stack's own VPC, or an existing one."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from infra.logs import log_group
 from infra.roles import role_for
 from infra.settings import GpuSettings
 
-#: Without `availability_zones`: CDK knows of no more where it does not know the account.
+#: Without `availability_zones`. CDK knows no more zones if it does not know the account.
 ZONES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A VPC, and where in it instances may be.
+    """A VPC and its subnets for instances.
 
     Attributes:
-        ready: what must be there before an instance finds its way out.
+        ready: what must exist before an instance can reach the internet.
     """
 
     vpc: ec2.IVpc
@@ -30,12 +30,12 @@ class Network:
 
 
 def network(scope: Construct, settings: GpuSettings) -> Network:
-    """The one that was named, or a new one."""
+    """The VPC that the settings name, or a new one."""
     return _named(scope, settings) if settings.vpc_id else _own(scope, settings)
 
 
 def _named(scope: Construct, settings: GpuSettings) -> Network:
-    # The zones are not used; there must be as many as subnets.
+    # The zones are not used, but there must be as many as subnets.
     region = Stack.of(scope).region
     zones = [f"{region}{letter}" for letter in "abcdefghijklmnop"[: len(settings.subnet_ids)]]
     vpc = ec2.Vpc.from_vpc_attributes(
@@ -61,7 +61,7 @@ def _own(scope: Construct, settings: GpuSettings) -> Network:
             ec2.SubnetConfiguration(name="Workers", subnet_type=ec2.SubnetType.PRIVATE_WITH_EGRESS),
         ],
     )
-    # What is large does not go through the NAT gateway, which is paid by the gigabyte.
+    # Large transfers must not go through the NAT gateway, which is paid by the gigabyte.
     vpc.add_gateway_endpoint("S3", service=ec2.GatewayVpcEndpointAwsService.S3)
     vpc.add_gateway_endpoint("DynamoDb", service=ec2.GatewayVpcEndpointAwsService.DYNAMODB)
     log = log_group(scope, "FlowLog", days=settings.log_retention_days)

@@ -1,4 +1,4 @@
-"""A queue of jobs, and beside it where messages are put aside that nobody could take."""
+"""A queue of jobs, and a dead-letter queue for messages that no worker could process."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from constructs import Construct
 
 from infra.justify import QUEUE, justify
 
-#: As in the SAM stack (table/jobs.py: QUEUE_RETENTION_S): a job that nobody took in this time has expired.
+#: As in the SAM stack (table/jobs.py: QUEUE_RETENTION_S): a job that no worker took in this time has expired.
 RETENTION = Duration.days(4)
-#: As there, for jobs of batches, of which many may be before one: the longest that SQS keeps anything.
+#: As there, for jobs of batches, which may wait behind many others: the longest that SQS keeps a message.
 BATCH_RETENTION = Duration.days(14)
-#: The worker's MAX_RECEIVES: what fails at the last delivery is written down.
+#: The worker's MAX_RECEIVES: a failure at the last delivery is recorded.
 MAX_RECEIVES = 5
 
 
 def job_queue(
     scope: Construct, name: str, *, queue_name: str, visibility: Duration, retention: Duration = RETENTION
 ) -> tuple[sqs.Queue, sqs.Queue]:
-    """A queue and its dead letters: encrypted, TLS only, as patient as those of the SAM stack."""
+    """A queue and its dead-letter queue: encrypted, TLS only, with the retention of the SAM stack's queues."""
     dead_letters = dead_letter_queue(scope, f"{name}DeadLetters")
     queue = sqs.Queue(
         scope,
@@ -36,7 +36,7 @@ def job_queue(
 
 
 def dead_letter_queue(scope: Construct, name: str) -> sqs.Queue:
-    """Where what nobody could take is put aside, for 14 days."""
+    """A queue that keeps messages that no worker could process, for 14 days."""
     queue = sqs.Queue(
         scope,
         name,

@@ -1,4 +1,4 @@
-"""Who may take a role: one service, and only for this account."""
+"""Roles that only one service may assume, and only for this account."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-#: Services whose documentation says that they name the account they act for when they take a role. Lambda names it too,
-#: as far as one sees, and says so nowhere: there the condition must not lock it out of its own function.
+#: Services that name the account they act for when they assume a role, according to their documentation. Lambda seems
+#: to name it too, but does not document it: the condition must not lock Lambda out of its own function.
 _NAME_THE_ACCOUNT = ("sagemaker.amazonaws.com", "vpc-flow-logs.amazonaws.com")
 
 
@@ -19,7 +19,7 @@ def role_for(
     description: str | None = None,
     managed_policies: list[iam.IManagedPolicy] | None = None,
 ) -> iam.Role:
-    """A role that this service takes, and not when it acts for somebody else (a "confused deputy")."""
+    """A role for this service, unless the service acts for another account (a "confused deputy")."""
     operator = "StringEquals" if service in _NAME_THE_ACCOUNT else "StringEqualsIfExists"
     account = Stack.of(scope).account
     return iam.Role(

@@ -30,14 +30,14 @@ from infra.sam_stack import SamStack, allow
 from infra.settings import GpuSettings
 from infra.worker_image import models_manifest, worker_image
 
-#: The driver for CUDA 13, which torch's build for it wants. Source: SageMaker's API, InferenceAmiVersion.
+#: The driver for CUDA 13, which our build of torch needs. Source: SageMaker's API, InferenceAmiVersion.
 INFERENCE_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
-#: How long SageMaker may look for an instance, of all types together, until it gives up, in seconds (300 to 3,600).
+#: How long SageMaker looks for an instance of any of the types before it gives up, in seconds (300 to 3,600).
 PROVISION_TIMEOUT_S = 1800
 
 
 class SageMakerStack(Stack):
-    """The endpoint, and what feeds it, scales it, hears of it and watches it."""
+    """The endpoint, its queue, scaling, notifications and alarms."""
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: GpuSettings) -> None:
         super().__init__(
@@ -56,8 +56,8 @@ class SageMakerStack(Stack):
             retention=BATCH_RETENTION,
         )
         endpoint = self._endpoint(self._execution_role(topics), topics)
-        # An instance is started last: where the name of the queue is taken, or a topic finds nobody who hears it, that
-        # is known without one.
+        # The instance starts last: a queue name that is taken, or a topic without a subscriber, is found out without
+        # one.
         endpoint.node.add_dependency(queue, *self._subscriptions)
         scale_from_zero(self, endpoint, settings)
         function = forward(self, settings, self.sam, queue, endpoint)
@@ -69,13 +69,13 @@ class SageMakerStack(Stack):
         CfnOutput(self, "BatchQueueUrl", value=queue.queue_url, description="Where jobs of batches wait before it")
 
     def _topics(self) -> dict[str, sns.Topic]:
-        """Both are heard by one function: a success and a failure differ in what they say, not in who says it."""
+        """Create the topics. One function is subscribed to both: successes and failures differ only in content."""
         key = kms.Key(
             self,
             "TopicKey",
             enable_key_rotation=True,
-            removal_policy=RemovalPolicy.DESTROY,  # what it encrypts is gone in a day
-            description="Encrypts what SageMaker tells about the ends of invocations",
+            removal_policy=RemovalPolicy.DESTROY,  # what it encrypts is gone within a day
+            description="Encrypts SageMaker's notifications about the ends of invocations",
         )
         self._topic_key = key
         function = lambda_.Function.from_function_attributes(
@@ -98,7 +98,7 @@ class SageMakerStack(Stack):
         return topics
 
     def _execution_role(self, topics: dict[str, sns.Topic]) -> iam.Role:
-        """What the container may do, and what SageMaker does in its name."""
+        """What the container may do, and SageMaker on its behalf."""
         role = role_for(self, "ExecutionRole", "sagemaker.amazonaws.com")
         log_streams = self.format_arn(
             service="logs",
@@ -113,8 +113,8 @@ class SageMakerStack(Stack):
                 ["sagemaker:InvokeEndpointAsync"],
                 [self.sam.endpoints(self.settings.endpoint_names)],
             ),
-            # The group is there before the endpoint. SageMaker's guide asks for the first all the same, and does not
-            # say that there is a log without it. So an endpoint that ends may make its group anew: nobody removes that.
+            # The log group exists before the endpoint. SageMaker's guide asks for CreateLogGroup all the same, and does
+            # not say that logging works without it. So an endpoint that ends may recreate its group, which then stays.
             allow(
                 "WriteTheLog",
                 ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
@@ -168,7 +168,7 @@ class SageMakerStack(Stack):
             ),
         )
         justify(model, {"CKV_AWS_370": "Jobs fetch inputs and models from S3 and from addresses that they name"})
-        # SageMaker fetches image and models in the role's name as soon as there is an endpoint.
+        # SageMaker fetches image and models with this role as soon as there is an endpoint.
         model.node.add_dependency(role.node.find_child("DefaultPolicy"))
         config = sagemaker.CfnEndpointConfig(
             self,
@@ -181,14 +181,14 @@ class SageMakerStack(Stack):
             "Endpoint",
             endpoint_name=self.endpoint_name,
             endpoint_config_name=config.attr_endpoint_config_name,
-            retain_all_variant_properties=True,  # how many instances there are is for the scaling to say
+            retain_all_variant_properties=True,  # the scaling decides how many instances there are
         )
         Tags.of(endpoint).add("comfy-serverless:stack", self.settings.stack)
         endpoint.node.add_dependency(log)
         return endpoint
 
     def _justify(self, role: iam.Role) -> None:
-        """The role has its final policy now."""
+        """State the exceptions of the role's policy, which is final now."""
         group = _log_group_name(self.settings.endpoint_names)
         log = f"arn:<AWS::Partition>:logs:<AWS::Region>:<AWS::AccountId>:log-group:{group}:*"
         reasons = {
@@ -202,7 +202,7 @@ class SageMakerStack(Stack):
         justify(cast("Construct", role.node.find_child("DefaultPolicy")), reasons)
 
     def _model_data(self) -> sagemaker.CfnModel.ModelDataSourceProperty | None:
-        """Models as they lie in S3: an archive would have to be packed, fetched as a whole, and unpacked."""
+        """The models as files in S3: an archive would have to be packed, fetched whole, and unpacked."""
         if not self.settings.models:
             return None
         return sagemaker.CfnModel.ModelDataSourceProperty(
@@ -215,7 +215,7 @@ class SageMakerStack(Stack):
         return sagemaker.CfnEndpointConfig.ProductionVariantProperty(
             variant_name=VARIANT,
             model_name=model.attr_model_name,
-            initial_instance_count=1,  # SageMaker takes no less; the scaling gives it back
+            initial_instance_count=1,  # SageMaker's minimum; the scaling gives it back
             initial_variant_weight=1,
             instance_pools=[
                 sagemaker.CfnEndpointConfig.InstancePoolProperty(instance_type=name, priority=priority)
@@ -248,13 +248,13 @@ class SageMakerStack(Stack):
         watch_forward(alarms, function)
         alarms.on(
             "NoCapacity",
-            "Jobs have waited for half an hour, and there is no instance: none to be had, or none that starts",
+            "Jobs have waited for half an hour without an instance: none is available, or none starts",
             endpoint_metric(self.endpoint_name, "HasBacklogWithoutCapacity", statistic="Minimum"),
             periods=30,
         )
         alarms.on(
             "OldestInvocation",
-            "An invocation has waited for two hours; after six it expires, and its job is sent once more",
+            "An invocation has waited for two hours; after six it expires, and its job is sent again",
             endpoint_metric(self.endpoint_name, "ApproximateAgeOfOldestRequest", statistic="Maximum"),
             threshold=7200,
             periods=5,
@@ -266,7 +266,7 @@ class SageMakerStack(Stack):
         )
         alarms.on(
             "NotTold",
-            "SageMaker could not tell of the ends of invocations; the caretaker finds those jobs, later",
+            "SageMaker could not report the ends of invocations; the caretaker finds those jobs later",
             endpoint_metric(self.endpoint_name, "NotificationFailures", statistic="Sum", of_variant=True),
         )
         alarms.on(
@@ -280,5 +280,5 @@ class SageMakerStack(Stack):
 
 
 def _log_group_name(endpoint: str) -> str:
-    """As SageMaker names it."""
+    """The name that SageMaker gives to an endpoint's log group."""
     return f"/aws/sagemaker/Endpoints/{endpoint}"

@@ -1,4 +1,4 @@
-"""The SAM stack, seen from here: what it is made of, by the SSM parameters it writes, and how to plug into it."""
+"""The SAM stack as seen from here: its resources, by the SSM parameters it writes, and how to connect to it."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class SamStack:
         self.webhook_queue_arn = self._parameter("WebhookQueueArn", "webhook-queue-arn")
 
     def outcome_function_arn(self) -> str:
-        """The function that hears how invocations of an endpoint ended."""
+        """The function that is notified when an endpoint's invocations end."""
         return self._parameter("OutcomeFunctionArn", "outcome-function-arn")
 
     def worker_environment(self) -> dict[str, str]:
-        """What every worker is told."""
+        """The environment of every worker."""
         return {
             "OUTPUT_BUCKET": self.output_bucket,
             "ASSETS_BUCKET": self.assets_bucket,
@@ -46,7 +46,7 @@ class SamStack:
         }
 
     def worker_statements(self) -> list[iam.PolicyStatement]:
-        """What every worker may do. Workflows and custom nodes run beside it: neither keys nor secrets are in reach."""
+        """What every worker may do. Workflows and custom nodes run beside it: keys and secrets must be out of reach."""
         return [
             allow(
                 "TellHowJobsAre",
@@ -72,7 +72,7 @@ class SamStack:
                 ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"],
                 [self.objects(self.output_bucket)],
             ),
-            # Without it S3 answers 403 for a key that does not exist, and nobody could tell the two apart.
+            # Without it S3 answers 403 for a key that does not exist, which cannot be told from a forbidden one.
             allow(
                 "TellMissingFromForbidden",
                 ["s3:ListBucket"],
@@ -89,21 +89,21 @@ class SamStack:
         return f"{self.bucket(bucket)}/{keys}"
 
     def endpoints(self, names: str) -> str:
-        """The ARN of endpoints with these names: in it they are lower-case, whatever they were made with."""
+        """The ARN of endpoints with these names, which are always lower-case in it."""
         return Stack.of(self._scope).format_arn(service="sagemaker", resource="endpoint", resource_name=names.lower())
 
     def announce(self, target: Mapping[str, str]) -> ssm.StringParameter:
-        """Have jobs sent here, within a minute. Both GPU stacks write this parameter, so that only one can have it."""
+        """Have jobs sent here, within a minute. Both GPU stacks write this parameter: only one can be deployed."""
         return ssm.StringParameter(
             self._scope,
             "Dispatch",
             parameter_name=f"/comfy-serverless/{self.name}/dispatch",
-            description="Where jobs are run; without it, by the SAM stack's own function",
+            description="Where jobs run; without it, in the SAM stack's own function",
             string_value=Stack.of(self._scope).to_json_string(dict(target)),
         )
 
     def worker_exceptions(self) -> dict[str, str]:
-        """Why what `worker_statements` allows is as narrow as it can be."""
+        """Why the wildcards of `worker_statements` cannot be narrower."""
         reasons = {
             "InputBucket>/*": "A job may name any of its owner's inputs",
             "AssetsBucket>/*": "Assets and requests of all jobs are in it",
@@ -128,5 +128,5 @@ class SamStack:
 def allow(
     sid: str, actions: list[str], resources: list[str], conditions: Mapping[str, object] | None = None
 ) -> iam.PolicyStatement:
-    """One thing that a role may do, and a name for it."""
+    """A statement: what a role may do, and a name for it."""
     return iam.PolicyStatement(sid=sid, actions=actions, resources=resources, conditions=conditions or {})

@@ -1,4 +1,4 @@
-"""What can be set for the GPU stacks: the context of cdk.json, or `-c name=value` on the command line."""
+"""The settings of the GPU stacks: the context of cdk.json, or `-c name=value` on the command line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from infra.instances import Environment, vcpus
 from infra.logs import RETENTION_DAYS
 
-#: SQS keeps a message hidden for 12 hours at most, and AWS advises six times the function's timeout.
+#: SQS hides a message for at most 12 hours, and AWS advises six times the function's timeout.
 _LONGEST_FUNCTION_S = 5400
-#: The most vCPUs a capacity provider may have, and the fewest CDK lets it have.
+#: The most vCPUs a capacity provider may have, and the fewest that CDK allows.
 _MOST_VCPUS, _FEWEST_VCPUS = 15_000, 12
 
 Words = Annotated[tuple[str, ...], Field(max_length=16)]
@@ -25,32 +25,32 @@ class InvalidContext(ValueError):
 
 
 class GpuSettings(BaseModel):
-    """Everything that can be set, with the values a first deployment wants."""
+    """All settings, with defaults that suit a first deployment."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stack: str = Field("comfy-serverless", pattern=r"^[a-zA-Z][a-zA-Z0-9-]{0,49}$")
-    """Name of the SAM stack that the GPUs work for. An endpoint's, which is made of it, has 63 characters at most."""
+    """Name of the SAM stack that the GPUs work for. The endpoint's name, made of it, has at most 63 characters."""
     alarm_topic_arn: str = ""
     """SNS topic that alarms are sent to; empty for none."""
     log_retention_days: int = 30
     torch_index_url: str = Field("https://download.pytorch.org/whl/cu130", pattern="^https://")
-    """Where the image's torch comes from: the build for a version of CUDA."""
+    """Index that the image's torch comes from: the build for a version of CUDA."""
     comfyui_args: str = ""
-    """Arguments for ComfyUI, as `--highvram`."""
+    """Arguments for ComfyUI, such as `--highvram`."""
     models_manifest: str = Field("", pattern="^(s3://.+)?$")
     """Models every job needs, as a JSON file in the input bucket; empty for none."""
 
     # SageMaker
     instance_types: Words = ("ml.g6.xlarge", "ml.g5.xlarge", "ml.g6.2xlarge")
-    """In the order in which they are tried: where one is not to be had, the next is."""
+    """In the order in which they are tried: if one is not available, the next is used."""
     max_instances: int = Field(4, ge=1, le=1000)
     in_flight: int = Field(3, ge=1, le=16)
-    """Jobs in a container at once: one executes, others fetch their inputs and deliver."""
+    """Jobs in a container at once: one executes, the others fetch their inputs and deliver."""
     backlog_per_instance: int = Field(4, ge=1)
-    """Waiting jobs for each instance from which on there are more instances."""
+    """Waiting jobs per instance above which instances are added."""
     scale_in_cooldown_s: int = Field(300, ge=0, le=7200)
-    """Between two times that instances are given back; the first is after 15 minutes with less to do (AWS's alarm)."""
+    """Pause between scale-ins; the first comes after 15 minutes with less to do (AWS's alarm)."""
     models: str = Field("", pattern="^(s3://[a-z0-9][a-z0-9.-]+/(.+/)?)?$")
     """A folder in S3, uncompressed, laid out as ComfyUI's models/; ends with a slash. Empty for none."""
     startup_timeout_s: int = Field(1200, ge=60, le=3600)
@@ -58,36 +58,36 @@ class GpuSettings(BaseModel):
 
     # Lambda
     accelerator_memory_gb: int = 24
-    """Memory of the GPU: Lambda finds an instance that has it."""
+    """Memory of the GPU: Lambda finds an instance with as much."""
     lambda_instance_types: Words = ("g6.2xlarge", "g5.2xlarge", "g6.4xlarge", "g5.4xlarge")
-    """The EC2 instances that Lambda may start: left to itself it takes any that fits, also one for many jobs."""
+    """The EC2 instances that Lambda may start: without them it takes any that fits, even one sized for many jobs."""
     memory_mb: int = Field(16_384, ge=4096, le=32_768)
     temporary_storage_mb: int = Field(32_768, ge=512, le=32_768)
     min_environments: int = Field(0, ge=0)
-    """Jobs at once that there are GPUs for at any time, also while nothing waits."""
+    """Jobs at once that always have GPUs, even while nothing waits."""
     max_environments: int = Field(8, ge=4, le=1000)
-    """Jobs at once, one on each GPU."""
+    """Most jobs at once, one on each GPU."""
     max_batch_environments: int = Field(4, ge=2)
-    """Of those, how many run jobs of batches: the others are for jobs that somebody waits for."""
+    """How many of those run jobs of batches: the others are for jobs whose callers wait."""
     vpc_id: str = Field("", pattern="^(vpc-[0-9a-f]+)?$")
-    """A VPC that is there already; empty for one of the stack's own."""
+    """An existing VPC; empty for the stack's own."""
     subnet_ids: Words = ()
-    """Private subnets in it, with a way to S3, DynamoDB, SQS and wherever inputs come from."""
+    """Private subnets in it, with a route to S3, DynamoDB, SQS and the sources of inputs."""
     availability_zones: Words = ()
-    """Those of the VPC of the stack's own; empty for the region's first two. Not every zone has every instance."""
+    """The zones of the stack's own VPC; empty for the region's first two. Not every zone has every instance."""
 
     @field_validator("instance_types")
     @classmethod
     def _one_to_five(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not 1 <= len(value) <= 5 or not all(name.startswith("ml.") for name in value):
-            raise ValueError("one to five types, as ml.g6.xlarge")
+            raise ValueError("one to five types, such as ml.g6.xlarge")
         return value
 
     @field_validator("lambda_instance_types")
     @classmethod
     def _of_a_known_size(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
-            raise ValueError("at least one type, as g6.2xlarge")
+            raise ValueError("at least one type, such as g6.2xlarge")
         for name in value:
             vcpus(name)
         return value
@@ -113,7 +113,7 @@ class GpuSettings(BaseModel):
         if bool(self.vpc_id) != bool(self.subnet_ids):
             raise ValueError("vpc_id and subnet_ids belong together")
         if self.vpc_id and self.availability_zones:
-            raise ValueError("availability_zones are for a VPC of the stack's own: subnet_ids have theirs")
+            raise ValueError("availability_zones are for the stack's own VPC: subnet_ids have their own")
         if self.min_environments > self.max_environments:
             raise ValueError("min_environments must not be more than max_environments")
         if self.max_vcpus > _MOST_VCPUS:
@@ -125,27 +125,27 @@ class GpuSettings(BaseModel):
 
     @property
     def endpoint_name(self) -> str:
-        """Another one with other types of instances: SageMaker does not change those of an endpoint that scales."""
+        """The endpoint's name, which depends on its instance types: SageMaker cannot change those if it scales."""
         types = hashlib.sha256(",".join(self.instance_types).encode()).hexdigest()
         return f"{self.stack}-gpu-{types[:8]}"
 
     @property
     def endpoint_names(self) -> str:
-        """All that it can have, for IAM: while one replaces another, both are at work."""
+        """A pattern of all names it can have, for IAM: while one endpoint replaces another, both work."""
         return f"{self.stack}-gpu-{8 * '?'}"
 
     @property
     def max_vcpus(self) -> int:
-        """So many that there is never a GPU less than `max_environments`, whichever instances are to be had.
+        """Enough vCPUs for `max_environments` GPUs, whichever instances are available.
 
-        Final when the capacity provider is made: where too few keep the first version of the function from being
-        published, the provider cannot be changed any more.
+        Must be right when the capacity provider is made: if too few keep the function's first version from being
+        published, the provider can no longer be changed.
         """
         return max(_FEWEST_VCPUS, self.max_environments * max(map(vcpus, self.lambda_instance_types)))
 
     @property
     def function_timeout_s(self) -> int:
-        """The longest a function on managed instances may run, behind a queue."""
+        """The longest that a function on managed instances behind a queue may run."""
         return _LONGEST_FUNCTION_S
 
     @classmethod
@@ -170,7 +170,7 @@ class GpuSettings(BaseModel):
 
 
 def _value(given: Any, *, is_list: bool) -> Any:  # noqa: ANN401
-    """The command line gives text only: a list is written `a,b` there, or as JSON."""
+    """Parse a value: the command line only passes text, in which a list is `a,b` or JSON."""
     if not (is_list and isinstance(given, str)):
         return given
     if given.startswith("["):

@@ -1,4 +1,4 @@
-"""The images, all from the repository's one Dockerfile."""
+"""The images, all built from the repository's one Dockerfile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def worker_image(scope: Construct, settings: GpuSettings) -> ecr_assets.DockerImageAsset:
-    """ComfyUI with a torch that knows CUDA, and the worker."""
+    """The image with ComfyUI, a torch with CUDA, and the worker."""
     return ecr_assets.DockerImageAsset(
         scope,
         "WorkerImage",
@@ -25,7 +25,7 @@ def worker_image(scope: Construct, settings: GpuSettings) -> ecr_assets.DockerIm
 
 
 def models_manifest(settings: GpuSettings) -> dict[str, str]:
-    """The worker's variable, if every job needs some models. (SageMaker takes no empty ones.)"""
+    """The worker's variable, if every job needs some models. (SageMaker refuses empty variables.)"""
     return {"MODELS_MANIFEST": settings.models_manifest} if settings.models_manifest else {}
 
 

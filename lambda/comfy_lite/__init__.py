@@ -1,6 +1,6 @@
 """The embedded engine: a small, wire-compatible ComfyUI for laptops, tests and CI.
 
-``python -m comfy_lite --port 8188`` answers like ComfyUI 0.3.64 and really executes its model-free image nodes.
+``python -m comfy_lite --port 8188`` behaves like ComfyUI 0.3.64 and really executes its model-free image nodes.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ try:
 except PackageNotFoundError:  # a copy of the source that was not installed
     __version__ = "unknown"
 
-#: The ComfyUI release whose behaviour this engine shows.
+#: The ComfyUI release that this engine imitates.
 COMFYUI_VERSION = "0.3.64"

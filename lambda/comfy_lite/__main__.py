@@ -1,6 +1,6 @@
 """``python -m comfy_lite``: start the engine, and stop it as ComfyUI stops.
 
-SIGTERM ends the process at once, without a word to anybody. SIGINT ends it with status 0.
+SIGTERM ends the process at once, without closing anything. SIGINT ends it with status 0.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DEEPEST_RECURSION = 2000
 
 
 def main(arguments: Sequence[str] | None = None, *, nodes: Mapping[str, NodeType] | None = None) -> int:
-    """Run the engine until a signal ends it; the process's exit status. `nodes` adds to the built-in ones."""
+    """Run the engine until a signal ends it. Returns the exit status. `nodes` adds to the built-in ones."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(
         level=options.log_level, format="%(message)s", stream=sys.stdout if options.log_stdout else sys.stderr
@@ -94,7 +94,7 @@ async def _listen(app: web.Application, options: Options) -> None:
     await runner.setup()
     logger.info("comfy_lite %s, speaking ComfyUI %s", __version__, COMFYUI_VERSION)
     logger.info("Starting server\n")
-    # The folders last: a second start on a port that is taken must not touch the files of the first.
+    # The folders come last: an engine that finds its port taken must not touch the files of the one that has it.
     sites = [web.TCPSite(runner, host, options.port) for host in options.listen]
     for site in sites:
         await site.start()
@@ -109,7 +109,7 @@ async def _listen(app: web.Application, options: Options) -> None:
 
 
 def _work(queue: PromptQueue, executor: Executor, hub: SocketHub) -> None:
-    """The worker thread: prompts one after the other. Ends only by what ends ComfyUI's worker too."""
+    """Run prompts one after the other (the worker thread). Only what ends ComfyUI's worker ends this one."""
     while True:
         taken = queue.get(timeout_s=_IDLE_WAIT_S)
         if taken is not None:
@@ -131,5 +131,5 @@ if __name__ == "__main__":
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    # A node may run on in the worker thread: leave without waiting for it.
+    # The worker thread may still be executing a node: leave without waiting for it.
     os._exit(status)

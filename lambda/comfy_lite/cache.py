@@ -1,7 +1,7 @@
-"""What the nodes of the last prompt made, found again by what a node computes and never by its id.
+"""Keeps the results of the last prompt's nodes. The key is what a node computes, never its id.
 
 A node's signature covers its class, its constants, its fingerprint and the signatures of everything it depends on.
-Two nodes with one signature are one computation: the second is served from the first, also within a prompt.
+Two nodes with the same signature are one computation: the second gets the first one's result, even within a prompt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger("comfy_lite")
 
 @dataclass(frozen=True, slots=True)
 class CachedNode:
-    """The results of a node, and the id it had when it ran (the history names that one, whoever is served)."""
+    """The results of a node, and the id it had when it ran (the history names that id, whichever node reuses them)."""
 
     outputs: tuple[Any, ...]
     ui: Mapping[str, Any] | None
@@ -30,14 +30,14 @@ class CachedNode:
 
 
 class Cache:
-    """Holds the results of the current prompt's nodes, and of the last one's as far as the current has them too."""
+    """Holds the results of the current prompt's nodes, and those of the last prompt that the current one shares."""
 
     def __init__(self) -> None:
         self._results: dict[str, CachedNode] = {}
         self._signatures: Mapping[str, str] = {}
 
     def begin(self, signatures: Mapping[str, str]) -> None:
-        """Turn to a new prompt, given the signature of each of its nodes. What it does not have is dropped."""
+        """Switch to a new prompt, given the signature of each of its nodes. Results it does not need are dropped."""
         wanted = set(signatures.values())
         self._signatures = signatures
         self._results = {key: kept for key, kept in self._results.items() if key in wanted}
@@ -76,14 +76,14 @@ def signatures_of(prompt: Prompt, *, nodes: Mapping[str, NodeType], directories:
 
 
 def constants_of(node: Mapping[str, Any], node_type: NodeType, directories: Directories) -> dict[str, Any]:
-    """The declared inputs of a node that are values rather than links."""
+    """The declared inputs of a node that hold values, not links."""
     linked = {name for name, _, _ in links_of(node)}
     declared = declared_inputs(node_type, directories)
     return {name: value for name, value in node["inputs"].items() if name in declared and name not in linked}
 
 
 def declared_inputs(node_type: NodeType, directories: Directories) -> dict[str, tuple[Any, ...]]:
-    """Required and optional inputs together, as they are declared at this moment."""
+    """Required and optional inputs together, as declared at this moment."""
     inputs: dict[str, tuple[Any, ...]] = {}
     for group in (node_type.required, node_type.optional):
         inputs.update(group(directories) if callable(group) else group)
@@ -110,7 +110,7 @@ def _signature(
 
 
 def _fingerprint(node: Mapping[str, Any], node_type: NodeType, directories: Directories) -> Any:  # noqa: ANN401
-    """The value that says whether a node must run again. One that fails, or is not equal to itself, never matches."""
+    """The value that changes when a node must run again. One that fails, or differs from itself, never matches."""
     if node_type.fingerprint is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a running node may ask of the engine: progress, previews, folders, the prompt it belongs to."""
+"""What the engine offers a running node: progress, previews, folders, the prompt it belongs to."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class RunContext:
         return self._engine.step_s
 
     def report_progress(self, value: int, maximum: int, preview: PillowImage.Image | None = None) -> None:
-        """Send a progress event and, if given and wanted, a JPEG preview that fits 512 x 512.
+        """Send a progress event and, if previews are on and one is given, a JPEG preview that fits 512 x 512.
 
         Raises:
-            Interrupted: somebody asked for the end.
+            Interrupted: a client interrupted the prompt.
         """
         self._engine.interrupts.check()
         shown = preview if self._engine.previews else None
@@ -59,7 +59,7 @@ class RunContext:
         """Report progress with a full-size PNG frame.
 
         Raises:
-            Interrupted: somebody asked for the end.
+            Interrupted: a client interrupted the prompt.
         """
         self._engine.interrupts.check()
         self._report(value, maximum, _encoded(image, "PNG", compress_level=1), "PNG")

@@ -1,4 +1,4 @@
-"""Runs one prompt: node after node, telling the client as ComfyUI does, and remembering what was made."""
+"""Runs one prompt, node after node, sends the client ComfyUI's messages and keeps the results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OUT_OF_MEMORY_TIPS = (
 
 
 class Executor:
-    """Runs prompts, one at a time, in the thread that calls it. Keeps the cache between them."""
+    """Runs prompts, one at a time, in the calling thread. Keeps the cache between them."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -45,27 +45,27 @@ class Executor:
         """Run a prompt to its end. Failures of nodes are part of the outcome.
 
         Raises:
-            KeyError: a link in an undeclared input leads nowhere. It ends the worker, as in ComfyUI.
+            KeyError: a link in an undeclared input leads nowhere. This ends the worker, as in ComfyUI.
         """
         _, prompt_id, prompt, extra_data, outputs = item
         self._engine.interrupts.clear()
         client_id = extra_data.get("client_id")
         run = Run(prompt_id, prompt, extra_data, client_id, ProgressBoard(prompt_id))
         self._engine.messages.running(owner=client_id, node_id=None)
-        self._tell(run, "execution_start", {"prompt_id": prompt_id})
+        self._announce(run, "execution_start", {"prompt_id": prompt_id})
         self._engine.faults.strike(FaultPoint.START)
         nodes, directories = self._engine.nodes, self._engine.directories
         self._cache.begin(signatures_of(prompt, nodes=nodes, directories=directories))
         cached = [node_id for node_id in prompt if self._cache.get(node_id)]
-        self._tell(run, "execution_cached", {"nodes": cached, "prompt_id": prompt_id})
+        self._announce(run, "execution_cached", {"nodes": cached, "prompt_id": prompt_id})
         if self._run_nodes(run, outputs):
             self._engine.faults.strike(FaultPoint.END)
-            self._tell(run, "execution_success", {"prompt_id": prompt_id})
+            self._announce(run, "execution_success", {"prompt_id": prompt_id})
         self._engine.messages.running(owner=client_id, node_id=None)
         return self._outcome(run)
 
     def _run_nodes(self, run: Run, outputs: list[str]) -> bool:
-        """Run what the outputs need: whether all of it worked."""
+        """Run everything the outputs need. Returns whether all of it worked."""
         schedule = Schedule(
             run.prompt,
             is_cached=lambda node_id: self._cache.get(node_id) is not None,
@@ -77,9 +77,9 @@ class Executor:
             try:
                 node_id = schedule.take()
             except DependencyCycle as cycle:
-                # ComfyUI forgets to note this failure: the history repeats the verdict on the node that ran last.
+                # ComfyUI does not record this failure: the history repeats the verdict on the node that ran last.
                 failure = _failure("graph.DependencyCycleError", str(cycle), [], [])
-                self._tell_failure(run, cycle.node_id, failure)
+                self._announce_failure(run, cycle.node_id, failure)
                 return False
             self._succeeded = self._run_node(run, node_id)
             if not self._succeeded:
@@ -90,7 +90,7 @@ class Executor:
     def _run_node(self, run: Run, node_id: str) -> bool:
         cached = self._cache.get(node_id)
         if cached is not None:
-            self._tell_executed(run, node_id, cached.ui)
+            self._send_executed(run, node_id, cached.ui)
             self._finish(run, node_id)
             return True
         self._start(run, node_id)
@@ -102,23 +102,23 @@ class Executor:
             self._engine.faults.strike(FaultPoint.NODE, node_id=node_id, class_type=node_type.class_type)
             result = node_type.execute(RunContext(self._engine, run, node_id), **inputs)
         except Interrupted:
-            self._tell_interrupted(run, node_id)
+            self._announce_interrupted(run, node_id)
             return False
         except Exception as error:
             logger.exception("node %s (%s) failed", node_id, node_type.class_type)
-            self._tell_failure(run, node_id, _failure_of(error, inputs | _hidden_inputs(run, node_type)))
+            self._announce_failure(run, node_id, _failure_of(error, inputs | _hidden_inputs(run, node_type)))
             return False
         _protect(result)
         ui = result.ui or None
         self._cache.put(node_id, CachedNode(result.outputs, ui, node_id))
         if ui is not None:
-            self._tell_executed(run, node_id, ui)
+            self._send_executed(run, node_id, ui)
         run.executed.append(node_id)
         self._finish(run, node_id)
         return True
 
     def _gather_inputs(self, run: Run, node_id: str, node_type: NodeType) -> dict[str, Any]:
-        """The values of a node's inputs. As in ComfyUI, a link in an undeclared one is passed on (and refused)."""
+        """The values of a node's inputs. As in ComfyUI, a link in an undeclared input is passed on (and refused)."""
         declared = declared_inputs(node_type, self._engine.directories)
         inputs: dict[str, Any] = {}
         for name, value in run.prompt[node_id]["inputs"].items():
@@ -140,18 +140,18 @@ class Executor:
         run.board.finish(node_id)
         self._engine.messages.send("progress_state", run.board.snapshot(), run.client_id)
 
-    def _tell_executed(self, run: Run, node_id: str, ui: Mapping[str, Any] | None) -> None:
+    def _send_executed(self, run: Run, node_id: str, ui: Mapping[str, Any] | None) -> None:
         data = {"node": node_id, "display_node": node_id, "output": ui, "prompt_id": run.prompt_id}
         self._send(run, "executed", data)
 
-    def _tell_interrupted(self, run: Run, node_id: str) -> None:
+    def _announce_interrupted(self, run: Run, node_id: str) -> None:
         logger.info("interrupted at node %s", node_id)
         data = self._where(run, node_id)
-        self._tell(run, "execution_interrupted", data, broadcast=True)
+        self._announce(run, "execution_interrupted", data, broadcast=True)
 
-    def _tell_failure(self, run: Run, node_id: str, failure: Mapping[str, Any]) -> None:
+    def _announce_failure(self, run: Run, node_id: str, failure: Mapping[str, Any]) -> None:
         data = {**self._where(run, node_id), **failure, "current_outputs": list(run.prompt)}
-        self._tell(run, "execution_error", data)
+        self._announce(run, "execution_error", data)
 
     def _where(self, run: Run, node_id: str) -> dict[str, Any]:
         return {
@@ -161,7 +161,7 @@ class Executor:
             "executed": list(run.executed),
         }
 
-    def _tell(self, run: Run, event: str, data: Mapping[str, Any], *, broadcast: bool = False) -> None:
+    def _announce(self, run: Run, event: str, data: Mapping[str, Any], *, broadcast: bool = False) -> None:
         """Send a message that also becomes part of the history."""
         dated = {**data, "timestamp": int(time.time() * 1000)}
         run.story.append((event, dated))
@@ -192,14 +192,14 @@ class Executor:
 
 
 def _protect(result: NodeResult) -> None:
-    """Make what goes to the cache read-only: a node that changed its input would change it for all that follow."""
+    """Make cached arrays read-only: a node that changed its input would change it for all later nodes."""
     for value in result.outputs:
         if isinstance(value, np.ndarray):
             value.flags.writeable = False
 
 
 def _hidden_inputs(run: Run, node_type: NodeType) -> dict[str, Any]:
-    """What a node gets besides its inputs. Here nodes ask their context for it, but ComfyUI reports it on failures."""
+    """What a node gets besides its inputs. Our nodes take it from their context, but ComfyUI reports it on failures."""
     values = {"PROMPT": run.prompt, "EXTRA_PNGINFO": run.extra_data.get("extra_pnginfo")}
     return {name: values[kind] for name, kind in node_type.hidden.items()}
 
@@ -217,7 +217,7 @@ def _failure(kind: str, message: str, trace: list[str], inputs: object) -> dict[
 
 
 def _full_name(kind: type) -> str:
-    """The class with its module, except for built-in ones. Pillow's errors live where they are exported."""
+    """The class with its module, except for built-in ones. Pillow's errors are defined where they are exported."""
     return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
 

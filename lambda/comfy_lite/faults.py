@@ -1,17 +1,17 @@
-"""Failures on demand, so that everything that can happen to a client can be tested. Off without ``--enable-faults``.
+"""Failures on demand: tests can put a client through everything that may happen to it. Needs ``--enable-faults``.
 
-``POST /lite/faults {"fault": "crash", "at": "node", "node": "KSampler", "exit_code": 9}`` arms a fault at a point of a
-prompt's life, for the next `times` (default 1) prompts that pass it. ``DELETE /lite/faults`` disarms all.
+``POST /lite/faults {"fault": "crash", "at": "node", "node": "KSampler", "exit_code": 9}`` arms a fault at a point in a
+prompt's life, for the next `times` (default 1) prompts that pass it. ``DELETE /lite/faults`` disarms all faults.
 
     fault            what happens                                       points
     crash            the process exits with `exit_code` (default 1),    now prompt start node end
                      or is ended by `signal`
     hang             the thread stops for good: at `now` and `prompt`   now prompt start node end
-                     the server answers nothing any more, elsewhere
-                     the prompt never gets on
+                     the server stops answering, elsewhere the prompt
+                     stands still
     drop_sockets     every websocket is cut without a handshake, and    now prompt start node end
-                     again every `every_s`, when that is given
-    mute             no websocket message is sent any more              now prompt start node end
+                     again every `every_s`, if that is given
+    mute             the server stops sending websocket messages        now prompt start node end
     late_messages    every websocket message comes `seconds` later      now prompt start node end
     double_messages  every websocket message comes twice                now prompt start node end
     late_answer      a prompt runs `seconds` before it is answered      prompt
@@ -19,12 +19,12 @@ prompt's life, for the next `times` (default 1) prompts that pass it. ``DELETE /
     node_error       the node raises                                    node
     out_of_memory    the node fails as a full GPU does                  node
     cuda_error       the node loses the GPU: it and every node after    node
-                     it fail, until the process is another one
+                     it fail, until the process is replaced
     disk_full        the node finds no space left on the device         node
-    end_worker       HTTP answers on, but nothing runs ever again       start node end
+    end_worker       HTTP still answers, but no prompt runs again       start node end
 
     now: at once · prompt: before a prompt is accepted · start: when it starts · node: when `node` starts (an id or a
-    class; any without it) · end: after the last node, before the history has it
+    class; any node by default) · end: after the last node, before the history has the prompt
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("comfy_lite")
 
-#: Lets the answer to the request that asked for a fault leave before the fault strikes.
+#: Lets the request that arms a fault be answered before the fault strikes.
 _NOW_DELAY_S = 0.05
 
 
@@ -105,7 +105,7 @@ _POINTS: Mapping[str, frozenset[FaultPoint]] = {
 
 
 class Faults:
-    """The armed faults. Does nothing until something is armed; `strike` may be called from any thread."""
+    """Holds the armed faults and makes them happen. `strike` may be called from any thread."""
 
     def __init__(self, hub: SocketHub) -> None:
         self.answer_delay_s = 0.0
@@ -132,14 +132,14 @@ class Faults:
         }
 
     def arm(self, fault: Fault) -> None:
-        """Arm a fault, or have it strike at once when it is for `now`."""
+        """Arm a fault; one at `now` strikes at once."""
         if fault.at is FaultPoint.NOW:
             self._loop.call_later(_NOW_DELAY_S, self._actions[fault.name], fault)
         else:
             self._armed.append(fault)
 
     def disarm(self) -> None:
-        """Forget every armed fault and its lasting effects. A GPU that is lost stays so."""
+        """Forget every armed fault and undo its lasting effects. A lost GPU stays lost."""
         self._armed.clear()
         self.answer_delay_s = 0.0
         self._hub.muted = False
@@ -150,7 +150,7 @@ class Faults:
             self._dropping = None
 
     def strike(self, point: FaultPoint, *, node_id: str | None = None, class_type: str | None = None) -> None:
-        """Let the faults armed for this point happen."""
+        """Make the faults armed for this point happen."""
         if point is FaultPoint.NODE and self._gpu_is_lost:
             _fail_on_gpu()
         for fault in list(self._armed):
@@ -163,7 +163,7 @@ class Faults:
             self._actions[fault.name](fault)
 
     def take_late_answer_s(self) -> float:
-        """How many seconds the answer to the prompt just accepted waits."""
+        """How many seconds to delay the answer to the prompt just accepted."""
         seconds, self._late_answer_s = self._late_answer_s, 0.0
         return seconds
 
@@ -199,7 +199,7 @@ class Faults:
 def _crash(fault: Fault) -> None:
     if fault.signal is None:
         os._exit(fault.exit_code)
-    # Python's own signals are handled by its main thread; these end the process wherever they arrive.
+    # Signals with a Python handler wait for the main thread; the others end the process whichever thread gets them.
     os.kill(os.getpid(), fault.signal)
     threading.Event().wait()
 
@@ -217,7 +217,7 @@ def _fail(_: Fault) -> NoReturn:
 
 
 def _fail_on_gpu() -> NoReturn:
-    # As torch says it, in the first and in every later call.
+    # Torch's words, in the first and in every later call.
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
@@ -230,7 +230,7 @@ def _end_worker(_: Fault) -> NoReturn:
 
 
 def add_fault_routes(app: web.Application, faults: Faults) -> None:
-    """Offer `/lite/faults`, and delay answers when asked to."""
+    """Add the routes of `/lite/faults`."""
 
     async def arm(request: web.Request) -> web.Response:
         body: dict[str, Any] = await request.json()

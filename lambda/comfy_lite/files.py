@@ -1,4 +1,4 @@
-"""/upload/image, /upload/mask and /view: files in the input, output and temp folders, and nowhere else."""
+"""/upload/image, /upload/mask and /view: files in the input, output and temp folders only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PREVIEW_FORMATS = ("webp", "jpeg")
 _PREVIEW_QUALITY = 90
-#: Types a browser would execute.
+#: Media types that a browser would execute.
 _ACTIVE_TYPES = {
     "text/html",
     "text/html-sandboxed",
@@ -30,14 +30,14 @@ _ACTIVE_TYPES = {
     "text/javascript",
     "text/css",
 }
-#: What this machine knows, read into an object of our own: the additions are for nobody else.
+#: The media types this machine knows, in an object of our own: the additions must not affect the rest of the process.
 _TYPES = mimetypes.MimeTypes([file for file in mimetypes.knownfiles if Path(file).is_file()])
 _TYPES.add_type("application/javascript; charset=utf-8", ".js")
 _TYPES.add_type("image/webp", ".webp")
 
 
 class FileRoutes:
-    """The handlers of the routes that deal in files. Run on the event loop, as ComfyUI's do."""
+    """The handlers of the file routes. They run on the event loop, as ComfyUI's do."""
 
     def __init__(self, directories: Directories) -> None:
         self._directories = directories
@@ -48,14 +48,14 @@ class FileRoutes:
         app.router.add_get(f"{prefix}/view", self.view)
 
     async def upload_image(self, request: web.Request) -> web.Response:
-        """Store a file under its name, or under ``name (1).png`` when another one has that name."""
+        """Store a file under its name, or under ``name (1).png`` if another file has that name."""
         form = await request.post()
         return self._store(form, _write)
 
     async def upload_mask(self, request: web.Request) -> web.Response:
-        """Store the original the form names, with the alpha channel of the uploaded picture.
+        """Store the original that the form names, with the alpha channel of the uploaded picture.
 
-        An original that is missing or not allowed is not reported: ComfyUI answers 200 and writes nothing.
+        If the original is missing or not allowed, nothing is written and the answer is still 200, as in ComfyUI.
         """
         form: MultiDictProxy[Any] = await request.post()
 
@@ -88,7 +88,7 @@ class FileRoutes:
         return web.json_response({"name": name, "subfolder": subfolder, "type": folder_type})
 
     async def view(self, request: web.Request) -> web.StreamResponse:
-        """Send a file, or a re-encoded preview or one channel of a picture."""
+        """Send a file, a re-encoded preview of it, or one channel of a picture."""
         query = request.rel_url.query
         if "filename" not in query:
             return web.Response(status=404)
@@ -108,7 +108,7 @@ class FileRoutes:
     def _find(self, annotated: str, folder_type: str, subfolder: str, *, base_name: bool = False) -> Path | int:
         """The file a client names, or the status that refuses it. ``name [input]`` overrides the type.
 
-        With `base_name` a folder in the name counts for nothing.
+        With `base_name`, a folder in the name is ignored.
         """
         name, root = self._split(annotated)
         if not name or name.startswith("/") or ".." in name:
@@ -139,7 +139,7 @@ class FileRoutes:
 
 
 def _is_inside(path: Path, root: Path) -> bool:
-    """Whether a path stays below a folder. Links are not followed, only ``..`` is."""
+    """Whether a path stays below a folder. ``..`` is resolved, links are not."""
     return Path(os.path.abspath(path)).is_relative_to(root)  # noqa: PTH100 - resolve() would follow them
 
 
@@ -149,7 +149,7 @@ def _write(path: Path, content: io.BufferedReader) -> None:
 
 
 def _free_name(folder: Path, name: str, content: io.BufferedReader) -> str:
-    """The name as it is, or with a number when it stands for other bytes."""
+    """The name itself, or with a number added if a file of that name has other bytes."""
     stem, extension = os.path.splitext(name)  # noqa: PTH122 - the name may hold a folder
     number = 1
     while (folder / name).exists() and not _same(folder / name, content):

@@ -1,4 +1,4 @@
-"""The order in which the nodes of a prompt run. Knows links and nothing else."""
+"""The order in which the nodes of a prompt run. Knows nothing but links."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def links_of(node: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
 
 
 class Schedule:
-    """The nodes still to run. Hands out the ready one that is nearest to showing something to the user.
+    """The nodes still to run. Hands out the ready node that is nearest to showing the user something.
 
-    Ties are broken by the order of arrival, so that a graph always runs in the same order.
+    The order of arrival breaks ties: a graph always runs in the same order.
     """
 
     def __init__(self, prompt: Prompt, *, is_cached: Callable[[str], bool], is_output: Callable[[str], bool]) -> None:
@@ -75,7 +75,7 @@ class Schedule:
         """The node to run next; it stays on the list until it is `done`.
 
         Raises:
-            DependencyCycle: nodes are left, and none of them is ready.
+            DependencyCycle: nodes are left, but none is ready.
         """
         ready = [node_id for node_id, needed in self._waits_for.items() if not needed]
         if not ready:
@@ -88,7 +88,7 @@ class Schedule:
             self._waits_for[waiting].discard(node_id)
 
     def _steps_to_an_output(self, node_id: str) -> int:
-        """How many nodes on lies an output: 0 (it is one), 1, 2, or `_FARTHEST` for anything beyond."""
+        """How many nodes away the next output is: 0 (it is one), 1, 2, or `_FARTHEST` for anything beyond."""
         front = {node_id}
         for steps in range(_FARTHEST):
             if any(self._is_output(member) for member in front):

@@ -1,6 +1,6 @@
 """What a node is: its declaration, what it receives, and what it returns.
 
-The vocabulary between the executor and the nodes. Images are ``float32`` arrays of shape
+The executor and the nodes share this vocabulary. Images are ``float32`` arrays of shape
 ``(batch, height, width, channels)`` with values from 0 to 1, masks ``(batch, height, width)``: the layout of
 ComfyUI's IMAGE and MASK tensors.
 """
@@ -20,13 +20,13 @@ Pixels = npt.NDArray[np.float32]
 
 #: One input as `/object_info` shows it: ``("INT", {"default": 64, "min": 1})``, ``("IMAGE",)`` or ``(["a", "b"],)``.
 InputSpec = tuple[Any, ...]
-#: Inputs by name, or a function that answers them anew each time (files in a folder change).
+#: Inputs by name, or a function that returns them afresh each time (files in a folder change).
 Inputs = Mapping[str, InputSpec] | Callable[["Directories"], Mapping[str, InputSpec]]
 
 
 @dataclass(frozen=True, slots=True)
 class Directories:
-    """The folders ComfyUI names input, output and temp, and where it looks for models besides its own folders."""
+    """The folders ComfyUI calls input, output and temp, and the places of models outside its own folders."""
 
     input: Path
     output: Path
@@ -34,7 +34,7 @@ class Directories:
     models: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
     def model_files(self, folder: str) -> list[str]:
-        """The names of the files in the places of a model folder, subfolders included."""
+        """The names of all files in the places of a model folder, subfolders included."""
         found = {
             path.relative_to(place).as_posix()
             for place in self.models.get(folder, ())
@@ -45,7 +45,7 @@ class Directories:
 
 
 class NodeContext(Protocol):
-    """What an executing node may ask of the engine."""
+    """What the engine offers an executing node."""
 
     @property
     def directories(self) -> Directories: ...
@@ -53,7 +53,7 @@ class NodeContext(Protocol):
     def node_id(self) -> str: ...
     @property
     def prompt(self) -> Mapping[str, Any]:
-        """The whole API-format graph, as it was submitted (for PNG metadata)."""
+        """The whole API-format graph as submitted (for PNG metadata)."""
 
     @property
     def extra_pnginfo(self) -> Mapping[str, Any] | None:
@@ -64,7 +64,7 @@ class NodeContext(Protocol):
         """How long a sampling step of the text-to-image stand-in should take, in seconds."""
 
     def report_progress(self, value: int, maximum: int, preview: PillowImage.Image | None = None) -> None:
-        """Send a progress event and, if given, a JPEG preview. Raises when an interrupt was asked for."""
+        """Send a progress event and, if given, a JPEG preview. Raises if the prompt was interrupted."""
 
     def send_image(self, value: int, maximum: int, image: PillowImage.Image) -> None:
         """Report progress with a full-size PNG frame (SaveImageWebsocket)."""
@@ -72,7 +72,7 @@ class NodeContext(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NodeResult:
-    """What a node made: one value per declared output, and what it shows (`executed.output`)."""
+    """The results of a node: one value per declared output, and what it shows (`executed.output`)."""
 
     outputs: tuple[Any, ...] = ()
     ui: Mapping[str, Any] | None = None
@@ -82,12 +82,11 @@ class NodeResult:
 class NodeType:
     """A node class: what `/object_info` says of it, and the function that executes it.
 
-    `execute` is called as ``execute(context, **inputs)`` and answers a `NodeResult`. `fingerprint` (ComfyUI's
-    IS_CHANGED) is called with ``(directories, **constant_inputs)`` and answers a value that changes when the node
-    must run again; `validate` (VALIDATE_INPUTS) likewise, and answers None or the reason for a refusal. An input that
-    `validate` names among its parameters is not checked against its choices or limits: the node does that itself.
-    `display_name` is None for nodes that have none (`/object_info` then says null), and `entry` holds what their
-    `/object_info` entry has beyond the fields above.
+    `execute` is called as ``execute(context, **inputs)`` and returns a `NodeResult`. `fingerprint` (ComfyUI's
+    IS_CHANGED) is called with ``(directories, **constant_inputs)`` and returns a value that changes when the node
+    must run again. `validate` (VALIDATE_INPUTS) is called the same way and returns None or the reason for a refusal;
+    it alone checks the choices and limits of the inputs among its parameters. `display_name` is None for nodes without
+    one (`/object_info` then has null). `entry` holds what the `/object_info` entry has beyond the fields above.
     """
 
     class_type: str

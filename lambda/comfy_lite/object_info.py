@@ -1,4 +1,4 @@
-"""What /object_info, /models and /system_stats say."""
+"""The contents of /object_info, /models and /system_stats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from comfy_lite import COMFYUI_VERSION, __version__
 from comfy_lite.node import Directories, Inputs, NodeType
 
-#: The folders ComfyUI knows. Only those whose files a node offers have any here.
+#: The model folders ComfyUI knows. Here, only those whose files a node offers contain any.
 MODEL_FOLDERS = (
     "checkpoints",
     "configs",
@@ -74,7 +74,7 @@ def models_in(folder: str, nodes: Mapping[str, NodeType], directories: Directori
 
 
 def system_stats() -> dict[str, Any]:
-    """The machine and this program. `comfy_lite_version` tells it from a real ComfyUI."""
+    """The machine and this program. `comfy_lite_version` distinguishes it from a real ComfyUI."""
     total, free = _memory()
     return {
         "system": {
@@ -110,7 +110,7 @@ def _inputs(inputs: Inputs, directories: Directories) -> Mapping[str, Any]:
 
 
 def _memory() -> tuple[int, int]:
-    """Total and available memory in bytes; zeros where the system does not tell."""
+    """Total and available memory in bytes; zeros on systems without /proc."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

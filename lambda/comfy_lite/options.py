@@ -1,4 +1,4 @@
-"""The command line: ComfyUI's flags as far as they mean something here, and a few of our own."""
+"""The command line: ComfyUI's flags, where they mean something here, and a few of our own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from comfy_lite.node import Directories
 logger = logging.getLogger("comfy_lite")
 
 _DESCRIPTION = f"""\
-A small engine that answers like ComfyUI {COMFYUI_VERSION} over HTTP and websocket, and runs its image nodes without
+A small engine that speaks ComfyUI {COMFYUI_VERSION}'s HTTP and websocket interface and runs its image nodes without
 any model. For laptops, tests and CI: it starts in well under a second and needs aiohttp, numpy and Pillow.
 """
 _EPILOG = """\
@@ -27,7 +27,7 @@ examples:
   python -m comfy_lite --port 8188 --enable-faults        then POST /lite/faults {"fault": "crash", "at": "node"}
 
 then:
-  curl http://127.0.0.1:8188/object_info                  the nodes there are
+  curl http://127.0.0.1:8188/object_info                  lists the nodes
   curl http://127.0.0.1:8188/prompt -d '{"prompt": {"1": {"class_type": "EmptyImage", "inputs": {"width": 64,
     "height": 64, "batch_size": 1, "color": 255}}, "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0],
     "filename_prefix": "hello"}}}}'                       writes output/hello_00001_.png
@@ -49,7 +49,7 @@ _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The command line, understood."""
+    """The parsed command line."""
 
     port: int
     listen: tuple[str, ...]
@@ -66,12 +66,12 @@ class Options:
 
 
 def parse(arguments: Sequence[str]) -> Options:
-    """Understand the command line. Exits with status 2 when there is something unknown in it."""
+    """Parse the command line. Exits with status 2 if it has something unknown."""
     given = _parser().parse_args(arguments)
     base = _absolute(given.base_directory) if given.base_directory else _default_base()
-    # As in ComfyUI: a folder of this name *in* the one that is given, because it is emptied.
+    # As in ComfyUI, a folder of this name *inside* the given one, because it is emptied.
     temp = (_absolute(given.temp_directory) if given.temp_directory else base) / "temp"
-    # Without the flag ComfyUI shows the limit as a whole number, with it as a float.
+    # ComfyUI shows its default limit as a whole number, and one given by the flag as a float.
     upload_mb = 100 if given.max_upload_size is None else given.max_upload_size
     return Options(
         port=given.port,
@@ -95,7 +95,7 @@ def parse(arguments: Sequence[str]) -> Options:
 
 
 def _model_places(configs: Sequence[str]) -> dict[str, list[Path]]:
-    """The folders that the files name, by model folder. What is no JSON, though ComfyUI may read it, is passed over."""
+    """The places that the files list, by model folder. YAML that is not JSON is skipped, though ComfyUI may read it."""
     places: dict[str, list[Path]] = {}
     for config in configs:
         try:
@@ -112,12 +112,12 @@ def _model_places(configs: Sequence[str]) -> dict[str, list[Path]]:
 
 
 def _absolute(folder: str | Path) -> Path:
-    """The folder without any `..`, as the checks that keep clients inside it need it."""
+    """The absolute folder without `..`, which the checks that keep clients inside it rely on."""
     return Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links
 
 
 def _default_base() -> Path:
-    """The current folder, or a fresh one for temporary files where that is read-only."""
+    """The current folder, or a fresh temporary one if that is read-only."""
     here = Path.cwd()
     return here if os.access(here, os.W_OK) else Path(tempfile.mkdtemp(prefix="comfy_lite-"))
 
@@ -179,7 +179,7 @@ def _add_folder_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="where models are looked for besides, as JSON (this program reads no other YAML): they are listed",
+        help="further places of models to list, as JSON (this program reads no other YAML)",
     )
     folders.add_argument("--temp-directory", metavar="D", help="previews go to D/temp, which is emptied at the start")
 

@@ -1,4 +1,4 @@
-"""How far each node of the running prompt is, in the form the `progress_state` message shows it."""
+"""The progress of each node of the running prompt, in the form of the `progress_state` message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class ProgressBoard:
-    """The nodes that have started, in the order of their start. A snapshot shows all of them, each time."""
+    """The nodes that have started, in that order. Every snapshot shows all of them."""
 
     def __init__(self, prompt_id: str) -> None:
         self._prompt_id = prompt_id

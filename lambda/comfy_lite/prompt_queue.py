@@ -1,7 +1,7 @@
-"""Prompts that wait, the one that runs, and the history of those that ended.
+"""The waiting prompts, the running one, and the history of those that ended.
 
-One lock guards all three, so that no moment exists in which a prompt is in neither. Changes are announced through
-`on_change`, from whatever thread they happen in.
+One lock guards all three: at every moment a prompt is in one of them. `on_change` announces changes, in the thread
+that makes them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _LONGEST_HISTORY = 10000
-#: What `extra_data` may hold and the history must not.
+#: Keys of `extra_data` that must not reach the history.
 _SECRETS = ("auth_token_comfy_org", "api_key_comfy_org")
 
 #: ``(number, prompt_id, prompt, extra_data, outputs_to_execute)``: the tuple /queue and /history show.
@@ -22,7 +22,7 @@ QueueItem = tuple[float, str, dict[str, Any], dict[str, Any], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a prompt ended: the outputs by node, which node they come from, and the story of the run."""
+    """How a prompt ended: the outputs by node, which node made them, and the messages of the run."""
 
     outputs: Mapping[str, Any]
     meta: Mapping[str, Any]
@@ -46,8 +46,8 @@ class PromptQueue:
         """Queue a prompt.
 
         Raises:
-            TypeError: number and id are those of a queued prompt. It is queued all the same, as in ComfyUI, where the
-                comparison of the two graphs that follows ends the worker.
+            TypeError: a queued prompt has the same number and id. This one is queued all the same, as in ComfyUI,
+                where the worker then compares the two graphs and dies of it.
         """
         with self._changed:
             heapq.heappush(self._pending, item)
@@ -55,7 +55,7 @@ class PromptQueue:
             self._changed.notify()
 
     def get(self, timeout_s: float) -> tuple[int, QueueItem] | None:
-        """Take the next prompt, with a ticket for `finish`. None: nothing came, or /free asked for attention."""
+        """Take the next prompt, with a ticket for `finish`. None if nothing came in time, or /free woke the worker."""
         with self._changed:
             if not self._pending and not self._free_memory:
                 self._changed.wait(timeout_s)
@@ -83,7 +83,7 @@ class PromptQueue:
             self._on_change()
 
     def delete(self, prompt_id: object) -> None:
-        """Drop one waiting prompt with this id, if there is one. It leaves no trace."""
+        """Drop one waiting prompt with this id, if there is one, without a trace."""
         with self._lock:
             for position, item in enumerate(self._pending):
                 if item[1] == prompt_id:
@@ -99,7 +99,7 @@ class PromptQueue:
             self._on_change()
 
     def snapshot(self) -> tuple[list[QueueItem], list[QueueItem]]:
-        """What runs, and what waits (in the order of the heap, which is not that of execution)."""
+        """The running prompts and the waiting ones (in the heap's order, which is not the order of execution)."""
         with self._lock:
             return list(self._running.values()), list(self._pending)
 
@@ -117,7 +117,7 @@ class PromptQueue:
             return any(item[1] == prompt_id for item in self._running.values())
 
     def history(self, *, max_items: int | None = None, offset: int = -1) -> dict[str, Any]:
-        """The ended prompts, oldest first: at most `max_items` from `offset` on, or the newest when it is negative."""
+        """The ended prompts, oldest first: at most `max_items` from `offset` on, or the newest if it is negative."""
         with self._lock:
             if offset < 0 and max_items is not None:
                 offset = len(self._history) - max_items
@@ -125,7 +125,7 @@ class PromptQueue:
             return dict(wanted if max_items is None else wanted[: max(max_items, 0)])
 
     def history_of(self, prompt_id: str) -> dict[str, Any]:
-        """``{prompt_id: entry}``, or {} while it waits or runs, and when it is not known."""
+        """``{prompt_id: entry}``, or {} while the prompt waits or runs, or if it is unknown."""
         with self._lock:
             return {prompt_id: self._history[prompt_id]} if prompt_id in self._history else {}
 
@@ -138,7 +138,7 @@ class PromptQueue:
             self._history.clear()
 
     def ask_for_memory(self) -> None:
-        """Have the worker drop its cache before the next prompt, or at once when it is idle."""
+        """Have the worker drop its cache before the next prompt, or at once if it is idle."""
         with self._changed:
             self._free_memory = True
             self._changed.notify()

@@ -1,4 +1,4 @@
-"""A run: one prompt that executes, the engine it belongs to, and how it is interrupted."""
+"""A run: one executing prompt, its engine, and its interruption."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from comfy_lite.progress import ProgressBoard
 
 
 class Interrupted(Exception):
-    """The running prompt was asked to stop. Nodes let it pass."""
+    """A client interrupted the running prompt. Nodes do not catch this."""
 
 
 class Interrupts:
-    """The one flag /interrupt sets. It is looked at between steps, and lowered when a prompt starts."""
+    """The one flag that /interrupt sets. It is checked between steps and cleared when a prompt starts."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
@@ -29,7 +29,7 @@ class Interrupts:
         self._asked.clear()
 
     def check(self) -> None:
-        """Raise `Interrupted` when somebody asked, and lower the flag."""
+        """Raise `Interrupted` and clear the flag, if it is set."""
         if self._asked.is_set():
             self._asked.clear()
             raise Interrupted
@@ -48,7 +48,7 @@ class Messages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What the executor and the contexts of nodes share."""
+    """What the executor shares with the nodes' contexts."""
 
     nodes: Mapping[str, NodeType]
     directories: Directories

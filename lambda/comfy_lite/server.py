@@ -1,6 +1,6 @@
-"""The HTTP face: every route under its name and under ``/api``, with ComfyUI's statuses and bodies.
+"""The HTTP interface: every route under its name and under ``/api``, with ComfyUI's statuses and bodies.
 
-As in ComfyUI, a handler that raises answers 500 with a plain text: nothing here turns odd bodies into polite errors.
+As in ComfyUI, an exception in a handler becomes a plain-text 500: nothing here turns odd bodies into polite errors.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PAGE = f"""<!doctype html><title>comfy_lite</title>
 
 
 class Server:
-    """The routes that deal in prompts and facts. Handlers run on the event loop and never wait for a node."""
+    """The routes for prompts and facts about the engine. Handlers run on the event loop and never wait for nodes."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Server:
         """Check a prompt and queue it: 200 with its id and number, or 400 with the reasons."""
         body = await request.json()
         self._faults.strike(FaultPoint.PROMPT)
-        has_prompt = "prompt" in body  # a list or a text has none; null and numbers raise, and answer 500
+        has_prompt = "prompt" in body  # a list or a text has none; null and numbers raise: 500
         number = self._next_number(body if isinstance(body, dict) else {})
         if not has_prompt:
             error = {"type": "no_prompt", "message": "No prompt provided", "details": "No prompt provided"}
@@ -123,7 +123,7 @@ class Server:
         return web.json_response(answer)
 
     def _next_number(self, body: Mapping[str, Any]) -> float:
-        """The place in the queue: what the client says, else the next; negative for `front`."""
+        """The place in the queue: the client's number, else the next one, which `front` makes negative."""
         if "number" in body:
             return float(body["number"])
         number, self._number = self._number, self._number + 1
@@ -160,7 +160,7 @@ class Server:
         return web.Response(status=200)
 
     async def interrupt(self, request: web.Request) -> web.Response:
-        """Stop what runs, or only a certain prompt if it runs. 200 whether or not anything is stopped."""
+        """Stop the running prompt, or only the one the body names. 200 whether or not anything is stopped."""
         try:
             body = await request.json()
         except json.JSONDecodeError:
@@ -171,7 +171,7 @@ class Server:
         return web.Response(status=200)
 
     async def free(self, request: web.Request) -> web.Response:
-        """Drop the cache when `free_memory` is asked for. There are no models to unload."""
+        """Drop the cache if `free_memory` is set. There are no models to unload."""
         body = await request.json()
         if body.get("free_memory", False):
             self._queue.ask_for_memory()
@@ -199,7 +199,7 @@ class Server:
         return web.Response(status=404) if files is None else web.json_response(files)
 
     async def nothing(self, _: web.Request) -> web.Response:
-        """Lists that are always empty here: embeddings, extensions."""
+        """Return an empty list: this engine has no embeddings and no extensions."""
         return web.json_response([])
 
     @web.middleware
@@ -218,7 +218,7 @@ async def _page(_: web.Request) -> web.Response:
 
 
 async def _not_found(request: web.Request) -> web.StreamResponse:
-    """Anything else. ComfyUI serves its editor's files there, which shows in the form of the answer."""
+    """Refuse any other path, in the form of a static file server: ComfyUI serves its editor's files there."""
     if request.path.startswith("//"):
         raise web.HTTPNotFound
     return web.FileResponse(Path(__file__).with_name("no such file"))
@@ -226,7 +226,7 @@ async def _not_found(request: web.Request) -> web.StreamResponse:
 
 @web.middleware
 async def _same_origin_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse what a foreign web page sends to a server on this machine; answer every preflight."""
+    """Refuse requests of foreign web pages to a server on this machine; answer every preflight request."""
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin", "")
     if host and origin and _is_foreign(host.lower(), origin.lower()):
         logger.warning("host %s and origin %s do not match: refused with 403", host, origin)
@@ -235,7 +235,7 @@ async def _same_origin_only(request: web.Request, handler: Handler) -> web.Strea
 
 
 def _is_foreign(host: str, origin: str) -> bool:
-    """Whether a loopback host is addressed from another origin. A port counts only when both name one."""
+    """Whether a loopback host is addressed from another origin. Ports count only if both name one."""
     here, there = urlsplit(f"//{host}"), urlsplit(origin)
     if not there.netloc or not _is_loopback(here.hostname or ""):
         return False

@@ -1,8 +1,8 @@
-"""The websockets: who is connected under which client id, and what is sent to whom.
+"""The websockets: the sockets by client id, and the delivery of messages to them.
 
 The worker thread hands messages over with `send` and `send_image`; one loop delivers them in order. As in ComfyUI,
-nothing is kept for clients that are away, the newest socket of a client id gets everything, and closing an older
-socket of the same id unregisters the newer one: a client has to survive that, so it has to be seen here.
+nothing is kept for absent clients, the newest socket of a client id gets everything, and closing an older
+socket of the same id unregisters the newer one: clients have to survive that, so tests must be able to provoke it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _IMAGE_FORMATS = {"JPEG": 1, "PNG": 2}
 
 
 class SocketHub:
-    """The one place messages leave from. `send*` may be called from any thread, the rest from the event loop."""
+    """Sends every message. `send*` may be called from any thread, the rest from the event loop."""
 
     def __init__(self, *, features: Mapping[str, Any], queue_status: Callable[[], Mapping[str, Any]]) -> None:
-        #: What goes wrong on the way, when a test asks for it.
+        #: What goes wrong in delivery, when a test asks for it.
         self.muted, self.delay_s, self.copies = False, 0.0, 1
         self._features = features
         self._queue_status = queue_status
@@ -41,17 +41,17 @@ class SocketHub:
         self._running_node: str | None = None
 
     def running(self, *, owner: str | None, node_id: str | None) -> None:
-        """Note whose prompt runs and which node, for clients that come back in the middle."""
+        """Note the owner of the running prompt and the node, for clients that reconnect meanwhile."""
         self._owner, self._running_node = owner, node_id
 
     def send(self, event: str, data: Mapping[str, Any], client_id: str | None) -> None:
-        """Send a message to one client, or to all when `client_id` is None."""
+        """Send a message to one client, or to all if `client_id` is None."""
         self._post(json.dumps({"type": event, "data": data}), client_id)
 
     def send_image(
         self, image: bytes, *, image_format: str, client_id: str | None, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Send a preview. With `metadata` it is the form of clients that `wants_metadata`."""
+        """Send a preview; with `metadata`, in the newer form (see `wants_metadata`)."""
         if metadata is None:
             self._post(struct.pack(">II", PREVIEW_IMAGE, _IMAGE_FORMATS[image_format]) + image, client_id)
             return
@@ -66,7 +66,7 @@ class SocketHub:
         self._loop.call_soon_threadsafe(self._abort_all)
 
     async def deliver_forever(self) -> None:
-        """Deliver messages one by one. A client that does not read holds up all others, as in ComfyUI."""
+        """Deliver messages one by one. As in ComfyUI, a client that does not read holds up all others."""
         while True:
             message, client_id = await self._outbox.get()
             receivers = list(self._sockets.values())
@@ -76,7 +76,7 @@ class SocketHub:
                 await _send(socket, message)
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
-        """One connection, from its handshake to its end."""
+        """Serve one connection, from its handshake to its end."""
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         client_id = request.rel_url.query.get("clientId", "") or uuid.uuid4().hex
@@ -105,7 +105,7 @@ class SocketHub:
             flags = _feature_flags(frame.data) if frame.type is WSMsgType.TEXT else None
             if flags is None or negotiated:
                 continue
-            negotiated = True  # only the first message that can be understood negotiates
+            negotiated = True  # only the first readable message negotiates
             if flags:
                 self._flags[client_id] = flags.get("data", {})
                 await _send(socket, _message("feature_flags", self._features))
@@ -130,7 +130,7 @@ def _message(event: str, data: Mapping[str, Any]) -> str:
 
 
 def _feature_flags(text: str) -> dict[str, Any] | None:
-    """The message if it negotiates features, {} if it is something else, None if it is nothing at all."""
+    """The message if it negotiates features, {} if it is another object, None if it cannot be read."""
     try:
         message = json.loads(text)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Whether a prompt may run: ComfyUI's checks, with its error types, messages and details.
+"""ComfyUI's checks of a prompt, with its error types, messages and details.
 
-As in ComfyUI, values are converted in place on the way (``"64"`` becomes 64), each output is judged by itself, and a
+As in ComfyUI, checking converts values in place (``"64"`` becomes 64), each output is judged by itself, and a
 prompt with at least one good output is accepted, whatever is wrong with the others.
 """
 
@@ -24,7 +24,7 @@ Problem = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The outcome: `error` is None when something can run, `outputs` are the output nodes that will."""
+    """The result: `error` is None if anything can run; `outputs` are the output nodes that will run."""
 
     error: Problem | None
     outputs: list[str] = field(default_factory=list)
@@ -32,16 +32,16 @@ class Verdict:
 
 
 def validate_prompt(
-    prompt: Any,  # noqa: ANN401 - whatever JSON the client sent
+    prompt: Any,  # noqa: ANN401 - any JSON a client may send
     *,
     nodes: Mapping[str, NodeType],
     directories: Directories,
     targets: Any = None,  # noqa: ANN401
 ) -> Verdict:
-    """Check a prompt and convert its values in place. `targets` limits the outputs that are run.
+    """Check a prompt and convert its values in place. `targets` limits which outputs run.
 
     Raises:
-        Exception: whatever Python makes of a prompt that is no mapping of mappings. ComfyUI answers 500 then.
+        Exception: of any kind, if the prompt is not a mapping of mappings. ComfyUI then answers 500.
     """
     outputs: list[str] = []
     for node_id in prompt:
@@ -86,7 +86,7 @@ class _Validator:
         return Verdict(error, good, node_errors)
 
     def _blame(self, output: str, node_errors: dict[str, Any]) -> None:
-        """Note a failed output with every node found bad so far: ComfyUI names unrelated ones too."""
+        """Blame a failed output on every node found bad so far: ComfyUI includes unrelated nodes too."""
         for node_id, (valid, problems) in self._verdicts.items():
             if valid or not problems:
                 continue
@@ -107,7 +107,7 @@ class _Validator:
     def _check_node(self, node_id: str) -> tuple[bool, list[Problem]]:
         if node_id in self._verdicts:
             return self._verdicts[node_id]
-        self._verdicts[node_id] = (False, [])  # what a node sees that depends on itself
+        self._verdicts[node_id] = (False, [])  # the verdict that a node depending on itself finds
         problems: list[Problem] = []
         sources_valid = True
         inputs = self._prompt[node_id]["inputs"]
@@ -140,7 +140,7 @@ class _Validator:
         return declared
 
     def _check_link(self, name: str, spec: tuple[Any, Any], link: list[Any]) -> tuple[Problem | None, bool]:
-        """Check a link and the node it comes from: (problem of this node, whether the source can run)."""
+        """Check a link and its source. Returns (the problem of this node, whether the source can run)."""
         extra = {"input_name": name, "input_config": spec, "received_value": link}
         if len(link) != _LINK_LENGTH:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
@@ -175,7 +175,7 @@ class _Validator:
 
 
 def _check_value(name: str, spec: tuple[Any, Any], inputs: dict[str, Any], *, skip_limits: bool) -> Problem | None:
-    """Convert a constant in place and hold it against its limits."""
+    """Convert a constant in place and check it against its limits."""
     kind, options = spec
     value = inputs[name]
     if isinstance(value, dict) and "__value__" in value:
@@ -184,7 +184,7 @@ def _check_value(name: str, spec: tuple[Any, Any], inputs: dict[str, Any], *, sk
     if isinstance(kind, str) and kind in _CONVERSIONS:
         try:
             value = inputs[name] = extra["received_value"] = _CONVERSIONS[kind](value)
-        except Exception as error:  # noqa: BLE001 - whatever int() and its kin raise
+        except Exception as error:  # noqa: BLE001 - anything a conversion may raise
             message = f"Failed to convert an input value to a {kind} value"
             extra["exception_message"] = str(error)
             return _problem("invalid_input_type", message, f"{name}, {value}, {error}", extra)
@@ -204,7 +204,7 @@ def _check_value(name: str, spec: tuple[Any, Any], inputs: dict[str, Any], *, sk
 
 
 def _names_judged_by(node_type: NodeType) -> frozenset[str] | None:
-    """The inputs a node's own validator takes on, which are spared the usual limits. None: all of them."""
+    """The inputs that a node's own validator checks, and the usual limits therefore do not. None means all."""
     if node_type.validate is None:
         return frozenset()
     parameters = list(inspect.signature(node_type.validate).parameters.values())[1:]
@@ -214,7 +214,7 @@ def _names_judged_by(node_type: NodeType) -> frozenset[str] | None:
 
 
 def _fits(received: str, declared: object) -> bool:
-    """Whether an output of one type may feed an input of another. ``"*"`` is any type."""
+    """Whether an output of one type may feed an input of another. ``"*"`` means any type."""
     return received == declared or "*" in (received, declared)
 
 

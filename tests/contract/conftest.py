@@ -1,4 +1,4 @@
-"""Fixtures: `engine`, one engine for the whole session, brought back to its start before each test; `start_engine`."""
+"""Fixtures: `engine`, one for the whole session, reset before each test, and `start_engine`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def engine(shared_engine: EngineProcess) -> EngineProcess:
 
 @pytest.fixture
 def start_engine(tmp_path: Path) -> Iterator[Callable[..., EngineProcess]]:
-    """Start an engine with flags of its own: ``start_engine("--max-upload-size", "1")``."""
+    """Start an engine with its own flags: ``start_engine("--max-upload-size", "1")``."""
     engines: list[EngineProcess] = []
 
     def start(*arguments: str) -> EngineProcess:

@@ -1,4 +1,4 @@
-"""Nodes that sleep, fail and show odd things: the counterparts of those the recordings were made with."""
+"""Nodes that sleep, fail and show odd things: counterparts of the nodes that the recordings were made with."""
 
 from __future__ import annotations
 

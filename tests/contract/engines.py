@@ -1,4 +1,4 @@
-"""Engines for the contract tests: the embedded one, or a real ComfyUI when COMFYUI_DIR names its folder."""
+"""Engines for the contract tests: the embedded one, or a real ComfyUI if COMFYUI_DIR names its folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def free_port() -> int:
 
 
 class EngineProcess:
-    """One running engine with folders of its own. Ready when constructed; `close` it."""
+    """One running engine with its own folders. Ready once constructed; `close` it."""
 
     def __init__(self, base: Path, *arguments: str) -> None:
         self.base = base
@@ -50,7 +50,7 @@ class EngineProcess:
         return self.base / name
 
     def reset(self) -> None:
-        """Bring it back to how it started, as far as a client can see."""
+        """Bring it back to its first state, as far as a client can see."""
         requests.post(f"{self.url}/queue", json={"clear": True}, timeout=30)
         self.interrupt_until_idle()
         requests.post(f"{self.url}/free", json={"free_memory": True}, timeout=30)
@@ -58,7 +58,7 @@ class EngineProcess:
         for name in ("input", "output", "temp"):
             shutil.rmtree(self.folder(name), ignore_errors=True)
             self.folder(name).mkdir()
-        time.sleep(0.1)  # /free is acted on by the worker, which says nothing about it
+        time.sleep(0.1)  # the worker acts on /free without saying when
 
     def interrupt_until_idle(self) -> None:
         while requests.get(f"{self.url}/prompt", timeout=30).json()["exec_info"]["queue_remaining"]:

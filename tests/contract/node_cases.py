@@ -1,7 +1,7 @@
-"""The workflows that the nodes of comfy_lite are compared with ComfyUI on: one table, used by every such test.
+"""The workflows for comparing comfy_lite's nodes with ComfyUI's: one table, used by every such test.
 
-`record_nodes.py` runs them on a real ComfyUI and stores what comes out; the tests run them on comfy_lite and, where
-one is at hand, on a real ComfyUI again. Images are small and their sizes odd, so that edges and roundings matter.
+`record_nodes.py` runs them on a real ComfyUI and stores the results; the tests run them on comfy_lite and, if
+one is available, on a real ComfyUI again. Images are small and their sizes odd: edges and roundings must matter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 DATA = Path(__file__).parent / "data" / "nodes"
 INPUTS = DATA / "inputs"
 
-#: Uploaded besides everything in INPUTS: (file, name there, subfolder, folder type).
+#: Uploaded in addition to everything in INPUTS: (file, its name there, subfolder, folder type).
 COPIES = (
     ("rgb.png", "rgb.png", "sub/folder", "input"),
     ("other.png", "in_output.png", "", "output"),
@@ -32,7 +32,7 @@ Link = list[Any]
 
 @dataclass(frozen=True)
 class Case:
-    """A workflow about one node. Its SaveImage nodes show what came out."""
+    """A workflow about one node. Its SaveImage nodes show the results."""
 
     node: str
     label: str
@@ -44,12 +44,12 @@ class Case:
 
     @property
     def about_files(self) -> bool:
-        """Whether the files themselves are what is compared, with all that they say besides pixels."""
+        """Whether the files themselves are compared, with everything they contain besides pixels."""
         return self.node.startswith(("Save", "Preview"))
 
 
 class Graph:
-    """A workflow in the making. Methods that add a node answer the link to its first output."""
+    """A workflow in the making. Methods that add a node return the link to its first output."""
 
     def __init__(self, prefix: str) -> None:
         self.nodes: dict[str, Any] = {}
@@ -130,7 +130,7 @@ def _scaling() -> Iterator[Case]:
         for crop in ("disabled", "center"):
             for width, height in sizes:
                 inputs = {"upscale_method": method, "width": width, "height": height, "crop": crop}
-                # A size of 0 means the one that keeps the aspect ratio: nothing is left to crop.
+                # A size of 0 means the size that keeps the aspect ratio: nothing is left to crop.
                 if crop == "disabled" or width * height:
                     yield _simple("ImageScale", f"{method} {width}x{height} {crop}", **inputs)
         for source, size in (

@@ -1,4 +1,4 @@
-"""Runs a node case on an engine over HTTP, or in this process, and gathers what came out in a comparable form."""
+"""Runs a node case on an engine over HTTP, or in this process, and gathers the results in a comparable form."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Levels = npt.NDArray[np.uint8]
 
 _RUN_TIMEOUT_S = 60.0
 _TEMPORARY_NAME = re.compile(r"ComfyUI_temp_[a-z]{5}_")
-#: ComfyUI notes the fingerprint of a node in the prompt while it runs; how that looks is the engine's business.
+#: ComfyUI adds a node's fingerprint to the prompt while it runs; its form is the engine's own affair.
 _FINGERPRINT = re.compile(r", \"is_changed\": \[[^\]]*\]")
 _PNG_FRAME = b"\0\0\0\x01\0\0\0\x02"
 
 
 @dataclass
 class Result:
-    """What a case made. `shown` is the history's outputs, in the order of the nodes."""
+    """The results of a case. `shown` is the history's outputs, in the order of the nodes."""
 
     shown: list[Any] = field(default_factory=list)
     facts: list[Any] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Result:
             self.add_file(data_of(file))
 
     def add_file(self, data: bytes) -> None:
-        """The frames of an image file, and everything else it says."""
+        """Add the frames of an image file, and everything else in it."""
         with Image.open(io.BytesIO(data)) as picture:
             frames = list(ImageSequence.Iterator(picture))
             self.images += [np.asarray(frame.convert(frame.mode)) for frame in frames]
@@ -64,7 +64,7 @@ class Result:
             )
 
     def forget_metadata(self) -> None:
-        """Most cases repeat what a few show: that the prompt is in the file."""
+        """Drop the metadata: a few cases suffice to show that the prompt is in the file."""
         for fact in self.facts:
             del fact["metadata"]
 
@@ -77,7 +77,7 @@ class Runner(Protocol):
 
 
 class HttpRunner:
-    """Runs cases on whatever answers at `url`. Each runner uploads the inputs anew."""
+    """Runs cases on the engine at `url`. Each runner uploads the inputs anew."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -126,7 +126,7 @@ class HttpRunner:
 
 
 class _Frames:
-    """The pictures that come over the websocket of one client."""
+    """The pictures that one client's websocket receives."""
 
     def __init__(self, url: str, client_id: str) -> None:
         address = url.replace("http", "ws", 1)
@@ -182,7 +182,7 @@ class InProcessRunner:
 
 
 class FakeContext:
-    """A `NodeContext` that keeps what it is told."""
+    """A `NodeContext` that keeps what nodes report."""
 
     def __init__(
         self,
@@ -214,7 +214,7 @@ class FakeContext:
 
 
 class Expectations:
-    """What a real ComfyUI made of the cases, as `record_nodes` stored it."""
+    """A real ComfyUI's results of the cases, as stored by `record_nodes`."""
 
     def __init__(self) -> None:
         self._results = json.loads((DATA / "expected.json").read_text())
@@ -228,7 +228,7 @@ class Expectations:
 
 
 def difference(result: Result, expected: Result, name: str) -> int:
-    """The largest difference of two results in levels. Fails when anything but pixels differs."""
+    """The largest difference between two results, in levels. Fails if anything but pixels differs."""
     assert result.as_json() == expected.as_json(), name
     assert [image.shape for image in result.images] == [image.shape for image in expected.images], name
     pairs = zip(result.images, expected.images, strict=True)

@@ -1,4 +1,4 @@
-"""Takes out of an answer or a message what differs from run to run, and leaves what a client may rely on."""
+"""Removes from an answer or a message what differs from run to run, and leaves what a client may rely on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MODEL_LIST = re.compile(r"\['[^\]]*\.safetensors'[^\]]*\]")
 _TENSOR = re.compile(r"^(tensor\()?\[\[")
 #: Lists whose order ComfyUI leaves to the hash of strings.
 _SETS = ("nodes", "executed", "current_outputs")
-#: What a widget of the editor looks like: no business of an API client.
+#: The looks of the editor's widgets, which do not concern an API client.
 _LOOKS = ("tooltip", "display", "control_after_generate", "multiline", "dynamicPrompts", "advanced", "round")
 
 
 class Normaliser:
-    """Knows the ids and the folder of one side: of the recording, or of the engine that is tested."""
+    """Knows the ids and the folder of one side: the recording, or the tested engine."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = str(folder)
@@ -28,7 +28,7 @@ class Normaliser:
         self._first_number: int | None = None
 
     def learn_prompt(self, prompt_id: str, number: float) -> None:
-        """Prompts are told apart by when they were sent, and counted from the first."""
+        """Learn a prompt's id and number. Prompts are identified by their order, and counted from the first."""
         if prompt_id not in self.prompts:
             self.prompts.append(prompt_id)
         if self._first_number is None and isinstance(number, int):
@@ -38,7 +38,7 @@ class Normaliser:
         return self._value(body)
 
     def frames(self, frames: list[dict[str, Any]]) -> list[tuple[str, Any]]:
-        """Messages as (type, data). Runs of progress become one, because how many there are depends on the clock."""
+        """Messages as (type, data). Runs of progress become one message, because their number depends on the clock."""
         result: list[tuple[str, Any]] = []
         for frame in frames:
             kind, data = frame["type"], self._value(frame["data"])
@@ -57,7 +57,7 @@ class Normaliser:
         if isinstance(value, dict):
             if "comfyui_version" in value or "vram_total" in value:
                 return sorted(value.keys() - {"comfy_lite_version"})
-            if "extra_info" in value and "\n" in value["details"]:  # one line for each problem, in the order of a set
+            if "extra_info" in value and "\n" in value["details"]:  # one line per problem, in the order of a set
                 value = {**value, "details": "\n".join(sorted(value["details"].splitlines()))}
             return {self._text(name): self._value(item, name) for name, item in value.items() if name not in _LOOKS}
         if isinstance(value, list):
@@ -74,7 +74,7 @@ class Normaliser:
         if key == "traceback":
             return bool(items)
         if key == "dependent_outputs":
-            return bool(items)  # of several outputs, which ones depends on the order a set had them in
+            return bool(items)  # which of several outputs these are depends on the order of a set
         if items and all(str(item).endswith((".safetensors", ".ckpt")) for item in items):
             return "models"
         if key in _SETS:
@@ -88,7 +88,7 @@ class Normaliser:
         return items
 
     def _number(self, number: float) -> float | str:
-        """A place in the queue, counted from the first this client was given."""
+        """A place in the queue, counted from the first that this client got."""
         if not isinstance(number, int) or self._first_number is None:
             return "NaN" if number != number else number
         return number - self._first_number if number >= 0 else number + self._first_number
@@ -105,7 +105,7 @@ class Normaliser:
 
 
 def image_facts(data: bytes) -> dict[str, Any]:
-    """Format, mode and size; what it is instead, when it is no image."""
+    """Format, mode and size; for data that is no image, its beginning."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return {"format": image.format, "mode": image.mode, "size": list(image.size)}

@@ -1,4 +1,4 @@
-"""Nodes for a real ComfyUI, copied there by tests: one that becomes others, and one that makes a mesh."""
+"""Nodes that tests copy to a real ComfyUI: one that expands into others, and one that makes a mesh."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ExpandToFrames:
-    """Becomes EmptyImage -> SaveImage and SaveImageWebsocket."""
+    """Expands into EmptyImage -> SaveImage and SaveImageWebsocket."""
 
     RETURN_TYPES = ()
     FUNCTION = "run"
@@ -45,7 +45,7 @@ class TinyMesh:
         from comfy_api.latest import Types  # type: ignore[import-not-found]
 
         vertices, faces = torch.rand(1, 3, 3), torch.tensor([[[0, 1, 2]]])
-        # Before ComfyUI had a class for it, anything with these was a mesh.
+        # Before ComfyUI had a class for it, anything with these attributes was a mesh.
         mesh = getattr(Types, "MESH", SimpleNamespace)
         return (mesh(vertices=vertices, faces=faces),)
 

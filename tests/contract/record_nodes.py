@@ -1,9 +1,9 @@
-"""Writes what a real ComfyUI makes of the node cases, for the tests to compare with.
+"""Records a real ComfyUI's results of the node cases, for the tests to compare with.
 
     python -m tests.contract.record_nodes http://127.0.0.1:8188
 
-The ComfyUI must be fresh: file names count from what is in its output folder. With `--inputs` in place of the address,
-the input pictures are drawn anew instead (needed only when one is added; the recordings follow from them).
+The ComfyUI must be fresh: file names count from the content of its output folder. With `--inputs` in place of the
+address, the input pictures are redrawn instead (needed only when one is added; the recordings follow from them).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image, ImageSequence
 from tests.contract.node_cases import CASES, DATA, INPUTS
 from tests.contract.node_runners import HttpRunner
 
-#: ComfyUI's own prose, which is not what we compare.
+#: ComfyUI's own prose, which is not compared.
 _PROSE = ("tooltip", "output_tooltips", "description")
 
 

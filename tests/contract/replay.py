@@ -1,6 +1,6 @@
-"""Replays a recording of a real ComfyUI against an engine, and says where the two differ.
+"""Replays a recording of a real ComfyUI against an engine, and reports where the two differ.
 
-Requests are sent as they were recorded, each when every socket has heard what it had heard by then. What comes back is
+Requests are sent as recorded, each once every socket has received what it had received by then. The answers are
 compared with the recording after both have been normalised: ids, times, folders, and what sets leave to chance.
 """
 
@@ -23,7 +23,7 @@ from tests.contract.engines import REAL_COMFYUI
 from tests.contract.normalise import TEMP_NAME, Normaliser, image_facts
 
 _RECORDINGS = Path(__file__).parent / "recordings"
-#: /free is acted on by the worker, which does not say when. ComfyUI's misses one that comes while it acts on another.
+#: The worker acts on /free without saying when. ComfyUI's misses a request that comes while it acts on another.
 _FREE_S = 1.5 if REAL_COMFYUI else 0.05
 _QUIET_S = 0.25
 _PATIENCE_S = 60.0
@@ -33,14 +33,14 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def load(name: str) -> dict[str, Any]:
-    """A recording, with its sleeping nodes sleeping half as long."""
+    """Load a recording, whose sleeping nodes sleep half as long."""
     text = (_RECORDINGS / f"{name}.json").read_text()
     return json.loads(_SLEEP.sub(lambda match: f'"seconds": {float(match[1]) / 2}', text))
 
 
 @dataclass
 class Differences:
-    """What did not match, as readable lines."""
+    """The mismatches, as readable lines."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -53,7 +53,7 @@ class Differences:
 
 
 class Replay:
-    """One recording on one engine. `unordered`: the order of messages was decided by a set when it was recorded."""
+    """One recording on one engine. `unordered`: a set decided the order of messages in the recording."""
 
     def __init__(self, recording: dict[str, Any], url: str, folder: Path, *, unordered: bool = False) -> None:
         self._events = recording["events"]
@@ -83,7 +83,7 @@ class Replay:
         kind = event["ev"]
         if kind == "ws":
             return
-        # An answer is written down when it is complete, perhaps after messages that its request has caused.
+        # An answer is recorded when it is complete, perhaps after messages that its request has caused.
         before = self._events[:position]
         if event.get("method") == "POST":
             before = [earlier for earlier in before if earlier["t"] <= event["t"]]
@@ -103,7 +103,7 @@ class Replay:
 
     async def _open(self, event: dict[str, Any]) -> None:
         recorded = [frame for frame in self._events if frame["ev"] == "ws" and frame["conn"] == event["conn"]]
-        if recorded:  # prompts no socket was told of may have to end first
+        if recorded:  # prompts that no socket heard of may have to end first
             await self._wait_for_queue(recorded[0]["json"]["data"]["status"])
         try:
             connection = await self._session.ws_connect(event["url"], headers=self._here(event.get("req_headers")))
@@ -114,7 +114,7 @@ class Replay:
         self._sockets[event["conn"]] = _Socket(connection, recorded)
 
     async def _wait_for_frames(self, events: list[dict[str, Any]]) -> None:
-        """Wait until each socket has had the milestones (all but progress) it had by then, and its progress begun."""
+        """Wait until each socket has the milestones (all but progress) that it had by then, and progress has begun."""
         for name, socket in self._sockets.items():
             due = [event for event in events if event["ev"] == "ws" and event["conn"] == name]
             try:
@@ -140,7 +140,7 @@ class Replay:
                 body = await response.read()
             if "/history/" not in event["path"] or body != b"{}" or not recorded.get("json"):
                 break
-            await asyncio.sleep(0.05)  # not ended yet, and no socket is open that would say when
+            await asyncio.sleep(0.05)  # not ended yet, and no socket is open to say when
         if event["path"].endswith("/free"):
             await asyncio.sleep(_FREE_S)
         self.differences.compare(f"{label} status", recorded["status"], response.status)
@@ -198,7 +198,7 @@ class Replay:
         return json.loads(text)
 
     def _pair_ids(self, recorded: object, body: bytes) -> None:
-        """Learn that a prompt id of the recording and one of this run stand for each other."""
+        """Learn that a prompt id of the recording and one of this run correspond."""
         if not isinstance(recorded, dict) or "number" not in recorded or "prompt_id" not in recorded:
             return
         try:
@@ -214,7 +214,7 @@ class Replay:
             return
         recorded = self._recorded.frames([_recorded_frame(frame) for frame in socket.recorded])
         seen = self._seen.frames(socket.heard)
-        # Everybody hears of every change of the queue: where such a message stands among others is chance.
+        # Every socket hears of every change of the queue: the place of such messages among others is chance.
         there, here = ([frame for frame in frames if frame[0] == "status"] for frames in (recorded, seen))
         self.differences.compare(f"ws {name} number of status messages", len(there), len(here))
         self.differences.compare(f"ws {name} first and last status", [there[0], there[-1]], [here[0], here[-1]])
@@ -233,7 +233,7 @@ class Replay:
 
 
 class _Socket:
-    """A websocket that is read all the time, beside what the recorded one heard."""
+    """A websocket that is read all the time, and what the recorded one received."""
 
     def __init__(self, connection: aiohttp.ClientWebSocketResponse, recorded: list[dict[str, Any]]) -> None:
         self.connection = connection

@@ -1,4 +1,4 @@
-"""The connector against an engine that truly executes: the embedded one, or a real ComfyUI when COMFYUI_DIR is set."""
+"""The connector with an engine that really executes: the embedded one, or a real ComfyUI if COMFYUI_DIR is set."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ def test_a_picture_that_is_made_is_told_before_the_end(connector: ComfyConnector
         "3": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
         "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
     }
-    told: list[Output] = []
-    execution = connector.run(graph, on_output=told.append)
-    assert sorted(output.node_id for output in told) == ["2", "4"]
-    assert {(output.node_id, output.name) for output in told} == {
+    reported: list[Output] = []
+    execution = connector.run(graph, on_output=reported.append)
+    assert sorted(output.node_id for output in reported) == ["2", "4"]
+    assert {(output.node_id, output.name) for output in reported} == {
         (output.node_id, output.name) for output in execution.outputs
     }
 

@@ -1,4 +1,4 @@
-"""What the connector makes of silence, of unanswered questions and of the prompts of others, on a live engine."""
+"""How the connector handles silence, unanswered questions and other clients' prompts, on a live engine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ EMPTY = {"width": 8, "height": 8, "batch_size": 1, "color": 0}
 
 
 def frames() -> dict[str, Any]:
-    """After a silence, four pictures through the websocket, with reports of progress between them."""
+    """Four pictures through the websocket after a silence, with reports of progress between them."""
     graph: dict[str, Any] = {"0": {"class_type": "EmptyImage", "inputs": EMPTY}}
     silence = {"seconds": 2.0, "steps": 1, "mode": "silent", "seed": 0, "image": ["0", 0]}
     graph["silence"] = {"class_type": "ContractSleep", "inputs": silence}

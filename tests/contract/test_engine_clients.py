@@ -1,4 +1,4 @@
-"""Several prompts and several clients at once: who runs when, and who hears of it."""
+"""Several prompts and several clients at once: which prompt runs when, and which client hears of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOW = {"1": {"class_type": "PreviewAny", "inputs": {"source": "a"}}}
 
 
 def sleeper(seconds: float) -> dict[str, Any]:
-    """A prompt that takes some seconds and looks out for interrupts."""
+    """A prompt that takes some seconds and can be interrupted."""
     return {
         "1": {"class_type": "ContractSleep", "inputs": {"seconds": seconds, "steps": 100, "mode": "progress"}},
         "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},

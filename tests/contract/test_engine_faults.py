@@ -1,4 +1,4 @@
-"""Failures on demand: each fault does what it says, once, and only where it was asked for."""
+"""Failures on demand: each fault does what it says, once, and only where it was armed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROMPT = {
 
 
 class Client:
-    """A client with a websocket, as the connector is one."""
+    """A client with a websocket, like the connector."""
 
     def __init__(self, engine: EngineProcess) -> None:
         self.engine = engine
@@ -40,7 +40,7 @@ class Client:
         return answer.json()["prompt_id"]
 
     def messages(self) -> list[dict[str, Any]]:
-        """What comes until the prompt ends, or the connection does."""
+        """The messages until the prompt ends, or the connection does."""
         heard = []
         while True:
             try:

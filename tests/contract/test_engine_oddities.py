@@ -1,4 +1,4 @@
-"""What ComfyUI does with requests that nobody means to send: the engine has to do the same with them."""
+"""Requests that are sent only by mistake: the engine must treat them as ComfyUI does."""
 
 from __future__ import annotations
 

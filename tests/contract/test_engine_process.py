@@ -30,7 +30,7 @@ def lite(*arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
 
 
 def first_answer(port: int) -> None:
-    """Wait for the first answered request, asking as often as the machine allows."""
+    """Wait for the first answer, asking as often as the machine allows."""
     while True:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:

@@ -1,6 +1,6 @@
 """The engine against recordings of ComfyUI 0.3.64: the same requests must have the same answers and messages.
 
-With COMFYUI_DIR set, the same recordings are replayed against that ComfyUI, which shows that the tests tell the truth.
+With COMFYUI_DIR set, the same recordings are replayed against that ComfyUI, which shows that the tests are right.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ ORDERED = (
     "origin",
     "http_details",
 )
-#: With several outputs, ComfyUI starts with whichever comes first in a set.
+#: With several outputs, ComfyUI starts with the one that comes first in a set.
 UNORDERED = ("success_multi_output", "validation_partial", "execution_error", "view")
 
-#: Files the recording found in the output folder.
+#: Files that the recording found in the output folder.
 FILES_TO_VIEW = {
     "page.html": b"<b>x</b>",
     "a.json": b"{}",

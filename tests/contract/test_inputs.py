@@ -1,4 +1,4 @@
-"""Inputs of every kind, from the request to what the engine's nodes see: the embedded one, or a real ComfyUI."""
+"""Inputs of every kind, from the request to what the nodes see, on the embedded engine or a real ComfyUI."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ real_only = pytest.mark.skipif(not REAL, reason="the embedded engine has image n
 
 WIDTH, HEIGHT = 24, 16
 Pixels = NDArray[np.uint8]
-#: Prepares a graph and answers what is to be run.
+#: Prepares a graph and returns what to run.
 Prepare = Callable[..., PreparedInputs]
 
 _VIDEO = """
@@ -73,7 +73,7 @@ def connector(settings: Settings) -> Iterator[ComfyConnector]:
 
 @pytest.fixture
 def uploads(connector: ComfyConnector, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that the connector is asked to take."""
+    """The names of the files that the connector is asked to upload."""
     names: list[str] = []
     upload_file = connector.upload_file
 
@@ -134,12 +134,12 @@ def decoded(output: Output) -> Pixels:
 
 
 def loaded_and_saved(pixels: Pixels) -> Pixels:
-    """What 8-bit values are after LoadImage has made them floats, and SaveImage has made them 8-bit again."""
+    """The 8-bit values after LoadImage has made them floats, and SaveImage has made them 8-bit again."""
     return np.clip(255.0 * (pixels.astype(np.float32) / 255.0), 0, 255).astype(np.uint8)
 
 
 def mask_saved(mask: Pixels) -> Pixels:
-    """What a mask is after LoadImage has read 255 - mask from alpha, and MaskToImage and SaveImage have saved it."""
+    """The mask after LoadImage has read 255 - mask from alpha, and MaskToImage and SaveImage have saved it."""
     alpha = (255 - mask).astype(np.float32) / 255.0
     gray = np.clip(255.0 * (np.float32(1.0) - alpha), 0, 255).astype(np.uint8)
     return np.repeat(gray[..., None], 3, axis=2)
@@ -193,7 +193,7 @@ class TestMasks:
 
     def test_a_turned_photo_is_upright_under_its_mask(self, connector: ComfyConnector, prepare: Prepare) -> None:
         exif = Image.Exif()
-        exif[0x0112] = 6  # to be turned clockwise
+        exif[0x0112] = 6  # must be turned clockwise
         image, mask = noise(HEIGHT, WIDTH, 3), noise(WIDTH, HEIGHT, seed=8)
         inputs = {"10.image": address(encoded(image, exif=exif)), "10.mask": address(encoded(mask))}
         check_mask(connector, prepare(graph(), inputs), image=np.rot90(image, -1), mask=mask)

@@ -1,7 +1,7 @@
 """Every node of the embedded engine against ComfyUI 0.3.64: files, pixels, metadata, errors and declarations.
 
-The expectations were recorded from a real ComfyUI by `record_nodes.py`. With COMFYUI_DIR set, that ComfyUI is held
-against them too, and both engines run every case side by side.
+`record_nodes.py` recorded the expectations from a real ComfyUI. With COMFYUI_DIR set, that ComfyUI is compared
+with them too, and both engines run every case side by side.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.contract.record_nodes import without_prose
 TOLERANCE = 1
 START_TIMEOUT_S = 120.0
 
-#: The stand-in offers names that workflows ask for; the ComfyUI that was recorded had one file.
+#: The stand-in offers names that workflows ask for; the recorded ComfyUI had one file.
 CHECKPOINTS = ("CheckpointLoaderSimple", "ckpt_name")
 
 
@@ -63,7 +63,7 @@ def test_object_info_declares_every_node_as_comfyui_does(engine: EngineProcess) 
 
 def test_load_image_offers_images_and_load_image_mask_every_file(engine: EngineProcess) -> None:
     HttpRunner(engine.url)
-    # A name is all that counts, and not every image has one that is known for it.
+    # Only the name counts, and not every image's name shows that it is one.
     others = ["notes.txt", "two_lenses.mpo"]
     Path(engine.folder("input"), others[0]).write_text("not an image")
 
@@ -78,7 +78,7 @@ def test_load_image_offers_images_and_load_image_mask_every_file(engine: EngineP
 
 @pytest.fixture
 def embedded(tmp_path: Path) -> Iterator[str]:
-    """The address of an embedded engine, also where `engine` is a real ComfyUI."""
+    """The address of an embedded engine, even if `engine` is a real ComfyUI."""
     port = free_port()
     command = [sys.executable, "-m", "comfy_lite", "--port", str(port), "--base-directory", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -1,4 +1,4 @@
-"""Nothing a workflow made is dropped: every kind of output, of the embedded engine or of the ComfyUI in COMFYUI_DIR."""
+"""Every kind of output is delivered, on the embedded engine or on the ComfyUI in COMFYUI_DIR."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a refused workflow is told, by the embedded engine, or by a real ComfyUI when COMFYUI_DIR names its folder."""
+"""The messages about a refused workflow, by the embedded engine, or a real ComfyUI if COMFYUI_DIR names its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: a container engine, the image, and an S3 that containers can reach."""
+"""Fixtures of the end-to-end tests: a container engine, the image, and an S3 that containers can reach."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUILD_TIMEOUT_S = 1500
 
 
 def build_image(target: str, *options: str) -> str:
-    """Build a target of the Dockerfile from the working tree, and answer the image's name."""
+    """Build a target of the Dockerfile from the working tree. Returns the image's name."""
     name = f"comfy-serverless-test:{target}"
     docker("build", "--target", target, "--tag", name, *options, str(ROOT), timeout_s=BUILD_TIMEOUT_S)
     return name
@@ -27,7 +27,7 @@ def build_image(target: str, *options: str) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def _container_engine() -> None:
-    """Without an engine there is nothing to test; where tests decide something, that is a failure."""
+    """Skip the tests without a container engine; fail where their result counts."""
     try:
         check_engine()
     except SamFailed as error:
@@ -50,7 +50,7 @@ def api_image() -> str:
 
 @pytest.fixture(scope="session")
 def worker_image() -> str:
-    """The image with the ComfyUI that stands in comfyui/. TORCH_INDEX_URL says where torch comes from."""
+    """The image with the ComfyUI in comfyui/. TORCH_INDEX_URL says where torch comes from."""
     options = [f"--build-arg=TORCH_INDEX_URL={url}"] if (url := os.environ.get("TORCH_INDEX_URL")) else []
     return build_image("worker", *options)
 

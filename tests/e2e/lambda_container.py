@@ -1,4 +1,4 @@
-"""An image as Lambda runs it: root read-only, a user without a name, under the Runtime Interface Emulator."""
+"""Runs an image as Lambda does: root read-only, a user without a name, under the Runtime Interface Emulator."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ START_TIMEOUT_S = 60
 
 
 def docker(*arguments: str, timeout_s: float = 120) -> str:
-    """Run docker and answer what it printed. A failure is an AssertionError with everything it said."""
+    """Run docker. Returns its output; a failure is an AssertionError with all of it."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
     assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout.strip()
 
 
 class LambdaContainer:
-    """One container, from `with` to the end of the block. Its command is the image's own."""
+    """One container, which lives for a `with` block. Its command is the image's own."""
 
     def __init__(self, image: str, environment: Mapping[str, str], *, timeout_s: int = 120) -> None:
         self._image = image
@@ -60,7 +60,7 @@ class LambdaContainer:
         self._remove()
 
     def invoke(self, event: object) -> Any:
-        """Invoke the function and answer what it returned."""
+        """Invoke the function. Returns its result."""
         with requests.Session() as session:
             session.trust_env = False
             return read_answer(session.post(self._url, json=event, timeout=self._timeout_s + 30).text)
@@ -71,7 +71,7 @@ class LambdaContainer:
         return done.stdout + done.stderr
 
     def shell(self, script: str) -> str:
-        """What a shell script prints inside the container."""
+        """Run a shell script in the container. Returns what it prints."""
         return docker("exec", self._name, "sh", "-c", script)
 
     def _address(self) -> str:

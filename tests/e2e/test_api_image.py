@@ -1,4 +1,4 @@
-"""The image `api`: small, without anything that runs workflows, and quick to answer as Lambda runs it."""
+"""The image `api`: small, without an engine, and quick to answer as Lambda runs it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from local.dev import OWNER
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 
-#: All layers above the base's, and the base, debian:bookworm-slim, as Debian publishes it: what stands in for it on
-#: a machine without a network may be larger. Both together take about 150 MB now.
+#: All layers above the base, and the base itself, debian:bookworm-slim, as Debian publishes it: its stand-in on a
+#: machine without a network may be larger. Both together now take about 150 MB.
 MAX_BYTES, BASE_BYTES = 250_000_000, 80_000_000
 HANDLERS = ("api", "authorizer", "caretaker", "webhooks")
 WARM_REQUESTS = 20
@@ -30,7 +30,7 @@ def container(api_image: str, stack_environment: dict[str, str]) -> Iterator[Lam
 
 
 def request(path: str, *, method: str = "GET", owner: str = OWNER) -> dict[str, Any]:
-    """An event as API Gateway makes it, after the authorizer."""
+    """An event in API Gateway's form, after the authorizer."""
     return {
         "version": "2.0",
         "routeKey": "$default",

@@ -1,4 +1,4 @@
-"""An asynchronous endpoint in front of the image: invocations delivered by containers, also when one is killed."""
+"""An asynchronous endpoint in front of the image: containers deliver invocations, even if one is killed."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ PATIENCE_S = 90.0
 
 
 class Containers:
-    """Starts containers of the image as SageMaker does, each at the port it is told."""
+    """Starts containers of the image as SageMaker does, each at the given port."""
 
     def __init__(self, image: str, environment: Mapping[str, str]) -> None:
         self._image, self._environment = image, environment
         self.names: list[str] = []
 
     def start(self, port: int) -> LocalProcess:
-        """The client stays with its container: it hands signals on, and ends with it."""
+        """Start a container. The client stays with it: it passes signals on, and ends with the container."""
         name = f"comfy-serverless-endpoint-{uuid.uuid4().hex[:12]}"
         self.names.append(name)
         settings = {**self._environment, "SAGEMAKER_BIND_TO_PORT": str(port)}
@@ -44,29 +44,29 @@ class Containers:
         return LocalProcess([*command, self._image, "serve"], {**clean_environment(), **engine}, name=name)
 
     def kill(self) -> None:
-        """End the newest as if its machine had lost power."""
+        """End the newest container as if its machine had lost power."""
         docker("kill", "--signal", "KILL", self.names[-1])
 
     def remove(self) -> None:
-        """Leave nothing."""
+        """Remove all containers."""
         subprocess.run(["docker", "rm", "--force", *self.names], capture_output=True, timeout=60, check=False)
 
 
 class World:
-    """The endpoint, its containers, and what it tells."""
+    """The endpoint, its containers, and its notifications."""
 
     def __init__(self, s3: LocalAws, containers: Containers) -> None:
         self.s3, self.containers = s3, containers
-        self.told: list[dict[str, Any]] = []
+        self.notified: list[dict[str, Any]] = []
         self.endpoint = AsyncEndpoint(
-            "gpu", s3=s3.client(), bucket=OUTPUT_BUCKET, start=containers.start, notify=self.told.append
+            "gpu", s3=s3.client(), bucket=OUTPUT_BUCKET, start=containers.start, notify=self.notified.append
         )
         self._client: Any = boto3.Session("local", "local", region_name=REGION).client(
             "sagemaker-runtime", endpoint_url=self.endpoint.url, config=Config(proxies={})
         )
 
     def invoke(self, name: str, workflow: Any) -> str:
-        """Answers where the output will be."""
+        """Invoke the endpoint. Returns where the output will be."""
         sent = self._client.invoke_endpoint_async(
             EndpointName="gpu",
             ContentType="application/json",
@@ -78,9 +78,9 @@ class World:
         return str(sent["OutputLocation"])
 
     def end_of(self, name: str) -> str:
-        """How SageMaker says that an invocation ended."""
-        self.wait_until(lambda: any(message["inferenceId"] == name for message in self.told))
-        (message,) = [message for message in self.told if message["inferenceId"] == name]
+        """How an invocation ended, according to SageMaker."""
+        self.wait_until(lambda: any(message["inferenceId"] == name for message in self.notified))
+        (message,) = [message for message in self.notified if message["inferenceId"] == name]
         return str(message["invocationStatus"])
 
     def read(self, address: str) -> bytes:
@@ -91,7 +91,7 @@ class World:
     def wait_until(is_so: Any) -> None:
         end = time.monotonic() + PATIENCE_S
         while not is_so():
-            assert time.monotonic() < end, "it has not come to that"
+            assert time.monotonic() < end, "it did not happen in time"
             time.sleep(0.05)
 
 

@@ -1,4 +1,4 @@
-"""The image `worker-lite`: what is in it, what is not, and that it works as Lambda runs it."""
+"""The image `worker-lite`: what it contains, what it must not, and that it works as Lambda runs it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from local.aws.server import LocalAws
 pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[2]
-#: All layers above Debian's. What is needed now takes 210 MB.
+#: All layers above Debian's. They now take 210 MB.
 MAX_OWN_BYTES = 260_000_000
 
 
@@ -27,7 +27,7 @@ def container(lite_image: str, container_environment: dict[str, str]) -> Iterato
 
 
 def in_image(image: str, script: str) -> list[str]:
-    """The lines a shell script prints in the image, as root."""
+    """The lines that a shell script prints in the image, as root."""
     return docker("run", "--rm", "--entrypoint", "sh", image, "-c", script).splitlines()
 
 

@@ -1,4 +1,4 @@
-"""The template as people use it on their machine: `sam build`, `sam local invoke`, `sam local start-api`."""
+"""The template as people use it on their machines: `sam build`, `sam local invoke`, `sam local start-api`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent.parent
 #: A cold start of the worker's container, and the job.
 JOB_TIMEOUT_S = 120
 #: API Gateway passes bytes as base64. aws-sam-cli does so only for types that a template can name for REST APIs, and
-#: fails with 502 where others are no text: uploads of pictures in one request need this.
+#: fails with 502 for others that are not text: uploads of pictures in one request need this patch.
 SAM_THAT_PASSES_BYTES = """
 from samcli.cli.main import cli
 from samcli.local.apigw import event_constructor
@@ -45,7 +45,7 @@ PAGE = "https://app.example"
 
 @pytest.fixture(scope="module")
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `make sam-demo` left: it builds the images, and sends every event of events/ through `sam local invoke`."""
+    """The folder of `make sam-demo`, which builds the images and sends every event through `sam local invoke`."""
     folder = tmp_path_factory.mktemp("sam")
     assert main(["--out", str(folder)]) == 0
     return folder
@@ -53,7 +53,7 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def workers(demo_folder: Path, stack_environment: dict[str, str], local_stack: LocalStack) -> Iterator[LambdaContainer]:
-    """The template's worker in its image, fed from the job queue: `sam local` has nothing that polls queues."""
+    """The template's worker in its image, fed from the job queue, because `sam local` polls no queues."""
     with LambdaContainer(IMAGE, stack_environment, timeout_s=JOB_TIMEOUT_S) as worker:
         poller = QueuePoller(local_stack.aws.sqs(), local_stack.queues["JobQueue"], worker.invoke, name="jobs")
         poller.start()
@@ -65,7 +65,7 @@ def workers(demo_folder: Path, stack_environment: dict[str, str], local_stack: L
 def api_url(
     demo_folder: Path, stack_environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The API of the template, authorizer before it, by `sam local start-api`."""
+    """The API of the template, with its authorizer, by `sam local start-api`."""
     variables = tmp_path_factory.mktemp("api") / "environment.json"
     settings = {**stack_environment, "CORS_ORIGINS": PAGE}
     variables.write_text(json.dumps({"Parameters": settings}), encoding="utf-8")
@@ -89,7 +89,7 @@ def key(local_stack: LocalStack) -> str:
 
 @pytest.fixture
 def client(api_url: str, key: str, workers: LambdaContainer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Comfy]:
-    """The official client, knowing nothing but address and key."""
+    """The official client, which knows only address and key."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COMFY_BASE_URL", api_url)
@@ -113,7 +113,7 @@ def test_health_and_the_documents_need_no_key(api_url: str) -> None:
 def test_everything_else_needs_one(api_url: str, headers: dict[str, str]) -> None:
     answer = requests.get(f"{api_url}/api/v2/jobs", headers=headers, timeout=60)
     assert answer.status_code == 401
-    if headers:  # without the header API Gateway itself says no
+    if headers:  # without the header API Gateway itself refuses
         assert answer.json()["error"]["code"] == "unauthorized"
 
 
@@ -159,7 +159,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 def upload(content: bytes, api_url: str, key: str) -> None:
-    """An upload in three requests: where to, the bytes, done."""
+    """Upload in three requests: ask for the address, send the bytes, confirm."""
     announced = {"file_path": "photo.png", "content_type": "image/png", "size_bytes": len(content)}
     target = requests.post(f"{api_url}/api/v2/uploads", json=announced, headers=bearer(key), timeout=60).json()
     sent = requests.request(target["method"], target["url"], headers=target["headers"], data=content, timeout=60)

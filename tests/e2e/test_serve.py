@@ -1,4 +1,4 @@
-"""The image started with `serve`, as SageMaker starts it: the contract, SIGTERM, and a process that is killed."""
+"""The image started with `serve`, as SageMaker starts it: the contract, SIGTERM, and a killed process."""
 
 from __future__ import annotations
 

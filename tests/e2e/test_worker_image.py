@@ -1,7 +1,7 @@
 """The image `worker`: ComfyUI itself, as Lambda runs it.
 
-It takes minutes and gigabytes to build, and ComfyUI's code is not ours to keep, so this is a target of its own,
-`make e2e-comfyui`, for a machine where somebody has put a checkout into comfyui/ (comfyui/README.md).
+It takes minutes and gigabytes to build, and ComfyUI's code is not ours to keep, so it has a separate target,
+`make e2e-comfyui`, for a machine with a checkout in comfyui/ (comfyui/README.md).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.container, pytest.mark.comfyui, pytest.mark.timeout(36
 def container(
     worker_image: str, container_environment: dict[str, str], local_s3: LocalAws
 ) -> Iterator[LambdaContainer]:
-    # The same job ids ran in another image: what they left would be the answer.
+    # The same job ids ran in another image: their results would be the answer.
     s3 = local_s3.client()
     for entry in s3.list_objects_v2(Bucket=OUTPUT_BUCKET).get("Contents", ()):
         s3.delete_object(Bucket=OUTPUT_BUCKET, Key=entry["Key"])

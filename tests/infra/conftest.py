@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# Node.js comes with the requirements: what the machine has may be none, or too old for CDK.
+# Node.js comes with the requirements: the machine may have none, or one too old for CDK.
 os.environ.setdefault("JSII_NODE", str(Path(sys.executable).parent / "node"))
 
 from tests.infra.stacks import Synthesized, synthesize

@@ -1,4 +1,4 @@
-"""What roles may do, put so that it can be compared: each action, on what, under which condition."""
+"""The permissions of roles in a form that can be compared: each action, its resource, and its condition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tests.infra.stacks import as_list, of_type
 
-#: CDK ends the names of what it makes with these.
+#: The end of the names that CDK generates.
 _CDK_HASH = re.compile(r"[0-9A-F]{8}$")
 _BUCKET = re.compile(r"\$\{BucketPrefix\}-(input|output|assets)-\$\{AWS::AccountId\}-\$\{AWS::Region\}")
 _HERE = ("arn:<AWS::Partition>:", "<AWS::Region>:<AWS::AccountId>:")
@@ -26,12 +26,12 @@ class Permission(NamedTuple):
 def may(
     actions: str | tuple[str, ...], *resources: str, where: Mapping[str, Mapping[str, Any]] | None = None
 ) -> set[Permission]:
-    """So many permissions."""
+    """The permissions for all combinations of these."""
     return {Permission(action, resource, _text(where)) for action in _tuple(actions) for resource in resources}
 
 
 def of_role(template: Mapping[str, Any], role: str) -> set[Permission]:
-    """All that a role may do; a policy that forbids something, or allows all but something, is not expected."""
+    """All that a role may do. Policies that deny something, or allow all but something, are not expected."""
     return of_statements(
         statement
         for policy in of_type(template, "AWS::IAM::Policy").values()
@@ -41,7 +41,7 @@ def of_role(template: Mapping[str, Any], role: str) -> set[Permission]:
 
 
 def of_statements(statements: Iterable[Mapping[str, Any]]) -> set[Permission]:
-    """What these statements allow."""
+    """The permissions that these statements give."""
     found = set()
     for statement in statements:
         assert set(statement) - {"Sid", "Condition"} == {"Effect", "Action", "Resource"}
@@ -55,7 +55,7 @@ def of_statements(statements: Iterable[Mapping[str, Any]]) -> set[Permission]:
 
 
 def spoken(value: Any) -> str:
-    """A resource as one says it: by its name in the template, without account and region."""
+    """A resource in short: its name in the template, without account and region."""
     match value:
         case {"Fn::GetAtt": [name, "Arn"]} | {"Ref": name}:
             return plain(str(name))
@@ -72,7 +72,7 @@ def spoken(value: Any) -> str:
 
 
 def plain(name: str) -> str:
-    """A logical id without CDK's hash; the parameter with an ARN goes by the name of what it is of."""
+    """A logical id without CDK's hash; a parameter with an ARN has the name of its resource."""
     return _CDK_HASH.sub("", name).removesuffix("Arn")
 
 

@@ -1,4 +1,4 @@
-"""The GPU stacks as CloudFormation would get them, and what the SAM template beside them says."""
+"""The GPU stacks as CloudFormation would get them, and the SAM template beside them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Synthesized:
 
 
 def synthesize(**context: Any) -> Synthesized:
-    """Synthesize both stacks with the context of cdk.json and this over it."""
+    """Synthesize both stacks with the context of cdk.json, overridden by this one."""
     return _synthesize(json.dumps(CONTEXT | context, sort_keys=True))
 
 

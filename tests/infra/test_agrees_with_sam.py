@@ -1,4 +1,4 @@
-"""Two templates, one service: what one gives, the other takes."""
+"""The two templates fit together: each finds what it needs from the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.infra.stacks import SAM, Synthesized, of_type, one
 
 pytestmark = pytest.mark.timeout(600)
 NAME = "comfy-serverless"
-#: The queues that each stack has a name for: SAM's functions know them by it.
+#: The queues that each stack names: SAM's functions know them by these names.
 QUEUES = {"sagemaker": {f"{NAME}-gpu-batches"}, "lambda_gpu": {f"{NAME}-gpu-jobs", f"{NAME}-gpu-batches"}}
 SENDERS = ("ApiRole", "IngestRole", "CaretakerRole", "OutcomeRole")
 
@@ -22,7 +22,7 @@ def template(request: pytest.FixtureRequest, synthesized: Synthesized) -> dict[s
 
 
 def statement(role: str, sid: str) -> dict[str, Any]:
-    """What a role of the SAM stack may do, by the statement's name."""
+    """A statement of a role of the SAM stack, by its name."""
     policies = SAM["Resources"][role]["Properties"]["Policies"]
     (found,) = (one for policy in policies for one in policy["PolicyDocument"]["Statement"] if one["Sid"] == sid)
     return dict(found)

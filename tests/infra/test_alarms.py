@@ -1,4 +1,4 @@
-"""Every alarm, to the number: one that looks at the wrong figure, or the wrong way round, is as quiet as a good one."""
+"""Every alarm, in every detail: one with a wrong metric or a wrong comparison is as quiet as a good one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORWARD = {"FunctionName": "Forward"}
 
 
 class Alarm(NamedTuple):
-    """What it looks at, for how long, and what makes it ring."""
+    """An alarm's metric, its periods, and its threshold."""
 
     namespace: str
     metric: str
@@ -45,7 +45,7 @@ SAGEMAKER_ALARMS = {
     "Expired": Alarm(SAGEMAKER, "ExpiredRequests", VARIANT, "Sum", 60, 1, 1),
     "NotTold": Alarm(SAGEMAKER, "NotificationFailures", VARIANT, "Sum", 60, 1, 1),
     "FailedInvocations": Alarm(SAGEMAKER, "InvocationFailures", VARIANT, "Sum", 900, 1, 10),
-    # It scales, and tells nobody.
+    # It scales, and notifies nothing.
     "HasBacklogWithoutCapacity": Alarm(
         SAGEMAKER, "HasBacklogWithoutCapacity", ENDPOINT, "Average", 60, 1, 1, missing="missing"
     ),
@@ -53,7 +53,7 @@ SAGEMAKER_ALARMS = {
 LAMBDA_ALARMS = {
     "JobDeadLetters": put_aside("JobsDeadLetters"),
     "BatchDeadLetters": put_aside("BatchesDeadLetters"),
-    # A job may run for an hour and a half, and is as old as if it waited. Batches may wait for days.
+    # A job may run for an hour and a half, during which its age grows. Batches may wait for days.
     "OldestJob": Alarm(QUEUE, "ApproximateAgeOfOldestMessage", {"QueueName": "Jobs"}, "Maximum", 300, 1, 7200),
     "Throttles": Alarm(LAMBDA, "Throttles", {"FunctionName": "Generate"}, "Sum", 300, 6, 1),
 }
@@ -96,9 +96,9 @@ def test_these_alarms_ring_at_this(stack: str, expected: dict[str, Alarm], synth
 def test_all_tell_the_topic_that_was_named_but_the_one_that_scales() -> None:
     topic = "arn:aws:sns:eu-central-1:111122223333:alarms"
     made = synthesize(alarm_topic_arn=topic)
-    told = {**alarms(made.sagemaker), **alarms(made.lambda_gpu)}
-    assert told.pop("HasBacklogWithoutCapacity")["AlarmActions"] == [{"Ref": "FirstInstance"}]
-    assert {name: alarm["AlarmActions"] for name, alarm in told.items()} == {name: [topic] for name in told}
+    found = {**alarms(made.sagemaker), **alarms(made.lambda_gpu)}
+    assert found.pop("HasBacklogWithoutCapacity")["AlarmActions"] == [{"Ref": "FirstInstance"}]
+    assert {name: alarm["AlarmActions"] for name, alarm in found.items()} == {name: [topic] for name in found}
 
 
 def test_without_a_topic_they_tell_nobody(synthesized: Synthesized) -> None:

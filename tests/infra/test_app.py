@@ -1,4 +1,4 @@
-"""What a person sees: `cdk`, and what it says of a wrong setting."""
+"""What a person sees: `cdk`, and its message about a wrong setting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def run(tmp_path: Path, **context: str) -> subprocess.CompletedProcess[str]:
-    """The app as `cdk` starts it: in infra/, with the context in a variable, and no network to speak of."""
+    """Run the app as `cdk` starts it: in infra/, with the context in a variable, and without a network."""
     command = json.loads((ROOT / "infra" / "cdk.json").read_text(encoding="utf-8"))["app"]
     environment = {
         **os.environ,
@@ -52,12 +52,12 @@ def test_both_stacks_are_synthesized_without_an_account(tmp_path: Path) -> None:
     [
         ("accelerator_memory_gb", "20", "one of 3, 6, 12, 16, 24, 48"),
         ("models", "s3://bucket/no-slash-at-the-end", "models"),
-        ("instance_types", "g6.xlarge", "one to five types, as ml.g6.xlarge"),
+        ("instance_types", "g6.xlarge", "one to five types, such as ml.g6.xlarge"),
         ("max_environments", "5", "max_batch_environments must leave two"),
         ("vpc_id", "vpc-0123", "vpc_id and subnet_ids belong together"),
         ("min_environments", "9", "min_environments must not be more than max_environments"),
         ("max_environments", "1000", "more than 15000 vCPUs"),
-        ("lambda_instance_types", "g6.*", "types as g6.2xlarge, each by its name"),
+        ("lambda_instance_types", "g6.*", "types such as g6.2xlarge, each by its name"),
         ("lambda_instance_types", "g6.2xlarge,g6.xlarge", "g6.xlarge has 4 vCPUs, 1 of them for Lambda"),
         ("accelerator_memory_gb", "48", "GPUs of g6.2xlarge have 24 GB"),
         ("stack", "a" * 51, "stack"),
@@ -108,4 +108,4 @@ def test_the_documentation_says_what_to_do_about_every_alarm_and_of_no_other(syn
 def test_zones_are_for_a_vpc_of_the_stacks_own(tmp_path: Path) -> None:
     done = run(tmp_path, vpc_id="vpc-0123", subnet_ids="subnet-1", availability_zones="eu-central-1a")
     assert done.returncode == 2
-    assert "availability_zones are for a VPC of the stack's own" in done.stderr
+    assert "availability_zones are for the stack's own VPC" in done.stderr

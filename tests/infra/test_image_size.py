@@ -1,4 +1,4 @@
-"""What is told before an image is deployed that Lambda refuses."""
+"""The warning before the deployment of an image that Lambda refuses."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ GIB = 1024**3
 
 
 def gpu_image(folder: Path, size_bytes: int) -> tuple[subprocess.CompletedProcess[str], str]:
-    """`make gpu-image` with an engine that builds nothing, and whose images are so large; what that was told, too."""
+    """Run `make gpu-image` with a fake engine, whose images have this size. Returns also the engine's arguments."""
     engine = folder / "docker"
     engine.write_text(
-        f'#!/bin/sh\necho "$@" >>{folder}/told\nif [ "$1" = run ]; then printf "{size_bytes}\\t/\\n"; fi\n',
+        f'#!/bin/sh\necho "$@" >>{folder}/arguments\nif [ "$1" = run ]; then printf "{size_bytes}\\t/\\n"; fi\n',
         encoding="utf-8",
     )
     engine.chmod(0o755)
@@ -29,7 +29,7 @@ def gpu_image(folder: Path, size_bytes: int) -> tuple[subprocess.CompletedProces
         text=True,
         check=False,
     )
-    return done, (folder / "told").read_text(encoding="utf-8")
+    return done, (folder / "arguments").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,10 @@ def test_an_image_that_lambda_refuses_is_refused_here(
 
 
 def test_the_image_is_the_one_that_is_deployed(tmp_path: Path) -> None:
-    _, told = gpu_image(tmp_path, GIB)
-    assert "--target worker" in told
-    assert f"TORCH_INDEX_URL={CONTEXT['torch_index_url']}" in told
-    assert "--build-arg COMFYUI_ARGS= " in told
+    _, arguments = gpu_image(tmp_path, GIB)
+    assert "--target worker" in arguments
+    assert f"TORCH_INDEX_URL={CONTEXT['torch_index_url']}" in arguments
+    assert "--build-arg COMFYUI_ARGS= " in arguments
 
 
 def test_the_documentation_says_the_same_of_its_size() -> None:

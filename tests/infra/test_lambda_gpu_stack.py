@@ -1,4 +1,4 @@
-"""Functions on managed instances: what Lambda is asked for, and the queues before them."""
+"""Functions on managed instances: what Lambda is asked for, and the queues in front of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_one_job_has_the_gpu_and_there_may_be_no_instance_at_all(function: dict[
     provider = function["CapacityProviderConfig"]["LambdaManagedInstancesCapacityProviderConfig"]
     assert provider["PerExecutionEnvironmentMaxConcurrency"] == 1
     assert function["FunctionScalingConfig"] == {"MinExecutionEnvironments": 0, "MaxExecutionEnvironments": 8}
-    assert function["PublishToLatestPublished"] is True  # what is not published cannot be invoked
+    assert function["PublishToLatestPublished"] is True  # a function that is not published cannot be invoked
 
 
 def test_some_gpus_may_be_kept_warm() -> None:
@@ -60,7 +60,7 @@ def test_only_instances_that_were_named_are_started_and_never_too_few_for_a_gpu_
 
 
 def test_a_job_takes_of_an_instance_what_it_has_room_for(function: dict[str, Any]) -> None:
-    """Otherwise it would be two instances' worth, or one that is larger, and half of it idle."""
+    """Otherwise it would take two instances, or a larger one, half of which is idle."""
     provider = function["CapacityProviderConfig"]["LambdaManagedInstancesCapacityProviderConfig"]
     assert provider["ExecutionEnvironmentMemoryGiBPerVCpu"] == 4
     assert Environment(function["MemorySize"], 24).vcpus == 4 <= vcpus("g6.2xlarge") - RESERVED_VCPUS
@@ -76,7 +76,7 @@ def test_a_job_takes_of_an_instance_what_it_has_room_for(function: dict[str, Any
         (28_672, 48, "g6e.2xlarge", None),
         (8192, 48, "g6.4xlarge", "GPUs of g6.4xlarge have 24 GB; accelerator_memory_gb is 48"),
         (8192, 24, "g4dn.2xlarge", "GPUs of g4dn.2xlarge have 16 GB; accelerator_memory_gb is 24"),
-        (16_384, 48, "g99.2xlarge", None),  # not known: AWS will say
+        (16_384, 48, "g99.2xlarge", None),  # an unknown family: AWS decides
         (4096, 3, "g99.large", None),
     ],
 )
@@ -141,7 +141,7 @@ def test_pictures_do_not_go_through_the_nat_gateway(template: dict[str, Any]) ->
 
 
 def test_no_instance_is_started_before_it_finds_its_way_out(template: dict[str, Any]) -> None:
-    """It fetches the image first: what cannot is as good as one that fails, and the provider does not get over that."""
+    """An instance first fetches the image: one that cannot do so has failed, and the provider does not recover."""
     (provider,) = (one for one in template["Resources"].values() if one["Type"] == "AWS::Lambda::CapacityProvider")
     ways_out = {
         name
@@ -155,7 +155,7 @@ def test_no_instance_is_started_before_it_finds_its_way_out(template: dict[str, 
 
 def test_the_vpc_is_in_the_zones_that_were_named(template: dict[str, Any]) -> None:
     default = [subnet["AvailabilityZone"] for subnet in of_type(template, "AWS::EC2::Subnet").values()]
-    assert [zone["Fn::Select"][0] for zone in default] == [0, 1, 0, 1]  # public ones, and the workers'
+    assert [zone["Fn::Select"][0] for zone in default] == [0, 1, 0, 1]  # the public subnets', then the workers'
     zones = ["eu-central-1a", "eu-central-1b", "eu-central-1c"]
     named = synthesize(availability_zones=zones).lambda_gpu
     assert [subnet["AvailabilityZone"] for subnet in of_type(named, "AWS::EC2::Subnet").values()] == [*zones, *zones]

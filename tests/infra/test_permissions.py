@@ -1,4 +1,4 @@
-"""Every role, to the statement: what is missing here fails in an account only, and what is too much never does."""
+"""Every role, to the statement: a missing permission fails only in an account, and one too many never fails."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ GENERATE = (
         "Batches",
     )
 )
-#: By stack and role: who takes it, whether AWS says that it names the account, AWS's own policies, and what it may do.
+#: By stack and role: the service, how AWS documents that it names the account, AWS's own policies, and permissions.
 ROLES: dict[tuple[str, str], tuple[str, str, list[str], set[Permission]]] = {
     ("sagemaker", "ExecutionRole"): ("sagemaker.amazonaws.com", "StringEquals", [], EXECUTION),
     ("sagemaker", "ForwardRole"): ("lambda.amazonaws.com", "StringEqualsIfExists", [], FORWARD),
@@ -176,6 +176,6 @@ def test_every_queue_refuses_what_is_not_encrypted_and_only_topics_send_by_a_pol
 
 
 def named(reference: dict[str, Any]) -> str:
-    """What a reference is to."""
+    """The target of a reference."""
     (target,) = reference.values()
     return plain(str(as_list(target)[0]))

@@ -1,4 +1,4 @@
-"""What others think a good template is: CDK's own checks, cdk-nag, cfn-lint, checkov."""
+"""Public rules for a good template: CDK's own checks, cdk-nag, cfn-lint, checkov."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def folder(request: pytest.FixtureRequest, synthesized: Synthesized) -> Path:
 
 def lint(folder: Path) -> list[dict[str, Any]]:
     templates = [str(path) for path in sorted(folder.glob("*.template.json"))]
-    # W3005: CDK names dependencies that are there by references, too.
+    # W3005: CDK also names dependencies that references already imply.
     arguments = ["--ignore-checks", "W3005", "--regions", "eu-central-1", "--format", "json", "--", *templates]
     done = subprocess.run([BIN / "cfn-lint", *arguments], capture_output=True, text=True, check=False)
     found: list[dict[str, Any]] = json.loads(done.stdout)
@@ -41,7 +41,7 @@ def lint(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_cfn_lint_knows_everything_but_the_accelerator(folder: Path) -> None:
-    """Its schema of functions is older than GPUs. When it learns of them this fails, and the exception can go."""
+    """Its schema of functions is older than GPUs. Once it knows them, this test fails and the exception can go."""
     assert [problem["Message"] for problem in lint(folder)] == [
         "Additional properties are not allowed ('AcceleratorConfig' was unexpected)"
     ]
@@ -49,7 +49,7 @@ def test_cfn_lint_knows_everything_but_the_accelerator(folder: Path) -> None:
 
 def test_checkov_is_content_and_every_exception_says_why(folder: Path) -> None:
     arguments = ["-d", str(folder), "--framework", "cloudformation", "--output", "json", "--skip-download"]
-    # It asks its makers for news otherwise.
+    # Otherwise it asks its makers' server for news.
     environment = {**os.environ, "LOG_LEVEL": "CRITICAL"}
     done = subprocess.run([BIN / "checkov", *arguments], capture_output=True, text=True, check=False, env=environment)
     report = json.loads(done.stdout)
@@ -86,7 +86,7 @@ EXCEPTIONS = {
 
 
 def reasons(template: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """By resource and rule of checkov: why it is not followed there."""
+    """The reasons for exceptions, by resource and rule of checkov."""
     return {
         plain(name): {skip["id"]: skip["comment"] for skip in entry["Metadata"]["checkov"]["skip"]}
         for name, entry in template["Resources"].items()
@@ -120,7 +120,7 @@ def test_a_reason_is_true_of_its_resource(
 
 def test_cdk_nag_and_cdk_itself_are_content(folder: Path) -> None:
     report = json.loads((folder / "validation-report.json").read_text(encoding="utf-8"))
-    # cdk-nag is named where it has found something (below), CDK's own check always.
+    # cdk-nag is listed only if it has found something (below), CDK's own check always.
     assert {one["pluginName"]: one["violations"] for one in report["pluginReports"]} == {"CloudFormation Validate": []}
 
 

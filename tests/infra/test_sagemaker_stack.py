@@ -1,4 +1,4 @@
-"""The endpoint: what SageMaker is asked for, and who hears of it."""
+"""The endpoint: what SageMaker is asked for, and what it notifies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.infra.permissions import plain
 from tests.infra.stacks import Synthesized, of_type, one, synthesize
 
 pytestmark = pytest.mark.timeout(600)
-#: What is behind it changes with the types of its instances.
+#: The suffix changes with the instance types.
 ENDPOINT = "comfy-serverless-gpu-ec9e34ad"
 
 
@@ -25,7 +25,7 @@ def test_the_endpoint_is_asynchronous_and_several_jobs_are_in_a_container(templa
     config = one(template, "AWS::SageMaker::EndpointConfig")["AsyncInferenceConfig"]
     container = one(template, "AWS::SageMaker::Model")["PrimaryContainer"]["Environment"]
     assert config["ClientConfig"] == {"MaxConcurrentInvocationsPerInstance": 3}
-    assert container["IN_FLIGHT"] == "3"  # more would wait in the container, less would be turned away
+    assert container["IN_FLIGHT"] == "3"  # if it differed, jobs would wait in the container or be refused
     output = config["OutputConfig"]
     assert output["S3OutputPath"]["Fn::Join"][1] == ["s3://", {"Ref": "OutputBucket"}, "/endpoint/output"]
     assert output["S3FailurePath"]["Fn::Join"][1] == ["s3://", {"Ref": "OutputBucket"}, "/endpoint/failure"]
@@ -39,7 +39,7 @@ def test_an_instance_that_is_not_to_be_had_is_replaced_by_the_next_type(template
         {"InstanceType": "ml.g6.2xlarge", "Priority": 3},
     ]
     assert "InstanceType" not in variant
-    assert variant["VariantInstanceProvisionTimeoutInSeconds"] == 1800  # of all types together: SageMaker's API says so
+    assert variant["VariantInstanceProvisionTimeoutInSeconds"] == 1800  # for all types together, says SageMaker's API
 
 
 def test_the_driver_fits_the_torch_that_is_built_in(template: dict[str, Any], synthesized: Synthesized) -> None:
@@ -98,7 +98,7 @@ def test_both_policies_scale_it_and_the_second_starts_the_first_instance(templat
         "Cooldown": 600,
         "StepAdjustments": [{"MetricIntervalLowerBound": 0, "ScalingAdjustment": 1}],
     }
-    # What starts the first instance, the alarm, is in test_alarms.py.
+    # test_alarms.py has the alarm that starts the first instance.
 
 
 def test_the_settings_of_scaling_are_the_ones_that_count() -> None:
@@ -116,14 +116,14 @@ def test_another_version_of_the_endpoint_keeps_the_instances_there_are(template:
 
 
 def test_other_instances_are_another_endpoint_and_everything_follows_it(template: dict[str, Any]) -> None:
-    """SageMaker refuses to change the types of an endpoint that scales; one that is new replaces it."""
+    """SageMaker refuses to change the types of an endpoint that scales; a new endpoint replaces it."""
     other = synthesize(instance_types=["ml.g6e.xlarge"]).sagemaker
     name = one(other, "AWS::SageMaker::Endpoint")["EndpointName"]
     assert name != ENDPOINT
-    assert re.fullmatch(r"comfy-serverless-gpu-[0-9a-f]{8}", name)  # as the policies of roles have it: eight `?`
+    assert re.fullmatch(r"comfy-serverless-gpu-[0-9a-f]{8}", name)  # the policies of roles have eight `?`
     assert ENDPOINT not in json.dumps(other)
     assert json.dumps(template).count(ENDPOINT) == json.dumps(other).count(name) > 10
-    # Whatever can be changed in an endpoint is.
+    # Settings that can be changed in an endpoint are changed in place.
     unchanged = synthesize(max_instances=2, in_flight=1, models="s3://my-models/flux/", startup_timeout_s=60).sagemaker
     assert one(unchanged, "AWS::SageMaker::Endpoint")["EndpointName"] == ENDPOINT
 
@@ -151,7 +151,7 @@ def test_what_lets_batches_through_is_never_there_twice(template: dict[str, Any]
 
 
 def test_a_start_of_it_that_comes_to_nothing_is_not_tried_again(template: dict[str, Any]) -> None:
-    """The next one is a minute away, and would stand behind it."""
+    """The next start is a minute away, and would have to wait behind it."""
     rule = one(template, "AWS::Events::Rule")
     assert rule["ScheduleExpression"] == "rate(1 minute)"
     assert [target["RetryPolicy"] for target in rule["Targets"]] == [{"MaximumRetryAttempts": 0}]

@@ -23,17 +23,17 @@ from tests.soak.trouble import RECOVERY_S, Thrower
 from tests.soak.world import Level, World, orphans, soak_world
 
 IN_FLIGHT = 4
-#: The part of the jobs after which everything that is kept warm is there.
+#: The share of the jobs after which everything that is kept warm exists.
 WARM_UP = 0.2
-#: What our process may have grown by since then, in MB. Not something for every job: the log of the local S3 (up to
-#: 20,000 lines), pydantic's cache of strings, arenas of the allocator.
+#: The most that our process may have grown since then, in MB. Allowed is what does not grow with every job: the log of
+#: the local S3 (up to 20,000 lines), pydantic's cache of strings, arenas of the allocator.
 MOST_GROWTH_MB = 20.0
-#: Connections to the engine are kept for the next job: as many as have been needed at once.
+#: Connections to the engine are kept for later jobs: as many as have been needed at once.
 MOST_MORE_SOCKETS = IN_FLIGHT
 
 
 def main() -> int:
-    """Run it; the exit status."""
+    """Run the soak. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=(__doc__ or "").split(":")[-1])
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=None, help="the same seed throws the same jobs (default: random)")
@@ -46,8 +46,8 @@ def main() -> int:
         threads_before = set(threading.enumerate())
         with soak_world(Path(folder)) as world:
             problems = _soak(world, range(given.first, given.first + given.jobs), seed=seed, console=console)
-        problems += [f"a process that nobody ended: {orphan}" for orphan in orphans(Path(folder))]
-        problems += [f"a thread that nobody ended: {left}" for left in set(threading.enumerate()) - threads_before]
+        problems += [f"a process is left: {orphan}" for orphan in orphans(Path(folder))]
+        problems += [f"a thread is left: {left}" for left in set(threading.enumerate()) - threads_before]
     for problem in problems:
         console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
     verdict = f"{len(problems)} problems; again with --seed {seed}" if problems else "every outcome is right"
@@ -72,7 +72,7 @@ def _soak(world: World, numbers: range, *, seed: int, console: Console) -> list[
                 wrong = sum(bool(story.problems) for story in stories)
                 bar.update(task, advance=1, description=f"{wrong} wrong" if wrong else "jobs")
             thrower.stop()
-            # After all that, the next job works; and it opens the connections again that are kept.
+            # After all that, the next job works; and it reopens the connections that are kept.
             stories.append(driver.drive(plain_job(f"soak-{seed}-between-{len(levels)}", random.Random(seed))))
             levels.append(world.level())
     elapsed_s = time.monotonic() - started
@@ -81,7 +81,7 @@ def _soak(world: World, numbers: range, *, seed: int, console: Console) -> list[
     if len(stories) != len(numbers) + len(levels):
         problems.append(f"{len(stories)} of {len(numbers) + len(levels)} jobs have ended")
     problems += [
-        f"the engine was not well again {RECOVERY_S:g} s after {trouble.name}"
+        f"the engine had not recovered {RECOVERY_S:g} s after {trouble.name}"
         for trouble in thrower.thrown
         if not trouble.is_recovered
     ]

@@ -1,4 +1,4 @@
-"""Sends jobs as a queue would, and judges every answer."""
+"""Sends jobs like a queue, and judges every answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _EARLY_ENDS = frozenset({"canceled", "deadline_exceeded"})
 
 @dataclass(slots=True)
 class Story:
-    """What became of a job."""
+    """What happened to a job."""
 
     job_id: str
     kind: str
@@ -47,12 +47,11 @@ class Story:
     longest_s: float = 0.0
 
     def __str__(self) -> str:
-        told = [f"{self.job_id} ({self.kind}): {'; '.join(self.problems)}", *self.lines]
-        return "\n    ".join(told)
+        return "\n    ".join([f"{self.job_id} ({self.kind}): {'; '.join(self.problems)}", *self.lines])
 
 
 class Driver:
-    """Sends jobs and judges them; used by several threads."""
+    """Sends jobs and judges them. Several threads may use it."""
 
     def __init__(self, world: World, thrower: Thrower) -> None:
         self._world = world
@@ -78,11 +77,11 @@ class Driver:
             story.problems.append(f"the soak itself failed: {type(error).__name__}: {error}")
         self._world.proxy.heal(job.job_id)
         if not story.problems and len(story.lines) == 1:
-            story.lines.clear()  # thousands of them would look like a leak
+            story.lines.clear()  # thousands of lines would look like a leak
         return story
 
     def _deliver(self, job: SoakJob, story: Story) -> Outcome | None:
-        """The last outcome; None where there is none that ends the job."""
+        """Deliver a job until it ends. Returns the last outcome, or None if none ended the job."""
         for _ in range(MAX_DELIVERIES):
             outcome, is_right = self._deliver_once(job, story)
             if not is_right:
@@ -126,7 +125,7 @@ class Driver:
 
     @contextmanager
     def _canceling(self, job: SoakJob, was_canceled: threading.Event) -> Iterator[None]:
-        """Meanwhile, the job is asked to end, if it is one of those."""
+        """Cancel the job meanwhile, if it is one to be canceled."""
         if job.cancel_after_s is None:
             yield
             return
@@ -152,7 +151,7 @@ class Driver:
         for trouble in troubles:
             right |= trouble.allows
         if len(troubles) > 1 and any(trouble.name == OUT_OF_MEMORY for trouble in troubles):
-            # The one second chance may have gone to something else: a crash, or lost frames.
+            # The one second chance may have been used up by a crash, or by lost frames.
             right.add("out_of_memory")
         if story.lost_to_s3 < job.costs_deliveries * job.copies:
             right |= _S3_FAILURES
@@ -164,7 +163,7 @@ class Driver:
         if len(ends) != job.copies:
             return
         end, stored = ends[0], self._result(job)
-        # Who hears that a job was not even begun, sends it again or leaves it: the same id may still run.
+        # A caller who learns that a job was not even begun sends it again or leaves it: the same id may still run.
         was_ended_early = story.code in _EARLY_ENDS and not end.has_run and not end.is_recorded
         is_refusal = job.is_heard and (job.code in _REFUSALS or was_ended_early)
         if is_refusal != (stored is None):
@@ -190,7 +189,7 @@ class Driver:
             story.problems.append("it has outputs of nodes that make none")
 
     def _look_at(self, output: Output, picture: Picture) -> str | None:
-        """What is wrong with a picture in S3."""
+        """The problem of a picture in S3; None if it is right."""
         assert output.s3_uri is not None
         content = self._read(output.s3_uri.removeprefix(f"s3://{OUTPUT_BUCKET}/"))
         if content is None or hashlib.sha256(content).hexdigest() != output.sha256:
@@ -218,7 +217,7 @@ class Driver:
 
 
 def _is_like(color: tuple[int, int, int], wanted: tuple[int, int, int]) -> bool:
-    """Nodes count in fractions, and may be one off."""
+    """Whether two colours match: nodes count in fractions, and may be one level off."""
     return all(abs(one - other) <= 1 for one, other in zip(color, wanted, strict=True))
 
 

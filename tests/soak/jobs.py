@@ -1,4 +1,4 @@
-"""Random jobs, each with the one way it must end, and the S3 faults that are planned for it alone."""
+"""Random jobs, each with the one way it must end, and its own planned S3 faults."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from demo.seed import INPUT_BUCKET
 from tests.integration.faulty_s3 import Fault
 
 BROKEN_INPUT = "soak_broken.png"
-#: A put in the middle of which something goes wrong once or twice: nobody may notice.
+#: Faults in the middle of a put, once or twice, which must not show.
 _PASSING = (Fault.RESET, Fault.LOST_ANSWER, Fault.SLOW_DOWN, Fault.INTERNAL_ERROR)
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image that must come out: how many of them, and their colour (None for a painted one)."""
+    """Images that a node must make: how many, and their colour (None for a painted one)."""
 
     node_id: str
     count: int
@@ -30,15 +30,15 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SoakJob:
-    """A job to be sent.
+    """A job to send.
 
     Attributes:
         code: the code it must fail with; "" for success.
         pictures: what it must make.
-        is_frames: whether they come through the websocket: what is lost twice is told in a warning.
-        is_heard: whether somebody waits for the answer.
-        cancel_after_s: when it is asked to end, from its start on the engine.
-        copies: how often it is sent at the same time.
+        is_frames: whether they come through the websocket: a warning reports those that are lost twice.
+        is_heard: whether a caller waits for the answer.
+        cancel_after_s: when to cancel it, counted from its start on the engine.
+        copies: how many copies are sent at the same time.
         s3_faults: (method, end of the path, faults) for its own objects.
         costs_deliveries: how many times it must be sent again because of those, at most.
         input_object: the image it brings, by its key in the input bucket.
@@ -67,7 +67,7 @@ class SoakJob:
 
 
 def make_job(seed: int, number: int) -> SoakJob:
-    """The job of that number: the same for the same seed."""
+    """The job with this number: the same for the same seed."""
     draw = random.Random(f"{seed}/{number}")
     job_id = f"soak-{seed}-{number:05d}"
     maker = draw.choices(list(_KINDS), weights=list(_KINDS.values()))[0]
@@ -108,7 +108,7 @@ def _s3_faults(draw: random.Random, made: Mapping[str, Any]) -> tuple[Any, int]:
     return (draw.choice(lasting),), 1
 
 
-# Kinds of jobs. Each answers the fields in which it differs from a plain job.
+# Kinds of jobs. Each function returns the fields in which its kind differs from a plain job.
 
 
 def _small(draw: random.Random, _: str) -> dict[str, Any]:

@@ -16,22 +16,22 @@ import requests
 
 from comfy_serverless import ComfyConnector
 
-#: A prompt is run once more after any of these; sent again, the job must succeed.
+#: A prompt is run once more after any of these; a job sent again must succeed.
 _RESTARTED = frozenset({"engine_crashed", "engine_unavailable"})
 _STALLED = _RESTARTED | {"engine_stalled"}
 OUT_OF_MEMORY = "out of memory"
-#: The longest that a broken engine may take to be replaced, in seconds.
+#: The longest that the replacement of a broken engine may take, in seconds.
 RECOVERY_S = 60.0
 
 
 @dataclass(slots=True)
 class Trouble:
-    """Something thrown.
+    """A thrown fault.
 
     Attributes:
-        allows: codes that a job which was running then may fail with.
+        allows: codes that a job may fail with if it ran at the time.
         began: on the monotonic clock.
-        ended: from then on nothing of it is left; infinite until then.
+        ended: when nothing of it is left; infinite until then.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Trouble:
 
 
 class Thrower:
-    """A thread that throws one fault after the other until it is told to stop."""
+    """A thread that throws one fault after the other until it is stopped."""
 
     def __init__(self, connector: ComfyConnector, *, seed: int) -> None:
         self.thrown: list[Trouble] = []
@@ -71,7 +71,7 @@ class Thrower:
 
     @property
     def starts(self) -> int:
-        """How often the engine was started."""
+        """How many times the engine has been started."""
         return self._connector.starts
 
     def start(self) -> None:
@@ -81,13 +81,13 @@ class Thrower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Throw nothing any more; returns when the last one has passed."""
+        """Stop throwing faults. Returns when the last one has passed."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
 
     def during(self, began: float, ended: float) -> list[Trouble]:
-        """What was thrown at something that lived from then to then."""
+        """The faults that were active between two moments."""
         return [trouble for trouble in self.thrown if trouble.began <= ended and trouble.ended >= began]
 
     def _run(self) -> None:
@@ -103,9 +103,9 @@ class Thrower:
             trouble.ended = time.monotonic()
 
     def _recover(self) -> bool:
-        """Take back what has not struck, and wait until the engine answers again and whatever it ran then has ended.
+        """Disarm what has not struck, and wait until the engine answers again and has ended the prompts of that time.
 
-        A prompt that hangs never leaves the queue: then the wait is for the engine's replacement.
+        A prompt that hangs never leaves the queue: then the wait ends with the engine's replacement.
         """
         until = time.monotonic() + RECOVERY_S
         ran: set[str] | None = None

@@ -1,4 +1,4 @@
-"""What a soak runs in: S3 behind a proxy, an engine that fails on demand, a worker; and what may be left of it all."""
+"""The world of a soak: S3 behind a proxy, an engine that fails on demand, a worker; and what may be left of them."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 STALL_S = 5.0
-#: Pauses between attempts at S3: short ones, as what the client does between them is nothing.
+#: Pause between attempts at S3. It is short because the client does nothing in it.
 _PAUSE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What our process holds while nothing runs."""
+    """The resources that our process holds while nothing runs."""
 
     memory_mb: float
     threads: Counter[str]
@@ -48,7 +48,7 @@ class Level:
 
 @dataclass(slots=True)
 class World:
-    """Everything that jobs need, and S3 as it is without faults."""
+    """Everything that jobs need, and S3 without the faults."""
 
     worker: Worker
     connector: ComfyConnector
@@ -58,7 +58,7 @@ class World:
     folder: Path
 
     def level(self) -> Level:
-        """Measure, after everything that may rest in a pool or wait for the garbage collector has gone."""
+        """Measure, once everything in pools, or waiting for the garbage collector, has gone."""
         self.s3.close()
         gc.collect()
         eventually(lambda: not any("process_request" in thread.name for thread in threading.enumerate()))
@@ -68,7 +68,7 @@ class World:
         return Level(int(memory[1]) / 1000, threads, _open_files())
 
     def leftovers(self) -> list[str]:
-        """What the engine still has, and S3 of uploads that were begun."""
+        """What is left: in the engine, and of unfinished uploads in S3."""
         eventually(lambda: not self._ask("/queue")["queue_running"])
         queue = self._ask("/queue")
         uploads = self.direct.list_multipart_uploads(Bucket=OUTPUT_BUCKET).get("Uploads", [])
@@ -91,7 +91,7 @@ class World:
 
 @contextmanager
 def soak_world(folder: Path) -> Iterator[World]:
-    """Build it, and take it down again."""
+    """Build the world, and take it down again."""
     logging.getLogger("comfy_serverless").setLevel(logging.CRITICAL)
     with ExitStack() as running:
         local = running.enter_context(LocalAws())
@@ -114,7 +114,7 @@ def soak_world(folder: Path) -> Iterator[World]:
 
 
 def orphans(folder: Path) -> list[str]:
-    """Processes that still work in the folder, by their command lines."""
+    """The command lines of processes that still use the folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -125,7 +125,7 @@ def orphans(folder: Path) -> list[str]:
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Wait until it holds; whether it does."""
+    """Wait until the condition holds. Returns whether it does."""
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)

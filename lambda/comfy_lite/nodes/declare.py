@@ -12,10 +12,10 @@ MAX_SIZE = 16384
 IMAGE: InputSpec = ("IMAGE",)
 MASK: InputSpec = ("MASK",)
 
-#: What every node that writes files with metadata asks of the engine.
+#: The hidden inputs of every node that writes files with metadata.
 METADATA = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
-#: What `/object_info` says besides of nodes in ComfyUI's newer (V3) form with one output.
+#: The additional fields in `/object_info` of nodes in ComfyUI's newer (V3) form with one output.
 V3_ENTRY: dict[str, Any] = {
     "output_tooltips": [None],
     "deprecated": False,

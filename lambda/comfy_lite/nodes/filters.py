@@ -1,7 +1,7 @@
 """Gaussian blur and sharpening.
 
-ComfyUI convolves with a square kernel whose sigma is measured in kernel radii. A Gaussian is the product of two, so
-it is applied here to one axis after the other: the same result in far fewer operations.
+ComfyUI convolves with a square kernel whose sigma is measured in kernel radii. A square Gaussian is the product of two
+one-dimensional ones, so it is applied here to one axis after the other: the same result in far fewer operations.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _blurred(images: Pixels, radius: int, sigma: float) -> npt.NDArray[np.float6
 def _convolved(
     image: npt.NDArray[np.floating], weights: npt.NDArray[np.float64], *, axis: int
 ) -> npt.NDArray[np.float64]:
-    """A symmetric kernel along an axis; beyond the edges the image is mirrored, without repeating the edge."""
+    """Convolve with a symmetric kernel along an axis. Beyond its edges the image is mirrored, edge not repeated."""
     radius, size = len(weights) // 2, image.shape[axis]
     padding = [(0, 0)] * image.ndim
     padding[axis] = (radius, radius)

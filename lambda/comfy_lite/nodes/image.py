@@ -73,7 +73,7 @@ def _pad_for_outpaint(
     mask = np.ones(shape, np.float32)
     mask[inside] = 0
     if feathering > 0 and feathering * 2 < min(height, width):
-        # The distance to the nearest edge that has something new beyond it.
+        # The distance to the nearest edge with padding beyond it.
         rows, columns = np.arange(height)[:, np.newaxis], np.arange(width)[np.newaxis, :]
         far = np.full((height, width), max(height, width))
         edges = [(top, rows), (bottom, height - rows), (left, columns), (right, width - columns)]

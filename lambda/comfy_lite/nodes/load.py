@@ -1,4 +1,4 @@
-"""LoadImage and LoadImageMask: files of the input folder (or, annotated, of the output and temp folders)."""
+"""LoadImage and LoadImageMask: files of the input folder, or of the output and temp folders if annotated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Argument = TypeVar("_Argument")
 _Result = TypeVar("_Result")
 
 _CHANNELS = ("alpha", "red", "green", "blue")
-#: What stands in for the mask of an image without alpha.
+#: The size of the empty mask of an image without alpha.
 _NO_MASK = (64, 64)
 
 
@@ -35,7 +35,7 @@ def resolve(directories: Directories, name: str) -> Path | None:
         if name.endswith(annotation):
             folder, name = annotated, name[: -len(annotation) - 1]
             break
-    # ComfyUI 0.3.64 would read any file of the machine here; later releases do not, and neither do we.
+    # ComfyUI 0.3.64 would read any file on the machine here; later releases do not, and neither do we.
     path = os.path.normpath(folder / name)
     return Path(path) if Path(path).is_relative_to(os.path.normpath(folder)) else None
 
@@ -67,7 +67,7 @@ def _load_image(context: NodeContext, *, image: str) -> NodeResult:
             if not images or pixels.shape == images[0].shape:
                 images.append(pixels)
                 masks.append(_mask_of(upright))
-        # The further images of an MPO file (of two lenses) are no animation.
+        # The further images of an MPO file (one per lens) are not animation frames.
         count = 1 if picture.format == "MPO" else len(images)
     return NodeResult((np.stack(images[:count]), np.stack(masks[:count])))
 
@@ -80,7 +80,7 @@ def _load_mask(context: NodeContext, *, image: str, channel: str) -> NodeResult:
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
-    """An image of 32-bit integers with its values divided by 255, which is what ComfyUI does with them."""
+    """The image; if it has 32-bit integers, its values are divided by 255, as ComfyUI does."""
     return picture.point(lambda value: value * (1 / 255)) if picture.mode == "I" else picture
 
 
@@ -94,7 +94,7 @@ def _mask_of(picture: Image.Image) -> Pixels:
 
 
 def _forgiving(function: Callable[[_Argument], _Result], argument: _Argument) -> _Result:
-    """Call a Pillow function; if it fails, once more with what is there of a truncated file."""
+    """Call a Pillow function; if it fails, call it once more with truncated files allowed."""
     try:
         return function(argument)
     except (OSError, ValueError):

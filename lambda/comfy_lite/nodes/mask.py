@@ -46,7 +46,7 @@ def _grow(_: NodeContext, *, mask: Pixels, expand: int, tapered_corners: bool) -
 
 
 def _with_neighbours(masks: Pixels, *, axis: int, extreme: np.ufunc) -> Pixels:
-    """The extreme of every value and its two neighbours along an axis; beyond the edge there is nothing."""
+    """The extreme of every value and its two neighbours along an axis; edge values have one neighbour."""
     result = masks.copy()
     leading = (slice(None),) * axis
     before, after = (*leading, slice(None, -1)), (*leading, slice(1, None))
@@ -56,7 +56,7 @@ def _with_neighbours(masks: Pixels, *, axis: int, extreme: np.ufunc) -> Pixels:
 
 
 def _feather(_: NodeContext, *, mask: Pixels, left: int, top: int, right: int, bottom: int) -> NodeResult:
-    """Ramps from the edges inwards.
+    """Multiply the mask by ramps from its edges inwards.
 
     ComfyUI counts the right and bottom ramps from index -0, which is the first column and row, not the last: the
     last ones get the second value of their ramp, and the opposite edge gets the first.

@@ -1,7 +1,7 @@
-"""The picture that stands in for a model's: a landscape drawn from a text and a seed, with a band that says what it is.
+"""Paints the stand-in for a model's picture: a landscape drawn from a text and a seed, with a band that says so.
 
 All randomness comes from SHAKE-256 of the text and the seed: the same picture on every machine and in every release
-of numpy. Positions are fractions of the picture, so that a small painting is the large one, seen from afar.
+of numpy. Positions are fractions of the picture: a small painting is the large one seen from afar.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ class Motif:
     steps: int
 
     def drawn(self, purpose: str, count: int) -> _Floats:
-        """`count` numbers from 0 to 1 that belong to this motif and purpose alone."""
-        # JSON can carry half a character, which UTF-8 cannot.
+        """`count` numbers from 0 to 1, unique to this motif and purpose."""
+        # JSON can carry half a character (a lone surrogate), which UTF-8 cannot.
         key = f"{self.seed}/{purpose}/{self.text}".encode(errors="surrogatepass")
         integers = np.frombuffer(hashlib.shake_256(key).digest(2 * count), "<u2")
         return integers.astype(np.float32) / np.float32(65535)
 
 
 def paint(motif: Motif, width: int, height: int) -> Pixels:
-    """The landscape: one image (height, width, 3). More steps, more detail."""
+    """Paint the landscape: one image (height, width, 3). More steps, more detail."""
     mood, warmth, daylight, sun_x, sun_y = motif.drawn("mood", 5)
     sky_hue, sun_hue = 0.5 + 0.25 * mood, 0.02 + 0.12 * warmth
     zenith, horizon = _rgb(sky_hue, 0.75, 0.25 + 0.45 * daylight), _rgb(sun_hue, 0.35, 0.75 + 0.25 * daylight)
     x = ((np.arange(width) + 0.5) / width).astype(np.float32)
     y = ((np.arange(height) + 0.5) / height).astype(np.float32)[:, np.newaxis]
-    # How many times per picture height something may change without jagged edges.
+    # How many changes per picture height still look smooth.
     sharpness = height / 1.5
 
     image = np.empty((height, width, 3), np.float32)
@@ -69,12 +69,12 @@ def paint(motif: Motif, width: int, height: int) -> Pixels:
 
 
 def static(motif: Motif, width: int, height: int) -> Pixels:
-    """Noise: what a sampler starts from."""
+    """The noise that a sampler starts from."""
     return motif.drawn("static", width * height * 3).reshape(height, width, 3)
 
 
 def signed(image: Pixels, lines: tuple[str, ...]) -> Pixels:
-    """The image with a band at its foot that says it is a stand-in, and then as much of `lines` as has room."""
+    """The image with a band at its foot that says it is a stand-in, followed by as many of `lines` as fit."""
     height, width = image.shape[:2]
     size = min(max(width // 26, _SMALLEST_TEXT), _LARGEST_TEXT)
     font = ImageFont.load_default(size)
@@ -95,7 +95,7 @@ def signed(image: Pixels, lines: tuple[str, ...]) -> Pixels:
 
 
 def _noise(motif: Motif, purpose: str, x: _Floats, depth: int) -> _Floats:
-    """Value noise from 0 to 1 along x, of several octaves."""
+    """Value noise of several octaves along x, from 0 to 1."""
     total, weight = np.zeros_like(x), 0.0
     for octave in range(min(3 + motif.steps // 4, 8)):
         cells = (2 + depth // 3) * 2**octave
@@ -114,7 +114,7 @@ def _cover(image: _Floats, color: _Floats, opacity: _Floats) -> None:
 
 
 def _mix(first: _Floats, second: _Floats, share: _Floats) -> _Floats:
-    """From the first (share 0) to the second (share 1)."""
+    """Blend from the first (share 0) to the second (share 1)."""
     return np.asarray(first + (second - first) * share, np.float32)
 
 
@@ -136,7 +136,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int) -> Iterator[str]:
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """One line of it, in the letters that the built-in font has."""
+    """The text as one line that fits, in letters that the built-in font has."""
     plain = unicodedata.normalize("NFKD", " ".join(text.split())).encode("ascii", "ignore").decode()
     if font.getlength(plain) <= width:
         return plain

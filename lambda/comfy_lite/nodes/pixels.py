@@ -1,4 +1,4 @@
-"""Between float32 images and Pillow's 8-bit ones."""
+"""Conversion between float32 images and Pillow's 8-bit ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from comfy_lite.node import Pixels
 
 
 def to_pillow(image: Pixels) -> Image.Image:
-    """One image (height, width, channels) in 8 bits. Fractions of a level are cut off, not rounded: ComfyUI's way."""
+    """One image (height, width, channels) in 8 bits. As in ComfyUI, fractions of a level are cut off, not rounded."""
     levels = 255.0 * image
     return Image.fromarray(np.clip(levels, 0, 255, out=levels).astype(np.uint8))
 

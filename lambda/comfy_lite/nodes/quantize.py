@@ -20,7 +20,7 @@ def _quantize(_: NodeContext, *, image: Pixels, colors: int, dither: str) -> Nod
 
 
 def _quantized(image: Pixels, colors: int, dither: str) -> Pixels:
-    # Values outside 0..1 (bicubic resizing makes them) wrap around in ComfyUI instead of being clipped.
+    # ComfyUI does not clip values outside 0..1 (bicubic resizing makes them): they wrap around.
     picture = Image.fromarray((image * 255).astype(np.int32).astype(np.uint8))
     palette = picture.quantize(colors=colors)
     if dither.startswith("bayer-"):

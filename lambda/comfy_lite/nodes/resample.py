@@ -1,7 +1,7 @@
 """Resizing: PyTorch's `interpolate` (without antialiasing) and Pillow's Lanczos, on float32 image batches.
 
-ComfyUI cuts the fractions of a level off when it saves, so that the last bit of a float32 can decide a level, and in
-a flat colour the level of every pixel. That is why this module rounds exactly where PyTorch's CPU kernels round: in
+ComfyUI cuts off fractions of a level when it saves, so the last bit of a float32 can decide a level, and in a flat
+colour the level of every pixel. This module therefore rounds exactly where PyTorch's CPU kernels round: in
 float32, with fused multiply-adds, and by one of two kernels, depending on the size of the result.
 """
 
@@ -20,15 +20,15 @@ METHODS = ("nearest-exact", "bilinear", "area", "bicubic", "lanczos")
 
 _Floats = npt.NDArray[np.float32]
 _Indices = npt.NDArray[np.intp]
-#: For each target position, the source positions that it is made of and their weights: two arrays (size, taps).
+#: For each target position, its source positions and their weights: two arrays (size, taps).
 _Taps = tuple[_Indices, _Floats]
 
-#: PyTorch takes its small-image kernels up to this sum of width and height.
+#: PyTorch uses its small-image kernels up to this sum of width and height.
 _SMALL = 128
 
 
 def resize(images: Pixels, width: int, height: int, *, method: str, crop: str = "disabled") -> Pixels:
-    """A batch (batch, height, width, channels) in another size; `crop="center"` keeps the aspect ratio by cutting."""
+    """Resize a batch (batch, height, width, channels); `crop="center"` keeps the aspect ratio by cutting."""
     if crop == "center":
         images = _crop_to_aspect(images, width, height)
     if method == "lanczos":
@@ -42,12 +42,12 @@ def resize(images: Pixels, width: int, height: int, *, method: str, crop: str = 
         )
     if images.shape[1:3] == (height, width):
         return images
-    # One image at a time: the intermediate results need several times its memory.
+    # One image at a time: intermediate results need several times its memory.
     return np.stack([_resize_one(image, width, height, method=method) for image in images])
 
 
 def resize_masks(masks: Pixels, width: int, height: int) -> Pixels:
-    """A mask batch (batch, height, width) in another size, bilinear."""
+    """Resize a mask batch (batch, height, width), bilinearly."""
     return resize(masks[..., np.newaxis], width, height, method="bilinear")[..., 0]
 
 
@@ -58,7 +58,7 @@ def _crop_to_aspect(images: Pixels, width: int, height: int) -> Pixels:
 
 
 def _middle(length: int, *, share: float) -> slice:
-    """What is left when this share is kept and the rest cut off in equal parts from both ends; all from 1 on."""
+    """The middle part of a length that is this share of it; a share of 1 or more keeps everything."""
     margin = max(round((length - length * share) / 2), 0)
     return slice(margin, length - margin)
 
@@ -90,7 +90,7 @@ def _fused(a: _Floats, b: _Floats | np.float32, c: _Floats | np.float32) -> _Flo
 
 
 def _positions(old_size: int, size: int) -> _Floats:
-    """Where the centres of the target pixels lie in the source, in source pixels."""
+    """The centres of the target pixels, in source pixels."""
     scale = np.float32(old_size) / np.float32(size)
     return _fused(np.arange(size, dtype=np.float32) + np.float32(0.5), scale, np.float32(-0.5))
 
@@ -113,7 +113,7 @@ def _bilinear(old_size: int, size: int) -> _Taps:
 
 
 def _bicubic(old_size: int, size: int) -> _Taps:
-    """Cubic convolution over four neighbours, with a = -0.75."""
+    """The taps of cubic convolution over four neighbours, with a = -0.75."""
     positions = _positions(old_size, size)
     floors = np.floor(positions)
     t = positions - floors
@@ -148,7 +148,7 @@ def _combine_rows(image: Pixels, taps: _Taps) -> Pixels:
 
 
 def _combine_corners(image: Pixels, horizontal: _Taps, vertical: _Taps) -> Pixels:
-    """Both axes at once: four neighbours, each with the product of its two weights."""
+    """Combine both axes at once: four neighbours, each with the product of its two weights."""
     (columns, x_weights), (rows, y_weights) = horizontal, vertical
     corners = [(row, column) for row in range(2) for column in range(2)]
     return _weighted_sum(
@@ -165,10 +165,10 @@ def _weighted_sum(parts: list[Pixels], weights: list[Any]) -> Pixels:
 
 
 def _averages(image: Pixels, width: int, height: int) -> Pixels:
-    """Each target pixel is the mean of the source pixels that it touches, wholly or in part."""
+    """Make each target pixel the mean of the source pixels that it touches, wholly or in part."""
     tops, bottoms = _spans(image.shape[0], height)
     lefts, rights = _spans(image.shape[1], width)
-    # The columns of every span as one array (widest span, width): shorter spans end in a column of zeros.
+    # The columns of every span as one array (widest span, width); shorter spans end in a column of zeros.
     columns = lefts + np.arange((rights - lefts).max())[:, np.newaxis]
     columns = np.where(columns < rights, columns, image.shape[1])
     padded = np.pad(image, [(0, 0), (0, 1), (0, 0)])
@@ -181,6 +181,6 @@ def _averages(image: Pixels, width: int, height: int) -> Pixels:
 
 
 def _spans(old_size: int, size: int) -> tuple[_Indices, _Indices]:
-    """The first source position of each target position, and the one after its last."""
+    """The first source position of each target position, and the position after its last."""
     steps = np.arange(size)
     return steps * old_size // size, -(-(steps + 1) * old_size // size)

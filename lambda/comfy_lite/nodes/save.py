@@ -24,7 +24,7 @@ _EXIF_MODEL = 0x0110
 
 @dataclass(frozen=True, slots=True)
 class SavePlace:
-    """Where the next files of a `filename_prefix` go: ComfyUI's rules for names and counters."""
+    """Where the next files of a `filename_prefix` go, by ComfyUI's rules for names and counters."""
 
     folder: Path
     subfolder: str
@@ -33,16 +33,16 @@ class SavePlace:
 
     @classmethod
     def find(cls, folder: Path, prefix: str, *, width: int, height: int) -> SavePlace:
-        """The place for a prefix, which may hold a subfolder and `%width%`-like variables. Makes the subfolder.
+        """The place for a prefix, which may hold a subfolder and variables like `%width%`. Makes the subfolder.
 
-        Raises an Exception when the prefix leads out of the folder.
+        Raises an Exception if the prefix leads out of the folder.
         """
         prefix = os.path.normpath(_expand(prefix, width=width, height=height))
         subfolder, name = os.path.split(prefix)
         root = os.path.normpath(folder.absolute())
         target = Path(os.path.normpath(Path(root, subfolder)))
         if not target.is_relative_to(root):
-            # The bare class is part of what clients see: "exception_type": "Exception".
+            # Clients see the bare class: "exception_type": "Exception".
             raise Exception(  # noqa: TRY002
                 f"Saving images outside the output folder is not allowed: {target} is not in {root}"
             )
@@ -72,7 +72,7 @@ def _expand(prefix: str, *, width: int, height: int) -> str:
 
 
 def _next_counter(folder: Path, name: str) -> int:
-    """One more than the highest counter among the files `{name}_{counter}_...` that are there."""
+    """One more than the highest counter among the existing files `{name}_{counter}_...`."""
     highest = 0
     for entry in folder.iterdir():
         if entry.name.startswith(f"{name}_"):
@@ -86,7 +86,7 @@ def _place(folder: Path, prefix: str, images: Pixels) -> SavePlace:
 
 
 def _metadata(context: NodeContext) -> list[tuple[str, str]]:
-    """What files remember: the prompt, then everything the client sent to be kept (the editor's workflow)."""
+    """The metadata of files: the prompt, then everything the client sent to be kept (the editor's workflow)."""
     remembered = [("prompt", context.prompt)]
     if context.extra_pnginfo is not None:
         remembered += [(key, context.extra_pnginfo[key]) for key in context.extra_pnginfo]  # {} or [] hold nothing
@@ -198,7 +198,7 @@ def _as_text(value: object) -> str:
 
 
 def _time_of_call(*_: object, **__: object) -> float:
-    """A fingerprint that is never the same: the node runs each time."""
+    """A fingerprint that always changes: the node runs each time."""
     return time.time()
 
 

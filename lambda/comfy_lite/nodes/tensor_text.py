@@ -1,4 +1,4 @@
-"""An array as PyTorch prints a tensor: what PreviewAny shows of images and masks."""
+"""Writes an array as PyTorch prints a tensor, for PreviewAny of images and masks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OPENING = "tensor("
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How a value is written, and to how many characters it is filled up on its left."""
+    """How a value is written, and the width it is padded to on its left."""
 
     form: str
     width: int
@@ -27,7 +27,7 @@ class _Form:
 
 
 def tensor_text(array: Pixels) -> str:
-    """The text: in full up to 1000 values, else the first and last three of each dimension."""
+    """The array as text: in full up to 1000 values, else the first and last three of each dimension."""
     shortened = array.size > _LONGEST_SHOWN_WHOLE
     form = _form_for(_corners(array) if shortened else array)
     return f"{_OPENING}{_block(array, len(_OPENING), form, shortened=shortened)})"
@@ -41,7 +41,7 @@ def _corners(array: Pixels) -> Pixels:
 
 
 def _form_for(values: Pixels) -> _Form:
-    """One form for all values: whole numbers ("1."), four decimals, or scientific. Zeros have no say in it."""
+    """One form for all values: whole numbers ("1."), four decimals, or scientific. Zeros do not affect it."""
     numbers = values[np.isfinite(values) & (values != 0)].astype(np.float64)
     if not numbers.size:
         return _Form("{:.0f}.", 1)

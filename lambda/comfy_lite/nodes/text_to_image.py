@@ -1,6 +1,6 @@
 """The text-to-image stand-in: graphs for Stable Diffusion run, with progress and previews, but without a model.
 
-A sampler takes its steps, and `VAEDecode` answers a landscape that text, seed, size and steps determine and that says
+A sampler takes its steps, and `VAEDecode` returns a landscape that text, seed, size and steps determine and that says
 on its face what it is. It stands in for the model, never for its result.
 """
 
@@ -16,7 +16,7 @@ from comfy_lite.nodes.declare import MAX_SIZE, batch_size
 from comfy_lite.nodes.painting import Motif, paint, signed, static
 from comfy_lite.nodes.pixels import to_pillow
 
-#: Names that workflows ask for. There are no files behind them.
+#: Names that workflows ask for, without files behind them.
 CHECKPOINTS = (
     "dreamshaper_8.safetensors",
     "realisticVisionV60B1_v51VAE.safetensors",
@@ -49,7 +49,7 @@ _GREY = np.float32(0.5)
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Stands for the MODEL, CLIP and VAE of a checkpoint: a name, and nothing behind it."""
+    """Stands for the MODEL, CLIP and VAE of a checkpoint. It is only a name."""
 
     name: str
 
@@ -63,7 +63,7 @@ class Conditioning:
 
 @dataclass(frozen=True, slots=True)
 class Latent:
-    """The pictures a latent batch stands for (batch, height, width, 3), and how they came about."""
+    """The pictures a latent batch stands for (batch, height, width, 3), and the motif that they were painted from."""
 
     pixels: Pixels
     motif: Motif | None = None
@@ -115,7 +115,7 @@ def _k_sampler_advanced(
 
 
 def _sampled(context: NodeContext, latent: Latent, motif: Motif, *, count: int, strength: float) -> Latent:
-    """Take `count` steps. The weaker the sampling, the more of what was in the latent stays."""
+    """Take `count` steps. The weaker the sampling, the more of the latent's old content stays."""
     if not count:
         return latent
     batch, height, width, _ = latent.pixels.shape
@@ -126,7 +126,7 @@ def _sampled(context: NodeContext, latent: Latent, motif: Motif, *, count: int, 
         noisiness = 1 - (step + 1) / count
         shown = preview + (noise - preview) * np.float32(noisiness)
         context.report_progress(step + 1, count, to_pillow(shown))
-    # Each picture of a batch has noise of its own, and so a painting of its own.
+    # Each picture of a batch has its own noise, and therefore its own painting.
     painted = np.stack(
         [paint(Motif(motif.text, motif.seed + index, motif.steps), width, height) for index in range(batch)]
     )
@@ -141,7 +141,7 @@ def _decode(_: NodeContext, *, samples: Latent, vae: Model) -> NodeResult:  # no
 
 
 def _encode(_: NodeContext, *, pixels: Pixels, vae: Model) -> NodeResult:  # noqa: ARG001 - the node's inputs
-    """Cut to multiples of 8 around the middle, as a real VAE needs it."""
+    """Cut to multiples of 8 around the middle, as a real VAE requires."""
     spare_y, spare_x = pixels.shape[1] % _LATENT_SCALE, pixels.shape[2] % _LATENT_SCALE
     rows = slice(spare_y // 2, pixels.shape[1] - spare_y + spare_y // 2)
     columns = slice(spare_x // 2, pixels.shape[2] - spare_x + spare_x // 2)

@@ -1,3 +1,3 @@
-"""One warm ComfyUI, driven from Python. Nothing in here knows of AWS."""
+"""One warm ComfyUI, driven from Python. Nothing in here knows about AWS."""
 
 from __future__ import annotations

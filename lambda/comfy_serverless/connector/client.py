@@ -1,9 +1,9 @@
 """ComfyUI's HTTP API: one method per route, typed, no policy.
 
-Nothing is retried and nothing is judged here. Whatever is no usable answer comes out as `RequestFailed`, except where a
-method says what it makes of it.
+Nothing is retried and nothing is judged here. An unusable answer raises `RequestFailed`, except where a method's
+docstring says otherwise.
 
-Built on urllib3, which costs half of what the more comfortable `requests` does: of a short job that is a tenth.
+Built on urllib3, which takes half the time of the more comfortable `requests`: that saves a tenth of a short job.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from urllib3.filepost import choose_boundary
 from urllib3.util import Timeout, make_headers, parse_url
 
 _CONNECT_TIMEOUT_S = 3.05
-#: Questions about a prompt are asked again when they are not answered: better soon than late, in seconds.
+#: Read timeout of questions about a prompt, in seconds. It is short because unanswered questions are asked again.
 _QUESTION_TIMEOUT_S = 3.0
 _CHUNK_BYTES = 1 << 16
 _CONNECTIONS = 16
@@ -31,8 +31,8 @@ class RequestFailed(Exception):
     """ComfyUI gave no usable answer.
 
     Attributes:
-        status: of the answer; None when there was none (refused, reset, timed out).
-        text: the beginning of what it said.
+        status: of the answer; None without an answer (refused, reset, timed out).
+        text: the beginning of the answer.
     """
 
     def __init__(self, message: str, *, status: int | None = None, text: str = "") -> None:
@@ -47,9 +47,9 @@ class SubmitAnswer:
 
     Attributes:
         accepted: whether the prompt was queued.
-        prompt_id: under which id; None when refused.
-        number: its place in the order of submits; None when refused.
-        node_errors: by node id. Also an accepted prompt can have some: those outputs will not be made.
+        prompt_id: its id; None if refused.
+        number: its place in the order of submits; None if refused.
+        node_errors: by node id. An accepted prompt can have some too: those outputs will not be made.
         error: ComfyUI's own `{type, message, details, extra_info}` for a refusal.
     """
 
@@ -65,7 +65,7 @@ class ComfyClient:
 
     Args:
         server_address: `http://host:port`.
-        timeout_s: longest silence of the server while it answers, in seconds.
+        timeout_s: longest silence of the server before and during an answer, in seconds.
     """
 
     def __init__(self, server_address: str, *, timeout_s: float = 10.0) -> None:
@@ -74,7 +74,7 @@ class ComfyClient:
         self._prefix = url.path or ""
         self._timeout = Timeout(connect=_CONNECT_TIMEOUT_S, read=timeout_s)
         self._question_timeout = Timeout(connect=_CONNECT_TIMEOUT_S, read=min(timeout_s, _QUESTION_TIMEOUT_S))
-        # A pool of one host: no proxy from the environment can stand between us and the engine beside us.
+        # A pool for one host ignores the environment's proxies, which must not stand between us and a local engine.
         self._pool = urllib3.connection_from_url(
             self.server_address,
             maxsize=_CONNECTIONS,
@@ -110,7 +110,7 @@ class ComfyClient:
         """`POST /prompt`. Not idempotent: the same id sent twice runs twice.
 
         Args:
-            timeout_s: instead of the client's own; a submit that timed out may still be executed.
+            timeout_s: overrides the client's own; a submit that timed out may still be executed.
 
         Raises:
             RequestFailed: neither accepted (200) nor refused with a reason (400).
@@ -138,7 +138,7 @@ class ComfyClient:
             accepted=response.status < HTTPStatus.BAD_REQUEST,
             prompt_id=answer.get("prompt_id"),
             number=answer.get("number"),
-            # An empty set of errors comes as a list in some refusals.
+            # Some refusals carry an empty list where others carry a mapping.
             node_errors=answer.get("node_errors") or {},
             error=error,
         )
@@ -148,29 +148,29 @@ class ComfyClient:
         return cast("dict[str, Any]", self._get_json("/queue", timeout=self._question_timeout))
 
     def delete_from_queue(self, prompt_id: str) -> None:
-        """`POST /queue {"delete": [...]}`: removes a waiting prompt; a running one is not touched."""
+        """`POST /queue {"delete": [...]}`: removes a waiting prompt and leaves a running one alone."""
         self._post("/queue", {"delete": [prompt_id]})
 
     def interrupt(self, prompt_id: str) -> None:
-        """`POST /interrupt {"prompt_id": …}`: asks a running prompt to stop; nothing happens to a waiting one."""
+        """`POST /interrupt {"prompt_id": …}`: asks a running prompt to stop and leaves a waiting one alone."""
         self._post("/interrupt", {"prompt_id": prompt_id})
 
     def cancel_job(self, prompt_id: str) -> bool:
         """`POST /api/jobs/{id}/cancel` (ComfyUI 0.26 and later). False where the route does not exist."""
         response = self._send("POST", f"/api/jobs/{quote(prompt_id, safe='')}/cancel", timeout=self._question_timeout)
         if response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
-            # "No such route" in old versions, "no such job" in new ones: either way nothing was canceled.
+            # Old versions say "no such route", new ones "no such job": either way nothing was canceled.
             return False
         _check(response)
         return True
 
     def history(self, prompt_id: str) -> dict[str, Any] | None:
-        """`GET /history/{id}`: the entry, or None when the prompt is unknown or has not ended."""
+        """`GET /history/{id}`: the entry, or None if the prompt is unknown or has not ended."""
         answer = self._get_json(f"/history/{quote(prompt_id, safe='')}", timeout=self._question_timeout)
         return cast("dict[str, Any] | None", answer.get(prompt_id))
 
     def delete_history(self, prompt_ids: Sequence[str]) -> None:
-        """`POST /history {"delete": [...]}`: forgets entries, those there are; files stay."""
+        """`POST /history {"delete": [...]}`: removes entries, if they exist; files stay."""
         self._post("/history", {"delete": list(prompt_ids)})
 
     def free(self, *, unload_models: bool, free_memory: bool) -> None:
@@ -187,7 +187,7 @@ class ComfyClient:
         if response.status == HTTPStatus.NOT_FOUND:
             response.close()
             raise FileNotFoundError(f"ComfyUI has no file {subfolder + '/' if subfolder else ''}{filename}")
-        if response.status >= HTTPStatus.MULTIPLE_CHOICES:  # a proxy's way to its login page is no picture
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:  # a proxy's redirect to its login page is no picture
             response.close()
             raise RequestFailed(f"ComfyUI answered {response.status} for the file {filename}", status=response.status)
         return cast("BinaryIO", response)
@@ -206,10 +206,10 @@ class ComfyClient:
         folder_type: str | None = None,
         overwrite: bool = False,
     ) -> dict[str, Any]:
-        """`POST /upload/image`: any file, also no image. The answer's `name` is the one to use: it may differ.
+        """`POST /upload/image`: any file, not only images. Use the `name` in the answer: it may differ.
 
         Args:
-            file: must be seekable; read from where it stands.
+            file: must be seekable; is read from its current position.
         """
         form: dict[str, str] = {"overwrite": "true" if overwrite else "false"}
         if subfolder:
@@ -232,7 +232,7 @@ class ComfyClient:
         return _parsed(response)
 
     def _post(self, path: str, body: Mapping[str, Any]) -> None:
-        # Answers of these routes are empty, also when they did nothing.
+        # These routes answer with an empty body, even if they did nothing.
         content = json.dumps(body).encode()
         _check(self._send("POST", path, body=content, headers=_JSON, timeout=self._question_timeout))
 
@@ -289,7 +289,7 @@ def _json(response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
 
 
 def _multipart(form: Mapping[str, str], file: BinaryIO, name: str) -> tuple[int, str, Iterator[bytes]]:
-    """Length, content type and bytes of a form with a file, which is read in chunks while it is sent."""
+    """Length, content type and bytes of a form with a file. The file is read in chunks while it is sent."""
     boundary = choose_boundary()
     fields = [RequestField(field, value) for field, value in form.items()]
     for field in fields:

@@ -1,7 +1,7 @@
 """`ComfyConnector`: one warm ComfyUI, driven from Python.
 
-The methods of the original ComfyConnector are kept name for name, so that a program written for it runs unchanged;
-`run`, `cancel`, `upload_file` and `wait_ready` stand beside them. Where the original was wrong the docstring says so.
+The methods of the original ComfyConnector are kept name for name: a program written for it runs unchanged.
+`run`, `cancel`, `upload_file` and `wait_ready` are new. Where the original was wrong, the docstring says so.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class ComfyConnector:
     """The connector. `ComfyConnector()` is the same instance everywhere in a process, until `kill_api()`.
 
     Args:
-        settings: instead of the environment. Only the call that creates the instance may give them.
-        wait: whether to return only when ComfyUI answers. With False it is started and the call returns at once.
+        settings: used instead of the environment. Only the call that creates the instance may pass them.
+        wait: whether to wait until ComfyUI answers. With False the call starts it and returns at once.
 
     Raises:
         EngineUnavailable: ComfyUI did not start; the message has its exit code and the end of its log.
@@ -56,7 +56,7 @@ class ComfyConnector:
                 # A signal handler may call `cancel` while its own thread registers a run.
                 instance._lock = threading.RLock()
                 instance._runs = {}
-                # Last, so that a start that failed leaves nothing behind.
+                # Last: a failed start must leave nothing behind.
                 cls._instance = instance
             return cls._instance
 
@@ -72,21 +72,21 @@ class ComfyConnector:
                 self.kill_api()
                 raise
 
-    # The life of the engine.
+    # The engine's life.
 
     @property
     def engine(self) -> str:
-        """What executes workflows here: "ComfyUI 0.3.64", or the embedded engine. Empty until it has answered."""
+        """The engine's name and version: "ComfyUI 0.3.64", or the embedded engine. Empty until it has answered."""
         return self._engine.name
 
     @property
     def starts(self) -> int:
-        """How many times this connector has started a ComfyUI process; 0 when it found a running one."""
+        """How many times this connector has started a ComfyUI process; 0 if it found a running one."""
         return self._engine.starts
 
     @property
     def input_directory(self) -> Path | None:
-        """ComfyUI's input folder, when it is on this machine."""
+        """ComfyUI's input folder, if it is on this machine."""
         return self._engine.input_directory
 
     @property
@@ -101,20 +101,20 @@ class ComfyConnector:
 
     @property
     def client_id(self) -> str | None:
-        """The websocket's present client id; None after `kill_api`."""
+        """The websocket's current client id; None after `kill_api`."""
         return None if self._engine.closed else self._engine.events.client_id
 
     @property
     def ws_address(self) -> str | None:
-        """The websocket's present address; None after `kill_api`."""
+        """The websocket's current address; None after `kill_api`."""
         return None if self._engine.closed else self._engine.events.address
 
     def find_available_port(self) -> int:
-        """The first free port from INITIAL_PORT on."""
+        """The first free port at or above INITIAL_PORT."""
         return find_available_port(self._settings.api_url, self._settings.initial_port)
 
     def start_api(self) -> None:
-        """Start ComfyUI unless it runs, and wait until it answers.
+        """Start ComfyUI if it does not run, and wait until it answers.
 
         Raises:
             EngineUnavailable: it did not start.
@@ -122,7 +122,7 @@ class ComfyConnector:
         self.wait_ready()
 
     def is_api_running(self) -> bool:
-        """Whether ComfyUI answers. (The original also ran its test payload here; now every start does, once.)"""
+        """Whether ComfyUI answers. (The original ran its test payload here; now every start runs it, once.)"""
         return self._engine.is_answering()
 
     def wait_ready(self, timeout_s: float | None = None) -> None:
@@ -130,7 +130,7 @@ class ComfyConnector:
 
         Args:
             timeout_s: longest wait in seconds; the start's own limit
-                (MAX_COMFY_START_ATTEMPTS x COMFY_START_ATTEMPTS_SLEEP) holds besides.
+                (MAX_COMFY_START_ATTEMPTS x COMFY_START_ATTEMPTS_SLEEP) also applies.
 
         Raises:
             EngineUnavailable: it exited, or did not answer within the start's limit.
@@ -153,7 +153,7 @@ class ComfyConnector:
         self._engine.close()
 
     def close(self) -> None:
-        """The same as `kill_api`."""
+        """Do the same as `kill_api`."""
         self.kill_api()
 
     # Running workflows.
@@ -171,20 +171,20 @@ class ComfyConnector:
     ) -> Execution:
         """Run a workflow (API format) to its end. Blocks; several threads may call it.
 
-        After a crash of ComfyUI, or when memory ran out, the workflow is run once more.
+        A workflow during which ComfyUI crashed or ran out of memory is run once more.
 
         Args:
             workflow: as exported by ComfyUI's "Export (API)".
             deadline_s: seconds it may take altogether; then it is interrupted.
-            execution_s: seconds it may execute, not counting what it waits for other workflows before it.
+            execution_s: seconds it may execute, not counting the wait for other workflows.
             on_progress: called in this thread with every new snapshot.
-            on_output: called in this thread as soon as an output exists. When the run has to be repeated it is
-                called again: what counts are the outputs of the `Execution`.
+            on_output: called in this thread as soon as an output exists. A repeated run calls it again: only the
+                outputs of the `Execution` count.
             prompt_id: a lower-case UUID of your own, for `cancel`.
             extra_data: passed on to ComfyUI, e.g. `{"extra_pnginfo": {…}}`.
 
         Raises:
-            ComfyError: the classes of `comfy_serverless.errors`; what was made before the failure is in `.outputs`.
+            ComfyError: one of `comfy_serverless.errors`; its `.outputs` has what was made before the failure.
         """
         graph = workflow_module.check_format(workflow)
         workflow_module.check_links(graph)
@@ -213,7 +213,7 @@ class ComfyConnector:
         """Ask a run of this connector to end; its `run` raises `Canceled` once ComfyUI has confirmed.
 
         Returns:
-            False when nothing runs under that id (any more).
+            False if nothing runs under that id (any more).
         """
         with self._lock:
             run = self._runs.get(prompt_id)
@@ -223,15 +223,15 @@ class ComfyConnector:
         return True
 
     def discard(self, prompt_id: str, *, files: Iterable[Path] = (), folder: str | None = None) -> None:
-        """Remove what a run has left in ComfyUI, once it has been delivered: files, a folder, the history entry.
+        """Remove what a delivered run has left in ComfyUI: files, a folder, the history entry.
 
-        Files are those of an engine on this machine only, and only in its output and temp folders. Never raises: what
-        cannot be removed is logged.
+        Files are removed only for an engine on this machine, and only from its output and temp folders. Never raises:
+        what cannot be removed is logged.
 
         Args:
             prompt_id: of the run.
             files: paths of its outputs.
-            folder: a subfolder of the output and temp folders that was the run's own.
+            folder: the run's own subfolder of the output and temp folders.
         """
         folders = [*self._engine.folders("output"), *self._engine.folders("temp")]
         remove_files(files, folders=folders)
@@ -240,9 +240,9 @@ class ComfyConnector:
         self._engine.forget([attempt_id(prompt_id, attempt) for attempt in range(1, MAX_ATTEMPTS + 1)])
 
     def generate_images(self, payload: Mapping[str, Any]) -> list[Image.Image]:
-        """Run a workflow and answer all its images, previews included, in the order of its nodes.
+        """Run a workflow and return all its images, previews included, in the order of its nodes.
 
-        The original printed a failure and answered None; this raises it.
+        The original printed a failure and returned None; this method raises it.
 
         Raises:
             ComfyError: the workflow was refused, or failed.
@@ -261,7 +261,7 @@ class ComfyConnector:
         """Queue a workflow without waiting: `{"prompt_id": …, "number": …, "node_errors": …}`.
 
         Raises:
-            InvalidWorkflow: ComfyUI refuses it; every error of every node is in the message.
+            InvalidWorkflow: ComfyUI refuses it; the message has every error of every node.
         """
         self.wait_ready()
         answer = self._engine.client.submit(prompt, client_id=self._engine.events.connect())
@@ -270,19 +270,19 @@ class ComfyConnector:
         return {"prompt_id": answer.prompt_id, "number": answer.number, "node_errors": dict(answer.node_errors)}
 
     def node_classes(self) -> tuple[str, ...]:
-        """The names of all node classes ComfyUI has; none when it does not answer."""
+        """The names of all node classes ComfyUI has; empty if it does not answer."""
         return self._engine.node_classes()
 
     def get_history(self, prompt_id: str) -> dict[str, Any]:
-        """`{prompt_id: entry}` once a prompt has ended, `{}` before and for unknown ones."""
+        """`{prompt_id: entry}` once a prompt has ended; `{}` before, and for unknown prompts."""
         entry = self._engine.client.history(prompt_id)
         return {} if entry is None else {prompt_id: entry}
 
     def get_image(self, filename: str, subfolder: str, folder_type: str) -> bytes:
-        """The bytes of a file ComfyUI made or was given.
+        """The bytes of a file that ComfyUI made or received.
 
         Raises:
-            FileNotFoundError: it has no such file.
+            FileNotFoundError: ComfyUI has no such file.
         """
         with self._engine.client.view(filename, subfolder, folder_type) as stream:
             return stream.read()
@@ -294,7 +294,7 @@ class ComfyConnector:
         folder_type: str | None = None,
         overwrite: bool = False,
     ) -> dict[str, Any]:
-        """Give ComfyUI an image: `{"name": …, "subfolder": …, "type": …}`; use the name it answers."""
+        """Give ComfyUI an image. Returns `{"name": …, "subfolder": …, "type": …}`; use that name."""
         self.wait_ready()
         path = Path(filepath)
         with path.open("rb") as file:
@@ -303,9 +303,9 @@ class ComfyConnector:
             )
 
     def upload_file(self, file: BinaryIO | Path, name: str, *, subfolder: str = "", overwrite: bool = False) -> str:
-        """Give ComfyUI any input file; answers what the input of a LoadImage (or similar) node is set to.
+        """Give ComfyUI any input file. Returns the value for the input of a LoadImage (or similar) node.
 
-        A file on this machine is copied into a local engine's input folder, when the name is not taken there.
+        A file on this machine is copied into a local engine's input folder, unless the name is taken there.
         """
         self.wait_ready()
         folder = self.input_directory
@@ -325,7 +325,7 @@ class ComfyConnector:
 
 
 def _checked_prompt_id(prompt_id: str | None) -> str:
-    """ComfyUI 0.25 and later take canonical lower-case UUIDs only."""
+    """Check the id: ComfyUI 0.25 and later accept canonical lower-case UUIDs only."""
     if prompt_id is None:
         return str(uuid.uuid4())
     try:

@@ -1,6 +1,6 @@
 """The warm engine: one ComfyUI with its client, its events and its folders, started, watched and replaced.
 
-What is here is about the engine alone; what runs on it is the connector's part.
+This module is about the engine alone; the connector runs workflows on it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from comfy_serverless.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Within which a cancel is heard during the start, in seconds.
+#: Longest delay before a cancel is noticed during the start, in seconds.
 _CANCEL_HEARD_S = 0.1
-#: How long a refused workflow may wait for its explanation, in seconds.
+#: Longest time for reading the declarations that explain a refusal, in seconds.
 _DECLARATIONS_S = 5.0
 
 
 class _Patience:
-    """How long somebody waits for the start: until a deadline, or until it is not wanted any more."""
+    """How long a caller waits for the start: until a deadline or a cancel."""
 
     def __init__(self, timeout_s: float | None, canceled: threading.Event | None) -> None:
         self._deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
@@ -41,7 +41,7 @@ class _Patience:
         return max(0.0, min(_CANCEL_HEARD_S, self._deadline - time.monotonic()))
 
     def check(self) -> None:
-        """Raise when there is none left."""
+        """Raise if no patience is left."""
         if self._canceled is not None and self._canceled.is_set():
             raise Canceled("the job was canceled on request before it was submitted")
         if time.monotonic() >= self._deadline:
@@ -49,9 +49,9 @@ class _Patience:
 
 
 class Engine:
-    """A ComfyUI that is kept running: our own process, or one that COMFYUI_URL names.
+    """A ComfyUI that is kept running: our own process, or the one that COMFYUI_URL names.
 
-    Creating it starts the process and does not wait.
+    Creating it starts the process without waiting.
 
     Raises:
         EngineUnavailable: the process cannot be started.
@@ -62,15 +62,15 @@ class Engine:
         self._settings = settings
         #: Held during a whole start: one thread waits for ComfyUI, the others for that thread.
         self._lock = threading.RLock()
-        #: Held for the moment of a start and of the end, so that nothing is started after the end.
+        #: Held at the moment of a start and of the end: nothing may start after the end.
         self._switch = threading.Lock()
         self._closed = False
         self._greeted_generation = -1
         self._stats: Mapping[str, Any] = {}
         self._folders: dict[str, list[Path]] = {}
-        #: Of which start, and their names.
+        #: The start they were read from, and their names.
         self._node_classes: tuple[int, tuple[str, ...]] = (-1, ())
-        #: Finds the files the engine names; there is one once it has answered.
+        #: Finds the files the engine names; set once the engine has answered.
         self.locator: FileLocator
         self.process: ComfyProcess | None = None
         if settings.comfyui_url:
@@ -104,36 +104,36 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """What executes workflows here: "ComfyUI 0.3.64", or the embedded engine. Empty until it has answered."""
+        """The engine's name and version: "ComfyUI 0.3.64", or the embedded engine. Empty until it has answered."""
         return engine_name(self._stats) if self._stats else ""
 
     @property
     def is_embedded(self) -> bool:
-        """Whether it is `comfy_lite`, which has no models and no custom nodes."""
+        """Whether it is `comfy_lite`, which has neither models nor custom nodes."""
         return "comfy_lite_version" in self._stats.get("system", {})
 
     @property
     def starts(self) -> int:
-        """How many processes have been started; 0 for an engine that was running already."""
+        """How many processes this engine has started; 0 if ComfyUI was running already."""
         return self.process.starts if self.process else 0
 
     @property
     def is_running(self) -> bool:
-        """Whether there is a process that may be asked; unknown, and so true, of an engine that is not ours."""
+        """Whether there is a process to ask. Unknown, and so true, for an engine that is not ours."""
         return not self._closed and (self.process is None or self.process.is_alive)
 
     @property
     def closed(self) -> bool:
-        """Whether it was stopped for good."""
+        """Whether it has been stopped for good."""
         return self._closed
 
     @property
     def input_directory(self) -> Path | None:
-        """ComfyUI's input folder, when it is on this machine."""
+        """ComfyUI's input folder, if it is on this machine."""
         return next(iter(self.folders("input")), None)
 
     def folders(self, folder_type: str) -> list[Path]:
-        """Where it keeps files of a type ("input", "output", "temp"), when that is on this machine."""
+        """Its folders on this machine for files of a type ("input", "output", "temp")."""
         return [folder for folder in self._folders.get(folder_type, ()) if folder.is_dir()]
 
     def is_answering(self) -> bool:
@@ -150,16 +150,16 @@ class Engine:
         """Wait until it answers; start it again if it has died.
 
         Args:
-            timeout_s: longest wait in seconds; the start's own limit holds besides.
+            timeout_s: longest wait in seconds; the start's own limit also applies.
             canceled: ends the wait, not the start.
 
         Returns:
-            Whether this is the first time that this process is found ready.
+            Whether this is the first call to find this process ready.
 
         Raises:
             EngineUnavailable: it exited, or did not answer within the start's limit.
             DeadlineExceeded: `timeout_s` passed while it was still starting.
-            Canceled: `canceled` was set meanwhile.
+            Canceled: `canceled` was set during the wait.
         """
         patience = _Patience(timeout_s, canceled)
         while not self._lock.acquire(timeout=patience.next_s()):
@@ -167,18 +167,18 @@ class Engine:
         try:
             return self._wait_answer(patience)
         except EngineUnavailable:
-            # A start that `close` broke off is no failure of ComfyUI.
+            # A start that `close` has ended is no failure of ComfyUI.
             self._check_open()
             raise
         finally:
             self._lock.release()
 
     def replace(self, generation: int) -> None:
-        """End a broken process and start the next one at once; nobody waits for it here.
+        """End a broken process and start the next one at once, without waiting for it.
 
         Args:
-            generation: `starts` of the process that is broken. Of several prompts that it takes with it the first one
-                to get here replaces it; its successor is not touched.
+            generation: `starts` of the broken process. If it takes several prompts with it, the first one to get here
+                replaces it; its successor is left alone.
         """
         if self.process is None or self.starts != generation:
             return
@@ -190,18 +190,18 @@ class Engine:
             try:
                 self._start(self.process)
             except EngineUnavailable as error:
-                # The prompt's own failure is what its caller must hear of; the next `wait_ready` tries again.
+                # The caller must see the prompt's own failure; the next `wait_ready` tries again.
                 logger.warning("ComfyUI could not be started again: %s", error)
 
     def free_memory(self, *, unload_models: bool) -> None:
-        """Forget cached results, and unload models, before the next prompt, as far as it can be asked to."""
+        """Ask it to drop cached results, and to unload models, before the next prompt. A failure is only logged."""
         try:
             self.client.free(unload_models=unload_models, free_memory=True)
         except RequestFailed as error:
             logger.warning("ComfyUI could not be asked to free memory: %s", error)
 
     def forget(self, prompt_ids: Iterable[str]) -> None:
-        """Remove prompts from its history, as far as it can be asked to; a new process has none."""
+        """Ask it to remove prompts from its history. A failure is only logged; a new process has no history."""
         if not self.is_running:
             return
         try:
@@ -210,7 +210,7 @@ class Engine:
             logger.warning("ComfyUI could not be asked to forget a prompt: %s", error)
 
     def has_file(self, name: str, subfolder: str, folder_type: str) -> bool:
-        """Whether it still has a file that it named. True also when it cannot be asked: then nothing is known."""
+        """Whether it still has a file that it named. True if it cannot be asked: then nothing is known."""
         try:
             return self.client.exists(name, subfolder, folder_type)
         except RequestFailed as error:
@@ -218,9 +218,9 @@ class Engine:
             return True
 
     def declarations(self, class_types: Iterable[str]) -> dict[str, dict[str, Any] | None]:
-        """How ComfyUI declares these classes now, with the files it finds now; None for those it does not know.
+        """How ComfyUI declares these classes now, with the files it finds now; None for classes it does not know.
 
-        As far as it can be read in a few seconds: a class that is not in the answer is one nothing is known of.
+        Reading stops after a few seconds: nothing is known about a class that is missing from the result.
         """
         declarations: dict[str, dict[str, Any] | None] = {}
         give_up_at = time.monotonic() + _DECLARATIONS_S
@@ -234,11 +234,11 @@ class Engine:
             except RequestFailed as error:
                 logger.info("ComfyUI does not declare %r: %s", class_type, error)
                 if error.status is None:
-                    break  # no answer at all; else it is a class that cannot declare itself
+                    break  # no answer at all; with a status, only this class cannot declare itself
         return declarations
 
     def node_classes(self) -> tuple[str, ...]:
-        """The names of all nodes ComfyUI has; none when it cannot be asked. Read once per start: it is megabytes."""
+        """The names of all node classes ComfyUI has; empty if it cannot be asked. Read once a start: megabytes."""
         generation, classes = self._node_classes
         if generation != self.starts:
             try:
@@ -250,7 +250,7 @@ class Engine:
         return classes
 
     def close(self) -> None:
-        """Stop the process with everything it started, and close all connections. Idempotent."""
+        """Stop the process and everything it started, and close all connections. Idempotent."""
         with self._switch:
             self._closed = True
         self.events.close()
@@ -282,7 +282,7 @@ class Engine:
         if not process.is_alive:
             self.events.drop()
             self._start(process)
-        # From now, not from its start: the sandbox may have been frozen since.
+        # Counted from now, not from its start: the sandbox may have been frozen since.
         limit = time.monotonic() + self._settings.start_timeout_s
         while not process.wait_ready(min(patience.next_s(), max(0.0, limit - time.monotonic()))):
             if time.monotonic() >= limit:
@@ -299,7 +299,7 @@ class Engine:
         )
 
     def _greet(self) -> None:
-        """Get to know an engine that has just begun to answer."""
+        """Learn about an engine that has just begun to answer."""
         process = self.process
         if process is not None and self._address(process.port) != self.server_address:
             self.events.close()

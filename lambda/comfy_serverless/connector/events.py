@@ -3,8 +3,8 @@
 The reading thread only parses and hands on. A client that stops reading stalls the events of every client of that
 ComfyUI, so nothing here may wait for a subscriber.
 
-Nothing is replayed by ComfyUI, and a socket opened again under the same client id can be deregistered when the old
-one is cleaned up. So a lost socket is told to every subscriber (who then asks the history), and the next one is
+ComfyUI replays nothing, and a socket reopened under the same client id can be deregistered when the old
+one is cleaned up. So every subscriber is notified of a lost socket (and then asks the history), and the next one is
 opened under a fresh client id.
 """
 
@@ -32,18 +32,18 @@ _PREVIEW_IMAGE = 1
 _PREVIEW_IMAGE_WITH_METADATA = 4
 _IMAGE_TYPES = {1: "image/jpeg", 2: "image/png"}
 _CONNECT_TIMEOUT_S = 5.0
-#: After this much silence the server is pinged; after as much again without any answer the socket counts as lost.
+#: After this much silence the server is pinged; after as much again without an answer the socket counts as lost.
 _SILENCE_S = 15.0
 
 Sink = Callable[[Fact], None]
 
 
 class EventStream:
-    """Events of one ComfyUI server, handed to whoever follows a prompt.
+    """Hands the events of one ComfyUI server to the subscribers of its prompts.
 
     Args:
         server_address: `http://host:port`.
-        app_name: begins the client id.
+        app_name: the beginning of the client id.
     """
 
     def __init__(self, server_address: str, *, app_name: str) -> None:
@@ -56,13 +56,13 @@ class EventStream:
         self._socket: websocket.WebSocket | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        #: When a fact about anybody's prompt was heard last, on the monotonic clock.
+        #: When a fact about any subscribed prompt last arrived, on the monotonic clock.
         self.heard_at = -math.inf
         self.client_id = self._new_client_id()
 
     @property
     def address(self) -> str:
-        """The websocket's address with the present client id."""
+        """The websocket's address with the current client id."""
         return f"{self._websocket_address}/ws?clientId={quote(self.client_id)}"
 
     @property
@@ -71,7 +71,7 @@ class EventStream:
         return self._socket is not None
 
     def connect(self) -> str:
-        """Open the socket unless it is open. Answers the client id to submit prompts under.
+        """Open the socket unless it is open. Returns the client id to submit prompts under.
 
         Raises:
             OSError: the server cannot be reached.
@@ -88,7 +88,7 @@ class EventStream:
             return self.client_id
 
     def subscribe(self, prompt_id: str, sink: Sink) -> None:
-        """Hand facts about a prompt to `sink`, which must not block. Subscribe before submitting."""
+        """Start handing facts about a prompt to `sink`, which must not block. Subscribe before submitting."""
         with self._lock:
             self._sinks[prompt_id] = sink
 
@@ -107,14 +107,14 @@ class EventStream:
             thread.join(timeout=_CONNECT_TIMEOUT_S)
 
     def drop(self) -> None:
-        """Close the socket without closing the stream, because the server behind it is gone."""
+        """Close the socket but not the stream: the server behind the socket is gone."""
         self._disconnect(self._socket)
 
     def _disconnect(self, socket: websocket.WebSocket | None) -> None:
         if socket is None:
             return
         try:
-            # `abort` wakes the reading thread, which closes and forgets the socket; `close` alone would not.
+            # `abort` wakes the reading thread, which closes and forgets the socket; `close` would not wake it.
             socket.abort()  # type: ignore[no-untyped-call]
         except (OSError, websocket.WebSocketException) as error:
             logger.debug("websocket did not close cleanly: %s", error)
@@ -124,7 +124,7 @@ class EventStream:
 
     def _open(self) -> websocket.WebSocket:
         try:
-            # ComfyUI refuses a foreign Origin with 403, and websocket-client would send one by itself.
+            # ComfyUI refuses a foreign Origin with 403, and websocket-client sends one by default.
             socket = websocket.create_connection(
                 self.address,
                 timeout=_CONNECT_TIMEOUT_S,
@@ -132,10 +132,10 @@ class EventStream:
                 header=self._headers,
                 http_no_proxy=["*"],
                 enable_multithread=True,
-                # Reading JSON validates it too, and a hundred times faster.
+                # Parsing the JSON validates it too, a hundred times faster.
                 skip_utf8_validation=True,
             )
-            # Must be the first message; it brings previews that name their node.
+            # Must be the first message; with it previews name their node.
             socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
             socket.settimeout(_SILENCE_S)
         except websocket.WebSocketException as error:
@@ -164,7 +164,7 @@ class EventStream:
                     addressed = reader.read(opcode, payload)
                 except _Unreadable:
                     logger.warning("a websocket message could not be read: %.200r", payload)
-                    self._tell_everybody(EventMissed())
+                    self._hand_to_all(EventMissed())
                     continue
                 if addressed is not None:
                     self._hand_on(*addressed)
@@ -180,7 +180,7 @@ class EventStream:
             self.heard_at = time.monotonic()
             sink(fact)
 
-    def _tell_everybody(self, fact: Fact) -> None:
+    def _hand_to_all(self, fact: Fact) -> None:
         with self._lock:
             sinks = list(self._sinks.values())
         for sink in sinks:
@@ -194,21 +194,21 @@ class EventStream:
         socket.shutdown()  # type: ignore[no-untyped-call]
         if not closed:
             logger.info("websocket lost: %s", reason)
-        self._tell_everybody(SocketLost())
+        self._hand_to_all(SocketLost())
 
 
 class _Unreadable(Exception):
-    """A message that is not in ComfyUI's form."""
+    """A message is not in ComfyUI's form."""
 
 
 class _FrameReader:
-    """Turns websocket frames into facts about prompts. Remembers who executes, for previews that do not say."""
+    """Turns websocket frames into facts about prompts. Remembers the executing node: some previews do not name it."""
 
     def __init__(self) -> None:
         self._executing: tuple[str, str] | None = None
 
     def read(self, opcode: int, payload: bytes) -> tuple[str, Fact] | None:
-        """The prompt a frame is about and what it says; None for frames about no prompt."""
+        """The prompt that a frame is about and the fact it carries; None for frames about no prompt."""
         if opcode == websocket.ABNF.OPCODE_TEXT:
             return self._read_text(payload)
         if opcode == websocket.ABNF.OPCODE_BINARY:

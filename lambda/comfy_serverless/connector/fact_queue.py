@@ -1,4 +1,4 @@
-"""Facts on their way from the threads that see them to the one that follows the prompt."""
+"""A queue for facts, from the threads that see them to the thread that follows the prompt."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from collections.abc import Collection
 
 from comfy_serverless.connector.facts import CancelAsked, EventSeen, Fact
 
-#: What is told on the way, and changes nothing before `executing {node: null}` or an error comes.
+#: Events that need no reaction until `executing {node: null}` or an error comes.
 ON_THE_WAY = frozenset(
     {"execution_start", "execution_cached", "executing", "execution_success", "progress", "progress_state"}
 )
 
 
 class FactQueue:
-    """A queue that wakes its reader only for facts that have to be acted on. Their order is kept, but for a cancel.
+    """A queue that wakes its reader only for facts that need a reaction. It keeps their order, except for a cancel.
 
-    Waking a thread costs more than reading an event, and a short prompt has a dozen of them. One thread reads.
+    Waking a thread costs more than reading an event, and a short prompt has a dozen events. One thread reads.
 
     Args:
-        quiet: kinds of events nobody has to know at once; `executing` counts as one of them for as long as a node is
-            being executed.
+        quiet: kinds of events that do not wake the reader; `executing` without a node always does.
     """
 
     def __init__(self, quiet: Collection[str]) -> None:
@@ -33,7 +32,7 @@ class FactQueue:
     def put(self, fact: Fact) -> None:
         """Add a fact. From any thread, and from a signal handler; never blocks."""
         if isinstance(fact, CancelAsked):
-            # It does not wait until a slow callback has heard of everything that was before.
+            # A cancel must not wait until a slow callback has handled everything before it.
             self._facts.appendleft(fact)
         else:
             self._facts.append(fact)
@@ -41,11 +40,11 @@ class FactQueue:
             self._bell.put(None)
 
     def empty(self) -> bool:
-        """Whether there is no fact."""
+        """Whether the queue is empty."""
         return not self._facts
 
     def get(self, timeout_s: float) -> Fact | None:
-        """The oldest fact; None when nothing worth waking for came in time."""
+        """The oldest fact; None if nothing worth waking for came in time."""
         with contextlib.suppress(queue.Empty):
             if not self._facts:
                 self._bell.get(timeout=timeout_s)

@@ -1,4 +1,4 @@
-"""The vocabulary of following a prompt: the facts that can be seen of it, and the steps that can be taken. No IO."""
+"""The vocabulary of following a prompt: the facts that can be seen and the steps that can be taken. No IO."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class QueuePlace(Enum):
     ABSENT = "absent"
 
 
-# Facts: what has been seen.
+# Facts: what was seen.
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Submitted:
     """`POST /prompt` answered 200.
 
     Attributes:
-        node_errors: names outputs that will not be made all the same.
-        number: stands in the history entry too; tells it from an earlier prompt's with the same id.
+        node_errors: names the outputs that will not be made in spite of it.
+        number: also in the history entry; tells it apart from that of an earlier prompt with the same id.
     """
 
     node_errors: Mapping[str, Any] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class SubmitLost:
-    """`POST /prompt` got no answer: it may have been queued, or may still be."""
+    """`POST /prompt` got no answer: the prompt may have been queued, or may still be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +63,16 @@ class FrameSeen:
     content: bytes = field(repr=False)
 
     def is_result(self, frame_nodes: Collection[str]) -> bool:
-        """Whether it is a result: of a node known to send them, or a PNG. Previews are JPEG.
+        """Whether it is a result: it comes from a node known to send results, or is a PNG. Previews are JPEG.
 
-        Only its format tells of a node that an expansion has made: the submitted graph does not have its class.
+        For a node made by expansion only the format decides: the submitted graph does not have its class.
         """
         return self.node_id in frame_nodes or self.content_type == "image/png"
 
 
 @dataclass(frozen=True, slots=True)
 class SocketLost:
-    """The websocket is gone, and with it everything sent from now on."""
+    """The websocket is gone: everything sent from now on is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class HistorySays:
 
 @dataclass(frozen=True, slots=True)
 class QueueSays:
-    """`GET /queue`, looked through for this prompt. `ahead` is the prompt that runs now."""
+    """`GET /queue`, as far as this prompt is concerned. `ahead` is the prompt that runs now."""
 
     place: QueuePlace
     ahead: str | None = None
@@ -97,7 +97,7 @@ class QueueSays:
 
 @dataclass(frozen=True, slots=True)
 class EngineSilent:
-    """A question was not answered (refused, reset, timed out). `ours` tells whether we watch its process."""
+    """A question was not answered (refused, reset, timed out). `ours` says whether we watch the process."""
 
     ours: bool
 
@@ -112,12 +112,12 @@ class ProcessExited:
 
 @dataclass(frozen=True, slots=True)
 class ProcessBusy:
-    """The engine's process has used the processor: it is alive, however silent."""
+    """The engine's process has used the processor: it is alive, even if silent."""
 
 
 @dataclass(frozen=True, slots=True)
 class CancelAsked:
-    """Somebody wants the prompt to end."""
+    """A caller wants the prompt to end."""
 
 
 Fact = (
@@ -149,22 +149,22 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class AskHistory:
-    """Answer with HistorySays or EngineSilent."""
+    """Ask the history; observe HistorySays or EngineSilent."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskQueue:
-    """Answer with QueueSays or EngineSilent."""
+    """Ask the queue; observe QueueSays or EngineSilent."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskToStop:
-    """Remove the prompt from the queue, and interrupt it. Needs no answer: it is asked again."""
+    """Remove the prompt from the queue, and interrupt it. Needs no fact in return: it is repeated."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubmitAgain:
-    """The submit never arrived: send it once more, and answer as to the first."""
+    """The submit never arrived: send it once more, and observe the same facts as for the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +182,13 @@ class Outcome:
 
     Attributes:
         error: why it failed; None for success.
-        shown: what each node showed, by node id: the outputs. Also of failed prompts.
+        shown: the outputs, by node id. Failed prompts can have some too.
         display_nodes: for nodes made by expansion, the node of the submitted graph they are shown as.
         frames: images that came through the websocket as results, in order.
-        cached_nodes: nodes that did not have to run.
+        cached_nodes: nodes that did not need to run.
         warnings: what was not made although the prompt was accepted.
         events_missed: whether part of the events, and so of the frames, may have been lost.
-        engine_is_broken: whether the engine must be replaced before it can run anything else.
+        engine_is_broken: whether the engine must be replaced before the next prompt.
     """
 
     error: ComfyError | None
@@ -204,7 +204,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """It is over."""
+    """The prompt has ended."""
 
     outcome: Outcome
 

@@ -1,18 +1,18 @@
 """What has become of one prompt? A state machine without IO.
 
 `PromptFollower` is fed facts (an event was seen, the socket was lost, the history says, the process exited) and the
-time, and answers what to do next (wait, ask the history, ask it to stop, finished). It owns no socket and no clock,
+time, and returns what to do next (wait, ask the history, ask it to stop, finished). It owns no socket and no clock,
 so every race of the wire contract is a few lines of test.
 
     SUBMITTING ──accepted──► QUEUED ──execution_start──► EXECUTING ──► ENDED
         │                      │                            │
         └──────────────────────┴── deadline, cancel ──► STOPPING ──► ENDED
 
-Who is believed: events are the speed. A prompt whose whole story was heard, from `execution_start` over
-`execution_success` to `executing {node: null}`, has told all that its history would. Whatever else ends with
-`executing {node: null}` has its history asked, which is written by then: the history is the truth. Where events may
-have been missed (a lost socket, a long silence) the queue is asked first and the history after it: a prompt moves
-from the queue to the history in one step and never back, so absent from both, asked in this order, means gone.
+What is believed: events are the speed, the history is the truth. If every event of a prompt was heard, from
+`execution_start` through `execution_success` to `executing {node: null}`, its history has nothing to add. For any other
+prompt that ends with `executing {node: null}` the history is asked, which is written by then. If events may have been
+missed (a lost socket, a long silence), the queue is asked first and the history after it: a prompt moves from the
+queue to the history in one step and never back, so absence from both, asked in this order, means that it is gone.
 """
 
 from __future__ import annotations
@@ -61,20 +61,20 @@ from comfy_serverless.errors import (
     EngineUnavailable,
 )
 
-#: Silence after which the history is asked although the socket seems well, in seconds.
+#: Silence after which the history is asked although the socket seems to work, in seconds.
 QUIET_S = 1.0
 #: Silence without processor time after which the queue is asked too: the prompt may have been removed, in seconds.
 DOUBT_S = 5.0
 #: First and longest pause between questions when events cannot be relied on, in seconds.
 POLL_MIN_S, POLL_MAX_S = 0.02, 1.0
-#: How often a prompt is asked again to stop: a request can be lost, in seconds.
+#: Pause before a prompt is asked again to stop, because a request can be lost, in seconds.
 STOP_AGAIN_S = 0.5
 #: How long a prompt may take to stop before its engine counts as broken, in seconds. A long step cannot be
-#: interrupted; who cancels can wait for it, who has run out of time cannot.
+#: interrupted: a canceled job can wait for its end, a job past its deadline cannot.
 CANCEL_GRACE_S, DEADLINE_GRACE_S = 30.0, 5.0
 #: How long an engine that is not our child may be unreachable before the prompt counts as lost, in seconds.
 UNREACHABLE_S = 30.0
-#: Prompts found neither in the queue nor in the history this often are gone.
+#: A prompt that is this many times found neither in the queue nor in the history is gone.
 _GONE_READS = 2
 
 
@@ -95,9 +95,9 @@ class PromptFollower:
         prompt_id: the prompt.
         graph: as submitted; names nodes in errors.
         now: monotonic time, in seconds, as in every other method.
-        deadline: when it is asked to stop; None for never.
+        deadline: when to ask it to stop; None for never.
         execution_s: how long it may execute; None for as long as the deadline allows.
-        stall_s: how long nothing may move at all.
+        stall_s: how long the engine may show no sign of life.
         frame_nodes: ids of the nodes whose frames are results.
     """
 
@@ -147,7 +147,7 @@ class PromptFollower:
     # Facts in.
 
     def observe(self, fact: Fact, now: float) -> None:
-        """Take in one fact. After the end nothing changes any more."""
+        """Take in one fact. After the end, facts change nothing."""
         if self._outcome is not None:
             return
         match fact:
@@ -207,7 +207,7 @@ class PromptFollower:
                 self._deadline = min(now + self._execution_s, self._deadline or math.inf)
 
     def _see_last_word(self, now: float) -> None:
-        """`executing {node: null}` ends every prompt; its history is written by now."""
+        """Handle `executing {node: null}`: it ends every prompt, whose history is written by now."""
         is_undisturbed = self._accepted and not self._polling and self._stop_error is None
         if is_undisturbed and self._story.is_whole:
             self._finish(None, now, executing_ms=self._story.executing_ms)
@@ -245,7 +245,7 @@ class PromptFollower:
         else:
             self._advance(State.QUEUED)
             if queue.ahead != self._ahead:
-                # It waits behind others, and they get on.
+                # It waits behind other prompts, and they make progress.
                 self._last_life = now
             self._ahead = queue.ahead
 
@@ -258,24 +258,24 @@ class PromptFollower:
             self._gone_reads = 0
             self._questions = [SubmitAgain()]
         elif self._submit_lost:
-            self._finish(EngineUnavailable("ComfyUI answers, but takes no workflow"), now, engine_is_broken=True)
+            self._finish(EngineUnavailable("ComfyUI answers, but accepts no workflow"), now, engine_is_broken=True)
         elif self._story.succeeded and not self._events_missed:
             self._finish(None, now)
         elif self._executing_since is not None or self._story.succeeded:
-            self._finish(EngineCrashed("ComfyUI has forgotten a prompt that it had begun: it was restarted"), now)
+            self._finish(EngineCrashed("ComfyUI has lost a prompt that it had begun: it was restarted"), now)
         else:
             self._finish(Canceled("the prompt was removed from ComfyUI's queue by another client"), now)
 
     def _see_silence(self, now: float, *, ours: bool) -> None:
         self._first_silence = self._first_silence if self._first_silence is not None else now
-        # No event is lost by an unanswered question; a lost socket is told as what it is.
+        # An unanswered question loses no event; a lost socket is a fact of its own.
         self._ask_from(now)
         if not ours and now - self._first_silence >= UNREACHABLE_S:
             self._finish(EngineCrashed("ComfyUI can no longer be reached"), now)
 
     def _see_exit(self, fact: ProcessExited, now: float) -> None:
         if self._story.succeeded and not self._events_missed:
-            # It died after its last node: everything it made is known and on disk.
+            # It died after the last node: every output is known and on disk.
             self._finish(None, now, engine_is_broken=True)
             return
         error = self._stop_error or EngineCrashed(
@@ -297,7 +297,7 @@ class PromptFollower:
             self._ask_at = now
             return AskToStop()
         if not self._questions and now >= self._ask_at:
-            # The queue before the history: see the module's first lines. The history alone is cheaper.
+            # The queue before the history: see the module's docstring. The history alone is cheaper.
             certain = not self._polling and self._stop_error is None and now - self._last_life < DOUBT_S
             self._questions = [AskHistory() if certain else AskQueue()]
             self._ask_at = now + self._next_pause()
@@ -308,7 +308,7 @@ class PromptFollower:
     def _watch_clock(self, now: float) -> None:
         if self._stop_error is not None:
             if now >= self._stop_until:
-                # Neither queue nor interrupt could stop it: only a new process helps the next job.
+                # Neither the queue nor an interrupt could stop it: the next job needs a new process.
                 self._finish(self._stop_error, now, engine_is_broken=True)
         elif self._deadline is not None and now >= self._deadline:
             where = "while it waited in the queue" if self._executing_since is None else "while it was executing"
@@ -350,7 +350,7 @@ class PromptFollower:
         self._first_silence = None
 
     def _distrust_events(self, now: float) -> None:
-        """Ask from now on. What was shown before `execution_success` is complete, whatever is lost after it."""
+        """Poll from now on. Outputs shown before `execution_success` are complete, whatever is lost after it."""
         self._events_missed = self._events_missed or not self._story.succeeded
         self._ask_from(now)
 
@@ -368,7 +368,7 @@ class PromptFollower:
             self._stop_error = error
             self._stop_at = now
             self._stop_until = now + grace_s
-            if self._deadline is not None:  # also while it is canceled: whoever set it may be cut off soon after
+            if self._deadline is not None:  # holds for a cancel too: the caller may be cut off soon after it
                 self._stop_until = min(self._stop_until, max(now, self._deadline) + DEADLINE_GRACE_S)
             self._advance(State.STOPPING)
 
@@ -379,7 +379,7 @@ class PromptFollower:
             error = self._failure(entry.last_data)
         elif entry.last_word == "execution_interrupted":
             error = self._stop_error or Canceled("the prompt was interrupted by another client")
-        # An error that says the GPU's context is lost: the process lives, but can compute nothing any more.
+        # EngineCrashed here means that the GPU's context is lost: the process lives, but can no longer compute.
         self._finish(error, now, engine_is_broken=isinstance(error, EngineCrashed), executing_ms=entry.executing_ms)
 
     def _failure(self, data: Mapping[str, Any]) -> ComfyError:
@@ -409,7 +409,7 @@ class PromptFollower:
             cached_nodes=story.cached_nodes,
             warnings=(*self._warnings, *blocked),
             timings=Timings(queued_ms=max(0, total_ms - executing_ms), executing_ms=executing_ms, total_ms=total_ms),
-            # A success that only the history has told of: a socket can be open, and silent.
+            # A success known only from the history has missed events too: a socket can be open, but silent.
             events_missed=self._events_missed or not story.succeeded,
             engine_is_broken=engine_is_broken,
         )

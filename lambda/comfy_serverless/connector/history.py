@@ -1,6 +1,6 @@
-"""What an entry of ComfyUI's history says. No IO.
+"""Reads an entry of ComfyUI's history. No IO.
 
-Judged by its messages: `status_str` can say "success" for a run that failed (section 11 of the wire contract).
+Its messages decide: `status_str` can say "success" for a run that failed (section 11 of the wire contract).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ _LAST_WORDS = ("execution_success", "execution_error", "execution_interrupted")
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """An entry, read.
+    """A parsed entry.
 
     Attributes:
         number: of the submit; tells prompts of the same id apart.
         shown: what each node showed, by node id.
         display_nodes: for nodes made by expansion, the node they are shown as.
-        cached_nodes: nodes that did not run; None when it does not say.
-        executing_ms: by ComfyUI's own clock, where both ends have a time.
+        cached_nodes: nodes that did not run; None if the entry does not say.
+        executing_ms: by ComfyUI's own clock; None unless both ends have a time.
         last_word: the kind of the message that ended it.
         last_data: that message's data.
     """
@@ -36,7 +36,7 @@ class HistoryEntry:
 
 
 def read_entry(entry: Mapping[str, Any]) -> HistoryEntry:
-    """Read `GET /history/{id}`'s entry."""
+    """Parse the entry of `GET /history/{id}`."""
     status = entry.get("status") or {}
     messages = [(str(kind), data) for kind, data in status.get("messages") or ()]
     times = [data["timestamp"] for _, data in messages if isinstance(data.get("timestamp"), int | float)]

@@ -1,4 +1,4 @@
-"""Which ComfyUI is started, and where it keeps its files. Pure decisions; starting it is `process`'s part."""
+"""Decides which ComfyUI to start, and where it keeps its files. `process` starts it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """How ComfyUI is started.
+    """How to start ComfyUI.
 
     Attributes:
         command: the arguments, without `--port`.
-        cwd: where it is started; None for the current folder.
-        environment: variables set in addition.
-        own_folder: where engines keep their files, each in a folder of its own. None leaves it to the engine.
+        cwd: the folder to start it in; None for the current folder.
+        environment: additional variables.
+        own_folder: where engines keep their files, each in its own folder. None leaves it to the engine.
     """
 
     command: Sequence[str]
@@ -40,14 +40,14 @@ class EngineChoice:
         """The whole command line for a port.
 
         Args:
-            first_port: where it was first started; names its folder, so that a restart elsewhere finds its inputs.
+            first_port: the port of its first start. Names its folder: a restart on another port finds its inputs.
         """
         folder = ["--base-directory", str(self.own_folder / str(first_port))] if self.own_folder else []
         return [*self.command, *folder, "--port", str(port)]
 
 
 def choose_engine(settings: Settings) -> EngineChoice:
-    """`API_COMMAND_LINE`, else `COMFYUI_DIR`, else `ComfyUI/` beside the caller, else the embedded engine.
+    """Choose `API_COMMAND_LINE`, else `COMFYUI_DIR`, else `ComfyUI/` beside the caller, else the embedded engine.
 
     Raises:
         InvalidSetting: COMFYUI_DIR is not a ComfyUI checkout.
@@ -70,9 +70,9 @@ def choose_engine(settings: Settings) -> EngineChoice:
 
 
 def folders_of(stats: Mapping[str, Any], cwd: Path) -> dict[str, list[Path]]:
-    """Where a ComfyUI started in `cwd` keeps its files, by folder type, from `/system_stats`' `argv`.
+    """Where a ComfyUI started in `cwd` keeps its files, by folder type, from `argv` in `/system_stats`.
 
-    Several candidates where versions differ; who looks for a file takes the first that has it.
+    Several candidates where versions differ: a file is in the first that has it.
     """
     argv = [str(argument) for argument in stats.get("system", {}).get("argv") or ()]
     flags: dict[str, Path] = {}
@@ -87,13 +87,13 @@ def folders_of(stats: Mapping[str, Any], cwd: Path) -> dict[str, list[Path]]:
     return {
         "input": [flags.get("--input-directory", base / "input")],
         "output": [flags.get("--output-directory", base / "output")],
-        # ComfyUI puts a folder `temp` below what it is given.
+        # ComfyUI makes a folder `temp` inside the given one.
         "temp": [temp / "temp", temp],
     }
 
 
 def engine_name(stats: Mapping[str, Any]) -> str:
-    """What runs here, for results: "ComfyUI 0.3.64", or the embedded engine and what it stands in for."""
+    """The engine's name, for results: "ComfyUI 0.3.64", or the embedded engine and the version it stands in for."""
     system = stats.get("system") or {}
     version = system.get("comfyui_version", "unknown")
     if "comfy_lite_version" in system:
@@ -107,17 +107,17 @@ def _python_of(directory: Path) -> str:
 
 
 def _model_paths_arguments(settings: Settings) -> list[str]:
-    """Last on the command line: the last place that is named comes first when ComfyUI looks for a model."""
+    """The last arguments of the command line: ComfyUI searches the place that is named last first."""
     paths = _model_paths_config(settings)
     return ["--extra-model-paths-config", paths] if paths else []
 
 
 def _model_paths_config(settings: Settings) -> str | None:
-    """The file that tells ComfyUI where fetched models are. Without it only jobs that name models cannot run."""
+    """The file with the places of fetched models. Without it all jobs run but those that name models."""
     try:
         return str(write_paths_config(settings))
     except OSError as error:
-        logger.warning("no models can be fetched, MODEL_STORE_DIR cannot be written: %s", error)
+        logger.warning("models cannot be fetched because MODEL_STORE_DIR is not writable: %s", error)
         return None
 
 
@@ -130,8 +130,8 @@ def _embedded_engine(settings: Settings) -> EngineChoice:
             "or install the extra `lite` (in a checkout: pip install '.[lite]')"
         )
     folder = Path(tempfile.gettempdir()) / f"comfy_lite-{os.getuid()}"
-    logger.warning("no ComfyUI is configured: the embedded engine runs (no models). COMFYUI_DIR=… for yours")
-    # The engine is a sibling package: found wherever we were.
+    logger.warning("no ComfyUI is configured: the embedded engine runs (no models). Set COMFYUI_DIR to run yours")
+    # The engine is a sibling package, which a process in any folder must find.
     source = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "comfy_lite", *_model_paths_arguments(settings)]

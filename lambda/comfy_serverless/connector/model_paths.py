@@ -1,8 +1,8 @@
-"""Where fetched models lie, and how ComfyUI is told. Shared by the connector, which starts ComfyUI, and the jobs.
+"""Where fetched models are, and the file that says so to ComfyUI. For the connector, which starts it, and for jobs.
 
-MODEL_STORE_DIR/models/{folder}/{name}      what ComfyUI sees: links
-MODEL_STORE_DIR/blobs/{sha256}              what they lead to
-MODEL_DATA_DIR/{folder}/{name}              what came with a SageMaker endpoint
+MODEL_STORE_DIR/models/{folder}/{name}      links, which ComfyUI sees
+MODEL_STORE_DIR/blobs/{sha256}              the files they lead to
+MODEL_DATA_DIR/{folder}/{name}              models that came with a SageMaker endpoint
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
 
-#: ComfyUI's model folders, those of newer versions and of well-known custom nodes too. Never `custom_nodes`: that is
-#: code, and never `configs`, which are not models.
+#: ComfyUI's model folders, including those of newer versions and of well-known custom nodes. Never `custom_nodes`,
+#: which is code, nor `configs`, which are not models.
 MODEL_FOLDERS = (
     *("animatediff_models", "animatediff_motion_lora", "audio_encoders", "background_removal", "checkpoints"),
     *("classifiers", "clip", "clip_vision", "controlnet", "detection", "diffusion_models", "embeddings"),
@@ -29,16 +29,16 @@ MODEL_FOLDERS = (
 
 
 def store_directory(settings: Settings) -> Path:
-    """Where models are kept: MODEL_STORE_DIR, else a folder of this user's own among the temporary files."""
+    """Where models are kept: MODEL_STORE_DIR, else this user's own folder among the temporary files."""
     default = Path(tempfile.gettempdir()) / f"comfy-serverless-models-{os.getuid()}"
     return settings.model_store_dir or default
 
 
 def make_store_directory(settings: Settings) -> Path:
-    """The same, made if it is not there: for this user alone.
+    """Make the store directory, if it is missing, for this user alone.
 
     Raises:
-        OSError: it cannot be made, or somebody else has put something there.
+        OSError: it cannot be made, or another user has put something there.
     """
     directory = store_directory(settings).absolute()
     directory.mkdir(mode=0o700, parents=settings.model_store_dir is not None, exist_ok=True)
@@ -49,10 +49,10 @@ def make_store_directory(settings: Settings) -> Path:
 
 
 def write_paths_config(settings: Settings) -> Path:
-    """Write the file for ComfyUI's `--extra-model-paths-config`; its path.
+    """Write the file for ComfyUI's `--extra-model-paths-config`. Returns its path.
 
-    It is JSON, which is YAML too. The store comes first among the places of a folder: what a job asks for by content
-    must not be hidden by a file of the same name.
+    It is JSON, which is YAML too. The store comes first among the places of a folder: a file of the same name must
+    not hide the model that a job asks for by content.
 
     Raises:
         OSError: it cannot be written.

@@ -1,4 +1,4 @@
-"""Which port an engine gets. Two programs that start one at the same moment must not end up with the same."""
+"""Finds a port for an engine. Two programs that start one at the same moment must not get the same port."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from comfy_serverless.errors import EngineUnavailable
 
 
 def find_available_port(host: str, first_port: int) -> int:
-    """The first port from `first_port` on that nothing listens on.
+    """The first port at or above `first_port` that nothing listens on.
 
     Raises:
         EngineUnavailable: none is free, or the host is not this machine.
     """
     for port in range(first_port, 65536):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            # As servers do: a port in TIME_WAIT is free, one that is listened on is not.
+            # As servers do: a port in TIME_WAIT is free, a port with a listener is not.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
@@ -33,11 +33,11 @@ def find_available_port(host: str, first_port: int) -> int:
                     ) from error
                 continue
             return port
-    raise EngineUnavailable(f"no port from {first_port} on is free on {host}")
+    raise EngineUnavailable(f"no free port on {host} from {first_port} up")
 
 
 def accepts(host: str, port: int) -> bool:
-    """Whether somebody listens on a port."""
+    """Whether a program listens on a port."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         return probe.connect_ex((host, port)) == 0
@@ -46,8 +46,8 @@ def accepts(host: str, port: int) -> bool:
 class ReservedPort:
     """A free port that no other connector of this machine takes until `release`.
 
-    A port is free until the engine listens on it, which takes seconds. A connector that found it free meanwhile would
-    see its own engine die, and the other's answer in its place.
+    A port is free until the engine listens on it, which takes seconds. Another connector that found it free meanwhile
+    would see its own engine die, and this one's answer in its place.
     """
 
     def __init__(self, host: str, first_port: int) -> None:
@@ -58,17 +58,17 @@ class ReservedPort:
         self._lock: IO[bytes] | None = lock
 
     def release(self) -> None:
-        """Let others have it. Idempotent."""
+        """Free the port for others. Idempotent."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
 
 def _lock(port: int) -> IO[bytes] | None:
-    """The lock ends with the process that holds it, however that ends; the empty file stays."""
+    """Lock a port, or return None. The lock ends with its process, however that ends; the empty file stays."""
     path = Path(tempfile.gettempdir()) / f"comfy-serverless-{os.getuid()}-{port}.lock"
     try:
-        # The folder is everybody's: a link that somebody else has put there is not followed.
+        # Every user can write to this folder: a link that another user has put there is not followed.
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb")
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.ELOOP):

@@ -3,8 +3,8 @@
     STOPPED ──start──► STARTING ──first answer──► READY ──stop──► STOPPED
                           └──────── exit ────────► DEAD ◄── exit ──┘
 
-A process here is the leader of its own process group, so that whatever it starts ends with it. Its output is always
-being read (a full pipe would stop it) into a ring buffer and the log.
+The process leads its own process group: everything it starts ends with it. Its output is read all the time (a full
+pipe would stop it) into a ring buffer and the log.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LOG_LINES = 300
 _LONGEST_LINE_BYTES = 4096
 _PORT_IS_TAKEN = re.compile(r"already in use|Errno (98|48)\b")
 _PORT_RETRIES = 3
-#: Where a platform leaves credentials, or the way to them.
+#: The variables in which platforms leave credentials, or the way to them.
 _CREDENTIALS = frozenset(
     {
         "AWS_ACCESS_KEY_ID",
@@ -68,11 +68,11 @@ class ComfyProcess:
     """One ComfyUI process at a time.
 
     Args:
-        command: answers the arguments that start ComfyUI on a port.
+        command: returns the arguments that start ComfyUI on a port.
         host: the address it will listen on.
         first_port: the port to try first.
-        cwd: where it is started; None for the current folder.
-        answers: asked with the port once it is open; tells whether ComfyUI answers there.
+        cwd: the folder to start it in; None for the current folder.
+        answers: called with the port once that is open; returns whether ComfyUI answers there.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class ComfyProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id, while there is a process."""
+        """The process id; None without a process."""
         return self._process.pid if self._process else None
 
     @property
@@ -124,7 +124,7 @@ class ComfyProcess:
 
     @property
     def log_tail(self) -> str:
-        """The last lines it wrote."""
+        """The last lines that it wrote."""
         return "\n".join(list(self._log)[-40:])
 
     @property
@@ -133,7 +133,7 @@ class ComfyProcess:
         return self._cwd or Path.cwd()
 
     def start(self) -> None:
-        """Start it on a free port, without waiting. Does nothing while it runs.
+        """Start it on a free port, without waiting. Does nothing if it runs.
 
         Raises:
             EngineUnavailable: the command cannot be run.
@@ -169,13 +169,13 @@ class ComfyProcess:
         logger.info("ComfyUI process %s started on port %s", self.pid, self.port)
 
     def wait_ready(self, timeout_s: float) -> bool:
-        """Wait until it answers, watching for its death. Tries the next port when this one was taken meanwhile.
+        """Wait until it answers, watching for its death. Tries the next port if this one was taken meanwhile.
 
         Returns:
-            False when it lives, but did not answer in time.
+            False if it lives but did not answer in time.
 
         Raises:
-            EngineUnavailable: it exited, with its exit code and the end of its log.
+            EngineUnavailable: it exited; the error has its exit code and the end of its log.
         """
         give_up_at = time.monotonic() + timeout_s
         while self.state is not ProcessState.READY or not self.is_alive:
@@ -190,10 +190,10 @@ class ComfyProcess:
         return True
 
     def cpu_seconds(self) -> float:
-        """Processor time that work has used so far, in seconds; 0 where the system does not tell.
+        """Processor time that work has used so far, in seconds; 0 on systems without /proc.
 
-        Of the whole session: the command can be a wrapper (`uv run`, a shell) that waits while its child computes.
-        Without the main thread where there are others: it answers HTTP, and would count our own questions as work.
+        It covers the whole session: the command can be a wrapper (`uv run`, a shell) that waits while its child
+        computes. It excludes the main thread if there are others: that answers HTTP, and our questions are not work.
         """
         session = str(self.pid).encode()
         ticks = 0
@@ -208,12 +208,12 @@ class ComfyProcess:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def wait_output(self, timeout_s: float = 1.0) -> None:
-        """After an exit: wait until everything it wrote has been read."""
+        """Wait, after an exit, until everything it wrote has been read."""
         if self._reader is not None:
             self._reader.join(timeout_s)
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL, to the whole group. Returns when nothing of it is left."""
+        """Send SIGTERM, then SIGKILL, to the whole group. Returns when none of it is left."""
         self._is_stopped = True
         process = self._process
         if process is None:
@@ -226,12 +226,12 @@ class ComfyProcess:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the whole group, for an engine that is broken. Returns when nothing of it is left."""
+        """Send SIGKILL to the whole group of a broken engine. Returns when none of it is left."""
         self._end_group()
         self.state = ProcessState.STOPPED
 
     def _end_group(self) -> None:
-        """Whatever the leader left behind must not outlive it."""
+        """Kill the group: what the leader left behind must not outlive it."""
         if self._reserved is not None:
             self._reserved.release()
         process = self._process
@@ -247,9 +247,9 @@ class ComfyProcess:
         self._process = None
 
     def _spawn_and_read(self, command: list[str], started: threading.Event, failure: list[Exception]) -> None:
-        """Start the process in the thread that then reads its output until the end.
+        """Start the process in the thread that then reads its output to the end.
 
-        The kernel ends the child with the *thread* that made it: so that thread must live as long as the child, and
+        The kernel ends the child with the *thread* that made it: that thread must live as long as the child, and
         a connector killed by SIGKILL leaves no ComfyUI behind.
         """
         try:
@@ -271,7 +271,7 @@ class ComfyProcess:
         stream = process.stdout
         assert stream is not None  # noqa: S101
         with stream:
-            # Bounded: progress bars write one endless line of carriage returns.
+            # Bounded, because a progress bar writes one endless line of carriage returns.
             for line in iter(lambda: stream.readline(_LONGEST_LINE_BYTES), b""):
                 text = line.decode("utf-8", errors="replace").rstrip().rpartition("\r")[2]
                 self._log.append(text)
@@ -295,17 +295,17 @@ class ComfyProcess:
 
 
 def _without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
-    """Our own rights are no business of the engine's: custom nodes, and workflows with them, run in it."""
+    """The environment without our credentials, which custom nodes, and workflows through them, must not get."""
     return {name: value for name, value in environment.items() if name not in _CREDENTIALS}
 
 
 def _stat_fields(folder: Path) -> list[bytes]:
-    """The fields of `/proc/…/stat` from the third on: the second one, a name, can hold anything."""
+    """The fields of `/proc/…/stat` from the third on. The second is a name, which can hold anything."""
     return (folder / "stat").read_bytes().rpartition(b")")[2].split()
 
 
 def _die_with_parent() -> list[str]:
-    """A prefix that makes the kernel end the child with us (Linux, util-linux); nothing elsewhere."""
+    """A prefix that makes the kernel end the child with us (Linux, util-linux); empty elsewhere."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
@@ -317,6 +317,6 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 def _stop_at_exit(reference: weakref.ref[ComfyProcess]) -> None:
     process = reference()
-    # A fork of us that ends must not take the engine with it.
+    # A fork of this process that ends must not take the engine with it.
     if process is not None and process.owner == os.getpid():
         process.stop()

@@ -12,18 +12,18 @@ from comfy_serverless.connector.outputs import identify_node
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One complete snapshot; the fields of the Comfy API v2's Progress.
+    """One complete snapshot, with the fields of the Comfy API v2's Progress.
 
     Attributes:
-        value: overall fraction, 0 to 1; never moves backwards.
-        nodes_done: nodes that are finished, cached ones included.
+        value: overall fraction, 0 to 1; never decreases.
+        nodes_done: finished nodes, including cached ones.
         nodes_total: nodes of the graph.
         current_node: node id of the submitted graph.
         current_node_class: its class.
-        step: finished steps of the current node, where it counts them.
+        step: finished steps of the current node, if it counts them.
         steps: all steps of the current node.
         message: for people, e.g. "KSampler 21/50".
-        preview: JPEG of the picture as it emerges, only in the snapshot that brings a new one.
+        preview: JPEG of the emerging picture, only in the snapshot that brings a new one.
     """
 
     value: float
@@ -38,7 +38,7 @@ class Progress:
 
 
 class ProgressTracker:
-    """Folds events of one prompt into snapshots."""
+    """Folds the events of one prompt into snapshots."""
 
     def __init__(self, graph: Mapping[str, Any]) -> None:
         self._graph = graph
@@ -49,7 +49,7 @@ class ProgressTracker:
         self._value = 0.0
 
     def see_event(self, kind: str, data: Mapping[str, Any]) -> Progress | None:
-        """A new snapshot if the event changed anything."""
+        """A new snapshot, or None if the event has nothing to do with progress."""
         if kind == "execution_cached":
             self._done.update(node for node in data.get("nodes") or () if node in self._graph)
         elif kind == "progress_state":
@@ -102,7 +102,7 @@ class ProgressTracker:
 
 
 def _number(value: object) -> float:
-    """Custom nodes report what they like; what is no number counts as nothing."""
+    """The value if it is a number, else 0: custom nodes report anything they like."""
     return max(0.0, float(value)) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 

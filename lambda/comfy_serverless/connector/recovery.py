@@ -1,4 +1,4 @@
-"""What is done by itself after a prompt has ended: once more, and after what. No IO."""
+"""Decides whether an ended prompt is run once more, and what must happen before that. No IO."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_ATTEMPTS = 2
 
 
 class Recovery(Enum):
-    """How to go on."""
+    """What to do after an outcome."""
 
     DELIVER = "deliver"
     RESTART_AND_RETRY = "restart_and_retry"
@@ -20,7 +20,7 @@ class Recovery(Enum):
     RETRY = "retry"
 
 
-#: What a success can lack all the same; said in a warning when another attempt did not bring it either.
+#: What a success can lack; a warning if another attempt lacks it too.
 FILES_ARE_GONE = "ComfyUI named files that no longer exist"
 FRAMES_ARE_MISSING = "the websocket was lost while pictures came through it: some may be missing"
 
@@ -37,7 +37,7 @@ def after(outcome: Outcome, *, attempt: int, lost: str | None) -> Recovery:
         return Recovery.DELIVER
     if isinstance(outcome.error, EngineCrashed):
         return Recovery.RESTART_AND_RETRY
-    # A cached node is not run again, also when its file has been deleted: the cache has to go.
+    # ComfyUI does not run a cached node again even if its file has been deleted: the cache has to go.
     if isinstance(outcome.error, OutOfMemory) or lost == FILES_ARE_GONE:
         return Recovery.FREE_MEMORY_AND_RETRY
     return Recovery.RETRY if lost == FRAMES_ARE_MISSING else Recovery.DELIVER

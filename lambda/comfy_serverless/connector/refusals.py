@@ -1,4 +1,4 @@
-"""What ComfyUI says against a workflow, or of a failed run, put into our failure classes. No IO."""
+"""Turns ComfyUI's words about a refused workflow or a failed run into our failure classes. No IO."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from comfy_serverless.errors import (
 )
 
 _MEMORY_EXCEPTIONS = ("OutOfMemoryError", "MemoryError")
-#: Of the GPU, and of the host: torch says "can't allocate memory" there.
+#: Messages about the GPU's memory, and about the host's, where torch says "can't allocate memory".
 _MEMORY_MESSAGES = ("out of memory", "allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
-#: What CUDA and HIP say when a process has lost the GPU: every later call on it fails too, whatever it is.
+#: Messages of CUDA and HIP when a process has lost the GPU: every later call on it fails too.
 _GPU_IS_LOST = re.compile(
     r"device-side assert|an illegal (memory access|instruction|address)|misaligned address"
     r"|unspecified launch failure|launch timed out|hardware stack error|uncorrectable ECC error|has fallen off the bus"
@@ -36,20 +36,20 @@ _GPU_IS_LOST = re.compile(
     r"|(CUBLAS|HIPBLAS|CUSOLVER)_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)|CUFFT_(EXEC_FAILED|INTERNAL_ERROR)",
     re.IGNORECASE,
 )
-#: Some of these words could be about anything.
+#: Some of those words alone could be about anything.
 _IS_ABOUT_A_GPU = re.compile(r"CUDA|HIP |HIPBLAS|CUDNN|CUBLAS|CUSOLVER|CUFFT|NVRTC|Triton|GPU", re.IGNORECASE)
 
-#: After these ComfyUI has not looked at everything.
+#: Errors after which ComfyUI stops checking a node.
 _KEEPS_FROM_LOOKING_ON = frozenset(
     {"bad_linked_input", "exception_during_inner_validation", "exception_during_validation", "return_type_mismatch"}
 )
-#: A message is for people: most problems it tells of, and characters of one. `details` has everything.
+#: The most problems in a message for people, and the most characters of one. `details` has everything.
 _MOST_LINES, _LONGEST_LINE = 30, 600
 _REDIRECTION, _BAD_REQUEST, _SERVER_ERROR = 300, 400, 500
 
 
 def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> InvalidWorkflow:
-    """The exception for a `POST /prompt` that was refused: every error of every node, in one message."""
+    """The exception for a refused `POST /prompt`: every error of every node, in one message."""
     error = error or {}
     lines = list(node_error_lines(node_errors))
     if not lines:
@@ -62,20 +62,20 @@ def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> 
 def explained(
     refused: InvalidWorkflow, graph: Mapping[str, Any], declarations: Declarations, known_classes: Iterable[str]
 ) -> InvalidWorkflow:
-    """A refusal that tells everything at once, with what may have been meant. Nothing ComfyUI said is lost.
+    """A refusal that lists every problem at once, with suggestions. It keeps everything ComfyUI said.
 
     Args:
         refused: made by `refusal`.
-        graph: what was refused.
-        declarations: ComfyUI's, of the classes in the graph.
-        known_classes: all that ComfyUI has; looked through when the graph has an unknown one.
+        graph: the refused graph.
+        declarations: ComfyUI's declarations of the classes in the graph.
+        known_classes: all classes that ComfyUI has; searched if the graph has an unknown one.
     """
     error, said = refused.details["error"], refused.details["node_errors"]
     found = {} if _has_looked_at_everything(error, said) else find_problems(graph, declarations)
     hinted = _with_hints(_joined(said, found, graph), declarations, tuple(known_classes))
     lines = list(node_error_lines(hinted))
     if not said:
-        # What it says of the workflow as a whole.
+        # ComfyUI's words about the workflow as a whole.
         lines = [*refusal(error, {}).message.split("\n"), *lines]
     missing = _lists_of_what_is_missing(hinted)
     message = _in_one(lines)
@@ -87,7 +87,7 @@ def explained(
 
 
 def node_error_lines(node_errors: Mapping[str, Any]) -> Iterator[str]:
-    """One line for each error of each node, as a person reads it."""
+    """One line for people for each error of each node."""
     for node_id, found in node_errors.items():
         for problem in found.get("errors") or ():
             text = str(problem.get("message") or problem.get("type") or "is refused")
@@ -103,10 +103,10 @@ def execution_failure(data: Mapping[str, Any], *, node_id: str, class_type: str)
     Args:
         data: the event's data.
         node_id: the node of the submitted graph it happened in.
-        class_type: that node's class, "" when the graph does not have the node.
+        class_type: that node's class; "" if the graph does not have the node.
 
     Returns:
-        `EngineCrashed` when the error says that the process can compute nothing any more.
+        `EngineCrashed` if the error says that the process can no longer compute.
     """
     raised_in = str(data.get("node_type") or "?")
     class_type = class_type or raised_in
@@ -121,7 +121,7 @@ def execution_failure(data: Mapping[str, Any], *, node_id: str, class_type: str)
     }
     ran_as = class_type
     if raised_in not in (class_type, "?"):
-        # A node that an expansion has made, or that ComfyUI has replaced: the author knows only the submitted one.
+        # An expansion made the node, or ComfyUI replaced it: the author knows only the submitted node.
         details["inner_class_type"] = raised_in
         ran_as = f"{class_type}, in {raised_in}"
     text = f"Node {node_id} ({ran_as}) raised {exception_type}: {message}"
@@ -133,28 +133,28 @@ def execution_failure(data: Mapping[str, Any], *, node_id: str, class_type: str)
 
 
 def submit_failure(status: int, text: str, *, server_address: str) -> ComfyError | None:
-    """What an answer of `POST /prompt` that is neither 200 nor ComfyUI's own 400 means.
+    """Interpret an answer of `POST /prompt` that is neither 200 nor ComfyUI's own 400.
 
     Returns:
-        The failure; None where nothing is decided: it is to be looked for, and sent again if it is not there.
+        The failure; None if undecided: the prompt must be looked for, and sent again if it is not there.
     """
     said = f"{status} {text[:300]}".strip()
     if status in (401, 403, 407):
-        return EngineUnavailable(f"what answers at {server_address} lets nobody in without credentials: {said}")
+        return EngineUnavailable(f"the server at {server_address} requires credentials: {said}")
     if status < _REDIRECTION:
-        # It may have been queued all the same: it has to be looked for.
+        # The prompt may have been queued all the same.
         return None
     if status < _BAD_REQUEST or status in (404, 405, 410):
-        return EngineUnavailable(f"what answers at {server_address} is no ComfyUI: {said}")
+        return EngineUnavailable(f"the server at {server_address} is not a ComfyUI: {said}")
     if status in (408, 425, 429) or status > _SERVER_ERROR:
-        # A proxy in front of it, or one of its limits: ComfyUI has not seen the workflow.
+        # A proxy in front of ComfyUI, or one of its limits: ComfyUI has not seen the workflow.
         return None
-    # 413, and the bare 500 of a body that ComfyUI cannot read: it would not be read the next time either.
+    # 413, or the bare 500 for a body that ComfyUI cannot read: it could not read it the next time either.
     return refusal({"message": "ComfyUI cannot read the workflow", "details": said}, {})
 
 
 def describe_exit(exit_code: int | None) -> str:
-    """An exit code for people; negative codes are signals, and -9 mostly means "out of host memory"."""
+    """Describe an exit code for people. Negative codes are signals, and -9 mostly means "out of host memory"."""
     if exit_code is None:
         return "exit code unknown"
     if exit_code == -9:
@@ -163,9 +163,9 @@ def describe_exit(exit_code: int | None) -> str:
 
 
 def _has_looked_at_everything(error: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
-    """Whether what ComfyUI has not called wrong is right: some nodes judge their inputs by themselves.
+    """Whether ComfyUI has checked everything, so that its list is complete: some nodes check their own inputs.
 
-    An exception, or a link of the wrong type, keeps it from looking on.
+    An exception, or a link of the wrong type, makes it stop checking a node.
     """
     types = {problem.get("type") for node in said.values() for problem in node.get("errors") or ()}
     return (
@@ -174,14 +174,14 @@ def _has_looked_at_everything(error: Mapping[str, Any], said: Mapping[str, Any])
 
 
 def _joined(said: Mapping[str, Any], found: Mapping[str, Any], graph: Mapping[str, Any]) -> dict[str, Any]:
-    """ComfyUI's errors, with ours after them where it has said nothing of the same; in the order of the graph."""
+    """ComfyUI's errors, then those of ours that it has not named, in the order of the graph."""
     joined: dict[str, Any] = {}
     for node_id in dict.fromkeys((*graph, *said)):
         class_type = graph.get(node_id, {}).get("class_type")
         node = said.get(node_id) or {"dependent_outputs": [], "class_type": class_type}
         problems = list(node.get("errors") or ())
-        told = {_key(problem) for problem in problems}
-        problems += [problem for problem in found.get(node_id, ()) if _key(problem) not in told]
+        named = {_key(problem) for problem in problems}
+        problems += [problem for problem in found.get(node_id, ()) if _key(problem) not in named]
         if problems:
             joined[node_id] = {**node, "errors": problems}
     return joined
@@ -190,7 +190,7 @@ def _joined(said: Mapping[str, Any], found: Mapping[str, Any], graph: Mapping[st
 def _with_hints(
     node_errors: Mapping[str, Any], declarations: Declarations, known_classes: Sequence[str]
 ) -> dict[str, Any]:
-    """The same errors, with what may have been meant: for as many as a person would read."""
+    """The same errors, with suggestions for as many as a person would read."""
     left = iter(range(_MOST_LINES))
     return {
         node_id: {
@@ -217,7 +217,7 @@ def _with_hint(
 
 
 def _hint(problem: Mapping[str, Any], choices: Sequence[Any] | None) -> str:
-    """What is said of a problem beside ComfyUI's words; from its own list of choices, where no other is known."""
+    """Our suggestion for a problem. Without `choices`, those in the problem itself are used."""
     if problem.get("hint"):
         return str(problem["hint"])
     if problem.get("type") != "value_not_in_list":
@@ -230,7 +230,7 @@ def _hint(problem: Mapping[str, Any], choices: Sequence[Any] | None) -> str:
 
 
 def _lists_of_what_is_missing(node_errors: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
-    """For programs: what would have to be installed or fetched."""
+    """List, for programs, what would have to be installed or fetched."""
     unknown: list[dict[str, str]] = []
     models: list[dict[str, str]] = []
     for node_id, node in node_errors.items():

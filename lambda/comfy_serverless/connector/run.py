@@ -1,4 +1,4 @@
-"""One workflow until its one end: submitted, followed, and, where that can help, run once more."""
+"""Runs one workflow to its one end: submits it, follows it and, if that can help, runs it once more."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ WaitReady = Callable[[float | None, threading.Event], object]
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """A workflow that ran.
+    """The result of a workflow that ran.
 
     Attributes:
-        prompt_id: under which id it stands in ComfyUI's history.
+        prompt_id: its id in ComfyUI's history.
         outputs: every output of every node, in the order of the graph.
         warnings: what was not made although ComfyUI accepted the workflow, and why.
         timings: where the time went.
-        cached_nodes: nodes that did not have to run again.
-        attempts: 2 when it had to be run again after a crash or a lack of memory.
+        cached_nodes: nodes that did not need to run again.
+        attempts: 2 if it had to be run again, for instance after a crash or a lack of memory.
     """
 
     prompt_id: str
@@ -53,7 +53,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class _Success:
-    """An attempt that succeeded, and what it lacks all the same, if anything."""
+    """A successful attempt, and what it lacks, if anything."""
 
     outcome: Outcome
     outputs: tuple[Output, ...]
@@ -70,10 +70,10 @@ class WorkflowRun:
 
     Args:
         graph: checked, in API format.
-        run_id: the prompt id of the first attempt; further ones are derived from it.
+        run_id: the prompt id of the first attempt; those of further attempts are derived from it.
         deadline: on the monotonic clock; None for none.
-        execution_s: how long it may execute, in each attempt; None for as long as the deadline allows.
-        stall_s: how long nothing may move.
+        execution_s: how long each attempt may execute; None for as long as the deadline allows.
+        stall_s: how long the engine may show no sign of life.
         on_progress, on_output, extra_data: as for `ComfyConnector.run`.
     """
 
@@ -102,11 +102,11 @@ class WorkflowRun:
         self._frame_nodes = frame_nodes_of(graph)
         self._quiet = frozenset() if on_progress else ON_THE_WAY if on_output else ON_THE_WAY | {"executed"}
         self._facts = FactQueue(self._quiet)
-        #: Outlives the attempt that has taken the fact out of the queue.
+        #: Still set after an attempt has taken the fact out of its queue.
         self._canceled = threading.Event()
 
     def cancel(self) -> None:
-        """Ask it to end. From any thread, and from a signal handler."""
+        """Ask it to end. May be called from any thread, and from a signal handler."""
         self._canceled.set()
         self._facts.put(CancelAsked())
 
@@ -114,18 +114,18 @@ class WorkflowRun:
         """Run the workflow in the caller's thread.
 
         Args:
-            wait_ready: brings the engine to the first submit; is given the seconds that are left, and what ends the
-                wait early.
+            wait_ready: makes the engine ready for the first submit; is called with the seconds left, and with the
+                event that ends the wait early.
 
         Raises:
-            ComfyError: it failed; `.outputs` has what was made before.
+            ComfyError: it failed; `.outputs` has what was made before the failure.
         """
         made: tuple[Output, ...] = ()
         kept: _Success | None = None
         attempt = 1
         try:
             while True:
-                # A second attempt is a test of its own. (TEST_PAYLOAD could be what crashes: that would never end.)
+                # A second attempt is a test of its own; a TEST_PAYLOAD that crashes ComfyUI would go on forever.
                 self._prepare(wait_ready if attempt == 1 else self._engine.wait_ready)
                 collector = OutputCollector(
                     self._graph, self._engine.locator, on_progress=self._on_progress, on_output=self._on_output
@@ -149,12 +149,12 @@ class WorkflowRun:
         except ComfyError as error:
             if kept is not None and kept.lost == recovery.FRAMES_ARE_MISSING and not isinstance(error, Canceled):
                 return self._execution(kept, attempt)
-            # Of the attempt before, when the next one could not even begin, or made less of it.
+            # Those of the first attempt, if the next one could not begin or made fewer.
             error.outputs = made
             raise
 
     def _prepare(self, wait_ready: WaitReady) -> None:
-        """Bring the engine to the point where a workflow can be submitted."""
+        """Make the engine ready for a submit."""
         remaining = left_until(self._deadline)
         if remaining is not None and remaining <= 0:
             raise DeadlineExceeded("the job's deadline passed before it could be submitted")
@@ -163,7 +163,7 @@ class WorkflowRun:
             raise Canceled("the job was canceled on request before it was submitted")
 
     def _attempt(self, prompt_id: str, collector: OutputCollector) -> Outcome:
-        # A queue of its own: what is still unread of the attempt before is none of this one's business.
+        # Each attempt has its own queue: unread facts of the previous attempt must not reach this one.
         self._facts = FactQueue(self._quiet)
         if self._canceled.is_set():
             self._facts.put(CancelAsked())
@@ -191,18 +191,18 @@ class WorkflowRun:
         return outcome
 
     def _submit_timeout_s(self) -> float:
-        """A workflow of thousands of nodes takes ComfyUI a while to look through; no longer than the job has."""
+        """Long enough for ComfyUI to check thousands of nodes, but not longer than the job has left."""
         remaining = left_until(self._deadline)
         return _SUBMIT_TIMEOUT_S if remaining is None else max(1.0, min(_SUBMIT_TIMEOUT_S, remaining))
 
     def _lost(self, outcome: Outcome, outputs: tuple[Output, ...]) -> str | None:
-        """What a success lacks all the same, if anything."""
+        """What a success lacks, if anything."""
         if any(self._is_gone(output) for output in outputs):
             return recovery.FILES_ARE_GONE
         return recovery.FRAMES_ARE_MISSING if self._frame_nodes and outcome.events_missed else None
 
     def _is_gone(self, output: Output) -> bool:
-        """A cached node names the files it once made, also those that have been deleted since."""
+        """Whether the file was deleted: a cached node names the files it once made, even if they are gone."""
         return (
             output.cached
             and output.content is None
@@ -213,7 +213,7 @@ class WorkflowRun:
     def _conclude(self, outcome: Outcome, kept: _Success | None, attempts: int) -> Execution:
         if outcome.error is not None:
             raise self._explained(outcome.error)
-        assert kept is not None  # noqa: S101  (every success is)
+        assert kept is not None  # noqa: S101  (every success is kept)
         return self._execution(kept, attempts)
 
     def _execution(self, success: _Success, attempts: int) -> Execution:
@@ -224,7 +224,7 @@ class WorkflowRun:
         return Execution(prompt_id, success.outputs, warnings, outcome.timings, outcome.cached_nodes, attempts)
 
     def _explained(self, error: ComfyError) -> ComfyError:
-        """What ComfyUI's own words do not tell: everything at once, what was meant, and where it would run."""
+        """Add what ComfyUI's own words lack: every problem at once, suggestions, and where the workflow would run."""
         if not isinstance(error, InvalidWorkflow) or "type" not in error.details.get("error", {}):
             return error
         declarations = self._engine.declarations(str(node.get("class_type")) for node in self._graph.values())
@@ -233,14 +233,14 @@ class WorkflowRun:
         if error.details["unknown_nodes"] and self._engine.is_embedded:
             error.message += (
                 ". The embedded engine has ComfyUI's model-free image nodes only: "
-                "set COMFYUI_DIR or COMFYUI_URL to run the workflow on a ComfyUI of yours"
+                "set COMFYUI_DIR or COMFYUI_URL to run the workflow on your own ComfyUI"
             )
             error.args = (error.message,)
         return error
 
 
 def attempt_id(run_id: str, attempt: int) -> str:
-    """The prompt id of the n-th attempt of a run, from 1: no attempt is taken for another one."""
+    """The prompt id of the n-th attempt of a run, counted from 1. Each attempt has its own."""
     return run_id if attempt == 1 else str(uuid.uuid5(uuid.UUID(run_id), str(attempt)))
 
 
@@ -250,5 +250,5 @@ def deadline_in(seconds: float | None) -> float | None:
 
 
 def left_until(deadline: float | None) -> float | None:
-    """Seconds until then; None for for ever."""
+    """Seconds until a deadline; None for never."""
     return None if deadline is None else deadline - time.monotonic()

@@ -1,4 +1,4 @@
-"""One attempt at one prompt: carries facts into the follower, and its steps out to ComfyUI. Decides nothing."""
+"""Makes one attempt at one prompt: carries facts to the follower and its steps to ComfyUI. Decides nothing."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ from comfy_serverless.errors import EngineCrashed, EngineStalled, InvalidWorkflo
 
 logger = logging.getLogger(__name__)
 
-#: Longest wait before the process is looked at again, in seconds.
+#: Longest wait before the process is checked again, in seconds.
 _LOOK_S = 0.2
-#: A wait that takes so much longer than it was asked to was a freeze, in seconds.
+#: A wait that takes this much longer than intended was a freeze, in seconds.
 _FROZEN_S = 5.0
-#: Share of one processor above which a silent engine counts as working: answering our own questions costs less.
+#: Share of one processor above which a silent engine counts as working. Answering our own questions takes less.
 _BUSY_SHARE = 0.05
-#: How often a silent engine's processor time is looked at, in seconds.
+#: How often a silent engine's processor time is read, in seconds.
 _BUSY_CHECK_S = 1.0
-#: How long the last frames of a dead engine or a stopped prompt may take to be read, in seconds.
+#: Longest time for reading the last frames of a dead engine or a stopped prompt, in seconds.
 _LAST_FRAMES_S = 1.0
 
-#: What comes of reading JSON that is not in ComfyUI's form: something else answers there.
+#: Raised by reading JSON that is not in ComfyUI's form: another server answers there.
 _NOT_COMFYUI = (AttributeError, IndexError, KeyError, TypeError)
 
 Watcher = Callable[[EventSeen | FrameSeen], None]
@@ -62,8 +62,8 @@ class PromptRunner:
     Args:
         facts: where other threads (events, cancel) put what they see.
         process: None for an engine that is not our child.
-        watch: is shown every event and frame, in order, before the follower is.
-        submit_timeout_s: how long ComfyUI may take to look through the workflow.
+        watch: gets every event and frame, in order, before the follower does.
+        submit_timeout_s: how long ComfyUI may take to check the workflow.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class PromptRunner:
         self._client = client
         self._events = events
         self._process = process
-        #: Which process of the engine this attempt runs on.
+        #: The process of the engine that this attempt runs on.
         self.generation = process.starts if process else 0
         self._follower = follower
         self._facts = facts
@@ -93,12 +93,12 @@ class PromptRunner:
     def run(self, graph: Mapping[str, Any], *, extra_data: Mapping[str, Any] | None = None) -> Outcome:
         """Submit the graph and follow it to its end."""
         prompt_id = self._follower.prompt_id
-        # Events can be faster than the answer to the submit: listen first.
+        # Events can be faster than the answer to the submit: subscribe first.
         self._events.subscribe(prompt_id, self._facts.put)
         try:
             self._submit(graph, extra_data)
             while True:
-                # Callbacks can be slower than events come: the clock must be looked at all the same.
+                # Events can come faster than callbacks handle them: the clock must be checked all the same.
                 self._take_facts_at_hand(for_s=_LOOK_S)
                 self._look_at_process()
                 step = self._follower.next(time.monotonic())
@@ -118,16 +118,16 @@ class PromptRunner:
                     case AskToStop():
                         self._ask_to_stop(prompt_id)
         except BaseException:
-            # A callback raised, or Ctrl-C: nobody waits for the prompt any more, so nothing should work on it.
+            # A callback raised, or Ctrl-C was pressed: the result is no longer wanted.
             self._ask_to_stop(prompt_id)
             raise
         finally:
             self._events.unsubscribe(prompt_id)
 
     def _may_run_on(self, outcome: Outcome) -> bool:
-        """Whether the engine may still work on the prompt, or will: nobody would read what comes of it.
+        """Whether the engine may still run the prompt, now or later, for a result that is no longer wanted.
 
-        Either it was accepted without telling us, or given up on an engine that is not ours to replace.
+        Either the answer of its submit was lost, or it was given up on an engine that is not ours to replace.
         """
         return self._is_submit_lost or (
             self._process is None and isinstance(outcome.error, EngineStalled | EngineCrashed)
@@ -153,7 +153,7 @@ class PromptRunner:
                 self._is_submit_lost = True
                 self._observe(SubmitLost())
         except ValueError as error:
-            # NaN or an infinity, which never got as far as the socket: sending it again would not help.
+            # NaN or an infinity, which cannot be sent: sending it again would not help.
             self._observe(Refused(InvalidWorkflow(f"the workflow has a value that JSON cannot carry: {error}")))
         except OSError as error:
             logger.info("no websocket: %s", error)
@@ -170,10 +170,10 @@ class PromptRunner:
             self._observe(EngineSilent(ours=self._process is not None))
 
     def _history(self, prompt_id: str) -> HistorySays:
-        """What the history says, after everything that was heard before it was written."""
+        """Ask the history, and handle every fact that arrived before its answer."""
         entry = self._client.history(prompt_id)
         if entry is not None:
-            # Who is stopped has no time left for a callback that is slow.
+            # A prompt that is being stopped has no time left for a slow callback.
             is_stopping = self._follower.state is State.STOPPING
             self._take_facts_at_hand(for_s=_LAST_FRAMES_S if is_stopping else math.inf)
         return HistorySays(entry)
@@ -195,7 +195,7 @@ class PromptRunner:
         else:
             self._take(fact)
         if time.monotonic() > frozen_at:
-            # The whole sandbox stood still, as between Lambda's invocations: the engine's silence says nothing.
+            # The whole sandbox stood still, as between Lambda's invocations: the engine's silence means nothing.
             self._observe(ProcessBusy())
 
     def _take_facts_at_hand(self, *, for_s: float = math.inf) -> None:
@@ -215,12 +215,12 @@ class PromptRunner:
         now = time.monotonic()
         if self._process is None or now - self._busy_checked_at < _BUSY_CHECK_S:
             return
-        # The first time there is nothing to compare with: most prompts have ended by then.
+        # The first reading has nothing to be compared with. (Most prompts have ended before it.)
         cpu_seconds = self._process.cpu_seconds()
         if cpu_seconds - self._cpu_seconds > _BUSY_SHARE * (now - self._busy_checked_at):
             self._observe(ProcessBusy())
         elif self._events.heard_at > self._busy_checked_at:
-            # It works on somebody else's prompt, which waits for the network, say: ours is still in the queue.
+            # It runs another caller's prompt, which may wait for the network: ours is still in the queue.
             self._observe(ProcessBusy())
         self._busy_checked_at, self._cpu_seconds = now, cpu_seconds
 
@@ -228,7 +228,7 @@ class PromptRunner:
         process = self._process
         if process is None or (process.is_alive and process.starts == self.generation):
             return
-        # What it sent before it died may still be on its way to us.
+        # Messages that it sent before it died may still be on their way.
         give_up_at = time.monotonic() + _LAST_FRAMES_S
         while self._events.connected and process.starts == self.generation and time.monotonic() < give_up_at:
             time.sleep(0.005)
@@ -238,12 +238,12 @@ class PromptRunner:
             process.wait_output()
             self._observe(ProcessExited(exit_code, process.log_tail))
         else:
-            # Another thread has replaced it already: what can be read now is its successor's.
+            # Another thread has replaced it already: exit code and log are now its successor's.
             self._observe(ProcessExited(None))
 
 
 def place_in(queued: Mapping[str, Any], prompt_id: str) -> QueueSays:
-    """What an answer of `GET /queue` says of a prompt."""
+    """What an answer of `GET /queue` says about a prompt."""
     running = [str(item[1]) for item in queued["queue_running"]]
     if prompt_id in running:
         return QueueSays(QueuePlace.RUNNING, ahead=prompt_id)

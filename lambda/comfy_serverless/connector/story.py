@@ -1,4 +1,4 @@
-"""What the events of one prompt have told so far, and whether that is all there is to tell. No IO."""
+"""Collects what the events of one prompt have said so far, and whether that is complete. No IO."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from comfy_serverless.connector.history import HistoryEntry
 
 
 class Story:
-    """Folds the events of one prompt, in the order they come; late and repeated ones do no harm.
+    """Folds the events of one prompt, in the order they come; late and repeated events do no harm.
 
     Attributes:
         shown: what each node showed, by node id.
         display_nodes: for nodes made by expansion, the node of the submitted graph they are shown as.
         frames: images that came through the websocket as results.
-        cached_nodes: nodes that did not have to run.
-        blocked: nodes that were not run because an input was blocked, one line each.
-        succeeded: whether ComfyUI has said that the prompt has.
+        cached_nodes: nodes that did not need to run.
+        blocked: nodes that did not run because an input was blocked, one line each.
+        succeeded: whether ComfyUI has reported success.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Story:
                 self.succeeded = True
 
     def amend(self, entry: HistoryEntry) -> None:
-        """Take over what the history knows: it is the truth."""
+        """Take over what the history says: it is the truth."""
         self.shown.update(entry.shown)
         self.display_nodes.update(entry.display_nodes)
         if entry.cached_nodes is not None:
@@ -64,10 +64,10 @@ class Story:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the events, if none was missed, have told all that the history would: a success without a blemish.
+        """Whether the history would add nothing, if no event was missed: a success without a blemish.
 
-        ComfyUI 0.3.64 puts what a cached node once showed into the history also where nothing had to look at the node
-        again; then no `executed` tells of it.
+        ComfyUI 0.3.64 puts what a cached node once showed into the history even if it did not visit the node again;
+        then no `executed` event reports it.
         """
         return (
             self.succeeded
@@ -78,5 +78,5 @@ class Story:
 
     @property
     def executing_ms(self) -> int:
-        """From the start to the success, by ComfyUI's clock, in ms; only of a whole story."""
+        """Time from start to success, by ComfyUI's clock, in ms. Only a whole story has it."""
         return round(self._times["execution_success"] - self._times["execution_start"])

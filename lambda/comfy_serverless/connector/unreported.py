@@ -1,6 +1,6 @@
-"""Finds what nodes have written without a word: VAESave, CheckpointSave, LoraSave and their kin show no output.
+"""Finds files that nodes have written without showing them: VAESave, CheckpointSave, LoraSave and others do so.
 
-Looked for only where a node that takes a `filename_prefix` has shown nothing, so a usual workflow costs nothing.
+It searches only if a node with a `filename_prefix` has shown nothing, so a usual workflow costs nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-#: The file system's clock lags behind the one that is asked; ComfyUI tells its time in whole ms. In seconds.
+#: The file system's clock lags behind the system's; ComfyUI reports its times in whole ms. In seconds.
 _LAG_S, _ROUNDING_S = 0.01, 0.001
 
 
@@ -30,8 +30,8 @@ def unreported_files(
         folders: the engine's output folders on this machine.
         silent: the nodes that have shown nothing.
         known: files that are outputs already.
-        between: when it ran, in seconds since the epoch. ComfyUI runs one workflow at a time: what was written before
-            or after is another's.
+        between: when it ran, in seconds since the epoch. ComfyUI runs one workflow at a time: files written before
+            or after belong to another.
     """
     found: dict[str, list[dict[str, str]]] = {}
     taken = set(known)
@@ -51,7 +51,7 @@ def unreported_files(
 
 
 def _files_of(prefix: str, folder: Path, between: tuple[float, float]) -> list[Path]:
-    """The files a node with this prefix has written then, by name."""
+    """The files that a node with this prefix has written in that time, sorted by name."""
     began, ended = between
     subfolder, _, beginning = prefix.replace("\\", "/").rpartition("/")
     beginning = beginning.partition("%")[0]
@@ -65,12 +65,12 @@ def _files_of(prefix: str, folder: Path, between: tuple[float, float]) -> list[P
             and began - _LAG_S <= found.st_mtime <= ended + _ROUNDING_S
         )
     except (OSError, ValueError):
-        # No such folder: nothing was written.
+        # There is no such folder: nothing was written.
         return []
 
 
 def _directories(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-    """The folders that these parts can stand for. One with a `%` is named after the day or the size, say."""
+    """The folders that these parts can stand for. A part with a `%` is named after the day or the size, for example."""
     fixed = list(itertools.takewhile(lambda part: "%" not in part, parts))
     directory = folder.joinpath(*fixed).resolve()
     if not directory.is_relative_to(folder):

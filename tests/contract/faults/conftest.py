@@ -1,4 +1,4 @@
-"""Fixtures: `world`, in which every row is held to what its place in the matrix says; `fragile`, with an engine."""
+"""Fixtures: `world`, which checks every test against its row of the matrix; `fragile`, with an engine."""
 
 from __future__ import annotations
 

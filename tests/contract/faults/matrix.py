@@ -1,4 +1,4 @@
-"""The fault matrix: what can go wrong, how the job ends, and within which time.
+"""The fault matrix: what can go wrong, how the job ends, and within what time.
 
 `python -m tests.contract.faults.matrix` prints it as Markdown for `docs/reliability.md`, together with the rows of S3
 and of the sandbox. The times are those of the tests' settings: STALL_S is 2 s.
@@ -25,7 +25,7 @@ SECTIONS = {
 
 
 def rows_of(module: ModuleType) -> dict[str, Row | None]:
-    """The row of every test of a module, by its name; None where a test has none."""
+    """The row of every test of a module, by its name; None for a test without one."""
     return {
         name: getattr(test, "row", None)
         for name, test in vars(module).items()
@@ -34,7 +34,7 @@ def rows_of(module: ModuleType) -> dict[str, Row | None]:
 
 
 def markdown() -> str:
-    """The whole matrix."""
+    """The whole matrix as Markdown."""
     return "\n".join(_lines())
 
 
@@ -43,8 +43,8 @@ def _lines() -> Iterator[str]:
         found = filter(None, rows_of(module).values())
         yield from _table(title, ((row.fault, row.outcome, f"{row.within_s:g} s") for row in found))
     others = {"S3": s3_fault_rows.ROWS, "The sandbox": (*sandbox_fault_rows.ROWS, *sandbox_fault_rows.SHUTDOWN_ROWS)}
-    for title, told in others.items():
-        yield from _table(title, ((row.fault, row.outcome, row.bound) for row in told))
+    for title, rows in others.items():
+        yield from _table(title, ((row.fault, row.outcome, row.bound) for row in rows))
 
 
 def _table(title: str, cells: Iterable[tuple[str, str, str]]) -> Iterator[str]:

@@ -11,13 +11,13 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is proven.
+    """A claim and its limit.
 
     Attributes:
         fault: what goes wrong, and when.
-        code: of the failure the job ends with; None when it succeeds, or when there is no job.
-        so: what happens besides.
-        within_s: from the submit, or from what is named in `fault`, to the outcome, in seconds of `QuietClock`.
+        code: of the failure that the job ends with; None if it succeeds, or if there is no job.
+        so: what else happens.
+        within_s: from the submit, or from the event that `fault` names, to the outcome, in seconds of `QuietClock`.
     """
 
     fault: str
@@ -27,12 +27,12 @@ class Row:
 
     @property
     def outcome(self) -> str:
-        """For people."""
+        """The outcome, for people."""
         return "; ".join(filter(None, (f"`{self.code}`" if self.code else "", self.so)))
 
 
 def row(fault: str, *, so: str = "", code: str | None = None, within_s: float) -> Callable[[Test], Test]:
-    """Mark a test as the proof of a row: its outcomes are held to the code and the time."""
+    """Mark a test as the proof of a row: its outcomes are checked against the code and the time."""
 
     def mark(test: Test) -> Test:
         test.row = Row(fault, code, so, within_s)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""There is no space left for what a workflow makes."""
+"""There is no space left for a workflow's outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_disk_is_full(fragile: World) -> None:
 @row("the kernel refuses to write more (RLIMIT_FSIZE)", code="node_execution_error", so="the node is named", within_s=8)
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs util-linux")
 def test_a_file_can_truly_not_be_written(world: World) -> None:
-    """The kernel refuses to write more than so many bytes of a file."""
+    """The kernel refuses to write more than a number of bytes to a file."""
     world.connect(api_command_line=f"prlimit --fsize=4000 {world.command()}")
     error = world.fails(picture(size=2048))
     assert error.details["node_id"] == "2"

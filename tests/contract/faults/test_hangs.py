@@ -1,4 +1,4 @@
-"""The engine lives, and does nothing."""
+"""The engine lives, but does nothing."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_node_sleeps_for_ever(fragile: World) -> None:
 
 
 @row(
-    "the thread that executes prompts dies, HTTP answers on",
+    "the thread that executes prompts dies, HTTP still answers",
     code="engine_stalled",
     so="killed and replaced",
     within_s=6,
@@ -117,7 +117,7 @@ def test_the_server_never_answers_the_submit(fragile: World) -> None:
 
 
 @row(
-    "the server answers nothing any more (deadline 1 s)",
+    "the server stops answering (deadline 1 s)",
     code="deadline_exceeded",
     so="killed and replaced",
     within_s=12,

@@ -51,7 +51,7 @@ def test_it_dies_before_the_prompt_is_accepted(fragile: World, death: dict[str, 
 
 
 @row(
-    "it dies so in the middle of a node",
+    "it dies in one of these ways in the middle of a node",
     so="succeeds: the process is replaced, the workflow run once more",
     within_s=10,
 )
@@ -64,7 +64,7 @@ def test_it_dies_in_a_node(fragile: World, death: dict[str, Any]) -> None:
 
 
 @row(
-    "it dies so after the last node, before the history is written",
+    "it dies in one of these ways after the last node, before the history is written",
     so="succeeds: the process is replaced, the workflow run once more",
     within_s=10,
 )
@@ -126,7 +126,7 @@ def test_it_dies_before_its_outputs_are_read(fragile: World) -> None:
 
 @row(
     "an engine elsewhere (COMFYUI_URL) dies before its outputs are read",
-    so="reading raises; a worker makes `delivery_failed` of it",
+    so="reading raises; a worker turns this into `delivery_failed`",
     within_s=10,
 )
 @lite_only

@@ -13,7 +13,7 @@ from tests.contract.faults.world import World, lite_only, picture, real_only
 
 
 def wrong(**inputs: Any) -> dict[str, Any]:
-    """A picture whose first node has other inputs."""
+    """A picture whose first node has these inputs."""
     graph = picture()
     graph["1"]["inputs"] |= inputs
     return graph
@@ -32,7 +32,7 @@ def linked(*link: Any) -> dict[str, Any]:
 
 
 def inner(*link: Any) -> dict[str, Any]:
-    """Where the link of the output is right, and that of the node before it is not."""
+    """A graph where the output's link is right, but the link of the node before it is not."""
     return linked("3", 0) | {"3": {"class_type": "ImageInvert", "inputs": {"image": list(link)}}}
 
 

@@ -1,4 +1,4 @@
-"""The websocket fails, or what comes through it is late, twice, or too early."""
+"""The websocket fails, or messages come late, twice, or too early."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_execution_finishes_while_the_socket_is_away(fragile: World) -> None
 @row("it drops every 0.2 s", so="succeeds, in the one attempt", within_s=10)
 @lite_only
 def test_the_socket_drops_again_and_again(world: World) -> None:
-    # Without any event only its processor time speaks for the engine, and this one hardly uses any.
+    # Without events only processor time shows that the engine lives, and this one hardly uses any.
     world.connect(stall_s=20)
     world.arm("drop_sockets", every_s=0.2)
     execution = world.succeeds(long_run(seconds=1.5))
@@ -93,7 +93,7 @@ def test_messages_are_late(fragile: World) -> None:
     assert (execution.attempts, len(execution.outputs)) == (1, 6)
 
 
-@row("every message is 2.5 s late", so="succeeds: the history tells first", within_s=6)
+@row("every message is 2.5 s late", so="succeeds: the history knows first", within_s=6)
 @lite_only
 def test_messages_are_later_than_our_patience(fragile: World) -> None:
     fragile.arm("late_messages", at="prompt", seconds=2.5)
@@ -101,13 +101,13 @@ def test_messages_are_later_than_our_patience(fragile: World) -> None:
     assert (execution.attempts, len(execution.outputs)) == (1, 3)
 
 
-@row("every message comes twice", so="succeeds, each output told once", within_s=5)
+@row("every message comes twice", so="succeeds, each output is reported once", within_s=5)
 @lite_only
 def test_messages_come_twice(fragile: World) -> None:
-    told = []
+    reported = []
     fragile.arm("double_messages", at="prompt")
-    execution = fragile.succeeds(picture(batch=3), on_output=told.append)
-    assert (execution.attempts, len(execution.outputs), len(told)) == (1, 3, 3)
+    execution = fragile.succeeds(picture(batch=3), on_output=reported.append)
+    assert (execution.attempts, len(execution.outputs), len(reported)) == (1, 3, 3)
 
 
 @row("the run is over before `POST /prompt` has answered", so="succeeds", within_s=5)
@@ -120,7 +120,7 @@ def test_the_run_is_over_before_the_submit_is_answered(fragile: World) -> None:
 
 @row("our own callback is slow", so="succeeds; other clients of the engine hear theirs at once", within_s=20)
 def test_our_callback_is_slow(fragile: World) -> None:
-    """What we make of events holds up nobody: another client hears its own, and ours, at once."""
+    """Our handling of events delays no other client, which receives its own, and ours, at once."""
     address = (fragile.connector.server_address or "").replace("http", "ws", 1)
     other = websocket.create_connection(f"{address}/ws?clientId=other", timeout=PATIENCE_S, suppress_origin=True)
     running = in_background(lambda: fragile.succeeds(long_run(seconds=0.5), on_progress=lambda _: time.sleep(0.03)))
@@ -148,19 +148,19 @@ def test_our_callback_raises(fragile: World) -> None:
     fragile.check(None, fragile.clock() - started)
 
 
-@row("everything is cached, and no message comes", so="succeeds, the outputs are told", within_s=5)
+@row("everything is cached, and no message comes", so="succeeds, the outputs are reported", within_s=5)
 @lite_only
 def test_cached_outputs_are_told_of_an_engine_that_shows_nothing(fragile: World) -> None:
     graph = picture()
     fragile.connector.run(graph)
-    told = threading.Event()
+    reported = threading.Event()
     fragile.arm("mute", at="start")
-    execution = fragile.succeeds(graph, on_output=lambda _: told.set())
-    assert told.is_set()
+    execution = fragile.succeeds(graph, on_output=lambda _: reported.set())
+    assert reported.is_set()
     assert execution.outputs[0].cached
 
 
-@row("everything is cached, on an engine elsewhere (COMFYUI_URL)", so="succeeds, the outputs are told", within_s=5)
+@row("everything is cached, on an engine elsewhere (COMFYUI_URL)", so="succeeds, the outputs are reported", within_s=5)
 @lite_only
 def test_cached_outputs_of_an_engine_elsewhere_are_told_too(fragile: World) -> None:
     graph = picture()
@@ -170,12 +170,12 @@ def test_cached_outputs_of_an_engine_elsewhere_are_told_too(fragile: World) -> N
         _instance = None
 
     elsewhere = Elsewhere(settings=Settings(comfyui_url=fragile.connector.server_address))
-    told: list[Output] = []
+    reported: list[Output] = []
     started = fragile.clock()
     try:
-        execution = elsewhere.run(graph, on_output=told.append)
+        execution = elsewhere.run(graph, on_output=reported.append)
     finally:
         elsewhere.kill_api()
     fragile.check(execution, fragile.clock() - started)
-    assert told == list(execution.outputs)
+    assert reported == list(execution.outputs)
     assert ComfyConnector() is fragile.connector

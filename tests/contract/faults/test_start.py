@@ -1,4 +1,4 @@
-"""The engine does not start, or not at once, or not where it should."""
+"""The engine does not start, starts late, or starts in the wrong place."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = lite_only
 
 
 class Stranger(BaseHTTPRequestHandler):
-    """Some HTTP server."""
+    """An HTTP server that is not ComfyUI."""
 
     def do_GET(self) -> None:
         body = b'{"status": "ok"}'
@@ -136,7 +136,7 @@ def test_its_port_is_taken_while_it_starts(world: World) -> None:
 
 @row("a second start while the first still runs", so="each has its own port", within_s=10)
 def test_a_second_start_while_the_first_still_runs(world: World) -> None:
-    """As Lambda does it after an init of more than 10 s: in another process, on the same port."""
+    """Lambda does this after an init of more than 10 s: in another process, on the same port."""
     program = """
         import sys
         from comfy_serverless import ComfyConnector, Settings
@@ -178,7 +178,7 @@ def test_closing_while_it_starts(world: World) -> None:
 
 @row("/tmp holds locks, links and files of a previous life", so="succeeds, nothing of others is touched", within_s=10)
 def test_temporary_files_of_a_previous_life(world: World) -> None:
-    """Locks of ports: one held by nobody, one that is a link, one that cannot be read; folders in the way."""
+    """Locks of ports: one that no process holds, one that is a link, one that cannot be read; folders in the way."""
     temporary = Path(tempfile.gettempdir())
     lock = f"comfy-serverless-{os.getuid()}-{{}}.lock"
     (temporary / lock.format(FIRST_PORT)).touch(0o000)
@@ -195,7 +195,7 @@ def test_temporary_files_of_a_previous_life(world: World) -> None:
     assert (world.folder / "output" / "old.png").read_text() == "old"
 
 
-@row("COMFYUI_URL leads to somebody who never answers", code="engine_unavailable", so="names the address", within_s=8)
+@row("COMFYUI_URL leads to a server that never answers", code="engine_unavailable", so="names the address", within_s=8)
 def test_its_port_is_open_and_nobody_accepts(world: World) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
         port = listener.getsockname()[1]

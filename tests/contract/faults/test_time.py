@@ -1,4 +1,4 @@
-"""The deadline passes, or somebody cancels: whenever that is."""
+"""The deadline passes, or the caller cancels, at any moment."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_deadline_passes_while_another_thread_waits_for_the_start(world: Wor
 @row(
     "the deadline (0.5 s) passes in the queue",
     code="deadline_exceeded",
-    so="removed from the queue; who runs is not touched",
+    so="removed from the queue; the running job is left alone",
     within_s=4,
 )
 def test_the_deadline_passes_in_the_queue(fragile: World) -> None:
@@ -55,7 +55,7 @@ def test_the_deadline_passes_in_the_queue(fragile: World) -> None:
     fragile.wait_running(prompt_id)
     error = fragile.fails(picture(), deadline_s=0.5)
     assert "queue" in error.message
-    assert not running.done(), "who runs is not touched"
+    assert not running.done(), "the running job is left alone"
     fragile.connector.cancel(prompt_id)
     assert isinstance(running.exception(), Canceled)
     assert fragile.connector.starts == 1
@@ -89,7 +89,7 @@ def test_the_deadline_passes_under_a_slow_callback(fragile: World) -> None:
 
 
 def cancel_when(world: World, condition: Callable[[str], None], graph: dict[str, Any], **options: Any) -> None:
-    """Cancel a run once something is so, and hold the time from then on against the row."""
+    """Cancel a run once a condition holds, and check the time from then on against the row."""
     prompt_id = new_id()
     running = in_background(lambda: world.connector.run(graph, prompt_id=prompt_id, **options))
     condition(prompt_id)
@@ -131,7 +131,7 @@ def test_it_is_canceled_while_another_thread_waits_for_the_start(world: World) -
     assert patient.result().outputs
 
 
-@row("it is canceled in the queue", code="canceled", so="who runs is not touched", within_s=3)
+@row("it is canceled in the queue", code="canceled", so="the running job is left alone", within_s=3)
 def test_it_is_canceled_in_the_queue(fragile: World) -> None:
     first = new_id()
     running = in_background(lambda: fragile.connector.run(long_run(), prompt_id=first))
@@ -142,7 +142,7 @@ def test_it_is_canceled_in_the_queue(fragile: World) -> None:
         assert wait_until(lambda: any(item[1] == prompt_id for item in pending()["queue_pending"]))
 
     cancel_when(fragile, is_queued, picture())
-    assert not running.done(), "who runs is not touched"
+    assert not running.done(), "the running job is left alone"
     fragile.connector.cancel(first)
     assert isinstance(running.exception(), Canceled)
 
@@ -182,7 +182,7 @@ def test_it_is_canceled_twice(fragile: World) -> None:
 
 @row("it is canceled just at the end", so="`canceled`, or succeeds with everything", within_s=3)
 def test_it_is_canceled_just_at_the_end(fragile: World) -> None:
-    """Whoever is first: the cancel, and then nothing is made, or the end, and then everything is."""
+    """Either the cancel comes first, and nothing is made, or the end does, and everything is."""
     for pause_s in (0.0, 0.005, 0.01, 0.02, 0.05):
         prompt_id = new_id()
         running = in_background(lambda prompt_id=prompt_id: fragile.connector.run(picture(), prompt_id=prompt_id))

@@ -1,4 +1,4 @@
-"""An engine that things happen to, and the proof that nothing is left of them afterwards."""
+"""An engine that suffers faults, and the proof that nothing is left of them afterwards."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ real_only = pytest.mark.skipif(not REAL, reason="needs the nodes of a real Comfy
 
 #: A real ComfyUI on a busy machine is sometimes silent for longer.
 STALL_S = 5.0 if REAL else 2.0
-#: Of our own: the locks that keep connectors apart lie in the folder for temporary files, and each row has its own.
+#: Our own ports: the locks that keep connectors apart are in the folder for temporary files, and each row has its own.
 FIRST_PORT = 21000 + os.getpid() % 10000
 
 
@@ -40,9 +40,9 @@ class World:
     """A folder, a place for temporary files, and at most one connector.
 
     Args:
-        folder: everything the engine writes lies in it.
-        row: what is proven here.
-        report: is told how long the outcome took, in seconds.
+        folder: for everything the engine writes.
+        row: the row to prove.
+        report: called with the time that the outcome took, in seconds.
     """
 
     def __init__(self, folder: Path, row: Row, report: Callable[[float], None]) -> None:
@@ -57,24 +57,24 @@ class World:
 
     @property
     def connector(self) -> ComfyConnector:
-        """The one that `connect` has made."""
+        """The connector that `connect` has made."""
         assert self._connector is not None
         return self._connector
 
     @property
     def process(self) -> ComfyProcess:
-        """The engine's."""
+        """The engine's process."""
         process = self.connector._engine.process
         assert process is not None
         return process
 
     def command(self, *arguments: str) -> str:
-        """What starts the embedded engine here."""
+        """The command that starts the embedded engine here."""
         options = ["--base-directory", str(self.folder), "--enable-faults", "--step-ms", "20", *arguments]
         return " ".join([sys.executable, "-m", "comfy_lite", *options])
 
     def settings(self, *arguments: str, **changes: Any) -> Settings:
-        """Of an engine in this folder: the embedded one, or a real ComfyUI."""
+        """Settings for an engine in this folder: the embedded one, or a real ComfyUI."""
         given: dict[str, Any] = {"initial_port": FIRST_PORT, "stall_s": STALL_S}
         if REAL:
             options = f"--cpu --base-directory {self.folder}"
@@ -85,12 +85,12 @@ class World:
         return Settings(**{**given, "api_command_line": self.command(*arguments), **changes})
 
     def connect(self, *arguments: str, wait: bool = True, **changes: Any) -> ComfyConnector:
-        """Start an engine with a connector of its own."""
+        """Start an engine with its own connector."""
         self._connector = ComfyConnector(settings=self.settings(*arguments, **changes), wait=wait)
         return self._connector
 
     def arm(self, fault: str, **details: Any) -> None:
-        """Ask the embedded engine for a fault."""
+        """Arm a fault in the embedded engine."""
         url = f"{self.connector.server_address}/lite/faults"
         requests.post(url, json={"fault": fault, **details}, timeout=PATIENCE_S).raise_for_status()
 
@@ -100,7 +100,7 @@ class World:
         os.killpg(self.process.pid, number)
 
     def ends(self, graph: dict[str, Any], **options: Any) -> Execution | ComfyError:
-        """Run a workflow under the fault: its one outcome, held against the row."""
+        """Run a workflow under the fault. Returns its one outcome, checked against the row."""
         started = self.clock()
         try:
             outcome: Execution | ComfyError = self.connector.run(graph, **options)
@@ -110,26 +110,26 @@ class World:
         return outcome
 
     def succeeds(self, graph: dict[str, Any], **options: Any) -> Execution:
-        """The same, of a row whose outcome is a success."""
+        """The same, for a row whose outcome is a success."""
         outcome = self.ends(graph, **options)
         assert isinstance(outcome, Execution)
         return outcome
 
     def fails(self, graph: dict[str, Any], **options: Any) -> ComfyError:
-        """The same, of a row whose outcome is a failure."""
+        """The same, for a row whose outcome is a failure."""
         outcome = self.ends(graph, **options)
         assert isinstance(outcome, ComfyError)
         return outcome
 
     def check(self, outcome: object, elapsed_s: float) -> None:
-        """Hold an outcome against the row."""
+        """Check an outcome against the row."""
         self._report(elapsed_s)
         code = getattr(outcome, "code", None)
         assert code == self.row.code, f"{self.row.fault}: {outcome!r}"
         assert elapsed_s < self.row.within_s, f"{self.row.fault}: took {elapsed_s:.2f} s"
 
     def wait_running(self, prompt_id: str) -> None:
-        """Until the engine executes a prompt."""
+        """Wait until the engine executes a prompt."""
 
         def is_running() -> bool:
             return any(item[1] == prompt_id for item in self.connector._engine.client.queue()["queue_running"])
@@ -137,7 +137,7 @@ class World:
         assert wait_until(is_running), "the prompt did not begin"
 
     def prove_nothing_is_left(self) -> None:
-        """The next job works; then the end: no prompt, process, thread, socket, descriptor or file is left."""
+        """Prove that the next job works, then that no prompt, process, thread, socket, descriptor or file is left."""
         if self._connector is not None and ComfyConnector._instance is self._connector:
             self._prove_next_job_works(self._connector)
             self._connector.kill_api()
@@ -146,20 +146,20 @@ class World:
         assert wait_until(lambda: not self._new_threads()), f"threads are left: {self._new_threads()}"
         gc.collect()
         assert wait_until(lambda: not self._new_descriptors()), f"open: {self._new_descriptors()}"
-        # What is one per machine stays: the locks of ports, which are empty, the place of models, and torch's own.
+        # Files that exist once per machine stay: the locks of ports, which are empty, the models' folder, and torch's.
         kept = ("comfy-serverless-models-", "torchinductor_")
         files = Path(tempfile.gettempdir()).iterdir()
         left = [path for path in files if path.suffix != ".lock" and not path.name.startswith(kept)]
         assert left == [], f"temporary files are left: {left}"
 
     def close(self) -> None:
-        """Whatever a failed row has left."""
+        """Remove what a failed row has left."""
         if self._connector is not None:
             self._connector.kill_api()
         self.clock.close()
 
     def processes(self) -> list[int]:
-        """Everything that was started for an engine in this folder and still lives."""
+        """The living processes that were started for an engine in this folder."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -188,7 +188,7 @@ class World:
 
 
 def in_background(work: Callable[[], Any]) -> Future[Any]:
-    """The future of some work in a thread of its own, which ends with it."""
+    """The future of some work in its own thread, which ends with the work."""
     with_one = ThreadPoolExecutor(1)
     future = with_one.submit(work)
     with_one.shutdown(wait=False)
@@ -196,7 +196,7 @@ def in_background(work: Callable[[], Any]) -> Future[Any]:
 
 
 def open_descriptors() -> set[tuple[str, str]]:
-    """Every open file descriptor of this process, and what it leads to."""
+    """Every open file descriptor of this process, and its target."""
     found = set()
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -205,7 +205,7 @@ def open_descriptors() -> set[tuple[str, str]]:
 
 
 def picture(*, batch: int = 1, size: int = 8) -> dict[str, Any]:
-    """Two nodes that make small pictures, never from the cache."""
+    """A workflow of two nodes that makes small pictures, never from the cache."""
     inputs = {"width": size, "height": size, "batch_size": batch, "color": uuid.uuid4().int % 0xFFFFFF}
     return {
         "1": {"class_type": "EmptyImage", "inputs": inputs},
@@ -214,7 +214,7 @@ def picture(*, batch: int = 1, size: int = 8) -> dict[str, Any]:
 
 
 def long_run(*, seconds: float = 200.0) -> dict[str, Any]:
-    """A workflow that takes so long, in steps between which it can be interrupted."""
+    """A workflow that takes this long, in steps between which it can be interrupted."""
     if REAL:
         inputs = {"seconds": seconds, "steps": max(1, round(seconds * 50)), "mode": "progress"}
         preview = {"class_type": "PreviewImage", "inputs": {"images": ["13", 0]}}
