@@ -41,13 +41,13 @@ test: setup ## Every test that needs no container
 	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/infra --ignore=tests/extras -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 # What decides without a process, a server or AWS: the state machine, the graph, requests, settings, the rooms.
-FAST_TESTS := tests/unit/graph tests/unit/jobs/test_request.py tests/unit/jobs/test_manifest_lines.py \
+FAST_TESTS := tests/unit/graph tests/unit/jobs/test_request.py \
   $(filter-out tests/unit/connector/test_process.py,$(wildcard tests/unit/connector/test_*.py)) \
   tests/unit/table/test_job_store.py tests/unit/table/test_dispatch.py tests/unit/handlers/test_events.py \
-  tests/unit/test_settings.py tests/unit/test_architecture.py tests/unit/docs
+  tests/unit/test_settings.py tests/unit/test_architecture.py
 
 test-fast: setup ## The pure part of the tests: seconds, while you work
-	$(RUN) -m pytest $(FAST_TESTS) $(PYTEST_ARGS)
+	$(RUN) -m pytest $(FAST_TESTS) -n $(TEST_PROCESSES) $(PYTEST_ARGS)
 
 extras: setup ## Each extra in a fresh environment, and the README's lines with it (needs a package index)
 	$(RUN) -m pytest tests/extras $(PYTEST_ARGS)
