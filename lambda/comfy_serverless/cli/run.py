@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from comfy_serverless.cli.stack import client_for
 from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.progress import Progress as Snapshot
@@ -27,7 +28,7 @@ from comfy_serverless.connector.run import Execution
 from comfy_serverless.errors import ComfyError, DeliveryFailed, InvalidRequest, MissingAsset
 from comfy_serverless.graph import workflow as workflow_module
 from comfy_serverless.settings import Settings
-from comfy_serverless.worker.inputs.plan import Wanted, plan_inputs
+from comfy_serverless.worker.inputs.plan import plan_inputs
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     files = _files(options.input)
     wanted = plan_inputs(graph, files).wanted
     _check_files(files)
-    s3 = _client_for(wanted)
+    s3 = client_for(wanted)
     _check_folder(options.out)
 
     console = Console(stderr=True)
@@ -158,16 +159,6 @@ def _check_files(files: Mapping[str, Sequence[Path]]) -> None:
         for path in paths:
             if not path.is_file():
                 raise MissingAsset(f"--input {address}={path}: there is no such file")
-
-
-def _client_for(wanted: Sequence[Wanted]) -> S3Client | None:
-    """What reads the inputs that are in S3: only they need AWS's libraries."""
-    origins = [origin for entry in wanted for origin in (entry.asset.origin, entry.asset.mask)]
-    if not any(isinstance(origin, str) and origin.lower().startswith("s3:") for origin in origins):
-        return None
-    from comfy_serverless.aws.s3 import s3_client
-
-    return s3_client()
 
 
 def _with_files(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from comfy_serverless.batches.orders import Order
     from comfy_serverless.batches.store import Batch, BatchStore
     from comfy_serverless.table.api_keys import ApiKeyStore
+    from comfy_serverless.worker.inputs.plan import Wanted
 
 #: The output of the stack that names the table: `Outputs` in template.yaml.
 TABLE_OUTPUT = "JobsTableName"
@@ -96,6 +97,16 @@ def key_store(*, stack: str | None, table: str | None) -> ApiKeyStore:
             "Which API's keys? Give --stack NAME (the name it was deployed with), or --table NAME, or set JOBS_TABLE."
         )
     return ApiKeyStore(Table(dynamodb_client(), name))
+
+
+def client_for(wanted: Sequence[Wanted]) -> S3Client | None:
+    """The client that reads inputs in S3; None if there are none, since only they need AWS's libraries."""
+    origins = [origin for entry in wanted for origin in (entry.asset.origin, entry.asset.mask)]
+    if not any(isinstance(origin, str) and origin.lower().startswith("s3:") for origin in origins):
+        return None
+    from comfy_serverless.aws.s3 import s3_client
+
+    return s3_client()
 
 
 @contextmanager

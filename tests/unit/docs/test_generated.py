@@ -27,4 +27,4 @@ def test_every_setting_and_every_code_has_a_row() -> None:
     assert [s.name for s in fields(Settings) if f"| `{s.metadata['variable']}` |" not in settings] == []
     rows = docs_pages.job_errors_table() + docs_pages.refusals_table()
     codes = {error.code for error in vars(errors).values() if isinstance(error, type) and issubclass(error, ComfyError)}
-    assert [code for code in codes if f"| `{code}` |" not in rows] == []
+    assert [code for code in codes if code and f"| `{code}` |" not in rows] == []

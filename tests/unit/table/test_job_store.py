@@ -13,7 +13,7 @@ import pytest
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.aws.sqs import WebhookQueue
-from comfy_serverless.errors import ComfyError, EngineCrashed, IdempotencyKeyReuse, NodeExecutionError
+from comfy_serverless.errors import AssetUnavailable, EngineCrashed, IdempotencyKeyReuse, NodeExecutionError
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.table import care as care_module
@@ -21,6 +21,7 @@ from comfy_serverless.table import job_item, job_state, keepers
 from comfy_serverless.table import jobs as module
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Queues
+from comfy_serverless.table.job_item import IDEMPOTENCY_S
 from comfy_serverless.table.job_state import Claim, JobExists, JobState, LeaseLost, NewJob
 from comfy_serverless.table.jobs import JobStore
 from tests.unit.jobs_table import REGION, aws, create_table
@@ -159,7 +160,7 @@ def test_an_idempotency_key_is_single_use_for_a_day_and_free_again_if_nothing_wa
     world.store.withdraw(again)
     assert world.store.read("other") is None
     world.store.submit(again)
-    world.later(module.IDEMPOTENCY_S + 10)
+    world.later(IDEMPOTENCY_S + 10)
     world.submit(idempotency_key="once")
 
 
@@ -319,11 +320,16 @@ def test_a_job_that_cannot_be_looked_after_costs_no_other(world: World, monkeypa
     ids = [world.submit() for _ in range(3)]
     for number, job_id in enumerate(ids):
         world.begin(job_id, f"run-{number}")
-    item = world.store._table.get(f"job#{ids[0]}", "job")
-    assert item is not None
-    world.store._table.put({**item, "result": "s3://no-such-bucket/result.json"})
+    attend = Care.attend
+
+    def fail_for_the_first(care: Care, state: JobState) -> None:
+        if state.id == ids[0]:
+            raise AssetUnavailable("S3 is away")
+        attend(care, state)
+
+    monkeypatch.setattr(Care, "attend", fail_for_the_first)
     world.later(32)
-    with pytest.raises(ComfyError):
+    with pytest.raises(AssetUnavailable):
         world.care.round()
     assert len(world.messages(world.queue_url)) == 2
 
