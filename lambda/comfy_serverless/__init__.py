@@ -21,16 +21,7 @@ if TYPE_CHECKING:
     from comfy_serverless.files import OutputKind
     from comfy_serverless.settings import Settings
 
-__all__ = [
-    "ComfyConnector",
-    "ComfyError",
-    "Execution",
-    "Output",
-    "OutputKind",
-    "Progress",
-    "Settings",
-    "Timings",
-]
+__all__ = ["ComfyConnector", "ComfyError", "Execution", "Output", "OutputKind", "Progress", "Settings", "Timings"]
 
 _HOMES = {
     "ComfyConnector": "connector.connector",

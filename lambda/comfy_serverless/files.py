@@ -1,6 +1,6 @@
-"""All that we know of types of files, in one table: names, endings, first bytes, what a browser does with them.
+"""All that we know of types of files, in one table: names, endings, first bytes, whether a browser shows them.
 
-Imports nothing of ours and reads nothing: who asks brings the name, or the beginning of the file.
+Imports nothing of ours and reads no file: the caller brings the name, or the beginning of the file.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
 from pathlib import PurePath
 
-#: How many bytes of a file's beginning are needed to tell what it is.
+#: The number of bytes of a file's beginning that show its type.
 HEAD_BYTES = 16
-#: The type of what is not known.
+#: The type of an unknown file.
 UNKNOWN_TYPE = "application/octet-stream"
-
-#: What files of models are called.
+#: The endings of the names of model files.
 MODEL_ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
+
+
+_WAV_ALIASES = ("audio/wave", "audio/x-wav", "audio/vnd.wave")
 
 
 class OutputKind(StrEnum):
@@ -38,10 +40,11 @@ class FileType:
         content_type: its media type.
         ending: of file names.
         aliases: other media types that senders give for it.
-        head: from which byte on a file has which bytes.
-        pillow: Pillow's names of the format, where an image of it is accepted as an input.
+        head: the position and the bytes that mark a file of the type.
+        pillow: Pillow's names of the format, if an image of it is accepted as an input.
         is_shown: a browser shows it by itself, and it can run nothing.
-        is_kept: an input that is no image may have the ending. ComfyUI serves its input folder: nothing a browser runs.
+        is_kept: an input that is no image may have the ending. ComfyUI serves its input folder, so a browser must not
+            run the file.
     """
 
     content_type: str
@@ -54,7 +57,7 @@ class FileType:
     is_kept: bool = False
 
 
-#: Of two types that fit, the first counts.
+#: The first of two types that fit counts.
 TYPES: tuple[FileType, ...] = (
     FileType("image/png", ".png", head=(0, b"\x89PNG\r\n\x1a\n"), pillow=("PNG",), is_shown=True, is_kept=True),
     FileType("image/jpeg", ".jpg", head=(0, b"\xff\xd8\xff"), pillow=("JPEG", "MPO"), is_shown=True, is_kept=True),
@@ -69,19 +72,12 @@ TYPES: tuple[FileType, ...] = (
     FileType("video/x-matroska", ".mkv", is_shown=True, is_kept=True),
     FileType("video/quicktime", ".mov", head=(4, b"ftypqt"), is_shown=True, is_kept=True),
     FileType("audio/mp4", ".m4a", aliases=("audio/x-m4a",), head=(4, b"ftypM4A"), is_shown=True, is_kept=True),
-    # The last of those that begin with `ftyp`.
+    # The last of the types that begin with `ftyp`.
     FileType("video/mp4", ".mp4", head=(4, b"ftyp"), is_shown=True, is_kept=True),
     FileType("video/x-m4v", ".m4v", is_kept=True),
     FileType("video/mpeg", ".mpeg", is_kept=True),
     FileType("video/x-msvideo", ".avi", head=(8, b"AVI "), is_kept=True),
-    FileType(
-        "audio/wav",
-        ".wav",
-        aliases=("audio/wave", "audio/x-wav", "audio/vnd.wave"),
-        head=(8, b"WAVE"),
-        is_shown=True,
-        is_kept=True,
-    ),
+    FileType("audio/wav", ".wav", aliases=_WAV_ALIASES, head=(8, b"WAVE"), is_shown=True, is_kept=True),
     FileType("audio/mpeg", ".mp3", aliases=("audio/mp3",), head=(0, b"ID3"), is_shown=True, is_kept=True),
     FileType("audio/flac", ".flac", aliases=("audio/x-flac",), head=(0, b"fLaC"), is_shown=True, is_kept=True),
     FileType("audio/ogg", ".ogg", head=(0, b"OggS"), is_shown=True, is_kept=True),
@@ -101,12 +97,8 @@ TYPES: tuple[FileType, ...] = (
     FileType(UNKNOWN_TYPE, ".safetensors"),
 )
 _BY_ENDING = {kind.ending: kind for kind in TYPES}
-_BY_NAME = {
-    name: kind
-    for kind in reversed(TYPES)
-    if kind.content_type != UNKNOWN_TYPE
-    for name in (kind.content_type, *kind.aliases)
-}
+_BY_NAME = {name: kind for kind in reversed(TYPES) for name in (kind.content_type, *kind.aliases)}
+del _BY_NAME[UNKNOWN_TYPE]
 #: The endings of accepted images, by Pillow's names of their formats. Formats whose decoders start other programs or
 #: fetch other files (EPS, WMF, …) are not in the table.
 IMAGE_ENDINGS = {name: kind.ending for kind in TYPES for name in kind.pillow}
@@ -118,21 +110,20 @@ def bare_type(content_type: str) -> str:
 
 
 def type_of_name(name: str) -> str | None:
-    """The media type that the ending of a file name stands for; None when it tells nothing."""
+    """The media type that the ending of a file name stands for; None if it is unknown."""
     kind = _BY_ENDING.get(PurePath(name).suffix.lower())
     content_type = kind.content_type if kind else mimetypes.guess_type(name)[0]
     return None if content_type == UNKNOWN_TYPE else content_type
 
 
 def type_of_head(head: bytes) -> str | None:
-    """The media type of a file that begins with these bytes; None when they tell nothing."""
-    return next(
-        (kind.content_type for kind in TYPES if kind.head and head.startswith(kind.head[1], kind.head[0])), None
-    )
+    """The media type of a file that begins with these bytes; None if it is unknown."""
+    types = (kind.content_type for kind in TYPES if kind.head and head.startswith(kind.head[1], kind.head[0]))
+    return next(types, None)
 
 
 def ending_of_type(content_type: str) -> str | None:
-    """The ending of files of a media type, where we know one."""
+    """The ending of files of a media type, if we know one."""
     kind = _BY_NAME.get(bare_type(content_type))
     return kind.ending if kind else None
 
@@ -150,7 +141,7 @@ def is_shown(content_type: str) -> bool:
 
 
 def kind_of(key: str, content_type: str) -> OutputKind:
-    """What an output is, from the key it stood under among its node's results, and its media type."""
+    """The kind of an output, from the key it stood under among its node's results, and its media type."""
     if key == "latents":
         return OutputKind.LATENT
     try:

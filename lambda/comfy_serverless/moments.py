@@ -1,4 +1,4 @@
-"""How a moment is written, everywhere: in the API, in documents and in the table."""
+"""Writes a moment, the same way everywhere: in the API, in documents and in the table."""
 
 from __future__ import annotations
 

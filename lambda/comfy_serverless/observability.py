@@ -1,6 +1,6 @@
-"""What an operator sees: JSON log lines with the job's id on each, and CloudWatch metrics.
+"""Reports to the operator: JSON log lines with the job's id on each, and CloudWatch metrics.
 
-Never logged: events, requests, links. They hold other people's data, and links are keys.
+Events, requests and links are never logged: they hold other people's data, and links are keys.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 NAMESPACE = "ComfyServerless"
 
-#: The service's name is also that of our package's standard logger: what `comfy_serverless.connector` logs comes
-#: out of the same handler, with the same keys.
+#: The service's name is also that of our package's standard logger: the lines of `comfy_serverless.connector` come out
+#: of the same handler, with the same keys.
 log = Logger(service="comfy_serverless")
 
 
 def emit_failure(code: str) -> None:
-    """Count a job that failed without a worker: as one of the workers' failures, so that the same alarms hear of it."""
+    """Count a job that failed without a worker as one of the workers' failures, so that the same alarms cover it."""
     with single_metric(
         "Failures", MetricUnit.Count, 1, namespace=NAMESPACE, default_dimensions={"service": "generate"}
     ) as failure:
@@ -41,7 +41,7 @@ class Failures:
 
     @contextmanager
     def logged(self, message: str, **keys: Any) -> Iterator[None]:  # noqa: ANN401  (as Powertools takes them)
-        """Keep what goes wrong in this block until the end."""
+        """Keep a failure in this block until the end."""
         try:
             yield
         except Exception as error:

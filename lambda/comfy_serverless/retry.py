@@ -1,4 +1,4 @@
-"""Tries again what may have failed by accident."""
+"""Tries a call again that may have failed by accident."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Attempt:
 def attempts(
     pauses_s: Sequence[float], *, until: float = math.inf, pause: Callable[[float], object] | None = None
 ) -> Iterator[Attempt]:
-    """Yields one attempt more than there are pauses, and pauses between them. Leave the loop on success.
+    """Yield one attempt more than there are pauses, and pause between them. Leave the loop on success.
 
     Args:
         until: on the monotonic clock; see `Attempt.is_last`, on which a loop raises its failure.
-        pause: in place of `time.sleep`; what it returns says whether to give up.
+        pause: in place of `time.sleep`; returns whether to give up.
     """
     for pause_s in (*pauses_s, None):
         yield Attempt(pause_s, until)

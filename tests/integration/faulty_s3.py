@@ -48,7 +48,7 @@ class Fault(StrEnum):
 
 
 class FaultyS3:
-    """`with FaultyS3(endpoint_url) as s3:` answers at `s3.endpoint_url`. What is not asked to fail goes through.
+    """`with FaultyS3(endpoint_url) as s3:` answers at `s3.endpoint_url`. All other requests go through.
 
     Attributes:
         slow_s: seconds for `SLOW` and `DRIP`.

@@ -53,7 +53,7 @@ class Serving:
         self._session.trust_env = False
 
     def ping(self) -> int:
-        """Its status; 0 while nobody listens."""
+        """Its status; 0 while no server listens."""
         try:
             return requests.get(f"{self.url}/ping", timeout=PATIENCE_S, proxies={"http": ""}).status_code
         except requests.ConnectionError:

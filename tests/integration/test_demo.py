@@ -24,7 +24,7 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """An environment that everything the demo starts can be told by."""
+    """An environment that marks every process the demo starts."""
     return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": f"{ROOT}:{ROOT / 'lambda'}"}
 
 

@@ -35,7 +35,7 @@ from tests.patience import PATIENCE_S, QuietClock, slack
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.usefixtures("environment")]
 
-#: A step of the embedded engine takes 20 ms, at least. On a busy machine all that is to happen meanwhile takes longer.
+#: A step of the embedded engine takes 20 ms, at least. On a busy machine all that must happen meanwhile takes longer.
 STEPS_A_SECOND = round(50 * slack())
 GOOD, BAD_LINES = 27, ("{", "nonsense", '{"workflow": 1}')
 BAD = len(BAD_LINES)
@@ -64,7 +64,7 @@ def environment(stack: DevStack) -> Iterator[None]:
 
 @pytest.fixture
 def told(stack: DevStack, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What SageMaker has told, and our function has heard: the job, and how its invocation ended."""
+    """A notice of SageMaker to our function: the job, and how its invocation ended."""
     messages: list[tuple[str, str]] = []
     notify = stack.endpoint._notify
 
@@ -78,7 +78,7 @@ def told(stack: DevStack, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, st
 
 @contextmanager
 def asking_for(stack: DevStack, **limits: int) -> Iterator[None]:
-    """Whoever sends invocations meanwhile has asked for these limits."""
+    """The limits that a sender of invocations has asked for meanwhile."""
     take = stack.endpoint.take
 
     def take_as_asked(path: str, headers: dict[str, str], body: bytes) -> Invocation:
@@ -240,7 +240,7 @@ def test_a_batch_whose_containers_and_forwarder_are_killed_has_exact_counts(stac
 
 
 def kill_at_random(stack: DevStack, chance: random.Random, *, while_it: Callable[[], bool]) -> int:
-    """Containers and the function that sends batches on, in turn; answers how often."""
+    """Containers and the function that sends batches on, in turn; returns how often."""
     kills = 0
     while kills < 6 and while_it():
         time.sleep(chance.uniform(0.5, 3))

@@ -36,7 +36,7 @@ _PROGRAM = Path(__file__).parent / "sandbox_program.py"
 
 
 class Sandbox:
-    """A worker with its engine, in processes of their own."""
+    """A worker with its engine, in separate processes."""
 
     def __init__(self, folder: Path, port: int, environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
@@ -73,7 +73,7 @@ class Sandbox:
             os.killpg(group, number)
 
     def close(self) -> None:
-        """End it, as it ends when it is not needed any more."""
+        """End it, as it ends when it is no longer needed."""
         with self.process:
             if self.process.stdin is not None:
                 self.process.stdin.close()

@@ -39,7 +39,7 @@ def sample(name: str) -> Any:
 
 
 def thumbnail(**fields: Any) -> dict[str, Any]:
-    """A quick job with a name of its own."""
+    """A quick job with its own name."""
     return {
         "job_id": f"t-{uuid.uuid4().hex}",
         "workflow": "thumbnail",

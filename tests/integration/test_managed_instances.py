@@ -1,4 +1,4 @@
-"""Lambda's managed instances fork a worker for each job at once: the worker, and nobody else, starts an engine."""
+"""Lambda's managed instances fork a worker for each job at once: only the worker starts an engine."""
 
 from __future__ import annotations
 

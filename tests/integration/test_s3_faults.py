@@ -54,10 +54,10 @@ def nothing_is_left(local_s3: LocalAws, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     threads, sockets = set(threading.enumerate()), count_sockets()
     yield
-    gc.collect()  # urllib3 closes the connections of a closed client when nobody can reach them any more
+    gc.collect()  # urllib3 closes the connections of a closed client when they can no longer be reached
     assert eventually(lambda: not set(threading.enumerate()) - threads), threading.enumerate()
     assert eventually(lambda: count_sockets() <= sockets), f"{count_sockets() - sockets} sockets more than before"
-    # A port's lock file stays, so that nobody waits for one that is gone.
+    # A port's lock file stays, so that no process waits for one that is gone.
     assert not [path for path in tmp_path.iterdir() if path.is_file() and path.suffix != ".lock"]
     assert "Uploads" not in local_s3.client().list_multipart_uploads(Bucket=OUTPUT_BUCKET)
 

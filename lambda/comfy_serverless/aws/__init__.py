@@ -1,3 +1,3 @@
-"""The little we use of each AWS service, and how its clients are built. No job in here."""
+"""The parts of AWS services that we use, and how their clients are built. Nothing here knows a job."""
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""DynamoDB with plain dictionaries: what every store of ours needs of it, and nothing more.
+"""DynamoDB with plain dictionaries: all that our stores need of it, and nothing more.
 
-Items hold texts, whole numbers, booleans, lists, maps and sets of texts; what has no value has no attribute.
+Items hold texts, whole numbers, booleans, lists, maps and sets of texts; a value of None has no attribute.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ if TYPE_CHECKING:
 
 Item = dict[str, Any]
 
-#: DynamoDB's own limit for one call of BatchWriteItem.
-MAX_BATCH = 25
-#: The same of BatchGetItem.
-MAX_READS = 100
+#: DynamoDB's own limits for one call of BatchWriteItem and of BatchGetItem.
+MAX_BATCH, MAX_READS = 25, 100
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S, _ATTEMPTS = 2, 5, 5
-#: Seconds before what DynamoDB has not taken is sent again, and again.
+#: The pauses before items that DynamoDB has not taken are sent again, in seconds.
 _PAUSES_S = (0.05, 0.2, 0.5, 1.0, 2.0)
 _FAILED_CONDITION = "ConditionalCheckFailed"
 #: Two transactions touched the same item at the same moment.
@@ -44,8 +42,8 @@ class ConditionFailed(Exception):
     """The item is not in the state that a conditional write asks for.
 
     Attributes:
-        item: as it stands, where DynamoDB told it; empty if there is none.
-        index: which of a transaction's writes it was.
+        item: as it stands, if DynamoDB returned it; empty if there is none.
+        index: the position of the write in a transaction.
     """
 
     def __init__(self, item: Item | None = None, *, index: int = 0) -> None:
@@ -59,13 +57,12 @@ class Update:
     """A change of one item.
 
     Attributes:
-        pk, sk: which item.
+        pk, sk: the key of the item.
         assign: attributes and their new values.
         add: numbers to add to attributes, or members to add to sets.
         remove: attributes to take away.
         condition: DynamoDB's condition expression; names begin with `#`, values with `:`.
-        names: what the `#names` of the condition stand for; each attribute stands for itself already.
-        values: what the `:values` of the condition stand for.
+        values: the meanings of the `:values` of the condition.
     """
 
     pk: str
@@ -78,22 +75,18 @@ class Update:
 
     def request(self) -> dict[str, Any]:
         """The arguments of UpdateItem, without the table."""
-        parts = []
-        names: dict[str, str] = {}
-        values: dict[str, Any] = {}
-        if self.assign:
-            parts.append("SET " + ", ".join(f"#{name} = :new_{name}" for name in self.assign))
-            values |= {f":new_{name}": value for name, value in self.assign.items()}
-        if self.add:
-            parts.append("ADD " + ", ".join(f"#{name} :add_{name}" for name in self.add))
-            values |= {f":add_{name}": value for name, value in self.add.items()}
-        if self.remove:
-            parts.append("REMOVE " + ", ".join(f"#{name}" for name in self.remove))
-        for name in (*self.assign, *(self.add or ()), *self.remove):
-            names[f"#{name}"] = name
-        names |= names_in(self.condition)
+        add = self.add or {}
+        clauses = {
+            "SET ": [f"#{name} = :new_{name}" for name in self.assign],
+            "ADD ": [f"#{name} :add_{name}" for name in add],
+            "REMOVE ": [f"#{name}" for name in self.remove],
+        }
+        expression = " ".join(verb + ", ".join(changes) for verb, changes in clauses.items() if changes)
+        names = {f"#{name}": name for name in (*self.assign, *add, *self.remove)} | names_in(self.condition)
+        values = {f":new_{name}": value for name, value in self.assign.items()}
+        values |= {f":add_{name}": value for name, value in add.items()}
         values |= {f":{name}": value for name, value in (self.values or {}).items()}
-        request: dict[str, Any] = {"Key": to_item({"pk": self.pk, "sk": self.sk}), "UpdateExpression": " ".join(parts)}
+        request: dict[str, Any] = {"Key": to_item({"pk": self.pk, "sk": self.sk}), "UpdateExpression": expression}
         if names:
             request["ExpressionAttributeNames"] = names
         if values:
@@ -105,12 +98,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A part of a query's answer.
-
-    Attributes:
-        items: in the order of the sort key.
-        last_key: where the next page begins; None for the last one.
-    """
+    """A part of a query's answer, in the order of the sort key; `last_key` is where the next page begins, if any."""
 
     items: list[Item]
     last_key: Item | None = None
@@ -125,17 +113,12 @@ class Table:
 
     def get(self, pk: str, sk: str, *, consistent: bool = True) -> Item | None:
         """One item, or None."""
-        answer = self._client.get_item(
-            TableName=self.name, Key=to_item({"pk": pk, "sk": sk}), ConsistentRead=consistent
-        )
+        key = to_item({"pk": pk, "sk": sk})
+        answer = self._client.get_item(TableName=self.name, Key=key, ConsistentRead=consistent)
         return from_item(answer["Item"]) if "Item" in answer else None
 
     def put(self, item: Mapping[str, Any], *, condition: str = "", values: Mapping[str, Any] | None = None) -> None:
-        """Write a whole item.
-
-        Raises:
-            ConditionFailed: the condition does not hold.
-        """
+        """Write a whole item. Raises ConditionFailed if the condition does not hold."""
         request: dict[str, Any] = {"Item": to_item(item), **_condition(condition, values)}
         try:
             self._client.put_item(TableName=self.name, **request)
@@ -143,11 +126,7 @@ class Table:
             raise _condition_failed(error) or error from None
 
     def update(self, change: Update) -> Item:
-        """Change an item and return it as it is now.
-
-        Raises:
-            ConditionFailed: the condition does not hold; nothing was changed.
-        """
+        """Change an item and return it as it is now. Raises ConditionFailed if the condition does not hold."""
         request: Any = change.request()
         if change.condition:
             request["ReturnValuesOnConditionCheckFailure"] = "ALL_OLD"
@@ -158,7 +137,7 @@ class Table:
         return from_item(answer["Attributes"])
 
     def try_update(self, change: Update) -> bool:
-        """Change an item; returns False where the condition does not hold: nothing was changed."""
+        """Change an item; return False if the condition does not hold and nothing was changed."""
         try:
             self.update(change)
         except ConditionFailed:
@@ -166,11 +145,7 @@ class Table:
         return True
 
     def delete(self, pk: str, sk: str, *, condition: str = "", values: Mapping[str, Any] | None = None) -> Item | None:
-        """Delete an item and answer what it was.
-
-        Raises:
-            ConditionFailed: the condition does not hold.
-        """
+        """Delete an item and return it as it was. Raises ConditionFailed if the condition does not hold."""
         request: dict[str, Any] = {"Key": to_item({"pk": pk, "sk": sk}), **_condition(condition, values)}
         try:
             answer = self._client.delete_item(TableName=self.name, ReturnValues="ALL_OLD", **request)
@@ -195,7 +170,7 @@ class Table:
         Args:
             condition: on the keys; names begin with `#`, values with `:`.
             filter_by: a filter expression.
-            names: what `#names` stand for where it is not the name itself.
+            names: the meanings of `#names` that differ from the name itself.
         """
         request: dict[str, Any] = {
             "KeyConditionExpression": condition,
@@ -212,9 +187,7 @@ class Table:
             request["ExclusiveStartKey"] = to_item(start)
         answer = self._client.query(TableName=self.name, **request)
         last_key = answer.get("LastEvaluatedKey")
-        return Page(
-            items=[from_item(item) for item in answer["Items"]], last_key=from_item(last_key) if last_key else None
-        )
+        return Page(items=[*map(from_item, answer["Items"])], last_key=from_item(last_key) if last_key else None)
 
     def query_all(self, condition: str, values: Mapping[str, Any], *, index: str | None = None) -> Iterator[Item]:
         """All items of a query, page after page."""
@@ -226,7 +199,7 @@ class Table:
                 return
 
     def count(self, condition: str, values: Mapping[str, Any], *, index: str) -> int:
-        """How many items a query finds (of its first page: up to some thousand)."""
+        """The number of items a query finds (on its first page: up to some thousand)."""
         answer = self._client.query(
             TableName=self.name,
             IndexName=index,
@@ -238,10 +211,9 @@ class Table:
         return answer["Count"]
 
     def put_all(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Write items without conditions, in as few calls as there can be.
+        """Write items without conditions, in as few calls as possible.
 
-        Raises:
-            TimeoutError: DynamoDB did not take all of them in time.
+        Raises TimeoutError if DynamoDB does not take all of them in time.
         """
         for first in range(0, len(items), MAX_BATCH):
             pending: Any = {
@@ -255,30 +227,28 @@ class Table:
                 raise TimeoutError(f"DynamoDB has not taken all items of the table {self.name}")
 
     def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
-        """Those items of these keys that there are, consistent, in no order.
+        """The items of these keys that exist, consistent, in no order.
 
-        Raises:
-            TimeoutError: DynamoDB did not answer for all of them in time.
+        Raises TimeoutError if DynamoDB does not answer for all of them in time.
         """
-        found: list[Item] = []
+        items: list[Item] = []
         for first in range(0, len(keys), MAX_READS):
             wanted: Any = [to_item({"pk": pk, "sk": sk}) for pk, sk in dict.fromkeys(keys[first : first + MAX_READS])]
             pending: Any = {self.name: {"Keys": wanted, "ConsistentRead": True}}
             for _ in attempts(_PAUSES_S):
                 answer = self._client.batch_get_item(RequestItems=pending)
-                found += map(from_item, answer["Responses"].get(self.name, []))
+                items += map(from_item, answer["Responses"].get(self.name, []))
                 pending = answer["UnprocessedKeys"]
                 if not pending:
                     break
             else:
                 raise TimeoutError(f"DynamoDB has not answered for all items of the table {self.name}")
-        return found
+        return items
 
     def transact(self, writes: Sequence[Mapping[str, Any]]) -> None:
-        """All of the writes, or none. Each is one of `put_write`, `update_write`, `delete_write`.
+        """Do all of the writes, or none. Each is one of `put_write`, `update_write`, `delete_write`.
 
-        Raises:
-            ConditionFailed: the first write whose condition does not hold; `index` says which.
+        Raises ConditionFailed for the first write whose condition does not hold; its `index` says which.
         """
         requests: Any = [
             {kind: {"TableName": self.name, **request} for kind, request in write.items()} for write in writes
@@ -287,7 +257,8 @@ class Table:
             try:
                 self._client.transact_write_items(TransactItems=requests)
             except ClientError as error:
-                reasons = _reasons(error)
+                response: Any = error.response
+                reasons = response.get("CancellationReasons") or ()
                 for index, reason in enumerate(reasons):
                     if reason.get("Code") == _FAILED_CONDITION:
                         item = from_item(reason["Item"]) if reason.get("Item") else None
@@ -314,23 +285,17 @@ def delete_write(pk: str, sk: str, *, condition: str = "", values: Mapping[str, 
 
 
 def dynamodb_client(*, is_patient: bool = False) -> DynamoDBClient:
-    """The client for everything, with short timeouts: DynamoDB answers in milliseconds.
+    """The client for everything, with short timeouts, because DynamoDB answers in milliseconds.
 
-    Args:
-        is_patient: whether it writes as fast as the table takes it, and slows down when told to. Else, who waits for
-            an answer gets an error sooner.
+    A patient one writes as fast as the table takes it, and slows down on request. With the other a caller who waits for
+    an answer gets an error sooner.
     """
-    return boto3.client(
-        "dynamodb",
-        config=Config(
-            retries={
-                "mode": "adaptive" if is_patient else "standard",
-                "total_max_attempts": 3 * _ATTEMPTS if is_patient else _ATTEMPTS,
-            },
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            read_timeout=_READ_TIMEOUT_S,
-        ),
-    )
+    retries: Any = {
+        "mode": "adaptive" if is_patient else "standard",
+        "total_max_attempts": 3 * _ATTEMPTS if is_patient else _ATTEMPTS,
+    }
+    config = Config(retries=retries, connect_timeout=_CONNECT_TIMEOUT_S, read_timeout=_READ_TIMEOUT_S)
+    return boto3.client("dynamodb", config=config)
 
 
 def to_item(values: Mapping[str, Any]) -> Item:
@@ -350,7 +315,7 @@ def names_in(expression: str) -> dict[str, str]:
 
 
 def now_s() -> int:
-    """This moment, in whole seconds since 1970: what TTL attributes and leases are in."""
+    """This moment, in whole seconds since 1970, as in TTL attributes and leases."""
     return int(time.time())
 
 
@@ -391,8 +356,3 @@ def _condition_failed(error: ClientError) -> ConditionFailed | None:
         return None
     item: Any = error.response.get("Item")
     return ConditionFailed(from_item(item) if item else None)
-
-
-def _reasons(error: ClientError) -> list[dict[str, Any]]:
-    answer: Any = error.response
-    return list(answer.get("CancellationReasons") or ())

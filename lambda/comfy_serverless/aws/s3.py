@@ -1,6 +1,6 @@
 """S3, as the jobs use it: one client, whole small documents, and errors that say what to do.
 
-What an address is, is known without AWS's libraries: a function that needs them imports them.
+This module knows addresses without AWS's libraries: a function that needs the libraries imports them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 20
 
 _ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", re.DOTALL)
 EXISTS_ALREADY = frozenset({"PreconditionFailed", "412"})
-#: Another worker writes the same key at this moment: S3 wants to be asked again.
+#: Another worker writes the same key at this moment: S3 wants the request again.
 CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
 #: S3 has forgotten an upload in parts: aborted, or completed by a request whose answer was lost.
 UPLOAD_GONE = frozenset({"NoSuchUpload"})
@@ -57,11 +57,7 @@ class S3Address(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> S3Address:
-        """Read an address.
-
-        Raises:
-            InvalidRequest: it names no bucket or no key.
-        """
+        """Read an address. Raises InvalidRequest if it names no bucket or no key."""
         match = _ADDRESS.fullmatch(text)
         if match is None:
             raise InvalidRequest(f"{text[:200]!r} is not an address of the form s3://bucket/key.")
@@ -97,10 +93,7 @@ def s3_client() -> S3Client:
 
 
 def read_json(s3: S3Client, address: S3Address, *, what: str) -> Any:  # noqa: ANN401
-    """The JSON in an object.
-
-    Args:
-        what: what it is for people, e.g. "the workflow".
+    """The JSON in an object, which `what` describes for people, e.g. "the workflow".
 
     Raises:
         MissingAsset: it is not there, may not be read, or is too large.
@@ -114,7 +107,7 @@ def read_json(s3: S3Client, address: S3Address, *, what: str) -> Any:  # noqa: A
     except DocumentTooLarge as error:
         raise MissingAsset(f"{what} {error}. Put images beside it in S3 and name them as s3:// inputs.") from error
     except (ClientError, BotoCoreError) as error:
-        reason, is_transient = refusal(error, address)
+        reason, is_transient = read_problem(error, address)
         error_class = AssetUnavailable if is_transient else MissingAsset
         raise error_class(f"{what} {address} {reason}.") from error
     return parse_json(content, source=f"{what} {address}")
@@ -128,11 +121,9 @@ class Document(NamedTuple):
 
 
 def read_document(s3: S3Client, address: S3Address) -> Document:
-    """An object that is small, as everything read at once must be.
+    """An object that is small, as everything read at once must be. Raises DocumentTooLarge if it is not.
 
-    Raises:
-        DocumentTooLarge: it is not.
-        ClientError, BotoCoreError: `refusal` tells what they mean.
+    S3's own exceptions pass through: `read_problem` explains them.
     """
     answer = s3.get_object(Bucket=address.bucket, Key=address.key)
     if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
@@ -144,11 +135,7 @@ def read_document(s3: S3Client, address: S3Address) -> Document:
 
 
 def parse_json(content: bytes | str, *, source: str) -> Any:  # noqa: ANN401
-    """JSON out of bytes.
-
-    Raises:
-        NotJson: saying where it breaks.
-    """
+    """JSON out of bytes. Raises NotJson, which says where it breaks."""
     if not content.strip():
         raise NotJson(f"{source} is empty; it should be a job request in JSON.")
     try:
@@ -163,41 +150,41 @@ def parse_json(content: bytes | str, *, source: str) -> Any:  # noqa: ANN401
         raise NotJson(f"{source} is nested too deeply.") from None
 
 
-class Refusal(NamedTuple):
-    """Why S3 did not hand out an object: the end of a sentence that begins with its address."""
+class ReadProblem(NamedTuple):
+    """The reason why S3 did not hand out an object: the end of a sentence that begins with its address."""
 
     reason: str
     is_transient: bool = False
 
 
-def refusal(error: Exception, address: S3Address) -> Refusal:
-    """What a failed request means for the person who sent the job, and whether repeating it may help."""
+def read_problem(error: Exception, address: S3Address) -> ReadProblem:
+    """The meaning of a failed read for the person who sent the job, and whether repeating it may help."""
     from botocore.exceptions import BotoCoreError
 
     code = error_code(error)
     if code in _NOT_FOUND:
         is_encoded = re.search(r"%[0-9A-Fa-f]{2}|\+", address.key)
         hint = "; keys are written as they are, not URL-encoded" if is_encoded else ""
-        return Refusal(f"does not exist ({code}){hint}")
+        return ReadProblem(f"does not exist ({code}){hint}")
     if code == "NoSuchBucket":
-        return Refusal(f"does not exist: there is no bucket {address.bucket!r} ({code})")
+        return ReadProblem(f"does not exist: there is no bucket {address.bucket!r} ({code})")
     if code in ACCESS_DENIED:
-        return Refusal(
+        return ReadProblem(
             f"may not be read ({code}). The worker's role needs s3:GetObject on it, and kms:Decrypt if it is encrypted "
             "with a KMS key. Without s3:ListBucket on the bucket S3 answers the same for a key that does not exist: "
             "check the key too"
         )
     if code in _OTHER_REGION:
-        return Refusal(f"is in a bucket of another region than the worker's S3 client ({code})")
+        return ReadProblem(f"is in a bucket of another region than the worker's S3 client ({code})")
     if code == "InvalidObjectState":
-        return Refusal(f"is archived ({code}): restore it first, then send the job again")
+        return ReadProblem(f"is archived ({code}): restore it first, then send the job again")
     if isinstance(error, BotoCoreError) or code in _TRANSIENT or _status(error) >= 500:
-        return Refusal(f"cannot be read now: {error}", is_transient=True)
-    return Refusal(f"is refused by S3: {error}")
+        return ReadProblem(f"cannot be read now: {error}", is_transient=True)
+    return ReadProblem(f"is refused by S3: {error}")
 
 
 def unless_in_conflict(write: Callable[[], _Answer]) -> _Answer:
-    """Do a conditional write, again while S3 says that somebody else is writing the same key at this moment."""
+    """Do a conditional write, again while S3 says that another worker is writing the same key at this moment."""
     from botocore.exceptions import ClientError
 
     for attempt in attempts(_CONFLICT_PAUSES_S):
@@ -210,7 +197,7 @@ def unless_in_conflict(write: Callable[[], _Answer]) -> _Answer:
 
 
 def error_code(error: Exception) -> str:
-    """S3's own code of a failure, "" where it gave none."""
+    """S3's own code of a failure, "" if it gave none."""
     response = getattr(error, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))
 

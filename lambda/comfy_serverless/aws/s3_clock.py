@@ -1,7 +1,7 @@
-"""Signatures with S3's clock, where ours is wrong: a sandbox that thaws can be hours behind.
+"""Signs with S3's clock if ours is wrong: a sandbox that thaws can be hours behind.
 
 S3 refuses a request signed more than fifteen minutes off (`RequestTimeTooSkewed`). botocore gives up then; here the
-`Date` of the refusal tells the difference, and the request, like all that follow, is signed with it.
+`Date` of the refusal gives the difference, and the request, like all that follow, is signed with it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SKEWED = "RequestTimeTooSkewed"
-#: How our signers are called among botocore's; the second one makes links.
+#: The names of our signers among botocore's; the second one makes links.
 _VERSIONS = {"s3v4": "s3v4-corrected", "s3v4-query": "s3v4-corrected-query"}
 _OFFSET = "comfy_serverless.clock_offset"
 
@@ -44,26 +43,24 @@ auth.AUTH_TYPE_MAPS.update({"s3v4-corrected": _CorrectedHeaders, "s3v4-corrected
 
 
 class ServerClock:
-    """What S3's clock shows beyond ours."""
+    """The difference between S3's clock and ours."""
 
     def __init__(self) -> None:
         self.offset = timedelta()
 
     def attach(self, client: S3Client) -> None:
         """Let a client sign with S3's time, from its first refusal on."""
-        # The stubs know no handlers that answer something.
+        # The stubs know no handlers that return a value.
         client.meta.events.register_first("needs-retry.s3", self._learn)  # type: ignore[arg-type]
         client.meta.events.register_first("choose-signer.s3", self._choose)  # type: ignore[arg-type]
 
     def _learn(self, *, response: Any, attempts: int, **_: object) -> float | None:  # noqa: ANN401
-        """Answer 0 ("send it again now") to the first refusal for its time; None leaves it to the other rules."""
-        if attempts > 1 or response is None:
-            return None
-        told = response[1]
-        if told.get("Error", {}).get("Code") != _SKEWED:
+        """Return 0 ("send it again now") for the first refusal for its time; None leaves it to the other rules."""
+        code = response[1].get("Error", {}).get("Code") if response is not None else None
+        if attempts > 1 or code != "RequestTimeTooSkewed":
             return None
         try:
-            server_time = parsedate_to_datetime(told["ResponseMetadata"]["HTTPHeaders"]["date"])
+            server_time = parsedate_to_datetime(response[1]["ResponseMetadata"]["HTTPHeaders"]["date"])
         except (KeyError, ValueError):
             return None
         self.offset = server_time - datetime.now(UTC)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from botocore.config import Config
@@ -16,15 +16,11 @@ from comfy_serverless.observability import log
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-#: How long a queue's depth is taken for known, in seconds.
+#: How long a queue's depth counts as known, in seconds.
 DEPTH_KNOWN_S = 5.0
 #: SQS's own limit for one call.
 MAX_MESSAGES = 10
-CONFIG = Config(
-    retries={"mode": "standard", "total_max_attempts": 4},
-    connect_timeout=2,
-    read_timeout=5,
-)
+CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=2, read_timeout=5)
 
 
 class NotSent(TimeoutError):
@@ -44,11 +40,9 @@ def come_again(message_ids: Iterable[str]) -> dict[str, Any]:
 def take_each(
     messages: Iterable[Mapping[str, Any]], take: Callable[[Mapping[str, Any]], bool], *, failing: str
 ) -> dict[str, Any]:
-    """Deal with each message of an event in turn, and return which are to come again.
+    """Deal with each message of an event in turn, and return which must come again.
 
-    Args:
-        take: returns whether the message is done. One that fails comes again, and the others do not pay for it.
-        failing: what is logged of it then.
+    `take` returns whether a message is done. One that fails comes again, logged as `failing`; the others go on.
     """
     again = []
     for message in messages:
@@ -68,20 +62,15 @@ class JobQueue:
 
     sqs: SQSClient
     url: str
-    _depth: int = 0
-    _hidden: int = 0
-    _depth_at: float = field(default=-DEPTH_KNOWN_S)
+    _known: tuple[int, int] = (0, 0)
+    _known_at: float = -DEPTH_KNOWN_S
 
     def send(self, message: str, *, delay_s: int = 0) -> None:
         """Send one message."""
         self.sqs.send_message(QueueUrl=self.url, MessageBody=message, DelaySeconds=delay_s)
 
     def send_many(self, messages: Sequence[str]) -> None:
-        """Send many, ten at a time.
-
-        Raises:
-            NotSent: SQS has not taken all of them; those it has taken are sent.
-        """
+        """Send many, ten at a time. Raises NotSent if SQS has not taken all; those it has taken are sent."""
         for first in range(0, len(messages), MAX_MESSAGES):
             entries: Any = [
                 {"Id": str(number), "MessageBody": message}
@@ -92,41 +81,32 @@ class JobQueue:
                 raise NotSent(f"{len(failed)} messages were not taken: {failed[0].get('Message') or failed[0]['Code']}")
 
     def depth(self) -> int:
-        """How many messages wait, about: SQS's own figure, some seconds old."""
-        self._look()
-        return self._depth
+        """About how many messages wait: SQS's own figure, some seconds old."""
+        return self._counts()[0]
 
     def hidden(self) -> int:
-        """How many messages somebody has taken and not yet dealt with, about."""
-        self._look()
-        return self._hidden
+        """About how many messages have been taken and not yet dealt with."""
+        return self._counts()[1]
 
-    def _look(self) -> None:
-        if time.monotonic() - self._depth_at < DEPTH_KNOWN_S:
-            return
-        answer = self.sqs.get_queue_attributes(
-            QueueUrl=self.url,
-            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        )["Attributes"]
-        self._depth = int(answer["ApproximateNumberOfMessages"])
-        self._hidden = int(answer["ApproximateNumberOfMessagesNotVisible"])
-        self._depth_at = time.monotonic()
+    def _counts(self) -> tuple[int, int]:
+        if time.monotonic() - self._known_at >= DEPTH_KNOWN_S:
+            waiting: Final = "ApproximateNumberOfMessages"
+            hidden: Final = "ApproximateNumberOfMessagesNotVisible"
+            answer = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=[waiting, hidden])["Attributes"]
+            self._known, self._known_at = (int(answer[waiting]), int(answer[hidden])), time.monotonic()
+        return self._known
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookQueue:
-    """The queue of ended jobs whose webhooks are to be called. Without an address there are no webhooks."""
+    """The queue of ended jobs whose webhooks must be called. Without an address there are no webhooks."""
 
     sqs: SQSClient | None
     url: str | None
 
     @staticmethod
     def job_of(message: str) -> str:
-        """The job that a message is about.
-
-        Raises:
-            ValueError, KeyError, TypeError: it is none of ours.
-        """
+        """The job that a message is about. Raises ValueError, KeyError or TypeError if the message is none of ours."""
         return str(json.loads(message)["job"])
 
     def send(self, job_id: str) -> None:

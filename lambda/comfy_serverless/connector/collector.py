@@ -1,4 +1,4 @@
-"""Collects what a prompt makes, while it runs and at its end, and tells who wants to know."""
+"""Collects the outputs of a prompt, while it runs and at its end, and reports them to the caller."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from comfy_serverless.connector.facts import EventSeen, FrameSeen, Outcome
-from comfy_serverless.connector.outputs import (
-    FileLocator,
-    Output,
-    frame_output,
-    identify_node,
-    outputs_of_node,
-)
+from comfy_serverless.connector.outputs import FileLocator, Output, frame_output, identify_node, outputs_of_node
 from comfy_serverless.connector.progress import Progress, ProgressTracker
 from comfy_serverless.connector.unreported import unreported_files
 from comfy_serverless.graph.nodes import known
@@ -29,11 +23,9 @@ def frame_nodes_of(graph: Mapping[str, Any]) -> frozenset[str]:
 
 
 class OutputCollector:
-    """The outputs of one attempt at one prompt.
+    """The outputs of one attempt at one prompt, in the order of the graph as submitted.
 
-    Args:
-        graph: as submitted; its order is the order of the outputs.
-        on_output: told of an output once, as soon as it exists.
+    `on_output` is called with each output once, as soon as it exists.
     """
 
     def __init__(
@@ -56,11 +48,11 @@ class OutputCollector:
         self._by_node: dict[str, list[Output]] = {}
         self._first_index: dict[str, int] = {}
         self._indexes: Counter[str] = Counter()
-        #: When it ran, in seconds since the epoch: as far as ComfyUI has said so, by its clock.
+        #: When the prompt ran, in seconds since the epoch, as far as ComfyUI has said so, by its clock.
         self._ran = (time.time(), math.inf)
 
     def see(self, fact: EventSeen | FrameSeen) -> None:
-        """Look at an event as it passes by."""
+        """Take note of an event."""
         if isinstance(fact, FrameSeen):
             if not fact.is_result(self._frame_nodes) and self._on_progress is not None:
                 self._on_progress(self._tracker.see_preview(fact.node_id, fact.content))
@@ -72,12 +64,12 @@ class OutputCollector:
             node = str(fact.data["node"])
             outputs = self._outputs(node, str(fact.data.get("display_node") or node), fact.data["output"])
             if not any(output.cached and output.content is None and output.path is None for output in outputs):
-                # A cached node may name files that are gone: the end of the run tells.
+                # A cached node may name files that are gone: the end of the run shows it.
                 self._announce(node, outputs)
         if self._on_progress is None:
             return
         progress = self._tracker.see_event(fact.kind, fact.data)
-        # Several events can tell the same.
+        # Several events can bring the same progress.
         if progress is not None and progress != self._last_progress:
             self._last_progress = progress
             self._on_progress(progress)
@@ -117,7 +109,7 @@ class OutputCollector:
         )
 
     def announce_rest(self) -> None:
-        """Tell of the outputs collected that have not been told of yet. For the attempt whose outputs count."""
+        """Report the collected outputs that have not been reported yet. For the attempt whose outputs count."""
         for node, outputs in self._by_node.items():
             self._announce(node, outputs)
 

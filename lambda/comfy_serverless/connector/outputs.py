@@ -1,6 +1,6 @@
-"""What a prompt made: every output of every node, typed, with its bytes read lazily.
+"""The results of a prompt: every output of every node, typed, with its bytes read lazily.
 
-`outputs_of_node` turns what a node showed (`executed.output`, or the history's `outputs[node]`) into `Output`
+`outputs_of_node` turns the values a node showed (`executed.output`, or the history's `outputs[node]`) into `Output`
 values. It decides nothing by node class and drops nothing: files under any key, texts, and values of custom nodes
 that fit no convention all become outputs (shared rules: ComfyUI's core nodes, section 7 of the wire contract).
 
@@ -16,7 +16,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -32,11 +32,11 @@ from comfy_serverless.files import (
 
 #: Says whether the node's images move: no result.
 _FLAG_KEY = "animated"
-#: Strings under these are meant as they are, also when a file happens to have that name.
+#: Strings under these are meant as they are, even if a file happens to have that name.
 _TEXT_KEYS = frozenset({"string", "text"})
-#: Where a path among a node's results may lead: what it made. An input is not its result.
+#: The folders a path among a node's results may lead to. An input is not its result.
 _RESULT_FOLDERS = ("output", "temp")
-#: How deep files are looked for inside lists and dictionaries.
+#: The depth down to which files are looked for inside lists and dictionaries.
 _MAX_DEPTH = 8
 _LONGEST_PATH = 4096
 _CHUNK_BYTES = 1 << 20
@@ -48,13 +48,13 @@ class Output:
 
     Attributes:
         node_id: the node of the submitted graph that made it (for nodes made by expansion: their parent there).
-        class_type: that node's class, "" when the graph does not have the node.
+        class_type: that node's class, "" if the graph does not have the node.
         title: the title the author gave the node, or its class.
         index: position among this node's outputs, from 0.
         name: file name; texts and frames get one.
         subfolder: folder below the engine's output (or temp) folder, "" for none.
-        folder_type: "output", "temp" or "input"; "" for what never was a file.
-        path: the file, where the engine's folders are on this machine.
+        folder_type: "output", "temp" or "input"; "" for an output that never was a file.
+        path: the file, if the engine's folders are on this machine.
         cached: whether it comes from an earlier prompt because nothing had changed.
     """
 
@@ -63,8 +63,8 @@ class Output:
     title: str
     index: int
     name: str
-    subfolder: str
-    folder_type: str
+    subfolder: str = ""
+    folder_type: str = ""
     kind: OutputKind
     content_type: str
     path: Path | None = None
@@ -73,11 +73,7 @@ class Output:
     fetch: Callable[[], BinaryIO] | None = field(default=None, repr=False, compare=False)
 
     def open(self) -> BinaryIO:
-        """The bytes as a stream, from disk when the engine is local. Close it.
-
-        Raises:
-            FileNotFoundError: the engine named a file that is gone.
-        """
+        """The bytes as a stream to close, from disk if the engine is local. Raises FileNotFoundError if it is gone."""
         if self.content is not None:
             return io.BytesIO(self.content)
         if self.path is not None:
@@ -93,7 +89,7 @@ class Output:
 
     @property
     def size_bytes(self) -> int:
-        """Size in bytes. Costs a download when the engine is on another machine."""
+        """Size in bytes. Costs a download if the engine is on another machine."""
         if self.content is not None:
             return len(self.content)
         if self.path is not None:
@@ -112,7 +108,7 @@ class Output:
 
     @property
     def pixels(self) -> tuple[int, int] | None:
-        """Width and height of an image; None for everything else. Reads its header only, where it is on disk."""
+        """Width and height of an image; None for everything else. Reads only the header of a file on disk."""
         if self.kind is not OutputKind.IMAGE:
             return None
         with self.open() as stream:
@@ -120,8 +116,8 @@ class Output:
 
 
 def pixels_of(stream: BinaryIO) -> tuple[int, int] | None:
-    """Width and height of an image, animated ones included; None for what is none that Pillow knows."""
-    from PIL import Image  # here: importing the connector must stay cheap
+    """Width and height of an image, animated ones included; None for all that is no image to Pillow."""
+    from PIL import Image  # imported here, because importing the connector must stay cheap
 
     try:
         with Image.open(stream) as image:
@@ -132,7 +128,7 @@ def pixels_of(stream: BinaryIO) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """Whom an output belongs to."""
+    """The node that an output belongs to."""
 
     node_id: str
     class_type: str
@@ -158,13 +154,9 @@ def identify_node(graph: Mapping[str, Any], node_id: str, display_node: str | No
 class FileLocator:
     """Finds the bytes behind a file an engine named: on this machine's disk, else through `/view`."""
 
-    def __init__(
-        self,
-        folders: Mapping[str, Iterable[Path]],
-        view: Callable[[str, str, str], BinaryIO],
-    ) -> None:
+    def __init__(self, folders: Mapping[str, Iterable[Path]], view: Callable[[str, str, str], BinaryIO]) -> None:
         self._folders = {kind: [path.resolve() for path in paths] for kind, paths in folders.items()}
-        self._view = view
+        self.view = view
 
     def folders(self, folder_type: str) -> list[Path]:
         """The engine's folders of a type on this machine."""
@@ -172,11 +164,8 @@ class FileLocator:
 
     def path(self, name: str, *, subfolder: str, folder_type: str) -> Path | None:
         """The file on this machine, or None. A name that leads out of the engine's folders is never followed."""
-        for folder in self._folders.get(folder_type, ()):
-            path = _file_below(folder, Path(subfolder) / name)
-            if path is not None:
-                return path
-        return None
+        paths = (_file_below(folder, Path(subfolder) / name) for folder in self.folders(folder_type))
+        return next((path for path in paths if path is not None), None)
 
     def find(self, text: str) -> tuple[str, str, str] | None:
         """The `(name, subfolder, folder type)` of a file that a node made and named by its path alone, if there is one.
@@ -185,7 +174,7 @@ class FileLocator:
         """
         for folder_type in _RESULT_FOLDERS:
             for folder in self._folders.get(folder_type, ()):
-                # What may be a temp folder in some version may be all of ComfyUI in another.
+                # A temp folder in one version may be all of ComfyUI in another.
                 if folder_type == "temp" and folder.name != "temp":
                     continue
                 for relative in dict.fromkeys((text, text.removeprefix(f"{folder_type}/"))):
@@ -195,10 +184,6 @@ class FileLocator:
                         return path.name, "" if subfolder == "." else subfolder, folder_type
         return None
 
-    def fetch(self, name: str, *, subfolder: str, folder_type: str) -> Callable[[], BinaryIO]:
-        """A function that opens the file through the engine."""
-        return lambda: self._view(name, subfolder, folder_type)
-
 
 def _file_below(folder: Path, relative: Path) -> Path | None:
     try:
@@ -206,22 +191,19 @@ def _file_below(folder: Path, relative: Path) -> Path | None:
         if candidate.is_relative_to(folder) and candidate.is_file():
             return candidate
     except (OSError, ValueError):
-        # Too long for the file system, or with a NUL in it: no file is called that.
-        pass
+        return None  # too long for the file system, or with a NUL in it: no file is called that
     return None
 
 
 def outputs_of_node(
     node: NodeIdentity, shown: Mapping[str, Any], locator: FileLocator, *, cached: bool = False, first_index: int = 0
 ) -> list[Output]:
-    """Every output in what a node showed.
+    """Every output among the values a node showed.
 
     Args:
-        node: whom they belong to.
         shown: `{"images": [{"filename": …}], "text": ["…"], …}`; any keys, any values.
-        locator: where files are looked up.
         cached: whether the node was not run again for this prompt.
-        first_index: index of the first of them; above 0 where several expanded nodes are shown as one.
+        first_index: index of the first of them; above 0 if several expanded nodes are shown as one.
     """
     outputs: list[Output] = []
     files: set[tuple[str, str, str]] = set()
@@ -242,13 +224,9 @@ def outputs_of_node(
 def frame_output(node: NodeIdentity, index: int, content: bytes, content_type: str) -> Output:
     """An image that came through the websocket and never was a file (SaveImageWebsocket)."""
     return Output(
-        node_id=node.node_id,
-        class_type=node.class_type,
-        title=node.title,
+        **asdict(node),
         index=index,
         name=f"frame_{index:05d}{ending_of_type(content_type) or '.png'}",
-        subfolder="",
-        folder_type="",
         kind=OutputKind.IMAGE,
         content_type=content_type,
         content=content,
@@ -312,9 +290,7 @@ def _file_output(
     path = locator.path(name, subfolder=subfolder, folder_type=folder_type)
     content_type = type_of_name(name) or _type_of_content(path) or UNKNOWN_TYPE
     return Output(
-        node_id=node.node_id,
-        class_type=node.class_type,
-        title=node.title,
+        **asdict(node),
         index=index,
         name=name,
         subfolder=subfolder,
@@ -323,7 +299,7 @@ def _file_output(
         content_type=content_type,
         path=path,
         cached=cached,
-        fetch=locator.fetch(name, subfolder=subfolder, folder_type=folder_type),
+        fetch=lambda: locator.view(name, subfolder, folder_type),
     )
 
 
@@ -334,8 +310,7 @@ def _type_of_content(path: Path | None) -> str | None:
         with path.open("rb") as file:
             return type_of_head(file.read(HEAD_BYTES))
     except OSError:
-        # Gone or unreadable since: who reads the output is told.
-        return None
+        return None  # gone or unreadable since: reading the output will say so
 
 
 def _value_output(node: NodeIdentity, index: int, key: str, value: object, cached: bool) -> Output:
@@ -343,13 +318,9 @@ def _value_output(node: NodeIdentity, index: int, key: str, value: object, cache
     is_text = isinstance(value, str)
     content = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return Output(
-        node_id=node.node_id,
-        class_type=node.class_type,
-        title=node.title,
+        **asdict(node),
         index=index,
         name=f"{_safe_word(key)}_{index}.{'txt' if is_text else 'json'}",
-        subfolder="",
-        folder_type="",
         kind=OutputKind.TEXT,
         content_type="text/plain; charset=utf-8" if is_text else "application/json",
         cached=cached,

@@ -1,9 +1,9 @@
-"""What is wrong with a graph, all of it at once, held against the nodes as ComfyUI declares them. No IO.
+"""Finds all that is wrong with a graph at once, by the nodes as ComfyUI declares them. No IO.
 
-ComfyUI stops at the first unknown node, and says nothing of what it did not look at. `find_problems` goes on, in
-ComfyUI's own vocabulary. It is asked only about graphs that ComfyUI has refused already: it explains, and decides
-nothing. What a declaration cannot tell (files of upload widgets, lists fetched by the editor, inputs that come and go
-with others) is never called wrong.
+ComfyUI stops at the first unknown node, and says nothing of the parts it did not check. `find_problems` goes on, in
+ComfyUI's own vocabulary. It is called only for graphs that ComfyUI has refused already: it explains, and decides
+nothing. Values that a declaration cannot judge (files of upload widgets, lists fetched by the editor, inputs that come
+and go with others) are never called wrong.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from comfy_serverless.graph.workflow import is_link
 
 #: `/object_info/{class}` by class: the declaration, or None for a class that ComfyUI does not know.
 Declarations = Mapping[str, Mapping[str, Any] | None]
-#: One problem as `node_errors` lists it: `{type, message, details, extra_info}`, and `hint` where there is one.
+#: One problem as `node_errors` lists it: `{type, message, details, extra_info}`, and `hint` if there is one.
 Problem = dict[str, Any]
 
 _FOLDER_NOTES = ("[input]", "[output]", "[temp]")
-#: As ComfyUI: longer lists are not repeated in an error.
+#: Longer lists are not repeated in an error, as in ComfyUI.
 _LONGEST_LIST_SHOWN = 20
 _NAMES_SHOWN = 5
-#: Looking for what was meant must not take long, whatever was sent: longest name, most candidates.
+#: The longest name and the most candidates: the search for a near name must not take long, whatever was sent.
 _LONGEST_NAME, _MOST_CANDIDATES = 200, 5000
 _LINK_LENGTH = 2
 
@@ -43,7 +43,7 @@ class _Input:
 
     @property
     def choices(self) -> Sequence[Any] | None:
-        """The values it is chosen from, in both forms of declaration; None when there are none to be known."""
+        """The values it is chosen from, in both forms of declaration; None if they cannot be known."""
         if "remote" in self.options or any("upload" in str(option) for option in self.options):
             return None
         choices = self.options.get("options") if self.kind == "COMBO" else self.kind
@@ -51,16 +51,14 @@ class _Input:
 
     @property
     def is_settled_later(self) -> bool:
-        """Whether its form depends on other inputs (`COMFY_DYNAMICCOMBO_V3` and its kin)."""
+        """Whether its form depends on other inputs (`COMFY_DYNAMICCOMBO_V3` and others)."""
         return isinstance(self.kind, str) and self.kind.startswith("COMFY_")
 
 
 def find_problems(graph: Mapping[str, Any], declarations: Declarations) -> dict[str, list[Problem]]:
-    """Every problem of every node that ComfyUI would look at, by node id, in the order of the graph.
+    """Every problem of every node that ComfyUI would check, by node id, in the order of the graph.
 
-    Args:
-        graph: checked for its form.
-        declarations: of the classes in the graph; nodes of a class that is not in it are not judged.
+    The graph's form has been checked. Nodes of a class that is not in the declarations are not judged.
     """
     relevant = _upstream_of_outputs(graph, declarations)
     problems: dict[str, list[Problem]] = {}
@@ -69,19 +67,17 @@ def find_problems(graph: Mapping[str, Any], declarations: Declarations) -> dict[
         if class_type in declarations and declarations[class_type] is None:
             problems[node_id] = [_problem("missing_node_type", "ComfyUI has no such node", "", {"node_id": node_id})]
         elif node_id in relevant and declarations.get(class_type):
-            found = list(_node_problems(node, graph, declarations))
-            if found:
-                problems[node_id] = found
+            problems[node_id] = list(_node_problems(node, graph, declarations))
     for cycle in _cycles(graph, declarations, [node_id for node_id in graph if node_id in relevant]):
         path = " -> ".join(f"{node_id} ({graph[node_id].get('class_type')})" for node_id in (*cycle, cycle[0]))
         extra = {"node_id": cycle[0], "cycle_nodes": cycle}
         problem = _problem("dependency_cycle", "Dependency cycle detected", path, extra)
         problems.setdefault(cycle[0], []).append(problem)
-    return {node_id: problems[node_id] for node_id in graph if node_id in problems}
+    return {node_id: problems[node_id] for node_id in graph if problems.get(node_id)}
 
 
 def choice_hint(name: str, value: object, choices: Sequence[Any]) -> str:
-    """What may have been meant by a value that is not among its choices, and what can be had instead."""
+    """The choice that was probably meant by a value that is none, and the choices there are."""
     near = nearest(str(value), map(str, choices))
     parts = [f"did you mean {near!r}?"] if near else []
     if is_model(name, value):
@@ -99,15 +95,15 @@ def is_model(name: str, value: object) -> bool:
 
 
 def choices_of(declaration: Mapping[str, Any], name: str) -> Sequence[Any] | None:
-    """The values an input of a node is chosen from, where they are known."""
+    """The values an input of a node is chosen from, if they are known."""
     return next((declared.choices for declared in _inputs(declaration) if declared.name == name), None)
 
 
 def nearest(meant: str, known: Iterable[str]) -> str | None:
     """The name that comes nearest, if any comes near."""
     candidates = {_bare(name): name for name in itertools.islice(known, _MOST_CANDIDATES)}
-    found = difflib.get_close_matches(_bare(meant[:_LONGEST_NAME]), candidates, n=1)
-    return candidates[found[0]] if found else None
+    close = difflib.get_close_matches(_bare(meant[:_LONGEST_NAME]), candidates, n=1)
+    return candidates[close[0]] if close else None
 
 
 def _node_problems(node: Mapping[str, Any], graph: Mapping[str, Any], declarations: Declarations) -> Iterator[Problem]:
@@ -207,7 +203,7 @@ def _number_problem(wanted: _Input, value: object, extra: Mapping[str, Any]) -> 
 
 
 def _upstream_of_outputs(graph: Mapping[str, Any], declarations: Declarations) -> frozenset[str]:
-    """The nodes ComfyUI looks at: output nodes and all that they need. An unknown node may be an output."""
+    """The nodes ComfyUI checks: output nodes and all that they need. An unknown node may be an output."""
     waiting = [
         node_id
         for node_id, node in graph.items()
@@ -223,7 +219,7 @@ def _upstream_of_outputs(graph: Mapping[str, Any], declarations: Declarations) -
 
 
 def _sources(node: Mapping[str, Any], graph: Mapping[str, Any], declarations: Declarations) -> Iterator[str]:
-    """The nodes a node's declared inputs link to; all its links when its class is not known."""
+    """The nodes a node's declared inputs link to; all its links if its class is not known."""
     declaration = declarations.get(str(node.get("class_type")))
     names = {declared.name for declared in _inputs(declaration)} if declaration else None
     given = node.get("inputs")
@@ -235,7 +231,7 @@ def _sources(node: Mapping[str, Any], graph: Mapping[str, Any], declarations: De
 
 
 def _cycles(graph: Mapping[str, Any], declarations: Declarations, starts: Iterable[str]) -> Iterator[list[str]]:
-    """Chains of nodes that need themselves, each told once. Without recursion: graphs can be deep."""
+    """Chains of nodes that need themselves, each yielded once. Without recursion, because graphs can be deep."""
     done: set[str] = set()
     for start in starts:
         path: list[str] = []
@@ -257,7 +253,7 @@ def _cycles(graph: Mapping[str, Any], declarations: Declarations, starts: Iterab
 
 
 def _inputs(declaration: Mapping[str, Any]) -> Iterator[_Input]:
-    """The declared inputs. Custom nodes declare what they like: what is not a declaration is passed over."""
+    """The declared inputs. Custom nodes declare all kinds of values: one that is no declaration is passed over."""
     groups = declaration.get("input")
     for group in ("required", "optional"):
         inputs = groups.get(group) if isinstance(groups, Mapping) else None
@@ -268,7 +264,7 @@ def _inputs(declaration: Mapping[str, Any]) -> Iterator[_Input]:
 
 
 def _bare(name: str) -> str:
-    """A name without what tells nothing: its case; of a model its suffix, and its folder in either way of writing."""
+    """A name without the parts that say nothing: its case; for a model also its suffix, and its folder (/ or \\\\)."""
     name = name.lower()
     suffix = next((suffix for suffix in MODEL_ENDINGS if name.endswith(suffix)), None)
     return name if suffix is None else name.removesuffix(suffix).replace("\\", "/").rpartition("/")[2]

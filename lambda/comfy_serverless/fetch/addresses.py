@@ -1,8 +1,7 @@
-"""Which network addresses an input may be fetched from.
+"""Decides which network addresses an input may be fetched from.
 
-A job's author chooses the addresses, and this code runs inside somebody's network with somebody's
-credentials: so a name is resolved once, every address it has is judged, and the connection is made to what
-was judged.
+A job's author chooses the addresses, and this code runs inside an owner's network with the owner's credentials: so a
+name is resolved once, each of its addresses is checked, and the connection goes to a checked one.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from comfy_serverless.fetch.sources import Unusable
 
-#: Answers the IP addresses of a host name.
+#: Returns the IP addresses of a host name.
 Resolver = Callable[[str, int], Sequence[str]]
 
-#: Set aside for protocols; not all versions of Python call it private.
+#: A network set aside for protocols; not all versions of Python call it private.
 _PROTOCOL_ASSIGNMENTS = IPv4Network("192.0.0.0/24")
 #: All public IPv6 addresses there are.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
@@ -27,16 +26,12 @@ _METADATA_IPV6 = IPv6Address("fd00:ec2::254")
 
 def system_resolver(host: str, port: int) -> list[str]:
     """The addresses the operating system knows for a host, the best first."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 def checked_addresses(host: str, port: int, *, allow_private: bool, resolve: Resolver = system_resolver) -> list[str]:
-    """The addresses of a host, all of which may be connected to.
-
-    Raises:
-        Unusable: the host is unknown, or one of its addresses is not allowed.
-    """
+    """The addresses of a host. Raises Unusable if the host is unknown, or if one of them is not allowed."""
     try:
         addresses = list(resolve(host, port))
     except (OSError, UnicodeError) as error:
@@ -51,10 +46,9 @@ def checked_addresses(host: str, port: int, *, allow_private: bool, resolve: Res
 
 
 def refusal(address: str, *, allow_private: bool) -> str | None:
-    """Why nothing may be fetched from an IP address; None if it may.
+    """The reason why nothing may be fetched from an IP address; None if it may.
 
-    Link-local addresses, among them the metadata services that hand out credentials, are refused even where
-    private networks are allowed.
+    Link-local addresses, among them the metadata services that hand out credentials, are always refused.
     """
     try:
         parsed = _effective(ip_address(address))
@@ -70,7 +64,7 @@ def refusal(address: str, *, allow_private: bool) -> str | None:
 
 
 def _effective(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 address leads to, where it does."""
+    """The IPv4 address that an IPv6 address leads to, if it does."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:
@@ -81,8 +75,5 @@ def _effective(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 def _is_public(address: IPv4Address | IPv6Address) -> bool:
-    if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST:
-        return False
-    if isinstance(address, IPv4Address) and address in _PROTOCOL_ASSIGNMENTS:
-        return False
-    return address.is_global and not address.is_reserved
+    is_possible = address in _GLOBAL_UNICAST if address.version == 6 else address not in _PROTOCOL_ASSIGNMENTS
+    return is_possible and address.is_global and not address.is_reserved

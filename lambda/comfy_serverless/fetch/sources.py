@@ -1,4 +1,4 @@
-"""What an input comes from: an object in S3, a web address, the bytes themselves, or a file of this machine.
+"""The sources of an input: an object in S3, a web address, the bytes themselves, or a file of this machine.
 
 Each kind is a class that opens itself, and `parse` finds it by the scheme of an address. Another kind of address is one
 more class, and its scheme in `_KINDS`.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from comfy_serverless.aws.s3 import S3Address, refusal
+from comfy_serverless.aws.s3 import S3Address, read_problem
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.file_inputs import scheme_of
 
@@ -24,21 +24,17 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CHUNK_BYTES = 1 << 18
-
 ACCEPTED = "an s3://bucket/key, https:// or data:…;base64,… address, or base64 text"
-
 _MAX_KEY_BYTES = 1024
-#: Base64 of fewer characters than this cannot be a picture; a short text is a name somebody expected to work.
+#: Base64 of fewer characters than this cannot be a picture; a short text is a name that the caller expected to work.
 _MIN_BASE64_LENGTH = 32
 _MAX_SHOWN = 200
 
 
 class Unusable(Exception):
-    """Why an input cannot be used, and what to do about it.
+    """The reason why an input cannot be used, and what to do about it.
 
-    Attributes:
-        transient: the same fetch may succeed when tried again.
-        timed_out: time ran out, not the other side's fault alone.
+    `transient`: the same fetch may succeed when tried again. `timed_out`: time ran out, perhaps through our own fault.
     """
 
     def __init__(self, reason: str, *, transient: bool = False, timed_out: bool = False) -> None:
@@ -48,14 +44,14 @@ class Unusable(Exception):
 
 
 class UnusableMask(Unusable):
-    """It is the mask that cannot be used, not the image it belongs to."""
+    """The mask cannot be used; its image can."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """An input being read: its bytes in pieces, what its sender says of its size (None: nothing) and type.
+    """An input being read: its bytes in pieces, its size if the sender gives one, and its type.
 
-    Of a web address also which part of the file it is (Content-Range; "" for the whole), and of which version (ETag).
+    For a web address also the part of the file (Content-Range; "" for the whole), and its version (ETag).
     """
 
     chunks: Iterator[bytes]
@@ -67,12 +63,12 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What sources are opened with, and what they may.
+    """The means to open sources, and their limits.
 
     Attributes:
         open_web: `open_web_address` in the network of this worker.
         allowed_buckets: the buckets that may be read; empty for all.
-        max_bytes: largest input.
+        max_bytes: the size of the largest input.
     """
 
     s3: S3Client | None
@@ -82,18 +78,14 @@ class Access:
 
 
 class Source(Protocol):
-    """Something an input comes from. As a text it is for people: short, and without secrets."""
+    """A source of an input. As a text it is for people: short, and without secrets."""
 
     @property
     def name(self) -> str:
-        """A path whose ending may be the file's; "" where there is none."""
+        """A path whose ending may be the file's; "" if there is none."""
 
     def open(self, access: Access, *, deadline: float) -> AbstractContextManager[Stream]:
-        """Read it as a stream.
-
-        Raises:
-            Unusable: it cannot be had, or may not.
-        """
+        """Read it as a stream. Raises Unusable if it is not available, or not allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +99,6 @@ class S3Source:
 
     @property
     def name(self) -> str:
-        """The key."""
         return self.address.key
 
     def check_allowed(self, buckets: Sequence[str]) -> None:
@@ -126,7 +117,7 @@ class S3Source:
         try:
             answer = access.s3.get_object(Bucket=self.address.bucket, Key=self.address.key)
         except (ClientError, BotoCoreError) as error:
-            reason, is_transient = refusal(error, self.address)
+            reason, is_transient = read_problem(error, self.address)
             raise Unusable(reason, transient=is_transient) from error
         body = answer["Body"]
         try:
@@ -148,7 +139,6 @@ class WebAddress:
 
     @property
     def name(self) -> str:
-        """The path of the address."""
         return urlsplit(self.url).path
 
     def open(self, access: Access, *, deadline: float) -> AbstractContextManager[Stream]:
@@ -158,7 +148,7 @@ class WebAddress:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Base64 in the request itself, with its media type when it came as a data: address."""
+    """Base64 in the request itself, with its media type if it came as a data: address."""
 
     text: str
     content_type: str = ""
@@ -172,7 +162,7 @@ class Embedded:
     def open(self, access: Access, *, deadline: float) -> Iterator[Stream]:  # noqa: ARG002  (it is here already)
         """See `Source`."""
         text, max_bytes = self.text, access.max_bytes
-        if len(text) > max_bytes * 2 + 1024:  # a limit for the work; the exact size is judged later
+        if len(text) > max_bytes * 2 + 1024:  # a limit for the work; the exact size is checked later
             raise Unusable(f"has more than {max_bytes} bytes, the limit (MAX_INPUT_BYTES)")
         raw = unquote_to_bytes(text) if "%" in text else text.encode("ascii", "replace")
         raw = raw.translate(bytes.maketrans(b"-_", b"+/"), b" \t\r\n").rstrip(b"=")
@@ -249,7 +239,7 @@ def redact_url(url: str) -> str:
 
 
 def _s3_source(text: str) -> S3Source:
-    """The object an address names. The key is taken as it is written: nothing in it is decoded."""
+    """The object an address names. Its key is used as written: nothing in it is decoded."""
     try:
         address = S3Address.parse("s3" + text[2:])
         key_bytes = len(address.key.encode())

@@ -1,8 +1,8 @@
-"""Fetch from a web address that somebody else chose, with nothing left to chance: see `open_web_address`.
+"""Fetches from a web address that a stranger chose, with nothing left to chance: see `open_web_address`.
 
-Built on `http.client`, not on a higher library, for three things those do not give: the connection goes to
-the very address that was checked, one clock bounds everything from the handshake to the last byte, and
-neither proxies nor credentials are ever taken from the environment.
+Built on `http.client` because higher libraries lack three things: the connection goes to the very address that was
+checked, one clock bounds everything from the handshake to the last byte, and neither proxies nor credentials are ever
+taken from the environment.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Network:
-    """What may be reached, and how names become addresses.
+    """The addresses that may be reached, and how names become addresses.
 
     Attributes:
         allow_private: whether private and loopback addresses, and http without TLS, are allowed.
-        tls: the authorities certificates are checked against; by default certifi's and the system's.
+        tls: the authorities that certificates are checked against; by default certifi's and the system's.
     """
 
     allow_private: bool = False
@@ -54,7 +54,7 @@ class Network:
 
     @cached_property
     def ssl_context(self) -> ssl.SSLContext:
-        """Read once: the authorities take some ten milliseconds."""
+        """The context of all connections; read once, because the authorities take some ten milliseconds."""
         if self.tls is not None:
             return self.tls
         context = ssl.create_default_context(cafile=certifi.where())
@@ -72,7 +72,7 @@ class ByteRange:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What asks a server for it."""
+        """The headers that ask a server for it."""
         condition = {"If-Range": self.etag} if self.etag else {}
         return {"Range": f"bytes={self.first}-{self.last}", **condition}
 
@@ -83,13 +83,10 @@ def open_web_address(
 ) -> Iterator[Stream]:
     """Read a web address as a stream.
 
-    The host is resolved once for each request, all its addresses are checked, and the connection goes to a
-    checked one; TLS names and verifies the host itself. Each of at most five redirects is treated like a
-    new address.
-
-    Args:
-        deadline: on the monotonic clock; holds for everything until the last byte.
-        byte_range: asks for this part; a server may send the whole file all the same.
+    The host is resolved once for each request, all its addresses are checked, and the connection goes to a checked
+    one; TLS names and verifies the host itself. Each of at most five redirects is treated like a new address. The
+    deadline, on the monotonic clock, holds for everything until the last byte. A server that is asked for a
+    `byte_range` may send the whole file all the same.
 
     Raises:
         Unusable: not allowed, not found, not answered as it should be, or not in time.
@@ -99,9 +96,11 @@ def open_web_address(
         connection = _Connection(target, network=network, deadline=deadline)
         with _explained(deadline):
             try:
-                response = connection.get(byte_range.headers if byte_range else {})
+                response = connection.request("GET", byte_range.headers if byte_range else {})
                 if response.status in _REDIRECTS and response.headers.get("Location"):
-                    url = urljoin(url, _utf8(response.headers["Location"]))
+                    # `http.client` reads all headers as Latin-1, but servers write UTF-8.
+                    location = response.headers["Location"].encode("latin-1", "replace").decode("utf-8", "replace")
+                    url = urljoin(url, location)
                     continue
                 _check_answer(response, is_part=byte_range is not None and response.status == 206)
                 yield _stream_of(response)
@@ -112,12 +111,9 @@ def open_web_address(
 
 
 def post(url: str, *, body: bytes, headers: Mapping[str, str], network: Network, deadline: float) -> int:
-    """Send something to a web address that somebody else chose, and answer the status; the answer itself is not read.
+    """Send a body to a web address that a stranger chose, and return the status; the answer itself is not read.
 
-    The address is checked as for `open_web_address`. Redirects are not followed.
-
-    Raises:
-        Unusable: not allowed, not found, not answered, or not in time.
+    The address is checked as for `open_web_address`, and Unusable raised alike. Redirects are not followed.
     """
     connection = _Connection(_allowed_parts(url, network=network), network=network, deadline=deadline)
     with _explained(deadline):
@@ -129,7 +125,7 @@ def post(url: str, *, body: bytes, headers: Mapping[str, str], network: Network,
 
 @contextmanager
 def _explained(deadline: float) -> Iterator[None]:
-    """Turn what the network raises into a reason."""
+    """Turn the network's exceptions into a reason."""
     try:
         yield
     except ssl.SSLCertVerificationError as error:
@@ -173,11 +169,6 @@ def _allowed_parts(url: str, *, network: Network) -> SplitResult:
     )
 
 
-def _utf8(header: str) -> str:
-    """A header as text: `http.client` reads all as Latin-1, servers write UTF-8."""
-    return header.encode("latin-1", "replace").decode("utf-8", "replace")
-
-
 def _stream_of(response: http.client.HTTPResponse) -> Stream:
     size, headers = response.length, response.headers
     content_range = headers.get("Content-Range", "") if response.status == 206 else ""
@@ -207,14 +198,8 @@ class _Connection:
     """One request to a checked address of a host."""
 
     def __init__(self, target: SplitResult, *, network: Network, deadline: float) -> None:
-        self._target = target
-        self._network = network
-        self._deadline = deadline
+        self._target, self._network, self._deadline = target, network, deadline
         self._connection = http.client.HTTPConnection("", blocksize=CHUNK_BYTES)
-
-    def get(self, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-        """Ask for something."""
-        return self.request("GET", headers)
 
     def request(self, method: str, headers: Mapping[str, str], body: bytes = b"") -> http.client.HTTPResponse:
         """Connect, send the request and read the answer's head."""
@@ -259,23 +244,16 @@ class _Connection:
         raise failure or OSError("no address")
 
 
-class _BoundedSocket:
-    """What `http.client` needs of a socket to read from it, with one deadline for all reads together."""
+class _BoundedSocket(io.RawIOBase):
+    """A socket as `http.client` needs it for reading, with one deadline for all reads together."""
 
     def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock = sock
-        self._deadline = deadline
+        super().__init__()
+        self._sock, self._deadline = sock, deadline
 
     def makefile(self, mode: str) -> io.BufferedReader:
         assert mode == "rb"  # noqa: S101 - http.client's only use
-        return io.BufferedReader(_BoundedReads(self._sock, self._deadline), CHUNK_BYTES)
-
-
-class _BoundedReads(io.RawIOBase):
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        super().__init__()
-        self._sock = sock
-        self._deadline = deadline
+        return io.BufferedReader(self, CHUNK_BYTES)
 
     def readable(self) -> bool:
         return True

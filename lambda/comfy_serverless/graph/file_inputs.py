@@ -1,4 +1,4 @@
-"""Which inputs of which nodes take the name of a file, and where in ComfyUI's input folder that file has to be."""
+"""Knows which inputs of which nodes take the name of a file, and where in ComfyUI's input folder it has to be."""
 
 from __future__ import annotations
 
@@ -9,26 +9,23 @@ from typing import Any
 
 from comfy_serverless.graph.nodes import FILE_INPUT_NAMES, NODES, Takes, known
 
-#: The folder of our own in ComfyUI's input folder, or in the subfolder that a loader is confined to.
+#: Our own folder in ComfyUI's input folder, or in the subfolder that a loader is confined to.
 OWN_FOLDER = "comfy-serverless"
 #: Marks a file within the value of an input: `{"__type": "core/ASSET", "info": {"uri": "s3://…"}}`. Callers of the API
 #: send the same with the `id` of an asset.
 ASSET_TYPE = "core/ASSET"
-
-#: What addresses that are fetched begin with; `fetch.sources` has a kind of source for each.
+#: The beginnings of addresses that are fetched; `fetch.sources` has a kind of source for each.
 ADDRESS_BEGINNINGS = ("s3://", "https://", "http://", "data:")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-
 #: Classes of custom nodes that want the address itself.
 _TAKES_ADDRESSES = re.compile(r"url|http|base64|path|s3", re.IGNORECASE)
-
-#: How ComfyUI is told to look in another folder than its input folder.
+#: The endings of names that make ComfyUI use another folder than its input folder.
 _FOREIGN_FOLDER = re.compile(r"\[(?:output|temp)\]$")
 _INPUT_FOLDER = re.compile(r".\[input\]$", re.DOTALL)
 
 
 def takes_file(class_type: str, input_name: str) -> Takes | None:
-    """What kind of file an input takes the name of; None if it takes none."""
+    """The kind of file that an input takes the name of; None if it takes none."""
     if files := known(class_type).files:
         return files.get(input_name)
     if _TAKES_ADDRESSES.search(class_type):
@@ -37,26 +34,26 @@ def takes_file(class_type: str, input_name: str) -> Takes | None:
 
 
 def folder_for(class_type: str) -> str:
-    """Where in the input folder a loader accepts files.
+    """The place in the input folder where a loader accepts files.
 
-    A custom node may accept what it finds in the input folder itself only, so its files are put there.
+    A custom node may accept files of the input folder itself only, so its files are put there.
     """
     node = known(class_type)
     return str(PurePosixPath(node.folder, OWN_FOLDER)) if node.files else ""
 
 
 def own_folders() -> list[str]:
-    """All folders of our own, below ComfyUI's input folder."""
+    """All of our own folders, below ComfyUI's input folder."""
     return sorted({folder_for(class_type) for class_type, node in NODES.items() if node.files})
 
 
 def is_address(text: str) -> bool:
-    """Whether a text asks to be fetched. Bare base64 does not: it looks like any other word."""
+    """Whether a text is an address to fetch. Bare base64 is not: it looks like any other word."""
     return text[:8].lower().startswith(ADDRESS_BEGINNINGS)
 
 
 def scheme_of(text: str) -> str:
-    """The scheme that a text begins with, in lower case, whether we fetch such addresses or not; "" for none."""
+    """The scheme that a text begins with, in lower case, also one that we do not fetch; "" for none."""
     return match[1].lower() if (match := _SCHEME.match(text)) else ""
 
 
@@ -73,12 +70,12 @@ def names_in_other_folders(graph: Mapping[str, Any]) -> Iterator[tuple[str, str,
 
 
 def _leads_out(name: str) -> bool:
-    """Whether a name leaves the folder it is looked for in: ComfyUI joins the two, and looks no further."""
+    """Whether a name leaves its folder: ComfyUI joins the two, and checks no further."""
     parts = name.replace("\\", "/").split("/")
     return not is_address(name) and (name.startswith(("/", "\\")) or ".." in parts or parts[0][1:2] == ":")
 
 
 def name_in_input_folder(value: str) -> str:
     """The path below the input folder that a loader's value means: `photo.png [input]` is `photo.png`."""
-    # As ComfyUI does: one character before the bracket goes, whatever it is.
+    # As in ComfyUI, one character before the bracket goes, whatever it is.
     return value[: -len(" [input]")] if _INPUT_FOLDER.search(value) else value

@@ -1,6 +1,6 @@
-"""Find the inputs of a graph that an address such as `3.seed`, `KSampler.steps` or `My Title.text` means.
+"""Finds the inputs of a graph that an address such as `3.seed`, `KSampler.steps` or `My Title.text` means.
 
-Pure: looks at the graph, changes nothing. `workflow.targets` and `workflow.apply_set` are its public face.
+Pure: reads the graph, changes nothing. `workflow.targets` and `workflow.apply_set` are its public face.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from enum import IntEnum
 from itertools import islice
 from typing import Any, NamedTuple
 
-#: Longest address that is looked at, in characters.
+#: The longest address that is resolved, in characters.
 MAX_ADDRESS_LENGTH = 500
-
-#: Problems a message lists, and looks for near matches for; an error's `details` have all of them.
+#: The most problems a message lists, with near matches; an error's `details` have all of them.
 MAX_LISTED = 20
-
-#: Addresses of the graph that a mistaken one is compared with; bounds the cost of a huge graph.
+#: The most addresses of the graph that a mistaken one is compared with; bounds the cost of a huge graph.
 _MAX_CANDIDATES = 2000
 
 
 class Specificity(IntEnum):
-    """What an address names its nodes by; the more specific is the greater, and wins."""
+    """The way an address names its nodes; the more specific is the greater, and wins."""
 
     TITLE = 0
     CLASS = 1
@@ -30,11 +28,11 @@ class Specificity(IntEnum):
 
 
 class NothingMeant(Exception):
-    """An address means no input of the graph. The text says why and what comes near."""
+    """An address means no input of the graph. The text says why and which addresses come near."""
 
 
 class Meaning(NamedTuple):
-    """An address, what it names its nodes by, and the `(node id, input name)` pairs it means."""
+    """An address, the way it names its nodes, and the `(node id, input name)` pairs it means."""
 
     address: str
     specificity: Specificity
@@ -53,13 +51,11 @@ class NodeLookup:
             self._names[Specificity.TITLE].setdefault(title_of(node), []).append(node_id)
 
     def resolve(self, address: str) -> tuple[Specificity, list[tuple[str, str]]]:
-        """What the address names its nodes by, and the `(node id, input name)` pairs it means, one at least.
+        """The way an address names its nodes, and the `(node id, input name)` pairs it means, one at least.
 
-        Titles and input names may contain dots, so every split is tried, the last dot first. In each, the
-        most specific kind of name that any node has is the one meant.
-
-        Raises:
-            NothingMeant: no split leads to a node that has such an input.
+        Titles and input names may contain dots, so every split is tried, the last dot first. In each, the most
+        specific kind of name that any node has is the one meant. Raises NothingMeant if no split leads to a node that
+        has such an input.
         """
         if len(address) > MAX_ADDRESS_LENGTH:
             raise NothingMeant(f"is longer than {MAX_ADDRESS_LENGTH} characters")
@@ -79,9 +75,9 @@ class NodeLookup:
         raise NothingMeant(problem)
 
     def resolve_all(self, addresses: Iterable[str]) -> tuple[list[Meaning], dict[str, str]]:
-        """What every address means, the least specific first and else in their order, and what is wrong with the rest.
+        """The meanings of all addresses, the least specific first and else in order, and the problems of the rest.
 
-        Whoever applies the meanings in this order lets the more specific ones win.
+        A caller that applies the meanings in this order lets the more specific ones win.
         """
         meanings: list[Meaning] = []
         problems: dict[str, str] = {}
@@ -94,7 +90,7 @@ class NodeLookup:
         return sorted(meanings, key=lambda meaning: meaning.specificity), problems
 
     def suggestion(self, address: str) -> str:
-        """What of this graph is near a mistaken address, as ` (did you mean …?)`; "" if nothing is."""
+        """The addresses of this graph near a mistaken one, as ` (did you mean …?)`; "" if there are none."""
         names = ((name, ids[0]) for nodes in self._names.values() for name, ids in nodes.items())
         known = {f"{name}.{input_name}": None for name, id_ in names for input_name in self._graph[id_]["inputs"]}
         close = difflib.get_close_matches(address[:MAX_ADDRESS_LENGTH], list(known)[:_MAX_CANDIDATES], n=3, cutoff=0.7)
@@ -121,7 +117,7 @@ def listing(problems: Mapping[Any, str], *, form: str = "{!r}: {}") -> str:
 
 
 def title_of(node: Mapping[str, Any]) -> str:
-    """The title the author gave a node in the editor; its class when there is none."""
+    """The title the author gave a node in the editor; its class if there is none."""
     meta = node.get("_meta")
     title = meta.get("title") if isinstance(meta, Mapping) else None
     return title if isinstance(title, str) and title else str(node.get("class_type", ""))

@@ -1,7 +1,7 @@
-"""All that we know of ComfyUI's own node classes, and of the few others that everybody has: one table.
+"""All that we know of ComfyUI's own node classes, and of a few widespread others: one table.
 
-A class that is not in it is judged by its declaration where there is one, and by the names of its inputs elsewhere. A
-new release of ComfyUI changes this file and no other; tests hold it against what ComfyUI declares.
+A class that is not in it is judged by its declaration if there is one, and else by the names of its inputs. A new
+release of ComfyUI changes this file and no other; tests compare it with ComfyUI's declarations.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import Enum
 
 
 class Takes(Enum):
-    """What an input takes the name of."""
+    """The kind of file that an input takes the name of."""
 
     IMAGE = "image"
     FILE = "file"
@@ -20,7 +20,7 @@ class Takes(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownNode:
-    """What we know of one class.
+    """Our knowledge of one class.
 
     Attributes:
         files: its inputs that take the name of a file in ComfyUI's input folder.
@@ -56,7 +56,7 @@ NODES: Mapping[str, KnownNode] = {
     "SelectCLIPDevice": KnownNode(judges=frozenset({"device"})),
     "SelectModelDevice": KnownNode(judges=frozenset({"device"})),
     "SelectVAEDevice": KnownNode(judges=frozenset({"device"})),
-    # Of the pack ComfyUI-VideoHelperSuite.
+    # From the pack ComfyUI-VideoHelperSuite.
     "VHS_LoadAudioUpload": KnownNode(files={"audio": Takes.FILE}),
     "VHS_LoadVideo": KnownNode(files={"video": Takes.FILE}),
     "VHS_LoadVideoFFmpeg": KnownNode(files={"video": Takes.FILE}),
@@ -97,5 +97,5 @@ SEED_INPUTS = frozenset({"seed", "noise_seed"})
 
 
 def known(class_type: object) -> KnownNode:
-    """What is known of a class; of one that is not in the table nothing."""
+    """Our knowledge of a class; an empty one if the class is not in the table."""
     return NODES.get(class_type, _UNKNOWN) if isinstance(class_type, str) else _UNKNOWN

@@ -1,11 +1,10 @@
-"""Read, edit and check an API-format workflow: a graph of nodes, `{"3": {"class_type": …, "inputs": {…}}}`.
+"""Reads, edits and checks an API-format workflow: a graph of nodes, `{"3": {"class_type": …, "inputs": {…}}}`.
 
-Plain functions over plain dictionaries. Nothing here knows a server, and nothing but `load_payload` does
-IO. No graph, however deep or twisted, makes a function recurse without bound: `check_format` refuses deep
-ones, and the others walk with stacks of their own.
+Plain functions over plain dictionaries. Nothing here knows a server, and only `load_payload` does IO. No graph, however
+deep or twisted, makes a function recurse without bound: `check_format` refuses deep ones, and the others keep stacks.
 
-`check_format` comes first; all other functions but the three of the original ComfyConnector
-(`replace_key_value`, `find_output_node`, `load_payload`) expect a graph that has passed it.
+`check_format` comes first; all other functions except the three of the original ComfyConnector (`replace_key_value`,
+`find_output_node`, `load_payload`) expect a graph that has passed it.
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant, listing
 from comfy_serverless.graph.nodes import IMAGE_SAVER, SEED_INPUTS
 
-#: Containers inside containers a workflow may have. Real ones stay below ten.
+#: The most containers inside containers a workflow may have. Real ones stay below ten.
 MAX_DEPTH = 64
-
-#: Seeds are drawn below this: they survive every JSON reader, JavaScript's included.
+#: Seeds are drawn below this, so that they survive every JSON reader, JavaScript's included.
 SEED_LIMIT = 2**53
 
 _EXPORT_HINT = (
@@ -36,7 +34,7 @@ _EXPORT_HINT = (
 def check_format(workflow: object) -> dict[str, Any]:
     """The API-format graph in `workflow`, without the `{"prompt": …}` that /prompt bodies put around it.
 
-    Only the form is judged; whether nodes exist and inputs fit is ComfyUI's business. Nothing is copied.
+    Only the form is checked; whether nodes exist and inputs fit is ComfyUI's business. Nothing is copied.
 
     Raises:
         UiFormatWorkflow: the file was saved by the editor; the message says how to export it.
@@ -47,31 +45,22 @@ def check_format(workflow: object) -> dict[str, Any]:
     wrapped = workflow.get("prompt")
     if isinstance(wrapped, Mapping) and "class_type" not in wrapped:
         workflow = wrapped
-    if _is_ui_format(workflow):
+    if isinstance(workflow.get("nodes"), list):
         raise UiFormatWorkflow(_EXPORT_HINT)
     if not workflow:
         raise InvalidWorkflow("The workflow has no nodes.")
     if not _is_shallow(workflow):
         raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")
-    _raise_node_errors(
-        "The workflow is not in API format",
-        {
-            node_id: (reason, node)
-            for node_id, node in workflow.items()
-            if (reason := _malformed(node_id, node)) is not None
-        },
-        error_type="invalid_node",
-    )
+    problems = {node_id: (reason, node) for node_id, node in workflow.items() if (reason := _malformed(node_id, node))}
+    _raise_node_errors("The workflow is not in API format", problems, error_type="invalid_node")
     return workflow if isinstance(workflow, dict) else dict(workflow)
 
 
 def check_links(graph: Mapping[str, Any]) -> None:
-    """Every `[node id, slot]` in the graph must point to a node of the graph.
+    """Raise InvalidWorkflow unless every `[node id, slot]` in the graph points to a node of the graph.
 
-    ComfyUI checks declared inputs only; a dangling link in any other input ends its worker thread for good.
-
-    Raises:
-        InvalidWorkflow: naming every dangling link, in `details["node_errors"]` too.
+    ComfyUI checks declared inputs only; a dangling link in any other input ends its worker thread for good. The error
+    names every dangling link, in `details["node_errors"]` too.
     """
     problems: dict[object, tuple[str, object]] = {}
     for node_id, node in graph.items():
@@ -95,17 +84,15 @@ def is_link(value: object) -> bool:
 def targets(graph: Mapping[str, Any], address: str) -> list[tuple[str, str]]:
     """The `(node id, input name)` pairs an address means, in the order of the graph.
 
-    `3.seed` is the input of the node with that id, `KSampler.steps` that of every node of the class, `My
-    Title.text` that of every node with that title, in this order of precedence. Titles and input names may
-    contain dots: the address is split at its last dot first, then at earlier ones, until a node and an
-    input are found.
+    `3.seed` is the input of the node with that id, `KSampler.steps` that of every node of the class, `My Title.text`
+    that of every node with that title, in this order of precedence. Titles and input names may contain dots: the
+    address is split at its last dot first, then at earlier ones, until a node and an input are found.
 
-    An input the node does not have is an error, also where the class may know it: an export lists every
-    value a node takes, and ComfyUI ignores unknown inputs silently, so a name that is not there is a
-    mistake nobody would see.
+    An input the node does not have is an error, also if the class may know it: an export lists every value a node
+    takes, and ComfyUI ignores unknown inputs silently, so a name that is not there is a mistake that stays hidden.
 
     Raises:
-        InvalidWorkflow: nothing is meant; the message says why and what comes near.
+        InvalidWorkflow: nothing is meant; the message says why and which addresses come near.
     """
     lookup = NodeLookup(graph)
     try:
@@ -117,9 +104,8 @@ def targets(graph: Mapping[str, Any], address: str) -> list[tuple[str, str]]:
 def apply_set(graph: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of the graph with `{"3.seed": 42, "KSampler.steps": 20, "My Title.text": "x"}` put in.
 
-    Addresses are those of `targets`. Where two mean the same input, the more specific one wins: a node id
-    before a class, a class before a title; among equals the later one. A link is replaced like any other
-    value.
+    Addresses are those of `targets`. If two mean the same input, the more specific one wins: a node id before a class,
+    a class before a title; among equals the later one. A link is replaced like any other value.
 
     Raises:
         InvalidWorkflow: all addresses that mean nothing, each with its reason in `details["set"]`.
@@ -139,8 +125,7 @@ def draw_seeds(
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """A copy of the graph in which every seed that is -1 has a number, and those numbers: `{"3.seed": 123}`.
 
-    Args:
-        draw: answers a whole number from 0 to below its argument.
+    `draw` returns a whole number from 0 to below its argument.
     """
     result = copy_graph(graph)
     seeds: dict[str, int] = {}
@@ -165,13 +150,12 @@ def replace_key_value(
 ) -> None:
     """Replace the value of a key wherever it stands inside the graph, in place.
 
-    Dictionaries in dictionaries and in lists are searched; keys of `graph` itself, and of a dictionary that
-    is directly an item of a list, are left alone, as the original ComfyConnector does. What was put in is
-    not searched.
+    Dictionaries in dictionaries and in lists are searched; keys of `graph` itself, and of a dictionary that is directly
+    an item of a list, are left alone, as the original ComfyConnector does. The new value is not searched.
 
     Args:
-        class_type_list: classes that `exclude` is about, judged by the node that encloses a key. The original
-            looked at the innermost dictionary, so its filter never reached the inputs of a node.
+        class_type_list: classes that `exclude` is about, judged by the node that encloses a key. The original judged
+            the innermost dictionary, so its filter never reached the inputs of a node.
         exclude: True replaces everywhere but in those classes (everywhere, without a list); False
             replaces only in those classes (nowhere, without a list).
     """
@@ -202,7 +186,7 @@ def replace_key_value(
 
 
 def find_output_node(graph: Mapping[str, Any]) -> str | None:
-    """The first SaveImage node as the original answers it, `"['9']"`; None if there is none."""
+    """The first SaveImage node as the original returns it, `"['9']"`; None if there is none."""
     seen: set[int] = {id(graph)}
     pending: list[Iterator[tuple[str, Any]]] = [iter(graph.items())]
     while pending:
@@ -233,12 +217,8 @@ def load_payload(path: str | Path) -> Any:  # noqa: ANN401
         raise InvalidWorkflow(f"{path} is nested too deeply to be a workflow.") from None
 
 
-def _is_ui_format(workflow: Mapping[str, Any]) -> bool:
-    return isinstance(workflow.get("nodes"), list)
-
-
 def _malformed(node_id: object, node: object) -> str | None:
-    """What is wrong with the form of a node, if anything."""
+    """The fault in the form of a node, if any."""
     if not isinstance(node_id, str):
         return "its id must be a string"
     if not isinstance(node, dict):
@@ -253,7 +233,7 @@ def _malformed(node_id: object, node: object) -> str | None:
 
 
 def _is_shallow(workflow: Mapping[str, Any]) -> bool:
-    """Whether no value lies deeper than MAX_DEPTH. Level by level: bounded for cyclic ones too."""
+    """Whether no value lies deeper than MAX_DEPTH. Checked level by level: bounded for cyclic workflows too."""
     level: list[Any] = [workflow]
     for _ in range(MAX_DEPTH):
         children = {
@@ -289,7 +269,7 @@ def _raise_node_errors(heading: str, problems: Mapping[Any, tuple[str, object]],
 
 
 def kind_in_words(value: object) -> str:
-    """What kind of JSON a value is, for people: `a list`."""
+    """The kind of a JSON value, for people: `a list`."""
     for types, name in (
         (type(None), "null"),
         (bool, "a boolean"),

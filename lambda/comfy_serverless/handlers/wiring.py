@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from comfy_serverless.table.settlement import Settlement
     from comfy_serverless.webhooks.calls import Caller
     from comfy_serverless.worker.journal import Journal
-    from comfy_serverless.worker.meter import Meter
+    from comfy_serverless.worker.metrics import Meter
     from comfy_serverless.worker.model_store import ModelStore
     from comfy_serverless.worker.replies import Replies
     from comfy_serverless.worker.worker import Worker
@@ -322,7 +322,7 @@ def replies() -> Replies:
 @functools.cache
 def meter() -> Meter:
     """What counts jobs in the metrics."""
-    from comfy_serverless.worker.meter import Meter
+    from comfy_serverless.worker.metrics import Meter
 
     return Meter(lambda: connector().starts)
 

@@ -21,7 +21,7 @@ from comfy_serverless.aws.s3 import (
     S3Address,
     error_code,
     read_document,
-    refusal,
+    read_problem,
     unless_in_conflict,
 )
 from comfy_serverless.errors import AssetUnavailable, DeliveryFailed, InvalidRequest, InvalidSetting
@@ -78,7 +78,7 @@ class ResultFile:
         except (ClientError, BotoCoreError) as error:
             if error_code(error) in _NOT_THERE:
                 return None
-            reason, is_transient = refusal(error, self.address)
+            reason, is_transient = read_problem(error, self.address)
             if is_transient:
                 raise AssetUnavailable(f"whether the job has run is not known: {self.address} {reason}.") from error
             raise InvalidRequest(

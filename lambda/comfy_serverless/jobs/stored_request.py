@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.aws.s3 import S3Address, read_json, refusal
+from comfy_serverless.aws.s3 import S3Address, read_json, read_problem
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, WorkerOutdated
 from comfy_serverless.jobs.line_address import LineAddress
 from comfy_serverless.jobs.lines import Line, request_of
@@ -107,7 +107,7 @@ def read_line(s3: S3Client, line: LineAddress) -> JobRequest:
         answer = s3.get_object(Bucket=line.bucket, Key=line.manifest.key, Range=f"bytes={line.offset}-{end}")
         content = answer["Body"].read()
     except (ClientError, BotoCoreError) as error:
-        reason, is_transient = refusal(error, line.manifest)
+        reason, is_transient = read_problem(error, line.manifest)
         kind = AssetUnavailable if is_transient else InvalidRequest
         raise kind(f"the line {line.to_text()} of the manifest {reason}.") from error
     return request_of(Line(line.offset, line.length, content), parse=JobRequest.stored)

@@ -8,10 +8,11 @@ from typing import Self
 
 from comfy_serverless.aws.dynamodb import Item, moment_of, now_s, now_text
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.files import UNKNOWN_TYPE
 from comfy_serverless.jobs.document import Output
 from comfy_serverless.table.keepers import ASSET, KEEPER, KEEPER_DUE
 
-DEFAULT_TYPE = "application/octet-stream"
+DEFAULT_TYPE = UNKNOWN_TYPE
 #: The sort keys of a record, of bytes, of a name, and of an idempotency key.
 RECORD, BLOB, PATH, IDEMPOTENCY = "asset", "blob", "path", "idempotency"
 

@@ -1,7 +1,7 @@
-"""Brings what a job made to where it belongs, while the engine goes on.
+"""Brings the outputs of a job to where they belong, while the engine goes on.
 
 `Delivery` takes outputs the moment their nodes are done and hands each to an upload pool; `finish` waits for all of
-them. Nothing is dropped: what could not be stored is named, and its file stays where it is.
+them. Nothing is dropped: an output that could not be stored is named, and its file stays where it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import DeliveryFailed
@@ -29,43 +29,6 @@ if TYPE_CHECKING:
 UPLOAD_THREADS = 4
 #: Makes output ids from their keys: the same output of the same job has the same id.
 _OUTPUT_IDS = uuid.UUID("5d6f4f0c-3a41-4c0e-9c56-0a5d5c2b7a10")
-
-
-class Destination(Protocol):
-    """Where outputs go."""
-
-    def store(self, stream: BinaryIO, key: str, *, content_type: str) -> Digest:
-        """Keep the stream under the key."""
-
-    def uri(self, key: str) -> str | None:
-        """The address of a key, if it has one."""
-
-
-@dataclass(frozen=True, slots=True)
-class BucketDestination:
-    """A bucket of S3."""
-
-    s3: S3Client
-    bucket: str
-
-    def store(self, stream: BinaryIO, key: str, *, content_type: str) -> Digest:
-        """Upload, verified."""
-        return upload(self.s3, stream, S3Address(self.bucket, key), content_type=content_type)
-
-    def uri(self, key: str) -> str:
-        """`s3://bucket/key`."""
-        return str(S3Address(self.bucket, key))
-
-
-class ReplyDestination:
-    """No bucket: the reply itself carries the outputs, so they stay where the engine put them until then."""
-
-    def store(self, stream: BinaryIO, key: str, *, content_type: str) -> Digest:  # noqa: ARG002
-        """Look at the stream only."""
-        return digest(stream, content_type=content_type)
-
-    def uri(self, key: str) -> None:
-        """None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +52,18 @@ class Undelivered:
 
 
 class Delivery:
-    """The delivery of one job. Used by one thread; the uploads run in the pool's, and so does `on_delivered`."""
+    """The delivery of one job. Used by one thread; the uploads run in the pool's, and so does `on_delivered`.
+
+    Without a bucket the reply itself carries the outputs, which stay where the engine put them until then.
+    """
 
     def __init__(
         self,
         *,
         job_id: str,
         keys: KeyAllotment,
-        destination: Destination,
+        s3: S3Client,
+        bucket: str | None,
         pool: ThreadPoolExecutor,
         leftovers: Leftovers,
         on_delivered: Callable[[Output], None] = lambda _output: None,
@@ -104,30 +71,27 @@ class Delivery:
         self._on_delivered = on_delivered
         self._job_id = job_id
         self._keys = keys
-        self._destination = destination
+        self._s3, self._bucket = s3, bucket
         self._pool = pool
         self._leftovers = leftovers
         leftovers.begin()
         self._pending: dict[str, Future[Output]] = {}
 
     def hand_over(self, made: Made) -> None:
-        """Begin to deliver an output; returns at once.
+        """Begin to deliver an output, and return at once.
 
         Handed over again, it is delivered again, after the first time: the engine ran a second time, and the file may
         have got another content under the same name.
         """
         self._leftovers.see(made.path, made.folder_type)
         key = self._keys.key(made)
-        # The threads log under the job's name too.
-        context = contextvars.copy_context()
+        context = contextvars.copy_context()  # the threads log under the job's name too
         self._pending[key] = self._pool.submit(context.run, self._deliver, made, key, self._pending.get(key))
 
     def finish(self, made: Iterable[Made], *, timeout_s: float) -> tuple[list[Delivered], list[Undelivered]]:
-        """Wait until every output that counts has been delivered, or could not be.
+        """Wait until every output that counts has been delivered, or could not be, at most `timeout_s` for all of them.
 
-        Args:
-            made: the outputs that count, in their order; those not handed over before are delivered now.
-            timeout_s: how long to wait for all of them together.
+        Those of `made` that were not handed over before are delivered now; their order stays.
         """
         until = time.monotonic() + timeout_s
         everything = list(made)
@@ -154,21 +118,20 @@ class Delivery:
         except TimeoutError:
             future.cancel()
             return "it was still being uploaded when the time was over"
-        match error:
-            case None:
-                return None
-            case FileNotFoundError():
-                return "the engine named a file that is not there"
-        # Whatever it is, it costs one output: the others, and why the job failed, are still told.
+        if error is None:
+            return None
+        if isinstance(error, FileNotFoundError):
+            return "the engine named a file that is not there"
+        # Whatever it is, it costs one output: the others, and why the job failed, are still reported.
         return clean(f"{type(error).__name__}: {error}")[:500].rstrip(".")
 
     def _deliver(self, made: Made, key: str, earlier: Future[Output] | None) -> Output:
-        if earlier is not None:  # it began before this, so waiting for it ends
-            wait([earlier])
+        if earlier is not None:
+            wait([earlier])  # this ends, because it began before this one
         try:
             stored = self._store(made, key)
         except KeyTaken:
-            # Another worker with the same job id, or an earlier try: what its result names must stay what it was.
+            # Another worker with the same job id, or an earlier try: the files that its result names must not change.
             key = self._keys.another(key)
             stored = self._store(made, key)
         width, height = stored.pixels or (None, None)
@@ -180,7 +143,7 @@ class Delivery:
             size_bytes=stored.size_bytes,
             id=str(uuid.uuid5(_OUTPUT_IDS, key)),
             job_id=self._job_id,
-            s3_uri=self._destination.uri(key),
+            s3_uri=str(S3Address(self._bucket, key)) if self._bucket else None,
             class_type=clean(made.class_type),
             title=clean(made.title),
             index=made.index,
@@ -193,7 +156,9 @@ class Delivery:
 
     def _store(self, made: Made, key: str) -> Digest:
         with made.open() as stream:
-            return self._destination.store(stream, key, content_type=made.content_type)
+            if self._bucket is None:
+                return digest(stream, content_type=made.content_type)
+            return upload(self._s3, stream, S3Address(self._bucket, key), content_type=made.content_type)
 
 
 def delivery_error(undelivered: list[Undelivered], *, of: int) -> DeliveryFailed:

@@ -1,4 +1,4 @@
-"""Whether a container's engine can be given work: what `/ping` says."""
+"""Watches whether a container's engine can be given work, which `/ping` reports."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from comfy_serverless.worker.worker import Outcome
 if TYPE_CHECKING:
     from comfy_serverless.connector.connector import ComfyConnector
 
-#: Between two looks at an engine that has nothing to do, in seconds.
+#: The time between two checks of an engine that has nothing to do, in seconds.
 LOOK_EVERY_S = 2.0
 
 
 class Health(StrEnum):
-    """What a ping is told."""
+    """The answer to a ping."""
 
     STARTING = "starting"
     HEALTHY = "healthy"
@@ -27,11 +27,7 @@ class Health(StrEnum):
 
 
 class EngineWatch:
-    """Knows how the engine is, and starts it again while no job does that.
-
-    Args:
-        is_busy: whether a job has it: then the job sees for itself, and tells.
-    """
+    """Knows how the engine is, and starts it again unless it is busy: then the job does that, and reports it."""
 
     def __init__(self, connector: ComfyConnector, *, is_busy: Callable[[], bool]) -> None:
         self._connector = connector
@@ -40,11 +36,11 @@ class EngineWatch:
         self.health = Health.STARTING
 
     def start(self) -> None:
-        """Begin to look, in a thread of its own."""
+        """Begin to watch, in a separate thread."""
         threading.Thread(target=self._watch, name="engine-watch", daemon=True).start()
 
     def drain(self) -> None:
-        """The end has begun: no more invocations are wanted."""
+        """Note that the end has begun: no more invocations are wanted."""
         self._is_over.set()
         self.health = Health.DRAINING
 
@@ -57,14 +53,14 @@ class EngineWatch:
     def _watch(self) -> None:
         while not self._is_over.is_set():
             if self.health is not Health.HEALTHY or not self._is_busy():
-                self._look()
+                self._check()
             self._is_over.wait(LOOK_EVERY_S)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         try:
             self._connector.wait_ready()
             health = Health.HEALTHY
-        except Exception:  # noqa: BLE001  (whatever it is, a ping must tell)
+        except Exception:  # noqa: BLE001  (whatever it is, a ping must report it)
             log.exception("ComfyUI does not run, and cannot be started")
             health = Health.BROKEN
         if not self._is_over.is_set():

@@ -1,7 +1,7 @@
-"""Every job writes into a folder of its own, below the engine's output and temp folders. Pure.
+"""Gives every job its own folder, below the engine's output and temp folders. Pure.
 
 So the names of its files depend on nothing that ran before, no job finds another's, ComfyUI (which lists a folder
-before it writes into it) stays quick, and what is left in the end is one folder to remove.
+before it writes into it) stays quick, and in the end there is one folder to remove.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from comfy_serverless.graph.lookup import listing
 from comfy_serverless.graph.nodes import known
 from comfy_serverless.graph.workflow import copy_graph, is_link
 
-#: The folder that the folders of jobs are in. Nobody else writes there, so it may be removed with all that is in it.
+#: The folder that the folders of jobs are in. Only jobs write there, so it may be removed with all that is in it.
 JOBS_FOLDER = "comfy-serverless"
-#: Given to nodes that choose the names of their previews. Unless something about them changes they are not run again,
-#: and name the files of a job that is over. Inputs they do not declare are no argument of theirs, but count as such a
-#: change (ComfyUI 0.3.64 and 0.33.0: `get_input_data`, `get_immediate_node_signature`).
+#: An input for nodes that choose the names of their previews. Unless something about them changes they are not run
+#: again, and name the files of a job that is over. An input that they do not declare is no argument of theirs, but
+#: counts as such a change (ComfyUI 0.3.64 and 0.33.0: `get_input_data`, `get_immediate_node_signature`).
 _CHANGE = "comfy_serverless_job"
-#: What ComfyUI's own savers call a file when nothing else is asked for.
+#: The name that ComfyUI's own savers give a file when the workflow gives none.
 _DEFAULT_NAME = "ComfyUI"
 
 
@@ -31,13 +31,9 @@ def folder_of(job_id: str) -> str:
 
 
 def in_own_folder(graph: Mapping[str, Any], job_id: str) -> dict[str, Any]:
-    """A copy of the graph whose savers write into the job's folder; nodes before them stay as they are, and cached.
+    """A copy of a checked graph whose savers write into the job's folder; nodes before them stay as they are (cached).
 
-    Args:
-        graph: has passed `workflow.check_format`.
-
-    Raises:
-        InvalidWorkflow: a `filename_prefix` leads out of it, or is no text.
+    Raises InvalidWorkflow if a `filename_prefix` leads out of it, or is no text.
     """
     folder = folder_of(job_id)
     result = copy_graph(graph)

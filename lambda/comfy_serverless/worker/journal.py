@@ -1,9 +1,9 @@
-"""A worker's part in the table: it takes a job, tells how far it is, hears that it is to end, and tells how it ended.
+"""A worker's part in the table: it takes a job, reports its progress, learns of a cancel, and writes how it ended.
 
-    begin ──► reports, at most two writes a second, from a thread of its own ──► finish, or give back
+    begin ──► reports, at most two writes a second, from a separate thread ──► finish, or give back
                  └─ their answers carry the cancel request
 
-The engine never waits for the table: what is to be told is left here, and the thread tells it.
+The engine never waits for the table: reports are left here, and the thread writes them.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
     from comfy_serverless.table.dispatch import Workers
     from comfy_serverless.worker.worker import Call, Outcome, Worker
 
-#: Between two writes of one job.
+#: The time between two writes of one job.
 TICK_S = 0.5
-#: Without news a sign of life is given this often: so long may a cancel request wait.
+#: Without news a sign of life is written this often: a cancel request may wait this long.
 SIGN_OF_LIFE_S = 2.0
 PREVIEW_EVERY_S = 2.0
 #: Larger previews are left out: an item has at most 400 KB.
 MAX_PREVIEW_BYTES = 200_000
-#: How long it is tried to write down how a job ended, and what of the invocation's time is kept back, in seconds.
+#: How long the end of a job is tried to be written, and how much of the invocation's time is kept back, in seconds.
 CONCLUDE_FOR_S, CONCLUDE_RESERVE_S = 20.0, 1.0
-#: Before a job that failed is sent to the workers again, for each time it has been run.
+#: The delay of a job that failed before it is sent to the workers again, for each time it has been run, in seconds.
 AGAIN_AFTER_S = 5
 #: When a job of a newer release has its next turn, in seconds: a deployment may take some minutes.
 OUTDATED_AFTER_S = 300
-#: How long a job waits here, and then in a queue (SageMaker has no delay), that the caretaker cannot send, in seconds.
-#: In the queue not for as long as the caretaker takes it for lost (`IN_QUEUE_S`).
+#: How long a job that the caretaker cannot send waits here, and then in a queue (SageMaker has no delay), in seconds.
+#: The wait in the queue must be shorter than the time after which the caretaker takes it for lost (`IN_QUEUE_S`).
 OUTDATED_PAUSE_S, OUTDATED_DELAY_S = 10.0, 30
 
 _AWS_FAILURES = (ClientError, BotoCoreError, TimeoutError)
@@ -58,15 +58,14 @@ _AWS_FAILURES = (ClientError, BotoCoreError, TimeoutError)
 class Standing:
     """A job that is not ours to run: it has ended, was canceled or held back, or runs elsewhere.
 
-    Attributes:
-        state: as the table has it, without outputs; None if it does not have it, or was not asked.
+    `state` is as the table has it, without outputs; None if the table does not have the job, or was not asked.
     """
 
     state: JobState | None = None
 
 
 class Unrecorded(Exception):
-    """How a job ended could not be written into the table. Its message must come again: then it is tried anew."""
+    """The end of a job could not be written into the table. Its message must come again, for another try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +83,15 @@ class Journal:
     hold_back: Callable[[JobMessage], bool] = lambda _source: False
 
     def run(self, worker: Worker, source: JobMessage, call: Call) -> Outcome | Standing:
-        """Run a job whose message has come, if it is still to be run, and write down how it ended.
+        """Run a job whose message has come, if it is still to run, and write down how it ended.
 
-        Raises:
-            Unrecorded: the table does not answer.
+        Raises Unrecorded if the table does not answer.
         """
         run_id = str(uuid.uuid4())
-        if self._is_held_back(source):
-            return Standing()
         try:
+            # If its batch is paused or canceled, the job waits without a message, or has ended.
+            if self.hold_back(source):
+                return Standing()
             begun = self.jobs.begin(source.job_id, run=run_id)
         except _AWS_FAILURES as error:
             raise Unrecorded(f"job {source.job_id} was not begun: the table does not answer ({error})") from error
@@ -113,13 +112,6 @@ class Journal:
                 raise
         return outcome
 
-    def _is_held_back(self, source: JobMessage) -> bool:
-        """Whether its batch is paused or canceled: then it waits without a message, or has ended."""
-        try:
-            return self.hold_back(source)
-        except _AWS_FAILURES as error:
-            raise Unrecorded(f"job {source.job_id} was not begun: the table does not answer ({error})") from error
-
     def _conclude(
         self,
         source: JobMessage,
@@ -131,8 +123,7 @@ class Journal:
     ) -> None:
         """Write down how a run ended, as patiently as the time allows.
 
-        Raises:
-            Unrecorded: it could not be. The caretaker finds what `result.json` tells.
+        Raises Unrecorded if that fails. The caretaker then finds the outcome in `result.json`.
         """
         until = time.monotonic() + min(CONCLUDE_FOR_S, remaining_s() - CONCLUDE_RESERVE_S)
         while not reporter.is_lost:
@@ -177,9 +168,9 @@ class Journal:
             log.warning("the job is run again", job_id=state.id, runs=state.runs, code=error.code if error else None)
 
     def _leave_to_newer(self, reporter: Reporter, source: JobMessage, *, remaining_s: Callable[[], float]) -> None:
-        """Give back a job that a newer release has written. That was no run of its, and it has others later.
+        """Give back a job that a newer release has written. That does not count as one of its runs.
 
-        The caretaker sends it again. Where its message has what is kept nowhere, we do, after a pause.
+        The caretaker sends it again. If its message has data that is kept nowhere, we send it, after a pause.
         """
         state = reporter.state
         if source.extra_data:
@@ -197,11 +188,11 @@ class Journal:
             self.webhook_queue.send(state.id)
             self.jobs.webhook_sent(state.id)
         except _AWS_FAILURES:
-            log.exception("the webhook was not sent for", job_id=state.id)  # the caretaker does it
+            log.exception("the webhook was not sent for", job_id=state.id)  # the caretaker sends it
 
 
 class Reporter:
-    """Tells the table about one run, from its own thread, between `with` and the end of the block."""
+    """Reports one run to the table, from its own thread, between `with` and the end of the block."""
 
     def __init__(self, jobs: JobStore, state: JobState, *, run_id: str) -> None:
         self.state = state
@@ -226,7 +217,7 @@ class Reporter:
         with self._change:
             self._is_over = True
             self._change.notify_all()
-        # Not for longer: a report that hangs must not keep the next job waiting, and can change nothing any more.
+        # Not for longer: a report that hangs must not keep the next job waiting, and can no longer change anything.
         self._thread.join(timeout=TICK_S)
 
     def see_begin(self, stop: Callable[[ComfyError], object]) -> None:
@@ -234,16 +225,16 @@ class Reporter:
         self._stop = stop
 
     def see_progress(self, progress: EngineProgress) -> None:
-        """Leave a snapshot to be told; the newest counts."""
+        """Leave a snapshot to report; the newest counts."""
         with self._change:
             self._progress = Progress.model_validate(progress)
             if progress.preview is not None and len(progress.preview) <= MAX_PREVIEW_BYTES:
                 self._preview = (progress.current_node or "", progress.preview)
 
     def see_output(self, output: Output) -> None:
-        """Leave a delivered output to be told, at once."""
+        """Leave a delivered output to report at once."""
         with self._change:
-            # Made anew by a second attempt, it takes the place of the first.
+            # If a second attempt made it anew, it takes the place of the first.
             place = self._committed.setdefault(output.id, len(self._committed))
             self._outputs[output.id] = (place, output)
             self._change.notify_all()
@@ -251,11 +242,7 @@ class Reporter:
     def commit(self, outputs: tuple[Output, ...]) -> list[int]:
         """Write those outputs of the finished job that are not in the table yet, or not as they are now.
 
-        Returns:
-            Their places in the table, in the order of the outputs.
-
-        Raises:
-            ClientError, BotoCoreError, TimeoutError: the table does not take them.
+        Returns the outputs' places in the table, in their order; raises as AWS does if the table does not take them.
         """
         with self._change:
             for output in outputs:
@@ -290,19 +277,19 @@ class Reporter:
                 self._change.wait_for(lambda: self._is_over, timeout=max(0.0, left_s))
 
     def _whatever_happens(self, tell: Callable[[], None]) -> None:
-        """Tell one thing; that it cannot be told keeps nothing else from being told, and the lease from ending."""
+        """Write one report; a failure keeps neither other reports from being written nor the lease from ending."""
         try:
             tell()
         except LeaseLost:
             self.is_lost = True
             self._whatever_happens(self._stop_lost)
         except _AWS_FAILURES:
-            log.warning("the table did not take a report", exc_info=True)  # the next one tells it all
+            log.warning("the table did not take a report", exc_info=True)  # the next one has it all
         except Exception:  # noqa: BLE001  (the job must stay ours)
             log.exception("bug: a report failed in our own code")
 
     def _stop_lost(self) -> None:
-        # Not as canceled, which nobody has asked for: that would be this job's last word, for whoever has it now.
+        # Not as canceled, which no caller has asked for: that would end this job for the worker that has it now.
         self._stop(WorkerStopped("the job is another worker's by now: this one had given no sign of life in time"))
 
     def _tell_outputs(self) -> None:
@@ -311,7 +298,7 @@ class Reporter:
         if outputs:
             self._jobs.put_outputs(self.state, list(outputs.values()), run=self.run_id)
             with self._change:
-                self._outputs = {key: told for key, told in self._outputs.items() if outputs.get(key) is not told}
+                self._outputs = {key: output for key, output in self._outputs.items() if outputs.get(key) is not output}
 
     def _tell_preview(self) -> None:
         with self._change:

@@ -1,4 +1,4 @@
-"""What a job has left in the engine: removed once it has been delivered and its reply been made, never before."""
+"""The files a job has left in the engine: removed once they are delivered and the reply is made, never before."""
 
 from __future__ import annotations
 
@@ -11,48 +11,17 @@ class FilesInUse:
     """Files and folders that jobs in flight need. A cached node names the same file to several of them."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users: Counter[Path] = Counter()
-        self._released: defaultdict[Path, list[Path]] = defaultdict(list)
-        self._is_complete: dict[Path, bool] = {}
-
-    def hold(self, path: Path) -> None:
-        """One more user."""
-        with self._lock:
-            self._users[path] += 1
-
-    def begin(self, folder: Path) -> None:
-        """The folder's job is about to run: from now on there may be something to remove."""
-        with self._lock:
-            self._is_complete.setdefault(folder, True)
-
-    def settle(self, folder: Path, *, is_complete: bool) -> None:
-        """Whether a job's last try could deliver all it made. Until one can, what all of them made stays."""
-        with self._lock:
-            self._is_complete[folder] = is_complete
-
-    def let_go(self, folder: Path, files: list[Path]) -> list[Path]:
-        """One user less of a job's folder and of its files; answers what may be removed, the folder among it."""
-        with self._lock:
-            self._users.subtract([folder, *files])
-            self._released[folder] += files
-            if self._users[folder] > 0 or not self._is_complete.get(folder, True):
-                return []
-            if self._is_complete.pop(folder, None) is None:
-                del self._users[folder], self._released[folder]
-                return []
-            mine = dict.fromkeys([*self._released.pop(folder), folder])
-            unused = [path for path in mine if self._users[path] <= 0]
-            for path in unused:
-                del self._users[path]
-            return unused
+        self.lock = threading.Lock()
+        self.users: Counter[Path] = Counter()
+        self.released: defaultdict[Path, list[Path]] = defaultdict(list)
+        #: For the folders of jobs that have run: whether the last try could deliver all it made.
+        self.is_complete: dict[Path, bool] = {}
 
 
 class Leftovers:
-    """The files of one job, and its folder. They are to be removed only if all were delivered.
+    """The files of one job, and its folder below the engine's output and temp folders, the same in every delivery.
 
-    Args:
-        folder: below the engine's output and temp folders; every delivery of the job has the same one.
+    They may be removed only if all were delivered: until one try can, the files of all tries stay.
     """
 
     def __init__(self, in_use: FilesInUse, *, folder: str) -> None:
@@ -60,26 +29,42 @@ class Leftovers:
         self._folder = Path(folder)
         self._held: list[Path] = []
         self._is_taken = False
-        in_use.hold(self._folder)
+        with in_use.lock:
+            in_use.users[self._folder] += 1
 
     def see(self, file: Path | None, folder_type: str) -> None:
-        """An output exists. Inputs that a node shows are no outputs, and stay."""
+        """Note an output. Inputs that a node shows are no outputs, and stay."""
         if file is not None and folder_type in ("output", "temp"):
-            self._in_use.hold(file)
+            with self._in_use.lock:
+                self._in_use.users[file] += 1
             self._held.append(file)
 
     def begin(self) -> None:
-        """The job is about to run."""
-        self._in_use.begin(self._folder)
+        """Note that the job is about to run: from now on there may be something to remove."""
+        with self._in_use.lock:
+            self._in_use.is_complete.setdefault(self._folder, True)
 
     def settle(self, *, is_complete: bool) -> None:
-        """Whether all could be delivered. Otherwise it stays, so that another try need not make it again."""
-        self._in_use.settle(self._folder, is_complete=is_complete)
+        """Note whether all could be delivered. Otherwise the files stay, and another try need not make them again."""
+        with self._in_use.lock:
+            self._in_use.is_complete[self._folder] = is_complete
 
     def take(self) -> tuple[list[Path], str | None]:
         """The files that may be removed now, and the folder if that may; nothing the second time."""
-        if self._is_taken:
-            return [], None
-        self._is_taken = True
-        unused = self._in_use.let_go(self._folder, self._held)
-        return [path for path in unused if path != self._folder], str(self._folder) if self._folder in unused else None
+        in_use, folder = self._in_use, self._folder
+        with in_use.lock:
+            if self._is_taken:
+                return [], None
+            self._is_taken = True
+            in_use.users.subtract([folder, *self._held])
+            in_use.released[folder] += self._held
+            if in_use.users[folder] > 0 or not in_use.is_complete.get(folder, True):
+                return [], None
+            if in_use.is_complete.pop(folder, None) is None:
+                del in_use.users[folder], in_use.released[folder]
+                return [], None
+            mine = dict.fromkeys([*in_use.released.pop(folder), folder])
+            unused = [path for path in mine if in_use.users[path] <= 0]
+            for path in unused:
+                del in_use.users[path]
+        return [path for path in unused if path != folder], str(folder) if folder in unused else None

@@ -1,48 +1,40 @@
-"""What an operator sees of a job that ended: one log line, and CloudWatch metrics."""
+"""Reports ended jobs to the operator, in CloudWatch metrics."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-from comfy_serverless.observability import NAMESPACE, log
+from comfy_serverless.observability import NAMESPACE
 
 if TYPE_CHECKING:
     from comfy_serverless.jobs.document import Job
+    from comfy_serverless.worker.worker import Outcome
 
-_QUERY = re.compile(r"""(\bhttps?://[^\s?'"<>]*)\?[^\s'"<>]+""", re.IGNORECASE)
 
+@dataclass(slots=True)
+class Meter:
+    """Counts the jobs of one process in the metrics, each once; `starts` returns how often its engine has started."""
 
-def log_job(job: Job) -> None:
-    """The one line that tells how a job ended."""
-    facts = {
-        "status": job.status.value,
-        "outputs": len(job.outputs),
-        "output_bytes": sum(output.size_bytes for output in job.outputs),
-        "timings_ms": job.timings_ms,
-        "result_uri": job.result_uri,
-    }
-    if job.error is None:
-        log.info("job finished", extra=facts)
-    else:
-        log.warning(
-            "job failed",
-            extra={
-                **facts,
-                "code": job.error.code,
-                "reason": _without_queries(job.error.message),
-                "retryable": job.error.retryable,
-            },
+    starts: Callable[[], int]
+    _invocations: int = 0
+    _counted_starts: int = 0
+
+    def count(self, outcomes: Sequence[Outcome]) -> None:
+        """Count how the jobs of one invocation ended."""
+        starts = self.starts()
+        emit_metrics(
+            # A job answered from its stored result has been counted already.
+            [outcome.job for outcome in outcomes if outcome.has_run or outcome.error is not None],
+            is_cold_start=self._invocations == 0,
+            engine_starts=starts - self._counted_starts,
         )
-
-
-def _without_queries(text: str) -> str:
-    """A text without the queries of the web addresses in it: nodes that fetch something name their links whole."""
-    return _QUERY.sub(r"\1?…", text)
+        self._invocations += 1
+        self._counted_starts = starts
 
 
 def emit_metrics(jobs: Iterable[Job], *, is_cold_start: bool, engine_starts: int) -> None:

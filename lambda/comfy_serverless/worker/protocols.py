@@ -1,4 +1,4 @@
-"""What a worker needs of others: an engine that runs workflows, and those who fetch a job's inputs and models."""
+"""The protocols a worker needs: an engine that runs workflows, an observer, and fetchers of inputs and models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Execution(Protocol):
-    """What an engine answers: see `comfy_serverless.Execution`."""
+    """The result of a run: see `comfy_serverless.Execution`."""
 
     @property
     def outputs(self) -> tuple[Output, ...]: ...
@@ -28,7 +28,7 @@ class Execution(Protocol):
 
 
 class Engine(Protocol):
-    """What runs workflows: see `comfy_serverless.ComfyConnector`."""
+    """An engine that runs workflows: see `comfy_serverless.ComfyConnector`."""
 
     @property
     def engine(self) -> str: ...
@@ -44,33 +44,20 @@ class Engine(Protocol):
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
     ) -> Execution: ...
-
     def cancel(self, prompt_id: str) -> bool: ...
-
     def discard(self, prompt_id: str, *, files: Iterable[Path], folder: str | None) -> None: ...
 
 
 class Observer(Protocol):
-    """Who follows a job while it runs: see `jobs.journal.Reporter`. Nothing of it may block."""
+    """Follows a job while it runs, and never blocks: see `worker.journal.Reporter`."""
 
     def see_begin(self, stop: Callable[[ComfyError], bool]) -> None: ...
-
     def see_progress(self, progress: Progress) -> None: ...
-
     def see_output(self, output: DeliveredOutput) -> None: ...
 
 
-class NobodyWatches:
-    """Stands for an observer where there is none."""
-
-    def see_begin(self, stop: Callable[[ComfyError], bool]) -> None:
-        """Nobody wants to stop it."""
-
-    def see_progress(self, progress: Progress) -> None:
-        """Nobody wants to know."""
-
-    def see_output(self, output: DeliveredOutput) -> None:
-        """Nobody wants to know."""
+class NobodyWatches(Observer):
+    """Ignores all that it sees, where a job has no observer."""
 
 
 class PreparedGraph(Protocol):
@@ -83,7 +70,7 @@ class PreparedGraph(Protocol):
 
 
 class Inputs(Protocol):
-    """What fetches inputs: see `jobs.inputs.fetcher.InputFetcher`."""
+    """Fetches inputs: see `worker.inputs.fetcher.InputFetcher`."""
 
     def prepare(
         self, graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]], *, job_id: str, deadline: float
@@ -91,7 +78,7 @@ class Inputs(Protocol):
 
 
 class Models(Protocol):
-    """What fetches models: see `jobs.model_store.ModelStore`."""
+    """Fetches models: see `worker.model_store.ModelStore`."""
 
     def hold(
         self, models: Sequence[ModelRequest], *, job_id: str, deadline: float

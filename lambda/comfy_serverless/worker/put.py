@@ -1,6 +1,6 @@
 """Verified uploads: nothing counts as stored until S3 has confirmed the checksum of what we read.
 
-A file is read twice from disk, never held: once for its checksums, which S3 is told before the first byte, and once
+A file is read twice from disk, never held: once for its checksums, which S3 gets before the first byte, and once
 for S3. The second reading comes out of the page cache.
 """
 
@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -25,36 +25,30 @@ from comfy_serverless.aws.s3 import EXISTS_ALREADY, UPLOAD_GONE, error_code, unl
 from comfy_serverless.connector.outputs import pixels_of
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
     from comfy_serverless.aws.s3 import S3Address
 
-#: Below this size a file is sent at once, from it on in parts of this size.
+#: A file below this size is sent at once, a larger one in parts of this size.
 PART_BYTES = 16 * 1024 * 1024
 #: Parts of one file sent at the same time.
 PARTS_AT_ONCE = 4
 _CHUNK_BYTES = 256 * 1024
 
 
-class Readable(Protocol):
-    """A file, or the body of an answer."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes."""
-
-
 class ChecksumMismatch(Exception):
-    """S3 confirmed something else than what was sent."""
+    """S3 confirmed another checksum or size than was sent."""
 
 
 class KeyTaken(Exception):
-    """Something else stands under the key: another worker, or an earlier try, made another file of the same name."""
+    """Other bytes stand under the key: another worker, or an earlier try, made another file of the same name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What was read: size in bytes, SHA-256 in hex, and the size in pixels of an image."""
+    """The size of a file in bytes, its SHA-256 in hex, and the size of an image in pixels."""
 
     size_bytes: int
     sha256: str
@@ -69,23 +63,19 @@ def upload(s3: S3Client, stream: BinaryIO, address: S3Address, *, content_type: 
         ChecksumMismatch, ClientError, BotoCoreError: it is not stored.
         OSError: the stream cannot be read.
     """
-    with _seekable(stream) as file:
-        size_bytes = file.seek(0, os.SEEK_END)
-        whole = _Slice(file, 0, size_bytes, threading.Lock())
-        if size_bytes < PART_BYTES:
+    with _whole(stream) as whole:
+        if len(whole) < PART_BYTES:
             sha256 = _sha256(whole)
             unless_in_conflict(lambda: _put(s3, whole, address, content_type, sha256))
         else:
-            # As a whole: after a conflict S3 wants every part again.
+            # Retried as a whole, because after a conflict S3 wants every part again.
             sha256 = unless_in_conflict(lambda: _put_in_parts(s3, whole, address, content_type))
         return _digest(whole, sha256, content_type)
 
 
 def digest(stream: BinaryIO, *, content_type: str) -> Digest:
-    """What `upload` answers, without storing anything."""
-    with _seekable(stream) as file:
-        size_bytes = file.seek(0, os.SEEK_END)
-        whole = _Slice(file, 0, size_bytes, threading.Lock())
+    """Return what `upload` returns, without storing anything."""
+    with _whole(stream) as whole:
         return _digest(whole, _sha256(whole), content_type)
 
 
@@ -96,30 +86,25 @@ def pixels(beginning: BinaryIO, content_type: str) -> tuple[int, int] | None:
 
 def _digest(whole: _Slice, sha256: bytes, content_type: str) -> Digest:
     # Pillow takes most formats' size from their first bytes, but reads a WebP to its end: hence the limit.
-    beginning = whole.part(0, min(len(whole), PART_BYTES))
+    beginning = whole.part(0, PART_BYTES)
     return Digest(len(whole), sha256.hex(), pixels(cast("BinaryIO", beginning), content_type))
 
 
 class _Slice(io.BufferedIOBase):
-    """Some bytes of a file as a file of their own. Several slices of one file can be read at the same time."""
+    """Some bytes of a file as a separate file. Several slices of one file can be read at the same time."""
 
     def __init__(self, file: BinaryIO, start: int, size: int, lock: threading.Lock) -> None:
         super().__init__()
-        self._file = file
-        self._start = start
-        self._size = size
-        self._lock = lock
+        self._file, self._start, self._size, self._lock = file, start, size, lock
         self._position = 0
 
     def __len__(self) -> int:
         return self._size
 
     def part(self, start: int, size: int) -> _Slice:
-        """A slice of this slice."""
-        return _Slice(self._file, self._start + start, size, self._lock)
+        return _Slice(self._file, self._start + start, min(size, self._size - start), self._lock)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """`size` bytes from where we are, all that are left without it; fewer only at the end."""
         left = self._size - self._position
         missing = left if size is None or size < 0 else min(size, left)
         chunks: list[bytes] = []
@@ -132,28 +117,26 @@ class _Slice(io.BufferedIOBase):
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go there."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, min(self._size, base + offset))
         return self._position
 
     def tell(self) -> int:
-        """Where we are."""
         return self._position
 
 
 @contextlib.contextmanager
-def _seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """The stream itself if it can be read twice; else, for a file of an engine elsewhere, a copy on our disk."""
-    if stream.seekable():
-        yield stream
-        return
-    with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(stream, copy, _CHUNK_BYTES)
-        yield cast("BinaryIO", copy)
+def _whole(stream: BinaryIO) -> Iterator[_Slice]:
+    """The stream if it can be read twice; else, for a file of an engine elsewhere, a copy on this machine's disk."""
+    with contextlib.ExitStack() as files:
+        if not stream.seekable():
+            copy = cast("BinaryIO", files.enter_context(tempfile.TemporaryFile()))
+            shutil.copyfileobj(stream, copy, _CHUNK_BYTES)
+            stream = copy
+        yield _Slice(stream, 0, stream.seek(0, os.SEEK_END), threading.Lock())
 
 
-def _sha256(stream: Readable) -> bytes:
+def _sha256(stream: _Slice | StreamingBody) -> bytes:
     whole = hashlib.sha256()
     while chunk := stream.read(_CHUNK_BYTES):
         whole.update(chunk)
@@ -179,7 +162,7 @@ def _put(s3: S3Client, content: _Slice, address: S3Address, content_type: str, s
 
 
 def _put_in_parts(s3: S3Client, whole: _Slice, address: S3Address, content_type: str) -> bytes:
-    """Answers the SHA-256 of the whole, which S3 does not check: it confirms the checksum of the parts' checksums."""
+    """Return the SHA-256 of the whole, which S3 does not check: it confirms the checksum of the parts' checksums."""
     bucket, key = address
     upload_id = s3.create_multipart_upload(
         Bucket=bucket, Key=key, ContentType=content_type, ChecksumAlgorithm="SHA256"
@@ -189,8 +172,8 @@ def _put_in_parts(s3: S3Client, whole: _Slice, address: S3Address, content_type:
         pool = ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="upload-part")
         try:
             pending = [
-                pool.submit(_put_part, s3, address, upload_id, number, whole.part(start, size))
-                for number, (start, size) in enumerate(_parts(len(whole)), start=1)
+                pool.submit(_put_part, s3, address, upload_id, number, whole.part(start, PART_BYTES))
+                for number, start in enumerate(range(0, len(whole), PART_BYTES), start=1)
             ]
             sha256 = _sha256(whole)
             sent = [part.result() for part in pending]
@@ -231,13 +214,8 @@ def _put_part(
     return {"PartNumber": number, "ETag": answer["ETag"], "ChecksumSHA256": _base64(sha256)}, sha256
 
 
-def _parts(size_bytes: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, size_bytes, PART_BYTES):
-        yield start, min(PART_BYTES, size_bytes - start)
-
-
 def _check_taken(s3: S3Client, address: S3Address, error: ClientError, *, sha256: bytes) -> None:
-    """Return if the very bytes stand there already: this, or an earlier try, has stored them. They are read to know."""
+    """Return if the same bytes stand there, because this or an earlier try has stored them. They are read to know."""
     if error_code(error) not in EXISTS_ALREADY | UPLOAD_GONE:
         raise error
     standing = s3.get_object(Bucket=address.bucket, Key=address.key)["Body"]
@@ -247,7 +225,7 @@ def _check_taken(s3: S3Client, address: S3Address, error: ClientError, *, sha256
 
 
 def _compare(s3: S3Client, address: S3Address, *, confirmed: str | None, sent: str, size_bytes: int) -> None:
-    """S3 checks what it is sent and repeats the checksum. Stand-ins for S3 may not: there, the size must do."""
+    """Compare checksums: S3 checks the bytes and repeats the checksum. A stand-in may not; then the size must do."""
     if confirmed is None:
         stored = s3.head_object(Bucket=address.bucket, Key=address.key)["ContentLength"]
         if stored != size_bytes:

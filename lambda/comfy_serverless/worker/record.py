@@ -1,8 +1,9 @@
-"""What is known about a job while it runs, and the document that comes of it."""
+"""Notes what is known about a job while it runs, makes its document, and logs how it ended."""
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_serverless.errors import ComfyError, DeadlineExceeded
 from comfy_serverless.jobs.document import RETENTION, Job, JobError, JobUrls, Progress, clean, status_of
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
     from comfy_serverless.connector.facts import Timings
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from comfy_serverless.jobs.result_file import ResultFile, StoredResult
     from comfy_serverless.worker.delivery import Delivered
 
+_QUERY = re.compile(r"""(\bhttps?://[^\s?'"<>]*)\?[^\s'"<>]+""", re.IGNORECASE)
 MAX_WARNINGS = 100
 MAX_WARNING_CHARACTERS = 1000
 
@@ -35,7 +38,7 @@ class JobRecord:
         is_cut_short: whether the invocation leaves it less time than it may take.
         shares_time: whether other jobs of the same invocation came before it.
         deadline: when it must be over, on the monotonic clock, if it need not wait for other jobs here.
-        latest: when it must be over whatever it had to wait for: this process may be cut off then.
+        latest: when it must be over, however long it had to wait: this process may be cut off then.
         prepared_ms: how long it took until the engine could be given the workflow.
         waited_ms: how long other jobs of this worker had the engine then.
         delivering_ms: how long uploads took after the engine was done.
@@ -74,7 +77,7 @@ class JobRecord:
     def is_retryable(self, error: ComfyError) -> bool:
         """Whether the same request may succeed when it is sent again.
 
-        So may a job for which the invocation was too short, if other jobs or the start of the engine had used it up.
+        A job for which the invocation was too short may, if other jobs or the start of the engine had used it up.
         """
         if isinstance(error, DeadlineExceeded) and self.is_cut_short:
             return self.shares_time or self.progress is None
@@ -104,7 +107,7 @@ class JobRecord:
         )
 
     def _timings(self) -> dict[str, int]:
-        """Where the time went. What is neither queueing nor execution is ours: the overhead."""
+        """The times a job took. The overhead is all that is neither queueing nor execution."""
         total = self.elapsed_ms()
         if self.timings is None:
             return {"total": total}
@@ -118,3 +121,21 @@ class JobRecord:
             "overhead": max(0, total - engine),
             "total": total,
         }
+
+
+def log_job(job: Job) -> None:
+    """Log how a job ended, in one line."""
+    facts = {
+        "status": job.status.value,
+        "outputs": len(job.outputs),
+        "output_bytes": sum(output.size_bytes for output in job.outputs),
+        "timings_ms": job.timings_ms,
+        "result_uri": job.result_uri,
+    }
+    if job.error is None:
+        log.info("job finished", extra=facts)
+    else:
+        # Without the queries of web addresses: nodes that fetch something name their links whole.
+        reason = _QUERY.sub(r"\1?…", job.error.message)
+        failure = {"code": job.error.code, "reason": reason, "retryable": job.error.retryable}
+        log.warning("job failed", extra={**facts, **failure})

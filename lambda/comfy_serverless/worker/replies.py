@@ -1,7 +1,7 @@
-"""What a caller gets: the job's document with fresh links, and the files themselves where they fit.
+"""Makes the reply of a job: its document with fresh links, and the files themselves where they fit.
 
 Lambda cuts off replies above 6 MB, so the size is decided here, before: small files first, links for everything, and
-never more than the limit. What decides is pure; only links and bytes come from outside.
+never more than the limit. The decision is pure; only links and bytes come from outside.
 """
 
 from __future__ import annotations
@@ -27,17 +27,10 @@ if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
     from comfy_serverless.worker.worker import Outcome
 
-#: What a file costs beside its base64: `, "data_base64": ""`, with every quote escaped once more inside an HTTP body.
+#: A file's cost beside its base64: `, "data_base64": ""`, with every quote escaped once more inside an HTTP body.
 _FIELD_BYTES = 32
 #: Kept free for warnings about what did not fit.
 _WARNINGS_BYTES = 2_000
-
-Wrap = Callable[[dict[str, Any]], Any]
-
-
-def unwrapped(document: dict[str, Any]) -> dict[str, Any]:
-    """The document as the whole reply."""
-    return document
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +41,8 @@ class Replies:
     settings: Settings
     limit_bytes: int = REPLY_LIMIT_BYTES
 
-    def write(self, outcome: Outcome, wrap: Wrap = unwrapped) -> dict[str, Any]:
-        """The job's document, at most `limit_bytes` long.
-
-        Args:
-            wrap: the reply the document will be a part of, for its size.
-        """
+    def write(self, outcome: Outcome, wrap: Callable[[dict[str, Any]], Any] = dict) -> dict[str, Any]:
+        """The job's document, at most `limit_bytes` long inside the reply that `wrap` makes of it."""
 
         def size(job: Job) -> int:
             return len(json.dumps(wrap(job.to_json())))
@@ -74,13 +63,13 @@ class Replies:
         files: dict[str, str] = {}
         for output_id in chosen:
             content = self._content(outcome, by_id[output_id])
-            # Another worker of the same job may have made other bytes: what the document does not mean is not sent.
+            # Another worker of the same job may have made other bytes: only those that the document means are sent.
             if content is not None and hashlib.sha256(content).hexdigest() == by_id[output_id].sha256:
                 files[output_id] = base64.b64encode(content).decode("ascii")
         return files
 
     def _content(self, outcome: Outcome, output: Output) -> bytes | None:
-        """The bytes, from this machine or from S3; None where they are gone: there is a link."""
+        """The bytes, from this machine or from S3; None if they are gone, because there is a link."""
         try:
             if output.id in outcome.made:
                 return outcome.made[output.id].read()
@@ -91,11 +80,9 @@ class Replies:
 
 
 def choose_inline(sizes: Mapping[str, int], *, budget_bytes: int) -> list[str]:
-    """Which files go into the reply: the smallest first, as many as fit.
+    """Choose the files that go into a reply with this much room for base64 and field names, the smallest first.
 
-    Args:
-        sizes: file sizes in bytes, by id.
-        budget_bytes: what the reply has room for, base64 and field names included.
+    `sizes` are in bytes, by id.
     """
     chosen: list[str] = []
     for output_id in sorted(sizes, key=lambda output_id: sizes[output_id]):
@@ -107,7 +94,7 @@ def choose_inline(sizes: Mapping[str, int], *, budget_bytes: int) -> list[str]:
 
 
 def inline_bytes(size_bytes: int) -> int:
-    """What a file of this size adds to a reply."""
+    """The bytes that a file of this size adds to a reply."""
     return (size_bytes + 2) // 3 * 4 + _FIELD_BYTES
 
 
@@ -118,7 +105,7 @@ def _may_be_inline(output: Output, reply: str) -> bool:
 
 
 def _with_files(job: Job, files: Mapping[str, str], *, reply: str) -> Job:
-    """The job with files put in, and told about what was asked for and is not."""
+    """The job with files put in, and a warning about those that were asked for and are not."""
     outputs = tuple(
         output.model_copy(update={"data_base64": files[output.id]}) if output.id in files else output
         for output in job.outputs
@@ -135,7 +122,7 @@ def _with_files(job: Job, files: Mapping[str, str], *, reply: str) -> Job:
 
 
 def _without_room(job: Job, outputs: tuple[Output, ...], lost: list[Output]) -> Job:
-    """Without a bucket the reply is the only way out: what it cannot carry was not delivered."""
+    """The job without the outputs that its reply cannot carry: without a bucket they were not delivered."""
     total_mb = sum(output.size_bytes for output in outputs) / 1e6
     failure = DeliveryFailed(
         f"{len(lost)} of {len(outputs)} outputs ({total_mb:.1f} MB altogether) do not fit into the reply, and there is "

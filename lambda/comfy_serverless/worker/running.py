@@ -1,4 +1,4 @@
-"""The jobs that a worker has in hand: one at a time of each id, each of them can be stopped, all of them drained."""
+"""The jobs that a worker has in hand: one at a time of each id; each can be stopped, and all can be drained."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from enum import Enum
 
 from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, WorkerStopped
 
-#: Between two tries to stop a prompt that is just about to be submitted, and for how long, in seconds.
+#: The time between two tries to stop a prompt that is about to be submitted, and for all tries, in seconds.
 _AGAIN_S, _AGAIN_FOR_S = 0.01, 2.0
 
 
 class Phase(Enum):
-    """Where a job is. What is asked of it while it prepares is heard before the engine gets it."""
+    """The phase a job is in. A stop while it prepares takes effect before the engine gets the job."""
 
     PREPARING = "preparing"
     EXECUTING = "executing"
@@ -29,9 +29,9 @@ class RunningJob:
     """A job in hand.
 
     Attributes:
-        job_id: whose it is; not known before its request has been read.
-        prompt_id: what stops it in the engine.
-        stop_error: how it will have ended if it can be stopped; the first reason counts.
+        job_id: its id; not known before its request has been read.
+        prompt_id: the prompt that stops it in the engine.
+        stop_error: the error it ends with if it can be stopped; the first reason counts.
         is_executing: whether the engine has reported progress of it.
     """
 
@@ -43,19 +43,14 @@ class RunningJob:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        """Raise if it is to end.
-
-        Raises:
-            Canceled, WorkerStopped: as asked.
-        """
+        """Raise Canceled or WorkerStopped if the job was asked to end so."""
         if self.stop_error is not None:
             raise self.stop_error
 
     def stop(self, error: ComfyError, stop_prompt: Callable[[str], bool]) -> bool:
-        """Ask it to end. From any thread; answers whether there is still time.
+        """Ask the job to end, from any thread; return whether there is still time.
 
-        Args:
-            stop_prompt: asks the engine; answers whether the prompt was there.
+        `stop_prompt` asks the engine, and returns whether the prompt was there.
         """
         self.stop_error = self.stop_error or error
         give_up_at = time.monotonic() + _AGAIN_FOR_S
@@ -77,7 +72,7 @@ class RunningJobs:
 
     @contextmanager
     def one_more(self, prompt_id: str) -> Iterator[RunningJob]:
-        """A job from its beginning to its end."""
+        """Have one more job in hand, from its beginning to its end."""
         job = RunningJob(prompt_id)
         with self._change:
             if self._is_draining:
@@ -94,10 +89,9 @@ class RunningJobs:
                 self._change.notify_all()
 
     def claim(self, job: RunningJob, job_id: str, *, timeout_s: float) -> bool:
-        """Make the id this job's own. While another job has it, this waits for its end.
+        """Give the id to this job, after the end of another job that has it.
 
-        Returns:
-            False when it could not have it in time, or is to end.
+        Returns False if the id was not free in time, or if this job must end.
         """
         with self._change:
             free = self._change.wait_for(
@@ -112,20 +106,15 @@ class RunningJobs:
 
     @contextmanager
     def turn(self, job: RunningJob, *, until: float) -> Iterator[bool]:
-        """The job may be given to the engine, from `with` to the end of the block. First come, first served.
+        """Let the job have the engine, from `with` to the end of the block. First come, first served.
 
-        One more than executes, so that the engine never waits for us; no more, so that none waits there for long, and
-        not before that one executes, so that they do not change places.
-
-        Args:
-            until: when its turn comes too late, on the monotonic clock.
-
-        Yields:
-            Whether it is the first: the engine has nothing else to do.
+        At most two jobs are in the engine: the one that executes and the next one, so that the engine never waits for
+        us and no job waits there for long. The second is let in once the first executes, so that their order holds.
+        Yields whether the job is the first: the engine has nothing else to do.
 
         Raises:
-            Canceled, WorkerStopped: it was asked to end meanwhile.
-            DeadlineExceeded: its turn has not come in time.
+            Canceled, WorkerStopped: the job was asked to end meanwhile.
+            DeadlineExceeded: its turn has not come by `until`, on the monotonic clock.
         """
         with self._change:
             self._line.append(job)
@@ -146,7 +135,7 @@ class RunningJobs:
                 self._change.notify_all()
 
     def has_begun(self, job: RunningJob) -> None:
-        """The engine executes a job: the next one may be given to it."""
+        """Note that the engine executes a job: the next one may be given to it."""
         if not job.is_executing:
             with self._change:
                 job.is_executing = True
@@ -158,7 +147,7 @@ class RunningJobs:
 
     @contextmanager
     def not_begun(self, job_id: str) -> Iterator[None]:
-        """Nobody begins a job of this id meanwhile; who has begun goes on. For one thread only."""
+        """Keep jobs of this id from beginning meanwhile; one that has begun goes on. For one thread only."""
         with self._change:
             is_ours = job_id not in self._claimed
             self._claimed.add(job_id)
@@ -171,27 +160,22 @@ class RunningJobs:
                     self._change.notify_all()
 
     def cancel(self, job_id: str) -> bool:
-        """Ask a job to end; answers False when there is none, or it is too late."""
+        """Ask a job to end; return False if there is none, or if it is too late."""
         with self._change:
             job = next((job for job in self._jobs if job.job_id == job_id), None)
         return job is not None and self.stop(job, Canceled("the job was canceled on request"))
 
     def stop(self, job: RunningJob, error: ComfyError) -> bool:
-        """Ask a job to end with this error; answers False when it is too late. From any thread."""
+        """Ask a job to end with this error, from any thread; return False if it is too late."""
         is_heard = job.stop(error, self._stop_prompt)
         with self._change:
             self._change.notify_all()  # it may be waiting for its id
         return is_heard
 
     def drain(self, *, finish_s: float, stop_s: float) -> bool:
-        """Begin nothing any more, let the running jobs finish, then stop them.
+        """Begin no more jobs; return whether all have ended.
 
-        Args:
-            finish_s: how long they may take to finish by themselves.
-            stop_s: how long they may take to stop, and to deliver what they have made.
-
-        Returns:
-            Whether all have ended.
+        They get `finish_s` to finish by themselves, then `stop_s` to stop and to deliver their outputs.
         """
         with self._change:
             self._is_draining = True

@@ -1,4 +1,4 @@
-"""Runs one job, from its source to its verified result. The only code that does; everybody else translates.
+"""Runs one job, from its source to its verified result. The only code that does; all other code translates.
 
     read ──► done already? ──► workflow ──► models, inputs ──► engine ──► outputs ──► result.json ──► reply ──► tidied
                   │                                              │           ▲
@@ -9,10 +9,10 @@ Several threads may run jobs of one worker at once: while one executes, the last
 What is written where a job fails:
 
 - A failure that sending the same request again may cure (`retryable`: the engine died, S3 was away) is not written
-  down, so that the same id can run again. Where nobody hears of it and nobody sends it again (the last delivery of a
-  queue's message) it is, and the same id runs again all the same if it should come.
+  down, so that the same id can run again. At the last delivery of a queue's message it is, because no caller hears of
+  it and no queue sends it again; the same id runs again all the same if it should come.
 - Any other failure of a job that ran is written to `result.json`: the same id never runs twice.
-- A request that was refused before it ran is written down only if nobody hears the answer (an S3 drop, an SQS
+- A request that was refused before it ran is written down only if no caller hears the answer (an S3 drop, an SQS
   message); a caller who hears it corrects the request and sends it again, with the same id.
 """
 
@@ -23,7 +23,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -47,20 +47,11 @@ from comfy_serverless.jobs.request import JobRequest, ReplyMode
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.observability import log
-from comfy_serverless.worker.delivery import (
-    UPLOAD_THREADS,
-    BucketDestination,
-    Delivery,
-    Destination,
-    ReplyDestination,
-    Undelivered,
-    delivery_error,
-)
+from comfy_serverless.worker.delivery import UPLOAD_THREADS, Delivery, Undelivered, delivery_error
 from comfy_serverless.worker.job_folder import folder_of, in_own_folder
 from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
-from comfy_serverless.worker.metrics import log_job
 from comfy_serverless.worker.protocols import NobodyWatches, Observer
-from comfy_serverless.worker.record import JobRecord
+from comfy_serverless.worker.record import JobRecord, log_job
 from comfy_serverless.worker.running import Phase, RunningJob, RunningJobs
 
 if TYPE_CHECKING:
@@ -76,12 +67,12 @@ if TYPE_CHECKING:
 RESULT_RESERVE_S = 1.0
 #: The longest wait for uploads, where no invocation ends, in seconds.
 MAX_DELIVERY_S = 3600.0
-#: What of a drain's time is kept back to stop jobs and to deliver what they have made, at most, in seconds.
+#: The most of a drain's time that is kept back to stop jobs and to deliver what they have made, in seconds.
 MAX_STOP_S = 6.0
 
 
 class _Limits(TypedDict, total=False):
-    """How long a workflow may take, and of that how long it may execute: see `ComfyConnector.run`."""
+    """The time a workflow may take, and how much of it may be execution: see `ComfyConnector.run`."""
 
     deadline_s: float
     execution_s: float
@@ -92,11 +83,11 @@ class Call:
     """How a job came to us.
 
     Attributes:
-        remaining_s: answers the seconds until this process may be cut off.
-        is_heard: whether somebody waits for the answer; otherwise only `result.json` tells how the job ended.
+        remaining_s: returns the seconds until this process may be cut off.
+        is_heard: whether a caller waits for the answer; otherwise only `result.json` says how the job ended.
         is_first: whether the job has had the whole time of this invocation, or others before it used some up.
-        is_last_try: whether nobody sends the job again by himself.
-        observer: who follows the job while it runs.
+        is_last_try: whether no queue and no caretaker sends the job again.
+        observer: follows the job while it runs.
     """
 
     remaining_s: Callable[[], float] = lambda: math.inf
@@ -114,9 +105,10 @@ class Outcome:
         job: the document, without links.
         error: why it failed; None for success, and for a job that was answered from its stored result.
         has_run: whether the engine ran the workflow, this time.
-        is_recorded: whether `result.json` tells it.
+        is_recorded: whether `result.json` has the outcome.
         reply: how the caller wants the outputs.
         made: where the bytes of outputs can be read on this machine, by output id, until `release`.
+        release: removes what was delivered from the engine, in the background, once the reply is made. Idempotent.
     """
 
     job: Job
@@ -125,11 +117,7 @@ class Outcome:
     is_recorded: bool
     reply: ReplyMode = "auto"
     made: Mapping[str, Made] = field(default_factory=dict)
-    _tidy: Callable[[], None] = lambda: None
-
-    def release(self) -> None:
-        """The reply has been made: what was delivered is removed from the engine, in the background. Idempotent."""
-        self._tidy()
+    release: Callable[[], None] = lambda: None
 
 
 class Worker:
@@ -146,43 +134,36 @@ class Worker:
         self._jobs = RunningJobs(engine.cancel)
         self._files_in_use = FilesInUse()
         self._pool = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="delivery")
-        # One, and not one of those: an engine that hangs lets each wait, and uploads must not.
+        # One thread, apart from those: an engine that hangs keeps it waiting, and uploads must not wait.
         self._tidying = ThreadPoolExecutor(1, thread_name_prefix="tidying")
 
     def close(self) -> None:
-        """End our threads, once they have tidied up."""
+        """End the worker's threads, once they have tidied up."""
         self._pool.shutdown(wait=True)
         self._tidying.shutdown(wait=True)
 
     def cancel(self, job_id: str) -> bool:
-        """Ask a job to end; its `run` answers `canceled` once the engine has confirmed.
+        """Ask a job to end; its `run` returns `canceled` once the engine has confirmed.
 
-        Returns:
-            False when no such job runs here, or when it is too late: all has been made, and is being delivered.
+        Returns False if no such job runs here, or if it is too late: all has been made, and is being delivered.
         """
         return self._jobs.cancel(job_id)
 
     def drain(self, *, within_s: float) -> bool:
-        """Before the end of the process: begin nothing any more, let running jobs finish, stop them if they do not.
+        """Begin no more jobs, and let running ones finish or stop them in this time; return whether all have ended.
 
-        A job that is stopped, or comes too late, ends as `worker_stopped`, which is retryable; what it has made is
+        A job that is stopped, or comes too late, ends as `worker_stopped`, which is retryable; its outputs are
         delivered.
-
-        Args:
-            within_s: how long all of it may take, in seconds.
-
-        Returns:
-            Whether every job has ended.
         """
         stop_s = min(MAX_STOP_S, within_s / 2)
         return self._jobs.drain(finish_s=within_s - stop_s, stop_s=stop_s)
 
     def run(self, source: RequestSource, call: Call) -> Outcome:
-        """Run the job a source asks for. Never raises for a job's failure: the outcome tells it."""
+        """Run the job a source asks for. Never raises for a job's failure, which is in the outcome."""
         record = JobRecord(job_id=source.default_id, metadata=dict(source.labels), extra_data=source.extra_data)
         log.thread_safe_append_keys(job_id=record.job_id)
         try:
-            # New for every delivery: a late answer to an earlier one must not be taken for this one's.
+            # New for every delivery, because a late answer to an earlier one must not be taken for this one's.
             prompt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{record.job_id}/{time.time_ns()}/{uuid.uuid4()}"))
             with self._jobs.one_more(prompt_id) as running:
                 call.observer.see_begin(partial(self._jobs.stop, running))
@@ -209,7 +190,7 @@ class Worker:
         return self._conclude(record, error, call)
 
     def _execute(self, record: JobRecord, source: RequestSource, call: Call, running: RunningJob) -> Job | None:
-        """Fill the record; answer the stored result if the job has run before."""
+        """Fill the record; return the stored result if the job has run before."""
         default_bucket = self._settings.output_bucket if self._settings.output_bucket != source.origin_bucket else None
         record.result = self._result_file(record, default_bucket)
         request = source.read(s3=self._s3, settings=self._settings)
@@ -227,7 +208,7 @@ class Worker:
         try:
             standing = record.result.read() if record.result else None
         except InvalidRequest:
-            record.result = self._result_file(record, default_bucket)  # where it can be told
+            record.result = self._result_file(record, default_bucket)  # where the failure can be written
             raise
         if standing is not None and not (standing.job.error and standing.job.error.retryable):
             return standing.job
@@ -237,8 +218,8 @@ class Worker:
         return None
 
     def _claim(self, record: JobRecord, call: Call, running: RunningJob) -> Leftovers:
-        """The same id never runs twice at once: here, the second waits for the first."""
-        # Held before the claim: whoever has had it before leaves the job's folder to us.
+        """Wait until no other job of this id runs here: the same id never runs twice at once."""
+        # Held before the claim, so that an earlier run of the id leaves the job's folder to this one.
         leftovers = Leftovers(self._files_in_use, folder=folder_of(record.job_id))
         record.tidy = lambda: self._tidy(record, leftovers, running.prompt_id)
         left_s = call.remaining_s() - self._settings.deadline_margin_s
@@ -257,7 +238,6 @@ class Worker:
         return keys_of(record.job_id, record.request.output if record.request else None, self._settings)
 
     def _deadline(self, record: JobRecord, request: JobRequest, call: Call) -> float:
-        """When the job must be over, on the monotonic clock."""
         asked_s = self._settings.default_deadline_s if request.deadline_s is None else request.deadline_s
         if asked_s == 0:
             raise DeadlineExceeded(
@@ -281,19 +261,16 @@ class Worker:
     ) -> None:
         graph, record.seeds = draw_seeds(graph_of(request, s3=self._s3, settings=self._settings))
         with ExitStack() as held:
-            held.enter_context(self._hold_models(record, request))
+            if self._models is not None:
+                models = self._models.hold(request.models, job_id=record.job_id, deadline=record.deadline)
+                held.enter_context(models)
+            elif request.models:
+                raise InvalidRequest("this worker fetches no models: it has no store for them.")
             running.check()
             prepared = self._inputs.prepare(graph, request.inputs, job_id=record.job_id, deadline=record.deadline)
             held.callback(prepared.release)
             record.prepared_ms = record.elapsed_ms()
             self._run_prompt(record, in_own_folder(prepared.graph, record.job_id), leftovers, call, running)
-
-    def _hold_models(self, record: JobRecord, request: JobRequest) -> AbstractContextManager[object]:
-        if self._models is not None:
-            return self._models.hold(request.models, job_id=record.job_id, deadline=record.deadline)
-        if request.models:
-            raise InvalidRequest("this worker fetches no models: it has no store for them.")
-        return nullcontext()
 
     def _run_prompt(
         self, record: JobRecord, graph: Mapping[str, Any], leftovers: Leftovers, call: Call, running: RunningJob
@@ -304,7 +281,8 @@ class Worker:
         delivery = Delivery(
             job_id=record.job_id,
             keys=self._keys(record),
-            destination=self._destination(record),
+            s3=self._s3,
+            bucket=record.result.address.bucket if record.result else None,
             pool=self._pool,
             leftovers=leftovers,
             on_delivered=call.observer.see_output,
@@ -344,7 +322,7 @@ class Worker:
 
     @contextmanager
     def _my_turn(self, record: JobRecord, running: RunningJob) -> Iterator[_Limits]:
-        """The job may be given to the engine, for so long; what it waits for others is not of its time."""
+        """Wait for the job's turn, and yield how long the engine may take; waiting for others is not of its time."""
         left_s, waited_from = record.deadline - time.monotonic(), time.monotonic()
         try:
             with self._jobs.turn(running, until=record.latest) as is_first:
@@ -364,10 +342,10 @@ class Worker:
             raise
 
     def _tidy(self, record: JobRecord, leftovers: Leftovers, prompt_id: str) -> None:
-        """Remove what the job has left in the engine. In the background: the answer does not wait for it."""
+        """Remove what the job has left in the engine, in the background: the reply does not wait for it."""
 
         def discard() -> None:
-            # Nobody begins the same job meanwhile: it would write into the folder that is being removed.
+            # The same job must not begin meanwhile: it would write into the folder that is being removed.
             with self._jobs.not_begun(record.job_id):
                 files, folder = leftovers.take()
                 if folder is not None or record.has_run:
@@ -378,11 +356,6 @@ class Worker:
         except RuntimeError:  # the worker was closed
             discard()
 
-    def _destination(self, record: JobRecord) -> Destination:
-        if record.result is None:
-            return ReplyDestination()
-        return BucketDestination(self._s3, record.result.address.bucket)
-
     def _deliver(self, record: JobRecord, delivery: Delivery, made: tuple[Made, ...], call: Call) -> list[Undelivered]:
         begun = time.monotonic()
         timeout_s = min(MAX_DELIVERY_S, max(RESULT_RESERVE_S, call.remaining_s() - RESULT_RESERVE_S))
@@ -391,7 +364,7 @@ class Worker:
         return undelivered
 
     def _conclude(self, record: JobRecord, error: ComfyError | None, call: Call) -> Outcome:
-        """Make the document, and write it down where this failure or success is the last word."""
+        """Make the document, and write it down if this failure or success is the last word."""
         job = record.document(error)
         is_recorded = False
         if record.result is not None and self._is_last_word(record, error, call):
@@ -429,7 +402,7 @@ class Worker:
             is_recorded=is_recorded,
             reply=record.request.reply if record.request else "auto",
             made={delivered.output.id: delivered.made for delivered in record.delivered},
-            _tidy=record.tidy,
+            release=record.tidy,
         )
 
 

@@ -1,4 +1,4 @@
-"""Fetching from web addresses that somebody else chose, against a real server on loopback."""
+"""Fetching from web addresses that a stranger chose, against a real server on loopback."""
 
 from __future__ import annotations
 

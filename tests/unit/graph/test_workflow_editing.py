@@ -15,7 +15,7 @@ from workflow_samples import nested, text_to_image
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph import workflow
 
-#: Property tests judge answers, not the speed of a busy machine.
+#: Property tests judge results, not the speed of a busy machine.
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 

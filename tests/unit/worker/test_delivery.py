@@ -26,7 +26,7 @@ from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobError
 from comfy_serverless.jobs.keys import KeyAllotment, safe_name
 from comfy_serverless.settings import Settings
-from comfy_serverless.worker.delivery import Delivery, ReplyDestination, delivery_error
+from comfy_serverless.worker.delivery import Delivery, delivery_error
 from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
 from comfy_serverless.worker.put import PART_BYTES, ChecksumMismatch, Digest, KeyTaken, digest, pixels, upload
 from comfy_serverless.worker.replies import Replies, choose_inline, inline_bytes
@@ -219,7 +219,7 @@ def test_pixels_come_from_the_header_alone() -> None:
     assert pixels(io.BytesIO(png()), "application/octet-stream") is None
 
 
-def test_whatever_goes_wrong_with_an_output_costs_that_output_alone() -> None:
+def test_whatever_goes_wrong_with_an_output_costs_that_output_alone(s3: S3Client) -> None:
     def cut() -> BinaryIO:
         raise ProtocolError("the connection was cut")
 
@@ -228,7 +228,8 @@ def test_whatever_goes_wrong_with_an_output_costs_that_output_alone() -> None:
         delivery = Delivery(
             job_id="j",
             keys=KeyAllotment("", "j"),
-            destination=ReplyDestination(),
+            s3=s3,
+            bucket=None,
             pool=pool,
             leftovers=Leftovers(FilesInUse(), folder="f"),
         )
@@ -238,27 +239,24 @@ def test_whatever_goes_wrong_with_an_output_costs_that_output_alone() -> None:
     assert "ProtocolError: the connection was cut" in str(undelivered[0])
 
 
-class Hanging:
-    """A destination whose uploads take as long as the test wants."""
-
-    def store(self, stream: object, key: str, *, content_type: str) -> Digest:
+def test_an_upload_that_does_not_end_in_time_is_named(s3: S3Client) -> None:
+    def late() -> BinaryIO:
         time.sleep(0.3)
-        return Digest(0, "", None)
+        return io.BytesIO()
 
-    def uri(self, key: str) -> None:
-        return None
-
-
-def test_an_upload_that_does_not_end_in_time_is_named() -> None:
+    outputs = [
+        replace(made(name, index=index), content=None, fetch=late) for index, name in enumerate(("a.png", "b.png"))
+    ]
     with ThreadPoolExecutor(1) as pool:
         delivery = Delivery(
             job_id="j",
             keys=KeyAllotment("", "j"),
-            destination=Hanging(),
+            s3=s3,
+            bucket=None,
             pool=pool,
             leftovers=Leftovers(FilesInUse(), folder="f"),
         )
-        delivered, undelivered = delivery.finish([made("a.png"), made("b.png", index=1)], timeout_s=0.01)
+        delivered, undelivered = delivery.finish(outputs, timeout_s=0.01)
     assert delivered == []
     error = delivery_error(undelivered, of=2)
     assert error.code == "delivery_failed"

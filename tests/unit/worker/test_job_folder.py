@@ -1,4 +1,4 @@
-"""Every job writes into a folder of its own."""
+"""Every job writes into its own folder."""
 
 from __future__ import annotations
 

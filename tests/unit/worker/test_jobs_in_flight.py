@@ -1,4 +1,4 @@
-"""Several jobs at once in one worker: each with one outcome, whoever cancels, repeats or shuts down."""
+"""Several jobs at once in one worker: each with one outcome, also after a cancel, a repetition or a shutdown."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def meeting_while_they_prepare(here: World, meet: Callable[[], object]) -> World
 
 
 class QueueingEngine(FakeEngine):
-    """Executes one prompt after the other, each behind a gate of its own, and stops the one it is told to."""
+    """Executes one prompt after the other, each behind its own gate, and stops the one it is asked to."""
 
     def __init__(self) -> None:
         super().__init__()

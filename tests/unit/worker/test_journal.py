@@ -1,4 +1,4 @@
-"""A worker and the jobs table: what is told while a job runs, how it is canceled, and what becomes of failures."""
+"""A worker and the jobs table: its reports while a job runs, its cancels, and its failures."""
 
 from __future__ import annotations
 

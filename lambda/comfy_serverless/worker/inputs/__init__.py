@@ -1,9 +1,8 @@
 """From addresses in a request to files in ComfyUI's input folder. Everything that comes from outside is hostile.
 
-`plan` finds what has to be brought (`file_inputs` knows where to, `batches` builds several images in), and `fetcher`
-brings it: `receive` reads it from `sources` (S3, data URLs, base64) or by `download`, which speaks https to checked
-`addresses` only; `images` looks at a picture before ComfyUI does, `masks` puts a mask into one, and `cache` lets
-ComfyUI have the file.
+`plan` finds the files to bring (`graph.file_inputs` knows where to, `image_batches` builds several images in), and
+`fetcher` brings them: `receive` reads them from `fetch.sources` (S3, data URLs, base64, https to checked addresses);
+`images` checks a picture before ComfyUI loads it, `masks` puts a mask into one, and `cache` gives ComfyUI the file.
 """
 
 from __future__ import annotations

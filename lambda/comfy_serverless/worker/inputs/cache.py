@@ -1,9 +1,9 @@
-"""The input files that ComfyUI has of us: nothing is uploaded twice, and they never take more room than they may.
+"""The input files that we gave to ComfyUI: nothing is uploaded twice, and they never take more room than they may.
 
-A file is named by its content, so equal content is one file. A job holds its files by a `Lease`; of those that nobody
-holds, the least recently used are deleted when there are too many. Deleted is only what this process has put there
-itself, and, in the folders of our own, what a former life of it has left (successive processes of a Lambda sandbox
-share /tmp). Somebody may empty the folder, and ComfyUI may come back with another one: so it is looked before use.
+A file is named by its content, so equal content is one file. A job holds its files by `HeldFiles`; of those that no
+job holds, the least recently used are deleted when there are too many. Only files that this process has put there
+itself are deleted, and, in our own folders, those of a former life of it (successive processes of a Lambda sandbox
+share /tmp). The folder may be emptied, and ComfyUI may come back with another one: so each file is checked before use.
 """
 
 from __future__ import annotations
@@ -28,37 +28,28 @@ logger = logging.getLogger(__name__)
 
 #: Characters of the SHA-256 in a file's name.
 DIGEST_LENGTH = 32
+TOO_LATE = "was not there when the job's time was over"
 _OWN_NAME = re.compile(r"[0-9a-f]{32}\.[a-z0-9]{1,8}")
 _UNFINISHED_NAME = re.compile(r"\.[0-9a-f-]{36}\.part")
-#: What another process has left is deleted when nobody has used it for so long, in seconds: that process may live, and
-#: share the folder with this one.
+#: A file of another process is deleted when it has been unused this long, in seconds: that process may live, and share
+#: the folder with this one.
 _ABANDONED_S = 900.0
-#: Files elsewhere that are remembered; those have no size to us.
+#: The most files that are remembered. Those of an engine elsewhere have no size to us.
 _MAX_REMEMBERED = 10_000
-
-#: Which folder, subfolder and name.
+#: The folder, the subfolder and the name.
 _Key = tuple[str, str, str]
 
 
 class Uploader(Protocol):
-    """What of the connector is needed here."""
+    """The methods of `comfy_serverless.ComfyConnector` that are needed here."""
 
     @property
-    def starts(self) -> int:
-        """How many engines it has started."""
-
+    def starts(self) -> int: ...
     @property
-    def input_directory(self) -> Path | None:
-        """ComfyUI's input folder, when it is on this machine."""
-
-    def wait_ready(self, timeout_s: float | None = None) -> None:
-        """Wait until ComfyUI answers; start it again if it has died."""
-
-    def upload_file(self, file: BinaryIO | Path, name: str, *, subfolder: str = "", overwrite: bool = False) -> str:
-        """Put a file into ComfyUI's input folder; answers the value an input takes for it."""
-
-    def get_image(self, filename: str, subfolder: str, folder_type: str) -> bytes:
-        """The bytes of a file that ComfyUI has."""
+    def input_directory(self) -> Path | None: ...
+    def wait_ready(self, timeout_s: float | None = None) -> None: ...
+    def upload_file(self, file: BinaryIO | Path, name: str, *, subfolder: str = "", overwrite: bool = False) -> str: ...
+    def get_image(self, filename: str, subfolder: str, folder_type: str) -> bytes: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -66,10 +57,10 @@ class _Entry:
     """A file that ComfyUI has, or is about to get.
 
     Attributes:
-        value: what an input takes for it; "" before it is there.
+        value: the value an input takes for it; "" before it is there.
         path: where it is on this machine; None for an engine elsewhere.
         is_ours: it may be deleted.
-        is_inherited: a former life of this process has left it, and its content has not been looked at yet.
+        is_inherited: a former life of this process has left it, and its content has not been checked yet.
     """
 
     key: _Key
@@ -82,8 +73,8 @@ class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Lease:
-    """What one job holds. Nothing of it is deleted before `release`."""
+class HeldFiles:
+    """The files one job holds. None of them is deleted before `release`."""
 
     def __init__(self, cache: InputCache) -> None:
         self._cache = cache
@@ -91,25 +82,20 @@ class Lease:
         self._held: list[_Entry] | None = []
 
     def bring(self, file: Path, name: str, *, subfolder: str, timeout_s: float) -> str:
-        """Let ComfyUI have a file; answers the value an input takes for it.
+        """Give ComfyUI a file, named by its SHA-256 (`DIGEST_LENGTH`); return the value an input takes for it.
 
-        Args:
-            name: made of the file's SHA-256: see `DIGEST_LENGTH`.
-
-        Raises:
-            Unusable: there is no room for it, or the job has ended meanwhile.
-            ComfyError: whatever the connector raises when it cannot take files.
+        Raises Unusable if there is no room for it or the job has ended meanwhile, and as the connector does.
         """
         key = self._cache.locate(name, subfolder=subfolder, timeout_s=timeout_s)
         with self._lock:
             if self._held is None:
-                raise Unusable("was not there when the job's time was over", timed_out=True)
+                raise Unusable(TOO_LATE, timed_out=True)
             entry = self._cache.hold(key)
             self._held.append(entry)
         return self._cache.put(entry, file)
 
     def release(self) -> None:
-        """The job needs its files no more. Idempotent, never raises."""
+        """Let the files go: the job no longer needs them. Idempotent, never raises."""
         with self._lock:
             held, self._held = self._held or [], None
         self._cache.let_go(held)
@@ -126,17 +112,13 @@ class InputCache:
         self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
         self._searched: set[str] = set()
 
-    def lease(self) -> Lease:
-        """A new one, for one job."""
-        return Lease(self)
-
     def make_room(self) -> None:
-        """The disk is full: delete everything that nobody holds."""
+        """Delete all files that no job holds, because the disk is full."""
         with self._lock:
             self._shrink_to(0, spares_recent=False)
 
     def locate(self, name: str, *, subfolder: str, timeout_s: float) -> _Key:
-        """Where a file belongs, in the engine that there is now."""
+        """The place of a file in the present engine."""
         self._connector.wait_ready(timeout_s)
         folder = self._connector.input_directory
         if folder is None:
@@ -156,16 +138,16 @@ class InputCache:
             return entry
 
     def let_go(self, entries: list[_Entry]) -> None:
-        """They are held once less."""
+        """Take a holder from each entry."""
         with self._lock:
             for entry in entries:
                 entry.holders -= 1
-                if not entry.holders and not entry.value:  # it never came
+                if not entry.holders and not entry.value:  # the file never came
                     self._entries.pop(entry.key, None)
             self._shrink_to(self._max_bytes)
 
     def put(self, entry: _Entry, file: Path) -> str:
-        """Let ComfyUI have the file of an entry, unless it has it; answers the value an input takes for it."""
+        """Give ComfyUI the file of an entry, unless it has it; return the value an input takes for it."""
         with entry.lock:  # two jobs that bring the same file upload it once
             if self._is_there(entry):
                 return entry.value
@@ -180,25 +162,22 @@ class InputCache:
         folder, subfolder, name = entry.key
         is_local = self._connector.input_directory is not None
         had_it_before = is_local and Path(folder, subfolder, name).exists()
-        try:
+        for is_last in (False, True):
             try:
-                value = self._connector.upload_file(file, name, subfolder=subfolder)
+                entry.value = self._connector.upload_file(file, name, subfolder=subfolder)
+                break
             except OSError as error:
                 if error.errno not in DISK_IS_FULL:
                     raise
+                if is_last:
+                    reason = f"cannot be stored in ComfyUI's input folder: {error.strerror}"
+                    raise DiskFull(reason, transient=True) from error
                 self.make_room()
-                value = self._connector.upload_file(file, name, subfolder=subfolder)
-        except OSError as error:
-            if error.errno not in DISK_IS_FULL:
-                raise
-            reason = f"cannot be stored in ComfyUI's input folder: {error.strerror}"
-            raise DiskFull(reason, transient=True) from error
-        entry.value = value
-        entry.path = Path(folder, value) if is_local else None
+        entry.path = Path(folder, entry.value) if is_local else None
         entry.is_ours = is_local and (bool(subfolder) or not had_it_before)
 
     def _is_there(self, entry: _Entry) -> bool:
-        """Whether ComfyUI has the file. Of an engine elsewhere what was uploaded is believed to be there."""
+        """Whether ComfyUI has the file. An engine elsewhere is believed to have what was uploaded."""
         if not entry.value or entry.path is None:
             return bool(entry.value)
         try:
@@ -217,10 +196,9 @@ class InputCache:
         return True
 
     def _shrink_to(self, max_bytes: int, *, spares_recent: bool = True) -> None:
-        """Delete what is held by nobody, the least recently used first. Under the lock.
+        """Delete files that no job holds, the least recently used first. Under the lock.
 
-        Args:
-            spares_recent: leave what another process may still be using.
+        `spares_recent` leaves those that another process may still be using.
         """
         size_bytes = sum(entry.size_bytes for entry in self._entries.values() if entry.is_ours)
         too_many = len(self._entries) - _MAX_REMEMBERED
@@ -236,7 +214,7 @@ class InputCache:
                 _delete(entry.path)
 
     def _inherit(self, folder: Path) -> None:
-        """Take over what a former life of this process has left in the folders of our own. Under the lock."""
+        """Take over the files that a former life of this process has left in our own folders. Under the lock."""
         left: list[tuple[float, _Entry]] = []
         for subfolder in own_folders():
             for file in _files_in(folder / subfolder):
@@ -266,7 +244,7 @@ def _has_content_of_its_name(path: Path) -> bool:
 
 
 def _is_abandoned(entry: _Entry) -> bool:
-    """Whether nobody has used a file for long. One that is gone is."""
+    """Whether a file has been unused for long, or is gone."""
     try:
         state = entry.path.stat() if entry.path is not None else None
     except FileNotFoundError:

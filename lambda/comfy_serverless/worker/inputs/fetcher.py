@@ -1,9 +1,8 @@
-"""Bring a job's inputs to ComfyUI: fetch each, check it, upload it, and put its name into the graph.
+"""Brings a job's inputs to ComfyUI: fetches each, checks it, uploads it, and puts its name into the graph.
 
-Sources are `s3://bucket/key`, `https://`, `data:…;base64,` and, for the request's `inputs`, bare base64.
-They come from strangers: sizes, times and addresses are limited, images are decoded before ComfyUI sees
-them, and a file's name in ComfyUI's input folder is made from its content alone, so that equal inputs are
-one file and ComfyUI's cache holds.
+Sources are `s3://bucket/key`, `https://`, `data:…;base64,` and, for the request's `inputs`, bare base64. They come
+from strangers: sizes, times and addresses are limited, images are decoded before ComfyUI sees them, and a file's name
+in ComfyUI's input folder is made from its content alone, so that equal inputs are one file and ComfyUI's cache holds.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,7 +23,7 @@ from comfy_serverless.errors import AssetUnavailable, ComfyError, DeadlineExceed
 from comfy_serverless.fetch.sources import Unusable, UnusableMask, show
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.graph.file_inputs import name_in_input_folder
-from comfy_serverless.worker.inputs.cache import DIGEST_LENGTH, InputCache, Lease, Uploader
+from comfy_serverless.worker.inputs.cache import DIGEST_LENGTH, TOO_LATE, HeldFiles, InputCache, Uploader
 from comfy_serverless.worker.inputs.plan import (
     MAX_INPUTS,
     Asset,
@@ -48,18 +47,13 @@ _FETCHES_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class PreparedInputs:
-    """A job's graph with its inputs in place, which stay there until `release`.
+    """A copy of a job's graph whose file inputs name files in ComfyUI's input folder, which stay there until `release`.
 
-    Attributes:
-        graph: a copy; file inputs have the names of files in ComfyUI's input folder.
+    Once the job has ended, `release` lets them be deleted when room is needed. Idempotent, never raises.
     """
 
     graph: dict[str, Any]
-    _let_go: Callable[[], None]
-
-    def release(self) -> None:
-        """The job has ended: its input files may be deleted when room is needed. Idempotent, never raises."""
-        self._let_go()
+    release: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +89,9 @@ class InputFetcher:
     ) -> PreparedInputs:
         """A copy of the graph with every input fetched, checked, uploaded to ComfyUI, and its name put in.
 
-        Fetched are the values of `inputs` (addresses as in `workflow.targets`; where two mean the same
-        input the more specific one wins) and every address found in a file input of the graph itself.
-        A list makes a batch of its images; a `mask` is put into the alpha of its loader's image.
+        The values of `inputs` are fetched (addresses as in `workflow.targets`; where two mean the same input the more
+        specific one wins), and every address found in a file input of the graph itself. A list makes a batch of its
+        images; a `mask` is put into the alpha of its loader's image.
 
         Args:
             graph: has passed `workflow.check_format`.
@@ -108,37 +102,30 @@ class InputFetcher:
             MissingAsset: an input cannot be fetched or used; all are in `details["inputs"]`.
             AssetUnavailable: the same, but sending the job again may help.
             DeadlineExceeded: the job's time is over.
-            ComfyError: whatever the connector raises when it cannot take the files.
+            ComfyError: the connector cannot take the files.
         """
         refuse_other_folders(graph, inputs)
         return self.place(graph, inputs, job_id=job_id, deadline=deadline)
 
     def place(
-        self,
-        graph: Mapping[str, Any],
-        inputs: Mapping[str, Origin | Sequence[Origin]],
-        *,
-        job_id: str,
-        deadline: float,
+        self, graph: Mapping[str, Any], inputs: Mapping[str, Origin | Sequence[Origin]], *, job_id: str, deadline: float
     ) -> PreparedInputs:
-        """The same for the owner of this machine, who may give files of it, and read what other jobs have made.
-
-        Raises:
-            ComfyError: as `prepare`.
-        """
+        """As `prepare`, for the owner of this machine, who may give files of it and read the outputs of other jobs."""
         plan = plan_inputs(graph, inputs)
-        lease = self._cache.lease()
+        files = HeldFiles(self._cache)
         try:
-            names = self._bring_all(plan.wanted, lease, job_id=job_id, deadline=deadline)
+            names = self._bring_all(plan.wanted, files, job_id=job_id, deadline=deadline)
         except BaseException:
-            lease.release()
+            files.release()
             raise
         for entry in plan.wanted:
             put_name(plan.graph, entry, names[entry.asset])
-        return PreparedInputs(plan.graph, lease.release)
+        return PreparedInputs(plan.graph, files.release)
 
-    def _bring_all(self, wanted: Sequence[Wanted], lease: Lease, *, job_id: str, deadline: float) -> dict[Asset, str]:
-        """Bring every file once, several at the same time; all failures are told together."""
+    def _bring_all(
+        self, wanted: Sequence[Wanted], held: HeldFiles, *, job_id: str, deadline: float
+    ) -> dict[Asset, str]:
+        """Bring every file once, several at the same time; all failures are reported together."""
         assets = list(dict.fromkeys(entry.asset for entry in wanted))
         if not assets:
             return {}
@@ -147,7 +134,7 @@ class InputFetcher:
         pool = ThreadPoolExecutor(min(_FETCHES_AT_ONCE, len(assets)), thread_name_prefix="input")
         try:
             fetches = {
-                asset: pool.submit(self._bring, asset, lease, job_id=job_id, deadline=deadline) for asset in assets
+                asset: pool.submit(self._bring, asset, held, job_id=job_id, deadline=deadline) for asset in assets
             }
             # Fetches keep the deadline themselves; only a name that is not resolved in time outlives it.
             wait(fetches.values(), timeout=max(0.0, deadline - time.monotonic()) + 0.5)
@@ -155,7 +142,8 @@ class InputFetcher:
             pool.shutdown(wait=False, cancel_futures=True)
         failures: dict[Asset, Unusable] = {}
         for asset, fetch in fetches.items():
-            failure = _failure(fetch)
+            is_late = not fetch.done() or fetch.cancelled()
+            failure = Unusable(TOO_LATE, timed_out=True) if is_late else fetch.exception()
             if isinstance(failure, Unusable):
                 failures[asset] = failure
             elif failure is not None:
@@ -165,8 +153,8 @@ class InputFetcher:
             raise _refusal(wanted, failures, is_over=is_over) from next(iter(failures.values()))
         return {asset: fetch.result() for asset, fetch in fetches.items()}
 
-    def _bring(self, asset: Asset, lease: Lease, *, job_id: str, deadline: float) -> str:
-        """Fetch, check and upload one file; answers the value an input takes for it."""
+    def _bring(self, asset: Asset, held: HeldFiles, *, job_id: str, deadline: float) -> str:
+        """Fetch, check and upload one file; return the value an input takes for it."""
         start = time.monotonic()
         limit = min(deadline, start + self._settings.input_timeout_s)
         with ExitStack() as files:
@@ -174,21 +162,14 @@ class InputFetcher:
             if asset.mask is not None:
                 local = self._masked(local, asset.mask, files, deadline=limit)
             left_s = max(0.0, deadline - time.monotonic())
-            value = lease.bring(local.path, local.name, subfolder=asset.subfolder, timeout_s=left_s)
-        logger.info(
-            "input fetched",
-            extra={
-                "job_id": job_id,
-                "source": local.source,
-                "file": value,
-                "bytes": local.size_bytes,
-                "fetch_ms": round((time.monotonic() - start) * 1000),
-            },
-        )
+            value = held.bring(local.path, local.name, subfolder=asset.subfolder, timeout_s=left_s)
+        fetch_ms = round((time.monotonic() - start) * 1000)
+        facts = {"source": local.source, "file": value, "bytes": local.size_bytes, "fetch_ms": fetch_ms}
+        logger.info("input fetched", extra={"job_id": job_id, **facts})
         return value
 
     def _received(self, asset: Asset, files: ExitStack, *, deadline: float) -> _Local:
-        """What an asset names, in a temporary file."""
+        """Fetch the file of an asset into a temporary one."""
         file = files.enter_context(_temporary_file())
         received = self._receiver.receive(asset.origin, file, deadline=deadline)
         path = Path(file.name)
@@ -241,7 +222,7 @@ class InputFetcher:
         return _Local(path, _name(digest, ".png"), path.stat().st_size, f"{image.source} with {local.source}")
 
     def _checked_image(self, path: Path) -> str:
-        # Here, so that Pillow is loaded while the file is on its way and not when a worker starts.
+        # Imported here, so that Pillow is loaded while the file is on its way and not when a worker starts.
         from comfy_serverless.worker.inputs.images import check_image
 
         with self._decoding:
@@ -256,17 +237,10 @@ def _name(digest: str, ending: str) -> str:
     return f"{digest[:DIGEST_LENGTH]}{ending}"
 
 
-def _failure(fetch: Future[str]) -> BaseException | None:
-    """Why a fetch has brought nothing; None if it has."""
-    if not fetch.done() or fetch.cancelled():
-        return Unusable("was not there when the job's time was over", timed_out=True)
-    return fetch.exception()
-
-
 def _refusal(wanted: Iterable[Wanted], failures: Mapping[Asset, Unusable], *, is_over: bool) -> ComfyError:
     """The one exception for all failures of a job's inputs."""
     reasons: dict[str, str] = {}
-    told: list[str] = []
+    listing: list[str] = []
     for entry in wanted:
         failure = failures.get(entry.asset)
         if failure is None:
@@ -276,11 +250,11 @@ def _refusal(wanted: Iterable[Wanted], failures: Mapping[Asset, Unusable], *, is
             address, origin = entry.mask_address, entry.asset.mask
         nodes = ", ".join(f"node {node_id} input {name!r}" for node_id, name in entry.targets)
         reasons[address] = f"{origin if isinstance(origin, Path) else show(origin)}: {failure}"
-        told.append(f"{address} ({nodes}) from {reasons[address]}")
+        listing.append(f"{address} ({nodes}) from {reasons[address]}")
     if is_over and any(failure.timed_out for failure in failures.values()):
         return DeadlineExceeded(
-            f"The job's time was over before its inputs had been fetched: {'; '.join(told)}.",
+            f"The job's time was over before its inputs had been fetched: {'; '.join(listing)}.",
             details={"inputs": reasons},
         )
     error_class = AssetUnavailable if all(failure.transient for failure in failures.values()) else MissingAsset
-    return error_class(f"Inputs cannot be used: {'; '.join(told)}.", details={"inputs": reasons})
+    return error_class(f"Inputs cannot be used: {'; '.join(listing)}.", details={"inputs": reasons})

@@ -12,25 +12,16 @@ from comfy_serverless.graph.workflow import is_link
 
 def taken_outputs(graph: Mapping[str, Any], node_id: str) -> set[float]:
     """The outputs of a node that other nodes take."""
-    return {
-        value[1]
-        for node in graph.values()
-        for value in node["inputs"].values()
-        if is_link(value) and value[0] == node_id
-    }
+    values = (value for node in graph.values() for value in node["inputs"].values())
+    return {value[1] for value in values if is_link(value) and value[0] == node_id}
 
 
 def put_batch(graph: MutableMapping[str, Any], node_id: str, size: int) -> list[str]:
-    """Replace a loader by `size` loaders like it and the chain of ImageBatch nodes that joins their images.
+    """Replace a loader by 2 or more like it and the chain of ImageBatch nodes that joins their images.
 
-    The last of the chain has the loader's id, so that every link to it stays. The ids of all others begin with
-    that id and a dot: a failure of theirs is plainly one of this node.
-
-    Args:
-        size: 2 or more.
-
-    Returns:
-        The ids of the loaders, in the order of their images.
+    The last of the chain has the loader's id, so that every link to it stays. The ids of all others begin with that id
+    and a dot, so that a failure of theirs is plainly one of this node. Returns the ids of the loaders, in the order of
+    their images.
     """
     loader = graph[node_id]
     free_ids = (new_id for number in count(1) if (new_id := f"{node_id}.{number}") not in graph)
@@ -40,10 +31,7 @@ def put_batch(graph: MutableMapping[str, Any], node_id: str, size: int) -> list[
     for loader_id in loader_ids[1:]:
         is_last = loader_id == loader_ids[-1]
         batch_id = node_id if is_last else next(free_ids)
-        graph[batch_id] = {
-            **loader,
-            "class_type": IMAGE_JOINER,
-            "inputs": {"image1": [joined, 0], "image2": [loader_id, 0]},
-        }
+        inputs = {"image1": [joined, 0], "image2": [loader_id, 0]}
+        graph[batch_id] = {**loader, "class_type": IMAGE_JOINER, "inputs": inputs}
         joined = batch_id
     return loader_ids

@@ -1,8 +1,7 @@
-"""Check that a file is an image ComfyUI can load, before ComfyUI sees it.
+"""Checks that a file is an image ComfyUI can load, before ComfyUI sees it.
 
-The content decides, never the name. The size in the header is judged before anything is decoded; then every
-frame is decoded, so that a truncated or damaged file is found here, with a message, and not in the middle
-of a workflow.
+The content decides, never the name. The size in the header is checked before anything is decoded; then every frame is
+decoded, so that a truncated or damaged file is found here, with a message, and not in the middle of a workflow.
 """
 
 from __future__ import annotations
@@ -16,19 +15,16 @@ from PIL import Image, UnidentifiedImageError
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.files import IMAGE_ENDINGS
 
-#: What a frame counts at least: a million frames of one pixel cost time too.
+#: The least a frame counts for: a million frames of one pixel cost time too.
 _MIN_FRAME_PIXELS = 4096
 
 
 def check_image(path: Path, *, max_pixels: int) -> str:
-    """The file name ending for an image's real format, if the image is whole and not too large.
+    """The file name ending for an image's real format.
 
-    Args:
-        max_pixels: most pixels of all frames together. Pillow's own limit (about 179 million a frame) holds as
-            well: ComfyUI could not open more either.
-
-    Raises:
-        Unusable: not an image of an accepted format, too large, truncated or damaged.
+    Raises Unusable if the file is not an image of an accepted format, is truncated or damaged, or has more than
+    `max_pixels` in all frames together. Pillow's own limit (about 179 million a frame) holds as well: ComfyUI could
+    not open more either.
     """
     try:
         with Image.open(path, formats=_formats()) as image:
@@ -49,17 +45,16 @@ def check_image(path: Path, *, max_pixels: int) -> str:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The formats to open a file as. Their plugins are imported here, not when this module is: it takes a while."""
+    """The formats to open a file as. Their plugins are imported here, not with this module: it takes a while."""
     for plugin in ("Avif", "Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):
         import_module(f"PIL.{plugin}ImagePlugin")
-    # Pillow finds out by itself that a JPEG is an MPO; not every build can read AVIF.
+    # Pillow finds out by itself whether a JPEG is an MPO; not every build can read AVIF.
     return tuple(name for name in IMAGE_ENDINGS if name in Image.OPEN and name != "MPO")
 
 
 def _decode_frames(image: Image.Image, *, max_pixels: int) -> None:
     """Decode frame after frame, counting the pixels of each before it is decoded."""
-    pixels = 0
-    frame = 0
+    pixels = frame = 0
     while True:
         pixels += max(image.width * image.height, _MIN_FRAME_PIXELS)
         if pixels > max_pixels:
@@ -77,7 +72,7 @@ def _decode_frames(image: Image.Image, *, max_pixels: int) -> None:
 
 
 def _looks_like(path: Path) -> str:
-    """What a file that is no image may be, in a few words."""
+    """Say in a few words what a file that is no image may be."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:

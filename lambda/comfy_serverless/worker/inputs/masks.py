@@ -1,4 +1,4 @@
-"""Puts a mask into the alpha of an image, so that ComfyUI's LoadImage answers exactly that mask.
+"""Puts a mask into the alpha of an image, so that ComfyUI's LoadImage returns exactly that mask.
 
 LoadImage's mask is 1 - alpha: where the mask is white, alpha is 0. The colours are kept there as everywhere else.
 """
@@ -18,14 +18,8 @@ _STILL_FORMATS = ("MPO",)
 def combine(image: Path, mask: Path, target: Path) -> None:
     """Write a PNG with the colours of an image, as LoadImage sees them, and the mask in its alpha.
 
-    The mask is 1 where it is white; where it has transparent pixels, 1 where it is transparent.
-
-    Args:
-        image, mask: have passed `check_image`.
-
-    Raises:
-        Unusable: the image is animated.
-        UnusableMask: the mask is animated, or not as large as the image.
+    The mask is 1 where it is white; if it has transparent pixels, 1 where it is transparent. Both have passed
+    `check_image`. Raises Unusable if the image is animated, UnusableMask if the mask is, or has another size.
     """
     with Image.open(image) as opened:
         if frames := _frames_beyond_one(opened):
@@ -54,7 +48,7 @@ def _mask_values(picture: Image.Image) -> Image.Image:
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
-    """A picture of 16-bit values with 8-bit ones. Pillow itself would make everything above 255 white."""
+    """A picture of 16-bit values as one of 8-bit values. Pillow itself would make everything above 255 white."""
     if picture.mode == "I" or picture.mode.startswith("I;16"):
         return picture.point(lambda value: value * (1 / 257)).convert("L")
     return picture

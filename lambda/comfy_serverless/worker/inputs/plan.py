@@ -1,4 +1,4 @@
-"""What a job's inputs mean: which files have to be brought, and where in the graph their names go. Does no IO."""
+"""Plans a job's inputs: which files have to be brought, and where in the graph their names go. Does no IO."""
 
 from __future__ import annotations
 
@@ -9,36 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, MissingAsset
-from comfy_serverless.graph.file_inputs import (
-    ASSET_TYPE,
-    folder_for,
-    is_address,
-    names_in_other_folders,
-    takes_file,
-)
+from comfy_serverless.graph.file_inputs import ASSET_TYPE, folder_for, is_address, names_in_other_folders, takes_file
 from comfy_serverless.graph.lookup import NodeLookup, listing
 from comfy_serverless.graph.nodes import IMAGE_LOADERS, Takes
 from comfy_serverless.graph.workflow import copy_graph, is_link
 from comfy_serverless.worker.inputs.image_batches import put_batch, taken_outputs
 
-#: Different files one job may bring, and images in one batch.
+#: The most different files one job may bring, and images in one batch.
 MAX_INPUTS = 100
 
 #: Where a file comes from: a text of the request, or a file of this machine that its owner gives.
 Origin = str | Path
 Target = tuple[str, str]
-#: Where in the value of an input something is: keys of objects, positions in lists.
+#: The way to something within the value of an input: keys of objects, positions in lists.
 Steps = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file that ComfyUI is to have. Equal ones are brought once.
+    """A file that ComfyUI must get. Equal ones are brought once.
 
     Attributes:
-        origin: where it comes from.
         subfolder: where in ComfyUI's input folder it has to be.
-        mask: where the mask comes from that is put into its alpha.
+        mask: the origin of the mask that is put into its alpha.
         is_stored: `origin` names a file in ComfyUI's input folder.
     """
 
@@ -53,8 +46,7 @@ class Asset:
 class Wanted:
     """An asset, the addresses that ask for it and for its mask, and the inputs that take its name.
 
-    Attributes:
-        steps: where in the value of the input its name goes; () for the whole value.
+    `steps` say where in the value of the input its name goes; () for the whole value.
     """
 
     asset: Asset
@@ -66,18 +58,18 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A copy of the graph with batches built in, and what has to be put into its inputs."""
+    """A copy of the graph with batches built in, and the assets for its inputs."""
 
     graph: dict[str, Any]
     wanted: tuple[Wanted, ...]
 
 
 def plan_inputs(graph: Mapping[str, Any], inputs: Mapping[str, Origin | Sequence[Origin]]) -> Plan:
-    """What has to be brought: the request's `inputs`, and the addresses that stand in file inputs of the graph.
+    """Plan which files to bring: the request's `inputs`, and the addresses that stand in file inputs of the graph.
 
-    Addresses are those of `workflow.targets`; where two mean the same input the more specific one wins.
-    `10.mask` is also understood where node 10 is a loader of images without an input `mask`: the mask is put
-    into the alpha of the node's image. Several images make the node a batch of loaders.
+    Addresses are those of `workflow.targets`; where two mean the same input the more specific one wins. `10.mask` is
+    also understood if node 10 is a loader of images without an input `mask`: the mask is put into the alpha of the
+    node's image. Several images make the node a batch of loaders.
 
     Raises:
         InvalidWorkflow: an address means nothing here, or takes no file; all are in `details["inputs"]`.
@@ -96,10 +88,9 @@ def put_name(graph: Mapping[str, Any], wanted: Wanted, name: str) -> None:
 
 
 def refuse_other_folders(graph: Mapping[str, Any], inputs: Mapping[str, object]) -> None:
-    """A job must not read outside ComfyUI's input folder: what is in output and temp was made by other jobs.
+    """Raise MissingAsset if a file input names a file outside ComfyUI's input folder; all are in `details["inputs"]`.
 
-    Raises:
-        MissingAsset: a file input names such a file; all are in `details["inputs"]`.
+    A job must not read the files in output and temp, which were made by other jobs.
     """
     replaced = {target for meaning in NodeLookup(graph).resolve_all(inputs)[0] for target in meaning.targets}
     problems = {
@@ -118,7 +109,10 @@ def refuse_other_folders(graph: Mapping[str, Any], inputs: Mapping[str, object])
 class _Planner:
     def __init__(self, graph: Mapping[str, Any], inputs: Mapping[str, Origin | Sequence[Origin]]) -> None:
         self._graph = graph
-        self._inputs = {address: _one_or_several(given) for address, given in inputs.items()}
+        self._inputs = {
+            address: given if isinstance(given, str | Path) or len(given) != 1 else given[0]
+            for address, given in inputs.items()
+        }
         self._problems: dict[str, str] = {}
         #: The address that decides about an input.
         self._chosen: dict[Target, str] = {}
@@ -129,8 +123,7 @@ class _Planner:
         meanings, self._problems = NodeLookup(_with_mask_inputs(self._graph)).resolve_all(self._inputs)
         self._chosen = {target: meaning.address for meaning in meanings for target in meaning.targets}
         for target, address in self._chosen.items():
-            problem = self._take(target, address)
-            if problem is not None:
+            if problem := self._take(target, address):
                 self._problems[address] = problem
         if self._problems:
             raise InvalidWorkflow(
@@ -141,7 +134,7 @@ class _Planner:
         return Plan(self._result, tuple(wanted))
 
     def _take(self, target: Target, address: str) -> str | None:
-        """Plan one input that the request gives; answers what is wrong with it."""
+        """Plan one input that the request gives; return what is wrong with it."""
         node_id, input_name = target
         node, given = self._graph[node_id], self._inputs[address]
         if is_link(value := node["inputs"].get(input_name)):
@@ -186,10 +179,8 @@ class _Planner:
 
     def _is_masked(self, target: Target) -> bool:
         node_id, input_name = target
-        return input_name == "image" and (node_id, "mask") in self._chosen and self._has_no_mask_input(node_id)
-
-    def _has_no_mask_input(self, node_id: str) -> bool:
-        return "mask" not in self._graph[node_id]["inputs"]
+        has_mask_input = "mask" in self._graph[node_id]["inputs"]
+        return input_name == "image" and (node_id, "mask") in self._chosen and not has_mask_input
 
     def _take_from_graph(self) -> None:
         """The addresses that stand in file inputs of the graph itself."""
@@ -231,17 +222,13 @@ def _nested_files(value: object) -> Iterator[tuple[Steps, str]]:
             pending += [((*steps, position), part) for position, part in enumerate(item)]
 
 
-def _one_or_several(given: Origin | Sequence[Origin]) -> Origin | Sequence[Origin]:
-    return given if isinstance(given, str | Path) or len(given) != 1 else given[0]
-
-
 def _asset(node: Mapping[str, Any], input_name: str, origin: Origin) -> Asset:
     is_image = takes_file(node["class_type"], input_name) is Takes.IMAGE
     return Asset(origin, is_image=is_image, subfolder=folder_for(node["class_type"]))
 
 
 def _with_mask_inputs(graph: Mapping[str, Any]) -> dict[str, Any]:
-    """The graph as `inputs` may speak of it: loaders of images have an input `mask`."""
+    """The graph as `inputs` may address it: loaders of images have an input `mask`."""
     return {
         node_id: {**node, "inputs": {**node["inputs"], "mask": None}}
         if node["class_type"] in IMAGE_LOADERS and "mask" not in node["inputs"]

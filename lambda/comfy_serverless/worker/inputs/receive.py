@@ -1,4 +1,4 @@
-"""Reads what an input comes from into a file: within the limits, and once more where it may have been an accident."""
+"""Reads one input into a file, within limits; transient failures are retried."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Seconds before a fetch that broke off is tried again, and again.
 _RETRY_PAUSES_S = (0.2, 1.0)
-#: What the system says when a file has no room.
+#: The system's error codes if a file has no room.
 DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -32,7 +32,7 @@ class DiskFull(Unusable):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What has come: its source for people, its size, its SHA-256, and the ending its sender suggests."""
+    """An input that has come: its source for people, its size, its SHA-256, and the ending its sender suggests."""
 
     source: str
     size_bytes: int
@@ -41,12 +41,7 @@ class Received:
 
 
 class Receiver:
-    """Reads inputs. Safe to use from several threads.
-
-    Args:
-        s3: None where no input is in S3.
-        make_room: frees space on the disk, where it can.
-    """
+    """Reads inputs. Thread-safe. `s3` is None if no input is in S3; `make_room` frees space on the disk, if it can."""
 
     def __init__(
         self, *, settings: Settings, s3: S3Client | None, network: Network, make_room: Callable[[], None]
@@ -60,15 +55,7 @@ class Receiver:
         self._make_room = make_room
 
     def receive(self, origin: str | Path, file: IO[bytes], *, deadline: float) -> Received:
-        """Read an input into a file.
-
-        Args:
-            origin: a text of the request, or a file that the owner of this machine gives.
-            deadline: on the monotonic clock.
-
-        Raises:
-            Unusable: it cannot be had, or is too large.
-        """
+        """Read an input into a file. Raises Unusable if it is not available, or too large."""
         source = LocalFile(origin) if isinstance(origin, Path) else parse(origin)
         for attempt in attempts(_RETRY_PAUSES_S, until=deadline):
             try:
@@ -83,7 +70,7 @@ class Receiver:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _copy(self, stream: Stream, file: IO[bytes], *, deadline: float) -> tuple[int, str]:
-        """Write a stream to the start of a file, within the limits; answers size and SHA-256."""
+        """Write a stream to the start of a file, within the limits; return its size and SHA-256."""
         limit = self._access.max_bytes
         if (stream.size_bytes or 0) > limit:
             raise Unusable(f"has {stream.size_bytes} bytes; the limit is {limit} (MAX_INPUT_BYTES)")

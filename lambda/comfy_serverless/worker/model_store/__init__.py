@@ -2,9 +2,9 @@
 
 store       what the worker uses: hold the models of a job until it has ended
 blobs       the contents, by SHA-256: pinned, evicted, made room for
-names       the names ComfyUI sees, each meaning one content as long as somebody holds it
+names       the names ComfyUI sees, each meaning one content as long as a job holds it
 transfer    parallel ranged downloads, and the check of the whole; remote: S3 and https
-safetensors what may be loaded without running code
+safetensors the check of models that can be loaded without running code
 forgetting  has ComfyUI forget what a name meant before
 """
 

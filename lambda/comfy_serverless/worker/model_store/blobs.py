@@ -1,8 +1,8 @@
 """The contents: files named by their SHA-256, within a limit, the least recently used leaving first.
 
-Whoever uses a content holds a shared lock on its file, and whoever fetches one a lock on its temporary file; both
-hold between threads and between processes, and end with the process. So what is in use is never evicted, one content
-is fetched once at a time, and what a dead process left is told from what a living one writes.
+A job that uses a content holds a shared lock on its file, and one that fetches it a lock on its temporary file; both
+hold between threads and between processes, and end with the process. So a content in use is never evicted, it is
+fetched once at a time, and files of a dead process can be told from those of a living one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from comfy_serverless.worker.model_store import locks
 from comfy_serverless.worker.model_store.names import Names
@@ -25,8 +26,7 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 class NoRoom(Exception):
     """A content does not fit, even after everything that is not in use has been evicted.
 
-    Attributes:
-        later: it would fit if nothing else were in use.
+    `later`: it would fit if nothing else were in use.
     """
 
     def __init__(self, reason: str, *, later: bool) -> None:
@@ -34,19 +34,17 @@ class NoRoom(Exception):
         self.later = later
 
 
-class Partial:
+class Partial(NamedTuple):
     """A content being fetched: a locked temporary file."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.path = path
-        self.descriptor = descriptor
+    path: Path
+    descriptor: int
 
 
 class Blobs:
     """The contents below a folder.
 
-    Args:
-        limit_bytes: of all contents together, those being fetched included; None is half of the disk.
+    `limit_bytes` is for all contents together, those being fetched included; None is half of the disk.
     """
 
     def __init__(self, directory: Path, *, limit_bytes: int | None, names: Names) -> None:
@@ -60,30 +58,25 @@ class Blobs:
             disk = os.statvfs(directory)
             limit_bytes = disk.f_blocks * disk.f_frsize // 2
         self.limit_bytes = limit_bytes
-        #: What evicted contents were called here.
+        #: The names that evicted contents had.
         self.evicted_names: dict[str, str] = {}
         self._remove_leftovers()
 
     def pin(self, sha256: str) -> int | None:
-        """Keep a content from being evicted until the descriptor is closed. None when it is not there."""
+        """Keep a content from being evicted until the descriptor is closed. None if it is not there."""
         descriptor = locks.try_lock(self._blobs / sha256, locks.SHARED)
         if descriptor is not None:
             os.utime(descriptor)
         return descriptor
 
     def begin(self, sha256: str) -> Partial | None:
-        """Begin to fetch a content. None while somebody else does, or has just done."""
+        """Begin to fetch a content. None while another job does, or if it has just done so."""
         path = self._partial / sha256
         descriptor = locks.try_lock(path, locks.ALONE, create=True)
         return None if descriptor is None else Partial(path, descriptor)
 
     def allocate(self, partial: Partial, size_bytes: int) -> None:
-        """Make room for a content that is being fetched.
-
-        Raises:
-            NoRoom: there is none.
-            OSError: the disk cannot be written.
-        """
+        """Make room for a content that is being fetched. Raises NoRoom, or OSError if the disk cannot be written."""
         if size_bytes > self.limit_bytes:
             raise NoRoom(f"it has {size_bytes:,} bytes; all models may have {self.limit_bytes:,}", later=False)
         os.ftruncate(partial.descriptor, 0)
@@ -101,7 +94,7 @@ class Blobs:
                 os.posix_fallocate(partial.descriptor, 0, size_bytes)
             except OSError as error:
                 if error.errno not in _DISK_FULL:
-                    return  # a file system that cannot: the writing itself will show
+                    return  # a file system that cannot allocate: the writing itself will show
                 with self._alone():
                     if not self._evict_one():
                         raise NoRoom(f"its {size_bytes:,} bytes do not fit on the disk", later=True) from error
@@ -109,7 +102,7 @@ class Blobs:
                 return
 
     def finish(self, partial: Partial, sha256: str) -> int | None:
-        """Give a fetched and checked content its name, and pin it. None if it is evicted in the same moment."""
+        """Give a fetched and checked content its name, and pin it. None if it is evicted at the same moment."""
         blob = self._blobs / sha256
         partial.path.replace(blob)
         if locks.try_change(partial.descriptor, locks.SHARED) and locks.is_at(partial.descriptor, blob):
@@ -119,13 +112,13 @@ class Blobs:
         return None
 
     def abandon(self, partial: Partial) -> None:
-        """Remove what has been fetched of a content."""
+        """Remove the part of a content that has been fetched."""
         with suppress(FileNotFoundError):
             partial.path.unlink()
         os.close(partial.descriptor)
 
     def _remove_leftovers(self) -> None:
-        """What died in the middle of fetching left files that nobody locks."""
+        """Remove unlocked files: a process that died in the middle of fetching has left them."""
         for path in self._partial.iterdir():
             if path.is_file() and (descriptor := locks.try_lock(path, locks.ALONE)) is not None:
                 logger.info("removed a model that a process which is gone had begun to fetch: %s", path.name)
@@ -140,11 +133,11 @@ class Blobs:
             os.close(descriptor)
 
     def _used_bytes(self) -> int:
-        return sum(found.st_size for folder in (self._blobs, self._partial) for _, found in _files(folder))
+        return sum(state.st_size for folder in (self._blobs, self._partial) for _, state in _files(folder))
 
     def _evict_one(self) -> bool:
-        """Remove the least recently used content that nobody holds."""
-        for path, found in sorted(_files(self._blobs), key=lambda entry: entry[1].st_mtime_ns):
+        """Remove the least recently used content that no job holds."""
+        for path, state in sorted(_files(self._blobs), key=lambda entry: entry[1].st_mtime_ns):
             descriptor = locks.try_lock(path, locks.ALONE)
             if descriptor is None:
                 continue
@@ -153,7 +146,7 @@ class Blobs:
                 path.unlink()
             finally:
                 os.close(descriptor)
-            logger.info("model evicted", extra={"sha256": path.name, "bytes": found.st_size})
+            logger.info("model evicted", extra={"sha256": path.name, "bytes": state.st_size})
             return True
         return False
 

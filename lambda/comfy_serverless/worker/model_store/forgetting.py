@@ -1,4 +1,4 @@
-"""Have ComfyUI forget what it has read: it keeps models and results by name, whatever the name means now."""
+"""Has ComfyUI forget what it has read, because it keeps models and results by name, whatever the name means now."""
 
 from __future__ import annotations
 
@@ -14,27 +14,21 @@ from comfy_serverless.graph.nodes import SMALLEST_GRAPH
 
 
 class Connector(Protocol):
-    """What is needed of `comfy_serverless.ComfyConnector`."""
+    """The methods of `comfy_serverless.ComfyConnector` that are needed here."""
 
     @property
     def server_address(self) -> str | None: ...
-
     def wait_ready(self, timeout_s: float | None = None) -> None: ...
-
     def run(self, workflow: Mapping[str, Any], *, deadline_s: float | None = None) -> Execution: ...
-
     def discard(self, prompt_id: str, *, files: Iterable[Path], folder: str | None) -> None: ...
 
 
 def forget_everything(connector: Connector, *, deadline: float) -> None:
-    """Unload all models and drop all cached results, and return when no later prompt can meet them.
+    """Unload all models and drop all cached results; return once no later prompt can meet them.
 
     ComfyUI only notes the wish (`POST /free`): a prompt that follows at once may still run on what was cached. It acts
     after the prompt that it executes, and prompts run one after the other, so that the end of any prompt sent after the
-    wish is the proof.
-
-    Raises:
-        ComfyError: it cannot be asked, or does not do it before the deadline.
+    wish is the proof. Raises ComfyError if ComfyUI cannot be asked, or does not do it before the deadline.
     """
     connector.wait_ready(max(0.0, deadline - time.monotonic()))
     client = ComfyClient(connector.server_address or "")

@@ -1,4 +1,4 @@
-"""Locks on files: they hold between threads and between processes alike, and end with whoever holds them."""
+"""Locks on files: they hold between threads and between processes alike, and end with their holder."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ SHARED, ALONE = fcntl.LOCK_SH, fcntl.LOCK_EX
 
 
 def try_lock(path: Path, kind: int, *, create: bool = False) -> int | None:
-    """Open a file and lock it; its descriptor, which ends the lock when it is closed.
+    """Open a file and lock it; return its descriptor, which ends the lock when it is closed.
 
-    None when somebody else holds it, or when it is not there (any more).
+    None if another holder has the lock, or if the file is not there, or no longer.
     """
     flags = os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
     try:
@@ -30,7 +30,7 @@ def try_lock(path: Path, kind: int, *, create: bool = False) -> int | None:
 
 
 def try_change(descriptor: int, kind: int) -> bool:
-    """Lock an open file, or change the kind of its lock. When that fails a lock it had may be gone."""
+    """Lock an open file, or change the kind of its lock. If that fails a lock it had may be gone."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -48,7 +48,6 @@ def lock(path: Path) -> int:
 def is_at(descriptor: int, path: Path) -> bool:
     """Whether an open file is still the one at a path: it may have been removed or replaced meanwhile."""
     try:
-        found = path.lstat()
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-    return os.path.samestat(found, os.fstat(descriptor))

@@ -1,7 +1,7 @@
 """The names ComfyUI sees: links from `models/{folder}/{name}` to contents.
 
-A name means one content as long as a job holds it. ComfyUI keeps what it has read by name, so that a name that begins
-to mean something else is told to the caller, who has ComfyUI forget.
+A name means one content as long as a job holds it. ComfyUI keeps what it has read by name, so a name that begins to
+mean another content is reported to the caller, who has ComfyUI forget.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from comfy_serverless.worker.model_store.locks import ALONE, SHARED, try_change, try_lock
 
 _POLL_S = 0.05
-#: ComfyUI lists a folder anew when its time of change differs, which the file system's clock is too coarse for.
+#: ComfyUI lists a folder anew if its time of change differs; the file system's clock is too coarse for that.
 _TICK_NS = 1_000_000
 
 
@@ -25,7 +24,7 @@ class NameInUse(Exception):
 
 
 class Names:
-    """The links below `models/`, each with a lock of its own."""
+    """The links below `models/`, each with its own lock."""
 
     def __init__(self, directory: Path) -> None:
         self._models = directory / "models"
@@ -34,15 +33,10 @@ class Names:
         self._partial = directory / "partial"
 
     def hold(self, name: str, sha256: str, *, deadline: float) -> tuple[int, str | None]:
-        """Have a name mean a content until the lock is closed: the lock, and what the name meant before.
+        """Let `folder/name` mean a content until the lock is closed; return the lock, and what the name meant before.
 
-        Args:
-            name: `folder/name`.
-            deadline: on the monotonic clock.
-
-        Raises:
-            NameInUse: another job holds it with another content until the deadline.
-            OSError: the folder cannot be written.
+        Raises NameInUse if another job holds it with another content until the deadline, and OSError if the folder
+        cannot be written.
         """
         before: str | None = None
         while True:
@@ -50,7 +44,7 @@ class Names:
             if held is not None:
                 if self.meaning(name) == sha256:
                     return held, before
-                # Alone it may be changed; then once more from the start: another job may come first.
+                # If this job is alone it may change the name. Then once more from the start: another may come first.
                 if try_change(held, ALONE):
                     before = self.meaning(name) or before
                     self._link(name, sha256)
@@ -66,13 +60,16 @@ class Names:
         return _target(self._models / name)
 
     def remove_all(self, sha256: str) -> list[str]:
-        """Remove the names of a content that nobody holds."""
+        """Remove the names of a content that no job holds."""
         removed = []
-        for link in self._links_to(sha256):
+        links = [Path(folder, file) for folder, _, files in os.walk(self._models) for file in files]
+        for link in links:
+            if _target(link) != sha256:
+                continue
             name = str(link.relative_to(self._models))
             held = try_lock(self._lock_of(name), ALONE, create=True)
             if held is None:
-                continue  # whoever has it is giving it another content
+                continue  # another job is giving it another content
             try:
                 if _target(link) == sha256:
                     link.unlink()
@@ -82,19 +79,13 @@ class Names:
                 os.close(held)
         return removed
 
-    def _links_to(self, sha256: str) -> Iterator[Path]:
-        for folder, _, files in os.walk(self._models):
-            for file in files:
-                if _target(Path(folder, file)) == sha256:
-                    yield Path(folder, file)
-
     def _lock_of(self, name: str) -> Path:
         return self._locks / hashlib.sha256(name.encode()).hexdigest()[:32]
 
     def _link(self, name: str, sha256: str) -> None:
         place = self._models / name
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Made elsewhere, so that ComfyUI never sees another name.
+        # The link is made elsewhere, so that ComfyUI never sees another name.
         with tempfile.TemporaryDirectory(dir=self._partial, prefix="link-") as folder:
             link = Path(folder) / "link"
             link.symlink_to(os.path.relpath(self._blobs / sha256, place.parent))

@@ -1,4 +1,4 @@
-"""The two places models come from, read alike: part by part, always of the same version, without credentials."""
+"""Reads models from their two places alike: part by part, always the same version, without credentials."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.aws.s3 import EXISTS_ALREADY, S3Address, error_code, refusal
+from comfy_serverless.aws.s3 import EXISTS_ALREADY, S3Address, error_code, read_problem
 from comfy_serverless.fetch.sources import CHUNK_BYTES, S3Source, Unusable, WebAddress, parse
 from comfy_serverless.fetch.web import ByteRange, Network, open_web_address
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: A part that takes longer is asked for again, in seconds.
+#: A part that takes longer than this is requested again, in seconds.
 _PART_TIMEOUT_S = 60.0
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
@@ -30,8 +30,8 @@ class Part:
     Attributes:
         first: position of its first byte.
         size_bytes: how many bytes come.
-        total_bytes: of the whole file.
-        version: names the file's present content; "" where the sender does not say.
+        total_bytes: the size of the whole file.
+        version: names the file's present content; "" if the sender does not say.
     """
 
     chunks: Iterator[bytes]
@@ -40,25 +40,16 @@ class Part:
     total_bytes: int
     version: str
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is all there is."""
-        return self.size_bytes == self.total_bytes
-
 
 class Remote(Protocol):
     """A file somewhere else."""
 
     def open(self, first: int, last: int, *, version: str, deadline: float) -> AbstractContextManager[Part]:
-        """Read from the first to the last byte; the whole file from a place that knows no parts."""
+        """Read from the first to the last byte; a place that knows no parts sends the whole file."""
 
 
 def remote_of(url: str, *, s3: S3Client, network: Network, allowed_buckets: tuple[str, ...]) -> Remote:
-    """The file an address names.
-
-    Raises:
-        Unusable: it is malformed, or not allowed.
-    """
+    """The file an address names. Raises Unusable if the address is malformed, or not allowed."""
     source = parse(url)
     if isinstance(source, WebAddress):
         return WebFile(source.url, network)
@@ -77,7 +68,7 @@ class S3Object:
 
     @contextmanager
     def open(self, first: int, last: int, *, version: str, deadline: float) -> Iterator[Part]:  # noqa: ARG002
-        """See `Remote`. Silence is bounded by the client's own limits."""
+        """See `Remote`. The client's own limits bound its silence."""
         condition = {"IfMatch": version} if version else {}
         try:
             answer = self.s3.get_object(
@@ -87,7 +78,12 @@ class S3Object:
                 **condition,  # type: ignore[arg-type]
             )
         except (ClientError, BotoCoreError) as error:
-            raise self._unusable(error) from error
+            if error_code(error) in EXISTS_ALREADY:
+                raise Unusable("was replaced while it was being fetched", transient=True) from error
+            if error_code(error) == "InvalidRange":
+                raise Unusable("is empty") from error
+            reason, is_transient = read_problem(error, self.address)
+            raise Unusable(reason, transient=is_transient) from error
         body = answer["Body"]
         try:
             size_bytes = answer["ContentLength"]
@@ -96,14 +92,6 @@ class S3Object:
             raise Unusable(f"the connection to S3 broke off: {error}", transient=True) from error
         finally:
             body.close()
-
-    def _unusable(self, error: Exception) -> Unusable:
-        if error_code(error) in EXISTS_ALREADY:
-            return Unusable("was replaced while it was being fetched", transient=True)
-        if error_code(error) == "InvalidRange":
-            return Unusable("is empty")
-        reason, is_transient = refusal(error, self.address)
-        return Unusable(reason, transient=is_transient)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Is this a model that can be loaded without running code? Safetensors is: a JSON header, then numbers."""
+"""Checks models that can be loaded without running code. Safetensors can: a JSON header, then numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LENGTH_BYTES = 8
 
 
 class NotSafetensors(Exception):
-    """What is wrong with a file that should be safetensors: the end of a sentence that begins with its name."""
+    """A file that should be safetensors is not: the end of a sentence that begins with its name."""
 
 
 def is_safetensors_name(name: str) -> bool:
@@ -23,11 +23,7 @@ def is_safetensors_name(name: str) -> bool:
 
 
 def check_safetensors(descriptor: int, *, size_bytes: int) -> None:
-    """Check the header of an open file, and that the tensors it names fill the rest exactly.
-
-    Raises:
-        NotSafetensors: it is something else, or a part of it is missing.
-    """
+    """Raise NotSafetensors unless an open file's header is right and the tensors it names fill the rest exactly."""
     header_bytes = int.from_bytes(os.pread(descriptor, _LENGTH_BYTES, 0), "little")
     tensors_bytes = size_bytes - _LENGTH_BYTES - header_bytes
     if not 2 <= header_bytes <= _MAX_HEADER_BYTES or tensors_bytes < 0:

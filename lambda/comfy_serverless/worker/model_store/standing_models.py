@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 
 
 class Manifest:
-    """Fetches what a manifest names, and tries again for the next job when that has failed.
-
-    Args:
-        fetch: fetches the models and holds them; answers when they are there.
-    """
+    """Fetches and holds the models of a manifest by calling `fetch`, and tries again for the next job if that fails."""
 
     def __init__(self, fetch: Callable[[], None]) -> None:
         self._fetch = fetch
@@ -41,12 +37,7 @@ class Manifest:
             return fetching
 
     def wait(self, deadline: float) -> None:
-        """Wait until the models are there.
-
-        Raises:
-            DeadlineExceeded: they are not, at the deadline.
-            ComfyError: they cannot be fetched.
-        """
+        """Wait until the models are there. Raises DeadlineExceeded, or the ComfyError why they cannot be fetched."""
         try:
             self.start().result(max(0.0, deadline - time.monotonic()))
         except NotDone:
@@ -55,21 +46,16 @@ class Manifest:
     def _run(self, fetching: Future[None]) -> None:
         try:
             self._fetch()
-        except BaseException as error:  # noqa: BLE001 - whoever waits gets it
+        except BaseException as error:  # noqa: BLE001 - the job that waits gets it
             fetching.set_exception(error)
         else:
             fetching.set_result(None)
 
 
 def read_manifest(place: str, s3: S3Client) -> tuple[ModelRequest, ...]:
-    """The models a manifest names.
+    """The models that a manifest at a path or `s3://bucket/key` names.
 
-    Args:
-        place: a path, or `s3://bucket/key`.
-
-    Raises:
-        InvalidRequest: it is not there, or not a list of models.
-        MissingAsset: it cannot be read from S3.
+    Raises InvalidRequest if it is not there or not a list of models, MissingAsset if it cannot be read from S3.
     """
     if place.startswith("s3://"):
         return parse_manifest(read_json(s3, S3Address.parse(place), what="the manifest of models"), source=place)

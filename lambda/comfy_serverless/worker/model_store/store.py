@@ -1,4 +1,4 @@
-"""Hold the models of a job: there, checked, under their names, and not evicted until the job has ended."""
+"""Holds the models of a job: there, checked, under their names, and not evicted until the job has ended."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How often it is asked whether another job has fetched a content, in seconds.
+#: The time between two checks whether another job has fetched a content, in seconds.
 _POLL_S = 0.05
 #: How long the models of the manifest may take, in seconds.
 _MANIFEST_S = 3600.0
@@ -39,9 +39,8 @@ _MANIFEST_S = 3600.0
 class ModelStore:
     """Fetches the models of jobs. One instance serves all jobs of a process, and several processes one folder.
 
-    Args:
-        forget: has ComfyUI forget what it has read, until the deadline it is given; called when a name begins to mean
-            another content. See `forgetting.forget_everything`.
+    `forget` has ComfyUI forget what it has read, until the deadline it is given; it is called when a name begins to
+    mean another content. See `forgetting.forget_everything`.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class ModelStore:
         self._s3 = s3
         self._network = network or Network(allow_private=settings.allow_private_addresses)
         self._forget = forget
-        #: What each name has meant to ComfyUI last, as far as this process knows.
+        #: The last meaning each name had to ComfyUI, as far as this process knows.
         self._meant: dict[str, str] = {}
         self._telling = threading.Lock()
         self._opening = threading.Lock()
@@ -62,9 +61,6 @@ class ModelStore:
 
     def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> ExitStack:
         """Have models in place until they are released; those of MODELS_MANIFEST too, which are never released.
-
-        Args:
-            deadline: on the monotonic clock.
 
         Raises:
             InvalidRequest: ComfyUI runs elsewhere, or a name is one of the manifest's with another content.
@@ -121,7 +117,7 @@ class ModelStore:
         return Blobs(directory, limit_bytes=self._settings.model_store_bytes, names=names), names
 
     def _opened(self) -> tuple[Blobs, Names]:
-        """The folders; made, and tidied, when they are first needed."""
+        """The folders, which are made and tidied when they are first needed."""
         with self._opening:
             return self._store
 
@@ -157,21 +153,14 @@ class ModelStore:
         remote = remote_of(model.url, s3=self._s3, network=self._network, allowed_buckets=buckets)
         allocate = partial(blobs.allocate, begun)
         size_bytes = Transfer(remote, begun.path, allocate=allocate, deadline=deadline).run()
-        found = sha256_of(begun.descriptor, deadline=deadline)
-        if found != model.sha256:
-            raise Unusable(f"its content has the SHA-256 {found}, not {model.sha256} as the job says")
+        sha256 = sha256_of(begun.descriptor, deadline=deadline)
+        if sha256 != model.sha256:
+            raise Unusable(f"its content has the SHA-256 {sha256}, not {model.sha256} as the job says")
         if is_safetensors_name(model.file_name):
             check_safetensors(begun.descriptor, size_bytes=size_bytes)
-        logger.info(
-            "model fetched",
-            extra={
-                "job_id": job_id,
-                "model": model.path,
-                "source": show(model.url),
-                "bytes": size_bytes,
-                "fetch_s": round(time.monotonic() - start, 3),
-            },
-        )
+        fetch_s = round(time.monotonic() - start, 3)
+        facts = {"model": model.path, "source": show(model.url), "bytes": size_bytes, "fetch_s": fetch_s}
+        logger.info("model fetched", extra={"job_id": job_id, **facts})
 
     def _name(self, model: ModelRequest, holds: ExitStack, *, deadline: float) -> None:
         blobs, names = self._opened()
@@ -188,7 +177,7 @@ class ModelStore:
         with self._telling:
             known = self._meant.get(model.path) or before or blobs.evicted_names.get(model.path)
             if known is not None and known != model.sha256:
-                # Stays noted as it was when this raises, and is tried again for the next job.
+                # If this raises, the old meaning stays noted, and the next job tries again.
                 self._meant[model.path] = known
                 self._forget(deadline)
             self._meant[model.path] = model.sha256
@@ -202,8 +191,8 @@ def _let_go(pin: int) -> None:
 def _refusal(
     model: ModelRequest, failure: Unusable | NotSafetensors | NoRoom | DiskFailure | OSError, *, deadline: float
 ) -> ComfyError:
-    """What a failure means for the job."""
-    told = f"The model {model.path!r} from {show(model.url)}"
+    """The error that a failure means for the job."""
+    subject = f"The model {model.path!r} from {show(model.url)}"
     if isinstance(failure, NoRoom):
         error_class: type[ComfyError] = AssetUnavailable if failure.later else MissingAsset
         reason = f"does not fit: {failure} (MODEL_STORE_BYTES)"
@@ -214,4 +203,4 @@ def _refusal(
     else:
         is_transient = isinstance(failure, DiskFailure) or (isinstance(failure, Unusable) and failure.transient)
         error_class, reason = AssetUnavailable if is_transient else MissingAsset, f"cannot be used: {failure}"
-    return error_class(f"{told} {reason}.", details={"model": model.path, "sha256": model.sha256})
+    return error_class(f"{subject} {reason}.", details={"model": model.path, "sha256": model.sha256})

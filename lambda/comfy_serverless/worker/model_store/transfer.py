@@ -1,4 +1,4 @@
-"""Fetch a large file in parts, several at the same time, and check its content."""
+"""Fetches a large file in parts, several at the same time, and checks its content."""
 
 from __future__ import annotations
 
@@ -30,17 +30,10 @@ class DiskFailure(Exception):
 
 
 class Transfer:
-    """One file on its way to one place.
-
-    Args:
-        allocate: makes room for so many bytes at that place; called once, before anything is written.
-    """
+    """One file on its way to a path, where `allocate` makes room for its bytes, once, before anything is written."""
 
     def __init__(self, remote: Remote, path: Path, *, allocate: Callable[[int], None], deadline: float) -> None:
-        self._remote = remote
-        self._path = path
-        self._allocate = allocate
-        self._deadline = deadline
+        self._remote, self._path, self._allocate, self._deadline = remote, path, allocate, deadline
         self._given_up = threading.Event()
         #: Held while parts are handed out, so that none is after the end.
         self._beginning = threading.Lock()
@@ -49,14 +42,11 @@ class Transfer:
         self._version = ""
 
     def run(self) -> int:
-        """Fetch everything; the size in bytes.
+        """Fetch everything, and return the size in bytes.
 
-        Raises:
-            Unusable: it cannot be fetched.
-            DiskFailure: it cannot be written.
-            Exception: what `allocate` raises.
+        Raises Unusable if the file cannot be fetched, DiskFailure if it cannot be written, and as `allocate` does.
         """
-        # Writers have descriptors of their own: one that is late writes into a file that is gone, not into another.
+        # Each writer has its own descriptor: one that is late writes into a file that is gone, not into another.
         pool = ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="model")
         try:
             self._wait([pool.submit(self._fetch_first, pool)])
@@ -75,7 +65,7 @@ class Transfer:
             raise Unusable(_TOO_LATE, timed_out=True)
 
     def _fetch_first(self, pool: ThreadPoolExecutor) -> None:
-        """The first part tells how many there are; the others come while it is being read."""
+        """Fetch the first part, which says how many there are; the others come while it is being read."""
 
         def take(part: Part) -> None:
             if self._total_bytes is None:
@@ -91,9 +81,8 @@ class Transfer:
             raise Unusable(_TOO_LATE, timed_out=True)
         self._allocate(part.total_bytes)
         self._total_bytes, self._version = part.total_bytes, part.version
-        if not part.is_whole:
-            starts = range(part.size_bytes, part.total_bytes, PART_BYTES)
-            self._others.extend(pool.submit(self._fetch_part, first) for first in starts)
+        starts = range(part.size_bytes, part.total_bytes, PART_BYTES)
+        self._others.extend(pool.submit(self._fetch_part, first) for first in starts)
 
     def _fetch_part(self, first: int) -> None:
         last = min(first + PART_BYTES, self._total_bytes or 0) - 1
@@ -107,7 +96,7 @@ class Transfer:
         self._persistently(first, last, take)
 
     def _persistently(self, first: int, last: int, take: Callable[[Part], None]) -> None:
-        """Read a part, again when the connection fails."""
+        """Read a part, again if the connection fails."""
         for attempt in attempts(_RETRY_PAUSES_S, until=self._deadline, pause=self._given_up.wait):
             try:
                 with self._remote.open(first, last, version=self._version, deadline=self._deadline) as part:
@@ -146,12 +135,10 @@ class Transfer:
 def sha256_of(descriptor: int, *, deadline: float) -> str:
     """The SHA-256 of an open file's whole content, which is on the disk when this returns.
 
-    Raises:
-        Unusable: the deadline passes.
-        DiskFailure: it cannot be written.
+    Raises Unusable if the deadline passes, DiskFailure if the content cannot be written.
     """
     digest = hashlib.sha256()
-    # Both at the same time. A name that outlives a crash of the machine must not lead to less than it says.
+    # Read and flush at the same time. A name that outlives a crash of the machine must lead to its whole content.
     with ThreadPoolExecutor(1, thread_name_prefix="model") as pool:
         flushed = pool.submit(os.fsync, descriptor)
         position = 0

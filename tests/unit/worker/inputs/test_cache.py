@@ -12,7 +12,7 @@ from typing import BinaryIO
 import pytest
 
 from comfy_serverless.fetch.sources import Unusable
-from comfy_serverless.worker.inputs.cache import InputCache, Lease
+from comfy_serverless.worker.inputs.cache import HeldFiles, InputCache
 from comfy_serverless.worker.inputs.receive import DiskFull
 from tests.unit.input_world import InputFolder, LocalFolder, name_of
 
@@ -31,20 +31,20 @@ def work(tmp_path: Path) -> Path:
 
 
 class Jobs:
-    """Jobs that bring contents, each as a file of its own."""
+    """Jobs that bring contents, each as a separate file."""
 
     def __init__(self, connector: InputFolder, work: Path, *, max_bytes: int = 1000) -> None:
         self.cache = InputCache(connector, max_bytes=max_bytes)
         self._work = work
 
-    def bring(self, *contents: bytes, subfolder: str = "comfy-serverless", lease: Lease | None = None) -> Lease:
-        lease = lease or self.cache.lease()
+    def bring(self, *contents: bytes, subfolder: str = "comfy-serverless", held: HeldFiles | None = None) -> HeldFiles:
+        held = held or HeldFiles(self.cache)
         for content in contents:
             file = self._work / f"{threading.get_ident()}"
             file.write_bytes(content)
-            value = lease.bring(file, name_of(content, folder=""), subfolder=subfolder, timeout_s=5)
+            value = held.bring(file, name_of(content, folder=""), subfolder=subfolder, timeout_s=5)
             assert value.endswith(name_of(content, folder="")) or "(1)" in value
-        return lease
+        return held
 
     def run(self, *contents: bytes, subfolder: str = "comfy-serverless") -> None:
         self.bring(*contents, subfolder=subfolder).release()
@@ -105,8 +105,8 @@ class TestUploads:
         with ThreadPoolExecutor(8) as pool:
             leases = list(pool.map(lambda _: jobs.bring(A), range(16)))
         assert local.uploads == 1
-        for lease in leases:
-            lease.release()
+        for held in leases:
+            held.release()
 
     def test_using_a_file_again_does_not_change_when_it_was_made(self, local: LocalFolder, work: Path) -> None:
         jobs = Jobs(local, work)
@@ -119,13 +119,13 @@ class TestUploads:
 
     def test_a_file_that_could_not_be_uploaded_is_not_remembered(self, local: LocalFolder, work: Path) -> None:
         jobs = Jobs(local, work)
-        lease = jobs.cache.lease()
+        held = HeldFiles(jobs.cache)
         file = work / "a"
         file.write_bytes(A)
         local.failure = RuntimeError("no")
         with pytest.raises(RuntimeError):
-            lease.bring(file, name_of(A, folder=""), subfolder="comfy-serverless", timeout_s=5)
-        lease.release()
+            held.bring(file, name_of(A, folder=""), subfolder="comfy-serverless", timeout_s=5)
+        held.release()
         local.failure = None
         jobs.run(A)
         assert local.names == {name_of(A)}
@@ -155,17 +155,17 @@ class TestRoom:
 
     def test_a_file_that_comes_after_the_jobs_end_is_not_brought(self, local: LocalFolder, work: Path) -> None:
         jobs = Jobs(local, work)
-        lease = jobs.bring(A)
-        lease.release()
+        held = jobs.bring(A)
+        held.release()
         with pytest.raises(Unusable, match="the job's time was over"):
-            jobs.bring(B, lease=lease)
+            jobs.bring(B, held=held)
         assert local.names == {name_of(A)}
 
     def test_a_file_larger_than_the_cache_is_there_while_its_job_runs(self, local: LocalFolder, work: Path) -> None:
         jobs = Jobs(local, work, max_bytes=100)
-        lease = jobs.bring(A)
+        held = jobs.bring(A)
         assert local.names == {name_of(A)}
-        lease.release()
+        held.release()
         assert local.names == set()
 
     def test_a_full_disk_is_emptied_of_what_nobody_holds(self, local: LocalFolder, work: Path) -> None:
@@ -174,7 +174,7 @@ class TestRoom:
         jobs.run(B)
         jobs.run(C)
         assert local.names == {name_of(A), name_of(C)}
-        jobs.bring(C, lease=held)
+        jobs.bring(C, held=held)
         with pytest.raises(DiskFull, match="No space left") as caught:
             jobs.bring(B)
         assert caught.value.transient
