@@ -59,12 +59,16 @@ class Range:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read a range's item."""
         return cls(**read_columns(cls, item, stored=_STORED))
 
     def to_item(self, batch_id: str, expires: int) -> Item:
         """The item of a range that has not been read."""
-        return {"pk": _pk(batch_id), "sk": _range_sk(self.start), **write_columns(self), "expires": expires}
+        return {
+            "pk": _pk(batch_id),
+            "sk": _range_sk(self.start),
+            **write_columns(self, stored=_STORED),
+            "expires": expires,
+        }
 
     @property
     def is_read(self) -> bool:
@@ -101,7 +105,6 @@ class Batch:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read a batch's item."""
         columns = read_columns(cls, item, stored=_STORED)
         return cls(**{**columns, "status": BatchStatus(columns["status"])})
 

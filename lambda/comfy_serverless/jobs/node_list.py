@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -98,11 +98,7 @@ class NodeListReader:
         self._read_at = time.monotonic()
         try:
             answer = self.s3.get_object(Bucket=self.bucket, Key=KEY)
-            age_s = (datetime.now(UTC) - answer["LastModified"]).total_seconds()
-            if age_s >= TRUSTED_S:
-                self._trusted_until = datetime.now(UTC)
-                return
             self._classes = frozenset(json.loads(answer["Body"].read()))
-            self._trusted_until = datetime.fromtimestamp(answer["LastModified"].timestamp() + TRUSTED_S, UTC)
+            self._trusted_until = answer["LastModified"] + timedelta(seconds=TRUSTED_S)
         except (ClientError, BotoCoreError, ValueError):
             self._trusted_until = datetime.now(UTC)  # there is no list, or no usable one

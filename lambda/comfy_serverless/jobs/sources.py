@@ -72,20 +72,16 @@ class SentRequest:
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
         """Read the request in the payload."""
         text = self.payload if isinstance(self.payload, str | bytes) else None
-        size_bytes = len(_as_json(self.payload) if text is None else text)
+        try:
+            size_bytes = len(json.dumps(self.payload) if text is None else text)
+        except RecursionError:
+            raise InvalidRequest("the payload is nested too deeply.") from None
         if size_bytes > MAX_PAYLOAD_BYTES:
             raise PayloadTooLarge(
                 f"{self.what} has {size_bytes:,} bytes; at most {MAX_PAYLOAD_BYTES:,} can be sent. Upload images to "
                 "S3 and name them as s3:// inputs, or drop the request itself into the input bucket."
             )
         return JobRequest.parse(self.payload if text is None else parse_json(text, source=self.what))
-
-
-def _as_json(payload: object) -> str:
-    try:
-        return json.dumps(payload)
-    except RecursionError:
-        raise InvalidRequest("the payload is nested too deeply.") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,9 +94,7 @@ def check_version(version: object) -> None:
 def read_line(s3: S3Client, line: LineAddress) -> JobRequest:
     """Read the request in a line that was judged when its job was made; what this release does not know is ignored.
 
-    Raises:
-        InvalidRequest: the line has no request.
-        AssetUnavailable: S3 does not answer.
+    Raises InvalidRequest if the line has no request, and AssetUnavailable if S3 does not answer.
     """
     end = line.offset + line.length - 1
     try:

@@ -46,7 +46,6 @@ class ApiKey:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read a key's item."""
         columns = read_columns(cls, item, stored=_STORED)
         key_id = item["sk"].removeprefix("key#")[:_ID_CHARACTERS]
         return cls(**{**columns, "id": key_id, "is_revoked": "revoked_at" in item})
@@ -77,11 +76,7 @@ class ApiKeyStore:
         self._table = table
 
     def create(self, name: str, *, owner: str, **limits: int | None) -> NewKey:
-        """Make a key with the limits of `register`.
-
-        Raises:
-            InvalidRequest: name or owner cannot be used, or a key that works has the name.
-        """
+        """Make a key with the limits of `register`. Raises InvalidRequest for a bad name or owner, or a taken name."""
         if any(key.name == name and key.is_good for key in self.list()):
             raise InvalidRequest(f"there is a key named {name!r} already: revoke it first, or choose another name.")
         text = PREFIX + secrets.token_urlsafe(_KEY_BYTES)

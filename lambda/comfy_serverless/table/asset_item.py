@@ -71,7 +71,6 @@ class Asset:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read a record."""
         columns = {"file_path": None, "content_type": DEFAULT_TYPE, "hash": None, **read_columns(cls, item)}
         columns["address"] = S3Address(item["bucket"], item["key"])
         columns["expires"] = item.get(KEEPER_DUE, item.get("expires"))
@@ -111,7 +110,6 @@ class Blob:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read it."""
         return cls(**read_columns(cls, item))
 
     def to_item(self, owner: str, digest: str) -> Item:

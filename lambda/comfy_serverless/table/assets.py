@@ -145,9 +145,7 @@ class AssetStore:
     def delete(self, owner: str, asset_id: str) -> None:
         """Delete a record, and the bytes with the last record of them.
 
-        Raises:
-            NotFound: there is none of this owner.
-            AssetInUse: it is a job's output, and goes with the job.
+        Raises NotFound if this owner has none, and AssetInUse if it is a job's output, which goes with the job.
         """
         asset = self.get(owner, asset_id)
         if asset.job_id is not None or asset.hash is None:

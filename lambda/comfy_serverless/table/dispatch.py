@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -53,9 +53,7 @@ class EndpointTarget:
 
     def to_text(self) -> str:
         """The parameter's value."""
-        return json.dumps(
-            {"backend": "sagemaker", "endpoint_name": self.endpoint_name, "batch_queue_url": self.batch_queue_url}
-        )
+        return json.dumps({"backend": "sagemaker", **asdict(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +65,7 @@ class QueueTarget:
 
     def to_text(self) -> str:
         """The parameter's value."""
-        return json.dumps(
-            {"backend": "queue", "job_queue_url": self.job_queue_url, "batch_queue_url": self.batch_queue_url}
-        )
+        return json.dumps({"backend": "queue", **asdict(self)})
 
 
 def parse_target(text: str) -> EndpointTarget | QueueTarget:
@@ -132,19 +128,15 @@ class Queues(Workers):
         return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        """See `Workers`."""
         self._queue(is_batch).send(message.to_text(), delay_s=delay_s)
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        """See `Workers`."""
         self.batches.send_many([message.to_text() for message in messages])
 
     def depth(self, *, is_batch: bool = False) -> int:
-        """See `Workers`."""
         return self._queue(is_batch).depth()
 
     def may_hold(self, *, is_batch: bool = False) -> bool:
-        """See `Workers`."""
         return self.is_slow and self._queue(is_batch).hidden() > 0
 
     def _queue(self, is_batch: bool) -> JobQueue:
@@ -202,14 +194,12 @@ class Batched(Workers):
     batches: JobQueue
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        """See `Workers`."""
         if is_batch:
             self.batches.send(message.to_text(), delay_s=delay_s)
         else:
             self.endpoint.send(message)
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        """See `Workers`."""
         self.batches.send_many([message.to_text() for message in messages])
 
     def depth(self, *, is_batch: bool = False) -> int:
@@ -230,19 +220,15 @@ class Switch(Workers):
     _known_at: float = field(default=-TARGET_KNOWN_S)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        """See `Workers`."""
         self._to_target(lambda target: target.send(message, delay_s=delay_s, is_batch=is_batch))
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        """See `Workers`."""
         self._to_target(lambda target: target.send_many(messages))
 
     def depth(self, *, is_batch: bool = False) -> int:
-        """See `Workers`."""
         return self.target().depth(is_batch=is_batch)
 
     def may_hold(self, *, is_batch: bool = False) -> bool:
-        """See `Workers`."""
         return self.target().may_hold(is_batch=is_batch)
 
     def target(self) -> Workers:

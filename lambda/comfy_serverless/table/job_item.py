@@ -62,7 +62,6 @@ class JobItem:
 
     @classmethod
     def from_item(cls, item: Item, **beside: Any) -> Self:  # noqa: ANN401  (fields of subclasses)
-        """Read a job's item."""
         columns = {"labels": {}, "runs": 0, "is_rerunnable": True, **read_columns(JobItem, item, stored=STORED)}
         columns["status"] = JobStatus(columns["status"])
         columns["batches"] = frozenset(columns.get("batches", ()))
@@ -123,7 +122,6 @@ class JobEntry:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read an entry of the index."""
         return cls(**{"labels": {}, **read_columns(cls, item)})
 
 

@@ -35,7 +35,6 @@ class Upload:
 
     @classmethod
     def from_item(cls, upload_id: str, item: Item) -> Self:
-        """Read an upload's item."""
         return cls(
             id=upload_id,
             owner=item["owner_name"],

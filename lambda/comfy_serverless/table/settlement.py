@@ -59,17 +59,15 @@ class Settlement:
     care: Care
 
     def hear(self, message: str) -> bool:
-        """Do what a message of SageMaker asks for; returns False if it cannot be read, and never could be."""
+        """Do what a message of SageMaker asks for; returns False if it cannot be read, and never could be.
+
+        A repeated or old message changes nothing.
+        """
         try:
             notification = Notification.parse(message)
         except Unreadable:
             log.exception("a notification cannot be read")
             return False
-        self.settle(notification)
-        return True
-
-    def settle(self, notification: Notification) -> None:
-        """Do what a notification asks for. A repeated or old one changes nothing."""
         job_id, status = notification.job_id, notification.status
         state = self.care.jobs.read(job_id)
         if state is None:
@@ -82,6 +80,7 @@ class Settlement:
         elif state.lease_ended:
             self.care.attend(state)
         # Else a worker has it, or it waits for another run: its lease ends if that comes to nothing.
+        return True
 
     def _settle_unbegun(self, state: JobState, notification: Notification) -> None:
         match notification.status:

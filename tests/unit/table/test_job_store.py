@@ -159,7 +159,7 @@ def test_an_idempotency_key_is_single_use_for_a_day_and_free_again_if_nothing_wa
     world.store.withdraw(again)
     assert world.store.read("other") is None
     world.store.submit(again)
-    world.later(module.IDEMPOTENCY_S + 10)
+    world.later(job_item.IDEMPOTENCY_S + 10)
     world.submit(idempotency_key="once")
 
 

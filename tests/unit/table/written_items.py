@@ -153,8 +153,8 @@ def _write_batch(batches: BatchStore) -> None:
     batches.create(batch, [(0, 100), (100, 200)])
     batches.read_by("b-1", "arn:aws:states:eu-central-1:0:execution:batches:1")
     first = batches.ranges("b-1")[0]
-    batches.advance("b-1", first, type(first)(start=0, end=100, offset=100, lines=2, bad=1), [(50, "no workflow")])
-    batches.told("b-1", first)
+    batches.mark_read("b-1", first, type(first)(start=0, end=100, offset=100, lines=2, bad=1), [(50, "no workflow")])
+    batches.mark_reported("b-1", first)
     batches.begin_advance("b-1")
     batches.complete(batch, "s3://results/batches/b-1.report.json")
 
