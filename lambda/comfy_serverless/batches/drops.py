@@ -1,8 +1,8 @@
-"""What is dropped into the input bucket becomes jobs: one, or as many as a manifest has lines.
+"""Objects dropped into the input bucket become jobs: one each, or one for each line of a manifest.
 
     jobs/**.json, images/{workflow}/** ──► one job          batches/**.jsonl ──► a batch (`batches.keeper`)
 
-Everything may come twice, and be cut off anywhere: what is done is found done, and the rest is done then.
+Everything may come twice and be cut off anywhere: what is done is recognised, and only the rest is done then.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from comfy_serverless.batches.keeper import Keeper
 from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import ComfyError, InvalidSetting
 from comfy_serverless.jobs.document import JobStatus
-from comfy_serverless.jobs.line_address import manifest_address
+from comfy_serverless.jobs.lines import manifest_address
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.result_file import ResultFile, result_address
 from comfy_serverless.jobs.sources import DroppedObject
@@ -39,16 +39,12 @@ MANIFESTS, MANIFEST_SUFFIX = "batches/", ".jsonl"
 
 
 class NotThere(Exception):
-    """What an event names has been deleted or replaced meanwhile."""
+    """The object that an event names has been deleted or replaced meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drops:
-    """Takes what is dropped.
-
-    Attributes:
-        assets_bucket: where requests and copies of manifests are kept.
-    """
+    """Takes dropped objects. Requests and copies of manifests are kept in the `assets_bucket`."""
 
     jobs: JobStore
     workers: Workers
@@ -58,7 +54,7 @@ class Drops:
     keeper: Keeper
 
     def drop(self, dropped: DroppedObject) -> None:
-        """Take an object that has been dropped."""
+        """Take a dropped object."""
         key = dropped.address.key
         if key.startswith(MANIFESTS) and key.lower().endswith(MANIFEST_SUFFIX):
             self.begin_batch(dropped)
@@ -66,7 +62,7 @@ class Drops:
             self._submit(dropped)
 
     def _submit(self, dropped: DroppedObject) -> None:
-        """One object, one job; what is no job is one that has failed, with a result that says why."""
+        """Make a job of an object; one that is no request becomes a failed job, with a result that says why."""
         job_id = dropped.default_id
         try:
             request = dropped.read(s3=self.s3, settings=self.settings)
@@ -84,7 +80,7 @@ class Drops:
             standing = self.jobs.read(job_id)
             if standing is None or standing.runs > 0 or standing.status is not JobStatus.QUEUED:
                 return
-            state = standing  # the event came twice, or we were cut off before it was sent
+            state = standing  # the event came twice, or we were cut off before the job was sent
         self.workers.send(state.message)
         self.jobs.dispatched(state.id)
 
@@ -113,7 +109,7 @@ class Drops:
         )
 
     def _keep(self, job_id: str, request: JobRequest) -> str:
-        """Write a request down; answers where. Another one for a job that is there replaces nothing."""
+        """Store a request; returns its address. Another request for an existing job replaces nothing."""
         stored = StoredRequest(request, request.workflow)
         name = f"{job_id}-{hashlib.sha256(stored.to_bytes()).hexdigest()[:16]}"
         address = S3Address(self.assets_bucket, f"requests/{self.settings.drop_owner}/{name}.json")
@@ -121,14 +117,14 @@ class Drops:
         return str(address)
 
     def begin_batch(self, dropped: DroppedObject) -> Batch:
-        """Keep a copy of a manifest, write the batch down, and have its ranges read."""
+        """Keep a copy of a manifest, write the batch, and have its ranges read."""
         batch_id = dropped.default_id
         if self.settings.output_bucket == dropped.origin_bucket:
             raise InvalidSetting(
                 f"OUTPUT_BUCKET is the input bucket {dropped.origin_bucket!r}: reports would come back"
             )
         if (standing := self.keeper.batches.get(batch_id)) is not None:
-            return standing  # what was left to do then, `advance` does
+            return standing  # `advance` does what was left to do
         copy = manifest_address(self.assets_bucket, batch_id)
         batch = Batch(
             id=batch_id,
@@ -143,7 +139,7 @@ class Drops:
         return batch
 
     def _copy(self, source: S3Address, copy: S3Address) -> int:
-        """Copy it as it is now, however large; answers its size."""
+        """Copy it as it is now, however large; returns its size."""
         try:
             head = self.s3.head_object(Bucket=source.bucket, Key=source.key)
             self.s3.copy(

@@ -1,4 +1,4 @@
-"""The gate before an endpoint: as many jobs of batches pass as it can run."""
+"""The gate before an endpoint: it lets as many jobs of batches pass as the endpoint can run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.batches.holding import hold_back
-from comfy_serverless.batches.store import BatchStore
+from comfy_serverless.batches.store import BatchStore, hold_back
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.observability import log
 from comfy_serverless.table.dispatch import REQUEST_TTL_S, Endpoint
@@ -24,14 +23,11 @@ if TYPE_CHECKING:
 
 #: SQS's own limit for one call.
 MAX_AT_ONCE = 10
-
-#: How long a call waits for messages, in seconds. Without waiting, it may answer none although there are some.
+#: How long a call waits for messages, in seconds. Without waiting, it may return none although there are some.
 WAIT_S = 2
-
 AWS_FAILURES = (ClientError, BotoCoreError, TimeoutError)
-
-#: Jobs that are looked at in one call: those sent first are begun first, so that one look is mostly enough.
-LOOK_AT = 50
+#: Jobs that are read in one call: those sent first are begun first, so that one call is mostly enough.
+READ_AT_ONCE = 50
 
 
 @dataclass(slots=True)
@@ -49,12 +45,12 @@ class Gate:
     _sent: dict[str, float] = field(default_factory=dict)
 
     def free(self) -> int:
-        """How many may go through now."""
+        """How many jobs may pass now."""
         self._forget_begun()
         return max(0, self.most - len(self._sent))
 
     def let_through(self, free: int) -> int:
-        """So many, up to ten; answers how many messages are dealt with."""
+        """Let at most this many jobs pass, up to ten; returns how many messages are dealt with."""
         answer = self.sqs.receive_message(
             QueueUrl=self.queue_url, MaxNumberOfMessages=min(free, MAX_AT_ONCE), WaitTimeSeconds=self.wait_s
         )
@@ -67,10 +63,10 @@ class Gate:
         return sum(self._forward(message, source, known) for message, source in sources)
 
     def _forget_begun(self) -> None:
-        """Those that a worker has begun, that were parked or canceled, or that have expired in the endpoint."""
+        """Forget jobs that a worker has begun, that were parked or canceled, or that have expired in the endpoint."""
         oldest = self.now() - REQUEST_TTL_S
         while self._sent:
-            first = list(self._sent)[:LOOK_AT]
+            first = list(self._sent)[:READ_AT_ONCE]
             known = self.jobs.many(first)
             gone = [
                 job_id
@@ -83,7 +79,7 @@ class Gate:
                 return
 
     def _forward(self, message: MessageTypeDef, job: JobMessage | None, known: Mapping[str, JobState]) -> bool:
-        """Sent before it is deleted: a job that is sent twice runs once, and one that is not sent comes again."""
+        """Send a job, then delete its message: a job sent twice runs once, and one that is not sent comes again."""
         if job is None:
             log.error("a message that is no job of a batch is left for the dead-letter queue")
             return False

@@ -1,8 +1,8 @@
-"""Looks after batches: has their manifests read, sends what was parked, and reports when all jobs have ended.
+"""Looks after batches: has their manifests read, sends parked jobs, and reports when all jobs have ended.
 
     batch ──► ranges ──► jobs ──► settled: up to here every job has ended ──► parts of the report ──► report
 
-Everything may come twice, and be cut off anywhere: what is done is found done, and the rest is done then.
+Everything may come twice and be cut off anywhere: what is done is recognised, and only the rest is done then.
 """
 
 from __future__ import annotations
@@ -18,31 +18,27 @@ from botocore.exceptions import ClientError
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.batches.orders import Order, machine_input
-from comfy_serverless.batches.reading import THREADS, Reading
+from comfy_serverless.batches.reading import THREADS, BatchReader
 from comfy_serverless.batches.report import Fate, fates, write_part, write_report
-from comfy_serverless.batches.store import LOOK_EVERY_S, Batch, BatchStatus, BatchStore, Range
+from comfy_serverless.batches.store import ADVANCE_EVERY_S, Batch, BatchStatus, Range
 from comfy_serverless.jobs.lines import ranges_of
 from comfy_serverless.observability import log
-from comfy_serverless.table.dispatch import Workers
-from comfy_serverless.table.job_state import JobState
-from comfy_serverless.table.jobs import JobStore
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
     from mypy_boto3_stepfunctions import SFNClient
 
-    from comfy_serverless.settings import Settings
+    from comfy_serverless.table.job_state import JobState
 
-#: How often who looks after a batch says so, in seconds.
+#: How often a caller that advances a batch says that it goes on, in seconds.
 RENEW_EVERY_S = 20.0
-#: Of a manifest, for one reader.
+#: The part of a manifest for one reader.
 RANGE_BYTES = 4 * 1024 * 1024
-#: Of a manifest: an execution of the state machine is told of all of them in 256 KB.
+#: For one manifest: the input of the state machine names all of them in 256 KB.
 MAX_RANGES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keeper:
+class Keeper(BatchReader):
     """Looks after the batches of one table.
 
     Attributes:
@@ -51,19 +47,14 @@ class Keeper:
         step_functions: starts the state machine that reads large manifests; None if there is none.
     """
 
-    jobs: JobStore
-    batches: BatchStore
-    workers: Workers
     own_queue: JobQueue
-    s3: S3Client
-    settings: Settings
     output_bucket: str
     step_functions: SFNClient | None = None
 
-    # Its ranges are read.
+    # Ranges are read.
 
     def begin(self, batch: Batch) -> None:
-        """Write a batch down, and have its ranges read."""
+        """Write a batch, and have its ranges read."""
         ranges = ranges_of(batch.size_bytes, step_bytes=max(RANGE_BYTES, -(-batch.size_bytes // MAX_RANGES)))
         self.batches.create(batch, ranges)
         self._have_read(batch, [start for start, _ in ranges])
@@ -78,7 +69,7 @@ class Keeper:
         self.own_queue.send_many([Order(batch_id=batch.id, start=start).to_text() for start in starts])
 
     def _is_being_read(self, batch: Batch) -> bool:
-        """Whether ranges that nobody reads will have their turn: they wait in our queue, or in the state machine."""
+        """Whether abandoned ranges may only be waiting: in our queue, or in the state machine."""
         if self.own_queue.depth() > 0:
             return True
         if batch.execution is None or self.step_functions is None:
@@ -92,36 +83,36 @@ class Keeper:
         return execution["status"] == "RUNNING"
 
     def read(self, batch_id: str, start: int, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
-        """Read a range on; answers whether nothing is left of it for us."""
+        """Go on reading a range; returns whether nothing is left of it for us."""
         batch = self.batches.get(batch_id)
         part = self.batches.range_at(batch_id, start)
         if batch is None or part is None or part.is_read or batch.status is not BatchStatus.RUNNING:
             return True
-        return self._reading().read(batch, part, until=until, now=now)
+        return self.read_range(batch, part, until=until, now=now)
 
     def read_or_pass_on(self, batch_id: str, start: int, *, until: float) -> None:
-        """Read a range, and have somebody else read on what the time does not allow."""
+        """Read a range, and order the rest if the time does not allow it."""
         if not self.read(batch_id, start, until=until):
             self.own_queue.send(Order(batch_id=batch_id, start=start).to_text())
 
-    # Its jobs end, and are reported.
+    # Jobs end, and are reported.
 
     def advance(self, batch_id: str, *, until: float, now: Callable[[], float] = time.monotonic) -> None:
-        """See how far a batch has come: have the rest read, and report on what has ended. One does so at a time."""
+        """Have the rest of a batch read, and report on what has ended. One caller does so at a time."""
         batch = self.batches.get(batch_id)
-        if batch is None or batch.report is not None or not self.batches.begin_look(batch.id):
+        if batch is None or batch.report is not None or not self.batches.begin_advance(batch.id):
             return
         try:
             self._advance(batch, until=until, now=now)
         finally:
-            self.batches.end_look(batch.id)
+            self.batches.end_advance(batch.id)
 
     def _advance(self, batch: Batch, *, until: float, now: Callable[[], float]) -> None:
         ranges = self.batches.ranges(batch.id)
         self._read_on(batch, ranges)
         settled = self._settle(batch, ranges, until=until, now=now)
         for part in ranges:
-            if part.is_told:
+            if part.is_reported:
                 continue
             if part.end > settled or now() >= until:
                 return
@@ -132,21 +123,21 @@ class Keeper:
             self.batches.extend(batch, settled)
         if settled < batch.size_bytes:
             return
-        self.batches.extend(batch, settled, for_s=max(LOOK_EVERY_S, len(ranges)))
+        self.batches.extend(batch, settled, for_s=max(ADVANCE_EVERY_S, len(ranges)))
         report = write_report(self.s3, batch, ranges, bucket=self.output_bucket, prefix=self.settings.output_prefix)
         if self.batches.complete(batch, report):
             log.info("the batch has ended", batch=batch.id, report=report)
 
     def _read_on(self, batch: Batch, ranges: list[Range]) -> None:
-        """Have those ranges read that nobody reads: their message is lost, or the batch was paused."""
+        """Have abandoned ranges read: their message is lost, or the batch was paused."""
         abandoned = [part.start for part in ranges if part.is_abandoned]
         if abandoned and batch.status is BatchStatus.RUNNING and not self._is_being_read(batch):
             self._have_read(batch, abandoned)
 
     def _settle(self, batch: Batch, ranges: list[Range], *, until: float, now: Callable[[], float]) -> int:
-        """Find the first line whose job has not ended; answers where it begins: at the end, if there is none.
+        """Find the first line whose job has not ended; returns its offset, or that of the end if there is none.
 
-        In a canceled batch, jobs end here that nobody has begun.
+        In a canceled batch, jobs that no worker has begun end here.
         """
         settled, renewed = batch.settled, now()
         is_canceled = batch.status is BatchStatus.CANCELED
@@ -173,16 +164,16 @@ class Keeper:
         return settled
 
     def _help(self, batch: Batch, fate: Fate) -> None:
-        """See to the first line that is open, if it has nobody else."""
+        """Send the job of the first open line, if nothing else will."""
         if batch.status is not BatchStatus.RUNNING:
             return
-        if fate.is_missing:  # it was another batch's, 30 days ago, and was forgotten; what it made may stand yet
-            self._reading().submit(batch, [fate.line])
-        elif fate.state is not None and fate.state.is_parked:  # somebody met its message just before the resume
+        if fate.is_missing:  # the job was another batch's, 30 days ago, and is forgotten; its outputs may still exist
+            self.submit(batch, [fate.line])
+        elif fate.state is not None and fate.state.is_parked:  # its message came just before the resume
             self._resume_at(batch, fate.line.offset)
 
     def _end_unbegun(self, batch: Batch, chunk: list[Fate]) -> frozenset[str]:
-        """End the jobs of a canceled batch that nobody has begun and no other batch wants; answers which."""
+        """End the jobs of a canceled batch that no worker has begun and no other batch wants; returns their ids."""
         unbegun = [fate.state for fate in chunk if fate.state is not None and fate.state.is_unbegun]
         others = {other for state in unbegun for other in state.batches - {batch.id}}
         going_on = {other for other in others if self._goes_on(other)}
@@ -195,13 +186,13 @@ class Keeper:
         batch = self.batches.get(batch_id)
         return batch is not None and batch.status in (BatchStatus.RUNNING, BatchStatus.PAUSED)
 
-    # What people want of it.
+    # Orders of people.
 
     def _resume_at(self, batch: Batch, offset: int) -> None:
         self.own_queue.send(Order(batch_id=batch.id, start=offset, is_resume=True).to_text())
 
     def resume(self, batch_id: str, *, start: int = 0, until: float, now: Callable[[], float] = time.monotonic) -> None:
-        """Send again what was parked, from a line on, and have the rest read. What the time does not allow, later."""
+        """Send parked jobs again, from a line on, and have the rest read. What the time does not allow is ordered."""
         batch = self.batches.get(batch_id)
         if batch is None or batch.status is not BatchStatus.RUNNING:
             return
@@ -213,16 +204,7 @@ class Keeper:
             self._unpark([fate.state for fate in chunk if fate.state is not None and fate.state.is_parked])
 
     def _unpark(self, parked: list[JobState]) -> None:
-        """Sent first: what is cut off in between is sent twice, and runs once."""
+        """Send the jobs, then unpark them: a job that is cut off in between is sent twice, and runs once."""
         self.workers.send_many([state.message for state in parked])
         with ThreadPoolExecutor(THREADS, thread_name_prefix="unpark") as pool:
             list(pool.map(lambda state: self.jobs.unpark(state.id), parked))
-
-    def _reading(self) -> Reading:
-        return Reading(
-            jobs=self.jobs,
-            batches=self.batches,
-            workers=self.workers,
-            s3=self.s3,
-            settings=self.settings,
-        )

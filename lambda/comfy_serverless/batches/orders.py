@@ -1,6 +1,6 @@
-"""Orders to `ingest`: what is to be done with a batch. Messages of its own queue, and the input of the state machine.
+"""Orders to `ingest`: what it must do with a batch. They are messages of its own queue, or the state machine's input.
 
-{"batch": "id"}                                  advance it: how far is it? what has ended is reported
+{"batch": "id"}                                  advance it: find how far it is, and report what has ended
 {"batch": "id", "start": 0}                      read the range of its manifest that begins there
 {"batch": "id", "start": 0, "resume": true}      send again what was parked, from that line on
 {"batch": "id", "starts": [0, …]}                of the state machine: read all these ranges
@@ -20,7 +20,7 @@ class Order:
 
     Attributes:
         start: where a range or a line begins, in bytes; None for the batch as a whole.
-        is_resume: whether parked jobs are to be sent again.
+        is_resume: whether parked jobs must be sent again.
     """
 
     batch_id: str
@@ -38,7 +38,7 @@ class Order:
 
     @classmethod
     def parse(cls, body: object) -> Self | None:
-        """Read an order; None for anything else. Further fields are ignored."""
+        """Read an order; None if it is none. Further fields are ignored."""
         match body:
             case {"batch": str(batch_id), "resume": True, "start": int(start)}:
                 return cls(batch_id=batch_id, start=start, is_resume=True)
@@ -50,5 +50,5 @@ class Order:
 
 
 def machine_input(batch_id: str, starts: Sequence[int]) -> str:
-    """The input of the state machine: it makes an order to read of each start."""
+    """The input of the state machine, which makes an order of each start."""
     return json.dumps({"batch": batch_id, "starts": list(starts)})

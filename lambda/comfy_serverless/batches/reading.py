@@ -1,27 +1,29 @@
-"""From lines to jobs in the queue, a chunk at a time.
+"""Manifests become jobs in the queue, a chunk of lines at a time, read from wherever the last reader has stopped.
 
     range ──► chunk of lines ──► jobs (written if they are not there) ──► messages ──► how far the range is read
 
-Cut off anywhere, the chunk is read once more: jobs that are there are sent again unless they have begun, and a job that
-is sent twice runs once.
+If it is cut off anywhere, the chunk is read once more: jobs that exist are sent again unless they have begun, and a job
+that is sent twice runs once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from comfy_serverless.batches.manifest import address_of, in_chunks, read_lines, request_in
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.jobs.lines import Line
+from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.result_file import result_address
+from comfy_serverless.jobs.stored_request import request_of
 from comfy_serverless.observability import log
-from comfy_serverless.table.job_state import JobState, NewJob
+from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 
 if TYPE_CHECKING:
@@ -30,16 +32,19 @@ if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
     from comfy_serverless.table.dispatch import Workers
 
-#: Lines of a chunk: so many are done again where reading was cut off.
+#: Lines of a chunk: this many are read again if reading was cut off.
 CHUNK_LINES = 200
 #: Writes at once.
 THREADS = 16
-#: Characters of what is wrong with a line.
+#: Characters of a bad line's message.
 MAX_MESSAGE_CHARACTERS = 2000
+_READ_BYTES = 256 * 1024
+#: For the lines that are in memory at once; each may have some megabytes.
+_CHUNK_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class BatchReader:
     """Makes jobs of a manifest's lines."""
 
     jobs: JobStore
@@ -48,32 +53,28 @@ class Reading:
     s3: S3Client
     settings: Settings
 
-    def read(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
-        """Read a range on, from where it was left.
-
-        Returns:
-            Whether nothing is left for the caller: it is read, or somebody else reads it, or nobody shall.
-        """
+    def read_range(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
+        """Go on reading a range. Returns True if it is read, if another function reads it, or if it must not be."""
         lines = read_lines(self.s3, batch, start=part.offset, end=part.end)
         for chunk in in_chunks(lines, CHUNK_LINES):
             wanted = self.batches.get(batch.id)
             if wanted is None or wanted.status is not BatchStatus.RUNNING:
-                log.info("the batch is not to be read on", batch=batch.id)
+                log.info("the batch must not be read further", batch=batch.id)
                 return True
             bad = self.submit(batch, chunk)
             after = replace(part, offset=chunk[-1].end, lines=part.lines + len(chunk), bad=part.bad + len(bad))
             if not self.batches.mark_read(batch.id, part, after, bad):
-                log.info("somebody else reads this range", batch=batch.id, start=part.start)
+                log.info("another function reads this range", batch=batch.id, start=part.start)
                 return True
             part = after
             if now() >= until:
                 return part.is_read
-        if not part.is_read:  # nothing but blank lines, or the rest of a line that began before
+        if not part.is_read:  # only blank lines are left, or the rest of a line that began before
             self.batches.mark_read(batch.id, part, replace(part, offset=part.end), [])
         return True
 
     def submit(self, batch: Batch, chunk: Sequence[Line]) -> list[tuple[int, str]]:
-        """Make jobs of a chunk; answers which of its lines are bad, and why."""
+        """Make jobs of a chunk; returns the bad lines' offsets and messages."""
         good: dict[str, tuple[Line, JobRequest]] = {}
         bad: list[tuple[int, str]] = []
         for line in chunk:
@@ -85,25 +86,56 @@ class Reading:
                 good.setdefault(str(request.job_id), (line, request))
         with ThreadPoolExecutor(THREADS, thread_name_prefix="submit") as pool:
             states = list(pool.map(lambda pair: self.jobs.submit_of_batch(self._job(batch, *pair)), good.values()))
-        self.send(states)
+        self.workers.send_many([state.message for state in states if state.is_of_batch and state.may_begin])
         return bad
-
-    def send(self, states: Sequence[JobState]) -> None:
-        """Send those jobs to their queue that nobody has begun."""
-        self.workers.send_many([state.message for state in states if is_waiting(state)])
 
     def _job(self, batch: Batch, line: Line, request: JobRequest) -> NewJob:
         job_id = str(request.job_id)
         return NewJob(
             job_id=job_id,
             owner=batch.owner,
-            request_uri=address_of(line, batch),
+            request_uri=LineAddress(
+                S3Address.parse(batch.manifest).bucket, batch.id, line.offset, line.length
+            ).to_text(),
             result_uri=str(result_address(job_id, request.output, self.settings)),
             labels=request.metadata,
             batch=batch.id,
         )
 
 
-def is_waiting(state: JobState) -> bool:
-    """Whether nobody has begun a job of a batch."""
-    return state.is_of_batch and state.may_begin
+def read_lines(s3: S3Client, batch: Batch, *, start: int, end: int | None = None) -> Iterator[Line]:
+    """The lines that begin at `start` or later and before `end`, by default the manifest's, without blank ones.
+
+    The connection is closed with the iterator.
+    """
+    end = batch.size_bytes if end is None else end
+    if start >= end:
+        return
+    address = S3Address.parse(batch.manifest)
+    answer = s3.get_object(Bucket=address.bucket, Key=address.key, Range=f"bytes={max(0, start - 1)}-")
+    with closing(answer["Body"]) as body:
+        for line in lines_in_range(body.iter_chunks(_READ_BYTES), start=start, end=end):
+            if not line.is_blank:
+                yield line
+
+
+def in_chunks(lines: Iterator[Line], size: int) -> Iterator[list[Line]]:
+    """At most `size` lines at a time, and fewer if they are long."""
+    chunk: list[Line] = []
+    size_bytes = 0
+    for line in lines:
+        chunk.append(line)
+        size_bytes += line.length
+        if len(chunk) >= size or size_bytes >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size_bytes = [], 0
+    if chunk:
+        yield chunk
+
+
+def request_in(line: Line, batch: Batch) -> JobRequest:
+    """The request in a line. Raises InvalidRequest if there is none, or if its results would come back as input."""
+    request = request_of(line)
+    if request.output.bucket == S3Address.parse(batch.source).bucket:
+        raise InvalidRequest("`output.bucket` is the input bucket: every result would start a job again.")
+    return request

@@ -1,9 +1,9 @@
-"""What became of every line of a batch: a table, a summary, and the failed lines ready to be dropped again.
+"""The report of a batch: a table of all lines, a summary, and the failed lines, ready to be dropped again.
 
     range whose jobs have ended ──► its part: rows, failed lines        all parts ──► report.csv, .failed.jsonl, .json
 
-A part is written as soon as it can be, and stays: what is cut off goes on there, and no invocation has to last for as
-long as a batch lasts. Nothing is held in memory but one part, and on disk but the table.
+A part is written as soon as possible, and stays: an invocation that is cut off is continued by the next, and none must
+last as long as the batch. Only one part is held in memory, and only the table on disk.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from comfy_serverless.aws.dynamodb import MAX_READS, now_text
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.batches.manifest import in_chunks, read_lines, request_in
+from comfy_serverless.batches.reading import in_chunks, read_lines, request_in
 from comfy_serverless.batches.store import Batch, BatchStatus, Range
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
@@ -37,29 +37,34 @@ if TYPE_CHECKING:
     from comfy_serverless.table.job_state import JobState
     from comfy_serverless.table.reader import JobReader
 
-#: Failures that the summary names; all are in the table.
+#: How many failures the summary names; all are in the table.
 MAX_FAILURES = 1000
 COLUMNS = ("line", "job_id", "status", "code", "message", "result", "duplicate_of")
-#: Of a row of a part, which does not know what stands before it.
+#: The columns of a part's row, which does not know the rows before it.
 _PART_COLUMNS = ("job_id", "status", "code", "message", "result")
-#: A row, and the line that can be dropped again, if it can.
+#: A row, and its line if that can be dropped again.
 Part = tuple[dict[str, str], str | None]
 BAD = "bad"
 #: Characters of a job's id (JOB_ID_PATTERN).
 MAX_JOB_ID = 64
-#: What can be dropped again. A bad line would be as bad as before.
+#: The statuses of lines that can be dropped again. A bad line would be as bad as before.
 _TO_REPEAT = frozenset({JobStatus.FAILED.value, JobStatus.EXPIRED.value, JobStatus.CANCELED.value})
 _FAILURES = frozenset({JobStatus.FAILED.value, JobStatus.EXPIRED.value, BAD})
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """A line and what became of it."""
+    """A line, its request or its problem, and the state of its job."""
 
     line: Line
     request: JobRequest | None = None
     problem: str = ""
     state: JobState | None = None
+
+    @property
+    def job_id(self) -> str:
+        """The id of its job; empty for a bad line."""
+        return str(self.request.job_id) if self.request is not None else ""
 
     @property
     def is_open(self) -> bool:
@@ -68,13 +73,13 @@ class Fate:
 
     @property
     def is_missing(self) -> bool:
-        """Whether it has no job: it is not read yet, or its job was forgotten meanwhile."""
+        """Whether it has no job: it has not been read yet, or its job was forgotten meanwhile."""
         return self.request is not None and self.state is None
 
 
 @dataclass(slots=True)
 class Summary:
-    """Counts, over all lines."""
+    """Counts of all lines."""
 
     lines: int = 0
     bad: int = 0
@@ -103,22 +108,16 @@ def fates(
     """The lines of a range and their jobs, a hundred at a time: one read of the table each."""
     for chunk in in_chunks(read_lines(s3, batch, start=start, end=end), MAX_READS):
         found = [_asked(line, batch) for line in chunk]
-        states = jobs.many([str(fate.request.job_id) for fate in found if fate.request is not None])
-        yield [
-            Fate(fate.line, fate.request, fate.problem, states.get(str(fate.request.job_id)))
-            if fate.request is not None
-            else fate
-            for fate in found
-        ]
+        states = jobs.many([fate.job_id for fate in found if fate.job_id])
+        yield [replace(fate, state=states.get(fate.job_id)) for fate in found]
 
 
 def write_part(s3: S3Client, jobs: JobReader, batch: Batch, part: Range) -> int | None:
-    """Write what became of the lines of a range, beside our copy of the manifest.
+    """Write a range's part of the report, next to our copy of the manifest.
 
-    Returns:
-        Where the first line begins whose job has not ended; nothing is written then. None, if the part is there.
+    Returns None; or, without writing, the offset of the first line whose job has not ended.
     """
-    rows: list[str] = []  # of some megabytes: those of the failed lines, mostly
+    rows: list[str] = []  # some megabytes, mostly of the failed lines
     for chunk in fates(s3, jobs, batch, start=part.start, end=part.end):
         for fate in chunk:
             if fate.is_open or (fate.is_missing and batch.status is not BatchStatus.CANCELED):
@@ -132,7 +131,7 @@ def write_part(s3: S3Client, jobs: JobReader, batch: Batch, part: Range) -> int 
 
 
 def write_report(s3: S3Client, batch: Batch, parts: Sequence[Range], *, bucket: str, prefix: str) -> str:
-    """Put the parts together to all three files; answers where the summary is."""
+    """Put the parts together to all three files; returns the address of the summary."""
     base = f"{folder_prefix(prefix)}batches/{batch.id}"
     with tempfile.TemporaryDirectory() as name:
         table = Path(name) / "report.csv"
@@ -164,7 +163,7 @@ def write_report(s3: S3Client, batch: Batch, parts: Sequence[Range], *, bucket: 
 
 
 class _FirstLines:
-    """Which line named a job first. On disk: there may be more of them than fit into memory."""
+    """The first line of each job, on disk: there may be more of them than fit into memory."""
 
     def __init__(self, path: Path) -> None:
         self._database = sqlite3.connect(path, isolation_level=None)
@@ -173,7 +172,7 @@ class _FirstLines:
         self._database.execute("BEGIN")
 
     def of(self, job_id: str, line: int) -> int:
-        """The first line of this job: this one, if none was before."""
+        """The first line of this job; this one if there was none before."""
         inserted = self._database.execute("INSERT OR IGNORE INTO first VALUES (?, ?)", (job_id, line))
         if inserted.rowcount:
             return line
@@ -181,12 +180,11 @@ class _FirstLines:
         return int(first)
 
     def close(self) -> None:
-        """What it knew is gone."""
         self._database.close()
 
 
 def _put_together(parts: Iterator[Part], rows: TextIO, first_lines: _FirstLines) -> Summary:
-    """Number the rows, and find out which jobs came before."""
+    """Write the rows with their numbers, and the first line of each job that came before."""
     summary = Summary()
     table = csv.DictWriter(rows, COLUMNS)
     table.writeheader()
@@ -217,7 +215,7 @@ def _parts(s3: S3Client, batch: Batch, parts: Sequence[Range]) -> Iterator[Part]
 
 
 def _parse_row(line: bytes) -> Part:
-    """A row as any release has written it: a list before there were names, and maybe with other columns."""
+    """A row as any release has written it: as a list, before columns had names, and maybe with other columns."""
     row = json.loads(line)
     if isinstance(row, list):
         *cells, again = row
@@ -226,18 +224,17 @@ def _parse_row(line: bytes) -> Part:
 
 
 class _Pieces(io.RawIOBase):
-    """Pieces of bytes, to be read like a file."""
+    """Reads pieces of bytes like a file."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
         self._held = b""
 
     def readable(self) -> bool:
-        """It is."""
         return True
 
     def read(self, size: int = -1) -> bytes:
-        """At most so many bytes, all of them if that is negative; none at the end."""
+        """At most `size` bytes, or all of them if that is negative; none at the end."""
         held = [self._held]
         length = len(self._held)
         while size < 0 or length < size:
@@ -261,7 +258,7 @@ def _row(fate: Fate) -> dict[str, str]:
     row = dict.fromkeys(_PART_COLUMNS, "")
     if fate.request is None:
         return {**row, "status": BAD, "code": InvalidRequest.code, "message": fate.problem}
-    row["job_id"] = str(fate.request.job_id)
+    row["job_id"] = fate.job_id
     if fate.state is None:  # the batch was canceled before it was read
         return {**row, "status": JobStatus.CANCELED.value}
     error = fate.state.document().error
@@ -275,13 +272,12 @@ def _row(fate: Fate) -> dict[str, str]:
 
 
 def _again(fate: Fate) -> str:
-    """The line with a new id, the same each time: the old one has had its outcome."""
+    """The line with a new id, the same each time: the old id has its outcome."""
     request = json.loads(fate.line.content or b"{}")
     if "workflow" not in request:
         request = {"workflow": request}
-    old = str(fate.request.job_id) if fate.request else "line"
-    # Halves of characters, which JSON can hold and a file cannot, stay written as they are in JSON.
-    return json.dumps({**request, "job_id": next_id(old)})
+    # Halves of characters, which JSON can hold and a file cannot, stay escaped as in JSON.
+    return json.dumps({**request, "job_id": next_id(fate.job_id or "line")})
 
 
 def next_id(job_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Batches in the table: what was dropped, how far its ranges have been read, which lines were bad, and how it ended.
+"""Batches in the table: what was dropped, how far its ranges are read, which lines are bad, and how the batch ended.
 
 read ──► running ──► completed
           │  ▲
@@ -10,23 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s
 from comfy_serverless.jobs.document import RETENTION
-from comfy_serverless.table.columns import read_columns, write_columns
-from comfy_serverless.table.keepers import BATCH, KEEPER, KEEPER_DUE, neglected
+from comfy_serverless.table.columns import BATCH, KEEPER, KEEPER_DUE, neglected, read_columns, write_columns
 
-#: Who looks after a batch: the caretaker has it looked at as often as this, in seconds.
-LOOK_EVERY_S = 60
-#: A range that nobody has moved on for so long is read by nobody, in seconds: a chunk of it takes one or two.
+if TYPE_CHECKING:
+    from comfy_serverless.jobs.message import JobMessage
+    from comfy_serverless.table.jobs import JobStore
+
+#: How often the caretaker has a batch advanced, in seconds.
+ADVANCE_EVERY_S = 60
+#: A range without progress for this long has no reader, in seconds: a chunk of it takes one or two.
 UNTOUCHED_S = 120
-#: What columns of a batch are called in the table, where it is not the name of the field.
-_STORED = {"owner": "owner_name"}
+#: The columns of batches and ranges whose name in the table is not that of the field.
+_STORED = {"owner": "owner_name", "is_reported": "is_told"}
 
 
 class BatchStatus(StrEnum):
-    """What is wanted of a batch, and that it is over."""
+    """What the owner wants of a batch, and that it is over."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -39,11 +42,11 @@ class Range:
     """A part of a manifest.
 
     Attributes:
-        start, end: it has the lines that begin here, in bytes.
+        start, end: the range has the lines that begin here, in bytes.
         offset: how far it has been read: the beginning of the next line.
-        lines, bad: how many it had up to there, blank ones not counted.
-        touched: when it was last read on, in seconds since 1970.
-        is_told: whether its part of the report is written.
+        lines, bad: how many lines it has up to there, without blank ones.
+        touched: when it was last read, in seconds since 1970.
+        is_reported: whether its part of the report is written.
     """
 
     start: int
@@ -52,25 +55,29 @@ class Range:
     lines: int = 0
     bad: int = 0
     touched: int = 0
-    is_told: bool = False
+    is_reported: bool = False
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read a range's item."""
-        return cls(**read_columns(cls, item))
+        return cls(**read_columns(cls, item, stored=_STORED))
 
     def to_item(self, batch_id: str, expires: int) -> Item:
-        """The item of a range that nobody has read."""
-        return {"pk": _pk(batch_id), "sk": _range_sk(self.start), **write_columns(self), "expires": expires}
+        """The item of a range that has not been read."""
+        return {
+            "pk": _pk(batch_id),
+            "sk": _range_sk(self.start),
+            **write_columns(self, stored=_STORED),
+            "expires": expires,
+        }
 
     @property
     def is_read(self) -> bool:
-        """Whether there is nothing left in it."""
+        """Whether all of it has been read."""
         return self.offset >= self.end
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether it is to be read on, and nobody seems to do that."""
+        """Whether it must be read further, and seems to have no reader."""
         return not self.is_read and self.touched < now_s() - UNTOUCHED_S
 
 
@@ -80,9 +87,9 @@ class Batch:
 
     Attributes:
         source: where it was dropped.
-        manifest: our own copy, which nobody changes.
+        manifest: where our own copy is, which never changes.
         settled: up to here every job has ended, in bytes.
-        execution: of the state machine that reads it, the newest; None if none does.
+        execution: the newest execution of the state machine that reads it; None if there is none.
     """
 
     id: str
@@ -98,12 +105,11 @@ class Batch:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read a batch's item."""
         columns = read_columns(cls, item, stored=_STORED)
         return cls(**{**columns, "status": BatchStatus(columns["status"])})
 
     def to_item(self, expires: int) -> Item:
-        """The item of a batch that was just dropped. `looking_until` and `report` come later."""
+        """The item of a new batch. `looking_until` and `report` come later."""
         return {
             "pk": _pk(self.id),
             "sk": "batch",
@@ -111,13 +117,13 @@ class Batch:
             "status": self.status.value,
             "settled": self.settled,
             KEEPER: BATCH,
-            KEEPER_DUE: now_s() + LOOK_EVERY_S,
+            KEEPER_DUE: now_s() + ADVANCE_EVERY_S,
             "expires": expires,
         }
 
     @property
     def final_status(self) -> BatchStatus:
-        """What it is once its report is there."""
+        """The status once the report is written."""
         return BatchStatus.CANCELED if self.status is BatchStatus.CANCELED else BatchStatus.COMPLETED
 
 
@@ -128,7 +134,7 @@ class BatchStore:
         self._table = table
 
     def create(self, batch: Batch, ranges: Sequence[tuple[int, int]]) -> bool:
-        """Write a batch and its ranges down. Returns False if it is there already."""
+        """Write a batch and its ranges. Returns False if the batch exists already."""
         if self.get(batch.id) is not None:
             return False
         expires = _expires()
@@ -138,7 +144,7 @@ class BatchStore:
                 for start, end in ranges
             ]
         )
-        # For people, who know it by its name. Before the batch is there, nobody finds it by that.
+        # For people, who know the batch by its name. `newest` finds it only once the batch itself is written.
         self._table.put({"pk": _pk(batch.source), "sk": "newest", "batch": batch.id, "expires": expires})
         try:
             self._table.put(batch.to_item(expires), condition="attribute_not_exists(pk)")
@@ -147,7 +153,7 @@ class BatchStore:
         return True
 
     def newest(self, source: str) -> Batch | None:
-        """The batch that was last dropped there."""
+        """The batch that was last dropped at this address."""
         item = self._table.get(_pk(source), "newest")
         return self.get(str(item["batch"])) if item else None
 
@@ -157,25 +163,25 @@ class BatchStore:
         return Batch.from_item(item) if item else None
 
     def range_at(self, batch_id: str, start: int) -> Range | None:
-        """The range that begins there. One read."""
+        """The range that begins at this offset. One read."""
         item = self._table.get(_pk(batch_id), _range_sk(start))
         return Range.from_item(item) if item else None
 
     def ranges(self, batch_id: str) -> list[Range]:
         """Its ranges, in order."""
-        condition = "#pk = :pk AND #sk BETWEEN :first AND :last"
-        values = {"pk": _pk(batch_id), "first": "range#", "last": "range~"}
-        return [Range.from_item(item) for item in self._table.query_all(condition, values)]
+        return [Range.from_item(item) for item in self._items(batch_id, "range")]
 
     def bad_lines(self, batch_id: str) -> Iterator[tuple[int, str]]:
-        """Where bad lines begin, and what is wrong with them."""
-        condition = "#pk = :pk AND #sk BETWEEN :first AND :last"
-        values = {"pk": _pk(batch_id), "first": "bad#", "last": "bad~"}
-        for item in self._table.query_all(condition, values):
+        """The offsets of bad lines, and their messages."""
+        for item in self._items(batch_id, "bad"):
             yield int(item["sk"].partition("#")[2]), item["message"]
 
+    def _items(self, batch_id: str, kind: str) -> Iterator[Item]:
+        values = {"pk": _pk(batch_id), "first": f"{kind}#", "last": f"{kind}~"}
+        return self._table.query_all("#pk = :pk AND #sk BETWEEN :first AND :last", values)
+
     def mark_read(self, batch_id: str, before: Range, after: Range, bad: Sequence[tuple[int, str]]) -> bool:
-        """Write down how far a range has been read. Returns False if somebody else has been here."""
+        """Write how far a range has been read. Returns False if another reader was faster."""
         expires = _expires()
         self._table.put_all(
             [
@@ -192,73 +198,55 @@ class BatchStore:
         )
         return self._table.try_update(change)
 
-    def begin_look(self, batch_id: str) -> bool:
-        """Be the only one who looks after a batch, for a while. Returns False if somebody else does."""
-        change = self._change(batch_id, {"looking_until": now_s() + LOOK_EVERY_S})
+    def begin_advance(self, batch_id: str) -> bool:
+        """Become the only caller that advances a batch, for a while. Returns False if another caller does."""
+        change = self._change(batch_id, {"looking_until": now_s() + ADVANCE_EVERY_S})
         free = f"{change.condition} AND (attribute_not_exists(#looking_until) OR #looking_until < :now)"
         return self._table.try_update(replace(change, condition=free, values={"now": now_s()}))
 
     def extend(self, batch: Batch, settled: int, *, for_s: int | None = None) -> None:
-        """Write down up to where all jobs have ended; whoever looks needs so much longer."""
-        until = now_s() + (LOOK_EVERY_S if for_s is None else for_s)
+        """Write up to where all jobs have ended, and give the caller that advances the batch more time."""
+        until = now_s() + (ADVANCE_EVERY_S if for_s is None else for_s)
         self._table.try_update(self._change(batch.id, {"settled": settled, KEEPER_DUE: until, "looking_until": until}))
 
-    def end_look(self, batch_id: str) -> None:
-        """Have the batch looked at again later, by whoever it may be."""
-        self._table.try_update(self._change(batch_id, {KEEPER_DUE: now_s() + LOOK_EVERY_S, "looking_until": 0}))
+    def end_advance(self, batch_id: str) -> None:
+        """Have the batch advanced again later, by any caller."""
+        self._table.try_update(self._change(batch_id, {KEEPER_DUE: now_s() + ADVANCE_EVERY_S, "looking_until": 0}))
 
     def mark_reported(self, batch_id: str, part: Range) -> None:
-        """A range's part of the report is written."""
+        """Write that a range's part of the report is written."""
         change = Update(
             pk=_pk(batch_id), sk=_range_sk(part.start), assign={"is_told": True}, condition="attribute_exists(pk)"
         )
         self._table.try_update(change)
 
     def read_by(self, batch_id: str, execution: str) -> None:
-        """Remember which execution of the state machine reads it."""
+        """Write which execution of the state machine reads the batch."""
         self._table.try_update(self._change(batch_id, {"execution": execution}))
 
     def complete(self, batch: Batch, report: str) -> bool:
-        """The report is there. Returns False if it was before."""
+        """Write that the report is written. Returns False if it was before."""
         change = self._change(
-            batch.id,
-            {
-                "status": batch.final_status.value,
-                "report": report,
-                "settled": batch.size_bytes,
-            },
+            batch.id, {"status": batch.final_status.value, "report": report, "settled": batch.size_bytes}
         )
-        remove = [KEEPER, KEEPER_DUE]
-        return self._table.try_update(
-            Update(
-                pk=change.pk,
-                sk=change.sk,
-                assign=change.assign,
-                remove=remove,
-                condition="attribute_exists(pk) AND attribute_not_exists(#report)",
-            )
-        )
+        condition = f"attribute_exists(pk) AND {change.condition}"
+        return self._table.try_update(replace(change, remove=[KEEPER, KEEPER_DUE], condition=condition))
 
     def set_status(self, batch_id: str, status: BatchStatus, *, was: Sequence[BatchStatus]) -> bool:
-        """Pause, resume or cancel. Returns False where it is in none of those states."""
-        names = {f"was{number}": one.value for number, one in enumerate(was)}
-        change = Update(
-            pk=_pk(batch_id),
-            sk="batch",
-            assign={"status": status.value},
-            condition=f"#status IN ({', '.join(f':{name}' for name in names)}) AND attribute_not_exists(#report)",
-            values=names,
-        )
-        return self._table.try_update(change)
+        """Pause, resume or cancel. Returns False if it is in none of those states."""
+        values = {f"was{number}": one.value for number, one in enumerate(was)}
+        change = self._change(batch_id, {"status": status.value})
+        condition = f"#status IN ({', '.join(f':{name}' for name in values)}) AND {change.condition}"
+        return self._table.try_update(replace(change, condition=condition, values=values))
 
     def neglected(self, *, limit: int) -> list[str]:
-        """Batches that have not been looked at for a while; whoever asks looks, and nobody else for as long."""
+        """Claim batches that have not been advanced for a while: for as long, no other caller gets them."""
         found = []
         for item in neglected(self._table, BATCH, limit=limit):
             change = Update(
                 pk=item["pk"],
                 sk=item["sk"],
-                assign={KEEPER_DUE: now_s() + LOOK_EVERY_S},
+                assign={KEEPER_DUE: now_s() + ADVANCE_EVERY_S},
                 condition=f"#{KEEPER_DUE} = :seen",
                 values={"seen": item[KEEPER_DUE]},
             )
@@ -280,3 +268,24 @@ def _pk(batch_id: str) -> str:
 
 def _range_sk(start: int) -> str:
     return f"range#{start:015}"
+
+
+def hold_back(jobs: JobStore, batches: BatchStore, source: JobMessage) -> bool:
+    """Keep a job whose message has come from being run, if all batches that want it are paused or canceled.
+
+    Nothing of the job is read, because a function that runs workflows may not. If other batches want it too, the
+    conditional write fails and returns them. Returns whether the message is done with.
+    """
+    wanted_by = frozenset({source.batch_id} if source.batch_id is not None else ())
+    while wanted_by:
+        statuses = {batch.status for batch in map(batches.get, wanted_by) if batch is not None}
+        if BatchStatus.RUNNING in statuses or not statuses & {BatchStatus.PAUSED, BatchStatus.CANCELED}:
+            return False
+        hold = jobs.park if BatchStatus.PAUSED in statuses else jobs.leave
+        standing = hold(source.job_id, batches=wanted_by)
+        if standing is None:
+            return True
+        if standing == wanted_by:
+            return False
+        wanted_by = standing
+    return False

@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from comfy_serverless.errors import STATUSES, InvalidRequest
 from comfy_serverless.jobs.document import error_envelope
-from comfy_serverless.jobs.drops import drops_of, has_records_of, is_s3_event
 from comfy_serverless.jobs.message import JobMessage
-from comfy_serverless.jobs.sources import RequestSource, SentRequest
+from comfy_serverless.jobs.sources import RequestSource, SentRequest, drops_of, has_records_of, is_s3_event
 from comfy_serverless.worker.replies import Replies
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from comfy_serverless.aws.sqs import take_each
 from comfy_serverless.batches.drops import NotThere
 from comfy_serverless.batches.orders import Order
 from comfy_serverless.handlers import wiring
-from comfy_serverless.jobs.drops import dropped_objects
+from comfy_serverless.jobs.sources import dropped_objects
 from comfy_serverless.observability import log
 
 #: Kept back of an invocation for the chunk in hand, and to pass the rest on, in seconds.

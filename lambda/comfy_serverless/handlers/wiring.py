@@ -330,7 +330,7 @@ def meter() -> Meter:
 @functools.cache
 def journal() -> Journal:
     """What takes jobs of the API out of the table and tells it how they ended."""
-    from comfy_serverless.batches.holding import hold_back
+    from comfy_serverless.batches.store import hold_back
     from comfy_serverless.worker.journal import Journal
 
     settings().require("jobs_table", _where_jobs_go())

@@ -1,3 +1,3 @@
-"""One job, end to end: request, inputs, engine, delivery, result. AWS lives here, behind small classes."""
+"""A job as data: its request and where that comes from, its message, its document and result, its keys and links."""
 
 from __future__ import annotations

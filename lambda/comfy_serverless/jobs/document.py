@@ -1,7 +1,4 @@
-"""What a job looks like to everybody who asks: `Job`, `Output`, `Progress` and `JobError` of the Comfy API v2.
-
-They are the contract's, field for field, with additions of ours. No IO.
-"""
+"""A job's document: `Job`, `Output`, `Progress` and `JobError` of the Comfy API v2, with additions of ours. No IO."""
 
 from __future__ import annotations
 
@@ -12,12 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-)
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
 from comfy_serverless.errors import Canceled, ComfyError
 from comfy_serverless.files import OutputKind
@@ -30,12 +22,9 @@ RETENTION = timedelta(days=30)
 REPLY_LIMIT_BYTES = 6_000_000
 #: Texts in an error (messages, tracebacks, each of the details) are cut to this many characters.
 MAX_ERROR_TEXT = 20_000
-
 MAX_ERROR_DETAILS = 200_000
-
-#: Containers inside containers in those details. Readers and writers of JSON give up at some hundred.
+#: Levels of containers in those details. Readers and writers of JSON give up at some hundred.
 MAX_ERROR_LEVELS = 32
-
 
 Moment = Annotated[datetime, PlainSerializer(moment_text, return_type=str, when_used="json")]
 
@@ -52,20 +41,20 @@ class JobStatus(StrEnum):
     EXPIRED = "expired"
 
 
-class _Answer(BaseModel):
-    # Built with the first job: ComfyUI is still starting then, and every start imports this.
+class _Document(BaseModel):
+    # Built with the first job, because every start imports this; ComfyUI is still starting then.
     model_config = ConfigDict(frozen=True, defer_build=True)
 
 
-class Output(_Answer):
+class Output(_Document):
     """One file a job made. `s3_uri` and what follows it are ours.
 
     Attributes:
-        url: a presigned link, made anew with every answer; null in the stored result and without a bucket.
+        url: a presigned link, made anew for every response; null in the stored result and without a bucket.
         hash: the API's blake3 hash; we give `sha256` instead.
-        type: one of the kinds we know; a result that a newer release has written may have others.
+        type: a kind that we know; a result that a newer release has written may have others.
         index: position among the outputs of its node.
-        data_base64: the file itself, where it fits into the reply.
+        data_base64: the file itself, if it fits into the reply.
     """
 
     node_id: str
@@ -88,7 +77,7 @@ class Output(_Answer):
     data_base64: str | None = None
 
 
-class Progress(_Answer):
+class Progress(_Document):
     """How far a job is."""
 
     model_config = ConfigDict(frozen=True, from_attributes=True, defer_build=True)
@@ -103,7 +92,7 @@ class Progress(_Answer):
     message: str | None = None
 
 
-class JobError(_Answer):
+class JobError(_Document):
     """Why a job failed. `retryable` (may the same request succeed when sent again?) and `details` are ours."""
 
     code: str
@@ -130,8 +119,8 @@ class JobError(_Answer):
         )
 
 
-class JobUrls(_Answer):
-    """Where the API of this deployment answers for the job: host-relative references, as the API has them."""
+class JobUrls(_Document):
+    """The job's addresses in the API of this deployment: host-relative references, as the contract has them."""
 
     self: str
     events: str
@@ -139,20 +128,20 @@ class JobUrls(_Answer):
 
     @classmethod
     def of(cls, job_id: str) -> Self:
-        """The references for a job."""
+        """Make them for a job."""
         path = f"/api/v2/jobs/{job_id}"
         return cls(self=path, events=f"{path}/events", cancel=f"{path}/cancel")
 
 
-class Job(_Answer):
+class Job(_Document):
     """One execution of a workflow, and everything it made. `warnings` and what follows it are ours.
 
     Attributes:
-        warnings: what was not made or not delivered although the job went on, and what to know.
+        warnings: outputs that were not made or not delivered although the job went on, and other notes.
         seeds: the seeds that were drawn, by `node.input`.
-        engine: name and version of what executed it.
-        timings_ms: where the time went.
-        result_uri: where this document is kept; null where it is not (see `jobs.worker`).
+        engine: name and version of the engine that executed it.
+        timings_ms: the duration of each step.
+        result_uri: where this document is kept; null if it is not kept (see `worker.worker`).
     """
 
     id: str
@@ -200,7 +189,7 @@ def status_of(error: ComfyError | None) -> JobStatus:
 
 
 def error_envelope(error: ComfyError) -> dict[str, Any]:
-    """`{"error": {"code", "message", "details"}}`: the Comfy API v2's answer to a request it refuses."""
+    """`{"error": {"code", "message", "details"}}`: the Comfy API v2's response to a request that it refuses."""
     return {
         "error": {
             "code": error.code,
@@ -211,7 +200,7 @@ def error_envelope(error: ComfyError) -> dict[str, Any]:
 
 
 def shorten(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Details that fit into any reply: JSON values only, long texts cut in the middle, and never too many."""
+    """Details that fit into any reply: JSON values only, long texts cut in the middle, limited in all."""
     short: dict[str, Any] = {}
     left = MAX_ERROR_DETAILS
     for name, value in details.items():
@@ -228,7 +217,7 @@ def shorten(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: object, levels: int = MAX_ERROR_LEVELS) -> object:
-    """A value as JSON that everybody can write and read again: what engines and nodes report may be anything."""
+    """A value as plain JSON: engines and nodes may report anything."""
     match value:
         case None | bool() | int():
             return value
@@ -255,12 +244,12 @@ def _text(value: object) -> str | None:
 
 
 def clean(text: str) -> str:
-    """Text that can be written as UTF-8: JSON may smuggle halves of characters in."""
+    """Text that can be written as UTF-8: JSON may contain halves of characters."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def shorten_job(job: Job, *, size: Callable[[Job], int], limit_bytes: int) -> Job:
-    """A job that is too long, with as much as fits: the last outputs go first, then all but the error's message."""
+    """A job that is too long, cut to fit: the last outputs are left out first, then all but the error's message."""
     where = f"all are in {job.result_uri}" if job.result_uri else "the reply has no room for more"
     fits, too_many = 0, len(job.outputs)
     shortened = job

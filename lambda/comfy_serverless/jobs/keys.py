@@ -1,4 +1,4 @@
-"""The names results get in S3. Pure: node ids and file names come from workflows, and may be anything."""
+"""The keys of results in S3. Node ids and file names come from workflows, and may be anything. No IO."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
 
 RESULT_NAME = "result.json"
-#: S3 takes keys of 1,024 bytes: prefix (512 bytes), job id and two of these.
+#: S3 accepts keys of 1,024 bytes: prefix (512 bytes), job id and two of these.
 MAX_NAME_BYTES = 150
 _ALLOWED = frozenset(" .-_+=@,()")
 
 
 def folder_prefix(prefix: str) -> str:
-    """A prefix as a folder: `results` and `/results/` are `results/`, nothing is nothing."""
+    """A prefix as a folder: `results` and `/results/` become `results/`; an empty one stays empty."""
     bare = prefix.strip("/")
     return f"{bare}/" if bare else ""
 
@@ -47,7 +47,7 @@ class KeyAllotment:
 
     @property
     def result_key(self) -> str:
-        """Where the job's own document goes."""
+        """The key of the job's own document."""
         return self._base + RESULT_NAME
 
     def key(self, output: Output) -> str:
@@ -60,7 +60,7 @@ class KeyAllotment:
 
     @staticmethod
     def another(key: str) -> str:
-        """A key beside `key` that nobody else has."""
+        """A key next to `key` that no other output has."""
         folder, _, name = key.rpartition("/")
         path = PurePosixPath(name)
         return f"{folder}/{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}"
@@ -75,7 +75,7 @@ class KeyAllotment:
 
 
 def keys_of(job_id: str, output: OutputTarget | None, settings: Settings) -> KeyAllotment:
-    """The keys of a job: below the prefix that its request names, and else below OUTPUT_PREFIX."""
+    """The keys of a job: below the prefix that its request names, or else below OUTPUT_PREFIX."""
     prefix = settings.output_prefix if output is None or output.prefix is None else output.prefix
     return KeyAllotment(prefix, job_id)
 

@@ -1,17 +1,47 @@
-"""The lines of a manifest: cut out of a stream, and understood one by one. No IO, and never more than one in memory."""
+"""The lines of a batch's manifest: where they are, and how a stream is cut into them, with one in memory at most."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
-from comfy_serverless.errors import ComfyError, InvalidRequest
-from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.aws.s3 import S3Address
 
 #: The largest request, as everywhere.
 MAX_LINE_BYTES = 6 * 1024 * 1024
+_KEY = re.compile(r"requests/batches/(?P<batch>[A-Za-z0-9_-]{1,64})\.jsonl#(?P<offset>\d{1,15})-(?P<length>\d{1,8})")
+
+
+def manifest_address(bucket: str, batch_id: str) -> S3Address:
+    """The address of our copy of a batch's manifest."""
+    return S3Address(bucket, f"requests/batches/{batch_id}.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class LineAddress:
+    """Where a line is, in bytes of the manifest: `s3://bucket/requests/batches/{batch}.jsonl#{offset}-{length}`."""
+
+    bucket: str
+    batch_id: str
+    offset: int
+    length: int
+
+    def to_text(self) -> str:
+        """The address as a message has it."""
+        return f"{self.manifest}#{self.offset}-{self.length}"
+
+    @classmethod
+    def parse(cls, address: S3Address) -> Self | None:
+        """Read an address; None if it is not that of a line."""
+        match = _KEY.fullmatch(address.key)
+        return cls(address.bucket, match["batch"], int(match["offset"]), int(match["length"])) if match else None
+
+    @property
+    def manifest(self) -> S3Address:
+        """The manifest it is a line of."""
+        return manifest_address(self.bucket, self.batch_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +51,7 @@ class Line:
     Attributes:
         offset: where it begins, in bytes.
         length: in bytes, without its end.
-        content: None if it is too long to be one.
+        content: None if the line is too long to be a request.
     """
 
     offset: int
@@ -30,21 +60,17 @@ class Line:
 
     @property
     def end(self) -> int:
-        """Where the next one begins."""
+        """Where the next line begins."""
         return self.offset + self.length + 1
 
     @property
     def is_blank(self) -> bool:
-        """Whether there is nothing in it."""
+        """Whether the line has no content."""
         return self.content is not None and not self.content.strip(b" \t\r\xef\xbb\xbf")
 
 
 def lines_of(chunks: Iterable[bytes], *, offset: int = 0) -> Iterator[Line]:
-    """Cut a stream into lines.
-
-    Args:
-        chunks: the bytes of the manifest, from `offset` on, which is the beginning of a line.
-    """
+    """Cut the bytes of a manifest into lines, from `offset` on, which is the beginning of a line."""
     held, begin, skipped = bytearray(), offset, 0
     for chunk in chunks:
         rest = memoryview(chunk)
@@ -80,38 +106,8 @@ def lines_in_range(chunks: Iterable[bytes], *, start: int, end: int) -> Iterator
             yield line
 
 
-def request_of(line: Line, *, parse: Callable[[object], JobRequest] = JobRequest.parse) -> JobRequest:
-    """What a line asks for, with the id that its job has: its own, or one made of what it says.
-
-    The same line is the same job, in whichever manifest, and however often.
-
-    Args:
-        parse: reads the request; `JobRequest.stored` where the line has been judged before.
-
-    Raises:
-        InvalidRequest: it is none.
-    """
-    if line.content is None:
-        raise InvalidRequest(f"the line has {line.length:,} bytes; at most {MAX_LINE_BYTES:,} can be a request.")
-    try:
-        document = json.loads(line.content)
-        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        if "\\ud" in canonical:
-            json.dumps(document, ensure_ascii=False).encode()
-        request = parse(document)
-        if request.job_id is not None:
-            return request
-    except ComfyError:
-        raise
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"the line has half of a character, as of an emoji that was cut: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the line is not JSON: {str(error)[:200]}") from error
-    return request.model_copy(update={"job_id": f"line-{hashlib.sha256(canonical.encode()).hexdigest()[:40]}"})
-
-
 def ranges_of(size_bytes: int, *, step_bytes: int) -> list[tuple[int, int]]:
-    """Ranges that cover a manifest, each of them to be read by itself."""
+    """Ranges that cover a manifest; each is read separately."""
     return [(start, min(start + step_bytes, size_bytes)) for start in range(0, size_bytes, step_bytes)]
 
 

@@ -1,4 +1,4 @@
-"""Presigned links: how outputs and assets are downloaded. A link is a key to its file for as long as it is good."""
+"""Presigned links, by which outputs and assets are downloaded. While a link works, it gives access to its file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from comfy_serverless.jobs.document import Job, Output
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: A media type alone. With parameters a list of types could be hidden in one, of which browsers take the last.
+#: A media type alone. Its parameters could hide a list of types, of which browsers take the last.
 _PLAIN_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+")
 
 
@@ -28,13 +28,13 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Makes links that are good for `expiry_s` seconds."""
+    """Makes links that work for `expiry_s` seconds."""
 
     s3: S3Client
     expiry_s: int
 
     def of(self, address: S3Address, *, name: str, content_type: str) -> Link:
-        """A link to an object, under the name a browser saves it with. No request is made."""
+        """A link to an object, with the name under which a browser saves it. No request is made."""
         kind = bare_type(content_type)
         url = self.s3.generate_presigned_url(
             "get_object",

@@ -1,9 +1,9 @@
-"""The message that asks a worker for a job: what waits in a queue of SQS, and what a SageMaker endpoint is sent.
+"""The message that asks a worker for a job: it waits in a queue of SQS, or is sent to a SageMaker endpoint.
 
     {"job": "id", "request": "s3://bucket/requests/…", "extra_data": {…}, "version": 2}
 
-`job` and `request` mean the same in every version; `version` is left out while it is 1. What a newer release writes
-beside them is passed on as it came.
+`job` and `request` mean the same in every version; `version` is left out while it is 1. Other fields, which a newer
+release has written, are passed on as they came.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.jobs.line_address import LineAddress
+from comfy_serverless.jobs.lines import LineAddress
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -29,9 +29,9 @@ class JobMessage:
     """A job that was taken: its request is in S3, its state in the table. A `RequestSource` of the worker.
 
     Attributes:
-        address: of the stored request (`jobs.stored_request`), or of a line of a manifest (`jobs.line_address`).
-        extra_data: for ComfyUI; it is in the message, and kept nowhere.
-        version: what a worker has to understand to run the job.
+        address: where the stored request is (`jobs.stored_request`), or the line of a manifest (`LineAddress`).
+        extra_data: data for ComfyUI; it is in the message, and kept nowhere.
+        version: the version that a worker must understand to run the job.
         others: fields of a newer release.
     """
 
@@ -40,6 +40,8 @@ class JobMessage:
     extra_data: Mapping[str, Any] | None = field(default=None, repr=False)
     version: object = 1
     others: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    labels: ClassVar[Mapping[str, str]] = {}
+    origin_bucket: ClassVar[None] = None
 
     def to_text(self) -> str:
         """The message as it is sent."""
@@ -74,27 +76,13 @@ class JobMessage:
         return self.job_id
 
     @property
-    def labels(self) -> Mapping[str, str]:
-        """None beside the request's own."""
-        return {}
-
-    @property
-    def origin_bucket(self) -> None:
-        """None: nothing that is written there becomes a job."""
-        return
-
-    @property
     def batch_id(self) -> str | None:
         """The batch it is a line of."""
         line = LineAddress.parse(self.address)
         return line.batch_id if line else None
 
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
-        """The request as it was written down, or as it stands in a line of a manifest.
-
-        Raises:
-            WorkerOutdated: a newer release has written it.
-        """
+        """Read the stored request, or that of a line. Raises WorkerOutdated if a newer release has written it."""
         from comfy_serverless.jobs.stored_request import StoredRequest, check_version, read_line
 
         check_version(self.version)

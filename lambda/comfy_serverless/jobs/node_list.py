@@ -1,7 +1,7 @@
-"""The classes of nodes that the workers have: a worker writes them down, and the API refuses at once what none can run.
+"""The node classes that the workers have: a worker lists them, and the API refuses workflows that no worker can run.
 
-The list counts for as long as workers keep it fresh. After a deployment with other nodes it is at most `TRUSTED_S` old,
-and where there is none, nothing is refused: the engine itself does that, later.
+The list counts while workers keep it fresh. After a deployment with other nodes it is at most `TRUSTED_S` old. Without
+a list nothing is refused here: the engine itself does that, later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,17 +26,13 @@ KEY = "engine/nodes.json"
 #: How old a list may be, and how often a busy worker writes it anew, in seconds.
 TRUSTED_S = 900
 WRITTEN_EVERY_S = 600
-#: How long the API goes without looking for a newer one, in seconds.
+#: How long the API waits before it reads the list again, in seconds.
 _KNOWN_S = 60.0
 
 
 @dataclass(slots=True)
 class NodeListWriter:
-    """Writes the list of one worker, beside its work.
-
-    Attributes:
-        classes: asks the engine for its node classes.
-    """
+    """Writes the list of one worker, in a thread; `classes` asks the engine for its node classes."""
 
     s3: S3Client
     bucket: str
@@ -45,7 +41,7 @@ class NodeListWriter:
     _thread: threading.Thread | None = None
 
     def write_if_due(self) -> None:
-        """Begin to write it, unless that was done lately. Returns at once."""
+        """Begin to write the list, unless that was done lately. Returns at once."""
         if time.monotonic() - self._written_at < WRITTEN_EVERY_S:
             return
         self._written_at = time.monotonic()
@@ -53,7 +49,7 @@ class NodeListWriter:
         self._thread.start()
 
     def wait(self, timeout_s: float) -> None:
-        """Let a writing that has begun end."""
+        """Wait for a write that has begun."""
         if self._thread is not None:
             self._thread.join(timeout_s)
 
@@ -61,13 +57,13 @@ class NodeListWriter:
         try:
             content = json.dumps(sorted(self.classes())).encode()
             self.s3.put_object(Bucket=self.bucket, Key=KEY, Body=content, ContentType="application/json")
-        except Exception as error:  # noqa: BLE001  (it is a help, and nothing depends on it)
+        except Exception as error:  # noqa: BLE001  (nothing depends on the list)
             log.warning("the list of node classes was not written", reason=str(error))
 
 
 @dataclass(slots=True)
 class NodeListReader:
-    """The list, as the API knows it."""
+    """Reads the list for the API."""
 
     s3: S3Client
     bucket: str
@@ -76,11 +72,7 @@ class NodeListReader:
     _read_at: float = field(default=float("-inf"))
 
     def check(self, graph: Mapping[str, Any]) -> None:
-        """Refuse a workflow with nodes that the workers do not have.
-
-        Raises:
-            InvalidWorkflow: naming all of them, as the contract's `node_errors`.
-        """
+        """Raise InvalidWorkflow for nodes that the workers do not have, all of them in the contract's `node_errors`."""
         if time.monotonic() - self._read_at >= _KNOWN_S:
             self._read()
         if datetime.now(UTC) >= self._trusted_until:
@@ -90,18 +82,13 @@ class NodeListReader:
         }
         if unknown:
             first, class_type = next(iter(unknown.items()))
+            reason = {"field": "class_type", "reason": "missing_node_type"}
             raise InvalidWorkflow(
                 f"{len(unknown)} of {len(graph)} nodes are of classes that ComfyUI does not have on the workers, e.g. "
                 f"node {first} ({class_type}): put the custom node into the image, or correct the name.",
                 details={
                     "node_errors": {
-                        node_id: [
-                            {
-                                "field": "class_type",
-                                "reason": "missing_node_type",
-                                "message": f"there is no node class {class_type!r}",
-                            }
-                        ]
+                        node_id: [{**reason, "message": f"there is no node class {class_type!r}"}]
                         for node_id, class_type in unknown.items()
                     }
                 },
@@ -111,11 +98,7 @@ class NodeListReader:
         self._read_at = time.monotonic()
         try:
             answer = self.s3.get_object(Bucket=self.bucket, Key=KEY)
-            age_s = (datetime.now(UTC) - answer["LastModified"]).total_seconds()
-            if age_s >= TRUSTED_S:
-                self._trusted_until = datetime.now(UTC)
-                return
             self._classes = frozenset(json.loads(answer["Body"].read()))
-            self._trusted_until = datetime.fromtimestamp(answer["LastModified"].timestamp() + TRUSTED_S, UTC)
+            self._trusted_until = answer["LastModified"] + timedelta(seconds=TRUSTED_S)
         except (ClientError, BotoCoreError, ValueError):
-            self._trusted_until = datetime.now(UTC)  # there is none, or none that can be used
+            self._trusted_until = datetime.now(UTC)  # there is no list, or no usable one

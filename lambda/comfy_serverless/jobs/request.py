@@ -1,4 +1,4 @@
-"""What somebody asks for: `JobRequest` and its parts, the same at every door. No IO."""
+"""`JobRequest` and its parts, the same for every way in. No IO."""
 
 from __future__ import annotations
 
@@ -26,21 +26,19 @@ from comfy_serverless.graph.workflow import kind_in_words
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT, clean
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
-
-#: S3 takes keys of 1,024 bytes, and what comes after the prefix may have half of them.
+#: S3 accepts keys of 1,024 bytes; the part after the prefix may have half of them.
 MAX_PREFIX_BYTES = 512
 MAX_LABELS = 50
 MAX_LABEL_CHARACTERS = 1024
-#: All names and values of a job's labels together: they are written into the table, and listed.
+#: For all names and values of a job's labels together: they are written into the table, and listed.
 MAX_LABELS_BYTES = 16_000
 #: Addresses in `set`, and in `inputs`.
 MAX_ADDRESSES = 1000
-
 MAX_MODELS = 50
 MAX_MODEL_SUBFOLDERS = 4
 MAX_MODEL_NAME_BYTES = 200
 MAX_MODEL_URL_CHARACTERS = 8192
-#: Wrong fields that are named; the others of a huge request only cost time.
+#: How many wrong fields are named; the others of a huge request only cost time.
 MAX_REQUEST_ERRORS = 100
 
 
@@ -88,13 +86,13 @@ class OutputTarget(_Request):
 
 
 class ModelRequest(_Request):
-    """A model that has to be there before the workflow runs.
+    """A model that must be there before the workflow runs.
 
     Attributes:
         url: `s3://…` or `https://…`.
-        folder: of ComfyUI's model folders, e.g. "checkpoints", or a subfolder of one: "loras/styles".
-        name: file name; the url's last part when absent.
-        sha256: of its content, in hex.
+        folder: one of ComfyUI's model folders, e.g. "checkpoints", or a subfolder of one: "loras/styles".
+        name: the file name; by default the url's last part.
+        sha256: the hash of its content, in hex.
     """
 
     url: Annotated[str, Field(max_length=MAX_MODEL_URL_CHARACTERS)]
@@ -135,7 +133,7 @@ class ModelRequest(_Request):
 
     @property
     def file_name(self) -> str:
-        """Its name in its folder."""
+        """The file's name in its folder."""
         if self.name is not None:
             return self.name
         path = self.url if scheme_of(self.url) == "s3" else unquote(urlsplit(self.url).path)
@@ -143,7 +141,7 @@ class ModelRequest(_Request):
 
     @property
     def path(self) -> str:
-        """Folder and name: below the folder of all models."""
+        """Folder and name, below the folder of all models."""
         return f"{self.folder}/{self.file_name}"
 
 
@@ -159,7 +157,7 @@ def _is_plain_name(name: str) -> bool:
 
 
 def _check_models(models: object) -> object:
-    """Strictness would refuse a list, and JSON has nothing else."""
+    """Make a list a tuple: JSON has only lists, and strict validation would refuse them."""
     if not isinstance(models, list | tuple):
         raise ValueError("should be a list of models")  # noqa: TRY004 - pydantic makes a report of ValueErrors only
     return tuple(models)
@@ -175,23 +173,20 @@ def _check_names(models: tuple[ModelRequest, ...]) -> tuple[ModelRequest, ...]:
 
 #: The models of a request or a manifest.
 ModelList = Annotated[
-    tuple[ModelRequest, ...],
-    Field(max_length=MAX_MODELS),
-    BeforeValidator(_check_models),
-    AfterValidator(_check_names),
+    tuple[ModelRequest, ...], Field(max_length=MAX_MODELS), BeforeValidator(_check_models), AfterValidator(_check_names)
 ]
 
 
 class JobRequest(_Request):
-    """What somebody wants done.
+    """A request for a job.
 
     Attributes:
-        job_id: names the job; the same id never runs twice. Drawn, or derived from the event, when absent.
+        job_id: names the job; the same id never runs twice. If absent, it is random or derived from the event.
         workflow: an API-format graph, `s3://bucket/key.json`, or the name of a file in `WORKFLOWS_DIR`.
         values: `set` in JSON: `{"3.seed": 42}`, put into the graph before it runs.
         inputs: `{"10.image": "s3://…"}`, fetched and given to the node; several in a list are a batch.
         models: fetched before the workflow runs.
-        deadline_s: seconds the job may take, from the moment it is taken up.
+        deadline_s: how many seconds the job may take once a worker has begun it.
         reply: whether the reply carries the outputs themselves ("inline"), links to them ("links"), or small
             images and texts inline and links to everything ("auto").
         metadata: labels that come back with the job.
@@ -216,7 +211,7 @@ class JobRequest(_Request):
 
     @classmethod
     def parse(cls, payload: object) -> Self:
-        """Read a request at a door, strictly. A workflow standing alone is taken as a request to run it.
+        """Read a request of a caller, strictly. A workflow alone is taken as a request to run it.
 
         Raises:
             InvalidRequest: naming every field that is wrong or unknown, in `details["errors"]` too.
@@ -225,11 +220,7 @@ class JobRequest(_Request):
 
     @classmethod
     def stored(cls, payload: object) -> Self:
-        """Read a request that we have written down, maybe by another release: unknown fields are ignored.
-
-        Raises:
-            InvalidRequest: naming every field that is wrong.
-        """
+        """Read a request that any release has stored: unknown fields are ignored. Raises as `parse`."""
         return cls._read(payload, extra="ignore")
 
     @classmethod
@@ -248,11 +239,7 @@ class JobRequest(_Request):
 
 
 def parse_manifest(entries: object, *, source: str) -> tuple[ModelRequest, ...]:
-    """The models of a manifest: a list of entries as in a request's `models`.
-
-    Raises:
-        InvalidRequest: naming every field that is wrong.
-    """
+    """The models in a list of entries as in a request's `models`. Raises InvalidRequest, naming every wrong field."""
     try:
         return TypeAdapter(ModelList).validate_python(entries)
     except ValidationError as error:
@@ -275,11 +262,11 @@ def is_bare_workflow(payload: Mapping[str, Any]) -> bool:
 
 def _invalid_request(error: ValidationError, payload: Mapping[str, Any]) -> InvalidRequest:
     entries = error.errors(include_url=False, include_context=False, include_input=False)
-    told = {  # a field may be wrong in several ways: one is enough
+    reported = {  # a field may be wrong in several ways: one is enough
         _field_name(entry["loc"]): _problem(entry["type"], entry["msg"], entry["loc"])
         for entry in entries[:MAX_REQUEST_ERRORS]
     }
-    problems = [{"field": field, "problem": problem} for field, problem in told.items()]
+    problems = [{"field": field, "problem": problem} for field, problem in reported.items()]
     listing = "; ".join(f"{problem['field']}: {problem['problem']}" for problem in problems[:20])
     job_id = payload.get("job_id")
     return InvalidRequest(
@@ -305,15 +292,14 @@ def _problem(kind: str, message: str, location: tuple[int | str, ...]) -> str:
 
 
 def problem_in_words(kind: str, message: str) -> str:
-    """What is wrong with a field, in our words: the end of a sentence that begins with its name.
+    """A field's problem in our words: the end of a sentence that begins with the field's name.
 
     Args:
         kind: pydantic's name of the problem.
-        message: pydantic's own.
+        message: pydantic's own message.
     """
-    match kind:
-        case "missing":
-            return "is required"
-        case "extra_forbidden":
-            return "is not a field of this request"
+    if kind == "missing":
+        return "is required"
+    if kind == "extra_forbidden":
+        return "is not a field of this request"
     return message.removeprefix("Value error, ").removeprefix("Input ").removeprefix("String ")[:300]

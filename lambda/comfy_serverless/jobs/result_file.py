@@ -1,7 +1,7 @@
-"""`result.json`: where it stands, the job is complete and every file in it has been verified.
+"""`result.json`: once it exists, the job is complete and every file in it has been verified.
 
-Written last, and only if it is not there: whichever worker writes first, that result stands for all. Only a failure
-that another try may cure is replaced, by the outcome of that try.
+It is written last, and only if it does not exist: the result of the worker that writes first counts for all. Only a
+failure that another try may cure is replaced, by the outcome of that try.
 """
 
 from __future__ import annotations
@@ -34,16 +34,12 @@ if TYPE_CHECKING:
     from comfy_serverless.jobs.request import OutputTarget
     from comfy_serverless.settings import Settings
 
-#: Without s3:ListBucket, S3 denies access to what is not there.
+#: Without s3:ListBucket, S3 denies access to objects that do not exist.
 _NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"}) | ACCESS_DENIED
 
 
 def result_address(job_id: str, output: OutputTarget | None, settings: Settings) -> S3Address:
-    """Where a job's result goes: into the bucket that its request names, and else into OUTPUT_BUCKET.
-
-    Raises:
-        InvalidSetting: there is neither.
-    """
+    """The address of a job's result: in the bucket that its request names, or else in OUTPUT_BUCKET."""
     bucket = (output and output.bucket) or settings.output_bucket
     if bucket is None:
         raise InvalidSetting("OUTPUT_BUCKET must be set on this function: results go there")
@@ -51,7 +47,7 @@ def result_address(job_id: str, output: OutputTarget | None, settings: Settings)
 
 
 class StoredResult(NamedTuple):
-    """What stands, and which version of it was read."""
+    """A stored result, and the version of it that was read."""
 
     job: Job
     etag: str
@@ -65,15 +61,16 @@ class ResultFile:
     address: S3Address
 
     def read(self) -> StoredResult | None:
-        """The job as it ended, or None when it has not. Costs one request, and finds a wrong bucket before any work.
+        """Read the job as it ended; None if it has not. Costs one request, and finds a wrong bucket before any work.
 
         Raises:
-            InvalidRequest: S3 refuses for good, or something else stands in the result's place.
+            InvalidRequest: S3 refuses for good, or something else is in the result's place.
             AssetUnavailable: S3 does not answer; whether the job has run is not known.
         """
         try:
             document = read_document(self.s3, self.address)
-        except DocumentTooLarge as error:
+            job = Job.model_validate_json(document.content)
+        except (DocumentTooLarge, ValidationError) as error:
             raise self._not_a_result() from error
         except (ClientError, BotoCoreError) as error:
             if error_code(error) in _NOT_THERE:
@@ -84,22 +81,17 @@ class ResultFile:
             raise InvalidRequest(
                 f"results cannot go to {self.address}: it {reason}. Check OUTPUT_BUCKET, or `output` of the request."
             ) from error
-        try:
-            job = Job.model_validate_json(document.content)
-        except ValidationError as error:
-            raise self._not_a_result() from error
-        if not self._is_own(job):
+        # We make links to all that it names: a forged result would give access to files of others.
+        folder = str(self.address).removesuffix(RESULT_NAME)
+        if not all(output.s3_uri is not None and output.s3_uri.startswith(folder) for output in job.outputs):
             raise self._not_a_result()
         return StoredResult(job, document.etag)
 
     def write(self, job: Job, *, replaces: StoredResult | None = None) -> Job:
-        """Store the document, unless another worker was first. Answers the one that stands.
+        """Store the document, unless another worker was first. Returns the one that counts. Raises DeliveryFailed.
 
         Args:
-            replaces: the outcome of an earlier try, as it was read: that very version is replaced.
-
-        Raises:
-            DeliveryFailed: it could not be stored.
+            replaces: the outcome of an earlier try, as it was read: exactly that version is replaced.
         """
         content = job.to_stored_bytes()
         try:
@@ -107,7 +99,7 @@ class ResultFile:
         except (ClientError, BotoCoreError) as error:
             if error_code(error) in EXISTS_ALREADY and (standing := self._read_quietly()) is not None:
                 if standing.job.to_stored_bytes() == content:
-                    return job  # S3 had stored ours, only its answer was lost on the way
+                    return job  # S3 had stored ours; only its response was lost
                 if _may_be_cured(standing.job) and not _may_be_cured(job) and standing != replaces:
                     return self.write(job, replaces=standing)
                 return standing.job
@@ -129,11 +121,6 @@ class ResultFile:
                 **condition,
             )
         )
-
-    def _is_own(self, job: Job) -> bool:
-        """Whether all it names is its own. We make links to it: a forged one would open doors that are ours alone."""
-        folder = str(self.address).removesuffix(RESULT_NAME)
-        return all(output.s3_uri is not None and output.s3_uri.startswith(folder) for output in job.outputs)
 
     def _not_a_result(self) -> InvalidRequest:
         return InvalidRequest(

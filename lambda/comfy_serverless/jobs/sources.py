@@ -1,7 +1,7 @@
-"""Where job requests come from: something sent to us, or an object dropped into S3 (and `jobs.message`).
+"""The sources of job requests: what was sent to us, and what was dropped into S3 (the third one is `jobs.message`).
 
-A request is read by the worker, inside the job: one that cannot be read is a job that failed, with an id, a report
-and a log line like any other.
+The worker reads a request inside the job: one that cannot be read is a job that failed, with an id, a report and a log
+line like any other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from urllib.parse import unquote_plus
 
 from comfy_serverless.aws.s3 import S3Address, parse_json, read_json
 from comfy_serverless.errors import InvalidRequest, PayloadTooLarge
@@ -43,7 +44,7 @@ class RequestSource(Protocol):
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """Metadata the job gets beside the request's own."""
+        """Metadata that the job gets in addition to the request's own."""
 
     @property
     def origin_bucket(self) -> str | None:
@@ -51,43 +52,30 @@ class RequestSource(Protocol):
 
     @property
     def extra_data(self) -> Mapping[str, Any] | None:
-        """What the engine is given with the workflow, and nobody keeps."""
+        """Data that the engine gets with the workflow. It is kept nowhere."""
 
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:
-        """The request. Raises a ComfyError where there is none."""
+        """Read the request. Raises a ComfyError if there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentRequest:
-    """A request that was sent: as JSON text, or parsed already.
-
-    Attributes:
-        what: what it is for people, in errors.
-    """
+    """A request that was sent, as JSON text or already parsed. Errors call it `what`."""
 
     payload: object
     default_id: str
     what: str = "the payload"
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """None."""
-        return {}
-
-    @property
-    def origin_bucket(self) -> None:
-        """None."""
-        return
-
-    @property
-    def extra_data(self) -> None:
-        """None."""
-        return
+    labels: ClassVar[Mapping[str, str]] = {}
+    origin_bucket: ClassVar[None] = None
+    extra_data: ClassVar[None] = None
 
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
-        """The request in the payload."""
+        """Read the request in the payload."""
         text = self.payload if isinstance(self.payload, str | bytes) else None
-        size_bytes = len(_as_json(self.payload) if text is None else text)
+        try:
+            size_bytes = len(json.dumps(self.payload) if text is None else text)
+        except RecursionError:
+            raise InvalidRequest("the payload is nested too deeply.") from None
         if size_bytes > MAX_PAYLOAD_BYTES:
             raise PayloadTooLarge(
                 f"{self.what} has {size_bytes:,} bytes; at most {MAX_PAYLOAD_BYTES:,} can be sent. Upload images to "
@@ -96,35 +84,29 @@ class SentRequest:
         return JobRequest.parse(self.payload if text is None else parse_json(text, source=self.what))
 
 
-def _as_json(payload: object) -> str:
-    try:
-        return json.dumps(payload)
-    except RecursionError:
-        raise InvalidRequest("the payload is nested too deeply.") from None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DroppedObject:
     """An object that appeared in the input bucket.
 
     Attributes:
         address: bucket and key, decoded.
-        version: what tells this writing of the key from others: its version id, sequencer or ETag.
+        version: distinguishes this writing of the key from others: its version id, sequencer or ETag.
     """
 
     address: S3Address
     version: str
+    extra_data: ClassVar[None] = None
 
     @property
     def default_id(self) -> str:
-        """Readable, and the same for every delivery of the same event."""
+        """A readable id, the same for every delivery of the same event."""
         digest = hashlib.sha256("\0".join((*self.address, self.version)).encode("utf-8", "replace")).hexdigest()
         stem = re.sub(r"[^A-Za-z0-9_-]+", "-", PurePosixPath(self.address.key).stem).strip("-")[:40]
         return f"{stem or 'drop'}-{digest[:20]}"
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """Which object it was."""
+        """The object's address."""
         return {"source": str(self.address)[:MAX_LABEL_CHARACTERS]}
 
     @property
@@ -132,13 +114,8 @@ class DroppedObject:
         """The bucket it was dropped into."""
         return self.address.bucket
 
-    @property
-    def extra_data(self) -> None:
-        """None."""
-        return
-
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:
-        """The request the object is, or stands for."""
+        """Read the request that the object is, or stands for."""
         folder, _, rest = self.address.key.partition("/")
         if folder == "images" and "/" in rest:
             request = self._request_for_image(rest.partition("/")[0], settings)
@@ -161,7 +138,53 @@ class DroppedObject:
         if len(loaders) != 1:
             raise InvalidRequest(
                 f"the workflow {name!r} has {len(loaders)} {DROPPED_IMAGE_LOADER} nodes, so it is not clear where "
-                f"{self.address} "
-                'belongs. Drop a request instead: {"workflow": …, "inputs": {"<node>.image": "s3://…"}}.'
+                f"{self.address} belongs. "
+                'Drop a request instead: {"workflow": …, "inputs": {"<node>.image": "s3://…"}}.'
             )
         return JobRequest.parse({"workflow": name, "inputs": {f"{loaders[0]}.image": str(self.address)}})
+
+
+def is_s3_event(event: Mapping[str, Any]) -> bool:
+    """Whether it is an event of S3, by its records' source; the test event of S3 has no records."""
+    return event.get("Event") == "s3:TestEvent" or has_records_of(event, "aws:s3")
+
+
+def has_records_of(event: Mapping[str, Any], service: str) -> bool:
+    """Whether an event has records, all of them of this service."""
+    records = event.get("Records")
+    return (
+        isinstance(records, list)
+        and bool(records)
+        and all(isinstance(record, Mapping) and record.get("eventSource") == service for record in records)
+    )
+
+
+def drops_of(event: Mapping[str, Any]) -> list[DroppedObject | SentRequest]:
+    """One source for each object created. Removals, folders and the test event ask for nothing.
+
+    A record that S3 never sends is a request that will be refused and reported, and costs the other records nothing.
+    """
+    return [drop for record in event.get("Records", ()) if (drop := _drop_of(record)) is not None]
+
+
+def dropped_objects(event: object) -> list[DroppedObject]:
+    """The objects that an event of S3 names; none for the test event. Raises ValueError for any other event."""
+    if not isinstance(event, Mapping) or not is_s3_event(event):
+        raise ValueError("neither an event of S3 nor a message of our own")
+    return [drop for drop in drops_of(event) if isinstance(drop, DroppedObject)]
+
+
+def _drop_of(record: Mapping[str, Any]) -> DroppedObject | SentRequest | None:
+    """The object that a record names, if it was created. Keys come form-encoded: `a+b%C3%BC.json` is `a bü.json`."""
+    if not str(record.get("eventName", "")).removeprefix("s3:").startswith("ObjectCreated"):
+        return None
+    try:
+        bucket, item = str(record["s3"]["bucket"]["name"]), record["s3"]["object"]
+        key = unquote_plus(str(item["key"]))
+        version = str(item.get("versionId") or item.get("sequencer") or item.get("eTag") or "")
+    except (AttributeError, KeyError, TypeError):
+        digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        return SentRequest(payload=record, default_id=f"s3-{digest[:32]}", what="the S3 record")
+    if key.endswith("/"):  # the console makes "folders" by writing empty objects
+        return None
+    return DroppedObject(address=S3Address(bucket, key), version=version)

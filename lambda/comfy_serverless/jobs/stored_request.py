@@ -1,32 +1,33 @@
-"""A request as it is kept in S3 for the worker, and the workflow as it was submitted.
+"""A request as it is kept in S3 for the worker: a document with the workflow as it was submitted, or a manifest's line.
 
     {"request": {…JobRequest…}, "workflow": {…}, "version": 2}
 
 Workers of another release read it too. A field that they may ignore is simply added. One that they must understand
-raises `VERSION`: a worker that knows only less gives the job back (`worker_outdated`). `version` is left out while it
-is 1.
+raises `VERSION`: a worker that knows only older versions gives the job back (`worker_outdated`). `version` is left out
+while it is 1.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import S3Address, read_json, read_problem
-from comfy_serverless.errors import AssetUnavailable, InvalidRequest, WorkerOutdated
-from comfy_serverless.jobs.line_address import LineAddress
-from comfy_serverless.jobs.lines import Line, request_of
+from comfy_serverless.errors import AssetUnavailable, ComfyError, InvalidRequest, WorkerOutdated
+from comfy_serverless.jobs.lines import MAX_LINE_BYTES, Line, LineAddress
 from comfy_serverless.jobs.request import JobRequest
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: What this release writes, and the newest that it can run. A line of a manifest has its version in its message alone:
-#: a release that raises it for lines keeps it in the job's item too, of which the caretaker makes messages anew.
+#: The version that this release writes, and the newest that it can run. A line of a manifest has its version in its
+#: message alone: a release that raises it for lines must keep it in the job's item too, because the caretaker makes new
+#: messages of items.
 VERSION = 1
 
 
@@ -35,8 +36,8 @@ class StoredRequest:
     """The document.
 
     Attributes:
-        request: for the worker: with a job id, and with addresses in place of assets.
-        workflow: as it was submitted, for people.
+        request: the worker's request: with a job id, and with addresses in place of assets.
+        workflow: the workflow as it was submitted, for people.
     """
 
     request: JobRequest
@@ -55,7 +56,7 @@ class StoredRequest:
         """Read a document of any release.
 
         Raises:
-            InvalidRequest: it is none.
+            InvalidRequest: it is no request.
             WorkerOutdated: only a newer release can run it.
         """
         fields = document if isinstance(document, Mapping) else {}
@@ -64,7 +65,7 @@ class StoredRequest:
         return cls(request, fields.get("workflow", request.workflow))
 
     def write(self, s3: S3Client, address: S3Address) -> None:
-        """Keep it."""
+        """Write it to S3."""
         body = self.to_bytes()
         s3.put_object(Bucket=address.bucket, Key=address.key, Body=body, ContentType="application/json")
 
@@ -81,26 +82,19 @@ def submitted_workflow(s3: S3Client, address: S3Address) -> Any:  # noqa: ANN401
 
 
 def check_version(version: object) -> None:
-    """Whether this release can run a job.
-
-    Raises:
-        WorkerOutdated: a newer release has written it.
-    """
-    if isinstance(version, int) and version <= VERSION:
-        return
-    raise WorkerOutdated(
-        f"the job was written by a newer release (version {str(version)[:20]}, and this worker knows {VERSION}): it "
-        "waits for a newer worker. Deploy the worker's image of the release that the API and ingest have: on Lambda, "
-        "on SageMaker, or on both."
-    )
+    """Check that this release can run a job. Raises WorkerOutdated if a newer release has written it."""
+    if not isinstance(version, int) or version > VERSION:
+        raise WorkerOutdated(
+            f"the job was written by a newer release (version {str(version)[:20]}, and this worker knows {VERSION}): "
+            "it waits for a newer worker. Deploy the worker's image of the release that the API and ingest have: on "
+            "Lambda, on SageMaker, or on both."
+        )
 
 
 def read_line(s3: S3Client, line: LineAddress) -> JobRequest:
-    """The request in a line that has been judged when its job was made: what this release does not know is ignored.
+    """Read the request in a line that was judged when its job was made; what this release does not know is ignored.
 
-    Raises:
-        InvalidRequest: there is none.
-        AssetUnavailable: S3 does not answer.
+    Raises InvalidRequest if the line has no request, and AssetUnavailable if S3 does not answer.
     """
     end = line.offset + line.length - 1
     try:
@@ -111,3 +105,30 @@ def read_line(s3: S3Client, line: LineAddress) -> JobRequest:
         kind = AssetUnavailable if is_transient else InvalidRequest
         raise kind(f"the line {line.to_text()} of the manifest {reason}.") from error
     return request_of(Line(line.offset, line.length, content), parse=JobRequest.stored)
+
+
+def request_of(line: Line, *, parse: Callable[[object], JobRequest] = JobRequest.parse) -> JobRequest:
+    """The request in a line, with its job's id: its own, or one made of its content. Raises InvalidRequest.
+
+    The same line is the same job, in any manifest, and however often it comes.
+
+    Args:
+        parse: reads the request; `JobRequest.stored` if the line has been judged before.
+    """
+    if line.content is None:
+        raise InvalidRequest(f"the line has {line.length:,} bytes; at most {MAX_LINE_BYTES:,} can be a request.")
+    try:
+        document = json.loads(line.content)
+        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        if "\\ud" in canonical:
+            json.dumps(document, ensure_ascii=False).encode()
+        request = parse(document)
+        if request.job_id is not None:
+            return request
+    except ComfyError:
+        raise
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"the line has half of a character, as of an emoji that was cut: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the line is not JSON: {str(error)[:200]}") from error
+    return request.model_copy(update={"job_id": f"line-{hashlib.sha256(canonical.encode()).hexdigest()[:40]}"})

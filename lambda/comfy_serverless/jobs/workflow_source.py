@@ -1,4 +1,4 @@
-"""The workflow a request means: the graph itself, an object in S3, or a file in `WORKFLOWS_DIR`."""
+"""The workflow that a request names: the graph itself, an object in S3, or a file in `WORKFLOWS_DIR`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: 
 
 
 def graph_of(request: JobRequest, *, s3: S3Client, settings: Settings) -> dict[str, Any]:
-    """The graph a request asks for: resolved, with what it sets, and checked. Raises as `resolve_workflow`."""
+    """The graph of a request: resolved, with its `set` applied, and checked. Raises as `resolve_workflow`."""
     graph = apply_set(resolve_workflow(request.workflow, s3=s3, settings=settings), request.values)
     _check_json(graph)
     check_links(graph)
@@ -53,11 +53,7 @@ def graph_of(request: JobRequest, *, s3: S3Client, settings: Settings) -> dict[s
 
 
 def _check_json(graph: Mapping[str, Any]) -> None:
-    """ComfyUI gets the graph as JSON, which has no infinite numbers (`1e999` is one) and no halves of characters.
-
-    Raises:
-        InvalidWorkflow: naming the node that cannot be sent.
-    """
+    """ComfyUI gets the graph as JSON, which has no infinite numbers (`1e999` is one) and no halves of characters."""
     for node_id, node in graph.items():
         try:
             json.dumps({node_id: node}, ensure_ascii=False, allow_nan=False).encode()
@@ -69,7 +65,7 @@ def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
     """The checked graph in `folder/name.json`; the suffix may be given.
 
     Raises:
-        InvalidRequest: no such file in the folder, or it is not JSON.
+        InvalidRequest: there is no such file in the folder, or it is not JSON.
         InvalidWorkflow: it is not a workflow in API format.
     """
     if folder is None:

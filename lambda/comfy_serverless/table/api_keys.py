@@ -13,27 +13,26 @@ from comfy_serverless.aws.dynamodb import Item, Table, Update, now_s, now_text
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.table.columns import read_columns, write_columns
 
-#: What keys begin with, so that scanners of repositories find a leaked one.
+#: The beginning of all keys, by which scanners of repositories find a leaked one.
 PREFIX = "csk_"
 MAX_KEY_CHARACTERS = 200
 _KEY_BYTES = 32
 _ID_CHARACTERS = 12
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEYS = "keys"
-#: What columns are called in the table, where it is not the name of the field: DynamoDB would delete what `expires`.
+#: The columns whose name in the table is not that of the field: DynamoDB would delete an item that `expires`.
 _STORED = {"owner": "owner_name", "expires": "expires_at"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """What is known of a key, which is not the key itself.
+    """The record of a key, without the key itself.
 
     Attributes:
         id: the first characters of its hash.
-        owner: whose jobs and assets it gives access to.
+        owner: the owner of the jobs and assets that it gives access to.
         expires: when it stops working, in seconds since 1970; None for never.
-        max_in_flight: how many jobs may wait and run at once; None for any number.
-        requests_per_minute: None for any number.
+        max_in_flight: how many jobs may wait and run at once; None for any number, as in `requests_per_minute`.
     """
 
     id: str
@@ -47,7 +46,6 @@ class ApiKey:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read a key's item."""
         columns = read_columns(cls, item, stored=_STORED)
         key_id = item["sk"].removeprefix("key#")[:_ID_CHARACTERS]
         return cls(**{**columns, "id": key_id, "is_revoked": "revoked_at" in item})
@@ -60,12 +58,12 @@ class ApiKey:
 
     @property
     def is_good(self) -> bool:
-        """Whether it opens anything now."""
+        """Whether it works now."""
         return not self.is_revoked and (self.expires is None or self.expires > now_s())
 
 
 class NewKey(NamedTuple):
-    """A key that was just made: its text is shown once, and known to nobody afterwards."""
+    """A key that was just made: its text is shown once, and is not stored."""
 
     text: str
     key: ApiKey
@@ -77,34 +75,12 @@ class ApiKeyStore:
     def __init__(self, table: Table) -> None:
         self._table = table
 
-    def create(
-        self,
-        name: str,
-        *,
-        owner: str,
-        expires_in_s: int | None = None,
-        max_in_flight: int | None = None,
-        requests_per_minute: int | None = None,
-    ) -> NewKey:
-        """Make a key.
-
-        Raises:
-            InvalidRequest: name or owner cannot be used, or the name is taken by a key that works.
-        """
+    def create(self, name: str, *, owner: str, **limits: int | None) -> NewKey:
+        """Make a key with the limits of `register`. Raises InvalidRequest for a bad name or owner, or a taken name."""
         if any(key.name == name and key.is_good for key in self.list()):
             raise InvalidRequest(f"there is a key named {name!r} already: revoke it first, or choose another name.")
         text = PREFIX + secrets.token_urlsafe(_KEY_BYTES)
-        return NewKey(
-            text,
-            self.register(
-                text,
-                name=name,
-                owner=owner,
-                expires_in_s=expires_in_s,
-                max_in_flight=max_in_flight,
-                requests_per_minute=requests_per_minute,
-            ),
-        )
+        return NewKey(text, self.register(text, name=name, owner=owner, **limits))
 
     def register(
         self,
@@ -116,7 +92,7 @@ class ApiKeyStore:
         max_in_flight: int | None = None,
         requests_per_minute: int | None = None,
     ) -> ApiKey:
-        """Make a given text a key: for the local stack, whose key everybody knows."""
+        """Make a given text a key: for the local stack, whose key is public."""
         for what, value in {"name": name, "owner": owner}.items():
             if not _NAME.fullmatch(value):
                 raise InvalidRequest(f"the {what} {value[:100]!r} must have 1 to 64 letters, digits, '_' or '-'.")
@@ -137,7 +113,7 @@ class ApiKeyStore:
         return key
 
     def find(self, text: str) -> ApiKey | None:
-        """The key with this text, if it is a good one. One read."""
+        """The key with this text, if it works. One read."""
         if not 0 < len(text) <= MAX_KEY_CHARACTERS:
             return None
         item = self._table.get(_KEYS, _sort_key(hash_of(text)))
@@ -150,11 +126,7 @@ class ApiKeyStore:
         return sorted(keys, key=lambda key: key.created_at)
 
     def revoke(self, id_or_name: str) -> ApiKey:
-        """End a key.
-
-        Raises:
-            NotFound: no key that works has this id or name.
-        """
+        """End a key. Raises NotFound if no key that works has this id or name."""
         items = list(self._table.query_all("#pk = :pk", {"pk": _KEYS}))
         for what in ("id", "name"):  # a name that looks like another key's id must not hide that key
             for item in items:
@@ -181,7 +153,7 @@ class ApiKeyStore:
 
 
 def hash_of(text: str) -> str:
-    """What of a key is stored. Keys are random and long, so that a plain hash cannot be searched backwards."""
+    """The stored hash of a key. Keys are random and long, so that a plain hash cannot be reversed."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 

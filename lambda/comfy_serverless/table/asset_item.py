@@ -1,4 +1,4 @@
-"""How assets, the bytes under them and their names are written into the table. No IO."""
+"""The items of assets, of their bytes and of their names. No IO."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from comfy_serverless.aws.dynamodb import Item, moment_of, now_s, now_text
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.files import UNKNOWN_TYPE
 from comfy_serverless.jobs.document import Output
-from comfy_serverless.table.keepers import ASSET, KEEPER, KEEPER_DUE
+from comfy_serverless.table.columns import ASSET, KEEPER, KEEPER_DUE, read_columns
 
 DEFAULT_TYPE = UNKNOWN_TYPE
 #: The sort keys of a record, of bytes, of a name, and of an idempotency key.
@@ -23,11 +23,11 @@ class Asset:
 
     Attributes:
         address: where its bytes are: bucket and key, as two columns.
-        hash: `blake3:<hex>`; None for what a job has made.
-        expires: in seconds since 1970; None for never. An upload's end is its keeper's to see to, for the sake of its
-            bytes; an output's is DynamoDB's (`expires`).
-        job_id: which job has made it; None for uploads.
-        tags: as they were given; nothing reads them yet.
+        hash: `blake3:<hex>`; None for an output of a job.
+        expires: in seconds since 1970; None for never. The keeper ends an upload, because of its bytes; DynamoDB ends
+            an output (`expires`).
+        job_id: the job that has made it; None for uploads.
+        tags: the caller's; nothing reads them yet.
         created_new: whether the bytes came with this record, on creation only; no column.
     """
 
@@ -72,20 +72,11 @@ class Asset:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read a record."""
-        return cls(
-            id=item["id"],
-            owner=item["owner"],
-            address=S3Address(item["bucket"], item["key"]),
-            file_path=item.get("file_path"),
-            content_type=item.get("content_type", DEFAULT_TYPE),
-            size_bytes=item["size_bytes"],
-            hash=item.get("hash"),
-            created_at=item["created_at"],
-            expires=item.get(KEEPER_DUE, item.get("expires")),
-            job_id=item.get("job_id"),
-            tags=tuple(item.get("tags", ())),
-        )
+        columns = {"file_path": None, "content_type": DEFAULT_TYPE, "hash": None, **read_columns(cls, item)}
+        columns["address"] = S3Address(item["bucket"], item["key"])
+        columns["expires"] = item.get(KEEPER_DUE, item.get("expires"))
+        columns["tags"] = tuple(item.get("tags", ()))
+        return cls(**columns)
 
     def to_item(self) -> Item:
         """The record as it is written."""
@@ -120,10 +111,7 @@ class Blob:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read it."""
-        return cls(
-            key=item["key"], size_bytes=item["size_bytes"], content_type=item.get("content_type") or DEFAULT_TYPE
-        )
+        return cls(**read_columns(cls, item))
 
     def to_item(self, owner: str, digest: str) -> Item:
         """The bytes with their first record."""
@@ -138,30 +126,30 @@ class Blob:
 
 
 def path_item(owner: str, path: str, asset_id: str) -> Item:
-    """Which asset is the newest of a name."""
+    """The item that names the newest asset of a file path."""
     return {"pk": path_pk(owner, path), "sk": PATH, "asset_id": asset_id}
 
 
 def idempotency_item(owner: str, key: str) -> Item:
-    """An idempotency key of an upload that was used just now."""
+    """The item of an upload's idempotency key that was used just now."""
     return {"pk": idempotency_pk(owner, key), "sk": IDEMPOTENCY, "expires": now_s() + 24 * 3600}
 
 
 def asset_pk(asset_id: str) -> str:
-    """Where a record is."""
+    """The partition key of a record."""
     return f"asset#{asset_id}"
 
 
 def blob_pk(owner: str, digest: str) -> str:
-    """Where an owner's bytes are."""
+    """The partition key of an owner's bytes."""
     return f"blob#{owner}#{digest}"
 
 
 def path_pk(owner: str, path: str) -> str:
-    """Where a name is."""
+    """The partition key of a name."""
     return f"path#{owner}#{path}"
 
 
 def idempotency_pk(owner: str, key: str) -> str:
-    """Where an idempotency key of an upload is."""
+    """The partition key of an upload's idempotency key."""
     return f"asset_idempotency#{owner}#{key}"

@@ -1,4 +1,4 @@
-"""What assets are called, and the hashes of their bytes. Does no IO but reading the bytes it is given."""
+"""The names of assets, and the hashes of their bytes. No IO but reading the bytes that are passed in."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
 
 
 class Readable(Protocol):
-    """Bytes that come one after the other."""
+    """A stream of bytes."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -46,11 +46,7 @@ def digest_in(text: str) -> str | None:
 
 
 def check_hash(expected: str | None, digest: str) -> None:
-    """Hold what was announced against what has come.
-
-    Raises:
-        HashMismatch: they differ.
-    """
+    """Compare the announced hash with that of the bytes. Raises HashMismatch if they differ."""
     if expected is not None and digest_in(expected) != digest:
         raise HashMismatch(
             f"the bytes that came have the hash {HASH_PREFIX}{digest}, and {expected[:100]} was announced: nothing was "
@@ -60,11 +56,7 @@ def check_hash(expected: str | None, digest: str) -> None:
 
 
 def check_path(path: str) -> str:
-    """A file path as it may be used: below a folder, and nowhere else.
-
-    Raises:
-        ValueError: saying what is wrong with it.
-    """
+    """Check that a file path stays below its folder, and return it. Raises ValueError with the reason if not."""
     if not path or len(path) > MAX_PATH_CHARACTERS or len(path.encode("utf-8", "replace")) > _MAX_PATH_BYTES:
         raise ValueError(f"must have 1 to {MAX_PATH_CHARACTERS} characters ({_MAX_PATH_BYTES} bytes)")
     if path.startswith("/") or "\\" in path or ":" in path:
@@ -86,11 +78,11 @@ def is_path(text: str) -> bool:
 
 
 def is_id(text: str) -> bool:
-    """Whether a text can be the id of an asset or an upload. Nobody is asked about others."""
+    """Whether a text can be the id of an asset or an upload; other texts cost no read of the table."""
     return _UUID.fullmatch(text) is not None
 
 
 def suffix_of(path: str | None) -> str:
-    """The ending of a file name: what loads the file looks at it."""
+    """The ending of a file name, which programs that load the file read."""
     suffix = PurePosixPath(path or "").suffix
     return suffix.lower() if _SUFFIX.fullmatch(suffix) else ""

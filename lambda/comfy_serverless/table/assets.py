@@ -3,17 +3,17 @@
     asset ──► blob (references: 2) ──► s3://…/blobs/{owner}/{hash}/{random}.png
     asset ──┘
 
-Nothing is shared between owners. The key of a blob has a random part: whoever deletes the last record of it deletes
-these bytes, and never those that somebody uploads anew at the same moment.
+Owners share nothing. The key of a blob has a random part: deleting its last record deletes these bytes, and never those
+that another request uploads anew at the same moment.
 """
 
 from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 from comfy_serverless.aws.dynamodb import (
     ConditionFailed,
@@ -44,7 +44,7 @@ from comfy_serverless.table.asset_item import (
     path_pk,
 )
 from comfy_serverless.table.asset_names import HASH_PREFIX, is_id, is_path, suffix_of
-from comfy_serverless.table.keepers import ASSET, KEEPER, KEEPER_DUE, neglected
+from comfy_serverless.table.columns import ASSET, KEEPER, KEEPER_DUE, neglected
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -56,12 +56,7 @@ _OF_RECORD = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
-    """What the caller says of a file.
-
-    Attributes:
-        content_type: None for what was said when the bytes came.
-        expires_in_s: how long to keep it; None for ever.
-    """
+    """The caller's description of a file: without a type, that of the bytes counts; without an expiry, it is kept."""
 
     file_path: str | None
     content_type: str | None = None
@@ -78,11 +73,7 @@ class AssetStore:
         self.bucket = bucket
 
     def get(self, owner: str, asset_id: str) -> Asset:
-        """A record.
-
-        Raises:
-            NotFound: there is none, it has expired, or it is another owner's.
-        """
+        """A record. Raises NotFound if there is none, it has expired, or it is another owner's."""
         item = self.table.get(asset_pk(asset_id), RECORD) if is_id(asset_id) else None
         asset = Asset.from_item(item) if item else None
         if asset is None or asset.owner != owner or asset.is_over:
@@ -94,11 +85,7 @@ class AssetStore:
         return self._blob(owner, digest) is not None
 
     def store(self, owner: str, content: BinaryIO, digest: str, naming: Naming) -> Asset:
-        """Keep bytes, unless the owner has them already, and make a record of them.
-
-        Args:
-            digest: of the content, in hex, as we have computed it.
-        """
+        """Keep bytes with this hash, unless the owner has them already, and make a record of them."""
         size_bytes = content.seek(0, 2)
 
         def put(address: S3Address) -> None:
@@ -108,12 +95,18 @@ class AssetStore:
         return self.mint_over(owner, digest, naming, size_bytes=size_bytes, put=put)
 
     def mint_over(
-        self, owner: str, digest: str, naming: Naming, *, size_bytes: int, put: Put, asset_id: str | None = None
+        self,
+        owner: str,
+        digest: str,
+        naming: Naming,
+        *,
+        size_bytes: int,
+        put: Callable[[S3Address], None],
+        asset_id: str | None = None,
     ) -> Asset:
-        """A record over bytes that are there, or are put there; whichever of several at once is first puts them.
+        """Make a record of bytes that are stored, or that `put` stores: the first of several callers stores them.
 
-        Args:
-            asset_id: of the record; where it is there already, that one is the answer.
+        If there is a record with the `asset_id` already, that one is returned.
         """
         asset_id = asset_id or str(uuid.uuid4())
         for _ in range(_ATTEMPTS):
@@ -131,18 +124,14 @@ class AssetStore:
             fresh = Blob(key=key, size_bytes=size_bytes, content_type=_type(naming))
             try:
                 return self._mint(owner, digest, naming, blob=fresh, is_new=True, asset_id=asset_id)
-            except ConditionFailed:  # somebody has uploaded the same
+            except ConditionFailed:  # another request has uploaded the same
                 self.s3.delete_object(Bucket=address.bucket, Key=address.key)
         raise TimeoutError("the same file is uploaded and deleted all the time")
 
     def mint_from_hash(self, owner: str, digest: str, naming: Naming) -> tuple[Asset, bool]:
-        """Make a record over bytes the owner has, or return the same one again, with the longer life of the two.
+        """Make a record of bytes that the owner has, or return the same one again, with the longer life of the two.
 
-        Returns:
-            The record, and whether it was there already.
-
-        Raises:
-            BlobNotFound: the owner has no such bytes.
+        Returns also whether the record existed already. Raises BlobNotFound if the owner has no such bytes.
         """
         if (same := self._same_reference(owner, digest, naming)) is not None:
             return replace(same, created_new=False), True
@@ -156,13 +145,11 @@ class AssetStore:
     def delete(self, owner: str, asset_id: str) -> None:
         """Delete a record, and the bytes with the last record of them.
 
-        Raises:
-            NotFound: there is none of this owner.
-            AssetInUse: it is a job's output, and goes with the job.
+        Raises NotFound if this owner has none, and AssetInUse if it is a job's output, which goes with the job.
         """
         asset = self.get(owner, asset_id)
         if asset.job_id is not None or asset.hash is None:
-            # The contract: nobody is told what depends on it.
+            # By the contract, callers do not learn what depends on it.
             raise AssetInUse("this record is still needed; it goes by itself when it is not.")
         try:
             self._remove(asset, asset.hash, condition="attribute_exists(pk)")
@@ -170,12 +157,10 @@ class AssetStore:
             raise NotFound(f"there is no asset {asset_id[:100]!r} of yours.") from None
 
     def remove_expired(self, *, limit: int) -> int:
-        """Delete records whose time is over, with the bytes that nobody refers to any more; returns how many.
+        """Delete expired records, with bytes that have no other record; returns how many.
 
-        TTL would delete the records only, and nobody would count them out of their blobs.
-
-        Raises:
-            Exception: what went wrong with one of them; the others are gone all the same.
+        TTL would delete the records only, without counting them out of their blobs. If one of them fails, its exception
+        is raised after the others are removed.
         """
         count = 0
         with Failures() as failures:
@@ -211,7 +196,7 @@ class AssetStore:
                 self.s3.delete_object(Bucket=self.bucket, Key=Blob.from_item(blob).key)
 
     def by_paths(self, owner: str, paths: Iterable[str]) -> dict[str, Asset]:
-        """The newest assets of these file names, as far as there are any."""
+        """The newest assets of these file names."""
         found: dict[str, Asset] = {}
         for path in dict.fromkeys(filter(is_path, paths)):
             item = self.table.get(path_pk(owner, path), PATH)
@@ -223,7 +208,7 @@ class AssetStore:
     # Idempotency keys of uploads.
 
     def claim_key(self, owner: str, key: str) -> bool:
-        """Use a key up for a day; returns False where it has been used."""
+        """Use a key for a day; returns False if it has been used."""
         free = "attribute_not_exists(pk) OR #expires < :now"
         try:
             self.table.put(idempotency_item(owner, key), condition=free, values={"now": now_s()})
@@ -232,19 +217,10 @@ class AssetStore:
         return True
 
     def release_key(self, owner: str, key: str) -> None:
-        """Let a key be used again: the request has come to nothing."""
+        """Let a key be used again, because the request has failed."""
         self.table.delete(idempotency_pk(owner, key), IDEMPOTENCY)
 
-    def _mint(
-        self,
-        owner: str,
-        digest: str,
-        naming: Naming,
-        *,
-        blob: Blob,
-        is_new: bool,
-        asset_id: str,
-    ) -> Asset:
+    def _mint(self, owner: str, digest: str, naming: Naming, *, blob: Blob, is_new: bool, asset_id: str) -> Asset:
         lives_s = naming.expires_in_s
         asset = Asset(
             id=asset_id,
@@ -312,12 +288,6 @@ class AssetStore:
         with contextlib.suppress(NotFound):
             return self.get(owner, same.id)
         return None
-
-
-class Put(Protocol):
-    """Puts the bytes where they are to be kept."""
-
-    def __call__(self, address: S3Address, /) -> None: ...
 
 
 def _type(naming: Naming) -> str:

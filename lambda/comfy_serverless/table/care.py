@@ -1,6 +1,6 @@
-"""Looks after jobs that nobody looks after: whose worker is lost, whose message was, whose webhook is still owed.
+"""Looks after neglected jobs: their worker or their message is lost, or their webhook is still owed.
 
-How a lost worker's job ended may stand in its `result.json` already: then that is how it ended.
+If the `result.json` of a lost worker's job exists, the job ended as it says.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, Invalid
 from comfy_serverless.jobs.document import Job, JobStatus
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.observability import Failures, emit_failure, log
+from comfy_serverless.table.columns import OPEN, QUEUED, QUEUED_BATCH
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import BATCH_RETENTION_S, DISPATCH_S, IN_QUEUE_S, QUEUE_RETENTION_S, JobStore
-from comfy_serverless.table.keepers import OPEN, QUEUED, QUEUED_BATCH
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -41,7 +41,7 @@ MAX_JOBS = 200
 
 @dataclass(frozen=True, slots=True)
 class Care:
-    """Brings neglected jobs on their way again, or to their end. Any number may do so at once."""
+    """Sends neglected jobs again, or ends them. Any number of callers may do so at once."""
 
     jobs: JobStore
     workers: Workers
@@ -49,11 +49,7 @@ class Care:
     s3: S3Client
 
     def round(self) -> int:
-        """Look after all neglected jobs; returns how many there were.
-
-        Raises:
-            Exception: what went wrong with one of them; the others have been looked after all the same.
-        """
+        """Look after all neglected jobs; returns how many there were. A failure is raised after the others are done."""
         count = 0
         with Failures() as failures:
             for keeper in (OPEN, QUEUED, QUEUED_BATCH):
@@ -63,26 +59,21 @@ class Care:
                     continue
                 for state in self.jobs.neglected(limit=MAX_JOBS, keeper=keeper):
                     with failures.logged("a job could not be looked after", job_id=state.id):
-                        self._attend_or_put_off(state)
+                        try:
+                            self.attend(state)
+                        except Exception:
+                            self._put_off(state)
+                            raise
                     count += 1
         return count
 
-    def _attend_or_put_off(self, state: JobState) -> None:
-        try:
-            self.attend(state)
-        except Exception:
-            self._put_off(state)
-            raise
-
     def attend(self, state: JobState) -> None:
-        """Do what one neglected job needs. Does nothing where somebody else was faster."""
+        """Do what one neglected job needs; nothing if another caller was faster."""
         if state.is_over:
             if self.jobs.renew(state, for_s=DISPATCH_S):
                 self.call_webhook(state)
             return
-        if state.waits_in_queue and self.workers.depth(is_batch=state.is_of_batch):
-            return
-        if state.waits_in_queue and self._may_be_held(state):
+        if state.waits_in_queue and (self.workers.depth(is_batch=state.is_of_batch) or self._may_be_held(state)):
             return
         if (result := self._result(state)) is not None:
             self._finish(state, result)
@@ -104,7 +95,7 @@ class Care:
                 self.send_again(state)
 
     def _may_be_held(self, state: JobState) -> bool:
-        """Whether the job's message may wait where nobody sees it. That is believed for a while.
+        """Whether the job's message may wait invisibly. That is believed for a while.
 
         A job that cannot be sent again waits for as long as there are such messages. Another one is sent once more
         after `HELD_S`: the worker that had its message may have died before it could begin.
@@ -123,7 +114,7 @@ class Care:
             self.jobs.webhook_sent(state.id)
 
     def send_undelivered(self, state: JobState, error: ComfyError) -> None:
-        """A job that did not even reach a worker: it is sent again some times, and then fails with this error."""
+        """Send a job that did not reach any worker again, some times, and then fail it with this error."""
         times = state.undelivered + 1
         if times >= self.jobs.max_runs or not state.is_rerunnable:
             self.end(state, error)
@@ -134,7 +125,7 @@ class Care:
         return state.runs < self.jobs.max_runs and state.is_rerunnable
 
     def _result(self, state: JobState) -> Job | None:
-        """How the job ended, as far as its lost worker could still tell; None where it is to be run again."""
+        """The job's end as its lost worker has stored it; None if the job must run again."""
         if state.runs == 0:
             return None
         try:
@@ -162,21 +153,21 @@ class Care:
             self.call_webhook(state)
 
     def _await_message(self, state: JobState) -> None:
-        """The message of a job that cannot be sent again: in the queue, and not marked as sent; or taken from it."""
+        """Wait for the message of a job that cannot be sent again: it may be in the queue, or taken from it."""
         is_missed = state.keeper == QUEUED  # jobs of batches have no key
         self.jobs.renew(
             state, for_s=MISSED_S if is_missed else IN_QUEUE_S, assign={"keeper": QUEUED, "is_missed": is_missed}
         )
 
     def _put_off(self, state: JobState) -> None:
-        """Who cannot be helped now has to wait: else some hundred of them would keep all others away."""
+        """Put a job off, so that jobs that keep failing do not fill every round."""
         try:
             self.jobs.renew(state, for_s=PUT_OFF_S)
         except (ClientError, BotoCoreError):
             log.exception("a job could not be put off", job_id=state.id)
 
     def send_again(self, state: JobState, *, assign: Mapping[str, Any] | None = None) -> None:
-        """Send a job to the workers once more, unless somebody else was faster."""
+        """Send a job to the workers once more, unless another caller was faster."""
         if not self.jobs.renew(state, for_s=DISPATCH_S, assign={"keeper": OPEN, **(assign or {})}):
             return
         log.warning("a job is sent to the workers again", job_id=state.id, runs=state.runs)
@@ -184,7 +175,7 @@ class Care:
         self.jobs.dispatched(state.id, is_batch=state.is_of_batch)
 
     def end(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> None:
-        """End a job that nobody runs, unless something has happened to it meanwhile."""
+        """End a job that no worker runs, unless it has changed meanwhile."""
         if self.jobs.fail(state, error, status=status):
             log.warning("a job nobody looked after was ended", job_id=state.id, code=error.code)
             if not isinstance(error, Canceled):
@@ -193,7 +184,7 @@ class Care:
 
 
 def is_too_old(state: JobState) -> bool:
-    """Whether a job that nobody has begun has been in its queue for as long as that keeps messages."""
+    """Whether a job that has not begun has been in its queue for as long as that keeps messages."""
     since = state.waits_since or datetime.fromisoformat(state.created_at).timestamp()
     return now_s() - since > (BATCH_RETENTION_S if state.is_of_batch else QUEUE_RETENTION_S)
 

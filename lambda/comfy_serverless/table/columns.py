@@ -1,29 +1,33 @@
-"""From a dataclass to an item of the table and back: a field is a column.
+"""The columns of items: each is a field of a dataclass. Two say which keeper looks after an item, and until when.
 
-An item may have been written by an older release, or by a newer one: what is missing has its field's default, and what
-is unknown is ignored, and stays, since items are changed attribute by attribute.
+An item may have been written by an older or a newer release. A missing attribute has its field's default; an unknown
+one is ignored, and stays, because items are changed attribute by attribute. Items that need a keeper have two
+attributes more, and so are in an index; in DynamoDB, attributes and index are named for leases.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.aws.dynamodb import Item
+from comfy_serverless.aws.dynamodb import Item, Table, now_s
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+#: The attributes' names in the table: who looks after an item, and when that is due (seconds since 1970).
+KEEPER, KEEPER_DUE = "lease", "lease_until"
+#: The keepers of jobs: the worker or the caretaker; or the job's queue, as long as that has messages. A job that waits
+#: for its batch to be resumed has no keeper.
+OPEN, QUEUED, QUEUED_BATCH = "open", "queued", "queued_batch"
+#: The keepers of batches, and of assets that have their own end.
+BATCH, ASSET = "batch", "asset"
 _SAME: Mapping[str, str] = {}
 
 
 def read_columns(cls: type[DataclassInstance], item: Item, *, stored: Mapping[str, str] = _SAME) -> dict[str, Any]:
-    """What an item has of the fields of a class.
-
-    Args:
-        stored: what attributes are called whose names are not those of their fields.
-    """
+    """The fields of a class that an item has; `stored` has the names of attributes that are not their fields'."""
     names = ((column.name, stored.get(column.name, column.name)) for column in fields(cls))
     return {name: item[attribute] for name, attribute in names if attribute in item}
 
@@ -31,10 +35,17 @@ def read_columns(cls: type[DataclassInstance], item: Item, *, stored: Mapping[st
 def write_columns(
     value: DataclassInstance, *, of: type[DataclassInstance] | None = None, stored: Mapping[str, str] = _SAME
 ) -> Item:
-    """The fields that are not at their default, as attributes.
-
-    Args:
-        of: the class whose fields are the columns, where the value is of a subclass.
-    """
+    """The fields that are not at their default, as attributes; `of` is the class to write of a value of a subclass."""
     found = ((column, getattr(value, column.name)) for column in fields(of or value))
     return {stored.get(column.name, column.name): one for column, one in found if one != column.default}
+
+
+def neglected(table: Table, keeper: str, *, limit: int) -> Iterator[Item]:
+    """Items that this keeper should have looked after by now, the longest neglected first."""
+    page = table.query(
+        f"#{KEEPER} = :keeper AND #{KEEPER_DUE} < :now", {"keeper": keeper, "now": now_s()}, index="leases", limit=limit
+    )
+    for key in page.items:
+        item = table.get(key["pk"], key["sk"])  # the index has only the keys, and is behind
+        if item is not None and item.get(KEEPER_DUE, now_s()) < now_s():
+            yield item

@@ -1,16 +1,20 @@
-"""Where a job is sent to be run.
+"""Sends jobs to the workers that DISPATCH_PARAMETER names.
 
-    DISPATCH_PARAMETER tells ──► a queue of SQS, with Lambda functions behind it (our own, or those of a GPU stack)
-                            └──► a SageMaker endpoint, with a queue of its own
+    DISPATCH_PARAMETER ──► a queue of SQS, with Lambda functions behind it (our own, or those of a GPU stack)
+                      └──► a SageMaker endpoint, with its own queue
 
-A GPU stack announces itself by writing that parameter, and is seen within a minute: nothing is deployed again.
+    {"backend": "sagemaker", "endpoint_name": …, "batch_queue_url": …}
+    {"backend": "queue", "job_queue_url": …, "batch_queue_url": …}
+
+A GPU stack (`infra/`) writes that parameter, and is seen within a minute: nothing is deployed again.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -18,9 +22,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.aws.sqs import JobQueue
+from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.observability import log
-from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
@@ -28,42 +32,86 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_ssm import SSMClient
 
-#: How long it may take until a GPU stack is seen, or seen to be gone, in seconds.
+#: How long it may take until a GPU stack, or its end, is seen, in seconds.
 TARGET_KNOWN_S = 60.0
-#: The longest SageMaker keeps an invocation waiting, and lets one last, in seconds. Deadlines are the worker's to keep.
+#: How long SageMaker lets an invocation wait, and last, at most, in seconds. The worker itself keeps deadlines.
 REQUEST_TTL_S, INVOCATION_TIMEOUT_S = 6 * 3600, 3600
-#: What is said of an endpoint (of other mistakes, too) and of queues that are not there.
+#: The error codes of missing endpoints (and of other mistakes), and of missing queues.
 _GONE = frozenset(
     {"ValidationError", "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "NonExistentQueue"}
 )
-#: What an invocation's answer is called, below the endpoint's output path and the job's id.
+#: The name of an invocation's output, below the endpoint's output path and the job's id.
 ANSWER_NAME = "answer.json"
 
 
+@dataclass(frozen=True, slots=True)
+class EndpointTarget:
+    """An endpoint of SageMaker, and the queue before it where jobs of batches wait."""
+
+    endpoint_name: str
+    batch_queue_url: str
+
+    def to_text(self) -> str:
+        """The parameter's value."""
+        return json.dumps({"backend": "sagemaker", **asdict(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class QueueTarget:
+    """Two queues with Lambda functions behind them."""
+
+    job_queue_url: str
+    batch_queue_url: str
+
+    def to_text(self) -> str:
+        """The parameter's value."""
+        return json.dumps({"backend": "queue", **asdict(self)})
+
+
+def parse_target(text: str) -> EndpointTarget | QueueTarget:
+    """Read the parameter's value; further fields are ignored. Raises InvalidSetting if it is neither of the two."""
+    try:
+        match json.loads(text):
+            case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
+                return EndpointTarget(name, batch_url)
+            case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
+                return QueueTarget(url, batch_url)
+    except ValueError:
+        pass
+    raise InvalidSetting(
+        f"the parameter of DISPATCH_PARAMETER holds {text[:200]!r}; it must be "
+        '{"backend": "sagemaker", "endpoint_name": …, "batch_queue_url": …} or '
+        '{"backend": "queue", "job_queue_url": …, "batch_queue_url": …}'
+    )
+
+
 class Workers(Protocol):
-    """Whoever runs jobs, as far away as a queue is."""
+    """The workers that run jobs, behind a queue or an endpoint."""
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         """Send them a job.
 
         Args:
-            delay_s: how long nobody sees it yet, where that can be.
-            is_batch: whether nobody waits for this very one: those who do go first.
+            delay_s: how long the message stays invisible, if that is possible.
+            is_batch: whether it is a job of a batch: jobs that a caller waits for go first.
         """
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        """Send them jobs of a batch, in as few calls as there can be."""
+        """Send them jobs of a batch, in as few calls as possible."""
+        for message in messages:
+            self.send(message, is_batch=True)
 
     def depth(self, *, is_batch: bool = False) -> int:
-        """How many jobs wait, about; of batches, or of those that are waited for."""
+        """How many jobs wait, about: jobs of batches, or those that a caller waits for."""
 
-    def may_hold(self, *, is_batch: bool = False) -> bool:
-        """Whether messages that nobody sees may wait for a machine: with GPUs, that can take hours."""
+    def may_hold(self, *, is_batch: bool = False) -> bool:  # noqa: ARG002
+        """Whether invisible messages may wait for a machine, which can take hours with GPUs."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
-class Queues:
-    """Two queues of SQS: whoever works takes from both, so that a large batch is in nobody's way.
+class Queues(Workers):
+    """Two queues of SQS: workers take from both, so that a large batch does not delay other jobs.
 
     Attributes:
         is_slow: whether Lambda may have to find a machine first. It keeps the messages meanwhile, and hides them.
@@ -75,24 +123,20 @@ class Queues:
 
     @classmethod
     def at(cls, url: str, batch_url: str | None, *, sqs: SQSClient, is_slow: bool = False) -> Self:
-        """The queues with these addresses; without the second there is one for everything."""
+        """The queues with these addresses; without the second, one queue has all jobs."""
         jobs = JobQueue(sqs, url)
         return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        """See `Workers`."""
         self._queue(is_batch).send(message.to_text(), delay_s=delay_s)
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        """See `Workers`."""
         self.batches.send_many([message.to_text() for message in messages])
 
     def depth(self, *, is_batch: bool = False) -> int:
-        """See `Workers`."""
         return self._queue(is_batch).depth()
 
     def may_hold(self, *, is_batch: bool = False) -> bool:
-        """See `Workers`."""
         return self.is_slow and self._queue(is_batch).hidden() > 0
 
     def _queue(self, is_batch: bool) -> JobQueue:
@@ -100,7 +144,7 @@ class Queues:
 
 
 @dataclass(slots=True)
-class Endpoint:
+class Endpoint(Workers):
     """An asynchronous endpoint of SageMaker."""
 
     runtime: SageMakerRuntimeClient
@@ -110,7 +154,7 @@ class Endpoint:
     _depth_at: float = field(default=-TARGET_KNOWN_S)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:  # noqa: ARG002  (SageMaker has neither)
-        """See `Workers`. The message is a few hundred bytes, so that it always travels inline."""
+        """See `Workers`. The message has a few hundred bytes, so that it is always sent inline."""
         self.runtime.invoke_endpoint_async(
             EndpointName=self.name,
             ContentType="application/json",
@@ -123,11 +167,6 @@ class Endpoint:
             Filename=ANSWER_NAME,
         )
 
-    def send_many(self, messages: Sequence[JobMessage]) -> None:
-        """See `Workers`."""
-        for message in messages:
-            self.send(message)
-
     def depth(self, *, is_batch: bool = False) -> int:  # noqa: ARG002
         """How many invocations wait or are with a container: CloudWatch's newest figure, a minute or two old."""
         if time.monotonic() - self._depth_at >= TARGET_KNOWN_S:
@@ -137,7 +176,7 @@ class Endpoint:
                 MetricName="ApproximateBacklogSize",
                 Dimensions=[{"Name": "EndpointName", "Value": self.name}],
                 StartTime=now - timedelta(minutes=5),
-                EndTime=now + timedelta(minutes=1),  # which does not belong to it
+                EndTime=now + timedelta(minutes=1),  # the end is exclusive
                 Period=60,
                 Statistics=["Maximum"],
             )
@@ -146,45 +185,31 @@ class Endpoint:
             self._depth_at = time.monotonic()
         return self._depth
 
-    def may_hold(self, *, is_batch: bool = False) -> bool:  # noqa: ARG002
-        """No: what waits for an instance is counted by `depth`."""
-        return False
-
 
 @dataclass(frozen=True, slots=True)
-class Batched:
-    """An endpoint, and a queue before it for jobs of batches: `handlers/forward` lets through as many as it can run."""
+class Batched(Workers):
+    """An endpoint, and a queue before it for jobs of batches: `handlers/forward` lets as many pass as it can run."""
 
     endpoint: Endpoint
     batches: JobQueue
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        """See `Workers`."""
         if is_batch:
             self.batches.send(message.to_text(), delay_s=delay_s)
         else:
             self.endpoint.send(message)
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        """See `Workers`."""
         self.batches.send_many([message.to_text() for message in messages])
 
     def depth(self, *, is_batch: bool = False) -> int:
         """See `Workers`. A job of a batch may wait in either."""
         return self.endpoint.depth() + (self.batches.depth() if is_batch else 0)
 
-    def may_hold(self, *, is_batch: bool = False) -> bool:  # noqa: ARG002
-        """See `Endpoint`."""
-        return False
-
 
 @dataclass(slots=True)
-class Switch:
-    """Whoever runs jobs now: as the parameter says, or without it our own queues.
-
-    Attributes:
-        endpoint: returns the endpoint of a name.
-    """
+class Switch(Workers):
+    """The workers that the parameter names now, or without it our own queues. `endpoint` returns that of a name."""
 
     own: Queues
     parameter: str
@@ -195,41 +220,37 @@ class Switch:
     _known_at: float = field(default=-TARGET_KNOWN_S)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        """See `Workers`."""
         self._to_target(lambda target: target.send(message, delay_s=delay_s, is_batch=is_batch))
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        """See `Workers`."""
         self._to_target(lambda target: target.send_many(messages))
 
     def depth(self, *, is_batch: bool = False) -> int:
-        """See `Workers`."""
         return self.target().depth(is_batch=is_batch)
 
     def may_hold(self, *, is_batch: bool = False) -> bool:
-        """See `Workers`."""
         return self.target().may_hold(is_batch=is_batch)
 
     def target(self) -> Workers:
-        """Who it is; asked again once a minute."""
+        """The workers that the parameter names; it is read again once a minute."""
         if self._target is None or time.monotonic() - self._known_at >= TARGET_KNOWN_S:
-            self._look()
+            self._read()
         return self._target or self.own
 
     def _to_target(self, send: Callable[[Workers], None]) -> None:
-        """Send to whoever it is; what has gone within the last minute may have another in its place."""
+        """Send to the target; if it has gone within the last minute, another may have replaced it."""
         target = self.target()
         try:
             send(target)
         except ClientError as error:
             if error_code(error) not in _GONE:
                 raise
-            self._look()
+            self._read()
             if self.target() is target:
                 raise
             send(self.target())
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         try:
             value = self.ssm.get_parameter(Name=self.parameter)["Parameter"]["Value"]
         except (ClientError, BotoCoreError) as error:
@@ -238,17 +259,15 @@ class Switch:
             elif self._target is None:
                 raise
             else:
-                log.warning("where jobs are to be run cannot be read: it stays as it was", exc_info=True)
+                log.warning("where jobs run cannot be read: it stays as it was", exc_info=True)
                 value = self._value
         if self._target is None or value != self._value:
-            self._target = self._workers_at(parse_target(value)) if value else self.own
+            match parse_target(value) if value else None:
+                case EndpointTarget(name, batch_url):
+                    self._target = Batched(self.endpoint(name), JobQueue(self.own.jobs.sqs, batch_url))
+                case QueueTarget(url, batch_url):
+                    self._target = Queues.at(url, batch_url, sqs=self.own.jobs.sqs, is_slow=True)
+                case None:
+                    self._target = self.own
             self._value = value
         self._known_at = time.monotonic()
-
-    def _workers_at(self, target: EndpointTarget | QueueTarget) -> Workers:
-        """The workers that the parameter names."""
-        match target:
-            case EndpointTarget(name, batch_url):
-                return Batched(self.endpoint(name), JobQueue(self.own.jobs.sqs, batch_url))
-            case QueueTarget(url, batch_url):
-                return Queues.at(url, batch_url, sqs=self.own.jobs.sqs, is_slow=True)

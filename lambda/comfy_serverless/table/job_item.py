@@ -1,4 +1,4 @@
-"""How a job and what belongs to it are written into the table: every column, and nothing else knows them. No IO."""
+"""The items of a job, of its outputs, preview and idempotency key. Only this file knows their columns. No IO."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any, Self
 
 from comfy_serverless.aws.dynamodb import Item, Update, now_s
 from comfy_serverless.jobs.document import Job, JobStatus, Output, shorten_job
-from comfy_serverless.table.columns import read_columns, write_columns
-from comfy_serverless.table.keepers import KEEPER, KEEPER_DUE
+from comfy_serverless.table.columns import KEEPER, KEEPER_DUE, read_columns, write_columns
 
-#: An item has at most 400 KB; the rest is for labels, progress and the names of the attributes.
+#: An item may have 400 KB; the rest is for labels, progress and the names of the attributes.
 MAX_DOCUMENT_BYTES = 250_000
 #: How long the newest preview is shown, in seconds.
 PREVIEW_S = 3600
@@ -21,38 +20,38 @@ PREVIEW_S = 3600
 IDEMPOTENCY_S = 24 * 3600
 #: The sort key of the job itself.
 JOB = "job"
-#: That of the newest preview, and what sorts behind every `output#…` and before `preview`.
+#: The sort key of the newest preview, and one that sorts after every `output#…` and before `preview`.
 PREVIEW, LAST_OUTPUT = "preview", "output~"
-#: That of an idempotency key.
+#: The sort key of an idempotency key.
 IDEMPOTENCY = "idempotency"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobItem:
-    """The columns of a job. One that stands at its default is not written; those without a default always are."""
+    """The columns of a job. A column at its default is not written; those without a default always are."""
 
     id: str  # the job's id, as in the partition key
     owner: str  # whose job it is: the hash key of the index `by_owner`
     status: JobStatus  # the Comfy API's state
     created_at: str  # when it was submitted
-    updated_at: str  # when its state has changed last, for lists of jobs
+    updated_at: str  # when its state last changed, for lists of jobs
     created_id: str  # moment and id, as the sort key of lists
     request: str  # where its request is: an object, or a line of a manifest
-    result: str  # where the worker writes how it ended, before the table has it
+    result: str  # where the worker writes how it ended, before the table is written
     labels: Mapping[str, str]  # `metadata` of the request
-    runs: int  # how often it has been begun, and not only interrupted by a shutdown
+    runs: int  # how often it has been begun, without runs that a shutdown interrupted
     is_rerunnable: bool  # whether `request` has all that a worker needs: keys of partner nodes are not kept
     open_owner: str | None = None  # the owner while it waits or runs, for the index that counts; batches do not count
-    webhook: Mapping[str, str] | None = None  # `url` and `secret`: where its end is to be told
+    webhook: Mapping[str, str] | None = None  # `url` and `secret`: where its end must be reported
     batches: frozenset[str] = frozenset()  # those it is a line of: the same line in two of them is one job
     expires: int | None = None  # when DynamoDB may delete it, in seconds since 1970
-    keeper: str | None = None  # who looks after it (see `keepers`); None once nothing is left to do
-    keeper_due: int | None = None  # when its keeper should have done so, in seconds since 1970
+    keeper: str | None = None  # who looks after it (see `columns`); None once nothing is left to do
+    keeper_due: int | None = None  # when its keeper should have acted, in seconds since 1970
     waits_since: int | None = None  # when a job of a batch was last sent again, in seconds since 1970
-    was_parked: bool = False  # its message was dropped since its batch is paused; stays when it is begun all the same
-    is_held: bool = False  # its message was believed to wait where nobody sees it, once
-    is_missed: bool = False  # its queue was seen to be empty; it cannot be sent again
-    undelivered: int = 0  # how often it has not even reached a worker
+    was_parked: bool = False  # its message was dropped because its batch is paused; stays if it is begun all the same
+    is_held: bool = False  # its message was once believed to wait invisibly
+    is_missed: bool = False  # its queue was found empty, and it cannot be sent again
+    undelivered: int = 0  # how often it has not reached any worker
     run: str | None = None  # the run it belongs to; None while it waits
     last_run: str | None = None  # the run before: a job that ends between two has that one's outputs
     started_at: str | None = None  # when the newest run has begun
@@ -63,7 +62,6 @@ class JobItem:
 
     @classmethod
     def from_item(cls, item: Item, **beside: Any) -> Self:  # noqa: ANN401  (fields of subclasses)
-        """Read a job's item."""
         columns = {"labels": {}, "runs": 0, "is_rerunnable": True, **read_columns(JobItem, item, stored=STORED)}
         columns["status"] = JobStatus(columns["status"])
         columns["batches"] = frozenset(columns.get("batches", ()))
@@ -79,7 +77,7 @@ class JobItem:
         }
 
 
-#: The columns, and what they are called in the table: deployed tables keep their names.
+#: The columns and their names in the table: deployed tables keep their names.
 STORED = {column.name: column.name for column in fields(JobItem)} | {
     "keeper": KEEPER,
     "keeper_due": KEEPER_DUE,
@@ -112,7 +110,7 @@ def job_update(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEntry:
-    """What the index by owner has of a job."""
+    """A job's columns in the index by owner."""
 
     id: str
     status: str
@@ -124,7 +122,6 @@ class JobEntry:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        """Read an entry of the index."""
         return cls(**{"labels": {}, **read_columns(cls, item)})
 
 
@@ -138,7 +135,7 @@ class Preview:
 
     @classmethod
     def from_item(cls, item: Item) -> Self | None:
-        """Read it; None if it is too old to be shown."""
+        """Read it; None if it is too old."""
         return cls(**read_columns(cls, item)) if item["expires"] > now_s() else None
 
     def to_item(self, job_id: str) -> Item:
@@ -147,7 +144,7 @@ class Preview:
 
 
 def output_item(job: JobItem, output: Output, *, place: int, run: str) -> Item:
-    """An output a run has delivered, without what only its worker's reply has."""
+    """The item of a delivered output, without the fields that only the worker's reply has."""
     bare = output.model_copy(update={"url": None, "url_expires_at": None, "data_base64": None})
     return {
         "pk": job_pk(job.id),
@@ -159,8 +156,8 @@ def output_item(job: JobItem, output: Output, *, place: int, run: str) -> Item:
 
 
 def outputs_of(job: JobItem, items: Iterable[Item]) -> tuple[Output, ...]:
-    """The outputs of the run that counts, in the order of its result, or that in which they were delivered."""
-    # A job that ended between two runs has what the last one had made.
+    """The outputs of the run that counts, in the order of its result, or else as they were delivered."""
+    # A job that ended between two runs has the outputs of the last one.
     run = job.last_run if job.run is None and job.document_json is not None else job.run
     by_place = {
         int(item["sk"].split("#")[1]): item["output"]
@@ -172,28 +169,28 @@ def outputs_of(job: JobItem, items: Iterable[Item]) -> tuple[Output, ...]:
 
 
 def idempotency_item(owner: str, key: str) -> Item:
-    """An idempotency key that was used just now."""
+    """The item of an idempotency key that was used just now."""
     return {"pk": idempotency_pk(owner, key), "sk": IDEMPOTENCY, "expires": now_s() + IDEMPOTENCY_S}
 
 
 def job_pk(job_id: str) -> str:
-    """Where a job and all of its items are."""
+    """The partition key of a job and its items."""
     return f"job#{job_id}"
 
 
 def idempotency_pk(owner: str, key: str) -> str:
-    """Where an idempotency key is."""
+    """The partition key of an idempotency key."""
     return f"idempotency#{owner}#{key}"
 
 
 def index_key(owner: str, created_id: str) -> Item:
-    """Where a page of the index by owner goes on."""
+    """The key at which a page of the index by owner goes on."""
     job_id = created_id.partition("#")[2]
     return {"pk": job_pk(job_id), "sk": JOB, "owner": owner, "created_id": created_id}
 
 
 def stored_document(job: Job) -> str:
-    """The document of an ended job, without what its item has besides: outputs are items of their own."""
+    """The document of an ended job, without labels, which its item has, and outputs, which are separate items."""
     bare = job.model_copy(update={"outputs": (), "metadata": {}})
     if len(bare.model_dump_json().encode()) > MAX_DOCUMENT_BYTES:
         bare = shorten_job(bare, size=lambda some: len(some.model_dump_json().encode()), limit_bytes=MAX_DOCUMENT_BYTES)

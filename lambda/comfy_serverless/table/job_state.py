@@ -1,4 +1,4 @@
-"""A job as the table has it, and what can be asked about it. No IO."""
+"""A job as the table has it, and what follows from its columns. No IO."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED,
 
 
 class JobExists(Exception):
-    """There is a job of this id already."""
+    """A job of this id exists already."""
 
 
 class LeaseLost(Exception):
-    """The run does not own the job (any more): it has ended, or another run has taken it over."""
+    """The run does not own the job: it has ended, or another run has taken it over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +30,11 @@ class NewJob:
     """A job that is about to be submitted.
 
     Attributes:
-        request_uri: where the request is kept, for the worker, and the workflow with it.
-        result_uri: where the worker writes how it ended, before the table has it.
-        idempotency_key: of the caller, single-use for 24 h.
+        request_uri, result_uri: see `JobItem.request` and `JobItem.result`.
+        idempotency_key: the caller's key, single-use for 24 h.
         webhook: `{"url": …, "secret": …}`, or None.
         batch: the batch it is a line of.
-        is_rerunnable: whether the request that is kept has all the worker needs; a key for partner nodes is not kept.
+        is_rerunnable: see `JobItem`.
     """
 
     job_id: str
@@ -64,7 +63,7 @@ class NewJob:
             labels=dict(self.labels),
             runs=0,
             is_rerunnable=self.is_rerunnable,
-            # Whoever drops a batch may have as many jobs as it has.
+            # Jobs of batches do not count: a batch may have any number of them.
             open_owner=self.owner if self.batch is None else None,
             webhook=dict(self.webhook) if self.webhook else None,
             batches=frozenset({self.batch} if self.batch else ()),
@@ -76,11 +75,9 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobState(JobItem):
-    """A job as the table has it: its columns (see `JobItem`), and what belongs to it.
+    """A job as the table has it: its columns (see `JobItem`), its outputs and its newest preview, if they were read.
 
-    Attributes:
-        outputs: what the run in hand, or the one that counts, has delivered, in the order of its nodes.
-        preview: the newest preview, where it was asked for.
+    The outputs are those of the current run, or of the run that counts, in the order of its nodes.
     """
 
     outputs: tuple[Output, ...] = ()
@@ -88,7 +85,7 @@ class JobState(JobItem):
 
     @property
     def message(self) -> JobMessage:
-        """What asks a worker for it, without what is kept nowhere."""
+        """The message that asks a worker for it, without its extra data, which is kept nowhere."""
         return JobMessage(job_id=self.id, address=S3Address.parse(self.request))
 
     @property
@@ -98,22 +95,22 @@ class JobState(JobItem):
 
     @property
     def is_of_batch(self) -> bool:
-        """Whether nobody waits for it alone."""
+        """Whether it is a line of a batch, so that no caller waits for it alone."""
         return bool(self.batches)
 
     @property
     def may_begin(self) -> bool:
-        """Whether it waits for a worker, and is not to end."""
+        """Whether it waits for a worker, and must not end."""
         return self.is_unbegun and self.status is not JobStatus.CANCELING
 
     @property
     def is_parked(self) -> bool:
-        """Whether it waits, without a message, for its paused batch to go on."""
+        """Whether it waits, without a message, for its paused batch to be resumed."""
         return self.was_parked and self.is_unbegun
 
     @property
     def is_unbegun(self) -> bool:
-        """Whether it waits for a worker, the first or another."""
+        """Whether it waits for its first worker or for another one."""
         return not self.is_over and self.run is None
 
     @property
@@ -123,12 +120,12 @@ class JobState(JobItem):
 
     @property
     def lease_ended(self) -> bool:
-        """Whether its keeper (a worker, the queue, the webhook's) has not looked after it in time."""
+        """Whether its lease is over: its keeper (worker, queue or webhook) has not acted in time."""
         return self.keeper_due is not None and self.keeper_due < now_s()
 
     @property
     def is_forgotten(self) -> bool:
-        """Whether its time in the table is over: DynamoDB deletes it some time after."""
+        """Whether its time in the table is over; DynamoDB deletes it some time later."""
         return self.expires is not None and self.expires < now_s()
 
     def document(self) -> Job:
@@ -162,7 +159,7 @@ class JobState(JobItem):
 
 
 class Claim(Enum):
-    """What a worker that has got a job's message is to do."""
+    """What a worker must do with a job whose message it has received."""
 
     RUN = auto()
     CANCELED = auto()
@@ -171,12 +168,12 @@ class Claim(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What `begin` returns.
+    """The result of `begin`.
 
     Attributes:
-        claim: RUN: the job is this run's now. CANCELED: it is, but only to be ended. LEAVE: it is over, or somebody
-            else's.
-        is_last: whether a failure of this run is the job's, also one that another try may cure.
+        claim: RUN: the run owns the job now. CANCELED: it does, but only to end it. LEAVE: the job is over, or another
+            run owns it.
+        is_last: whether a failure of this run ends the job, also one that another try may cure.
     """
 
     claim: Claim

@@ -1,4 +1,4 @@
-"""Jobs in the table: their states, and who may change them.
+"""Jobs in the table: their states, and which caller may change them.
 
     submit ──► queued ──begin──► running ──finish──► succeeded | failed | canceled
                  │                │   ▲
@@ -6,8 +6,8 @@
                  ▼                ▼   │
               canceled        canceling ──finish──► canceled (or what came first)
 
-Every change is one conditional write. No state moves backwards, a run that has lost its job can write nothing, and what
-has ended stays as it ended. A run owns its job for as long as its lease lasts; each report renews it.
+Every change is one conditional write. No state moves backwards, a run that has lost its job can write nothing, and an
+ended job stays as it ended. A run owns its job for as long as its lease lasts; each report renews it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from comfy_serverless.aws.dynamodb import (
-    ConditionFailed,
-    Item,
-    Table,
-    Update,
-    delete_write,
-    now_s,
-    now_text,
-    put_write,
-)
+from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, delete_write, now_s, now_text, put_write
 from comfy_serverless.errors import Canceled, ComfyError, IdempotencyKeyReuse, InvalidRequest
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, Output, Progress, status_of
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.asset_item import Asset
+from comfy_serverless.table.columns import OPEN, QUEUED, QUEUED_BATCH
 from comfy_serverless.table.job_item import (
     IDEMPOTENCY,
     JOB,
@@ -44,14 +36,13 @@ from comfy_serverless.table.job_item import (
     stored_document,
 )
 from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
-from comfy_serverless.table.keepers import OPEN, QUEUED, QUEUED_BATCH
 from comfy_serverless.table.reader import JobReader
 
 #: How long a submit may take between the table and the queue; then the caretaker looks after it.
 DISPATCH_S = 60
 #: How long a message may wait in the job queue and in the batch queue: `MessageRetentionPeriod` in template.yaml.
 QUEUE_RETENTION_S, BATCH_RETENTION_S = 4 * 24 * 3600, 14 * 24 * 3600
-#: How long a job whose message is in the queue is left alone, at least.
+#: How long the caretaker leaves a job alone whose message is in the queue, at least.
 IN_QUEUE_S = 60
 _FREE = "#status = :queued OR (#status = :running AND (attribute_not_exists(#run) OR #keeper_due < :now))"
 _UNBEGUN = "attribute_not_exists(#run) AND #status IN (:queued, :running)"
@@ -66,17 +57,12 @@ class JobStore(JobReader):
     def __init__(self, table: Table, *, lease_s: float, max_runs: int) -> None:
         super().__init__(table)
         self._lease_s = lease_s
-        self._max_runs = max_runs
-
-    @property
-    def max_runs(self) -> int:
-        """How often a job is run before it fails for good."""
-        return self._max_runs
+        self.max_runs = max_runs  # how often a job is run before it fails for good
 
     # The API's part.
 
     def submit(self, job: NewJob) -> JobState:
-        """Write a job down, and its idempotency key with it: both or none.
+        """Write a job and its idempotency key: both or none.
 
         Raises:
             JobExists: there is a job of this id.
@@ -101,7 +87,7 @@ class JobStore(JobReader):
         return state
 
     def submit_of_batch(self, job: NewJob) -> JobState:
-        """Write a job of a batch down, or that this batch wants it too; it is about to be sent. Returns it as it is."""
+        """Write a job of a batch, or that this batch wants it too, before it is sent. Returns it as it is."""
         state = job.waiting(keeper=QUEUED_BATCH, keeper_due=now_s() + IN_QUEUE_S)
         free = "attribute_not_exists(pk) OR #expires < :now"  # what has expired is deleted some time after the moment
         try:
@@ -111,7 +97,7 @@ class JobStore(JobReader):
         return state
 
     def _join(self, job: NewJob) -> JobState:
-        """The same line was in another batch, or this one is read once more."""
+        """Add a batch to a job: the same line was in another batch, or this one is read once more."""
         change = job_update(
             job.job_id,
             assign=_sent_again(),
@@ -126,18 +112,15 @@ class JobStore(JobReader):
             return JobState.from_item(failure.item) if failure.item else self.submit_of_batch(job)
 
     def park(self, job_id: str, *, batches: frozenset[str]) -> frozenset[str] | None:
-        """A job of paused batches: its message is gone, and nobody looks after it until one of them is resumed.
+        """Park a job of paused batches: its message is gone, and it has no keeper until one of them is resumed.
 
-        Args:
-            batches: those that want it, as far as is known.
-
-        Returns:
-            None if it is parked; else those that really want it, or none if it is not to be parked any more.
+        `batches` are those known to want it. Returns None if it is parked; else those that really want it, which are
+        none if it must no longer be parked.
         """
         return self._hold(job_id, {"was_parked": True}, batches=batches, remove=["keeper", "keeper_due"])
 
     def leave(self, job_id: str, *, batches: frozenset[str]) -> frozenset[str] | None:
-        """A job of canceled batches is to end, which whoever looks after them sees to. As `park`."""
+        """Mark a job of canceled batches: their keeper will end it. Returns as `park`."""
         return self._hold(job_id, {"status": JobStatus.CANCELING.value}, batches=batches)
 
     def _hold(
@@ -158,15 +141,8 @@ class JobStore(JobReader):
         return None
 
     def unpark(self, job_id: str) -> None:
-        """The job's message is sent again. It waits from now on."""
-        change = job_update(
-            job_id,
-            assign=_sent_again(),
-            remove=["was_parked"],
-            condition=_UNBEGUN,
-            values=_UNBEGUN_VALUES,
-        )
-        self._table.try_update(change)
+        """Write that the job's message was sent again: it waits from now on."""
+        self._update_unbegun(job_id, _sent_again(), remove=["was_parked"])
 
     def withdraw(self, job: NewJob) -> None:
         """Take back a submit that has not reached the queue: no job, and the idempotency key is free again."""
@@ -176,19 +152,16 @@ class JobStore(JobReader):
         self._table.transact(writes)
 
     def dispatched(self, job_id: str, *, is_batch: bool = False) -> None:
-        """The queue has the job: nobody needs to look after it while messages wait there."""
-        keeper = QUEUED_BATCH if is_batch else QUEUED
-        change = job_update(
-            job_id,
-            assign={"keeper": keeper, "keeper_due": now_s() + IN_QUEUE_S},
-            remove=["was_parked", "is_held"],
-            condition=_UNBEGUN,
-            values=_UNBEGUN_VALUES,
-        )
+        """Write that the queue has the job: it is its keeper while messages wait there."""
+        assign = {"keeper": QUEUED_BATCH if is_batch else QUEUED, "keeper_due": now_s() + IN_QUEUE_S}
+        self._update_unbegun(job_id, assign, remove=["was_parked", "is_held"])
+
+    def _update_unbegun(self, job_id: str, assign: Mapping[str, Any], *, remove: Sequence[str]) -> None:
+        change = job_update(job_id, assign=assign, remove=remove, condition=_UNBEGUN, values=_UNBEGUN_VALUES)
         self._table.try_update(change)
 
     def cancel(self, state: JobState) -> JobState:
-        """Ask a job to end: at once where nobody has begun it. Returns it as it is then; what has ended stays so."""
+        """Ask a job to end, at once if it has not begun. Returns it as it is then; an ended job stays as it is."""
         while not state.is_over and state.status is not JobStatus.CANCELING:
             try:
                 if state.run is None:
@@ -208,7 +181,7 @@ class JobStore(JobReader):
         return state
 
     def cancel_unbegun(self, state: JobState) -> bool:
-        """End a job that nobody has begun. Returns False where somebody has: it is left alone."""
+        """End a job that has not begun. Returns False if it has: then it is not changed."""
         if not state.is_unbegun:
             return False
         try:
@@ -221,11 +194,7 @@ class JobStore(JobReader):
     # The worker's part.
 
     def begin(self, job_id: str, *, run: str) -> Begun:
-        """Take a job over, if it waits for somebody.
-
-        Args:
-            run: names this run, and no other.
-        """
+        """Make a waiting job this run's. `run` names this run, and no other."""
         now = now_s()
         change = job_update(
             job_id,
@@ -248,18 +217,17 @@ class JobStore(JobReader):
                 return Begun(Claim.LEAVE)  # deleted, or taken back
             state = JobState.from_item(failure.item)
             if state.run == run and state.status is JobStatus.RUNNING:
-                # It was ours at the first try; only the answer was lost, and the SDK has asked again.
-                return Begun(Claim.RUN, is_last=state.runs >= self._max_runs, state=state)
+                # It was ours at the first try; only the response was lost, and the SDK has asked again.
+                return Begun(Claim.RUN, is_last=state.runs >= self.max_runs, state=state)
             is_free = state.run is None or state.lease_ended
             claim = Claim.CANCELED if state.status is JobStatus.CANCELING and is_free else Claim.LEAVE
             return Begun(claim, state=state)
-        return Begun(Claim.RUN, is_last=state.runs >= self._max_runs, state=state)
+        return Begun(Claim.RUN, is_last=state.runs >= self.max_runs, state=state)
 
     def report(self, job_id: str, *, run: str, progress: Progress | None) -> JobStatus:
-        """Tell how far a run is, and that it lives. Returns the job's state: `canceling` asks for its end.
+        """Write how far a run is, and that it lives. Returns the job's state: `canceling` asks for its end.
 
-        Raises:
-            LeaseLost: the job is not this run's any more.
+        Raises LeaseLost if the job is no longer this run's.
         """
         assign: dict[str, Any] = {"keeper_due": self._lease_end()}
         if progress is not None:
@@ -285,10 +253,9 @@ class JobStore(JobReader):
         self._table.put_all(items)
 
     def finish(self, job_id: str, job: Job, *, run: str, webhook: bool, places: Sequence[int]) -> bool:
-        """Write down how a run ended. Returns False where the job is not this run's any more: nothing is changed.
+        """Write how a run ended. Returns False, and changes nothing, if the job is no longer this run's.
 
-        Args:
-            places: of the job's outputs, as they were put; in their order.
+        `places` are those with which the job's outputs were put, in their order.
         """
         change = self._end(job_id, job, webhook=webhook, condition=_OURS, values={"run": run, **_OURS_VALUES})
         # As text: some thousand outputs must leave room in the item.
@@ -313,7 +280,7 @@ class JobStore(JobReader):
         try:
             self._table.update(change)
         except ConditionFailed as failure:
-            # Nobody's: given back at the first try, and only the answer was lost. Else another message does no harm.
+            # No run's: given back at the first try, and only the response was lost. Else another message does no harm.
             standing = JobState.from_item(failure.item) if failure.item else None
             return standing is not None and standing.status is JobStatus.RUNNING and standing.run is None
         return True
@@ -321,10 +288,9 @@ class JobStore(JobReader):
     # The caretaker's part.
 
     def renew(self, state: JobState, *, for_s: int, assign: Mapping[str, Any] | None = None) -> bool:
-        """Give a neglected job another while, for one caretaker: the first one wins. Its lost run owns it no more.
+        """Give a neglected job more time, for the first caretaker that asks. Its lost run no longer owns it.
 
-        Args:
-            assign: attributes to be set with it.
+        `assign` are columns to set with it.
         """
         changes: dict[str, Any] = {"keeper_due": now_s() + for_s, **(assign or {})}
         lost_run = state.run if state.status is JobStatus.RUNNING else None
@@ -333,7 +299,7 @@ class JobStore(JobReader):
         return self._renew(state, changes, remove=["run"] if lost_run is not None else [])
 
     def take_over(self, state: JobState, *, run: str) -> bool:
-        """Make a neglected job that has begun a run's own, to be finished: the first one wins. It is no run more."""
+        """Make a neglected job that has begun this run's, for the first that asks, to finish it. It does not count."""
         return self._renew(state, {"run": run, "keeper": OPEN, "keeper_due": self._lease_end()})
 
     def _renew(self, state: JobState, assign: Mapping[str, Any], *, remove: Sequence[str] = ()) -> bool:
@@ -347,7 +313,7 @@ class JobStore(JobReader):
         return self._table.try_update(change)
 
     def fail(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> bool:
-        """End a neglected job, unless something has happened to it meanwhile."""
+        """End a neglected job, unless it has changed meanwhile."""
         try:
             self._end_as(state, error, was=state.status, due=state.keeper_due, status=status)
         except ConditionFailed:
@@ -355,14 +321,9 @@ class JobStore(JobReader):
         return True
 
     def webhook_sent(self, job_id: str) -> None:
-        """The webhook queue has it: nothing is owed any more."""
+        """Write that the webhook queue has the job: its webhook is no longer owed."""
         self._table.try_update(
-            job_update(
-                job_id,
-                assign={},
-                remove=["keeper", "keeper_due"],
-                condition="attribute_exists(#document_json)",
-            )
+            job_update(job_id, assign={}, remove=["keeper", "keeper_due"], condition="attribute_exists(#document_json)")
         )
 
     # How it is done.
@@ -380,7 +341,7 @@ class JobStore(JobReader):
         status: JobStatus | None = None,
         batches: frozenset[str] = frozenset(),
     ) -> JobState:
-        """End a job that nobody runs, and no other batch wants than these."""
+        """End a job that no worker runs, and that only these batches want."""
         job = state.document().model_copy(
             update={
                 "status": status or status_of(error),
@@ -423,11 +384,7 @@ def _sent_again() -> dict[str, Any]:
 
 
 def check_idempotency_key(key: str | None) -> str | None:
-    """A key as the contract has it.
-
-    Raises:
-        InvalidRequest: it is too long, or no plain text.
-    """
+    """Check a key by the contract. Raises InvalidRequest if it is too long, or no plain text."""
     if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
         raise InvalidRequest("Idempotency-Key must have 1 to 255 printable ASCII characters; a UUID is best.")
     return key

@@ -1,4 +1,4 @@
-"""Uploads that go to S3 itself: begun with us, put there by the client, and looked at and registered on completion.
+"""Uploads that go to S3 itself: the API begins them, the client puts the bytes, and completion checks them.
 
 begin ──► PUT s3://…/uploads/{owner}/{id} ──► complete: hash ──► copy ──► asset {id}
 """
@@ -35,7 +35,6 @@ class Upload:
 
     @classmethod
     def from_item(cls, upload_id: str, item: Item) -> Self:
-        """Read an upload's item."""
         return cls(
             id=upload_id,
             owner=item["owner_name"],
@@ -75,7 +74,7 @@ class UploadStore:
         self._table, self._s3, self._bucket = assets.table, assets.s3, assets.bucket
 
     def begin(self, owner: str, naming: Naming, *, size_bytes: int, expected: str | None) -> Upload:
-        """Write down that a file will come."""
+        """Write that a file will come."""
         upload = Upload(
             id=str(uuid.uuid4()),
             owner=owner,
@@ -88,11 +87,7 @@ class UploadStore:
         return upload
 
     def get(self, owner: str, upload_id: str) -> Upload:
-        """An upload that was begun.
-
-        Raises:
-            NotFound: there is none, or it is another owner's, or too old.
-        """
+        """An upload that has begun. Raises NotFound if there is none, or if it is another owner's or too old."""
         item = self._table.get(_pk(upload_id), _UPLOAD) if is_id(upload_id) else None
         upload = Upload.from_item(upload_id, item) if item else None
         if upload is None or upload.owner != owner or upload.expires <= now_s():
@@ -104,11 +99,11 @@ class UploadStore:
         return S3Address(self._bucket, f"uploads/{upload.owner}/{upload.id}")
 
     def complete(self, upload: Upload) -> Asset:
-        """Look at what has come, and make it an asset. Done twice, the second returns the first's.
+        """Check the bytes that have come, and make them an asset; a second call returns the first's.
 
         Raises:
             InvalidRequest: nothing has come, or not as much as was announced.
-            HashMismatch: it is something else than was announced; it was deleted.
+            HashMismatch: the bytes are not those that were announced; they were deleted.
         """
         if upload.asset_id is not None:
             return replace(self._assets.get(upload.owner, upload.asset_id), created_new=False)
@@ -126,7 +121,7 @@ class UploadStore:
         return asset
 
     def _take_over(self, upload: Upload, source: S3Address) -> Asset:
-        """Make what has come a blob, and a record of it, which has the upload's id: there is only ever one."""
+        """Make a blob of the bytes, and a record with the upload's id, so that there is never a second one."""
         answer = self._s3.get_object(Bucket=source.bucket, Key=source.key)
         if (size_bytes := answer["ContentLength"]) != upload.size_bytes:
             answer["Body"].close()

@@ -1,4 +1,4 @@
-"""Jobs in the table, read: one, many, those of an owner, those that nobody looks after. Nothing is changed here."""
+"""Reads jobs from the table: one, many, those of an owner, or neglected ones."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.observability import log
+from comfy_serverless.table.columns import OPEN, neglected
 from comfy_serverless.table.job_item import JOB, LAST_OUTPUT, PREVIEW, JobEntry, Preview, index_key, job_pk, outputs_of
 from comfy_serverless.table.job_state import JobState
-from comfy_serverless.table.keepers import OPEN, neglected
 
-#: Calls for one page of a list, at most: so many jobs a filter may look at, times 500 or a megabyte.
+#: Calls for one page of a list, at most; with a filter, each reads 500 jobs or a megabyte.
 MAX_LOOKS = 10
 
 
@@ -37,14 +37,9 @@ class JobReader:
     def page(
         self, owner: str, *, labels: Mapping[str, str], status: str | None, limit: int, before: str | None
     ) -> tuple[list[JobEntry], str | None]:
-        """Jobs of an owner, newest first.
+        """Jobs of an owner with these labels, newest first, and where the next page begins; None at the end.
 
-        Args:
-            labels: that they must have.
-            before: where the last page ended, as it was returned with that page.
-
-        Returns:
-            The jobs as the index has them, and where to go on, or None at the end.
+        `before` is where this page begins, as it was returned with the last one.
         """
         filters = [f"#labels.#label{number} = :label{number}" for number in range(len(labels))]
         names = {f"#label{number}": name for number, name in enumerate(labels)}
@@ -62,7 +57,7 @@ class JobReader:
                 filter_by=" AND ".join(filters),
                 names=names,
                 newest_first=True,
-                # A filter looks at as many as it is allowed to: more than are wanted, so that few calls do.
+                # A filter reads as many as the limit allows: more than are wanted, so that few calls are enough.
                 limit=limit + 1 - len(found) if not filters else 500,
                 start=start,
             )
@@ -72,11 +67,11 @@ class JobReader:
                 return found[:limit], found[limit - 1].created_id
             if start is None:
                 return found, None
-        # Where few are found among many, a page is short, or empty: the next one goes on.
+        # If few of many match, a page is short or empty, and the next one goes on.
         return found, str((start or {})["created_id"])
 
     def many(self, job_ids: Sequence[str]) -> dict[str, JobState]:
-        """Those of so many jobs that there are, without their outputs."""
+        """The jobs of these ids that exist, without their outputs."""
         keys = [(job_pk(job_id), JOB) for job_id in job_ids]
         states = map(JobState.from_item, self._table.get_all(keys))
         return {state.id: state for state in states if not state.is_forgotten}
@@ -84,8 +79,7 @@ class JobReader:
     def neglected(self, *, limit: int, keeper: str = OPEN) -> Iterator[JobState]:
         """Jobs that their keeper has not looked after in time, the longest neglected first.
 
-        Args:
-            keeper: OPEN, or QUEUED for those that the queue should have: they are neglected only if it is empty.
+        Those of the keeper QUEUED should be in the queue: they are neglected only if it is empty.
         """
         for item in neglected(self._table, keeper, limit=limit):
             try:

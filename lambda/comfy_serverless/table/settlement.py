@@ -1,4 +1,4 @@
-"""What SageMaker says of an invocation, and what that means for its job."""
+"""SageMaker's notifications of ended invocations, and what they mean for jobs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _MAX_REASON_CHARACTERS = 2000
 
 
 class Unreadable(ValueError):
-    """A notification that is none of SageMaker's; the message says what it was."""
+    """A message that is no notification of SageMaker; the error's text has its beginning."""
 
 
 class Ended(StrEnum):
-    """How SageMaker says that an invocation ended."""
+    """How an invocation ended, in SageMaker's words."""
 
     COMPLETED = "Completed"
     FAILED = "Failed"
@@ -30,12 +30,7 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
-    """What SageMaker tells of one invocation.
-
-    Attributes:
-        job_id: the inference id.
-        reason: why it failed, as far as SageMaker knows.
-    """
+    """SageMaker's notification of one ended invocation: the inference id is the job's id."""
 
     job_id: str
     status: Ended
@@ -43,10 +38,9 @@ class Notification:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a message; the place of the failure's fields differs between versions of the service.
+        """Read a message. Raises Unreadable if it has no id or no known status.
 
-        Raises:
-            Unreadable: it has no id, or no status that we know.
+        The place of the failure's fields differs between versions of the service.
         """
         try:
             message = json.loads(text)
@@ -60,49 +54,49 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """Brings jobs to their end that no worker has."""
+    """Ends jobs that no worker has."""
 
     care: Care
 
     def hear(self, message: str) -> bool:
-        """Do what a message of SageMaker asks for; returns False where it cannot be read, and never could be."""
+        """Do what a message of SageMaker asks for; returns False if it cannot be read, and never could be.
+
+        A repeated or old message changes nothing.
+        """
         try:
-            told = Notification.parse(message)
+            notification = Notification.parse(message)
         except Unreadable:
             log.exception("a notification cannot be read")
             return False
-        self.settle(told)
-        return True
-
-    def settle(self, told: Notification) -> None:
-        """Do what a notification asks for. The same one again, or an old one, changes nothing."""
-        state = self.care.jobs.read(told.job_id)
+        job_id, status = notification.job_id, notification.status
+        state = self.care.jobs.read(job_id)
         if state is None:
-            log.info("an invocation that is no job of the API has ended", job_id=told.job_id, status=told.status.value)
+            log.info("an invocation that is no job of the API has ended", job_id=job_id, status=status.value)
         elif state.is_parked:
-            log.info("a job that waits for its batch to go on has ended nowhere", job_id=told.job_id)
+            log.info("a job that waits for its batch to be resumed has not ended", job_id=job_id)
         elif state.status is JobStatus.QUEUED and state.runs == 0:
-            # Whatever its lease says: the message that this is about is gone.
-            self._settle_unbegun(state, told)
+            # Whatever its lease says: the job's message is gone.
+            self._settle_unbegun(state, notification)
         elif state.lease_ended:
             self.care.attend(state)
-        # Else a worker has it, or it waits for another run: its lease tells if that comes to nothing.
+        # Else a worker has it, or it waits for another run: its lease ends if that comes to nothing.
+        return True
 
-    def _settle_unbegun(self, state: JobState, told: Notification) -> None:
-        match told.status:
+    def _settle_unbegun(self, state: JobState, notification: Notification) -> None:
+        match notification.status:
             case Ended.EXPIRED if state.is_of_batch and not is_too_old(state):
-                self.care.send_again(state)  # nobody waits for it: it goes to the end of the batch's own queue
+                self.care.send_again(state)  # no caller waits for it: it goes to the end of the batch's own queue
             case Ended.EXPIRED:
-                error = JobExpired("the endpoint has had no room for the job in all the time it keeps one.")
-                self.care.end(state, error, status=JobStatus.EXPIRED)
+                expired = JobExpired("the endpoint has had no room for the job in all the time it keeps one.")
+                self.care.end(state, expired, status=JobStatus.EXPIRED)
             case Ended.FAILED:
-                self.care.send_undelivered(state, EngineCrashed(_unbegun(told), details={"reason": told.reason}))
+                reason = notification.reason
+                why = f": {reason}" if reason else ", and SageMaker does not say why"
+                error = EngineCrashed(
+                    f"the endpoint could not hand the job to a container{why}. Its log in /aws/sagemaker/Endpoints "
+                    "tells more.",
+                    details={"reason": reason},
+                )
+                self.care.send_undelivered(state, error)
             case Ended.COMPLETED:
                 log.warning("an invocation has succeeded without its job having begun", job_id=state.id)
-
-
-def _unbegun(told: Notification) -> str:
-    reason = f": {told.reason}" if told.reason else ", and SageMaker does not say why"
-    return (
-        f"the endpoint could not hand the job to a container{reason}. Its log in /aws/sagemaker/Endpoints tells more."
-    )

@@ -1,6 +1,3 @@
-"""Webhooks: the end of a job is told to an address of its owner, signed as Standard Webhooks has it.
-
-https://www.standardwebhooks.com
-"""
+"""Webhooks: calls that report a job's end to its owner, signed as in https://www.standardwebhooks.com."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Calls webhooks: signed, and again later where a call fails."""
+"""Calls webhooks: signed, and again later if a call fails."""
 
 from __future__ import annotations
 
@@ -21,13 +21,11 @@ from comfy_serverless.webhooks.signing import headers_of, message_of
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-#: How long one receiver may take, in seconds: one that works on what it has got should answer first.
+#: How long one receiver may take, in seconds: it should answer before it begins any work.
 CALL_S = 15.0
-
-#: Before the second, third, … call, in seconds; the last counts for all further ones. SQS hides a message for at most
-#: 12 hours, and each of these may become a tenth longer.
+#: The pauses before the second, third, … call, in seconds; the last counts for all further ones. SQS hides a message
+#: for at most 12 hours, and each pause may become a tenth longer.
 BACKOFF_S = (5, 30, 120, 900, 3600, 3 * 3600, 6 * 3600, 10 * 3600)
-
 _GONE = 410
 
 
@@ -42,7 +40,7 @@ class Caller:
     queue_url: str
 
     def call(self, job_id: str) -> bool:
-        """Call a job's webhook; answers False where it should be called again."""
+        """Call a job's webhook; returns False if it should be called again."""
         state = self.jobs.read(job_id)
         if state is None or state.webhook is None or not state.is_over:
             log.warning("there is no webhook to call", job_id=job_id)
@@ -60,7 +58,7 @@ class Caller:
         return True
 
     def take(self, message: Mapping[str, Any]) -> bool:
-        """Call the webhook that a message of the queue asks for; returns False where it comes again, later."""
+        """Call the webhook that a message of the queue asks for; returns False if the message comes again, later."""
         is_done = False
         try:
             is_done = self.call(WebhookQueue.job_of(message["body"]))
@@ -70,20 +68,17 @@ class Caller:
         return is_done
 
     def _call_later(self, message: Mapping[str, Any]) -> None:
-        """Have a message come again, the later the more often it has come."""
+        """Have a message come again: the more often it has come, the later."""
         try:
-            self._hide(message)
+            received = int(message.get("attributes", {}).get("ApproximateReceiveCount", "1"))
+            pause_s = BACKOFF_S[min(received, len(BACKOFF_S)) - 1]
+            self.sqs.change_message_visibility(
+                QueueUrl=self.queue_url,
+                ReceiptHandle=message["receiptHandle"],
+                VisibilityTimeout=round(pause_s * random.uniform(0.9, 1.1)),  # noqa: S311  (spreads calls only)
+            )
         except Exception:  # noqa: BLE001  (it comes again all the same, when the queue's own time is over)
             log.exception("a webhook's message was not put off")
-
-    def _hide(self, message: Mapping[str, Any]) -> None:
-        received = int(message.get("attributes", {}).get("ApproximateReceiveCount", "1"))
-        pause_s = BACKOFF_S[min(received, len(BACKOFF_S)) - 1]
-        self.sqs.change_message_visibility(
-            QueueUrl=self.queue_url,
-            ReceiptHandle=message["receiptHandle"],
-            VisibilityTimeout=round(pause_s * random.uniform(0.9, 1.1)),  # noqa: S311  (spreads calls, hides nothing)
-        )
 
     def _send(self, state: JobState, webhook: Mapping[str, str]) -> int:
         document = self.links.of_job(state.document()).to_json()

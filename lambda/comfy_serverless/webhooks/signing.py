@@ -1,4 +1,4 @@
-"""What a webhook says and how it is signed, by the specification of Standard Webhooks. No IO."""
+"""The body of a webhook and its signature, by the specification of Standard Webhooks. No IO."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,10 +23,10 @@ MAX_URL_CHARACTERS = 8192
 
 
 def check_webhook(url: str, secret: str | None, *, allow_private: bool = False) -> None:
-    """Judge a webhook before its job is taken. Which addresses its host has is judged when it is called.
+    """Check a webhook before its job is taken; the IP addresses of its host are checked when it is called.
 
     Raises:
-        InvalidRequest: the address is no https address, or the secret none of the specification's form.
+        InvalidRequest: it is no https address, or the secret does not have the form of the specification.
     """
     try:
         parts = urlsplit(url)
@@ -36,26 +37,15 @@ def check_webhook(url: str, secret: str | None, *, allow_private: bool = False) 
     is_clean = url.isprintable() and not any(character in ' \\<>"' for character in url)
     if not is_web or urlsplit(url).scheme not in schemes or not is_clean or len(url) > MAX_URL_CHARACTERS:
         raise InvalidRequest("webhook_url must be a public https:// address, without user name and password.")
-    if reason := _refusal(urlsplit(url).hostname or "", allow_private=allow_private):
-        raise InvalidRequest(f"webhook_url must be a public https:// address; this is {reason}.")
+    with suppress(ValueError):  # a name
+        if reason := refusal(str(ip_address(urlsplit(url).hostname or "")), allow_private=allow_private):
+            raise InvalidRequest(f"webhook_url must be a public https:// address; this is {reason}.")
     if secret is not None:
         key_of(secret)
 
 
-def _refusal(host: str, *, allow_private: bool) -> str | None:
-    """What is wrong with a host that is an IP address. Names are resolved, and judged, when they are called."""
-    try:
-        return refusal(str(ip_address(host)), allow_private=allow_private)
-    except ValueError:
-        return None
-
-
 def key_of(secret: str) -> bytes:
-    """The key that a secret stands for.
-
-    Raises:
-        InvalidRequest: it is not `whsec_` and base64 of 24 to 64 bytes.
-    """
+    """The key in a secret. Raises InvalidRequest if the secret is not `whsec_` and base64 of 24 to 64 bytes."""
     try:
         key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except (binascii.Error, ValueError):
@@ -69,19 +59,14 @@ def key_of(secret: str) -> bytes:
 
 
 def message_of(document: Mapping[str, Any], *, timestamp: str) -> bytes:
-    """The body: what has happened, when, and the job as the API answers it."""
-    return json.dumps(
-        {"type": f"job.{document['status']}", "timestamp": timestamp, "data": document}, separators=(",", ":")
-    ).encode()
+    """The body: what has happened, when, and the job as the API returns it."""
+    body = {"type": f"job.{document['status']}", "timestamp": timestamp, "data": document}
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def headers_of(body: bytes, *, message_id: str, timestamp_s: int, secret: str | None) -> dict[str, str]:
-    """The headers of one call. Without a secret it is not signed."""
-    headers = {
-        "Content-Type": "application/json",
-        "webhook-id": message_id,
-        "webhook-timestamp": str(timestamp_s),
-    }
+    """The headers of one call, which is signed if there is a secret."""
+    headers = {"Content-Type": "application/json", "webhook-id": message_id, "webhook-timestamp": str(timestamp_s)}
     if secret:
         signed = f"{message_id}.{timestamp_s}.".encode() + body
         signature = hmac.new(key_of(secret), signed, hashlib.sha256).digest()

@@ -51,7 +51,7 @@ def test_a_report_that_takes_longer_than_an_invocation_goes_on_where_it_was(
     while (found := world.batches.get(batch.id)) is not None and found.report is None:
         world.keeper.advance(batch.id, until=6.0, now=Clock())
         looks += 1
-        told = sum(part.is_told for part in world.batches.ranges(batch.id))
+        told = sum(part.is_reported for part in world.batches.ranges(batch.id))
         assert told < ranges or world.report(batch)
     assert looks > 2
     summary, rows, failed = world.report(batch)

@@ -102,7 +102,7 @@ def test_whatever_is_cut_off_every_line_has_one_outcome(
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
     monkeypatch.setattr(reading_module, "THREADS", 2)
     monkeypatch.setattr(keeper_module, "RANGE_BYTES", 2000)
-    monkeypatch.setattr(store_module, "LOOK_EVERY_S", -1)
+    monkeypatch.setattr(store_module, "ADVANCE_EVERY_S", -1)
     monkeypatch.setattr(store_module, "UNTOUCHED_S", -1)
     chance = random.Random(seed)
     faults, is_ours = [60], [False]

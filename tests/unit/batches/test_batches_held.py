@@ -13,7 +13,7 @@ from comfy_serverless.aws.sqs import NotSent
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
 from comfy_serverless.batches.keeper import Keeper
-from comfy_serverless.batches.reading import Reading
+from comfy_serverless.batches.reading import BatchReader
 from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.jobs.document import JobStatus
@@ -209,9 +209,9 @@ def test_a_batch_canceled_while_a_chunk_of_it_is_written_is_reported_as_it_ended
 ) -> None:
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 3)
     batch = world.begin(manifest(6))
-    submit = Reading.submit
+    submit = BatchReader.submit
 
-    def canceled_meanwhile(reading: Reading, *arguments: Any) -> Any:
+    def canceled_meanwhile(reading: BatchReader, *arguments: Any) -> Any:
         world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
         return submit(reading, *arguments)
 
@@ -220,8 +220,8 @@ def test_a_batch_canceled_while_a_chunk_of_it_is_written_is_reported_as_it_ended
     def before_the_chunk_is_written(keeper: Keeper, *arguments: Any, **fields: Any) -> int:
         settled = settle(keeper, *arguments, **fields)
         with monkeypatch.context() as patch:
-            patch.setattr(Reading, "submit", canceled_meanwhile)
-            world.keeper._reading().read(batch, world.batches.ranges(batch.id)[0], until=float("inf"))
+            patch.setattr(BatchReader, "submit", canceled_meanwhile)
+            world.keeper.read_range(batch, world.batches.ranges(batch.id)[0], until=float("inf"))
         return settled
 
     world.messages("manifests")
@@ -319,9 +319,9 @@ def test_one_looks_at_a_batch_at_a_time(world: World, monkeypatch: pytest.Monkey
     batch = world.begin(manifest(2))
     world.read_all()
     assert len(world.work()) == 2
-    assert world.batches.begin_look(batch.id)
+    assert world.batches.begin_advance(batch.id)
     assert world.look(batch).report is None
-    monkeypatch.setattr(store_module, "now_s", lambda: int(time.time()) + store_module.LOOK_EVERY_S + 1)
+    monkeypatch.setattr(store_module, "now_s", lambda: int(time.time()) + store_module.ADVANCE_EVERY_S + 1)
     assert world.look(batch).report is not None, "whoever looked has died"
 
 

@@ -18,14 +18,14 @@ from comfy_serverless.batches.report import _parse_row
 from comfy_serverless.errors import InvalidRequest, WorkerOutdated
 from comfy_serverless.handlers.events import queued_jobs
 from comfy_serverless.jobs.document import Job, JobStatus
-from comfy_serverless.jobs.line_address import LineAddress
+from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.jobs.stored_request import StoredRequest, read_line
 from comfy_serverless.settings import Settings
-from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
+from comfy_serverless.table.dispatch import EndpointTarget, QueueTarget, parse_target
 from tests.unit.fakes import IN, OUT
 
 if TYPE_CHECKING:

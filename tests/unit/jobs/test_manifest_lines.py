@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs import lines as module
-from comfy_serverless.jobs.lines import Line, lines_in_range, lines_of, ranges_of, request_of
+from comfy_serverless.jobs.lines import Line, lines_in_range, lines_of, ranges_of
+from comfy_serverless.jobs.stored_request import request_of
 
 CONTENTS = st.lists(st.binary(max_size=12).map(lambda some: some.replace(b"\n", b" ")), max_size=20)
 

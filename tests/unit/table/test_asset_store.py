@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.errors import AssetInUse, BlobNotFound, HashMismatch, NotFound
-from comfy_serverless.table import asset_item, keepers
+from comfy_serverless.table import asset_item, columns
 from comfy_serverless.table import assets as assets_module
 from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import check_hash, check_path, digest_in, digest_of, is_path, suffix_of
@@ -242,7 +242,7 @@ def test_what_has_expired_is_removed_with_its_bytes_and_what_was_prolonged_stays
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch, now: int) -> None:
-    for module in (assets_module, asset_item, keepers):
+    for module in (assets_module, asset_item, columns):
         monkeypatch.setattr(module, "now_s", lambda: now)
 
 

@@ -17,7 +17,7 @@ from comfy_serverless.errors import AssetUnavailable, EngineCrashed, Idempotency
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.table import care as care_module
-from comfy_serverless.table import job_item, job_state, keepers
+from comfy_serverless.table import columns, job_item, job_state
 from comfy_serverless.table import jobs as module
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Queues
@@ -69,7 +69,7 @@ class World:
         later_s = self._later_s
         real = module.time.time
         now = int(real()) + later_s
-        for place in (module, job_item, job_state, keepers, care_module):
+        for place in (module, columns, job_item, job_state, care_module):
             self._patch.setattr(place, "now_s", lambda: now)
         self._patch.setattr(JobStore, "_lease_end", lambda _self: now + 31)
 

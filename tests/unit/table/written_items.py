@@ -155,7 +155,7 @@ def _write_batch(batches: BatchStore) -> None:
     first = batches.ranges("b-1")[0]
     batches.mark_read("b-1", first, type(first)(start=0, end=100, offset=100, lines=2, bad=1), [(50, "no workflow")])
     batches.mark_reported("b-1", first)
-    batches.begin_look("b-1")
+    batches.begin_advance("b-1")
     batches.complete(batch, "s3://results/batches/b-1.report.json")
 
 
