@@ -242,15 +242,18 @@ def ingest() -> Drops:
     """For `ingest`: what takes dropped objects, with the keeper of the batches among them."""
     import boto3
 
+    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
     from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.keeper import Keeper
+    from comfy_serverless.batches.store import BatchStore
 
-    _, assets_bucket, output_bucket, _, _ = settings().require(
+    table_name, assets_bucket, output_bucket, _, _ = settings().require(
         "jobs_table", "assets_bucket", "output_bucket", "manifest_queue_url", _where_jobs_go()
     )
+    patient = Table(dynamodb_client(is_patient=True), table_name)
     keeper = Keeper(
-        jobs=jobs(is_patient=True),
-        batches=batches(is_patient=True),
+        jobs=_job_store(patient),
+        batches=BatchStore(patient),
         workers=workers(),
         own_queue=manifest_queue(),
         s3=s3(),
