@@ -132,11 +132,9 @@ class _Api:
             return None  # deleted meanwhile
 
     def begin(self, upload: Mapping[str, object]) -> dict[str, Any]:
-        """Where to put the bytes."""
         return self._post(f"{self._base_url}/api/v2/uploads", upload)
 
     def put(self, target: Mapping[str, Any], content: _Counted) -> None:
-        """Send the bytes to S3."""
         answer = self._request(target["method"], target["url"], headers=target["headers"], body=content)
         if answer.status >= 300:
             raise UpstreamError(
@@ -148,11 +146,10 @@ class _Api:
         return self._post(urljoin(self._base_url, target["complete_url"]))
 
     def _ask(self, method: str, url: str, body: object = None) -> urllib3.BaseHTTPResponse:
-        headers = dict(self._headers)
-        if body is not None:
-            headers["content-type"] = "application/json"
-        content = None if body is None else json.dumps(body).encode()
-        return self._request(method, url, headers=headers, body=content)
+        if body is None:
+            return self._request(method, url, headers=self._headers)
+        headers = {**self._headers, "content-type": "application/json"}
+        return self._request(method, url, headers=headers, body=json.dumps(body).encode())
 
     def _request(self, method: str, url: str, **arguments: Any) -> urllib3.BaseHTTPResponse:  # noqa: ANN401
         import urllib3
@@ -187,7 +184,6 @@ class _Counted:
         file.seek(0)
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
         position = self._file.tell()
         left = self._size_bytes - position
         chunk = self._file.read(left if size < 0 else min(size, left))
@@ -197,11 +193,9 @@ class _Counted:
         return chunk
 
     def tell(self) -> int:
-        """How much has been read."""
         return self._file.tell()
 
     def seek(self, position: int) -> int:
-        """Go back to an earlier place."""
         return self._file.seek(position)
 
 

@@ -77,7 +77,6 @@ class SageMakerServer:
         self.watch = EngineWatch(wiring.connector(), is_busy=lambda: self._count > 0)
 
     def __call__(self, environment: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
         status, document = self._answer(environment)
         body = json.dumps(document).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
