@@ -1,3 +1,1 @@
 """The HTTP API: Comfy API v2, and what we add to it. Talks to the table, S3 and SQS; never to an engine."""
-
-from __future__ import annotations

@@ -35,14 +35,14 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     """The API.
 
     Args:
-        services: returns what the routes work with; asked with each request.
-        cors_origins: the web pages that may ask.
+        services: returns what the routes work with; called with each request.
+        cors_origins: the web pages whose requests browsers let pass.
     """
     app = APIGatewayHttpResolver(enable_validation=True, cors=_cors(cors_origins))
-    # Powertools' own fails on bodies that are not UTF-8 or too deep. It has no public place for another one.
+    # Powertools' own reader fails on bodies that are not UTF-8 or too deep. It has no public place for another one.
     authentication = Authentication(services)
     app._request_validation_middleware = authentication.before(BodyReader())
-    app.use([authentication])  # for routes that have a reader of their own
+    app.use([authentication])  # for routes with another reader
     for router in (jobs.router, events.router, assets.router, documentation.router):
         app.include_router(router)
     documentation.attach(app)
@@ -53,9 +53,6 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         return refuse(
             NotFound(f"there is nothing at {event.http_method} {event.path[:200]}: /docs lists what there is.")
         )
-
-    def malformed(error: RequestValidationError) -> Response[str]:
-        return refuse(_told(error))
 
     def wrong_type(_error: RequestUnsupportedContentType) -> Response[str]:
         kind = app.current_event.headers.get("content-type") or "none"
@@ -69,7 +66,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         log.exception("bug: the request failed in our own code")
         return refuse(InternalError("the request failed because of a mistake of ours; the log has the details."))
 
-    app.exception_handler(RequestValidationError)(malformed)
+    app.exception_handler(RequestValidationError)(lambda error: refuse(_invalid(error)))
     app.exception_handler(ComfyError)(refuse)
     app.exception_handler(RequestUnsupportedContentType)(wrong_type)
     app.exception_handler([ClientError, BotoCoreError, TimeoutError])(upstream)
@@ -77,8 +74,8 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     return app
 
 
-def _told(error: RequestValidationError) -> ComfyError:
-    """Which parts of a request are wrong, in our words."""
+def _invalid(error: RequestValidationError) -> ComfyError:
+    """The refusal that names the wrong parts of a request, in our words."""
     entries = error.errors()
     problems = [
         {
@@ -89,8 +86,8 @@ def _told(error: RequestValidationError) -> ComfyError:
     ]
     listing = "; ".join(f"{problem['field']}: {problem['problem']}" for problem in problems[:20])
     is_about_labels = all("metadata" in entry["loc"] for entry in entries)
-    refusal = InvalidMetadata if is_about_labels else InvalidRequest
-    return refusal(f"The request cannot be used: {listing}.", details={"errors": problems})
+    kind = InvalidMetadata if is_about_labels else InvalidRequest
+    return kind(f"The request cannot be used: {listing}.", details={"errors": problems})
 
 
 def _cors(origins: tuple[str, ...]) -> CORSConfig | None:

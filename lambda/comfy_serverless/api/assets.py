@@ -14,7 +14,7 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from comfy_serverless.api.auth import caller
-from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, ErrorEnvelope, told
+from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, ErrorEnvelope, documented
 from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.responses import NOT_KEPT, answer
 from comfy_serverless.api.services import services
@@ -47,7 +47,7 @@ def _check_content_type(text: str) -> str:
     match = _CONTENT_TYPE.fullmatch(text)
     if match is None or len(text) > _MAX_CONTENT_TYPE_CHARACTERS:
         raise ValueError("must be a media type, like 'image/png'")
-    # Whether a browser may show it is decided by its name, and browsers do not care for its case.
+    # The name decides whether a browser may show it, and browsers ignore its case.
     return match["kind"].lower() + match["parameters"]
 
 
@@ -67,7 +67,7 @@ AssetId = Annotated[str, Path(description="The asset's id.")]
 
 
 class AssetBody(BaseModel):
-    """An asset, as it is answered."""
+    """An asset."""
 
     id: str
     hash: str | None
@@ -83,7 +83,7 @@ class AssetBody(BaseModel):
 
 
 class FromHashBody(BaseModel):
-    """Which bytes, and what to call them."""
+    """The hash of some bytes, and a name for them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -94,7 +94,7 @@ class FromHashBody(BaseModel):
 
 
 class UploadBody(BaseModel):
-    """A file that will be uploaded to S3 itself."""
+    """A file that the caller will upload to S3 itself."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -121,9 +121,9 @@ class UploadTarget(BaseModel):
 
 
 _CREATED: dict[int, Any] = {
-    200: told("The bytes were there already.", AssetBody),
-    201: told("The bytes are new.", AssetBody),
-    409: told("`hash_mismatch`: other bytes than announced.", ErrorEnvelope),
+    200: documented("The bytes were there already.", AssetBody),
+    201: documented("The bytes are new.", AssetBody),
+    409: documented("`hash_mismatch`: other bytes than announced.", ErrorEnvelope),
     **INVALID,
     **REFUSALS,
 }
@@ -133,8 +133,8 @@ _CREATED: dict[int, Any] = {
     "/api/v2/assets",
     summary="Upload an asset (single-call multipart)",
     tags=["assets"],
-    responses={**_CREATED, 413: told("`payload_too_large`: use /api/v2/uploads.", ErrorEnvelope)},
-    enable_validation=False,  # of Powertools; ours is the same, but for how it reads forms
+    responses={**_CREATED, 413: documented("`payload_too_large`: use /api/v2/uploads.", ErrorEnvelope)},
+    enable_validation=False,  # by Powertools; ours differs only in how it reads forms
     middlewares=[BodyReader(files=frozenset({"file"}), lists=frozenset({"tags"}))],
 )
 def post_asset(
@@ -172,18 +172,12 @@ def post_asset(
     "/api/v2/assets/from-hash",
     summary="Mint an asset over existing bytes (dedup fast-path)",
     tags=["assets"],
-    responses={**_CREATED, 404: told("`blob_not_found`: upload the bytes.", ErrorEnvelope)},
+    responses={**_CREATED, 404: documented("`blob_not_found`: upload the bytes.", ErrorEnvelope)},
 )
 def asset_from_hash(body: Annotated[FromHashBody, Body()]) -> Response[str]:
     """Make a record over bytes that the caller has uploaded before."""
-    owner = caller(router).owner
-    naming = Naming(
-        file_path=body.file_path,
-        content_type=type_of_name(body.file_path or ""),
-        tags=tuple(body.tags),
-        expires_in_s=body.expires_in,
-    )
-    asset, is_same = services(router).assets.mint_from_hash(owner, digest_in(body.hash) or "", naming)
+    naming = _naming(body, content_type=type_of_name(body.file_path or ""))
+    asset, is_same = services(router).assets.mint_from_hash(caller(router).owner, digest_in(body.hash) or "", naming)
     return answer(HTTPStatus.OK if is_same else HTTPStatus.CREATED, _document(asset))
 
 
@@ -205,10 +199,10 @@ def head_by_hash(hash: Annotated[str, Path()]) -> Response[str]:  # noqa: A002  
     "/api/v2/assets/<id>",
     summary="Asset metadata",
     tags=["assets"],
-    responses={200: told("The asset.", AssetBody), **NOT_FOUND, **REFUSALS},
+    responses={200: documented("The asset.", AssetBody), **NOT_FOUND, **REFUSALS},
 )
 def get_asset(id: AssetId) -> Response[str]:  # noqa: A002
-    """A record, with a fresh link."""
+    """Return a record, with a fresh link."""
     return answer(HTTPStatus.OK, _document(_find(id)))
 
 
@@ -218,7 +212,7 @@ def get_asset(id: AssetId) -> Response[str]:  # noqa: A002
     tags=["assets"],
     responses={
         204: {"description": "Deleted."},
-        409: told("`asset_in_use`: a job's output.", ErrorEnvelope),
+        409: documented("`asset_in_use`: a job's output.", ErrorEnvelope),
         **NOT_FOUND,
         **REFUSALS,
     },
@@ -236,7 +230,7 @@ def delete_asset(id: AssetId) -> Response[str]:  # noqa: A002
     responses={302: {"description": "`Location` has the bytes, whole or in ranges."}, **NOT_FOUND, **REFUSALS},
 )
 def get_content(id: AssetId) -> Response[str]:  # noqa: A002
-    """Where the bytes are."""
+    """Redirect to the bytes."""
     url, _ = _link(_find(id))
     return Response(status_code=HTTPStatus.FOUND, body="", headers={**NOT_KEPT, "location": url})
 
@@ -246,23 +240,16 @@ def get_content(id: AssetId) -> Response[str]:  # noqa: A002
     summary="Begin an upload that goes to S3 itself",
     description="For files larger than a request may be. Ours.",
     tags=["uploads"],
-    responses={201: told("Where to put the bytes.", UploadTarget), **INVALID, **REFUSALS},
+    responses={201: documented("Where to put the bytes.", UploadTarget), **INVALID, **REFUSALS},
 )
 def post_upload(body: Annotated[UploadBody, Body()]) -> Response[str]:
-    """Answer a presigned address for one file of exactly the announced size."""
-    found, owner = services(router), caller(router).owner
-    if body.size_bytes > found.settings.max_upload_bytes:
-        raise TooLarge(
-            f"the file has {body.size_bytes:,} bytes; at most {found.settings.max_upload_bytes:,} may be uploaded "
-            "(MAX_UPLOAD_BYTES)."
-        )
-    naming = Naming(
-        file_path=body.file_path,
-        content_type=body.content_type,
-        tags=tuple(body.tags),
-        expires_in_s=body.expires_in,
-    )
-    upload = found.uploads.begin(owner, naming, size_bytes=body.size_bytes, expected=body.hash)
+    """Return a presigned address for one file of exactly the announced size."""
+    behind = services(router)
+    most = behind.settings.max_upload_bytes
+    if body.size_bytes > most:
+        raise TooLarge(f"the file has {body.size_bytes:,} bytes; at most {most:,} may be uploaded (MAX_UPLOAD_BYTES).")
+    naming = _naming(body, content_type=body.content_type)
+    upload = behind.uploads.begin(caller(router).owner, naming, size_bytes=body.size_bytes, expected=body.hash)
     return answer(HTTPStatus.CREATED, _target(upload).model_dump())
 
 
@@ -277,6 +264,12 @@ def complete_upload(id: Annotated[str, Path(description="The upload's id.")]) ->
     """Verify and register an upload."""
     uploads = services(router).uploads
     return _created(uploads.complete(uploads.get(caller(router).owner, id.lower())))
+
+
+def _naming(body: FromHashBody | UploadBody, *, content_type: str | None) -> Naming:
+    return Naming(
+        file_path=body.file_path, content_type=content_type, tags=tuple(body.tags), expires_in_s=body.expires_in
+    )
 
 
 def _find(asset_id: str) -> Asset:
@@ -310,17 +303,17 @@ def _document(asset: Asset) -> dict[str, Any]:
 
 
 def _link(asset: Asset) -> tuple[str, str]:
-    found = services(router)
+    behind = services(router)
     name = (asset.file_path or asset.id).rpartition("/")[2]
-    link = Links(found.s3, found.settings.link_expiry_s).of(asset.address, name=name, content_type=asset.content_type)
+    link = Links(behind.s3, behind.settings.link_expiry_s).of(asset.address, name=name, content_type=asset.content_type)
     return link.url, moment_text(link.expires_at)
 
 
 def _target(upload: Upload) -> UploadTarget:
-    found = services(router)
-    address = found.uploads.address(upload)
+    behind = services(router)
+    address = behind.uploads.address(upload)
     content_type = upload.naming.content_type or DEFAULT_TYPE
-    url = found.s3.generate_presigned_url(
+    url = behind.s3.generate_presigned_url(
         "put_object",
         Params={
             "Bucket": address.bucket,
@@ -328,13 +321,13 @@ def _target(upload: Upload) -> UploadTarget:
             "ContentType": content_type,
             "ContentLength": upload.size_bytes,
         },
-        ExpiresIn=found.settings.link_expiry_s,
+        ExpiresIn=behind.settings.link_expiry_s,
     )
     return UploadTarget(
         id=upload.id,
         method="PUT",
         url=url,
         headers={"Content-Type": content_type, "Content-Length": str(upload.size_bytes)},
-        expires_at=moment_text(moment_of(now_s() + found.settings.link_expiry_s)),
+        expires_at=moment_text(moment_of(now_s() + behind.settings.link_expiry_s)),
         complete_url=f"/api/v2/uploads/{upload.id}/complete",
     )

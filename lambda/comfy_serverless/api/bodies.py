@@ -1,4 +1,4 @@
-"""What the API's routes take, as data. What they answer is in `jobs.models`."""
+"""The bodies that the API's routes take, and those of their answers that `jobs.document` does not have."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.request import JobRequest, Labels
 
-#: API Gateway waits 30 s for an answer, and ours has a way to go.
+#: API Gateway waits 30 s for an answer, and ours takes a while to get there.
 MAX_WAIT_S = 25
 DEFAULT_WAIT_S = 20
 
@@ -20,7 +20,7 @@ class _Body(BaseModel):
 
 
 class ExtraData(_Body):
-    """Passed on to ComfyUI with the workflow. It travels in the job's message only: not in the table, S3 or a log."""
+    """Data for ComfyUI, beside the workflow. It travels in the job's message only: not in the table, S3 or a log."""
 
     api_key_comfy_org: Annotated[str, Field(max_length=1024, description="API key for partner (API) nodes.")] | None = (
         None
@@ -32,7 +32,7 @@ _WEBHOOK_SECRET = Field(max_length=256, description="Signs the call, as Standard
 
 
 class SubmitBody(_Body):
-    """A workflow to be run. `metadata` and what follows it are ours."""
+    """A workflow to run. `metadata` and the fields after it are ours."""
 
     workflow: Annotated[dict[str, Any], Field(description="API-format workflow graph, verbatim.")]
     extra_data: ExtraData | None = None
@@ -51,7 +51,7 @@ class GenerateBody(JobRequest):
 
 
 class JobListEntry(BaseModel):
-    """A job in a list: what is known of it without reading it."""
+    """A job in a list: its columns in the index, without a read of the job."""
 
     id: str
     status: str
@@ -77,7 +77,7 @@ class JobWorkflow(BaseModel):
 
 
 class Health(BaseModel):
-    """That the API answers."""
+    """The API answers."""
 
     status: Literal["ok"] = "ok"
     version: str
@@ -92,24 +92,26 @@ class ErrorBody(BaseModel):
 
 
 class ErrorEnvelope(BaseModel):
-    """The one form of all refusals."""
+    """The form of all refusals."""
 
     error: ErrorBody
 
 
-def told(description: str, model: type[BaseModel]) -> OpenAPIResponse:
-    """An entry of a route's documented answers."""
+def documented(description: str, model: type[BaseModel]) -> OpenAPIResponse:
+    """The OpenAPI entry of one of a route's answers."""
     return {"description": description, "content": {"application/json": {"model": model}}}
 
 
-#: What every route can answer.
+#: Answers that every route can give.
 REFUSALS: dict[int, OpenAPIResponse] = {
-    401: told("`unauthorized`: no key, or not a good one.", ErrorEnvelope),
-    429: told("`rate_limited`, `queue_full`: wait as long as `Retry-After` says.", ErrorEnvelope),
-    500: told("`upstream_error`: try again.", ErrorEnvelope),
+    401: documented("`unauthorized`: no key, or not a good one.", ErrorEnvelope),
+    429: documented("`rate_limited`, `queue_full`: wait as long as `Retry-After` says.", ErrorEnvelope),
+    500: documented("`upstream_error`: try again.", ErrorEnvelope),
 }
 NOT_FOUND: dict[int, OpenAPIResponse] = {
-    404: told("`not_found`: it does not exist, or is somebody else's.", ErrorEnvelope)
+    404: documented("`not_found`: it does not exist, or is another owner's.", ErrorEnvelope)
 }
-INVALID: dict[int, OpenAPIResponse] = {422: told("The request cannot be used; `details` says why.", ErrorEnvelope)}
-JOB: dict[int, OpenAPIResponse] = {200: told("The job.", Job)}
+INVALID: dict[int, OpenAPIResponse] = {
+    422: documented("The request cannot be used; `details` says why.", ErrorEnvelope)
+}
+JOB: dict[int, OpenAPIResponse] = {200: documented("The job.", Job)}

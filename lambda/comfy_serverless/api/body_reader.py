@@ -1,7 +1,7 @@
-"""Reads the bodies of requests: JSON, and forms with a file in them. Whatever cannot be read is refused, not a failure.
+"""Reads the bodies of requests: JSON, and forms with a file in them. A body that cannot be read is refused, no failure.
 
-Powertools' own reader of forms takes the boundary for one wherever it stands in a file, believes a form that was cut
-off, and fails on a text that is not UTF-8. The library `multipart` in its strict mode does not; the limits are ours.
+Powertools' own reader of forms splits a file where the boundary stands in it, accepts a form that was cut off, and
+fails on a text that is not UTF-8. The library `multipart` in its strict mode does not; the limits are ours.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from multipart import MultipartSegment
 
 _BOUNDARY = re.compile(r"[A-Za-z0-9'()+_,./:=? -]{0,69}[A-Za-z0-9'()+_,./:=?-]")
-#: Of the head of one part.
+#: The limit for the head of one part.
 _MAX_HEADER_BYTES = 4096
 _MAX_PARTS = 60
-#: Containers inside containers. Workflows may have fewer, and say so themselves.
+#: The depth of containers inside containers. Workflows may have fewer levels, and their own check says so.
 _MAX_LEVELS = 100
-#: Entries of everything but the workflow: each wrong one costs an error to be made, and some kilobytes.
+#: The number of entries outside the workflow: each wrong one costs the making of an error, and some kilobytes.
 _MAX_ENTRIES = 10_000
 
 
 class Malformed(ValueError):
-    """The body is not what its content type says; the message tells why."""
+    """The body is not what its content type says; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
 
     Args:
         files: the fields of forms that hold files.
-        lists: those that may be given more than once.
+        lists: the fields that may be given more than once.
     """
 
     def __init__(self, *, files: frozenset[str] = frozenset(), lists: frozenset[str] = frozenset()) -> None:
@@ -65,7 +65,7 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
         try:
             body = _bytes_of(event.get("body"), is_base64=bool(event.get("isBase64Encoded")))
             if kind == "multipart/form-data" and self._files:
-                return form_of(parts_of(body, content_type), files=self._files, lists=self._lists)
+                return self._form_of(parts_of(body, content_type))
             if kind in {"application/json", ""} and not self._files:
                 return _moderate(json.loads(body)) if body else None
         except Malformed as error:
@@ -77,6 +77,25 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
         if self._files:
             raise _refused(f"must be multipart/form-data, and the content type is {kind[:100] or 'missing'!r}")
         raise RequestUnsupportedContentType("unsupported content type", errors=[])
+
+    def _form_of(self, parts: list[Part]) -> dict[str, Any]:
+        form: dict[str, Any] = {}
+        for part in parts:
+            if part.name in form and part.name not in self._lists:
+                raise Malformed(f"has the field {part.name[:100]!r} twice")
+            if part.name in self._files:
+                file = UploadFile(content=part.content, filename=part.file_name, content_type=part.content_type)
+                form[part.name] = file
+                continue
+            try:
+                text = part.content.decode()
+            except UnicodeDecodeError:
+                raise Malformed(f"has a field {part.name[:100]!r} that is no text in UTF-8") from None
+            if part.name in self._lists:
+                form.setdefault(part.name, []).append(text)
+            else:
+                form[part.name] = text
+        return form
 
 
 def parts_of(body: bytes, content_type: str) -> list[Part]:
@@ -118,36 +137,8 @@ def _part(segment: MultipartSegment, content: bytes) -> Part:
     return Part(segment.name, content, segment.filename, segment.header("Content-Type"))
 
 
-def form_of(parts: list[Part], *, files: frozenset[str], lists: frozenset[str]) -> dict[str, Any]:
-    """The fields by their names.
-
-    Raises:
-        Malformed: a field is given twice, or is no text.
-    """
-    form: dict[str, Any] = {}
-    for part in parts:
-        if part.name in form and part.name not in lists:
-            raise Malformed(f"has the field {part.name[:100]!r} twice")
-        if part.name in files:
-            form[part.name] = UploadFile(content=part.content, filename=part.file_name, content_type=part.content_type)
-            continue
-        try:
-            text = part.content.decode()
-        except UnicodeDecodeError:
-            raise Malformed(f"has a field {part.name[:100]!r} that is no text in UTF-8") from None
-        if part.name in lists:
-            form.setdefault(part.name, []).append(text)
-        else:
-            form[part.name] = text
-    return form
-
-
 def _moderate(document: object) -> object:
-    """The document, if it is neither too deep nor has too many entries.
-
-    Raises:
-        Malformed: it is.
-    """
+    """Refuse a document that is too deep or has too many entries."""
     workflow = document.get("workflow") if isinstance(document, dict) else None
     rest = {**document, "workflow": None} if isinstance(document, dict) else document
     if _count(rest, limit=_MAX_ENTRIES) > _MAX_ENTRIES:
@@ -157,7 +148,7 @@ def _moderate(document: object) -> object:
 
 
 def _count(document: object, *, limit: int | None) -> int:
-    """How many values it has, one level after the other, up to a bit more than the limit."""
+    """Count its values, one level after the other, up to a bit more than the limit."""
     level, count = [document], 0
     for _ in range(_MAX_LEVELS):
         level = [

@@ -1,4 +1,4 @@
-"""The API about itself: `/api/v2/health`, `/openapi.json` and the page at `/docs`. Nobody needs a key for these."""
+"""The API about itself: `/api/v2/health`, `/openapi.json` and the page at `/docs`. These need no key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from comfy_serverless.api.bodies import Health, told
+from comfy_serverless.api.bodies import Health, documented
 from comfy_serverless.api.responses import JSON, answer
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
@@ -25,16 +25,16 @@ DESCRIPTION = (
     "/api/v2/health",
     summary="Whether the API answers",
     tags=["about"],
-    responses={200: told("It does.", Health)},
+    responses={200: documented("It does.", Health)},
     security=[],
 )
 def health() -> Response[str]:
-    """That this function runs; nothing behind it is asked."""
+    """Show that this function runs; it asks nothing behind it."""
     return answer(HTTPStatus.OK, Health(version=package_version()).model_dump())
 
 
 def attach(app: APIGatewayHttpResolver) -> None:
-    """Add what needs the whole API: its OpenAPI document and the page that shows it."""
+    """Add the OpenAPI document of the whole API, and the page that shows it."""
     app.configure_openapi(
         title=TITLE,
         version=package_version(),
@@ -50,7 +50,7 @@ def attach(app: APIGatewayHttpResolver) -> None:
 
 
 def package_version() -> str:
-    """Our version; "dev" where the package is not installed."""
+    """Our version; "dev" if the package is not installed."""
     try:
         return version("comfy-serverless")
     except PackageNotFoundError:

@@ -1,7 +1,7 @@
-"""Server-sent events of a job. Behind API Gateway an answer is whole or not at all, so each is a snapshot.
+"""Server-sent events of a job. API Gateway passes on only whole answers, so each is a snapshot.
 
 It is sent at once when something has happened, or when nothing has for a moment; then the client asks again. (The local
-stack keeps the connection open, asks by itself, and passes on what is new.)
+stack keeps the connection open, asks by itself, and passes on new events.)
 """
 
 from __future__ import annotations
@@ -42,22 +42,19 @@ _DOCUMENTED: dict[int, OpenAPIResponse] = {
 @router.get("/api/v2/jobs/<id>/events", summary="Live event stream (SSE)", tags=["jobs"], responses=_DOCUMENTED)
 def get_events(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
     """The job's state as events, after a moment in which something may have changed."""
-    found = services(router)
-    first = find_job(id, caller(router), found)
-    until = time.monotonic() + found.settings.events_hold_s
-    state = found.jobs.read_with_preview(id) or first
+    behind = services(router)
+    first = find_job(id, caller(router), behind)
+    until = time.monotonic() + behind.settings.events_hold_s
+    state = behind.jobs.read_with_preview(id) or first
     while not state.is_over and not _has_changed(first, state) and time.monotonic() < until:
         time.sleep(_LOOK_EVERY_S)
-        state = found.jobs.read_with_preview(id) or state
-    body = "".join(frames(state, Links(found.s3, found.settings.link_expiry_s)))
+        state = behind.jobs.read_with_preview(id) or state
+    body = "".join(_frames(state, Links(behind.s3, behind.settings.link_expiry_s)))
     return Response(status_code=HTTPStatus.OK, content_type=EVENT_STREAM, body=body, headers=dict(NOT_KEPT))
 
 
-def frames(state: JobState, links: Links) -> Iterator[str]:
-    """The snapshot of a job: what it is doing, what it has made, and at last, if it is over, how it ended.
-
-    The outputs come before a terminal status, since that ends the stream.
-    """
+def _frames(state: JobState, links: Links) -> Iterator[str]:
+    """The snapshot of a job. The outputs come before a terminal status, since that ends the stream."""
     job = state.document()
     status = _frame("status", {"status": job.status.value, "queue_position": job.queue_position})
     if not state.is_over:
@@ -73,7 +70,7 @@ def frames(state: JobState, links: Links) -> Iterator[str]:
 
 
 def _has_changed(before: JobState, after: JobState) -> bool:
-    """Whether there is something new to tell: states and outputs, which nobody should have to wait for."""
+    """Whether there is a new state or output, for which no client should have to wait."""
     return before.status is not after.status or len(before.outputs) != len(after.outputs)
 
 

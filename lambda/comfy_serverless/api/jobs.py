@@ -27,7 +27,7 @@ from comfy_serverless.api.bodies import (
     JobListEntry,
     JobWorkflow,
     SubmitBody,
-    told,
+    documented,
 )
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
@@ -45,9 +45,9 @@ router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 20
-#: Between two looks at a job that is waited for: as long as a person does not notice.
+#: The pause between two reads of a job while a caller waits: too short for a person to notice.
 POLL_S = 0.25
-#: Kept back of an invocation, to answer, in seconds.
+#: The part of an invocation that is kept back for the answer.
 ANSWER_RESERVE_S = 2.0
 
 JobId = Annotated[str, Path(description="The job's id.")]
@@ -63,21 +63,13 @@ _JOB_ID = re.compile(JOB_ID_PATTERN)
     "/api/v2/jobs",
     summary="Submit a workflow for execution",
     tags=["jobs"],
-    responses={201: told("The job, queued.", Job), **INVALID, **REFUSALS},
+    responses={201: documented("The job, queued.", Job), **INVALID, **REFUSALS},
     status_code=201,
 )
 def post_job(body: Annotated[SubmitBody, Body()], idempotency_key: IdempotencyKey = None) -> Response[str]:
     """Take a workflow, durably."""
     request = JobRequest.parse({"workflow": body.workflow, "metadata": body.metadata})
-    submission = Submission(
-        request=request,
-        caller=caller(router),
-        extra_data=body.extra_data,
-        idempotency_key=idempotency_key,
-        webhook_url=body.webhook_url,
-        webhook_secret=body.webhook_secret,
-    )
-    return answer(HTTPStatus.CREATED, _document(submit(submission, services(router)), services(router)))
+    return _answer(HTTPStatus.CREATED, _submit(request, body, idempotency_key))
 
 
 @router.get(
@@ -85,14 +77,14 @@ def post_job(body: Annotated[SubmitBody, Body()], idempotency_key: IdempotencyKe
     summary="List jobs, newest first",
     tags=["jobs"],
     description="`metadata[key]=value` lists only jobs with that label; repeat it for more labels. Ours.",
-    responses={200: told("A page of jobs.", JobList), **INVALID, **REFUSALS},
+    responses={200: documented("A page of jobs.", JobList), **INVALID, **REFUSALS},
 )
 def list_jobs(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
     status: Annotated[JobStatus | None, Query(description="Only jobs in this state.")] = None,
 ) -> Response[str]:
-    """A page of the caller's jobs."""
+    """Return a page of the caller's jobs."""
     owner = caller(router).owner
     entries, end = services(router).jobs.page(
         owner,
@@ -124,18 +116,18 @@ def list_jobs(
     responses={**JOB, **NOT_FOUND, **REFUSALS},
 )
 def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
-    """Everything known of a job: one read of the table."""
-    return answer(HTTPStatus.OK, _document(find_job(id, caller(router), services(router)), services(router)))
+    """Return everything known of a job: one read of the table."""
+    return _answer(HTTPStatus.OK, find_job(id, caller(router), services(router)))
 
 
 @router.get(
     "/api/v2/jobs/<id>/workflow",
     summary="The workflow behind a job, as it was submitted",
     tags=["jobs"],
-    responses={200: told("The workflow.", JobWorkflow), **NOT_FOUND, **REFUSALS},
+    responses={200: documented("The workflow.", JobWorkflow), **NOT_FOUND, **REFUSALS},
 )
 def get_workflow(id: JobId) -> Response[str]:  # noqa: A002
-    """The graph in API format, never with its `extra_data`."""
+    """Return the graph in API format, never with its `extra_data`."""
     state = find_job(id, caller(router), services(router))
     workflow = submitted_workflow(services(router).s3, S3Address.parse(state.request))
     return answer(HTTPStatus.OK, JobWorkflow(workflow=workflow).model_dump())
@@ -152,7 +144,7 @@ def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
     state = services(router).jobs.cancel(find_job(id, caller(router), services(router)))
     if state.status is JobStatus.CANCELED:
         services(router).care.call_webhook(state)
-    return answer(HTTPStatus.OK, _document(state, services(router)))
+    return _answer(HTTPStatus.OK, state)
 
 
 @router.post(
@@ -161,9 +153,9 @@ def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
     tags=["generate"],
     description="Takes a job request with `set`, `inputs`, `models`, `deadline_s`. The same `job_id` never runs twice.",
     responses={
-        200: told("The job has ended; `status` says how.", Job),
-        202: told("It has not yet: poll `urls.self`.", Job),
-        403: told("`forbidden`: the job_id is somebody else's.", ErrorEnvelope),
+        200: documented("The job has ended; `status` says how.", Job),
+        202: documented("It has not yet: poll `urls.self`.", Job),
+        403: documented("`forbidden`: the job_id is another owner's.", ErrorEnvelope),
         **INVALID,
         **REFUSALS,
     },
@@ -173,59 +165,57 @@ def generate(body: Annotated[GenerateBody, Body()], idempotency_key: Idempotency
     until = time.monotonic() + body.wait_s
     context: Any = router.lambda_context
     until = min(until, time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ANSWER_RESERVE_S)
-    who = caller(router)
-    submission = Submission(
-        request=JobRequest.model_validate(
-            body.model_dump(by_alias=True, include=set(JobRequest.model_fields)), strict=False
-        ),
-        caller=who,
-        extra_data=body.extra_data,
-        idempotency_key=idempotency_key,
-        webhook_url=body.webhook_url,
-        webhook_secret=body.webhook_secret,
-    )
+    document = body.model_dump(by_alias=True, include=set(JobRequest.model_fields))
     try:
-        state = submit(submission, services(router))
+        state = _submit(JobRequest.model_validate(document, strict=False), body, idempotency_key)
     except JobExists:
         standing = services(router).jobs.read(str(body.job_id))
-        if standing is None or standing.owner != who.owner:
+        if standing is None or standing.owner != caller(router).owner:
             raise Forbidden(f"the job_id {body.job_id!r} is taken: choose another.") from None
         state = standing
     while not state.is_over and time.monotonic() + POLL_S < until:
         time.sleep(POLL_S)
         state = services(router).jobs.read(state.id) or state
-    return answer(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, _document(state, services(router)))
+    return _answer(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, state)
 
 
-def find_job(job_id: str, who: Caller, found: Services) -> JobState:
-    """A job of the caller, looked after if nobody does.
+def _submit(request: JobRequest, body: SubmitBody | GenerateBody, idempotency_key: str | None) -> JobState:
+    submission = Submission(
+        request=request,
+        caller=caller(router),
+        extra_data=body.extra_data,
+        idempotency_key=idempotency_key,
+        webhook_url=body.webhook_url,
+        webhook_secret=body.webhook_secret,
+    )
+    return submit(submission, services(router))
 
-    Raises:
-        NotFound: there is none of this id, or it is another owner's.
-    """
-    state = found.jobs.read(job_id) if _JOB_ID.fullmatch(job_id) else None
+
+def find_job(job_id: str, who: Caller, behind: Services) -> JobState:
+    """A job of the caller; one whose keeper has not acted in time gets care now. Raises NotFound for another's."""
+    state = behind.jobs.read(job_id) if _JOB_ID.fullmatch(job_id) else None
     if state is None or state.owner != who.owner:
         raise NotFound(f"there is no job {job_id[:100]!r} of yours; jobs are forgotten 30 days after their submission.")
     if state.lease_ended:
         try:
-            found.care.attend(state)
+            behind.care.attend(state)
         except (ClientError, BotoCoreError, ComfyError):
             log.exception("the job could not be looked after", job_id=job_id)  # the caretaker does it
-        state = found.jobs.read(job_id) or state
+        state = behind.jobs.read(job_id) or state
     return state
 
 
-def _document(state: JobState, found: Services) -> dict[str, Any]:
-    job = Links(found.s3, found.settings.link_expiry_s).of_job(state.document())
-    document = job.to_json()
-    if _size_bytes(document) <= REPLY_LIMIT_BYTES:
-        return document
-    # Some thousand outputs with a link each. What is left out is in the list of the result, and among the assets.
-    return shorten_job(job, size=lambda some: _size_bytes(some.to_json()), limit_bytes=REPLY_LIMIT_BYTES).to_json()
+def _answer(status: int, state: JobState) -> Response[str]:
+    behind = services(router)
+    job = Links(behind.s3, behind.settings.link_expiry_s).of_job(state.document())
+    if _size_bytes(job) > REPLY_LIMIT_BYTES:
+        # Some thousand outputs with a link each. All of them are in the list of the result, and among the assets.
+        job = shorten_job(job, size=_size_bytes, limit_bytes=REPLY_LIMIT_BYTES)
+    return answer(status, job.to_json())
 
 
-def _size_bytes(document: dict[str, Any]) -> int:
-    return len(json.dumps(document))
+def _size_bytes(job: Job) -> int:
+    return len(json.dumps(job.to_json()))
 
 
 def _label_filters(query: dict[str, str]) -> dict[str, str]:

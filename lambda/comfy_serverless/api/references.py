@@ -20,11 +20,7 @@ MAX_ASSETS = 200
 
 @dataclass(slots=True)
 class ResolvedGraph:
-    """A graph without references.
-
-    Attributes:
-        inputs: what is to be fetched for inputs that are not known to take files, as in a request's `inputs`.
-    """
+    """A graph without references. `inputs` are those not known to take files, as in a request's `inputs`."""
 
     graph: dict[str, Any]
     inputs: dict[str, str | list[str]] = field(default_factory=dict)
@@ -33,10 +29,8 @@ class ResolvedGraph:
 def resolve_assets(graph: Mapping[str, Any], *, owner: str, assets: AssetStore) -> ResolvedGraph:
     """Put addresses in the place of references, and of the names of files the owner has uploaded.
 
-    A name that is no asset is left alone: the file may lie in ComfyUI's own input folder.
-
-    Raises:
-        MissingAsset: a reference is malformed, or names nothing of this owner.
+    A name that is no asset stays: the file may lie in ComfyUI's own input folder. A reference that is malformed, or
+    names no asset of this owner, raises MissingAsset.
     """
     resolved = ResolvedGraph(copy_graph(graph))
     found = _Found(owner, assets)
@@ -54,14 +48,11 @@ def resolve_assets(graph: Mapping[str, Any], *, owner: str, assets: AssetStore) 
 
 
 def refuse_foreign_addresses(document: object, *, buckets: set[str], allowed_prefix: str) -> None:
-    """Nobody reads what lies in our own buckets by its address, but his own results.
+    """Refuse, with MissingAsset, addresses in our own buckets, except those of the caller's own results.
 
     Args:
-        buckets: that hold the files of all owners.
-        allowed_prefix: `s3://bucket/folder/` of the caller's own.
-
-    Raises:
-        MissingAsset: an address leads there.
+        buckets: those that hold the files of all owners.
+        allowed_prefix: `s3://bucket/folder/` of the caller's own results.
     """
     for value in _everything_in(document):
         if not isinstance(value, str) or not is_address(value) or scheme_of(value) != "s3":
@@ -149,7 +140,7 @@ def _put_batch(resolved: ResolvedGraph, where: _Place, addresses: list[str]) -> 
 
 
 def _with_addresses(value: object, found: _Found, where: _Place) -> Any:  # noqa: ANN401
-    """A value whose references say where their files are: the worker puts the names of the files in their place."""
+    """A value whose references hold the addresses of their files: the worker replaces them by the files' names."""
     try:
         copied = deepcopy(value)
     except RecursionError:

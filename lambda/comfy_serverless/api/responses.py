@@ -1,4 +1,4 @@
-"""Answers of the API: JSON that nobody may keep, and one form for all refusals."""
+"""Answers of the API: JSON that no cache may keep, and one form for all refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API's routes work with: the table's stores, S3, the queues."""
+"""Everything behind the API's routes: the table's stores, S3, the queues."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Services:
 
     Attributes:
         assets_bucket: where uploads and the requests of jobs are kept.
-        output_bucket: where workers put what jobs make.
+        output_bucket: where workers put the outputs of jobs.
     """
 
     settings: Settings
@@ -45,6 +45,6 @@ class Services:
 
 
 def services(router: APIGatewayHttpRouter) -> Services:
-    """What the request in hand is answered with."""
-    found: Services = router.context["services"]
-    return found
+    """The services for the request in hand."""
+    behind: Services = router.context["services"]
+    return behind

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What somebody wants run.
+    """A request for a job, and who sends it.
 
     Attributes:
-        request: what is to be done; its workflow may hold `core/ASSET` references and names of uploaded files.
-        extra_data: for ComfyUI, and kept nowhere.
+        request: its workflow may hold `core/ASSET` references and names of uploaded files.
+        extra_data: for ComfyUI, and stored nowhere.
     """
 
     request: JobRequest
@@ -85,7 +85,7 @@ def submit(submission: Submission, services: Services) -> JobState:
 
 
 def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: str) -> StoredRequest:
-    """The request for the worker, with assets resolved and a place for results; and the graph as it was meant."""
+    """The request for the worker, with assets resolved and a place for results; and the graph as the caller sent it."""
     document = request.model_dump(mode="json", by_alias=True)
     if request.output.bucket is not None or request.output.prefix is not None:
         raise InvalidRequest(
@@ -95,7 +95,7 @@ def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: st
     results = f"s3://{services.output_bucket}/{_results_prefix(services, owner)}"
     refuse_foreign_addresses(document, buckets=buckets, allowed_prefix=f"{results}/")
     graph = graph_of(request, s3=services.s3, settings=services.settings)
-    # A workflow that was read from S3 has not been looked at yet.
+    # A workflow that was read from S3 has not been checked yet.
     refuse_foreign_addresses(graph, buckets=buckets, allowed_prefix=f"{results}/")
     services.node_list.check(graph)
     resolved = resolve_assets(graph, owner=owner, assets=services.assets)
@@ -122,9 +122,7 @@ def _webhook(submission: Submission, services: Services) -> Mapping[str, str] | 
             raise InvalidRequest("webhook_secret signs the call of webhook_url, and there is none.")
         return None
     check_webhook(
-        submission.webhook_url,
-        submission.webhook_secret,
-        allow_private=services.settings.allow_private_addresses,
+        submission.webhook_url, submission.webhook_secret, allow_private=services.settings.allow_private_addresses
     )
     return {"url": submission.webhook_url, "secret": submission.webhook_secret or ""}
 
@@ -145,7 +143,7 @@ def _send(services: Services, job: NewJob, message: JobMessage) -> None:
         try:
             services.jobs.withdraw(job)
         except ConditionFailed:
-            return  # it was sent after all, only the answer was lost: a worker has begun it
+            return  # it was sent, only the answer was lost: a worker has begun it
         raise UpstreamError("the job could not be queued, and was not taken: send it again.") from error
     try:
         services.jobs.dispatched(job.job_id)

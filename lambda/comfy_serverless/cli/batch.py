@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import time
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,18 +19,20 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.orders import Order
-from comfy_serverless.cli.stack import Stack, explained
+from comfy_serverless.cli.stack import Stack, explained, manifest_key
 from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.moments import moment_text
 
 if TYPE_CHECKING:
     from comfy_serverless.batches.store import Batch
 
-#: Between two looks of `--watch`, in seconds.
+#: The pause between two checks of `--watch`.
 WATCH_EVERY_S = 5.0
-#: From the drop until the batch is known, mostly a second or two.
+#: The longest time from the drop until the batch is known; mostly it is a second or two.
 KNOWN_WITHIN_S = 120.0
-#: The report has all of them.
+#: The report has all bad lines.
 BAD_LINES_SHOWN = 3
 #: The environment variable that names the stack.
 STACK_VARIABLE = "COMFY_STACK"
@@ -41,7 +44,7 @@ examples:
   comfy-serverless batch submit catalogue.jsonl --watch
   comfy-serverless batch status catalogue
   comfy-serverless batch pause catalogue    (resume, cancel)
-  comfy-serverless batch retry catalogue    the lines that failed, as a batch of its own: catalogue-again
+  comfy-serverless batch retry catalogue    the lines that failed, as a separate batch: catalogue-again
 
 A manifest has a job request in each line: {"workflow": "thumbnail", "set": {"1.width": 64}}. The same line is the
 same job, in whichever manifest. Bad lines are reported, and cost the others nothing.
@@ -81,11 +84,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what was asked. Returns the exit code.
-
-    Raises:
-        ComfyError: it could not be done; the message says what to do.
-    """
+    """Run the chosen action. Returns the exit code. A `ComfyError` says in its message what to do."""
     with explained(options):
         stack = Stack.of(options.stack)
         match options.action:
@@ -121,31 +120,33 @@ def _submit(stack: Stack, file: Path, name: str, options: argparse.Namespace) ->
         raise InvalidRequest(f"{name!r} cannot be a batch's name: up to 40 letters, digits, _ and -; give --name.")
     if not file.is_file():
         raise NotFound(f"there is no file {file}.")
-    size_bytes = file.stat().st_size
-    before = stack.newest(name)
+    before, since = stack.newest(name), moment_text(datetime.now(UTC))
+    key = manifest_key(name)
     bar = (TextColumn("uploading"), BarColumn(), TaskProgressColumn())
     with Progress(*bar, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("uploading", total=size_bytes)
-        stack.s3.upload_file(
-            str(file),
-            stack.input_bucket,
-            f"batches/{name}.jsonl",
-            Callback=lambda count: progress.advance(task, count),
-        )
+        task = progress.add_task("uploading", total=file.stat().st_size)
+        stack.s3.upload_file(str(file), stack.input_bucket, key, Callback=lambda count: progress.advance(task, count))
     print(
-        f"s3://{stack.input_bucket}/batches/{name}.jsonl is there: `comfy-serverless batch status {name}` follows it.",
-        file=sys.stderr,
+        f"s3://{stack.input_bucket}/{key} is there: `comfy-serverless batch status {name}` follows it.", file=sys.stderr
     )
     if options.watch:
-        _show(stack, _wait_until_known(stack, name, before=before), options)
+        _show(stack, _dropped_batch(stack, name, before=before, since=since), options)
 
 
-def _wait_until_known(stack: Stack, name: str, *, before: Batch | None) -> Batch:
-    """The batch that was just dropped, not one of that name from before.
+def _dropped_batch(stack: Stack, name: str, *, before: Batch | None, since: str) -> Batch:
+    """The batch of the manifest that was just dropped: a new one, or the one that this very manifest is already.
 
-    Raises:
-        NotFound: it does not become known.
+    Args:
+        before: the newest batch of this name before the drop.
+        since: the time before the drop.
     """
+    if (standing := stack.batch_of_manifest(name)) is not None and standing.created_at < since:
+        print(
+            f"This very manifest is the batch {standing.id} already, so no new one begins. To run its failed lines "
+            f"again: `comfy-serverless batch retry {name}`.",
+            file=sys.stderr,
+        )
+        return standing
     end = time.monotonic() + KNOWN_WITHIN_S
     while time.monotonic() < end:
         batch = stack.newest(name)
@@ -195,11 +196,9 @@ def _facts(stack: Stack, batch: Batch) -> dict[str, Any]:
 
 
 def _counts(stack: Stack, batch: Batch) -> dict[str, int] | None:
-    """How many jobs ended how; None before the report tells."""
+    """How many jobs ended how; None before the report is there."""
     if batch.report is None:
         return None
-    from comfy_serverless.aws.s3 import S3Address
-
     bucket, key = S3Address.parse(batch.report)
     report = json.loads(stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
     counts: dict[str, int] = report["statuses"]
@@ -207,13 +206,13 @@ def _counts(stack: Stack, batch: Batch) -> dict[str, int] | None:
 
 
 def _watch(stack: Stack, batch: Batch) -> Batch:
-    """Follow it by the part of its lines whose jobs have ended, until its report is there."""
+    """Follow a batch, by the part of its lines whose jobs have ended, until its report is there."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(batch.status.value, total=max(1, batch.size_bytes))
         while batch.report is None:
             progress.update(task, completed=batch.settled, description=batch.status.value)
-            stack.tell(Order(batch_id=batch.id))  # else the caretaker looks each minute
+            stack.send(Order(batch_id=batch.id))  # else the caretaker does so each minute
             time.sleep(WATCH_EVERY_S)
             batch = stack.batches.get(batch.id) or batch
         progress.update(task, completed=max(1, batch.size_bytes), description=batch.status.value)
@@ -233,7 +232,7 @@ def _change(stack: Stack, name: str, action: str) -> None:
         newest = stack.batches.get(batch.id) or batch
         raise InvalidRequest(f"the batch {name} cannot be {wanted.value} now: it is {newest.status.value}.")
     is_resume = action == "resume"
-    stack.tell(Order(batch_id=batch.id, start=0 if is_resume else None, is_resume=is_resume))
+    stack.send(Order(batch_id=batch.id, start=0 if is_resume else None, is_resume=is_resume))
     print(f"The batch {name} is {wanted.value}.", file=sys.stderr)
 
 
@@ -241,16 +240,14 @@ def _retry(stack: Stack, name: str, options: argparse.Namespace) -> None:
     batch = stack.find(name)
     if batch.report is None:
         raise InvalidRequest(f"the batch {name} has not ended: what has failed is known when its report is there.")
-    from comfy_serverless.aws.s3 import S3Address
-
     bucket, key = S3Address.parse(batch.report)
     failed = stack.s3.get_object(Bucket=bucket, Key=key.removesuffix(".report.json") + ".failed.jsonl")
     if failed["ContentLength"] == 0:
         print(f"Nothing of the batch {name} has failed.", file=sys.stderr)
         return
     again = f"{name}-again"
-    before = stack.newest(again)
-    stack.s3.upload_fileobj(failed["Body"], stack.input_bucket, f"batches/{again}.jsonl")
+    before, since = stack.newest(again), moment_text(datetime.now(UTC))
+    stack.s3.upload_fileobj(failed["Body"], stack.input_bucket, manifest_key(again))
     print(f"The failed lines of {name} are the batch {again}.", file=sys.stderr)
     if options.watch:
-        _show(stack, _wait_until_known(stack, again, before=before), options)
+        _show(stack, _dropped_batch(stack, again, before=before, since=since), options)

@@ -1,7 +1,6 @@
 """`comfy-serverless keys`: who may use the deployed API.
 
-A new key goes to stdout, alone; all that is said about it goes to stderr. The libraries for AWS are loaded only when a
-command runs.
+A new key goes to stdout, alone; all messages go to stderr. The libraries for AWS are loaded only when a command runs.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from comfy_serverless.cli.stack import explained, key_store
 if TYPE_CHECKING:
     from comfy_serverless.table.api_keys import ApiKey, ApiKeyStore
 
-#: How long API Gateway keeps what the authorizer has said of a key: `ReauthorizeEvery` in template.yaml.
+#: How long API Gateway keeps the authorizer's result for a key: `ReauthorizeEvery` in template.yaml.
 CACHED_S = 60
 _UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _MAX_EXPIRY_S = 10 * 365 * 86400
@@ -34,8 +33,8 @@ examples:
   comfy-serverless keys list
   comfy-serverless keys revoke demo
 
-Everything of an owner is separate from everybody else's: jobs, results and assets. Keys with the same owner share
-them. Give each machine or person a key of its own, so that one can be revoked without the others.
+Each owner's jobs, results and assets are separate from those of all others. Keys with the same owner share them.
+Give each machine or person a separate key, so that one can be revoked without the others.
 Only a hash of a key is stored: a lost key cannot be shown again, but revoked and replaced.
 
 Where the keys are: --stack NAME of the deployed stack, or --table NAME, or the environment variable JOBS_TABLE.
@@ -61,18 +60,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     create.add_argument("--expires", type=_duration, metavar="TIME", help="stop working after 90m, 12h, 30d, 4w")
     create.add_argument("--max-in-flight", type=_count, metavar="N", help="how many jobs may wait and run at once")
     create.add_argument("--requests-per-minute", type=_count, metavar="N", help="refuse more with 429")
-    _action(actions, "list", "all keys, also those that work no more; never the keys themselves")
+    _action(actions, "list", "all keys, also those that no longer work; never the keys themselves")
     revoke = _action(actions, "revoke", f"end a key; it stops working within {CACHED_S} seconds")
     revoke.add_argument("key", metavar="ID", help="its id or its name, as `keys list` shows them")
     keys.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what was asked. Returns the exit code.
-
-    Raises:
-        ComfyError: it could not be done; the message says what to do.
-    """
+    """Run the chosen action. Returns the exit code. A `ComfyError` says in its message what to do."""
     with explained(options):
         keys = key_store(stack=options.stack, table=options.table)
         match options.action:

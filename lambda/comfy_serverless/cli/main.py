@@ -1,4 +1,4 @@
-"""`comfy-serverless`: the commands, and what their failures are to a shell."""
+"""`comfy-serverless`: the commands, and the exit codes of their failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXTRAS = {"boto3": "aws", "botocore": "aws", "pydantic": "aws", "blake3": "aws"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The entry point. Returns the exit code; of wrong usage argparse's, which is 2."""
+    """The entry point. Returns the exit code; for wrong usage argparse exits with 2."""
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)

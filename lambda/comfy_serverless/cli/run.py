@@ -1,4 +1,4 @@
-"""`comfy-serverless run`: a workflow on this machine, and everything it makes saved."""
+"""`comfy-serverless run`: runs a workflow on this machine and saves everything it makes."""
 
 from __future__ import annotations
 
@@ -78,11 +78,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the workflow and save what it makes. Returns the exit code.
-
-    Raises:
-        ComfyError: it cannot be run, or has failed; what was made before is saved.
-    """
+    """Run the workflow and save its outputs, also those made before a failure. Returns the exit code."""
     graph = workflow_module.check_format(_load(options.workflow))
     graph = workflow_module.apply_set(graph, {address: _value(text) for address, text in options.set})
     seeds: Mapping[str, int]
@@ -105,7 +101,9 @@ def run(options: argparse.Namespace) -> int:
             _keep(error.outputs, options.out)
             raise
         try:
-            saved = _save(execution.outputs, options.out)
+            saved: list[Path] = []
+            for output in execution.outputs:
+                saved.append(_write(output, options.out, taken=saved))
         except OSError as error:
             raise DeliveryFailed(f"the results could not be saved in {options.out}: {error}") from error
     finally:
@@ -138,7 +136,7 @@ def _load(path: Path) -> object:
 
 
 def _value(text: str) -> Any:  # noqa: ANN401
-    """Numbers, booleans and lists as JSON; everything else is text."""
+    """Numbers, booleans and lists as JSON; everything else as text."""
     try:
         return json.loads(text)
     except ValueError:
@@ -146,7 +144,6 @@ def _value(text: str) -> Any:  # noqa: ANN401
 
 
 def _files(assignments: Sequence[tuple[str, str]]) -> dict[str, list[Path]]:
-    """The files that each address is given."""
     files: dict[str, list[Path]] = {}
     for address, text in assignments:
         files.setdefault(address, []).append(Path(text))
@@ -154,7 +151,7 @@ def _files(assignments: Sequence[tuple[str, str]]) -> dict[str, list[Path]]:
 
 
 def _check_files(files: Mapping[str, Sequence[Path]]) -> None:
-    """Before ComfyUI is started: every file is there."""
+    """Check that every file is there, before ComfyUI starts."""
     for address, paths in files.items():
         for path in paths:
             if not path.is_file():
@@ -170,7 +167,7 @@ def _with_files(
     deadline_s: float | None,
 ) -> dict[str, Any]:
     """The graph with its inputs in ComfyUI's input folder, and their names in it."""
-    # Most runs have none, and do without what decodes pictures and reads web addresses.
+    # Most runs have no files, and do without the libraries that decode pictures and read web addresses.
     from comfy_serverless.worker.inputs.fetcher import InputFetcher
 
     settings = Settings.from_environment()
@@ -180,7 +177,7 @@ def _with_files(
 
 
 def _check_folder(folder: Path) -> None:
-    """Before ComfyUI is started: the results will have a place."""
+    """Make the folder of the results, before ComfyUI starts."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -188,7 +185,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _keep(outputs: Sequence[Output], folder: Path) -> None:
-    """Save what was made before a failure, as far as it can be read; the failure itself comes after it."""
+    """Save the outputs made before a failure, as far as they can be read; the failure itself is raised after that."""
     saved: list[Path] = []
     for output in outputs:
         try:
@@ -203,12 +200,7 @@ def _execute(
     connector: ComfyConnector, graph: Mapping[str, Any], console: Console, *, deadline_s: float | None
 ) -> Execution:
     prompt_id = str(uuid.uuid4())
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar, _ctrl_c_cancels(connector, prompt_id):
         task = bar.add_task("queued", total=1.0)
 
@@ -220,7 +212,7 @@ def _execute(
 
 @contextmanager
 def _ctrl_c_cancels(connector: ComfyConnector, prompt_id: str) -> Iterator[None]:
-    """The first Ctrl-C ends the prompt properly; the second one ends us."""
+    """The first Ctrl-C cancels the prompt; the second one ends this process."""
 
     def cancel(_number: int, _frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, previous)
@@ -233,15 +225,8 @@ def _ctrl_c_cancels(connector: ComfyConnector, prompt_id: str) -> Iterator[None]
         signal.signal(signal.SIGINT, previous)
 
 
-def _save(outputs: Sequence[Output], folder: Path) -> list[Path]:
-    saved: list[Path] = []
-    for output in outputs:
-        saved.append(_write(output, folder, taken=saved))
-    return saved
-
-
 def _write(output: Output, folder: Path, *, taken: Sequence[Path]) -> Path:
-    """Write an output; of equal names the later ones are put into a folder named after their node."""
+    """Write an output; later ones of the same name go into a folder named after their node."""
     name = Path(output.name).name
     target = folder / name
     if target in taken:

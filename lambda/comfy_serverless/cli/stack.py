@@ -37,7 +37,7 @@ _SIGN_IN = "Sign in with `aws sso login` or `aws configure`, or set AWS_PROFILE.
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A deployed stack, for what is done with its batches."""
+    """A deployed stack, as the commands for batches see it."""
 
     batches: BatchStore
     s3: S3Client
@@ -47,11 +47,7 @@ class Stack:
 
     @classmethod
     def of(cls, name: str) -> Stack:
-        """Find it by its name.
-
-        Raises:
-            NotFound: it has none of these.
-        """
+        """Find a stack by its name."""
         from comfy_serverless.aws.dynamodb import Table, dynamodb_client
         from comfy_serverless.aws.s3 import s3_client
         from comfy_serverless.aws.sqs import sqs_client
@@ -61,33 +57,41 @@ class Stack:
         batches = BatchStore(Table(dynamodb_client(), outputs[TABLE_OUTPUT]))
         return cls(batches, s3_client(), sqs_client(), outputs["InputBucketName"], outputs["ManifestQueueUrl"])
 
-    def tell(self, order: Order) -> None:
-        """Have `ingest` do something with a batch."""
+    def send(self, order: Order) -> None:
+        """Send an order to `ingest`."""
         self.sqs.send_message(QueueUrl=self.manifest_queue_url, MessageBody=order.to_text())
 
     def newest(self, name: str) -> Batch | None:
         """The newest batch of a name."""
-        return self.batches.newest(f"s3://{self.input_bucket}/batches/{name}.jsonl")
+        return self.batches.newest(f"s3://{self.input_bucket}/{manifest_key(name)}")
+
+    def batch_of_manifest(self, name: str) -> Batch | None:
+        """The batch that the manifest in the input bucket is, by its content.
+
+        Where S3 numbers each drop (`sequencer`, on AWS) a batch is known by that number, so there is none.
+        """
+        from comfy_serverless.aws.s3 import S3Address
+        from comfy_serverless.jobs.sources import DroppedObject
+
+        address = S3Address(self.input_bucket, manifest_key(name))
+        etag = self.s3.head_object(Bucket=address.bucket, Key=address.key)["ETag"].strip('"')
+        return self.batches.get(DroppedObject(address=address, version=etag).default_id)
 
     def find(self, name: str) -> Batch:
-        """The newest batch of a name.
-
-        Raises:
-            NotFound: there is none (yet).
-        """
+        """The newest batch of a name. Raises NotFound if there is none (yet)."""
         batch = self.newest(name)
         if batch is None:
             raise NotFound(f"there is no batch {name!r}: it takes a moment from the drop until it is known.")
         return batch
 
 
-def key_store(*, stack: str | None, table: str | None) -> ApiKeyStore:
-    """The keys of a deployed stack, or of a table; by default of the one that JOBS_TABLE names.
+def manifest_key(name: str) -> str:
+    """Where the manifest of a batch is dropped."""
+    return f"batches/{name}.jsonl"
 
-    Raises:
-        InvalidRequest: nothing says where they are.
-        NotFound: the stack has no such output.
-    """
+
+def key_store(*, stack: str | None, table: str | None) -> ApiKeyStore:
+    """The keys of a deployed stack, or of a table; by default of the one that JOBS_TABLE names."""
     from comfy_serverless.aws.dynamodb import Table, dynamodb_client
     from comfy_serverless.table.api_keys import ApiKeyStore
 
@@ -111,7 +115,7 @@ def client_for(wanted: Sequence[Wanted]) -> S3Client | None:
 
 @contextmanager
 def explained(options: argparse.Namespace) -> Iterator[None]:
-    """Turn what AWS refuses into what can be done about it."""
+    """Turn a refusal of AWS into an error that says what to do."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     if region := os.environ.get("AWS_REGION"):  # which the AWS CLI reads, and botocore does not
@@ -125,11 +129,7 @@ def explained(options: argparse.Namespace) -> Iterator[None]:
 
 
 def _outputs_of(stack: str, *names: str) -> dict[str, str]:
-    """These outputs of a deployed stack.
-
-    Raises:
-        NotFound: it does not have them.
-    """
+    """These outputs of a deployed stack."""
     import boto3
 
     outputs = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
@@ -144,8 +144,8 @@ def _outputs_of(stack: str, *names: str) -> dict[str, str]:
 
 
 def _refusal(error: ClientError, options: argparse.Namespace) -> ComfyError:
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    message = str(error.response.get("Error", {}).get("Message", ""))
+    refused = error.response.get("Error", {})
+    code, message = str(refused.get("Code", "")), str(refused.get("Message", ""))
     if code in _UNKNOWN_CREDENTIALS:
         return Unauthorized(f"AWS does not accept the credentials ({code}). {_SIGN_IN}")
     if code.startswith("AccessDenied"):

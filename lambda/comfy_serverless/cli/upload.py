@@ -1,4 +1,4 @@
-"""`comfy-serverless upload`: a file of any size to the deployed API, which knows it by name and by hash from then on.
+"""`comfy-serverless upload`: sends a file of any size to the deployed API, which then knows it by name and by hash.
 
 hash ──► does the API have it? ──► a record of it
                  └──► POST /uploads ──► PUT to S3 ──► complete
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from blake3 import blake3
 
 _CHUNK_BYTES = 1 << 20
-#: S3 is asked again when it fails; a rest of a file this slow is given up.
+#: A request to S3 that fails is repeated; the rest of a file that takes this long is given up.
 _ATTEMPTS, _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 3, 10, 60
 _FAILURES = (500, 502, 503, 504)
 _REFUSALS: Mapping[str, type[ComfyError]] = {
@@ -77,11 +77,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def run(options: argparse.Namespace) -> int:
-    """Upload the file and print its id. Returns the exit code.
-
-    Raises:
-        ComfyError: the API refuses it, or cannot be reached.
-    """
+    """Upload the file and print its id. Returns the exit code."""
     from blake3 import blake3
 
     api = _Api(os.environ.get("COMFY_BASE_URL", ""), os.environ.get("COMFY_API_KEY", ""))
@@ -108,11 +104,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _Api:
-    """The deployed API, with the operations that an upload takes."""
+    """The operations of the deployed API that an upload needs."""
 
     def __init__(self, base_url: str, key: str) -> None:
-        # It takes a while to load, and other commands do without.
-        import urllib3
+        import urllib3  # here: it takes a while to load, and other commands do without
 
         parts = urlsplit(base_url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -128,22 +123,18 @@ class _Api:
         self._http = urllib3.PoolManager(retries=retries, timeout=timeout)
 
     def from_hash(self, digest: str, naming: Mapping[str, object]) -> dict[str, Any] | None:
-        """A record of bytes the API has; None where it has them not."""
+        """A record of bytes that the API has; None if it does not have them."""
         if self._ask("HEAD", f"{self._base_url}/api/v2/assets/by-hash/{digest}").status == 404:
             return None
         try:
-            return self._told(
-                self._ask("POST", f"{self._base_url}/api/v2/assets/from-hash", {**naming, "hash": digest})
-            )
+            return self._post(f"{self._base_url}/api/v2/assets/from-hash", {**naming, "hash": digest})
         except NotFound:
             return None  # deleted meanwhile
 
     def begin(self, upload: Mapping[str, object]) -> dict[str, Any]:
-        """Where to put the bytes."""
-        return self._told(self._ask("POST", f"{self._base_url}/api/v2/uploads", upload))
+        return self._post(f"{self._base_url}/api/v2/uploads", upload)
 
     def put(self, target: Mapping[str, Any], content: _Counted) -> None:
-        """Send the bytes to S3."""
         answer = self._request(target["method"], target["url"], headers=target["headers"], body=content)
         if answer.status >= 300:
             raise UpstreamError(
@@ -151,15 +142,14 @@ class _Api:
             )
 
     def complete(self, target: Mapping[str, Any]) -> dict[str, Any]:
-        """Let the API look at what has come."""
-        return self._told(self._ask("POST", urljoin(self._base_url, target["complete_url"])))
+        """Let the API check the bytes and register them."""
+        return self._post(urljoin(self._base_url, target["complete_url"]))
 
     def _ask(self, method: str, url: str, body: object = None) -> urllib3.BaseHTTPResponse:
-        headers = dict(self._headers)
-        if body is not None:
-            headers["content-type"] = "application/json"
-        content = None if body is None else json.dumps(body).encode()
-        return self._request(method, url, headers=headers, body=content)
+        if body is None:
+            return self._request(method, url, headers=self._headers)
+        headers = {**self._headers, "content-type": "application/json"}
+        return self._request(method, url, headers=headers, body=json.dumps(body).encode())
 
     def _request(self, method: str, url: str, **arguments: Any) -> urllib3.BaseHTTPResponse:  # noqa: ANN401
         import urllib3
@@ -169,13 +159,14 @@ class _Api:
         except urllib3.exceptions.HTTPError as error:
             raise UpstreamError(f"{urlsplit(url).netloc} cannot be reached, or has broken off: {error}") from error
 
-    def _told(self, answer: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+    def _post(self, url: str, body: object = None) -> dict[str, Any]:
+        answer = self._ask("POST", url, body)
         try:
             document = json.loads(answer.data)
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise UpstreamError(f"{self._base_url} has answered {answer.status}, and nothing that can be understood.")
+            raise UpstreamError(f"{self._base_url} has answered {answer.status}, without a JSON object.")
         if answer.status < 300:
             return document
         error = document.get("error")
@@ -186,14 +177,13 @@ class _Api:
 
 
 class _Counted:
-    """A file of which exactly `size_bytes` are sent, and told as they are. It is rewound for another attempt."""
+    """A file of which exactly `size_bytes` are sent and shown. It is rewound for another attempt."""
 
     def __init__(self, file: IO[bytes], size_bytes: int, show: Callable[[int], None]) -> None:
         self._file, self._size_bytes, self._show = file, size_bytes, show
         file.seek(0)
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
         position = self._file.tell()
         left = self._size_bytes - position
         chunk = self._file.read(left if size < 0 else min(size, left))
@@ -203,11 +193,9 @@ class _Counted:
         return chunk
 
     def tell(self) -> int:
-        """How much has been read."""
         return self._file.tell()
 
     def seek(self, position: int) -> int:
-        """Go back to an earlier place."""
         return self._file.seek(position)
 
 

@@ -1,3 +1,1 @@
 """Thin AWS entry points: they translate events to jobs and back, and decide nothing."""
-
-from __future__ import annotations

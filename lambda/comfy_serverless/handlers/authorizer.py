@@ -1,7 +1,7 @@
 """The Lambda authorizer of the HTTP API: whose key is it?
 
-A bad key passes with no owner: an HTTP API cannot shape its own refusal, and the api function answers such a request
-with the contract's 401. API Gateway keeps an answer for a minute, so that is how long a revoked key may still work.
+A bad key passes with no owner: an HTTP API cannot shape its own refusal, so the api function refuses such a request
+with the contract's 401. API Gateway keeps each result for a minute, so that is how long a revoked key may still work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ wiring.at_start(wiring.keys)
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
-    """Answer who has sent a request. Fails if the table does not answer: then nobody is let in, and nothing kept."""
+    """Return who has sent a request. Fails if the table does not answer: then no request passes and nothing is kept."""
     headers = event.get("headers") or {}
     text = bearer(next((str(value) for name, value in headers.items() if name.lower() == "authorization"), ""))
     key = wiring.keys().find(text) if text else None
@@ -32,6 +32,6 @@ def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa:
 
 
 def bearer(header: str) -> str:
-    """The key in an `Authorization` header, "" where there is none."""
+    """The key in an `Authorization` header, "" if there is none."""
     match = _BEARER.fullmatch(header)
     return match[1] if match else ""

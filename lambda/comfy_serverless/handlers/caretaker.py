@@ -11,7 +11,7 @@ from comfy_serverless.table.care import MAX_JOBS
 wiring.at_start(wiring.caretaker)
 
 
-def wake_stale_batches() -> int:
+def _wake_stale_batches() -> int:
     """Send orders to advance the batches that have waited for a minute. Returns how many."""
     if wiring.settings().manifest_queue_url is None:
         return 0
@@ -22,16 +22,16 @@ def wake_stale_batches() -> int:
 
 
 def handler(_event: object, _context: Any) -> dict[str, int]:  # noqa: ANN401  (Lambda's context)
-    """One round; returns how many jobs needed somebody, and how many assets had expired.
+    """Do one round; returns how many jobs and batches needed care, and how many assets had expired.
 
-    Fails if one of them could not be looked after, and after all others were: then an alarm tells.
+    Fails at the end if one of them could not be looked after: then there is an alarm.
     """
     care, assets = wiring.caretaker()
     try:
         count = care.round()
     finally:
         try:
-            looked_at = wake_stale_batches()
+            woken = _wake_stale_batches()
         finally:
             removed = assets.remove_expired(limit=MAX_JOBS)
-    return {"jobs": count, "batches": looked_at, "assets": removed}
+    return {"jobs": count, "batches": woken, "assets": removed}

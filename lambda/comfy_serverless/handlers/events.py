@@ -1,14 +1,14 @@
 """The kinds of events a Lambda function gets, each one a small class.
 
-A kind recognises its events, says which jobs they ask for (`sources`), and makes the answer Lambda's caller expects out
-of how those ended (`answer`). It decides nothing else.
+A kind recognises its events, returns the jobs they ask for (`sources`), and makes the answer that Lambda's caller
+expects out of how those ended (`answer`). It decides nothing else.
 
     direct payload                         the job
     HTTP API, `POST /generate`             status code and JSON body
     S3 event                               a summary; the report is `result.json`
     SQS batch: S3 events, job requests     the messages to deliver again
 
-Messages of the job queue are none of these: `queued_jobs` reads them, and the table says what becomes of them.
+`queued_jobs` reads the messages of the job queue, which are none of these: the table decides about those jobs.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Event(Protocol):
 
     @property
     def is_heard(self) -> bool:
-        """Whether somebody waits for the answer and learns from it how the jobs ended."""
+        """Whether a caller waits for the answer and learns from it how the jobs ended."""
 
     def sources(self) -> Sequence[RequestSource]:
-        """The jobs asked for."""
+        """The jobs that the event asks for."""
 
     def deliveries(self) -> Sequence[int]:
-        """How often each of the jobs has been delivered to us, this time included; 1 where nothing counts that."""
+        """How often each of the jobs has been delivered, this time included; 1 if nothing counts that."""
         return [1] * len(self.sources())
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> Any:  # noqa: ANN401  (any JSON value)
@@ -50,7 +50,7 @@ class Event(Protocol):
 
 
 def recognise(event: object) -> Event:
-    """The kind of an event. Whatever is nothing else is a direct payload."""
+    """The kind of an event. One that is of no other kind is a direct payload."""
     if isinstance(event, Mapping):
         for kind in (HttpEvent, SqsEvent, S3Event):
             if kind.recognises(event):
@@ -60,17 +60,15 @@ def recognise(event: object) -> Event:
 
 @dataclass(frozen=True, slots=True)
 class DirectEvent(Event):
-    """A job request as the payload itself. Answered with the job, failed or not."""
+    """A job request as the payload itself. The answer is the job, failed or not."""
 
     payload: object
     is_heard: bool = True
 
     def sources(self) -> Sequence[RequestSource]:
-        """One."""
         return [SentRequest(payload=self.payload, default_id=str(uuid.uuid4()))]
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:
-        """The job."""
         return replies.write(outcomes[0])
 
 
@@ -78,9 +76,8 @@ class DirectEvent(Event):
 class HttpEvent(Event):
     """A request through API Gateway's HTTP API (payload format 2.0) or a function URL; the body is a job request.
 
-    Answered with the job and status 200; for a job that failed with its error's status; for a request that was
-    refused with the error envelope. API Gateway waits 30 seconds: a longer job goes on, and the same request with the
-    same job id gets its result later.
+    The answer is the job, with status 200 or that of its error; or, for a request that was refused, the error envelope.
+    API Gateway waits 30 seconds: a longer job goes on, and the same request with the same job id gets its result later.
     """
 
     event: Mapping[str, Any]
@@ -88,7 +85,6 @@ class HttpEvent(Event):
 
     @classmethod
     def recognises(cls, event: Mapping[str, Any]) -> bool:
-        """By its request context."""
         context = event.get("requestContext")
         return isinstance(context, Mapping) and isinstance(context.get("http"), Mapping)
 
@@ -99,14 +95,12 @@ class HttpEvent(Event):
         return [SentRequest(payload=self._body(), default_id=str(uuid.uuid4()), what="the body")]
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:
-        """Status, headers, and the body as text."""
         if not outcomes:
             refusal = InvalidRequest(f"{self._method} is not possible here: send the job request with POST.")
             return _http(405, error_envelope(refusal), {"allow": "POST"})
         outcome = outcomes[0]
         error = outcome.error
-        told = outcome.job.error
-        headers = {"retry-after": "10"} if told is not None and told.retryable else {}
+        headers = {"retry-after": "10"} if _may_be_cured(outcome) else {}
         if error is not None and not outcome.has_run:
             return _http(error.http_status, error_envelope(error), headers)
         document = replies.write(outcome, lambda document: _http(500, document, headers))
@@ -131,7 +125,7 @@ class HttpEvent(Event):
 class S3Event(Event):
     """Objects appeared in a bucket; S3 invoked the function itself, asynchronously.
 
-    Nobody hears the answer, so every outcome is a `result.json`. One that is not written down makes the invocation
+    No caller hears the answer, so every outcome is a `result.json`. One that is not written down makes the invocation
     fail, so that Lambda repeats it, and at last sends it to the function's dead-letter queue.
     """
 
@@ -140,19 +134,13 @@ class S3Event(Event):
 
     @classmethod
     def recognises(cls, event: Mapping[str, Any]) -> bool:
-        """See `is_s3_event`."""
         return is_s3_event(event)
 
     def sources(self) -> Sequence[RequestSource]:
-        """See `drops_of`."""
         return drops_of(self.event)
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
-        """What became of each object.
-
-        Raises:
-            ComfyError: of the first job that has to be repeated.
-        """
+        """What became of each object. Raises the error of the first job that must be repeated."""
         for outcome in outcomes:
             if not outcome.is_recorded and outcome.error is not None:
                 raise outcome.error
@@ -163,10 +151,10 @@ class S3Event(Event):
 class SqsEvent(Event):
     """Messages of a queue: S3 events, or job requests.
 
-    Answered with the messages to deliver again: those with a job whose outcome is not written down because there is no
-    place to write, or that another try may cure; after its last delivery the queue puts such a message aside, and the
-    job's failure is written down as well. A job that failed for good is reported in its `result.json`
-    and its message is done: delivered again it would fail again, hours later, while the GPU waits.
+    The answer names the messages to deliver again: those with a job whose outcome is not written down because there is
+    no place to write, or that another try may cure; after its last delivery the queue puts such a message aside, and
+    the job's failure is written down as well. A job that failed for good is reported in its `result.json` and its
+    message is done: delivered again it would fail again, hours later, while the GPU waits.
     """
 
     event: Mapping[str, Any]
@@ -174,19 +162,15 @@ class SqsEvent(Event):
 
     @classmethod
     def recognises(cls, event: Mapping[str, Any]) -> bool:
-        """By its records' source."""
         return has_records_of(event, "aws:sqs")
 
     def sources(self) -> Sequence[RequestSource]:
-        """Those of all messages, in order."""
         return [source for message in self.event["Records"] for source in _sources_of(message)]
 
     def deliveries(self) -> Sequence[int]:
-        """By the queue's own count."""
         return [_receive_count(message) for message in self.event["Records"] for _ in _sources_of(message)]
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
-        """The messages that are to come again."""
         from comfy_serverless.aws.sqs import come_again  # which no other kind of event needs
 
         rest = iter(outcomes)

@@ -1,7 +1,4 @@
-"""The Lambda function that runs jobs: of the job queue, direct payloads, HTTP requests, S3 events, SQS batches.
-
-`handler` translates an event to jobs, has them run one after the other, and translates back.
-"""
+"""The Lambda function that runs jobs: of the job queue, direct payloads, HTTP requests, S3 events, SQS batches."""
 
 from __future__ import annotations
 
@@ -25,14 +22,13 @@ warm.imports_done()
 
 
 class LambdaContext(Protocol):
-    """What we use of Lambda's context."""
+    """The part of Lambda's context that we use."""
 
-    def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the invocation is cut off."""
+    def get_remaining_time_in_millis(self) -> int: ...
 
 
 def handler(event: Any, context: LambdaContext) -> Any:  # noqa: ANN401  (any JSON value)
-    """Answer one invocation."""
+    """Run the jobs of one invocation, one after the other."""
     until = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
     def remaining_s() -> float:
@@ -44,7 +40,6 @@ def handler(event: Any, context: LambdaContext) -> Any:  # noqa: ANN401  (any JS
 
 
 def _run(recognised: Event, remaining_s: Callable[[], float]) -> Any:  # noqa: ANN401
-    """Run the jobs an event asks for, one after the other, and answer it in its own way."""
     outcomes: list[Outcome] = []
     try:
         for source, delivery in zip(recognised.sources(), recognised.deliveries(), strict=True):
@@ -65,9 +60,9 @@ def _run(recognised: Event, remaining_s: Callable[[], float]) -> Any:  # noqa: A
 def _run_queued(
     messages: Sequence[Mapping[str, Any]], jobs: Mapping[str, JobMessage], remaining_s: Callable[[], float]
 ) -> dict[str, Any]:
-    """Run jobs of the API: the table says which are still to be run, and is told how they ended.
+    """Run jobs of the API: the table says which still have to run, and records how they ended.
 
-    A message comes again only if the table could not be told.
+    A message comes again only if the outcome could not be recorded.
     """
     from comfy_serverless.aws.sqs import take_each  # comes with the first job of the API
 

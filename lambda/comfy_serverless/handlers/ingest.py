@@ -1,4 +1,4 @@
-"""The Lambda function that takes what is dropped, and looks after batches: events of S3 and messages of our own.
+"""The Lambda function that takes dropped objects and looks after batches: events of S3, and our own messages.
 
 SQS: S3 events ──► a job, or a batch          SQS: orders ──► see `batches.orders`
 Step Functions: orders to read a range, for large manifests
@@ -18,14 +18,14 @@ from comfy_serverless.handlers import wiring
 from comfy_serverless.jobs.sources import dropped_objects
 from comfy_serverless.observability import log
 
-#: Kept back of an invocation for the chunk in hand, and to pass the rest on, in seconds.
+#: The part of an invocation that is kept back for the chunk in hand, and to pass the rest on.
 RESERVE_S = 60.0
 
 wiring.at_start(wiring.ingest)
 
 
 def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
-    """Do what each message asks for. One that could not be done comes again, and the others do not pay for it."""
+    """Do what each message asks for. One that fails comes again, and does not hold up the others."""
     left_s = context.get_remaining_time_in_millis() / 1000
     until = time.monotonic() + max(0.0, left_s - min(RESERVE_S, left_s / 2))
     if "Records" not in event:  # of the state machine: it tries again by itself
@@ -35,7 +35,7 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         try:
             _take(json.loads(message["body"]), until)
         except NotThere:
-            log.exception("there is nothing to take any more")
+            log.exception("the object is no longer there")
         return True
 
     return take_each(event["Records"], take, failing="a message could not be dealt with, and comes again")

@@ -1,7 +1,7 @@
 """The Lambda function that hears from SageMaker how invocations ended: notifications of SNS, one or more times each.
 
-The worker tells the table itself how a job ended, and that stands. What is heard here is for jobs that no worker has
-told about: it never took them, or died with them.
+The worker itself records how a job ended, and that stands. These notifications serve jobs whose end no worker has
+recorded: it never took them, or died with them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ wiring.at_start(wiring.settlement)
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> dict[str, int]:  # noqa: ANN401  (Lambda's context)
-    """Settle what an event of SNS tells. Fails, so that SNS tells again, if something could not be settled."""
+    """Settle the jobs that an event of SNS names. Fails if one could not be settled, so that SNS sends it again."""
     settled = 0
     with Failures() as failures:
         for record in event["Records"]:

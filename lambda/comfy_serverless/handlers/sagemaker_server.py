@@ -1,7 +1,7 @@
 """The container on SageMaker: `serve` answers `GET /ping` and `POST /invocations`.
 
     gunicorn ──► one process, many threads ──► /ping         from what is known of the engine, never by asking it
-                                          └──► /invocations  jobs/worker: one executes, others fetch and deliver
+                                          └──► /invocations  the worker: one job executes, others fetch and deliver
 
 The contract is AWS's "Use your own inference code with hosting services": sockets are accepted while jobs run, an
 answer has its Content-Length, a failure is no 2xx, and 30 s after SIGTERM everything is gone.
@@ -17,7 +17,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ from comfy_serverless.observability import log
 from comfy_serverless.table.dispatch import INVOCATION_TIMEOUT_S
 from comfy_serverless.worker.engine_watch import EngineWatch, Health
 from comfy_serverless.worker.journal import Standing, Unrecorded
-from comfy_serverless.worker.worker import Call
+from comfy_serverless.worker.worker import Call, Outcome
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 warm.imports_done()
 
-#: Threads beside those of invocations, so that a ping never waits for one.
+#: Threads besides those of invocations, so that a ping never waits for one.
 SPARE_THREADS = 8
 _INFERENCE_ID = "HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID"
 _JOB_ID = re.compile(JOB_ID_PATTERN)
@@ -66,7 +66,7 @@ class SageMakerServer:
     """The WSGI application around one worker.
 
     Args:
-        in_flight: invocations at once that the endpoint is configured for; twice as many are taken.
+        in_flight: how many invocations at once the endpoint is configured for; twice as many are taken.
     """
 
     def __init__(self, *, in_flight: int) -> None:
@@ -77,7 +77,6 @@ class SageMakerServer:
         self.watch = EngineWatch(wiring.connector(), is_busy=lambda: self._count > 0)
 
     def __call__(self, environment: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
         status, document = self._answer(environment)
         body = json.dumps(document).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -87,7 +86,7 @@ class SageMakerServer:
         return [body]
 
     def drain(self, *, within_s: float) -> bool:
-        """See `Worker.drain`; pings are told at once."""
+        """See `Worker.drain`; pings report it at once."""
         self.watch.drain()
         return self._worker.drain(within_s=within_s)
 
@@ -124,16 +123,18 @@ class SageMakerServer:
         if queued is not None:
             return self._run_queued(queued, call)
         source = SentRequest(payload=body, default_id=_job_id(environment), what="the body")
-        outcome = self._worker.run(source, call)
+        return self._report(self._worker.run(source, call), self._replies.write)
+
+    def _report(self, outcome: Outcome, write: Callable[[Outcome], dict[str, Any]]) -> Answer:
         try:
             self.watch.see(outcome)
             self._meter.count([outcome])
-            return _told(self._replies.write(outcome), outcome.error)
+            return _job_answer(write(outcome), outcome.error)
         finally:
             outcome.release()
 
     def _run_queued(self, job: JobMessage, call: Call) -> Answer:
-        """Run a job of the API: the table says whether, and is told how it ended."""
+        """Run a job of the API: the table says whether, and records how it ended."""
         queued = Call(remaining_s=call.remaining_s, is_heard=False)
         try:
             outcome = wiring.journal().run(self._worker, job, queued)
@@ -141,39 +142,30 @@ class SageMakerServer:
             raise UpstreamError(f"{failure}; the caretaker finds what {job.job_id}/result.json tells") from failure
         if isinstance(outcome, Standing):
             return self._standing(job.job_id, outcome.state)
-        try:
-            self.watch.see(outcome)
-            self._meter.count([outcome])
-            return _told(outcome.job.to_json(), outcome.error)
-        finally:
-            outcome.release()
+        return self._report(outcome, lambda outcome: outcome.job.to_json())
 
     def _standing(self, job_id: str, state: JobState | None) -> Answer:
         """The answer for a job that is not ours to run: a second delivery, mostly.
 
-        SageMaker puts it where it has put the first delivery's. So a job that was run and has ended is answered as it
-        ended. While it still runs elsewhere, that worker's answer comes after ours. Where nobody has run it (canceled,
+        SageMaker puts it where it has put the first delivery's. So a job that has run and ended is answered as it
+        ended. While it still runs elsewhere, that worker's answer comes after ours. If no worker has run it (canceled,
         held back) nothing has failed.
         """
         if state is None or not state.is_over or state.runs == 0:
             return 200, {"id": job_id, "note": "nothing to run: it was canceled, is held back, or runs elsewhere"}
         stored = ResultFile(wiring.s3(), S3Address.parse(state.result)).read()
-        # The caretaker's word is in the table alone.
+        # An end that the caretaker gave is in the table alone.
         job = stored.job if stored is not None and stored.job.status is state.status else state.document()
-        return _told(job.to_json())
+        return _job_answer(job.to_json())
 
 
-def _told(document: dict[str, Any], error: ComfyError | None = None) -> Answer:
-    """The job, or with the status of a failure its error's envelope and the job.
-
-    Args:
-        error: the failure itself, where it is ours and not only told.
-    """
-    told = document["error"]
-    if told is None:
+def _job_answer(document: dict[str, Any], error: ComfyError | None = None) -> Answer:
+    """The job; with the status of a failure its error's envelope and the job. `error` is the failure, if it is ours."""
+    failure = document["error"]
+    if failure is None:
         return 200, document
-    envelope = {name: told.get(name) for name in ("code", "message", "details")}
-    status = error.http_status if error is not None else STATUSES.get(told["code"], 500)
+    envelope = {name: failure.get(name) for name in ("code", "message", "details")}
+    status = error.http_status if error is not None else STATUSES.get(failure["code"], 500)
     return status, {"error": envelope, "job": document}
 
 
@@ -182,11 +174,6 @@ def _refusal(error: ComfyError) -> Answer:
 
 
 def _read(environment: WSGIEnvironment) -> bytes:
-    """The body.
-
-    Raises:
-        InvalidRequest: it broke off.
-    """
     try:
         content: bytes = environment["wsgi.input"].read()
     except OSError as error:
@@ -203,7 +190,7 @@ def _job_id(environment: WSGIEnvironment) -> str:
 
 
 class Server(BaseApplication):
-    """gunicorn around it: a process that dies is replaced, and with it the engine."""
+    """gunicorn around the application: a process that dies is replaced, and with it the engine."""
 
     def load_config(self) -> None:
         """One process, because there is one engine; threads for invocations and pings."""
@@ -225,7 +212,7 @@ class Server(BaseApplication):
                 self.cfg.set(name, value)
 
     def load(self) -> Any:  # noqa: ANN401  (a WSGI application)
-        """In the process that answers: start ComfyUI, without waiting for it."""
+        """Start ComfyUI in the process that answers, without waiting for it."""
         self._server = SageMakerServer(in_flight=wiring.settings().in_flight)
         return self._server
 

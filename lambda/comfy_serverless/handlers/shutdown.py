@@ -14,13 +14,13 @@ logger = logging.getLogger(__name__)
 
 #: SageMaker kills the container 30 s after SIGTERM: see AWS's "How containers serve requests".
 SHUTDOWN_S = 25.0
-#: Of that, kept back for the end of ComfyUI (`ComfyProcess.stop`) and for the last answers to leave.
+#: The part that is kept back for the end of ComfyUI (`ComfyProcess.stop`) and for the last answers to leave.
 _RESERVE_S = 7.0
 _LAST_ANSWER_S = 0.5
 
 
 class Drains(Protocol):
-    """What is drained: see `Worker.drain`."""
+    """Can be drained: see `Worker.drain`."""
 
     def drain(self, *, within_s: float) -> bool: ...
 
@@ -28,10 +28,9 @@ class Drains(Protocol):
 def drain_on_sigterm(
     *, worker: Drains, stop_engine: Callable[[], None], within_s: float = SHUTDOWN_S, leave: Callable[[], None]
 ) -> None:
-    """From now on SIGTERM ends this process in order: jobs finish or are stopped and reported, then ComfyUI ends.
+    """Let SIGTERM end this process in order: jobs finish or are stopped and reported, then ComfyUI ends.
 
-    The work is done in a thread of its own, since the main thread may be in the middle of a job. Call this from the
-    main thread.
+    A separate thread does the work, since the main thread may be amid a job. Call this from the main thread.
 
     Args:
         stop_engine: ends ComfyUI and all it has started; a job that still runs on it ends with it.
@@ -62,6 +61,6 @@ def drain_on_sigterm(
 
 
 def leave_process() -> None:
-    """End at once, also when other threads wait for something: everything that matters has ended."""
+    """End at once, also if other threads still wait: everything that matters has ended."""
     logging.shutdown()
     os._exit(0)

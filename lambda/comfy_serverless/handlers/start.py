@@ -1,4 +1,4 @@
-"""What an image starts with: a Lambda function's handler by name, or `serve`, the only word that SageMaker says."""
+"""The entry point of an image: a Lambda function's handler by name, or `serve`, the only argument SageMaker gives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Become the one or the other."""
+    """Become Lambda's runtime, or the server of SageMaker."""
     if sys.argv[1:] == ["serve"]:
         from comfy_serverless.handlers import sagemaker_server
 

@@ -1,7 +1,7 @@
 """The warm engine of this process. Imported first, so that ComfyUI starts while the rest is still being imported.
 
-Imports leave nothing to collect, and looking for it all the same takes a fifth of their time: the garbage collector
-rests from here until `imports_done`.
+Imports leave nothing to collect, and searching for it takes a fifth of their time: the garbage collector rests from
+here until `imports_done`.
 
 Under Lambda, importing this starts ComfyUI, without waiting for it. Should Lambda run the initialisation a second
 time, the new process starts its own: the connector looks for a free port. On managed instances the runtime forks a
@@ -24,7 +24,7 @@ FORKS_WORKERS = "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ and multiprocessing.p
 
 
 def imports_done() -> None:
-    """Let the garbage collector work again, on what is made from now on."""
+    """Let the garbage collector work again, on objects made from now on."""
     gc.freeze()
     gc.enable()
 

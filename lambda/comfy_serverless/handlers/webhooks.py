@@ -1,6 +1,7 @@
 """The Lambda function that calls webhooks: messages of a queue, one for each job that has ended.
 
-A call that fails is made again, later and later, as long as the queue allows; then its message is put aside.
+A call that fails is made again, after longer and longer pauses, as long as the queue allows; then its message is put
+aside.
 """
 
 from __future__ import annotations
@@ -15,5 +16,5 @@ wiring.at_start(wiring.caller)
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
-    """Call the webhooks of a batch; returns which messages are to come again."""
+    """Call the webhook of each message; returns which messages must come again."""
     return take_each(event.get("Records", ()), wiring.caller().take, failing="a webhook was not called")

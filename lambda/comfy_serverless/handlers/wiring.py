@@ -1,7 +1,7 @@
 """What each function works with: made once for a process, from its environment, and nowhere else.
 
-Whatever a function takes from here names all the settings it lacks at once. Imports stand inside the functions, so that
-a process loads what it uses: `generate` starts without anything that only jobs of the API need (see `warm`).
+What a function takes from here names all missing settings at once. Imports stand inside the functions, so that a
+process loads only what it uses: `generate` starts without anything that only jobs of the API need (see `warm`).
 """
 
 from __future__ import annotations
@@ -45,18 +45,15 @@ IS_LAMBDA = "AWS_LAMBDA_RUNTIME_API" in os.environ
 
 
 def at_start(make: Callable[[], object]) -> None:
-    """Make this now, under Lambda: while a function starts it has a whole processor, and what is missing is named."""
+    """Make this now, under Lambda: a function that starts has a whole processor, and missing settings are named."""
     if IS_LAMBDA:
         make()
 
 
 @functools.cache
 def settings() -> Settings:
-    """The environment, read once. A wrong value fails the start, and is named."""
+    """The environment, read once. A wrong value is named and fails the start."""
     return Settings.from_environment()
-
-
-# Clients.
 
 
 @functools.cache
@@ -75,7 +72,7 @@ def sqs() -> SQSClient:
     return sqs_client()
 
 
-# The table, and those who keep something in it.
+# The table and its stores.
 
 
 @functools.cache
@@ -95,7 +92,7 @@ def _job_store(table: Table) -> JobStore:
 
 @functools.cache
 def jobs() -> JobStore:
-    """Who has which job."""
+    """The jobs in the table."""
     return _job_store(table())
 
 
@@ -109,7 +106,7 @@ def batches() -> BatchStore:
 
 @functools.cache
 def assets() -> AssetStore:
-    """The assets of callers."""
+    """The assets of the API's callers."""
     from comfy_serverless.table.assets import AssetStore
 
     _, bucket = settings().require("jobs_table", "assets_bucket")
@@ -138,13 +135,13 @@ def endpoint(name: str) -> Endpoint:
 
 
 def _where_jobs_go() -> str:
-    """The setting that says where: a container on SageMaker sends jobs to its own endpoint."""
+    """The name of the setting: a container on SageMaker sends jobs to its own endpoint."""
     return "job_queue_url" if settings().endpoint_name is None else "endpoint_name"
 
 
 @functools.cache
 def workers() -> Workers:
-    """Whoever runs jobs, as far away as a queue is."""
+    """Where jobs are sent to run: queues, or an endpoint."""
     import boto3
 
     from comfy_serverless.aws.sqs import CONFIG
@@ -160,7 +157,7 @@ def workers() -> Workers:
 
 @functools.cache
 def manifest_queue() -> JobQueue:
-    """Where orders to `ingest` go."""
+    """The queue of orders to `ingest`."""
     from comfy_serverless.aws.sqs import JobQueue
 
     (url,) = settings().require("manifest_queue_url")
@@ -169,14 +166,14 @@ def manifest_queue() -> JobQueue:
 
 @functools.cache
 def webhook_queue() -> WebhookQueue:
-    """Where webhooks wait to be called, if there are any."""
+    """The queue of webhooks to call, if there is one."""
     from comfy_serverless.aws.sqs import WebhookQueue
 
     url = settings().webhook_queue_url
     return WebhookQueue(sqs() if url else None, url)
 
 
-# What the functions do, one each.
+# For each function, what it works with.
 
 
 @functools.cache
@@ -207,7 +204,7 @@ def services() -> Services:
 
 @functools.cache
 def care() -> Care:
-    """What looks after neglected jobs."""
+    """The care of neglected jobs."""
     from comfy_serverless.table.care import Care
 
     settings().require("jobs_table", _where_jobs_go())
@@ -215,14 +212,14 @@ def care() -> Care:
 
 
 def caretaker() -> tuple[Care, AssetStore]:
-    """For `caretaker`: what looks after neglected jobs, and what expires."""
+    """For `caretaker`: the care of neglected jobs, and the assets, which expire."""
     settings().require("jobs_table", "assets_bucket", _where_jobs_go())
     return care(), assets()
 
 
 @functools.cache
 def settlement() -> Settlement:
-    """For `outcome`: what brings jobs to their end that no worker has."""
+    """For `outcome`: it ends jobs that no worker has ended."""
     from comfy_serverless.table.settlement import Settlement
 
     return Settlement(care())
@@ -239,7 +236,7 @@ def gate() -> Gate:
 
 @functools.cache
 def ingest() -> Drops:
-    """For `ingest`: what takes dropped objects, with the keeper of the batches among them."""
+    """For `ingest`: it takes dropped objects, with the keeper of the batches among them."""
     import boto3
 
     from comfy_serverless.aws.dynamodb import Table, dynamodb_client
@@ -262,18 +259,13 @@ def ingest() -> Drops:
         step_functions=boto3.client("stepfunctions") if settings().batch_state_machine else None,
     )
     return Drops(
-        jobs=keeper.jobs,
-        workers=keeper.workers,
-        s3=s3(),
-        settings=settings(),
-        assets_bucket=assets_bucket,
-        keeper=keeper,
+        jobs=keeper.jobs, workers=workers(), s3=s3(), settings=settings(), assets_bucket=assets_bucket, keeper=keeper
     )
 
 
 @functools.cache
 def caller() -> Caller:
-    """For `webhooks`: what calls them."""
+    """For `webhooks`: it calls them."""
     from comfy_serverless.fetch.web import Network
     from comfy_serverless.jobs.links import Links
     from comfy_serverless.webhooks.calls import Caller
@@ -313,7 +305,7 @@ def worker() -> Worker:
 
 @functools.cache
 def replies() -> Replies:
-    """What callers are told of a job."""
+    """The replies that callers get."""
     from comfy_serverless.worker.replies import Replies
 
     return Replies(s3(), settings())
@@ -321,7 +313,7 @@ def replies() -> Replies:
 
 @functools.cache
 def meter() -> Meter:
-    """What counts jobs in the metrics."""
+    """The metrics of jobs."""
     from comfy_serverless.worker.metrics import Meter
 
     return Meter(lambda: connector().starts)
@@ -329,7 +321,7 @@ def meter() -> Meter:
 
 @functools.cache
 def journal() -> Journal:
-    """What takes jobs of the API out of the table and tells it how they ended."""
+    """Takes jobs of the API out of the table and records there how they ended."""
     from comfy_serverless.batches.store import hold_back
     from comfy_serverless.worker.journal import Journal
 
@@ -339,7 +331,7 @@ def journal() -> Journal:
 
 @functools.cache
 def node_list() -> NodeListWriter | None:
-    """What tells the API which node classes there are; None without a place to write."""
+    """Writes the list of node classes for the API; None without a bucket to write to."""
     from comfy_serverless.jobs.node_list import NodeListWriter
 
     bucket = settings().assets_bucket
@@ -356,10 +348,9 @@ def model_store() -> ModelStore:
 
 
 class _Models:
-    """The model store, for those jobs that need it."""
+    """The model store, opened only by jobs that need it."""
 
     def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> AbstractContextManager[object]:
-        """See `ModelStore.hold`."""
         if not models and not settings().models_manifest:
             return nullcontext()
         return model_store().hold(models, job_id=job_id, deadline=deadline)

@@ -1,4 +1,4 @@
-"""What we hold our answers against: the document itself, and our own description of the API."""
+"""Our answers agree with the contract itself, and with our own description of the API."""
 
 from __future__ import annotations
 

@@ -39,9 +39,9 @@ def run(*arguments: str) -> int:
 
 
 def take(world: World, name: str) -> None:
-    """What S3's event makes `ingest` do."""
+    """Have `ingest` take the manifest, as S3's event does on this machine."""
     key = f"batches/{name}.jsonl"
-    version = world.s3.head_object(Bucket=DROPS, Key=key)["ETag"]
+    version = world.s3.head_object(Bucket=DROPS, Key=key)["ETag"].strip('"')
     world.drops.begin_batch(DroppedObject(address=S3Address(DROPS, key), version=version))
 
 
@@ -92,6 +92,27 @@ def test_a_batch_is_not_taken_for_the_one_of_the_same_name_before(
     facts = json.loads(capsys.readouterr().out)
     assert (facts["lines"], facts["jobs"]) == (5, {"succeeded": 5})
     assert facts["batch"] != before.id
+
+
+def test_an_unchanged_manifest_is_named_as_the_batch_it_is_already(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "nightly.jsonl"
+    file.write_bytes(manifest(3))
+    run("submit", str(file))
+    take(world, "nightly")
+    world.read_all()
+    world.work()
+    look_at_newest(world)
+    monkeypatch.setattr(cli_batch.time, "sleep", lambda _seconds: pytest.fail("there is nothing to wait for"))
+    standing = world.batches.newest(f"s3://{DROPS}/batches/nightly.jsonl")
+    assert standing is not None
+    capsys.readouterr()
+    assert run("submit", str(file), "--watch", "--json") == 0
+    printed = capsys.readouterr()
+    facts = json.loads(printed.out)
+    assert (facts["batch"], facts["jobs"]) == (standing.id, {"succeeded": 3})
+    assert f"is the batch {standing.id} already" in printed.err
 
 
 def look_at_newest(world: World) -> None:

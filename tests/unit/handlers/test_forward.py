@@ -72,7 +72,7 @@ class World:
             self.queue(job(number))
 
     def set_status(self, status: BatchStatus) -> None:
-        """The batch exists, and somebody has said this of it."""
+        """The batch exists, with this status."""
         batch = Batch(
             id="b",
             owner="drops",

@@ -1,4 +1,4 @@
-"""What SageMaker says of invocations: it settles jobs that no worker has told about, and changes no others."""
+"""Notifications of SageMaker about invocations settle jobs whose end no worker has recorded, and change no others."""
 
 from __future__ import annotations
 
