@@ -112,7 +112,9 @@ class MissingAsset(ComfyError, code="missing_asset", http_status=422):
     """An input cannot be fetched, is not what it should be, or is not allowed."""
 
 
-class AssetUnavailable(MissingAsset, http_status=503, retryable=True):
+class AssetUnavailable(
+    MissingAsset, http_status=503, retryable=True, by_itself="fetching is tried again; then the job fails, retryable"
+):
     """S3 could not be reached or did not answer as it should. Nothing is wrong with the request."""
 
 
@@ -152,7 +154,13 @@ class WorkerStopped(
     """The worker that had the job was shut down (SIGTERM: scale-in, a spot instance taken back)."""
 
 
-class WorkerOutdated(ComfyError, code="worker_outdated", http_status=503, retryable=True):
+class WorkerOutdated(
+    ComfyError,
+    code="worker_outdated",
+    http_status=503,
+    retryable=True,
+    by_itself="the job is put back, and sent again until a newer worker runs it",
+):
     """A newer release has written the job than this worker's image can run: the job waits for a newer worker."""
 
 

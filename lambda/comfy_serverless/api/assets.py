@@ -20,10 +20,10 @@ from comfy_serverless.api.responses import NOT_KEPT, answer
 from comfy_serverless.api.services import services
 from comfy_serverless.aws.dynamodb import moment_of, now_s
 from comfy_serverless.errors import BlobNotFound, IdempotencyKeyReuse, TooLarge
-from comfy_serverless.files import type_of_name
+from comfy_serverless.files import UNKNOWN_TYPE, type_of_name
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.moments import moment_text
-from comfy_serverless.table.asset_item import DEFAULT_TYPE, Asset
+from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import check_hash, check_path, digest_in, digest_of
 from comfy_serverless.table.assets import Naming
 from comfy_serverless.table.jobs import check_idempotency_key
@@ -99,7 +99,7 @@ class UploadBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     file_path: FilePath
-    content_type: ContentType = DEFAULT_TYPE
+    content_type: ContentType = UNKNOWN_TYPE
     size_bytes: Annotated[int, Field(ge=1)]
     hash: Hash | None = None
     tags: Tags = Field(default_factory=list)
@@ -312,7 +312,7 @@ def _link(asset: Asset) -> tuple[str, str]:
 def _target(upload: Upload) -> UploadTarget:
     behind = services(router)
     address = behind.uploads.address(upload)
-    content_type = upload.naming.content_type or DEFAULT_TYPE
+    content_type = upload.naming.content_type or UNKNOWN_TYPE
     url = behind.s3.generate_presigned_url(
         "put_object",
         Params={

@@ -38,18 +38,23 @@ def come_again(message_ids: Iterable[str]) -> dict[str, Any]:
 
 
 def take_each(
-    messages: Iterable[Mapping[str, Any]], take: Callable[[Mapping[str, Any]], bool], *, failing: str
+    messages: Iterable[Mapping[str, Any]],
+    take: Callable[[Mapping[str, Any]], bool],
+    *,
+    failing: str,
+    keys: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda _message: {},
 ) -> dict[str, Any]:
     """Deal with each message of an event in turn, and return which must come again.
 
-    `take` returns whether a message is done. One that fails comes again, logged as `failing`; the others go on.
+    `take` returns whether a message is done. One that fails comes again, logged as `failing` with `keys` of it; the
+    others go on.
     """
     again = []
     for message in messages:
         try:
             is_done = take(message)
         except Exception:  # noqa: BLE001  (whatever it is, the others must not pay for it)
-            log.exception(failing, message_id=message["messageId"])
+            log.exception(failing, extra={"message_id": message["messageId"], **keys(message)})
             is_done = False
         if not is_done:
             again.append(message["messageId"])

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from comfy_serverless.handlers import wiring
 from comfy_serverless.handlers.events import Event, queued_jobs, recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
-from comfy_serverless.observability import log
 from comfy_serverless.worker.worker import Call, Outcome
 
 if TYPE_CHECKING:
@@ -69,16 +68,19 @@ def _run_queued(
     journal = wiring.journal()
 
     def run(message: Mapping[str, Any]) -> bool:
-        job = jobs[message["messageId"]]
-        log.thread_safe_append_keys(job_id=job.job_id)
         call = Call(remaining_s=remaining_s, is_heard=False, is_first=message is messages[0])
-        outcome = journal.run(wiring.worker(), job, call)
+        outcome = journal.run(wiring.worker(), jobs[message["messageId"]], call)
         if isinstance(outcome, Outcome):
             wiring.meter().count([outcome])
             outcome.release()
         return True
 
-    answer = take_each(messages, run, failing="the job's message is to come again")
+    answer = take_each(
+        messages,
+        run,
+        failing="the job's message is to come again",
+        keys=lambda message: {"job_id": jobs[message["messageId"]].job_id},
+    )
     if (writer := wiring.node_list()) is not None:
         writer.write_if_due()
     return answer

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 #: The version that this release writes, and the newest that it can run. A line of a manifest has its version in its
-#: message alone: a release that raises it for lines must keep it in the job's item too, because the caretaker makes new
-#: messages of items.
+#: message and in the job's item (`JobItem.version`), of which the caretaker makes new messages.
 VERSION = 1
 
 

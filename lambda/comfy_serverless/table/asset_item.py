@@ -10,9 +10,8 @@ from comfy_serverless.aws.dynamodb import Item, moment_of, now_s, now_text
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.files import UNKNOWN_TYPE
 from comfy_serverless.jobs.document import Output
-from comfy_serverless.table.columns import ASSET, KEEPER, KEEPER_DUE, read_columns
+from comfy_serverless.table.columns import ASSET, IDEMPOTENCY_S, KEEPER, KEEPER_DUE, read_columns
 
-DEFAULT_TYPE = UNKNOWN_TYPE
 #: The sort keys of a record, of bytes, of a name, and of an idempotency key.
 RECORD, BLOB, PATH, IDEMPOTENCY = "asset", "blob", "path", "idempotency"
 
@@ -72,7 +71,7 @@ class Asset:
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
-        columns = {"file_path": None, "content_type": DEFAULT_TYPE, "hash": None, **read_columns(cls, item)}
+        columns = {"file_path": None, "content_type": UNKNOWN_TYPE, "hash": None, **read_columns(cls, item)}
         columns["address"] = S3Address(item["bucket"], item["key"])
         columns["expires"] = item.get(KEEPER_DUE, item.get("expires"))
         columns["tags"] = tuple(item.get("tags", ()))
@@ -107,7 +106,7 @@ class Blob:
 
     key: str
     size_bytes: int
-    content_type: str = DEFAULT_TYPE
+    content_type: str = UNKNOWN_TYPE
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
@@ -132,7 +131,7 @@ def path_item(owner: str, path: str, asset_id: str) -> Item:
 
 def idempotency_item(owner: str, key: str) -> Item:
     """The item of an upload's idempotency key that was used just now."""
-    return {"pk": idempotency_pk(owner, key), "sk": IDEMPOTENCY, "expires": now_s() + 24 * 3600}
+    return {"pk": idempotency_pk(owner, key), "sk": IDEMPOTENCY, "expires": now_s() + IDEMPOTENCY_S}
 
 
 def asset_pk(asset_id: str) -> str:

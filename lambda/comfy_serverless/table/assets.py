@@ -27,10 +27,10 @@ from comfy_serverless.aws.dynamodb import (
 )
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import AssetInUse, BlobNotFound, NotFound
+from comfy_serverless.files import UNKNOWN_TYPE
 from comfy_serverless.observability import Failures
 from comfy_serverless.table.asset_item import (
     BLOB,
-    DEFAULT_TYPE,
     IDEMPOTENCY,
     PATH,
     RECORD,
@@ -291,4 +291,4 @@ class AssetStore:
 
 
 def _type(naming: Naming) -> str:
-    return naming.content_type or DEFAULT_TYPE
+    return naming.content_type or UNKNOWN_TYPE

@@ -20,7 +20,7 @@ from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, Invalid
 from comfy_serverless.jobs.document import Job, JobStatus
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.observability import Failures, emit_failure, log
-from comfy_serverless.table.columns import OPEN, QUEUED, QUEUED_BATCH
+from comfy_serverless.table.columns import OPEN, PUT_OFF_S, QUEUED, QUEUED_BATCH
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import BATCH_RETENTION_S, DISPATCH_S, IN_QUEUE_S, QUEUE_RETENTION_S, JobStore
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 MISSED_S = 15 * 60
 #: How long a message may be where nobody sees it until its job is sent once more, in seconds.
 HELD_S = 20 * 60
-#: When a job that could not be looked after has its next turn, in seconds.
-PUT_OFF_S = 5 * 60
 #: Of one round, so that a function's time is enough for it.
 MAX_JOBS = 200
 

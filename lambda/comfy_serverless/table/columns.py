@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.aws.dynamodb import Item, Table, now_s
+from comfy_serverless.aws.dynamodb import Item, Table, Update, now_s
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -24,6 +24,10 @@ OPEN, QUEUED, QUEUED_BATCH = "open", "queued", "queued_batch"
 #: The keepers of batches, and of assets that have their own end.
 BATCH, ASSET = "batch", "asset"
 _SAME: Mapping[str, str] = {}
+#: How long an idempotency key is remembered, by the contract, in seconds.
+IDEMPOTENCY_S = 24 * 3600
+#: How long an item rests that could not be looked after, in seconds.
+PUT_OFF_S = 5 * 60
 
 
 def read_columns(cls: type[DataclassInstance], item: Item, *, stored: Mapping[str, str] = _SAME) -> dict[str, Any]:
@@ -49,3 +53,16 @@ def neglected(table: Table, keeper: str, *, limit: int) -> Iterator[Item]:
         item = table.get(key["pk"], key["sk"])  # the index has only the keys, and is behind
         if item is not None and item.get(KEEPER_DUE, now_s()) < now_s():
             yield item
+
+
+def put_off(table: Table, item: Item) -> None:
+    """Let a neglected item rest, so that those which fail each time do not fill every round."""
+    table.try_update(
+        Update(
+            pk=item["pk"],
+            sk=item["sk"],
+            assign={KEEPER_DUE: now_s() + PUT_OFF_S},
+            condition=f"#{KEEPER_DUE} = :seen",
+            values={"seen": item[KEEPER_DUE]},
+        )
+    )

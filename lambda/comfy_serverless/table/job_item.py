@@ -10,14 +10,12 @@ from typing import Any, Self
 
 from comfy_serverless.aws.dynamodb import Item, Update, now_s
 from comfy_serverless.jobs.document import Job, JobStatus, Output, shorten_job
-from comfy_serverless.table.columns import KEEPER, KEEPER_DUE, read_columns, write_columns
+from comfy_serverless.table.columns import IDEMPOTENCY_S, KEEPER, KEEPER_DUE, read_columns, write_columns
 
 #: An item may have 400 KB; the rest is for labels, progress and the names of the attributes.
 MAX_DOCUMENT_BYTES = 250_000
 #: How long the newest preview is shown, in seconds.
 PREVIEW_S = 3600
-#: How long an idempotency key is remembered, by the contract.
-IDEMPOTENCY_S = 24 * 3600
 #: The sort key of the job itself.
 JOB = "job"
 #: The sort key of the newest preview, and one that sorts after every `output#…` and before `preview`.
@@ -47,6 +45,7 @@ class JobItem:
     expires: int | None = None  # when DynamoDB may delete it, in seconds since 1970
     keeper: str | None = None  # who looks after it (see `columns`); None once nothing is left to do
     keeper_due: int | None = None  # when its keeper should have acted, in seconds since 1970
+    version: int = 1  # what a worker must understand to run it, as in its message (see `jobs.stored_request`)
     waits_since: int | None = None  # when a job of a batch was last sent again, in seconds since 1970
     was_parked: bool = False  # its message was dropped because its batch is paused; stays if it is begun all the same
     is_held: bool = False  # its message was once believed to wait invisibly

@@ -12,7 +12,8 @@ from typing import Self
 from comfy_serverless.aws.dynamodb import Item, Update, now_s
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import HashMismatch, InvalidRequest, NotFound
-from comfy_serverless.table.asset_item import DEFAULT_TYPE, Asset
+from comfy_serverless.files import UNKNOWN_TYPE
+from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import check_hash, digest_of, is_id
 from comfy_serverless.table.assets import AssetStore, Naming
 
@@ -142,7 +143,7 @@ class UploadStore:
                 Key=address.key,
                 CopySource={"Bucket": source.bucket, "Key": source.key},
                 CopySourceIfMatch=version,  # the link is good for a while yet: what was hashed is what is kept
-                ContentType=upload.naming.content_type or DEFAULT_TYPE,
+                ContentType=upload.naming.content_type or UNKNOWN_TYPE,
                 MetadataDirective="REPLACE",
             )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.observability import log
-from comfy_serverless.table.columns import OPEN, neglected
+from comfy_serverless.table.columns import OPEN, neglected, put_off
 from comfy_serverless.table.job_item import JOB, LAST_OUTPUT, PREVIEW, JobEntry, Preview, index_key, job_pk, outputs_of
 from comfy_serverless.table.job_state import JobState
 
@@ -84,8 +84,9 @@ class JobReader:
         for item in neglected(self._table, keeper, limit=limit):
             try:
                 state = JobState.from_item(item)
-            except (KeyError, ValueError):  # a newer release's, which looks after it; the others must not pay for it
+            except (KeyError, TypeError, ValueError):  # a newer release's, or damaged: the others must not pay for it
                 log.exception("a job's item cannot be read", item=item["pk"])
+                put_off(self._table, item)
             else:
                 yield state
 

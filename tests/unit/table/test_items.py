@@ -152,13 +152,25 @@ def test_what_is_unknown_stays_when_a_job_is_changed() -> None:
         assert (state.status, state.run) == (JobStatus.RUNNING, "run-1")
 
 
-def test_a_neglected_job_in_a_state_of_tomorrow_costs_no_other() -> None:
+@pytest.mark.parametrize("damage", ["a state of tomorrow", "id", "status", "created_id", "request", "result"])
+def test_a_neglected_job_that_cannot_be_read_costs_no_other_and_rests(damage: str) -> None:
     with aws() as session:
         table, _ = create_table(session)
         jobs = JobStore(table, lease_s=30, max_runs=3)
         table.put({**stored("job_neglected"), "lease_until": 2})
-        table.put({**stored("job_running"), "lease_until": 1, "status": "of_tomorrow"})
+        damaged = {**stored("job_running"), "lease_until": 1}
+        if damage == "a state of tomorrow":
+            damaged["status"] = "of_tomorrow"
+        else:
+            del damaged[damage]
+        table.put(damaged)
         assert [state.id for state in jobs.neglected(limit=10)] == ["neglected"]
+        assert [state.id for state in jobs.neglected(limit=1)] == ["neglected"], "it does not stand first any more"
+
+
+def test_a_job_keeps_the_version_that_its_message_had() -> None:
+    assert JobState.from_item({**stored("job_queued"), "version": 2}).message.version == 2
+    assert JobState.from_item(stored("job_queued")).message.version == 1
 
 
 def test_a_change_names_columns_and_is_sent_with_the_names_of_the_table() -> None:
