@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 
 import pytest
@@ -76,3 +77,14 @@ def test_what_is_made_with_make_is_a_target() -> None:
     asked = {first or second for page in PAGES for first, second in code.findall(page.read_text(encoding="utf-8"))}
     assert asked
     assert asked <= targets
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    named = {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"`([\w./-]+\.py)`", page.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert {entry for entry in named if not any(f"/{file}".endswith(f"/{entry[1]}") for file in files)} == set()
