@@ -8,6 +8,7 @@ RUN    := $(VENV)/bin/python
 # Set PYTEST_ARGS="-k name -x" to run some of the tests.
 PYTEST_ARGS ?=
 # Most tests wait more than they work. TEST_PROCESSES=0 runs them one after the other, in one process.
+# Files begin in their order (`--no-loadscope-reorder`): the long ones of tests/integration must not be the last to begin.
 TEST_PROCESSES ?= 3
 # make sam-demo SAM_DEMO_ARGS=--serve keeps the local S3 up for `sam local invoke` by hand.
 SAM_DEMO_ARGS ?=
@@ -38,7 +39,7 @@ dev: setup ## The whole service at http://127.0.0.1:8189 (PORT, API_KEY, COMFYUI
 	@exec $(RUN) -m local.dev $(DEV_ARGS)
 
 test: setup ## Every test that needs no container
-	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/infra --ignore=tests/extras -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/infra --ignore=tests/extras -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # What decides without a process, a server or AWS: the state machine, the graph, requests, settings, the rooms.
 FAST_TESTS := tests/unit/graph tests/unit/jobs/test_request.py \

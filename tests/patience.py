@@ -22,7 +22,7 @@ from types import TracebackType
 #: How long a test waits for what should happen at once, before it gives up.
 PATIENCE_S = 120.0
 #: The load of a machine changes: what was not seen of a process that has ended is at most this long.
-_SAMPLE_S = 0.1
+_SAMPLE_S = 0.25
 _MAX_SLACK = 10.0
 
 
