@@ -20,6 +20,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.contract.engines import EngineProcess
+from tests.doc_blocks import blocks
 from tests.unit.jobs_table import NAME, REGION, create_table
 
 ROOT = Path(__file__).parents[2]
@@ -101,9 +102,9 @@ def aws() -> Iterator[dict[str, str]]:
 
 
 def lines_of_docs(start: str) -> list[list[str]]:
-    """The commands in README and docs that begin so, in their order, each once."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    found = [line for page in pages for line in re.findall(rf"(?m)^{start} [^\n]*", page.read_text())]
+    """The commands in README and docs that begin so and are to be run, in their order, each once."""
+    text = "\n".join(block.text for block in blocks() if block.kind != "not run")
+    found = re.findall(rf"(?m)^{start} [^\n]*", text)
     return [shlex.split(line, comments=True) for line in dict.fromkeys(found)]
 
 
