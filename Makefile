@@ -44,8 +44,8 @@ test: setup ## Every test that needs no container
 # What decides without a process, a server or AWS: the state machine, the graph, requests, settings, the rooms.
 FAST_TESTS := tests/unit/graph tests/unit/jobs/test_request.py \
   $(filter-out tests/unit/connector/test_process.py,$(wildcard tests/unit/connector/test_*.py)) \
-  tests/unit/table/test_job_store.py tests/unit/table/test_dispatch.py tests/unit/handlers/test_events.py \
-  tests/unit/test_settings.py tests/unit/test_architecture.py
+  tests/unit/table/test_job_store.py tests/unit/handlers/test_events.py \
+  tests/unit/test_settings.py tests/unit/test_errors.py tests/unit/test_files.py
 
 test-fast: setup ## The pure part of the tests: seconds, while you work
 	$(RUN) -m pytest $(FAST_TESTS) -n $(TEST_PROCESSES) $(PYTEST_ARGS)
