@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ _HEX_ID = re.compile(r"^[0-9a-f]{32}$")
 TEMP_NAME = re.compile(r"ComfyUI_temp_[a-z]{5}_")
 _MODEL_LIST = re.compile(r"\['[^\]]*\.safetensors'[^\]]*\]")
 _TENSOR = re.compile(r"^(tensor\()?\[\[")
+_PROGRESS = ("progress", "progress_state")
+_RUN = (*_PROGRESS, "status")
 #: Lists whose order ComfyUI leaves to the hash of strings.
 _SETS = ("nodes", "executed", "current_outputs")
 #: The looks of the editor's widgets, which do not concern an API client.
@@ -38,7 +41,10 @@ class Normaliser:
         return self._value(body)
 
     def frames(self, frames: list[dict[str, Any]]) -> list[tuple[str, Any]]:
-        """Messages as (type, data). Runs of progress become one message, because their number depends on the clock."""
+        """Messages as (type, data). Runs of progress become one message, because their number depends on the clock.
+
+        So does where a `status` falls into a run, which comes of what other clients do meanwhile: it ends none.
+        """
         result: list[tuple[str, Any]] = []
         for frame in frames:
             kind, data = frame["type"], self._value(frame["data"])
@@ -48,7 +54,7 @@ class Normaliser:
                 data = {node: [state["state"], state["max"]] for node, state in data["nodes"].items()}
             if kind == "progress":
                 data = {**data, "value": "some"}
-            if result[-2:].count((kind, data)) and kind in ("progress", "progress_state"):
+            if kind in _PROGRESS and (kind, data) in takewhile(lambda message: message[0] in _RUN, reversed(result)):
                 continue
             result.append((kind, data))
         return result
