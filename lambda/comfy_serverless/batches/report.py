@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 #: How many failures the summary names; all are in the table.
 MAX_FAILURES = 1000
 COLUMNS = ("line", "job_id", "status", "code", "message", "result", "duplicate_of")
-#: The columns of a part's row, which does not know the rows before it.
+#: The columns of a part's row, which does not know the rows before it. New ones go to the end: an older release wrote
+#: rows without names, in this order.
 _PART_COLUMNS = ("job_id", "status", "code", "message", "result")
 #: A row, and its line if that can be dropped again.
 Part = tuple[dict[str, str], str | None]

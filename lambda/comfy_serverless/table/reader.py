@@ -79,7 +79,8 @@ class JobReader:
     def neglected(self, *, limit: int, keeper: str = OPEN) -> Iterator[JobState]:
         """Jobs that their keeper has not looked after in time, the longest neglected first.
 
-        Those of the keeper QUEUED should be in the queue: they are neglected only if it is empty.
+        Those of the keeper QUEUED should be in the queue: they are neglected only if it is empty. A job that
+        cannot be read is logged and put off, the only write here.
         """
         for item in neglected(self._table, keeper, limit=limit):
             try:
