@@ -66,10 +66,10 @@ def main() -> int:
     try:
         folder = connector.input_directory
         port = connector.urlport
-        if folder is None or port is None:
+        output_folder = connector._engine.folder("output")
+        if folder is None or port is None or output_folder is None:
             console.print("The benchmark needs an engine that it starts itself: unset COMFYUI_URL.")
             return 2
-        output_folder = connector._engine.folders("output")[0]
         with Bar(console=console, transient=True) as bar:
             measures = _measure(connector, Floor("127.0.0.1", port, output_folder), folder, options, bar)
         engine = connector.engine

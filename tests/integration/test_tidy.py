@@ -36,9 +36,7 @@ class Place:
             s3=s3,
             inputs=InputFetcher(settings=settings, s3=s3, connector=connector),
         )
-        self.folders = [
-            folder for kind in ("output", "temp") for folder in connector._engine.folders(kind) if folder.is_dir()
-        ]
+        self.folders = [folder for kind in ("output", "temp") if (folder := connector._engine.folder(kind))]
         self.before = self.files()
 
     def run(self, workflow: dict[str, Any], **fields: Any) -> Outcome:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,7 @@ class FakeEngine:
     attempts: int = 1
     announces: bool = True
     begins: bool = True
+    overlaps: bool = True
     engine: str = "a fake"
     runs: list[dict[str, Any]] = field(default_factory=list)
     canceled: list[str] = field(default_factory=list)
@@ -90,8 +92,16 @@ class FakeEngine:
         self.canceled.append(prompt_id)
         return True
 
-    def discard(self, prompt_id: str, *, files: Iterable[Path], folder: str | None) -> None:
-        self.discarded.append({"prompt_id": prompt_id, "files": list(files), "folder": folder})
+    def discard(self, prompt_id: str, *, apart_as: str | None = None) -> None:
+        self.discarded.append({"prompt_id": prompt_id, "apart_as": apart_as})
+
+    def may_overlap(self, workflow: Mapping[str, Any]) -> bool:
+        return self.overlaps
+
+    @contextmanager
+    def hold_folders(self, check: Callable[[], None]) -> Iterator[None]:
+        check()
+        yield
 
     def run(
         self,
@@ -103,10 +113,10 @@ class FakeEngine:
         on_output: Callable[[Output], None] | None = None,
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
+        apart_as: str | None = None,
     ) -> FakeExecution:
-        self.runs.append(
-            {"workflow": workflow, "deadline_s": deadline_s, "execution_s": execution_s, "prompt_id": prompt_id}
-        )
+        run = {"workflow": workflow, "deadline_s": deadline_s, "execution_s": execution_s, "prompt_id": prompt_id}
+        self.runs.append(run | {"apart_as": apart_as})
         assert on_progress is not None
         assert on_output is not None
         if self.begins:
@@ -126,6 +136,7 @@ class FakeInputs:
     def __init__(self, error: ComfyError | None = None) -> None:
         self.error = error
         self.calls: list[dict[str, Any]] = []
+        self.shown: list[str] = []
         self.released: list[str] = []
 
     def prepare(
@@ -134,7 +145,7 @@ class FakeInputs:
         self.calls.append({"inputs": inputs, "job_id": job_id, "deadline": deadline})
         if self.error is not None:
             raise self.error
-        return PreparedInputs(dict(graph), lambda: self.released.append(job_id))
+        return PreparedInputs(dict(graph), lambda: self.shown.append(job_id), lambda: self.released.append(job_id))
 
 
 class World:

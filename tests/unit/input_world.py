@@ -47,6 +47,7 @@ class InputFolder:
         self.uploads = 0
         self.starts = 0
         self.failure: Exception | None = None
+        self.upload_failure: Exception | None = None
         self.input_directory: Path | None = None
 
     def wait_ready(self, timeout_s: float | None = None) -> None:
@@ -54,6 +55,8 @@ class InputFolder:
             raise self.failure
 
     def upload_file(self, file: BinaryIO | Path, name: str, *, subfolder: str = "", overwrite: bool = False) -> str:
+        if self.upload_failure:
+            raise self.upload_failure
         self.uploads += 1
         value = f"{subfolder}/{name}" if subfolder else name
         self.files[value] = file.read_bytes() if isinstance(file, Path) else file.read()

@@ -80,7 +80,7 @@ def submit(submission: Submission, services: Services) -> JobState:
     )
     stored.write(services.s3, address)
     state = services.jobs.submit(job)
-    _send(services, job, JobMessage(job_id=job_id, address=address, extra_data=extra_data))
+    _send(services, job, JobMessage(job_id=job_id, address=address, owner=owner, extra_data=extra_data))
     return state
 
 

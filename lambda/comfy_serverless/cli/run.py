@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,8 @@ from comfy_serverless.worker.inputs.plan import plan_inputs
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+    from comfy_serverless.worker.inputs.fetcher import PreparedInputs
 
 _EPILOG = """\
 examples:
@@ -92,9 +94,13 @@ def run(options: argparse.Namespace) -> int:
     console = Console(stderr=True)
     with console.status("Starting ComfyUI"):
         connector = ComfyConnector()
-    try:
+    with ExitStack() as cleanup:
+        cleanup.callback(connector.kill_api)
         if wanted:
-            graph = _with_files(connector, s3, graph, files, deadline_s=options.deadline)
+            prepared = _with_files(connector, s3, graph, files, deadline_s=options.deadline)
+            cleanup.callback(prepared.release)
+            prepared.show()
+            graph = prepared.graph
         try:
             execution = _execute(connector, graph, console, deadline_s=options.deadline)
         except ComfyError as error:
@@ -106,8 +112,6 @@ def run(options: argparse.Namespace) -> int:
                 saved.append(_write(output, options.out, taken=saved))
         except OSError as error:
             raise DeliveryFailed(f"the results could not be saved in {options.out}: {error}") from error
-    finally:
-        connector.kill_api()
     _report(execution, saved, seeds, engine=connector.engine, as_json=options.json)
     return 0
 
@@ -165,15 +169,15 @@ def _with_files(
     files: Mapping[str, Sequence[Path]],
     *,
     deadline_s: float | None,
-) -> dict[str, Any]:
-    """The graph with its inputs in ComfyUI's input folder, and their names in it."""
+) -> PreparedInputs:
+    """The graph with the names of its inputs in it, which are ready for ComfyUI's input folder."""
     # Most runs have no files, and do without the libraries that decode pictures and read web addresses.
     from comfy_serverless.worker.inputs.fetcher import InputFetcher
 
     settings = Settings.from_environment()
     fetcher = InputFetcher(settings=settings, s3=s3, connector=connector)
     deadline = time.monotonic() + (deadline_s or settings.default_deadline_s)
-    return fetcher.place(graph, files, job_id="", deadline=deadline).graph
+    return fetcher.place(graph, files, job_id="", deadline=deadline)
 
 
 def _check_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote, urlencode
@@ -192,10 +193,18 @@ class ComfyClient:
             raise RequestFailed(f"ComfyUI answered {response.status} for the file {filename}", status=response.status)
         return cast("BinaryIO", response)
 
-    def exists(self, filename: str, subfolder: str, folder_type: str) -> bool:
-        """`HEAD /view`: whether ComfyUI still has the file."""
+    def changed_at(self, filename: str, subfolder: str, folder_type: str) -> float | None:
+        """`HEAD /view`: when the file was last changed, in seconds since the epoch; None if ComfyUI has none.
+
+        0 if the answer does not say.
+        """
         response = self._send("HEAD", _view_path(filename, subfolder, folder_type))
-        return response.status < HTTPStatus.MULTIPLE_CHOICES
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+            return None
+        try:
+            return parsedate_to_datetime(response.headers.get("Last-Modified", "")).timestamp()
+        except ValueError:
+            return 0.0
 
     def upload_image(
         self,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from comfy_serverless.connector.facts import EventSeen, FrameSeen, Outcome
-from comfy_serverless.connector.outputs import FileLocator, Output, frame_output, identify_node, outputs_of_node
+from comfy_serverless.connector.made_files import Made, MadeFiles, Place
+from comfy_serverless.connector.outputs import Output, file_output, frame_output, identify_node, outputs_of_node
 from comfy_serverless.connector.progress import Progress, ProgressTracker
-from comfy_serverless.connector.unreported import unreported_files
+from comfy_serverless.connector.writers import Writers
 from comfy_serverless.graph.nodes import known
 
-_ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
+#: How long files are waited for that nodes write after their end, and the time between two looks, in seconds.
+_LATE_S, _LOOK_S = 1.5, 0.02
+_PLACES_SHOWN = 3
 
 
 def frame_nodes_of(graph: Mapping[str, Any]) -> frozenset[str]:
@@ -25,31 +28,40 @@ def frame_nodes_of(graph: Mapping[str, Any]) -> frozenset[str]:
 class OutputCollector:
     """The outputs of one attempt at one prompt, in the order of the graph as submitted.
 
-    `on_output` is called with each output once, as soon as it exists.
+    Args:
+        graph: as submitted.
+        files: tells what the run has made.
+        on_progress: called with every new snapshot.
+        on_output: called with each output once, as soon as it exists.
     """
 
     def __init__(
         self,
         graph: Mapping[str, Any],
-        locator: FileLocator,
+        files: MadeFiles,
         *,
         on_progress: Callable[[Progress], None] | None,
         on_output: Callable[[Output], None] | None,
     ) -> None:
         self._graph = graph
-        self._locator = locator
+        self._files = files
         self._on_progress = on_progress
         self._on_output = on_output
         self._tracker = ProgressTracker(graph)
         self._frame_nodes = frame_nodes_of(graph)
+        self._writers = Writers(graph)
         self._cached: frozenset[str] = frozenset()
-        self._announced: set[tuple[str, int]] = set()
         self._last_progress: Progress | None = None
+        self._announced: set[tuple[str, int]] = set()
+        #: What was reported while the run went on: it stays as it was.
+        self._settled: dict[str, list[Output]] = {}
         self._by_node: dict[str, list[Output]] = {}
-        self._first_index: dict[str, int] = {}
-        self._indexes: Counter[str] = Counter()
-        #: When the prompt ran, in seconds since the epoch, as far as ComfyUI has said so, by its clock.
-        self._ran = (time.time(), math.inf)
+        #: The files that no node has named.
+        self._rest: list[Made] = []
+        #: Whether cached nodes have named files that are gone.
+        self.are_files_gone = False
+        #: What nodes have named and not made, and which have left nothing.
+        self.warnings: tuple[str, ...] = ()
 
     def see(self, fact: EventSeen | FrameSeen) -> None:
         """Take note of an event."""
@@ -57,15 +69,14 @@ class OutputCollector:
             if not fact.is_result(self._frame_nodes) and self._on_progress is not None:
                 self._on_progress(self._tracker.see_preview(fact.node_id, fact.content))
             return
-        self._see_time(fact.kind, fact.data.get("timestamp"))
-        if fact.kind == "execution_cached":
+        if fact.kind == "execution_start" and isinstance(began_ms := fact.data.get("timestamp"), int | float):
+            self._files.begin(began_ms / 1000)
+        elif fact.kind == "executing" and fact.data.get("node") is not None:
+            self._writers.see(str(fact.data["node"]), fact.at_s)
+        elif fact.kind == "execution_cached":
             self._cached = frozenset(str(node) for node in fact.data.get("nodes") or ())
         elif fact.kind == "executed" and self._on_output is not None and isinstance(fact.data.get("output"), Mapping):
-            node = str(fact.data["node"])
-            outputs = self._outputs(node, str(fact.data.get("display_node") or node), fact.data["output"])
-            if not any(output.cached and output.content is None and output.path is None for output in outputs):
-                # A cached node may name files that are gone: the end of the run shows it.
-                self._announce(node, outputs)
+            self._see_outputs(str(fact.data["node"]), fact.data)
         if self._on_progress is None:
             return
         progress = self._tracker.see_event(fact.kind, fact.data)
@@ -75,53 +86,94 @@ class OutputCollector:
             self._on_progress(progress)
 
     def collect(self, outcome: Outcome) -> tuple[Output, ...]:
-        """All outputs of a prompt that has ended, in the order of the graph."""
+        """All outputs of a prompt that has ended, in the order of the graph. Waits a moment for late files."""
         self._cached = frozenset(outcome.cached_nodes)
-        by_node = self._by_node = {
-            node: self._outputs(node, outcome.display_nodes.get(node, node), shown)
-            for node, shown in outcome.shown.items()
-        }
-        for frame in outcome.frames:
-            identity = identify_node(self._graph, frame.node_id)
-            index = self._indexes[identity.node_id]
-            self._indexes[identity.node_id] += 1
-            frames = by_node.setdefault(frame.node_id, [])
-            frames.append(frame_output(identity, index, frame.content, frame.content_type))
-        for node, files in self._unreported(by_node).items():
-            by_node.setdefault(node, []).extend(self._outputs(node, node, {"files": files}))
+        give_up_at = time.monotonic() + _LATE_S
+        refused = self._gather(outcome)
+        while outcome.error is None and self._may_come(refused) and time.monotonic() < give_up_at:
+            time.sleep(_LOOK_S)
+            refused = self._gather(outcome)
+        self._judge(refused)
         position = {node: index for index, node in enumerate(self._graph)}
-        outputs = [output for made in by_node.values() for output in made]
+        outputs = [output for made in self._by_node.values() for output in made]
         return tuple(sorted(outputs, key=lambda output: position.get(output.node_id, len(position))))
-
-    def _see_time(self, kind: str, timestamp_ms: object) -> None:
-        if isinstance(timestamp_ms, int | float):
-            time_s, (began, ended) = timestamp_ms / 1000, self._ran
-            self._ran = (
-                (time_s, ended) if kind == "execution_start" else (began, time_s) if kind in _ENDS else self._ran
-            )
-
-    def _unreported(self, by_node: Mapping[str, list[Output]]) -> dict[str, list[dict[str, str]]]:
-        reporting = {output.node_id for outputs in by_node.values() for output in outputs}
-        silent = [node for node in self._graph if node not in reporting]
-        known = {output.path for outputs in by_node.values() for output in outputs if output.path is not None}
-        return unreported_files(
-            self._graph, self._locator.folders("output"), silent=silent, known=known, between=self._ran
-        )
 
     def announce_rest(self) -> None:
         """Report the collected outputs that have not been reported yet. For the attempt whose outputs count."""
         for node, outputs in self._by_node.items():
             self._announce(node, outputs)
 
-    def _outputs(self, node: str, display_node: str, shown: Mapping[str, Any]) -> list[Output]:
-        identity = identify_node(self._graph, node, display_node)
+    def _see_outputs(self, node: str, data: Mapping[str, Any]) -> None:
+        """Report the outputs of a node that has just run, unless only the end of the run can tell which it has."""
+        identity = identify_node(self._graph, node, str(data.get("display_node") or node))
         # Nodes made by expansion share their parent's name: they must not share indexes too.
-        first = self._first_index.get(node, self._indexes[identity.node_id])
-        outputs = outputs_of_node(identity, shown, self._locator, cached=node in self._cached, first_index=first)
-        if node not in self._first_index:
-            self._first_index[node] = first
-            self._indexes[identity.node_id] += len(outputs)
-        return outputs
+        first = sum(output.node_id == identity.node_id for made in self._settled.values() for output in made)
+        cached = node in self._cached
+        outputs, refused = outputs_of_node(identity, data["output"], self._files, cached=cached, first_index=first)
+        if not refused:
+            self._settled[node] = outputs
+            self._announce(node, outputs)
+
+    def _gather(self, outcome: Outcome) -> dict[str, list[Place]]:
+        """Take the outputs there are; return, by node, the files that it has named and not made."""
+        refused: dict[str, list[Place]] = {}
+        self._by_node = dict(self._settled)
+        count = Counter(output.node_id for outputs in self._settled.values() for output in outputs)
+        for node, shown in outcome.shown.items():
+            if node not in self._settled:
+                identity = identify_node(self._graph, node, outcome.display_nodes.get(node, node))
+                first, cached = count[identity.node_id], node in self._cached
+                outputs, places = outputs_of_node(identity, shown, self._files, cached=cached, first_index=first)
+                self._by_node[node] = outputs
+                count[identity.node_id] += len(outputs)
+                refused |= {node: places} if places else {}
+        for frame in outcome.frames:
+            identity = identify_node(self._graph, frame.node_id)
+            output = frame_output(identity, count[identity.node_id], frame.content, frame.content_type)
+            self._by_node.setdefault(frame.node_id, []).append(output)
+            count[identity.node_id] += 1
+        self._take_rest(count)
+        return refused
+
+    def _take_rest(self, count: Counter[str]) -> None:
+        """Take the files that no node has named."""
+        self._rest += self._files.unclaimed()
+        named = {output.path for outputs in self._by_node.values() for output in outputs}
+        silent = self._silent()
+        for made in self._rest:
+            if made.path is not None and made.path not in named:
+                node = self._writers.writer(made.place, written_s=_written_s(made.path), silent=silent)
+                identity = identify_node(self._graph, node)
+                self._by_node.setdefault(node, []).append(file_output(identity, count[node], "files", made))
+                count[node] += 1
+
+    def _silent(self) -> list[str]:
+        return self._writers.silent({output.node_id for outputs in self._by_node.values() for output in outputs})
+
+    def _may_come(self, refused: Mapping[str, list[Place]]) -> bool:
+        """Whether a file may still come: nodes can write after their end. Those that never do are not waited for."""
+        habits = self._files.remembered
+        late = {self._class_of(node) for node in refused if node not in self._cached} - habits.elsewhere
+        return bool(late or {self._class_of(node) for node in self._silent()} - habits.silent)
+
+    def _judge(self, refused: Mapping[str, list[Place]]) -> None:
+        """Say what was named and not made, and what has left nothing, and learn from it for later runs."""
+        habits, warnings = self._files.remembered, []
+        for node, places in refused.items():
+            class_type = self._class_of(node)
+            if node in self._cached and class_type not in habits.elsewhere:
+                self.are_files_gone = True
+            elif node not in self._cached:
+                habits.elsewhere.add(class_type)
+                habits.refuse(places)
+            warnings.append(_not_made(node, class_type, places))
+        for node in self._silent():
+            habits.silent.add(self._class_of(node))
+            warnings.append(f"Node {node} ({self._class_of(node)}) has run and left nothing: {self._files.nothing}.")
+        self.warnings = tuple(warnings)
+
+    def _class_of(self, node: str) -> str:
+        return identify_node(self._graph, node).class_type
 
     def _announce(self, node: str, outputs: list[Output]) -> None:
         if self._on_output is None:
@@ -130,3 +182,20 @@ class OutputCollector:
             if (node, output.index) not in self._announced:
                 self._announced.add((node, output.index))
                 self._on_output(output)
+
+
+def _not_made(node: str, class_type: str, places: Sequence[Place]) -> str:
+    listed = ", ".join(map(str, places[:_PLACES_SHOWN]))
+    more = f" and {len(places) - _PLACES_SHOWN} more" if len(places) > _PLACES_SHOWN else ""
+    return (
+        f"Node {node} ({class_type}) names {listed}{more}, which this run has not made in ComfyUI's output or temp "
+        "folder: not delivered. What a node stores elsewhere stays there."
+    )
+
+
+def _written_s(path: Path) -> float:
+    """When a file was written, in seconds since the epoch."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()

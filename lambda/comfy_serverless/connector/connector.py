@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from comfy_serverless.connector.engine import Engine
-from comfy_serverless.connector.folders import place_file, remove_files, remove_tree
+from comfy_serverless.connector.folders import place_file
 from comfy_serverless.connector.outputs import Output
+from comfy_serverless.connector.own_folder import may_overlap
 from comfy_serverless.connector.ports import find_available_port
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import MAX_ATTEMPTS
@@ -168,10 +170,12 @@ class ComfyConnector:
         on_output: Callable[[Output], None] | None = None,
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
+        apart_as: str | None = None,
     ) -> Execution:
         """Run a workflow (API format) to its end. Blocks; several threads may call it.
 
-        A workflow during which ComfyUI crashed or ran out of memory is run once more.
+        A workflow during which ComfyUI crashed or ran out of memory is run once more. Its outputs are what its nodes
+        showed and the files that it has made; a file that a node names and has not made is a warning.
 
         Args:
             workflow: as exported by ComfyUI's "Export (API)".
@@ -182,6 +186,9 @@ class ComfyConnector:
                 outputs of the `Execution` count.
             prompt_id: a lower-case UUID of your own, for `cancel`.
             extra_data: passed on to ComfyUI, e.g. `{"extra_pnginfo": {…}}`.
+            apart_as: a name, for a run that shares ComfyUI with strangers: its savers write into a folder of that
+                name, its files leave ComfyUI's folders with its end and are kept until `discard`, and what a node
+                recalls of an earlier run under another name does not count.
 
         Raises:
             ComfyError: one of `comfy_serverless.errors`; its `.outputs` has what was made before the failure.
@@ -198,6 +205,7 @@ class ComfyConnector:
             on_progress=on_progress,
             on_output=on_output,
             extra_data=extra_data,
+            apart_as=apart_as,
         )
         with self._lock:
             if run.run_id in self._runs:
@@ -222,21 +230,30 @@ class ComfyConnector:
         run.cancel()
         return True
 
-    def discard(self, prompt_id: str, *, files: Iterable[Path] = (), folder: str | None = None) -> None:
-        """Remove what a delivered run has left in ComfyUI: files, a folder, the history entry.
+    def may_overlap(self, workflow: Mapping[str, Any]) -> bool:
+        """Whether another job of the same owner may wait in ComfyUI's queue while this graph runs.
 
-        Files are removed only for an engine on this machine, and only from its output and temp folders. Never raises:
-        what cannot be removed is logged.
-
-        Args:
-            prompt_id: of the run.
-            files: paths of its outputs.
-            folder: the run's own subfolder of the output and temp folders.
+        False as long as ComfyUI has not declared all its classes, which it is asked for when they first run.
         """
-        folders = [*self._engine.folders("output"), *self._engine.folders("temp")]
-        remove_files(files, folders=folders)
-        if folder is not None:
-            remove_tree(folder, folders=folders)
+        return may_overlap(workflow, self._engine.known_declared())
+
+    @contextmanager
+    def hold_folders(self, check: Callable[[], None]) -> Iterator[None]:
+        """Have ComfyUI's folders, if they are on this machine: no other process runs anything with them meanwhile.
+
+        `check` is called during the wait, and ends it by raising.
+        """
+        own = self._engine.own_folders
+        with own.hold(check) if own is not None else nullcontext():
+            yield
+
+    def discard(self, prompt_id: str, *, apart_as: str | None = None) -> None:
+        """Remove what a delivered run has left: its entry in the history and, if it was apart, its kept files.
+
+        Never raises: what cannot be removed is logged.
+        """
+        if apart_as is not None and (own := self._engine.own_folders) is not None:
+            own.forget(apart_as)
         self._engine.forget([attempt_id(prompt_id, attempt) for attempt in range(1, MAX_ATTEMPTS + 1)])
 
     def generate_images(self, payload: Mapping[str, Any]) -> list[Image.Image]:

@@ -15,10 +15,12 @@ from typing import Any
 
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.events import EventStream
+from comfy_serverless.connector.folders import EngineFolders
 from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of
-from comfy_serverless.connector.outputs import FileLocator
+from comfy_serverless.connector.made_files import LocalFiles, MadeFiles, Place, Remembered, RemoteFiles
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.errors import Canceled, DeadlineExceeded, EngineUnavailable
+from comfy_serverless.graph.nodes import Declared, declared
 from comfy_serverless.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -67,11 +69,13 @@ class Engine:
         self._closed = False
         self._greeted_generation = -1
         self._stats: Mapping[str, Any] = {}
-        self._folders: dict[str, list[Path]] = {}
+        self._folders: dict[str, Path] = {}
+        self._own_folders: EngineFolders | None = None
         #: The start they were read from, and their names.
         self._node_classes: tuple[int, tuple[str, ...]] = (-1, ())
-        #: Finds the files the engine names; set once the engine has answered.
-        self.locator: FileLocator
+        #: What the engine says of classes; nothing where it does not know one.
+        self._declared: dict[str, Declared | None] = {}
+        self._remembered = Remembered()
         self.process: ComfyProcess | None = None
         if settings.comfyui_url:
             self._connect_to(settings.comfyui_url.rstrip("/"))
@@ -130,11 +134,37 @@ class Engine:
     @property
     def input_directory(self) -> Path | None:
         """ComfyUI's input folder, if it is on this machine."""
-        return next(iter(self.folders("input")), None)
+        return self.folder("input")
 
-    def folders(self, folder_type: str) -> list[Path]:
-        """Its folders on this machine for files of a type ("input", "output", "temp")."""
-        return [folder for folder in self._folders.get(folder_type, ()) if folder.is_dir()]
+    def folder(self, folder_type: str) -> Path | None:
+        """Its folder on this machine for files of a type ("input", "output", "temp")."""
+        folder = self._folders.get(folder_type)
+        return folder if folder is not None and folder.is_dir() else None
+
+    @property
+    def own_folders(self) -> EngineFolders | None:
+        """Its folders and ours beside them; None for an engine elsewhere, and before it has answered.
+
+        Raises:
+            EngineUnavailable: ours cannot be made.
+        """
+        with self._switch:
+            if self._own_folders is None and self._folders and not self._closed:
+                try:
+                    self._own_folders = EngineFolders(self._folders)
+                except OSError as error:
+                    raise EngineUnavailable(f"the files of jobs cannot be kept apart here: {error}") from error
+            return self._own_folders
+
+    def made_files(self, apart_as: str | None) -> MadeFiles:
+        """What tells the files of one run from others; see `ComfyConnector.run` for `apart_as`."""
+        view = self.client.view
+        if not self._folders:
+            client, is_apart = self.client, apart_as is not None
+            return RemoteFiles(lambda place: _changed_at(client, place), self._remembered, view=view, is_apart=is_apart)
+        own = self.own_folders if apart_as is not None else None
+        keep_in = own.kept(apart_as) if own is not None and apart_as is not None else None
+        return LocalFiles(self._folders, self._remembered, view=view, keep_in=keep_in)
 
     def is_answering(self) -> bool:
         """Whether it answers now."""
@@ -209,14 +239,6 @@ class Engine:
         except RequestFailed as error:
             logger.warning("ComfyUI could not be asked to forget a prompt: %s", error)
 
-    def has_file(self, name: str, subfolder: str, folder_type: str) -> bool:
-        """Whether it still has a file that it named. True if it cannot be asked: then nothing is known."""
-        try:
-            return self.client.exists(name, subfolder, folder_type)
-        except RequestFailed as error:
-            logger.warning("ComfyUI could not be asked for %s: %s", name, error)
-            return True
-
     def declarations(self, class_types: Iterable[str]) -> dict[str, dict[str, Any] | None]:
         """How ComfyUI declares these classes now, with the files it finds now; None for classes it does not know.
 
@@ -236,6 +258,18 @@ class Engine:
                 if error.status is None:
                     break  # no answer at all; with a status, only this class cannot declare itself
         return declarations
+
+    def declared(self, class_types: Iterable[str]) -> dict[str, Declared]:
+        """What ComfyUI says of these classes; nothing of those that it does not know. Asked once a start for each."""
+        wanted = dict.fromkeys(class_types)
+        missing = [class_type for class_type in wanted if class_type not in self._declared]
+        for class_type, declaration in self.declarations(missing).items() if missing else ():
+            self._declared[class_type] = declared(declaration) if declaration is not None else None
+        return {class_type: said for class_type in wanted if (said := self._declared.get(class_type)) is not None}
+
+    def known_declared(self) -> Mapping[str, Declared]:
+        """What it has said of classes so far; asks nothing."""
+        return {class_type: said for class_type, said in self._declared.items() if said is not None}
 
     def node_classes(self) -> tuple[str, ...]:
         """The names of all node classes ComfyUI has; empty if it cannot be asked. Read once a start: megabytes."""
@@ -257,6 +291,8 @@ class Engine:
         if self.process is not None:
             self.process.stop()
         self.client.close()
+        if self._own_folders is not None:
+            self._own_folders.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -310,7 +346,8 @@ class Engine:
         except RequestFailed as error:
             raise EngineUnavailable(f"ComfyUI at {self.server_address} stopped answering: {error}") from error
         self._folders = folders_of(self._stats, process.cwd) if process is not None else {}
-        self.locator = FileLocator(self._folders, self.client.view)
+        self._declared = {}
+        self._remembered = Remembered({kind: self._folders[kind] for kind in ("output", "temp") if self._folders})
         self._greeted_generation = self.starts
         logger.info("%s answers at %s", self.name, self.server_address)
 
@@ -323,3 +360,12 @@ class Engine:
         finally:
             client.close()
         return True
+
+
+def _changed_at(client: ComfyClient, place: Place) -> float | None:
+    """When ComfyUI last changed a file; None if it has none, or does not answer."""
+    try:
+        return client.changed_at(*place)
+    except RequestFailed as error:
+        logger.warning("ComfyUI could not be asked for %s: %s", place, error)
+        return None

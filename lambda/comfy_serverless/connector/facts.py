@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -48,10 +49,11 @@ class SubmitLost:
 
 @dataclass(frozen=True, slots=True)
 class EventSeen:
-    """A websocket message about this prompt."""
+    """A websocket message about this prompt, and when it came, in seconds since the epoch."""
 
     kind: str
     data: Mapping[str, Any]
+    at_s: float = field(default_factory=time.time, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,36 +1,153 @@
-"""Places files in an engine's folders and removes delivered ones. Never touches anything outside them."""
+"""The folders of an engine on this machine, and ours beside them.
+
+ComfyUI's folders are its own and everybody's: what lies there while a job executes, the job can read. So what other
+jobs have brought and made is kept beside them, on the same file system, where files move by a link and not by a copy.
+"""
 
 from __future__ import annotations
 
 import filecmp
+import hashlib
 import logging
+import os
+import re
 import shutil
+import stat
+import tempfile
+import threading
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from comfy_serverless import locks
+from comfy_serverless.connector.made_files import JOBS_FOLDER
+from comfy_serverless.graph.file_inputs import own_folders
 
 logger = logging.getLogger(__name__)
 
+#: The names of files that jobs have brought, and of those that are not whole yet.
+OWN_NAME = re.compile(r"[0-9a-f]{32}\.[a-z0-9]{1,8}")
+UNFINISHED_NAME = re.compile(r"\.[0-9a-f-]{36}\.part")
+#: The time between two tries to get folders that another process uses, in seconds.
+_AGAIN_S = 0.02
 
-def remove_files(files: Iterable[Path], *, folders: Iterable[Path]) -> None:
-    """Remove the files that lie in one of the folders, links resolved. Failures are logged."""
-    roots = [folder.resolve() for folder in folders]
-    for file in files:
+
+def beside(folder: Path) -> Path:
+    """Our own folder for one of an engine's: on the same file system, out of ComfyUI's sight, for this user alone.
+
+    Raises OSError if it cannot be made.
+    """
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    shared = Path(tempfile.gettempdir()) / f"comfy-serverless-{os.getuid()}"
+    if shared.parent.stat().st_dev != folder.stat().st_dev:
+        shared = folder.parent / ".comfy-serverless"
+    shared.mkdir(mode=0o700, exist_ok=True)
+    found = shared.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise PermissionError(f"{shared} is not a folder of this user's own")
+    own = shared / name
+    own.mkdir(mode=0o700, exist_ok=True)
+    return own
+
+
+class EngineFolders:
+    """The folders of one engine on this machine: one process at a time has them, and one owner's jobs are in them.
+
+    Several engines can have the same folders, as when functions on a laptop start the same ComfyUI. Thread-safe.
+
+    Args:
+        folders: ComfyUI's input, output and temp folder, by type.
+    """
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = dict(folders)
+        for folder in self._folders.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        root = beside(self._folders["output"])
+        self._turn, self._next = root / "turn", root / "next"
+        self._change = threading.Condition()
+        self._users = 0
+        self._held: int | None = None
+        self._is_swept = False
+        self._kept = root / f"kept-{uuid.uuid4().hex[:12]}"
+        self._kept.mkdir(mode=0o700)
+        #: Held as long as this process lives: tells its folder from those of the dead.
+        self._life = locks.lock(self._kept / _LIFE)
+
+    def kept(self, run: str) -> Path:
+        """Where the files of a run are kept. It need not exist."""
+        return self._kept / "runs" / run
+
+    def forget(self, run: str) -> None:
+        """Remove the kept files of a run. What cannot be removed is logged."""
+        if self.kept(run).is_dir():
+            _remove_tree(self.kept(run))
+
+    def close(self) -> None:
+        """Remove all that is kept."""
+        with suppress(OSError):
+            os.close(self._life)
+        _remove_tree(self._kept)
+
+    @contextmanager
+    def hold(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Have the folders, from `with` to the end of the block; jobs of the same process may have them together.
+
+        `check` is called while another process has them, and ends the wait by raising.
+        """
+        self._acquire(check)
         try:
-            if any(file.resolve().is_relative_to(root) for root in roots):
-                file.unlink(missing_ok=True)
-        except OSError as error:
-            logger.warning("a delivered file could not be removed: %s", error)
+            yield
+        finally:
+            with self._change:
+                self._users -= 1
+                if not self._users and self._held is not None:
+                    os.close(self._held)
+                    self._held = None
+                self._change.notify_all()
+
+    def _acquire(self, check: Callable[[], None]) -> None:
+        waits: int | None = None
+        try:
+            while True:
+                with self._change:
+                    if waits is None:
+                        # Who waits holds this, so that a process with many jobs lets others have a turn.
+                        waits = locks.try_lock(self._next, locks.ALONE, create=True)
+                    if waits is not None and self._held is None:
+                        self._held = locks.try_lock(self._turn, locks.ALONE, create=True)
+                        if self._held is not None and not self._is_swept:
+                            self._sweep()
+                            self._is_swept = True
+                    if waits is not None and self._held is not None:
+                        self._users += 1
+                        return
+                check()
+                time.sleep(_AGAIN_S)
+        finally:
+            if waits is not None:
+                os.close(waits)
+
+    def _sweep(self) -> None:
+        """Remove what processes that are gone have left: files of jobs that they had in hand."""
+        for subfolder in own_folders():
+            for file in _files_in(self._folders["input"] / subfolder):
+                if OWN_NAME.fullmatch(file.name) or UNFINISHED_NAME.fullmatch(file.name):
+                    _delete(file)
+        for kept in self._kept.parent.glob("kept-*"):
+            life = locks.try_lock(kept / _LIFE, locks.ALONE)
+            if life is None:
+                continue
+            for run in _folders_in(kept / "runs"):
+                for kind in ("output", "temp"):
+                    _remove_tree(self._folders[kind] / JOBS_FOLDER / run.name)
+            _remove_tree(kept)
+            os.close(life)
 
 
-def remove_tree(subfolder: str, *, folders: Iterable[Path]) -> None:
-    """Remove a subfolder of each of the folders, with its contents. Its parent stays: other jobs write there."""
-    for folder in folders:
-        root = folder.resolve()
-        target = folder / subfolder
-        # A link in its place could lead anywhere; `rmtree` itself follows none.
-        if target.resolve() == root / subfolder and target.is_dir():
-            shutil.rmtree(target, onerror=lambda _, path, error: logger.warning("%s not removed: %s", path, error[1]))
+_LIFE = "life"
 
 
 def place_file(source: Path, name: str, *, subfolder: str, folder: Path) -> bool:
@@ -53,3 +170,30 @@ def place_file(source: Path, name: str, *, subfolder: str, folder: Path) -> bool
     finally:
         temporary.unlink(missing_ok=True)
     return True
+
+
+def _files_in(folder: Path) -> list[Path]:
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _delete(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("a file that a job had brought could not be removed: %s", error)
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it; links are not followed. What cannot be removed is logged."""
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder, onerror=lambda _, path, error: logger.warning("%s not removed: %s", path, error[1]))

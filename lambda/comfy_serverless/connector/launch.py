@@ -69,11 +69,8 @@ def choose_engine(settings: Settings) -> EngineChoice:
     return _embedded_engine(settings)
 
 
-def folders_of(stats: Mapping[str, Any], cwd: Path) -> dict[str, list[Path]]:
-    """Where a ComfyUI started in `cwd` keeps its files, by folder type, from `argv` in `/system_stats`.
-
-    Several candidates where versions differ: a file is in the first that has it.
-    """
+def folders_of(stats: Mapping[str, Any], cwd: Path) -> dict[str, Path]:
+    """Where a ComfyUI started in `cwd` keeps its files, by folder type, from `argv` in `/system_stats`."""
     argv = [str(argument) for argument in stats.get("system", {}).get("argv") or ()]
     flags: dict[str, Path] = {}
     for position, argument in enumerate(argv):
@@ -85,10 +82,10 @@ def folders_of(stats: Mapping[str, Any], cwd: Path) -> dict[str, list[Path]]:
     base = flags.get("--base-directory", script.parent if script.suffix == ".py" else cwd)
     temp = flags.get("--temp-directory", base)
     return {
-        "input": [flags.get("--input-directory", base / "input")],
-        "output": [flags.get("--output-directory", base / "output")],
-        # ComfyUI makes a folder `temp` inside the given one.
-        "temp": [temp / "temp", temp],
+        "input": flags.get("--input-directory", base / "input"),
+        "output": flags.get("--output-directory", base / "output"),
+        # ComfyUI makes a folder `temp` inside the given one; the given one may hold anything.
+        "temp": temp / "temp",
     }
 
 

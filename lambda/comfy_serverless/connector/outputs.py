@@ -4,9 +4,10 @@
 values. It decides nothing by node class and drops nothing: files under any key, texts, and values of custom nodes
 that fit no convention all become outputs (shared rules: ComfyUI's core nodes, section 7 of the wire contract).
 
-- `{"filename": …}` under any key, in lists of lists too, is a file; other files inside a value come beside the value.
-- A string under any key but `text` that names a file below the output or temp folder is that file (Preview3D's
-  `result`). Elsewhere it is a text; everything else is JSON.
+- `{"filename": …}` under any key, in lists of lists too, is a file if the run has made it (see `made_files`); other
+  files inside a value come beside the value.
+- A string under any key but `text` that names such a file is that file (Preview3D's `result`). Elsewhere it is a text;
+  everything else is JSON.
 - `animated: [true]` describes the other keys, and `null` is nothing.
 """
 
@@ -15,11 +16,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
+from comfy_serverless.connector.made_files import Made, MadeFiles, Place
 from comfy_serverless.files import (
     HEAD_BYTES,
     UNKNOWN_TYPE,
@@ -34,8 +36,6 @@ from comfy_serverless.files import (
 _FLAG_KEY = "animated"
 #: Strings under these are meant as they are, even if a file happens to have that name.
 _TEXT_KEYS = frozenset({"string", "text"})
-#: The folders a path among a node's results may lead to. An input is not its result.
-_RESULT_FOLDERS = ("output", "temp")
 #: The depth down to which files are looked for inside lists and dictionaries.
 _MAX_DEPTH = 8
 _LONGEST_PATH = 4096
@@ -53,7 +53,7 @@ class Output:
         index: position among this node's outputs, from 0.
         name: file name; texts and frames get one.
         subfolder: folder below the engine's output (or temp) folder, "" for none.
-        folder_type: "output", "temp" or "input"; "" for an output that never was a file.
+        folder_type: "output" or "temp"; "" for an output that never was a file.
         path: the file, if the engine's folders are on this machine.
         cached: whether it comes from an earlier prompt because nothing had changed.
     """
@@ -151,74 +151,35 @@ def identify_node(graph: Mapping[str, Any], node_id: str, display_node: str | No
     return NodeIdentity(known, class_type, str(title or class_type))
 
 
-class FileLocator:
-    """Finds the bytes behind a file an engine named: on this machine's disk, else through `/view`."""
-
-    def __init__(self, folders: Mapping[str, Iterable[Path]], view: Callable[[str, str, str], BinaryIO]) -> None:
-        self._folders = {kind: [path.resolve() for path in paths] for kind, paths in folders.items()}
-        self.view = view
-
-    def folders(self, folder_type: str) -> list[Path]:
-        """The engine's folders of a type on this machine."""
-        return self._folders.get(folder_type, [])
-
-    def path(self, name: str, *, subfolder: str, folder_type: str) -> Path | None:
-        """The file on this machine, or None. A name that leads out of the engine's folders is never followed."""
-        paths = (_file_below(folder, Path(subfolder) / name) for folder in self.folders(folder_type))
-        return next((path for path in paths if path is not None), None)
-
-    def find(self, text: str) -> tuple[str, str, str] | None:
-        """The `(name, subfolder, folder type)` of a file that a node made and named by its path alone, if there is one.
-
-        The path is below the output or temp folder, begins with that folder's name, or is absolute.
-        """
-        for folder_type in _RESULT_FOLDERS:
-            for folder in self._folders.get(folder_type, ()):
-                # A temp folder in one version may be all of ComfyUI in another.
-                if folder_type == "temp" and folder.name != "temp":
-                    continue
-                for relative in dict.fromkeys((text, text.removeprefix(f"{folder_type}/"))):
-                    path = _file_below(folder, Path(relative))
-                    if path is not None:
-                        subfolder = path.parent.relative_to(folder).as_posix()
-                        return path.name, "" if subfolder == "." else subfolder, folder_type
-        return None
-
-
-def _file_below(folder: Path, relative: Path) -> Path | None:
-    try:
-        candidate = (folder / relative).resolve()
-        if candidate.is_relative_to(folder) and candidate.is_file():
-            return candidate
-    except (OSError, ValueError):
-        return None  # too long for the file system, or with a NUL in it: no file is called that
-    return None
-
-
 def outputs_of_node(
-    node: NodeIdentity, shown: Mapping[str, Any], locator: FileLocator, *, cached: bool = False, first_index: int = 0
-) -> list[Output]:
-    """Every output among the values a node showed.
+    node: NodeIdentity, shown: Mapping[str, Any], files: MadeFiles, *, cached: bool = False, first_index: int = 0
+) -> tuple[list[Output], list[Place]]:
+    """Every output among the values a node showed, and the files it named that it has not made.
 
     Args:
         shown: `{"images": [{"filename": …}], "text": ["…"], …}`; any keys, any values.
+        files: tells what the run has made.
         cached: whether the node was not run again for this prompt.
         first_index: index of the first of them; above 0 if several expanded nodes are shown as one.
     """
     outputs: list[Output] = []
-    files: set[tuple[str, str, str]] = set()
+    refused: list[Place] = []
+    seen: set[Place] = set()
     for key, values in shown.items():
         if key == _FLAG_KEY and _are_flags(values):
             continue
         for value in _items(values):
             index = first_index + len(outputs)
-            place = _place_of(value) or _place_of_path(key, value, locator, files)
-            if place is not None:
-                files.add(place)
-                outputs.append(_file_output(node, index, key, place, locator, cached))
+            place = _place_of(value)
+            made = files.claim(place, cached=cached) if place else _named(key, value, files, seen, cached=cached)
+            if made is not None:
+                seen.add(made.place)
+                outputs.append(file_output(node, index, key, made, cached=cached))
+            elif place is not None:
+                refused.append(place)
             elif value is not None:
                 outputs.append(_value_output(node, index, key, value, cached))
-    return outputs
+    return outputs, refused
 
 
 def frame_output(node: NodeIdentity, index: int, content: bytes, content_type: str) -> Output:
@@ -266,40 +227,33 @@ def _is_only_files(value: object, depth: int) -> bool:
     return _place_of(value) is not None
 
 
-def _place_of(value: object) -> tuple[str, str, str] | None:
-    """The `(name, subfolder, folder type)` of a file as ComfyUI's nodes name it."""
+def _place_of(value: object) -> Place | None:
+    """The place of a file as ComfyUI's nodes name it."""
     if not isinstance(value, Mapping) or not isinstance(value.get("filename"), str) or not value["filename"]:
         return None
-    return value["filename"], str(value.get("subfolder") or ""), str(value.get("type") or "output")
+    return Place(value["filename"], str(value.get("subfolder") or ""), str(value.get("type") or "output"))
 
 
-def _place_of_path(
-    key: str, value: object, locator: FileLocator, files: Collection[tuple[str, str, str]]
-) -> tuple[str, str, str] | None:
+def _named(key: str, value: object, files: MadeFiles, seen: Collection[Place], *, cached: bool) -> Made | None:
     """The file a string stands for, unless the node has named it before."""
     if not isinstance(value, str) or key in _TEXT_KEYS or len(value) > _LONGEST_PATH or not PurePath(value).suffix:
         return None
-    place = locator.find(value)
-    return None if place in files else place
+    made = files.find(value, cached=cached)
+    return None if made is None or made.place in seen else made
 
 
-def _file_output(
-    node: NodeIdentity, index: int, key: str, place: tuple[str, str, str], locator: FileLocator, cached: bool
-) -> Output:
-    name, subfolder, folder_type = place
-    path = locator.path(name, subfolder=subfolder, folder_type=folder_type)
-    content_type = type_of_name(name) or _type_of_content(path) or UNKNOWN_TYPE
+def file_output(node: NodeIdentity, index: int, key: str, made: Made, *, cached: bool = False) -> Output:
+    """A file as an output. `key` is the one it was shown under."""
+    content_type = type_of_name(made.place.name) or _type_of_content(made.path) or UNKNOWN_TYPE
     return Output(
         **asdict(node),
         index=index,
-        name=name,
-        subfolder=subfolder,
-        folder_type=folder_type,
+        **made.place._asdict(),
         kind=kind_of(key, content_type),
         content_type=content_type,
-        path=path,
+        path=made.path,
         cached=cached,
-        fetch=lambda: locator.view(name, subfolder, folder_type),
+        fetch=made.fetch,
     )
 
 

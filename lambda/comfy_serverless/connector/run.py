@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,13 @@ from comfy_serverless.connector.fact_queue import ON_THE_WAY, FactQueue
 from comfy_serverless.connector.facts import CancelAsked, Outcome, Timings
 from comfy_serverless.connector.follower import PromptFollower
 from comfy_serverless.connector.outputs import Output
+from comfy_serverless.connector.own_folder import in_own_folder
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import Recovery
 from comfy_serverless.connector.refusals import explained
 from comfy_serverless.connector.runner import PromptRunner
 from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, InvalidWorkflow
+from comfy_serverless.graph.nodes import TEXT_JOINER
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +77,7 @@ class WorkflowRun:
         deadline: on the monotonic clock; None for none.
         execution_s: how long each attempt may execute; None for as long as the deadline allows.
         stall_s: how long the engine may show no sign of life.
-        on_progress, on_output, extra_data: as for `ComfyConnector.run`.
+        on_progress, on_output, extra_data, apart_as: as for `ComfyConnector.run`.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class WorkflowRun:
         on_output: Callable[[Output], None] | None,
         extra_data: Mapping[str, Any] | None,
         execution_s: float | None = None,
+        apart_as: str | None = None,
     ) -> None:
         self.run_id = run_id
         self._graph = graph
@@ -99,6 +103,7 @@ class WorkflowRun:
         self._on_progress = on_progress
         self._on_output = on_output
         self._extra_data = extra_data
+        self._apart_as = apart_as
         self._frame_nodes = frame_nodes_of(graph)
         self._quiet = frozenset() if on_progress else ON_THE_WAY if on_output else ON_THE_WAY | {"executed"}
         self._facts = FactQueue(self._quiet)
@@ -127,16 +132,12 @@ class WorkflowRun:
             while True:
                 # A second attempt is a test of its own; a TEST_PAYLOAD that crashes ComfyUI would go on forever.
                 self._prepare(wait_ready if attempt == 1 else self._engine.wait_ready)
-                collector = OutputCollector(
-                    self._graph, self._engine.locator, on_progress=self._on_progress, on_output=self._on_output
-                )
-                outcome = self._attempt(attempt_id(self.run_id, attempt), collector)
-                outputs = collector.collect(outcome)
+                outcome, collector, outputs = self._attempt(attempt_id(self.run_id, attempt))
                 made = max(outputs, made, key=len)
                 if outcome.error is not None:
                     lost = None
                 else:
-                    lost = self._lost(outcome, outputs)
+                    lost = self._lost(outcome, collector)
                     success = _Success(outcome, outputs, collector, attempt, lost)
                     kept = success if kept is None or lost is None else max(success, kept, key=_Success.size)
                 step = recovery.after(outcome, attempt=attempt, lost=lost)
@@ -155,21 +156,45 @@ class WorkflowRun:
 
     def _prepare(self, wait_ready: WaitReady) -> None:
         """Make the engine ready for a submit."""
+        self._check()
+        wait_ready(left_until(self._deadline), self._canceled)
+        self._check()
+
+    def _attempt(self, prompt_id: str) -> tuple[Outcome, OutputCollector, tuple[Output, ...]]:
+        with self._folders():
+            graph = self._graph
+            if self._apart_as is not None:
+                classes = {TEXT_JOINER, *(str(node["class_type"]) for node in graph.values())}
+                graph = in_own_folder(graph, self._apart_as, self._engine.declared(classes))
+            files = self._engine.made_files(self._apart_as)
+            collector = OutputCollector(graph, files, on_progress=self._on_progress, on_output=self._on_output)
+            try:
+                outcome = self._follow(prompt_id, graph, collector)
+                return outcome, collector, collector.collect(outcome)
+            finally:
+                files.leave()
+
+    def _folders(self) -> AbstractContextManager[None]:
+        """The engine's folders, if the run is apart: no other process that has them may run anything meanwhile."""
+        own = self._engine.own_folders if self._apart_as is not None else None
+        return own.hold(self._check) if own is not None else nullcontext()
+
+    def _check(self) -> None:
+        """Raise if the run must not wait any longer."""
         remaining = left_until(self._deadline)
         if remaining is not None and remaining <= 0:
             raise DeadlineExceeded("the job's deadline passed before it could be submitted")
-        wait_ready(remaining, self._canceled)
         if self._canceled.is_set():
             raise Canceled("the job was canceled on request before it was submitted")
 
-    def _attempt(self, prompt_id: str, collector: OutputCollector) -> Outcome:
+    def _follow(self, prompt_id: str, graph: Mapping[str, Any], collector: OutputCollector) -> Outcome:
         # Each attempt has its own queue: unread facts of the previous attempt must not reach this one.
         self._facts = FactQueue(self._quiet)
         if self._canceled.is_set():
             self._facts.put(CancelAsked())
         follower = PromptFollower(
             prompt_id,
-            self._graph,
+            graph,
             now=time.monotonic(),
             deadline=self._deadline,
             execution_s=self._execution_s,
@@ -185,7 +210,7 @@ class WorkflowRun:
             watch=collector.see,
             submit_timeout_s=self._submit_timeout_s(),
         )
-        outcome = runner.run(self._graph, extra_data=self._extra_data)
+        outcome = runner.run(graph, extra_data=self._extra_data)
         if outcome.engine_is_broken:
             self._engine.replace(runner.generation)
         return outcome
@@ -195,20 +220,11 @@ class WorkflowRun:
         remaining = left_until(self._deadline)
         return _SUBMIT_TIMEOUT_S if remaining is None else max(1.0, min(_SUBMIT_TIMEOUT_S, remaining))
 
-    def _lost(self, outcome: Outcome, outputs: tuple[Output, ...]) -> str | None:
+    def _lost(self, outcome: Outcome, collector: OutputCollector) -> str | None:
         """What a success lacks, if anything."""
-        if any(self._is_gone(output) for output in outputs):
+        if collector.are_files_gone:
             return recovery.FILES_ARE_GONE
         return recovery.FRAMES_ARE_MISSING if self._frame_nodes and outcome.events_missed else None
-
-    def _is_gone(self, output: Output) -> bool:
-        """Whether the file was deleted: a cached node names the files it once made, even if they are gone."""
-        return (
-            output.cached
-            and output.content is None
-            and output.path is None
-            and not self._engine.has_file(output.name, output.subfolder, output.folder_type)
-        )
 
     def _conclude(self, outcome: Outcome, kept: _Success | None, attempts: int) -> Execution:
         if outcome.error is not None:
@@ -219,7 +235,8 @@ class WorkflowRun:
     def _execution(self, success: _Success, attempts: int) -> Execution:
         success.collector.announce_rest()
         outcome = success.outcome
-        warnings = outcome.warnings if success.lost is None else (*outcome.warnings, success.lost)
+        lost = () if success.lost is None else (success.lost,)
+        warnings = (*outcome.warnings, *success.collector.warnings, *lost)
         prompt_id = attempt_id(self.run_id, success.attempt)
         return Execution(prompt_id, success.outputs, warnings, outcome.timings, outcome.cached_nodes, attempts)
 

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from comfy_serverless.graph.nodes import FILE_INPUT_NAMES, NODES, Takes, known
+from comfy_serverless.graph.workflow import is_link
 
 #: Our own folder in ComfyUI's input folder, or in the subfolder that a loader is confined to.
 OWN_FOLDER = "comfy-serverless"
@@ -21,6 +22,9 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _TAKES_ADDRESSES = re.compile(r"url|http|base64|path|s3", re.IGNORECASE)
 #: The endings of names that make ComfyUI use another folder than its input folder.
 _FOREIGN_FOLDER = re.compile(r"\[(?:output|temp)\]$")
+#: The same, where an input need not be one that takes a file: no other text ends so.
+_FOREIGN_FILE = re.compile(r"\.\w{1,12} ?\[(?:output|temp)\]$")
+_LONGEST_PATH = 4096
 _INPUT_FOLDER = re.compile(r".\[input\]$", re.DOTALL)
 
 
@@ -57,22 +61,64 @@ def scheme_of(text: str) -> str:
     return match[1].lower() if (match := _SCHEME.match(text)) else ""
 
 
-def names_in_other_folders(graph: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The file inputs that read outside ComfyUI's input folder, as (node id, input name, value)."""
+def names_of_others(graph: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The inputs that may read what is not the job's, as (node id, input name, what is wrong with it).
+
+    Those are files outside ComfyUI's input folder, in the folder where we put the files that jobs bring, or with a
+    name that nobody can know before the job runs. A text that comes by a link is followed to the constant it is.
+    """
     for node_id, node in graph.items():
+        class_type = node["class_type"]
+        knowledge = known(class_type)
+        if knowledge.reads_output:
+            problem = f"is read by {class_type} from ComfyUI's output folder, where no file of a job stays"
+            yield node_id, knowledge.reads_output, problem
         for input_name, value in node["inputs"].items():
+            is_file = bool(knowledge.files) or input_name in FILE_INPUT_NAMES
+            constant = text_behind(graph, value) if is_link(value) else value
+            if constant is None:
+                if is_file and known(graph[value[0]]["class_type"]).gives_text:
+                    yield node_id, input_name, "has a name that is made while the job runs: give the file itself"
+                continue
             # Load3D's `image` is an object of file names.
-            names = value.values() if isinstance(value, dict) else (value,)
-            is_file = bool(known(node["class_type"]).files) or input_name in FILE_INPUT_NAMES
-            for name in names if is_file else ():
-                if isinstance(name, str) and (_FOREIGN_FOLDER.search(name) or _leads_out(name)):
-                    yield node_id, input_name, name
+            names = constant.values() if isinstance(constant, Mapping) else (constant,)
+            for name in names:
+                if isinstance(name, str) and (problem := _problem_of(name, is_file=is_file)):
+                    yield node_id, input_name, f"{name[:200]!r} {problem}"
+
+
+def text_behind(graph: Mapping[str, Any], link: Any) -> str | None:  # noqa: ANN401  (a link)
+    """The text that a link leads to, if that is a constant of the graph; None otherwise."""
+    seen: set[str] = set()
+    value = link
+    while is_link(value):
+        node = graph.get(value[0])
+        constant = known(node["class_type"]).constant if node is not None else ""
+        if not constant or value[0] in seen:
+            return None
+        seen.add(value[0])
+        value = node["inputs"].get(constant) if node is not None else None
+    return value if isinstance(value, str) else None
+
+
+def _problem_of(name: str, *, is_file: bool) -> str:
+    """What is wrong with the name of a file; "" for nothing."""
+    if _FOREIGN_FILE.search(name) or (is_file and (_FOREIGN_FOLDER.search(name) or _leads_out(name))):
+        return "is not in ComfyUI's input folder"
+    parts = PurePosixPath(name_in_input_folder(name).replace("\\", "/")).parts
+    if is_file and not is_address(name) and OWN_FOLDER in parts[:-1]:
+        return "is where the files of jobs are put: give the file itself"
+    return ""
 
 
 def _leads_out(name: str) -> bool:
-    """Whether a name leaves its folder: ComfyUI joins the two, and checks no further."""
-    parts = name.replace("\\", "/").split("/")
-    return not is_address(name) and (name.startswith(("/", "\\")) or ".." in parts or parts[0][1:2] == ":")
+    """Whether a name leaves its folder: ComfyUI joins the two, and checks no further.
+
+    A text that is too long for a path may be a picture in base64, which can begin with a slash.
+    """
+    parts = name[:_LONGEST_PATH].replace("\\", "/").split("/")
+    leads_out = name.startswith(("/", "\\")) or ".." in parts or parts[0][1:2] == ":"
+    return leads_out and len(name) <= _LONGEST_PATH and not is_address(name)
 
 
 def name_in_input_folder(value: str) -> str:

@@ -18,6 +18,10 @@ class Takes(Enum):
     FILE = "file"
 
 
+#: The input in which ComfyUI's own savers take the beginning of a name below the output folder.
+PREFIX = "filename_prefix"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownNode:
     """Our knowledge of one class.
@@ -29,6 +33,10 @@ class KnownNode:
         sends_frames: it is an output node that sends its results through the websocket and leaves no file.
         names_preview: it is an output node that chooses the names of its files, in the temp folder, itself.
         judges: inputs that the node judges by itself, so that the list in its declaration is not the law.
+        writes_below: the input that says where below the output folder it writes, if that is not `filename_prefix`.
+        lists_folder: it takes all files of a folder, whatever they are called.
+        reads_output: the input by which it takes what lies in the output folder, where the files of a job never stay.
+        gives_text: its first output is a text that it has made; of a constant, `constant` is the input that has it.
     """
 
     files: Mapping[str, Takes] = field(default_factory=dict)
@@ -37,25 +45,58 @@ class KnownNode:
     sends_frames: bool = False
     names_preview: bool = False
     judges: frozenset[str] = frozenset()
+    writes_below: str = PREFIX
+    lists_folder: bool = False
+    reads_output: str = ""
+    gives_text: bool = False
+    constant: str = ""
 
+
+_LISTS_FOLDER = KnownNode(lists_folder=True)
+_MAKES_TEXT = KnownNode(gives_text=True)
+_CONSTANT_TEXT = KnownNode(gives_text=True, constant="value")
 
 NODES: Mapping[str, KnownNode] = {
     "Load3D": KnownNode(files={"model_file": Takes.FILE}, folder="3d"),
+    "Load3DAdvanced": KnownNode(files={"model_file": Takes.FILE}, folder="3d"),
     "Load3DAnimation": KnownNode(files={"model_file": Takes.FILE}, folder="3d"),
     "LoadAudio": KnownNode(files={"audio": Takes.FILE}),
     "LoadImage": KnownNode(files={"image": Takes.IMAGE}, gives_mask=True),
+    "LoadImageDataSetFromFolder": _LISTS_FOLDER,
     "LoadImageMask": KnownNode(files={"image": Takes.IMAGE}),
     "LoadImageOutput": KnownNode(files={"image": Takes.IMAGE}, gives_mask=True),
+    "LoadImageSetFromFolderNode": _LISTS_FOLDER,
+    "LoadImageTextDataSetFromFolder": _LISTS_FOLDER,
+    "LoadImageTextSetFromFolderNode": _LISTS_FOLDER,
     "LoadLatent": KnownNode(files={"latent": Takes.FILE}, judges=frozenset({"latent"})),
+    "LoadTrainingDataset": KnownNode(reads_output="folder_name"),
     "LoadVideo": KnownNode(files={"file": Takes.FILE}),
+    "LoadVideoDataSetFromFolder": _LISTS_FOLDER,
+    "LoadVideoTextDataSetFromFolder": _LISTS_FOLDER,
     "MaskPreview": KnownNode(names_preview=True),
     "ModelAttentionBackend": KnownNode(judges=frozenset({"attention"})),
     "PreviewAudio": KnownNode(names_preview=True),
     "PreviewImage": KnownNode(names_preview=True),
+    "SaveImageDataSetToFolder": KnownNode(writes_below="folder_name"),
+    "SaveImageTextDataSetToFolder": KnownNode(writes_below="folder_name"),
     "SaveImageWebsocket": KnownNode(sends_frames=True),
+    "SaveLoRA": KnownNode(writes_below="prefix"),
+    "SaveLoRANode": KnownNode(writes_below="prefix"),
+    "SaveTrainingDataset": KnownNode(writes_below="folder_name"),
     "SelectCLIPDevice": KnownNode(judges=frozenset({"device"})),
     "SelectModelDevice": KnownNode(judges=frozenset({"device"})),
     "SelectVAEDevice": KnownNode(judges=frozenset({"device"})),
+    # Texts. What makes one of others can hide the name of a file; a constant cannot.
+    **dict.fromkeys(("PrimitiveString", "PrimitiveStringMultiline"), _CONSTANT_TEXT),
+    **dict.fromkeys(
+        (
+            *("AddTextPrefix", "AddTextSuffix", "CaseConverter", "ConvertArrayToString", "ConvertDictionaryToString"),
+            *("CustomCombo", "JsonExtractString", "MergeTextLists", "PreviewAny", "RegexExtract", "RegexReplace"),
+            *("ReplaceText", "SaveText", "StringConcatenate", "StringFormat", "StringReplace", "StringSubstring"),
+            *("StringTrim", "StripWhitespace", "TextToLowercase", "TextToUppercase", "TruncateText"),
+        ),
+        _MAKES_TEXT,
+    ),
     # From the pack ComfyUI-VideoHelperSuite.
     "VHS_LoadAudioUpload": KnownNode(files={"audio": Takes.FILE}),
     "VHS_LoadVideo": KnownNode(files={"video": Takes.FILE}),
@@ -67,6 +108,8 @@ _UNKNOWN = KnownNode()
 IMAGE_LOADERS = frozenset(name for name, node in NODES.items() if node.gives_mask)
 #: The loader that an image dropped for a workflow goes to.
 DROPPED_IMAGE_LOADER = "LoadImage"
+#: Joins the texts `string_a` and `string_b`.
+TEXT_JOINER = "StringConcatenate"
 #: Joins the images `image1` and `image2` of two nodes.
 IMAGE_JOINER = "ImageBatch"
 #: The node that `find_output_node` of the original ComfyConnector looks for.
@@ -94,6 +137,33 @@ MODEL_INPUT_NAMES = frozenset(
 )
 #: Inputs that mean "a random number, please" when they are -1.
 SEED_INPUTS = frozenset({"seed", "noise_seed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What ComfyUI says of a class, as far as it decides where its results go.
+
+    Attributes:
+        is_own: it is ComfyUI's own, and of no pack.
+        is_output: it is a node whose results are wanted for themselves.
+        inputs: the names of its inputs.
+    """
+
+    is_own: bool
+    is_output: bool
+    inputs: frozenset[str]
+
+
+def declared(declaration: Mapping[str, object]) -> Declared:
+    """Read the declaration of a class, as `/object_info` has it."""
+    module = str(declaration.get("python_module") or "")
+    groups = declaration.get("input")
+    inputs = (names for names in groups.values() if isinstance(names, Mapping)) if isinstance(groups, Mapping) else ()
+    return Declared(
+        is_own=module == "nodes" or module.startswith(("comfy_extras.", "comfy_api_nodes.")),
+        is_output=bool(declaration.get("output_node")),
+        inputs=frozenset(str(name) for names in inputs for name in names),
+    )
 
 
 def known(class_type: object) -> KnownNode:

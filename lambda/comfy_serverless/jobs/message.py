@@ -1,6 +1,6 @@
 """The message that asks a worker for a job: it waits in a queue of SQS, or is sent to a SageMaker endpoint.
 
-    {"job": "id", "request": "s3://bucket/requests/…", "extra_data": {…}, "version": 2}
+    {"job": "id", "owner": "name", "request": "s3://bucket/requests/…", "extra_data": {…}, "version": 2}
 
 `job` and `request` mean the same in every version; `version` is left out while it is 1. Other fields, which a newer
 release has written, are passed on as they came.
@@ -30,6 +30,7 @@ class JobMessage:
 
     Attributes:
         address: where the stored request is (`jobs.stored_request`), or the line of a manifest (`LineAddress`).
+        owner: whose job it is; "" in the message of a release that did not say.
         extra_data: data for ComfyUI; it is in the message, and kept nowhere.
         version: the version that a worker must understand to run the job.
         others: fields of a newer release.
@@ -37,6 +38,7 @@ class JobMessage:
 
     job_id: str
     address: S3Address
+    owner: str = ""
     extra_data: Mapping[str, Any] | None = field(default=None, repr=False)
     version: object = 1
     others: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -46,6 +48,8 @@ class JobMessage:
     def to_text(self) -> str:
         """The message as it is sent."""
         message: dict[str, Any] = {"job": self.job_id, "request": str(self.address)}
+        if self.owner:
+            message["owner"] = self.owner
         if self.extra_data:
             message["extra_data"] = dict(self.extra_data)
         if self.version != 1:
@@ -63,6 +67,7 @@ class JobMessage:
             return cls(
                 job_id=job_id,
                 address=S3Address.parse(request),
+                owner=str(fields.pop("owner", None) or ""),
                 extra_data=fields.pop("extra_data", None),
                 version=fields.pop("version", 1),
                 others=fields,
@@ -74,6 +79,11 @@ class JobMessage:
     def default_id(self) -> str:
         """The job's id."""
         return self.job_id
+
+    @property
+    def owner_name(self) -> str:
+        """Whose files ComfyUI may have at the same time: of a job whose owner is not known, its own alone."""
+        return self.owner or f"job {self.job_id}"
 
     @property
     def batch_id(self) -> str | None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 #: Largest request that can be sent: Lambda's own limit, each way.
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 
+#: The owner of jobs that come without a key: who may invoke the function, or drop into its bucket, is the operator.
+OPERATOR = ""
 ACCEPTED_DROPS = (
     "Accepted are *.json (a job request, or a workflow in API format) and images/{workflow}/* "
     "(an image for the workflow of that name in WORKFLOWS_DIR)."
@@ -51,6 +53,10 @@ class RequestSource(Protocol):
         """The bucket whose events brought the request, if any. Nothing may be written there: it would come back."""
 
     @property
+    def owner_name(self) -> str:
+        """Whose job it is; jobs of different owners are never in ComfyUI at the same time."""
+
+    @property
     def extra_data(self) -> Mapping[str, Any] | None:
         """Data that the engine gets with the workflow. It is kept nowhere."""
 
@@ -67,6 +73,7 @@ class SentRequest:
     what: str = "the payload"
     labels: ClassVar[Mapping[str, str]] = {}
     origin_bucket: ClassVar[None] = None
+    owner_name: ClassVar[str] = OPERATOR
     extra_data: ClassVar[None] = None
 
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
@@ -95,6 +102,7 @@ class DroppedObject:
 
     address: S3Address
     version: str
+    owner_name: ClassVar[str] = OPERATOR
     extra_data: ClassVar[None] = None
 
     @property

@@ -86,7 +86,8 @@ class JobState(JobItem):
     @property
     def message(self) -> JobMessage:
         """The message that asks a worker for it, without its extra data, which is kept nowhere."""
-        return JobMessage(job_id=self.id, address=S3Address.parse(self.request), version=self.version)
+        address = S3Address.parse(self.request)
+        return JobMessage(job_id=self.id, address=address, owner=self.owner, version=self.version)
 
     @property
     def is_over(self) -> bool:

@@ -83,7 +83,6 @@ class Delivery:
         Handed over again, it is delivered again, after the first time: the engine ran a second time, and the file may
         have got another content under the same name.
         """
-        self._leftovers.see(made.path, made.folder_type)
         key = self._keys.key(made)
         context = contextvars.copy_context()  # the threads log under the job's name too
         self._pending[key] = self._pool.submit(context.run, self._deliver, made, key, self._pending.get(key))

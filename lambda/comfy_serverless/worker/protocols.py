@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -43,9 +42,12 @@ class Engine(Protocol):
         on_output: Callable[[Output], None] | None = None,
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
+        apart_as: str | None = None,
     ) -> Execution: ...
+    def may_overlap(self, workflow: Mapping[str, Any]) -> bool: ...
+    def hold_folders(self, check: Callable[[], None]) -> AbstractContextManager[None]: ...
     def cancel(self, prompt_id: str) -> bool: ...
-    def discard(self, prompt_id: str, *, files: Iterable[Path], folder: str | None) -> None: ...
+    def discard(self, prompt_id: str, *, apart_as: str | None = None) -> None: ...
 
 
 class Observer(Protocol):
@@ -61,11 +63,15 @@ class NobodyWatches(Observer):
 
 
 class PreparedGraph(Protocol):
-    """A graph whose inputs are in place until they are released."""
+    """A graph whose inputs are ready: `show` puts them in place, when it is the job's turn, `release` takes them away.
+
+    `show` raises a ComfyError if it cannot; `release` never raises, and may be called again.
+    """
 
     @property
     def graph(self) -> dict[str, Any]: ...
 
+    def show(self) -> None: ...
     def release(self) -> None: ...
 
 

@@ -31,12 +31,16 @@ class RunningJob:
     Attributes:
         job_id: its id; not known before its request has been read.
         prompt_id: the prompt that stops it in the engine.
+        owner: jobs of different owners are never in the engine at the same time.
+        may_overlap: whether the next job of the owner may be in the engine while this one executes.
         stop_error: the error it ends with if it can be stopped; the first reason counts.
         is_executing: whether the engine has reported progress of it.
     """
 
     prompt_id: str
+    owner: str
     job_id: str | None = None
+    may_overlap: bool = False
     phase: Phase = Phase.PREPARING
     stop_error: ComfyError | None = None
     is_executing: bool = False
@@ -71,9 +75,9 @@ class RunningJobs:
         self._is_draining = False
 
     @contextmanager
-    def one_more(self, prompt_id: str) -> Iterator[RunningJob]:
+    def one_more(self, prompt_id: str, *, owner: str) -> Iterator[RunningJob]:
         """Have one more job in hand, from its beginning to its end."""
-        job = RunningJob(prompt_id)
+        job = RunningJob(prompt_id, owner)
         with self._change:
             if self._is_draining:
                 job.stop_error = _stopping()
@@ -109,8 +113,9 @@ class RunningJobs:
         """Let the job have the engine, from `with` to the end of the block. First come, first served.
 
         At most two jobs are in the engine: the one that executes and the next one, so that the engine never waits for
-        us and no job waits there for long. The second is let in once the first executes, so that their order holds.
-        Yields whether the job is the first: the engine has nothing else to do.
+        us and no job waits there for long. The second is let in once the first executes, so that their order holds, and
+        only if both are of one owner and neither may come upon the other's files. Yields whether the job is the first:
+        the engine has nothing else to do.
 
         Raises:
             Canceled, WorkerStopped: the job was asked to end meanwhile.
@@ -142,8 +147,9 @@ class RunningJobs:
                 self._change.notify_all()
 
     def _may_go(self, job: RunningJob) -> bool:
-        place = self._line.index(job)
-        return place == 0 or (place == 1 and self._line[0].is_executing)
+        place, first = self._line.index(job), self._line[0]
+        is_alike = first.owner == job.owner and first.may_overlap and job.may_overlap
+        return place == 0 or (place == 1 and first.is_executing and is_alike)
 
     @contextmanager
     def not_begun(self, job_id: str) -> Iterator[None]:

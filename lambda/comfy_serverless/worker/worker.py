@@ -27,9 +27,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.connector.own_folder import check_prefixes
 from comfy_serverless.errors import (
     Canceled,
     ComfyError,
@@ -48,7 +49,6 @@ from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.observability import log
 from comfy_serverless.worker.delivery import UPLOAD_THREADS, Delivery, Undelivered, delivery_error
-from comfy_serverless.worker.job_folder import folder_of, in_own_folder
 from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
 from comfy_serverless.worker.protocols import NobodyWatches, Observer
 from comfy_serverless.worker.record import JobRecord, log_job
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.progress import Progress
     from comfy_serverless.jobs.sources import RequestSource
     from comfy_serverless.settings import Settings
-    from comfy_serverless.worker.protocols import Engine, Inputs, Models
+    from comfy_serverless.worker.protocols import Engine, Inputs, Models, PreparedGraph
 
 #: Kept back at the very end, to write the result after the uploads, in seconds.
 RESULT_RESERVE_S = 1.0
@@ -165,7 +165,7 @@ class Worker:
         try:
             # New for every delivery, because a late answer to an earlier one must not be taken for this one's.
             prompt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{record.job_id}/{time.time_ns()}/{uuid.uuid4()}"))
-            with self._jobs.one_more(prompt_id) as running:
+            with self._jobs.one_more(prompt_id, owner=source.owner_name) as running:
                 call.observer.see_begin(partial(self._jobs.stop, running))
                 return self._run(record, source, call, running)
         except Exception as failure:  # noqa: BLE001  (and the other jobs of the batch must not pay for it)
@@ -219,8 +219,8 @@ class Worker:
 
     def _claim(self, record: JobRecord, call: Call, running: RunningJob) -> Leftovers:
         """Wait until no other job of this id runs here: the same id never runs twice at once."""
-        # Held before the claim, so that an earlier run of the id leaves the job's folder to this one.
-        leftovers = Leftovers(self._files_in_use, folder=folder_of(record.job_id))
+        # Held before the claim, so that an earlier run of the id leaves the job's kept files to this one.
+        leftovers = Leftovers(self._files_in_use, job_id=record.job_id)
         record.tidy = lambda: self._tidy(record, leftovers, running.prompt_id)
         left_s = call.remaining_s() - self._settings.deadline_margin_s
         if not self._jobs.claim(running, record.job_id, timeout_s=left_s):
@@ -269,11 +269,12 @@ class Worker:
             running.check()
             prepared = self._inputs.prepare(graph, request.inputs, job_id=record.job_id, deadline=record.deadline)
             held.callback(prepared.release)
+            check_prefixes(prepared.graph)
             record.prepared_ms = record.elapsed_ms()
-            self._run_prompt(record, in_own_folder(prepared.graph, record.job_id), leftovers, call, running)
+            self._run_prompt(record, prepared, leftovers, call, running)
 
     def _run_prompt(
-        self, record: JobRecord, graph: Mapping[str, Any], leftovers: Leftovers, call: Call, running: RunningJob
+        self, record: JobRecord, prepared: PreparedGraph, leftovers: Leftovers, call: Call, running: RunningJob
     ) -> None:
         left_s = record.deadline - time.monotonic()
         if left_s <= 0:
@@ -294,14 +295,16 @@ class Worker:
             call.observer.see_progress(progress)
 
         try:
-            with self._my_turn(record, running) as limits:
+            running.may_overlap = self._engine.may_overlap(prepared.graph)
+            with self._my_turn(record, running) as limits, self._shown(prepared, record, running):
                 execution = self._engine.run(
-                    graph,
+                    prepared.graph,
                     **limits,
                     on_progress=see_progress,
                     on_output=delivery.hand_over,
                     prompt_id=running.prompt_id,
                     extra_data=record.extra_data,
+                    apart_as=record.job_id,
                 )
         except ComfyError as error:
             running.phase = Phase.DELIVERING
@@ -319,6 +322,22 @@ class Worker:
         undelivered = self._deliver(record, delivery, execution.outputs, call)
         if undelivered:
             raise delivery_error(undelivered, of=len(execution.outputs))
+
+    @contextmanager
+    def _shown(self, prepared: PreparedGraph, record: JobRecord, running: RunningJob) -> Iterator[None]:
+        """Let ComfyUI see what the job has brought: it, and the files of no other owner, until the end of the block."""
+
+        def check() -> None:
+            running.check()
+            if time.monotonic() >= record.latest:
+                raise DeadlineExceeded("another process had ComfyUI's folders until the job's time was over.")
+
+        with self._engine.hold_folders(check):
+            try:
+                prepared.show()
+                yield
+            finally:
+                prepared.release()
 
     @contextmanager
     def _my_turn(self, record: JobRecord, running: RunningJob) -> Iterator[_Limits]:
@@ -345,11 +364,11 @@ class Worker:
         """Remove what the job has left in the engine, in the background: the reply does not wait for it."""
 
         def discard() -> None:
-            # The same job must not begin meanwhile: it would write into the folder that is being removed.
+            # The same job must not begin meanwhile: its files would be removed with those of this one.
             with self._jobs.not_begun(record.job_id):
-                files, folder = leftovers.take()
-                if folder is not None or record.has_run:
-                    self._engine.discard(prompt_id, files=files, folder=folder)
+                may_go = leftovers.take()
+                if may_go or record.has_run:
+                    self._engine.discard(prompt_id, apart_as=record.job_id if may_go else None)
 
         try:
             self._tidying.submit(discard)

@@ -13,7 +13,7 @@ from aws_lambda_powertools.event_handler.middlewares.openapi_validation import O
 
 from comfy_serverless.api.auth import PUBLIC
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.graph.file_inputs import names_in_other_folders
+from comfy_serverless.graph.file_inputs import names_of_others
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import MAX_ADDRESSES, MAX_LABELS_BYTES
 from comfy_serverless.table import reader as reader_module
@@ -192,10 +192,10 @@ def test_a_workflow_that_names_files_without_end_is_refused_before_they_are_look
 )
 def test_a_file_name_that_leads_out_of_the_input_folder_is_refused(name: str) -> None:
     graph = {"1": {"class_type": "LoadImage", "inputs": {"image": name}}}
-    assert list(names_in_other_folders(graph)) == [("1", "image", name)]
+    assert list(names_of_others(graph)) == [("1", "image", f"{name!r} is not in ComfyUI's input folder")]
     for harmless in ("a.png", "sub/a..b.png", "s3://bucket/../x", "a.png [input]", "data:image/png;base64,/../"):
         graph["1"]["inputs"]["image"] = harmless  # type: ignore[index]
-        assert list(names_in_other_folders(graph)) == []
+        assert list(names_of_others(graph)) == []
 
 
 def test_a_search_among_very_many_jobs_ends_and_goes_on_where_it_ended(

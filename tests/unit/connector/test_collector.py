@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import os
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from comfy_serverless.connector.collector import OutputCollector
 from comfy_serverless.connector.facts import EventSeen, FrameSeen, Outcome, Timings
-from comfy_serverless.connector.outputs import FileLocator, Output
+from comfy_serverless.connector.made_files import LocalFiles, Remembered, RemoteFiles
+from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.progress import Progress
 
+
+def nothing_to_view(*_: str) -> Any:
+    raise AssertionError
+
+
+ELSEWHERE = RemoteFiles(lambda _: None, Remembered(), view=nothing_to_view, is_apart=False)
 GRAPH = {"7": {"class_type": "Subgraph", "inputs": {}}}
 SHOWN = {"7.0.0.1": {"text": ["first"]}, "7.0.0.2": {"text": ["second"]}}
 ENDED = Outcome(
@@ -30,8 +38,7 @@ ENDED = Outcome(
 
 def test_outputs_of_nodes_shown_as_one_are_told_apart_and_keep_their_names() -> None:
     told: list[Output] = []
-    locator = FileLocator({}, lambda *_: io.BytesIO())
-    collector = OutputCollector(GRAPH, locator, on_progress=None, on_output=told.append)
+    collector = OutputCollector(GRAPH, ELSEWHERE, on_progress=None, on_output=told.append)
     for node in reversed(SHOWN):
         collector.see(EventSeen("executed", {"node": node, "display_node": "7", "output": SHOWN[node]}))
     outputs = collector.collect(ENDED)
@@ -49,9 +56,7 @@ def frame(node_id: str, content: bytes, content_type: str = "image/png") -> Fram
 
 def test_frames_of_a_node_that_an_expansion_made_are_results_of_the_node_that_was_submitted() -> None:
     previews: list[Progress] = []
-    collector = OutputCollector(
-        GRAPH, FileLocator({}, lambda *_: io.BytesIO()), on_progress=previews.append, on_output=None
-    )
+    collector = OutputCollector(GRAPH, ELSEWHERE, on_progress=previews.append, on_output=None)
     frames = (frame("7.0.0.3", b"one"), frame("7.0.0.3", b"two"))
     for seen in (*frames, frame("7.0.0.4", b"a step", "image/jpeg")):
         collector.see(seen)
@@ -66,71 +71,139 @@ def test_frames_of_a_node_that_an_expansion_made_are_results_of_the_node_that_wa
 
 
 def test_outputs_come_in_the_order_of_the_graph_whoever_was_first() -> None:
-    graph = {"b": {"class_type": "Show"}, "a.x": {"class_type": "Show"}, "a": {"class_type": "Show"}}
+    graph = {"b": node("Show"), "a.x": node("Show"), "a": node("Show")}
     shown = {node: {"text": [node]} for node in ("gone", "a", "a.x.0.0.1", "b")}
-    collector = OutputCollector(graph, FileLocator({}, lambda *_: io.BytesIO()), on_progress=None, on_output=None)
+    collector = OutputCollector(graph, ELSEWHERE, on_progress=None, on_output=None)
     outputs = collector.collect(replace(ENDED, shown=shown, display_nodes={}))
     assert [output.node_id for output in outputs] == ["b", "a.x", "a", "gone"]
 
 
-def test_files_that_a_node_has_written_without_a_word_are_its_outputs(tmp_path: Path) -> None:
-    def node(class_type: str, prefix: object) -> dict[str, Any]:
-        return {"class_type": class_type, "inputs": {"filename_prefix": prefix}}
+class World:
+    """A run on an engine of this machine: its folders, what its nodes do, and what comes of it."""
 
-    for folder in ("vae", "2026/deep", "2027", "sub"):
-        (tmp_path / folder).mkdir(parents=True)
+    def __init__(self, tmp_path: Path, graph: dict[str, Any], *, remembered: Remembered | None = None) -> None:
+        self.output = tmp_path / "output"
+        self.output.mkdir(exist_ok=True)
+        self.files = LocalFiles({"output": self.output}, remembered or Remembered(), view=nothing_to_view)
+        self.told: list[Output] = []
+        self.collector = OutputCollector(graph, self.files, on_progress=None, on_output=self.told.append)
+        self.began_s = time.time() - 100
+        self.collector.see(EventSeen("execution_start", {"timestamp": self.began_s * 1000}))
+
+    def runs(self, node: str, *, at_s: float, writes: str = "") -> None:
+        """A node begins, in seconds after the run's beginning, and writes a file a second later."""
+        self.collector.see(EventSeen("executing", {"node": node}, at_s=self.began_s + at_s))
+        if writes:
+            path = self.output / writes
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"something")
+            os.utime(path, (self.began_s + at_s + 1,) * 2)
+
+    def end(self, **outcome: Any) -> list[tuple[str, str]]:
+        outputs = self.collector.collect(replace(ENDED, **{"shown": {}, "display_nodes": {}, **outcome}))
+        self.collector.announce_rest()
+        return [(output.node_id, f"{output.subfolder}/{output.name}".lstrip("/")) for output in outputs]
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def file_named(name: str, subfolder: str = "") -> dict[str, str]:
+    return {"filename": name, "subfolder": subfolder, "type": "output"}
+
+
+def test_files_that_nodes_have_written_without_a_word_are_theirs(tmp_path: Path) -> None:
     graph = {
-        "1": node("VAESave", "vae/mine"),
-        "2": node("SaveImage", "a"),
-        "3": node("CheckpointSave", "%date:yyyy%/x"),
-        "4": node("LoraSave", "lora_%year%"),
-        "5": node("Escapes", "../a"),
-        "6": node("Linked", ["1", 0]),
-        "7": node("DidNotRun", "a"),
-        "8": node("Windows", "sub\\w"),
+        "1": node("VAESave", filename_prefix="vae/mine"),
+        "2": node("SaveImage", filename_prefix="a"),
+        "3": node("SavesInItsOwnFolder", output_path="was", images=["4", 0]),
+        "4": node("WritesAlongTheWay", seed=3),
+        "5": node("SavesUnderAnyName", images=["4", 0]),
     }
-    collector = OutputCollector(
-        graph, FileLocator({"output": [tmp_path]}, lambda *_: io.BytesIO()), on_progress=None, on_output=None
-    )
-    collector.see(EventSeen("execution_start", {"timestamp": 2_000_000}))
-    collector.see(EventSeen("execution_success", {"timestamp": 2_010_000}))
-    names = ("vae/mine_00001_.safetensors", "vae/other.safetensors", "a_1.png", "lora_2026_1.safetensors")
-    names += ("2026/x_1.safetensors", "2026/deep/x_1.safetensors", "2026/y", "sub/w_1.safetensors")
-    for name, written_at in (*((name, 2005) for name in names), ("vae/mine_old", 1999), ("vae/mine_next", 2011)):
-        (tmp_path / name).write_bytes(b"something")
-        os.utime(tmp_path / name, (written_at, written_at))
-    shown = {"2": {"images": [{"filename": "a_1.png", "subfolder": "", "type": "output"}]}}
-    outputs = collector.collect(replace(ENDED, shown=shown, display_nodes={}))
-    assert [(output.node_id, output.class_type, output.subfolder, output.name) for output in outputs] == [
-        ("1", "VAESave", "vae", "mine_00001_.safetensors"),
-        ("2", "SaveImage", "", "a_1.png"),
-        ("3", "CheckpointSave", "2026", "x_1.safetensors"),
-        ("4", "LoraSave", "", "lora_2026_1.safetensors"),
-        ("8", "Windows", "sub", "w_1.safetensors"),
+    world = World(tmp_path, graph)
+    world.runs("4", at_s=10, writes="log/steps.txt")
+    world.runs("1", at_s=20, writes="vae/mine_00001_.safetensors")
+    world.runs("2", at_s=30, writes="a_1.png")
+    world.runs("3", at_s=40, writes="was/out_1.png")
+    world.runs("5", at_s=50, writes="2026.exr")
+    assert world.end(shown={"2": {"images": [file_named("a_1.png")]}}) == [
+        ("1", "vae/mine_00001_.safetensors"),
+        ("2", "a_1.png"),
+        ("3", "was/out_1.png"),
+        ("4", "log/steps.txt"),
+        ("5", "2026.exr"),
     ]
+    assert len(world.told) == 5
+    assert world.collector.warnings == ()
 
 
-def test_a_file_that_a_node_has_written_without_a_word_is_told_of_although_it_has_shown_nothing(tmp_path: Path) -> None:
-    graph = {"1": {"class_type": "VAESave", "inputs": {"filename_prefix": "mine"}}}
-    told: list[Output] = []
-    locator = FileLocator({"output": [tmp_path]}, lambda *_: io.BytesIO())
-    collector = OutputCollector(graph, locator, on_progress=None, on_output=told.append)
-    collector.see(EventSeen("execution_start", {"timestamp": 2_000_000}))
-    collector.see(EventSeen("executed", {"node": "1", "display_node": "1", "output": {}}))
-    collector.see(EventSeen("execution_success", {"timestamp": 2_010_000}))
-    (tmp_path / "mine_1.safetensors").write_bytes(b"something")
-    os.utime(tmp_path / "mine_1.safetensors", (2005, 2005))
-    outputs = collector.collect(replace(ENDED, shown={"1": {}}, display_nodes={}))
-    collector.announce_rest()
-    assert told == list(outputs)
-    assert len(told) == 1
+def test_a_file_written_beside_the_one_that_is_shown_is_an_output_too(tmp_path: Path) -> None:
+    world = World(tmp_path, {"2": node("SaveWithCaption", filename_prefix="a")})
+    world.runs("2", at_s=1, writes="a_1.png")
+    world.runs("2", at_s=1, writes="a_1.txt")
+    assert world.end(shown={"2": {"images": [file_named("a_1.png")]}}) == [("2", "a_1.png"), ("2", "a_1.txt")]
+
+
+def test_a_file_that_comes_after_the_end_of_its_node_is_waited_for(tmp_path: Path) -> None:
+    world = World(tmp_path, {"2": node("WritesInAThread", name="late")})
+    world.runs("2", at_s=1)
+    writes = threading.Timer(0.2, lambda: (world.output / "late.png").write_bytes(b"here"))
+    writes.start()
+    assert world.end() == [("2", "late.png")]
+    writes.join()
+
+
+def test_what_a_node_names_and_has_not_made_is_a_warning_and_no_output(tmp_path: Path) -> None:
+    remembered = Remembered()
+    world = World(tmp_path, {"2": node("UploadsItself"), "3": node("SaveImage")}, remembered=remembered)
+    (world.output / "old.png").write_bytes(b"of another run")
+    world.began_s = time.time() + 100
+    world.collector.see(EventSeen("execution_start", {"timestamp": world.began_s * 1000}))
+    shown = {
+        "2": {"images": [file_named("there.png", "out"), file_named("old.png"), file_named("x.png", "/elsewhere")]},
+        "3": {"text": ["said"]},
+    }
+    assert world.end(shown=shown) == [("3", "text_0.txt")]
+    [warning] = world.collector.warnings
+    assert warning.startswith("Node 2 (UploadsItself) names 'out/there.png' (output), 'old.png' (output), ")
+    assert "not delivered" in warning
+    began = time.monotonic()
+    again = World(tmp_path, {"2": node("UploadsItself")}, remembered=remembered)
+    again.end(shown=shown)
+    assert time.monotonic() - began < 1, "it is known by now that its files do not come"
+
+
+def test_a_cached_node_is_not_believed_once_it_was_not_when_it_ran(tmp_path: Path) -> None:
+    remembered = Remembered()
+    for cached in ((), ("2",)):
+        world = World(tmp_path, {"2": node("Echo")}, remembered=remembered)
+        (world.output / "old.png").write_bytes(b"of another run")
+        world.files.begin(time.time() + 100)
+        assert world.end(shown={"2": {"images": [file_named("old.png")]}}, cached_nodes=cached) == []
+        assert not world.collector.are_files_gone, "to run it again would not help"
+
+
+def test_a_node_that_ran_for_what_it_leaves_and_left_nothing_is_named(tmp_path: Path) -> None:
+    remembered = Remembered()
+    graph = {"1": node("KSampler"), "2": node("SaysNothing", images=["1", 0]), "3": node("NeverRan")}
+    world = World(tmp_path, graph, remembered=remembered)
+    world.runs("1", at_s=1)
+    world.runs("2", at_s=2)
+    assert world.end(shown={"2": {"images": []}}) == []
+    [warning] = world.collector.warnings
+    assert warning.startswith("Node 2 (SaysNothing) has run and left nothing: it has shown nothing, and no file")
+
+
+def test_the_files_of_cached_nodes_that_are_gone_must_be_made_again(tmp_path: Path) -> None:
+    world = World(tmp_path, {"2": node("SaveImage")})
+    world.end(shown={"2": {"images": [file_named("gone.png")]}}, cached_nodes=("2",))
+    assert world.collector.are_files_gone
 
 
 def test_progress_that_is_no_number_is_no_progress() -> None:
     told: list[Progress] = []
-    collector = OutputCollector(
-        GRAPH, FileLocator({}, lambda *_: io.BytesIO()), on_progress=told.append, on_output=None
-    )
+    collector = OutputCollector(GRAPH, ELSEWHERE, on_progress=told.append, on_output=None)
     for value in (float("nan"), float("inf"), "many", None, -3):
         collector.see(EventSeen("progress", {"node": "7", "value": value, "max": value}))
         collector.see(EventSeen("progress_state", {"nodes": {"7": {"state": "running", "value": value, "max": value}}}))

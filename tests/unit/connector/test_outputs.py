@@ -10,12 +10,9 @@ from typing import Any, BinaryIO
 import pytest
 from PIL import Image
 
-from comfy_serverless.connector.outputs import (
-    FileLocator,
-    NodeIdentity,
-    identify_node,
-    outputs_of_node,
-)
+from comfy_serverless.connector.made_files import LocalFiles, MadeFiles, Place, Remembered, RemoteFiles
+from comfy_serverless.connector.outputs import NodeIdentity, Output, identify_node
+from comfy_serverless.connector.outputs import outputs_of_node as outputs_and_refused
 from comfy_serverless.files import OutputKind
 
 NODE = NodeIdentity("9", "SaveImage", "My picture")
@@ -25,8 +22,19 @@ def view(name: str, subfolder: str, folder_type: str) -> BinaryIO:
     return io.BytesIO(f"{folder_type}/{subfolder}/{name}".encode())
 
 
-def locator(folder: Path | None = None) -> FileLocator:
-    return FileLocator({"output": [folder]} if folder else {}, view)
+def locator(folder: Path | None = None) -> MadeFiles:
+    """The files of a run that began long ago: whatever is there, it has made."""
+    files: MadeFiles = (
+        LocalFiles({"output": folder}, Remembered(), view=view)
+        if folder
+        else RemoteFiles(lambda _: 1.0, Remembered(), view=view, is_apart=False)
+    )
+    files.begin(0)
+    return files
+
+
+def outputs_of_node(node: NodeIdentity, shown: dict[str, Any], files: MadeFiles) -> list[Output]:
+    return outputs_and_refused(node, shown, files)[0]
 
 
 def test_a_file_is_read_from_disk_when_the_engine_is_local(tmp_path: Path) -> None:
@@ -53,8 +61,8 @@ def test_a_file_is_viewed_when_the_engine_is_elsewhere() -> None:
 def test_a_name_never_leads_out_of_the_engines_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret.png").write_bytes(b"secret")
     (tmp_path / "output").mkdir()
-    [output] = outputs_of_node(NODE, {"images": [{"filename": name}]}, locator(tmp_path / "output"))
-    assert output.path is None
+    shown = {"images": [{"filename": name}]}
+    assert outputs_and_refused(NODE, shown, locator(tmp_path / "output")) == ([], [Place(name, "", "output")])
 
 
 @pytest.mark.parametrize(
@@ -100,9 +108,11 @@ def test_an_expanded_node_belongs_to_the_node_it_is_shown_as() -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".png", "nul\0.png"])
-def test_a_name_no_file_can_have_is_left_to_the_engine(tmp_path: Path, name: str) -> None:
-    [output] = outputs_of_node(NODE, {"images": [{"filename": name}]}, locator(tmp_path))
-    assert (output.name, output.path) == (name, None)
+def test_a_name_no_file_can_have_is_no_output(tmp_path: Path, name: str) -> None:
+    shown = {"images": [{"filename": name}], "text": ["still there"]}
+    outputs, refused = outputs_and_refused(NODE, shown, locator(tmp_path))
+    assert [output.name for output in outputs] == ["text_0.txt"]
+    assert refused == [Place(name, "", "output")]
 
 
 def file_named(name: str, **more: object) -> dict[str, object]:
@@ -147,13 +157,14 @@ class TestPaths:
     """Nodes that name what they made by its path alone."""
 
     @pytest.fixture
-    def folders(self, tmp_path: Path) -> FileLocator:
+    def folders(self, tmp_path: Path) -> MadeFiles:
         for name in ("output/mesh/m.glb", "temp/bg_1.png", "temp/preview3d.glb", "input/3d/given.glb", "secret.glb"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(name.encode())
         (tmp_path / "output" / "link.glb").symlink_to(tmp_path / "secret.glb")
-        folders = {kind: [tmp_path / kind] for kind in ("output", "temp", "input")}
-        return FileLocator(folders | {"temp": [tmp_path / "temp", tmp_path]}, view)
+        files = LocalFiles({kind: tmp_path / kind for kind in ("output", "temp", "input")}, Remembered(), view=view)
+        files.begin(0)
+        return files
 
     @pytest.mark.parametrize(
         ("path", "place"),
@@ -164,12 +175,12 @@ class TestPaths:
             ("preview3d.glb", ("temp", "", "preview3d.glb")),
         ],
     )
-    def test_the_file_is_the_output(self, folders: FileLocator, path: str, place: tuple[str, str, str]) -> None:
+    def test_the_file_is_the_output(self, folders: MadeFiles, path: str, place: tuple[str, str, str]) -> None:
         [output] = outputs_of_node(NODE, {"result": [path, None, None]}, folders)
         assert (output.folder_type, output.subfolder, output.name) == place
         assert output.read().endswith(output.name.encode())
 
-    def test_an_absolute_path_inside_the_output_folder_is_its_file(self, folders: FileLocator, tmp_path: Path) -> None:
+    def test_an_absolute_path_inside_the_output_folder_is_its_file(self, folders: MadeFiles, tmp_path: Path) -> None:
         [output] = outputs_of_node(NODE, {"files": [str(tmp_path / "output/mesh/m.glb")]}, folders)
         assert (output.subfolder, output.name) == ("mesh", "m.glb")
 
@@ -186,16 +197,16 @@ class TestPaths:
             "x\0.glb",
         ],
     )
-    def test_no_path_leads_out_of_what_was_made(self, folders: FileLocator, path: str) -> None:
+    def test_no_path_leads_out_of_what_was_made(self, folders: MadeFiles, path: str) -> None:
         [output] = outputs_of_node(NODE, {"result": [path, None]}, folders)
         assert output.kind is OutputKind.TEXT
         assert output.read() == path.encode()
 
-    def test_a_text_is_a_text_whatever_it_says(self, folders: FileLocator) -> None:
+    def test_a_text_is_a_text_whatever_it_says(self, folders: MadeFiles) -> None:
         [output] = outputs_of_node(NODE, {"text": ["mesh/m.glb"]}, folders)
         assert output.kind is OutputKind.TEXT
 
-    def test_a_file_that_is_named_twice_comes_once(self, folders: FileLocator) -> None:
+    def test_a_file_that_is_named_twice_comes_once(self, folders: MadeFiles) -> None:
         shown = {"3d": [{"filename": "m.glb", "subfolder": "mesh", "type": "output"}], "path": ["mesh/m.glb"]}
         assert [output.name for output in outputs_of_node(NODE, shown, folders)] == ["m.glb", "path_1.txt"]
 
@@ -221,11 +232,15 @@ def test_where_the_name_tells_nothing_the_content_does(
     assert (output.content_type, output.kind) == (content_type, kind)
 
 
+def seen_from_elsewhere(folder: Path) -> MadeFiles:
+    return RemoteFiles(lambda _: 0.0, Remembered(), view=lambda name, *_: (folder / name).open("rb"), is_apart=False)
+
+
 @pytest.mark.parametrize("suffix", ["png", "webp", "gif"])
 def test_an_output_knows_its_checksum_and_the_size_of_its_picture(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (12, 7), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
-    for where in (locator(tmp_path), FileLocator({}, lambda name, *_: (tmp_path / name).open("rb"))):
+    for where in (locator(tmp_path), seen_from_elsewhere(tmp_path)):
         [output] = outputs_of_node(NODE, {"images": [file_named(f"a.{suffix}")]}, where)
         assert output.pixels == (12, 7)
         assert output.sha256 == hashlib.sha256((tmp_path / f"a.{suffix}").read_bytes()).hexdigest()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from comfy_serverless.connector import recovery
 from comfy_serverless.connector.facts import FrameSeen, Outcome, Timings
-from comfy_serverless.connector.outputs import FileLocator, Output
+from comfy_serverless.connector.made_files import MadeFiles, Remembered, RemoteFiles
+from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.run import WorkflowRun
 from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, EngineCrashed
 
@@ -24,8 +25,11 @@ GRAPH = {"2": {"class_type": "PreviewAny", "inputs": {}}}
 class FakeEngine:
     """An engine that is always ready; the attempts on it are the test's."""
 
-    locator: FileLocator = field(default_factory=lambda: FileLocator({}, lambda *_: pytest.fail("nothing to view")))
     is_embedded: bool = False
+
+    def made_files(self, apart_as: str | None) -> MadeFiles:
+        assert apart_as is None
+        return RemoteFiles(lambda _: None, Remembered(), view=lambda *_: pytest.fail("nothing"), is_apart=False)
 
     def wait_ready(self, timeout_s: float | None, canceled: threading.Event) -> None:
         assert timeout_s is None
@@ -50,7 +54,7 @@ def outcome(
 def run(monkeypatch: pytest.MonkeyPatch, *outcomes: Outcome, graph: dict[str, Any] = GRAPH) -> Any:
     engine: Any = FakeEngine()
     attempts: Iterator[Outcome] = iter(outcomes)
-    monkeypatch.setattr(WorkflowRun, "_attempt", lambda *_: next(attempts))
+    monkeypatch.setattr(WorkflowRun, "_follow", lambda *_: next(attempts))
     workflow_run = WorkflowRun(
         graph,
         engine=engine,

@@ -17,6 +17,7 @@ from comfy_serverless.graph.nodes import (
     IMAGE_LOADERS,
     IMAGE_SAVER,
     NODES,
+    PREFIX,
     SMALLEST_GRAPH,
     Takes,
     known,
@@ -33,7 +34,7 @@ RECORDINGS: dict[str, dict[str, Any]] = {
     "cases": json.loads((TESTS / "contract/data/nodes/object_info.json").read_text()),
 }
 #: Classes that are known, take uploaded files and are left to the names of their inputs.
-LEFT_TO_NAMES = {("Load3DAdvanced", "model_file"), ("Painter", "mask")}
+LEFT_TO_NAMES = {("Painter", "mask")}
 
 
 def declarations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -77,6 +78,22 @@ def test_an_input_is_an_image_where_an_image_is_uploaded(class_type: str, declar
     for name, takes in NODES[class_type].files.items():
         if kinds := uploads(inputs_of(declared)[name]):
             assert (takes is Takes.IMAGE) == (kinds == {"image_upload"})
+
+
+@pytest.mark.parametrize(("class_type", "declared"), ALL)
+def test_a_class_writes_lists_and_says_what_the_table_says(class_type: str, declared: dict[str, Any]) -> None:
+    node, inputs = NODES[class_type], inputs_of(declared)
+    if node.writes_below != PREFIX:
+        assert declared["output_node"]
+        assert inputs[node.writes_below][0] == "STRING"
+    if node.lists_folder:
+        assert "folder" in inputs
+    if node.reads_output:
+        assert node.reads_output in inputs
+    if node.constant:
+        assert inputs[node.constant][0] == "STRING"
+    if node.gives_text and declared["output"]:
+        assert "STRING" in declared["output"]
 
 
 @pytest.mark.parametrize(("class_type", "declared"), ALL)

@@ -231,7 +231,7 @@ def test_whatever_goes_wrong_with_an_output_costs_that_output_alone(s3: S3Client
             s3=s3,
             bucket=None,
             pool=pool,
-            leftovers=Leftovers(FilesInUse(), folder="f"),
+            leftovers=Leftovers(FilesInUse(), job_id="j"),
         )
         delivered, undelivered = delivery.finish([made("a.png"), lost], timeout_s=5)
     assert [delivery.output.name for delivery in delivered] == ["a.png"]
@@ -254,7 +254,7 @@ def test_an_upload_that_does_not_end_in_time_is_named(s3: S3Client) -> None:
             s3=s3,
             bucket=None,
             pool=pool,
-            leftovers=Leftovers(FilesInUse(), folder="f"),
+            leftovers=Leftovers(FilesInUse(), job_id="j"),
         )
         delivered, undelivered = delivery.finish(outputs, timeout_s=0.01)
     assert delivered == []

@@ -8,14 +8,18 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, ComfyError, EngineCrashed, MissingAsset, NodeExecutionError
 from comfy_serverless.jobs.document import JobStatus
+from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.observability import log
 from comfy_serverless.worker.worker import Call, Outcome
 from tests.patience import PATIENCE_S, QuietClock, slack
@@ -418,8 +422,7 @@ def test_what_was_delivered_is_discarded_after_the_reply_never_before(world: Wor
     outcome.release()
     here.worker.close()
     [discarded] = here.engine.discarded
-    assert discarded["files"] == [output.path]
-    assert discarded["folder"] == "comfy-serverless/job-1"
+    assert discarded["apart_as"] == "job-1"
     assert discarded["prompt_id"] == here.engine.runs[0]["prompt_id"]
 
 
@@ -432,8 +435,7 @@ def test_what_could_not_be_stored_is_kept(world: Worlds, tmp_path: Path) -> None
     assert outcome.error.code == "delivery_failed"
     outcome.release()
     here.worker.close()
-    assert here.engine.discarded[0]["files"] == []
-    assert here.engine.discarded[0]["folder"] is None
+    assert here.engine.discarded[0]["apart_as"] is None
 
 
 def test_the_folder_of_a_job_that_runs_again_is_left_to_its_next_delivery(
@@ -448,7 +450,7 @@ def test_the_folder_of_a_job_that_runs_again_is_left_to_its_next_delivery(
     here.engine.then.open.set()
     second.result(PATIENCE_S).release()
     here.worker.close()
-    assert [discarded["folder"] for discarded in here.engine.discarded] == [None, "comfy-serverless/job-1"]
+    assert [discarded["apart_as"] for discarded in here.engine.discarded] == [None, "job-1"]
 
 
 def test_a_delivery_of_a_job_waits_while_the_folder_of_the_last_one_is_removed(
@@ -478,7 +480,7 @@ def test_a_job_that_failed_leaves_nothing_either(world: Worlds, tmp_path: Path, 
     here = world(engine=FakeEngine(outputs=(on_disk(tmp_path),), error=error))
     here.run(request()).release()
     here.worker.close()
-    assert here.engine.discarded[0]["files"] == [tmp_path / "a.bin"]
+    assert here.engine.discarded[0]["apart_as"] == "job-1"
 
 
 def test_releasing_twice_or_late_does_no_harm(world: Worlds) -> None:
@@ -487,7 +489,7 @@ def test_releasing_twice_or_late_does_no_harm(world: Worlds) -> None:
     here.worker.close()
     outcome.release()
     outcome.release()
-    assert [discarded["folder"] for discarded in here.engine.discarded] == ["comfy-serverless/job-1", None]
+    assert [discarded["apart_as"] for discarded in here.engine.discarded] == ["job-1", None]
 
 
 def test_a_stop_that_the_engine_never_hears_is_given_up(world: Worlds, threads: ThreadPoolExecutor) -> None:
@@ -512,10 +514,73 @@ def test_a_job_that_never_ran_has_left_nothing(world: Worlds) -> None:
     assert here.engine.discarded == []
 
 
-def test_inputs_are_held_until_the_execution_has_ended(world: Worlds) -> None:
-    held: list[list[str]] = []
+def test_inputs_are_shown_while_the_job_executes_and_at_no_other_time(world: Worlds) -> None:
+    seen: list[tuple[list[str], list[str]]] = []
     here = world()
-    here.engine.then = lambda: held.append(list(here.inputs.released))
+    here.engine.then = lambda: seen.append((list(here.inputs.shown), list(here.inputs.released)))
     here.run(request())
-    assert held == [[]]
-    assert here.inputs.released == ["job-1"]
+    assert seen == [(["job-1"], [])]
+    assert set(here.inputs.released) == {"job-1"}
+
+
+# Owners
+
+
+@dataclass(frozen=True)
+class Of:
+    """A request of an owner."""
+
+    sent: SentRequest
+    owner_name: str
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sent, name)
+
+
+def submit(here: World, threads: ThreadPoolExecutor, job_id: str, owner: str) -> Future[Outcome]:
+    source: Any = Of(SentRequest(payload=request(job_id), default_id="x"), owner)
+    return threads.submit(here.worker.run, source, Call())
+
+
+@pytest.mark.parametrize(
+    ("owner", "overlaps", "may_enter"), [("alice", True, True), ("bob", True, False), ("alice", False, False)]
+)
+def test_the_next_job_waits_outside_unless_it_is_the_same_owners_and_meets_none_of_its_files(
+    world: Worlds, threads: ThreadPoolExecutor, owner: str, overlaps: bool, may_enter: bool
+) -> None:
+    gate = Gate()
+    here = world(engine=FakeEngine(then=gate, overlaps=overlaps))
+    first = submit(here, threads, "job-1", "alice")
+    assert gate.reached.wait(PATIENCE_S)
+    second = submit(here, threads, "job-2", owner)
+    wait_until(lambda: len(here.inputs.calls) == 2)
+    if may_enter:
+        wait_until(lambda: len(here.engine.runs) == 2)
+    else:
+        time.sleep(0.1)
+        assert len(here.engine.runs) == 1
+        assert here.inputs.shown == ["job-1"]
+    gate.open.set()
+    for job in (first, second):
+        assert job.result(PATIENCE_S).error is None
+    assert len(here.engine.runs) == 2
+
+
+def test_the_files_of_an_owner_are_gone_before_those_of_the_next_are_shown(
+    world: Worlds, threads: ThreadPoolExecutor
+) -> None:
+    story: list[str] = []
+    here = world()
+    here.engine.then = lambda: story.append(f"shown {here.inputs.shown} gone {sorted(set(here.inputs.released))}")
+    for number, owner in enumerate(("alice", "bob")):
+        submit(here, threads, f"job-{number}", owner).result(PATIENCE_S)
+    assert story == ["shown ['job-0'] gone []", "shown ['job-0', 'job-1'] gone ['job-0']"]
+
+
+def test_a_job_whose_owner_is_not_told_has_the_engine_to_itself() -> None:
+    first, second = (JobMessage(job_id=name, address=S3Address("bucket", "key")) for name in ("a", "b"))
+    assert first.owner_name != second.owner_name
+    told = JobMessage(job_id="a", address=S3Address("bucket", "key"), owner="alice")
+    read = JobMessage.parse(told.to_text())
+    assert read == told
+    assert told.owner_name == "alice"

@@ -31,7 +31,8 @@ from comfy_serverless.worker.inputs.plan import (
     Wanted,
     plan_inputs,
     put_name,
-    refuse_other_folders,
+    refuse_names_of_others,
+    refuse_other_kinds,
 )
 from comfy_serverless.worker.inputs.receive import Receiver
 
@@ -47,12 +48,13 @@ _FETCHES_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class PreparedInputs:
-    """A copy of a job's graph whose file inputs name files in ComfyUI's input folder, which stay there until `release`.
+    """A copy of a job's graph whose file inputs name files in ComfyUI's input folder.
 
-    Once the job has ended, `release` lets them be deleted when room is needed. Idempotent, never raises.
+    `show` puts the files there, when it is the job's turn, and `release` takes them away: idempotent, never raises.
     """
 
     graph: dict[str, Any]
+    show: Callable[[], None]
     release: Callable[[], None]
 
 
@@ -87,7 +89,7 @@ class InputFetcher:
     def prepare(
         self, graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]], *, job_id: str, deadline: float
     ) -> PreparedInputs:
-        """A copy of the graph with every input fetched, checked, uploaded to ComfyUI, and its name put in.
+        """A copy of the graph with every input fetched, checked, ready for ComfyUI, and its name put in.
 
         The values of `inputs` are fetched (addresses as in `workflow.targets`; where two mean the same input the more
         specific one wins), and every address found in a file input of the graph itself. A list makes a batch of its
@@ -104,7 +106,7 @@ class InputFetcher:
             DeadlineExceeded: the job's time is over.
             ComfyError: the connector cannot take the files.
         """
-        refuse_other_folders(graph, inputs)
+        refuse_names_of_others(graph, inputs)
         return self.place(graph, inputs, job_id=job_id, deadline=deadline)
 
     def place(
@@ -120,7 +122,13 @@ class InputFetcher:
             raise
         for entry in plan.wanted:
             put_name(plan.graph, entry, names[entry.asset])
-        return PreparedInputs(plan.graph, files.release)
+        try:
+            images = {name for asset, name in names.items() if asset.is_image}
+            refuse_other_kinds(plan.graph, set(names.values()) - images)
+        except BaseException:
+            files.release()
+            raise
+        return PreparedInputs(plan.graph, files.show, files.release)
 
     def _bring_all(
         self, wanted: Sequence[Wanted], held: HeldFiles, *, job_id: str, deadline: float

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, MissingAsset
-from comfy_serverless.graph.file_inputs import ASSET_TYPE, folder_for, is_address, names_in_other_folders, takes_file
+from comfy_serverless.graph.file_inputs import (
+    ASSET_TYPE,
+    folder_for,
+    is_address,
+    name_in_input_folder,
+    names_of_others,
+    takes_file,
+)
 from comfy_serverless.graph.lookup import NodeLookup, listing
 from comfy_serverless.graph.nodes import IMAGE_LOADERS, Takes
 from comfy_serverless.graph.workflow import copy_graph, is_link
@@ -87,21 +94,41 @@ def put_name(graph: Mapping[str, Any], wanted: Wanted, name: str) -> None:
         holder[last] = name
 
 
-def refuse_other_folders(graph: Mapping[str, Any], inputs: Mapping[str, object]) -> None:
-    """Raise MissingAsset if a file input names a file outside ComfyUI's input folder; all are in `details["inputs"]`.
+def refuse_names_of_others(graph: Mapping[str, Any], inputs: Mapping[str, object]) -> None:
+    """Raise MissingAsset if an input names a file that is not the job's to read; all are in `details["inputs"]`.
 
-    A job must not read the files in output and temp, which were made by other jobs.
+    Those are files that other jobs have made or brought: see `graph.file_inputs.names_of_others`.
     """
     replaced = {target for meaning in NodeLookup(graph).resolve_all(inputs)[0] for target in meaning.targets}
     problems = {
-        f"{node_id}.{input_name}": f"{name[:200]!r} is not in ComfyUI's input folder"
-        for node_id, input_name, name in names_in_other_folders(graph)
+        f"{node_id}.{input_name}": problem
+        for node_id, input_name, problem in names_of_others(graph)
         if (node_id, input_name) not in replaced
     }
     if problems:
         raise MissingAsset(
             f"Inputs cannot be used: {listing(problems, form='{} {}')}. Give the file itself, e.g. by the s3_uri of "
             f'the output: "inputs": {{"{next(iter(problems))}": "s3://…"}}.',
+            details={"inputs": problems},
+        )
+
+
+def refuse_other_kinds(graph: Mapping[str, Any], names: Collection[str]) -> None:
+    """Raise MissingAsset if an input that takes an image names a file that was brought, and checked, as another kind.
+
+    `names` are those of such files.
+    """
+    problems = {
+        f"{node_id}.{input_name}": f"{value[:200]!r} was not brought as an image"
+        for node_id, node in graph.items()
+        for input_name, value in node["inputs"].items()
+        if isinstance(value, str)
+        and takes_file(node["class_type"], input_name) is Takes.IMAGE
+        and name_in_input_folder(value) in names
+    }
+    if problems:
+        raise MissingAsset(
+            f"Inputs cannot be used: {listing(problems, form='{} {}')}. Give the file to this input itself.",
             details={"inputs": problems},
         )
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from comfy_serverless.worker.model_store import locks
+from comfy_serverless import locks
 from comfy_serverless.worker.model_store.names import Names
 
 logger = logging.getLogger(__name__)

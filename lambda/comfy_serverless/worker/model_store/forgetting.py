@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+import uuid
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
@@ -19,8 +19,10 @@ class Connector(Protocol):
     @property
     def server_address(self) -> str | None: ...
     def wait_ready(self, timeout_s: float | None = None) -> None: ...
-    def run(self, workflow: Mapping[str, Any], *, deadline_s: float | None = None) -> Execution: ...
-    def discard(self, prompt_id: str, *, files: Iterable[Path], folder: str | None) -> None: ...
+    def run(
+        self, workflow: Mapping[str, Any], *, deadline_s: float | None = None, apart_as: str | None = None
+    ) -> Execution: ...
+    def discard(self, prompt_id: str, *, apart_as: str | None = None) -> None: ...
 
 
 def forget_everything(connector: Connector, *, deadline: float) -> None:
@@ -41,6 +43,6 @@ def forget_everything(connector: Connector, *, deadline: float) -> None:
     left_s = deadline - time.monotonic()
     if left_s <= 0:
         raise DeadlineExceeded("The job's time was over before ComfyUI had forgotten a model that changes.")
-    execution = connector.run(SMALLEST_GRAPH, deadline_s=left_s)
-    files = [output.path for output in execution.outputs if output.path is not None]
-    connector.discard(execution.prompt_id, files=files, folder=None)
+    name = f"forget-{uuid.uuid4().hex}"
+    execution = connector.run(SMALLEST_GRAPH, deadline_s=left_s, apart_as=name)
+    connector.discard(execution.prompt_id, apart_as=name)

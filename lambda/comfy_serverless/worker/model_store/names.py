@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from comfy_serverless.worker.model_store.locks import ALONE, SHARED, try_change, try_lock
+from comfy_serverless.locks import ALONE, SHARED, try_change, try_lock
 
 _POLL_S = 0.05
 #: ComfyUI lists a folder anew if its time of change differs; the file system's clock is too coarse for that.

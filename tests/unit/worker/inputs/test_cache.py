@@ -1,4 +1,4 @@
-"""The input files that ComfyUI has: uploaded once, held while a job runs, deleted when there are too many."""
+"""The input files that jobs have brought: kept once, shown while a job runs, deleted when there are too many."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
+from comfy_serverless.connector.folders import beside
+from comfy_serverless.errors import AssetUnavailable
 from comfy_serverless.fetch.sources import Unusable
+from comfy_serverless.worker.inputs import cache as cache_module
 from comfy_serverless.worker.inputs.cache import HeldFiles, InputCache
 from comfy_serverless.worker.inputs.receive import DiskFull
 from tests.unit.input_world import InputFolder, LocalFolder, name_of
@@ -35,6 +37,7 @@ class Jobs:
 
     def __init__(self, connector: InputFolder, work: Path, *, max_bytes: int = 1000) -> None:
         self.cache = InputCache(connector, max_bytes=max_bytes)
+        self.values: list[str] = []
         self._work = work
 
     def bring(self, *contents: bytes, subfolder: str = "comfy-serverless", held: HeldFiles | None = None) -> HeldFiles:
@@ -42,43 +45,118 @@ class Jobs:
         for content in contents:
             file = self._work / f"{threading.get_ident()}"
             file.write_bytes(content)
-            value = held.bring(file, name_of(content, folder=""), subfolder=subfolder, timeout_s=5)
-            assert value.endswith(name_of(content, folder="")) or "(1)" in value
+            self.values.append(held.bring(file, name_of(content, folder=""), subfolder=subfolder, timeout_s=5))
+            file.unlink()
         return held
 
     def run(self, *contents: bytes, subfolder: str = "comfy-serverless") -> None:
-        self.bring(*contents, subfolder=subfolder).release()
+        held = self.bring(*contents, subfolder=subfolder)
+        held.show()
+        held.release()
+
+
+def kept(local: LocalFolder) -> Path:
+    return beside(local.input_directory) / "inputs"
+
+
+def kept_names(local: LocalFolder) -> set[str]:
+    return {path.name for path in kept(local).iterdir()}
+
+
+def bare(*contents: bytes) -> set[str]:
+    return {name_of(content, folder="") for content in contents}
 
 
 def left_behind(local: LocalFolder, content: bytes, *, used_at: float = HOURS_AGO, name: str = "") -> Path:
-    path = local.input_directory / (name or name_of(content))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A file that a former life of the process has kept."""
+    kept(local).mkdir(exist_ok=True)
+    path = kept(local) / (name or name_of(content, folder=""))
     path.write_bytes(content)
     os.utime(path, (used_at, used_at))
+    return path
+
+
+def of_the_user(local: LocalFolder, name: str, content: bytes) -> Path:
+    path = local.input_directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
     return path
 
 
 A, B, C = b"a" * 400, b"b" * 400, b"c" * 400
 
 
-class TestUploads:
-    def test_content_is_uploaded_once_also_to_an_engine_elsewhere(
-        self, folder: InputFolder, local: LocalFolder, work: Path
-    ) -> None:
-        for connector in (folder, local):
-            jobs = Jobs(connector, work)
-            jobs.run(A, B, A)
-            jobs.run(A)
-            assert connector.uploads == 2
+class TestSight:
+    """What ComfyUI sees."""
 
-    def test_another_start_of_an_engine_elsewhere_is_given_everything_anew(
-        self, folder: InputFolder, work: Path
+    def test_a_file_is_seen_from_show_to_release_and_by_nobody_else(self, local: LocalFolder, work: Path) -> None:
+        jobs = Jobs(local, work)
+        held = jobs.bring(A)
+        assert local.names == set(), "another owner's job may be running"
+        held.show()
+        assert local.names == {name_of(A)} == set(jobs.values)
+        assert (local.input_directory / name_of(A)).read_bytes() == A
+        held.release()
+        assert local.names == set()
+        assert kept_names(local) == bare(A)
+
+    def test_a_file_of_two_jobs_is_seen_until_the_last_of_them_ends(self, local: LocalFolder, work: Path) -> None:
+        jobs = Jobs(local, work)
+        first, second = jobs.bring(A, B), jobs.bring(A)
+        first.show()
+        second.show()
+        first.release()
+        assert local.names == {name_of(A)}
+        second.release()
+        second.release()
+        assert local.names == set()
+
+    def test_a_file_is_where_its_loader_looks(self, local: LocalFolder, work: Path) -> None:
+        jobs = Jobs(local, work)
+        held = jobs.bring(A, subfolder="")
+        jobs.bring(A, subfolder="3d/comfy-serverless", held=held)
+        held.show()
+        assert local.names == {name_of(A, folder=""), name_of(A, folder="3d/comfy-serverless/")} == set(jobs.values)
+        assert len(kept_names(local)) == 1, "equal content is one file"
+        held.release()
+
+    def test_it_costs_no_copy_and_nobody_may_write_to_it(self, local: LocalFolder, work: Path) -> None:
+        jobs = Jobs(local, work)
+        held = jobs.bring(A)
+        held.show()
+        shown = local.input_directory / name_of(A)
+        assert shown.samefile(kept(local) / name_of(A, folder=""))
+        assert shown.stat().st_mode & 0o222 == 0
+        held.release()
+
+    def test_a_folder_that_cannot_be_written_is_told(self, local: LocalFolder, work: Path) -> None:
+        held = Jobs(local, work).bring(A)
+        (local.input_directory / "comfy-serverless").write_text("a file in the way")
+        with pytest.raises(AssetUnavailable, match="cannot be put into ComfyUI's input folder"):
+            held.show()
+        held.release()
+
+    def test_what_a_former_life_has_shown_is_removed_before_the_next_job_is_shown(
+        self, local: LocalFolder, work: Path
     ) -> None:
+        dead = Jobs(local, work).bring(A, subfolder="")
+        dead.show()
+        mine = of_the_user(local, name_of(B, folder=""), b"a file of the user")
+        held = Jobs(local, work).bring(C)
+        held.show()
+        assert local.names == {name_of(C), mine.name}
+        held.release()
+
+
+class TestKeeping:
+    def test_an_engine_elsewhere_is_given_a_content_once(self, folder: InputFolder, work: Path) -> None:
         jobs = Jobs(folder, work)
-        jobs.run(A)
-        folder.starts += 1
+        jobs.run(A, B, A)
         jobs.run(A)
         assert folder.uploads == 2
+        folder.starts += 1
+        jobs.run(A)
+        assert folder.uploads == 3, "another start of it has nothing"
 
     def test_an_engine_that_comes_back_with_another_folder_is_given_everything_anew(
         self, local: LocalFolder, work: Path, tmp_path: Path
@@ -87,48 +165,55 @@ class TestUploads:
         held = jobs.bring(A)
         local.input_directory = tmp_path / "other"
         local.input_directory.mkdir()
-        jobs.run(A)
+        second = jobs.bring(A)
+        second.show()
         assert local.names == {name_of(A)}
+        second.release()
         held.release()
 
     def test_a_file_that_somebody_has_deleted_or_changed_is_brought_again(self, local: LocalFolder, work: Path) -> None:
         jobs = Jobs(local, work)
         jobs.run(A)
-        path = local.input_directory / name_of(A)
-        for spoil in (path.unlink, lambda: path.write_bytes(b"half")):
+        path = kept(local) / name_of(A, folder="")
+        for spoil in (path.unlink, lambda: rewrite(path, b"half"), lambda: rewrite(path, B)):
             spoil()
             jobs.run(A)
             assert path.read_bytes() == A
 
-    def test_several_jobs_at_once_upload_the_same_content_once(self, local: LocalFolder, work: Path) -> None:
+    def test_several_jobs_at_once_keep_the_same_content_once(
+        self, local: LocalFolder, work: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken: list[Path] = []
+        take = InputCache._take
+        monkeypatch.setattr(InputCache, "_take", lambda *given: taken.append(given[2]) or take(*given))
         jobs = Jobs(local, work)
         with ThreadPoolExecutor(8) as pool:
-            leases = list(pool.map(lambda _: jobs.bring(A), range(16)))
-        assert local.uploads == 1
-        for held in leases:
-            held.release()
+            held = list(pool.map(lambda _: jobs.bring(A), range(16)))
+        assert len(taken) == 1
+        for files in held:
+            files.release()
 
     def test_using_a_file_again_does_not_change_when_it_was_made(self, local: LocalFolder, work: Path) -> None:
-        jobs = Jobs(local, work)
-        jobs.run(A)
-        path = local.input_directory / name_of(A)
-        os.utime(path, (HOURS_AGO, HOURS_AGO))
-        jobs.run(A)
+        path = left_behind(local, A)
+        Jobs(local, work).run(A)
         assert path.stat().st_mtime == pytest.approx(HOURS_AGO)
         assert path.stat().st_atime > HOURS_AGO + 3600
 
-    def test_a_file_that_could_not_be_uploaded_is_not_remembered(self, local: LocalFolder, work: Path) -> None:
-        jobs = Jobs(local, work)
+    def test_a_file_that_could_not_be_uploaded_is_not_remembered(self, folder: InputFolder, work: Path) -> None:
+        jobs = Jobs(folder, work)
+        folder.upload_failure = RuntimeError("no")
         held = HeldFiles(jobs.cache)
-        file = work / "a"
-        file.write_bytes(A)
-        local.failure = RuntimeError("no")
         with pytest.raises(RuntimeError):
-            held.bring(file, name_of(A, folder=""), subfolder="comfy-serverless", timeout_s=5)
+            jobs.bring(A, held=held)
         held.release()
-        local.failure = None
+        folder.upload_failure = None
         jobs.run(A)
-        assert local.names == {name_of(A)}
+        assert set(folder.files) == {name_of(A)}
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    path.chmod(0o644)
+    path.write_bytes(content)
 
 
 class TestRoom:
@@ -138,42 +223,52 @@ class TestRoom:
         jobs.run(B)
         jobs.run(A)
         jobs.run(C)
-        assert local.names == {name_of(A), name_of(C)}
+        assert kept_names(local) == bare(A, C)
 
     def test_what_a_job_holds_stays_until_it_is_released(self, local: LocalFolder, work: Path) -> None:
         jobs = Jobs(local, work)
         first = jobs.bring(A, B, C)
         second = jobs.bring(A)
-        assert local.names == {name_of(A), name_of(B), name_of(C)}
+        assert kept_names(local) == bare(A, B, C)
         first.release()
         first.release()
-        assert name_of(A) in local.names
-        assert len(local.names) == 2
+        assert bare(A) < kept_names(local)
+        assert len(kept_names(local)) == 2
         jobs.run(B, C)
-        assert name_of(A) in local.names
+        assert bare(A) < kept_names(local)
         second.release()
 
-    def test_a_file_that_comes_after_the_jobs_end_is_not_brought(self, local: LocalFolder, work: Path) -> None:
+    def test_a_file_that_comes_after_the_jobs_end_is_not_kept(self, local: LocalFolder, work: Path) -> None:
         jobs = Jobs(local, work)
         held = jobs.bring(A)
         held.release()
         with pytest.raises(Unusable, match="the job's time was over"):
             jobs.bring(B, held=held)
-        assert local.names == {name_of(A)}
+        assert kept_names(local) == bare(A)
 
     def test_a_file_larger_than_the_cache_is_there_while_its_job_runs(self, local: LocalFolder, work: Path) -> None:
         jobs = Jobs(local, work, max_bytes=100)
         held = jobs.bring(A)
-        assert local.names == {name_of(A)}
+        assert kept_names(local) == bare(A)
         held.release()
-        assert local.names == set()
+        assert kept_names(local) == set()
 
-    def test_a_full_disk_is_emptied_of_what_nobody_holds(self, local: LocalFolder, work: Path) -> None:
-        jobs = Jobs(SmallDisk(local, room_for=2), work)
+    def test_a_full_disk_is_emptied_of_what_nobody_holds(
+        self, local: LocalFolder, work: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        link = cache_module._link_or_copy
+
+        def with_room_for_two(source: Path, target: Path) -> None:
+            if target.parent == kept(local) and len(kept_names(local)) >= 2:
+                raise OSError(28, "No space left on device")
+            link(source, target)
+
+        monkeypatch.setattr(cache_module, "_link_or_copy", with_room_for_two)
+        jobs = Jobs(local, work)
         held = jobs.bring(A)
         jobs.run(B)
         jobs.run(C)
-        assert local.names == {name_of(A), name_of(C)}
+        assert kept_names(local) == bare(A, C)
         jobs.bring(C, held=held)
         with pytest.raises(DiskFull, match="No space left") as caught:
             jobs.bring(B)
@@ -181,28 +276,16 @@ class TestRoom:
         held.release()
 
 
-class SmallDisk(LocalFolder):
-    """An input folder with room for some files."""
-
-    def __init__(self, local: LocalFolder, *, room_for: int) -> None:
-        super().__init__(local.input_directory)
-        self._room_for = room_for
-
-    def upload_file(self, file: BinaryIO | Path, name: str, *, subfolder: str = "", overwrite: bool = False) -> str:
-        if len(self.names) >= self._room_for:
-            raise OSError(28, "No space left on device")
-        return super().upload_file(file, name, subfolder=subfolder)
-
-
 class TestOtherPeoplesFiles:
     def test_what_a_former_life_has_left_is_used_and_counts(self, local: LocalFolder, work: Path) -> None:
-        left_behind(local, A)
+        path = left_behind(local, A)
         left_behind(local, B, used_at=HOURS_AGO + 1)
+        inode = path.stat().st_ino
         jobs = Jobs(local, work)
         jobs.run(A)
-        assert local.uploads == 0
+        assert path.stat().st_ino == inode
         jobs.run(C)
-        assert local.names == {name_of(A), name_of(C)}
+        assert kept_names(local) == bare(A, C)
 
     def test_a_damaged_file_of_a_former_life_is_replaced(self, local: LocalFolder, work: Path) -> None:
         path = left_behind(local, A)
@@ -212,38 +295,45 @@ class TestOtherPeoplesFiles:
 
     def test_what_another_process_may_be_using_is_left_to_it(self, local: LocalFolder, work: Path) -> None:
         left_behind(local, A, used_at=time.time())
-        jobs = Jobs(local, work, max_bytes=400)
-        jobs.run(B)
-        assert name_of(A) in local.names
+        Jobs(local, work, max_bytes=400).run(B)
+        assert bare(A) < kept_names(local) | {""}
 
     def test_unfinished_files_are_removed_once_they_are_old(self, local: LocalFolder, work: Path) -> None:
-        part = ".0f8fad5b-d9cb-469f-a165-70867728950e.part"
-        left_behind(local, b"x", name=f"comfy-serverless/{part}")
-        left_behind(local, b"x", name=f"3d/comfy-serverless/{part}", used_at=time.time())
+        old, young = (f".0f8fad5b-d9cb-469f-a165-70867728950{end}.part" for end in "ef")
+        left_behind(local, b"x", name=old)
+        left_behind(local, b"x", name=young, used_at=time.time())
         Jobs(local, work).run(A)
-        assert local.names == {name_of(A), f"3d/comfy-serverless/{part}"}
+        assert kept_names(local) == {*bare(A), young}
 
     def test_files_of_the_user_are_never_deleted(self, local: LocalFolder, work: Path) -> None:
         mine = ["photo.png", name_of(A, folder=""), "comfy-serverless/photo.png", "comfy-serverless/x/" + "a" * 32]
         for name in mine:
-            left_behind(local, A, name=name)
+            of_the_user(local, name, A)
         jobs = Jobs(local, work, max_bytes=1)
         jobs.run(A, B, subfolder="")
         jobs.run(A, B)
         assert local.names == set(mine)
 
-    def test_a_file_of_the_user_that_has_our_name_keeps_its_content(self, local: LocalFolder, work: Path) -> None:
-        mine = left_behind(local, b"mine", name=name_of(A, folder=""))
-        jobs = Jobs(local, work, max_bytes=1)
-        jobs.run(A, subfolder="")
-        jobs.run(B)
+    def test_a_file_of_the_user_that_has_our_name_keeps_it_and_its_content(
+        self, local: LocalFolder, work: Path
+    ) -> None:
+        mine = of_the_user(local, name_of(A, folder=""), b"mine")
+        jobs = Jobs(local, work)
+        held = jobs.bring(A, subfolder="")
+        held.show()
+        assert (local.input_directory / jobs.values[0]).read_bytes() == A
+        held.release()
         assert mine.read_bytes() == b"mine"
+        assert local.names == {mine.name}
 
     def test_a_link_in_place_of_our_folder_is_not_followed(
         self, local: LocalFolder, work: Path, tmp_path: Path
     ) -> None:
-        elsewhere = LocalFolder(tmp_path / "elsewhere")
-        left_behind(elsewhere, B, name=name_of(B, folder=""))
-        (local.input_directory / "comfy-serverless").symlink_to(elsewhere.input_directory)
-        Jobs(local, work, max_bytes=1).run(A, subfolder="")
-        assert name_of(B, folder="") in elsewhere.names
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        (local.input_directory / "comfy-serverless").symlink_to(elsewhere)
+        held = Jobs(local, work).bring(A)
+        with pytest.raises(AssetUnavailable, match="is a link"):
+            held.show()
+        held.release()
+        assert list(elsewhere.iterdir()) == []

@@ -9,7 +9,7 @@ import pytest
 
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, MissingAsset
 from comfy_serverless.jobs.request import JobRequest
-from comfy_serverless.worker.inputs.plan import MAX_INPUTS, Asset, Plan, plan_inputs, refuse_other_folders
+from comfy_serverless.worker.inputs.plan import MAX_INPUTS, Asset, Plan, plan_inputs, refuse_names_of_others
 from tests.unit.input_world import graph
 
 A, B, C, MASK = "s3://in/a.png", "s3://in/b.png", "s3://in/c.png", "s3://in/mask.png"
@@ -151,17 +151,17 @@ class TestOtherFolders:
     @pytest.mark.parametrize("name", ["a.png [output]", "a.png [temp]", "job/a.png [output]", "a.png[temp]"])
     def test_files_of_other_jobs_are_not_read(self, name: str) -> None:
         with pytest.raises(MissingAsset, match=r"input folder.*the s3_uri") as caught:
-            refuse_other_folders(graph(image=name), {})
+            refuse_names_of_others(graph(image=name), {})
         assert set(caught.value.details["inputs"]) == {"10.image"}
 
     def test_the_renders_of_a_3d_loader_are_files_too(self) -> None:
         renders = {"image": "3d/a.png [temp]", "mask": "", "recording": ""}
         with pytest.raises(MissingAsset, match=r"1\.image"):
-            refuse_other_folders({"1": {"class_type": "Load3D", "inputs": {"model_file": "", "image": renders}}}, {})
+            refuse_names_of_others({"1": {"class_type": "Load3D", "inputs": {"model_file": "", "image": renders}}}, {})
 
     def test_the_input_folder_may_be_named_and_texts_are_texts(self) -> None:
         workflow = graph(image="a.png [input]") | {
             "1": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox [output]"}}
         }
-        refuse_other_folders(workflow, {})
-        refuse_other_folders(graph(image="a.png [output]"), {"10.image": A})
+        refuse_names_of_others(workflow, {})
+        refuse_names_of_others(graph(image="a.png [output]"), {"10.image": A})

@@ -1,0 +1,409 @@
+"""The files that a run has made: those that appear in ComfyUI's output and temp folders while it executes.
+
+A reference is a claim. Nodes can be made to show any `{filename, subfolder, type}` and any path, so a name counts only
+if this run can have made the file; and what a node does not name has been made all the same. ComfyUI runs one prompt
+at a time, so what is new since a run's beginning is the run's.
+
+A run that shares ComfyUI with strangers is *apart*: its files are linked into a folder of its own, out of ComfyUI's
+sight, as soon as they are there, and its end removes them, and nothing else, from ComfyUI's folders.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import stat
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+logger = logging.getLogger(__name__)
+
+#: The file system's clock lags behind the system's; ComfyUI reports its times in whole ms. In seconds.
+_LAG_S = 0.011
+#: `Last-Modified` has whole seconds.
+_WHOLE_SECOND_S = 1.0
+#: A folder that was changed this recently may change again without a new time of change, in seconds.
+_TICK_S = 0.05
+#: How long a file that nobody has named must not have changed to be whole, in seconds, and the longest wait for it.
+_AT_REST_S, _AT_REST_WITHIN_S = 0.03, 2.0
+_MAX_REMEMBERED = 10_000
+#: The folder, below ComfyUI's output and temp folders, that the folders of runs apart are in.
+JOBS_FOLDER = "comfy-serverless"
+
+View = Callable[[str, str, str], BinaryIO]
+
+
+class Place(NamedTuple):
+    """A file as ComfyUI's nodes name it."""
+
+    name: str
+    subfolder: str
+    folder_type: str
+
+    def __str__(self) -> str:
+        path = f"{self.subfolder}/{self.name}" if self.subfolder else self.name
+        return f"{path[:200]!r} ({self.folder_type[:20]})"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file that the run has made: where it is on this machine, or how it is fetched from an engine elsewhere."""
+
+    place: Place
+    path: Path | None
+    fetch: Callable[[], BinaryIO]
+
+
+class MadeFiles(Protocol):
+    """Tells what one run has made from what was there before.
+
+    Attributes:
+        remembered: what the runs of the engine share.
+        nothing: what a node that has left nothing has not left, in words.
+    """
+
+    remembered: Remembered
+    nothing: str
+
+    def begin(self, at_s: float) -> None:
+        """Note when ComfyUI began to execute the run, in seconds since the epoch, by its clock."""
+
+    def claim(self, place: Place, *, cached: bool) -> Made | None:
+        """The file that a node names, if the run has made it; a cached node has made its files in an earlier run."""
+
+    def find(self, text: str, *, cached: bool) -> Made | None:
+        """The file that a node names by its path alone."""
+
+    def unclaimed(self) -> list[Made]:
+        """The files that the run has made and no node has named, the oldest first."""
+
+    def leave(self) -> None:
+        """Remove what the run has made from ComfyUI's folders, if it is apart."""
+
+
+class Remembered:
+    """Knowledge of one engine that its runs share. Thread-safe.
+
+    Attributes:
+        refused: the places that were named by a node that had run, and were not its files.
+        elsewhere: the classes of such nodes.
+        silent: the classes of nodes that have run and left nothing.
+        folders: those that were there when the engine had started; they stay, also when they are empty.
+    """
+
+    def __init__(self, folders: Mapping[str, Path] | None = None) -> None:
+        self.lock = threading.Lock()
+        #: The files that runs have made, by device and inode, with the time of their last change, so that none is
+        #: another run's too.
+        self._taken: OrderedDict[tuple[int, int], tuple[int, object]] = OrderedDict()
+        self._subfolders: dict[Path, tuple[int, tuple[Path, ...]]] = {}
+        self.refused: set[Place] = set()
+        self.elsewhere: set[str] = set()
+        self.silent: set[str] = set()
+        self.folders: set[Path] = set()
+        for folder in (folders or {}).values():
+            self.changed_files(folder.resolve(), since_s=math.inf, seen=self.folders)
+
+    def is_free(self, state: os.stat_result, run: object) -> bool:
+        """Whether no other run has made this file. Under the lock."""
+        changed_ns, maker = self._taken.get((state.st_dev, state.st_ino), (0, run))
+        return maker is run or changed_ns != state.st_ctime_ns
+
+    def take(self, state: os.stat_result, run: object) -> None:
+        """Note that a run has made a file. Under the lock."""
+        self._taken[state.st_dev, state.st_ino] = state.st_ctime_ns, run
+        while len(self._taken) > _MAX_REMEMBERED:
+            self._taken.popitem(last=False)
+
+    def refuse(self, places: Iterable[Place]) -> None:
+        """Note that places were named and not made: they are not believed of a cached node either."""
+        if len(self.refused) < _MAX_REMEMBERED:
+            self.refused.update(places)
+
+    def changed_files(
+        self, folder: Path, *, since_s: float, seen: set[Path] | None = None
+    ) -> list[tuple[Path, os.stat_result]]:
+        """The regular files below a folder that have come into it since then, in seconds since the epoch.
+
+        Folders that nothing has come into since are not read again: an output folder can hold years of pictures.
+
+        Args:
+            seen: the folders are added to it.
+        """
+        found: list[tuple[Path, os.stat_result]] = []
+        pending = [folder]
+        while pending:
+            directory = pending.pop()
+            with suppress(FileNotFoundError, NotADirectoryError):
+                changed_ns = directory.stat().st_mtime_ns
+                is_changed = changed_ns / 1e9 >= since_s
+                known = self._subfolders.get(directory)
+                if is_changed or known is None or known[0] != changed_ns:
+                    with os.scandir(directory) as entries:
+                        subfolders, files = _folders_and_files(entries)
+                    found += _changed(files if is_changed else (), since_s)
+                    known = self._subfolders[directory] = changed_ns, subfolders
+                    if changed_ns / 1e9 > time.time() - _TICK_S:
+                        del self._subfolders[directory]
+                pending.extend(known[1])
+                if seen is not None:
+                    seen.add(directory)
+        return found
+
+
+class LocalFiles(MadeFiles):
+    """The files of a run on an engine of this machine.
+
+    Args:
+        folders: ComfyUI's output and temp folder, by type.
+        remembered: what the runs of this engine share.
+        view: opens a file through ComfyUI.
+        keep_in: the run is apart, and its files are kept in this folder. None for a run of the machine's owner:
+            its files stay where they are, and cached nodes are believed.
+    """
+
+    def __init__(
+        self, folders: Mapping[str, Path], remembered: Remembered, *, view: View, keep_in: Path | None = None
+    ) -> None:
+        self._folders = {kind: folder.resolve() for kind, folder in folders.items() if kind in ("output", "temp")}
+        self.remembered = remembered
+        self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"
+        self._view = view
+        self._keep_in = keep_in
+        self._began_s = time.time()
+        #: By their paths in ComfyUI's folders.
+        self._made: dict[Path, Made] = {}
+        self._states: dict[Path, os.stat_result] = {}
+        self._seen_folders: set[Path] = set()
+
+    def begin(self, at_s: float) -> None:
+        """See MadeFiles."""
+        self._began_s = at_s
+
+    def claim(self, place: Place, *, cached: bool) -> Made | None:
+        """See MadeFiles."""
+        folder = self._folders.get(place.folder_type)
+        path = _file_below(folder, Path(place.subfolder, place.name)) if folder is not None else None
+        made = self._taken(path) if path is not None else None
+        if made is None and cached:
+            made = self._from_before(place, path)
+        return made
+
+    def find(self, text: str, *, cached: bool) -> Made | None:
+        """See MadeFiles. The path is below one of the folders, begins with its name, or is absolute."""
+        for kind, folder in self._folders.items():
+            for relative in dict.fromkeys((text, text.removeprefix(f"{kind}/"))):
+                path = _path_below(folder, Path(relative))
+                if path is not None and (made := self.claim(self._place(path), cached=cached)):
+                    return made
+        return None
+
+    def unclaimed(self) -> list[Made]:
+        """See MadeFiles. Files that are still being written are waited for."""
+        since_s, seen = self._began_s - _LAG_S, self._seen_folders
+        found = [
+            (path, _at_rest(path, state))
+            for folder in self._folders.values()
+            for path, state in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
+            if path not in self._made
+        ]
+        made = (self._taken(path) for path, _ in sorted(found, key=lambda file: file[1].st_mtime_ns))
+        return [file for file in made if file is not None]
+
+    def leave(self) -> None:
+        """See MadeFiles."""
+        if self._keep_in is None:
+            return
+        for path, was in self._states.items():
+            try:
+                # What has the name now may be a later run's.
+                if os.path.samestat(path.lstat(), was):
+                    path.unlink()
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                logger.warning("a file of a run could not be removed from ComfyUI's folder: %s", error)
+        self._remove_folders()
+        self._states.clear()
+
+    def _remove_folders(self) -> None:
+        """Remove the folders that the run has made and that are empty now.
+
+        In the folder of all jobs only those that its own files were in: another run may just have made one there.
+        """
+        roots = set(self._folders.values())
+        common = {root / JOBS_FOLDER for root in roots}
+        own = {parent for path in self._states for parent in path.parents}
+        own |= {folder for folder in self._seen_folders if not common.intersection((folder, *folder.parents))}
+        new = own - self.remembered.folders - roots - common
+        for folder in sorted(new, key=lambda path: len(path.parts), reverse=True):
+            if not roots.isdisjoint(folder.parents):
+                with suppress(OSError):
+                    folder.rmdir()
+
+    def _place(self, path: Path) -> Place:
+        kind, folder = next((kind, folder) for kind, folder in self._folders.items() if path.is_relative_to(folder))
+        subfolder = path.parent.relative_to(folder).as_posix()
+        return Place(path.name, "" if subfolder == "." else subfolder, kind)
+
+    def _taken(self, path: Path) -> Made | None:
+        """A file of ComfyUI's folders, if it is new and no other run's."""
+        if path in self._made:
+            return self._made[path]
+        try:
+            state = path.lstat()
+            if not stat.S_ISREG(state.st_mode) or state.st_ctime < self._began_s - _LAG_S:
+                return None
+            place, kept = self._place(path), path
+            with self.remembered.lock:
+                if not self.remembered.is_free(state, self):
+                    return None
+                if self._keep_in is not None:
+                    kept = _link(path, state, self._keep_in / place.folder_type / place.subfolder / place.name)
+                self.remembered.take(path.lstat(), self)
+        except FileNotFoundError:
+            return None
+        made = self._made[path] = Made(place, kept, lambda: kept.open("rb"))
+        self._states[path] = state
+        return made
+
+    def _from_before(self, place: Place, path: Path | None) -> Made | None:
+        """The file of a cached node: of an earlier delivery of this job, or of an earlier run of the owner."""
+        if self._keep_in is None:
+            is_believed = path is not None and place not in self.remembered.refused
+            return Made(place, path, lambda: self._view(*place)) if is_believed else None
+        if place.folder_type not in self._folders:
+            return None
+        kept = _file_below(self._keep_in / place.folder_type, Path(place.subfolder, place.name))
+        return Made(place, kept, lambda: kept.open("rb")) if kept is not None else None
+
+
+class RemoteFiles(MadeFiles):
+    """The files of a run on an engine elsewhere: what its nodes name, and what ComfyUI says is new.
+
+    Args:
+        changed_at: asks ComfyUI when a file was last changed, in seconds since the epoch; None if it has no such file.
+        view: opens a file through ComfyUI.
+        is_apart: whether the run shares ComfyUI with strangers; then cached nodes are not believed.
+    """
+
+    def __init__(
+        self,
+        changed_at: Callable[[Place], float | None],
+        remembered: Remembered,
+        *,
+        view: View,
+        is_apart: bool,
+    ) -> None:
+        self._changed_at = changed_at
+        self.remembered = remembered
+        self.nothing = "it has shown nothing, and what it may have saved is on ComfyUI's machine"
+        self._view = view
+        self._is_apart = is_apart
+        self._began_s = time.time()
+        self._made: dict[Place, Made] = {}
+
+    def begin(self, at_s: float) -> None:
+        """See MadeFiles."""
+        self._began_s = at_s
+
+    def claim(self, place: Place, *, cached: bool) -> Made | None:
+        """See MadeFiles."""
+        if place in self._made:
+            return self._made[place]
+        if place.folder_type not in ("output", "temp"):
+            return None
+        changed_s = self._changed_at(place)
+        is_new = changed_s is not None and changed_s >= self._began_s - _WHOLE_SECOND_S
+        # A proxy may keep the time from us.
+        is_believed = (cached or not changed_s) and not self._is_apart and place not in self.remembered.refused
+        if changed_s is None or not (is_new or is_believed):
+            return None
+        made = self._made[place] = Made(place, None, lambda: self._view(*place))
+        return made
+
+    def find(self, text: str, *, cached: bool) -> Made | None:  # noqa: ARG002  (as all)
+        """See MadeFiles. A path says nothing about another machine."""
+        return None
+
+    def unclaimed(self) -> list[Made]:
+        """See MadeFiles. The folders of another machine cannot be looked into."""
+        return []
+
+    def leave(self) -> None:
+        """See MadeFiles. ComfyUI has no route that removes a file."""
+
+
+def _folders_and_files(entries: Iterable[os.DirEntry[str]]) -> tuple[tuple[Path, ...], list[os.DirEntry[str]]]:
+    folders, files = [], []
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            folders.append(Path(entry.path))
+        elif entry.is_file(follow_symlinks=False):
+            files.append(entry)
+    return tuple(folders), files
+
+
+def _changed(files: Iterable[os.DirEntry[str]], since_s: float) -> Iterator[tuple[Path, os.stat_result]]:
+    for file in files:
+        with suppress(FileNotFoundError):
+            state = file.stat(follow_symlinks=False)
+            if state.st_ctime >= since_s:
+                yield Path(file.path), state
+
+
+def _path_below(folder: Path, relative: Path) -> Path | None:
+    """A path with its links resolved, unless it leads out of the folder."""
+    try:
+        path = (folder / relative).resolve()
+    except (OSError, ValueError):
+        return None  # too long for the file system, or with a NUL in it: no file is called that
+    return path if path.is_relative_to(folder) else None
+
+
+def _file_below(folder: Path, relative: Path) -> Path | None:
+    try:
+        path = _path_below(folder, relative)
+        return path if path is not None and path.is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _link(path: Path, state: os.stat_result, target: Path) -> Path:
+    """Give a file a second name, so that it stays when the first is removed; return that name.
+
+    Where the file system cannot do that, the file is copied. Raises FileNotFoundError if it is no longer the same.
+    """
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source, target.open("wb") as copy:  # noqa: PTH123
+            shutil.copyfileobj(source, copy)
+        return target
+    # A symbolic link that has taken its place is never followed: what it leads to may be anybody's.
+    if not os.path.samestat(target.lstat(), state):
+        target.unlink()
+        raise FileNotFoundError(path)
+    return target
+
+
+def _at_rest(path: Path, state: os.stat_result) -> os.stat_result:
+    """The state of a file once it has not changed for a moment: something may still be writing it."""
+    give_up_at = time.monotonic() + _AT_REST_WITHIN_S
+    while time.time() - state.st_mtime < _AT_REST_S and time.monotonic() < give_up_at:
+        time.sleep(_AT_REST_S)
+        with suppress(FileNotFoundError):
+            state = path.lstat()
+    return state

@@ -1,0 +1,97 @@
+"""Gives a run its own folder below ComfyUI's output folder, and its nodes a reason to run. Pure.
+
+So the names of a job's files depend on nothing that ran before, and no saver meets another job's files. A value whose
+meaning belongs to a node is left alone: only ComfyUI's own savers are known to make such folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from comfy_serverless.connector.made_files import JOBS_FOLDER
+from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.graph.file_inputs import text_behind
+from comfy_serverless.graph.lookup import listing
+from comfy_serverless.graph.nodes import PREFIX, TEXT_JOINER, Declared, known
+from comfy_serverless.graph.workflow import copy_graph, is_link
+
+#: An input for output nodes that we give no folder. Unless something about them changes they are not run again, and
+#: name the files of a job that is over. An input that they do not declare is no argument of theirs, but counts as such
+#: a change (ComfyUI 0.3.64 and 0.33.0).
+_CHANGE = "comfy_serverless_job"
+#: The name that ComfyUI's own savers give a file when the workflow gives none.
+_DEFAULT_NAME = "ComfyUI"
+
+#: What ComfyUI says of the classes of a graph; it may not have said it of all.
+Declarations = Mapping[str, Declared]
+
+
+def check_prefixes(graph: Mapping[str, Any]) -> None:
+    """Raise InvalidWorkflow if a name to write to leads out of ComfyUI's output folder, or is no text."""
+    problems: dict[str, str] = {}
+    for node_id, node in graph.items():
+        for name in {PREFIX, known(node["class_type"]).writes_below} & node["inputs"].keys():
+            value = node["inputs"][name]
+            prefix = text_behind(graph, value) if is_link(value) else value
+            path = PurePosixPath(str(prefix).replace("\\", "/"))
+            if prefix is None and is_link(value):
+                continue
+            if not isinstance(prefix, str | int | float):
+                problems[node_id] = f"{name} is no text"
+            elif path.is_absolute() or ".." in path.parts:
+                problems[node_id] = f"{name} {str(prefix)[:200]!r} leads out of the job's output folder"
+    if problems:
+        raise InvalidWorkflow(
+            f"{listing(problems, form='Node {}: {}')}. Use a name, or a folder below it: 'ComfyUI' or 'today/fox'.",
+            details={"node_errors": problems},
+        )
+
+
+def in_own_folder(graph: Mapping[str, Any], run: str, declarations: Declarations) -> dict[str, Any]:
+    """A copy of a checked graph whose savers write into the run's own folder; nodes before them stay cached."""
+    folder = f"{JOBS_FOLDER}/{run}"
+    result = copy_graph(graph)
+    for node_id, node in graph.items():
+        said, knowledge = declarations.get(node["class_type"]), known(node["class_type"])
+        inputs, name = result[node_id]["inputs"], knowledge.writes_below
+        if said is not None and said.is_own and said.is_output and name in said.inputs and name in inputs:
+            inputs[name] = _below(folder, inputs[name], result, node_id, declarations)
+        elif (said is not None and said.is_output) or knowledge.names_preview:
+            inputs[_CHANGE] = run
+    return result
+
+
+def may_overlap(graph: Mapping[str, Any], declarations: Declarations) -> bool:
+    """Whether another job of the same owner may wait in ComfyUI's queue while this one runs.
+
+    Not if a node lists a folder, or is of a pack: it may list folders too, or write where the other one does.
+    """
+    for node in graph.values():
+        said, knowledge = declarations.get(node["class_type"]), known(node["class_type"])
+        if said is None or not said.is_own or knowledge.lists_folder:
+            return False
+    return True
+
+
+def _below(
+    folder: str,
+    value: Any,  # noqa: ANN401
+    graph: dict[str, Any],
+    node_id: str,
+    declarations: Declarations,
+) -> Any:  # noqa: ANN401
+    """A name to write to, below the folder: a constant, or a link to a node that puts the folder before a text."""
+    prefix = text_behind(graph, value) if is_link(value) else value
+    if prefix is not None or not is_link(value):
+        # Without a name ComfyUI would take the folder's for one.
+        return f"{folder}/{prefix if PurePosixPath(str(prefix).replace(chr(92), '/')).parts else _DEFAULT_NAME}"
+    if TEXT_JOINER not in declarations:
+        return value
+    joiner = f"{node_id}.folder"
+    while joiner in graph:
+        joiner += "_"
+    inputs = {"string_a": f"{folder}/", "string_b": value, "delimiter": ""}
+    graph[joiner] = {"class_type": TEXT_JOINER, "inputs": inputs}
+    return [joiner, 0]

@@ -1,0 +1,334 @@
+"""What a run has made, what it only names, and what is left of it in ComfyUI's folders."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from comfy_serverless.connector.folders import EngineFolders, beside
+from comfy_serverless.connector.made_files import LocalFiles, Made, Place, Remembered, RemoteFiles
+from comfy_serverless.errors import DeadlineExceeded
+from tests.patience import PATIENCE_S
+
+
+class Engine:
+    """The folders of an engine, with files that were there before."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.folders = {kind: home / kind for kind in ("input", "output", "temp")}
+        for folder in self.folders.values():
+            folder.mkdir(parents=True)
+        self.write("input/mine.png", "output/old.png", "output/kept/deep/old.png", "temp/old.png", ".env")
+        (self.folders["output"] / "empty").mkdir()
+        made_before = time.time() - 50
+        self.remembered = Remembered({kind: self.folders[kind] for kind in ("output", "temp")})
+        self.before = self.names()
+        self.began_s = made_before + 100
+        time.sleep(0.03)
+
+    def write(self, *names: str, content: str = "") -> None:
+        for name in names:
+            path = self.home / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content or name)
+
+    def run(self, keep_in: str = "kept", *, began_s: float | None = None) -> LocalFiles:
+        """A run apart that begins now."""
+        files = LocalFiles(self.folders, self.remembered, view=_nothing, keep_in=self.home / ".ours" / keep_in)
+        files.begin(time.time() if began_s is None else began_s)
+        return files
+
+    def names(self) -> set[str]:
+        return {
+            str(path.relative_to(self.home)) + "/" * path.is_dir()
+            for path in self.home.rglob("*")
+            if ".ours" not in path.parts
+        }
+
+
+def _nothing(*_: str) -> None:
+    raise AssertionError
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    return Engine(tmp_path / "ComfyUI")
+
+
+def output(name: str, subfolder: str = "", folder_type: str = "output") -> Place:
+    return Place(name, subfolder, folder_type)
+
+
+def contents(made: list[Made]) -> dict[str, str]:
+    return {
+        f"{file.place.folder_type}/{file.place.subfolder}/{file.place.name}": file.fetch().read().decode()
+        for file in made
+    }
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        output("old.png"),
+        output("old.png", "kept/deep"),
+        output("old.png", folder_type="temp"),
+        output("mine.png", folder_type="input"),
+        output("mine.png", "../input"),
+        output(".env", "..", "temp"),
+        output(".env", folder_type="temp"),
+        output("x.png", folder_type="base"),
+        output("../.env"),
+        output("empty"),
+        output("link.png"),
+        output("linked.png", "linked-folder"),
+        output("pipe"),
+        output("n\0ul.png"),
+        output("x" * 300),
+    ],
+)
+def test_a_reference_to_what_the_run_has_not_made_is_refused(engine: Engine, place: Place, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "linked.png").write_text("private")
+    run = engine.run()
+    (engine.folders["output"] / "link.png").symlink_to(engine.home / ".env")
+    (engine.folders["output"] / "linked-folder").symlink_to(outside)
+    os.mkfifo(engine.folders["output"] / "pipe")
+    assert run.claim(place, cached=False) is None
+    assert run.claim(place, cached=True) is None
+    assert run.find(f"{place.subfolder}/{place.name}", cached=False) is None
+    assert [file for file in run.unclaimed() if file.place.name != "link.png"] == []
+    run.leave()
+    assert engine.names() >= engine.before
+
+
+def test_what_the_run_has_made_is_kept_apart_and_leaves_comfyuis_folders(engine: Engine) -> None:
+    run = engine.run()
+    engine.write("output/comfy-serverless/job/a.png", "output/new/deep/b.txt", "temp/c.png", "output/kept/d.png")
+    claimed = run.claim(output("a.png", "comfy-serverless/job"), cached=False)
+    assert claimed is not None
+    assert claimed.path is not None
+    assert ".ours" in claimed.path.parts
+    found = run.find(str(engine.folders["output"] / "new/deep/b.txt"), cached=False)
+    assert found is not None
+    assert found.place == output("b.txt", "new/deep")
+    rest = run.unclaimed()
+    assert sorted(file.place.name for file in rest) == ["c.png", "d.png"]
+    run.leave()
+    assert engine.names() == engine.before | {"output/comfy-serverless/"}
+    assert contents([claimed, found, *rest]) == {
+        "output/comfy-serverless/job/a.png": "output/comfy-serverless/job/a.png",
+        "output/new/deep/b.txt": "output/new/deep/b.txt",
+        "temp//c.png": "temp/c.png",
+        "output/kept/d.png": "output/kept/d.png",
+    }
+
+
+def test_a_folder_that_a_run_has_made_and_left_empty_goes_with_it(engine: Engine) -> None:
+    run = engine.run()
+    (engine.folders["output"] / "made" / "in vain").mkdir(parents=True)
+    run.unclaimed()
+    run.leave()
+    assert engine.names() == engine.before
+
+
+def test_a_file_that_was_there_and_is_written_anew_is_the_runs_if_a_node_names_it(engine: Engine) -> None:
+    run = engine.run()
+    engine.write("output/old.png", content="new")
+    made = run.claim(output("old.png"), cached=False)
+    assert made is not None
+    assert made.fetch().read() == b"new"
+
+
+def test_two_runs_at_once_never_have_the_same_file(engine: Engine) -> None:
+    first, second = engine.run("first"), engine.run("second")
+    engine.write("output/a.png")
+    assert first.claim(output("a.png"), cached=False) is not None
+    engine.write("output/b.png")
+    assert second.claim(output("a.png"), cached=False) is None
+    assert [file.place.name for file in second.unclaimed()] == ["b.png"]
+    first.leave()
+    engine.write("output/a.png", content="the second one's")
+    assert contents(second.unclaimed()) == {"output//a.png": "the second one's"}
+    second.leave()
+    assert engine.names() == engine.before
+
+
+def test_a_later_file_of_the_same_name_is_not_removed_with_the_earlier_one(engine: Engine) -> None:
+    run = engine.run()
+    engine.write("output/a.png")
+    run.unclaimed()
+    (engine.folders["output"] / "a.png").unlink()
+    engine.write("output/a.png", content="another run's")
+    run.leave()
+    assert (engine.folders["output"] / "a.png").read_text() == "another run's"
+
+
+def test_a_node_that_recalls_an_earlier_delivery_of_its_job_finds_the_kept_file(engine: Engine) -> None:
+    first = engine.run()
+    engine.write("output/a.png")
+    first.unclaimed()
+    first.leave()
+    again = engine.run()
+    assert again.claim(output("a.png"), cached=False) is None
+    recalled = again.claim(output("a.png"), cached=True)
+    assert recalled is not None
+    assert recalled.fetch().read() == b"output/a.png"
+    assert engine.run("of another job").claim(output("a.png"), cached=True) is None
+
+
+def test_the_files_of_the_machines_owner_stay_where_they_are(engine: Engine) -> None:
+    run = LocalFiles(engine.folders, engine.remembered, view=_nothing)
+    engine.write("output/a.png")
+    made = run.claim(output("a.png"), cached=False)
+    assert made is not None
+    assert made.path == (engine.folders["output"] / "a.png").resolve()
+    assert run.claim(output("old.png"), cached=True) is not None
+    assert run.claim(output("old.png"), cached=False) is None
+    run.leave()
+    assert engine.names() == engine.before | {"output/a.png"}
+
+
+def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine) -> None:
+    run = engine.run()
+    path = engine.folders["output"] / "slow.bin"
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            for _ in range(20):
+                file.write(b"x" * 100)
+                time.sleep(0.01)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not path.exists():
+        time.sleep(0.001)
+    [made] = run.unclaimed()
+    writer.join()
+    assert len(made.fetch().read()) == 2000
+
+
+def test_a_folder_in_which_nothing_has_changed_is_not_read_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time.sleep(0.1)
+    engine.run().unclaimed()
+    read: list[Path] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: read.append(Path(path)) or scandir(path))
+    engine.run().unclaimed()
+    assert read == []
+    engine.write("output/kept/deep/new.png")
+    assert [file.place.name for file in engine.run(began_s=time.time() - 0.02).unclaimed()] == ["new.png"]
+    assert read == [engine.folders["output"].resolve() / "kept/deep"]
+
+
+class TestAnEngineElsewhere:
+    """Only ComfyUI itself can be asked."""
+
+    @pytest.mark.parametrize(
+        ("changed_s", "is_apart", "cached", "is_believed"),
+        [
+            (1000.5, True, False, True),
+            (990.0, True, False, False),
+            (990.0, True, True, False),
+            (990.0, False, True, True),
+            (990.0, False, False, False),
+            (None, False, True, False),
+            (0.0, True, False, False),
+            (0.0, False, False, True),
+        ],
+    )
+    def test_what_it_says_is_new_is_the_runs(
+        self, changed_s: float | None, is_apart: bool, cached: bool, is_believed: bool
+    ) -> None:
+        files = RemoteFiles(lambda _: changed_s, Remembered(), view=_nothing, is_apart=is_apart)
+        files.begin(1000)
+        assert (files.claim(output("a.png"), cached=cached) is not None) is is_believed
+
+    def test_it_is_not_asked_for_inputs(self) -> None:
+        files = RemoteFiles(lambda _: pytest.fail("asked"), Remembered(), view=_nothing, is_apart=False)
+        assert files.claim(output("a.png", folder_type="input"), cached=False) is None
+
+
+class TestFoldersOfSeveralProcesses:
+    """Engines that several processes start may have the same folders."""
+
+    def test_one_at_a_time_has_them_and_jobs_of_one_process_have_them_together(self, engine: Engine) -> None:
+        ours, theirs = EngineFolders(engine.folders), EngineFolders(engine.folders)
+        has_them = threading.Event()
+
+        def wait() -> None:
+            with theirs.hold():
+                has_them.set()
+
+        with ours.hold(), ours.hold():
+            other = threading.Thread(target=wait)
+            other.start()
+            assert not has_them.wait(0.2)
+        assert has_them.wait(PATIENCE_S)
+        other.join()
+        ours.close()
+        theirs.close()
+
+    def test_a_process_with_many_jobs_lets_another_have_a_turn(self, engine: Engine) -> None:
+        ours, theirs = EngineFolders(engine.folders), EngineFolders(engine.folders)
+        has_them, ends = threading.Event(), threading.Event()
+
+        def busy() -> None:
+            while not ends.is_set():
+                with ours.hold():
+                    time.sleep(0.01)
+
+        workers = [threading.Thread(target=busy) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        with theirs.hold():
+            has_them.set()
+        ends.set()
+        for worker in workers:
+            worker.join()
+        assert has_them.is_set()
+
+    def test_the_wait_ends_as_its_caller_says(self, engine: Engine) -> None:
+        ours, theirs = EngineFolders(engine.folders), EngineFolders(engine.folders)
+
+        def too_late() -> None:
+            raise DeadlineExceeded("no time")
+
+        with ours.hold(), pytest.raises(DeadlineExceeded), theirs.hold(too_late):
+            pytest.fail("both have them")
+
+    def test_what_a_dead_process_has_left_is_removed_by_the_next_and_nothing_else(self, engine: Engine) -> None:
+        dead, living = EngineFolders(engine.folders), EngineFolders(engine.folders)
+        brought = f"{'a1' * 16}.png"
+        engine.write(
+            f"input/comfy-serverless/{brought}",
+            "input/comfy-serverless/of the operator.png",
+            "output/comfy-serverless/dead-job/a.png",
+            "output/comfy-serverless/of the operator/a.png",
+        )
+        for folders, run in ((dead, "dead-job"), (living, "living-job")):
+            folders.kept(run).mkdir(parents=True)
+            (folders.kept(run) / "a.png").write_text("kept")
+        os.close(dead._life)
+        with EngineFolders(engine.folders).hold():
+            pass
+        assert not dead.kept("dead-job").exists()
+        assert living.kept("living-job").exists()
+        left = {name for name in engine.names() - engine.before if not name.endswith("/")}
+        assert left == {
+            "input/comfy-serverless/of the operator.png",
+            "output/comfy-serverless/of the operator/a.png",
+        }
+
+    def test_ours_is_on_the_same_file_system_and_nobody_elses(self, engine: Engine) -> None:
+        own = beside(engine.folders["output"])
+        assert own.stat().st_dev == engine.folders["output"].stat().st_dev
+        assert own.stat().st_mode & 0o777 == 0o700
+        assert not own.is_relative_to(engine.folders["output"])

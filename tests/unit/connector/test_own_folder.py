@@ -1,0 +1,141 @@
+"""A run apart writes into its own folder, and its output nodes run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from comfy_serverless.connector.own_folder import check_prefixes, in_own_folder, may_overlap
+from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.graph.nodes import Declared, declared
+
+
+def says(*inputs: str, is_own: bool = True, is_output: bool = True) -> Declared:
+    return Declared(is_own=is_own, is_output=is_output, inputs=frozenset(inputs))
+
+
+DECLARED = {
+    "EmptyImage": says("width", is_output=False),
+    "SaveImage": says("images", "filename_prefix"),
+    "SaveLoRA": says("lora", "prefix", "steps"),
+    "SaveImageDataSetToFolder": says("images", "folder_name", "filename_prefix"),
+    "PreviewImage": says("images"),
+    "PrimitiveString": says("value", is_output=False),
+    "StringConcatenate": says("string_a", "string_b", "delimiter", is_output=False),
+    "LoadImageSetFromFolderNode": says("folder", is_output=False),
+    "ImageSaverOfAPack": says("images", "filename_prefix", is_own=False),
+}
+FOLDER = "comfy-serverless/job-1"
+
+
+def graph(prefix: Any, class_type: str = "SaveImage", name: str = "filename_prefix") -> dict[str, Any]:
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8}},
+        "2": {"class_type": class_type, "inputs": {"images": ["1", 0], name: prefix}},
+        "3": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+
+
+def own(before: dict[str, Any], run: str = "job-1") -> dict[str, Any]:
+    return in_own_folder(before, run, DECLARED)
+
+
+@pytest.mark.parametrize("prefix", ["ComfyUI", "today/fox", "a..b", "%date:yyyy%/x", 7])
+def test_comfyuis_own_savers_write_below_the_folder_of_the_run(prefix: object) -> None:
+    assert own(graph(prefix))["2"]["inputs"]["filename_prefix"] == f"{FOLDER}/{prefix}"
+
+
+@pytest.mark.parametrize("prefix", ["", ".", "./"])
+def test_a_prefix_without_a_name_does_not_take_the_name_of_the_folder(prefix: str) -> None:
+    assert own(graph(prefix))["2"]["inputs"]["filename_prefix"] == f"{FOLDER}/ComfyUI"
+
+
+def test_savers_that_take_the_folder_under_another_name_get_it_there_and_nowhere_else() -> None:
+    assert own(graph("loras/fox", "SaveLoRA", "prefix"))["2"]["inputs"]["prefix"] == f"{FOLDER}/loras/fox"
+    set_of_pictures = graph("cats", "SaveImageDataSetToFolder", "folder_name")
+    set_of_pictures["2"]["inputs"]["filename_prefix"] = "cat"
+    inputs = own(set_of_pictures)["2"]["inputs"]
+    assert (inputs["folder_name"], inputs["filename_prefix"]) == (f"{FOLDER}/cats", "cat")
+
+
+@pytest.mark.parametrize("class_type", ["ImageSaverOfAPack", "NobodyKnowsIt"])
+def test_what_the_saver_of_a_pack_is_told_is_left_as_it_is(class_type: str) -> None:
+    assert own(graph("mine", class_type))["2"]["inputs"]["filename_prefix"] == "mine"
+
+
+def test_output_nodes_run_anew_and_everything_else_stays_as_it_was() -> None:
+    for class_type in ("SaveImage", "ImageSaverOfAPack"):
+        before = graph("x", class_type)
+        first, second = own(before), own(before, "job-2")
+        assert first["2"] != second["2"], "else the second run would be shown the first one's file"
+        assert first["3"] != second["3"]
+        assert first["1"] == second["1"] == before["1"]
+        assert before == graph("x", class_type), "the caller's graph is not changed"
+
+
+def test_a_prefix_that_comes_by_a_link_is_followed_to_its_constant() -> None:
+    linked = graph(["4", 0])
+    linked["4"] = {"class_type": "PrimitiveString", "inputs": {"value": "../x"}}
+    with pytest.raises(InvalidWorkflow, match=r"Node 2: filename_prefix '../x' leads out"):
+        check_prefixes(linked)
+    linked["4"]["inputs"]["value"] = "fox"
+    check_prefixes(linked)
+    assert own(linked)["2"]["inputs"]["filename_prefix"] == f"{FOLDER}/fox"
+
+
+def test_a_prefix_that_is_made_while_the_job_runs_gets_the_folder_then() -> None:
+    linked = graph(["4", 0])
+    linked["4"] = {"class_type": "StringConcatenate", "inputs": {"string_a": "a", "string_b": "b", "delimiter": ""}}
+    changed = own(linked)
+    assert changed["2"]["inputs"]["filename_prefix"] == ["2.folder", 0]
+    assert changed["2.folder"] == {
+        "class_type": "StringConcatenate",
+        "inputs": {"string_a": f"{FOLDER}/", "string_b": ["4", 0], "delimiter": ""},
+    }
+
+
+@pytest.mark.parametrize("prefix", [{"__value__": "../x"}, ["a"], None])
+def test_a_prefix_that_is_no_text_is_refused(prefix: object) -> None:
+    with pytest.raises(InvalidWorkflow, match="Node 2: filename_prefix is no text"):
+        check_prefixes(graph(prefix))
+
+
+@pytest.mark.parametrize("prefix", ["../other-job/x", "a/../../b", "/etc/x", "..\\x", ".."])
+@pytest.mark.parametrize(
+    ("class_type", "name"),
+    [
+        ("SaveImage", "filename_prefix"),
+        ("SaverOfAPack", "filename_prefix"),
+        ("SaveTrainingDataset", "folder_name"),
+        ("SaveLoRA", "prefix"),
+    ],
+)
+def test_a_name_that_leads_out_of_the_output_folder_is_refused(prefix: str, class_type: str, name: str) -> None:
+    with pytest.raises(InvalidWorkflow, match=rf"Node 2: {name} .*leads out of the job's output folder"):
+        check_prefixes(graph(prefix, class_type, name))
+
+
+@pytest.mark.parametrize(
+    ("class_type", "overlaps"),
+    [
+        ("SaveImage", True),
+        ("LoadImageSetFromFolderNode", False),
+        ("ImageSaverOfAPack", False),
+        ("NobodyKnowsIt", False),
+    ],
+)
+def test_jobs_overlap_only_if_neither_may_come_upon_the_others_files(class_type: str, overlaps: bool) -> None:
+    assert may_overlap(graph("x", class_type), DECLARED) is overlaps
+
+
+def test_declarations_are_read_as_comfyui_gives_them() -> None:
+    given: dict[str, Any] = {
+        "input": {"required": {"images": ["IMAGE"]}, "optional": {"x": ["INT"]}, "hidden": {"prompt": "PROMPT"}},
+        "output_node": True,
+        "python_module": "nodes",
+    }
+    assert declared(given) == says("images", "x", "prompt")
+    assert declared({**given, "python_module": "comfy_extras.nodes_video"}).is_own
+    assert not declared({**given, "python_module": "custom_nodes.some_pack"}).is_own
+    assert declared({"input": None}) == Declared(is_own=False, is_output=False, inputs=frozenset())
