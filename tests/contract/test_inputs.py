@@ -9,10 +9,11 @@ import sys
 import time
 import wave
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from subprocess import run
-from typing import Any, BinaryIO
+from typing import Any
 
 import boto3
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from comfy_serverless import ComfyConnector, Output, Settings
+from comfy_serverless.worker.inputs.cache import InputCache
 from comfy_serverless.worker.inputs.fetcher import InputFetcher, PreparedInputs
 from tests.contract.engines import EngineProcess
 
@@ -72,16 +74,16 @@ def connector(settings: Settings) -> Iterator[ComfyConnector]:
 
 
 @pytest.fixture
-def uploads(connector: ComfyConnector, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that the connector is asked to upload."""
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are taken into the cache."""
     names: list[str] = []
-    upload_file = connector.upload_file
+    take = InputCache._take
 
-    def upload(file: BinaryIO | Path, name: str, *, subfolder: str = "", overwrite: bool = False) -> str:
-        names.append(name)
-        return upload_file(file, name, subfolder=subfolder, overwrite=overwrite)
+    def note(cache: InputCache, entry: Any, file: Path) -> None:
+        names.append(entry.key.name)
+        take(cache, entry, file)
 
-    monkeypatch.setattr(connector, "upload_file", upload)
+    monkeypatch.setattr(InputCache, "_take", note)
     return names
 
 
@@ -91,11 +93,16 @@ def fetcher(settings: Settings, connector: ComfyConnector) -> InputFetcher:
 
 
 @pytest.fixture
-def prepare(fetcher: InputFetcher) -> Prepare:
-    def prepare(graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]]) -> PreparedInputs:
-        return fetcher.prepare(graph, inputs, job_id="job", deadline=time.monotonic() + 60)
+def prepare(fetcher: InputFetcher) -> Iterator[Prepare]:
+    with ExitStack() as shown:
 
-    return prepare
+        def prepare(graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]]) -> PreparedInputs:
+            prepared = fetcher.prepare(graph, inputs, job_id="job", deadline=time.monotonic() + 60)
+            shown.callback(prepared.release)
+            prepared.show()
+            return prepared
+
+        yield prepare
 
 
 def fetcher_for(settings: Settings, connector: ComfyConnector) -> InputFetcher:
@@ -223,27 +230,29 @@ class TestBatches:
 
 
 class TestCache:
-    def test_content_that_comfyui_has_is_not_uploaded_again(
-        self, connector: ComfyConnector, prepare: Prepare, uploads: list[str]
+    def test_content_that_was_brought_is_not_taken_again(
+        self, connector: ComfyConnector, prepare: Prepare, taken: list[str]
     ) -> None:
         source = address(encoded(noise(HEIGHT, WIDTH, 3, seed=20)))
         first = prepare(graph(with_mask=False), {"10.image": source})
         second = prepare(graph(with_mask=False), {"10.image": source})
         assert first.graph == second.graph
-        assert len(uploads) == 1
+        assert len(taken) == 1
         results(connector, first)
         assert "10" in connector.run(second.graph, deadline_s=60).cached_nodes
 
-    def test_content_that_somebody_has_deleted_is_uploaded_again(
-        self, connector: ComfyConnector, prepare: Prepare, uploads: list[str]
+    def test_a_job_that_comes_back_finds_its_node_cached_although_its_file_was_gone(
+        self, connector: ComfyConnector, prepare: Prepare
     ) -> None:
         image = noise(HEIGHT, WIDTH, 3, seed=21)
         first = prepare(graph(with_mask=False), {"10.image": address(encoded(image))})
+        results(connector, first)
         assert connector.input_directory is not None
-        (connector.input_directory / first.graph["10"]["inputs"]["image"]).unlink()
-        made = results(connector, prepare(graph(with_mask=False), {"10.image": address(encoded(image))}))
-        np.testing.assert_array_equal(decoded(made["12"][0]), loaded_and_saved(image))
-        assert len(uploads) == 2
+        shown = connector.input_directory / first.graph["10"]["inputs"]["image"]
+        first.release()
+        assert not shown.exists()
+        second = prepare(graph(with_mask=False), {"10.image": address(encoded(image))})
+        assert "10" in connector.run(second.graph, deadline_s=60).cached_nodes
 
     def test_an_engine_elsewhere_is_given_everything_once_too(self, settings: Settings, tmp_path: Path) -> None:
         engine = EngineProcess(tmp_path / "elsewhere")

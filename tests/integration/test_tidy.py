@@ -46,6 +46,12 @@ class Place:
     def files(self) -> set[Path]:
         return {path for folder in self.folders for path in folder.rglob("*") if path.is_file()}
 
+    def kept(self) -> set[Path]:
+        """The files that wait to be delivered, out of the engine's sight."""
+        own = self.connector._engine.own_folders
+        assert own is not None
+        return {path for path in own.kept("x").parent.rglob("*") if path.is_file()}
+
     def history(self) -> dict[str, Any]:
         history: dict[str, Any] = self.connector._engine.client._get_json("/history")
         return history
@@ -92,11 +98,13 @@ def test_nothing_is_left_after_jobs_that_were_delivered(place: Callable[[], Plac
     with ThreadPoolExecutor(3) as threads:
         outcomes = list(threads.map(lambda color: here.run(pictures(color=color)), range(9)))
     assert all(len(outcome.job.outputs) == 5 for outcome in outcomes)
-    assert here.files() - here.before, "before the replies have been made nothing is removed"
+    assert here.files() == here.before, "the next owner's job would find it"
+    assert len(here.kept()) == 45, "before the replies have been made nothing is removed"
     for outcome in outcomes:
         outcome.release()
     here.worker.close()
     assert here.files() == here.before
+    assert here.kept() == set()
     assert here.history() == {}
 
 
@@ -122,11 +130,13 @@ def test_files_that_could_not_be_delivered_stay(place: Callable[[], Place]) -> N
     assert outcome.error.code == "delivery_failed"
     outcome.release()
     here.worker._tidying.submit(lambda: None).result(10)
-    assert {path.suffix for path in here.files() - here.before} == {".png", ".webp"}, "all, for the next try to find"
+    assert {path.suffix for path in here.kept()} == {".png", ".webp"}, "all, for the next try to find"
     again = here.run(pictures(), job_id=outcome.job.id)
     assert again.error is None
     assert len(again.job.outputs) == 5
     again.release()
+    here.worker.close()
+    assert here.kept() == set()
 
 
 def test_a_try_that_failed_is_tidied_by_the_one_that_succeeded_whoever_is_released_first(
@@ -143,6 +153,7 @@ def test_a_try_that_failed_is_tidied_by_the_one_that_succeeded_whoever_is_releas
         outcome.release()
     here.worker.close()
     assert here.files() == here.before
+    assert here.kept() == set()
 
 
 @contextmanager
@@ -171,4 +182,5 @@ def test_a_job_that_was_run_twice_because_the_engine_died_leaves_nothing(place: 
     outcome.release()
     here.worker.close()
     assert here.files() == here.before
+    assert here.kept() == set()
     assert here.history() == {}
