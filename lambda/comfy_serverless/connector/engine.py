@@ -345,7 +345,10 @@ class Engine:
             self._stats = self.client.system_stats()
         except RequestFailed as error:
             raise EngineUnavailable(f"ComfyUI at {self.server_address} stopped answering: {error}") from error
-        self._folders = folders_of(self._stats, process.cwd) if process is not None else {}
+        folders = folders_of(self._stats, process.cwd) if process is not None else {}
+        # What its command line does not tell we do not know: then it is as an engine elsewhere.
+        is_known = bool(folders) and folders["input"].is_dir() and folders["output"].is_dir()
+        self._folders = folders if is_known else {}
         self._declared = {}
         self._remembered = Remembered({kind: self._folders[kind] for kind in ("output", "temp") if self._folders})
         self._greeted_generation = self.starts

@@ -63,8 +63,6 @@ class EngineFolders:
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = dict(folders)
-        for folder in self._folders.values():
-            folder.mkdir(parents=True, exist_ok=True)
         root = beside(self._folders["output"])
         self._turn, self._next = root / "turn", root / "next"
         self._change = threading.Condition()
