@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,9 +76,33 @@ class Inputs(Protocol):
     ) -> PreparedGraph: ...
 
 
+class Shown(Protocol):
+    """What a job has brought for ComfyUI: prepared outside the job's turn, in ComfyUI's sight only within it."""
+
+    def show(self, deadline: float) -> None:
+        """Put it where ComfyUI finds it: in the job's turn, just before the submit; quick. Called at most once.
+
+        Raises ComfyError if that cannot be done until the deadline, on the monotonic clock: nothing is shown then.
+        """
+
+    def release(self) -> None:
+        """Take it out of ComfyUI's sight, and let it go: right after the run, or if there is none.
+
+        What another job has brought too stays. Idempotent, also after a failed `show`. Never raises.
+        """
+
+
+class NothingShown:
+    """Shows nothing, where a job has brought nothing. A `Shown`."""
+
+    def show(self, deadline: float) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
 class Models(Protocol):
     """Fetches models: see `worker.model_store.ModelStore`."""
 
-    def hold(
-        self, models: Sequence[ModelRequest], *, job_id: str, deadline: float
-    ) -> AbstractContextManager[object]: ...
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Shown: ...

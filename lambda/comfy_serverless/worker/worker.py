@@ -263,7 +263,8 @@ class Worker:
         with ExitStack() as held:
             if self._models is not None:
                 models = self._models.hold(request.models, job_id=record.job_id, deadline=record.deadline)
-                held.enter_context(models)
+                held.callback(models.release)
+                models.show(record.deadline)
             elif request.models:
                 raise InvalidRequest("this worker fetches no models: it has no store for them.")
             running.check()
