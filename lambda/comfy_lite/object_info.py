@@ -34,6 +34,8 @@ MODEL_FOLDERS = (
     "model_patches",
     "audio_encoders",
 )
+#: Folders of that list whose files are no models.
+_NO_MODELS = frozenset({"configs", "custom_nodes"})
 #: folder -> the node and the input that list its files
 _OFFERED_BY = {"checkpoints": ("CheckpointLoaderSimple", "ckpt_name")}
 _NO_TORCH = "none (comfy_lite runs no models)"
@@ -61,6 +63,15 @@ def describe(node_type: NodeType, directories: Directories) -> dict[str, Any]:
         "output_node": node_type.is_output,
         **node_type.entry,
     }
+
+
+def model_folders(directories: Directories) -> list[dict[str, Any]]:
+    """The model folders with their places, in the order of the search."""
+    return [
+        {"name": folder, "folders": [str(place) for place in directories.models.get(folder, ())]}
+        for folder in MODEL_FOLDERS
+        if folder not in _NO_MODELS
+    ]
 
 
 def models_in(folder: str, nodes: Mapping[str, NodeType], directories: Directories) -> list[str] | None:

@@ -22,7 +22,7 @@ from comfy_lite import COMFYUI_VERSION, __version__
 from comfy_lite.faults import FaultPoint, Faults, add_fault_routes
 from comfy_lite.files import FileRoutes
 from comfy_lite.node import Directories, NodeType
-from comfy_lite.object_info import MODEL_FOLDERS, describe, models_in, system_stats
+from comfy_lite.object_info import MODEL_FOLDERS, describe, model_folders, models_in, system_stats
 from comfy_lite.prompt_queue import PromptQueue
 from comfy_lite.run import Interrupts
 from comfy_lite.sockets import SocketHub
@@ -91,6 +91,7 @@ class Server:
         router.add_get(f"{prefix}/features", self.features)
         router.add_get(f"{prefix}/models", self.models)
         router.add_get(f"{prefix}/models/{{folder}}", self.models_in)
+        router.add_get(f"{prefix}/experiment/models", self.model_folders)
         router.add_get(f"{prefix}/embeddings", self.nothing)
         router.add_get(f"{prefix}/extensions", self.nothing)
 
@@ -193,6 +194,9 @@ class Server:
 
     async def models(self, _: web.Request) -> web.Response:
         return web.json_response(MODEL_FOLDERS)
+
+    async def model_folders(self, _: web.Request) -> web.Response:
+        return web.json_response(model_folders(self._directories))
 
     async def models_in(self, request: web.Request) -> web.Response:
         files = models_in(request.match_info["folder"], self._nodes, self._directories)

@@ -208,3 +208,11 @@ def test_a_node_cannot_change_what_the_cache_holds(tmp_path: Path) -> None:
     outcome = Executor(engine).execute((0, "id", prompt, {}, ["2"]))
     _, error = outcome.status["messages"][-1]
     assert error["exception_message"] == "assignment destination is read-only\n"
+
+
+def test_the_places_of_models_are_told(engine: EngineProcess) -> None:
+    places = requests.get(f"{engine.url}/experiment/models", timeout=30).json()
+    names = [entry["name"] for entry in places]
+    assert names[:5] == ["checkpoints", "loras", "vae", "text_encoders", "diffusion_models"]
+    assert {"configs", "custom_nodes"}.isdisjoint(names)
+    assert all(isinstance(folder, str) for entry in places for folder in entry["folders"])

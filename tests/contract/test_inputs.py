@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import os
 import sys
 import time
@@ -99,7 +100,7 @@ def prepare(fetcher: InputFetcher) -> Iterator[Prepare]:
         def prepare(graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]]) -> PreparedInputs:
             prepared = fetcher.prepare(graph, inputs, job_id="job", deadline=time.monotonic() + 60)
             shown.callback(prepared.release)
-            prepared.show()
+            prepared.show(math.inf)
             return prepared
 
         yield prepare

@@ -145,7 +145,7 @@ class FakeInputs:
         self.calls.append({"inputs": inputs, "job_id": job_id, "deadline": deadline})
         if self.error is not None:
             raise self.error
-        return PreparedInputs(dict(graph), lambda: self.shown.append(job_id), lambda: self.released.append(job_id))
+        return PreparedInputs(dict(graph), lambda _: self.shown.append(job_id), lambda: self.released.append(job_id))
 
 
 class World:

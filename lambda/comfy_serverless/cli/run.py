@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import signal
 import sys
@@ -99,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         if wanted:
             prepared = _with_files(connector, s3, graph, files, deadline_s=options.deadline)
             cleanup.callback(prepared.release)
-            prepared.show()
+            prepared.show(math.inf)
             graph = prepared.graph
         try:
             execution = _execute(connector, graph, console, deadline_s=options.deadline)

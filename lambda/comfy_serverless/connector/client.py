@@ -95,6 +95,10 @@ class ComfyClient:
         path = "/object_info" if class_type is None else f"/object_info/{quote(class_type, safe='')}"
         return cast("dict[str, Any]", self._get_json(path))
 
+    def model_folders(self) -> list[dict[str, Any]]:
+        """`GET /experiment/models`: `[{name, folders: [path, …]}]`, in the order in which they are searched."""
+        return cast("list[dict[str, Any]]", self._get_json("/experiment/models"))
+
     def queue_remaining(self) -> int:
         """`GET /prompt`: how many prompts wait or run."""
         return int(self._get_json("/prompt", timeout=self._question_timeout)["exec_info"]["queue_remaining"])

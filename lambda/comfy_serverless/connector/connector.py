@@ -290,6 +290,14 @@ class ComfyConnector:
         """The names of all node classes ComfyUI has; empty if it does not answer."""
         return self._engine.node_classes()
 
+    def model_places(self) -> Mapping[str, tuple[Path, ...]] | None:
+        """Where ComfyUI looks for models, by folder, in the order of its search; None if it does not answer yet.
+
+        Raises:
+            EngineUnavailable: it answers, and cannot say it.
+        """
+        return self._engine.model_places()
+
     def get_history(self, prompt_id: str) -> dict[str, Any]:
         """`{prompt_id: entry}` once a prompt has ended; `{}` before, and for unknown prompts."""
         entry = self._engine.client.history(prompt_id)

@@ -16,7 +16,7 @@ from typing import Any
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.folders import EngineFolders
-from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of
+from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of, places_of
 from comfy_serverless.connector.made_files import LocalFiles, MadeFiles, Place, Remembered, RemoteFiles
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.errors import Canceled, DeadlineExceeded, EngineUnavailable
@@ -73,6 +73,7 @@ class Engine:
         self._own_folders: EngineFolders | None = None
         #: The start they were read from, and their names.
         self._node_classes: tuple[int, tuple[str, ...]] = (-1, ())
+        self._model_places: tuple[int, Mapping[str, tuple[Path, ...]]] = (-1, {})
         #: What the engine says of classes; nothing where it does not know one.
         self._declared: dict[str, Declared | None] = {}
         self._remembered = Remembered()
@@ -282,6 +283,30 @@ class Engine:
                 return ()
             self._node_classes = generation, classes
         return classes
+
+    def model_places(self) -> Mapping[str, tuple[Path, ...]] | None:
+        """Where ComfyUI looks for models, by folder, in the order of its search. Asked once a start.
+
+        None if it has not answered since its start, or does not now. Raises EngineUnavailable if it cannot say it.
+        """
+        generation, places = self._model_places
+        if generation != self.starts:
+            if self._greeted_generation != self.starts:
+                return None
+            try:
+                generation, places = self.starts, places_of(self.client.model_folders(), self._cwd)
+            except RequestFailed as error:
+                if error.status is None:
+                    return None
+                raise EngineUnavailable(
+                    f"ComfyUI cannot say where its models are, so no job can bring any: {error}. Use a newer one."
+                ) from error
+            self._model_places = generation, places
+        return places
+
+    @property
+    def _cwd(self) -> Path:
+        return Path.cwd() if self.process is None else self.process.cwd
 
     def close(self) -> None:
         """Stop the process and everything it started, and close all connections. Idempotent."""

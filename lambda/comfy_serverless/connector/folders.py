@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,7 +67,8 @@ class EngineFolders:
         root = beside(self._folders["output"])
         self._turn, self._next = root / "turn", root / "next"
         self._change = threading.Condition()
-        self._users = 0
+        #: How often each thread has the folders.
+        self._users: Counter[int] = Counter()
         self._held: int | None = None
         self._is_swept = False
         self._kept = root / f"kept-{uuid.uuid4().hex[:12]}"
@@ -93,6 +95,8 @@ class EngineFolders:
     def hold(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Have the folders, from `with` to the end of the block; jobs of the same process may have them together.
 
+        A thread that has them may ask again, whoever waits.
+
         `check` is called while another process has them, and ends the wait by raising.
         """
         self._acquire(check)
@@ -100,7 +104,8 @@ class EngineFolders:
             yield
         finally:
             with self._change:
-                self._users -= 1
+                self._users[threading.get_ident()] -= 1
+                self._users = +self._users
                 if not self._users and self._held is not None:
                     os.close(self._held)
                     self._held = None
@@ -111,6 +116,10 @@ class EngineFolders:
         try:
             while True:
                 with self._change:
+                    me = threading.get_ident()
+                    if self._users[me]:
+                        self._users[me] += 1
+                        return
                     if waits is None:
                         # Who waits holds this, so that a process with many jobs lets others have a turn.
                         waits = locks.try_lock(self._next, locks.ALONE, create=True)
@@ -120,7 +129,7 @@ class EngineFolders:
                             self._sweep()
                             self._is_swept = True
                     if waits is not None and self._held is not None:
-                        self._users += 1
+                        self._users[me] += 1
                         return
                 check()
                 time.sleep(_AGAIN_S)

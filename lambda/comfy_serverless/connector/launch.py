@@ -89,6 +89,11 @@ def folders_of(stats: Mapping[str, Any], cwd: Path) -> dict[str, Path]:
     }
 
 
+def places_of(model_folders: Sequence[Mapping[str, Any]], cwd: Path) -> dict[str, tuple[Path, ...]]:
+    """Where a ComfyUI started in `cwd` looks for models, by folder, from `/experiment/models`."""
+    return {str(folder["name"]): tuple(cwd / str(path) for path in folder["folders"]) for folder in model_folders}
+
+
 def engine_name(stats: Mapping[str, Any]) -> str:
     """The engine's name, for results: "ComfyUI 0.3.64", or the embedded engine and the version it stands in for."""
     system = stats.get("system") or {}
@@ -104,7 +109,7 @@ def _python_of(directory: Path) -> str:
 
 
 def _model_paths_arguments(settings: Settings) -> list[str]:
-    """The last arguments of the command line: ComfyUI searches the place that is named last first."""
+    """The last arguments of the command line: ComfyUI searches the operator's places first."""
     paths = _model_paths_config(settings)
     return ["--extra-model-paths-config", paths] if paths else []
 

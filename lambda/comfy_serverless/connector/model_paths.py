@@ -1,31 +1,33 @@
 """Where fetched models are, and the file that says so to ComfyUI. For the connector, which starts it, and for jobs.
 
-MODEL_STORE_DIR/models/{folder}/{name}      links, which ComfyUI sees
-MODEL_STORE_DIR/blobs/{sha256}              the files they lead to
-MODEL_DATA_DIR/{folder}/{name}              models that came with a SageMaker endpoint
+MODEL_STORE_DIR/blobs/{sha256}                           the contents, for all processes that share the folder
+MODEL_STORE_DIR/seen/{process}/models/{folder}/{name}    links to them, which this process's ComfyUI sees
+MODEL_STORE_DIR/seen/{process}/extra_model_paths.yaml    tells it so
+MODEL_DATA_DIR/{folder}/{name}                           models that came with a SageMaker endpoint
+
+Each process has links of its own: what a job has brought is seen by the one ComfyUI that runs it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import stat
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from comfy_serverless.connector.model_folders import MODEL_FOLDERS, RENAMED_FOLDERS
 
 if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
 
-#: ComfyUI's model folders, including those of newer versions and of well-known custom nodes. Never `custom_nodes`,
-#: which is code, nor `configs`, which are not models.
-MODEL_FOLDERS = (
-    *("animatediff_models", "animatediff_motion_lora", "audio_encoders", "background_removal", "checkpoints"),
-    *("classifiers", "clip", "clip_vision", "controlnet", "detection", "diffusion_models", "embeddings"),
-    *("frame_interpolation", "geometry_estimation", "gligen", "hypernetworks", "instantid", "ipadapter"),
-    *("latent_upscale_models", "loras", "model_patches", "optical_flow", "photomaker", "pulid", "sams"),
-    *("style_models", "text_encoders", "unet", "upscale_models", "vae", "vae_approx"),
-)
+#: By store and process: a process that was forked has another one than its parent.
+_own_directories: dict[tuple[Path, int], Path] = {}
+_making = threading.Lock()
 
 
 def store_directory(settings: Settings) -> Path:
@@ -48,23 +50,74 @@ def make_store_directory(settings: Settings) -> Path:
     return directory
 
 
+def own_directory(settings: Settings) -> Path:
+    """This process's own folder in the store, the same at every call; those of processes that are gone are removed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    directory = make_store_directory(settings)
+    with _making:
+        key = directory, os.getpid()
+        if key not in _own_directories:
+            _own_directories[key] = _make_own(directory / "seen")
+        return _own_directories[key]
+
+
 def write_paths_config(settings: Settings) -> Path:
     """Write the file for ComfyUI's `--extra-model-paths-config`. Returns its path.
 
-    It is JSON, which is YAML too. The store comes first among the places of a folder: a file of the same name must
-    not hide the model that a job asks for by content.
+    It is JSON, which is YAML too. The store comes last among the places of a folder, so that nothing a job brings can
+    hide a model of the operator's.
 
     Raises:
         OSError: it cannot be written.
     """
-    directory = make_store_directory(settings)
+    directory = own_directory(settings)
     folders = {folder: folder for folder in MODEL_FOLDERS}
-    config = {"comfy_serverless": {"base_path": str(directory / "models"), "is_default": True, **folders}}
+    config: dict[str, dict[str, str]] = {}
     if settings.model_data_dir.is_dir():
         config["sagemaker"] = {"base_path": str(settings.model_data_dir), **folders}
+    own = {folder: folder for folder in MODEL_FOLDERS if folder not in RENAMED_FOLDERS}
+    config["comfy_serverless"] = {"base_path": str(directory / "models"), **own}
     path = directory / "extra_model_paths.yaml"
-    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".paths-")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(config, file, indent=2)
-    Path(temporary).replace(path)
+    path.write_text(json.dumps(config, indent=2), encoding="utf-8")
     return path
+
+
+def _make_own(directories: Path) -> Path:
+    """Make a folder that this process holds until it ends, by a lock that ends with it."""
+    directories.mkdir(mode=0o700, exist_ok=True)
+    while (own := _locked(Path(tempfile.mkdtemp(dir=directories, prefix=f"{os.getpid()}-")))) is None:
+        pass  # another process took it for one that was left
+    for directory in directories.iterdir():
+        if directory != own:
+            _remove_if_left(directory)
+    return own
+
+
+def _locked(own: Path) -> Path | None:
+    """The folder, locked as long as this process lives; None if it was removed before it was locked."""
+    try:
+        descriptor = os.open(own, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if own.is_dir():
+        return own
+    os.close(descriptor)
+    return None
+
+
+def _remove_if_left(directory: Path) -> None:
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:  # removed meanwhile, or no folder of ours
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(directory, ignore_errors=True)
+    except BlockingIOError:  # its process lives
+        pass
+    finally:
+        os.close(descriptor)

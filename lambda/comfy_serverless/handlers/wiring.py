@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from comfy_serverless.settings import Settings
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from comfy_serverless.worker.journal import Journal
     from comfy_serverless.worker.metrics import Meter
     from comfy_serverless.worker.model_store import ModelStore
+    from comfy_serverless.worker.protocols import Shown
     from comfy_serverless.worker.replies import Replies
     from comfy_serverless.worker.worker import Worker
 
@@ -343,14 +343,22 @@ def model_store() -> ModelStore:
     """The models; imported and opened with the first job that needs one."""
     from comfy_serverless.worker.model_store import ModelStore
     from comfy_serverless.worker.model_store.forgetting import forget_everything
+    from comfy_serverless.worker.model_store.operator_models import places_of
 
-    return ModelStore(settings(), s3(), forget=lambda deadline: forget_everything(connector(), deadline=deadline))
+    return ModelStore(
+        settings(),
+        s3(),
+        forget=lambda deadline: forget_everything(connector(), deadline=deadline),
+        places=lambda deadline: places_of(connector(), deadline=deadline),
+    )
 
 
 class _Models:
     """The model store, opened only by jobs that need it."""
 
-    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> AbstractContextManager[object]:
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Shown:
+        from comfy_serverless.worker.protocols import NothingShown
+
         if not models and not settings().models_manifest:
-            return nullcontext()
+            return NothingShown()
         return model_store().hold(models, job_id=job_id, deadline=deadline)

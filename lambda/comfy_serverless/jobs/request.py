@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 
@@ -19,8 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from comfy_serverless.connector.model_paths import MODEL_FOLDERS
+from comfy_serverless.connector.model_folders import EMBEDDINGS, MODEL_FOLDERS, RENAMED_FOLDERS
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.files import MODEL_ENDINGS
 from comfy_serverless.graph.file_inputs import is_address, scheme_of
 from comfy_serverless.graph.workflow import kind_in_words
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT, clean
@@ -118,6 +120,9 @@ class ModelRequest(_Request):
             raise ValueError(f"is not a model folder of ComfyUI; {hint}")
         if len(inner) > MAX_MODEL_SUBFOLDERS or not all(map(_is_plain_name, inner)):
             raise ValueError("must be a model folder or a plain subfolder of one, like 'loras/styles'")
+        like_a_file = next((part for part in inner if part.lower().endswith(MODEL_ENDINGS)), None)
+        if like_a_file is not None:
+            raise ValueError(f"{like_a_file!r} is the name of a file, not of a folder: the file's goes into `name`")
         return folder
 
     @field_validator("sha256")
@@ -141,8 +146,15 @@ class ModelRequest(_Request):
 
     @property
     def path(self) -> str:
-        """Folder and name, below the folder of all models."""
-        return f"{self.folder}/{self.file_name}"
+        """Folder and name, below the folder of all models. Folders have ComfyUI's present names."""
+        first, *inner = self.folder.split("/")
+        return "/".join((RENAMED_FOLDERS.get(first, first), *inner, self.file_name))
+
+    @property
+    def called(self) -> str:
+        """What a workflow calls it by: its path, for an embedding without the ending, which ComfyUI adds by itself."""
+        ending = next((ending for ending in MODEL_ENDINGS if self.path.lower().endswith(ending)), "")
+        return self.path[: len(self.path) - len(ending)] if self.path.startswith(f"{EMBEDDINGS}/") else self.path
 
 
 def _is_plain_name(name: str) -> bool:
@@ -166,8 +178,12 @@ def _check_models(models: object) -> object:
 def _check_names(models: tuple[ModelRequest, ...]) -> tuple[ModelRequest, ...]:
     contents: dict[str, str] = {}
     for model in models:
-        if contents.setdefault(model.path, model.sha256) != model.sha256:
-            raise ValueError(f"{model.path!r} is asked for with two different sha256; give one another `name`")
+        if contents.setdefault(model.called, model.sha256) != model.sha256:
+            raise ValueError(f"{model.called!r} is asked for with two different sha256; give one another `name`")
+    paths = {model.path for model in models}
+    within = next((model for model in models if paths & set(map(str, PurePosixPath(model.path).parents))), None)
+    if within is not None:
+        raise ValueError(f"{within.path!r} is in a folder that another one has for its name; give that another `name`")
     return models
 
 

@@ -62,17 +62,37 @@ class NobodyWatches(Observer):
     """Ignores all that it sees, where a job has no observer."""
 
 
-class PreparedGraph(Protocol):
-    """A graph whose inputs are ready: `show` puts them in place, when it is the job's turn, `release` takes them away.
+class Shown(Protocol):
+    """What a job has brought for ComfyUI: prepared outside the job's turn, in ComfyUI's sight only within it."""
 
-    `show` raises a ComfyError if it cannot; `release` never raises, and may be called again.
-    """
+    def show(self, deadline: float) -> None:
+        """Put it where ComfyUI finds it: in the job's turn, just before the submit; quick. Called at most once.
+
+        Raises ComfyError if that cannot be done until the deadline, on the monotonic clock: nothing is shown then.
+        """
+
+    def release(self) -> None:
+        """Take it out of ComfyUI's sight, and let it go: right after the run, or if there is none.
+
+        What another job has brought too stays. Idempotent, also after a failed `show`. Never raises.
+        """
+
+
+class NothingShown:
+    """Shows nothing, where a job has brought nothing. A `Shown`."""
+
+    def show(self, deadline: float) -> None:
+        """Do nothing."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
+class PreparedGraph(Shown, Protocol):
+    """A graph whose inputs are ready to be shown."""
 
     @property
     def graph(self) -> dict[str, Any]: ...
-
-    def show(self) -> None: ...
-    def release(self) -> None: ...
 
 
 class Inputs(Protocol):
@@ -86,6 +106,4 @@ class Inputs(Protocol):
 class Models(Protocol):
     """Fetches models: see `worker.model_store.ModelStore`."""
 
-    def hold(
-        self, models: Sequence[ModelRequest], *, job_id: str, deadline: float
-    ) -> AbstractContextManager[object]: ...
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Shown: ...

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.observability import log
 from comfy_serverless.worker.delivery import UPLOAD_THREADS, Delivery, Undelivered, delivery_error
 from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
-from comfy_serverless.worker.protocols import NobodyWatches, Observer
+from comfy_serverless.worker.protocols import NobodyWatches, NothingShown, Observer
 from comfy_serverless.worker.record import JobRecord, log_job
 from comfy_serverless.worker.running import Phase, RunningJob, RunningJobs
 
@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.progress import Progress
     from comfy_serverless.jobs.sources import RequestSource
     from comfy_serverless.settings import Settings
-    from comfy_serverless.worker.protocols import Engine, Inputs, Models, PreparedGraph
+    from comfy_serverless.worker.protocols import Engine, Inputs, Models, PreparedGraph, Shown
 
 #: Kept back at the very end, to write the result after the uploads, in seconds.
 RESULT_RESERVE_S = 1.0
@@ -261,9 +261,10 @@ class Worker:
     ) -> None:
         graph, record.seeds = draw_seeds(graph_of(request, s3=self._s3, settings=self._settings))
         with ExitStack() as held:
+            models: Shown = NothingShown()
             if self._models is not None:
                 models = self._models.hold(request.models, job_id=record.job_id, deadline=record.deadline)
-                held.enter_context(models)
+                held.callback(models.release)
             elif request.models:
                 raise InvalidRequest("this worker fetches no models: it has no store for them.")
             running.check()
@@ -271,10 +272,16 @@ class Worker:
             held.callback(prepared.release)
             check_prefixes(prepared.graph)
             record.prepared_ms = record.elapsed_ms()
-            self._run_prompt(record, prepared, leftovers, call, running)
+            self._run_prompt(record, prepared, models, leftovers, call, running)
 
     def _run_prompt(
-        self, record: JobRecord, prepared: PreparedGraph, leftovers: Leftovers, call: Call, running: RunningJob
+        self,
+        record: JobRecord,
+        prepared: PreparedGraph,
+        models: Shown,
+        leftovers: Leftovers,
+        call: Call,
+        running: RunningJob,
     ) -> None:
         left_s = record.deadline - time.monotonic()
         if left_s <= 0:
@@ -296,7 +303,7 @@ class Worker:
 
         try:
             running.may_overlap = self._engine.may_overlap(prepared.graph)
-            with self._my_turn(record, running) as limits, self._shown(prepared, record, running):
+            with self._my_turn(record, running) as limits, self._shown((models, prepared), record, running):
                 execution = self._engine.run(
                     prepared.graph,
                     **limits,
@@ -324,20 +331,19 @@ class Worker:
             raise delivery_error(undelivered, of=len(execution.outputs))
 
     @contextmanager
-    def _shown(self, prepared: PreparedGraph, record: JobRecord, running: RunningJob) -> Iterator[None]:
-        """Let ComfyUI see what the job has brought: it, and the files of no other owner, until the end of the block."""
+    def _shown(self, brought: Sequence[Shown], record: JobRecord, running: RunningJob) -> Iterator[None]:
+        """Let ComfyUI see what the job has brought, and nothing of another owner, until the end of the block."""
 
         def check() -> None:
             running.check()
             if time.monotonic() >= record.latest:
                 raise DeadlineExceeded("another process had ComfyUI's folders until the job's time was over.")
 
-        with self._engine.hold_folders(check):
-            try:
-                prepared.show()
-                yield
-            finally:
-                prepared.release()
+        with self._engine.hold_folders(check), ExitStack() as shown:
+            for one in brought:
+                shown.callback(one.release)
+                one.show(record.deadline)
+            yield
 
     @contextmanager
     def _my_turn(self, record: JobRecord, running: RunningJob) -> Iterator[_Limits]:

@@ -295,6 +295,22 @@ class TestFoldersOfSeveralProcesses:
             worker.join()
         assert has_them.is_set()
 
+    def test_who_has_them_may_ask_again_although_another_process_waits(self, engine: Engine) -> None:
+        ours, theirs = EngineFolders(engine.folders), EngineFolders(engine.folders)
+        waits = threading.Event()
+
+        def wait() -> None:
+            with theirs.hold(waits.set):
+                pass
+
+        other = threading.Thread(target=wait)
+        with ours.hold():
+            other.start()
+            assert waits.wait(PATIENCE_S)
+            with ours.hold(lambda: pytest.fail("it waits for itself")):
+                pass
+        other.join()
+
     def test_the_wait_ends_as_its_caller_says(self, engine: Engine) -> None:
         ours, theirs = EngineFolders(engine.folders), EngineFolders(engine.folders)
 

@@ -120,7 +120,7 @@ class HeldFiles:
             self._names[place] = entry, folder
         return str(place.relative_to(folder))
 
-    def show(self) -> None:
+    def show(self, deadline: float) -> None:  # noqa: ARG002  (as all that is shown)
         """Let ComfyUI see the files: it is the job's turn.
 
         Raises AssetUnavailable if they cannot be put into its input folder.

@@ -54,7 +54,7 @@ class PreparedInputs:
     """
 
     graph: dict[str, Any]
-    show: Callable[[], None]
+    show: Callable[[float], None]
     release: Callable[[], None]
 
 

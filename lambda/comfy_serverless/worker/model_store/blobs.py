@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from comfy_serverless import locks
-from comfy_serverless.worker.model_store.names import Names
 
 logger = logging.getLogger(__name__)
 
@@ -47,19 +46,17 @@ class Blobs:
     `limit_bytes` is for all contents together, those being fetched included; None is half of the disk.
     """
 
-    def __init__(self, directory: Path, *, limit_bytes: int | None, names: Names) -> None:
+    def __init__(self, directory: Path, *, limit_bytes: int | None) -> None:
         self._blobs = directory / "blobs"
         self._partial = directory / "partial"
         self._lock = directory / "lock"
-        self._names = names
-        for folder in (self._blobs, self._partial, directory / "locks", directory / "models"):
+        self._checked = directory / "checked"
+        for folder in (self._blobs, self._partial, self._checked):
             folder.mkdir(mode=0o700, exist_ok=True)
         if limit_bytes is None:
             disk = os.statvfs(directory)
             limit_bytes = disk.f_blocks * disk.f_frsize // 2
         self.limit_bytes = limit_bytes
-        #: The names that evicted contents had.
-        self.evicted_names: dict[str, str] = {}
         self._remove_leftovers()
 
     def pin(self, sha256: str) -> int | None:
@@ -68,6 +65,21 @@ class Blobs:
         if descriptor is not None:
             os.utime(descriptor)
         return descriptor
+
+    def size_of(self, sha256: str) -> int | None:
+        """The size of a content, in bytes. None if it is not there."""
+        try:
+            return (self._blobs / sha256).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def is_checked(self, sha256: str) -> bool:
+        """Whether this or another process has checked what a content is."""
+        return (self._checked / sha256).exists()
+
+    def note_checked(self, sha256: str) -> None:
+        """Note that a content is what it should be, for as long as it is here. Raises OSError."""
+        (self._checked / sha256).touch(mode=0o600)
 
     def begin(self, sha256: str) -> Partial | None:
         """Begin to fetch a content. None while another job does, or if it has just done so."""
@@ -142,7 +154,7 @@ class Blobs:
             if descriptor is None:
                 continue
             try:
-                self.evicted_names.update(dict.fromkeys(self._names.remove_all(path.name), path.name))
+                (self._checked / path.name).unlink(missing_ok=True)
                 path.unlink()
             finally:
                 os.close(descriptor)

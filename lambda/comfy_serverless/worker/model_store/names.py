@@ -1,105 +1,167 @@
-"""The names ComfyUI sees: links from `models/{folder}/{name}` to contents.
+"""The names that ComfyUI sees: links from `models/{folder}/{name}` to contents, while a job that brought them is shown.
 
-A name means one content as long as a job holds it. ComfyUI keeps what it has read by name, so a name that begins to
-mean another content is reported to the caller, who has ComfyUI forget.
+ComfyUI keeps what it has read by name. When a name begins to mean another content than ComfyUI may remember, it is made
+to forget; when it means the same again it is not, and what it has loaded stays loaded.
 """
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import os
-import tempfile
+import threading
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
-from comfy_serverless.locks import ALONE, SHARED, try_change, try_lock
+from comfy_serverless.connector.model_folders import EMBEDDINGS
+from comfy_serverless.errors import DeadlineExceeded
 
-_POLL_S = 0.05
+logger = logging.getLogger(__name__)
+
 #: ComfyUI lists a folder anew if its time of change differs; the file system's clock is too coarse for that.
 _TICK_NS = 1_000_000
+#: With more names than these ComfyUI is made to forget them all, and so are we.
+_MOST_REMEMBERED = 10_000
 
 
 class NameInUse(Exception):
-    """Until the deadline another job held the name with another content."""
+    """Until the deadline another job here had the name with another content."""
 
 
 class Names:
-    """The links below `models/`, each with its own lock."""
+    """The links that this process's ComfyUI sees, below `own`/models.
 
-    def __init__(self, directory: Path) -> None:
-        self._models = directory / "models"
-        self._blobs = directory / "blobs"
-        self._locks = directory / "locks"
-        self._partial = directory / "partial"
+    `forget` has ComfyUI forget all that it has read, until the deadline it is given.
+    """
 
-    def hold(self, name: str, sha256: str, *, deadline: float) -> tuple[int, str | None]:
-        """Let `folder/name` mean a content until the lock is closed; return the lock, and what the name meant before.
+    def __init__(self, own: Path, *, blobs: Path, forget: Callable[[float], None]) -> None:
+        self._models = own / "models"
+        self._blobs = blobs
+        self._forget = forget
+        self._change = threading.Condition()
+        #: The content of each name that is there, and how many jobs have it.
+        self._shown: dict[str, str] = {}
+        self._holders: dict[str, int] = {}
+        #: Names whose links could not be removed.
+        self._stuck: set[str] = set()
+        self._telling = threading.Lock()
+        #: What ComfyUI may remember a name to mean.
+        self._meant: dict[str, str] = {}
 
-        Raises NameInUse if another job holds it with another content until the deadline, and OSError if the folder
-        cannot be written.
+    def show(self, contents: Mapping[str, str], *, deadline: float) -> None:
+        """Let each name mean its content, until `hide`: all of them, or none if this raises.
+
+        Raises:
+            NameInUse: a job that is shown now has one of them with another content.
+            OSError: the folder cannot be written.
+            ComfyError: ComfyUI could not be made to forget what a name meant before.
         """
-        before: str | None = None
-        while True:
-            held = try_lock(self._lock_of(name), SHARED, create=True)
-            if held is not None:
-                if self.meaning(name) == sha256:
-                    return held, before
-                # If this job is alone it may change the name. Then once more from the start: another may come first.
-                if try_change(held, ALONE):
-                    before = self.meaning(name) or before
-                    self._link(name, sha256)
-                    os.close(held)
-                    continue
-                os.close(held)
-            if time.monotonic() >= deadline:
-                raise NameInUse(name)
-            time.sleep(_POLL_S)
-
-    def meaning(self, name: str) -> str | None:
-        """The content a name leads to."""
-        return _target(self._models / name)
-
-    def remove_all(self, sha256: str) -> list[str]:
-        """Remove the names of a content that no job holds."""
-        removed = []
-        links = [Path(folder, file) for folder, _, files in os.walk(self._models) for file in files]
-        for link in links:
-            if _target(link) != sha256:
-                continue
-            name = str(link.relative_to(self._models))
-            held = try_lock(self._lock_of(name), ALONE, create=True)
-            if held is None:
-                continue  # another job is giving it another content
+        with self._change:
+            while (taken := self._first_taken(contents)) is not None:
+                if not self._change.wait(max(0.0, deadline - time.monotonic())):
+                    raise NameInUse(taken)
+            self._remove(())  # what is stuck
+            done: list[str] = []
             try:
-                if _target(link) == sha256:
-                    link.unlink()
-                    _mark_changed(link.parent)
-                    removed.append(name)
-            finally:
-                os.close(held)
-        return removed
+                for name, sha256 in contents.items():
+                    done.append(name)
+                    self._hold(name, sha256)
+            except BaseException:
+                self._let_go(done)
+                raise
+        try:
+            self._tell(contents, deadline=deadline)
+        except BaseException:
+            self.hide(contents)
+            raise
 
-    def _lock_of(self, name: str) -> Path:
-        return self._locks / hashlib.sha256(name.encode()).hexdigest()[:32]
+    def hide(self, names: Iterable[str]) -> None:
+        """Remove names that no other job has. Never raises: a link that stays is logged, and tried again."""
+        with self._change:
+            self._let_go(names)
+
+    def _first_taken(self, contents: Mapping[str, str]) -> str | None:
+        for name, sha256 in contents.items():
+            for other, content in self._shown.items():
+                if (name == other and sha256 != content) or _is_within(name, other) or _is_within(other, name):
+                    return name
+        return None
+
+    def _hold(self, name: str, sha256: str) -> None:
+        self._holders[name] = self._holders.get(name, 0) + 1
+        if name not in self._shown:
+            self._shown[name] = sha256
+            self._link(name, sha256)
+
+    def _let_go(self, names: Iterable[str]) -> None:
+        ended = set()
+        for name in names:
+            self._holders[name] -= 1
+            if not self._holders[name]:
+                del self._holders[name], self._shown[name]
+                ended.add(name)
+        try:
+            self._remove(ended)
+        except OSError as error:
+            logger.warning("names of models could not be removed: %s", error)
+        self._change.notify_all()
+
+    def _tell(self, contents: Mapping[str, str], *, deadline: float) -> None:
+        """Have ComfyUI forget, if it may remember other meanings of names. If that fails, the next job tries again."""
+        if not self._telling.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            raise DeadlineExceeded("The job's time was over before ComfyUI had forgotten a model that changes.")
+        try:
+            changes = any(self._is_remembered_otherwise(name, sha256) for name, sha256 in contents.items())
+            if changes or len(self._meant) > _MOST_REMEMBERED:
+                self._forget(deadline)
+                with self._change:
+                    self._meant = dict(self._shown)
+            self._meant.update(contents)
+        finally:
+            self._telling.release()
+
+    def _is_remembered_otherwise(self, name: str, sha256: str) -> bool:
+        # An embedding's name in a prompt's text is no error where there is none: that may be what is remembered.
+        absent = "" if name.startswith(f"{EMBEDDINGS}/") else sha256
+        return self._meant.get(name, absent) != sha256
 
     def _link(self, name: str, sha256: str) -> None:
         place = self._models / name
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The link is made elsewhere, so that ComfyUI never sees another name.
-        with tempfile.TemporaryDirectory(dir=self._partial, prefix="link-") as folder:
-            link = Path(folder) / "link"
-            link.symlink_to(os.path.relpath(self._blobs / sha256, place.parent))
-            link.replace(place)
-        _mark_changed(place.parent)
+        # A hard link: a symbolic one with so long a target has a block of its own, which took ext4 3 ms to free.
+        place.hardlink_to(self._blobs / sha256)
+        self._mark_changed(place.parent)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        """Remove links, with the folders that they leave empty. Raises OSError after having tried all."""
+        self._stuck.update(names)
+        failure: OSError | None = None
+        for name in sorted(self._stuck):
+            try:
+                (self._models / name).unlink(missing_ok=True)
+                self._remove_empty((self._models / name).parent)
+                self._stuck.discard(name)
+            except OSError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Remove a folder, and those around it, if empty. ComfyUI misses the outermost ones, so these stay."""
+        with suppress(OSError):  # not empty, or not there
+            while folder.parent != self._models:
+                folder.rmdir()
+                folder = folder.parent
+        self._mark_changed(folder)
+
+    def _mark_changed(self, folder: Path) -> None:
+        while folder != self._models:
+            if folder.is_dir():
+                changed_ns = max(time.time_ns(), folder.stat().st_mtime_ns + _TICK_NS)
+                os.utime(folder, ns=(changed_ns, changed_ns))
+            folder = folder.parent
 
 
-def _target(link: Path) -> str | None:
-    try:
-        return link.readlink().name
-    except OSError:  # not there, or no link
-        return None
-
-
-def _mark_changed(folder: Path) -> None:
-    changed_ns = max(time.time_ns(), folder.stat().st_mtime_ns + _TICK_NS)
-    os.utime(folder, ns=(changed_ns, changed_ns))
+def _is_within(name: str, folder: str) -> bool:
+    return PurePosixPath(folder) in PurePosixPath(name).parents

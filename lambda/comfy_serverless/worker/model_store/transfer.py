@@ -132,25 +132,31 @@ class Transfer:
             raise Unusable("has another length than was announced", transient=True)
 
 
-def sha256_of(descriptor: int, *, deadline: float) -> str:
+def store_and_hash(descriptor: int, *, deadline: float) -> str:
     """The SHA-256 of an open file's whole content, which is on the disk when this returns.
 
     Raises Unusable if the deadline passes, DiskFailure if the content cannot be written.
     """
-    digest = hashlib.sha256()
     # Read and flush at the same time. A name that outlives a crash of the machine must lead to its whole content.
     with ThreadPoolExecutor(1, thread_name_prefix="model") as pool:
         flushed = pool.submit(os.fsync, descriptor)
-        position = 0
-        while chunk := os.pread(descriptor, _HASH_BYTES, position):
-            digest.update(chunk)
-            position += len(chunk)
-            if time.monotonic() > deadline:
-                raise Unusable(_TOO_LATE, timed_out=True)
+        sha256 = sha256_of(descriptor, deadline=deadline)
         try:
             flushed.result()
         except OSError as error:
             raise DiskFailure(error) from error
+    return sha256
+
+
+def sha256_of(descriptor: int, *, deadline: float) -> str:
+    """The SHA-256 of an open file's whole content. Raises Unusable if the deadline passes, or OSError."""
+    digest = hashlib.sha256()
+    position = 0
+    while chunk := os.pread(descriptor, _HASH_BYTES, position):
+        digest.update(chunk)
+        position += len(chunk)
+        if time.monotonic() > deadline:
+            raise Unusable(_TOO_LATE, timed_out=True)
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -51,7 +52,7 @@ class Jobs:
 
     def run(self, *contents: bytes, subfolder: str = "comfy-serverless") -> None:
         held = self.bring(*contents, subfolder=subfolder)
-        held.show()
+        held.show(math.inf)
         held.release()
 
 
@@ -93,7 +94,7 @@ class TestSight:
         jobs = Jobs(local, work)
         held = jobs.bring(A)
         assert local.names == set(), "another owner's job may be running"
-        held.show()
+        held.show(math.inf)
         assert local.names == {name_of(A)} == set(jobs.values)
         assert (local.input_directory / name_of(A)).read_bytes() == A
         held.release()
@@ -103,8 +104,8 @@ class TestSight:
     def test_a_file_of_two_jobs_is_seen_until_the_last_of_them_ends(self, local: LocalFolder, work: Path) -> None:
         jobs = Jobs(local, work)
         first, second = jobs.bring(A, B), jobs.bring(A)
-        first.show()
-        second.show()
+        first.show(math.inf)
+        second.show(math.inf)
         first.release()
         assert local.names == {name_of(A)}
         second.release()
@@ -115,7 +116,7 @@ class TestSight:
         jobs = Jobs(local, work)
         held = jobs.bring(A, subfolder="")
         jobs.bring(A, subfolder="3d/comfy-serverless", held=held)
-        held.show()
+        held.show(math.inf)
         assert local.names == {name_of(A, folder=""), name_of(A, folder="3d/comfy-serverless/")} == set(jobs.values)
         assert len(kept_names(local)) == 1, "equal content is one file"
         held.release()
@@ -123,7 +124,7 @@ class TestSight:
     def test_it_costs_no_copy_and_nobody_may_write_to_it(self, local: LocalFolder, work: Path) -> None:
         jobs = Jobs(local, work)
         held = jobs.bring(A)
-        held.show()
+        held.show(math.inf)
         shown = local.input_directory / name_of(A)
         assert shown.samefile(kept(local) / name_of(A, folder=""))
         assert shown.stat().st_mode & 0o222 == 0
@@ -133,17 +134,17 @@ class TestSight:
         held = Jobs(local, work).bring(A)
         (local.input_directory / "comfy-serverless").write_text("a file in the way")
         with pytest.raises(AssetUnavailable, match="cannot be put into ComfyUI's input folder"):
-            held.show()
+            held.show(math.inf)
         held.release()
 
     def test_what_a_former_life_has_shown_is_removed_before_the_next_job_is_shown(
         self, local: LocalFolder, work: Path
     ) -> None:
         dead = Jobs(local, work).bring(A, subfolder="")
-        dead.show()
+        dead.show(math.inf)
         mine = of_the_user(local, name_of(B, folder=""), b"a file of the user")
         held = Jobs(local, work).bring(C)
-        held.show()
+        held.show(math.inf)
         assert local.names == {name_of(C), mine.name}
         held.release()
 
@@ -166,7 +167,7 @@ class TestKeeping:
         local.input_directory = tmp_path / "other"
         local.input_directory.mkdir()
         second = jobs.bring(A)
-        second.show()
+        second.show(math.inf)
         assert local.names == {name_of(A)}
         second.release()
         held.release()
@@ -320,7 +321,7 @@ class TestOtherPeoplesFiles:
         mine = of_the_user(local, name_of(A, folder=""), b"mine")
         jobs = Jobs(local, work)
         held = jobs.bring(A, subfolder="")
-        held.show()
+        held.show(math.inf)
         assert (local.input_directory / jobs.values[0]).read_bytes() == A
         held.release()
         assert mine.read_bytes() == b"mine"
@@ -334,6 +335,6 @@ class TestOtherPeoplesFiles:
         (local.input_directory / "comfy-serverless").symlink_to(elsewhere)
         held = Jobs(local, work).bring(A)
         with pytest.raises(AssetUnavailable, match="is a link"):
-            held.show()
+            held.show(math.inf)
         held.release()
         assert list(elsewhere.iterdir()) == []
