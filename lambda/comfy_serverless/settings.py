@@ -139,7 +139,10 @@ class Settings:
     )
     input_timeout_s: float = _env("INPUT_TIMEOUT_S", _seconds, 60.0, "Longest fetch of one input")
     allow_private_addresses: bool = _env(
-        "ALLOW_PRIVATE_ADDRESSES", _boolean, False, "Whether https inputs may come from private networks"
+        "ALLOW_PRIVATE_ADDRESSES",
+        _boolean,
+        False,
+        "Whether inputs, models and webhooks may be in private networks, and on http; this machine itself never is",
     )
     allowed_input_buckets: tuple[str, ...] = _env(
         "ALLOWED_INPUT_BUCKETS", _words, (), "Buckets `s3://` inputs may come from; empty: any the role may read"

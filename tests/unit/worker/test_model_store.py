@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from comfy_serverless.errors import AssetUnavailable, ComfyError, DeadlineExceeded, InvalidRequest, MissingAsset
+from comfy_serverless.fetch.web import Network
 from comfy_serverless.jobs.request import JobRequest, ModelRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.model_store import ModelStore
@@ -46,9 +47,9 @@ def forgotten() -> list[float]:
 
 @pytest.fixture
 def store(s3: S3Client, tmp_path: Path, forgotten: list[float]) -> Stores:
-    def make(**settings: Any) -> ModelStore:
+    def make(network: Network | None = None, **settings: Any) -> ModelStore:
         wanted = Settings(**{"model_store_dir": tmp_path / "store", "model_store_bytes": 1_000_000, **settings})
-        return ModelStore(wanted, s3, forget=forgotten.append)
+        return ModelStore(wanted, s3, network, forget=forgotten.append)
 
     return make
 
@@ -369,7 +370,7 @@ def test_a_model_comes_from_the_web_in_parts_or_whole(
     monkeypatch.setattr(transfer_module, "PART_BYTES", 1000)
     web.ranges, web.cut_once = ranges, cut
     model = ModelRequest(url=web.url, folder="loras", sha256=sha256(web.content))
-    store(allow_private_addresses=True).hold([model], job_id="j", deadline=soon()).close()
+    store(Network(allow_private=True, allow_own_host=True)).hold([model], job_id="j", deadline=soon()).close()
     assert seen(tmp_path) == {"loras/web.safetensors": web.content}
     assert len(web.requests) == (6 if ranges else 1) + cut
 

@@ -48,7 +48,7 @@ class ModelStore:
     ) -> None:
         self._settings = settings
         self._s3 = s3
-        self._network = network or Network(allow_private=settings.allow_private_addresses)
+        self._network = network or Network.of(settings)
         self._forget = forget
         #: The last meaning each name had to ComfyUI, as far as this process knows.
         self._meant: dict[str, str] = {}
