@@ -110,6 +110,12 @@ class Settings:
     comfyui_url: str | None = _env(
         "COMFYUI_URL", _address, None, "A ComfyUI that runs already, e.g. `http://127.0.0.1:8188`; none is started"
     )
+    engine_environment: tuple[str, ...] = _env(
+        "ENGINE_ENVIRONMENT",
+        _words,
+        (),
+        "Variables of ours that ComfyUI gets too, e.g. `HF_TOKEN,MY_NODE_*`; those of AWS never pass",
+    )
     stall_s: float = _env(
         "STALL_S", _seconds, 600.0, "Seconds without event or processor time after which ComfyUI is replaced"
     )

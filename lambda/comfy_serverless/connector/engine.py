@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
+from comfy_serverless.connector.confinement import engine_user
 from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of
 from comfy_serverless.connector.outputs import FileLocator
@@ -89,6 +90,8 @@ class Engine:
             first_port=settings.initial_port,
             cwd=choice.cwd,
             environment=choice.environment,
+            passed=settings.engine_environment,
+            user=engine_user(choice.cwd),
             answers=self._answers_at,
         )
         self.process.start()

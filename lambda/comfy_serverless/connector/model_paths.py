@@ -3,6 +3,8 @@
 MODEL_STORE_DIR/models/{folder}/{name}      links, which ComfyUI sees
 MODEL_STORE_DIR/blobs/{sha256}              the files they lead to
 MODEL_DATA_DIR/{folder}/{name}              models that came with a SageMaker endpoint
+
+The mode of MODEL_STORE_DIR decides who may read there; below it, models are open to everybody.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from comfy_serverless.connector.confinement import engine_user
 
 if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
@@ -26,6 +30,8 @@ MODEL_FOLDERS = (
     *("latent_upscale_models", "loras", "model_patches", "optical_flow", "photomaker", "pulid", "sams"),
     *("style_models", "text_encoders", "unet", "upscale_models", "vae", "vae_approx"),
 )
+#: Lets everybody list a folder and open what is in it.
+_READABLE = 0o055
 
 
 def store_directory(settings: Settings) -> Path:
@@ -35,7 +41,7 @@ def store_directory(settings: Settings) -> Path:
 
 
 def make_store_directory(settings: Settings) -> Path:
-    """Make the store directory, if it is missing, for this user alone.
+    """Make the store directory, if it is missing, for this user alone; an engine of another user may read there.
 
     Raises:
         OSError: it cannot be made, or another user has put something there.
@@ -45,6 +51,8 @@ def make_store_directory(settings: Settings) -> Path:
     found = directory.lstat()
     if settings.model_store_dir is None and (not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid()):
         raise PermissionError(f"{directory} is not a folder of this user's own; set MODEL_STORE_DIR")
+    if engine_user() is not None and (found.st_mode & _READABLE) != _READABLE:
+        directory.chmod(stat.S_IMODE(found.st_mode) | _READABLE)
     return directory
 
 
@@ -64,6 +72,7 @@ def write_paths_config(settings: Settings) -> Path:
         config["sagemaker"] = {"base_path": str(settings.model_data_dir), **folders}
     path = directory / "extra_model_paths.yaml"
     descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".paths-")
+    os.fchmod(descriptor, 0o644)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(config, file, indent=2)
     Path(temporary).replace(path)

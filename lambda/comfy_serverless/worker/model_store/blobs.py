@@ -52,8 +52,10 @@ class Blobs:
         self._partial = directory / "partial"
         self._lock = directory / "lock"
         self._names = names
-        for folder in (self._blobs, self._partial, directory / "locks", directory / "models"):
+        for folder in (self._partial, directory / "locks"):
             folder.mkdir(mode=0o700, exist_ok=True)
+        for folder in (self._blobs, directory / "models"):  # ComfyUI reads these, as another user where we are root
+            folder.mkdir(mode=0o755, exist_ok=True)
         if limit_bytes is None:
             disk = os.statvfs(directory)
             limit_bytes = disk.f_blocks * disk.f_frsize // 2
@@ -104,6 +106,7 @@ class Blobs:
     def finish(self, partial: Partial, sha256: str) -> int | None:
         """Give a fetched and checked content its name, and pin it. None if it is evicted at the same moment."""
         blob = self._blobs / sha256
+        os.fchmod(partial.descriptor, 0o644)
         partial.path.replace(blob)
         if locks.try_change(partial.descriptor, locks.SHARED) and locks.is_at(partial.descriptor, blob):
             os.utime(partial.descriptor)

@@ -84,7 +84,7 @@ class Names:
 
     def _link(self, name: str, sha256: str) -> None:
         place = self._models / name
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         # The link is made elsewhere, so that ComfyUI never sees another name.
         with tempfile.TemporaryDirectory(dir=self._partial, prefix="link-") as folder:
             link = Path(folder) / "link"
