@@ -275,7 +275,7 @@ class Engine:
         if self.process is not None:
             self._wait_process(self.process, patience)
         elif self._greeted_generation < 0 and not self.is_answering():
-            raise EngineUnavailable(f"no ComfyUI answers at {self.server_address} (COMFYUI_URL)")
+            raise EngineUnavailable(f"no ComfyUI answers at {self.client.shown_address} (COMFYUI_URL)")
         if self._greeted_generation == self.starts:
             return False
         self._greet()
@@ -311,11 +311,11 @@ class Engine:
         try:
             self._stats = self.client.system_stats()
         except RequestFailed as error:
-            raise EngineUnavailable(f"ComfyUI at {self.server_address} stopped answering: {error}") from error
+            raise EngineUnavailable(f"ComfyUI at {self.client.shown_address} stopped answering: {error}") from error
         self._folders = folders_of(self._stats, process.cwd) if process is not None else {}
         self.locator = FileLocator(self._folders, self.client.view)
         self._greeted_generation = self.starts
-        logger.info("%s answers at %s", self.name, self.server_address)
+        logger.info("%s answers at %s", self.name, self.client.shown_address)
 
     def _answers_at(self, port: int) -> bool:
         client = ComfyClient(self._address(port))

@@ -23,7 +23,8 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 import certifi
 
 from comfy_serverless.fetch.addresses import Resolver, checked_addresses, is_aws_here, system_resolver
-from comfy_serverless.fetch.sources import CHUNK_BYTES, Stream, Unusable, redact_url
+from comfy_serverless.fetch.sources import CHUNK_BYTES, Stream, Unusable
+from comfy_serverless.redaction import redact_url
 from comfy_serverless.settings import Settings
 
 MAX_REDIRECTS = 5
