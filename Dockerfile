@@ -53,12 +53,16 @@ RUN mkdir /opt/code/comfy_serverless.dist-info \
 FROM python AS runtime
 LABEL org.opencontainers.image.title="comfy-serverless" \
       org.opencontainers.image.licenses="MIT"
+# ComfyUI runs as this user where the container's user is root: see connector/confinement.py.
+RUN useradd --uid 10064 --user-group --no-create-home --home-dir /tmp/comfy-engine --shell /usr/sbin/nologin comfy-engine
 # Files that libraries keep in the home or a cache go to /tmp; HOME and USER are not set everywhere.
+# ComfyUI can write to /tmp, too: the AWS SDK must not take its settings, or credentials, from there.
 ENV HOME=/tmp USER=lambda XDG_CACHE_HOME=/tmp/.cache XDG_CONFIG_HOME=/tmp/.config \
+    AWS_CONFIG_FILE=/opt/aws/config AWS_SHARED_CREDENTIALS_FILE=/opt/aws/credentials \
     PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     LAMBDA_TASK_ROOT=/var/task WORKFLOWS_DIR=/opt/workflows
 WORKDIR /var/task
-# No USER: Lambda runs the image as its own user, SageMaker requires root, and `sam local` adds a layer as root.
+# No USER for our own process: Lambda runs the image as its own user, SageMaker requires root, and `sam local` adds a layer as root.
 # Lambda passes the handler's name, SageMaker the word `serve`, and no other command can be set there.
 ENTRYPOINT ["/opt/worker/bin/python", "-m", "comfy_serverless.handlers.start"]
 CMD ["comfy_serverless.handlers.generate.handler"]
@@ -117,4 +121,5 @@ ARG COMFYUI_ARGS=--cpu
 # The first two make the container engine add the driver if there is a GPU.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     API_COMMAND_LINE=/opt/comfyui/start.sh COMFYUI_ARGS=$COMFYUI_ARGS \
-    HF_HOME=/tmp/.cache/huggingface TORCHINDUCTOR_CACHE_DIR=/tmp/.cache/inductor TRITON_CACHE_DIR=/tmp/.cache/triton
+    HF_HOME=/tmp/comfy-engine/.cache/huggingface TORCHINDUCTOR_CACHE_DIR=/tmp/comfy-engine/.cache/inductor \
+    TRITON_CACHE_DIR=/tmp/comfy-engine/.cache/triton

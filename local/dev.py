@@ -26,6 +26,7 @@ from rich.console import Console
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.cli.batch import STACK_VARIABLE
+from comfy_serverless.connector.confinement import hide_process
 from comfy_serverless.table.api_keys import ApiKeyStore
 from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.gateway import TIMEOUT_S, Gateway, GatewayServer, PortTaken
@@ -67,6 +68,7 @@ then, in another terminal (env.sh lies where the logs are):
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = _options(arguments)
+    hide_process()  # a developer's own credentials may be in the environment, and workflows run beside it
     console = Console(stderr=True, highlight=False)
     asked_to_end = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -11,8 +11,10 @@ from dataclasses import dataclass, fields
 from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.redaction import UNREADABLE, redact_url
 
 #: The longest time a presigned link can be valid.
 _LONGEST_LINK_S = 604_800
@@ -59,6 +61,9 @@ def _file(text: str) -> Path:
 def _address(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
+    is_address = redact_url(text) != UNREADABLE and text.isprintable() and " " not in text
+    if not is_address or not urlsplit(text).hostname or "@" in urlsplit(text).path:
+        raise ValueError("must be http://host:port; in a user name or password write %40 for @, %2F for /, %23 for #")
     return text
 
 
@@ -77,6 +82,12 @@ def _boolean(text: str) -> bool:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _shown(text: str) -> str:
+    """A value for a message: an address without what lets somebody in, even if it is no good one."""
+    shown = redact_url(text) if "://" in text else text
+    return f"…@{shown.rpartition('@')[2]}" if "@" in shown else shown
 
 
 def _env(variable: str, convert: Callable[[str], object], default: object, meaning: str) -> Any:  # noqa: ANN401
@@ -110,6 +121,12 @@ class Settings:
     comfyui_url: str | None = _env(
         "COMFYUI_URL", _address, None, "A ComfyUI that runs already, e.g. `http://127.0.0.1:8188`; none is started"
     )
+    engine_environment: tuple[str, ...] = _env(
+        "ENGINE_ENVIRONMENT",
+        _words,
+        (),
+        "Variables of ours that ComfyUI gets too, e.g. `HF_TOKEN,MY_NODE_*`; those of AWS never pass",
+    )
     stall_s: float = _env(
         "STALL_S", _seconds, 600.0, "Seconds without event or processor time after which ComfyUI is replaced"
     )
@@ -139,7 +156,10 @@ class Settings:
     )
     input_timeout_s: float = _env("INPUT_TIMEOUT_S", _seconds, 60.0, "Longest fetch of one input")
     allow_private_addresses: bool = _env(
-        "ALLOW_PRIVATE_ADDRESSES", _boolean, False, "Whether https inputs may come from private networks"
+        "ALLOW_PRIVATE_ADDRESSES",
+        _boolean,
+        False,
+        "Whether inputs, models and webhooks may be in private networks, and on http; this machine itself never is",
     )
     allowed_input_buckets: tuple[str, ...] = _env(
         "ALLOWED_INPUT_BUCKETS", _words, (), "Buckets `s3://` inputs may come from; empty: any the role may read"
@@ -234,7 +254,7 @@ class Settings:
             try:
                 values[setting.name] = setting.metadata["convert"](text)
             except ValueError as error:
-                raise InvalidSetting(f"{variable}={text!r} cannot be used: {error}") from error
+                raise InvalidSetting(f"{variable}={_shown(text)!r} cannot be used: {error}") from error
         return cls(**values)
 
     def require(self, *names: str) -> tuple[str, ...]:

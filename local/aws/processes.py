@@ -1,7 +1,8 @@
 """Programs that run beside ours for a while, and of which nothing may be left afterwards.
 
-Every program is started with a mark in its environment. All that it starts inherits the mark, whatever
-process group or session it moves to, so `stop()` finds and ends the orphans too.
+Every program is started in a session of its own, and with a mark in its environment. What it starts inherits both: one
+that moves to another session still has the mark, and one that is closed to others, so that nobody can read its
+environment, is still in the session. So `stop()` finds and ends the orphans too.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ class LocalProcess:
 
     def members(self) -> list[int]:
         """The process ids of the program and of everything it started, directly or not, that still run."""
-        return list(_marked(self._mark))
+        return [pid for pid in _processes() if _is_member(pid, mark=self._mark, session=self.pid)]
 
     def stop(self, grace_s: float = 3.0) -> None:
         """Ask the program and all it started to end; after `grace_s` seconds end them. Safe to call twice."""
@@ -208,10 +209,19 @@ class LocalProcess:
                     self.log.append(line.rstrip("\r\n"))
 
 
-def _marked(mark: str) -> Iterator[int]:
-    """The living processes with `mark` in their environment; none where there is no /proc."""
-    wanted = f"{MARK}={mark}".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                yield int(folder.name)
+def _processes() -> Iterator[int]:
+    """The living processes; none where there is no /proc."""
+    yield from (int(folder.name) for folder in Path("/proc").glob("[0-9]*"))
+
+
+def _is_member(pid: int, *, mark: str, session: int) -> bool:
+    """Whether a living process has `mark` in its environment or, if that is closed to us, is of this session."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        try:
+            return f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0")
+        except PermissionError:
+            state, _, _, its_session = (folder / "stat").read_bytes().rpartition(b")")[2].split()[:4]
+            return state != b"Z" and int(its_session) == session
+    except OSError:  # it has ended
+        return False

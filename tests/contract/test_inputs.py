@@ -57,7 +57,7 @@ class SecondConnector(ComfyConnector):
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("engine")
-    chosen = replace(Settings.from_environment(), initial_port=18488, allow_private_addresses=True)
+    chosen = replace(Settings.from_environment(), initial_port=18488)
     if not REAL:
         command = f"{sys.executable} -m comfy_lite --base-directory {folder}"
         return replace(chosen, api_command_line=command)

@@ -6,6 +6,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,12 +26,24 @@ def docker(*arguments: str, timeout_s: float = 120) -> str:
 
 
 class LambdaContainer:
-    """One container, which lives for a `with` block. Its command is the image's own."""
+    """One container, which lives for a `with` block. Its command is the image's own.
 
-    def __init__(self, image: str, environment: Mapping[str, str], *, timeout_s: int = 120) -> None:
+    Args:
+        files: files of this machine that it sees, each with the path it has there.
+    """
+
+    def __init__(
+        self,
+        image: str,
+        environment: Mapping[str, str],
+        *,
+        timeout_s: int = 120,
+        files: Mapping[Path, str] | None = None,
+    ) -> None:
         self._image = image
         self._environment = {**environment, "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout_s)}
         self._timeout_s = timeout_s
+        self._files = {emulator_binary(): "/emulator", **(files or {})}
         self._name = f"comfy-serverless-test-{uuid.uuid4().hex[:12]}"
         self._url = ""
 
@@ -41,7 +54,8 @@ class LambdaContainer:
         docker(
             *("run", "--detach", "--name", self._name, "--publish", "127.0.0.1::8080"),
             *("--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777", "--user", USER),
-            *("--volume", f"{emulator_binary()}:/emulator:ro", "--entrypoint", "/emulator"),
+            *(word for file, place in self._files.items() for word in ("--volume", f"{file}:{place}:ro")),
+            *("--entrypoint", "/emulator"),
             *variables,
             self._image,
             *entry_point.split(),

@@ -12,7 +12,11 @@ import pytest
 from lambda_container import docker
 
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S
+from demo.seed import INPUT_BUCKET
+from local.aws.server import LocalAws
 from tests.integration.sagemaker_contract import CONTRACT, Serving, noise
+from tests.unit.input_world import data_url, picture
+from tests.unit.worker.test_model_store import safetensors, sha256
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(600)]
 
@@ -31,10 +35,10 @@ class ServingContainer(Serving):
 
 
 @contextmanager
-def serving(image: str, environment: Mapping[str, str]) -> Iterator[ServingContainer]:
+def serving(image: str, environment: Mapping[str, str], *options: str) -> Iterator[ServingContainer]:
     name = f"comfy-serverless-serve-{uuid.uuid4().hex[:12]}"
     variables = [word for key, value in environment.items() for word in ("--env", f"{key}={value}")]
-    docker("run", "--detach", "--name", name, "--publish", "127.0.0.1::8080", *variables, image, "serve")
+    docker("run", "--detach", "--name", name, "--publish", "127.0.0.1::8080", *options, *variables, image, "serve")
     try:
         yield ServingContainer(name)
     finally:
@@ -51,6 +55,30 @@ def here(lite_image: str, container_environment: dict[str, str]) -> Iterator[Ser
 @pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_the_contract(here: ServingContainer, check: Callable[[Serving], None]) -> None:
     check(here)
+
+
+def test_comfyui_runs_as_a_user_of_its_own(here: ServingContainer) -> None:
+    find = "grep -lsza comfy_lite /proc/[0-9]*/cmdline | cut -d/ -f3"
+    owners = docker("exec", here.name, "sh", "-c", f"for pid in $({find}); do stat -c %U /proc/$pid; done")
+    assert set(owners.split()) - {"root"} == {"comfy-engine"}, owners
+    assert docker("exec", here.name, "stat", "-c", "%U", "/tmp/comfy_lite-0") == "comfy-engine"
+
+
+def test_inputs_and_models_that_we_bring_can_be_read_by_that_user(here: ServingContainer, local_s3: LocalAws) -> None:
+    content = safetensors()
+    local_s3.client().put_object(Bucket=INPUT_BUCKET, Key="models/own-user.safetensors", Body=content)
+    workflow = noise(seed=4)
+    workflow["4"]["inputs"]["ckpt_name"] = "own-user.safetensors"
+    workflow["20"] = {"class_type": "LoadImage", "inputs": {"image": data_url(picture())}}
+    workflow["21"] = {"class_type": "SaveImage", "inputs": {"images": ["20", 0], "filename_prefix": "same"}}
+    model = {
+        "url": f"s3://{INPUT_BUCKET}/models/own-user.safetensors",
+        "folder": "checkpoints",
+        "sha256": sha256(content),
+    }
+    answer = here.invoke({"workflow": workflow, "models": [model]})
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json()["outputs"]) == 2
 
 
 def test_a_process_that_is_killed_is_replaced(here: ServingContainer) -> None:

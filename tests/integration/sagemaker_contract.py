@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import requests
@@ -150,10 +151,54 @@ def check_several_invocations_are_in_hand_at_once_and_too_many_are_sent_away(her
             assert answer.headers["Retry-After"]
 
 
+#: What one connection sends, and never the rest of it.
+UNFINISHED = (
+    b"POST /invocations HTTP/1.1\r\nHost: x\r\n",
+    b"GET /pi",
+    b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{",
+    b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+    b"",
+)
+
+
+def check_those_that_never_finish_their_requests_take_nothing_from_others(here: Serving) -> None:
+    with ExitStack() as opened:
+        for number in range(200):
+            slow = opened.enter_context(connection(here))
+            # Beyond a limit the oldest ones are cut off, and find that out when they send.
+            with suppress(ConnectionError):
+                slow.sendall(UNFINISHED[number % len(UNFINISHED)])
+            if number % 40 == 0:
+                assert here.ping() == 200
+        assert here.ping() == 200
+        answer = here.invoke({"workflow": noise(seed=201)})
+        assert answer.status_code == 200, answer.text
+
+
+def check_what_is_too_large_is_refused_before_it_is_read(here: Serving) -> None:
+    with connection(here) as announced:
+        announced.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 400000000\r\n\r\n")
+        assert b"413" in announced.recv(100).split(b"\r\n")[0]
+    with connection(here) as unannounced:
+        unannounced.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(8):
+            unannounced.sendall(b"100000\r\n" + b"[" * 0x100000 + b"\r\n")
+        assert b"413" in unannounced.recv(100).split(b"\r\n")[0]
+    limit = here.invoke({"workflow": {}, "metadata": {"long": "x" * 5_000_000}})
+    assert limit.status_code == 422, "it has been read"
+
+
+def connection(here: Serving) -> socket.socket:
+    host, port = here.url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=PATIENCE_S)
+
+
 CONTRACT: tuple[Callable[[Serving], None], ...] = (
     check_a_job_is_answered_with_its_length_and_named_after_its_invocation,
     check_a_failure_is_no_success,
     check_there_is_nothing_else,
     check_sockets_and_pings_are_answered_while_jobs_run,
     check_several_invocations_are_in_hand_at_once_and_too_many_are_sent_away,
+    check_those_that_never_finish_their_requests_take_nothing_from_others,
+    check_what_is_too_large_is_refused_before_it_is_read,
 )

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from demo.seed import OUTPUT_BUCKET
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
 from local.aws.server import LocalAws
-from tests.integration.sagemaker_contract import CONTRACT, Serving, noise
+from tests.integration.sagemaker_contract import CONTRACT, Serving, connection, noise
 from tests.patience import PATIENCE_S, QuietClock, wait_until
 
 START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
@@ -69,6 +69,23 @@ def here(local_s3: LocalAws) -> Iterator[ServeProcess]:
 @pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__.removeprefix("check_"))
 def test_the_contract(here: ServeProcess, check: Callable[[Serving], None]) -> None:
     check(here)
+
+
+def test_a_body_that_is_refused_takes_no_memory(here: ServeProcess) -> None:
+    before = peak_megabytes(here.worker_pid())
+    with connection(here) as large:
+        large.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 400000000\r\n\r\n")
+        with suppress(ConnectionError):
+            for _ in range(100):
+                large.sendall(b"[" * 1_000_000)
+        assert here.ping() == 200
+    assert peak_megabytes(here.worker_pid()) - before < 20
+
+
+def peak_megabytes(pid: int) -> float:
+    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1000
 
 
 def test_a_ping_says_no_until_comfyui_answers_and_when_it_cannot_be_started(local_s3: LocalAws) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from dataclasses import fields
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def test_every_variable_of_the_original_is_read() -> None:
         ("LINK_EXPIRY_S", "99999999", "a week"),
         ("TEST_PAYLOAD", "/no/such/file.json", "no such file"),
         ("COMFYUI_URL", "localhost:8188", "http://"),
+        ("COMFYUI_URL", "http://", "host:port"),
+        ("COMFYUI_URL", "http://host:99999", "host:port"),
+        ("COMFYUI_URL", "http://host:8188\r", "host:port"),
         ("API_URL", "http://localhost", "host name"),
         ("ALLOW_PRIVATE_ADDRESSES", "perhaps", "true or false"),
     ],
@@ -54,6 +58,19 @@ def test_a_wrong_value_is_named_with_what_it_should_be(variable: str, value: str
     with pytest.raises(InvalidSetting, match=reason) as raised:
         Settings.from_environment({variable: value})
     assert variable in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("ftp://me:s3cret@host", "me:s3cret@host", "http://me:s3cret/x@host", "http://me:12/s3cret@host"),
+        *("http://s3cret/x@host", "http://me:s3cret#x@host", "http://me:s3cret?x@host:1", "ftp://host/?token=s3cret"),
+    ],
+)
+def test_a_message_about_an_address_has_no_password_of_it(address: str) -> None:
+    with pytest.raises(InvalidSetting) as raised:
+        Settings.from_environment({"COMFYUI_URL": address})
+    assert "s3cret" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_an_empty_variable_counts_as_unset() -> None:

@@ -19,6 +19,7 @@ from comfy_serverless.api.references import refuse_foreign_addresses, resolve_as
 from comfy_serverless.aws.dynamodb import ConditionFailed
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, QueueFull, UpstreamError
+from comfy_serverless.fetch.addresses import is_aws_here
 from comfy_serverless.jobs.keys import folder_prefix
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest, OutputTarget
@@ -122,7 +123,10 @@ def _webhook(submission: Submission, services: Services) -> Mapping[str, str] | 
             raise InvalidRequest("webhook_secret signs the call of webhook_url, and there is none.")
         return None
     check_webhook(
-        submission.webhook_url, submission.webhook_secret, allow_private=services.settings.allow_private_addresses
+        submission.webhook_url,
+        submission.webhook_secret,
+        allow_private=services.settings.allow_private_addresses,
+        allow_own_host=services.settings.allow_private_addresses and is_aws_here(),
     )
     return {"url": submission.webhook_url, "secret": submission.webhook_secret or ""}
 

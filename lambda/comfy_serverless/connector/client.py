@@ -21,6 +21,8 @@ from urllib3.fields import RequestField
 from urllib3.filepost import choose_boundary
 from urllib3.util import Timeout, make_headers, parse_url
 
+from comfy_serverless.redaction import redact_url
+
 _CONNECT_TIMEOUT_S = 3.05
 #: Read timeout of questions about a prompt, in seconds. It is short because unanswered questions are asked again.
 _QUESTION_TIMEOUT_S = 3.0
@@ -65,19 +67,22 @@ class ComfyClient:
     """The routes of one ComfyUI server.
 
     Args:
-        server_address: `http://host:port`.
+        server_address: `http://host:port`; it may hold a user name and a password.
         timeout_s: longest silence of the server before and during an answer, in seconds.
+
+    Attributes:
+        shown_address: the address as messages may show it.
     """
 
     def __init__(self, server_address: str, *, timeout_s: float = 10.0) -> None:
-        self.server_address = server_address.rstrip("/")
-        url = parse_url(self.server_address)
+        url = parse_url(server_address.rstrip("/"))
+        self.shown_address = redact_url(url.url).removesuffix("?…")
         self._prefix = url.path or ""
         self._timeout = Timeout(connect=_CONNECT_TIMEOUT_S, read=timeout_s)
         self._question_timeout = Timeout(connect=_CONNECT_TIMEOUT_S, read=min(timeout_s, _QUESTION_TIMEOUT_S))
         # A pool for one host ignores the environment's proxies, which must not stand between us and a local engine.
         self._pool = urllib3.connection_from_url(
-            self.server_address,
+            url.url,
             maxsize=_CONNECTIONS,
             headers=make_headers(basic_auth=url.auth) if url.auth else None,
         )
@@ -271,7 +276,7 @@ class ComfyClient:
                 preload_content=not stream,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise RequestFailed(f"{method} {self.server_address}{path.partition('?')[0]}: {error}") from error
+            raise RequestFailed(f"{method} {self.shown_address}{path.partition('?')[0]}: {error}") from error
 
 
 _JSON = {"Content-Type": "application/json"}

@@ -93,7 +93,7 @@ class ComfyConnector:
 
     @property
     def server_address(self) -> str | None:
-        """`http://host:port` of ComfyUI; None after `kill_api`."""
+        """`http://host:port` of ComfyUI, with the password in COMFYUI_URL, if any; None after `kill_api`."""
         return None if self._engine.closed else self._engine.server_address
 
     @property

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
+from comfy_serverless.connector.confinement import engine_user
 from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.folders import EngineFolders
 from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of, places_of
@@ -94,6 +95,8 @@ class Engine:
             first_port=settings.initial_port,
             cwd=choice.cwd,
             environment=choice.environment,
+            passed=settings.engine_environment,
+            user=engine_user(choice.cwd),
             answers=self._answers_at,
         )
         self.process.start()
@@ -333,7 +336,7 @@ class Engine:
         if self.process is not None:
             self._wait_process(self.process, patience)
         elif self._greeted_generation < 0 and not self.is_answering():
-            raise EngineUnavailable(f"no ComfyUI answers at {self.server_address} (COMFYUI_URL)")
+            raise EngineUnavailable(f"no ComfyUI answers at {self.client.shown_address} (COMFYUI_URL)")
         if self._greeted_generation == self.starts:
             return False
         self._greet()
@@ -369,7 +372,7 @@ class Engine:
         try:
             self._stats = self.client.system_stats()
         except RequestFailed as error:
-            raise EngineUnavailable(f"ComfyUI at {self.server_address} stopped answering: {error}") from error
+            raise EngineUnavailable(f"ComfyUI at {self.client.shown_address} stopped answering: {error}") from error
         folders = folders_of(self._stats, process.cwd) if process is not None else {}
         # What its command line does not tell we do not know: then it is as an engine elsewhere.
         is_known = bool(folders) and folders["input"].is_dir() and folders["output"].is_dir()
@@ -377,7 +380,7 @@ class Engine:
         self._declared = {}
         self._remembered = Remembered({kind: self._folders[kind] for kind in ("output", "temp") if self._folders})
         self._greeted_generation = self.starts
-        logger.info("%s answers at %s", self.name, self.server_address)
+        logger.info("%s answers at %s", self.name, self.client.shown_address)
 
     def _answers_at(self, port: int) -> bool:
         client = ComfyClient(self._address(port))

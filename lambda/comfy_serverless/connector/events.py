@@ -48,7 +48,7 @@ class EventStream:
 
     def __init__(self, server_address: str, *, app_name: str) -> None:
         url = parse_url(server_address)
-        self._websocket_address = "ws" + url._replace(auth=None).url.removeprefix("http")
+        self._websocket_address = "ws" + url._replace(auth=None, query=None, fragment=None).url.removeprefix("http")
         self._headers = make_headers(basic_auth=url.auth) if url.auth else None
         self._app_name = app_name
         self._lock = threading.Lock()

@@ -5,7 +5,8 @@ MODEL_STORE_DIR/seen/{process}/models/{folder}/{name}    links to them, which th
 MODEL_STORE_DIR/seen/{process}/extra_model_paths.yaml    tells it so
 MODEL_DATA_DIR/{folder}/{name}                           models that came with a SageMaker endpoint
 
-Each process has links of its own: what a job has brought is seen by the one ComfyUI that runs it.
+Each process has links of its own: what a job has brought is seen by the one ComfyUI that runs it. The mode of
+MODEL_STORE_DIR decides who may read there; below it, the links are open to everybody, and the contents to us.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from comfy_serverless.connector.confinement import engine_user
 from comfy_serverless.connector.model_folders import MODEL_FOLDERS, RENAMED_FOLDERS
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 #: By store and process: a process that was forked has another one than its parent.
 _own_directories: dict[tuple[Path, int], Path] = {}
 _making = threading.Lock()
+#: Lets everybody list a folder and open what is in it.
+_READABLE = 0o055
 
 
 def store_directory(settings: Settings) -> Path:
@@ -37,7 +41,7 @@ def store_directory(settings: Settings) -> Path:
 
 
 def make_store_directory(settings: Settings) -> Path:
-    """Make the store directory, if it is missing, for this user alone.
+    """Make the store directory, if it is missing, for this user alone; an engine of another user may read there.
 
     Raises:
         OSError: it cannot be made, or another user has put something there.
@@ -47,6 +51,8 @@ def make_store_directory(settings: Settings) -> Path:
     found = directory.lstat()
     if settings.model_store_dir is None and (not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid()):
         raise PermissionError(f"{directory} is not a folder of this user's own; set MODEL_STORE_DIR")
+    if engine_user() is not None and (found.st_mode & _READABLE) != _READABLE:
+        directory.chmod(stat.S_IMODE(found.st_mode) | _READABLE)
     return directory
 
 
@@ -82,14 +88,16 @@ def write_paths_config(settings: Settings) -> Path:
     config["comfy_serverless"] = {"base_path": str(directory / "models"), **own}
     path = directory / "extra_model_paths.yaml"
     path.write_text(json.dumps(config, indent=2), encoding="utf-8")
+    path.chmod(0o644)
     return path
 
 
 def _make_own(directories: Path) -> Path:
     """Make a folder that this process holds until it ends, by a lock that ends with it."""
-    directories.mkdir(mode=0o700, exist_ok=True)
+    directories.mkdir(mode=0o755, exist_ok=True)
     while (own := _locked(Path(tempfile.mkdtemp(dir=directories, prefix=f"{os.getpid()}-")))) is None:
         pass  # another process took it for one that was left
+    own.chmod(0o755)  # ComfyUI is another user where we are root
     for directory in directories.iterdir():
         if directory != own:
             _remove_if_left(directory)

@@ -14,7 +14,6 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import signal
 import subprocess
 import threading
@@ -25,6 +24,12 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
+from comfy_serverless.connector.confinement import (
+    EngineUser,
+    confining_prefix,
+    engine_environment,
+    hide_process,
+)
 from comfy_serverless.connector.ports import ReservedPort, accepts
 from comfy_serverless.connector.refusals import describe_exit
 from comfy_serverless.errors import EngineUnavailable
@@ -39,20 +44,6 @@ _LOG_LINES = 300
 _LONGEST_LINE_BYTES = 4096
 _PORT_IS_TAKEN = re.compile(r"already in use|Errno (98|48)\b")
 _PORT_RETRIES = 3
-#: The variables in which platforms leave credentials, or the way to them.
-_CREDENTIALS = frozenset(
-    {
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "AWS_LAMBDA_RUNTIME_API",
-    }
-)
 
 
 class ProcessState(Enum):
@@ -72,7 +63,13 @@ class ComfyProcess:
         host: the address it will listen on.
         first_port: the port to try first.
         cwd: the folder to start it in; None for the current folder.
+        environment: variables for it beside those of ours that it gets: see `engine_environment`.
+        passed: further names of our variables that it gets.
+        user: who it runs as; None for our own user.
         answers: called with the port once that is open; returns whether ComfyUI answers there.
+
+    Raises:
+        InvalidSetting: a name in `passed` cannot be used.
     """
 
     def __init__(
@@ -84,13 +81,20 @@ class ComfyProcess:
         answers: Callable[[int], bool],
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        passed: Sequence[str] = (),
+        user: EngineUser | None = None,
     ) -> None:
         self._command = command
         self._host = host
         self._first_port = first_port
         self._answers = answers
         self._cwd = cwd
-        self._environment = {**_without_credentials(os.environ), **(environment or {})}
+        self._user = user
+        self._environment = {
+            **engine_environment(os.environ, passed),
+            **(user.environment if user else {}),
+            **(environment or {}),
+        }
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
@@ -253,8 +257,11 @@ class ComfyProcess:
         a connector killed by SIGKILL leaves no ComfyUI behind.
         """
         try:
+            hide_process()
+            if self._user is not None:
+                self._user.make_home()
             process = subprocess.Popen(
-                [*_die_with_parent(), *command],
+                [*confining_prefix(self._user), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -294,20 +301,9 @@ class ComfyProcess:
         )
 
 
-def _without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without our credentials, which custom nodes, and workflows through them, must not get."""
-    return {name: value for name, value in environment.items() if name not in _CREDENTIALS}
-
-
 def _stat_fields(folder: Path) -> list[bytes]:
     """The fields of `/proc/…/stat` from the third on. The second is a name, which can hold anything."""
     return (folder / "stat").read_bytes().rpartition(b")")[2].split()
-
-
-def _die_with_parent() -> list[str]:
-    """A prefix that makes the kernel end the child with us (Linux, util-linux); empty elsewhere."""
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def _signal_group(pid: int, number: signal.Signals) -> None:

@@ -144,7 +144,7 @@ class PromptRunner:
                 timeout_s=self._submit_timeout_s,
             )
         except RequestFailed as failure:
-            address = self._client.server_address
+            address = self._client.shown_address
             failed = failure.status and submit_failure(failure.status, failure.text, server_address=address)
             if failed:
                 self._observe(Refused(failed))

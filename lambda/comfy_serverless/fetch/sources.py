@@ -19,6 +19,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from comfy_serverless.aws.s3 import S3Address, read_problem
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.file_inputs import scheme_of
+from comfy_serverless.redaction import redact_url
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -28,7 +29,6 @@ ACCEPTED = "an s3://bucket/key, https:// or data:…;base64,… address, or base
 _MAX_KEY_BYTES = 1024
 #: Base64 of fewer characters than this cannot be a picture; a short text is a name that the caller expected to work.
 _MIN_BASE64_LENGTH = 32
-_MAX_SHOWN = 200
 
 
 class Unusable(Exception):
@@ -224,18 +224,6 @@ def show(text: str) -> str:
     except Unusable:
         shown = text if text.isprintable() else ascii(text)[1:-1]
         return repr(redact_url(shown) if "://" in shown else shown[:60] + ("…" if len(shown) > 60 else ""))
-
-
-def redact_url(url: str) -> str:
-    """A web address without user name, password and query."""
-    try:
-        parts = urlsplit(url)
-        host = parts.netloc.rpartition("@")[2]
-    except ValueError:
-        return "an address that cannot be read"
-    query = "?…" if parts.query else ""
-    shown = f"{parts.scheme}://{host}{parts.path}"[:_MAX_SHOWN] + query
-    return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 def _s3_source(text: str) -> S3Source:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +22,10 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import certifi
 
-from comfy_serverless.fetch.addresses import Resolver, checked_addresses, system_resolver
-from comfy_serverless.fetch.sources import CHUNK_BYTES, Stream, Unusable, redact_url
+from comfy_serverless.fetch.addresses import Resolver, checked_addresses, is_aws_here, system_resolver
+from comfy_serverless.fetch.sources import CHUNK_BYTES, Stream, Unusable
+from comfy_serverless.redaction import redact_url
+from comfy_serverless.settings import Settings
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -44,13 +47,28 @@ class Network:
     """The addresses that may be reached, and how names become addresses.
 
     Attributes:
-        allow_private: whether private and loopback addresses, and http without TLS, are allowed.
+        allow_private: whether addresses of private networks, and http without TLS, are allowed.
+        allow_own_host: whether those of this machine are, too: for tests and `make dev`.
+        closed: returns the services that may never be reached, each as `host:port` or as a web address.
         tls: the authorities that certificates are checked against; by default certifi's and the system's.
     """
 
     allow_private: bool = False
+    allow_own_host: bool = False
+    closed: Callable[[], Sequence[str]] = tuple
     resolve: Resolver = system_resolver
     tls: ssl.SSLContext | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, *, engine: Callable[[], str | None] = lambda: None) -> Network:
+        """What the settings allow. `engine` returns where ComfyUI is: it is never reached, nor is the Runtime API."""
+
+        def closed() -> list[str]:
+            services = (engine(), settings.comfyui_url, os.environ.get("AWS_LAMBDA_RUNTIME_API"))
+            return [service for service in services if service]
+
+        is_allowed = settings.allow_private_addresses
+        return cls(allow_private=is_allowed, allow_own_host=is_allowed and is_aws_here(), closed=closed)
 
     @cached_property
     def ssl_context(self) -> ssl.SSLContext:
@@ -205,7 +223,12 @@ class _Connection:
         """Connect, send the request and read the answer's head."""
         host, port = self._target.hostname or "", self._target.port or 0
         addresses = checked_addresses(
-            host, port, allow_private=self._network.allow_private, resolve=self._network.resolve
+            host,
+            port,
+            allow_private=self._network.allow_private,
+            allow_own_host=self._network.allow_own_host,
+            closed=self._network.closed(),
+            resolve=self._network.resolve,
         )
         sock = self._connect(addresses, port)
         self._connection.sock = sock

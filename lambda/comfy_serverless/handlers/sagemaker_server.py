@@ -1,7 +1,7 @@
 """The container on SageMaker: `serve` answers `GET /ping` and `POST /invocations`.
 
-    gunicorn ──► one process, many threads ──► /ping         from what is known of the engine, never by asking it
-                                          └──► /invocations  the worker: one job executes, others fetch and deliver
+    gunicorn ──► one process ──► `front_door` ──► /ping         from what is known of the engine, never by asking it
+                                             └──► /invocations  the worker: one job executes, others fetch and deliver
 
 The contract is AWS's "Use your own inference code with hosting services": sockets are accepted while jobs run, an
 answer has its Content-Length, a failure is no 2xx, and 30 s after SIGTERM everything is gone.
@@ -12,25 +12,23 @@ from __future__ import annotations
 from comfy_serverless.handlers import warm
 
 # isort: split
-import json
+import asyncio
+import os
 import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from http import HTTPStatus
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.workers.base import Worker as GunicornWorker
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import (
     STATUSES,
     ComfyError,
     InternalError,
-    InvalidRequest,
-    NotFound,
-    QueueFull,
     UpstreamError,
 )
 from comfy_serverless.handlers import wiring
@@ -47,23 +45,18 @@ from comfy_serverless.worker.journal import Standing, Unrecorded
 from comfy_serverless.worker.worker import Call, Outcome
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
-    from gunicorn.workers.base import Worker as Process
-
     from comfy_serverless.table.job_state import JobState
 
 warm.imports_done()
 
-#: Threads besides those of invocations, so that a ping never waits for one.
-SPARE_THREADS = 8
-_INFERENCE_ID = "HTTP_X_AMZN_SAGEMAKER_INFERENCE_ID"
 _JOB_ID = re.compile(JOB_ID_PATTERN)
 
+#: A status, and what is said as JSON.
 Answer = tuple[int, dict[str, Any]]
 
 
 class SageMakerServer:
-    """The WSGI application around one worker.
+    """The application of the container, around one worker.
 
     Args:
         in_flight: how many invocations at once the endpoint is configured for; twice as many are taken.
@@ -71,41 +64,33 @@ class SageMakerServer:
 
     def __init__(self, *, in_flight: int) -> None:
         self._worker, self._replies, self._meter = wiring.worker(), wiring.replies(), wiring.meter()
-        self._most = 2 * in_flight
+        self.places = 2 * in_flight
         self._count = 0
         self._lock = threading.Lock()
         self.watch = EngineWatch(wiring.connector(), is_busy=lambda: self._count > 0)
-
-    def __call__(self, environment: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        status, document = self._answer(environment)
-        body = json.dumps(document).encode()
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-            headers.append(("Retry-After", "10"))
-        start_response(f"{status} {HTTPStatus(status).phrase}", headers)
-        return [body]
 
     def drain(self, *, within_s: float) -> bool:
         """See `Worker.drain`; pings report it at once."""
         self.watch.drain()
         return self._worker.drain(within_s=within_s)
 
-    def _answer(self, environment: WSGIEnvironment) -> Answer:
-        match environment["REQUEST_METHOD"], environment.get("PATH_INFO"):
-            case "GET", "/ping":
-                health = self.watch.health
-                return 200 if health is Health.HEALTHY else 503, {"status": health.value}
-            case "POST", "/invocations":
-                return self._take(environment)
-        return _refusal(NotFound("there are GET /ping and POST /invocations here."))
+    def ping(self) -> Answer:
+        """Whether it can be given work, as far as is known."""
+        health = self.watch.health
+        return 200 if health is Health.HEALTHY else 503, {"status": health.value}
 
-    def _take(self, environment: WSGIEnvironment) -> Answer:
+    def take_place(self) -> int | None:
+        """Take a place for an invocation. Returns None, or how many are in hand if there is no place left."""
         with self._lock:
-            if self._count >= self._most:
-                return _refusal(QueueFull(f"{self._count} invocations are in hand: send it again later."))
+            if self._count >= self.places:
+                return self._count
             self._count += 1
+        return None
+
+    def invoke(self, body: bytes, inference_id: str) -> Answer:
+        """Run the job in a body, and give its place back."""
         try:
-            return self._invoke(environment)
+            return self._invoke(body, inference_id)
         except ComfyError as error:
             return _refusal(error)
         except Exception as failure:  # noqa: BLE001  (an answer there must be)
@@ -115,14 +100,13 @@ class SageMakerServer:
             with self._lock:
                 self._count -= 1
 
-    def _invoke(self, environment: WSGIEnvironment) -> Answer:
+    def _invoke(self, body: bytes, inference_id: str) -> Answer:
         until = time.monotonic() + INVOCATION_TIMEOUT_S
-        body = _read(environment)
         call = Call(remaining_s=lambda: until - time.monotonic())
         queued = JobMessage.parse(body)
         if queued is not None:
             return self._run_queued(queued, call)
-        source = SentRequest(payload=body, default_id=_job_id(environment), what="the body")
+        source = SentRequest(payload=body, default_id=_job_id(inference_id), what="the body")
         return self._report(self._worker.run(source, call), self._replies.write)
 
     def _report(self, outcome: Outcome, write: Callable[[Outcome], dict[str, Any]]) -> Answer:
@@ -173,36 +157,41 @@ def _refusal(error: ComfyError) -> Answer:
     return error.http_status, error_envelope(error)
 
 
-def _read(environment: WSGIEnvironment) -> bytes:
-    try:
-        content: bytes = environment["wsgi.input"].read()
-    except OSError as error:
-        raise InvalidRequest(f"the body broke off: {error}") from error
-    return content
-
-
-def _job_id(environment: WSGIEnvironment) -> str:
+def _job_id(inference_id: str) -> str:
     """The inference id, if it can be a job's: the same for every delivery of the same invocation."""
-    given = str(environment.get(_INFERENCE_ID) or "")
-    if _JOB_ID.fullmatch(given):
-        return given
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, given)) if given else str(uuid.uuid4())
+    if _JOB_ID.fullmatch(inference_id):
+        return inference_id
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, inference_id)) if inference_id else str(uuid.uuid4())
+
+
+class Process(GunicornWorker):
+    """The process that answers: see `front_door`."""
+
+    def run(self) -> None:
+        """Serve until the end."""
+        from comfy_serverless.handlers.front_door import serve  # its libraries are loaded while ComfyUI starts
+
+        loaded: Any = self.wsgi  # gunicorn's name for what `Server` loads
+        sockets: list[Any] = self.sockets  # gunicorn's, around the system's
+        asyncio.run(serve(loaded, [each.sock for each in sockets], goes_on=self._goes_on))
+
+    def _goes_on(self) -> bool:
+        self.notify()
+        return self.alive and self.ppid == os.getppid()
 
 
 class Server(BaseApplication):
     """gunicorn around the application: a process that dies is replaced, and with it the engine."""
 
     def load_config(self) -> None:
-        """One process, because there is one engine; threads for invocations and pings."""
+        """One process, because there is one engine."""
         settings = wiring.settings()
         options = {
             "bind": f"0.0.0.0:{settings.port}",
             "workers": 1,
-            "worker_class": "gthread",
-            "threads": 2 * settings.in_flight + SPARE_THREADS,
+            "worker_class": Process,
             "timeout": 120,
             "graceful_timeout": int(SHUTDOWN_S) + 3,
-            "keepalive": 65,
             "worker_tmp_dir": "/tmp",  # noqa: S108  (there may be no /dev/shm)
             "control_socket_disable": True,
             "post_worker_init": self._begin,
@@ -211,12 +200,12 @@ class Server(BaseApplication):
             if name in self.cfg.settings:
                 self.cfg.set(name, value)
 
-    def load(self) -> Any:  # noqa: ANN401  (a WSGI application)
+    def load(self) -> Any:  # noqa: ANN401  (gunicorn asks what it is no further)
         """Start ComfyUI in the process that answers, without waiting for it."""
         self._server = SageMakerServer(in_flight=wiring.settings().in_flight)
         return self._server
 
-    def _begin(self, _process: Process) -> None:
+    def _begin(self, _process: GunicornWorker) -> None:
         """gunicorn has set its own signals by now, and SIGTERM is ours."""
         self._server.watch.start()
         drain_on_sigterm(worker=self._server, stop_engine=wiring.connector().kill_api, leave=leave_process)

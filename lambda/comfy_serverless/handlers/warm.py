@@ -7,6 +7,9 @@ Under Lambda, importing this starts ComfyUI, without waiting for it. Should Lamb
 time, the new process starts its own: the connector looks for a free port. On managed instances the runtime forks a
 worker, and some of its versions import the handler before that, for its pre-fork hooks: the worker then starts ComfyUI,
 since threads and connections do not survive a fork.
+
+The credentials of the role are in this process's environment, and in that of the one it is forked from: both are closed
+to ComfyUI.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import multiprocessing
 import os
 from collections.abc import Callable
 
+from comfy_serverless.connector.confinement import hide_process
 from comfy_serverless.handlers import wiring
 
 #: Whether workers will be forked from this process. The variable is there on managed instances only.
@@ -40,4 +44,5 @@ def in_worker(begin: Callable[[], object]) -> None:
 
 
 gc.disable()
+hide_process()
 in_worker(wiring.connector)

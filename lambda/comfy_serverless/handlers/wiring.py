@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from comfy_serverless.batches.gate import Gate
     from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.connector.connector import ComfyConnector
+    from comfy_serverless.fetch.web import Network
     from comfy_serverless.jobs.node_list import NodeListWriter
     from comfy_serverless.jobs.request import ModelRequest
     from comfy_serverless.table.api_keys import ApiKeyStore
@@ -274,7 +275,7 @@ def caller() -> Caller:
     return Caller(
         jobs=jobs(),
         links=Links(s3(), settings().link_expiry_s),
-        network=Network(allow_private=settings().allow_private_addresses),
+        network=Network.of(settings()),
         sqs=sqs(),
         queue_url=url,
     )
@@ -292,12 +293,20 @@ def connector() -> ComfyConnector:
 
 
 @functools.cache
+def _network() -> Network:
+    """What jobs may fetch from."""
+    from comfy_serverless.fetch.web import Network
+
+    return Network.of(settings(), engine=lambda: connector().server_address)
+
+
+@functools.cache
 def worker() -> Worker:
     """The one worker."""
     from comfy_serverless.worker.inputs.fetcher import InputFetcher
     from comfy_serverless.worker.worker import Worker
 
-    inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector())
+    inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network())
     if settings().models_manifest:
         model_store()  # they are fetched while ComfyUI starts
     return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models())
@@ -348,6 +357,7 @@ def model_store() -> ModelStore:
     return ModelStore(
         settings(),
         s3(),
+        _network(),
         forget=lambda deadline: forget_everything(connector(), deadline=deadline),
         places=lambda deadline: places_of(connector(), deadline=deadline),
     )

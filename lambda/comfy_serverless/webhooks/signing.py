@@ -22,7 +22,7 @@ MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
 MAX_URL_CHARACTERS = 8192
 
 
-def check_webhook(url: str, secret: str | None, *, allow_private: bool = False) -> None:
+def check_webhook(url: str, secret: str | None, *, allow_private: bool = False, allow_own_host: bool = False) -> None:
     """Check a webhook before its job is taken; the IP addresses of its host are checked when it is called.
 
     Raises:
@@ -38,7 +38,8 @@ def check_webhook(url: str, secret: str | None, *, allow_private: bool = False) 
     if not is_web or urlsplit(url).scheme not in schemes or not is_clean or len(url) > MAX_URL_CHARACTERS:
         raise InvalidRequest("webhook_url must be a public https:// address, without user name and password.")
     with suppress(ValueError):  # a name
-        if reason := refusal(str(ip_address(urlsplit(url).hostname or "")), allow_private=allow_private):
+        address = str(ip_address(urlsplit(url).hostname or ""))
+        if reason := refusal(address, allow_private=allow_private, allow_own_host=allow_own_host):
             raise InvalidRequest(f"webhook_url must be a public https:// address; this is {reason}.")
     if secret is not None:
         key_of(secret)

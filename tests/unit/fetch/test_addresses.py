@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 
@@ -9,30 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from comfy_serverless.fetch.addresses import checked_addresses, refusal, system_resolver
+from comfy_serverless.fetch.addresses import checked_addresses, is_of_this_machine, refusal, system_resolver
 from comfy_serverless.fetch.sources import Unusable
+from comfy_serverless.fetch.web import Network
+from comfy_serverless.settings import Settings
 
 PUBLIC = ["93.184.215.14", "8.8.8.8", "2606:4700::6810:85e5", "64:ff9b::808:808", "2002:808:808::1"]
+OWN = ["0.0.0.0", "0.1.2.3", "127.0.0.1", "127.8.8.8", "::", "::1", "::127.0.0.1", "::ffff:127.0.0.1", "2002:7f00:1::1"]
 PRIVATE = [
-    "0.0.0.0",
     "10.0.0.1",
     "100.64.0.1",
-    "127.0.0.1",
-    "127.8.8.8",
     "172.16.0.1",
     "192.0.0.8",
     "192.168.1.1",
     "198.18.0.1",
     "240.0.0.1",
     "255.255.255.255",
-    "::",
-    "::1",
-    "::127.0.0.1",
+    "::10.0.0.1",
     "::ffff:10.0.0.1",
-    "::ffff:127.0.0.1",
     "64:ff9b::10.0.0.1",
     "64:ff9b:1::1",
-    "2002:7f00:1::1",
     "2001:db8::1",
     "fc00::1",
     "fec0::1",
@@ -41,10 +38,13 @@ PRIVATE = [
 NEVER = [
     "169.254.169.254",
     "169.254.170.2",
+    "169.254.170.23",
+    "::169.254.169.254",
     "::ffff:169.254.169.254",
     "64:ff9b::169.254.169.254",
     "2002:a9fe:a9fe::1",
     "fd00:ec2::254",
+    "fd00:ec2::23",
     "fe80::1",
     "fe80::1%eth0",
     "224.0.0.1",
@@ -64,10 +64,92 @@ def test_private_addresses_are_allowed_only_on_demand(address: str) -> None:
     assert refusal(address, allow_private=True) is None
 
 
+@pytest.mark.parametrize("address", OWN)
+def test_this_machine_is_no_private_network(address: str) -> None:
+    for is_allowed in (False, True):
+        assert "this machine" in (refusal(address, allow_private=is_allowed) or "")
+        with pytest.raises(Unusable, match="this machine itself"):
+            checked_addresses("x.example", 8188, allow_private=is_allowed, resolve=lambda *_: [address])
+    assert refusal(address, allow_private=True, allow_own_host=True) is None
+
+
 @pytest.mark.parametrize("address", NEVER)
 def test_metadata_and_multicast_addresses_are_never_allowed(address: str) -> None:
     assert refusal(address, allow_private=False)
-    assert refusal(address, allow_private=True)
+    assert refusal(address, allow_private=True, allow_own_host=True)
+
+
+def own_addresses() -> list[str]:
+    """The addresses of this machine's interfaces, as those that it connects from; its loopback, if it has no other."""
+    found = []
+    for family, remote in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            probe.connect((remote, 9))  # sends nothing
+            found.append(str(probe.getsockname()[0]))
+    return found or ["127.0.0.1"]
+
+
+def test_no_address_of_this_machine_is_fetched_from_whatever_its_network() -> None:
+    for address in own_addresses():
+        assert is_of_this_machine(address)
+        with pytest.raises(Unusable, match="this machine itself"):
+            checked_addresses("x.example", 8188, allow_private=True, resolve=lambda *_, found=address: [found])
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "10.255.255.254", "8.8.8.8", "2001:db8::1", "fc00::1"])
+def test_other_machines_are_not_this_one(address: str) -> None:
+    assert not is_of_this_machine(address)
+
+
+SERVICES = {"comfyui.internal": ["10.0.0.5"], "alias.example": ["10.0.0.5"], "other.example": ["10.0.0.6"]}
+
+
+@pytest.mark.parametrize("service", ["http://user:secret@comfyui.internal:8188/base", "comfyui.internal:8188"])
+@pytest.mark.parametrize("host", ["comfyui.internal", "alias.example"])
+def test_the_services_of_the_worker_are_closed_under_every_name(service: str, host: str) -> None:
+    def check(host: str, port: int) -> list[str]:
+        return checked_addresses(
+            host, port, allow_private=True, closed=[service], resolve=lambda name, _: SERVICES[name]
+        )
+
+    with pytest.raises(Unusable, match="own services are") as raised:
+        check(host, 8188)
+    assert "secret" not in str(raised.value)
+    assert check(host, 443) == ["10.0.0.5"]
+    assert check("other.example", 8188) == ["10.0.0.6"]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1", "0.0.0.0", "::ffff:127.0.0.1"])
+def test_they_are_closed_where_this_machine_is_open_too(address: str) -> None:
+    with pytest.raises(Unusable, match="own services are"):
+        checked_addresses(
+            *("x.example", 8188),
+            allow_private=True,
+            allow_own_host=True,
+            closed=["http://127.0.0.1:8188"],
+            resolve=lambda name, _: [address] if name == "x.example" else [name],
+        )
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_here"),
+    [
+        *((f"http://{host}:4566", True) for host in ("127.0.0.1", "localhost", "[::1]")),
+        *((endpoint, False) for endpoint in ("", "https://s3.example", "http://10.0.0.5:4566", "http://[broken")),
+    ],
+)
+def test_this_machine_is_open_only_where_aws_itself_is_on_it(
+    endpoint: str, is_here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    assert Network.of(Settings(allow_private_addresses=True)).allow_own_host is is_here
+    assert not Network.of(Settings()).allow_own_host
+
+
+def test_what_a_worker_never_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001")
+    network = Network.of(Settings(comfyui_url="http://10.0.0.5:8188"), engine=lambda: "http://127.0.0.1:8189")
+    assert set(network.closed()) == {"127.0.0.1:9001", "http://10.0.0.5:8188", "http://127.0.0.1:8189"}
 
 
 @settings(deadline=None)

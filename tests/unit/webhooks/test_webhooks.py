@@ -90,7 +90,7 @@ class World:
         self.jobs = JobStore(create_table(session)[0], lease_s=30, max_runs=3)
         self.queue = Queue()
         self.patch = monkeypatch
-        self.use(Network(allow_private=True))
+        self.use(Network(allow_private=True, allow_own_host=True))
 
     def use(self, network: Network) -> None:
         sqs: Any = self.queue
@@ -248,7 +248,7 @@ def test_metadata_is_never_asked(world: World) -> None:
 
 def test_a_name_is_resolved_once_for_a_call(world: World, receiver: Receiver) -> None:
     answers = [["127.0.0.1"], ["169.254.169.254"]]
-    world.use(Network(allow_private=True, resolve=lambda *_: answers.pop(0)))
+    world.use(Network(allow_private=True, allow_own_host=True, resolve=lambda *_: answers.pop(0)))
     url = f"http://rebinds.example:{receiver.server.server_port}/"
     assert world.deliver(world.ended(url)) == []
     assert len(answers) == 1

@@ -26,6 +26,7 @@ from comfy_serverless.errors import (
     InvalidRequest,
     MissingAsset,
 )
+from comfy_serverless.fetch.web import Network
 from comfy_serverless.jobs.request import JobRequest, ModelRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.model_store import ModelStore, operator_models
@@ -66,9 +67,9 @@ def forgotten() -> list[float]:
 
 @pytest.fixture
 def store(s3: S3Client, tmp_path: Path, forgotten: list[float]) -> Stores:
-    def make(**settings: Any) -> ModelStore:
+    def make(network: Network | None = None, **settings: Any) -> ModelStore:
         wanted = Settings(**{"model_store_dir": tmp_path / "store", "model_store_bytes": 1_000_000, **settings})
-        return ModelStore(wanted, s3, forget=forgotten.append, places=lambda _deadline: PLACES)
+        return ModelStore(wanted, s3, network, forget=forgotten.append, places=lambda _deadline: PLACES)
 
     return make
 
@@ -841,7 +842,7 @@ def test_a_model_comes_from_the_web_in_parts_or_whole(
     monkeypatch.setattr(transfer_module, "PART_BYTES", 1000)
     web.ranges, web.cut_once = ranges, cut
     model = ModelRequest(url=web.url, folder="loras", sha256=sha256(web.content))
-    shown(store(allow_private_addresses=True), model)
+    shown(store(Network(allow_private=True, allow_own_host=True)), model)
     assert seen(tmp_path) == {"loras/web.safetensors": web.content}
     assert len(web.requests) == (6 if ranges else 1) + cut
 

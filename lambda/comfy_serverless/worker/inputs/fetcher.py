@@ -80,7 +80,7 @@ class InputFetcher:
         self._receiver = Receiver(
             settings=settings,
             s3=s3,
-            network=network or Network(allow_private=settings.allow_private_addresses),
+            network=network or Network.of(settings),
             make_room=self._cache.make_room,
         )
         #: One image is decoded at a time: each may take gigabytes.

@@ -116,6 +116,7 @@ class Blobs:
     def finish(self, partial: Partial, sha256: str) -> int | None:
         """Give a fetched and checked content its name, and pin it. None if it is evicted at the same moment."""
         blob = self._blobs / sha256
+        os.fchmod(partial.descriptor, 0o644)
         partial.path.replace(blob)
         if locks.try_change(partial.descriptor, locks.SHARED) and locks.is_at(partial.descriptor, blob):
             os.utime(partial.descriptor)

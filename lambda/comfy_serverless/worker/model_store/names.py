@@ -128,7 +128,7 @@ class Names:
 
     def _link(self, name: str, sha256: str) -> None:
         place = self._models / name
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         # A hard link: a symbolic one with so long a target has a block of its own, which took ext4 3 ms to free.
         place.hardlink_to(self._blobs / sha256)
         self._mark_changed(place.parent)

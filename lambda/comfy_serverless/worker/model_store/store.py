@@ -110,7 +110,7 @@ class ModelStore:
     ) -> None:
         self._settings = settings
         self._s3 = s3
-        self._network = network or Network(allow_private=settings.allow_private_addresses)
+        self._network = network or Network.of(settings)
         self._forget = forget
         self._places = places
         self._opening = threading.Lock()

@@ -10,6 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from comfy_serverless.fetch.web import Network
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from tests.unit.input_world import InputFolder, Prepare
@@ -43,7 +44,9 @@ def prepare(s3: S3Client, folder: InputFolder) -> Prepare:
         **settings: Any,
     ) -> dict[str, Any]:
         values = Settings(**{"allow_private_addresses": True, "input_timeout_s": 15.0, **settings})
-        fetcher = InputFetcher(settings=values, s3=s3, connector=folder)
+        is_open = values.allow_private_addresses  # then the servers of the tests, on this machine, may be asked
+        network = Network(allow_private=is_open, allow_own_host=is_open)
+        fetcher = InputFetcher(settings=values, s3=s3, connector=folder, network=network)
         return fetcher.prepare(graph, inputs or {}, job_id="job", deadline=time.monotonic() + within_s).graph
 
     return prepare
