@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -167,13 +167,15 @@ def _with_files(
     deadline_s: float | None,
 ) -> dict[str, Any]:
     """The graph with its inputs in ComfyUI's input folder, and their names in it."""
-    # Most runs have no files, and do without the libraries that decode pictures and read web addresses.
+    # Most runs have no files, and do without the libraries that read web addresses.
+    from comfy_serverless.sandbox.sandbox import Sandbox
     from comfy_serverless.worker.inputs.fetcher import InputFetcher
 
     settings = Settings.from_environment()
-    fetcher = InputFetcher(settings=settings, s3=s3, connector=connector)
     deadline = time.monotonic() + (deadline_s or settings.default_deadline_s)
-    return fetcher.place(graph, files, job_id="", deadline=deadline).graph
+    with closing(Sandbox()) as sandbox:
+        fetcher = InputFetcher(settings=settings, s3=s3, connector=connector, sandbox=sandbox)
+        return fetcher.place(graph, files, job_id="", deadline=deadline).graph
 
 
 def _check_folder(folder: Path) -> None:

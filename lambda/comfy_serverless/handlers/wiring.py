@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.connector import ComfyConnector
     from comfy_serverless.jobs.node_list import NodeListWriter
     from comfy_serverless.jobs.request import ModelRequest
+    from comfy_serverless.sandbox.sandbox import Sandbox
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.assets import AssetStore
     from comfy_serverless.table.care import Care
@@ -292,12 +293,20 @@ def connector() -> ComfyConnector:
 
 
 @functools.cache
+def sandbox() -> Sandbox:
+    """The one sandbox. Its children start with the first file that they are needed for, and end with this process."""
+    from comfy_serverless.sandbox.sandbox import Sandbox
+
+    return Sandbox()
+
+
+@functools.cache
 def worker() -> Worker:
     """The one worker."""
     from comfy_serverless.worker.inputs.fetcher import InputFetcher
     from comfy_serverless.worker.worker import Worker
 
-    inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector())
+    inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), sandbox=sandbox())
     if settings().models_manifest:
         model_store()  # they are fetched while ComfyUI starts
     return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models())
@@ -344,7 +353,12 @@ def model_store() -> ModelStore:
     from comfy_serverless.worker.model_store import ModelStore
     from comfy_serverless.worker.model_store.forgetting import forget_everything
 
-    return ModelStore(settings(), s3(), forget=lambda deadline: forget_everything(connector(), deadline=deadline))
+    return ModelStore(
+        settings(),
+        s3(),
+        forget=lambda deadline: forget_everything(connector(), deadline=deadline),
+        sandbox=sandbox(),
+    )
 
 
 class _Models:

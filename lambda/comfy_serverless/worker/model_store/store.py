@@ -16,6 +16,7 @@ from comfy_serverless.errors import AssetUnavailable, ComfyError, DeadlineExceed
 from comfy_serverless.fetch.sources import Unusable, show
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.jobs.request import ModelRequest
+from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.worker.model_store.blobs import Blobs, NoRoom, Partial
 from comfy_serverless.worker.model_store.names import NameInUse, Names
 from comfy_serverless.worker.model_store.remote import remote_of
@@ -44,12 +45,19 @@ class ModelStore:
     """
 
     def __init__(
-        self, settings: Settings, s3: S3Client, network: Network | None = None, *, forget: Callable[[float], None]
+        self,
+        settings: Settings,
+        s3: S3Client,
+        network: Network | None = None,
+        *,
+        forget: Callable[[float], None],
+        sandbox: Sandbox | None = None,
     ) -> None:
         self._settings = settings
         self._s3 = s3
         self._network = network or Network(allow_private=settings.allow_private_addresses)
         self._forget = forget
+        self._sandbox = sandbox or Sandbox()
         #: The last meaning each name had to ComfyUI, as far as this process knows.
         self._meant: dict[str, str] = {}
         self._telling = threading.Lock()
@@ -145,7 +153,7 @@ class ModelStore:
         holds.callback(_let_go, pin)
         if is_safetensors_name(model.file_name):
             # Fetched for another name, it may never have been checked.
-            check_safetensors(pin, size_bytes=os.fstat(pin).st_size)
+            check_safetensors(self._sandbox, pin, deadline=deadline, turn=job_id)
 
     def _fetch(self, model: ModelRequest, begun: Partial, blobs: Blobs, *, job_id: str, deadline: float) -> None:
         start = time.monotonic()
@@ -157,7 +165,7 @@ class ModelStore:
         if sha256 != model.sha256:
             raise Unusable(f"its content has the SHA-256 {sha256}, not {model.sha256} as the job says")
         if is_safetensors_name(model.file_name):
-            check_safetensors(begun.descriptor, size_bytes=size_bytes)
+            check_safetensors(self._sandbox, begun.descriptor, deadline=deadline, turn=job_id)
         fetch_s = round(time.monotonic() - start, 3)
         facts = {"model": model.path, "source": show(model.url), "bytes": size_bytes, "fetch_s": fetch_s}
         logger.info("model fetched", extra={"job_id": job_id, **facts})
