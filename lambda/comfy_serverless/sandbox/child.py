@@ -81,22 +81,21 @@ def _confine() -> None:
 
 
 def _answer(task: dict[str, Any], descriptors: list[int]) -> dict[str, object]:
-    with contextlib.ExitStack() as closing:
-        files = [closing.enter_context(_opened(descriptor)) for descriptor in descriptors]
-        budget = Budget()
-        try:
-            with _only_while_heard():
-                return {"result": CHECKS[task["check"]](budget, files, task)}
-        except Refused as refused:
-            return {"refused": str(refused), "of_mask": isinstance(refused, MaskRefused)}
-        except MemoryError:
-            return {"refused": budget.memory_refusal(), "of_mask": False}
-        except OSError as error:
-            return {"errno": error.errno} if error.errno else {"bug": traceback.format_exc()}
-        except Exception:  # noqa: BLE001  (the other side raises it)
-            return {"bug": traceback.format_exc()}
-        finally:
-            budget.end()
+    budget = Budget()
+    try:
+        with contextlib.ExitStack() as closing, _only_while_heard():
+            files = [closing.enter_context(_opened(descriptor)) for descriptor in descriptors]
+            return {"result": CHECKS[task["check"]](budget, files, task)}
+    except Refused as refused:
+        return {"refused": str(refused), "of_mask": isinstance(refused, MaskRefused)}
+    except MemoryError:
+        return {"refused": budget.memory_refusal(), "of_mask": False}
+    except OSError as error:
+        return {"errno": error.errno} if error.errno else {"bug": traceback.format_exc()}
+    except Exception:  # noqa: BLE001  (the other side raises it)
+        return {"bug": traceback.format_exc()}
+    finally:
+        budget.end()
 
 
 def _opened(descriptor: int) -> BinaryIO:

@@ -17,13 +17,12 @@ if TYPE_CHECKING:
 _MAX_HEADER_BYTES = 25_000_000
 #: Python's objects for a header of so many bytes, of tensors with names of usual length: measured.
 _OBJECTS_BYTES = 320 << 20
-_PARSING_CPU_S = 3.0
 _LENGTH_BYTES = 8
 
 
 def check_model_header(file: BinaryIO, *, budget: Budget) -> None:
     """Raise Refused unless a file's safetensors header is right and the tensors it names fill the rest exactly."""
-    budget.allow(memory_bytes=_OBJECTS_BYTES, cpu_s=_PARSING_CPU_S)
+    budget.allow(memory_bytes=_OBJECTS_BYTES)
     descriptor = file.fileno()  # its position is shared with the program, which may be reading
     size_bytes = os.fstat(descriptor).st_size
     header_bytes = int.from_bytes(os.pread(descriptor, _LENGTH_BYTES, 0), "little")

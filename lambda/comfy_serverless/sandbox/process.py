@@ -42,7 +42,7 @@ _FROM_OUTSIDE = frozenset({0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 
 
 
 class ChildGone(Exception):
-    """The child ended before its answer, and not through the file."""
+    """There is no child, or it ended before its answer and not through the file."""
 
 
 class SandboxFailed(Exception):
@@ -50,22 +50,26 @@ class SandboxFailed(Exception):
 
 
 class Child:
-    """A process that runs checks, one at a time."""
+    """A process that runs checks, one at a time. Raises ChildGone if none can be started."""
 
     def __init__(self) -> None:
         path = [_PACKAGE_ROOT, *(os.path.abspath(entry) for entry in sys.path)]  # noqa: PTH100  ("" is this folder)
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
         self._socket, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, *_ISOLATED, _PROGRAM, json.dumps(path)],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=environment,
-                start_new_session=True,
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, *_ISOLATED, _PROGRAM, json.dumps(path)],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    env=environment,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self._socket.close()
+            raise ChildGone(f"no process can be started: {error.strerror}") from error
 
     @property
     def pid(self) -> int:

@@ -7,14 +7,15 @@ The limits of a check are memory and processor time, which the child sets itself
 (`limits.py`), and the deadline, which is kept here. Children start when they are needed and end when they have been
 idle (`child.py`); one that is gone, after a freeze on Lambda or for any other reason, is replaced.
 
-One file of a job is checked at a time, whichever job has waited longest goes first, and there is a child for each of
-`_CHILDREN` jobs: so a job with a hundred slow files delays another one by a single check at most, and only if as many
-such jobs run at the same time.
+One file of a job is checked at a time, and whoever was served longest ago goes first; there are children for
+`_CHILDREN` jobs. So a job with a hundred slow files delays another by a single check at most, and only if as many such
+jobs as there are children run at the same time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
@@ -42,13 +43,15 @@ class Sandbox:
         self._changed = threading.Condition()
         self._idle: list[Child] = []
         self._busy: set[str] = set()
-        #: Who waits, in order; each entry is an object of its own.
         self._waiting: list[_Turn] = []
+        #: When each of those who wait or are served was served last, as a number that grows.
+        self._served: dict[str, int] = {}
+        self._turns = itertools.count(1)
         self._end = weakref.finalize(self, _close_all, self._idle)
 
     def warm(self) -> None:
         """Start a child, if there is none, without waiting: the first check finds it ready."""
-        with self._changed:
+        with self._changed, contextlib.suppress(ChildGone):  # the check tries again, and says so
             if not self._idle and not self._busy and self._end.alive:
                 self._idle.append(Child())
 
@@ -110,6 +113,7 @@ class Sandbox:
                         raise Refused("was not checked before its time was over: others were", timed_out=True)
                     self._changed.wait(left_s)
                 self._busy.add(name)
+                self._served[name] = next(self._turns)
             finally:
                 self._waiting.remove(mine)
                 self._changed.notify_all()
@@ -118,13 +122,16 @@ class Sandbox:
         finally:
             with self._changed:
                 self._busy.remove(name)
+                if not any(turn.name == name for turn in self._waiting):
+                    del self._served[name]
                 self._changed.notify_all()
 
     def _next(self) -> _Turn | None:
-        """Whose turn it is: of those whom nobody serves yet, who has waited longest."""
+        """Whose turn it is: of those whom nobody serves now, who was served longest ago; then who waits longest."""
         if len(self._busy) >= _CHILDREN:
             return None
-        return next((turn for turn in self._waiting if turn.name not in self._busy), None)
+        waiting = (turn for turn in self._waiting if turn.name not in self._busy)
+        return min(waiting, key=lambda turn: self._served.get(turn.name, 0), default=None)
 
     def _take(self) -> Child:
         """A child that lives, as far as one can know."""
