@@ -58,15 +58,24 @@ def scheme_of(text: str) -> str:
 
 
 def names_in_other_folders(graph: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """The file inputs that read outside ComfyUI's input folder, as (node id, input name, value)."""
+    """The file inputs that read what a job must not name, as (node id, input name, value).
+
+    That is all outside ComfyUI's input folder, and our own folder in it: what is there belongs to some job, and was
+    checked for the input that it was brought for alone.
+    """
     for node_id, node in graph.items():
         for input_name, value in node["inputs"].items():
             # Load3D's `image` is an object of file names.
             names = value.values() if isinstance(value, dict) else (value,)
             is_file = bool(known(node["class_type"]).files) or input_name in FILE_INPUT_NAMES
             for name in names if is_file else ():
-                if isinstance(name, str) and (_FOREIGN_FOLDER.search(name) or _leads_out(name)):
+                if isinstance(name, str) and (_FOREIGN_FOLDER.search(name) or _leads_out(name) or is_ours(name)):
                     yield node_id, input_name, name
+
+
+def is_ours(name: str) -> bool:
+    """Whether a file's name leads into a folder of ours."""
+    return not is_address(name) and OWN_FOLDER in name.replace("\\", "/").split("/")[:-1]
 
 
 def _leads_out(name: str) -> bool:

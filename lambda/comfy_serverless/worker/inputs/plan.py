@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, MissingAsset
-from comfy_serverless.graph.file_inputs import ASSET_TYPE, folder_for, is_address, names_in_other_folders, takes_file
+from comfy_serverless.graph.file_inputs import (
+    ASSET_TYPE,
+    folder_for,
+    is_address,
+    is_ours,
+    names_in_other_folders,
+    takes_file,
+)
 from comfy_serverless.graph.lookup import NodeLookup, listing
 from comfy_serverless.graph.nodes import IMAGE_LOADERS, Takes
 from comfy_serverless.graph.workflow import copy_graph, is_link
@@ -17,6 +24,8 @@ from comfy_serverless.worker.inputs.image_batches import put_batch, taken_output
 
 #: The most different files one job may bring, and images in one batch.
 MAX_INPUTS = 100
+#: Where a file is that a job must not name, by whether it is one of ours.
+_WHERE = {False: "is not in ComfyUI's input folder", True: "is in the folder for the inputs of other jobs"}
 
 #: Where a file comes from: a text of the request, or a file of this machine that its owner gives.
 Origin = str | Path
@@ -88,13 +97,13 @@ def put_name(graph: Mapping[str, Any], wanted: Wanted, name: str) -> None:
 
 
 def refuse_other_folders(graph: Mapping[str, Any], inputs: Mapping[str, object]) -> None:
-    """Raise MissingAsset if a file input names a file outside ComfyUI's input folder; all are in `details["inputs"]`.
+    """Raise MissingAsset if a file input names a file that it must not; all are in `details["inputs"]`.
 
-    A job must not read the files in output and temp, which were made by other jobs.
+    Those in output and temp were made by other jobs, and those in our own folder were brought for other inputs.
     """
     replaced = {target for meaning in NodeLookup(graph).resolve_all(inputs)[0] for target in meaning.targets}
     problems = {
-        f"{node_id}.{input_name}": f"{name[:200]!r} is not in ComfyUI's input folder"
+        f"{node_id}.{input_name}": f"{name[:200]!r} {_WHERE[is_ours(name)]}"
         for node_id, input_name, name in names_in_other_folders(graph)
         if (node_id, input_name) not in replaced
     }
