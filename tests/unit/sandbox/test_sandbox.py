@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def test_a_child_has_an_empty_environment_and_no_file_of_ours(files: Files, monk
         files.check()
         (pid,) = files.idle
         assert b"secret" not in Path(f"/proc/{pid}/environ").read_bytes()
-        opened = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+        assert wait_until(lambda: len(files_of(pid)) == 2)
+        opened = files_of(pid)
     assert {name.partition(":")[0] for name in opened} == {"socket", "/dev/null"}
     assert "/dev/shm" not in Path(f"/proc/{pid}/maps").read_text()
 
@@ -278,7 +279,11 @@ time.sleep(600)
 
 
 def files_of(pid: int) -> set[str]:
-    return {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    names: set[str] = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            names.add(str(link.readlink()))
+    return names
 
 
 def test_what_a_small_image_may_take_is_little(files: Files, tmp_path: Path) -> None:
