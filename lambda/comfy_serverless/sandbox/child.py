@@ -109,6 +109,10 @@ def _only_while_heard() -> Iterator[None]:
     flags = fcntl.fcntl(0, fcntl.F_GETFL)
     fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC)
+    closed = select.poll()
+    closed.register(0, select.POLLHUP | select.POLLRDHUP)
+    if closed.poll(0):  # before the signal was asked for
+        raise SystemExit
     try:
         yield
     finally:
