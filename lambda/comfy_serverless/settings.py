@@ -147,7 +147,7 @@ class Settings:
         "DEADLINE_MARGIN_S", _seconds, 15.0, "Seconds kept back at the end of an invocation to report"
     )
     max_input_bytes: int = _env("MAX_INPUT_BYTES", _count, 200_000_000, "Largest input that is fetched")
-    max_input_pixels: int = _env("MAX_INPUT_PIXELS", _count, 100_000_000, "Largest image, width x height")
+    max_input_pixels: int = _env("MAX_INPUT_PIXELS", _count, 100_000_000, "Largest image, width x height of all frames")
     input_cache_bytes: int = _env(
         "INPUT_CACHE_BYTES",
         _count,

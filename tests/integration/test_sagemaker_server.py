@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,16 @@ import pytest
 
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S
 from demo.samples import worker_environment
-from demo.seed import OUTPUT_BUCKET
+from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
 from local.aws.server import LocalAws
 from tests.integration.sagemaker_contract import CONTRACT, Serving, connection, noise
 from tests.patience import PATIENCE_S, QuietClock, wait_until
+from tests.unit.picture_files import jpeg_with_scans, picture, tiff_with_tiles
 
+#: SageMaker gives a ping two seconds.
+PING_S = 2.0
 START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
 
 
@@ -96,6 +101,42 @@ def test_a_ping_says_no_until_comfyui_answers_and_when_it_cannot_be_started(loca
             time.sleep(0.05)
         assert started.ping() == 503
         assert started.invoke({"workflow": noise()}).json()["error"]["code"] == "engine_unavailable"
+
+
+def test_hostile_files_hold_up_neither_pings_nor_other_jobs(here: ServeProcess, local_s3: LocalAws) -> None:
+    here.wait_healthy()
+    s3 = local_s3.client()
+    bombs = [tiff_with_tiles(8192, frames=20), tiff_with_tiles(64, frames=12_000), jpeg_with_scans((300, 300), 900)]
+    for number, content in enumerate([*bombs, picture("PNG")]):
+        s3.put_object(Bucket=INPUT_BUCKET, Key=f"flood/{number}", Body=content)
+    header = b'{"__metadata__":{"x":[' + b"[]," * 8_000_000 + b"[]]}}"
+    model = len(header).to_bytes(8, "little") + header
+    s3.put_object(Bucket=INPUT_BUCKET, Key="flood/model", Body=model)
+    entry = {"url": f"s3://{INPUT_BUCKET}/flood/model", "folder": "loras", "name": "x.safetensors"}
+    hostile = [
+        {"workflow": loads(0, 1, 2, 0, 1, 2)},
+        {"workflow": noise(), "models": [{**entry, "sha256": hashlib.sha256(model).hexdigest()}]},
+    ]
+    pings: list[float] = []
+    with ThreadPoolExecutor() as threads, QuietClock() as clock:
+        flood = [threads.submit(here.invoke, request) for request in hostile]
+        other = threads.submit(here.invoke, {"workflow": loads(3)})
+        while not all(job.done() for job in (*flood, other)):
+            begun = clock()
+            assert here.ping() == 200
+            pings.append(clock() - begun)
+            time.sleep(0.02)
+    assert other.result().status_code == 200
+    assert [job.result().json()["error"]["code"] for job in flood] == ["missing_asset"] * 2
+    assert sorted(pings)[len(pings) * 99 // 100] < PING_S
+
+
+def loads(*numbers: int) -> dict[str, Any]:
+    graph: dict[str, Any] = {}
+    for node, number in enumerate(numbers):
+        graph[f"{node}"] = {"class_type": "LoadImage", "inputs": {"image": f"s3://{INPUT_BUCKET}/flood/{number}"}}
+        graph[f"{node}s"] = {"class_type": "SaveImage", "inputs": {"images": [f"{node}", 0], "filename_prefix": "x"}}
+    return graph
 
 
 def ask(started: ServeProcess) -> str:

@@ -63,6 +63,11 @@ def test_the_connector_runs_without_aws_libraries() -> None:
     assert not loaded & {*AWS, "numpy", "rich"}
 
 
+def test_what_decodes_is_loaded_by_the_child_of_the_sandbox_only() -> None:
+    loaded = loaded_by("from comfy_serverless.worker.inputs import fetcher; from comfy_serverless.worker import put")
+    assert not loaded & {"PIL", "numpy", "comfy_serverless.sandbox.images", "comfy_serverless.sandbox.masks"}
+
+
 def test_every_public_name_is_there() -> None:
     import comfy_serverless
 

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -172,13 +172,15 @@ def _with_files(
     deadline_s: float | None,
 ) -> PreparedInputs:
     """The graph with the names of its inputs in it, which are ready for ComfyUI's input folder."""
-    # Most runs have no files, and do without the libraries that decode pictures and read web addresses.
+    # Most runs have no files, and do without the libraries that read web addresses.
+    from comfy_serverless.sandbox.sandbox import Sandbox
     from comfy_serverless.worker.inputs.fetcher import InputFetcher
 
     settings = Settings.from_environment()
-    fetcher = InputFetcher(settings=settings, s3=s3, connector=connector)
     deadline = time.monotonic() + (deadline_s or settings.default_deadline_s)
-    return fetcher.place(graph, files, job_id="", deadline=deadline)
+    with closing(Sandbox()) as sandbox:
+        fetcher = InputFetcher(settings=settings, s3=s3, connector=connector, sandbox=sandbox)
+        return fetcher.place(graph, files, job_id="", deadline=deadline)
 
 
 def _check_folder(folder: Path) -> None:

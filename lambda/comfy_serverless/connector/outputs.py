@@ -31,6 +31,7 @@ from comfy_serverless.files import (
     type_of_head,
     type_of_name,
 )
+from comfy_serverless.pixels import size_in_pixels
 
 #: Says whether the node's images move: no result.
 _FLAG_KEY = "animated"
@@ -40,6 +41,8 @@ _TEXT_KEYS = frozenset({"string", "text"})
 _MAX_DEPTH = 8
 _LONGEST_PATH = 4096
 _CHUNK_BYTES = 1 << 20
+#: So much is read of an image that comes over HTTP, to know its size.
+_LONGEST_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,22 +111,11 @@ class Output:
 
     @property
     def pixels(self) -> tuple[int, int] | None:
-        """Width and height of an image; None for everything else. Reads only the header of a file on disk."""
+        """Width and height of an image; None for everything else, and for unknown formats. Reads its header only."""
         if self.kind is not OutputKind.IMAGE:
             return None
         with self.open() as stream:
-            return pixels_of(stream)
-
-
-def pixels_of(stream: BinaryIO) -> tuple[int, int] | None:
-    """Width and height of an image, animated ones included; None for all that is no image to Pillow."""
-    from PIL import Image  # imported here, because importing the connector must stay cheap
-
-    try:
-        with Image.open(stream) as image:
-            return image.size
-    except Exception:  # noqa: BLE001  (Pillow raises nearly anything for a damaged file, which is an output all the same)
-        return None
+            return size_in_pixels(stream if stream.seekable() else io.BytesIO(stream.read(_LONGEST_HEADER_BYTES)))
 
 
 @dataclass(frozen=True, slots=True)

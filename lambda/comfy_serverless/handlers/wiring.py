@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from comfy_serverless.fetch.web import Network
     from comfy_serverless.jobs.node_list import NodeListWriter
     from comfy_serverless.jobs.request import ModelRequest
+    from comfy_serverless.sandbox.sandbox import Sandbox
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.assets import AssetStore
     from comfy_serverless.table.care import Care
@@ -301,12 +302,20 @@ def _network() -> Network:
 
 
 @functools.cache
+def sandbox() -> Sandbox:
+    """The one sandbox. Its children start with the first file that they are needed for, and end with this process."""
+    from comfy_serverless.sandbox.sandbox import Sandbox
+
+    return Sandbox()
+
+
+@functools.cache
 def worker() -> Worker:
     """The one worker."""
     from comfy_serverless.worker.inputs.fetcher import InputFetcher
     from comfy_serverless.worker.worker import Worker
 
-    inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network())
+    inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network(), sandbox=sandbox())
     if settings().models_manifest:
         model_store()  # they are fetched while ComfyUI starts
     return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models())
@@ -360,6 +369,7 @@ def model_store() -> ModelStore:
         _network(),
         forget=lambda deadline: forget_everything(connector(), deadline=deadline),
         places=lambda deadline: places_of(connector(), deadline=deadline),
+        sandbox=sandbox(),
     )
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import EXISTS_ALREADY, UPLOAD_GONE, error_code, unless_in_conflict
-from comfy_serverless.connector.outputs import pixels_of
+from comfy_serverless.pixels import size_in_pixels
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -81,13 +81,11 @@ def digest(stream: BinaryIO, *, content_type: str) -> Digest:
 
 def pixels(beginning: BinaryIO, content_type: str) -> tuple[int, int] | None:
     """Width and height of an image, from its header; None for anything else and for unknown formats."""
-    return pixels_of(beginning) if content_type.startswith("image/") else None
+    return size_in_pixels(beginning) if content_type.startswith("image/") else None
 
 
 def _digest(whole: _Slice, sha256: bytes, content_type: str) -> Digest:
-    # Pillow takes most formats' size from their first bytes, but reads a WebP to its end: hence the limit.
-    beginning = whole.part(0, PART_BYTES)
-    return Digest(len(whole), sha256.hex(), pixels(cast("BinaryIO", beginning), content_type))
+    return Digest(len(whole), sha256.hex(), pixels(cast("BinaryIO", whole), content_type))
 
 
 class _Slice(io.BufferedIOBase):

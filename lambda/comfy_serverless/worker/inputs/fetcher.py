@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
@@ -23,6 +22,8 @@ from comfy_serverless.errors import AssetUnavailable, ComfyError, DeadlineExceed
 from comfy_serverless.fetch.sources import Unusable, UnusableMask, show
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.graph.file_inputs import name_in_input_folder
+from comfy_serverless.sandbox.refused import MaskRefused, Refused
+from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.worker.inputs.cache import DIGEST_LENGTH, TOO_LATE, HeldFiles, InputCache, Uploader
 from comfy_serverless.worker.inputs.plan import (
     MAX_INPUTS,
@@ -72,7 +73,13 @@ class InputFetcher:
     """Fetches the inputs of jobs. One instance serves all jobs of a process; safe to use from several threads."""
 
     def __init__(
-        self, *, settings: Settings, s3: S3Client | None, connector: Uploader, network: Network | None = None
+        self,
+        *,
+        settings: Settings,
+        s3: S3Client | None,
+        connector: Uploader,
+        network: Network | None = None,
+        sandbox: Sandbox | None = None,
     ) -> None:
         self._settings = settings
         self._connector = connector
@@ -83,8 +90,7 @@ class InputFetcher:
             network=network or Network.of(settings),
             make_room=self._cache.make_room,
         )
-        #: One image is decoded at a time: each may take gigabytes.
-        self._decoding = threading.Lock()
+        self._sandbox = sandbox or Sandbox()
 
     def prepare(
         self, graph: Mapping[str, Any], inputs: Mapping[str, str | list[str]], *, job_id: str, deadline: float
@@ -166,9 +172,10 @@ class InputFetcher:
         start = time.monotonic()
         limit = min(deadline, start + self._settings.input_timeout_s)
         with ExitStack() as files:
-            local = self._stored(asset, files) if asset.is_stored else self._received(asset, files, deadline=limit)
+            bring = self._stored if asset.is_stored else self._received
+            local = bring(asset, files, job_id=job_id, deadline=limit)
             if asset.mask is not None:
-                local = self._masked(local, asset.mask, files, deadline=limit)
+                local = self._masked(local, asset.mask, files, job_id=job_id, deadline=limit)
             left_s = max(0.0, deadline - time.monotonic())
             value = held.bring(local.path, local.name, subfolder=asset.subfolder, timeout_s=left_s)
         fetch_ms = round((time.monotonic() - start) * 1000)
@@ -176,15 +183,19 @@ class InputFetcher:
         logger.info("input fetched", extra={"job_id": job_id, **facts})
         return value
 
-    def _received(self, asset: Asset, files: ExitStack, *, deadline: float) -> _Local:
+    def _received(self, asset: Asset, files: ExitStack, *, job_id: str, deadline: float) -> _Local:
         """Fetch the file of an asset into a temporary one."""
+        if asset.is_image:
+            self._sandbox.warm()  # it starts while the file is on its way
         file = files.enter_context(_temporary_file())
         received = self._receiver.receive(asset.origin, file, deadline=deadline)
         path = Path(file.name)
-        ending = self._checked_image(path) if asset.is_image else received.ending
+        ending = received.ending
+        if asset.is_image:
+            ending = self._checked_image(path, job_id=job_id, deadline=deadline)
         return _Local(path, _name(received.digest, ending), received.size_bytes, received.source)
 
-    def _stored(self, asset: Asset, files: ExitStack) -> _Local:
+    def _stored(self, asset: Asset, files: ExitStack, *, job_id: str, deadline: float) -> _Local:
         """An image that is in ComfyUI's input folder already, to be given a mask."""
         name = name_in_input_folder(str(asset.origin))
         folder = self._connector.input_directory
@@ -204,37 +215,40 @@ class InputFetcher:
                 raise Unusable("is not in ComfyUI's input folder") from error
             except OSError as error:
                 raise Unusable(f"cannot be read from ComfyUI's input folder: {error}", transient=True) from error
-        self._checked_image(path)
+        self._checked_image(path, job_id=job_id, deadline=deadline)
         return _Local(path, "", path.stat().st_size, name)
 
-    def _masked(self, image: _Local, mask: Origin, files: ExitStack, *, deadline: float) -> _Local:
+    def _masked(self, image: _Local, mask: Origin, files: ExitStack, *, job_id: str, deadline: float) -> _Local:
         """The image with the mask in its alpha."""
-        from comfy_serverless.worker.inputs.masks import combine
-
         try:
             asset = Asset(mask, is_image=True, subfolder="")
-            local = self._received(asset, files, deadline=deadline)
+            local = self._received(asset, files, job_id=job_id, deadline=deadline)
         except Unusable as failure:
             raise UnusableMask(str(failure), transient=failure.transient, timed_out=failure.timed_out) from failure
         file = files.enter_context(_temporary_file())
         path = Path(file.name)
         try:
-            with self._decoding:
-                combine(image.path, local.path, path)
+            with _refusals_as_unusable():
+                self._sandbox.combine_mask(image.path, local.path, path, deadline=deadline, turn=job_id)
         except OSError as error:
             raise Unusable(f"cannot be stored on the worker's disk: {error.strerror}", transient=True) from error
-        except MemoryError as error:
-            raise Unusable("needs more memory to be given its mask than there is") from error
         with path.open("rb") as combined:
             digest = hashlib.file_digest(combined, "sha256").hexdigest()
         return _Local(path, _name(digest, ".png"), path.stat().st_size, f"{image.source} with {local.source}")
 
-    def _checked_image(self, path: Path) -> str:
-        # Imported here, so that Pillow is loaded while the file is on its way and not when a worker starts.
-        from comfy_serverless.worker.inputs.images import check_image
+    def _checked_image(self, path: Path, *, job_id: str, deadline: float) -> str:
+        max_pixels = self._settings.max_input_pixels
+        with _refusals_as_unusable():
+            return self._sandbox.check_image(path, max_pixels=max_pixels, deadline=deadline, turn=job_id)
 
-        with self._decoding:
-            return check_image(path, max_pixels=self._settings.max_input_pixels)
+
+@contextmanager
+def _refusals_as_unusable() -> Iterator[None]:
+    try:
+        yield
+    except Refused as refused:
+        unusable = UnusableMask if isinstance(refused, MaskRefused) else Unusable
+        raise unusable(str(refused), transient=refused.transient, timed_out=refused.timed_out) from refused
 
 
 def _temporary_file() -> AbstractContextManager[IO[bytes]]:

@@ -24,7 +24,7 @@ from comfy_serverless.worker.inputs.image_batches import put_batch, taken_output
 
 #: The most different files one job may bring, and images in one batch.
 MAX_INPUTS = 100
-
+#: Where a file is that a job must not name, by whether it is one of ours.
 #: Where a file comes from: a text of the request, or a file of this machine that its owner gives.
 Origin = str | Path
 Target = tuple[str, str]

@@ -28,6 +28,7 @@ from comfy_serverless.errors import (
 from comfy_serverless.fetch.sources import Unusable, show
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.jobs.request import ModelRequest
+from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.worker.model_store.blobs import Blobs, NoRoom, Partial
 from comfy_serverless.worker.model_store.names import NameInUse, Names
 from comfy_serverless.worker.model_store.operator_models import NameTaken, OperatorModels, Places
@@ -107,12 +108,14 @@ class ModelStore:
         *,
         forget: Callable[[float], None],
         places: Callable[[float], Places | None],
+        sandbox: Sandbox | None = None,
     ) -> None:
         self._settings = settings
         self._s3 = s3
         self._network = network or Network.of(settings)
         self._forget = forget
         self._places = places
+        self._sandbox = sandbox or Sandbox()
         self._opening = threading.Lock()
         #: The manifest's models, by what a workflow calls them.
         self._kept: dict[str, ModelRequest] = {}
@@ -246,7 +249,7 @@ class ModelStore:
             pin = self._pinned(model, blobs, job_id=job_id, deadline=deadline)
             held.pin(pin)
             # Fetched for another name, it may never have been checked.
-            self._check_content(model, pin, blobs)
+            self._check_content(model, pin, blobs, deadline=deadline, turn=job_id)
         except _FAILURES as failure:
             raise _refusal(model, failure, deadline=deadline) from failure
 
@@ -281,16 +284,15 @@ class ModelStore:
         sha256 = store_and_hash(begun.descriptor, deadline=deadline)
         if sha256 != model.sha256:
             raise Unusable(f"its content has the SHA-256 {sha256}, not {model.sha256} as the job says")
-        self._check_content(model, begun.descriptor, blobs)
+        self._check_content(model, begun.descriptor, blobs, deadline=deadline, turn=job_id)
         fetch_s = round(time.monotonic() - start, 3)
         facts = {"model": model.path, "source": show(model.url), "bytes": size_bytes, "fetch_s": fetch_s}
         logger.info("model fetched", extra={"job_id": job_id, **facts})
 
-    @staticmethod
-    def _check_content(model: ModelRequest, descriptor: int, blobs: Blobs) -> None:
+    def _check_content(self, model: ModelRequest, descriptor: int, blobs: Blobs, *, deadline: float, turn: str) -> None:
         """Check a content that calls itself safetensors, unless that was done before, here or in another process."""
         if is_safetensors_name(model.file_name) and not blobs.is_checked(model.sha256):
-            check_safetensors(descriptor, size_bytes=os.fstat(descriptor).st_size)
+            check_safetensors(self._sandbox, descriptor, deadline=deadline, turn=turn)
             blobs.note_checked(model.sha256)
 
 

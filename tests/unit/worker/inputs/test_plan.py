@@ -154,6 +154,19 @@ class TestOtherFolders:
             refuse_names_of_others(graph(image=name), {})
         assert set(caught.value.details["inputs"]) == {"10.image"}
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            f"comfy-serverless/{'0' * 32}.bin",
+            f"./comfy-serverless//{'0' * 32}.png [input]",
+            f"3d\\comfy-serverless\\{'0' * 32}.glb",
+        ],
+    )
+    def test_a_file_that_was_brought_for_another_input_cannot_be_named(self, name: str) -> None:
+        with pytest.raises(MissingAsset, match="is where the files of jobs are put"):
+            refuse_names_of_others(graph(image=name), {})
+        refuse_names_of_others(graph(image="comfy-serverless.png"), {})
+
     def test_the_renders_of_a_3d_loader_are_files_too(self) -> None:
         renders = {"image": "3d/a.png [temp]", "mask": "", "recording": ""}
         with pytest.raises(MissingAsset, match=r"1\.image"):

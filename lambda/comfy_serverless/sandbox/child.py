@@ -1,0 +1,119 @@
+"""The process that runs checks. It gets tasks with open files over a socket, its standard input, and answers each.
+
+A task is a line of JSON, `{"check": …, arguments}`, and comes with its files' descriptors; so does an answer:
+`{"result": …}`, `{"refused": reason, "of_mask": …}`, `{"errno": …}` for a file that cannot be written, or `{"bug":
+traceback}`.
+
+It ends when the other end of the socket is closed, which happens with the program that started it: between tasks it
+reads the end, and amid a task the kernel sends SIGIO. It also ends after a while with nothing to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import select
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from comfy_serverless.sandbox.limits import Budget, set_soft
+from comfy_serverless.sandbox.refused import MaskRefused, Refused
+
+_IDLE_S = 120.0
+_LONGEST_TASK_BYTES = 1 << 16
+_MOST_FILES = 3
+_DESCRIPTORS = 32
+
+#: A check: it is given what it may take, the files, and the task.
+Check = Callable[[Budget, list[BinaryIO], dict[str, Any]], object]
+
+
+def _image(budget: Budget, files: list[BinaryIO], task: dict[str, Any]) -> object:
+    from comfy_serverless.sandbox.images import check_image
+
+    return check_image(files[0], budget=budget, max_pixels=task["max_pixels"])
+
+
+def _mask(budget: Budget, files: list[BinaryIO], _task: dict[str, Any]) -> None:
+    from comfy_serverless.sandbox.masks import combine
+
+    image, mask, target = files
+    combine(image, mask, target, budget=budget)
+
+
+def _model_header(budget: Budget, files: list[BinaryIO], _task: dict[str, Any]) -> None:
+    from comfy_serverless.sandbox.model_headers import check_model_header
+
+    check_model_header(files[0], budget=budget)
+
+
+#: To add a check is to add its entry, and a method of `Sandbox`.
+CHECKS: dict[str, Check] = {"image": _image, "mask": _mask, "model_header": _model_header}
+
+
+def main() -> None:
+    """Run checks until the socket ends, or nothing has come for a while."""
+    _confine()
+    from comfy_serverless.sandbox import images  # noqa: F401  (loaded while the first file is on its way)
+
+    with socket.socket(fileno=0) as tasks:
+        readable = select.poll()
+        readable.register(tasks, select.POLLIN)
+        while readable.poll(1000 * _IDLE_S):
+            message, descriptors, _, _ = socket.recv_fds(tasks, _LONGEST_TASK_BYTES, _MOST_FILES)
+            if not message:
+                return
+            answer = _answer(json.loads(message), descriptors)
+            tasks.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _confine() -> None:
+    """Give up what no check needs: more files, threads and processes, and files of any size."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, _DESCRIPTORS))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    set_soft(resource.RLIMIT_FSIZE, 0)
+
+
+def _answer(task: dict[str, Any], descriptors: list[int]) -> dict[str, object]:
+    budget = Budget()
+    try:
+        with contextlib.ExitStack() as closing, _only_while_heard():
+            files = [closing.enter_context(_opened(descriptor)) for descriptor in descriptors]
+            return {"result": CHECKS[task["check"]](budget, files, task)}
+    except Refused as refused:
+        return {"refused": str(refused), "of_mask": isinstance(refused, MaskRefused)}
+    except MemoryError:
+        return {"refused": budget.memory_refusal(), "of_mask": False}
+    except OSError as error:
+        return {"errno": error.errno} if error.errno else {"bug": traceback.format_exc()}
+    except Exception:  # noqa: BLE001  (the other side raises it)
+        return {"bug": traceback.format_exc()}
+    finally:
+        budget.end()
+
+
+def _opened(descriptor: int) -> BinaryIO:
+    writable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    return os.fdopen(descriptor, "wb" if writable else "rb")
+
+
+@contextlib.contextmanager
+def _only_while_heard() -> Iterator[None]:
+    """Let the kernel end this process (SIGIO) if the other end of the socket is closed: nobody waits for an answer."""
+    flags = fcntl.fcntl(0, fcntl.F_GETFL)
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, flags | os.O_ASYNC)
+    closed = select.poll()
+    closed.register(0, select.POLLHUP | select.POLLRDHUP)
+    if closed.poll(0):  # before the signal was asked for
+        raise SystemExit
+    try:
+        yield
+    finally:
+        fcntl.fcntl(0, fcntl.F_SETFL, flags)

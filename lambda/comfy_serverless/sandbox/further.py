@@ -1,0 +1,68 @@
+"""What a file has that Pillow does not look at, and ComfyUI 0.33.0 decodes: images behind the first; scans of a JPEG.
+
+Several PNG, JPEG, WebP or BMP images one behind the other are to it several images, and so are those of an MPO.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from comfy_serverless.pixels import JPEG_FRAMES, size_in_pixels
+
+#: The beginning of another image. JPEG is not among them: an image within its metadata is none.
+_BEGINNINGS = {
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "WEBP": re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+    "BMP": re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL),
+}
+_HEAD_BYTES = 64
+_JPEG = b"\xff\xd8\xff"
+#: A marker among the bits of an image: not a stuffed zero, a restart or a fill byte.
+_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_START, _END, _SCAN, _TEMPORARY = 0xD8, 0xD9, 0xDA, 0x01
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image in a file: its pixels, and how often a decoder goes over them."""
+
+    pixels: int
+    scans: int = 1
+
+
+def images_in(file: BinaryIO, image_format: str) -> Iterator[Found]:
+    """Each image that stands by itself in a file, the first included; nothing for formats that have one only."""
+    with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+        if image_format in ("JPEG", "MPO"):
+            yield from _jpegs(content)
+        elif beginning := _BEGINNINGS.get(image_format):
+            for match in beginning.finditer(content):
+                head = content[match.start() : match.start() + _HEAD_BYTES]
+                width, height = size_in_pixels(io.BytesIO(head)) or (0, 0)
+                yield Found(width * height)
+
+
+def _jpegs(content: mmap.mmap) -> Iterator[Found]:
+    start = 0
+    while (start := content.find(_JPEG, start)) >= 0:
+        position, pixels, scans = start + 2, 0, 0
+        while marker := _JPEG_MARKER.search(content, position):
+            kind, position = marker[1][0], marker.end()
+            if kind in (_START, _END):
+                break
+            if kind in JPEG_FRAMES:
+                size = content[position + 3 : position + 7]
+                pixels = max(pixels, int.from_bytes(size[:2], "big") * int.from_bytes(size[2:], "big"))
+            scans += kind == _SCAN
+            if kind != _TEMPORARY:
+                position += int.from_bytes(content[position : position + 2], "big")
+        else:
+            position = len(content)
+        if scans:
+            yield Found(pixels, scans)
+        start = max(position - 2, start + 2)

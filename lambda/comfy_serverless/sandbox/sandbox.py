@@ -1,0 +1,174 @@
+"""Checks files in child processes: what a hostile file does to its decoder it does to a child, within limits.
+
+    thread of a job ──turn──► child of the pool ──task, open files──► check ──► answer
+                                     └─ over a limit: killed, and the file is refused; the next task gets another child
+
+The limits of a check are memory and processor time, which the child sets itself before it opens the file
+(`limits.py`), and the deadline, which is kept here. Children start when they are needed and end when they have been
+idle (`child.py`); one that is gone, after a freeze on Lambda or for any other reason, is replaced.
+
+One file of a job is checked at a time, and whoever was served longest ago goes first; there are children for
+`_CHILDREN` jobs. So a job with a hundred slow files delays another by a single check at most, and only if as many such
+jobs as there are children run at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from comfy_serverless.sandbox.process import Child, ChildGone, SandboxFailed
+from comfy_serverless.sandbox.refused import MaskRefused, Refused
+
+#: Jobs whose files are checked at the same time. A child takes 20 MB while it is idle, and may take as much as the
+#: largest image needs.
+_CHILDREN = 3
+
+
+class Sandbox:
+    """Checks files that strangers sent. One instance serves a whole process; safe to use from several threads.
+
+    All checks take a `deadline` on the monotonic clock, and `turn`, the name of whom the check is for: names take
+    turns. They raise Refused if the file cannot be used, and SandboxFailed for a fault of our own.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._idle: list[Child] = []
+        self._busy: set[str] = set()
+        self._waiting: list[_Turn] = []
+        #: When each of those who wait or are served was served last, as a number that grows.
+        self._served: dict[str, int] = {}
+        self._turns = itertools.count(1)
+        self._end = weakref.finalize(self, _close_all, self._idle)
+
+    def warm(self) -> None:
+        """Start a child, if there is none, without waiting: the first check finds it ready."""
+        with self._changed, contextlib.suppress(ChildGone):  # the check tries again, and says so
+            if not self._idle and not self._busy and self._end.alive:
+                self._idle.append(Child())
+
+    def check_image(self, path: Path, *, max_pixels: int, deadline: float, turn: str) -> str:
+        """The file name ending for an image's real format. See `images.check_image`."""
+        with path.open("rb") as file:
+            return str(self._ask("image", file.fileno(), deadline=deadline, turn=turn, max_pixels=max_pixels))
+
+    def combine_mask(self, image: Path, mask: Path, target: Path, *, deadline: float, turn: str) -> None:
+        """Write an image with a mask in its alpha as a PNG. See `masks.combine`.
+
+        Raises:
+            MaskRefused: the fault is the mask's.
+            OSError: the target cannot be written.
+        """
+        with image.open("rb") as image_file, mask.open("rb") as mask_file, target.open("wb") as made:
+            files = [file.fileno() for file in (image_file, mask_file, made)]
+            self._ask("mask", *files, deadline=deadline, turn=turn)
+
+    def check_model_header(self, descriptor: int, *, deadline: float, turn: str) -> None:
+        """Refuse an open file that is no whole safetensors file. See `model_headers.check_model_header`."""
+        self._ask("model_header", descriptor, deadline=deadline, turn=turn)
+
+    def close(self) -> None:
+        """End all children that have nothing to do; others end with their task."""
+        self._end()
+
+    def _ask(self, check: str, *files: int, deadline: float, turn: str, **arguments: int) -> Any:  # noqa: ANN401
+        task = {"check": check, **arguments}
+        with self._turn_of(turn, deadline=deadline):
+            try:
+                answer = self._answer(task, files, deadline=deadline)
+            except ChildGone:  # while it was idle, or by somebody's hand: that says nothing about the file
+                try:
+                    answer = self._answer(task, files, deadline=deadline)
+                except ChildGone as gone:
+                    raise Refused(f"could not be checked: {gone}", transient=True) from gone
+        return _result(answer)
+
+    def _answer(self, task: Mapping[str, Any], files: Sequence[int], *, deadline: float) -> object:
+        child = self._take()
+        try:
+            answer = child.ask(task, files, deadline=deadline)
+        except BaseException:
+            child.kill()
+            raise
+        self._give_back(child)
+        return answer
+
+    @contextlib.contextmanager
+    def _turn_of(self, name: str, *, deadline: float) -> Iterator[None]:
+        mine = _Turn(name)
+        with self._changed:
+            self._waiting.append(mine)
+            try:
+                while self._next() is not mine:
+                    left_s = deadline - time.monotonic()
+                    if left_s <= 0:
+                        raise Refused("was not checked before its time was over: others were", timed_out=True)
+                    self._changed.wait(left_s)
+                self._busy.add(name)
+                self._served[name] = next(self._turns)
+            finally:
+                self._waiting.remove(mine)
+                self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._busy.remove(name)
+                if not any(turn.name == name for turn in self._waiting):
+                    del self._served[name]
+                self._changed.notify_all()
+
+    def _next(self) -> _Turn | None:
+        """Whose turn it is: of those whom nobody serves now, who was served longest ago; then who waits longest."""
+        if len(self._busy) >= _CHILDREN:
+            return None
+        waiting = (turn for turn in self._waiting if turn.name not in self._busy)
+        return min(waiting, key=lambda turn: self._served.get(turn.name, 0), default=None)
+
+    def _take(self) -> Child:
+        """A child that lives, as far as one can know."""
+        with self._changed:
+            while self._idle:
+                child = self._idle.pop()
+                if child.is_alive:
+                    return child
+                child.kill()
+        return Child()
+
+    def _give_back(self, child: Child) -> None:
+        with self._changed:
+            if self._end.alive:
+                self._idle.append(child)
+                return
+        child.kill()
+
+
+class _Turn:
+    """One who waits, for whomever it is."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _close_all(children: list[Child]) -> None:
+    while children:
+        children.pop().kill()
+
+
+def _result(answer: object) -> Any:  # noqa: ANN401
+    match answer:
+        case {"result": result}:
+            return result
+        case {"refused": str(reason), "of_mask": bool(of_mask)}:
+            raise (MaskRefused if of_mask else Refused)(reason)
+        case {"errno": int(code)}:
+            raise OSError(code, os.strerror(code))
+    raise SandboxFailed(f"a check failed: {answer}")

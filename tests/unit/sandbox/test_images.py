@@ -1,0 +1,222 @@
+"""Checking that a file is an image ComfyUI can load."""
+
+from __future__ import annotations
+
+import io
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image, features
+
+from comfy_serverless.sandbox.refused import Refused
+from comfy_serverless.sandbox.sandbox import Sandbox
+from tests.patience import PATIENCE_S
+from tests.unit.picture_files import (
+    animation,
+    jpeg_with_scans,
+    picture,
+    png_chunk,
+    png_claiming,
+    png_with,
+    tiff_with_tiles,
+    webp_claiming,
+)
+
+Check = Callable[..., str]
+
+
+@pytest.fixture
+def check(sandbox: Sandbox, tmp_path: Path) -> Check:
+    def check(content: bytes, *, max_pixels: int = 1_000_000) -> str:
+        path = tmp_path / "upload.exe"  # the name says nothing
+        path.write_bytes(content)
+        return sandbox.check_image(path, max_pixels=max_pixels, deadline=time.monotonic() + PATIENCE_S, turn="")
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("image_format", "ending"),
+    [("PNG", ".png"), ("JPEG", ".jpg"), ("WEBP", ".webp"), ("GIF", ".gif"), ("BMP", ".bmp"), ("TIFF", ".tiff")],
+)
+def test_the_content_decides_the_format(check: Check, image_format: str, ending: str) -> None:
+    assert check(picture(image_format)) == ending
+
+
+def test_avif_is_accepted_where_pillow_reads_it(check: Check) -> None:
+    assert features.check("avif")
+    assert check(picture("AVIF")) == ".avif"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
+def test_any_mode_of_a_png_is_accepted(check: Check, mode: str) -> None:
+    source = "L" if mode == "I;16" else mode
+    image = Image.open(io.BytesIO(picture("PNG", mode=source)))
+    file = io.BytesIO()
+    image.convert(mode).save(file, "PNG")
+    assert check(file.getvalue()) == ".png"
+
+
+def test_cmyk_jpegs_are_accepted(check: Check) -> None:
+    assert check(picture("JPEG", mode="CMYK")) == ".jpg"
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("kept", [0.5, 0.9, 0.99])
+def test_an_image_that_breaks_off_is_taken_as_comfyui_takes_it(check: Check, image_format: str, kept: float) -> None:
+    content = picture(image_format, (200, 200))
+    assert check(content[: int(len(content) * kept)])
+
+
+@pytest.mark.parametrize("image_format", ["WEBP", "AVIF"])
+def test_an_image_that_comfyui_cannot_open_is_refused_as_damaged(check: Check, image_format: str) -> None:
+    content = picture(image_format, (200, 200))
+    with pytest.raises(Refused, match="damaged"):
+        check(content[: len(content) // 2])
+
+
+def test_bits_that_are_wrong_are_the_pixels_that_comfyui_sees(check: Check) -> None:
+    for options in ({"image_format": "PNG"}, {"image_format": "TIFF", "compression": "tiff_lzw"}):
+        content = bytearray(picture(size=(200, 200), **options))  # type: ignore[arg-type]
+        content[len(content) // 2] ^= 0xFF
+        assert check(bytes(content))
+
+
+def test_a_jpeg_needs_no_end(check: Check) -> None:
+    assert check(picture("JPEG")[:-2]) == ".jpg"
+
+
+def test_of_the_two_images_of_a_camera_the_first_counts(check: Check) -> None:
+    content = animation("MPO", 2)
+    second = content.rindex(b"\xff\xd8\xff")
+    for kept in (content, content[: second + 100], content[:second], content[:-2]):
+        assert check(kept) == ".jpg"
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "PNG", "TIFF"])
+def test_an_animation_may_break_off_after_its_first_frame(check: Check, image_format: str) -> None:
+    content = animation(image_format, 6)
+    assert check(content[: int(len(content) * 0.7)])
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        png_chunk(b"tEXt", b"x\0" + b"y" * 2_000_000),
+        png_chunk(b"zTXt", b"x\0\0" + zlib.compress(b"y" * 2_000_000)),
+        png_chunk(b"iTXt", b"x\0\1\0\0\0" + zlib.compress(b"y" * 2_000_000)),
+        png_chunk(b"iCCP", b"x\0\0" + zlib.compress(b"y" * 2_000_000)),
+        png_chunk(b"tEXt", b"x\0y")[:-4] + b"\1\2\3\4",
+    ],
+    ids=["text", "packed text", "international text", "profile", "checksum of a text"],
+)
+def test_metadata_may_be_long_and_wrong(check: Check, chunk: bytes) -> None:
+    assert check(png_with(chunk)) == ".png"
+
+
+@pytest.mark.parametrize(
+    "bomb", [png_claiming(50_000, 50_000), png_claiming(2**31 - 1, 2**31 - 1), webp_claiming(16_000, 16_000)]
+)
+def test_a_bomb_is_refused_by_its_header(check: Check, bomb: bytes) -> None:
+    with pytest.raises(Refused, match="pixels"):
+        check(bomb, max_pixels=100_000_000)
+
+
+@pytest.mark.parametrize(
+    ("bomb", "told"),
+    [
+        (tiff_with_tiles(16384), "too many pixels: 16384 x 16384"),
+        (tiff_with_tiles(8192, frames=20), "8192 x 8192, over 2 frames"),
+        (tiff_with_tiles(1024, frames=200), "1024 x 1024, over 77 frames"),
+        (jpeg_with_scans((64, 64), 2000), "has 2010 scans; the limit for a JPEG of its size is 100"),
+        (jpeg_with_scans((64, 64), 2000, has_end=False), "has 2010 scans"),
+        (jpeg_with_scans((3000, 3000), 300), "has 310 scans"),
+        (picture("JPEG") + jpeg_with_scans((64, 64), 2000), "has 2010 scans"),
+        (png_with() + png_claiming(30_000, 30_000), "several images one behind the other"),
+        (picture("WEBP") + webp_claiming(16_000, 16_000), "several images one behind the other"),
+        (picture("BMP") * 20_000, "several images one behind the other"),
+    ],
+)
+def test_what_costs_more_than_an_image_claims_is_refused_before_it_is_decoded(
+    check: Check, bomb: bytes, told: str
+) -> None:
+    with pytest.raises(Refused, match=told):
+        check(bomb, max_pixels=80_000_000)
+
+
+def test_images_one_behind_the_other_count_together(check: Check) -> None:
+    for image_format in ("JPEG", "PNG", "WEBP", "BMP"):
+        content = picture(image_format, (100, 100)) * 3
+        assert check(content, max_pixels=30_000)
+        with pytest.raises(Refused, match="behind the other have 30000"):
+            check(content, max_pixels=29_999)
+
+
+def test_a_tile_may_be_larger_than_its_image(check: Check) -> None:
+    assert check(tiff_with_tiles(256)) == ".tiff"
+
+
+def test_pages_of_a_tiff_that_go_round_in_a_circle_end(check: Check) -> None:
+    content = tiff_with_tiles(64)
+    assert check(content[:-4] + content[4:8]) == ".tiff"
+
+
+def test_an_image_over_the_limit_is_told_its_size_and_the_limit(check: Check) -> None:
+    with pytest.raises(Refused, match=r"200 x 200; the limit is 30000 \(MAX_INPUT_PIXELS\)"):
+        check(picture("PNG", (200, 200)), max_pixels=30_000)
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_pixels_of_all_frames_count(check: Check, image_format: str) -> None:
+    content = animation(image_format, 9)
+    assert check(content, max_pixels=90_000)
+    with pytest.raises(Refused, match="over 9 frames"):
+        check(content, max_pixels=89_999)
+
+
+def test_frames_of_a_pixel_count_as_more(check: Check) -> None:
+    with pytest.raises(Refused, match="over 25 frames"):
+        check(animation("TIFF", 30, (1, 1)), max_pixels=100_000)
+
+
+def test_a_bomb_in_the_metadata_is_not_unpacked(check: Check) -> None:
+    text = png_chunk(b"zTXt", b"x\0\0" + zlib.compress(b"\0" * 50_000_000))
+    assert check(png_with(text)) == ".png"
+    with pytest.raises(Refused, match="text"):
+        check(png_with(*[png_chunk(b"zTXt", b"x\0\0" + zlib.compress(b"\0" * 1_000_000))] * 100))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "it is a web page"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        (b'<?xml version="1.0"?><svg/>', "SVG"),
+        (b'{"error": "no"}', "JSON"),
+        (b"PK\x03\x04zip", "begins with 50 4b 03 04"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0", "it is a video"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
+        (b"P6 2 2 255\n" + b"x" * 12, "PPM"),
+        (b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", r"HEIC .*Convert it to PNG or JPEG first"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0heic", "HEIC"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\xff\x0a" + bytes(20), "JPEG XL"),
+        (b"v/1\x01\2\0\0\0", "OpenEXR"),
+        (b"8BPS\0\1" + bytes(30), "Photoshop"),
+        (b"\0\0\1\0\1\0\x10\x10" + bytes(30), "ICO"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+        (b"II\x2a\0\x10\0\0\0CR\2\0" + bytes(30), "header cannot be read"),
+        (b"\0\0\2" + bytes(9) + b"\x08\0\x08\0\x18\0", "TGA"),
+    ],
+)
+def test_what_is_no_image_is_said_to_be_what_it_is(check: Check, content: bytes, message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        check(content)
+
+
+def test_an_image_with_something_behind_it_is_the_image_it_is(check: Check) -> None:
+    assert check(picture("GIF") + b"<script>alert(1)</script>PK\x05\x06") == ".gif"
