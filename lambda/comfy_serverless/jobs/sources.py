@@ -51,6 +51,10 @@ class RequestSource(Protocol):
         """The bucket whose events brought the request, if any. Nothing may be written there: it would come back."""
 
     @property
+    def is_checked(self) -> bool:
+        """Whether the API, or `ingest`, has checked that it names no place of others (`jobs.reserved`)."""
+
+    @property
     def extra_data(self) -> Mapping[str, Any] | None:
         """Data that the engine gets with the workflow. It is kept nowhere."""
 
@@ -67,6 +71,7 @@ class SentRequest:
     what: str = "the payload"
     labels: ClassVar[Mapping[str, str]] = {}
     origin_bucket: ClassVar[None] = None
+    is_checked: ClassVar[bool] = False
     extra_data: ClassVar[None] = None
 
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
@@ -95,6 +100,7 @@ class DroppedObject:
 
     address: S3Address
     version: str
+    is_checked: ClassVar[bool] = False
     extra_data: ClassVar[None] = None
 
     @property
