@@ -13,6 +13,7 @@ from aws_lambda_powertools.event_handler.middlewares.openapi_validation import O
 
 from comfy_serverless.api.auth import PUBLIC
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.errors import MissingAsset
 from comfy_serverless.graph.file_inputs import names_in_other_folders
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import MAX_ADDRESSES, MAX_LABELS_BYTES

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -501,10 +502,9 @@ def test_a_job_that_no_newer_worker_has_come_for_ends_when_queues_forget(office:
 
 
 def test_of_very_many_outputs_the_table_has_those_that_the_document_lists(office: Callable[..., Office]) -> None:
-    here = office(
-        FakeEngine(outputs=tuple(made("text.txt", b"x", node_id=str(n)) for n in range(30))), max_listed_outputs=5
-    )
-    here.journal = dataclasses.replace(here.journal, most_outputs=5)
+    outputs = tuple(made("text.txt", b"x", node_id=str(n)) for n in range(30))
+    here = office(engine=FakeEngine(outputs=outputs), max_listed_outputs=5)
+    here.journal = replace(here.journal, most_outputs=5)
     job = here.submit()
     assert here.run(job) is not None
     document = here.state(job).document()
