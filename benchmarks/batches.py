@@ -168,6 +168,7 @@ def _report(keeper: Keeper, batch: Batch) -> float:
     """Report on the batch as if its jobs had ended. Returns the processor time."""
     from comfy_serverless.batches.report import write_part, write_report
     from comfy_serverless.jobs.document import JobStatus
+    from comfy_serverless.jobs.reserved import Reserved
     from comfy_serverless.table.job_state import JobState
     from comfy_serverless.table.reader import JobReader
 
@@ -179,7 +180,7 @@ def _report(keeper: Keeper, batch: Batch) -> float:
     begun = time.process_time()
     ranges = keeper.batches.ranges(batch.id)
     for part in ranges:
-        assert write_part(keeper.s3, jobs, batch, part) is None
+        assert write_part(keeper.s3, jobs, batch, part, reserved=Reserved.of(keeper.settings)) is None
     write_report(keeper.s3, batch, ranges, bucket=os.environ["OUTPUT_BUCKET"], prefix="")
     return time.process_time() - begun
 

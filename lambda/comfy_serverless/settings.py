@@ -134,6 +134,12 @@ class Settings:
     # Jobs.
     output_bucket: str | None = _env("OUTPUT_BUCKET", str, None, "Where results go unless a request says otherwise")
     output_prefix: str = _env("OUTPUT_PREFIX", str, "", "Put before every key in the output bucket")
+    max_listed_outputs: int = _env(
+        "MAX_LISTED_OUTPUTS",
+        _count,
+        1000,
+        "How many outputs of a job its document lists; of more, all are listed in `outputs.jsonl` beside `result.json`",
+    )
     workflows_dir: Path | None = _env(
         "WORKFLOWS_DIR", Path, None, 'Folder of workflows a request may name: `"workflow": "name"`'
     )

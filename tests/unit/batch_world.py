@@ -22,6 +22,7 @@ from comfy_serverless.batches.store import Batch, BatchStore, hold_back
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls
 from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.dispatch import Queues
@@ -96,7 +97,7 @@ class World:
             action()
 
     def open_jobs(self, batch: Batch) -> list[Any]:
-        chunks = fates(self.s3, self.jobs, batch)
+        chunks = fates(self.s3, self.jobs, batch, reserved=Reserved.of(Settings()))
         states = [fate.state for chunk in chunks for fate in chunk if fate.state is not None]
         return [state for state in states if not state.is_over]
 

@@ -1,22 +1,23 @@
 """The HTTP API as one Powertools resolver: the routes of all modules, and one way to refuse a request.
 
-API Gateway ─► authorizer (whose key is it?) ─► app ─► jobs.py  assets.py  events.py
+API Gateway ─► authorizer (whose key is it?) ─► app ─► jobs.py  outputs.py  events.py  assets.py
                                                    └──► {"error": {"code", "message", "details"}}
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConfig, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupportedContentType, RequestValidationError
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.api import assets, documentation, events, jobs
+from comfy_serverless.api import assets, documentation, events, jobs, outputs
 from comfy_serverless.api.auth import Authentication
 from comfy_serverless.api.body_reader import BodyReader
-from comfy_serverless.api.responses import refuse
+from comfy_serverless.api.responses import refuse, security_headers
 from comfy_serverless.api.services import Services
 from comfy_serverless.errors import (
     ComfyError,
@@ -31,6 +32,16 @@ from comfy_serverless.jobs.request import problem_in_words
 from comfy_serverless.observability import log
 
 
+class _Api(APIGatewayHttpResolver):
+    """The resolver, with the headers that tell a browser to run, frame and guess nothing, on every answer."""
+
+    def resolve(self, event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's)
+        """Answer one request."""
+        answer = super().resolve(event, context)
+        answer["headers"] = {**security_headers(self.current_event.headers), **(answer.get("headers") or {})}
+        return answer
+
+
 def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...] = ()) -> APIGatewayHttpResolver:
     """The API.
 
@@ -38,12 +49,12 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         services: returns what the routes work with; called with each request.
         cors_origins: the web pages whose requests browsers let pass.
     """
-    app = APIGatewayHttpResolver(enable_validation=True, cors=_cors(cors_origins))
+    app = _Api(enable_validation=True, cors=_cors(cors_origins))
     # Powertools' own reader fails on bodies that are not UTF-8 or too deep. It has no public place for another one.
     authentication = Authentication(services)
     app._request_validation_middleware = authentication.before(BodyReader())
     app.use([authentication])  # for routes with another reader
-    for router in (jobs.router, events.router, assets.router, documentation.router):
+    for router in (jobs.router, events.router, outputs.router, assets.router, documentation.router):
         app.include_router(router)
     documentation.attach(app)
 

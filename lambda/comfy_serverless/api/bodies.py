@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from comfy_serverless.jobs.document import Job
+from comfy_serverless.jobs.document import Job, Output
 from comfy_serverless.jobs.request import JobRequest, Labels
 
 #: API Gateway waits 30 s for an answer, and ours takes a while to get there.
@@ -66,6 +66,13 @@ class JobList(BaseModel):
     """Jobs, newest first. `next_cursor` is absent on the last page."""
 
     jobs: list[JobListEntry]
+    next_cursor: str | None = None
+
+
+class OutputList(BaseModel):
+    """Outputs as a job lists them. `next_cursor` is absent on the last page."""
+
+    outputs: list[Output]
     next_cursor: str | None = None
 
 

@@ -1,9 +1,17 @@
-"""The API about itself: `/api/v2/health`, `/openapi.json` and the page at `/docs`. These need no key."""
+"""The API about itself: `/api/v2/health`, `/openapi.json` and the page at `/docs`. These need no key.
+
+Anybody may ask for them, so they are small, made once a process, and kept by browsers (`ETag`).
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
+from functools import cache
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
@@ -19,6 +27,10 @@ DESCRIPTION = (
     "The Comfy API v2 on your own AWS account: set COMFY_BASE_URL to this address and COMFY_API_KEY to a key of "
     "`comfy-serverless keys create`, and the official SDKs work unchanged. What is ours says so."
 )
+_HTML = "text/html; charset=utf-8"
+#: Also shared caches may keep them: they are the same for everybody. A new release shows within the hour.
+_KEPT = "public, max-age=3600"
+_INLINE = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 
 
 @router.get(
@@ -42,11 +54,31 @@ def attach(app: APIGatewayHttpResolver) -> None:
         security_schemes={"bearerAuth": HTTPBearer(bearerFormat="API key")},
         security=[{"bearerAuth": []}],
     )
-    app.enable_swagger(path="/docs", title=TITLE, version=package_version(), description=DESCRIPTION)
+    schema = cache(app.get_openapi_json_schema)
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi() -> Response[str]:
-        return Response(status_code=HTTPStatus.OK, content_type=JSON, body=app.get_openapi_json_schema())
+        return _kept(app, schema(), content_type=JSON)
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> Response[str]:
+        return _kept(app, page(), content_type=_HTML, policy=page_policy())
+
+
+@cache
+def page() -> str:
+    """The page at `/docs`: it reads `/openapi.json`, lists the routes, and sends requests with a key."""
+    return files("comfy_serverless.api").joinpath("docs.html").read_text(encoding="utf-8")
+
+
+@cache
+def page_policy() -> str:
+    """The page's Content-Security-Policy: its own style and script, known by their hashes, and requests to this API."""
+    allowed = {kind: f"'sha256-{_digest(content)}'" for kind, content in _INLINE.findall(page())}
+    return (
+        f"default-src 'none'; style-src {allowed['style']}; script-src {allowed['script']}; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 def package_version() -> str:
@@ -55,3 +87,17 @@ def package_version() -> str:
         return version("comfy-serverless")
     except PackageNotFoundError:
         return "dev"
+
+
+def _kept(app: APIGatewayHttpResolver, body: str, *, content_type: str, policy: str | None = None) -> Response[str]:
+    """A document that browsers keep, or that the one which a browser has is still good."""
+    headers = {"cache-control": _KEPT, "etag": f'"{_digest(body)[:32]}"'}
+    if policy is not None:
+        headers["content-security-policy"] = policy
+    if headers["etag"] in (app.current_event.headers.get("if-none-match") or ""):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, body="", headers=headers)
+    return Response(status_code=HTTPStatus.OK, content_type=content_type, body=body, headers=headers, compress=True)
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -43,12 +43,12 @@ _DOCUMENTED: dict[int, OpenAPIResponse] = {
 def get_events(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
     """The job's state as events, after a moment in which something may have changed."""
     behind = services(router)
-    first = find_job(id, caller(router), behind)
+    read = behind.jobs.read_with_preview
+    first = state = find_job(id, caller(router), behind, read=read)
     until = time.monotonic() + behind.settings.events_hold_s
-    state = behind.jobs.read_with_preview(id) or first
     while not state.is_over and not _has_changed(first, state) and time.monotonic() < until:
         time.sleep(_LOOK_EVERY_S)
-        state = behind.jobs.read_with_preview(id) or state
+        state = read(id) or state
     body = "".join(_frames(state, Links(behind.s3, behind.settings.link_expiry_s)))
     return Response(status_code=HTTPStatus.OK, content_type=EVENT_STREAM, body=body, headers=dict(NOT_KEPT))
 

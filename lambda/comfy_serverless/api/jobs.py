@@ -7,6 +7,7 @@ import binascii
 import json
 import re
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -117,7 +118,8 @@ def list_jobs(
 )
 def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
     """Return everything known of a job: one read of the table."""
-    return _answer(HTTPStatus.OK, find_job(id, caller(router), services(router)))
+    jobs = services(router).jobs
+    return _answer(HTTPStatus.OK, find_job(id, caller(router), services(router), read=jobs.read))
 
 
 @router.get(
@@ -128,7 +130,7 @@ def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
 )
 def get_workflow(id: JobId) -> Response[str]:  # noqa: A002
     """Return the graph in API format, never with its `extra_data`."""
-    state = find_job(id, caller(router), services(router))
+    state = find_job(id, caller(router), services(router), read=services(router).jobs.read_alone)
     workflow = submitted_workflow(services(router).s3, S3Address.parse(state.request))
     return answer(HTTPStatus.OK, JobWorkflow(workflow=workflow).model_dump())
 
@@ -141,7 +143,8 @@ def get_workflow(id: JobId) -> Response[str]:  # noqa: A002
 )
 def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
     """End a waiting job at once, and a running one at its worker's next report. Ended jobs stay as they are."""
-    state = services(router).jobs.cancel(find_job(id, caller(router), services(router)))
+    jobs = services(router).jobs
+    state = jobs.cancel(find_job(id, caller(router), services(router), read=jobs.read))
     if state.status is JobStatus.CANCELED:
         services(router).care.call_webhook(state)
     return _answer(HTTPStatus.OK, state)
@@ -165,17 +168,19 @@ def generate(body: Annotated[GenerateBody, Body()], idempotency_key: Idempotency
     until = time.monotonic() + body.wait_s
     context: Any = router.lambda_context
     until = min(until, time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ANSWER_RESERVE_S)
+    jobs = services(router).jobs
     document = body.model_dump(by_alias=True, include=set(JobRequest.model_fields))
     try:
         state = _submit(JobRequest.model_validate(document, strict=False), body, idempotency_key)
     except JobExists:
-        standing = services(router).jobs.read(str(body.job_id))
+        standing = jobs.read_alone(str(body.job_id))
         if standing is None or standing.owner != caller(router).owner:
             raise Forbidden(f"the job_id {body.job_id!r} is taken: choose another.") from None
         state = standing
     while not state.is_over and time.monotonic() + POLL_S < until:
         time.sleep(POLL_S)
-        state = services(router).jobs.read(state.id) or state
+        state = jobs.read_alone(state.id) or state
+    state = jobs.read(state.id) or state
     return _answer(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, state)
 
 
@@ -191,9 +196,12 @@ def _submit(request: JobRequest, body: SubmitBody | GenerateBody, idempotency_ke
     return submit(submission, services(router))
 
 
-def find_job(job_id: str, who: Caller, behind: Services) -> JobState:
-    """A job of the caller; one whose keeper has not acted in time gets care now. Raises NotFound for another's."""
-    state = behind.jobs.read(job_id) if _JOB_ID.fullmatch(job_id) else None
+def find_job(job_id: str, who: Caller, behind: Services, *, read: Callable[[str], JobState | None]) -> JobState:
+    """A job of the caller; one whose keeper has not acted in time gets care now. Raises NotFound for another's.
+
+    `read` is the method of `JobReader` that reads as much of it as is needed.
+    """
+    state = read(job_id) if _JOB_ID.fullmatch(job_id) else None
     if state is None or state.owner != who.owner:
         raise NotFound(f"there is no job {job_id[:100]!r} of yours; jobs are forgotten 30 days after their submission.")
     if state.lease_ended:
@@ -201,7 +209,7 @@ def find_job(job_id: str, who: Caller, behind: Services) -> JobState:
             behind.care.attend(state)
         except (ClientError, BotoCoreError, ComfyError):
             log.exception("the job could not be looked after", job_id=job_id)  # the caretaker does it
-        state = behind.jobs.read(job_id) or state
+        state = read(job_id) or state
     return state
 
 

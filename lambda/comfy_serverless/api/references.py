@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_serverless.errors import InvalidRequest, MissingAsset, NotFound
-from comfy_serverless.graph.file_inputs import ASSET_TYPE, is_address, name_in_input_folder, scheme_of, takes_file
+from comfy_serverless.graph.file_inputs import ASSET_TYPE, is_address, name_in_input_folder, takes_file
 from comfy_serverless.graph.nodes import IMAGE_LOADERS
 from comfy_serverless.graph.workflow import copy_graph
+from comfy_serverless.jobs.reserved import addresses_in, everything_in, is_devious
 from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.assets import AssetStore
 
@@ -41,7 +42,7 @@ def resolve_assets(graph: Mapping[str, Any], *, owner: str, assets: AssetStore) 
                 _put(resolved, where, str(found.asset(value, where).address))
             elif isinstance(value, list) and value and all(map(is_reference, value)):
                 _put_batch(resolved, where, [str(found.asset(item, where).address) for item in value])
-            elif any(map(is_reference, _everything_in(value))):
+            elif any(map(is_reference, everything_in(value))):
                 resolved.graph[node_id]["inputs"][input_name] = _with_addresses(value, found, where)
     _resolve_names(resolved, owner, assets)
     return resolved
@@ -54,16 +55,12 @@ def refuse_foreign_addresses(document: object, *, buckets: set[str], allowed_pre
         buckets: those that hold the files of all owners.
         allowed_prefix: `s3://bucket/folder/` of the caller's own results.
     """
-    for value in _everything_in(document):
-        if not isinstance(value, str) or not is_address(value) or scheme_of(value) != "s3":
-            continue
-        bucket, _, key = value[5:].partition("/")
-        is_devious = any(part in {"", ".", ".."} for part in key.split("/"))
-        if bucket in buckets and (not value.startswith(allowed_prefix) or is_devious):
+    for address, _, key in addresses_in(document, buckets):
+        if not address.startswith(allowed_prefix) or is_devious(key):
             raise MissingAsset(
-                f"{value[:200]} cannot be used by its address: give the asset's id, as a {ASSET_TYPE} reference, or "
+                f"{address[:200]} cannot be used by its address: give the asset's id, as a {ASSET_TYPE} reference, or "
                 "the name of the file that was uploaded.",
-                details={"address": value[:200]},
+                details={"address": address[:200]},
             )
 
 
@@ -145,7 +142,7 @@ def _with_addresses(value: object, found: _Found, where: _Place) -> Any:  # noqa
         copied = deepcopy(value)
     except RecursionError:
         raise where.refusal("the value is nested too deep.") from None
-    for part in list(_everything_in(copied)):
+    for part in list(everything_in(copied)):
         if isinstance(part, dict) and is_reference(part):
             part["info"] = {"uri": str(found.asset(part, where).address)}
     return copied
@@ -165,15 +162,3 @@ def _resolve_names(resolved: ResolvedGraph, owner: str, assets: AssetStore) -> N
     for inputs, input_name, name in named:
         if name in found:
             inputs[input_name] = str(found[name].address)
-
-
-def _everything_in(value: object) -> Iterator[object]:
-    """A value and all that is in it."""
-    pending = [value]
-    while pending:
-        item = pending.pop()
-        yield item
-        if isinstance(item, Mapping):
-            pending.extend(item.values())
-        elif isinstance(item, list | tuple):
-            pending.extend(item)

@@ -11,10 +11,29 @@ from aws_lambda_powertools.event_handler import Response
 
 from comfy_serverless.errors import ComfyError, Refusal
 from comfy_serverless.jobs.document import error_envelope
+from comfy_serverless.jobs.outward import outward, outward_details
+from comfy_serverless.observability import log
 
 JSON = "application/json"
 #: Links expire, and jobs go on.
 NOT_KEPT = {"cache-control": "no-store"}
+
+
+#: A page may say more for itself; no answer of ours needs to be run, shown in a frame, or guessed at.
+_SECURITY = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+}
+#: Two years; for this host name only, because others of its domain are not ours.
+_STAY_WITH_TLS = {"strict-transport-security": "max-age=63072000"}
+
+
+def security_headers(request_headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers of every answer. API Gateway says whether the request came by https."""
+    is_https = request_headers.get("x-forwarded-proto") == "https"
+    return {**_SECURITY, **(_STAY_WITH_TLS if is_https else {})}
 
 
 def answer(status: int, document: Mapping[str, Any] | None, headers: Mapping[str, str] | None = None) -> Response[str]:
@@ -29,10 +48,15 @@ def answer(status: int, document: Mapping[str, Any] | None, headers: Mapping[str
 
 
 def refuse(error: ComfyError) -> Response[str]:
-    """The contract's envelope for a failure."""
+    """The contract's envelope for a failure. The log has what it tells only the operator."""
     headers = {}
     if isinstance(error, Refusal) and error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
     if error.http_status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
-    return answer(error.http_status, error_envelope(error), headers)
+    envelope = error_envelope(error)
+    told = envelope["error"]
+    shown = {**told, "message": outward(told["message"]), "details": outward_details(told["details"] or {}) or None}
+    if shown != told:
+        log.warning("a refusal was shortened for its reader", extra={"refusal": told})
+    return answer(error.http_status, {"error": shown}, headers)

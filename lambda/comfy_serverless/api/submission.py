@@ -20,9 +20,9 @@ from comfy_serverless.aws.dynamodb import ConditionFailed
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, QueueFull, UpstreamError
 from comfy_serverless.fetch.addresses import is_aws_here
-from comfy_serverless.jobs.keys import folder_prefix
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest, OutputTarget
+from comfy_serverless.jobs.reserved import owner_prefix
 from comfy_serverless.jobs.result_file import result_address
 from comfy_serverless.jobs.stored_request import StoredRequest
 from comfy_serverless.jobs.workflow_source import graph_of
@@ -93,7 +93,8 @@ def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: st
             "`output` is not possible here: results are kept with the job, and are downloaded by links."
         )
     buckets = {services.assets_bucket, services.output_bucket}
-    results = f"s3://{services.output_bucket}/{_results_prefix(services, owner)}"
+    prefix = owner_prefix(owner, services.settings)
+    results = f"s3://{services.output_bucket}/{prefix}"
     refuse_foreign_addresses(document, buckets=buckets, allowed_prefix=f"{results}/")
     graph = graph_of(request, s3=services.s3, settings=services.settings)
     # A workflow that was read from S3 has not been checked yet.
@@ -106,15 +107,11 @@ def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: st
             "workflow": resolved.graph,
             "values": {},  # they are in the graph
             "inputs": {**resolved.inputs, **request.inputs},
-            "output": OutputTarget(bucket=services.output_bucket, prefix=_results_prefix(services, owner)),
+            "output": OutputTarget(bucket=services.output_bucket, prefix=prefix),
             "reply": "links",
         }
     )
     return StoredRequest(runnable, graph)
-
-
-def _results_prefix(services: Services, owner: str) -> str:
-    return f"{folder_prefix(services.settings.output_prefix)}owners/{owner}"
 
 
 def _webhook(submission: Submission, services: Services) -> Mapping[str, str] | None:

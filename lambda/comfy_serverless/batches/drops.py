@@ -21,6 +21,7 @@ from comfy_serverless.errors import ComfyError, InvalidSetting
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.lines import manifest_address
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import ResultFile, result_address
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.jobs.stored_request import StoredRequest
@@ -66,6 +67,7 @@ class Drops:
         job_id = dropped.default_id
         try:
             request = dropped.read(s3=self.s3, settings=self.settings)
+            Reserved.of(self.settings).check(request, job_id=request.job_id or job_id)
         except ComfyError as error:
             if error.retryable:
                 raise

@@ -22,6 +22,7 @@ from comfy_serverless.batches.reading import THREADS, BatchReader
 from comfy_serverless.batches.report import Fate, fates, write_part, write_report
 from comfy_serverless.batches.store import ADVANCE_EVERY_S, Batch, BatchStatus, Range
 from comfy_serverless.jobs.lines import ranges_of
+from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ class Keeper(BatchReader):
                 continue
             if part.end > settled or now() >= until:
                 return
-            if (open_at := write_part(self.s3, self.jobs, batch, part)) is not None:
+            open_at = write_part(self.s3, self.jobs, batch, part, reserved=Reserved.of(self.settings))
+            if open_at is not None:
                 self.batches.extend(batch, open_at)  # what ends there is seen the next time
                 return
             self.batches.mark_reported(batch.id, part)
@@ -144,7 +146,7 @@ class Keeper(BatchReader):
         limit = batch.size_bytes
         if not is_canceled:
             limit = min((part.offset for part in ranges if not part.is_read), default=limit)
-        for chunk in fates(self.s3, self.jobs, batch, start=settled, end=limit):
+        for chunk in fates(self.s3, self.jobs, batch, reserved=Reserved.of(self.settings), start=settled, end=limit):
             ended = self._end_unbegun(batch, chunk) if is_canceled else frozenset()
             for fate in chunk:
                 is_open = fate.is_open and fate.state is not None and fate.state.id not in ended
@@ -197,7 +199,9 @@ class Keeper(BatchReader):
         if batch is None or batch.status is not BatchStatus.RUNNING:
             return
         self._read_on(batch, self.batches.ranges(batch_id))
-        for chunk in fates(self.s3, self.jobs, batch, start=max(start, batch.settled)):
+        for chunk in fates(
+            self.s3, self.jobs, batch, reserved=Reserved.of(self.settings), start=max(start, batch.settled)
+        ):
             if now() >= until:
                 self._resume_at(batch, chunk[0].line.offset)
                 return

@@ -20,6 +20,7 @@ from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
 from comfy_serverless.jobs.stored_request import request_of
 from comfy_serverless.observability import log
@@ -77,9 +78,10 @@ class BatchReader:
         """Make jobs of a chunk; returns the bad lines' offsets and messages."""
         good: dict[str, tuple[Line, JobRequest]] = {}
         bad: list[tuple[int, str]] = []
+        reserved = Reserved.of(self.settings)
         for line in chunk:
             try:
-                request = request_in(line, batch)
+                request = request_in(line, batch, reserved)
             except InvalidRequest as error:
                 bad.append((line.offset, error.message[:MAX_MESSAGE_CHARACTERS]))
             else:
@@ -133,9 +135,13 @@ def in_chunks(lines: Iterator[Line], size: int) -> Iterator[list[Line]]:
         yield chunk
 
 
-def request_in(line: Line, batch: Batch) -> JobRequest:
-    """The request in a line. Raises InvalidRequest if there is none, or if its results would come back as input."""
+def request_in(line: Line, batch: Batch, reserved: Reserved) -> JobRequest:
+    """The request in a line.
+
+    Raises InvalidRequest if there is none, if its results would come back as input, or if it names what is the API's.
+    """
     request = request_of(line)
     if request.output.bucket == S3Address.parse(batch.source).bucket:
         raise InvalidRequest("`output.bucket` is the input bucket: every result would start a job again.")
+    reserved.check(request, job_id=str(request.job_id))
     return request

@@ -29,6 +29,7 @@ from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix
 from comfy_serverless.jobs.lines import Line
+from comfy_serverless.jobs.reserved import Reserved
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -104,22 +105,22 @@ class Summary:
 
 
 def fates(
-    s3: S3Client, jobs: JobReader, batch: Batch, *, start: int = 0, end: int | None = None
+    s3: S3Client, jobs: JobReader, batch: Batch, *, reserved: Reserved, start: int = 0, end: int | None = None
 ) -> Iterator[list[Fate]]:
     """The lines of a range and their jobs, a hundred at a time: one read of the table each."""
     for chunk in in_chunks(read_lines(s3, batch, start=start, end=end), MAX_READS):
-        found = [_asked(line, batch) for line in chunk]
+        found = [_asked(line, batch, reserved) for line in chunk]
         states = jobs.many([fate.job_id for fate in found if fate.job_id])
         yield [replace(fate, state=states.get(fate.job_id)) for fate in found]
 
 
-def write_part(s3: S3Client, jobs: JobReader, batch: Batch, part: Range) -> int | None:
+def write_part(s3: S3Client, jobs: JobReader, batch: Batch, part: Range, *, reserved: Reserved) -> int | None:
     """Write a range's part of the report, next to our copy of the manifest.
 
     Returns None; or, without writing, the offset of the first line whose job has not ended.
     """
     rows: list[str] = []  # some megabytes, mostly of the failed lines
-    for chunk in fates(s3, jobs, batch, start=part.start, end=part.end):
+    for chunk in fates(s3, jobs, batch, reserved=reserved, start=part.start, end=part.end):
         for fate in chunk:
             if fate.is_open or (fate.is_missing and batch.status is not BatchStatus.CANCELED):
                 return fate.line.offset
@@ -262,7 +263,7 @@ def _row(fate: Fate) -> dict[str, str]:
     row["job_id"] = fate.job_id
     if fate.state is None:  # the batch was canceled before it was read
         return {**row, "status": JobStatus.CANCELED.value}
-    error = fate.state.document().error
+    error = fate.state.whole_document().error
     return {
         **row,
         "status": fate.state.status.value,
@@ -292,8 +293,8 @@ def next_id(job_id: str) -> str:
     return stem + suffix
 
 
-def _asked(line: Line, batch: Batch) -> Fate:
+def _asked(line: Line, batch: Batch, reserved: Reserved) -> Fate:
     try:
-        return Fate(line, request_in(line, batch))
+        return Fate(line, request_in(line, batch, reserved))
     except InvalidRequest as error:
         return Fate(line, problem=error.message[:500])

@@ -8,13 +8,13 @@ and go with others) are never called wrong.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from comfy_serverless.files import MODEL_ENDINGS
+from comfy_serverless.graph.near import Guesses
 from comfy_serverless.graph.nodes import MODEL_INPUT_NAMES, known
 from comfy_serverless.graph.workflow import is_link
 
@@ -29,6 +29,8 @@ _LONGEST_LIST_SHOWN = 20
 _NAMES_SHOWN = 5
 #: The longest name and the most candidates: the search for a near name must not take long, whatever was sent.
 _LONGEST_NAME, _MOST_CANDIDATES = 200, 5000
+#: A huge graph may have any number of cycles, each through any number of nodes: that many are shown.
+_CYCLES_SHOWN, _NODES_OF_CYCLE_SHOWN = 20, 50
 _LINK_LENGTH = 2
 
 
@@ -61,15 +63,19 @@ def find_problems(graph: Mapping[str, Any], declarations: Declarations) -> dict[
     The graph's form has been checked. Nodes of a class that is not in the declarations are not judged.
     """
     relevant = _upstream_of_outputs(graph, declarations)
+    guesses = Guesses()
     problems: dict[str, list[Problem]] = {}
     for node_id, node in graph.items():
         class_type = str(node.get("class_type"))
         if class_type in declarations and declarations[class_type] is None:
             problems[node_id] = [_problem("missing_node_type", "ComfyUI has no such node", "", {"node_id": node_id})]
         elif node_id in relevant and declarations.get(class_type):
-            problems[node_id] = list(_node_problems(node, graph, declarations))
-    for cycle in _cycles(graph, declarations, [node_id for node_id in graph if node_id in relevant]):
-        path = " -> ".join(f"{node_id} ({graph[node_id].get('class_type')})" for node_id in (*cycle, cycle[0]))
+            problems[node_id] = list(_node_problems(node, graph, declarations, guesses))
+    cycles = _cycles(graph, declarations, [node_id for node_id in graph if node_id in relevant])
+    for whole in itertools.islice(cycles, _CYCLES_SHOWN):
+        cycle = whole[:_NODES_OF_CYCLE_SHOWN]
+        steps = [f"{node_id} ({graph[node_id].get('class_type')})" for node_id in (*cycle, cycle[0])]
+        path = " -> ".join(steps if len(cycle) == len(whole) else [*steps[:-1], "…", steps[-1]])
         extra = {"node_id": cycle[0], "cycle_nodes": cycle}
         problem = _problem("dependency_cycle", "Dependency cycle detected", path, extra)
         problems.setdefault(cycle[0], []).append(problem)
@@ -99,25 +105,27 @@ def choices_of(declaration: Mapping[str, Any], name: str) -> Sequence[Any] | Non
     return next((declared.choices for declared in _inputs(declaration) if declared.name == name), None)
 
 
-def nearest(meant: str, known: Iterable[str]) -> str | None:
-    """The name that comes nearest, if any comes near."""
-    candidates = {_bare(name): name for name in itertools.islice(known, _MOST_CANDIDATES)}
-    close = difflib.get_close_matches(_bare(meant[:_LONGEST_NAME]), candidates, n=1)
-    return candidates[close[0]] if close else None
+def nearest(meant: str, known: Iterable[str], guesses: Guesses | None = None) -> str | None:
+    """The name that comes nearest, if any comes near. `guesses` are those of all questions about one workflow."""
+    candidates = itertools.islice(known, _MOST_CANDIDATES)
+    return next(iter((guesses or Guesses()).near(meant, candidates, bare=_bare)), None)
 
 
-def _node_problems(node: Mapping[str, Any], graph: Mapping[str, Any], declarations: Declarations) -> Iterator[Problem]:
+def _node_problems(
+    node: Mapping[str, Any], graph: Mapping[str, Any], declarations: Declarations, guesses: Guesses
+) -> Iterator[Problem]:
     class_type = str(node.get("class_type"))
     given = node.get("inputs")
     given = given if isinstance(given, Mapping) else {}
     declared = list(_inputs(declarations[class_type] or {}))
-    undeclared = [name for name in given if name not in {wanted.name for wanted in declared}]
+    names = {wanted.name for wanted in declared}
+    undeclared = [name for name in given if name not in names]
     for wanted in declared:
         if wanted.is_settled_later:
             continue
         if wanted.name not in given:
             if wanted.required:
-                yield _missing(wanted, undeclared)
+                yield _missing(wanted, undeclared, guesses)
             continue
         value = given[wanted.name]
         if isinstance(value, list):
@@ -129,9 +137,9 @@ def _node_problems(node: Mapping[str, Any], graph: Mapping[str, Any], declaratio
             yield problem
 
 
-def _missing(wanted: _Input, undeclared: Sequence[str]) -> Problem:
+def _missing(wanted: _Input, undeclared: Sequence[str], guesses: Guesses) -> Problem:
     problem = _problem("required_input_missing", "Required input is missing", wanted.name, {"input_name": wanted.name})
-    near = nearest(wanted.name, undeclared)
+    near = nearest(wanted.name, undeclared, guesses)
     return problem | {"hint": f"it has {near!r}, which the node does not know"} if near else problem
 
 

@@ -5,11 +5,13 @@ Pure: reads the graph, changes nothing. `workflow.targets` and `workflow.apply_s
 
 from __future__ import annotations
 
-import difflib
+import heapq
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from itertools import islice
 from typing import Any, NamedTuple
+
+from comfy_serverless.graph.near import Guesses
 
 #: The longest address that is resolved, in characters.
 MAX_ADDRESS_LENGTH = 500
@@ -44,6 +46,12 @@ class NodeLookup:
 
     def __init__(self, graph: Mapping[str, Any]) -> None:
         self._graph = graph
+        self._guesses = Guesses()
+        self._known: list[str] | None = None
+        #: For each name that was asked for, the nodes with each input; for each node, its inputs in words. A request
+        #: may have a thousand addresses, and a node as many inputs as fit into a request: each is looked at once.
+        self._having: dict[tuple[Specificity, str], dict[str, list[str]]] = {}
+        self._inputs_in_words: dict[str, str] = {}
         self._names: dict[Specificity, dict[str, list[str]]] = {kind: {} for kind in reversed(Specificity)}
         for node_id, node in graph.items():
             self._names[Specificity.NODE][node_id] = [node_id]
@@ -63,9 +71,9 @@ class NodeLookup:
         splits = list(_splits(address))
         for name, input_name in splits:
             kind, node_ids = self._nodes(name)
-            inputs = [(node_id, input_name) for node_id in node_ids if input_name in self._graph[node_id]["inputs"]]
-            if inputs:
-                return kind, inputs
+            having = self._nodes_by_input(kind, name, node_ids)
+            if input_name in having:
+                return kind, [(node_id, input_name) for node_id in having[input_name]]
             if node_ids and not problem:
                 problem = self._missing_input(node_ids[0], input_name)
         if not splits:
@@ -91,9 +99,11 @@ class NodeLookup:
 
     def suggestion(self, address: str) -> str:
         """The addresses of this graph near a mistaken one, as ` (did you mean …?)`; "" if there are none."""
-        names = ((name, ids[0]) for nodes in self._names.values() for name, ids in nodes.items())
-        known = {f"{name}.{input_name}": None for name, id_ in names for input_name in self._graph[id_]["inputs"]}
-        close = difflib.get_close_matches(address[:MAX_ADDRESS_LENGTH], list(known)[:_MAX_CANDIDATES], n=3, cutoff=0.7)
+        if self._known is None:
+            names = ((name, ids[0]) for nodes in self._names.values() for name, ids in nodes.items())
+            known = (f"{name}.{input_name}" for name, id_ in names for input_name in self._graph[id_]["inputs"])
+            self._known = list(dict.fromkeys(islice(known, _MAX_CANDIDATES)))
+        close = self._guesses.near(address, self._known, at_most=3, likeness=0.7)
         return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
 
     def _nodes(self, name: str) -> tuple[Specificity, list[str]]:
@@ -102,10 +112,23 @@ class NodeLookup:
                 return kind, nodes[name]
         return Specificity.TITLE, []
 
+    def _nodes_by_input(self, kind: Specificity, name: str, node_ids: list[str]) -> dict[str, list[str]]:
+        having = self._having.get((kind, name))
+        if having is None:
+            having = self._having[kind, name] = {}
+            for node_id in node_ids:
+                for input_name in self._graph[node_id]["inputs"]:
+                    having.setdefault(input_name, []).append(node_id)
+        return having
+
     def _missing_input(self, node_id: str, input_name: str) -> str:
         node = self._graph[node_id]
-        names = sorted(node["inputs"])
-        has = ", ".join(names[:MAX_LISTED]) + (", …" if len(names) > MAX_LISTED else "") if names else "none"
+        has = self._inputs_in_words.get(node_id)
+        if has is None:
+            names = heapq.nsmallest(MAX_LISTED, node["inputs"])
+            rest = ", …" if len(node["inputs"]) > MAX_LISTED else ""
+            shown = ", ".join(name[:MAX_ADDRESS_LENGTH] for name in names)
+            has = self._inputs_in_words[node_id] = f"{shown}{rest}" if names else "none"
         return f"node {node_id} ({node['class_type']}) has no input {input_name!r}, it has: {has}"
 
 

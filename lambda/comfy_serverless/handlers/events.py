@@ -224,7 +224,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
         "id": job.id,
         "status": job.status.value,
         "source": job.metadata.get("source"),
-        "outputs": len(job.outputs),
+        "outputs": job.outputs_made,
         "result_uri": job.result_uri,
         "error": None if job.error is None else {"code": job.error.code, "message": job.error.message},
     }

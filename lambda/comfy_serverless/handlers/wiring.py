@@ -344,7 +344,13 @@ def journal() -> Journal:
     from comfy_serverless.worker.journal import Journal
 
     settings().require("jobs_table", _where_jobs_go())
-    return Journal(jobs(), workers(), webhook_queue(), hold_back=functools.partial(hold_back, jobs(), batches()))
+    return Journal(
+        jobs(),
+        workers(),
+        webhook_queue(),
+        hold_back=functools.partial(hold_back, jobs(), batches()),
+        most_outputs=settings().max_listed_outputs,
+    )
 
 
 @functools.cache

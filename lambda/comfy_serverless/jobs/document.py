@@ -76,6 +76,18 @@ class Output(_Document):
     height: int | None = None
     data_base64: str | None = None
 
+    def without_link(self) -> Self:
+        """The output as it is kept: links expire, and the file is in S3."""
+        return self.model_copy(update={"url": None, "url_expires_at": None, "data_base64": None})
+
+    def to_json(self) -> dict[str, Any]:
+        """The output as it is sent. One that is not inline has no `data_base64`."""
+        return self.model_dump(mode="json", exclude=None if self.data_base64 is not None else {"data_base64"})
+
+    def to_line(self) -> str:
+        """The output as a line of `outputs.jsonl`."""
+        return self.without_link().model_dump_json(exclude={"url", "url_expires_at", "data_base64"})
+
 
 class Progress(_Document):
     """How far a job is."""
@@ -142,6 +154,8 @@ class Job(_Document):
         engine: name and version of the engine that executed it.
         timings_ms: the duration of each step.
         result_uri: where this document is kept; null if it is not kept (see `worker.worker`).
+        outputs_total: how many outputs there are, if `outputs` has only the first of them.
+        outputs_uri: where all of them are listed then, an `Output` a line.
     """
 
     id: str
@@ -162,21 +176,26 @@ class Job(_Document):
     timings_ms: dict[str, int] = Field(default_factory=dict)
     metadata: dict[str, str] = Field(default_factory=dict)
     result_uri: str | None = None
+    outputs_total: int | None = None
+    outputs_uri: str | None = None
+
+    @property
+    def outputs_made(self) -> int:
+        """How many outputs there are, listed here or not."""
+        return len(self.outputs) if self.outputs_total is None else self.outputs_total
 
     def to_json(self) -> dict[str, Any]:
-        """The document as it is sent. Outputs that are not inline have no `data_base64`."""
-        document = self.model_dump(mode="json")
-        for output in document["outputs"]:
-            if output["data_base64"] is None:
-                del output["data_base64"]
+        """The document as it is sent."""
+        document = self.model_dump(mode="json", exclude={"outputs"})
+        document["outputs"] = [output.to_json() for output in self.outputs]
+        for name in ("outputs_total", "outputs_uri"):
+            if document[name] is None:
+                del document[name]
         return document
 
     def to_stored_bytes(self) -> bytes:
         """The document as it is kept: without links, which expire, and without the files themselves."""
-        bare = tuple(
-            output.model_copy(update={"url": None, "url_expires_at": None, "data_base64": None})
-            for output in self.outputs
-        )
+        bare = tuple(output.without_link() for output in self.outputs)
         text = json.dumps(self.model_copy(update={"outputs": bare}).to_json(), ensure_ascii=False, indent=1)
         return text.encode("utf-8", errors="replace")
 
@@ -250,7 +269,9 @@ def clean(text: str) -> str:
 
 def shorten_job(job: Job, *, size: Callable[[Job], int], limit_bytes: int) -> Job:
     """A job that is too long, cut to fit: the last outputs are left out first, then all but the error's message."""
-    where = f"all are in {job.result_uri}" if job.result_uri else "the reply has no room for more"
+    where = "the reply has no room for more"
+    if job.result_uri:
+        where = f"all are in {'outputs.jsonl, `outputs_uri`' if job.outputs_uri else 'result.json, `result_uri`'}"
     fits, too_many = 0, len(job.outputs)
     shortened = job
     while too_many - fits > 1:
@@ -269,5 +290,5 @@ def shorten_job(job: Job, *, size: Callable[[Job], int], limit_bytes: int) -> Jo
 
 
 def _first_outputs(job: Job, count: int, where: str) -> Job:
-    note = f"this reply lists {count} of {len(job.outputs)} outputs: {where}"
+    note = f"this reply lists {count} of {job.outputs_made} outputs: {where}"
     return job.model_copy(update={"outputs": job.outputs[:count], "warnings": (note, *job.warnings)})

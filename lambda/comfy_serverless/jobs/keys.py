@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
 
 RESULT_NAME = "result.json"
+#: All outputs, one a line, where there are more than the result lists.
+OUTPUTS_NAME = "outputs.jsonl"
 #: S3 accepts keys of 1,024 bytes: prefix (512 bytes), job id and two of these.
 MAX_NAME_BYTES = 150
 _ALLOWED = frozenset(" .-_+=@,()")
@@ -44,11 +46,18 @@ class KeyAllotment:
         self._base = f"{folder_prefix(prefix)}{job_id}/"
         self._keys: dict[tuple[str, int, str, str, str], str] = {}
         self._taken: set[str] = set()
+        #: The last number that a name was given: without it, a thousand equal names cost half a million look-ups.
+        self._numbers: dict[str, int] = {}
 
     @property
     def result_key(self) -> str:
         """The key of the job's own document."""
         return self._base + RESULT_NAME
+
+    @property
+    def outputs_key(self) -> str:
+        """The key of the list of all outputs."""
+        return self._base + OUTPUTS_NAME
 
     def key(self, output: Output) -> str:
         """The key of an output."""
@@ -67,9 +76,9 @@ class KeyAllotment:
 
     def _free_key(self, node: str, name: str) -> str:
         path = PurePosixPath(name)
-        candidate, number = f"{self._base}{node}/{name}", 1
+        candidate = wanted = f"{self._base}{node}/{name}"
         while candidate in self._taken:
-            number += 1
+            number = self._numbers[wanted] = self._numbers.get(wanted, 1) + 1
             candidate = f"{self._base}{node}/{path.stem}-{number}{path.suffix}"
         return candidate
 

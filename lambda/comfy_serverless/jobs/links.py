@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
+from comfy_serverless.aws.presign import LinkSigner
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.files import UNKNOWN_TYPE, bare_type, is_shown
 from comfy_serverless.jobs.document import Job, Output
@@ -35,28 +37,37 @@ class Links:
 
     def of(self, address: S3Address, *, name: str, content_type: str) -> Link:
         """A link to an object, with the name under which a browser saves it. No request is made."""
-        kind = bare_type(content_type)
-        url = self.s3.generate_presigned_url(
-            "get_object",
-            Params={
-                "Bucket": address.bucket,
-                "Key": address.key,
-                "ResponseContentType": kind if _PLAIN_TYPE.fullmatch(kind) else UNKNOWN_TYPE,
-                "ResponseContentDisposition": (
-                    f"{'inline' if is_shown(kind) else 'attachment'}; filename*=UTF-8''{quote(name, safe='')}"
-                ),
-            },
-            ExpiresIn=self.expiry_s,
-        )
-        return Link(url, datetime.now(UTC) + timedelta(seconds=self.expiry_s))
+        return self._link(self._signer(address.bucket), address.key, name=name, content_type=content_type)
 
-    def of_output(self, output: Output) -> Output:
-        """An output with a fresh link, if it is in S3."""
-        if output.s3_uri is None:
-            return output
-        url, expires_at = self.of(S3Address.parse(output.s3_uri), name=output.name, content_type=output.content_type)
-        return output.model_copy(update={"url": url, "url_expires_at": expires_at})
+    def of_outputs(self, outputs: Iterable[Output]) -> tuple[Output, ...]:
+        """Outputs with fresh links, those that are in S3."""
+        signers: dict[str, LinkSigner] = {}
+        linked: list[Output] = []
+        for output in outputs:
+            if output.s3_uri is None:
+                linked.append(output)
+                continue
+            bucket, key = S3Address.parse(output.s3_uri)
+            signer = signers.get(bucket) or signers.setdefault(bucket, self._signer(bucket))
+            url, expires_at = self._link(signer, key, name=output.name, content_type=output.content_type)
+            linked.append(output.model_copy(update={"url": url, "url_expires_at": expires_at}))
+        return tuple(linked)
 
     def of_job(self, job: Job) -> Job:
         """A job whose outputs have fresh links."""
-        return job.model_copy(update={"outputs": tuple(map(self.of_output, job.outputs))})
+        return job.model_copy(update={"outputs": self.of_outputs(job.outputs)})
+
+    def _signer(self, bucket: str) -> LinkSigner:
+        return LinkSigner(self.s3, bucket, expiry_s=self.expiry_s)
+
+    def _link(self, signer: LinkSigner, key: str, *, name: str, content_type: str) -> Link:
+        kind = bare_type(content_type)
+        disposition = f"{'inline' if is_shown(kind) else 'attachment'}; filename*=UTF-8''{quote(name, safe='')}"
+        url = signer.link(
+            key,
+            {
+                "response-content-type": kind if _PLAIN_TYPE.fullmatch(kind) else UNKNOWN_TYPE,
+                "response-content-disposition": disposition,
+            },
+        )
+        return Link(url, datetime.now(UTC) + timedelta(seconds=self.expiry_s))

@@ -91,6 +91,11 @@ class JobMessage:
         line = LineAddress.parse(self.address)
         return line.batch_id if line else None
 
+    @property
+    def is_checked(self) -> bool:
+        """A stored request was checked before it was stored; a line of a manifest is as it came."""
+        return self.batch_id is None
+
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
         """Read the stored request, or that of a line. Raises WorkerOutdated if a newer release has written it."""
         from comfy_serverless.jobs.stored_request import StoredRequest, check_version, read_line

@@ -83,7 +83,8 @@ class ResultFile:
             ) from error
         # We make links to all that it names: a forged result would give access to files of others.
         folder = str(self.address).removesuffix(RESULT_NAME)
-        if not all(output.s3_uri is not None and output.s3_uri.startswith(folder) for output in job.outputs):
+        named = [*(output.s3_uri for output in job.outputs), *([job.outputs_uri] if job.outputs_uri else [])]
+        if not all(uri is not None and uri.startswith(folder) for uri in named):
             raise self._not_a_result()
         return StoredResult(job, document.etag)
 

@@ -57,6 +57,10 @@ class RequestSource(Protocol):
         """Whose job it is; jobs of different owners are never in ComfyUI at the same time."""
 
     @property
+    def is_checked(self) -> bool:
+        """Whether the API, or `ingest`, has checked that it names no place of others (`jobs.reserved`)."""
+
+    @property
     def extra_data(self) -> Mapping[str, Any] | None:
         """Data that the engine gets with the workflow. It is kept nowhere."""
 
@@ -74,6 +78,7 @@ class SentRequest:
     labels: ClassVar[Mapping[str, str]] = {}
     origin_bucket: ClassVar[None] = None
     owner_name: ClassVar[str] = OPERATOR
+    is_checked: ClassVar[bool] = False
     extra_data: ClassVar[None] = None
 
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
@@ -103,6 +108,7 @@ class DroppedObject:
     address: S3Address
     version: str
     owner_name: ClassVar[str] = OPERATOR
+    is_checked: ClassVar[bool] = False
     extra_data: ClassVar[None] = None
 
     @property

@@ -144,12 +144,11 @@ class Preview:
 
 def output_item(job: JobItem, output: Output, *, place: int, run: str) -> Item:
     """The item of a delivered output, without the fields that only the worker's reply has."""
-    bare = output.model_copy(update={"url": None, "url_expires_at": None, "data_base64": None})
     return {
         "pk": job_pk(job.id),
         "sk": f"output#{place:06}#{output.id}#{run}",
         "run": run,
-        "output": bare.model_dump_json(exclude={"url", "url_expires_at", "data_base64"}),
+        "output": output.to_line(),
         "expires": job.expires,
     }
 

@@ -11,6 +11,7 @@ from comfy_serverless.aws.dynamodb import now_s
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import RETENTION, Job, JobStatus, JobUrls, Output, Progress
 from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.outward import outward_job
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.job_item import JobItem, Preview
 
@@ -130,7 +131,11 @@ class JobState(JobItem):
         return self.expires is not None and self.expires < now_s()
 
     def document(self) -> Job:
-        """The job as the API shows it, without links."""
+        """The job as the API shows it, without links; its texts are for key holders (`jobs.outward`)."""
+        return outward_job(self.whole_document())
+
+    def whole_document(self) -> Job:
+        """The same with all that its texts tell the operator."""
         created = datetime.fromisoformat(self.created_at)
         if self.document_json is not None:
             job = Job.model_validate_json(self.document_json)

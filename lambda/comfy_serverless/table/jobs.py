@@ -342,7 +342,7 @@ class JobStore(JobReader):
         batches: frozenset[str] = frozenset(),
     ) -> JobState:
         """End a job that no worker runs, and that only these batches want."""
-        job = state.document().model_copy(
+        job = state.whole_document().model_copy(
             update={
                 "status": status or status_of(error),
                 "completed_at": datetime.now(UTC),

@@ -30,6 +30,12 @@ class JobReader:
         """The same with the newest preview."""
         return self._read(job_id, last=PREVIEW)
 
+    def read_alone(self, job_id: str) -> JobState | None:
+        """A job without its outputs: one read of some kilobytes, however many outputs there are."""
+        item = self._table.get(job_pk(job_id), JOB)
+        state = JobState.from_item(item) if item else None
+        return None if state is None or state.is_forgotten else state
+
     def open_jobs(self, owner: str) -> int:
         """How many jobs of an owner wait or run."""
         return self._table.count("#open_owner = :owner", {"owner": owner}, index="open_by_owner")

@@ -7,28 +7,37 @@ them. Nothing is dropped: an output that could not be stored is named, and its f
 from __future__ import annotations
 
 import contextvars
+import io
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import DeliveryFailed
 from comfy_serverless.jobs.document import Output, clean
 from comfy_serverless.jobs.keys import KeyAllotment
+from comfy_serverless.jobs.output_list import list_of
+from comfy_serverless.observability import log
 from comfy_serverless.worker.leftovers import Leftovers
-from comfy_serverless.worker.put import Digest, KeyTaken, digest, upload
+from comfy_serverless.worker.put import ChecksumMismatch, Digest, KeyTaken, digest, upload
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.connector.outputs import Output as Made
 
-UPLOAD_THREADS = 4
+#: Files of one worker that are stored at the same time. With `PARTS_AT_ONCE` each they have `MAX_CONNECTIONS`.
+UPLOAD_THREADS = 8
+#: Of the names that an output has.
+MAX_NAME_CHARACTERS = 300
 #: Makes output ids from their keys: the same output of the same job has the same id.
 _OUTPUT_IDS = uuid.UUID("5d6f4f0c-3a41-4c0e-9c56-0a5d5c2b7a10")
+_LIST_TYPE = "application/jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +50,13 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """An output that could not be stored."""
+    """An output that could not be stored. Where its file is kept, only the log says: callers read this."""
 
     made: Made
     reason: str
 
     def __str__(self) -> str:
-        where = self.made.path or "in the engine"
-        return f"{clean(self.made.name)} of node {clean(self.made.node_id)} (kept: {where}): {self.reason}"
+        return f"{clean(self.made.name)} of node {clean(self.made.node_id)}: {self.reason}"
 
 
 class Delivery:
@@ -106,8 +114,30 @@ class Delivery:
                 delivered.append(Delivered(future.result(), output))
             else:
                 undelivered.append(Undelivered(output, reason))
+                log.warning("an output could not be stored", output=output.name, kept=str(output.path), reason=reason)
         self._leftovers.settle(is_complete=not undelivered)
         return delivered, undelivered
+
+    def write_list(self, outputs: Sequence[Output]) -> str:
+        """Store the list of all outputs, which another worker's never replaces; returns its address.
+
+        Raises DeliveryFailed.
+        """
+        if self._bucket is None:
+            raise AssertionError("without a bucket the reply has all outputs")
+        content = io.BytesIO(list_of(outputs))
+        address = S3Address(self._bucket, self._keys.outputs_key)
+        try:
+            try:
+                upload(self._s3, content, address, content_type=_LIST_TYPE)
+            except KeyTaken:
+                address = S3Address(self._bucket, self._keys.another(address.key))
+                upload(self._s3, content, address, content_type=_LIST_TYPE)
+        except (ClientError, BotoCoreError, ChecksumMismatch) as error:
+            raise DeliveryFailed(
+                f"the list of the job's {len(outputs)} outputs could not be stored: {error}."
+            ) from error
+        return str(address)
 
     @staticmethod
     def _settle(future: Future[Output], until: float) -> str | None:
@@ -135,16 +165,16 @@ class Delivery:
             stored = self._store(made, key)
         width, height = stored.pixels or (None, None)
         output = Output(
-            node_id=clean(made.node_id),
-            name=clean(made.name),
+            node_id=_name(made.node_id),
+            name=_name(made.name),
             type=made.kind,
             content_type=made.content_type,
             size_bytes=stored.size_bytes,
             id=str(uuid.uuid5(_OUTPUT_IDS, key)),
             job_id=self._job_id,
             s3_uri=str(S3Address(self._bucket, key)) if self._bucket else None,
-            class_type=clean(made.class_type),
-            title=clean(made.title),
+            class_type=_name(made.class_type),
+            title=_name(made.title),
             index=made.index,
             sha256=stored.sha256,
             width=width,
@@ -158,6 +188,11 @@ class Delivery:
             if self._bucket is None:
                 return digest(stream, content_type=made.content_type)
             return upload(self._s3, stream, S3Address(self._bucket, key), content_type=made.content_type)
+
+
+def _name(text: str) -> str:
+    """A name as it is shown: the table keeps one with each output, and workflows may have names of megabytes."""
+    return clean(text[:MAX_NAME_CHARACTERS])
 
 
 def delivery_error(undelivered: list[Undelivered], *, of: int) -> DeliveryFailed:

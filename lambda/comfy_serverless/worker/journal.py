@@ -75,12 +75,14 @@ class Journal:
     Attributes:
         hold_back: keeps a job of paused or canceled batches from being run; returns whether it did
             (`batches.holding`).
+        most_outputs: how many outputs of a run are reported while it lasts; its document decides which ones stay.
     """
 
     jobs: JobStore
     workers: Workers
     webhook_queue: WebhookQueue
     hold_back: Callable[[JobMessage], bool] = lambda _source: False
+    most_outputs: int = 1000
 
     def run(self, worker: Worker, source: JobMessage, call: Call) -> Outcome | Standing:
         """Run a job whose message has come, if it is still to run, and write down how it ended.
@@ -102,7 +104,7 @@ class Journal:
             if self.jobs.fail(begun.state, Canceled("the job was canceled before it was run again")):
                 self._call_webhook(begun.state)
             return Standing()
-        with Reporter(self.jobs, begun.state, run_id=run_id) as reporter:
+        with Reporter(self.jobs, begun.state, run_id=run_id, most_outputs=self.most_outputs) as reporter:
             outcome = worker.run(source, replace(call, observer=reporter, is_last_try=begun.is_last))
             try:
                 # The reporter goes on meanwhile: the job stays ours however long this takes.
@@ -194,9 +196,10 @@ class Journal:
 class Reporter:
     """Reports one run to the table, from its own thread, between `with` and the end of the block."""
 
-    def __init__(self, jobs: JobStore, state: JobState, *, run_id: str) -> None:
+    def __init__(self, jobs: JobStore, state: JobState, *, run_id: str, most_outputs: int) -> None:
         self.state = state
         self.run_id = run_id
+        self._most_outputs = most_outputs
         self._jobs = jobs
         self._stop: Callable[[ComfyError], object] = lambda _error: None
         self._change = threading.Condition()
@@ -232,8 +235,10 @@ class Reporter:
                 self._preview = (progress.current_node or "", progress.preview)
 
     def see_output(self, output: Output) -> None:
-        """Leave a delivered output to report at once."""
+        """Leave a delivered output to report at once, unless there are too many to be shown."""
         with self._change:
+            if output.id not in self._committed and len(self._committed) >= self._most_outputs:
+                return
             # If a second attempt made it anew, it takes the place of the first.
             place = self._committed.setdefault(output.id, len(self._committed))
             self._outputs[output.id] = (place, output)

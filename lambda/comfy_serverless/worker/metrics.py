@@ -44,7 +44,7 @@ def emit_metrics(jobs: Iterable[Job], *, is_cold_start: bool, engine_starts: int
     metrics.add_metric("EngineStarts", MetricUnit.Count, engine_starts)
     for job in jobs:
         metrics.add_metric("Jobs", MetricUnit.Count, 1)
-        metrics.add_metric("Outputs", MetricUnit.Count, len(job.outputs))
+        metrics.add_metric("Outputs", MetricUnit.Count, job.outputs_made)
         metrics.add_metric("OutputBytes", MetricUnit.Bytes, sum(output.size_bytes for output in job.outputs))
         if "executing" in job.timings_ms:
             metrics.add_metric("ExecutionMs", MetricUnit.Milliseconds, job.timings_ms["executing"])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import ComfyError, DeadlineExceeded
 from comfy_serverless.jobs.document import RETENTION, Job, JobError, JobUrls, Progress, clean, status_of
+from comfy_serverless.jobs.keys import OUTPUTS_NAME, RESULT_NAME
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.observability import log
 
@@ -41,6 +42,8 @@ class JobRecord:
         latest: when it must be over, however long it had to wait: this process may be cut off then.
         prepared_ms: how long it took until the engine could be given the workflow.
         waited_ms: how long other jobs of this worker had the engine then.
+        most_listed: how many outputs the document lists, if the others are stored.
+        outputs_uri: where all outputs are listed, if they are more than that.
         delivering_ms: how long uploads took after the engine was done.
         tidy: removes what the job has left in the engine.
     """
@@ -65,6 +68,8 @@ class JobRecord:
     delivering_ms: int = 0
     progress: EngineProgress | None = None
     delivered: list[Delivered] = field(default_factory=list)
+    most_listed: int = 1000
+    outputs_uri: str | None = None
     warnings: list[str] = field(default_factory=list)
     seeds: dict[str, int] = field(default_factory=dict)
     engine: str | None = None
@@ -86,6 +91,9 @@ class JobRecord:
     def document(self, error: ComfyError | None) -> Job:
         """The job as it ended, now."""
         timings = self._timings()
+        outputs = tuple(delivered.output for delivered in self.delivered)
+        listed = outputs if self.result is None else outputs[: self.most_listed]
+        warnings = [*self._about_unlisted(len(listed), of=len(outputs)), *self.warnings]
         return Job(
             id=self.job_id,
             status=status_of(error),
@@ -94,17 +102,25 @@ class JobRecord:
             completed_at=datetime.now(UTC),
             expires_at=self.created_at + RETENTION,
             progress=Progress.model_validate(self.progress) if self.progress else None,
-            outputs=tuple(delivered.output for delivered in self.delivered),
+            outputs=listed,
             error=JobError.of(error, retryable=self.is_retryable(error)) if error else None,
             metrics={"queue_ms": timings.get("queued"), "execution_ms": timings.get("executing")},
             urls=JobUrls.of(self.job_id),
-            warnings=tuple(clean(text[:MAX_WARNING_CHARACTERS]) for text in self.warnings[:MAX_WARNINGS]),
+            warnings=tuple(clean(text[:MAX_WARNING_CHARACTERS]) for text in warnings[:MAX_WARNINGS]),
             seeds=self.seeds,
             engine=self.engine,
             timings_ms=timings,
             metadata=self.metadata,
             result_uri=str(self.result.address) if self.result else None,
+            outputs_total=len(outputs) if len(outputs) > len(listed) else None,
+            outputs_uri=self.outputs_uri,
         )
+
+    def _about_unlisted(self, listed: int, *, of: int) -> list[str]:
+        if listed == of:
+            return []
+        where = f"all are listed in {OUTPUTS_NAME} beside {RESULT_NAME}" if self.outputs_uri else "all are stored"
+        return [f"the first {listed} of {of} outputs are listed here (MAX_LISTED_OUTPUTS): {where}"]
 
     def _timings(self) -> dict[str, int]:
         """The times a job took. The overhead is all that is neither queueing nor execution."""
@@ -127,7 +143,7 @@ def log_job(job: Job) -> None:
     """Log how a job ended, in one line."""
     facts = {
         "status": job.status.value,
-        "outputs": len(job.outputs),
+        "outputs": job.outputs_made,
         "output_bytes": sum(output.size_bytes for output in job.outputs),
         "timings_ms": job.timings_ms,
         "result_uri": job.result_uri,

@@ -129,7 +129,7 @@ def _without_room(job: Job, outputs: tuple[Output, ...], lost: list[Output]) -> 
         "no bucket to put them: set OUTPUT_BUCKET on the worker, or `output.bucket` in the request.",
         details={"outputs": [f"{output.name} of node {output.node_id}" for output in lost[:100]]},
     )
-    update: dict[str, Any] = {"outputs": tuple(output for output in outputs if output not in lost)}
+    update: dict[str, Any] = {"outputs": tuple(one for one in outputs if one.s3_uri or one.data_base64 is not None)}
     if job.error is None:
         update |= {"status": JobStatus.FAILED, "error": JobError.of(failure, retryable=False)}
     else:

@@ -45,6 +45,7 @@ from comfy_serverless.graph.workflow import draw_seeds
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.keys import KeyAllotment, keys_of
 from comfy_serverless.jobs.request import JobRequest, ReplyMode
+from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.observability import log
@@ -160,7 +161,12 @@ class Worker:
 
     def run(self, source: RequestSource, call: Call) -> Outcome:
         """Run the job a source asks for. Never raises for a job's failure, which is in the outcome."""
-        record = JobRecord(job_id=source.default_id, metadata=dict(source.labels), extra_data=source.extra_data)
+        record = JobRecord(
+            job_id=source.default_id,
+            metadata=dict(source.labels),
+            extra_data=source.extra_data,
+            most_listed=self._settings.max_listed_outputs,
+        )
         log.thread_safe_append_keys(job_id=record.job_id)
         try:
             # New for every delivery, because a late answer to an earlier one must not be taken for this one's.
@@ -194,6 +200,8 @@ class Worker:
         default_bucket = self._settings.output_bucket if self._settings.output_bucket != source.origin_bucket else None
         record.result = self._result_file(record, default_bucket)
         request = source.read(s3=self._s3, settings=self._settings)
+        if not source.is_checked:  # before its place is known: nothing is written there, not even the refusal
+            Reserved.of(self._settings).check(request, job_id=request.job_id or record.job_id)
         record.request = request
         record.job_id = request.job_id or record.job_id
         record.metadata.update(request.metadata)
@@ -259,7 +267,10 @@ class Worker:
     def _run_engine(
         self, record: JobRecord, request: JobRequest, leftovers: Leftovers, call: Call, running: RunningJob
     ) -> None:
-        graph, record.seeds = draw_seeds(graph_of(request, s3=self._s3, settings=self._settings))
+        whole = graph_of(request, s3=self._s3, settings=self._settings)
+        if isinstance(request.workflow, str):  # nobody has read it before
+            Reserved.of(self._settings).check_addresses(whole)
+        graph, record.seeds = draw_seeds(whole)
         with ExitStack() as held:
             models: Shown = NothingShown()
             if self._models is not None:
@@ -316,8 +327,12 @@ class Worker:
         except ComfyError as error:
             running.phase = Phase.DELIVERING
             record.has_run = record.has_run and not isinstance(error, InvalidRequest | InvalidWorkflow)
-            undelivered = self._deliver(record, delivery, tuple(error.outputs), call)
-            record.warnings += [f"not delivered: {output}" for output in undelivered]
+            try:
+                undelivered = self._deliver(record, delivery, tuple(error.outputs), call)
+            except DeliveryFailed as failure:  # of the list: the outputs themselves are stored
+                record.warnings.append(failure.message)
+            else:
+                record.warnings += [f"not delivered: {output}" for output in undelivered]
             if isinstance(error, Canceled) and running.stop_error not in (None, error):
                 raise running.stop_error from error
             raise
@@ -385,6 +400,8 @@ class Worker:
         begun = time.monotonic()
         timeout_s = min(MAX_DELIVERY_S, max(RESULT_RESERVE_S, call.remaining_s() - RESULT_RESERVE_S))
         record.delivered, undelivered = delivery.finish(made, timeout_s=timeout_s)
+        if record.result is not None and len(record.delivered) > record.most_listed:
+            record.outputs_uri = delivery.write_list([delivered.output for delivered in record.delivered])
         record.delivering_ms = round((time.monotonic() - begun) * 1000)
         return undelivered
 

@@ -530,6 +530,16 @@ def test_an_upload_completed_twice_is_one_asset(api: ApiWorld) -> None:
     assert complete(api, target).status == 404
 
 
+def test_what_comes_by_the_link_after_the_completion_is_read_by_nobody(api: ApiWorld) -> None:
+    target = begin(api).json
+    put(api, target)
+    asset = complete(api, target).json
+    put(api, target, b"other bytes")  # the link works for its hour; template.yaml deletes what is left in uploads/
+    assert complete(api, target).json["hash"] == asset["hash"] == HASH
+    [key] = [key for key in stored(api) if key.startswith("blobs/")]
+    assert api.s3.get_object(Bucket=ASSETS, Key=key)["Body"].read() == PICTURE
+
+
 def test_an_uploaded_file_the_owner_has_already_is_kept_once(api: ApiWorld) -> None:
     upload(api)
     target = begin(api).json

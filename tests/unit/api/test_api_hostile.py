@@ -13,6 +13,7 @@ from aws_lambda_powertools.event_handler.middlewares.openapi_validation import O
 
 from comfy_serverless.api.auth import PUBLIC
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.errors import MissingAsset
 from comfy_serverless.graph.file_inputs import names_of_others
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import MAX_ADDRESSES, MAX_LABELS_BYTES
@@ -224,3 +225,18 @@ def test_a_browser_may_ask_what_a_page_may_do_without_a_key(monkeypatch: pytest.
         headers = {"Origin": page, "Access-Control-Request-Method": "POST"}
         answer = api.request("OPTIONS", "/api/v2/jobs", headers=headers, owner="")
         assert (answer.status, answer.headers["access-control-allow-origin"]) == (204, page)
+
+
+def test_an_answer_names_no_account_and_the_log_does(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = "arn:aws:iam::123456789012:role/GenerateRole may not read /tmp/comfyui/x.png"
+
+    def refuse(*_: object) -> None:
+        raise MissingAsset(told, details={"log_tail": "x", "why": told})
+
+    logged: list[str] = []
+    monkeypatch.setattr("comfy_serverless.api.responses.log.warning", lambda *given, **by: logged.append(str(by)))
+    monkeypatch.setattr(api.services.node_list.__class__, "check", refuse)
+    answer = api.request("POST", "/api/v2/jobs", body={"workflow": WORKFLOW})
+    assert answer.json["error"]["message"] == "arn:… may not read …/x.png"
+    assert answer.json["error"]["details"] == {"why": "arn:… may not read …/x.png"}
+    assert told in logged[0]

@@ -12,6 +12,8 @@ from comfy_serverless.batches.report import fates, next_id
 from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import JobError
+from comfy_serverless.jobs.reserved import Reserved
+from comfy_serverless.settings import Settings
 from tests.unit.batch_world import GRAPH, Clock, World, ended, manifest
 from tests.unit.jobs_table import aws
 
@@ -95,7 +97,7 @@ def test_a_failed_job_has_a_new_id_of_its_own_however_long_the_old_one_is(length
 def test_long_lines_are_few_at_a_time(world: World) -> None:
     line = json.dumps({"workflow": GRAPH, "metadata": {}, "set": {"1.a": "x" * 3_000_000}}) + "\n"
     batch = world.begin(line.encode() * 7)
-    assert [len(chunk) for chunk in fates(world.s3, world.jobs, batch)] == [3, 3, 1]
+    assert [len(chunk) for chunk in fates(world.s3, world.jobs, batch, reserved=Reserved.of(Settings()))] == [3, 3, 1]
 
 
 def test_a_report_holds_messages_as_they_were(world: World) -> None:

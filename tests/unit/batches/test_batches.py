@@ -251,3 +251,23 @@ def test_a_dropped_object_that_is_no_job_is_one_that_has_failed_with_a_result(wo
     stored = json.loads(world.s3.get_object(Bucket=RESULTS, Key=f"{dropped.default_id}/result.json")["Body"].read())
     assert (stored["status"], stored["error"]["code"]) == ("failed", "invalid_request")
     assert world.messages("jobs") == []
+
+
+@pytest.mark.parametrize(
+    "fields", [{"output": {"prefix": "owners/alice"}}, {"inputs": {"1.image": f"s3://{ASSETS}/blobs/alice/a.png"}}]
+)
+def test_a_line_or_a_drop_that_names_a_place_of_the_api_is_refused_and_reported(
+    world: World, fields: dict[str, Any]
+) -> None:
+    request = json.dumps({"workflow": {"1": {"class_type": "A", "inputs": {"image": ""}}}, **fields}).encode()
+    batch = world.begin(request + b"\n")
+    world.read_all()
+    assert not world.messages("batches")
+    [bad] = [part.bad for part in world.batches.ranges(batch.id)]
+    assert bad == 1
+    world.drops.drop(world.drop("jobs/a.json", request))
+    assert not world.messages("jobs")
+    written = [item["Key"] for item in world.s3.list_objects_v2(Bucket=RESULTS).get("Contents", [])]
+    assert not [key for key in written if key.startswith("owners/")]
+    [key] = [key for key in written if key.endswith("result.json")]
+    assert "the API's" in json.loads(world.s3.get_object(Bucket=RESULTS, Key=key)["Body"].read())["error"]["message"]

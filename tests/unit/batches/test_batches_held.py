@@ -17,6 +17,8 @@ from comfy_serverless.batches.reading import BatchReader
 from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.jobs.document import JobStatus
+from comfy_serverless.jobs.reserved import Reserved
+from comfy_serverless.settings import Settings
 from comfy_serverless.table.care import is_too_old
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_state import Claim
@@ -101,7 +103,7 @@ def test_a_cancel_ends_at_once_what_nobody_has_begun_and_nothing_of_others(world
 
 
 def first_jobs(world: World, batch: Batch) -> list[Any]:
-    chunks = fates(world.s3, world.jobs, batch)
+    chunks = fates(world.s3, world.jobs, batch, reserved=Reserved.of(Settings()))
     return [fate.state for chunk in chunks for fate in chunk if fate.state is not None]
 
 

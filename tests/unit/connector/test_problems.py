@@ -176,6 +176,31 @@ def test_a_cycle_is_told_once(nodes: dict[str, Any]) -> None:
     assert details.count("->") == 2
 
 
+def test_of_many_long_cycles_some_are_shown_and_cut(nodes: dict[str, Any]) -> None:
+    count = 400
+    graph = {
+        str(number): {
+            "class_type": "ImageBlend",
+            "inputs": {
+                "image1": [str((number + 1) % count), 0],
+                "image2": ["0", 0],
+                "blend_factor": 0.5,
+                "blend_mode": "normal",
+            },
+        }
+        for number in range(count)
+    } | {"save": {"class_type": "SaveImage", "inputs": {"images": ["0", 0], "filename_prefix": "x"}}}
+    cycles = [
+        problem
+        for problems in find_problems(graph, declared(nodes, graph)).values()
+        for problem in problems
+        if problem["type"] == "dependency_cycle"
+    ]
+    assert 1 < len(cycles) <= 20
+    assert max(len(problem["details"]) for problem in cycles) < 2000
+    assert any("…" in problem["details"] for problem in cycles)
+
+
 def test_a_graph_of_any_depth_is_gone_through(nodes: dict[str, Any]) -> None:
     graph: dict[str, Any] = {
         str(number): {"class_type": "ImageInvert", "inputs": {"image": [str(number - 1), 0]}}

@@ -146,3 +146,25 @@ def test_forbidden_objects_say_which_right_is_missing(world: Worlds, s3: S3Clien
     (summary,) = answer(world(), s3_event("jobs/w.json"))["jobs"]
     assert summary["error"]["code"] == "missing_asset"
     assert "s3:GetObject" in summary["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"job_id": "alice", "output": {"prefix": "owners"}},
+        {"job_id": "x", "output": {"prefix": "owners/alice"}},
+        {"job_id": "x", "inputs": {"9.image": f"s3://{OUT}/owners/alice/a.png"}},
+        {"job_id": "x", "workflow": f"s3://{IN}/their.json"},
+    ],
+    ids=["a folder by the id", "a folder", "an input", "an input in a workflow of S3"],
+)
+def test_a_drop_straight_to_the_worker_keeps_out_of_the_apis_places(world: Worlds, fields: dict[str, Any]) -> None:
+    here = world()
+    graph = {"9": {"class_type": "LoadImage", "inputs": {"image": f"s3://{OUT}/owners/alice/a.png"}}}
+    here.s3.put_object(Bucket=IN, Key="their.json", Body=json.dumps(graph))
+    here.s3.put_object(Bucket=IN, Key="jobs/a.json", Body=json.dumps({"workflow": WORKFLOW, **fields}))
+    (summary,) = answer(here, s3_event("jobs/a.json"))["jobs"]
+    assert (summary["status"], summary["error"]["code"]) == ("failed", "invalid_request")
+    assert "the API's" in summary["error"]["message"]
+    assert not [key for key in here.stored_keys() if key.startswith("owners/")]
+    assert not here.engine.runs

@@ -81,6 +81,12 @@ def test_a_bucket_is_private_encrypted_and_forgets_broken_uploads(name: str) -> 
     assert any("AbortIncompleteMultipartUpload" in rule and rule["Status"] == "Enabled" for rule in rules)
 
 
+def test_what_is_left_of_uploads_is_deleted() -> None:
+    rules = BUCKETS["AssetsBucket"]["LifecycleConfiguration"]["Rules"]
+    [rule] = [rule for rule in rules if rule.get("Prefix") == "uploads/"]
+    assert (rule["Status"], rule["ExpirationInDays"]) == ("Enabled", 2)
+
+
 @pytest.mark.parametrize("name", BUCKETS)
 def test_deleting_the_stack_deletes_no_bucket(name: str) -> None:
     assert RESOURCES[name]["DeletionPolicy"] == "RetainExceptOnCreate"

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -498,3 +499,16 @@ def test_a_job_that_no_newer_worker_has_come_for_ends_when_queues_forget(office:
     error = here.state(job).document().error
     assert error is not None
     assert (error.code, error.retryable) == ("worker_outdated", True)
+
+
+def test_of_very_many_outputs_the_table_has_those_that_the_document_lists(office: Callable[..., Office]) -> None:
+    outputs = tuple(made("text.txt", b"x", node_id=str(n)) for n in range(30))
+    here = office(engine=FakeEngine(outputs=outputs), max_listed_outputs=5)
+    here.journal = replace(here.journal, most_outputs=5)
+    job = here.submit()
+    assert here.run(job) is not None
+    document = here.state(job).document()
+    assert [output.node_id for output in document.outputs] == [str(n) for n in range(5)]
+    assert document.outputs_total == 30
+    items = [*here.table.query_all("#pk = :pk", {"pk": f"job#{job.job_id}"})]
+    assert len([item for item in items if item["sk"].startswith("output#")]) <= 10

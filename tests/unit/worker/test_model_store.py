@@ -730,7 +730,7 @@ def test_a_content_is_checked_once_for_all_jobs_and_processes(
     monkeypatch.setattr(
         store_module,
         "check_safetensors",
-        lambda file, *, size_bytes: (checked.append(file), check(file, size_bytes=size_bytes)),
+        lambda sandbox, file, **limits: (checked.append(file), check(sandbox, file, **limits)),
     )
     for _ in range(2):
         here = store()

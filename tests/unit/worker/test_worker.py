@@ -286,7 +286,8 @@ def test_outputs_that_cannot_be_stored_fail_the_job_and_name_the_files(world: Wo
     here.s3.meta.events.register("provide-client-params.s3.PutObject", refuse)
     outcome = here.run(request())
     assert isinstance(outcome.error, DeliveryFailed)
-    assert str(file) in outcome.error.message
+    assert "a.png of node 9" in outcome.error.message
+    assert str(file) not in outcome.error.message, "callers read it; the log says where the file is kept"
     assert "s3:PutObject" in outcome.error.message
     assert not outcome.is_recorded
     assert file.exists()

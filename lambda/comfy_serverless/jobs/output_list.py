@@ -1,0 +1,61 @@
+"""`outputs.jsonl`: all outputs of a job that has more than its document lists, an `Output` a line, without links."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
+
+from botocore.exceptions import ClientError
+from pydantic import ValidationError
+
+from comfy_serverless.aws.s3 import S3Address, error_code
+from comfy_serverless.errors import InvalidCursor
+from comfy_serverless.jobs.document import Output
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_BEYOND_THE_END = frozenset({"InvalidRange", "416"})
+_READ_BYTES = 64 * 1024
+
+
+class Page(NamedTuple):
+    """Some outputs, and where the next ones begin, in bytes; None at the end."""
+
+    outputs: list[Output]
+    end: int | None
+
+
+def list_of(outputs: Sequence[Output]) -> bytes:
+    """The content of the file."""
+    return "".join(f"{output.to_line()}\n" for output in outputs).encode("utf-8", "replace")
+
+
+def read_page(s3: S3Client, address: S3Address, *, start: int, limit: int) -> Page:
+    """The outputs from a byte on, at most `limit`; no more is read of the file, however long it is.
+
+    Raises InvalidCursor if no line begins there, and S3's own exceptions.
+    """
+    folder = str(address).rpartition("/")[0] + "/"
+    outputs: list[Output] = []
+    end = start
+    try:
+        answer = s3.get_object(Bucket=address.bucket, Key=address.key, Range=f"bytes={start}-")
+        with closing(answer["Body"]) as body:
+            for line in body.iter_lines(_READ_BYTES, keepends=True):
+                if len(outputs) == limit:
+                    return Page(outputs, end)
+                output = Output.model_validate_json(line)
+                # We make links to all that it names.
+                if output.s3_uri is None or not output.s3_uri.startswith(folder):
+                    raise InvalidCursor("the list of outputs names files of others: it is none of ours.")
+                outputs.append(output)
+                end += len(line)
+    except ValidationError as error:
+        raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before.") from error
+    except ClientError as error:
+        if error_code(error) not in _BEYOND_THE_END:
+            raise
+        raise InvalidCursor("the cursor is beyond the end; send the `next_cursor` of the page before.") from error
+    return Page(outputs, None)
