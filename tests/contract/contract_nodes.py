@@ -6,6 +6,7 @@ import json
 import time
 
 import numpy as np
+from saver_nodes import SAVES
 
 from comfy_lite.faults import OutOfMemory
 from comfy_lite.node import Directories, NodeContext, NodeResult, NodeType, Pixels
@@ -38,6 +39,11 @@ def show(context: NodeContext, *, ui: str, image: Pixels | None = None) -> NodeR
 
 def echo(context: NodeContext, **inputs: object) -> NodeResult:
     return NodeResult(ui={"text": [json.dumps(inputs)]})
+
+
+def save(context: NodeContext, *, saves: str, filename_prefix: str) -> NodeResult:
+    folders = context.directories
+    return NodeResult(ui=SAVES[saves](folders.output, folders.temp, filename_prefix))
 
 
 def refuse_unless_ok(directories: Directories, mode: str) -> str | None:
@@ -111,6 +117,15 @@ NODES = {
             required={"mode": ("STRING", {"default": "raise"})},
             is_output=True,
             validate=refuse_unless_ok,
+        ),
+        NodeType(
+            "SaverOfAPack",
+            "SaverOfAPack",
+            "contract",
+            save,
+            required={"saves": (list(SAVES),), "filename_prefix": ("STRING", {"default": "ComfyUI"})},
+            is_output=True,
+            python_module="custom_nodes.saver_nodes",
         ),
     )
 }

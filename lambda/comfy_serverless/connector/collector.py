@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from comfy_serverless.connector.facts import EventSeen, FrameSeen, Outcome
-from comfy_serverless.connector.made_files import Made, MadeFiles, Place
+from comfy_serverless.connector.made_files import JOBS_FOLDER, Made, MadeFiles, Place
 from comfy_serverless.connector.outputs import Output, file_output, frame_output, identify_node, outputs_of_node
+from comfy_serverless.connector.own_folder import CHANGE
 from comfy_serverless.connector.progress import Progress, ProgressTracker
 from comfy_serverless.connector.writers import Writers
 from comfy_serverless.graph.nodes import known
+from comfy_serverless.graph.workflow import is_link
 
 #: How long files are waited for that nodes write after their end, and the time between two looks, in seconds.
 _LATE_S, _LOOK_S = 1.5, 0.02
@@ -153,24 +156,36 @@ class OutputCollector:
     def _may_come(self, refused: Mapping[str, list[Place]]) -> bool:
         """Whether a file may still come: nodes can write after their end. Those that never do are not waited for."""
         habits = self._files.remembered
-        late = {self._class_of(node) for node in refused if node not in self._cached} - habits.elsewhere
-        return bool(late or {self._class_of(node) for node in self._silent()} - habits.silent)
+        named = {self._habit(node) for node in refused if node not in self._cached} - habits.elsewhere
+        return bool(named or {self._habit(node) for node in self._silent() if node not in refused} - habits.silent)
 
     def _judge(self, refused: Mapping[str, list[Place]]) -> None:
         """Say what was named and not made, and what has left nothing, and learn from it for later runs."""
         habits, warnings = self._files.remembered, []
         for node, places in refused.items():
-            class_type = self._class_of(node)
-            if node in self._cached and class_type not in habits.elsewhere:
+            if node in self._cached and self._habit(node) not in habits.elsewhere:
                 self.are_files_gone = True
             elif node not in self._cached:
-                habits.elsewhere.add(class_type)
-                habits.refuse(places)
-            warnings.append(_not_made(node, class_type, places))
+                habits.learn(elsewhere=self._habit(node), places=places)
+            warnings.append(_not_made(node, self._class_of(node), places))
         for node in self._silent():
-            habits.silent.add(self._class_of(node))
-            warnings.append(f"Node {node} ({self._class_of(node)}) has run and left nothing: {self._files.nothing}.")
+            if node not in refused:
+                habits.learn(silent=self._habit(node))
+                what = f"Node {node} ({self._class_of(node)}) has run and left nothing"
+                warnings.append(f"{what}: {self._files.nothing}.")
         self.warnings = tuple(warnings)
+
+    def _habit(self, node: str) -> str:
+        """What a node that does the same again has in common with itself: its class and its own values."""
+        identity = identify_node(self._graph, node)
+        inputs = self._graph.get(identity.node_id, {}).get("inputs", {})
+        ours = JOBS_FOLDER + "/"
+        values = {
+            name: value
+            for name, value in inputs.items()
+            if not is_link(value) and name != CHANGE and not str(value).startswith(ours)
+        }
+        return json.dumps([identity.class_type, values], sort_keys=True, default=str)
 
     def _class_of(self, node: str) -> str:
         return identify_node(self._graph, node).class_type

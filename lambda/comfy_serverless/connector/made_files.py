@@ -94,8 +94,8 @@ class Remembered:
 
     Attributes:
         refused: the places that were named by a node that had run, and were not its files.
-        elsewhere: the classes of such nodes.
-        silent: the classes of nodes that have run and left nothing.
+        elsewhere: such nodes, by their classes and values.
+        silent: nodes that have run and left nothing, likewise.
         folders: those that were there when the engine had started; they stay, also when they are empty.
     """
 
@@ -123,8 +123,11 @@ class Remembered:
         while len(self._taken) > _MAX_REMEMBERED:
             self._taken.popitem(last=False)
 
-    def refuse(self, places: Iterable[Place]) -> None:
-        """Note that places were named and not made: they are not believed of a cached node either."""
+    def learn(self, *, elsewhere: str = "", silent: str = "", places: Iterable[Place] = ()) -> None:
+        """Note what a node has named and not made, or that it has left nothing: it is not waited for again."""
+        for known, new in ((self.elsewhere, elsewhere), (self.silent, silent)):
+            if len(known) < _MAX_REMEMBERED and new:
+                known.add(new)
         if len(self.refused) < _MAX_REMEMBERED:
             self.refused.update(places)
 

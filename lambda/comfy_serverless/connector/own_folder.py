@@ -20,7 +20,7 @@ from comfy_serverless.graph.workflow import copy_graph, is_link
 #: An input for output nodes that we give no folder. Unless something about them changes they are not run again, and
 #: name the files of a job that is over. An input that they do not declare is no argument of theirs, but counts as such
 #: a change (ComfyUI 0.3.64 and 0.33.0).
-_CHANGE = "comfy_serverless_job"
+CHANGE = "comfy_serverless_job"
 #: The name that ComfyUI's own savers give a file when the workflow gives none.
 _DEFAULT_NAME = "ComfyUI"
 
@@ -59,7 +59,7 @@ def in_own_folder(graph: Mapping[str, Any], run: str, declarations: Declarations
         if said is not None and said.is_own and said.is_output and name in said.inputs and name in inputs:
             inputs[name] = _below(folder, inputs[name], result, node_id, declarations)
         elif (said is not None and said.is_output) or knowledge.names_preview:
-            inputs[_CHANGE] = run
+            inputs[CHANGE] = run
     return result
 
 

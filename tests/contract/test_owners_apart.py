@@ -1,0 +1,213 @@
+"""No node of the engine can be made to deliver, move, read or remove what is not the job's own.
+
+Every class that the engine declares is given, in every input that takes one, references and names of files of another
+job, of the operator and of ComfyUI itself: plainly, by a link, and nested. Against a real ComfyUI with COMFYUI_DIR.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.contract.engines import REAL_COMFYUI
+from tests.contract.shared_worker import SharedWorker
+
+#: The colour of the pictures that are not the job's: one that nothing here paints.
+FOREIGN = (201, 3, 77)
+SECRET = b"a secret of somebody else"
+#: Where files of others are, below ComfyUI's folder. Those in `input` are the operator's, who shows them to all; as
+#: the file that they are nobody gets them.
+CANARIES = (
+    *("output/old.png", "output/deep/old.png", "output/comfy-serverless/alice-1/kept_00001_.png", "temp/old.png"),
+    *("input/shared.png", "output/old.txt", "temp/old.glb", "output/old.latent", "output/deep/old.safetensors"),
+    *(".env", "user/comfy.settings.json", "custom_nodes/old.txt", "input/3d/shared.glb"),
+)
+STRINGS = (
+    *("old.png", "deep/old.png", "output/old.png", "old.png [output]", "old.png [temp]", "old.latent [output]"),
+    *("comfy-serverless/alice-1/kept_00001_.png", "comfy-serverless/alice-1/kept_00001_.png [output]"),
+    *("../.env", "../output/old.png", "../temp/old.png", "old.glb", "temp/old.glb", "{base}/.env"),
+    *("{base}/output/old.png", "comfy-serverless", "deep", "../output"),
+)
+#: What makes a value of a type; a class with an input of any other type is given the reference itself.
+MAKERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "IMAGE": ("EmptyImage", {"width": 8, "height": 8, "batch_size": 1, "color": 0}),
+    "MASK": ("SolidMask", {"value": 1.0, "width": 8, "height": 8}),
+    "LATENT": ("EmptyLatentImage", {"width": 16, "height": 16, "batch_size": 1}),
+    "AUDIO": ("EmptyAudio", {"duration": 0.1, "sample_rate": 44100, "channels": 2}),
+}
+#: Too slow or too loud for a test of thousands of jobs: they call a service, or compute for long.
+LEFT_OUT = ("ContractSleep", "ContractRaise", "ContractBadUI", "ContractValidate")
+
+
+def references(name: str) -> list[Any]:
+    """The ways to refer to a file, as nodes show them."""
+    folder, _, rest = name.partition("/")
+    subfolder, _, base = rest.rpartition("/")
+    kinds = [folder] if folder in ("output", "temp", "input") else ["output", "temp", "input"]
+    plain = [{"filename": base or folder, "subfolder": subfolder, "type": kind} for kind in kinds]
+    plain += [{"filename": Path(name).name, "subfolder": f"../{Path(name).parent}", "type": kind} for kind in kinds]
+    return plain
+
+
+REFERENCES = [reference for name in CANARIES for reference in references(name)]
+
+
+class World:
+    """The engine, and what is there that is nobody's business."""
+
+    def __init__(self, base: Path) -> None:
+        self.worker = SharedWorker(base)
+        self.base = base
+        for name in CANARIES:
+            path = base / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".png":
+                Image.new("RGB", (8, 8), FOREIGN).save(path)
+            else:
+                path.write_bytes(SECRET + b" in " + name.encode())
+            os.utime(path, (1_700_000_000,) * 2)
+        self.states = {name: self._state(name) for name in CANARIES}
+        self.contents = {(base / name).read_bytes() for name in CANARIES}
+        self.classes: dict[str, Any] = self.worker.connector._engine.client.object_info()
+
+    def _state(self, name: str) -> tuple[int, int, int]:
+        state = (self.base / name).stat()
+        return state.st_ino, state.st_mtime_ns, state.st_size
+
+    def faults(self, graph: Mapping[str, Any]) -> list[str]:
+        """Run a job, and say what it got or did that it must not."""
+        outcome, made = self.worker.contents(graph, deadline_s=20)
+        faults = [f"got {name}" for name, content in made.items() if self._is_foreign(content, name)]
+        for name in CANARIES:
+            if not (self.base / name).exists():
+                faults.append(f"removed {name}")
+            elif self._state(name) != self.states[name]:
+                faults.append(f"changed {name}")
+        left = self.worker.files("output", "temp") - set(CANARIES)
+        faults += [f"left {name}" for name in left]
+        return [f"{fault} ({outcome.job.status})" for fault in faults]
+
+    def _is_foreign(self, content: bytes, name: str) -> bool:
+        if content in self.contents or SECRET in content:
+            return True
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                return image.convert("RGB").getpixel((0, 0)) == FOREIGN
+        except OSError:
+            return False
+
+    def graphs(self, class_type: str) -> Iterator[dict[str, Any]]:
+        """Jobs in which each input of a class that takes one has a reference."""
+        declared = self.classes[class_type]["input"]
+        inputs = {**declared.get("required", {}), **(declared.get("optional") or {})}
+        values, bare = {}, []
+        graph: dict[str, Any] = {}
+        for name, spec in inputs.items():
+            kind = spec[0] if spec else "*"
+            options = spec[1] if len(spec) > 1 and isinstance(spec[1], dict) else {}
+            maker = next((MAKERS[part] for part in str(kind).split(",") if part in MAKERS), None)
+            if maker and maker[0] in self.classes:
+                graph[f"m{name}"] = {"class_type": maker[0], "inputs": maker[1]}
+                values[name] = [f"m{name}", 0]
+            elif kind in ("INT", "FLOAT", "BOOLEAN"):
+                values[name] = options.get("default", 1 if kind != "BOOLEAN" else True)
+            else:
+                choices = kind if isinstance(kind, list) else options.get("options") or [""]
+                values[name] = options.get("default", choices[0] if choices else "")
+                bare.append((name, kind))
+        graph |= self._savers(class_type)
+        for name, kind in bare:
+            is_text = kind in ("STRING", "COMBO") or isinstance(kind, list) or "STRING" in str(kind)
+            for given in self._given(is_text=is_text):
+                yield graph | {"1": {"class_type": class_type, "inputs": {**values, name: given}}}
+            if is_text and "PrimitiveString" in self.classes:
+                for text in STRINGS[::3]:
+                    constant = {"class_type": "PrimitiveString", "inputs": {"value": self._text(text)}}
+                    node = {"class_type": class_type, "inputs": {**values, name: ["p", 0]}}
+                    yield graph | {"1": node, "p": constant}
+
+    def _given(self, *, is_text: bool) -> Iterator[Any]:
+        if is_text:
+            yield from map(self._text, STRINGS)
+        else:
+            # All at once: a node shows what it was given, whatever it is.
+            yield {"x": REFERENCES, **REFERENCES[0]}
+            yield [REFERENCES]
+            yield {"__value__": REFERENCES}
+
+    def _text(self, text: str) -> str:
+        return text.replace("{base}", str(self.base))
+
+    def _savers(self, class_type: str) -> dict[str, Any]:
+        """Nodes that deliver what the class gives."""
+        savers: dict[str, Any] = {}
+        for slot, kind in enumerate(self.classes[class_type].get("output") or ()):
+            link = ["1", slot]
+            if kind == "IMAGE":
+                savers[f"s{slot}"] = {"class_type": "SaveImage", "inputs": {"images": link, "filename_prefix": "x"}}
+            elif "PreviewAny" in self.classes:
+                savers[f"s{slot}"] = {"class_type": "PreviewAny", "inputs": {"source": link}}
+        return savers
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = World(tmp_path_factory.mktemp("engine") / "ComfyUI")
+    yield world
+    world.worker.close()
+
+
+@pytest.mark.timeout(3600)
+def test_no_class_can_be_made_to_touch_what_is_not_the_jobs(world: World) -> None:
+    faults: dict[str, list[str]] = {}
+    jobs = 0
+    for class_type, declared in sorted(world.classes.items()):
+        if class_type in LEFT_OUT or declared.get("api_node"):
+            continue
+        for graph in world.graphs(class_type):
+            jobs += 1
+            if found := world.faults(graph):
+                faults.setdefault(class_type, []).append(f"{graph['1']['inputs']}: {found}")
+    assert faults == {}
+    print(f"{jobs} jobs over {len(world.classes)} classes")
+    assert jobs > (5000 if REAL_COMFYUI else 300)
+
+
+def test_the_canaries_would_be_found(world: World) -> None:
+    """The test above can fail: what is delivered whole, or as a picture, is recognised."""
+    assert world._is_foreign((world.base / "output/old.txt").read_bytes(), "")
+    painted = io.BytesIO()
+    Image.new("RGBA", (8, 8), (*FOREIGN, 255)).save(painted, "WEBP", lossless=True)
+    assert world._is_foreign(painted.getvalue(), "")
+    assert not world._is_foreign(b"anything else", "")
+
+
+def test_the_inputs_of_one_owner_are_in_no_folder_that_a_job_of_another_can_list(world: World) -> None:
+    photo = io.BytesIO()
+    Image.new("RGB", (8, 8), FOREIGN).save(photo, "PNG")
+    address = f"data:image/png;base64,{base64.b64encode(photo.getvalue()).decode()}"
+    mine = {
+        "10": {"class_type": "LoadImage", "inputs": {"image": address}},
+        "12": {"class_type": "SaveImage", "inputs": {"images": ["10", 0], "filename_prefix": "x"}},
+    }
+    outcome, made = world.worker.contents(mine, owner="alice")
+    assert outcome.error is None
+    assert len(made) == 1
+    assert world.worker.files("input") == {name for name in CANARIES if name.startswith("input/")}
+    declared = {name: said["input"].get("required") or {} for name, said in world.classes.items()}
+    listing = next((name for name, inputs in declared.items() if "folder" in inputs), "")
+    if listing:
+        faults = world.faults(
+            {
+                "1": {"class_type": listing, "inputs": {"folder": "comfy-serverless"}},
+                "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "loot"}},
+            }
+        )
+        assert faults == []
