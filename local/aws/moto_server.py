@@ -34,6 +34,13 @@ def one_after_the_other(application: WSGIApplication) -> WSGIApplication:
     return answer
 
 
+class _QuietHandler(MotoRequestHandler):  # type: ignore[misc]
+    """Writes no line for each request: nobody reads them, and they are a quarter of its work."""
+
+    def log_request(self, *_arguments: object) -> None:
+        return
+
+
 def main() -> None:
     """Serve until the process is stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -43,7 +50,7 @@ def main() -> None:
     create: Callable[[str], Any] = create_backend_app
     application = Guard(one_after_the_other(DomainDispatcherApplication(create)))
     with quick_moto():
-        run_simple(arguments.host, arguments.port, application, threaded=True, request_handler=MotoRequestHandler)
+        run_simple(arguments.host, arguments.port, application, threaded=True, request_handler=_QuietHandler)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """Moto with what it computes again and again done once. It answers as it does without.
 
-A batch of a thousand jobs asks moto some five thousand things. As it comes, most of the time goes into three:
+A batch of a thousand jobs asks moto some five thousand things. As it comes, most of the time goes into a few:
 
 - to look through a queue, each message makes a calendar date of now and of 1970, to subtract them;
 - to write an item, each attribute is asked for all ten types of DynamoDB, by up to twelve names each;
-- to update an item, the expression is parsed twice, and ten visitors make their table of visits for each node.
+- to update an item, the expression is parsed twice, and ten visitors make their table of visits for each node;
+- to query an index, all items are put in order by comparing attributes that ask what type they are, each time;
+- for a transaction, which may fail, the whole table is copied, with the same questions;
+- as a server, it lists the folder of its services for each request.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
+from moto import backends
 from moto.core.serialize import BaseJSONSerializer
+from moto.dynamodb.models.dynamo_type import DynamoType, Item
+from moto.dynamodb.models.table import Table
 from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser  # type: ignore[attr-defined]  # moto has mypy ignore this file
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]  # and this
 from moto.sqs import models as sqs
@@ -36,6 +42,10 @@ def quick_moto() -> Iterator[None]:
             (BaseJSONSerializer, "_serialize_type_structure", _serialize_structure),
             (UpdateExpressionParser, "make", staticmethod(_parse_update)),
             (DepthFirstTraverser, "nodes_to_be_processed", _visited_nodes),
+            (DynamoType, "cast_value", property(_cast_value)),
+            (DynamoType, "__deepcopy__", _copy_value),
+            (Table, "all_items", _items_in_order),
+            (backends, "list_of_moto_modules", _services),
         ):
             patches.enter_context(patch.object(owner, name, replacement))
         yield
@@ -76,3 +86,44 @@ def _visited_nodes(visitor: DepthFirstTraverser) -> tuple[type, ...]:
     if kind not in _nodes_by_visitor:
         _nodes_by_visitor[kind] = tuple(visitor._processing_map())
     return _nodes_by_visitor[kind]
+
+
+#: Types whose values are what they are.
+_PLAIN: Final = frozenset({"S", "BOOL"})
+_UNCHANGEABLE: Final = frozenset({"S", "N", "BOOL", "NULL"})
+_cast_any_value: Final[Callable[[DynamoType], Any]] = vars(DynamoType)["cast_value"].fget
+_copy_any_value: Final[Callable[[DynamoType, dict[int, Any]], DynamoType]] = DynamoType.__deepcopy__
+
+
+def _cast_value(value: DynamoType) -> Any:  # noqa: ANN401
+    return value.value if value.type in _PLAIN else _cast_any_value(value)
+
+
+def _copy_value(value: DynamoType, memo: dict[int, Any]) -> DynamoType:
+    if value.type not in _UNCHANGEABLE:
+        return _copy_any_value(value, memo)
+    copied = DynamoType.__new__(DynamoType)
+    copied.type, copied.value = value.type, value.value
+    memo[id(value)] = copied
+    return copied
+
+
+def _items_in_order(table: Table) -> list[Item]:
+    """All items by their keys, whose values are compared instead of the objects around them."""
+    items: list[Any] = []
+    for of_hash_key in table.items.values():
+        items.extend(of_hash_key.values() if table.range_key_attr else [of_hash_key])
+    return sorted(items, key=_place)
+
+
+def _place(item: Any) -> Any:  # noqa: ANN401
+    hash_value = item.hash_key.cast_value
+    return (hash_value, item.range_key.cast_value) if item.range_key else hash_value
+
+
+_list_services: Final = backends.list_of_moto_modules
+
+
+@functools.cache
+def _services() -> tuple[str, ...]:
+    return tuple(_list_services())

@@ -60,6 +60,28 @@ def of_items() -> Iterator[Any]:
     yield client.query(
         TableName=NAME, KeyConditionExpression="pk = :pk", ExpressionAttributeValues={":pk": {"S": "a"}}
     )["Items"]
+    for place, number in enumerate([3, 10, 2]):
+        item = {"pk": {"S": f"p{9 - place}"}, "sk": {"S": "s"}, "owner": {"S": "me"}, "created_id": {"S": str(number)}}
+        lease = {"lease": {"S": "all"}, "lease_until": {"N": str(number)}}
+        client.put_item(TableName=NAME, Item={**item, **lease})
+    for index, name, value in (("by_owner", "owner", "me"), ("leases", "lease", "all")):
+        yield client.query(
+            TableName=NAME,
+            IndexName=index,
+            KeyConditionExpression="#name = :value",
+            ExpressionAttributeNames={"#name": name},
+            ExpressionAttributeValues={":value": {"S": value}},
+        )["Items"]
+    try:
+        client.transact_write_items(
+            TransactItems=[
+                {"Put": {"TableName": NAME, "Item": {**KEY, "number": {"N": "0"}}}},
+                {"ConditionCheck": {"TableName": NAME, "Key": KEY, "ConditionExpression": "attribute_exists(never)"}},
+            ]
+        )
+    except ClientError as error:
+        yield error.response["Error"]
+    yield client.scan(TableName=NAME)["Items"]
     yield client.describe_table(TableName=NAME)["Table"]["KeySchema"]
 
 
