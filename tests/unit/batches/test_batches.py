@@ -87,15 +87,15 @@ def test_the_same_event_twice_and_the_same_lines_in_two_manifests_run_each_job_o
 
 
 def test_many_ranges_read_by_many_are_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 700)
-    batch = world.begin(manifest(200, bad=3))
+    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 300)
+    batch = world.begin(manifest(80, bad=3))
     assert len(world.batches.ranges(batch.id)) > 20
     world.read_all()
-    assert len(world.work()) == 200
+    assert len(world.work()) == 80
     assert world.look(batch).status is BatchStatus.COMPLETED
     summary = world.report(batch)[0]
-    assert (summary["lines"], summary["bad_lines"], summary["statuses"]) == (203, 3, {"succeeded": 200})
-    assert sum(part.lines for part in world.batches.ranges(batch.id)) == 203
+    assert (summary["lines"], summary["bad_lines"], summary["statuses"]) == (83, 3, {"succeeded": 80})
+    assert sum(part.lines for part in world.batches.ranges(batch.id)) == 83
 
 
 @pytest.mark.parametrize("seed", range(4))
