@@ -20,10 +20,24 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import clean_environment
+
+#: What most handlers import: read once, for all processes. Nothing of ours, which looks at its function's environment.
+_LIBRARIES: Final = (
+    "aws_lambda_powertools.event_handler.openapi.models",
+    "aws_lambda_powertools.metrics",
+    "boto3.session",
+    "botocore.endpoint",
+    "botocore.regions",
+    "botocore.signers",
+    "local.aws.function_pool",
+    "multipart",
+)
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(list(_LIBRARIES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +122,7 @@ class FunctionPool:
     def _new_pool(self, function: LocalFunction) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
             function.processes,
-            mp_context=multiprocessing.get_context("spawn"),
+            mp_context=_processes,
             initializer=_begin,
             initargs=({**clean_environment(), **function.environment}, str(self._log_path)),
         )

@@ -24,6 +24,7 @@ from typing import Self, TextIO
 LOOPBACK = "127.0.0.1"
 MARK = "COMFY_LOCAL_PROCESS"
 POLL_S = 0.005
+_MAX_PAUSE_S = 0.1
 #: What a program may know of its caller's environment: no credentials, no proxies, no settings of ours.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 #: Which ComfyUI runs jobs.
@@ -181,17 +182,21 @@ class LocalProcess:
         """Ask the program and all it started to end; after `grace_s` seconds end them. Safe to call twice."""
         self._signal(signal.SIGTERM)
         self._wait_for_the_end(grace_s)
-        deadline = time.monotonic() + grace_s
-        while (self.exit_code is None or self.members()) and time.monotonic() < deadline:
+        if self.exit_code is None or self.members():
             self._signal(signal.SIGKILL)
-            time.sleep(POLL_S)
+            self._wait_for_the_end(grace_s)
         self._reader.join(timeout=grace_s)
         self.log.close()
 
     def _wait_for_the_end(self, timeout_s: float) -> None:
+        """Wait for the program, then for what it has started: to find that takes a look at every process there is."""
         deadline = time.monotonic() + timeout_s
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout_s)
+        pause_s = POLL_S
         while (self.exit_code is None or self.members()) and time.monotonic() < deadline:
-            time.sleep(POLL_S)
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _MAX_PAUSE_S)
 
     def _signal(self, number: signal.Signals) -> None:
         if self.exit_code is None:  # not reaped yet, so the group's number cannot belong to other processes

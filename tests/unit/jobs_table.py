@@ -14,7 +14,7 @@ from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber
 
 from comfy_serverless.aws.dynamodb import Table
-from local.aws.moto_server import quick_queues
+from local.aws.quick_moto import quick_moto
 
 NAME = "jobs"
 REGION = "eu-central-1"
@@ -31,7 +31,7 @@ def aws() -> Iterator[boto3.Session]:
         with turn:
             return answer(*arguments, **request)
 
-    with mock_aws(), quick_queues(), patch.object(BotocoreStubber, "__call__", answer_in_turn):
+    with mock_aws(), quick_moto(), patch.object(BotocoreStubber, "__call__", answer_in_turn):
         yield boto3.Session(**_CREDENTIALS)
 
 

@@ -184,7 +184,9 @@ class World:
         return set(threading.enumerate()) - self._threads_before
 
     def _new_descriptors(self) -> set[tuple[str, str]]:
-        return open_descriptors() - self._descriptors_before
+        # The lock on this process's own names of models ends with the process.
+        new = open_descriptors() - self._descriptors_before
+        return {(number, target) for number, target in new if Path(target).parent.name != "seen"}
 
 
 def in_background(work: Callable[[], Any]) -> Future[Any]:

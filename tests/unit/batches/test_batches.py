@@ -50,24 +50,27 @@ class StepFunctions:
         return {"status": self.status}
 
 
-def test_a_manifest_of_a_thousand_lines_with_ten_bad_ones_is_that_many_jobs_and_reports(world: World) -> None:
-    batch = world.begin(manifest(990, bad=10))
+def test_a_manifest_of_many_chunks_with_ten_bad_lines_is_that_many_jobs_and_reports(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_module, "CHUNK_LINES", 20)
+    batch = world.begin(manifest(90, bad=10))
     world.read_all()
     assert world.look(batch).report is None, "its jobs have not ended"
-    ran = world.work(failing=99)
-    assert len(ran) == len(set(ran)) == 990
+    ran = world.work(failing=9)
+    assert len(ran) == len(set(ran)) == 90
     done = world.look(batch)
     assert (done.status, done.report) == (BatchStatus.COMPLETED, f"s3://{RESULTS}/batches/{batch.id}.report.json")
     summary, rows, failed = world.report(batch)
-    assert (summary["lines"], summary["bad_lines"]) == (1000, 10)
-    assert summary["statuses"] == {"succeeded": 980, "failed": 10}
+    assert (summary["lines"], summary["bad_lines"]) == (100, 10)
+    assert summary["statuses"] == {"succeeded": 80, "failed": 10}
     assert summary["codes"] == {"node_execution_error": 10}
-    assert Counter(row["status"] for row in rows) == {"succeeded": 980, "failed": 10, "bad": 10}
-    assert [int(row["line"]) for row in rows] == list(range(1, 1001))
+    assert Counter(row["status"] for row in rows) == {"succeeded": 80, "failed": 10, "bad": 10}
+    assert [int(row["line"]) for row in rows] == list(range(1, 101))
     assert all(row["message"] for row in rows if row["status"] == "bad")
     assert len(failed) == 10
     assert sum(1 for _ in world.batches.bad_lines(batch.id)) == 10
-    assert [(part.lines, part.bad, part.is_read) for part in world.batches.ranges(batch.id)] == [(1000, 10, True)]
+    assert [(part.lines, part.bad, part.is_read) for part in world.batches.ranges(batch.id)] == [(100, 10, True)]
 
 
 def test_the_same_event_twice_and_the_same_lines_in_two_manifests_run_each_job_once(world: World) -> None:
@@ -84,15 +87,15 @@ def test_the_same_event_twice_and_the_same_lines_in_two_manifests_run_each_job_o
 
 
 def test_many_ranges_read_by_many_are_one_batch(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 700)
-    batch = world.begin(manifest(200, bad=3))
+    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 300)
+    batch = world.begin(manifest(80, bad=3))
     assert len(world.batches.ranges(batch.id)) > 20
     world.read_all()
-    assert len(world.work()) == 200
+    assert len(world.work()) == 80
     assert world.look(batch).status is BatchStatus.COMPLETED
     summary = world.report(batch)[0]
-    assert (summary["lines"], summary["bad_lines"], summary["statuses"]) == (203, 3, {"succeeded": 200})
-    assert sum(part.lines for part in world.batches.ranges(batch.id)) == 203
+    assert (summary["lines"], summary["bad_lines"], summary["statuses"]) == (83, 3, {"succeeded": 80})
+    assert sum(part.lines for part in world.batches.ranges(batch.id)) == 83
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -11,6 +11,7 @@ import pytest
 
 from comfy_serverless.aws.sqs import NotSent
 from comfy_serverless.batches import reading as reading_module
+from comfy_serverless.batches import report as report_module
 from comfy_serverless.batches import store as store_module
 from comfy_serverless.batches.keeper import Keeper
 from comfy_serverless.batches.reading import BatchReader
@@ -107,8 +108,11 @@ def first_jobs(world: World, batch: Batch) -> list[Any]:
     return [fate.state for chunk in chunks for fate in chunk if fate.state is not None]
 
 
-def test_a_resume_that_takes_longer_than_an_invocation_is_passed_on(world: World) -> None:
-    batch = world.begin(manifest(220))
+def test_a_resume_that_takes_longer_than_an_invocation_is_passed_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "MAX_READS", 20)
+    batch = world.begin(manifest(44))
     world.read_all()
     world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
     assert world.work() == []
@@ -123,12 +127,15 @@ def test_a_resume_that_takes_longer_than_an_invocation_is_passed_on(world: World
         orders = world.messages("manifests")
     assert starts == sorted(set(starts))
     assert len(starts) == 3
-    assert len(world.work()) == 220
+    assert len(world.work()) == 44
     assert world.look(batch).report is not None
 
 
-def test_a_cancel_that_takes_longer_than_an_invocation_goes_on_later(world: World) -> None:
-    batch = world.begin(manifest(220))
+def test_a_cancel_that_takes_longer_than_an_invocation_goes_on_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_module, "MAX_READS", 20)
+    batch = world.begin(manifest(44))
     world.read_all()
     world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
     looks = 0
@@ -139,7 +146,7 @@ def test_a_cancel_that_takes_longer_than_an_invocation_goes_on_later(world: Worl
     done = world.batches.get(batch.id)
     assert done is not None
     assert done.report is not None
-    assert world.report(batch)[0]["statuses"] == {"canceled": 220}
+    assert world.report(batch)[0]["statuses"] == {"canceled": 44}
     assert world.work() == []
 
 

@@ -243,17 +243,27 @@ def test_a_job_taken_over_by_another_worker_is_stopped_here_and_changes_nothing(
 
 
 def test_a_run_that_has_lost_its_job_does_not_stop_the_next_one_in_the_same_process(
-    office: Callable[..., Office],
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Watched()
     here = office(engine=engine)
     job = here.submit()
+    report, may_report = here.store.report, threading.Event()
+
+    def report_late(*arguments: Any, **fields: Any) -> JobStatus:
+        assert may_report.wait(PATIENCE_S)
+        return report(*arguments, **fields)
+
+    monkeypatch.setattr(here.store, "report", report_late)  # or a sign of life would bring the lease back
     first = threading.Thread(target=here.run, args=(job,))
     first.start()
     assert engine.reached.wait(PATIENCE_S)
+    run = here.state(job).run
     here.change(job, lease_until=1)
     second = threading.Thread(target=here.run, args=(job,))
-    second.start()  # it has the job now, and waits for the first to let go of the id
+    second.start()  # it takes the job, and waits for the first to let go of the id
+    wait_until(lambda: here.state(job).run != run)
+    may_report.set()
     second.join(PATIENCE_S)
     first.join(PATIENCE_S)
     assert len(engine.canceled) >= 1

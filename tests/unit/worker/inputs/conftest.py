@@ -13,6 +13,7 @@ from moto import mock_aws
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
+from local.aws.quick_moto import quick_moto
 from tests.unit.input_world import InputFolder, Prepare
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Client]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    with mock_aws():
+    with mock_aws(), quick_moto():
         client = boto3.client("s3", region_name="us-east-1")
         client.create_bucket(Bucket="inbox")
         yield client

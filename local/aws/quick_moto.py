@@ -1,0 +1,129 @@
+"""Moto with what it computes again and again done once. It answers as it does without.
+
+A batch of a thousand jobs asks moto some five thousand things. As it comes, most of the time goes into a few:
+
+- to look through a queue, each message makes a calendar date of now and of 1970, to subtract them;
+- to write an item, each attribute is asked for all ten types of DynamoDB, by up to twelve names each;
+- to update an item, the expression is parsed twice, and ten visitors make their table of visits for each node;
+- to query an index, all items are put in order by comparing attributes that ask what type they are, each time;
+- for a transaction, which may fail, the whole table is copied, with the same questions;
+- as a server, it lists the folder of its services for each request.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+from unittest.mock import patch
+
+from moto import backends
+from moto.core.serialize import BaseJSONSerializer
+from moto.dynamodb.models.dynamo_type import DynamoType, Item
+from moto.dynamodb.models.table import Table
+from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser  # type: ignore[attr-defined]  # moto has mypy ignore this file
+from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]  # and this
+from moto.sqs import models as sqs
+from moto.sqs.models import SQSBackend
+
+_EXPRESSIONS: Final = 1024
+
+
+@contextmanager
+def quick_moto() -> Iterator[None]:
+    """Moto is quick, and its queues' messages never expire, from `with` to the end of the block."""
+    with ExitStack() as patches:
+        for owner, name, replacement in (
+            # To see whether a message has expired it counts the whole queue, for each message.
+            (SQSBackend, "is_message_valid_based_on_retention_period", lambda *_arguments: True),
+            (sqs, "unix_time_millis", _unix_time_millis),
+            (BaseJSONSerializer, "_serialize_type_structure", _serialize_structure),
+            (UpdateExpressionParser, "make", staticmethod(_parse_update)),
+            (DepthFirstTraverser, "nodes_to_be_processed", _visited_nodes),
+            (DynamoType, "cast_value", property(_cast_value)),
+            (DynamoType, "__deepcopy__", _copy_value),
+            (Table, "all_items", _items_in_order),
+            (backends, "list_of_moto_modules", _services),
+        ):
+            patches.enter_context(patch.object(owner, name, replacement))
+        yield
+
+
+def _unix_time_millis() -> float:
+    return time.time() * 1000.0
+
+
+_serialize_any_structure: Final[Callable[..., None]] = BaseJSONSerializer._serialize_type_structure
+
+
+def _serialize_structure(serializer: Any, serialized: Any, value: Any, shape: Any, key: str) -> None:  # noqa: ANN401
+    """Write an attribute's value of DynamoDB, which moto keeps as it is sent; anything else as moto does."""
+    if key and shape.name == "AttributeValue" and isinstance(value, dict) and len(value) == 1:
+        ((kind, content),) = value.items()
+        if (kind in {"S", "N"} and isinstance(content, str)) or (kind == "BOOL" and isinstance(content, bool)):
+            serialized[serializer.get_serialized_name(shape, key)] = {kind: content}
+            return
+    _serialize_any_structure(serializer, serialized, value, shape, key)
+
+
+_make_update: Final[Callable[[str], Any]] = UpdateExpressionParser.make
+
+
+@functools.lru_cache(maxsize=_EXPRESSIONS)
+def _parse_update(expression: str) -> Any:  # noqa: ANN401
+    """The tree of an expression. Whoever changes it (the validator) copies it first."""
+    return _make_update(expression)
+
+
+_nodes_by_visitor: Final[dict[type, tuple[type, ...]]] = {}
+
+
+def _visited_nodes(visitor: DepthFirstTraverser) -> tuple[type, ...]:
+    """The kinds of nodes that a visitor changes: each class of visitors always has the same."""
+    kind = type(visitor)
+    if kind not in _nodes_by_visitor:
+        _nodes_by_visitor[kind] = tuple(visitor._processing_map())
+    return _nodes_by_visitor[kind]
+
+
+#: Types whose values are what they are.
+_PLAIN: Final = frozenset({"S", "BOOL"})
+_UNCHANGEABLE: Final = frozenset({"S", "N", "BOOL", "NULL"})
+_cast_any_value: Final[Callable[[DynamoType], Any]] = vars(DynamoType)["cast_value"].fget
+_copy_any_value: Final[Callable[[DynamoType, dict[int, Any]], DynamoType]] = DynamoType.__deepcopy__
+
+
+def _cast_value(value: DynamoType) -> Any:  # noqa: ANN401
+    return value.value if value.type in _PLAIN else _cast_any_value(value)
+
+
+def _copy_value(value: DynamoType, memo: dict[int, Any]) -> DynamoType:
+    if value.type not in _UNCHANGEABLE:
+        return _copy_any_value(value, memo)
+    copied = DynamoType.__new__(DynamoType)
+    copied.type, copied.value = value.type, value.value
+    memo[id(value)] = copied
+    return copied
+
+
+def _items_in_order(table: Table) -> list[Item]:
+    """All items by their keys, whose values are compared instead of the objects around them."""
+    items: list[Any] = []
+    for of_hash_key in table.items.values():
+        items.extend(of_hash_key.values() if table.range_key_attr else [of_hash_key])
+    return sorted(items, key=_place)
+
+
+def _place(item: Any) -> Any:  # noqa: ANN401
+    hash_value = item.hash_key.cast_value
+    return (hash_value, item.range_key.cast_value) if item.range_key else hash_value
+
+
+_list_services: Final = backends.list_of_moto_modules
+
+
+@functools.cache
+def _services() -> tuple[str, ...]:
+    return tuple(_list_services())
