@@ -108,6 +108,8 @@ class OutputCollector:
 
     def _see_outputs(self, node: str, data: Mapping[str, Any]) -> None:
         """Report the outputs of a node that has just run, unless only the end of the run can tell which it has."""
+        if node in self._settled:
+            return  # the message came twice
         identity = identify_node(self._graph, node, str(data.get("display_node") or node))
         # Nodes made by expansion share their parent's name: they must not share indexes too.
         first = sum(output.node_id == identity.node_id for made in self._settled.values() for output in made)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -49,8 +50,7 @@ class Writers:
         return max(reversed(list(ran or self._graph)), key=evidence)
 
     def _at_work(self, at_s: float) -> Iterator[str]:
-        ends = [began for began, _ in self._began[1:]] + [math.inf]
-        for (began, node), end in zip(self._began, ends, strict=True):
+        for (began, node), (end, _) in pairwise([*self._began, (math.inf, "")]):
             if began - _SLACK_S <= at_s <= end + _SLACK_S:
                 yield node
 
