@@ -158,7 +158,7 @@ class Settings:
         "INPUT_CACHE_BYTES",
         _count,
         2_000_000_000,
-        "How much room input files may take in ComfyUI's input folder; those of running jobs always may",
+        "How much room the input files of jobs may take beside ComfyUI's folder; those of running jobs always may",
     )
     input_timeout_s: float = _env("INPUT_TIMEOUT_S", _seconds, 60.0, "Longest fetch of one input")
     allow_private_addresses: bool = _env(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.outputs import Output as Made
 
 #: Files of one worker that are stored at the same time. With `PARTS_AT_ONCE` each they have `MAX_CONNECTIONS`.
+_IS_GONE = "its file is no longer there"
 UPLOAD_THREADS = 8
 #: Of the names that an output has.
 MAX_NAME_CHARACTERS = 300
@@ -150,7 +151,7 @@ class Delivery:
         if error is None:
             return None
         if isinstance(error, FileNotFoundError):
-            return "the engine named a file that is not there"
+            return _IS_GONE
         # Whatever it is, it costs one output: the others, and why the job failed, are still reported.
         return clean(f"{type(error).__name__}: {error}")[:500].rstrip(".")
 
@@ -198,9 +199,14 @@ def _name(text: str) -> str:
 def delivery_error(undelivered: list[Undelivered], *, of: int) -> DeliveryFailed:
     """The failure of a job whose outputs were made but not stored."""
     listing = "; ".join(str(output) for output in undelivered[:10])
+    if all(output.reason == _IS_GONE for output in undelivered):
+        advice = "Something on the worker has removed what was made before it was stored: send the job again."
+    else:
+        advice = (
+            "The files are kept until the worker ends. Check that the output bucket exists and that the worker's role "
+            "has s3:PutObject on it, then send the job again: nothing that has not changed is computed twice."
+        )
     return DeliveryFailed(
-        f"{len(undelivered)} of {of} outputs could not be stored: {listing}. The files are kept until the worker "
-        "ends. Check that the output bucket exists and that the worker's role has s3:PutObject on it, then send the "
-        "job again: nothing that has not changed is computed twice.",
+        f"{len(undelivered)} of {of} outputs could not be stored: {listing}. {advice}",
         details={"outputs": [str(output) for output in undelivered[:100]]},
     )
