@@ -405,7 +405,8 @@ def _link(path: Path, state: os.stat_result, target: Path) -> Path:
 def _at_rest(path: Path, state: os.stat_result) -> os.stat_result:
     """The state of a file once it has not changed for a moment: something may still be writing it."""
     give_up_at = time.monotonic() + _AT_REST_WITHIN_S
-    while time.time() - state.st_mtime < _AT_REST_S and time.monotonic() < give_up_at:
+    # A file may have been given a time in the future.
+    while -_TICK_S < time.time() - state.st_mtime < _AT_REST_S and time.monotonic() < give_up_at:
         time.sleep(_AT_REST_S)
         with suppress(FileNotFoundError):
             state = path.lstat()
