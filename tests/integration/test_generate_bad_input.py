@@ -124,7 +124,7 @@ def test_a_bad_request_is_refused_with_its_code_and_advice(
 
 
 BAD_IMAGES = {
-    "truncated": png()[:-3000],
+    "a header alone": png()[:16],
     "a decompression bomb": bomb(),
     "text": b"this is no picture at all, whatever it is called",
     "empty": b"",
@@ -138,6 +138,12 @@ def test_a_bad_image_is_refused_and_named(warm_worker: LambdaEmulator, s3: S3Cli
     job = warm_worker.invoke(thumbnail(inputs={"Photo.image": f"s3://{INPUT_BUCKET}/{key}"}))
     assert job["error"]["code"] == "missing_asset"
     assert key in job["error"]["message"]
+
+
+def test_a_picture_that_breaks_off_is_taken_as_comfyui_takes_it(warm_worker: LambdaEmulator, s3: S3Client) -> None:
+    s3.put_object(Bucket=INPUT_BUCKET, Key="photos/cut.png", Body=png()[:-3000])
+    job = warm_worker.invoke(thumbnail(inputs={"Photo.image": f"s3://{INPUT_BUCKET}/photos/cut.png"}))
+    assert job["status"] == "succeeded", job["error"]
 
 
 def test_invalid_json_over_http_is_400(warm_worker: LambdaEmulator) -> None:

@@ -81,7 +81,10 @@ def digest(stream: BinaryIO, *, content_type: str) -> Digest:
 
 def pixels(beginning: BinaryIO, content_type: str) -> tuple[int, int] | None:
     """Width and height of an image, from its header; None for anything else and for unknown formats."""
-    return size_in_pixels(beginning) if content_type.startswith("image/") else None
+    if not content_type.startswith("image/"):
+        return None
+    beginning.seek(0)
+    return size_in_pixels(beginning)
 
 
 def _digest(whole: _Slice, sha256: bytes, content_type: str) -> Digest:

@@ -214,6 +214,11 @@ def test_the_digest_without_an_upload_is_the_same(s3: S3Client) -> None:
     )
 
 
+def test_a_picture_that_was_stored_has_its_size(s3: S3Client) -> None:
+    stored = upload(s3, io.BytesIO(png(640, 480)), S3Address(OUT, "a.png"), content_type="image/png")
+    assert stored.pixels == digest(io.BytesIO(png(640, 480)), content_type="image/png").pixels == (640, 480)
+
+
 def test_pixels_come_from_the_header_alone() -> None:
     assert pixels(io.BytesIO(png(640, 480)[:64]), "image/png") == (640, 480)
     assert pixels(io.BytesIO(b"no image"), "image/png") is None
