@@ -77,7 +77,8 @@ def names_of_others(graph: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             is_file = bool(knowledge.files) or input_name in FILE_INPUT_NAMES
             constant = text_behind(graph, value) if is_link(value) else value
             if constant is None:
-                if is_file and known(graph[value[0]]["class_type"]).gives_text:
+                source = graph.get(value[0]) if is_link(value) else None
+                if is_file and source is not None and known(source["class_type"]).gives_text:
                     yield node_id, input_name, "has a name that is made while the job runs: give the file itself"
                 continue
             # Load3D's `image` is an object of file names.
