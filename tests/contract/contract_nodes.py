@@ -6,7 +6,7 @@ import json
 import time
 
 import numpy as np
-from saver_nodes import SAVES
+from saver_nodes import SAVES, files_below
 
 from comfy_lite.faults import OutOfMemory
 from comfy_lite.node import Directories, NodeContext, NodeResult, NodeType, Pixels
@@ -44,6 +44,10 @@ def echo(context: NodeContext, **inputs: object) -> NodeResult:
 def save(context: NodeContext, *, saves: str, filename_prefix: str) -> NodeResult:
     folders = context.directories
     return NodeResult(ui=SAVES[saves](folders.output, folders.temp, filename_prefix))
+
+
+def take_folder(context: NodeContext, *, directory: str) -> NodeResult:
+    return NodeResult(("\n".join(files_below(context.directories.input / directory)),))
 
 
 def refuse_unless_ok(directories: Directories, mode: str) -> str | None:
@@ -125,6 +129,15 @@ NODES = {
             save,
             required={"saves": (list(SAVES),), "filename_prefix": ("STRING", {"default": "ComfyUI"})},
             is_output=True,
+            python_module="custom_nodes.saver_nodes",
+        ),
+        NodeType(
+            "FolderOfAPack",
+            "FolderOfAPack",
+            "contract",
+            take_folder,
+            required={"directory": ("STRING", {"default": "."})},
+            returns=("STRING",),
             python_module="custom_nodes.saver_nodes",
         ),
     )

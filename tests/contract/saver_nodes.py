@@ -1,4 +1,5 @@
-"""A node that saves as the savers of well-known packs do: below folders of its own, silently, late, or elsewhere.
+"""Nodes of a pack: one saves as those of well-known packs do (below folders of its own, silently, late, or elsewhere),
+one takes a whole folder.
 
 Loaded by the embedded engine, and copied to a real ComfyUI as a pack of custom nodes.
 """
@@ -91,6 +92,11 @@ SAVES: dict[str, Callable[[Path, Path, str], Shown]] = {
 }
 
 
+def files_below(folder: Path) -> list[str]:
+    """The names of all files below a folder, in order."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
 class SaverOfAPack:
     """The node as a real ComfyUI knows it."""
 
@@ -110,4 +116,21 @@ class SaverOfAPack:
         return {"ui": SAVES[saves](*folders, filename_prefix)}
 
 
-NODE_CLASS_MAPPINGS = {"SaverOfAPack": SaverOfAPack}
+class FolderOfAPack:
+    """The loader of a folder. As most of them, it never says that it must run again."""
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "run"
+    CATEGORY = "contract"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 - ComfyUI's name
+        return {"required": {"directory": ("STRING", {"default": "."})}}
+
+    def run(self, directory: str) -> tuple[str]:
+        import folder_paths
+
+        return ("\n".join(files_below(Path(folder_paths.get_input_directory(), directory))),)
+
+
+NODE_CLASS_MAPPINGS = {"SaverOfAPack": SaverOfAPack, "FolderOfAPack": FolderOfAPack}

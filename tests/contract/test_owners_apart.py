@@ -189,25 +189,50 @@ def test_the_canaries_would_be_found(world: World) -> None:
     assert not world._is_foreign(b"anything else", "")
 
 
-def test_the_inputs_of_one_owner_are_in_no_folder_that_a_job_of_another_can_list(world: World) -> None:
+def a_job_with_a_photo() -> dict[str, Any]:
     photo = io.BytesIO()
     Image.new("RGB", (8, 8), FOREIGN).save(photo, "PNG")
     address = f"data:image/png;base64,{base64.b64encode(photo.getvalue()).decode()}"
-    mine = {
+    return {
         "10": {"class_type": "LoadImage", "inputs": {"image": address}},
         "12": {"class_type": "SaveImage", "inputs": {"images": ["10", 0], "filename_prefix": "x"}},
     }
-    outcome, made = world.worker.contents(mine, owner="alice")
+
+
+def a_job_that_takes_a_folder(world: World) -> dict[str, Any]:
+    """All pictures of a folder, by a node of ComfyUI's own: its name differs between versions."""
+    listing = next(name for name, said in world.classes.items() if "folder" in (said["input"].get("required") or {}))
+    return {
+        "1": {"class_type": listing, "inputs": {"folder": "comfy-serverless", "resize_method": "None"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "loot"}},
+    }
+
+
+def test_the_inputs_of_one_owner_are_in_no_folder_that_a_job_of_another_can_list(world: World) -> None:
+    outcome, made = world.worker.contents(a_job_with_a_photo(), owner="alice")
     assert outcome.error is None
     assert len(made) == 1
     assert world.worker.files("input") == {name for name in CANARIES if name.startswith("input/")}
-    declared = {name: said["input"].get("required") or {} for name, said in world.classes.items()}
-    listing = next((name for name, inputs in declared.items() if "folder" in inputs), "")
-    if listing:
-        faults = world.faults(
-            {
-                "1": {"class_type": listing, "inputs": {"folder": "comfy-serverless"}},
-                "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "loot"}},
-            }
-        )
-        assert faults == []
+    if REAL_COMFYUI:
+        assert world.faults(a_job_that_takes_a_folder(world)) == []
+
+
+def test_what_a_node_of_a_pack_has_read_for_one_owner_comfyui_does_not_recall_for_another(world: World) -> None:
+    lists = {
+        "1": {"class_type": "FolderOfAPack", "inputs": {"directory": "comfy-serverless"}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    }
+    _, hers = world.worker.contents(a_job_with_a_photo() | lists, owner="alice")
+    assert any(name.startswith("2/") and b".png" in content for name, content in hers.items())
+    _, again = world.worker.contents(lists, owner="bob")
+    assert list(again.values()) == [b""]
+
+
+@pytest.mark.skipif(not REAL_COMFYUI, reason="the embedded engine has no such class")
+def test_what_comfyuis_own_node_has_read_from_a_folder_is_not_recalled_for_the_next_job(world: World) -> None:
+    takes_all = a_job_that_takes_a_folder(world)
+    outcome, hers = world.worker.contents(a_job_with_a_photo() | takes_all, owner="alice")
+    assert outcome.error is None
+    assert any(name.startswith("2/") for name in hers)
+    for owner in ("alice", "bob"):
+        assert world.worker.contents(takes_all, owner=owner)[1] == {}

@@ -114,9 +114,10 @@ class FakeEngine:
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
         apart_as: str | None = None,
+        recalls_as: str = "",
     ) -> FakeExecution:
         run = {"workflow": workflow, "deadline_s": deadline_s, "execution_s": execution_s, "prompt_id": prompt_id}
-        self.runs.append(run | {"apart_as": apart_as})
+        self.runs.append(run | {"apart_as": apart_as, "recalls_as": recalls_as})
         assert on_progress is not None
         assert on_output is not None
         if self.begins:

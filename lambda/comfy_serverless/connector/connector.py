@@ -171,6 +171,7 @@ class ComfyConnector:
         prompt_id: str | None = None,
         extra_data: Mapping[str, Any] | None = None,
         apart_as: str | None = None,
+        recalls_as: str = "",
     ) -> Execution:
         """Run a workflow (API format) to its end. Blocks; several threads may call it.
 
@@ -189,6 +190,8 @@ class ComfyConnector:
             apart_as: a name, for a run that shares ComfyUI with strangers: its savers write into a folder of that
                 name, its files leave ComfyUI's folders with its end and are kept until `discard`, and what a node
                 recalls of an earlier run under another name does not count.
+            recalls_as: a name, for a run that is apart: what nodes have read for runs of another such name, from
+                folders, services or embeddings, is read anew.
 
         Raises:
             ComfyError: one of `comfy_serverless.errors`; its `.outputs` has what was made before the failure.
@@ -206,6 +209,7 @@ class ComfyConnector:
             on_output=on_output,
             extra_data=extra_data,
             apart_as=apart_as,
+            recalls_as=recalls_as,
         )
         with self._lock:
             if run.run_id in self._runs:

@@ -97,6 +97,7 @@ class Remembered:
         elsewhere: such nodes, by their classes and values.
         silent: nodes that have run and left nothing, likewise.
         folders: those that were there when the engine had started; they stay, also when they are empty.
+        apart: how many runs apart are in the engine now. Under the lock.
     """
 
     def __init__(self, folders: Mapping[str, Path] | None = None) -> None:
@@ -109,6 +110,7 @@ class Remembered:
         self.elsewhere: set[str] = set()
         self.silent: set[str] = set()
         self.folders: set[Path] = set()
+        self.apart = 0
         for folder in (folders or {}).values():
             self.changed_files(folder.resolve(), since_s=math.inf, seen=self.folders)
 
@@ -134,7 +136,7 @@ class Remembered:
     def changed_files(
         self, folder: Path, *, since_s: float, seen: set[Path] | None = None
     ) -> list[tuple[Path, os.stat_result]]:
-        """The regular files below a folder that have come into it since then, in seconds since the epoch.
+        """The files and links below a folder that have come into it since then, in seconds since the epoch.
 
         Folders that nothing has come into since are not read again: an output folder can hold years of pictures.
 
@@ -169,8 +171,9 @@ class LocalFiles(MadeFiles):
         folders: ComfyUI's output and temp folder, by type.
         remembered: what the runs of this engine share.
         view: opens a file through ComfyUI.
-        keep_in: the run is apart, and its files are kept in this folder. None for a run of the machine's owner:
-            its files stay where they are, and cached nodes are believed.
+        keep_in: the run is apart, and its files are kept in this folder, which is named as its own folder below
+            ComfyUI's is. None for a run of the machine's owner: its files stay where they are, and cached nodes are
+            believed.
     """
 
     def __init__(
@@ -186,6 +189,12 @@ class LocalFiles(MadeFiles):
         self._made: dict[Path, Made] = {}
         self._states: dict[Path, os.stat_result] = {}
         self._seen_folders: set[Path] = set()
+        self._has_looked = False
+        self._own: tuple[Path, ...] = ()
+        if keep_in is not None:
+            self._own = tuple(folder / JOBS_FOLDER / keep_in.name for folder in self._folders.values())
+            with remembered.lock:
+                remembered.apart += 1
 
     def begin(self, at_s: float) -> None:
         """See MadeFiles."""
@@ -210,14 +219,22 @@ class LocalFiles(MadeFiles):
         return None
 
     def unclaimed(self) -> list[Made]:
-        """See MadeFiles. Files that are still being written are waited for."""
+        """See MadeFiles. Files that are still being written are waited for.
+
+        While another run apart is in the engine, as only runs of ComfyUI's own nodes may be, what is elsewhere than
+        in this one's own folder may be the other's: its nodes name it.
+        """
+        self._has_looked = True
         since_s, seen = self._began_s - _LAG_S, self._seen_folders
-        found = [
-            (path, _at_rest(path, state))
-            for folder in self._folders.values()
-            for path, state in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
-            if path not in self._made
-        ]
+        with self.remembered.lock:  # no other run begins meanwhile
+            is_alone = self.remembered.apart <= 1 or self._keep_in is None
+            new = [
+                file
+                for folder in (self._folders.values() if is_alone else self._own)
+                for file in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
+                if file[0] not in self._made
+            ]
+        found = [(path, _at_rest(path, state)) for path, state in new]
         made = (self._taken(path) for path, _ in sorted(found, key=lambda file: file[1].st_mtime_ns))
         return [file for file in made if file is not None]
 
@@ -225,6 +242,8 @@ class LocalFiles(MadeFiles):
         """See MadeFiles."""
         if self._keep_in is None:
             return
+        if not self._has_looked:  # the run has broken off
+            self.unclaimed()
         for path, was in self._states.items():
             try:
                 # What has the name now may be a later run's.
@@ -236,6 +255,8 @@ class LocalFiles(MadeFiles):
                 logger.warning("a file of a run could not be removed from ComfyUI's folder: %s", error)
         self._remove_folders()
         self._states.clear()
+        with self.remembered.lock:
+            self.remembered.apart -= 1
 
     def _remove_folders(self) -> None:
         """Remove the folders that the run has made and that are empty now.
@@ -263,7 +284,10 @@ class LocalFiles(MadeFiles):
             return self._made[path]
         try:
             state = path.lstat()
-            if not stat.S_ISREG(state.st_mode) or state.st_ctime < self._began_s - _LAG_S:
+            if state.st_ctime < self._began_s - _LAG_S:
+                return None
+            if not stat.S_ISREG(state.st_mode):
+                self._states[path] = state  # a link or a pipe is no file of the run, and goes with those
                 return None
             place, kept = self._place(path), path
             with self.remembered.lock:
@@ -350,7 +374,7 @@ def _folders_and_files(entries: Iterable[os.DirEntry[str]]) -> tuple[tuple[Path,
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             folders.append(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False):
+        else:
             files.append(entry)
     return tuple(folders), files
 

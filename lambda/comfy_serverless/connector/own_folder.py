@@ -6,6 +6,7 @@ meaning belongs to a node is left alone: only ComfyUI's own savers are known to 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,10 +18,13 @@ from comfy_serverless.graph.lookup import listing
 from comfy_serverless.graph.nodes import PREFIX, TEXT_JOINER, Declared, known
 from comfy_serverless.graph.workflow import copy_graph, is_link
 
-#: An input for output nodes that we give no folder. Unless something about them changes they are not run again, and
-#: name the files of a job that is over. An input that they do not declare is no argument of theirs, but counts as such
-#: a change (ComfyUI 0.3.64 and 0.33.0).
+#: An input that makes ComfyUI run a node again. Unless something about them changes, output nodes that we give no
+#: folder name the files of a job that is over, and nodes that read what the graph does not have give what they have
+#: read for another job. An input that a node does not declare is no argument of it, but counts as such a change
+#: (ComfyUI 0.3.64 and 0.33.0).
 CHANGE = "comfy_serverless_job"
+#: In a text: the name of a model, which a job may have brought.
+_EMBEDDING = "embedding:"
 #: The name that ComfyUI's own savers give a file when the workflow gives none.
 _DEFAULT_NAME = "ComfyUI"
 
@@ -49,8 +53,15 @@ def check_prefixes(graph: Mapping[str, Any]) -> None:
         )
 
 
-def in_own_folder(graph: Mapping[str, Any], run: str, declarations: Declarations) -> dict[str, Any]:
-    """A copy of a checked graph whose savers write into the run's own folder; nodes before them stay cached."""
+def in_own_folder(
+    graph: Mapping[str, Any], run: str, declarations: Declarations, *, recalls_as: str = ""
+) -> dict[str, Any]:
+    """A copy of a checked graph whose savers write into the run's own folder; nodes before them stay cached.
+
+    What ComfyUI has read for one owner it does not recall for another: nodes that may read more than the graph says
+    are other nodes for each `recalls_as`.
+    """
+    whose = hashlib.sha256(recalls_as.encode()).hexdigest()[:16]
     folder = f"{JOBS_FOLDER}/{run}"
     result = copy_graph(graph)
     for node_id, node in graph.items():
@@ -58,8 +69,10 @@ def in_own_folder(graph: Mapping[str, Any], run: str, declarations: Declarations
         inputs, name = result[node_id]["inputs"], knowledge.writes_below
         if said is not None and said.is_own and said.is_output and name in said.inputs and name in inputs:
             inputs[name] = _below(folder, inputs[name], result, node_id, declarations)
-        elif (said is not None and said.is_output) or knowledge.names_preview:
+        elif (said is not None and said.is_output) or knowledge.names_preview or knowledge.lists_folder:
             inputs[CHANGE] = run
+        elif said is None or said.may_read or any(_names_embedding(value) for value in node["inputs"].values()):
+            inputs[CHANGE] = whose
     return result
 
 
@@ -73,6 +86,10 @@ def may_overlap(graph: Mapping[str, Any], declarations: Declarations) -> bool:
         if said is None or not said.is_own or knowledge.lists_folder:
             return False
     return True
+
+
+def _names_embedding(value: object) -> bool:
+    return isinstance(value, str) and _EMBEDDING in value
 
 
 def _below(

@@ -77,7 +77,7 @@ class WorkflowRun:
         deadline: on the monotonic clock; None for none.
         execution_s: how long each attempt may execute; None for as long as the deadline allows.
         stall_s: how long the engine may show no sign of life.
-        on_progress, on_output, extra_data, apart_as: as for `ComfyConnector.run`.
+        on_progress, on_output, extra_data, apart_as, recalls_as: as for `ComfyConnector.run`.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class WorkflowRun:
         extra_data: Mapping[str, Any] | None,
         execution_s: float | None = None,
         apart_as: str | None = None,
+        recalls_as: str = "",
     ) -> None:
         self.run_id = run_id
         self._graph = graph
@@ -104,6 +105,7 @@ class WorkflowRun:
         self._on_output = on_output
         self._extra_data = extra_data
         self._apart_as = apart_as
+        self._recalls_as = recalls_as
         self._frame_nodes = frame_nodes_of(graph)
         self._quiet = frozenset() if on_progress else ON_THE_WAY if on_output else ON_THE_WAY | {"executed"}
         self._facts = FactQueue(self._quiet)
@@ -165,7 +167,8 @@ class WorkflowRun:
             graph = self._graph
             if self._apart_as is not None:
                 classes = {TEXT_JOINER, *(str(node["class_type"]) for node in graph.values())}
-                graph = in_own_folder(graph, self._apart_as, self._engine.declared(classes))
+                declarations = self._engine.declared(classes)
+                graph = in_own_folder(graph, self._apart_as, declarations, recalls_as=self._recalls_as)
             files = self._engine.made_files(self._apart_as)
             collector = OutputCollector(graph, files, on_progress=self._on_progress, on_output=self._on_output)
             try:

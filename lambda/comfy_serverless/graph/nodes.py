@@ -146,11 +146,13 @@ class Declared:
     Attributes:
         is_own: it is ComfyUI's own, and of no pack.
         is_output: it is a node whose results are wanted for themselves.
+        may_read: its results may depend on more than its inputs: on folders, on services, on whose key it has.
         inputs: the names of its inputs.
     """
 
     is_own: bool
     is_output: bool
+    may_read: bool
     inputs: frozenset[str]
 
 
@@ -159,9 +161,11 @@ def declared(declaration: Mapping[str, object]) -> Declared:
     module = str(declaration.get("python_module") or "")
     groups = declaration.get("input")
     inputs = (names for names in groups.values() if isinstance(names, Mapping)) if isinstance(groups, Mapping) else ()
+    is_local = module == "nodes" or module.startswith("comfy_extras.")
     return Declared(
-        is_own=module == "nodes" or module.startswith(("comfy_extras.", "comfy_api_nodes.")),
+        is_own=is_local or module.startswith("comfy_api_nodes."),
         is_output=bool(declaration.get("output_node")),
+        may_read=not is_local,
         inputs=frozenset(str(name) for names in inputs for name in names),
     )
 

@@ -323,6 +323,7 @@ class Worker:
                     prompt_id=running.prompt_id,
                     extra_data=record.extra_data,
                     apart_as=record.job_id,
+                    recalls_as=running.owner,
                 )
         except ComfyError as error:
             running.phase = Phase.DELIVERING

@@ -105,6 +105,17 @@ def test_a_reference_to_what_the_run_has_not_made_is_refused(engine: Engine, pla
     assert [file for file in run.unclaimed() if file.place.name != "link.png"] == []
     run.leave()
     assert engine.names() >= engine.before
+    made = {engine.folders["output"] / name for name in ("link.png", "linked-folder", "pipe")}
+    assert [path for path in made if path.is_symlink() or path.exists()] == [], "the next owner would see their names"
+    assert (engine.home / ".env").exists()
+    assert outside.is_dir()
+
+
+def test_a_run_that_breaks_off_leaves_nothing_for_the_next_one(engine: Engine) -> None:
+    run = engine.run()
+    engine.write("output/a.png", "temp/deep/b.png")
+    run.leave()
+    assert engine.names() == engine.before
 
 
 def test_what_the_run_has_made_is_kept_apart_and_leaves_comfyuis_folders(engine: Engine) -> None:
@@ -145,14 +156,26 @@ def test_a_file_that_was_there_and_is_written_anew_is_the_runs_if_a_node_names_i
     assert made.fetch().read() == b"new"
 
 
+def test_a_run_does_not_take_what_the_next_one_has_made_and_not_named_yet(engine: Engine) -> None:
+    first, second = engine.run("job-1"), engine.run("job-2")
+    engine.write("temp/preview_1.png", "output/comfy-serverless/job-1/silent.txt")
+    engine.write("temp/preview_2.png", "output/comfy-serverless/job-2/silent.txt")
+    assert first.claim(output("preview_1.png", folder_type="temp"), cached=False) is not None
+    assert list(contents(first.unclaimed())) == ["output/comfy-serverless/job-1/silent.txt"]
+    first.leave()
+    assert second.claim(output("preview_2.png", folder_type="temp"), cached=False) is not None
+    engine.write("output/elsewhere.txt")
+    assert len(second.unclaimed()) == 2, "alone, it has made all that is new"
+
+
 def test_two_runs_at_once_never_have_the_same_file(engine: Engine) -> None:
     first, second = engine.run("first"), engine.run("second")
     engine.write("output/a.png")
     assert first.claim(output("a.png"), cached=False) is not None
     engine.write("output/b.png")
     assert second.claim(output("a.png"), cached=False) is None
-    assert [file.place.name for file in second.unclaimed()] == ["b.png"]
     first.leave()
+    assert [file.place.name for file in second.unclaimed()] == ["b.png"]
     engine.write("output/a.png", content="the second one's")
     assert contents(second.unclaimed()) == {"output//a.png": "the second one's"}
     second.leave()
@@ -217,11 +240,11 @@ def test_a_folder_in_which_nothing_has_changed_is_not_read_again(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     time.sleep(0.1)
-    engine.run().unclaimed()
+    engine.run().leave()
     read: list[Path] = []
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: read.append(Path(path)) or scandir(path))
-    engine.run().unclaimed()
+    engine.run().leave()
     assert read == []
     engine.write("output/kept/deep/new.png")
     assert [file.place.name for file in engine.run(began_s=time.time() - 0.02).unclaimed()] == ["new.png"]

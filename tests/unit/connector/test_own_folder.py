@@ -12,7 +12,7 @@ from comfy_serverless.graph.nodes import Declared, declared
 
 
 def says(*inputs: str, is_own: bool = True, is_output: bool = True) -> Declared:
-    return Declared(is_own=is_own, is_output=is_output, inputs=frozenset(inputs))
+    return Declared(is_own=is_own, is_output=is_output, may_read=not is_own, inputs=frozenset(inputs))
 
 
 DECLARED = {
@@ -25,6 +25,8 @@ DECLARED = {
     "StringConcatenate": says("string_a", "string_b", "delimiter", is_output=False),
     "LoadImageSetFromFolderNode": says("folder", is_output=False),
     "ImageSaverOfAPack": says("images", "filename_prefix", is_own=False),
+    "FolderLoaderOfAPack": says("path", is_own=False, is_output=False),
+    "CLIPTextEncode": says("text", "clip", is_output=False),
 }
 FOLDER = "comfy-serverless/job-1"
 
@@ -37,8 +39,8 @@ def graph(prefix: Any, class_type: str = "SaveImage", name: str = "filename_pref
     }
 
 
-def own(before: dict[str, Any], run: str = "job-1") -> dict[str, Any]:
-    return in_own_folder(before, run, DECLARED)
+def own(before: dict[str, Any], run: str = "job-1", *, owner: str = "bob") -> dict[str, Any]:
+    return in_own_folder(before, run, DECLARED, recalls_as=owner)
 
 
 @pytest.mark.parametrize("prefix", ["ComfyUI", "today/fox", "a..b", "%date:yyyy%/x", 7])
@@ -72,6 +74,32 @@ def test_output_nodes_run_anew_and_everything_else_stays_as_it_was() -> None:
         assert first["3"] != second["3"]
         assert first["1"] == second["1"] == before["1"]
         assert before == graph("x", class_type), "the caller's graph is not changed"
+
+
+@pytest.mark.parametrize(
+    ("class_type", "value", "between_jobs", "between_owners"),
+    [
+        ("EmptyImage", "8", True, True),
+        ("CLIPTextEncode", "a fox", True, True),
+        ("CLIPTextEncode", "a fox, (embedding:mine:1.2)", True, False),
+        ("PrimitiveString", "embedding:mine", True, False),
+        ("FolderLoaderOfAPack", "photos", True, False),
+        ("NobodyKnowsIt", "photos", True, False),
+        ("LoadImageSetFromFolderNode", "photos", False, False),
+    ],
+)
+def test_what_was_read_for_one_owner_is_not_recalled_for_another(
+    class_type: str, value: str, between_jobs: bool, between_owners: bool
+) -> None:
+    before: dict[str, Any] = {"1": {"class_type": class_type, "inputs": {"path": value}}}
+    mine = own(before, "job-1")
+    assert (mine == own(before, "job-2")) is between_jobs
+    assert (mine == own(before, "job-2", owner="alice")) is between_owners
+
+
+def test_the_name_of_the_owner_is_not_told() -> None:
+    graph_of_pack = {"1": {"class_type": "FolderLoaderOfAPack", "inputs": {"path": "x"}}}
+    assert "alice" not in str(own(graph_of_pack, owner="alice"))
 
 
 def test_a_prefix_that_comes_by_a_link_is_followed_to_its_constant() -> None:
@@ -137,5 +165,9 @@ def test_declarations_are_read_as_comfyui_gives_them() -> None:
     }
     assert declared(given) == says("images", "x", "prompt")
     assert declared({**given, "python_module": "comfy_extras.nodes_video"}).is_own
+    of_a_service = declared({**given, "python_module": "comfy_api_nodes.nodes_x"})
+    assert of_a_service.is_own
+    assert of_a_service.may_read, "whose key it has decides what comes back"
     assert not declared({**given, "python_module": "custom_nodes.some_pack"}).is_own
-    assert declared({"input": None}) == Declared(is_own=False, is_output=False, inputs=frozenset())
+    unknown = Declared(is_own=False, is_output=False, may_read=True, inputs=frozenset())
+    assert declared({"input": None}) == unknown
