@@ -6,7 +6,7 @@ release of ComfyUI changes this file and no other; tests compare it with ComfyUI
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -139,6 +139,11 @@ MODEL_INPUT_NAMES = frozenset(
 SEED_INPUTS = frozenset({"seed", "noise_seed"})
 
 
+_MODEL_TYPES = frozenset(
+    ("MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET", "STYLE_MODEL", "UPSCALE_MODEL", "GLIGEN", "LORA_MODEL")
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Declared:
     """What ComfyUI says of a class, as far as it decides where its results go.
@@ -160,14 +165,26 @@ def declared(declaration: Mapping[str, object]) -> Declared:
     """Read the declaration of a class, as `/object_info` has it."""
     module = str(declaration.get("python_module") or "")
     groups = declaration.get("input")
-    inputs = (names for names in groups.values() if isinstance(names, Mapping)) if isinstance(groups, Mapping) else ()
+    groups = groups.values() if isinstance(groups, Mapping) else ()
+    inputs = {str(name): spec for names in groups if isinstance(names, Mapping) for name, spec in names.items()}
     is_local = module == "nodes" or module.startswith("comfy_extras.")
     return Declared(
         is_own=is_local or module.startswith("comfy_api_nodes."),
         is_output=bool(declaration.get("output_node")),
-        may_read=not is_local,
-        inputs=frozenset(str(name) for names in inputs for name in names),
+        may_read=not is_local and not _loads_a_model(inputs.values(), declaration.get("output")),
+        inputs=frozenset(inputs),
     )
+
+
+def _loads_a_model(inputs: Iterable[object], outputs: object) -> bool:
+    """Whether a node gives models alone, by names that ComfyUI checks against a list of those that are there now.
+
+    To read gigabytes again for each owner would be dear, and no owner can name what another has brought.
+    """
+    kinds = [spec[0] if isinstance(spec, list) and spec else spec for spec in inputs]
+    is_listed = any(isinstance(kind, list) or kind == "COMBO" for kind in kinds)
+    gives_models = isinstance(outputs, list) and bool(outputs) and all(kind in _MODEL_TYPES for kind in outputs)
+    return is_listed and "STRING" not in kinds and gives_models
 
 
 def known(class_type: object) -> KnownNode:

@@ -58,12 +58,12 @@ def test_a_way_to_a_login_page_is_no_file(front: Front) -> None:
     client = ComfyClient(f"http://127.0.0.1:{front.server_port}")
     with pytest.raises(RequestFailed, match="302"):
         client.view("a.png", "", "output")
-    assert not client.exists("a.png", "", "output")
+    assert client.changed_at("a.png", "", "output") is None
 
 
 def test_the_password_in_the_address_goes_with_both_ways_and_into_no_message(front: Front) -> None:
     address = f"http://me:s3cr3t@127.0.0.1:{front.server_port}"
-    assert not ComfyClient(address).exists("a.png", "", "output")
+    assert ComfyClient(address).changed_at("a.png", "", "output") is None
     with pytest.raises(OSError, match="refused") as raised:
         EventStream(address, app_name="test").connect()
     assert "s3cr3t" not in str(raised.value)

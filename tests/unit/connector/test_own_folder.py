@@ -171,3 +171,12 @@ def test_declarations_are_read_as_comfyui_gives_them() -> None:
     assert not declared({**given, "python_module": "custom_nodes.some_pack"}).is_own
     unknown = Declared(is_own=False, is_output=False, may_read=True, inputs=frozenset())
     assert declared({"input": None}) == unknown
+
+
+def test_a_loader_of_a_pack_keeps_its_model_for_all_owners_and_what_reads_more_does_not() -> None:
+    pack = {"python_module": "custom_nodes.gguf", "output_node": False}
+    names: dict[str, Any] = {"required": {"unet_name": [["a.gguf", "b.gguf"]], "dequant": ["COMBO", {"options": []}]}}
+    assert not declared({**pack, "input": names, "output": ["MODEL"]}).may_read
+    by_path = {"required": {"path": ["STRING"], "kind": [["a", "b"]]}}
+    for inputs, output in ((by_path, ["MODEL"]), (names, ["IMAGE"]), (names, []), (names, ["MODEL", "IMAGE"])):
+        assert declared({**pack, "input": inputs, "output": output}).may_read

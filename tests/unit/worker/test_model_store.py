@@ -450,6 +450,8 @@ def test_a_name_that_cannot_be_removed_is_tried_again_before_anything_is_shown(
 def test_a_folder_that_another_job_has_for_a_file_is_waited_for(store: Stores, put: Put, tmp_path: Path) -> None:
     here = store(allow_pickled_models=True)
     file, inside = put(folder="loras", name="styles"), put(folder="loras/styles")
+    for model in (file, inside):
+        shown(here, model).release()  # fetched and checked: what follows is a matter of names
     held = shown(here, file)
     with pytest.raises(DeadlineExceeded, match="different names"):
         shown(here, inside, seconds=0.1)
