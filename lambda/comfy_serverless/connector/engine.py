@@ -19,6 +19,7 @@ from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.folders import EngineFolders
 from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of, places_of
 from comfy_serverless.connector.made_files import LocalFiles, MadeFiles, Place, Remembered, RemoteFiles
+from comfy_serverless.connector.own_folder import own_folder
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.errors import Canceled, DeadlineExceeded, EngineUnavailable
 from comfy_serverless.graph.nodes import Declared, declared
@@ -160,15 +161,19 @@ class Engine:
                     raise EngineUnavailable(f"the files of jobs cannot be kept apart here: {error}") from error
             return self._own_folders
 
-    def made_files(self, apart_as: str | None) -> MadeFiles:
-        """What tells the files of one run from others; see `ComfyConnector.run` for `apart_as`."""
+    def made_files(self, apart_as: str | None, *, overlaps: bool) -> MadeFiles:
+        """What tells the files of one run from others; see `ComfyConnector.run` for `apart_as`.
+
+        `overlaps`: ComfyUI may begin another run of the same owner before the files of this one are collected.
+        """
         view = self.client.view
         if not self._folders:
             client, is_apart = self.client, apart_as is not None
             return RemoteFiles(lambda place: _changed_at(client, place), self._remembered, view=view, is_apart=is_apart)
         own = self.own_folders if apart_as is not None else None
         keep_in = own.kept(apart_as) if own is not None and apart_as is not None else None
-        return LocalFiles(self._folders, self._remembered, view=view, keep_in=keep_in)
+        below = own_folder(apart_as) if apart_as is not None and overlaps else None
+        return LocalFiles(self._folders, self._remembered, view=view, keep_in=keep_in, below=below)
 
     def is_answering(self) -> bool:
         """Whether it answers now."""

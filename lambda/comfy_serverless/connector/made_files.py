@@ -171,12 +171,21 @@ class LocalFiles(MadeFiles):
         view: opens a file through ComfyUI.
         keep_in: the run is apart, and its files are kept in this folder. None for a run of the machine's owner:
             its files stay where they are, and cached nodes are believed.
+        below: the folder, below each of ComfyUI's, that unnamed files of the run are in, because ComfyUI may begin the
+            owner's next run before this one's files are collected. None if they can be anywhere.
     """
 
     def __init__(
-        self, folders: Mapping[str, Path], remembered: Remembered, *, view: View, keep_in: Path | None = None
+        self,
+        folders: Mapping[str, Path],
+        remembered: Remembered,
+        *,
+        view: View,
+        keep_in: Path | None = None,
+        below: str | None = None,
     ) -> None:
         self._folders = {kind: folder.resolve() for kind, folder in folders.items() if kind in ("output", "temp")}
+        self._searched = [folder / (below or "") for folder in self._folders.values()]
         self.remembered = remembered
         self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"
         self._view = view
@@ -214,7 +223,7 @@ class LocalFiles(MadeFiles):
         since_s, seen = self._began_s - _LAG_S, self._seen_folders
         found = [
             (path, _at_rest(path, state))
-            for folder in self._folders.values()
+            for folder in self._searched
             for path, state in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
             if path not in self._made
         ]

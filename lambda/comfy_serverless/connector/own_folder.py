@@ -49,9 +49,14 @@ def check_prefixes(graph: Mapping[str, Any]) -> None:
         )
 
 
+def own_folder(run: str) -> str:
+    """A run's own folder, below ComfyUI's output folder."""
+    return f"{JOBS_FOLDER}/{run}"
+
+
 def in_own_folder(graph: Mapping[str, Any], run: str, declarations: Declarations) -> dict[str, Any]:
     """A copy of a checked graph whose savers write into the run's own folder; nodes before them stay cached."""
-    folder = f"{JOBS_FOLDER}/{run}"
+    folder = own_folder(run)
     result = copy_graph(graph)
     for node_id, node in graph.items():
         said, knowledge = declarations.get(node["class_type"]), known(node["class_type"])

@@ -18,7 +18,7 @@ from comfy_serverless.connector.fact_queue import ON_THE_WAY, FactQueue
 from comfy_serverless.connector.facts import CancelAsked, Outcome, Timings
 from comfy_serverless.connector.follower import PromptFollower
 from comfy_serverless.connector.outputs import Output
-from comfy_serverless.connector.own_folder import in_own_folder
+from comfy_serverless.connector.own_folder import in_own_folder, may_overlap
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import Recovery
 from comfy_serverless.connector.refusals import explained
@@ -162,11 +162,13 @@ class WorkflowRun:
 
     def _attempt(self, prompt_id: str) -> tuple[Outcome, OutputCollector, tuple[Output, ...]]:
         with self._folders():
-            graph = self._graph
+            graph, overlaps = self._graph, False
             if self._apart_as is not None:
                 classes = {TEXT_JOINER, *(str(node["class_type"]) for node in graph.values())}
-                graph = in_own_folder(graph, self._apart_as, self._engine.declared(classes))
-            files = self._engine.made_files(self._apart_as)
+                declarations = self._engine.declared(classes)
+                overlaps = may_overlap(graph, declarations)
+                graph = in_own_folder(graph, self._apart_as, declarations)
+            files = self._engine.made_files(self._apart_as, overlaps=overlaps)
             collector = OutputCollector(graph, files, on_progress=self._on_progress, on_output=self._on_output)
             try:
                 outcome = self._follow(prompt_id, graph, collector)

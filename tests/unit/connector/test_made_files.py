@@ -37,9 +37,10 @@ class Engine:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content or name)
 
-    def run(self, keep_in: str = "kept", *, began_s: float | None = None) -> LocalFiles:
+    def run(self, keep_in: str = "kept", *, began_s: float | None = None, below: str | None = None) -> LocalFiles:
         """A run apart that begins now."""
-        files = LocalFiles(self.folders, self.remembered, view=_nothing, keep_in=self.home / ".ours" / keep_in)
+        kept = self.home / ".ours" / keep_in
+        files = LocalFiles(self.folders, self.remembered, view=_nothing, keep_in=kept, below=below)
         files.begin(time.time() if began_s is None else began_s)
         return files
 
@@ -157,6 +158,15 @@ def test_two_runs_at_once_never_have_the_same_file(engine: Engine) -> None:
     assert contents(second.unclaimed()) == {"output//a.png": "the second one's"}
     second.leave()
     assert engine.names() == engine.before
+
+
+def test_a_run_whose_next_one_has_begun_takes_only_what_is_in_its_own_folder_or_named(engine: Engine) -> None:
+    first, second = engine.run("first", below="jobs/1"), engine.run("second", below="jobs/2")
+    engine.write("output/jobs/1/a.txt", "output/jobs/2/b.png", "temp/b.png")
+    assert [str(file.place) for file in first.unclaimed()] == ["'jobs/1/a.txt' (output)"]
+    first.leave()
+    assert second.claim(Place("b.png", "", "temp"), cached=False) is not None
+    assert [str(file.place) for file in second.unclaimed()] == ["'jobs/2/b.png' (output)"]
 
 
 def test_a_later_file_of_the_same_name_is_not_removed_with_the_earlier_one(engine: Engine) -> None:
