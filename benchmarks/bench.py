@@ -26,6 +26,7 @@ from rich.table import Table
 from benchmarks.chart import draw
 from benchmarks.floor import Floor
 from benchmarks.measures import connector_lag_ms, engine_start_seconds, import_seconds, memory_growth
+from benchmarks.owners import idle_gaps_ms, small_job_ms
 from benchmarks.throughput import idle_percent, many_jobs
 from benchmarks.workflows import noise_files, noise_job, small_job
 from comfy_serverless import ComfyConnector, Settings
@@ -104,7 +105,7 @@ def _options() -> argparse.Namespace:
 def _measure(
     connector: ComfyConnector, floor: Floor, folder: Path, options: argparse.Namespace, bar: Bar
 ) -> list[Measure]:
-    task = bar.add_task("measuring", total=7)
+    task = bar.add_task("measuring", total=8)
 
     def step(name: str) -> None:
         bar.update(task, advance=1, description=name)
@@ -122,6 +123,11 @@ def _measure(
     step("a backlog")
     idle, idle_of_one = idle_percent(connector, floor, lambda: noise_job(four))
     measures.append(Measure("3 engine idle, jobs waiting", "%", idle, idle_of_one, 3, "value"))
+    step("change of owner")
+    gap, same = idle_gaps_ms(connector, floor, jobs=12 if options.short else 32)
+    measures.append(Measure("7 idle gap, change of owner", "ms", gap, same, 10, "difference"))
+    apart, alone = small_job_ms(connector, rounds=options.rounds * 3)
+    measures.append(Measure("7 small job among strangers", "ms", apart, alone, 2, "difference"))
     floor.close()
     step("start")
     measures.append(
