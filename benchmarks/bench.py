@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,13 @@ def main() -> int:
         if folder is None or port is None or output_folder is None:
             console.print("The benchmark needs an engine that it starts itself: unset COMFYUI_URL.")
             return 2
-        with Bar(console=console, transient=True) as bar:
-            measures = _measure(connector, Floor("127.0.0.1", port, output_folder), folder, options, bar)
+        made = output_folder / "bench"
+        shutil.rmtree(made, ignore_errors=True)  # of a run that was stopped
+        try:
+            with Bar(console=console, transient=True) as bar:
+                measures = _measure(connector, Floor("127.0.0.1", port, output_folder), folder, options, bar)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
         engine = connector.engine
     finally:
         connector.kill_api()
@@ -160,10 +166,13 @@ def _compare(
         wall_ms = (time.perf_counter() - started) * 1000
         assert size
         ours.append((wall_ms, wall_ms - execution.timings.executing_ms))
+        _remove(output.path for output in execution.outputs)
 
     def run_floor() -> None:
         run = floor.run(job())
         theirs.append((run.wall_ms, run.overhead_ms))
+        (entry,) = floor.latest(1)
+        _remove(floor.output_paths(entry["outputs"]))
 
     for _ in range(3):
         run_ours()
@@ -174,6 +183,13 @@ def _compare(
         for contender in random.sample([run_ours, run_floor], 2):
             contender()
     return _medians(ours), _medians(theirs)
+
+
+def _remove(paths: Iterable[Path | None]) -> None:
+    """Remove what a job has made: the next one's folder must not be fuller."""
+    for path in paths:
+        if path is not None:
+            path.unlink()
 
 
 def _medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:

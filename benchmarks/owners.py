@@ -113,6 +113,9 @@ def small_job_ms(connector: ComfyConnector, *, rounds: int) -> tuple[float, floa
             execution = connector.run(_saving("bench_owner.png"), prompt_id=prompt_id)
             assert sum(len(output.read()) for output in execution.outputs)
             alone.append((time.perf_counter() - started) * 1000)
+            for output in execution.outputs:
+                assert output.path is not None
+                output.path.unlink()
             connector.discard(prompt_id)
 
         for _ in range(3):
