@@ -172,8 +172,10 @@ class Engine:
             return RemoteFiles(lambda place: _changed_at(client, place), self._remembered, view=view, is_apart=is_apart)
         own = self.own_folders if apart_as is not None else None
         keep_in = own.kept(apart_as) if own is not None and apart_as is not None else None
-        below = own_folder(apart_as) if apart_as is not None and overlaps else None
-        return LocalFiles(self._folders, self._remembered, view=view, keep_in=keep_in, below=below)
+        below = own_folder(apart_as) if apart_as is not None else None
+        return LocalFiles(
+            self._folders, self._remembered, view=view, keep_in=keep_in, own_folder=below, overlaps=overlaps
+        )
 
     def is_answering(self) -> bool:
         """Whether it answers now."""

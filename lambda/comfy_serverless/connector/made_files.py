@@ -171,8 +171,9 @@ class LocalFiles(MadeFiles):
         view: opens a file through ComfyUI.
         keep_in: the run is apart, and its files are kept in this folder. None for a run of the machine's owner:
             its files stay where they are, and cached nodes are believed.
-        below: the folder, below each of ComfyUI's, that unnamed files of the run are in, because ComfyUI may begin the
-            owner's next run before this one's files are collected. None if they can be anywhere.
+        own_folder: the run's own folder, below each of ComfyUI's.
+        overlaps: ComfyUI may begin the owner's next run before this one's files are collected: what no node has named
+            is this run's only in its own folder.
     """
 
     def __init__(
@@ -182,10 +183,13 @@ class LocalFiles(MadeFiles):
         *,
         view: View,
         keep_in: Path | None = None,
-        below: str | None = None,
+        own_folder: str | None = None,
+        overlaps: bool = False,
     ) -> None:
         self._folders = {kind: folder.resolve() for kind, folder in folders.items() if kind in ("output", "temp")}
-        self._searched = [folder / (below or "") for folder in self._folders.values()]
+        roots = list(self._folders.values())
+        self._own = [root / own_folder for root in roots if own_folder is not None]
+        self._searched = self._own if overlaps else roots
         self.remembered = remembered
         self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"
         self._view = view
@@ -249,12 +253,16 @@ class LocalFiles(MadeFiles):
     def _remove_folders(self) -> None:
         """Remove the folders that the run has made and that are empty now.
 
-        In the folder of all jobs only those that its own files were in: another run may just have made one there.
+        In the folder of all jobs only its own, and those that its files were in: another run may just have made one
+        there.
         """
         roots = set(self._folders.values())
         common = {root / JOBS_FOLDER for root in roots}
         own = {parent for path in self._states for parent in path.parents}
-        own |= {folder for folder in self._seen_folders if not common.intersection((folder, *folder.parents))}
+        for folder in self._seen_folders:
+            places = {folder, *folder.parents}
+            if common.isdisjoint(places) or not places.isdisjoint(self._own):
+                own.add(folder)
         new = own - self.remembered.folders - roots - common
         for folder in sorted(new, key=lambda path: len(path.parts), reverse=True):
             if not roots.isdisjoint(folder.parents):

@@ -6,11 +6,12 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from comfy_serverless.connector.folders import EngineFolders, beside
-from comfy_serverless.connector.made_files import LocalFiles, Made, Place, Remembered, RemoteFiles
+from comfy_serverless.connector.made_files import JOBS_FOLDER, LocalFiles, Made, Place, Remembered, RemoteFiles
 from comfy_serverless.errors import DeadlineExceeded
 from tests.patience import PATIENCE_S
 
@@ -37,10 +38,10 @@ class Engine:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content or name)
 
-    def run(self, keep_in: str = "kept", *, began_s: float | None = None, below: str | None = None) -> LocalFiles:
+    def run(self, keep_in: str = "kept", *, began_s: float | None = None, **own: Any) -> LocalFiles:
         """A run apart that begins now."""
         kept = self.home / ".ours" / keep_in
-        files = LocalFiles(self.folders, self.remembered, view=_nothing, keep_in=kept, below=below)
+        files = LocalFiles(self.folders, self.remembered, view=_nothing, keep_in=kept, **own)
         files.begin(time.time() if began_s is None else began_s)
         return files
 
@@ -138,6 +139,18 @@ def test_a_folder_that_a_run_has_made_and_left_empty_goes_with_it(engine: Engine
     assert engine.names() == engine.before
 
 
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_the_empty_folder_of_a_run_that_has_died_before_its_first_file_goes_with_it(
+    engine: Engine, overlaps: bool
+) -> None:
+    run = engine.run(own_folder=f"{JOBS_FOLDER}/1", overlaps=overlaps)
+    (engine.folders["output"] / JOBS_FOLDER / "1" / "deep").mkdir(parents=True)
+    (engine.folders["output"] / JOBS_FOLDER / "2").mkdir()
+    assert run.unclaimed() == []
+    run.leave()
+    assert engine.names() - engine.before == {f"output/{JOBS_FOLDER}/", f"output/{JOBS_FOLDER}/2/"}
+
+
 def test_a_file_that_was_there_and_is_written_anew_is_the_runs_if_a_node_names_it(engine: Engine) -> None:
     run = engine.run()
     engine.write("output/old.png", content="new")
@@ -161,7 +174,8 @@ def test_two_runs_at_once_never_have_the_same_file(engine: Engine) -> None:
 
 
 def test_a_run_whose_next_one_has_begun_takes_only_what_is_in_its_own_folder_or_named(engine: Engine) -> None:
-    first, second = engine.run("first", below="jobs/1"), engine.run("second", below="jobs/2")
+    first = engine.run("first", own_folder="jobs/1", overlaps=True)
+    second = engine.run("second", own_folder="jobs/2", overlaps=True)
     engine.write("output/jobs/1/a.txt", "output/jobs/2/b.png", "temp/b.png")
     assert [str(file.place) for file in first.unclaimed()] == ["'jobs/1/a.txt' (output)"]
     first.leave()
