@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from rich.table import Table
 from benchmarks.chart import draw
 from benchmarks.floor import Floor
 from benchmarks.measures import connector_lag_ms, engine_start_seconds, import_seconds, memory_growth
+from benchmarks.owners import idle_gaps_ms, small_job_ms
 from benchmarks.throughput import idle_percent, many_jobs
 from benchmarks.workflows import noise_files, noise_job, small_job
 from comfy_serverless import ComfyConnector, Settings
@@ -70,8 +72,13 @@ def main() -> int:
         if folder is None or port is None or output_folder is None:
             console.print("The benchmark needs an engine that it starts itself: unset COMFYUI_URL.")
             return 2
-        with Bar(console=console, transient=True) as bar:
-            measures = _measure(connector, Floor("127.0.0.1", port, output_folder), folder, options, bar)
+        made = output_folder / "bench"
+        shutil.rmtree(made, ignore_errors=True)  # of a run that was stopped
+        try:
+            with Bar(console=console, transient=True) as bar:
+                measures = _measure(connector, Floor("127.0.0.1", port, output_folder), folder, options, bar)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
         engine = connector.engine
     finally:
         connector.kill_api()
@@ -104,7 +111,7 @@ def _options() -> argparse.Namespace:
 def _measure(
     connector: ComfyConnector, floor: Floor, folder: Path, options: argparse.Namespace, bar: Bar
 ) -> list[Measure]:
-    task = bar.add_task("measuring", total=7)
+    task = bar.add_task("measuring", total=8)
 
     def step(name: str) -> None:
         bar.update(task, advance=1, description=name)
@@ -122,6 +129,11 @@ def _measure(
     step("a backlog")
     idle, idle_of_one = idle_percent(connector, floor, lambda: noise_job(four))
     measures.append(Measure("3 engine idle, jobs waiting", "%", idle, idle_of_one, 3, "value"))
+    step("change of owner")
+    gap, same = idle_gaps_ms(connector, floor, jobs=12 if options.short else 32)
+    measures.append(Measure("7 idle gap, change of owner", "ms", gap, same, 10, "difference"))
+    apart, alone = small_job_ms(connector, rounds=options.rounds * 3)
+    measures.append(Measure("7 small job among strangers", "ms", apart, alone, 2, "difference"))
     floor.close()
     step("start")
     measures.append(
@@ -154,10 +166,13 @@ def _compare(
         wall_ms = (time.perf_counter() - started) * 1000
         assert size
         ours.append((wall_ms, wall_ms - execution.timings.executing_ms))
+        _remove(output.path for output in execution.outputs)
 
     def run_floor() -> None:
         run = floor.run(job())
         theirs.append((run.wall_ms, run.overhead_ms))
+        (entry,) = floor.latest(1)
+        _remove(floor.output_paths(entry["outputs"]))
 
     for _ in range(3):
         run_ours()
@@ -168,6 +183,13 @@ def _compare(
         for contender in random.sample([run_ours, run_floor], 2):
             contender()
     return _medians(ours), _medians(theirs)
+
+
+def _remove(paths: Iterable[Path | None]) -> None:
+    """Remove what a job has made: the next one's folder must not be fuller."""
+    for path in paths:
+        if path is not None:
+            path.unlink()
 
 
 def _medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:

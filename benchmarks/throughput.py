@@ -61,7 +61,7 @@ def _one_after_the_other(floor: Floor, job: Job) -> None:
 
 def _idle_percent(floor: Floor) -> float:
     """The idle share from the first job's start to the last one's end, by ComfyUI's own clock."""
-    times = sorted(map(_start_and_end, floor.latest(JOBS)))
+    times = sorted(map(start_and_end, floor.latest(JOBS)))
     busy = sum(end - start for start, end in times)
     return 100 * (1 - busy / (times[-1][1] - times[0][0]))
 
@@ -78,7 +78,7 @@ def _our_round(connector: ComfyConnector, job: Job, *, in_flight: int) -> float:
             outcomes = list(pool.map(lambda graph: worker.run(_request(graph), Call()), graphs))
         total_ms = (time.perf_counter() - started) * 1000
         worker.close()
-        assert all(outcome.error is None for outcome in outcomes)
+        assert not (errors := [outcome.error for outcome in outcomes if outcome.error is not None]), errors
         assert server.puts == JOBS * 5, server.puts
     return total_ms
 
@@ -118,11 +118,11 @@ def _put(server: SlowS3, path: Path) -> None:
 def idle_gap_ms(floor: Floor) -> float:
     """Median time between one prompt's success and the next one's start, by ComfyUI's own clock."""
     entries = floor.latest(JOBS)
-    times = [_start_and_end(entry) for entry in entries]
+    times = [start_and_end(entry) for entry in entries]
     return statistics.median(after[0] - before[1] for before, after in itertools.pairwise(times))
 
 
-def _start_and_end(entry: Mapping[str, Any]) -> tuple[float, float]:
+def start_and_end(entry: Mapping[str, Any]) -> tuple[float, float]:
     stamps = {kind: data["timestamp"] for kind, data in entry["status"]["messages"]}
     return float(stamps["execution_start"]), float(stamps["execution_success"])
 

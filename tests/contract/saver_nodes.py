@@ -11,8 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-CONTENT = b"made by a saver"
 Shown = dict[str, Any]
+
+
+def content_of(prefix: str) -> bytes:
+    """What a saver writes, whatever it calls the file."""
+    return f"made by a saver for {prefix}".encode()
 
 
 def _file(name: str, subfolder: str = "", folder_type: str = "output") -> Shown:
@@ -21,40 +25,40 @@ def _file(name: str, subfolder: str = "", folder_type: str = "output") -> Shown:
 
 def _in_its_own_folder(output: Path, temp: Path, prefix: str) -> Shown:
     (output / "characters").mkdir(exist_ok=True)
-    (output / "characters" / f"{prefix}.bin").write_bytes(CONTENT)
+    (output / "characters" / f"{prefix}.bin").write_bytes(content_of(prefix))
     return {"files": [_file(f"{prefix}.bin", "characters")]}
 
 
 def _silently(output: Path, temp: Path, prefix: str) -> Shown:
     (output / "characters").mkdir(exist_ok=True)
-    (output / "characters" / f"{prefix}.bin").write_bytes(CONTENT)
+    (output / "characters" / f"{prefix}.bin").write_bytes(content_of(prefix))
     return {}
 
 
 def _under_any_name(output: Path, temp: Path, prefix: str) -> Shown:
-    (output / "20261129_121500.bin").write_bytes(CONTENT)
+    (output / "20261129_121500.bin").write_bytes(content_of(prefix))
     return {}
 
 
 def _without_making_folders(output: Path, temp: Path, prefix: str) -> Shown:
-    (output / f"{prefix}.bin").write_bytes(CONTENT)
+    (output / f"{prefix}.bin").write_bytes(content_of(prefix))
     return {"files": [_file(f"{prefix}.bin")]}
 
 
 def _in_temp(output: Path, temp: Path, prefix: str) -> Shown:
     temp.mkdir(exist_ok=True)
-    (temp / f"{prefix}.bin").write_bytes(CONTENT)
+    (temp / f"{prefix}.bin").write_bytes(content_of(prefix))
     return {}
 
 
 def _with_a_caption(output: Path, temp: Path, prefix: str) -> Shown:
-    (output / f"{prefix}.bin").write_bytes(CONTENT)
-    (output / f"{prefix}.txt").write_bytes(CONTENT)
+    (output / f"{prefix}.bin").write_bytes(content_of(prefix))
+    (output / f"{prefix}.txt").write_bytes(content_of(prefix))
     return {"files": [_file(f"{prefix}.bin")]}
 
 
 def _late(output: Path, temp: Path, prefix: str) -> Shown:
-    threading.Timer(0.3, lambda: (output / f"{prefix}.bin").write_bytes(CONTENT)).start()
+    threading.Timer(0.3, lambda: (output / f"{prefix}.bin").write_bytes(content_of(prefix))).start()
     return {}
 
 
@@ -64,14 +68,14 @@ def _late_and_named(output: Path, temp: Path, prefix: str) -> Shown:
 
 def _by_an_absolute_path(output: Path, temp: Path, prefix: str) -> Shown:
     (output / "deep").mkdir(exist_ok=True)
-    (output / "deep" / f"{prefix}.bin").write_bytes(CONTENT)
+    (output / "deep" / f"{prefix}.bin").write_bytes(content_of(prefix))
     return {"files": [_file(f"{prefix}.bin", str(output / "deep"))]}
 
 
 def _elsewhere(output: Path, temp: Path, prefix: str) -> Shown:
     elsewhere = output.parent / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
-    (elsewhere / f"{prefix}.bin").write_bytes(CONTENT)
+    (elsewhere / f"{prefix}.bin").write_bytes(content_of(prefix))
     return {"files": [_file(f"{prefix}.bin", str(elsewhere))]}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.saver_nodes import CONTENT, SAVES
+from tests.contract.saver_nodes import SAVES, content_of
 from tests.contract.shared_worker import SharedWorker
 
 
@@ -43,7 +43,7 @@ def test_every_file_is_delivered_and_what_is_no_file_of_the_run_is_a_warning(
     before = worker.files("input", "output", "temp")
     outcome, made = worker.contents(saver(saves))
     assert outcome.error is None
-    assert made == {f"2/{name}": CONTENT for name in FILES[saves]}
+    assert made == {f"2/{name}": content_of("fox") for name in FILES[saves]}
     if saves in WARNINGS:
         [warning] = outcome.job.warnings
         assert warning.startswith(WARNINGS[saves])

@@ -20,7 +20,7 @@ from rich.table import Table
 from tests.soak.drive import Driver, Story, count_codes
 from tests.soak.jobs import make_job, plain_job
 from tests.soak.trouble import RECOVERY_S, Thrower
-from tests.soak.world import Level, World, orphans, soak_world
+from tests.soak.world import Level, World, orphans, soak_world, still_kept
 
 IN_FLIGHT = 4
 #: The share of the jobs after which everything that is kept warm exists.
@@ -46,6 +46,7 @@ def main() -> int:
         threads_before = set(threading.enumerate())
         with soak_world(Path(folder)) as world:
             problems = _soak(world, range(given.first, given.first + given.jobs), seed=seed, console=console)
+        problems += [f"kept after the end: {kept}" for kept in still_kept(Path(folder))]
         problems += [f"a process is left: {orphan}" for orphan in orphans(Path(folder))]
         problems += [f"a thread is left: {left}" for left in set(threading.enumerate()) - threads_before]
     for problem in problems:
@@ -73,7 +74,7 @@ def _soak(world: World, numbers: range, *, seed: int, console: Console) -> list[
                 bar.update(task, advance=1, description=f"{wrong} wrong" if wrong else "jobs")
             thrower.stop()
             # After all that, the next job works; and it reopens the connections that are kept.
-            stories.append(driver.drive(plain_job(f"soak-{seed}-between-{len(levels)}", random.Random(seed))))
+            stories.append(driver.drive(plain_job(f"soak-{seed}-between-{len(levels)}")))
             levels.append(world.level())
     elapsed_s = time.monotonic() - started
     _print(console, stories, thrower, levels, elapsed_s)

@@ -7,20 +7,21 @@ import io
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from botocore.exceptions import ClientError
 from PIL import Image
 
 from comfy_serverless.jobs.document import Job, Output
-from comfy_serverless.jobs.sources import SentRequest
+from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.worker.worker import Call, Outcome
 from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from tests.soak.jobs import Picture, SoakJob
+from tests.soak.owners import owners_of
 from tests.soak.trouble import OUT_OF_MEMORY, Thrower, Trouble
 from tests.soak.world import World
 
@@ -31,6 +32,28 @@ LONGEST_DELIVERY_S = 120.0
 _REFUSALS = frozenset({"invalid_workflow", "missing_asset"})
 _S3_FAILURES = frozenset({"delivery_failed", "missing_asset"})
 _EARLY_ENDS = frozenset({"canceled", "deadline_exceeded"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A job as its owner sends it. A `RequestSource`."""
+
+    job: SoakJob
+    labels: ClassVar[Mapping[str, str]] = {}
+    is_checked: ClassVar[bool] = False
+    origin_bucket: ClassVar[None] = None
+    extra_data: ClassVar[None] = None
+
+    @property
+    def default_id(self) -> str:
+        return self.job.job_id
+
+    @property
+    def owner_name(self) -> str:
+        return self.job.owner
+
+    def read(self, **_: object) -> JobRequest:
+        return JobRequest.parse(self.job.payload)
 
 
 @dataclass(slots=True)
@@ -98,11 +121,10 @@ class Driver:
         was_canceled = threading.Event()
         began = time.monotonic()
         with self._canceling(job, was_canceled):
-            outcome = self._world.worker.run(
-                SentRequest(payload=job.payload, default_id=job.job_id), Call(is_heard=job.is_heard)
-            )
+            outcome = self._world.worker.run(_Request(job), Call(is_heard=job.is_heard))
         outcome.release()
         ended = time.monotonic()
+        story.problems += self._foreign(job, outcome.job.outputs) + self._world.canaries.harmed()
         story.deliveries += 1
         story.longest_s = max(story.longest_s, ended - began)
         troubles = self._thrower.during(began, ended)
@@ -122,6 +144,14 @@ class Driver:
         if ended - began > LONGEST_DELIVERY_S:
             story.problems.append(f"took {ended - began:.0f} s")
         return outcome, code in right
+
+    def _foreign(self, job: SoakJob, outputs: Sequence[Output]) -> list[str]:
+        """What was delivered and is somebody else's."""
+        problems = []
+        for output in outputs:
+            others = owners_of(self._content(output) or b"") - {job.owner}
+            problems += [f"{output.name} of node {output.node_id} is {other}'s, not {job.owner}'s" for other in others]
+        return problems
 
     @contextmanager
     def _canceling(self, job: SoakJob, was_canceled: threading.Event) -> Iterator[None]:
@@ -174,6 +204,7 @@ class Driver:
             story.problems.append("the answer is not the result in S3")
         if stored.error is None:
             self._judge_pictures(job, story, stored)
+            self._judge_files(job, story, stored)
 
     def _judge_pictures(self, job: SoakJob, story: Story, stored: Job) -> None:
         for picture in job.pictures:
@@ -185,13 +216,24 @@ class Driver:
                 problem = self._look_at(output, picture)
                 if problem is not None:
                     story.problems.append(f"{output.name} of node {output.node_id} {problem}")
-        if not {output.node_id for output in stored.outputs} <= {picture.node_id for picture in job.pictures}:
-            story.problems.append("it has outputs of nodes that make none")
+
+    def _judge_files(self, job: SoakJob, story: Story, stored: Job) -> None:
+        painting = {picture.node_id for picture in job.pictures}
+        found = {
+            f"{output.node_id}/{output.name}": self._content(output)
+            for output in stored.outputs
+            if output.node_id not in painting
+        }
+        if found != job.files:
+            story.problems.append(f"its files are {found}, not {dict(job.files)}")
+
+    def _content(self, output: Output) -> bytes | None:
+        assert output.s3_uri is not None
+        return self._read(output.s3_uri.removeprefix(f"s3://{OUTPUT_BUCKET}/"))
 
     def _look_at(self, output: Output, picture: Picture) -> str | None:
         """The problem of a picture in S3; None if it is right."""
-        assert output.s3_uri is not None
-        content = self._read(output.s3_uri.removeprefix(f"s3://{OUTPUT_BUCKET}/"))
+        content = self._content(output)
         if content is None or hashlib.sha256(content).hexdigest() != output.sha256:
             return "is not in S3" if content is None else "is not what its result says"
         with Image.open(io.BytesIO(content)) as image:

@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -22,17 +23,21 @@ from botocore.retries.standard import ExponentialBackoff
 
 from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.aws.s3 import s3_client
+from comfy_serverless.connector.folders import beside
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Worker
 from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.server import LocalAws
 from tests.integration.faulty_s3 import FaultyS3
 from tests.soak.jobs import BROKEN_INPUT
+from tests.soak.owners import Canaries
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 STALL_S = 5.0
+#: The embedded engine with nodes that show what they are told to, and save as packs do.
+ENGINE = Path(__file__).parents[1] / "contract" / "lite_engine.py"
 #: Pause between attempts at S3. It is short because the client does nothing in it.
 _PAUSE_S = 0.02
 
@@ -56,6 +61,7 @@ class World:
     s3: S3Client
     direct: S3Client
     folder: Path
+    canaries: Canaries
 
     def level(self) -> Level:
         """Measure, once everything in pools, or waiting for the garbage collector, has gone."""
@@ -70,20 +76,23 @@ class World:
     def leftovers(self) -> list[str]:
         """What is left: in the engine, and of unfinished uploads in S3."""
         eventually(lambda: not self._ask("/queue")["queue_running"])
+        eventually(lambda: not self._kept())
         queue = self._ask("/queue")
         uploads = self.direct.list_multipart_uploads(Bucket=OUTPUT_BUCKET).get("Uploads", [])
         left = {
             "prompts in the engine's queue": [item[1] for item in queue["queue_running"] + queue["queue_pending"]],
             "prompts in the engine's history": list(self._ask("/history")),
-            "files in the output folder": self._files("output"),
-            "files in the temp folder": self._files("temp"),
+            "changes in ComfyUI's folders": self.canaries.more(),
+            "kept files of jobs": self._kept(),
             "uploads that never ended": [upload["Key"] for upload in uploads],
         }
         return [f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in left.items() if names]
 
-    def _files(self, name: str) -> list[str]:
-        root = self.folder / name
-        return [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
+    def _kept(self) -> list[str]:
+        own = self.connector._engine.own_folders
+        assert own is not None
+        runs = own.kept("")
+        return [str(path.relative_to(runs)) for path in runs.rglob("*") if path.is_file()]
 
     def _ask(self, path: str) -> Any:
         return requests.get(f"{self.connector.server_address}{path}", timeout=10).json()
@@ -101,7 +110,7 @@ def soak_world(folder: Path) -> Iterator[World]:
         proxy = running.enter_context(FaultyS3(local.endpoint_url))
         os.environ.update(local.environment, AWS_ENDPOINT_URL=proxy.endpoint_url)
         ExponentialBackoff.delay_amount = lambda *_: _PAUSE_S  # type: ignore[method-assign]
-        command = f"{sys.executable} -m comfy_lite --base-directory {folder} --enable-faults --step-ms 5"
+        command = f"{sys.executable} {ENGINE} --base-directory {folder} --enable-faults --step-ms 5"
         settings = Settings(api_command_line=command, initial_port=22088, stall_s=STALL_S, output_bucket=OUTPUT_BUCKET)
         connector = ComfyConnector(settings=settings)
         running.callback(connector.kill_api)
@@ -110,7 +119,7 @@ def soak_world(folder: Path) -> Iterator[World]:
         inputs = InputFetcher(settings=settings, s3=s3, connector=connector)
         worker = Worker(settings=settings, engine=connector, s3=s3, inputs=inputs)
         running.callback(worker.close)
-        yield World(worker, connector, proxy, s3, direct, folder)
+        yield World(worker, connector, proxy, s3, direct, folder, Canaries(folder))
 
 
 def orphans(folder: Path) -> list[str]:
@@ -122,6 +131,15 @@ def orphans(folder: Path) -> list[str]:
             if f"--base-directory {folder} " in command:
                 found.append(f"{process.name}: {command}")
     return found
+
+
+def still_kept(folder: Path) -> list[str]:
+    """What is kept of jobs, though their worker has ended. Input files are for the next one, which will not come."""
+    kept = beside(folder / "output")
+    left = [str(path) for path in kept.glob("kept-*")]
+    for name in ("input", "output", "temp"):
+        shutil.rmtree(beside(folder / name))
+    return left
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:

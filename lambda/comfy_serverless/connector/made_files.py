@@ -261,12 +261,16 @@ class LocalFiles(MadeFiles):
     def _remove_folders(self) -> None:
         """Remove the folders that the run has made and that are empty now.
 
-        In the folder of all jobs only those that its own files were in: another run may just have made one there.
+        In the folder of all jobs only its own, and those that its files were in: another run may just have made one
+        there.
         """
         roots = set(self._folders.values())
         common = {root / JOBS_FOLDER for root in roots}
         own = {parent for path in self._states for parent in path.parents}
-        own |= {folder for folder in self._seen_folders if not common.intersection((folder, *folder.parents))}
+        for folder in self._seen_folders:
+            places = {folder, *folder.parents}
+            if common.isdisjoint(places) or not places.isdisjoint(self._own):
+                own.add(folder)
         new = own - self.remembered.folders - roots - common
         for folder in sorted(new, key=lambda path: len(path.parts), reverse=True):
             if not roots.isdisjoint(folder.parents):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from comfy_serverless.connector.folders import EngineFolders, beside
-from comfy_serverless.connector.made_files import LocalFiles, Made, Place, Remembered, RemoteFiles
+from comfy_serverless.connector.made_files import JOBS_FOLDER, LocalFiles, Made, Place, Remembered, RemoteFiles
 from comfy_serverless.errors import DeadlineExceeded
 from tests.patience import PATIENCE_S
 
@@ -39,7 +39,8 @@ class Engine:
 
     def run(self, keep_in: str = "kept", *, began_s: float | None = None) -> LocalFiles:
         """A run apart that begins now."""
-        files = LocalFiles(self.folders, self.remembered, view=_nothing, keep_in=self.home / ".ours" / keep_in)
+        kept = self.home / ".ours" / keep_in
+        files = LocalFiles(self.folders, self.remembered, view=_nothing, keep_in=kept)
         files.begin(time.time() if began_s is None else began_s)
         return files
 
@@ -148,6 +149,20 @@ def test_a_folder_that_a_run_has_made_and_left_empty_goes_with_it(engine: Engine
     assert engine.names() == engine.before
 
 
+@pytest.mark.parametrize("overlaps", [False, True])
+def test_the_empty_folder_of_a_run_that_has_died_before_its_first_file_goes_with_it(
+    engine: Engine, overlaps: bool
+) -> None:
+    run = engine.run("1")
+    if overlaps:
+        engine.run("2")
+    (engine.folders["output"] / JOBS_FOLDER / "1" / "deep").mkdir(parents=True)
+    (engine.folders["output"] / JOBS_FOLDER / "2").mkdir()
+    assert run.unclaimed() == []
+    run.leave()
+    assert engine.names() - engine.before == {f"output/{JOBS_FOLDER}/", f"output/{JOBS_FOLDER}/2/"}
+
+
 def test_a_file_that_was_there_and_is_written_anew_is_the_runs_if_a_node_names_it(engine: Engine) -> None:
     run = engine.run()
     engine.write("output/old.png", content="new")
@@ -180,6 +195,19 @@ def test_two_runs_at_once_never_have_the_same_file(engine: Engine) -> None:
     assert contents(second.unclaimed()) == {"output//a.png": "the second one's"}
     second.leave()
     assert engine.names() == engine.before
+
+
+def test_a_run_whose_next_one_has_begun_takes_only_what_is_in_its_own_folder_or_named(engine: Engine) -> None:
+    first, second = engine.run("1"), engine.run("2")
+    jobs = JOBS_FOLDER
+    engine.write(f"output/{jobs}/1/a.txt", f"output/{jobs}/2/b.png", "temp/b.png", "temp/stray.png")
+    assert [str(file.place) for file in first.unclaimed()] == [f"'{jobs}/1/a.txt' (output)"]
+    first.leave()
+    assert second.claim(Place("b.png", "", "temp"), cached=False) is not None
+    alone = {str(file.place) for file in second.unclaimed()}
+    assert alone == {f"'{jobs}/2/b.png' (output)", "'stray.png' (temp)"}
+    second.leave()
+    assert engine.names() == engine.before | {f"output/{jobs}/"}
 
 
 def test_a_later_file_of_the_same_name_is_not_removed_with_the_earlier_one(engine: Engine) -> None:
