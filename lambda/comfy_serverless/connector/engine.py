@@ -374,6 +374,7 @@ class Engine:
         except RequestFailed as error:
             raise EngineUnavailable(f"ComfyUI at {self.client.shown_address} stopped answering: {error}") from error
         folders = folders_of(self._stats, process.cwd) if process is not None else {}
+        folders = {kind: folder.resolve() for kind, folder in folders.items()}
         # What its command line does not tell we do not know: then it is as an engine elsewhere.
         is_known = bool(folders) and folders["input"].is_dir() and folders["output"].is_dir()
         self._folders = folders if is_known else {}

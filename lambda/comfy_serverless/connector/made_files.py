@@ -112,7 +112,7 @@ class Remembered:
         self.folders: set[Path] = set()
         self.apart = 0
         for folder in (folders or {}).values():
-            self.changed_files(folder.resolve(), since_s=math.inf, seen=self.folders)
+            self.changed_files(folder, since_s=math.inf, seen=self.folders)
 
     def is_free(self, state: os.stat_result, run: object) -> bool:
         """Whether no other run has made this file. Under the lock."""
@@ -168,7 +168,7 @@ class LocalFiles(MadeFiles):
     """The files of a run on an engine of this machine.
 
     Args:
-        folders: ComfyUI's output and temp folder, by type.
+        folders: ComfyUI's output and temp folder, by type, with their links resolved.
         remembered: what the runs of this engine share.
         view: opens a file through ComfyUI.
         keep_in: the run is apart, and its files are kept in this folder, which is named as its own folder below
@@ -179,7 +179,7 @@ class LocalFiles(MadeFiles):
     def __init__(
         self, folders: Mapping[str, Path], remembered: Remembered, *, view: View, keep_in: Path | None = None
     ) -> None:
-        self._folders = {kind: folder.resolve() for kind, folder in folders.items() if kind in ("output", "temp")}
+        self._folders = {kind: folder for kind, folder in folders.items() if kind in ("output", "temp")}
         self.remembered = remembered
         self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"
         self._view = view
@@ -203,7 +203,7 @@ class LocalFiles(MadeFiles):
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """See MadeFiles."""
         folder = self._folders.get(place.folder_type)
-        path = _file_below(folder, Path(place.subfolder, place.name)) if folder is not None else None
+        path = _path_below(folder, Path(place.subfolder, place.name)) if folder is not None else None
         made = self._taken(path) if path is not None else None
         if made is None and cached:
             made = self._from_before(place, path)
@@ -288,12 +288,15 @@ class LocalFiles(MadeFiles):
             return self._made[path]
         try:
             state = path.lstat()
-            if state.st_ctime < self._began_s - _LAG_S:
-                return None
-            if not stat.S_ISREG(state.st_mode):
-                self._states[path] = state  # a link or a pipe is no file of the run, and goes with those
-                return None
-            place, kept = self._place(path), path
+        except OSError:  # it is not there, or its name is too long for a file
+            return None
+        if state.st_ctime < self._began_s - _LAG_S or stat.S_ISDIR(state.st_mode):
+            return None
+        if not stat.S_ISREG(state.st_mode):
+            self._states[path] = state  # a link or a pipe is no file of the run, and goes with those
+            return None
+        place, kept = self._place(path), path
+        try:
             with self.remembered.lock:
                 if not self.remembered.is_free(state, self):
                     return None
@@ -309,7 +312,7 @@ class LocalFiles(MadeFiles):
     def _from_before(self, place: Place, path: Path | None) -> Made | None:
         """The file of a cached node: of an earlier delivery of this job, or of an earlier run of the owner."""
         if self._keep_in is None:
-            is_believed = path is not None and place not in self.remembered.refused
+            is_believed = path is not None and path.is_file() and place not in self.remembered.refused
             return Made(place, path, lambda: self._view(*place)) if is_believed else None
         if place.folder_type not in self._folders:
             return None
