@@ -189,6 +189,7 @@ class LocalFiles(MadeFiles):
         self._made: dict[Path, Made] = {}
         self._states: dict[Path, os.stat_result] = {}
         self._seen_folders: set[Path] = set()
+        self._resolved: dict[tuple[str, str], Path | None] = {}
         self._has_looked = False
         self._own: tuple[Path, ...] = ()
         if keep_in is not None:
@@ -202,8 +203,7 @@ class LocalFiles(MadeFiles):
 
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """See MadeFiles."""
-        folder = self._folders.get(place.folder_type)
-        path = _path_below(folder, Path(place.subfolder, place.name)) if folder is not None else None
+        path = self._path(place)
         made = self._taken(path) if path is not None else None
         if made is None and cached:
             made = self._from_before(place, path)
@@ -277,6 +277,19 @@ class LocalFiles(MadeFiles):
                 with suppress(OSError):
                     folder.rmdir()
 
+    def _path(self, place: Place) -> Path | None:
+        """Where a place is, unless it is none of ComfyUI's. A node's files are in one folder: that is resolved once."""
+        folder = self._folders.get(place.folder_type)
+        if folder is None:
+            return None
+        if "/" in place.name:
+            return _path_below(folder, Path(place.subfolder, place.name))
+        where = place.folder_type, place.subfolder
+        if where not in self._resolved:
+            self._resolved[where] = _path_below(folder, Path(place.subfolder))
+        parent = self._resolved[where]
+        return parent / place.name if parent is not None else None
+
     def _place(self, path: Path) -> Place:
         kind, folder = next((kind, folder) for kind, folder in self._folders.items() if path.is_relative_to(folder))
         subfolder = path.parent.relative_to(folder).as_posix()
@@ -288,7 +301,7 @@ class LocalFiles(MadeFiles):
             return self._made[path]
         try:
             state = path.lstat()
-        except OSError:  # it is not there, or its name is too long for a file
+        except (OSError, ValueError):  # it is not there, or no file can have its name
             return None
         if state.st_ctime < self._began_s - _LAG_S or stat.S_ISDIR(state.st_mode):
             return None
@@ -312,7 +325,7 @@ class LocalFiles(MadeFiles):
     def _from_before(self, place: Place, path: Path | None) -> Made | None:
         """The file of a cached node: of an earlier delivery of this job, or of an earlier run of the owner."""
         if self._keep_in is None:
-            is_believed = path is not None and path.is_file() and place not in self.remembered.refused
+            is_believed = path is not None and _is_file(path) and place not in self.remembered.refused
             return Made(place, path, lambda: self._view(*place)) if is_believed else None
         if place.folder_type not in self._folders:
             return None
@@ -404,11 +417,15 @@ def _path_below(folder: Path, relative: Path) -> Path | None:
 
 
 def _file_below(folder: Path, relative: Path) -> Path | None:
+    path = _path_below(folder, relative)
+    return path if path is not None and _is_file(path) else None
+
+
+def _is_file(path: Path) -> bool:
     try:
-        path = _path_below(folder, relative)
-        return path if path is not None and path.is_file() else None
+        return stat.S_ISREG(path.lstat().st_mode)
     except (OSError, ValueError):
-        return None
+        return False
 
 
 def _link(path: Path, state: os.stat_result, target: Path) -> Path:
