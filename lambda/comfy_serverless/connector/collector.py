@@ -21,6 +21,7 @@ from comfy_serverless.graph.workflow import is_link
 #: How long files are waited for that nodes write after their end, and the time between two looks, in seconds.
 _LATE_S, _LOOK_S = 1.5, 0.02
 _PLACES_SHOWN = 3
+_ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 
 
 def frame_nodes_of(graph: Mapping[str, Any]) -> frozenset[str]:
@@ -72,9 +73,12 @@ class OutputCollector:
             if not fact.is_result(self._frame_nodes) and self._on_progress is not None:
                 self._on_progress(self._tracker.see_preview(fact.node_id, fact.content))
             return
-        if fact.kind == "execution_start" and isinstance(began_ms := fact.data.get("timestamp"), int | float):
-            self._files.begin(began_ms / 1000)
-        elif fact.kind == "executing" and fact.data.get("node") is not None:
+        if isinstance(time_ms := fact.data.get("timestamp"), int | float):
+            if fact.kind == "execution_start":
+                self._files.begin(time_ms / 1000)
+            elif fact.kind in _ENDS:
+                self._files.end(time_ms / 1000)
+        if fact.kind == "executing" and fact.data.get("node") is not None:
             self._writers.see(str(fact.data["node"]), fact.at_s)
         elif fact.kind == "execution_cached":
             self._cached = frozenset(str(node) for node in fact.data.get("nodes") or ())

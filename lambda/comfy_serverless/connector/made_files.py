@@ -26,8 +26,10 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 logger = logging.getLogger(__name__)
 
-#: The file system's clock lags behind the system's; ComfyUI reports its times in whole ms. In seconds.
+#: The file system's clock lags behind the system's. In seconds.
 _LAG_S = 0.011
+#: ComfyUI reports its times in whole ms.
+_ROUNDING_S = 0.001
 #: `Last-Modified` has whole seconds.
 _WHOLE_SECOND_S = 1.0
 #: A folder that was changed this recently may change again without a new time of change, in seconds.
@@ -76,6 +78,9 @@ class MadeFiles(Protocol):
     def begin(self, at_s: float) -> None:
         """Note when ComfyUI began to execute the run, in seconds since the epoch, by its clock."""
 
+    def end(self, at_s: float) -> None:
+        """Note when it had executed the run, likewise."""
+
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """The file that a node names, if the run has made it; a cached node has made its files in an earlier run."""
 
@@ -97,7 +102,7 @@ class Remembered:
         elsewhere: such nodes, by their classes and values.
         silent: nodes that have run and left nothing, likewise.
         folders: those that were there when the engine had started; they stay, also when they are empty.
-        apart: how many runs apart are in the engine now. Under the lock.
+        runs: how many runs are in the engine now. Under the lock.
     """
 
     def __init__(self, folders: Mapping[str, Path] | None = None) -> None:
@@ -110,7 +115,7 @@ class Remembered:
         self.elsewhere: set[str] = set()
         self.silent: set[str] = set()
         self.folders: set[Path] = set()
-        self.apart = 0
+        self.runs = 0
         for folder in (folders or {}).values():
             self.changed_files(folder, since_s=math.inf, seen=self.folders)
 
@@ -184,7 +189,7 @@ class LocalFiles(MadeFiles):
         self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"
         self._view = view
         self._keep_in = keep_in
-        self._began_s = time.time()
+        self._began_s, self._ended_s = time.time(), -math.inf
         #: By their paths in ComfyUI's folders.
         self._made: dict[Path, Made] = {}
         self._states: dict[Path, os.stat_result] = {}
@@ -194,12 +199,16 @@ class LocalFiles(MadeFiles):
         self._own: tuple[Path, ...] = ()
         if keep_in is not None:
             self._own = tuple(folder / JOBS_FOLDER / keep_in.name for folder in self._folders.values())
-            with remembered.lock:
-                remembered.apart += 1
+        with remembered.lock:
+            remembered.runs += 1
 
     def begin(self, at_s: float) -> None:
         """See MadeFiles."""
         self._began_s = at_s
+
+    def end(self, at_s: float) -> None:
+        """See MadeFiles."""
+        self._ended_s = at_s
 
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """See MadeFiles."""
@@ -221,18 +230,21 @@ class LocalFiles(MadeFiles):
     def unclaimed(self) -> list[Made]:
         """See MadeFiles. Files that are still being written are waited for.
 
-        While another run apart is in the engine, as only runs of ComfyUI's own nodes may be, what is elsewhere than
-        in this one's own folder may be the other's: its nodes name it.
+        While another run is in the engine, what its nodes will name may be there already. A run apart leaves all but
+        its own folder to it: only runs of ComfyUI's own nodes have another beside them. Any other run takes what had
+        come until its end.
         """
         self._has_looked = True
         since_s, seen = self._began_s - _LAG_S, self._seen_folders
         with self.remembered.lock:  # no other run begins meanwhile
-            is_alone = self.remembered.apart <= 1 or self._keep_in is None
+            is_alone = self.remembered.runs <= 1
+            is_apart = self._keep_in is not None
+            until_s = math.inf if is_alone or is_apart else self._ended_s + _ROUNDING_S
             new = [
-                file
-                for folder in (self._folders.values() if is_alone else self._own)
-                for file in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
-                if file[0] not in self._made
+                (path, state)
+                for folder in (self._own if is_apart and not is_alone else self._folders.values())
+                for path, state in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
+                if path not in self._made and state.st_ctime <= until_s
             ]
         found = [(path, _at_rest(path, state)) for path, state in new]
         made = (self._taken(path) for path, _ in sorted(found, key=lambda file: file[1].st_mtime_ns))
@@ -240,8 +252,14 @@ class LocalFiles(MadeFiles):
 
     def leave(self) -> None:
         """See MadeFiles."""
-        if self._keep_in is None:
-            return
+        try:
+            if self._keep_in is not None:
+                self._leave()
+        finally:
+            with self.remembered.lock:
+                self.remembered.runs -= 1
+
+    def _leave(self) -> None:
         if not self._has_looked:  # the run has broken off
             self.unclaimed()
         for path, was in self._states.items():
@@ -255,8 +273,6 @@ class LocalFiles(MadeFiles):
                 logger.warning("a file of a run could not be removed from ComfyUI's folder: %s", error)
         self._remove_folders()
         self._states.clear()
-        with self.remembered.lock:
-            self.remembered.apart -= 1
 
     def _remove_folders(self) -> None:
         """Remove the folders that the run has made and that are empty now.
@@ -361,6 +377,9 @@ class RemoteFiles(MadeFiles):
     def begin(self, at_s: float) -> None:
         """See MadeFiles."""
         self._began_s = at_s
+
+    def end(self, at_s: float) -> None:
+        """See MadeFiles. What ComfyUI says of a file is asked when it is named."""
 
     def claim(self, place: Place, *, cached: bool) -> Made | None:
         """See MadeFiles."""

@@ -245,6 +245,20 @@ def test_the_files_of_the_machines_owner_stay_where_they_are(engine: Engine) -> 
     assert engine.names() == engine.before | {"output/a.png"}
 
 
+def test_two_runs_of_the_machines_owner_at_once_have_each_its_own(engine: Engine) -> None:
+    first, second = (LocalFiles(engine.folders, engine.remembered, view=_nothing) for _ in range(2))
+    engine.write("output/silent of the first.txt")
+    first.end(time.time())
+    time.sleep(0.02)
+    second.begin(time.time())
+    engine.write("output/b.png")
+    assert [file.place.name for file in first.unclaimed()] == ["silent of the first.txt"]
+    assert second.claim(output("b.png"), cached=False) is not None
+    first.leave()
+    engine.write("output/late.txt")
+    assert [file.place.name for file in second.unclaimed()] == ["late.txt"], "now it is alone"
+
+
 def test_a_file_that_is_still_being_written_is_waited_for(engine: Engine) -> None:
     run = engine.run()
     path = engine.folders["output"] / "slow.bin"
