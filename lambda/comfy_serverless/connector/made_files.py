@@ -231,20 +231,21 @@ class LocalFiles(MadeFiles):
         """See MadeFiles. Files that are still being written are waited for.
 
         While another run is in the engine, what its nodes will name may be there already. A run apart leaves all but
-        its own folder to it: only runs of ComfyUI's own nodes have another beside them. Any other run takes what had
-        come until its end.
+        its own folder to it: only runs of ComfyUI's own nodes have another beside them. Any other run takes what has
+        certainly come between its beginning and its end, of which it knows the whole ms.
         """
         self._has_looked = True
-        since_s, seen = self._began_s - _LAG_S, self._seen_folders
+        seen = self._seen_folders
         with self.remembered.lock:  # no other run begins meanwhile
             is_alone = self.remembered.runs <= 1
             is_apart = self._keep_in is not None
-            until_s = math.inf if is_alone or is_apart else self._ended_s + _ROUNDING_S
+            since_s = self._began_s + (-_LAG_S if is_alone or is_apart else _ROUNDING_S)
+            until_s = math.inf if is_alone or is_apart else self._ended_s
             new = [
                 (path, state)
                 for folder in (self._own if is_apart and not is_alone else self._folders.values())
                 for path, state in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
-                if path not in self._made and state.st_ctime <= until_s
+                if path not in self._made and state.st_ctime < until_s
             ]
         found = [(path, _at_rest(path, state)) for path, state in new]
         made = (self._taken(path) for path, _ in sorted(found, key=lambda file: file[1].st_mtime_ns))

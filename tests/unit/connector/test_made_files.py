@@ -247,7 +247,9 @@ def test_the_files_of_the_machines_owner_stay_where_they_are(engine: Engine) -> 
 
 def test_two_runs_of_the_machines_owner_at_once_have_each_its_own(engine: Engine) -> None:
     first, second = (LocalFiles(engine.folders, engine.remembered, view=_nothing) for _ in range(2))
+    time.sleep(0.02)
     engine.write("output/silent of the first.txt")
+    time.sleep(0.02)
     first.end(time.time())
     time.sleep(0.02)
     second.begin(time.time())
