@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 #: The names of files that jobs have brought, and of those that are not whole yet.
 OWN_NAME = re.compile(r"[0-9a-f]{32}\.[a-z0-9]{1,8}")
 UNFINISHED_NAME = re.compile(r"\.[0-9a-f-]{36}\.part")
+_MAX_RUNS = 10_000
 #: The time between two tries to get folders that another process uses, in seconds.
 _AGAIN_S = 0.02
 
@@ -67,6 +68,8 @@ class EngineFolders:
         root = beside(self._folders["output"])
         self._turn, self._next = root / "turn", root / "next"
         self._change = threading.Condition()
+        #: The runs that this process has had.
+        self._runs: dict[str, None] = {}
         #: How often each thread has the folders.
         self._users: Counter[int] = Counter()
         self._held: int | None = None
@@ -78,6 +81,10 @@ class EngineFolders:
 
     def kept(self, run: str) -> Path:
         """Where the files of a run are kept. It need not exist."""
+        with self._change:
+            self._runs[run] = None
+            while len(self._runs) > _MAX_RUNS:
+                del self._runs[next(iter(self._runs))]
         return self._kept / "runs" / run
 
     def forget(self, run: str) -> None:
@@ -86,7 +93,9 @@ class EngineFolders:
             _remove_tree(self.kept(run))
 
     def close(self) -> None:
-        """Remove all that is kept."""
+        """Remove all that is kept. The engine has ended."""
+        with self._change:
+            self._remove_ours()
         with suppress(OSError):
             os.close(self._life)
         _remove_tree(self._kept)
@@ -125,9 +134,8 @@ class EngineFolders:
                         waits = locks.try_lock(self._next, locks.ALONE, create=True)
                     if waits is not None and self._held is None:
                         self._held = locks.try_lock(self._turn, locks.ALONE, create=True)
-                        if self._held is not None and not self._is_swept:
-                            self._sweep()
-                            self._is_swept = True
+                        if self._held is not None:
+                            self._tidy()
                     if waits is not None and self._held is not None:
                         self._users[me] += 1
                         return
@@ -136,6 +144,22 @@ class EngineFolders:
         finally:
             if waits is not None:
                 os.close(waits)
+
+    def _tidy(self) -> None:
+        """Remove what is left of runs that are over: now that no run of ours has the folders, all of ours are.
+
+        A node that was given up, and went on, may have made something since.
+        """
+        if not self._is_swept:
+            self._sweep()
+            self._is_swept = True
+        self._remove_ours()
+
+    def _remove_ours(self) -> None:
+        for kind in ("output", "temp"):
+            for folder in _folders_in(self._folders[kind] / JOBS_FOLDER):
+                if folder.name in self._runs:
+                    _remove_tree(folder)
 
     def _sweep(self) -> None:
         """Remove what processes that are gone have left: files of jobs that they had in hand."""

@@ -410,6 +410,21 @@ class TestFoldersOfSeveralProcesses:
             "output/comfy-serverless/of the operator/a.png",
         }
 
+    def test_what_a_node_that_was_given_up_has_made_since_is_gone_before_the_next_turn(self, engine: Engine) -> None:
+        folders = EngineFolders(engine.folders)
+        folders.kept("given-up")
+        late = f"output/{JOBS_FOLDER}/given-up/deep/late.png"
+        with folders.hold():
+            engine.write(late, f"output/{JOBS_FOLDER}/of the operator/a.png")
+            with folders.hold():
+                assert late in engine.names(), "it may be this turn's"
+        with folders.hold():
+            left = {name for name in engine.names() - engine.before if not name.endswith("/")}
+            assert left == {f"output/{JOBS_FOLDER}/of the operator/a.png"}
+        engine.write(late)
+        folders.close()
+        assert late not in engine.names()
+
     def test_ours_is_on_the_same_file_system_and_nobody_elses(self, engine: Engine) -> None:
         own = beside(engine.folders["output"])
         assert own.stat().st_dev == engine.folders["output"].stat().st_dev
