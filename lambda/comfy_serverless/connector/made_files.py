@@ -240,7 +240,7 @@ class LocalFiles(MadeFiles):
             is_alone = self.remembered.runs <= 1
             is_apart = self._keep_in is not None
             since_s = self._began_s + (-_LAG_S if is_alone or is_apart else _ROUNDING_S)
-            until_s = math.inf if is_alone or is_apart else self._ended_s
+            until_s = self._until_s(is_alone=is_alone)
             new = [
                 (path, state)
                 for folder in (self._own if is_apart and not is_alone else self._folders.values())
@@ -250,6 +250,16 @@ class LocalFiles(MadeFiles):
         found = [(path, _at_rest(path, state)) for path, state in new]
         made = (self._taken(path) for path, _ in sorted(found, key=lambda file: file[1].st_mtime_ns))
         return [file for file in made if file is not None]
+
+    def _until_s(self, *, is_alone: bool) -> float:
+        """When what nobody has named must have come, in seconds since the epoch.
+
+        ComfyUI of the machine's owner may have other clients, whose prompts run next: only where it is a worker's alone
+        does a file that comes late belong to this run.
+        """
+        if self._keep_in is not None or (is_alone and self._ended_s == -math.inf):
+            return math.inf
+        return self._ended_s + (_ROUNDING_S if is_alone else 0)
 
     def leave(self) -> None:
         """See MadeFiles."""
