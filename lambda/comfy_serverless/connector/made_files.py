@@ -239,7 +239,8 @@ class LocalFiles(MadeFiles):
         with self.remembered.lock:  # no other run begins meanwhile
             is_alone = self.remembered.runs <= 1
             is_apart = self._keep_in is not None
-            since_s = self._began_s + (-_LAG_S if is_alone or is_apart else _ROUNDING_S)
+            # Of another client, whose prompt has just ended, there may be files of the last moment.
+            since_s = self._began_s + (-_LAG_S if is_apart else _ROUNDING_S)
             until_s = self._until_s(is_alone=is_alone)
             new = [
                 (path, state)

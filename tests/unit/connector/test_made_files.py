@@ -253,6 +253,7 @@ def test_two_runs_of_the_machines_owner_at_once_have_each_its_own(engine: Engine
     first.end(time.time())
     time.sleep(0.02)
     second.begin(time.time())
+    time.sleep(0.02)
     engine.write("output/b.png")
     assert [file.place.name for file in first.unclaimed()] == ["silent of the first.txt"]
     assert second.claim(output("b.png"), cached=False) is not None
