@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from comfy_serverless.connector.facts import EventSeen, FrameSeen, Outcome
-from comfy_serverless.connector.made_files import JOBS_FOLDER, Made, MadeFiles, Place
+from comfy_serverless.connector.made_files import Made, MadeFiles, Place
 from comfy_serverless.connector.outputs import Output, file_output, frame_output, identify_node, outputs_of_node
-from comfy_serverless.connector.own_folder import CHANGE
 from comfy_serverless.connector.progress import Progress, ProgressTracker
 from comfy_serverless.connector.writers import Writers
 from comfy_serverless.graph.nodes import known
-from comfy_serverless.graph.workflow import is_link
 
 #: How long files are waited for that nodes write after their end, and the time between two looks, in seconds.
 _LATE_S, _LOOK_S = 1.5, 0.02
+#: A class of nodes is not waited for again after so many times.
+_TIMES_IN_VAIN = 3
 _PLACES_SHOWN = 3
 _ENDS = frozenset({"execution_success", "execution_error", "execution_interrupted"})
 
@@ -95,11 +94,9 @@ class OutputCollector:
     def collect(self, outcome: Outcome) -> tuple[Output, ...]:
         """All outputs of a prompt that has ended, in the order of the graph. Waits a moment for late files."""
         self._cached = frozenset(outcome.cached_nodes)
-        give_up_at = time.monotonic() + _LATE_S
         refused = self._gather(outcome)
-        while outcome.error is None and self._may_come(refused) and time.monotonic() < give_up_at:
-            time.sleep(_LOOK_S)
-            refused = self._gather(outcome)
+        if outcome.error is None:
+            refused = self._await(outcome, refused)
         self._judge(refused)
         position = {node: index for index, node in enumerate(self._graph)}
         outputs = [output for made in self._by_node.values() for output in made]
@@ -159,39 +156,44 @@ class OutputCollector:
     def _silent(self) -> list[str]:
         return self._writers.silent({output.node_id for outputs in self._by_node.values() for output in outputs})
 
-    def _may_come(self, refused: Mapping[str, list[Place]]) -> bool:
-        """Whether a file may still come: nodes can write after their end. Those that never do are not waited for."""
-        habits = self._files.remembered
-        named = {self._habit(node) for node in refused if node not in self._cached} - habits.elsewhere
-        return bool(named or {self._habit(node) for node in self._silent() if node not in refused} - habits.silent)
+    def _awaited(self, refused: Mapping[str, list[Place]]) -> set[str]:
+        """The classes of nodes that may still write: what they have named has not come, or they have left nothing."""
+        named = {node for node in refused if node not in self._cached}
+        silent = {node for node in self._silent() if node not in refused} if self._files.finds_late else set()
+        return {self._class_of(node) for node in named | silent}
+
+    def _await(self, outcome: Outcome, refused: dict[str, list[Place]]) -> dict[str, list[Place]]:
+        """Wait for files that nodes write after their end; return what has not come.
+
+        The engine stands still meanwhile: a class whose files have not come a few times is not waited for again.
+        """
+        vain = self._files.remembered.vain
+        awaited = {name for name in self._awaited(refused) if vain[name] < _TIMES_IN_VAIN}
+        give_up_at = time.monotonic() + _LATE_S
+        while awaited and time.monotonic() < give_up_at:
+            time.sleep(_LOOK_S)
+            refused = self._gather(outcome)
+            for name in awaited - self._awaited(refused):
+                vain[name] = 0
+                awaited.remove(name)
+        for name in awaited:
+            vain[name] += 1
+        return refused
 
     def _judge(self, refused: Mapping[str, list[Place]]) -> None:
-        """Say what was named and not made, and what has left nothing, and learn from it for later runs."""
-        habits, warnings = self._files.remembered, []
+        """Say what was named and not made, and what has left nothing."""
+        remembered = self._files.remembered
+        warnings = [_not_made(node, self._class_of(node), places) for node, places in refused.items()]
         for node, places in refused.items():
-            if node in self._cached and self._habit(node) not in habits.elsewhere:
+            if node not in self._cached:
+                remembered.refuse(places)
+            elif not remembered.refused.issuperset(places):
                 self.are_files_gone = True
-            elif node not in self._cached:
-                habits.learn(elsewhere=self._habit(node), places=places)
-            warnings.append(_not_made(node, self._class_of(node), places))
-        for node in self._silent():
-            if node not in refused:
-                habits.learn(silent=self._habit(node))
-                what = f"Node {node} ({self._class_of(node)}) has run and left nothing"
-                warnings.append(f"{what}: {self._files.nothing}.")
+        silent = (node for node in self._silent() if node not in refused)
+        warnings += [
+            f"Node {node} ({self._class_of(node)}) has run and left nothing: {self._files.nothing}." for node in silent
+        ]
         self.warnings = tuple(warnings)
-
-    def _habit(self, node: str) -> str:
-        """What a node that does the same again has in common with itself: its class and its own values."""
-        identity = identify_node(self._graph, node)
-        inputs = self._graph.get(identity.node_id, {}).get("inputs", {})
-        ours = JOBS_FOLDER + "/"
-        values = {
-            name: value
-            for name, value in inputs.items()
-            if not is_link(value) and name != CHANGE and not str(value).startswith(ours)
-        }
-        return json.dumps([identity.class_type, values], sort_keys=True, default=str)
 
     def _class_of(self, node: str) -> str:
         return identify_node(self._graph, node).class_type

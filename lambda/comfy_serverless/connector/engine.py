@@ -18,8 +18,10 @@ from comfy_serverless.connector.confinement import engine_user
 from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.folders import EngineFolders
 from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of, places_of
-from comfy_serverless.connector.made_files import LocalFiles, MadeFiles, Place, Remembered, RemoteFiles
+from comfy_serverless.connector.local_files import LocalFiles
+from comfy_serverless.connector.made_files import MadeFiles, Place, Remembered
 from comfy_serverless.connector.process import ComfyProcess
+from comfy_serverless.connector.remote_files import RemoteFiles
 from comfy_serverless.errors import Canceled, DeadlineExceeded, EngineUnavailable
 from comfy_serverless.graph.nodes import Declared, declared
 from comfy_serverless.settings import Settings

@@ -89,8 +89,7 @@ class EngineFolders:
 
     def forget(self, run: str) -> None:
         """Remove the kept files of a run. What cannot be removed is logged."""
-        if self.kept(run).is_dir():
-            _remove_tree(self.kept(run))
+        _remove_tree(self.kept(run))
 
     def close(self) -> None:
         """Remove all that is kept. The engine has ended."""
@@ -164,9 +163,9 @@ class EngineFolders:
     def _sweep(self) -> None:
         """Remove what processes that are gone have left: files of jobs that they had in hand."""
         for subfolder in own_folders():
-            for file in _files_in(self._folders["input"] / subfolder):
+            for file in files_in(self._folders["input"] / subfolder):
                 if OWN_NAME.fullmatch(file.name) or UNFINISHED_NAME.fullmatch(file.name):
-                    _delete(file)
+                    delete(Path(file.path))
         for kept in self._kept.parent.glob("kept-*"):
             life = locks.try_lock(kept / _LIFE, locks.ALONE)
             if life is None:
@@ -203,25 +202,38 @@ def place_file(source: Path, name: str, *, subfolder: str, folder: Path) -> bool
     return True
 
 
-def _files_in(folder: Path) -> list[Path]:
-    if folder.is_symlink() or not folder.is_dir():
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name; copy it where the file system cannot. Raises OSError."""
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def files_in(folder: Path) -> list[os.DirEntry[str]]:
+    """The files of a folder, no links; none if it is no folder itself."""
+    if folder.is_symlink():
         return []
-    with os.scandir(folder) as entries:
-        return [Path(entry.path) for entry in entries if entry.is_file(follow_symlinks=False)]
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        return [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+    return []
+
+
+def delete(path: Path) -> None:
+    """Delete a file that a job has brought, if it is there. What cannot be deleted is logged."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        logger.warning("an input file could not be deleted: %s", error)
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
+    # ComfyUI removes its temp folder at its start and end.
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
         return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
-
-
-def _delete(file: Path) -> None:
-    try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        logger.warning("a file that a job had brought could not be removed: %s", error)
+    return []
 
 
 def _remove_tree(folder: Path) -> None:

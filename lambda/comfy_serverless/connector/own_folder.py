@@ -22,7 +22,7 @@ from comfy_serverless.graph.workflow import copy_graph, is_link
 #: folder name the files of a job that is over, and nodes that read what the graph does not have give what they have
 #: read for another job. An input that a node does not declare is no argument of it, but counts as such a change
 #: (ComfyUI 0.3.64 and 0.33.0).
-CHANGE = "comfy_serverless_job"
+_CHANGE = "comfy_serverless_job"
 #: In a text: the name of a model, which a job may have brought.
 _EMBEDDING = "embedding:"
 #: The name that ComfyUI's own savers give a file when the workflow gives none.
@@ -70,9 +70,9 @@ def in_own_folder(
         if said is not None and said.is_own and said.is_output and name in said.inputs and name in inputs:
             inputs[name] = _below(folder, inputs[name], result, node_id, declarations)
         elif (said is not None and said.is_output) or knowledge.names_preview or knowledge.lists_folder:
-            inputs[CHANGE] = run
+            inputs[_CHANGE] = run
         elif said is None or said.may_read or any(_names_embedding(value) for value in node["inputs"].values()):
-            inputs[CHANGE] = whose
+            inputs[_CHANGE] = whose
     return result
 
 

@@ -9,11 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from comfy_serverless.connector import collector as collector_module
 from comfy_serverless.connector.collector import OutputCollector
 from comfy_serverless.connector.facts import EventSeen, FrameSeen, Outcome, Timings
-from comfy_serverless.connector.made_files import LocalFiles, Remembered, RemoteFiles
+from comfy_serverless.connector.local_files import LocalFiles
+from comfy_serverless.connector.made_files import Remembered
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.progress import Progress
+from comfy_serverless.connector.remote_files import RemoteFiles
 
 
 def nothing_to_view(*_: str) -> Any:
@@ -84,7 +89,8 @@ class World:
     def __init__(self, tmp_path: Path, graph: dict[str, Any], *, remembered: Remembered | None = None) -> None:
         self.output = tmp_path / "output"
         self.output.mkdir(exist_ok=True)
-        self.files = LocalFiles({"output": self.output}, remembered or Remembered(), view=nothing_to_view)
+        kept = tmp_path / "kept"
+        self.files = LocalFiles({"output": self.output}, remembered or Remembered(), view=nothing_to_view, keep_in=kept)
         self.told: list[Output] = []
         self.collector = OutputCollector(graph, self.files, on_progress=None, on_output=self.told.append)
         self.began_s = time.time() - 100
@@ -102,6 +108,7 @@ class World:
     def end(self, **outcome: Any) -> list[tuple[str, str]]:
         outputs = self.collector.collect(replace(ENDED, **{"shown": {}, "display_nodes": {}, **outcome}))
         self.collector.announce_rest()
+        self.files.leave()
         return [(output.node_id, f"{output.subfolder}/{output.name}".lstrip("/")) for output in outputs]
 
 
@@ -168,10 +175,57 @@ def test_what_a_node_names_and_has_not_made_is_a_warning_and_no_output(tmp_path:
     [warning] = world.collector.warnings
     assert warning.startswith("Node 2 (UploadsItself) names 'out/there.png' (output), 'old.png' (output), ")
     assert "not delivered" in warning
-    began = time.monotonic()
-    again = World(tmp_path, {"2": node("UploadsItself")}, remembered=remembered)
-    again.end(shown=shown)
-    assert time.monotonic() - began < 1, "it is known by now that its files do not come"
+
+
+def test_a_class_whose_files_never_come_late_is_not_waited_for_again_and_one_that_does_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remembered = Remembered()
+    waits: list[float] = []
+    monkeypatch.setattr(collector_module, "_LATE_S", 0.05)
+    monkeypatch.setattr(collector_module.time, "sleep", waits.append)
+
+    def waits_for(class_type: str, shown: dict[str, Any]) -> bool:
+        waits.clear()
+        world = World(tmp_path, {"2": node(class_type, text=str(len(remembered.vain)))}, remembered=remembered)
+        world.runs("2", at_s=1)
+        assert world.end(shown=shown) == []
+        assert len(world.collector.warnings) == 1, "it is told all the same"
+        return bool(waits)
+
+    elsewhere = {"2": {"images": [file_named("there.png", "out")]}}
+    for class_type, shown in (("SaysNothing", {}), ("UploadsItself", elsewhere)):
+        assert [waits_for(class_type, shown) for _ in range(4)] == [True, True, True, False]
+    remembered.vain["SaysNothing"] = 0
+    assert waits_for("SaysNothing", {}), "a file of it has come late since"
+
+
+def test_a_file_that_comes_late_makes_its_class_worth_waiting_for(tmp_path: Path) -> None:
+    remembered = Remembered()
+    remembered.vain["WritesInAThread"] = 2
+    world = World(tmp_path, {"2": node("WritesInAThread", name="late")}, remembered=remembered)
+    world.runs("2", at_s=1)
+    writes = threading.Timer(0.1, lambda: (world.output / "late.png").write_bytes(b"here"))
+    writes.start()
+    assert world.end() == [("2", "late.png")]
+    writes.join()
+    assert remembered.vain["WritesInAThread"] == 0
+
+
+@pytest.mark.parametrize("where", ["elsewhere", "the machine's owner's"])
+def test_where_no_late_file_would_be_found_none_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(collector_module.time, "sleep", lambda _: pytest.fail("the engine stands still"))
+    files = (
+        LocalFiles({"output": tmp_path}, Remembered(), view=nothing_to_view)
+        if where != "elsewhere"
+        else RemoteFiles(lambda _: None, Remembered(), view=nothing_to_view, is_apart=True)
+    )
+    collector = OutputCollector({"2": node("SaysNothing")}, files, on_progress=None, on_output=None)
+    collector.see(EventSeen("executing", {"node": "2"}))
+    assert collector.collect(replace(ENDED, shown={}, display_nodes={})) == ()
+    assert len(collector.warnings) == 1
 
 
 def test_a_cached_node_is_not_believed_once_it_was_not_when_it_ran(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from comfy_serverless.connector.folders import EngineFolders, beside
-from comfy_serverless.connector.made_files import JOBS_FOLDER, LocalFiles, Made, Place, Remembered, RemoteFiles
+from comfy_serverless.connector.local_files import LocalFiles
+from comfy_serverless.connector.made_files import JOBS_FOLDER, Made, Place, Remembered
+from comfy_serverless.connector.remote_files import RemoteFiles
 from comfy_serverless.errors import DeadlineExceeded
 from tests.patience import PATIENCE_S
 

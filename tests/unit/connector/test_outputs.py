@@ -10,9 +10,11 @@ from typing import Any, BinaryIO
 import pytest
 from PIL import Image
 
-from comfy_serverless.connector.made_files import LocalFiles, MadeFiles, Place, Remembered, RemoteFiles
+from comfy_serverless.connector.local_files import LocalFiles
+from comfy_serverless.connector.made_files import MadeFiles, Place, Remembered
 from comfy_serverless.connector.outputs import NodeIdentity, Output, identify_node
 from comfy_serverless.connector.outputs import outputs_of_node as outputs_and_refused
+from comfy_serverless.connector.remote_files import RemoteFiles
 from comfy_serverless.files import OutputKind
 
 NODE = NodeIdentity("9", "SaveImage", "My picture")

@@ -12,8 +12,9 @@ import pytest
 
 from comfy_serverless.connector import recovery
 from comfy_serverless.connector.facts import FrameSeen, Outcome, Timings
-from comfy_serverless.connector.made_files import MadeFiles, Remembered, RemoteFiles
+from comfy_serverless.connector.made_files import MadeFiles, Remembered
 from comfy_serverless.connector.outputs import Output
+from comfy_serverless.connector.remote_files import RemoteFiles
 from comfy_serverless.connector.run import WorkflowRun
 from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, EngineCrashed
 

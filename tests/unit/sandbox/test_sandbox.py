@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -150,13 +150,20 @@ def test_a_child_that_has_died_while_it_was_idle_is_replaced(files: Files, numbe
     assert files.idle != [pid]
 
 
-def test_a_child_that_is_killed_amid_a_file_is_replaced_and_the_file_checked_again(files: Files) -> None:
+@contextmanager
+def amid_a_file(files: Files) -> Iterator[tuple[int, Future[str]]]:
+    """A child that stands still with a file in hand, and what comes of the check."""
     files.check()
     (pid,) = files.idle
     with ThreadPoolExecutor() as threads:
         os.kill(pid, signal.SIGSTOP)
         checked = threads.submit(files.check)
         assert wait_until(lambda: not files.idle)
+        yield pid, checked
+
+
+def test_a_child_that_is_killed_amid_a_file_is_replaced_and_the_file_checked_again(files: Files) -> None:
+    with amid_a_file(files) as (pid, checked):
         os.kill(pid, signal.SIGKILL)
         assert checked.result(PATIENCE_S) == ".png"
 
@@ -174,12 +181,7 @@ def test_a_machine_on_which_no_process_can_be_started_may_recover(
 
 
 def test_a_decoder_that_crashes_is_the_files_fault(files: Files) -> None:
-    files.check()
-    (pid,) = files.idle
-    with ThreadPoolExecutor() as threads:
-        os.kill(pid, signal.SIGSTOP)
-        checked = threads.submit(files.check)
-        assert wait_until(lambda: not files.idle)
+    with amid_a_file(files) as (pid, checked):
         os.kill(pid, signal.SIGSEGV)
         os.kill(pid, signal.SIGCONT)
         with pytest.raises(Refused, match=r"crash \(SIGSEGV\)") as caught:

@@ -15,18 +15,17 @@ import filecmp
 import hashlib
 import logging
 import os
-import shutil
 import threading
 import time
 import uuid
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from comfy_serverless.connector.folders import OWN_NAME, UNFINISHED_NAME, beside
+from comfy_serverless.connector.folders import OWN_NAME, UNFINISHED_NAME, beside, delete, files_in, link_or_copy
 from comfy_serverless.errors import AssetUnavailable
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.worker.inputs.receive import DISK_IS_FULL, DiskFull
@@ -230,7 +229,7 @@ class InputCache:
                 if self._shown[name]:
                     self._shown[name] -= 1
                     if not self._shown[name]:
-                        _delete(name)
+                        delete(name)
             self._shown = +self._shown
 
     def _sweep(self, folder: Path) -> None:
@@ -242,10 +241,10 @@ class InputCache:
             return
         self._swept.add(folder)
         kept = beside(folder) / "inputs"
-        for file in _files_in(folder):
+        for file in files_in(folder):
             with suppress(FileNotFoundError):
                 if OWN_NAME.fullmatch(file.name) and os.path.samestat(file.stat(), (kept / file.name).stat()):
-                    _delete(Path(file.path))
+                    delete(Path(file.path))
 
     def _take(self, entry: _Entry, file: Path) -> None:
         folder = self._connector.input_directory
@@ -255,7 +254,7 @@ class InputCache:
         kept = Path(entry.key.place, entry.key.name)
         unfinished = kept.with_name(f".{uuid.uuid4()}.part")
         try:
-            _link_or_copy(file, unfinished)
+            link_or_copy(file, unfinished)
             unfinished.chmod(_READ_ONLY)
             unfinished.replace(kept)
         finally:
@@ -296,12 +295,12 @@ class InputCache:
             too_many -= 1
             if entry.path is not None:
                 size_bytes -= entry.size_bytes
-                _delete(entry.path)
+                delete(entry.path)
 
     def _inherit(self, kept: Path) -> None:
         """Take over the files that a former life of this process has left. Under the lock."""
         left: list[tuple[float, _Entry]] = []
-        for file in _files_in(kept):
+        for file in files_in(kept):
             state = file.stat(follow_symlinks=False)
             used_at = max(state.st_atime, state.st_mtime)
             path = Path(file.path)
@@ -311,15 +310,8 @@ class InputCache:
                 entry.is_inherited = True
                 left.append((used_at, entry))
             elif UNFINISHED_NAME.fullmatch(file.name) and used_at < time.time() - _ABANDONED_S:
-                _delete(path)
+                delete(path)
         self._entries.update({entry.key: entry for _, entry in sorted(left, key=lambda pair: pair[0])})
-
-
-def _files_in(folder: Path) -> Iterator[os.DirEntry[str]]:
-    if folder.is_symlink() or not folder.is_dir():
-        return
-    with os.scandir(folder) as files:
-        yield from (file for file in files if file.is_file(follow_symlinks=False))
 
 
 def _free_name(entry: _Entry, name: Path) -> Path:
@@ -350,21 +342,11 @@ def _give_name(entry: _Entry, name: Path, folder: Path) -> bool:
     # Whole or not at all.
     unfinished = name.with_name(f".{uuid.uuid4()}.part")
     try:
-        _link_or_copy(entry.path, unfinished)
+        link_or_copy(entry.path, unfinished)
         unfinished.replace(name)
     finally:
         unfinished.unlink(missing_ok=True)
     return True
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name; copy it where the file system cannot."""
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _has_content_of_its_name(path: Path) -> bool:
@@ -379,10 +361,3 @@ def _is_abandoned(entry: _Entry) -> bool:
     except FileNotFoundError:
         return True
     return state is None or max(state.st_atime, state.st_mtime) < time.time() - _ABANDONED_S
-
-
-def _delete(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        logger.warning("an input file could not be deleted: %s", error)

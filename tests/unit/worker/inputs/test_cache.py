@@ -257,14 +257,14 @@ class TestRoom:
     def test_a_full_disk_is_emptied_of_what_nobody_holds(
         self, local: LocalFolder, work: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        link = cache_module._link_or_copy
+        link = cache_module.link_or_copy
 
         def with_room_for_two(source: Path, target: Path) -> None:
             if target.parent == kept(local) and len(kept_names(local)) >= 2:
                 raise OSError(28, "No space left on device")
             link(source, target)
 
-        monkeypatch.setattr(cache_module, "_link_or_copy", with_room_for_two)
+        monkeypatch.setattr(cache_module, "link_or_copy", with_room_for_two)
         jobs = Jobs(local, work)
         held = jobs.bring(A)
         jobs.run(B)

@@ -1,0 +1,271 @@
+"""The files that a run has made on an engine of this machine: see `made_files`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import stat
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from comfy_serverless.connector.made_files import JOBS_FOLDER, TICK_S, Made, MadeFiles, Place, Remembered, View
+
+logger = logging.getLogger(__name__)
+
+#: The file system's clock lags behind the system's. In seconds.
+_LAG_S = 0.011
+#: ComfyUI reports its times in whole ms.
+_ROUNDING_S = 0.001
+#: How long a file that nobody has named must not have changed to be whole, in seconds, and the longest wait for it.
+_AT_REST_S, _AT_REST_WITHIN_S = 0.03, 2.0
+
+
+class LocalFiles(MadeFiles):
+    """The files of a run on an engine of this machine.
+
+    Args:
+        folders: ComfyUI's output and temp folder, by type, with their links resolved.
+        remembered: what the runs of this engine share.
+        view: opens a file through ComfyUI.
+        keep_in: the run is apart, and its files are kept in this folder, which is named as its own folder below
+            ComfyUI's is. None for a run of the machine's owner: its files stay where they are, and cached nodes are
+            believed.
+    """
+
+    def __init__(
+        self, folders: Mapping[str, Path], remembered: Remembered, *, view: View, keep_in: Path | None = None
+    ) -> None:
+        self._folders = {kind: folder for kind, folder in folders.items() if kind in ("output", "temp")}
+        self.remembered = remembered
+        self.finds_late = keep_in is not None
+        self.nothing = "it has shown nothing, and no file has appeared in ComfyUI's output or temp folder"
+        self._view = view
+        self._keep_in = keep_in
+        self._began_s, self._ended_s = time.time(), -math.inf
+        #: By their paths in ComfyUI's folders.
+        self._made: dict[Path, Made] = {}
+        self._states: dict[Path, os.stat_result] = {}
+        self._seen_folders: set[Path] = set()
+        self._resolved: dict[tuple[str, str], Path | None] = {}
+        self._has_looked = False
+        self._own: tuple[Path, ...] = ()
+        if keep_in is not None:
+            self._own = tuple(folder / JOBS_FOLDER / keep_in.name for folder in self._folders.values())
+        with remembered.lock:
+            remembered.runs += 1
+
+    def begin(self, at_s: float) -> None:
+        """See MadeFiles."""
+        self._began_s = at_s
+
+    def end(self, at_s: float) -> None:
+        """See MadeFiles."""
+        self._ended_s = at_s
+
+    def claim(self, place: Place, *, cached: bool) -> Made | None:
+        """See MadeFiles."""
+        path = self._path(place)
+        made = self._taken(path) if path is not None else None
+        if made is None and cached:
+            made = self._from_before(place, path)
+        return made
+
+    def find(self, text: str, *, cached: bool) -> Made | None:
+        """See MadeFiles. The path is below one of the folders, begins with its name, or is absolute."""
+        for kind, folder in self._folders.items():
+            for relative in dict.fromkeys((text, text.removeprefix(f"{kind}/"))):
+                path = _path_below(folder, Path(relative))
+                if path is not None and (made := self.claim(self._place(path), cached=cached)):
+                    return made
+        return None
+
+    def unclaimed(self) -> list[Made]:
+        """See MadeFiles. Files that are still being written are waited for.
+
+        While another run is in the engine, what its nodes will name may be there already. A run apart leaves all but
+        its own folder to it: only runs of ComfyUI's own nodes have another beside them. Any other run takes what has
+        certainly come between its beginning and its end, of which it knows the whole ms.
+        """
+        self._has_looked = True
+        seen = self._seen_folders
+        with self.remembered.lock:  # no other run begins meanwhile
+            is_alone = self.remembered.runs <= 1
+            is_apart = self._keep_in is not None
+            # Of another client, whose prompt has just ended, there may be files of the last moment.
+            since_s = self._began_s + (-_LAG_S if is_apart else _ROUNDING_S)
+            until_s = self._until_s(is_alone=is_alone)
+            new = [
+                (path, state)
+                for folder in (self._own if is_apart and not is_alone else self._folders.values())
+                for path, state in self.remembered.changed_files(folder, since_s=since_s, seen=seen)
+                if path not in self._made and state.st_ctime < until_s
+            ]
+        found = [(path, _at_rest(path, state)) for path, state in new]
+        made = (self._taken(path) for path, _ in sorted(found, key=lambda file: file[1].st_mtime_ns))
+        return [file for file in made if file is not None]
+
+    def _until_s(self, *, is_alone: bool) -> float:
+        """When what nobody has named must have come, in seconds since the epoch.
+
+        ComfyUI of the machine's owner may have other clients, whose prompts run next: only where it is a worker's alone
+        does a file that comes late belong to this run.
+        """
+        if self._keep_in is not None or (is_alone and self._ended_s == -math.inf):
+            return math.inf
+        return self._ended_s + (_ROUNDING_S if is_alone else 0)
+
+    def leave(self) -> None:
+        """See MadeFiles."""
+        try:
+            if self._keep_in is not None:
+                self._leave()
+        finally:
+            with self.remembered.lock:
+                self.remembered.runs -= 1
+
+    def _leave(self) -> None:
+        if not self._has_looked:  # the run has broken off
+            self.unclaimed()
+        for path, was in self._states.items():
+            try:
+                # What has the name now may be a later run's.
+                if os.path.samestat(path.lstat(), was):
+                    path.unlink()
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                logger.warning("a file of a run could not be removed from ComfyUI's folder: %s", error)
+        self._remove_folders()
+        self._states.clear()
+
+    def _remove_folders(self) -> None:
+        """Remove the folders that the run has made and that are empty now.
+
+        In the folder of all jobs only its own, and those that its files were in: another run may just have made one
+        there.
+        """
+        roots = set(self._folders.values())
+        common = {root / JOBS_FOLDER for root in roots}
+        own = {parent for path in self._states for parent in path.parents}
+        for folder in self._seen_folders:
+            places = {folder, *folder.parents}
+            if common.isdisjoint(places) or not places.isdisjoint(self._own):
+                own.add(folder)
+        new = own - self.remembered.folders - roots - common
+        for folder in sorted(new, key=lambda path: len(path.parts), reverse=True):
+            if not roots.isdisjoint(folder.parents):
+                with suppress(OSError):
+                    folder.rmdir()
+
+    def _path(self, place: Place) -> Path | None:
+        """Where a place is, unless it is none of ComfyUI's. A node's files are in one folder: that is resolved once."""
+        folder = self._folders.get(place.folder_type)
+        if folder is None:
+            return None
+        if "/" in place.name:
+            return _path_below(folder, Path(place.subfolder, place.name))
+        where = place.folder_type, place.subfolder
+        if where not in self._resolved:
+            self._resolved[where] = _path_below(folder, Path(place.subfolder))
+        parent = self._resolved[where]
+        return parent / place.name if parent is not None else None
+
+    def _place(self, path: Path) -> Place:
+        kind, folder = next((kind, folder) for kind, folder in self._folders.items() if path.is_relative_to(folder))
+        subfolder = path.parent.relative_to(folder).as_posix()
+        return Place(path.name, "" if subfolder == "." else subfolder, kind)
+
+    def _taken(self, path: Path) -> Made | None:
+        """A file of ComfyUI's folders, if it is new and no other run's."""
+        if path in self._made:
+            return self._made[path]
+        try:
+            state = path.lstat()
+        except (OSError, ValueError):  # it is not there, or no file can have its name
+            return None
+        if state.st_ctime < self._began_s - _LAG_S or stat.S_ISDIR(state.st_mode):
+            return None
+        if not stat.S_ISREG(state.st_mode):
+            self._states[path] = state  # a link or a pipe is no file of the run, and goes with those
+            return None
+        place, kept = self._place(path), path
+        try:
+            with self.remembered.lock:
+                if not self.remembered.is_free(state, self):
+                    return None
+                if self._keep_in is not None:
+                    kept = _link(path, state, self._keep_in / place.folder_type / place.subfolder / place.name)
+                self.remembered.take(path.lstat(), self)
+        except FileNotFoundError:
+            return None
+        made = self._made[path] = Made(place, kept, lambda: kept.open("rb"))
+        self._states[path] = state
+        return made
+
+    def _from_before(self, place: Place, path: Path | None) -> Made | None:
+        """The file of a cached node: of an earlier delivery of this job, or of an earlier run of the owner."""
+        if self._keep_in is None:
+            is_believed = path is not None and _is_file(path) and place not in self.remembered.refused
+            return Made(place, path, lambda: self._view(*place)) if is_believed else None
+        if place.folder_type not in self._folders:
+            return None
+        kept = _file_below(self._keep_in / place.folder_type, Path(place.subfolder, place.name))
+        return Made(place, kept, lambda: kept.open("rb")) if kept is not None else None
+
+
+def _path_below(folder: Path, relative: Path) -> Path | None:
+    """A path with its links resolved, unless it leads out of the folder."""
+    try:
+        path = (folder / relative).resolve()
+    except (OSError, ValueError):
+        return None  # too long for the file system, or with a NUL in it: no file is called that
+    return path if path.is_relative_to(folder) else None
+
+
+def _file_below(folder: Path, relative: Path) -> Path | None:
+    path = _path_below(folder, relative)
+    return path if path is not None and _is_file(path) else None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _link(path: Path, state: os.stat_result, target: Path) -> Path:
+    """Give a file a second name, so that it stays when the first is removed; return that name.
+
+    Where the file system cannot do that, the file is copied. Raises FileNotFoundError if it is no longer the same.
+    """
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as source, target.open("wb") as copy:  # noqa: PTH123
+            shutil.copyfileobj(source, copy)
+        return target
+    # A symbolic link that has taken its place is never followed: what it leads to may be anybody's.
+    if not os.path.samestat(target.lstat(), state):
+        target.unlink()
+        raise FileNotFoundError(path)
+    return target
+
+
+def _at_rest(path: Path, state: os.stat_result) -> os.stat_result:
+    """The state of a file once it has not changed for a moment: something may still be writing it."""
+    give_up_at = time.monotonic() + _AT_REST_WITHIN_S
+    # A file may have been given a time in the future.
+    while -TICK_S < time.time() - state.st_mtime < _AT_REST_S and time.monotonic() < give_up_at:
+        time.sleep(_AT_REST_S)
+        with suppress(FileNotFoundError):
+            state = path.lstat()
+    return state

@@ -1,0 +1,71 @@
+"""The files that a run has made on an engine elsewhere: see `made_files`. Only ComfyUI itself can be asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from comfy_serverless.connector.made_files import Made, MadeFiles, Place, Remembered, View
+
+#: `Last-Modified` has whole seconds.
+_WHOLE_SECOND_S = 1.0
+
+
+class RemoteFiles(MadeFiles):
+    """The files of a run on an engine elsewhere: what its nodes name, and what ComfyUI says is new.
+
+    Args:
+        changed_at: asks ComfyUI when a file was last changed, in seconds since the epoch; None if it has no such file.
+        view: opens a file through ComfyUI.
+        is_apart: whether the run shares ComfyUI with strangers; then cached nodes are not believed.
+    """
+
+    def __init__(
+        self,
+        changed_at: Callable[[Place], float | None],
+        remembered: Remembered,
+        *,
+        view: View,
+        is_apart: bool,
+    ) -> None:
+        self._changed_at = changed_at
+        self.remembered = remembered
+        self.finds_late = False
+        self.nothing = "it has shown nothing, and what it may have saved is on ComfyUI's machine"
+        self._view = view
+        self._is_apart = is_apart
+        self._began_s = time.time()
+        self._made: dict[Place, Made] = {}
+
+    def begin(self, at_s: float) -> None:
+        """See MadeFiles."""
+        self._began_s = at_s
+
+    def end(self, at_s: float) -> None:
+        """See MadeFiles. What ComfyUI says of a file is asked when it is named."""
+
+    def claim(self, place: Place, *, cached: bool) -> Made | None:
+        """See MadeFiles."""
+        if place in self._made:
+            return self._made[place]
+        if place.folder_type not in ("output", "temp"):
+            return None
+        changed_s = self._changed_at(place)
+        is_new = changed_s is not None and changed_s >= self._began_s - _WHOLE_SECOND_S
+        # A proxy may keep the time from us.
+        is_believed = (cached or not changed_s) and not self._is_apart and place not in self.remembered.refused
+        if changed_s is None or not (is_new or is_believed):
+            return None
+        made = self._made[place] = Made(place, None, lambda: self._view(*place))
+        return made
+
+    def find(self, text: str, *, cached: bool) -> Made | None:  # noqa: ARG002  (as all)
+        """See MadeFiles. A path says nothing about another machine."""
+        return None
+
+    def unclaimed(self) -> list[Made]:
+        """See MadeFiles. The folders of another machine cannot be looked into."""
+        return []
+
+    def leave(self) -> None:
+        """See MadeFiles. ComfyUI has no route that removes a file."""
