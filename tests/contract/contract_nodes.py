@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 from saver_nodes import SAVES, files_below
@@ -13,6 +14,8 @@ from comfy_lite.node import Directories, NodeContext, NodeResult, NodeType, Pixe
 
 NEVER_THE_SAME = float("nan")
 BLACK = (1, 8, 8, 3)
+#: None of them is ComfyUI's own.
+PACK = "custom_nodes.contract_nodes"
 
 
 def sleep(context: NodeContext, *, seconds: float, steps: int, mode: str, image: Pixels | None = None) -> NodeResult:
@@ -61,7 +64,7 @@ def never_the_same(directories: Directories, **inputs: object) -> float:
 
 
 NODES = {
-    node.class_type: node
+    node.class_type: replace(node, python_module=PACK)
     for node in (
         NodeType(
             "ContractSleep",
@@ -129,7 +132,6 @@ NODES = {
             save,
             required={"saves": (list(SAVES),), "filename_prefix": ("STRING", {"default": "ComfyUI"})},
             is_output=True,
-            python_module="custom_nodes.saver_nodes",
         ),
         NodeType(
             "FolderOfAPack",
@@ -138,7 +140,6 @@ NODES = {
             take_folder,
             required={"directory": ("STRING", {"default": "."})},
             returns=("STRING",),
-            python_module="custom_nodes.saver_nodes",
         ),
     )
 }

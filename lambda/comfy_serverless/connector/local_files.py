@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -187,7 +188,7 @@ class LocalFiles(MadeFiles):
             state = path.lstat()
         except (OSError, ValueError):  # it is not there, or no file can have its name
             return None
-        if state.st_ctime < self._began_s - _LAG_S or stat.S_ISDIR(state.st_mode):
+        if state.st_ctime < self._began_s - _LAG_S or stat.S_ISDIR(state.st_mode) or self._is_anothers(path):
             return None
         if not stat.S_ISREG(state.st_mode):
             self._states[path] = state  # a link or a pipe is no file of the run, and goes with those
@@ -198,7 +199,7 @@ class LocalFiles(MadeFiles):
                 if not self.remembered.is_free(state, self):
                     return None
                 if self._keep_in is not None:
-                    kept = _link(path, state, self._keep_in / place.folder_type / place.subfolder / place.name)
+                    kept = _link(path, state, _kept(self._keep_in, place))
                 self.remembered.take(path.lstat(), self)
         except FileNotFoundError:
             return None
@@ -206,15 +207,23 @@ class LocalFiles(MadeFiles):
         self._states[path] = state
         return made
 
+    def _is_anothers(self, path: Path) -> bool:
+        """Whether a file is in the folder of another run that is in the engine too, and may not have named it yet."""
+        if self._keep_in is None or self.remembered.runs <= 1:
+            return False
+        folders = {folder / JOBS_FOLDER for folder in self._folders.values()}
+        return not folders.isdisjoint(path.parents) and set(self._own).isdisjoint(path.parents)
+
     def _from_before(self, place: Place, path: Path | None) -> Made | None:
         """The file of a cached node: of an earlier delivery of this job, or of an earlier run of the owner."""
         if self._keep_in is None:
             is_believed = path is not None and _is_file(path) and place not in self.remembered.refused
             return Made(place, path, lambda: self._view(*place)) if is_believed else None
-        if place.folder_type not in self._folders:
+        if path is None:
             return None
-        kept = _file_below(self._keep_in / place.folder_type, Path(place.subfolder, place.name))
-        return Made(place, kept, lambda: kept.open("rb")) if kept is not None else None
+        place = self._place(path)
+        kept = _kept(self._keep_in, place)
+        return Made(place, kept, lambda: kept.open("rb")) if _is_file(kept) else None
 
 
 def _path_below(folder: Path, relative: Path) -> Path | None:
@@ -226,9 +235,10 @@ def _path_below(folder: Path, relative: Path) -> Path | None:
     return path if path.is_relative_to(folder) else None
 
 
-def _file_below(folder: Path, relative: Path) -> Path | None:
-    path = _path_below(folder, relative)
-    return path if path is not None and _is_file(path) else None
+def _kept(keep_in: Path, place: Place) -> Path:
+    """Where a file is kept: however deep its folder is, one folder is made for it."""
+    folder = hashlib.sha256(f"{place.folder_type}/{place.subfolder}".encode(errors="surrogateescape")).hexdigest()[:16]
+    return keep_in / folder / place.name
 
 
 def _is_file(path: Path) -> bool:

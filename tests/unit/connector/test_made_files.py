@@ -199,6 +199,18 @@ def test_two_runs_at_once_never_have_the_same_file(engine: Engine) -> None:
     assert engine.names() == engine.before
 
 
+def test_a_run_cannot_name_what_is_in_the_folder_of_one_that_is_in_the_engine_too(engine: Engine) -> None:
+    thief, other = engine.run("thief"), engine.run("other")
+    others = output("picture.png", subfolder=f"{JOBS_FOLDER}/other")
+    engine.write(f"output/{JOBS_FOLDER}/other/picture.png")
+    assert thief.claim(others, cached=False) is None
+    assert thief.find(f"{JOBS_FOLDER}/other/picture.png", cached=False) is None
+    assert other.claim(others, cached=False) is not None
+    thief.leave()
+    other.leave()
+    assert engine.names() == engine.before | {f"output/{JOBS_FOLDER}/"}
+
+
 def test_a_run_whose_next_one_has_begun_takes_only_what_is_in_its_own_folder_or_named(engine: Engine) -> None:
     first, second = engine.run("1"), engine.run("2")
     jobs = JOBS_FOLDER
