@@ -334,7 +334,7 @@ def meter() -> Meter:
     """The metrics of jobs."""
     from comfy_serverless.worker.metrics import Meter
 
-    return Meter(lambda: connector().starts)
+    return Meter(lambda: connector().condition)
 
 
 @functools.cache
