@@ -155,6 +155,21 @@ class ComfyConnector:
         if freshly_started and self._settings.test_payload is not None:
             self.run(self.load_payload(self._settings.test_payload), deadline_s=left_until(deadline))
 
+    def rest(self) -> None:
+        """Get ready for a snapshot of this machine: ComfyUI answers, and there is no connection to it.
+
+        Raises:
+            ComfyError: as `wait_ready`.
+        """
+        self.wait_ready()
+        self._engine.disconnect()
+
+    def wake(self) -> None:
+        """Go on after a restore. A ComfyUI that does not answer any more is started anew, without waiting for it."""
+        if self._engine.process is not None and not self._engine.is_answering():
+            logger.warning("ComfyUI has not outlived the snapshot: it is started anew")
+            self._engine.replace(self.starts)
+
     def kill_api(self) -> None:
         """Stop ComfyUI and everything it started, close the websocket, and forget this instance."""
         with ComfyConnector._creation:

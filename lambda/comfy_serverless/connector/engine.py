@@ -408,9 +408,7 @@ class Engine:
         """Learn about an engine that has just begun to answer."""
         process = self.process
         if process is not None and self._address(process.port) != self.server_address:
-            self.events.close()
-            self.client.close()
-            self._connect_to(self._address(process.port))
+            self.disconnect(self._address(process.port))
         try:
             self._stats = self.client.system_stats()
         except RequestFailed as error:
@@ -426,6 +424,12 @@ class Engine:
         self._remembered = Remembered({kind: self._folders[kind] for kind in ("output", "temp") if self._folders})
         self._greeted_generation = self.starts
         logger.info("%s answers at %s", self.name, self.client.shown_address)
+
+    def disconnect(self, server_address: str | None = None) -> None:
+        """Close all connections; the next ones are made when they are needed, to the address given or as before."""
+        self.events.close()
+        self.client.close()
+        self._connect_to(server_address or self.server_address)
 
     def _answers_at(self, port: int) -> bool:
         client = ComfyClient(self._address(port))

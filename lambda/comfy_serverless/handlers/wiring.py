@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from comfy_serverless.handlers import snapshot
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
@@ -316,7 +317,7 @@ def worker() -> Worker:
     from comfy_serverless.worker.worker import Worker
 
     inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network(), sandbox=sandbox())
-    if settings().models_manifest:
+    if settings().models_manifest and not snapshot.IS_TAKEN:
         model_store()  # they are fetched while ComfyUI starts
     return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models())
 
