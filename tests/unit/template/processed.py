@@ -1,4 +1,4 @@
-"""template.yaml as CloudFormation gets it from SAM's transform, and what its functions amount to for given parameters."""
+"""template.yaml as CloudFormation gets it from SAM's transform, and what it amounts to for given parameters."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A second `sam deploy` with other parameters replaces nothing that holds data: computed for every parameter.
 
-CloudFormation replaces a resource when a property changes that can only be set at its creation. Which those are stands in its
-schemas. What is replaced is made anew, empty; where it is retained, its data is beside the stack from then on.
+CloudFormation replaces a resource when a property changes that can only be set at its creation. Which those are stands
+in its schemas. What is replaced is made anew, empty; where it is retained, its data is beside the stack from then on.
 """
 
 from __future__ import annotations
