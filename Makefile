@@ -19,7 +19,7 @@ CDK_ARGS ?= list
 DEV_ARGS ?=
 # make deploy TARGET=worker SET="MemorySize=10240 AlarmTopicArn=arn:…" (docs/deploy-lambda.md)
 STACK ?= comfy-serverless
-TARGET ?= worker-lite
+TARGET ?=
 OWNER ?=
 SET ?=
 DEPLOY_ARGS ?=
@@ -74,7 +74,7 @@ sam-demo: setup ## The same events through `sam build` and `sam local invoke` (n
 	@$(RUN) -m demo.sam $(SAM_DEMO_ARGS)
 
 deploy: setup ## The stack on AWS: make deploy STACK=… TARGET=worker OWNER=… SET="Parameter=value …" (needs a container engine)
-	@$(RUN) -m tools.deploy --stack $(STACK) --target $(TARGET) $(if $(OWNER),--owner $(OWNER)) $(DEPLOY_ARGS) -- $(SET)
+	@$(RUN) -m tools.deploy --stack $(STACK) $(if $(TARGET),--target $(TARGET)) $(if $(OWNER),--owner $(OWNER)) $(DEPLOY_ARGS) -- $(SET)
 
 undeploy: setup ## Delete the stack; says what stays, and what that costs: make undeploy UNDEPLOY_ARGS=--tell
 	@$(RUN) -m tools.undeploy --stack $(STACK) $(UNDEPLOY_ARGS)

@@ -1,6 +1,6 @@
 """Make a new stack begin with the buckets and the table that a deleted one has left.
 
-    make adopt STACK=comfy-serverless     # then `make deploy`, with the same BucketPrefix, adds everything else
+    make adopt STACK=comfy-serverless     # then the `make deploy` that it names adds everything else
 
 CloudFormation imports them into a stack of the same name (a change set of the type IMPORT). It changes nothing in them:
 the deployment afterwards finds them in its stack, and goes on with their data, jobs and keys.
@@ -69,6 +69,12 @@ def to_import(kept: Sequence[Kept]) -> list[ResourceToImportTypeDef]:
     ]
 
 
+def prefix_of(kept: Sequence[Kept]) -> str:
+    """The BucketPrefix that the buckets were made with: another one would make other buckets."""
+    (name,) = (one.name for one in kept if one.logical_id == "InputBucket")
+    return name.rpartition("-input-")[0]
+
+
 def adopt(cloudformation: CloudFormationClient, stack: str) -> list[Kept]:
     """Import what the deleted stack of this name has left into a new one.
 
@@ -115,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for one in adopted:
         print(f"  {one.logical_id:<14} {one.name}")
     print(f"They are in the stack {options.stack}. Now deploy it, with the BucketPrefix that it had:")
-    print(f"  make deploy STACK={options.stack}")
+    print(f"  make deploy STACK={options.stack} SET=BucketPrefix={prefix_of(adopted)}")
     return 0
 
 

@@ -49,7 +49,7 @@ class Plan:
     """
 
     stack: str
-    target: str = "worker-lite"
+    target: str
     owner: str = ""
     region: str | None = None
     asks: bool = True
@@ -100,6 +100,30 @@ class Plan:
         return ["--region", self.region] if self.region else []
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A stack as it is; empty if there is none."""
+
+    parameters: Mapping[str, str]
+    outputs: Mapping[str, str]
+    tags: Mapping[str, str]
+
+    @classmethod
+    def of(cls, cloudformation: CloudFormationClient, stack: str) -> Before:
+        """Look at it."""
+        try:
+            described: Any = cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
+        except ClientError as error:
+            if "does not exist" in str(error):
+                return cls({}, {}, {})
+            raise
+        return cls(
+            {entry["ParameterKey"]: entry["ParameterValue"] for entry in described.get("Parameters", [])},
+            {entry["OutputKey"]: entry["OutputValue"] for entry in described.get("Outputs", [])},
+            {entry["Key"]: entry["Value"] for entry in described.get("Tags", [])},
+        )
+
+
 def images_of(template: Mapping[str, Any], repositories: Mapping[str, str]) -> dict[str, str]:
     """The repository of each function: of the worker its own, of all others, which are one image, the other."""
     return {
@@ -123,7 +147,7 @@ def release_of(template: Mapping[str, Any], parameters: Mapping[str, str]) -> st
 def parameters_of(
     template: Mapping[str, Any], before: Mapping[str, str], settings: Mapping[str, str]
 ) -> dict[str, str]:
-    """All parameters, as they will be: named now, or as before, or by default.
+    """All parameters, as they will be: named now, or as before, or by default. (`sam deploy` does the same.)
 
     Raises:
         NotDeployed: there is no parameter of a name.
@@ -145,17 +169,15 @@ def settings_of(words: Sequence[str]) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
-def deploy(plan: Plan, cloudformation: CloudFormationClient) -> None:
+def deploy(plan: Plan, written: Mapping[str, Any], cloudformation: CloudFormationClient, before: Before) -> None:
     """Take all steps.
 
     Raises:
         NotDeployed: one has failed.
     """
-    written = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
-    before = _described(cloudformation, plan.stack, "Parameters")
-    parameters = parameters_of(written, before, plan.settings)
+    parameters = parameters_of(written, before.parameters, plan.settings)
     _run(plan.make_repositories())
-    images = images_of(written, _described(cloudformation, plan.repositories, "Outputs"))
+    images = images_of(written, Before.of(cloudformation, plan.repositories).outputs)
     _run(plan.build())
     (ROOT / PACKAGED).parent.mkdir(exist_ok=True)
     _run(plan.package(images))
@@ -169,22 +191,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="make deploy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--stack", required=True)
-    parser.add_argument("--target", choices=("worker-lite", "worker"), default="worker-lite", help="the worker's image")
-    parser.add_argument("--owner", default="", help="who pays: the tag `owner`")
+    parser.add_argument("--target", choices=("worker-lite", "worker"), help="the worker's image; by default as it is")
+    parser.add_argument("--owner", help="who pays: the tag `owner`; by default as it is")
     parser.add_argument("--region", default=os.environ.get("AWS_REGION"), help="AWS_REGION, or your profile's")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("settings", nargs="*", metavar="Parameter=value", help="parameters of template.yaml")
     options = parser.parse_args(arguments)
     try:
+        written = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+        cloudformation = boto3.client("cloudformation", region_name=options.region)
+        before = Before.of(cloudformation, options.stack)
+        settings = settings_of(options.settings)
         plan = Plan(
             stack=options.stack,
-            target=options.target,
-            owner=options.owner,
+            target=options.target or parameters_of(written, before.parameters, settings)["ImageTarget"],
+            owner=before.tags.get("owner", "") if options.owner is None else options.owner,
             region=options.region,
             asks=not options.yes,
-            settings=settings_of(options.settings),
+            settings=settings,
         )
-        deploy(plan, boto3.client("cloudformation", region_name=options.region))
+        deploy(plan, written, cloudformation, before)
     except NotDeployed as error:
         print(f"Not deployed: {error}.", file=sys.stderr)
         return 1
@@ -217,19 +243,6 @@ def _parameters_in(value: Any, template: Mapping[str, Any]) -> set[str]:  # noqa
         case list():
             return {name for entry in value for name in _parameters_in(entry, template)}
     return set()
-
-
-def _described(cloudformation: CloudFormationClient, stack: str, what: str) -> dict[str, str]:
-    """The parameters or the outputs of a stack; none if it is not there."""
-    try:
-        (description,) = cloudformation.describe_stacks(StackName=stack)["Stacks"]
-    except ClientError as error:
-        if "does not exist" in str(error):
-            return {}
-        raise
-    key = what.removesuffix("s")
-    entries: Any = description.get(what, [])
-    return {entry[f"{key}Key"]: entry[f"{key}Value"] for entry in entries}
 
 
 def _run(command: Sequence[str]) -> None:

@@ -20,9 +20,9 @@ import pytest
 
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
 from local.aws.server import REGION
-from tests.unit.template.processed import ROOT, processed
+from tests.unit.template.processed import ROOT, parse, processed
 from tools import adopt, undeploy
-from tools.deploy import Plan
+from tools.deploy import Before, Plan, images_of
 from tools.retained import NoStack, find
 
 STACK = "comfy-serverless"
@@ -132,7 +132,7 @@ def cloud(emulator: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 def test_make_deploy_makes_repositories_that_scan_and_forget(cloud: Cloud) -> None:
     """The command itself, run twice as every deployment does."""
-    plan = Plan(stack=STACK, owner="pictures", region=REGION, settings={})
+    plan = Plan(stack=STACK, target="worker-lite", owner="pictures", region=REGION, settings={})
     environment = {
         **clean_environment(),
         "AWS_ENDPOINT_URL": cloud.url,
@@ -151,13 +151,11 @@ def test_make_deploy_makes_repositories_that_scan_and_forget(cloud: Cloud) -> No
     for name, repository in repositories.items():
         assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
         assert json.loads(ecr.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"])["rules"]
-    (stack,) = cloud.client("cloudformation").describe_stacks(StackName=plan.repositories)["Stacks"]
-    assert {tag["Key"]: tag["Value"] for tag in stack["Tags"]} == {
-        "app": "comfy-serverless",
-        "stack": STACK,
-        "owner": "pictures",
-    }
-    assert {one["OutputKey"] for one in stack["Outputs"]} == {"ApiUri", "WorkerUri", "GpuUri"}
+    made = Before.of(cloud.client("cloudformation"), plan.repositories)
+    assert made.tags == {"app": "comfy-serverless", "stack": STACK, "owner": "pictures"}
+    assert {uri.partition("/")[2] for uri in made.outputs.values()} == set(repositories)
+    assert images_of(parse(), made.outputs)["ApiFunction"] == repositories[f"{STACK}/api"]["repositoryUri"]
+    assert Before.of(cloud.client("cloudformation"), "another") == Before({}, {}, {})
 
 
 def test_the_whole_template_is_deployed_and_gone_again_but_for_what_holds_data(cloud: Cloud) -> None:
@@ -204,6 +202,7 @@ def test_adopted_the_data_is_in_the_new_stack(cloud: Cloud) -> None:
     cloud.undeploy()
     adopted = adopt.adopt(cloud.client("cloudformation"), STACK)
     assert {one.logical_id: one.name for one in adopted} == before
+    assert adopt.prefix_of(adopted) == "comfy-serverless"
     assert cloud.deploy() == "UPDATE_COMPLETE"
     assert cloud.names() == before
     assert cloud.has_data()

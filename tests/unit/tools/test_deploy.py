@@ -41,7 +41,12 @@ def packaged(**function: Any) -> dict[str, Any]:
         (PLAN.make_repositories(), sam_deploy),
         (PLAN.package(IMAGES), sam_package),
         (PLAN.deploy(IMAGES, "release"), sam_deploy),
-        (Plan(stack="x", region="eu-central-1", asks=False, settings={}).deploy(IMAGES, "release"), sam_deploy),
+        (
+            Plan(stack="x", target="worker-lite", region="eu-central-1", asks=False, settings={}).deploy(
+                IMAGES, "release"
+            ),
+            sam_deploy,
+        ),
     ],
 )
 def test_sam_knows_every_option(command: list[str], sam: Any) -> None:
@@ -68,7 +73,7 @@ def test_everything_says_whose_it_is(command: list[str]) -> None:
 
 
 def test_an_owner_that_is_not_named_is_no_tag() -> None:
-    assert Plan(stack="x", settings={}).tags == ["app=comfy-serverless", "stack=x"]
+    assert Plan(stack="x", target="worker-lite", settings={}).tags == ["app=comfy-serverless", "stack=x"]
 
 
 def test_sam_reads_the_parameters_as_they_were_given() -> None:
