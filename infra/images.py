@@ -1,0 +1,35 @@
+"""Where CDK puts images: into a repository of our own (repositories.yaml), which scans them and keeps the newest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_cdk import DefaultStackSynthesizer, DockerImageAssetLocation, DockerImageAssetSource, Stack
+
+from infra.settings import GpuSettings
+
+
+class OwnRepository(DefaultStackSynthesizer):
+    """Pushes to the repository that `make deploy` has made, with tags that say which image it is: `worker-1a2b…`.
+
+    CDK's own repository keeps every image of every app for ever. Rules that count images need those tags: else ten new
+    workers would push out the image of the function that is not built as often, and is in use.
+
+    The push takes the credentials of whoever deploys: the role that CDK has for it may only push to CDK's repository.
+    """
+
+    def __init__(self, settings: GpuSettings) -> None:
+        super().__init__(image_assets_repository_name=settings.repository, image_asset_publishing_role_arn="")
+
+    def reusable_bind(self, stack: Stack) -> Any:  # noqa: ANN401
+        """Bind this object itself: the copy that CDK would make knows nothing of this class."""
+        self.bind(stack)
+        return self
+
+    def add_docker_image_asset(self, asset: DockerImageAssetSource) -> DockerImageAssetLocation:  # type: ignore[override]
+        """Put the kind of the image before its hash, of which CDK makes the tag.
+
+        CDK calls this with one argument, whatever the declaration says. The source has no other copy than its values.
+        """
+        tag = f"{asset.docker_build_target}-{asset.source_hash}"
+        return super().add_docker_image_asset(**{**asset._values, "source_hash": tag})
