@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -61,7 +61,12 @@ class RuntimeApi(ThreadingHTTPServer):
         self.events.put(event)
         return self.answers.get(timeout=PATIENCE_S)
 
-    def _wait(self, condition: Any, failing: str) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A process that is stopped while it waits breaks its connection; anything else is told."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    def _wait(self, condition: Callable[[], bool], failing: str) -> None:
         end = time.monotonic() + PATIENCE_S
         while not condition():
             if not self.failures.empty():

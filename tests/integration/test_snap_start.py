@@ -1,6 +1,6 @@
 """SnapStart: functions in their real runtime, with a Runtime API that keeps them waiting for the restore.
 
-What only AWS can show is in docs/operate.md: that the machine itself is kept, and goes on elsewhere.
+What only AWS can show is in docs/deploy-lambda.md: that the machine itself is kept, and goes on elsewhere.
 """
 
 from __future__ import annotations
