@@ -159,6 +159,17 @@ def test_a_successor_that_does_not_start_costs_no_job_and_is_tried_again_later(
     assert pids[-1] != pids[0]
 
 
+def test_a_second_one_leaves_the_files_of_the_first_alone(start: Callable[..., SharedWorker]) -> None:
+    """ComfyUI empties its temp folder when it starts, and a job may be running then."""
+    worker = start(engine_max_jobs=2)
+    pid_of(worker, leak())
+    files = [worker.base / name / "of-a-running-job.png" for name in ("temp", "input", "output")]
+    for file in files:
+        file.write_bytes(b"a picture")
+    run_until_replaced(worker, leak())
+    assert [file.exists() for file in files] == [True, True, True]
+
+
 def test_a_first_that_dies_while_the_second_starts_is_started_again_and_the_second_is_dropped(
     start: Callable[..., SharedWorker], caplog: pytest.LogCaptureFixture
 ) -> None:
