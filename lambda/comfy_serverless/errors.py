@@ -85,7 +85,7 @@ class ComfyError(Exception):
     by_itself: ClassVar[str] = "nothing"
 
     def __init_subclass__(cls, **facts: object) -> None:
-        """Take `code`, `http_status`, `retryable`, `kind` and `by_itself` as keywords of a class; the others are inherited."""
+        """Take the facts below, from `code` to `by_itself`, as keywords of a class; the others are inherited."""
         super().__init_subclass__()
         for name, fact in facts.items():
             setattr(cls, name, fact)

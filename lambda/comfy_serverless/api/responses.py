@@ -48,7 +48,7 @@ def answer(status: int, document: Mapping[str, Any] | None, headers: Mapping[str
 
 
 def refuse(error: ComfyError) -> Response[str]:
-    """The contract's envelope for a failure. The log has what it tells only the operator, whom alarms call if need be."""
+    """The contract's envelope for a failure. The log has what it tells only the operator, whom a metric calls."""
     count_refusal(error)
     headers = {}
     if isinstance(error, Refusal) and error.retry_after_s is not None:
