@@ -25,7 +25,8 @@ from typing import Any, Literal, Self
 from rich.console import Console
 
 from comfy_serverless.aws.dynamodb import Table
-from comfy_serverless.cli.batch import STACK_VARIABLE
+from comfy_serverless.cli.logs import FOLDER_OUTPUT
+from comfy_serverless.cli.stack import STACK_VARIABLE
 from comfy_serverless.connector.confinement import hide_process
 from comfy_serverless.table.api_keys import ApiKeyStore
 from local.aws.function_pool import FunctionPool, LocalFunction
@@ -237,6 +238,7 @@ class DevStack:
         """Let the command line find the resources as it does on AWS, by a stack of CloudFormation."""
         outputs = {name: {"Value": value} for name, value in self.stack.outputs.items()}
         outputs["ApiUrl"] = {"Value": self.url}
+        outputs[FOLDER_OUTPUT] = {"Value": str(self._log_folder.resolve())}
         cloudformation: Any = local_client("cloudformation", self.aws.endpoint_url)
         cloudformation.create_stack(StackName=STACK, TemplateBody=json.dumps({"Resources": {}, "Outputs": outputs}))
 
