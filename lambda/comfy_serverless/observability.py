@@ -43,22 +43,22 @@ _SERVICE = "comfy_serverless"
 #: Its name is that of our package's standard logger: the lines of `comfy_serverless.connector` come out of the same
 #: handler, with the same keys.
 log = Logger(service=_SERVICE)
-log.append_keys(service=os.environ.get("POWERTOOLS_SERVICE_NAME", _SERVICE))
 _job: ContextVar[str | None] = ContextVar("job", default=None)
 
 
-class _NamesTheJob(logging.Filter):
-    """Adds the job's id to every line that does not have one: that of the block, or that of the failure it reports."""
+class _Names(logging.Filter):
+    """Adds the function's name to every line, and the job's id: that of the block, or of the failure it reports."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every line through."""
+        record.service = os.environ.get("POWERTOOLS_SERVICE_NAME", _SERVICE)
         failure = record.exc_info[1] if record.exc_info else None
         if (job_id := getattr(failure, "job_id", None) or _job.get()) is not None and not hasattr(record, "job_id"):
             record.job_id = job_id
         return True
 
 
-log.registered_handler.addFilter(_NamesTheJob())
+log.registered_handler.addFilter(_Names())
 
 
 def _set_levels() -> None:
