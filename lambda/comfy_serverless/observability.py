@@ -61,18 +61,8 @@ class _Names(logging.Filter):
 log.registered_handler.addFilter(_Names())
 
 
-def _set_levels() -> None:
-    """Write what POWERTOOLS_LOG_LEVEL asks for.
-
-    Powertools would take Lambda's level instead, and Lambda has given it to all libraries: at DEBUG those of AWS would
-    log requests and signatures.
-    """
-    if "AWS_LAMBDA_LOG_LEVEL" in os.environ:
-        logging.getLogger(_SERVICE).setLevel(os.environ.get("POWERTOOLS_LOG_LEVEL", "INFO").upper())
-        logging.getLogger().setLevel(logging.WARNING)
-
-
-_set_levels()
+if "AWS_LAMBDA_LOG_LEVEL" in os.environ:  # which Powertools would take instead
+    logging.getLogger(_SERVICE).setLevel(os.environ.get("POWERTOOLS_LOG_LEVEL", "INFO").upper())
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from comfy_serverless.cli.stack import STACK_VARIABLE, explained, outputs_of
+from comfy_serverless.cli.stack import STACK_VARIABLE, clients_of_logs, explained, outputs_of
 from comfy_serverless.errors import NotFound
 
 if TYPE_CHECKING:
@@ -138,13 +138,11 @@ def run(options: argparse.Namespace) -> int:
 
 def reader_of(stack: str, job_id: str) -> Read:
     """What reads the job's lines: the log groups of a stack on AWS, or the files of the local one."""
-    import boto3
-
     outputs = outputs_of(stack)
     if folder := outputs.get(FOLDER_OUTPUT):
         return lambda since: in_files(Path(folder), job_id, since)
-    groups = list(log_groups(boto3.client("cloudformation"), stack))
-    client = boto3.client("logs")
+    cloudformation, client = clients_of_logs()
+    groups = list(log_groups(cloudformation, stack))
 
     def read(since: datetime) -> Iterable[Line]:
         with ThreadPoolExecutor(_GROUPS_AT_ONCE, thread_name_prefix="logs") as pool:
