@@ -168,10 +168,12 @@ class SqsEvent(Event):
         return [source for message in self.event["Records"] for source in _sources_of(message)]
 
     def deliveries(self) -> Sequence[int]:
-        return [_receive_count(message) for message in self.event["Records"] for _ in _sources_of(message)]
+        from comfy_serverless.aws.sqs import receive_count  # which no other kind of event needs
+
+        return [receive_count(message) for message in self.event["Records"] for _ in _sources_of(message)]
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
-        from comfy_serverless.aws.sqs import come_again  # which no other kind of event needs
+        from comfy_serverless.aws.sqs import come_again
 
         rest = iter(outcomes)
         again = []
@@ -193,12 +195,6 @@ def queued_jobs(event: object) -> dict[str, JobMessage]:
             return {}
         found[message["messageId"]] = job
     return found
-
-
-def _receive_count(message: Mapping[str, Any]) -> int:
-    attributes = message.get("attributes")
-    count = str(attributes.get("ApproximateReceiveCount")) if isinstance(attributes, Mapping) else ""
-    return int(count) if count.isdecimal() else 1
 
 
 def _may_be_cured(outcome: Outcome) -> bool:
