@@ -56,6 +56,7 @@ LAMBDA_ALARMS = {
     # A job may run for an hour and a half, during which its age grows. Batches may wait for days.
     "OldestJob": Alarm(QUEUE, "ApproximateAgeOfOldestMessage", {"QueueName": "Jobs"}, "Maximum", 300, 1, 7200),
     "Throttles": Alarm(LAMBDA, "Throttles", {"FunctionName": "Generate"}, "Sum", 300, 6, 1),
+    "Recursion": Alarm(LAMBDA, "RecursiveInvocationsDropped", {"FunctionName": "Generate"}, "Sum", 300, 1, 1),
 }
 
 

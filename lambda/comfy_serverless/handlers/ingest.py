@@ -15,7 +15,7 @@ from comfy_serverless.aws.sqs import take_each
 from comfy_serverless.batches.drops import NotThere
 from comfy_serverless.batches.orders import Order
 from comfy_serverless.handlers import again, wiring
-from comfy_serverless.jobs.sources import dropped_objects
+from comfy_serverless.jobs.sources import died_invocation, dropped_objects
 from comfy_serverless.observability import log
 
 #: The part of an invocation that is kept back for the chunk in hand, and to pass the rest on.
@@ -54,5 +54,7 @@ def _take(body: Any, until: float) -> None:  # noqa: ANN401
         case Order(batch_id=batch_id):
             keeper.advance(batch_id, until=until)
         case None:
-            for dropped in dropped_objects(body):
+            # Of the release before, the dead letters of drops may have records of invocations too.
+            _, event = died_invocation(body) or ("", body)
+            for dropped in dropped_objects(event):
                 wiring.ingest().drop(dropped)

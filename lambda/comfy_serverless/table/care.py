@@ -189,8 +189,13 @@ class Care:
 
 def is_too_old(state: JobState) -> bool:
     """Whether a job that has not begun has been in its queue for as long as that keeps messages."""
+    return waited_s(state) > (BATCH_RETENTION_S if state.is_of_batch else QUEUE_RETENTION_S)
+
+
+def waited_s(state: JobState) -> int:
+    """How long a job that has not begun has waited in its queue, in seconds."""
     since = state.waits_since or datetime.fromisoformat(state.created_at).timestamp()
-    return now_s() - since > (BATCH_RETENTION_S if state.is_of_batch else QUEUE_RETENTION_S)
+    return int(now_s() - since)
 
 
 def _lost(state: JobState) -> EngineCrashed:

@@ -123,7 +123,7 @@ def test_what_fails_each_time_is_kept_for_longer_than_the_queue_keeps_it() -> No
 
 def test_an_asynchronous_invocation_that_dies_is_kept_too() -> None:
     on_failure = FUNCTION["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]
-    assert on_failure == {"Type": "SQS", "Destination": {"Fn::GetAtt": ["DropDeadLetterQueue", "Arn"]}}
+    assert on_failure == {"Type": "SQS", "Destination": {"Fn::GetAtt": ["JobDeadLetterQueue", "Arn"]}}
 
 
 def test_the_queue_feeds_the_function_one_message_at_a_time_and_hears_of_failures() -> None:

@@ -199,6 +199,7 @@ def test_the_alarms_watch_lost_messages_waiting_jobs_failures_throttles_and_erro
         "Failures",
         "Throttles",
         "Errors",
+        "RecursiveInvocationsDropped",
         "5xx",
     }
 
