@@ -96,7 +96,7 @@ class Keeper(BatchReader):
 
         A range of `RANGE_BYTES` takes few invocations. That matters: Lambda counts how often the work of one function
         goes back to it through a queue, and stops it after some 16 times (`RecursiveLoop: Terminate`, the alarm
-        `IngestRecursion`). The caretaker's orders begin a count of their own.
+        `Recursion`). The caretaker's orders begin a count of their own.
         """
         if not self.read(batch_id, start, until=until):
             self.own_queue.send(Order(batch_id=batch_id, start=start).to_text())

@@ -183,7 +183,7 @@ class Care:
         if self.jobs.fail(state, error, status=status):
             log.warning("a job nobody looked after was ended", job_id=state.id, code=error.code)
             if not isinstance(error, Canceled):
-                emit_failure(error.code)
+                emit_failure(error.code, error.kind)
             self.call_webhook(state)
 
 

@@ -10,7 +10,7 @@ from comfy_serverless.aws.dynamodb import now_s, now_text
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.fetch.web import Network, post
 from comfy_serverless.jobs.links import Links
-from comfy_serverless.observability import log
+from comfy_serverless.observability import about, log
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.webhooks.signing import headers_of, message_of
@@ -33,20 +33,26 @@ class Caller:
 
     def call(self, job_id: str) -> bool:
         """Call a job's webhook; returns False if it should be called again."""
+        with about(job_id):
+            return self._call(job_id)
+
+    def _call(self, job_id: str) -> bool:
         state = self.jobs.read(job_id)
         if state is None or state.webhook is None or not state.is_over:
-            log.warning("there is no webhook to call", job_id=job_id)
+            log.warning("there is no webhook to call")
             return True
         try:
             status = self._send(state, state.webhook)
         except Unusable as error:
-            log.warning("a webhook could not be called", job_id=job_id, reason=str(error))
+            log.warning("a webhook could not be called", reason=str(error))
             return False
         if status == _GONE:
-            log.warning("a webhook's receiver wants no more calls (410)", job_id=job_id)
+            log.warning("a webhook's receiver wants no more calls (410)")
         elif not 200 <= status < 300:
-            log.warning("a webhook's receiver has refused the call", job_id=job_id, status=status)
+            log.warning("a webhook's receiver has refused the call", status=status)
             return False
+        else:
+            log.info("the webhook was called", status=status)
         return True
 
     def _send(self, state: JobState, webhook: Mapping[str, str]) -> int:

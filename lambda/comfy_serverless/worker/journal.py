@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.errors import Canceled, ComfyError, WorkerOutdated, WorkerStopped
 from comfy_serverless.files import type_of_head
 from comfy_serverless.jobs.document import Job, JobStatus, Output, Progress
-from comfy_serverless.observability import log
+from comfy_serverless.observability import about, log
 from comfy_serverless.table.care import is_too_old, waited_s
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
 from comfy_serverless.table.jobs import IN_QUEUE_S, JobStore
@@ -89,6 +89,10 @@ class Journal:
 
         Raises Unrecorded if the table does not answer.
         """
+        with about(source.job_id):
+            return self._run(worker, source, call)
+
+    def _run(self, worker: Worker, source: JobMessage, call: Call) -> Outcome | Standing:
         run_id = str(uuid.uuid4())
         try:
             # If its batch is paused or canceled, the job waits without a message, or has ended.
@@ -98,12 +102,13 @@ class Journal:
         except _AWS_FAILURES as error:
             raise Unrecorded(f"job {source.job_id} was not begun: the table does not answer ({error})") from error
         if begun.state is None or begun.claim is Claim.LEAVE:
-            log.info("the job is not ours to run", job_id=source.job_id)
+            log.info("the job is not ours to run")
             return Standing(begun.state)
         if begun.claim is Claim.CANCELED:
             if self.jobs.fail(begun.state, Canceled("the job was canceled before it was run again")):
                 self._call_webhook(begun.state)
             return Standing()
+        log.info("the job is begun", run=begun.state.runs)
         with Reporter(self.jobs, begun.state, run_id=run_id, most_outputs=self.most_outputs) as reporter:
             outcome = worker.run(source, replace(call, observer=reporter, is_last_try=begun.is_last))
             try:
@@ -143,7 +148,7 @@ class Journal:
                 time.sleep(TICK_S)
             else:
                 return
-        log.warning("another worker has taken the job over: its outcome counts", job_id=source.job_id)
+        log.warning("another worker has taken the job over: its outcome counts")
 
     @staticmethod
     def _is_to_run_again(outcome: Outcome, *, is_last: bool) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from comfy_serverless.handlers.events import recognise
 from comfy_serverless.jobs.sources import DroppedObject, SentRequest, died_invocation
 from local.aws.template import of_type, properties_of
+from tests.watched import of_alarm
 from tests.unit.event_samples import s3_event, sqs_event
 
 FUNCTIONS = of_type("AWS::Serverless::Function")
@@ -93,8 +94,10 @@ def test_lambda_says_when_it_cuts_a_loop_of_a_function_that_sends_into_queues_an
     in_loops = {name for name in FUNCTIONS if fed_from(name) and sends_messages(name)}
     assert in_loops == {"GenerateFunction", "IngestFunction"}
     watched = {
-        alarm["Dimensions"][0]["Value"]["Ref"]
+        resource
         for alarm in ALARMS.values()
-        if alarm.get("MetricName") == "RecursiveInvocationsDropped"
+        for metric in of_alarm(alarm)
+        if metric.metric == "RecursiveInvocationsDropped"
+        for _, resource in metric.dimensions
     }
     assert watched == in_loops == {name for name in FUNCTIONS if FUNCTIONS[name].get("RecursiveLoop") == "Terminate"}
