@@ -10,8 +10,8 @@ import pytest
 from comfy_serverless.handlers.events import recognise
 from comfy_serverless.jobs.sources import DroppedObject, SentRequest, died_invocation
 from local.aws.template import of_type, properties_of
-from tests.watched import of_alarm
 from tests.unit.event_samples import s3_event, sqs_event
+from tests.watched import of_alarm
 
 FUNCTIONS = of_type("AWS::Serverless::Function")
 QUEUES = of_type("AWS::SQS::Queue")
