@@ -203,3 +203,8 @@ class LambdaGpuStack(Stack):
             function.metric_throttles(period=five_minutes, statistic="Sum"),
             periods=6,  # the first instance takes some minutes to start; a single job is refused only a few times
         )
+        alarms.on(
+            "Recursion",
+            "Lambda stopped the function in what it took for an endless loop.",
+            function.metric("RecursiveInvocationsDropped", period=five_minutes, statistic="Sum"),
+        )

@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "alarms.md"
 PUBLISHED: Mapping[str, Mapping[frozenset[str], frozenset[str]]] = {
     "AWS/Lambda": {
         frozenset({"FunctionName"}): frozenset(
-            {"Invocations", "Errors", "Throttles", "Duration", "ConcurrentExecutions"}
+            {"Invocations", "Errors", "Throttles", "Duration", "ConcurrentExecutions", "RecursiveInvocationsDropped"}
         )
     },
     "AWS/SQS": {

@@ -60,6 +60,7 @@ LAMBDA_ALARMS = {
     "OldestBatchJob": Alarm(QUEUE, AGE, {"QueueName": "Batches"}, "Maximum", 300, 1, 604_800),
     "WorkerErrors": Alarm(LAMBDA, "Errors", {"FunctionName": "Generate"}, "Sum", 300, 1, 1),
     "Throttles": Alarm(LAMBDA, "Throttles", {"FunctionName": "Generate"}, "Sum", 300, 6, 1),
+    "Recursion": Alarm(LAMBDA, "RecursiveInvocationsDropped", {"FunctionName": "Generate"}, "Sum", 300, 1, 1),
 }
 
 

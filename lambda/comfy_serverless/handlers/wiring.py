@@ -276,14 +276,7 @@ def caller() -> Caller:
     from comfy_serverless.jobs.links import Links
     from comfy_serverless.webhooks.calls import Caller
 
-    _, url = settings().require("jobs_table", "webhook_queue_url")
-    return Caller(
-        jobs=jobs(),
-        links=Links(s3(), settings().link_expiry_s),
-        network=Network.of(settings()),
-        sqs=sqs(),
-        queue_url=url,
-    )
+    return Caller(jobs(), Links(s3(), settings().link_expiry_s), Network.of(settings()))
 
 
 # For `generate` and the container on SageMaker: one worker beside one warm engine.

@@ -23,9 +23,9 @@ from comfy_serverless.errors import Canceled, ComfyError, WorkerOutdated, Worker
 from comfy_serverless.files import type_of_head
 from comfy_serverless.jobs.document import Job, JobStatus, Output, Progress
 from comfy_serverless.observability import about, log
-from comfy_serverless.table.care import is_too_old
+from comfy_serverless.table.care import is_too_old, waited_s
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
-from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.jobs import IN_QUEUE_S, JobStore
 
 if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import WebhookQueue
@@ -45,11 +45,11 @@ MAX_PREVIEW_BYTES = 200_000
 CONCLUDE_FOR_S, CONCLUDE_RESERVE_S = 20.0, 1.0
 #: The delay of a job that failed before it is sent to the workers again, for each time it has been run, in seconds.
 AGAIN_AFTER_S = 5
-#: When a job of a newer release has its next turn, in seconds: a deployment may take some minutes.
-OUTDATED_AFTER_S = 300
+#: When a job of a newer release is sent again, in seconds: a deployment may take some minutes. It doubles each time.
+OUTDATED_AFTER_S, OUTDATED_AFTER_MOST_S = 300, 3600
 #: How long a job that the caretaker cannot send waits here, and then in a queue (SageMaker has no delay), in seconds.
-#: The wait in the queue must be shorter than the time after which the caretaker takes it for lost (`IN_QUEUE_S`).
-OUTDATED_PAUSE_S, OUTDATED_DELAY_S = 10.0, 30
+#: The wait in the queue is a quarter of the time it has waited before, and no longer than SQS delays a message.
+OUTDATED_PAUSE_S, OUTDATED_DELAY_S, OUTDATED_DELAY_MOST_S = 10.0, 30, 900
 
 _AWS_FAILURES = (ClientError, BotoCoreError, TimeoutError)
 
@@ -182,10 +182,12 @@ class Journal:
         state = reporter.state
         if source.extra_data:
             time.sleep(max(0.0, min(OUTDATED_PAUSE_S, remaining_s() - CONCLUDE_RESERVE_S)))
-        is_ours = self.jobs.give_back(state.id, run=reporter.run_id, counts=False, for_s=OUTDATED_AFTER_S)
+        after_s = min(OUTDATED_AFTER_S << min(state.sent_again, 6), OUTDATED_AFTER_MOST_S)
+        is_ours = self.jobs.give_back(state.id, run=reporter.run_id, counts=False, for_s=after_s)
         if is_ours and source.extra_data:
-            self.workers.send(source, delay_s=OUTDATED_DELAY_S, is_batch=state.is_of_batch)
-            self.jobs.dispatched(state.id, is_batch=state.is_of_batch)
+            delay_s = min(max(OUTDATED_DELAY_S, waited_s(state) // 4), OUTDATED_DELAY_MOST_S)
+            self.workers.send(source, delay_s=delay_s, is_batch=state.is_of_batch)
+            self.jobs.dispatched(state.id, is_batch=state.is_of_batch, for_s=delay_s + IN_QUEUE_S)
         log.error("the job waits for a newer worker: deploy the worker's image", job_id=state.id)
 
     def _call_webhook(self, state: JobState) -> None:

@@ -111,17 +111,17 @@ def test_a_message_stays_hidden_for_six_times_the_timeout() -> None:
     assert QUEUES["DropQueue"]["VisibilityTimeout"] == 6 * FUNCTION["Timeout"]
 
 
-def test_what_fails_five_times_is_kept_for_longer_than_the_queue_keeps_it() -> None:
+def test_what_fails_each_time_is_kept_for_longer_than_the_queue_keeps_it() -> None:
     redrive = QUEUES["DropQueue"]["RedrivePolicy"]
-    assert redrive == {"deadLetterTargetArn": {"Fn::GetAtt": ["DropDeadLetterQueue", "Arn"]}, "maxReceiveCount": 5}
+    assert redrive == {"deadLetterTargetArn": {"Fn::GetAtt": ["DropDeadLetterQueue", "Arn"]}, "maxReceiveCount": 12}
     kept_s = QUEUES["DropDeadLetterQueue"]["MessageRetentionPeriod"]
     assert kept_s > QUEUES["DropQueue"]["MessageRetentionPeriod"]
-    assert QUEUES["DropQueue"]["MessageRetentionPeriod"] > 5 * QUEUES["DropQueue"]["VisibilityTimeout"]
+    assert QUEUES["DropQueue"]["MessageRetentionPeriod"] > 12 * QUEUES["DropQueue"]["VisibilityTimeout"]
 
 
 def test_an_asynchronous_invocation_that_dies_is_kept_too() -> None:
     on_failure = FUNCTION["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]
-    assert on_failure == {"Type": "SQS", "Destination": {"Fn::GetAtt": ["DropDeadLetterQueue", "Arn"]}}
+    assert on_failure == {"Type": "SQS", "Destination": {"Fn::GetAtt": ["JobDeadLetterQueue", "Arn"]}}
 
 
 def test_the_queue_feeds_the_function_one_message_at_a_time_and_hears_of_failures() -> None:
