@@ -16,6 +16,7 @@ from comfy_serverless.jobs.links import Links
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.webhooks.signing import headers_of, message_of
 
 if TYPE_CHECKING:
@@ -42,11 +43,12 @@ class Caller:
     def call(self, job_id: str) -> bool:
         """Call a job's webhook; returns False if it should be called again."""
         state = self.jobs.read(job_id)
-        if state is None or state.webhook is None or not state.is_over:
+        webhook = self.jobs.webhook_of(state) if state is not None and state.is_over else None
+        if state is None or webhook is None:
             log.warning("there is no webhook to call", job_id=job_id)
             return True
         try:
-            status = self._send(state, state.webhook)
+            status = self._send(state, webhook)
         except Unusable as error:
             log.warning("a webhook could not be called", job_id=job_id, reason=str(error))
             return False
@@ -80,12 +82,8 @@ class Caller:
         except Exception:  # noqa: BLE001  (it comes again all the same, when the queue's own time is over)
             log.exception("a webhook's message was not put off")
 
-    def _send(self, state: JobState, webhook: Mapping[str, str]) -> int:
+    def _send(self, state: JobState, webhook: Webhook) -> int:
         document = self.links.of_job(state.document()).to_json()
         body = message_of(document, timestamp=state.completed_at or now_text())
-        headers = headers_of(
-            body, message_id=f"msg_{state.id}", timestamp_s=now_s(), secret=webhook.get("secret") or None
-        )
-        return post(
-            webhook["url"], body=body, headers=headers, network=self.network, deadline=time.monotonic() + CALL_S
-        )
+        headers = headers_of(body, message_id=f"msg_{state.id}", timestamp_s=now_s(), secret=webhook.secret or None)
+        return post(webhook.url, body=body, headers=headers, network=self.network, deadline=time.monotonic() + CALL_S)

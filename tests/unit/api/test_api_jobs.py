@@ -14,6 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import Progress as Snapshot
 from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.table.webhook_item import Webhook
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW
 from tests.unit.table.test_job_store import ended, output
@@ -288,7 +289,8 @@ def test_a_webhook_is_kept_and_never_told(api: ApiWorld) -> None:
     assert secret not in answer.text
     state = api.services.jobs.read(answer.json["id"])
     assert state is not None
-    assert state.webhook == {"url": "https://example.com/hook", "secret": secret}
+    assert state.webhook == {}, "workers may read a job's item"
+    assert api.services.jobs.webhook_of(state) == Webhook(url="https://example.com/hook", secret=secret)
     api.request("POST", f"/api/v2/jobs/{answer.json['id']}/cancel")
     assert api.messages(api.webhook_queue_url) == [{"job": answer.json["id"]}]
 
