@@ -50,7 +50,13 @@ class SamStack:
         return [
             allow(
                 "TellHowJobsAre",
-                ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:BatchWriteItem"],
+                ["dynamodb:PutItem", "dynamodb:UpdateItem"],
+                [self.jobs_table_arn],
+                {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["job#*"]}},
+            ),
+            allow(
+                "TellWhatJobsHaveMade",
+                ["dynamodb:BatchWriteItem"],
                 [self.jobs_table_arn],
                 {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["job#*", "asset#*"]}},
             ),
@@ -64,7 +70,11 @@ class SamStack:
             allow(
                 "ReadInputs",
                 ["s3:GetObject"],
-                [self.objects(self.input_bucket), self.objects(self.assets_bucket)],
+                [
+                    self.objects(self.input_bucket),
+                    self.objects(self.assets_bucket, "blobs/*"),
+                    self.objects(self.assets_bucket, "requests/*"),
+                ],
             ),
             allow("TellWhichNodesThereAre", ["s3:PutObject"], [self.objects(self.assets_bucket, "engine/*")]),
             allow(
@@ -106,7 +116,8 @@ class SamStack:
         """Why the wildcards of `worker_statements` cannot be narrower."""
         reasons = {
             "InputBucket>/*": "A job may name any of its owner's inputs",
-            "AssetsBucket>/*": "Assets and requests of all jobs are in it",
+            "AssetsBucket>/blobs/*": "A job may name any of its owner's assets",
+            "AssetsBucket>/requests/*": "The requests of all jobs are in it",
             "AssetsBucket>/engine/*": "One document for each kind of engine",
             "OutputBucket>/*": "A result is a folder, and its name is the job's",
         }
