@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aws_cdk import CfnParameter, Stack
+from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
@@ -32,9 +33,10 @@ class SamStack:
         """The function that is notified when an endpoint's invocations end."""
         return self._parameter("OutcomeFunctionArn", "outcome-function-arn")
 
-    def worker_environment(self) -> dict[str, str]:
-        """The environment of every worker."""
+    def worker_environment(self, image: ecr_assets.DockerImageAsset) -> dict[str, str]:
+        """The environment of every worker with this image."""
         return {
+            "WORKER_IMAGE": image.asset_hash,
             "OUTPUT_BUCKET": self.output_bucket,
             "ASSETS_BUCKET": self.assets_bucket,
             "ALLOWED_INPUT_BUCKETS": f"{self.input_bucket},{self.output_bucket},{self.assets_bucket}",

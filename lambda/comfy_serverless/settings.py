@@ -193,6 +193,13 @@ class Settings:
     endpoint_name: str | None = _env(
         "ENDPOINT_NAME", str, None, "SageMaker endpoint a container is part of: jobs to run again go there"
     )
+    worker_image: str = _env(
+        "WORKER_IMAGE",
+        str,
+        "nodes",
+        "Name of the workers' image: their list of node classes is kept under it, and the API reads that of the "
+        "workers that jobs go to",
+    )
     max_waiting_batch_jobs: int = _env(
         "MAX_WAITING_BATCH_JOBS", _count, 20, "Jobs of batches that wait in an endpoint, before those of callers"
     )

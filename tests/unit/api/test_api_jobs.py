@@ -338,6 +338,31 @@ def test_an_unknown_node_class_is_refused_at_once_where_the_workers_have_told_th
     assert list(answer.json["error"]["details"]["node_errors"]) == ["9"]
 
 
+def test_the_list_of_workers_that_jobs_no_longer_go_to_refuses_nothing(
+    api: ApiWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPUs come, with another image, and go."""
+    reader, image = api.services.node_list, "nodes"
+    monkeypatch.setattr(reader, "image", lambda: image)
+    api.s3.put_object(Bucket=ASSETS, Key="engine/nodes.json", Body=json.dumps(["KSampler"]).encode())
+    assert submit(api).status == 422
+    image = ""  # a stack of an older release does not say it
+    assert submit(api).status == 201
+    image = "of-a-gpu-stack"
+    assert submit(api).status == 201
+    api.s3.put_object(Bucket=ASSETS, Key="engine/of-a-gpu-stack.json", Body=json.dumps(["OnlyThere"]).encode())
+    image = "nodes"
+    assert submit(api).status == 422
+    image = "of-a-gpu-stack"
+    assert submit(api).status == 422
+    image = "nodes"
+    assert submit(api).status == 422
+    api.s3.put_object(Bucket=ASSETS, Key="engine/nodes.json", Body=json.dumps(["KSampler", "SaveImage"]).encode())
+    assert submit(api).status == 422, "it is read again within a minute"
+    monkeypatch.setattr(reader, "_read_at", float("-inf"))
+    assert submit(api).status == 201
+
+
 def test_a_body_of_another_type_is_415(api: ApiWorld) -> None:
     answer = api.request("POST", "/generate", body="{}", headers={"Content-Type": "text/plain"})
     assert (answer.status, answer.code) == (415, "unsupported_media_type")
