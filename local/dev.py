@@ -30,7 +30,8 @@ from comfy_serverless.connector.confinement import hide_process
 from comfy_serverless.table.api_keys import ApiKeyStore
 from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.gateway import TIMEOUT_S, Gateway, GatewayServer, PortTaken
-from local.aws.lambda_backend import LambdaBackend
+from local.aws.lambda_backend import FUNCTION, LambdaBackend
+from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, NotListening, ProcessDied, chosen_engine, free_port
 from local.aws.queue_poller import QueuePoller
 from local.aws.roles import functions_by_handler
@@ -139,6 +140,8 @@ class DevStack:
         environment: settings of the functions, on top of the stack's.
         engine: the command that starts the engine; None for the embedded one, or the one that variables name.
         backend: what runs jobs: "lambda", or an asynchronous endpoint of "sagemaker".
+        source_roots: the folders of packages of another release, by the functions that run it ("GenerateFunction"):
+            a stack in the middle of an update. Not of the container of "sagemaker".
 
     Attributes:
         aws: the local AWS.
@@ -160,6 +163,7 @@ class DevStack:
         environment: Mapping[str, str] | None = None,
         engine: str | None = None,
         backend: Backend = "lambda",
+        source_roots: Mapping[str, Path] | None = None,
     ) -> None:
         self.api_key = api_key
         self.port = port or free_port()
@@ -169,6 +173,7 @@ class DevStack:
         self._settings = {"ALLOW_PRIVATE_ADDRESSES": "true", **(environment or {})}
         self._engine = {**chosen_engine(), **({"API_COMMAND_LINE": engine} if engine is not None else {})}
         self._backend_name = backend
+        self._source_roots = source_roots or {}
         self._is_over = threading.Event()
         self._running = ExitStack()
 
@@ -262,12 +267,19 @@ class DevStack:
                 instances=self._workers,
             )
         else:
-            self._backend = LambdaBackend(self.stack, environment, log_folder=self._log_folder, workers=self._workers)
+            self._backend = LambdaBackend(
+                self.stack,
+                environment,
+                log_folder=self._log_folder,
+                workers=self._workers,
+                source_root=self._source_roots.get(FUNCTION, SOURCE_ROOT),
+            )
         variables = {**self._settings, **self._backend.function_variables}
         functions = {
             handler: LocalFunction(
                 environment={**self.stack.environment_of(name), **variables},
                 processes=API_PROCESSES if name == "ApiFunction" else 1,
+                source_root=self._source_roots.get(name, SOURCE_ROOT),
             )
             for handler, name in functions_by_handler().items()
         }
