@@ -141,7 +141,7 @@ class DevStack:
         engine: the command that starts the engine; None for the embedded one, or the one that variables name.
         backend: what runs jobs: "lambda", or an asynchronous endpoint of "sagemaker".
         source_roots: the folders of packages of another release, by the functions that run it ("GenerateFunction"):
-            a stack in the middle of an update. Not of the container of "sagemaker".
+            a stack in the middle of an update. With "sagemaker" the GPU stack runs that of "GenerateFunction".
 
     Attributes:
         aws: the local AWS.
@@ -265,6 +265,7 @@ class DevStack:
                 on_outcome=lambda event: self._call("outcome")(event),
                 log_folder=self._log_folder,
                 instances=self._workers,
+                source_root=self._source_roots.get(FUNCTION, SOURCE_ROOT),
             )
         else:
             self._backend = LambdaBackend(

@@ -1,4 +1,4 @@
-"""What the last release has left in table, buckets and queues ends well with this one, and so does what the next adds."""
+"""What the last release has left in table, buckets and queues ends well with this one, and what the next adds too."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ import requests
 
 from local.aws.processes import LOOPBACK
 from local.aws.template import name_of
-from local.dev import DevStack
+from local.dev import Backend, DevStack
 from tests.integration.test_dev_stack import small
 from tests.patience import PATIENCE_S
 from tests.releases import FUNCTIONS, LAST, unpack
@@ -32,6 +32,7 @@ MIXES = {
     "an old worker": ("GenerateFunction",),
     "a new worker": tuple(name for name in FUNCTIONS if name != "GenerateFunction"),
     "an old API and old webhooks": ("ApiFunction", "WebhookFunction"),
+    "an old GPU stack": ("GenerateFunction",),
     "an old caretaker and old ingest": ("CaretakerFunction", "IngestFunction", "OutcomeFunction"),
 }
 
@@ -76,8 +77,12 @@ def stack(
     request: pytest.FixtureRequest, last_release: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[DevStack]:
     roots = dict.fromkeys(MIXES[request.param], last_release)
-    with DevStack(log_folder=tmp_path_factory.mktemp("dev"), source_roots=roots) as started:
+    backend: Backend = "sagemaker" if "GPU" in request.param else "lambda"
+    with DevStack(log_folder=tmp_path_factory.mktemp("dev"), source_roots=roots, backend=backend) as started:
         yield started
+        if request.param == "an old worker":
+            log = (started._log_folder / "generate-1.log").read_text(encoding="utf-8")
+            assert f"cwd={last_release}" in log, "it was the old one"
         assert started.aws.usage().denials == [], "this release's roles allow what the last release's functions do"
 
 
