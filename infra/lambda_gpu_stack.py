@@ -46,6 +46,7 @@ class LambdaGpuStack(Stack):
         )
         self.settings = settings
         self.sam = SamStack(self, settings.stack)
+        self._image = worker_image(self, settings)
         visibility = Duration.seconds(VISIBILITY_TIMEOUTS * settings.function_timeout_s)
         jobs, job_dead_letters = job_queue(self, "Jobs", queue_name=f"{settings.stack}-gpu-jobs", visibility=visibility)
         batches, batch_dead_letters = job_queue(
@@ -76,21 +77,25 @@ class LambdaGpuStack(Stack):
         self._alarms(function, (jobs, job_dead_letters), (batches, batch_dead_letters))
         save_query(self, [function.log_group])
         self.sam.announce(
-            {"backend": "queue", "job_queue_url": jobs.queue_url, "batch_queue_url": batches.queue_url}
+            {
+                "backend": "queue",
+                "job_queue_url": jobs.queue_url,
+                "batch_queue_url": batches.queue_url,
+                "image": self._image.asset_hash,
+            }
         ).node.add_dependency(function)
         CfnOutput(self, "FunctionName", value=function.function_name, description="The worker")
         CfnOutput(self, "JobQueueUrl", value=jobs.queue_url, description="Jobs of the API wait here")
         CfnOutput(self, "BatchQueueUrl", value=batches.queue_url, description="Jobs of batches wait here")
 
     def _function(self, jobs: sqs.Queue, batches: sqs.Queue) -> lambda_.DockerImageFunction:
-        image = worker_image(self, self.settings)
         log = log_group(self, "Log", days=self.settings.log_retention_days)
         role = role_for(self, "Role", "lambda.amazonaws.com")
         function = lambda_.DockerImageFunction(
             self,
             "Generate",
             description="Runs one ComfyUI workflow on a GPU and delivers its outputs",
-            code=lambda_.DockerImageCode.from_ecr(image.repository, tag_or_digest=image.image_tag),
+            code=lambda_.DockerImageCode.from_ecr(self._image.repository, tag_or_digest=self._image.image_tag),
             architecture=lambda_.Architecture.X86_64,
             memory_size=10_240,
             timeout=Duration.seconds(900),
@@ -100,7 +105,7 @@ class LambdaGpuStack(Stack):
             logging_format=lambda_.LoggingFormat.JSON,
             role=role,
             environment={
-                **self.sam.worker_environment(),
+                **self.sam.worker_environment(self._image),
                 "JOB_QUEUE_URL": jobs.queue_url,
                 "BATCH_QUEUE_URL": batches.queue_url,
                 **models_manifest(self.settings),

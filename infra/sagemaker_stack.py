@@ -46,6 +46,7 @@ class SageMakerStack(Stack):
         self.settings = settings
         self.sam = SamStack(self, settings.stack)
         self.endpoint_name = settings.endpoint_name
+        self._image = worker_image(self, settings)
 
         topics = self._topics()
         queue, dead_letters = job_queue(
@@ -64,7 +65,12 @@ class SageMakerStack(Stack):
         self._alarms(queue, dead_letters, function)
         save_query(self, [self._endpoint_log, function.log_group])
         self.sam.announce(
-            {"backend": "sagemaker", "endpoint_name": self.endpoint_name, "batch_queue_url": queue.queue_url}
+            {
+                "backend": "sagemaker",
+                "endpoint_name": self.endpoint_name,
+                "batch_queue_url": queue.queue_url,
+                "image": self._image.asset_hash,
+            }
         ).node.add_dependency(endpoint)
         CfnOutput(self, "EndpointName", value=self.endpoint_name, description="Where jobs are run")
         CfnOutput(self, "BatchQueueUrl", value=queue.queue_url, description="Where jobs of batches wait before it")
@@ -146,8 +152,7 @@ class SageMakerStack(Stack):
         return role
 
     def _endpoint(self, role: iam.Role, topics: dict[str, sns.Topic]) -> sagemaker.CfnEndpoint:
-        image = worker_image(self, self.settings)
-        image.repository.grant_pull(role)
+        self._image.repository.grant_pull(role)
         self._justify(role)
         self._endpoint_log = log = log_group(
             self, "EndpointLog", days=self.settings.log_retention_days, name=_log_group_name(self.endpoint_name)
@@ -157,9 +162,9 @@ class SageMakerStack(Stack):
             "Model",
             execution_role_arn=role.role_arn,
             primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
-                image=image.image_uri,
+                image=self._image.image_uri,
                 environment={
-                    **self.sam.worker_environment(),
+                    **self.sam.worker_environment(self._image),
                     "ENDPOINT_NAME": self.endpoint_name,
                     "IN_FLIGHT": str(self.settings.in_flight),
                     **models_manifest(self.settings),

@@ -191,5 +191,7 @@ def test_a_stack_is_announced_when_its_endpoint_is_there_and_not_before(template
         "backend": "sagemaker",
         "endpoint_name": ENDPOINT,
         "batch_queue_url": "URL",
+        # Whose list of node classes counts.
+        "image": one(template, "AWS::SageMaker::Model")["PrimaryContainer"]["Environment"]["WORKER_IMAGE"],
     }
     assert template["Resources"][queue["Ref"]]["Properties"]["QueueName"] == "comfy-serverless-gpu-batches"

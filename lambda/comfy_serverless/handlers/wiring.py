@@ -156,7 +156,7 @@ def workers() -> Workers:
     (where,) = settings().require(_where_jobs_go())
     if settings().endpoint_name is not None:
         return endpoint(where)
-    own = Queues.at(where, settings().batch_queue_url, sqs=sqs())
+    own = Queues.at(where, settings().batch_queue_url, sqs=sqs(), image=settings().worker_image)
     parameter = settings().dispatch_parameter
     return own if parameter is None else Switch(own, parameter, boto3.client("ssm", config=CONFIG), endpoint)
 
@@ -200,7 +200,7 @@ def services() -> Services:
         assets=assets(),
         uploads=UploadStore(assets()),
         keys=keys(),
-        node_list=NodeListReader(s3(), assets_bucket),
+        node_list=NodeListReader(s3(), assets_bucket, workers().worker_image),
         workers=workers(),
         care=care(),
         assets_bucket=assets_bucket,
@@ -356,7 +356,7 @@ def node_list() -> NodeListWriter | None:
     from comfy_serverless.jobs.node_list import NodeListWriter
 
     bucket = settings().assets_bucket
-    return NodeListWriter(s3(), bucket, connector().node_classes) if bucket else None
+    return NodeListWriter(s3(), bucket, settings().worker_image, connector().node_classes) if bucket else None
 
 
 @functools.cache

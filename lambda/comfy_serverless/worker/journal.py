@@ -162,8 +162,7 @@ class Journal:
     def _finish(self, job: Job, reporter: Reporter) -> None:
         state = reporter.state
         places = reporter.commit(job.outputs)
-        has_webhook = state.webhook is not None
-        if self.jobs.finish(state.id, job, run=reporter.run_id, webhook=has_webhook, places=places):
+        if self.jobs.finish(state.id, job, run=reporter.run_id, webhook=state.has_webhook, places=places):
             self._call_webhook(state)
 
     def _give_back(self, state: JobState, source: JobMessage, error: ComfyError | None, *, run_id: str) -> None:
@@ -191,7 +190,7 @@ class Journal:
         log.error("the job waits for a newer worker: deploy the worker's image", job_id=state.id)
 
     def _call_webhook(self, state: JobState) -> None:
-        if state.webhook is None:
+        if not state.has_webhook:
             return
         try:
             self.webhook_queue.send(state.id)

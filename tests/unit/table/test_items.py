@@ -22,6 +22,7 @@ from comfy_serverless.table.job_item import STORED, JobEntry, JobItem, Preview, 
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import Upload
+from comfy_serverless.table.webhook_item import Webhook
 from tests.unit.jobs_table import aws, create_table
 from tests.unit.table.written_items import written_items
 
@@ -45,6 +46,7 @@ READERS: dict[str, tuple[Callable[[Item], object], set[str]]] = {
     "upload": (lambda item: Upload.from_item("u", item), {"owner_name", "size_bytes", "expires"}),
     "batch": (Batch.from_item, {"id", "owner_name", "source", "manifest", "size_bytes", "status", "created_at"}),
     "batch_range": (Range.from_item, {"start", "end", "offset"}),
+    "webhook": (Webhook.from_item, {"url"}),
     "job_preview": (Preview.from_item, {"node_id", "content_type", "data_base64", "expires"}),
 }
 
@@ -68,8 +70,9 @@ def test_what_is_written_is_what_was_written_before(path: Path, written: dict[st
     assert {FORGOTTEN[attribute] for attribute in gone} <= {name.partition("_")[0]}
     assert set(now) <= set(before)
     assert {key: type(value) for key, value in now.items()} == {key: type(before[key]) for key in now}
-    same = {"status", "labels", "runs", "is_rerunnable", "owner", "batches", "request", "result", "webhook", "run"}
+    same = {"status", "labels", "runs", "is_rerunnable", "owner", "batches", "request", "result", "run"}
     same |= {"is_parked", "is_held", "is_missed", "undelivered", "output_places", "progress", "last_run"}
+    assert now.get("webhook", {}) == {}, "it has an item of its own"
     assert {key: now[key] for key in same & set(now)} == {key: before[key] for key in same & set(now)}
     assert keeper_of(now.get("lease", "")) == keeper_of(before.get("lease", ""))
 

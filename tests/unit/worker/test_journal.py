@@ -26,6 +26,7 @@ from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.worker import journal as module
 from comfy_serverless.worker.journal import Journal, Unrecorded
 from comfy_serverless.worker.worker import Call, Outcome
@@ -57,7 +58,7 @@ class Office:
             Bucket=IN, Key=address.key, Body=json.dumps({"request": request, "workflow": WORKFLOW}).encode()
         )
         result = f"s3://{OUT}/owners/team/{job_id}/result.json"
-        hook = {"url": "https://example.com", "secret": "whsec_x"} if webhook else None
+        hook = Webhook(url="https://example.com", secret="whsec_x") if webhook else None
         self.store.submit(
             NewJob(job_id=job_id, owner="team", request_uri=str(address), result_uri=result, webhook=hook)
         )
