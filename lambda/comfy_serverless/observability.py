@@ -44,6 +44,7 @@ _SERVICE = "comfy_serverless"
 #: handler, with the same keys.
 log = Logger(service=_SERVICE)
 _job: ContextVar[str | None] = ContextVar("job", default=None)
+_invocation: str | None = None
 
 
 class _Names(logging.Filter):
@@ -51,6 +52,8 @@ class _Names(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every line through."""
+        if _invocation is not None:
+            record.request_id = _invocation
         record.service = os.environ.get("POWERTOOLS_SERVICE_NAME", _SERVICE)
         failure = record.exc_info[1] if record.exc_info else None
         if (job_id := getattr(failure, "job_id", None) or _job.get()) is not None and not hasattr(record, "job_id"):
@@ -61,18 +64,17 @@ class _Names(logging.Filter):
 log.registered_handler.addFilter(_Names())
 
 
-def _set_levels() -> None:
-    """Write what POWERTOOLS_LOG_LEVEL asks for.
+if "AWS_LAMBDA_LOG_LEVEL" in os.environ:  # which Powertools would take instead
+    logging.getLogger(_SERVICE).setLevel(os.environ.get("POWERTOOLS_LOG_LEVEL", "INFO").upper())
 
-    Powertools would take Lambda's level instead, and Lambda has given it to all libraries: at DEBUG those of AWS would
-    log requests and signatures.
+
+def begin_invocation(request_id: str) -> None:
+    """Have every line name Lambda's invocation, of which a process has one at a time.
+
+    Lambda's own report of an invocation that ran out of memory or time names nothing else.
     """
-    if "AWS_LAMBDA_LOG_LEVEL" in os.environ:
-        logging.getLogger(_SERVICE).setLevel(os.environ.get("POWERTOOLS_LOG_LEVEL", "INFO").upper())
-        logging.getLogger().setLevel(logging.WARNING)
-
-
-_set_levels()
+    global _invocation
+    _invocation = request_id
 
 
 @contextmanager

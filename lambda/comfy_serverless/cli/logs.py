@@ -1,6 +1,7 @@
 """`comfy-serverless logs`: what every function has logged of one job, from its submission to its webhook.
 
     the stack, and its GPU stack ──► their log groups ──► lines that name the job ──► by time
+                                                               └──► its invocations ──► Lambda's report of their ends
 
 On this machine (`make dev`) the logs are files; the local stack says where.
 """
@@ -12,7 +13,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from comfy_serverless.cli.stack import STACK_VARIABLE, explained, outputs_of
+from comfy_serverless.cli.stack import STACK_VARIABLE, clients_of_logs, explained, outputs_of
 from comfy_serverless.errors import NotFound
 
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ WITHOUT_JOBS = ("AccessLogGroup", "FlowLog", "GpusLog")
 #: The pause between two looks of `--follow`, and how late a line may come, in seconds.
 FOLLOW_EVERY_S, LATE_S = 2.0, 60.0
 _GROUPS_AT_ONCE = 4
+#: A filter has at most 1,024 characters.
+_INVOCATIONS_AT_ONCE = 8
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _STYLES = {"WARNING": "yellow", "ERROR": "bold red", "CRITICAL": "bold red", "DEBUG": "dim"}
 #: Keys of a line that are shown in columns of their own, below it, or not at all.
 _SHOWN_APART = frozenset(
     {"timestamp", "level", "message", "service", "job_id", "exception", "stack_trace"}
-    | {"location", "exception_name", "sampling_rate", "xray_trace_id"}
+    | {"location", "exception_name", "request_id", "sampling_rate", "xray_trace_id"}
 )
 
 _EPILOG = """\
@@ -138,17 +141,19 @@ def run(options: argparse.Namespace) -> int:
 
 def reader_of(stack: str, job_id: str) -> Read:
     """What reads the job's lines: the log groups of a stack on AWS, or the files of the local one."""
-    import boto3
-
     outputs = outputs_of(stack)
     if folder := outputs.get(FOLDER_OUTPUT):
         return lambda since: in_files(Path(folder), job_id, since)
-    groups = list(log_groups(boto3.client("cloudformation"), stack))
-    client = boto3.client("logs")
+    cloudformation, client = clients_of_logs()
+    groups = list(log_groups(cloudformation, stack))
+
+    def read_group(group: str, since: datetime) -> list[Line]:
+        lines = list(in_group(client, group, job_id, since))
+        return [*lines, *deaths_in_group(client, group, lines)]
 
     def read(since: datetime) -> Iterable[Line]:
         with ThreadPoolExecutor(_GROUPS_AT_ONCE, thread_name_prefix="logs") as pool:
-            for lines in pool.map(lambda group: list(in_group(client, group, job_id, since)), groups):
+            for lines in pool.map(lambda group: read_group(group, since), groups):
                 yield from lines
 
     return read
@@ -182,6 +187,48 @@ def in_group(client: BaseClient, group: str, job_id: str, since: datetime) -> It
             at = datetime.fromtimestamp(event["timestamp"] / 1000, UTC)
             if (line := parse(event["message"], job_id, at=at)) is not None:
                 yield line
+
+
+def deaths_in_group(client: BaseClient, group: str, lines: Sequence[Line]) -> Iterator[Line]:
+    """Lambda's own reports of those invocations that did not end well: they name an invocation, and no job."""
+    invocations = {str(line.keys["request_id"]): line for line in lines if "request_id" in line.keys}
+    for first in range(0, len(invocations), _INVOCATIONS_AT_ONCE):
+        some = list(invocations)[first : first + _INVOCATIONS_AT_ONCE]
+        either = " || ".join(f'$.record.requestId = "{request_id}"' for request_id in some)
+        pages = client.get_paginator("filter_log_events").paginate(
+            logGroupName=group,
+            filterPattern=f'{{ $.type = "platform.report" && $.record.status != "success" && ({either}) }}',
+            startTime=round(min(line.at for line in lines).timestamp() * 1000),
+        )
+        for page in pages:
+            for event in page["events"]:
+                at = datetime.fromtimestamp(event["timestamp"] / 1000, UTC)
+                if (death := parse_report(event["message"], invocations, at=at)) is not None:
+                    yield death
+
+
+def parse_report(text: str, invocations: Mapping[str, Line], *, at: datetime) -> Line | None:
+    """What Lambda reports of an invocation; None if it ended well or is none of these.
+
+    Source: "platform.report" in Lambda's Telemetry API reference.
+    """
+    try:
+        record = json.loads(text)["record"]
+        request_id, status, figures = str(record["requestId"]), str(record["status"]), dict(record.get("metrics", {}))
+    except (ValueError, KeyError, TypeError):
+        return None
+    if status == "success" or request_id not in invocations:
+        return None
+    keys = {
+        "status": status,
+        "error_type": record.get("errorType"),
+        "duration_ms": figures.get("durationMs"),
+        "memory_mb": figures.get("memorySizeMB"),
+        "memory_used_mb": figures.get("maxMemoryUsedMB"),
+        "request_id": request_id,
+    }
+    message = "Lambda ended the invocation"
+    return Line(at, invocations[request_id].function, "ERROR", message, {"message": message, "level": "ERROR", **keys})
 
 
 def in_files(folder: Path, job_id: str, since: datetime) -> Iterator[Line]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from comfy_serverless.errors import ComfyError, Forbidden, InvalidRequest, NotFound, Unauthorized, UpstreamError
 
 if TYPE_CHECKING:
+    from botocore.client import BaseClient
     from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
@@ -107,6 +108,13 @@ def key_store(*, stack: str | None, table: str | None) -> ApiKeyStore:
             "Which API's keys? Give --stack NAME (the name it was deployed with), or --table NAME, or set JOBS_TABLE."
         )
     return ApiKeyStore(Table(dynamodb_client(), name))
+
+
+def clients_of_logs() -> tuple[BaseClient, BaseClient]:
+    """The clients that find the logs of a stack, and that read them."""
+    import boto3
+
+    return boto3.client("cloudformation"), boto3.client("logs")
 
 
 def client_for(wanted: Sequence[Wanted]) -> S3Client | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from comfy_serverless.handlers import wiring
 from comfy_serverless.handlers.events import Event, SqsEvent, queued_jobs, recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
+from comfy_serverless.observability import begin_invocation
 from comfy_serverless.worker.worker import Call, Outcome
 
 if TYPE_CHECKING:
@@ -27,11 +28,14 @@ AGAIN_AFTER_S = (30, 4 * 60, 32 * 60, 4 * 3600)
 class LambdaContext(Protocol):
     """The part of Lambda's context that we use."""
 
+    aws_request_id: str
+
     def get_remaining_time_in_millis(self) -> int: ...
 
 
 def handler(event: Any, context: LambdaContext) -> Any:  # noqa: ANN401  (any JSON value)
     """Run the jobs of one invocation, one after the other."""
+    begin_invocation(context.aws_request_id)
     until = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
     def remaining_s() -> float:

@@ -7,6 +7,7 @@ process loads only what it uses: `generate` starts without anything that only jo
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 
 IS_LAMBDA = "AWS_LAMBDA_RUNTIME_API" in os.environ
+if IS_LAMBDA:
+    # Lambda has given its own level to all libraries: at DEBUG those of AWS would log requests and signatures.
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 def at_start(make: Callable[[], object]) -> None:

@@ -105,6 +105,41 @@ def test_a_job_is_followed_over_functions_and_stacks_by_time(told: Any, capsys: 
     assert printed[3:] == ["Traceback: …", "  boom"]
 
 
+def report(request_id: str, status: str) -> str:
+    metrics = {"durationMs": 900000.0, "memorySizeMB": 10240, "maxMemoryUsedMB": 10240}
+    record = {"requestId": request_id, "status": status, "metrics": metrics}
+    return json.dumps({"time": "2026-11-29T08:00:00.000Z", "type": "platform.report", "record": record})
+
+
+def test_a_worker_that_died_is_told_by_lambda(session: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    deploy(session, "s", GROUPS)
+    write(
+        session,
+        GROUPS["GenerateLogGroup"],
+        line("the job is begun", ago_s=60, run=1, request_id="r-1"),
+        report("r-1", "timeout"),
+        line("the job is begun", ago_s=50, run=2, request_id="r-2"),
+        report("r-2", "success"),
+        report("another", "error"),
+    )
+    assert run("fox-1", "--stack", "s", "--json") == 0
+    lines = [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+    (death,) = (entry for entry in lines if entry["message"] == "Lambda ended the invocation")
+    assert (death["status"], death["memory_used_mb"], death["request_id"]) == ("timeout", 10240, "r-1")
+    assert death["function"] == "generate"
+
+
+def test_a_filter_for_many_invocations_is_not_too_long(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    deploy(session, "s", GROUPS)
+    ids = [f"{number:08}-8888-4444-4444-121212121212" for number in range(20)]
+    write(session, GROUPS["GenerateLogGroup"], *(line("begun", ago_s=9, request_id=request_id) for request_id in ids))
+    asked = calls_of(monkeypatch)
+    run("fox-1", "--stack", "s")
+    patterns = [arguments["filterPattern"] for operation, arguments in asked if operation == FILTER]
+    assert all(len(pattern) <= 1024 for pattern in patterns)
+    assert all(any(request_id in pattern for pattern in patterns) for request_id in ids)
+
+
 def test_as_json_each_line_is_what_was_logged(told: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fox-1", "--stack", "s", "--json") == 0
     lines = [json.loads(row) for row in capsys.readouterr().out.splitlines()]

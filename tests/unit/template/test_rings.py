@@ -284,6 +284,7 @@ def test_no_parameter_can_filter_metrics_out() -> None:
 
 _WRITES = """\
 import logging
+from comfy_serverless.handlers import wiring
 from comfy_serverless.observability import emit, log
 emit({"Jobs": [1]}, {"service": "comfy_serverless"})
 log.debug("a debug line"); log.info("an info line"); log.warning("a warning"); log.error("an error")
@@ -293,7 +294,12 @@ logging.getLogger("botocore.endpoint").debug("Authorization: secret")
 
 @pytest.mark.parametrize("level", TEMPLATE["Parameters"]["LogLevel"]["AllowedValues"])
 def test_each_level_writes_its_lines_and_all_metrics(level: str) -> None:
-    environment = {"AWS_LAMBDA_LOG_LEVEL": "DEBUG", "POWERTOOLS_LOG_LEVEL": level, "PYTHONPATH": str(ROOT / "lambda")}
+    environment = {
+        "AWS_LAMBDA_LOG_LEVEL": "DEBUG",
+        "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9",
+        "POWERTOOLS_LOG_LEVEL": level,
+        "PYTHONPATH": str(ROOT / "lambda"),
+    }
     # As Lambda's runtime does before it imports the handler.
     runtime = "import logging; logging.basicConfig(level='DEBUG')\n"
     done = subprocess.run(
@@ -310,3 +316,10 @@ def test_each_level_writes_its_lines_and_all_metrics(level: str) -> None:
     ]
     assert [line["Jobs"] for line in lines if "_aws" in line] == [[1]]
     assert "secret" not in done.stdout + done.stderr
+
+
+def test_every_function_begins_with_what_quietens_the_libraries() -> None:
+    for handler in (ROOT / "lambda" / "comfy_serverless" / "handlers").glob("*.py"):
+        text = handler.read_text(encoding="utf-8")
+        if "\ndef handler(" in text:
+            assert re.search(r"^from comfy_serverless.handlers import (wiring|warm)$", text, re.MULTILINE), handler
