@@ -192,10 +192,10 @@ def is_too_old(state: JobState) -> bool:
     return waited_s(state) > (BATCH_RETENTION_S if state.is_of_batch else QUEUE_RETENTION_S)
 
 
-def waited_s(state: JobState) -> int:
+def waited_s(state: JobState) -> float:
     """How long a job that has not begun has waited in its queue, in seconds."""
     since = state.waits_since or datetime.fromisoformat(state.created_at).timestamp()
-    return int(now_s() - since)
+    return now_s() - since
 
 
 def _lost(state: JobState) -> EngineCrashed:

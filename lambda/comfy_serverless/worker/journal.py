@@ -184,7 +184,7 @@ class Journal:
         after_s = min(OUTDATED_AFTER_S << min(state.sent_again, 6), OUTDATED_AFTER_MOST_S)
         is_ours = self.jobs.give_back(state.id, run=reporter.run_id, counts=False, for_s=after_s)
         if is_ours and source.extra_data:
-            delay_s = min(max(OUTDATED_DELAY_S, waited_s(state) // 4), OUTDATED_DELAY_MOST_S)
+            delay_s = min(max(OUTDATED_DELAY_S, int(waited_s(state) / 4)), OUTDATED_DELAY_MOST_S)
             self.workers.send(source, delay_s=delay_s, is_batch=state.is_of_batch)
             self.jobs.dispatched(state.id, is_batch=state.is_of_batch, for_s=delay_s + IN_QUEUE_S)
         log.error("the job waits for a newer worker: deploy the worker's image", job_id=state.id)

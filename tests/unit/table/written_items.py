@@ -119,6 +119,15 @@ def _neglected(jobs: JobStore) -> None:
     jobs.renew(state, for_s=60, assign={"is_held": True, "is_missed": False, "undelivered": 1})
 
 
+def _sent_again(jobs: JobStore) -> None:
+    jobs.submit(_new("sent_again"))
+    jobs.dispatched("sent_again")
+    state = jobs.read_alone("sent_again")
+    assert state is not None
+    assert jobs.take_turn(state)
+    jobs.renew(state, for_s=60, assign={"keeper": "open", "sent_again": 2})
+
+
 def _of_batch(jobs: JobStore) -> None:
     jobs.submit_of_batch(_new("of_batch", batch="b-1"))
     jobs.submit_of_batch(_new("of_batch", batch="b-2"))
@@ -138,6 +147,7 @@ _JOBS: tuple[Callable[[JobStore], None], ...] = (
     _failed,
     _canceled,
     _neglected,
+    _sent_again,
     _of_batch,
     _parked,
 )

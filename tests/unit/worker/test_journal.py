@@ -512,7 +512,7 @@ def test_a_key_that_is_kept_nowhere_waits_in_the_queue_the_longer_the_longer_it_
 ) -> None:
     monkeypatch.setattr(module, "OUTDATED_PAUSE_S", 0.0)
     delays: list[int] = []
-    monkeypatch.setattr(JobQueue, "send", lambda _queue, _message, *, delay_s=0: delays.append(delay_s))
+    monkeypatch.setattr(JobQueue, "send", lambda _queue, _message, **how: delays.append(how["delay_s"]))
     here = office()
     for waited_s in (0, 20 * 60, 24 * 3600):
         job = here.submit(extra_data={"api_key_comfy_org": "k"})
