@@ -24,10 +24,12 @@ from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import Upload
 from comfy_serverless.table.turns import Turn
 from comfy_serverless.table.webhook_item import Webhook
+from tests.reach import meant
 from tests.unit.jobs_table import aws, create_table
 from tests.unit.table.written_items import written_items
 
 FOLDER = Path("tests/fixtures/formats")
+WORKERS = ("GenerateRole", "ExecutionRole", "Role")
 FILES = sorted(FOLDER.glob("item_*.json"))
 JOBS = [path for path in FILES if '"sk": {\n  "S": "job"\n' in path.read_text(encoding="utf-8")]
 #: What no job is without, in any release.
@@ -125,6 +127,19 @@ def test_jobs_say_what_their_items_say() -> None:
     ended = said["ended_with_outputs"]
     assert [output.name for output in outputs_of(ended, [stored("job_output")])] == ["a.png"]
     assert outputs_of(ended, [{**stored("job_output"), "run": "another"}]) == ()
+
+
+def test_no_item_that_a_worker_may_read_or_change_holds_a_secret(written: dict[str, dict[str, Any]]) -> None:
+    """Custom nodes run with the workers' roles."""
+    reached = set().union(*(meant(role)[what] for role in WORKERS for what in ("reads", "writes", "deletes")))
+    found = {name: item for name, item in written.items() if f"{item['pk']['S'].partition('#')[0]}#" in reached}
+    assert {"job_queued", "job_failed_with_webhook", "asset", "batch"} <= set(found)
+    for name, item in found.items():
+        text = json.dumps(item)
+        assert "whsec_x" not in text, name
+        assert "https://example.com/" not in text, f"{name}: an address of a webhook may hold one"
+        assert not re.search(r'"\w*(secret|token|password|api_key)\w*"', text), name
+    assert "whsec_x" in json.dumps(written["webhook"]), "it is where it should be"
 
 
 def test_an_entry_of_a_list_is_read_from_what_the_index_has() -> None:
