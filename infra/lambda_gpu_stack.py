@@ -18,6 +18,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.alarms import LATE_BATCH_H, Alarms
+from infra.images import OwnRepository
 from infra.instances import GIB_PER_VCPU
 from infra.justify import FUNCTION, justify
 from infra.logs import log_group, save_query
@@ -33,8 +34,11 @@ VISIBILITY_TIMEOUTS = 6
 #: Where managed instances mount NVIDIA's driver. Source: aws/deep-learning-containers, docker/lambda/Dockerfile.
 DRIVER_LIBRARIES = "/x86_64-bottlerocket-linux-gnu/sys-root/usr/lib/nvidia"
 #: GPU utilization at which Lambda starts more. Its default of 40 keeps as many again idle for callers who cannot wait;
-#: here jobs wait in a queue, and one job keeps one GPU busy.
-BUSY_PERCENT = 90
+#: here jobs wait in a queue. But a job does not keep its GPU busy throughout: it decodes and saves, and the next one
+#: fetches its inputs. At 90 the GPUs of a full queue may never be busy enough for one more to start, and the queue
+#: stands still at its fewest. An idle GPU has 0, so that 60 starts none without work: at worst one runs some minutes
+#: longer. (Whether concurrency counts, too, where the scaling names GPUs only, AWS alone can say.)
+BUSY_PERCENT = 60
 
 
 class LambdaGpuStack(Stack):
@@ -42,7 +46,11 @@ class LambdaGpuStack(Stack):
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: GpuSettings) -> None:
         super().__init__(
-            scope, construct_id, stack_name=f"{settings.stack}-lambda-gpu", description="comfy-serverless on GPU Lambda"
+            scope,
+            construct_id,
+            stack_name=f"{settings.stack}-lambda-gpu",
+            description="comfy-serverless on GPU Lambda",
+            synthesizer=OwnRepository(settings),
         )
         self.settings = settings
         self.sam = SamStack(self, settings.stack)

@@ -22,6 +22,7 @@ from constructs import Construct
 from infra.alarms import LATE_BATCH_H, Alarms
 from infra.autoscaling import VARIANT, endpoint_metric, scale_from_zero
 from infra.forward import forward, watch_forward
+from infra.images import OwnRepository
 from infra.justify import justify
 from infra.logs import log_group, save_query
 from infra.queues import BATCH_RETENTION, dead_letter_queue, job_queue
@@ -41,7 +42,11 @@ class SageMakerStack(Stack):
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: GpuSettings) -> None:
         super().__init__(
-            scope, construct_id, stack_name=f"{settings.stack}-sagemaker", description="comfy-serverless on SageMaker"
+            scope,
+            construct_id,
+            stack_name=f"{settings.stack}-sagemaker",
+            description="comfy-serverless on SageMaker",
+            synthesizer=OwnRepository(settings),
         )
         self.settings = settings
         self.sam = SamStack(self, settings.stack)

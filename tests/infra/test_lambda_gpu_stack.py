@@ -51,7 +51,7 @@ def test_only_instances_that_were_named_are_started_and_never_too_few_for_a_gpu_
     assert provider["CapacityProviderScalingConfig"] == {
         "MaxVCpuCount": 8 * 16,  # max_environments, each on the largest
         "ScalingMode": "Manual",
-        "ScalingPolicies": [{"PredefinedMetricType": "LambdaCapacityProviderAverageGPUUtilization", "TargetValue": 90}],
+        "ScalingPolicies": [{"PredefinedMetricType": "LambdaCapacityProviderAverageGPUUtilization", "TargetValue": 60}],
     }
     other = synthesize(lambda_instance_types=["g6e.2xlarge"], max_environments=5, max_batch_environments=2).lambda_gpu
     provider = one(other, "AWS::Lambda::CapacityProvider")

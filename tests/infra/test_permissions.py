@@ -46,7 +46,7 @@ EXECUTION = (
     | may(("kms:GenerateDataKey", "kms:Decrypt"), "TopicKey")
     | may(
         ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"),
-        "ecr:repository/cdk-hnb659fds-container-assets-<AWS::AccountId>-<AWS::Region>",
+        "ecr:repository/comfy-serverless/gpu",
     )
     | may("ecr:GetAuthorizationToken", "*")
 )

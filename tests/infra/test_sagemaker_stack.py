@@ -70,7 +70,7 @@ def test_models_are_read_as_they_lie_in_s3_and_only_with_a_folder_of_models() ->
 
 def test_both_policies_scale_it_and_the_second_starts_the_first_instance(template: dict[str, Any]) -> None:
     target = one(template, "AWS::ApplicationAutoScaling::ScalableTarget")
-    assert target == {
+    assert {name: value for name, value in target.items() if name != "Tags"} == {
         "ServiceNamespace": "sagemaker",
         "ResourceId": f"endpoint/{ENDPOINT}/variant/worker",
         "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",

@@ -98,7 +98,7 @@ def test_every_operation_has_a_route_to_the_function_and_needs_a_key() -> None:
         route = route_of(method, re.sub(r"{\w+}", "x", path))
         assert route is not None, (method, path)
         integration = route["x-amazon-apigateway-integration"]
-        assert "${ApiFunction.Arn}" in integration["uri"]["Fn::Sub"]
+        assert "${ApiFunctionAliaslive}" in integration["uri"]["Fn::Sub"]
         assert integration["payloadFormatVersion"] == "2.0"
         assert route["security"] == [{"NONE" if (method, path) in public else "ApiKeys": []}], (method, path)
 
