@@ -27,6 +27,9 @@ NAMESPACE = "ComfyServerless"
 UNITS: Mapping[str, str] = {
     "ColdStart": "Count",
     "EngineStarts": "Count",
+    "EngineRecycled": "Count",
+    "EngineMemoryMb": "Megabytes",
+    "EngineGpuMemoryMb": "Megabytes",
     "Jobs": "Count",
     "Outputs": "Count",
     "OutputBytes": "Bytes",
