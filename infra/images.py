@@ -26,10 +26,12 @@ class OwnRepository(DefaultStackSynthesizer):
         self.bind(stack)
         return self
 
-    def add_docker_image_asset(self, asset: DockerImageAssetSource) -> DockerImageAssetLocation:  # type: ignore[override]
+    def add_docker_image_asset(self, *sources: DockerImageAssetSource, **values: Any) -> DockerImageAssetLocation:  # noqa: ANN401
         """Put the kind of the image before its hash, of which CDK makes the tag.
 
-        CDK calls this with one argument, whatever the declaration says. The source has no other copy than its values.
+        CDK calls this with the source itself, the declaration in Python has its values by name: both are taken.
         """
-        tag = f"{asset.docker_build_target}-{asset.source_hash}"
-        return super().add_docker_image_asset(**{**asset._values, "source_hash": tag})
+        for source in sources:
+            values = {**source._values, **values}
+        tag = f"{values['docker_build_target']}-{values['source_hash']}"
+        return super().add_docker_image_asset(**{**values, "source_hash": tag})

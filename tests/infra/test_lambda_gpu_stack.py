@@ -182,8 +182,10 @@ def test_it_is_announced_when_both_queues_are_read(template: dict[str, Any]) -> 
     parameter = next(entry for entry in template["Resources"].values() if entry["Type"] == "AWS::SSM::Parameter")
     assert set(of_type(template, "AWS::Lambda::EventSourceMapping")) <= set(parameter["DependsOn"])
     begin, _, middle, _, end = parameter["Properties"]["Value"]["Fn::Join"][1]
+    (function,) = (one for one in of_type(template, "AWS::Lambda::Function").values() if "AcceleratorConfig" in one)
     assert json.loads(f"{begin}A{middle}B{end}") == {
         "backend": "queue",
         "job_queue_url": "A",
         "batch_queue_url": "B",
+        "image": function["Environment"]["Variables"]["WORKER_IMAGE"],  # whose list of node classes counts
     }

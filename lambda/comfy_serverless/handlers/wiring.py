@@ -7,6 +7,7 @@ process loads only what it uses: `generate` starts without anything that only jo
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 
 IS_LAMBDA = "AWS_LAMBDA_RUNTIME_API" in os.environ
+if IS_LAMBDA:
+    # Lambda has given its own level to all libraries: at DEBUG those of AWS would log requests and signatures.
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 def at_start(make: Callable[[], object]) -> None:
@@ -153,7 +157,7 @@ def workers() -> Workers:
     (where,) = settings().require(_where_jobs_go())
     if settings().endpoint_name is not None:
         return endpoint(where)
-    own = Queues.at(where, settings().batch_queue_url, sqs=sqs())
+    own = Queues.at(where, settings().batch_queue_url, sqs=sqs(), image=settings().worker_image)
     parameter = settings().dispatch_parameter
     return own if parameter is None else Switch(own, parameter, boto3.client("ssm", config=CONFIG), endpoint)
 
@@ -197,7 +201,7 @@ def services() -> Services:
         assets=assets(),
         uploads=UploadStore(assets()),
         keys=keys(),
-        node_list=NodeListReader(s3(), assets_bucket),
+        node_list=NodeListReader(s3(), assets_bucket, workers().worker_image),
         workers=workers(),
         care=care(),
         assets_bucket=assets_bucket,
@@ -273,14 +277,7 @@ def caller() -> Caller:
     from comfy_serverless.jobs.links import Links
     from comfy_serverless.webhooks.calls import Caller
 
-    _, url = settings().require("jobs_table", "webhook_queue_url")
-    return Caller(
-        jobs=jobs(),
-        links=Links(s3(), settings().link_expiry_s),
-        network=Network.of(settings()),
-        sqs=sqs(),
-        queue_url=url,
-    )
+    return Caller(jobs(), Links(s3(), settings().link_expiry_s), Network.of(settings()))
 
 
 # For `generate` and the container on SageMaker: one worker beside one warm engine.
@@ -360,7 +357,7 @@ def node_list() -> NodeListWriter | None:
     from comfy_serverless.jobs.node_list import NodeListWriter
 
     bucket = settings().assets_bucket
-    return NodeListWriter(s3(), bucket, connector().node_classes) if bucket else None
+    return NodeListWriter(s3(), bucket, settings().worker_image, connector().node_classes) if bucket else None
 
 
 @functools.cache

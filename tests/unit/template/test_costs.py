@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import pytest
+from cfnlint.helpers import REGIONS
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
-from tests.unit.template.processed import defaults, of_type, parse, processed, resources_for, schema_of
+from tests.unit.template.processed import is_true, of_type, parse, processed, resources_for, schema_of
 
 TEMPLATE = processed()
+BUDGET = parse("budget.yaml")
 REPOSITORIES = of_type(parse("repositories.yaml"), "AWS::ECR::Repository")
 #: Types that AWS gives no tags to. They cost nothing, but for the dashboard ($3 a month beyond an account's third).
 WITHOUT_TAGS = {
@@ -91,10 +93,6 @@ def can_have_tags(kind: str) -> bool:
     return bool(tagging["taggable"])
 
 
-def test_no_budget_is_made_unless_somebody_asks_for_one() -> None:
-    assert "Budget" not in resources_for(TEMPLATE, defaults())
-
-
 @pytest.mark.parametrize(
     ("named", "kind", "address"),
     [
@@ -103,15 +101,30 @@ def test_no_budget_is_made_unless_somebody_asks_for_one() -> None:
     ],
 )
 def test_a_budget_watches_what_has_the_tag_and_tells_somebody(named: dict[str, str], kind: str, address: str) -> None:
-    budget = resources_for(TEMPLATE, {**defaults(), **named, "MonthlyBudget": 100})["Budget"]["Properties"]
+    parameters = {"Stack": "comfy", "BudgetEmail": "", "AlarmTopicArn": "", **named, "MonthlyBudget": 100}
+    budget = resources_for(BUDGET, parameters)["Budget"]["Properties"]
     assert budget["Budget"]["BudgetLimit"] == {"Amount": "100", "Unit": "USD"}
-    assert budget["Budget"]["CostFilters"] == {"TagKeyValue": [{"Fn::Sub": "user:stack$${AWS::StackName}"}]}
+    assert budget["Budget"]["CostFilters"] == {"TagKeyValue": [{"Fn::Sub": "user:stack$comfy"}]}
     told = budget["NotificationsWithSubscribers"]
     assert [one["Notification"]["NotificationType"] for one in told] == ["ACTUAL", "FORECASTED"]
     assert all(one["Subscribers"] == [{"SubscriptionType": kind, "Address": address}] for one in told)
 
 
 def test_a_budget_without_a_listener_is_refused() -> None:
-    rule = TEMPLATE["Rules"]["SomebodyHearsOfTheBudget"]
-    asked = re.findall(r"'Ref': '(\w+)'", str(rule))
-    assert sorted(asked) == ["AlarmTopicArn", "BudgetEmail", "MonthlyBudget"]
+    (assertion,) = BUDGET["Rules"]["SomebodyHearsOfIt"]["Assertions"]
+    for email, topic, is_told in (("", "", False), ("ana@example.com", "", True), ("", "arn:topic", True)):
+        parameters = {"BudgetEmail": email, "AlarmTopicArn": topic}
+        assert is_true(BUDGET, assertion["Assert"], parameters) is is_told
+
+
+@pytest.mark.parametrize("name", ["template.yaml", "repositories.yaml"])
+def test_every_region_that_has_lambda_has_every_type_of_resource(name: str) -> None:
+    """CloudFormation refuses the whole template for one type that it does not know, also under a condition."""
+    template = TEMPLATE if name == "template.yaml" else parse(name)
+    kinds = {entry["Type"] for entry in template["Resources"].values()}
+    known = {region: set(PROVIDER_SCHEMA_MANAGER.get_resource_types(region)) for region in REGIONS}
+    missing = {
+        region: kinds - types for region, types in known.items() if "AWS::Lambda::Function" in types and kinds - types
+    }
+    assert len(known) > 30
+    assert missing == {}

@@ -12,7 +12,6 @@ from tests.unit.template.processed import defaults, nulls, parse, processed
 OTHER = {
     "AlarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:alarms",
     "MaximumApiConcurrency": 50,
-    "MonthlyBudget": 100,
     "InputRetentionDays": 7,
     "OutputRetentionDays": 7,
 }
@@ -24,7 +23,7 @@ def test_what_sam_makes_of_the_template_has_no_null(parameters: dict[str, Any]) 
     assert list(nulls(processed(parameters))) == []
 
 
-@pytest.mark.parametrize("name", ["template.yaml", "repositories.yaml"])
+@pytest.mark.parametrize("name", ["template.yaml", "repositories.yaml", "budget.yaml"])
 def test_a_template_has_no_null_as_it_is_written(name: str) -> None:
     assert list(nulls(parse(name))) == []
 

@@ -32,7 +32,7 @@ def others(name: str) -> Iterator[Any]:
             int(parameter["Default"])
         }
     else:
-        yield "something-else"
+        yield "another1"
 
 
 def at(properties: Any, path: list[str]) -> Any:
