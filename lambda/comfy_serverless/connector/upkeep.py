@@ -4,7 +4,8 @@
                                                                         │ REPLACE
             is there memory for two? ── yes ──► a second process starts, and runs go on with the first
                       │ no                        └─► it answers: the next run begins on it, and the first is ended
-                      └──► the first is ended, and the next run waits for the start
+                      └──► the first is ended, and the next run waits for the start (also where memory
+                           runs short meanwhile)
 
 Who runs a workflow pays for at most a hundredth of its time (see `_SHARE`), and a few seconds where FREE asks for them.
 An engine that is not our own process is left alone.
@@ -38,6 +39,8 @@ _SHARE = 0.01
 _RUNS_UNREAD = 50
 #: The share of the machine's memory, and of the GPU's, that an engine may grow by unless a setting says otherwise.
 _GROWTH_SHARE = 4
+#: Below this share of the machine's memory the first process ends although the second one does not answer yet.
+_SHORT_SHARE = 16
 #: What a second process needs of the GPU before it has loaded anything, in bytes.
 _GPU_START_BYTES = 1_000_000_000
 #: How long ComfyUI may take to let go of its memory, in seconds: at least, at most, and the time between two readings.
@@ -209,7 +212,7 @@ class Upkeep:
         return memory.available_bytes() >= needed and has_gpu_room
 
     def _succeed(self) -> None:
-        """Hand over to the second process if it answers; end it if it does not start."""
+        """Hand over to the second process if it answers, or if memory runs short; end it if it does not start."""
         successor = self._engine.successor
         if successor is None:
             return
@@ -218,7 +221,7 @@ class Upkeep:
         except EngineUnavailable as error:
             self._put_off(error.message)
             return
-        if is_ready:
+        if is_ready or memory.available_bytes() < (memory.total_bytes() or 0) // _SHORT_SHARE:
             if self._is_idle() and self._engine.hand_over():
                 self._recycled += 1
                 logger.info("ComfyUI was replaced between two jobs, after %d jobs", self._jobs)

@@ -195,6 +195,19 @@ def test_a_second_one_that_dies_is_dropped_and_tried_again_later(caplog: pytest.
     assert engine.did[-1] == "second one starts"
 
 
+def test_where_memory_runs_short_meanwhile_the_first_goes_before_the_second_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Engine()
+    keeper = kept(engine, engine_max_jobs=3)
+    run(keeper, 5)
+    assert engine.did == ["second one starts"]
+    monkeypatch.setattr(memory, "available_bytes", lambda: MB)
+    run(keeper)
+    assert engine.did == ["second one starts", "hand over"]
+    assert keeper.condition.recycled == 1
+
+
 def test_a_second_one_that_never_answers_is_dropped() -> None:
     engine = Engine()
     keeper = kept(engine, engine_max_jobs=3, start_attempts_sleep_s=0.0001, max_start_attempts=1)
