@@ -334,7 +334,7 @@ def meter() -> Meter:
     """The metrics of jobs."""
     from comfy_serverless.worker.metrics import Meter
 
-    return Meter(lambda: connector().starts)
+    return Meter(lambda: connector().starts, lambda: len(connector().not_imported))
 
 
 @functools.cache
@@ -359,7 +359,7 @@ def node_list() -> NodeListWriter | None:
     from comfy_serverless.jobs.node_list import NodeListWriter
 
     bucket = settings().assets_bucket
-    return NodeListWriter(s3(), bucket, connector().node_classes) if bucket else None
+    return NodeListWriter(s3(), bucket, connector().node_classes, connector().lost_packs) if bucket else None
 
 
 @functools.cache

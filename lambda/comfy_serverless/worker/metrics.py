@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Meter:
-    """Counts the jobs of one process in the metrics, each once; `starts` returns how often its engine has started."""
+    """Counts the jobs of one process in the metrics, each once.
+
+    Attributes:
+        starts: returns how often its engine has started.
+        not_loaded: returns how many packs of custom nodes that could not import.
+    """
 
     starts: Callable[[], int]
+    not_loaded: Callable[[], int]
     _invocations: int = 0
     _counted_starts: int = 0
 
@@ -32,16 +38,18 @@ class Meter:
             [outcome.job for outcome in outcomes if outcome.has_run or outcome.error is not None],
             is_cold_start=self._invocations == 0,
             engine_starts=starts - self._counted_starts,
+            nodes_not_loaded=self.not_loaded(),
         )
         self._invocations += 1
         self._counted_starts = starts
 
 
-def emit_metrics(jobs: Iterable[Job], *, is_cold_start: bool, engine_starts: int) -> None:
+def emit_metrics(jobs: Iterable[Job], *, is_cold_start: bool, engine_starts: int, nodes_not_loaded: int) -> None:
     """Write one invocation's metrics to standard output, in CloudWatch's embedded format."""
     metrics = Metrics(namespace=NAMESPACE, service="comfy_serverless")
     metrics.add_metric("ColdStart", MetricUnit.Count, int(is_cold_start))
     metrics.add_metric("EngineStarts", MetricUnit.Count, engine_starts)
+    metrics.add_metric("NodesNotLoaded", MetricUnit.Count, nodes_not_loaded)
     for job in jobs:
         metrics.add_metric("Jobs", MetricUnit.Count, 1)
         metrics.add_metric("Outputs", MetricUnit.Count, job.outputs_made)

@@ -175,7 +175,7 @@ def test_alarms_for_failures_have_the_dimensions_that_the_worker_emits(
         wanted = {entry["Name"]: entry["Value"] for entry in alarm["Dimensions"]}
         error = JobError(code=wanted["code"], message="it went wrong")
         job = Job.model_construct(id="job", status=JobStatus.FAILED, error=error)
-        emit_metrics([job], is_cold_start=False, engine_starts=0)
+        emit_metrics([job], is_cold_start=False, engine_starts=0, nodes_not_loaded=0)
         emitted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         (metric,) = (entry for entry in emitted if "Failures" in entry)
         (declared,) = metric["_aws"]["CloudWatchMetrics"]
