@@ -78,10 +78,11 @@ class ImportReport:
         self._last_line = line or self._last_line
 
     def _add(self, path: str, reason: str) -> None:
-        path = path.strip()
-        found = self._found.get(path) or NotImported(_readable(PurePosixPath(path).name), _UNKNOWN, path)
-        if len(self._found) < _MOST_PACKS or path in self._found:
-            self._found[path] = replace(found, reason=_readable(reason)) if reason else found
+        # ComfyUI's own nodes are listed by name alone, after the lines that have their path.
+        name = PurePosixPath(path.strip()).name
+        found = self._found.get(name) or NotImported(_readable(name), _UNKNOWN, path.strip())
+        if len(self._found) < _MOST_PACKS or name in self._found:
+            self._found[name] = replace(found, reason=_readable(reason)) if reason else found
             self.not_imported = tuple(self._found.values())
 
 
