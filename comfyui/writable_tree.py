@@ -8,7 +8,7 @@
     every other folder            a link
 
 Every start runs the image's code: what has changed in a copy is put right, and code or links that the image does not
-have are removed from where Python looks. What else packs have left there (settings, downloads) stays for the next start.
+have are removed from where Python looks. What else packs have left there (settings, downloads) stays.
 
 It needs no library, and runs without `site`, because all of it is a part of a cold start.
 """
