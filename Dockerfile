@@ -156,12 +156,11 @@ COPY --from=worker-venv /opt/worker/ /opt/worker/
 COPY workflows/ /opt/workflows/
 COPY --from=code /opt/code/ /opt/worker/lib/python3.11/site-packages/
 ARG COMFYUI_ARGS=--cpu
-# The first two make the container engine add the driver if there is a GPU. Without /dev/shm, as on Lambda, torch's
-# compiling processes never begin: the one that needs the code compiles it.
+# The first two make the container engine add the driver if there is a GPU.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     API_COMMAND_LINE=/opt/comfyui/start.sh COMFYUI_ARGS=$COMFYUI_ARGS \
     HF_HOME=/tmp/comfy-engine/.cache/huggingface TORCHINDUCTOR_CACHE_DIR=/tmp/comfy-engine/.cache/inductor \
-    TRITON_CACHE_DIR=/tmp/comfy-engine/.cache/triton TORCHINDUCTOR_COMPILE_THREADS=1
+    TRITON_CACHE_DIR=/tmp/comfy-engine/.cache/triton
 # ComfyUI answers also without the packs that it cannot import: here that ends the build. Names of packs, with commas
 # between them, or `*`: those may fail.
 ARG ALLOW_IMPORT_FAILURES=

@@ -21,7 +21,7 @@ DEV_ARGS ?=
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
-.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo contract bench infra cdk gpu-image bench-batch bench-workers lint docs format lock clean
+.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo contract bench infra cdk gpu-image sbom scan bench-batch bench-workers lint docs format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,16 @@ gpu-image: ## Build the image as the GPU stacks do, and say whether Lambda accep
 	docker build --target worker -t comfy-serverless:gpu --build-arg COMFYUI_ARGS= --build-arg TORCH=cuda \
 	  --build-arg TORCH_INDEX_URL="$$($(PYTHON) -c 'import json; print(json.load(open("infra/cdk.json"))["context"]["torch_index_url"])')" .
 	@$(PYTHON) tools/image_size.py comfy-serverless:gpu
+
+# What an image holds, and what is known of it: make scan IMAGE=comfy-serverless:gpu
+IMAGE ?= comfy-serverless:cpu
+SBOM := out/sbom-$(subst /,-,$(subst :,-,$(IMAGE))).json
+
+sbom: ## Write what is in an image as a bill of materials (CycloneDX): make sbom IMAGE=comfy-serverless:gpu
+	@$(PYTHON) tools/sbom.py $(IMAGE) $(SBOM)
+
+scan: ## Look for known vulnerabilities, with trivy or grype (after make sbom), else with pip-audit (needs the network)
+	@$(PYTHON) tools/scan.py $(SBOM)
 
 lint: setup ## ruff, mypy --strict, and the rooms: what may import what (import-linter)
 	$(VENV)/bin/ruff check .

@@ -5,6 +5,8 @@ image=$(cd "$(dirname "$0")" && pwd)
 tree=${TMPDIR:-/tmp}/comfyui
 python=${COMFYUI_PYTHON:-/opt/comfyui-venv/bin/python}
 "$python" -I -S "$image/writable_tree.py" "$image" "$tree"
+# The processes in which torch compiles kernels share locks in /dev/shm, which Lambda does not have.
+[ -w /dev/shm ] || export TORCHINDUCTOR_COMPILE_THREADS="${TORCHINDUCTOR_COMPILE_THREADS:-1}"
 cd "$tree"
 # COMFYUI_ARGS is a list of words.
 # shellcheck disable=SC2086

@@ -1,4 +1,4 @@
-"""The images come from the same sources each time: a base by digest, Debian of one moment, libraries by their hashes."""
+"""The images come from the same sources each time: a base by digest, one moment of Debian, libraries by hashes."""
 
 from __future__ import annotations
 
@@ -167,10 +167,6 @@ def test_the_worker_has_a_compiler_and_what_packs_ask_of_debian() -> None:
     )
     assert done.stdout.split() == ["libgl1", "ffmpeg"]
     assert "gcc" not in STAGES["runtime"], "the other images are small"
-
-
-def test_torch_compiles_without_processes_that_need_shared_memory() -> None:
-    assert "TORCHINDUCTOR_COMPILE_THREADS=1" in STAGES["worker"]
 
 
 def test_everything_that_is_copied_reaches_the_builder() -> None:

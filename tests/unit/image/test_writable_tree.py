@@ -120,6 +120,37 @@ def test_a_start_puts_right_what_has_become_another_kind_of_file(image: Path, tm
     assert [path for path in tree.rglob("*") if path.name.endswith(".part")] == []
 
 
+@pytest.mark.parametrize(
+    ("place", "set_before", "threads"), [("no-such-folder", "", "1"), ("", "", ""), ("no-such-folder", "4", "4")]
+)
+def test_the_start_lets_torch_compile_in_one_process_where_there_is_no_shared_memory(
+    image: Path, tmp_path: Path, place: str, set_before: str, threads: str
+) -> None:
+    start = image / "start.sh"
+    start.chmod(0o755)
+    text = (ROOT / "comfyui" / "start.sh").read_text()
+    start.write_text(text.replace("/dev/shm", str(tmp_path / place)).replace("$image/writable_tree.py", str(SCRIPT)))
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\n[ "$1" = main.py ] || exec {sys.executable} "$@"\necho "$TORCHINDUCTOR_COMPILE_THREADS|$PWD|$*"\n'
+    )
+    python.chmod(0o755)
+    variables = {"TORCHINDUCTOR_COMPILE_THREADS": set_before} if set_before else {}
+    done = subprocess.run(
+        [str(start), "--port", "8199"],
+        env={"PATH": os.environ["PATH"], "COMFYUI_PYTHON": str(python), "TMPDIR": str(tmp_path), **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    tree = tmp_path / "comfyui"
+    found, folder, arguments = done.stdout.strip().split("|")
+    assert (found, folder) == (threads, str(tree))
+    assert arguments.startswith("main.py --disable-auto-launch ")
+    assert f"--base-directory {tree} " in arguments
+    assert arguments.endswith("--port 8199")
+
+
 def test_a_folder_that_cannot_be_written_is_named(image: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = subprocess.run(
