@@ -197,6 +197,7 @@ def test_the_alarms_watch_lost_messages_waiting_jobs_failures_throttles_and_erro
         "ApproximateNumberOfMessagesVisible",
         "ApproximateAgeOfOldestMessage",
         "Failures",
+        "NodesNotLoaded",
         "Throttles",
         "Errors",
         "5xx",
