@@ -19,11 +19,11 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from infra.alarms import Alarms
+from infra.alarms import LATE_BATCH_H, Alarms
 from infra.autoscaling import VARIANT, endpoint_metric, scale_from_zero
 from infra.forward import forward, watch_forward
 from infra.justify import justify
-from infra.logs import log_group
+from infra.logs import log_group, save_query
 from infra.queues import BATCH_RETENTION, dead_letter_queue, job_queue
 from infra.roles import role_for
 from infra.sam_stack import SamStack, allow
@@ -61,7 +61,8 @@ class SageMakerStack(Stack):
         endpoint.node.add_dependency(queue, *self._subscriptions)
         scale_from_zero(self, endpoint, settings)
         function = forward(self, settings, self.sam, queue, endpoint)
-        self._alarms(dead_letters, function)
+        self._alarms(queue, dead_letters, function)
+        save_query(self, [self._endpoint_log, function.log_group])
         self.sam.announce(
             {"backend": "sagemaker", "endpoint_name": self.endpoint_name, "batch_queue_url": queue.queue_url}
         ).node.add_dependency(endpoint)
@@ -148,7 +149,7 @@ class SageMakerStack(Stack):
         image = worker_image(self, self.settings)
         image.repository.grant_pull(role)
         self._justify(role)
-        log = log_group(
+        self._endpoint_log = log = log_group(
             self, "EndpointLog", days=self.settings.log_retention_days, name=_log_group_name(self.endpoint_name)
         )
         model = sagemaker.CfnModel(
@@ -241,37 +242,38 @@ class SageMakerStack(Stack):
             ),
         )
 
-    def _alarms(self, dead_letters: sqs.Queue, function: lambda_.Function) -> None:
+    def _alarms(self, queue: sqs.Queue, dead_letters: sqs.Queue, function: lambda_.Function) -> None:
         alarms = Alarms(self, self.settings.alarm_topic_arn)
         alarms.on_dead_letters("BatchDeadLetters", dead_letters)
         alarms.on_dead_letters("OutcomeDeadLetters", self._outcome_dead_letters)
+        alarms.on_age("OldestBatchJob", queue, hours=LATE_BATCH_H)
         watch_forward(alarms, function)
         alarms.on(
             "NoCapacity",
-            "Jobs have waited for half an hour without an instance: none is available, or none starts",
+            "Jobs have waited for half an hour without an instance: none is available, or none starts.",
             endpoint_metric(self.endpoint_name, "HasBacklogWithoutCapacity", statistic="Minimum"),
             periods=30,
         )
         alarms.on(
             "OldestInvocation",
-            "An invocation has waited for two hours; after six it expires, and its job is sent again",
+            "An invocation has waited for two hours; after six it expires, and its job is sent again.",
             endpoint_metric(self.endpoint_name, "ApproximateAgeOfOldestRequest", statistic="Maximum"),
             threshold=7200,
             periods=5,
         )
         alarms.on(
             "Expired",
-            "Invocations expired in the endpoint's queue",
+            "Invocations expired in the endpoint's queue.",
             endpoint_metric(self.endpoint_name, "ExpiredRequests", statistic="Sum", of_variant=True),
         )
         alarms.on(
             "NotTold",
-            "SageMaker could not report the ends of invocations; the caretaker finds those jobs later",
+            "SageMaker could not report the ends of invocations; the caretaker finds those jobs later.",
             endpoint_metric(self.endpoint_name, "NotificationFailures", statistic="Sum", of_variant=True),
         )
         alarms.on(
             "FailedInvocations",
-            "Ten invocations failed within a quarter of an hour",
+            "Ten invocations failed within a quarter of an hour.",
             endpoint_metric(
                 self.endpoint_name, "InvocationFailures", statistic="Sum", of_variant=True, period=Duration.minutes(15)
             ),
