@@ -30,6 +30,7 @@ UNITS: Mapping[str, str] = {
     "EngineRecycled": "Count",
     "EngineMemoryMb": "Megabytes",
     "EngineGpuMemoryMb": "Megabytes",
+    "NodesNotLoaded": "Count",
     "Jobs": "Count",
     "Outputs": "Count",
     "OutputBytes": "Bytes",

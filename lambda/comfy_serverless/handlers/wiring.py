@@ -332,7 +332,7 @@ def meter() -> Meter:
     """The metrics of jobs."""
     from comfy_serverless.worker.metrics import Meter
 
-    return Meter(lambda: connector().condition)
+    return Meter(lambda: connector().condition, lambda: len(connector().not_imported))
 
 
 @functools.cache
@@ -357,7 +357,10 @@ def node_list() -> NodeListWriter | None:
     from comfy_serverless.jobs.node_list import NodeListWriter
 
     bucket = settings().assets_bucket
-    return NodeListWriter(s3(), bucket, settings().worker_image, connector().node_classes) if bucket else None
+    engine = connector()
+    if bucket is None:
+        return None
+    return NodeListWriter(s3(), bucket, settings().worker_image, engine.node_classes, engine.lost_packs)
 
 
 @functools.cache
