@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from samcli.yamlhelper import yaml_parse
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ ROOT: Final = Path(__file__).parent.parent
 PACKAGED: Final = "out/packaged.yaml"
 #: The function that is deployed bit by bit, and the parameter that names its version (template.yaml).
 STAGED, RELEASE = "ApiFunction", "ApiRelease"
+#: The function whose versions are snapshots, with `SnapStart=all`, and its parameter.
+SNAPPED, WORKER_RELEASE = "GenerateFunction", "WorkerRelease"
 _NAMED = re.compile(r"\$\{(\w+)\}")
 
 
@@ -84,9 +86,11 @@ class Plan:
             *_repository_options(images),
         ]
 
-    def deploy(self, images: Mapping[str, str], release: str) -> list[str]:
+    def deploy(self, images: Mapping[str, str], release: str, worker_release: str = "") -> list[str]:
         """The command that deploys the stack."""
         settings = {**self.settings, "ImageTarget": self.target, RELEASE: release}
+        if worker_release:
+            settings[WORKER_RELEASE] = worker_release
         return [
             *("sam", "deploy", "--template-file", PACKAGED, "--stack-name", self.stack, *self._where()),
             *("--capabilities", "CAPABILITY_IAM", "--resolve-s3", "--no-fail-on-empty-changeset"),
@@ -133,15 +137,15 @@ def images_of(template: Mapping[str, Any], repositories: Mapping[str, str]) -> d
     }
 
 
-def release_of(template: Mapping[str, Any], parameters: Mapping[str, str]) -> str:
-    """What the next version of the API is known by: its image, and the parameters that it is made with.
+def release_of(template: Mapping[str, Any], parameters: Mapping[str, str], function: str = STAGED) -> str:
+    """What the next version of a function is known by: its image, and the parameters that it is made with.
 
     Another image and another parameter make another one, the same ones the same: then no version is published.
     """
-    function = template["Resources"][STAGED]["Properties"]
-    named = sorted(_parameters_in([function, template.get("Globals", {})], template) - {RELEASE})
-    known = {name: parameters[name] for name in named}
-    return hashlib.sha256(json.dumps([function["ImageUri"], known]).encode()).hexdigest()[:16]
+    properties = template["Resources"][function]["Properties"]
+    named = _parameters_in([properties, template.get("Globals", {})], template) - {RELEASE, WORKER_RELEASE}
+    known = {name: parameters[name] for name in sorted(named)}
+    return hashlib.sha256(json.dumps([properties["ImageUri"], known]).encode()).hexdigest()[:16]
 
 
 def parameters_of(
@@ -182,7 +186,8 @@ def deploy(plan: Plan, written: Mapping[str, Any], cloudformation: CloudFormatio
     (ROOT / PACKAGED).parent.mkdir(exist_ok=True)
     _run(plan.package(images))
     packaged = yaml_parse((ROOT / PACKAGED).read_text(encoding="utf-8"))
-    _run(plan.deploy(images, release_of(packaged, {**parameters, "ImageTarget": plan.target})))
+    known = {**parameters, "ImageTarget": plan.target}
+    _run(plan.deploy(images, release_of(packaged, known), release_of(packaged, known, SNAPPED)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -211,8 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings=settings,
         )
         deploy(plan, written, cloudformation, before)
-    except NotDeployed as error:
-        print(f"Not deployed: {error}.", file=sys.stderr)
+    except (NotDeployed, BotoCoreError, ClientError) as error:
+        print(f"Not deployed: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -139,6 +139,16 @@ class Settings:
     stall_s: float = _env(
         "STALL_S", _seconds, 600.0, "Seconds without event or processor time after which ComfyUI is replaced"
     )
+    engine_growth_bytes: int | None = _env(
+        "ENGINE_GROWTH_BYTES",
+        _count,
+        None,
+        "How much more memory, or memory of the GPU, ComfyUI may hold between two jobs than after its first ones "
+        "before it is replaced; by default a quarter of what there is",
+    )
+    engine_max_jobs: int | None = _env(
+        "ENGINE_MAX_JOBS", _count, None, "How many jobs ComfyUI runs before it is replaced; by default any number"
+    )
 
     # Jobs.
     output_bucket: str | None = _env("OUTPUT_BUCKET", str, None, "Where results go unless a request says otherwise")

@@ -90,4 +90,4 @@ def test_a_worker_counts_under_the_name_that_dashboard_and_alarms_ask_for(templa
     )
     sam = SAM["Resources"]["GenerateFunction"]["Properties"]["Environment"]["Variables"]
     assert environment["POWERTOOLS_SERVICE_NAME"] == sam["POWERTOOLS_SERVICE_NAME"]
-    assert set(sam) - set(environment) <= {"JOB_QUEUE_URL", "BATCH_QUEUE_URL", "MODELS_MANIFEST"}
+    assert set(sam) - set(environment) <= {"JOB_QUEUE_URL", "BATCH_QUEUE_URL", "MODELS_MANIFEST", "INPUT_CACHE_BYTES"}

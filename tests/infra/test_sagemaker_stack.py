@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,10 +49,13 @@ def test_the_driver_fits_the_torch_that_is_built_in(template: dict[str, Any], sy
     assets = json.loads((synthesized.folder / "comfy-serverless-sagemaker.assets.json").read_text())["dockerImages"]
     worker = next(asset["source"] for asset in assets.values() if asset["source"]["dockerBuildTarget"] == "worker")
     assert worker["dockerBuildArgs"] == {
-        "TORCH_INDEX_URL": "https://download.pytorch.org/whl/cu130",
+        "TORCH": "cuda",
+        "TORCH_INDEX_URL": "",
         "COMFYUI_ARGS": "",
     }
     assert worker["platform"] == "linux/amd64"
+    lock = (Path(__file__).parents[2] / "requirements" / "torch-cuda.txt").read_text(encoding="utf-8")
+    assert re.search(r"^cuda-toolkit==13\.", lock, re.MULTILINE)
 
 
 def test_a_slow_start_and_large_models_have_time(template: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from comfy_serverless.handlers import snapshot
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
@@ -313,7 +314,7 @@ def worker() -> Worker:
     from comfy_serverless.worker.worker import Worker
 
     inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network(), sandbox=sandbox())
-    if settings().models_manifest:
+    if settings().models_manifest and not snapshot.IS_TAKEN:
         model_store()  # they are fetched while ComfyUI starts
     return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models())
 
@@ -331,7 +332,7 @@ def meter() -> Meter:
     """The metrics of jobs."""
     from comfy_serverless.worker.metrics import Meter
 
-    return Meter(lambda: connector().starts)
+    return Meter(lambda: connector().condition, lambda: len(connector().not_imported))
 
 
 @functools.cache
@@ -356,7 +357,10 @@ def node_list() -> NodeListWriter | None:
     from comfy_serverless.jobs.node_list import NodeListWriter
 
     bucket = settings().assets_bucket
-    return NodeListWriter(s3(), bucket, settings().worker_image, connector().node_classes) if bucket else None
+    engine = connector()
+    if bucket is None:
+        return None
+    return NodeListWriter(s3(), bucket, settings().worker_image, engine.node_classes, engine.lost_packs)
 
 
 @functools.cache

@@ -85,14 +85,14 @@ def fail(error: ComfyError, *, retryable: bool) -> None:
     job = Job.model_construct(
         id="fox", status=JobStatus.FAILED, error=JobError.of(error, retryable=retryable), timings_ms={}, outputs=()
     )
-    emit_metrics([job], is_cold_start=False, engine_starts=0)
+    emit_metrics([job], is_cold_start=False, engine_starts=0, nodes_not_loaded=0)
 
 
 def succeed() -> None:
     job = Job.model_construct(
         id="fox", status=JobStatus.SUCCEEDED, error=None, timings_ms={"executing": 1, "overhead": 2}, outputs=()
     )
-    emit_metrics([job], is_cold_start=True, engine_starts=1)
+    emit_metrics([job], is_cold_start=True, engine_starts=1, nodes_not_loaded=1)
 
 
 def ways(kind: type[ComfyError]) -> Iterator[Callable[[], object]]:

@@ -23,7 +23,12 @@ ROOT = Path(__file__).parents[3]
 METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"})
 #: What CloudFormation puts in for a `!Ref` or a `!GetAtt`.
 SOMETHING = "something"
-PARAMETERS = {"MAX_QUEUED_JOBS": "1000", "POWERTOOLS_LOG_LEVEL": "INFO", "MODELS_MANIFEST": ""}
+PARAMETERS = {
+    "MAX_QUEUED_JOBS": "1000",
+    "POWERTOOLS_LOG_LEVEL": "INFO",
+    "MODELS_MANIFEST": "",
+    "INPUT_CACHE_BYTES": "1",
+}
 #: What a function takes from handlers/wiring.py, and the variables it cannot do without.
 NEEDS = {
     "ApiFunction": ("services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),

@@ -47,7 +47,8 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
         commands.append(command)
         if command[1] == "package":
             template = parse()
-            template["Resources"]["ApiFunction"]["Properties"]["ImageUri"] = "1.ecr/comfy/api:1"
+            for name, image in (("ApiFunction", "api"), ("GenerateFunction", "worker")):
+                template["Resources"][name]["Properties"]["ImageUri"] = f"1.ecr/comfy/{image}:1"
             (tmp_path / tool.PACKAGED).write_text(json.dumps(template), encoding="utf-8")
 
     (tmp_path / "template.yaml").write_bytes((ROOT / "template.yaml").read_bytes())
@@ -93,6 +94,18 @@ def test_another_setting_of_the_api_is_another_release(ran: list[list[str]], mon
         deploy(monkeypatch, DESCRIBED, *words)
         releases += [word for word in ran[-1] if word.startswith("ApiRelease=")]
     assert releases[0] == releases[2] != releases[1]
+
+
+def test_another_setting_of_the_worker_is_another_release_of_it(
+    ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    releases: dict[str, list[str]] = {"ApiRelease": [], "WorkerRelease": []}
+    for words in ([], ["--", "MemorySize=5000"]):
+        deploy(monkeypatch, DESCRIBED, *words)
+        for name, values in releases.items():
+            values += [word for word in ran[-1] if word.startswith(f"{name}=")]
+    assert releases["ApiRelease"][0] == releases["ApiRelease"][1]
+    assert releases["WorkerRelease"][0] != releases["WorkerRelease"][1]
 
 
 def test_a_wrong_word_ends_it_before_the_first_step(
