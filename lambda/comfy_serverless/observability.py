@@ -27,6 +27,18 @@ def emit_failure(code: str) -> None:
         failure.add_dimension("code", code)
 
 
+def emit_wait(seconds: float, *, is_batch: bool) -> None:
+    """Report how long a job has waited for its first worker: one that a caller waits for, or one of a batch."""
+    with single_metric(
+        "WaitedSeconds",
+        MetricUnit.Seconds,
+        seconds,
+        namespace=NAMESPACE,
+        default_dimensions={"service": "comfy_serverless"},
+    ) as wait:
+        wait.add_dimension("class", "batches" if is_batch else "callers")
+
+
 class Failures:
     """Failures of some among many: they are logged, the others have their turn, and the last one is raised at the end.
 

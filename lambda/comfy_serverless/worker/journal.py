@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.errors import Canceled, ComfyError, WorkerOutdated, WorkerStopped
 from comfy_serverless.files import type_of_head
 from comfy_serverless.jobs.document import Job, JobStatus, Output, Progress
-from comfy_serverless.observability import log
+from comfy_serverless.observability import emit_wait, log
 from comfy_serverless.table.care import is_too_old
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
 from comfy_serverless.table.jobs import JobStore
@@ -47,7 +47,7 @@ CONCLUDE_FOR_S, CONCLUDE_RESERVE_S = 20.0, 1.0
 AGAIN_AFTER_S = 5
 #: When a job of a newer release has its next turn, in seconds: a deployment may take some minutes.
 OUTDATED_AFTER_S = 300
-#: How long a job that the caretaker cannot send waits here, and then in a queue (SageMaker has no delay), in seconds.
+#: How long a job that the caretaker cannot send waits here, and then in a queue, in seconds.
 #: The wait in the queue must be shorter than the time after which the caretaker takes it for lost (`IN_QUEUE_S`).
 OUTDATED_PAUSE_S, OUTDATED_DELAY_S = 10.0, 30
 
@@ -104,6 +104,8 @@ class Journal:
             if self.jobs.fail(begun.state, Canceled("the job was canceled before it was run again")):
                 self._call_webhook(begun.state)
             return Standing()
+        if begun.state.runs == 1 and begun.state.waited_s is not None:  # a later run has waited for its worker's end
+            emit_wait(begun.state.waited_s, is_batch=begun.state.is_of_batch)
         with Reporter(self.jobs, begun.state, run_id=run_id, most_outputs=self.most_outputs) as reporter:
             outcome = worker.run(source, replace(call, observer=reporter, is_last_try=begun.is_last))
             try:
