@@ -36,7 +36,9 @@ def put_aside(queue: str) -> Alarm:
 
 
 SAGEMAKER_ALARMS = {
+    "JobDeadLetters": put_aside("JobsDeadLetters"),
     "BatchDeadLetters": put_aside("BatchesDeadLetters"),
+    "OldestJob": Alarm(QUEUE, "ApproximateAgeOfOldestMessage", {"QueueName": "Jobs"}, "Maximum", 300, 1, 7200),
     "OutcomeDeadLetters": put_aside("OutcomeDeadLetters"),
     "ForwardErrors": Alarm(LAMBDA, "Errors", FORWARD, "Sum", 300, 1, 3),
     "ForwardSilent": Alarm(LAMBDA, "Invocations", FORWARD, "Sum", 300, 2, 1, "LessThanThreshold", "breaching"),

@@ -1,9 +1,9 @@
 """Sends jobs to the workers that DISPATCH_PARAMETER names.
 
     DISPATCH_PARAMETER ──► a queue of SQS, with Lambda functions behind it (our own, or those of a GPU stack)
-                      └──► a SageMaker endpoint, with its own queue
+                      └──► a SageMaker endpoint, with two queues and a gate before it (`table.gate`)
 
-    {"backend": "sagemaker", "endpoint_name": …, "batch_queue_url": …}
+    {"backend": "sagemaker", "endpoint_name": …, "job_queue_url": …, "batch_queue_url": …}
     {"backend": "queue", "job_queue_url": …, "batch_queue_url": …}
 
 A GPU stack (`infra/`) writes that parameter, and is seen within a minute: nothing is deployed again.
@@ -46,14 +46,21 @@ ANSWER_NAME = "answer.json"
 
 @dataclass(frozen=True, slots=True)
 class EndpointTarget:
-    """An endpoint of SageMaker, and the queue before it where jobs of batches wait."""
+    """An endpoint of SageMaker, and the queues before it.
+
+    Attributes:
+        job_queue_url: None if a GPU stack of the release before has written it: callers' jobs go straight to its
+            endpoint.
+    """
 
     endpoint_name: str
     batch_queue_url: str
+    job_queue_url: str | None = None
 
     def to_text(self) -> str:
         """The parameter's value."""
-        return json.dumps({"backend": "sagemaker", **asdict(self)})
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps({"backend": "sagemaker", **fields})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,13 @@ def parse_target(text: str) -> EndpointTarget | QueueTarget:
     """Read the parameter's value; further fields are ignored. Raises InvalidSetting if it is neither of the two."""
     try:
         match json.loads(text):
+            case {
+                "backend": "sagemaker",
+                "endpoint_name": str(name),
+                "job_queue_url": str(url),
+                "batch_queue_url": str(batch_url),
+            }:
+                return EndpointTarget(name, batch_url, url)
             case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
                 return EndpointTarget(name, batch_url)
             case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
@@ -80,7 +94,7 @@ def parse_target(text: str) -> EndpointTarget | QueueTarget:
         pass
     raise InvalidSetting(
         f"the parameter of DISPATCH_PARAMETER holds {text[:200]!r}; it must be "
-        '{"backend": "sagemaker", "endpoint_name": …, "batch_queue_url": …} or '
+        '{"backend": "sagemaker", "endpoint_name": …, "job_queue_url": …, "batch_queue_url": …} or '
         '{"backend": "queue", "job_queue_url": …, "batch_queue_url": …}'
     )
 
@@ -128,10 +142,10 @@ class Queues(Workers):
         return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        self._queue(is_batch).send(message.to_text(), delay_s=delay_s)
+        self._queue(is_batch).send(message.to_text(), tenant=message.owner_name, delay_s=delay_s)
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        self.batches.send_many([message.to_text() for message in messages])
+        self.batches.send_many([(message.owner_name, message.to_text()) for message in messages])
 
     def depth(self, *, is_batch: bool = False) -> int:
         return self._queue(is_batch).depth()
@@ -187,24 +201,33 @@ class Endpoint(Workers):
 
 
 @dataclass(frozen=True, slots=True)
-class Batched(Workers):
-    """An endpoint, and a queue before it for jobs of batches: `handlers/forward` lets as many pass as it can run."""
+class Gated(Workers):
+    """An endpoint, and queues before it: `table.gate` lets as many jobs pass as it can run.
+
+    Attributes:
+        jobs: None if callers' jobs go straight to the endpoint (see `EndpointTarget`).
+    """
 
     endpoint: Endpoint
     batches: JobQueue
+    jobs: JobQueue | None
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        if is_batch:
-            self.batches.send(message.to_text(), delay_s=delay_s)
+        if (queue := self._queue(is_batch)) is not None:
+            queue.send(message.to_text(), tenant=message.owner_name, delay_s=delay_s)
         else:
             self.endpoint.send(message)
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        self.batches.send_many([message.to_text() for message in messages])
+        self.batches.send_many([(message.owner_name, message.to_text()) for message in messages])
 
     def depth(self, *, is_batch: bool = False) -> int:
-        """See `Workers`. A job of a batch may wait in either."""
-        return self.endpoint.depth() + (self.batches.depth() if is_batch else 0)
+        """See `Workers`. A job may wait in the endpoint or before it."""
+        queue = self._queue(is_batch)
+        return self.endpoint.depth() + (queue.depth() if queue is not None else 0)
+
+    def _queue(self, is_batch: bool) -> JobQueue | None:
+        return self.batches if is_batch else self.jobs
 
 
 @dataclass(slots=True)
@@ -263,8 +286,10 @@ class Switch(Workers):
                 value = self._value
         if self._target is None or value != self._value:
             match parse_target(value) if value else None:
-                case EndpointTarget(name, batch_url):
-                    self._target = Batched(self.endpoint(name), JobQueue(self.own.jobs.sqs, batch_url))
+                case EndpointTarget(name, batch_url, job_url):
+                    sqs = self.own.jobs.sqs
+                    jobs = JobQueue(sqs, job_url) if job_url is not None else None
+                    self._target = Gated(self.endpoint(name), JobQueue(sqs, batch_url), jobs)
                 case QueueTarget(url, batch_url):
                     self._target = Queues.at(url, batch_url, sqs=self.own.jobs.sqs, is_slow=True)
                 case None:

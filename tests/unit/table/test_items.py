@@ -17,6 +17,7 @@ from comfy_serverless.batches.store import Batch, Range
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.table.api_keys import ApiKey
 from comfy_serverless.table.asset_item import Asset, Blob
+from comfy_serverless.table.gate import Places
 from comfy_serverless.table.job_item import STORED, JobEntry, JobItem, Preview, job_pk, job_update, outputs_of
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
@@ -44,6 +45,7 @@ READERS: dict[str, tuple[Callable[[Item], object], set[str]]] = {
     "upload": (lambda item: Upload.from_item("u", item), {"owner_name", "size_bytes", "expires"}),
     "batch": (Batch.from_item, {"id", "owner_name", "source", "manifest", "size_bytes", "status", "created_at"}),
     "batch_range": (Range.from_item, {"start", "end", "offset"}),
+    "gate": (Places.from_item, set()),
     "job_preview": (Preview.from_item, {"node_id", "content_type", "data_base64", "expires"}),
 }
 
