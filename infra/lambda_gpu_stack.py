@@ -17,10 +17,10 @@ from aws_cdk import aws_lambda_event_sources as sources
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from infra.alarms import Alarms
+from infra.alarms import LATE_BATCH_H, Alarms
 from infra.instances import GIB_PER_VCPU
 from infra.justify import FUNCTION, justify
-from infra.logs import log_group
+from infra.logs import log_group, save_query
 from infra.network import network
 from infra.queues import BATCH_RETENTION, MAX_RECEIVES, VISIBILITY_TIMEOUTS, job_queue
 from infra.roles import role_for
@@ -71,7 +71,8 @@ class LambdaGpuStack(Stack):
             function.add_event_source(
                 sources.SqsEventSource(queue, batch_size=1, max_concurrency=at_once, report_batch_item_failures=True)
             )
-        self._alarms(function, jobs, job_dead_letters, batch_dead_letters)
+        self._alarms(function, (jobs, job_dead_letters), (batches, batch_dead_letters))
+        save_query(self, [function.log_group])
         self.sam.announce(
             {"backend": "queue", "job_queue_url": jobs.queue_url, "batch_queue_url": batches.queue_url}
         ).node.add_dependency(function)
@@ -176,17 +177,32 @@ class LambdaGpuStack(Stack):
         return provider
 
     def _alarms(
-        self, function: lambda_.Function, jobs: sqs.Queue, job_dead_letters: sqs.Queue, batch_dead_letters: sqs.Queue
+        self, function: lambda_.Function, jobs: tuple[sqs.Queue, sqs.Queue], batches: tuple[sqs.Queue, sqs.Queue]
     ) -> None:
-        """Add the alarms. The SAM stack's own ones also count the failures here, by code: the metric is the same."""
+        """Add the alarms; each queue comes with its dead letters.
+
+        The SAM stack's own alarms also count the failures here: the metric is the same.
+        """
         alarms = Alarms(self, self.settings.alarm_topic_arn)
-        alarms.on_dead_letters("JobDeadLetters", job_dead_letters)
-        alarms.on_dead_letters("BatchDeadLetters", batch_dead_letters)
+        alarms.on_dead_letters("JobDeadLetters", jobs[1])
+        alarms.on_dead_letters("BatchDeadLetters", batches[1])
         # The age includes the time a job runs, which may be an hour and a half.
-        alarms.on_age("OldestJob", jobs, hours=2)
+        alarms.on_age("OldestJob", jobs[0], hours=2)
+        alarms.on_age("OldestBatchJob", batches[0], hours=LATE_BATCH_H)
+        five_minutes = Duration.minutes(5)
+        alarms.on(
+            "WorkerErrors",
+            "A worker died: out of memory or time, or it did not start.",
+            function.metric_errors(period=five_minutes, statistic="Sum"),
+        )
         alarms.on(
             "Throttles",
-            "Lambda refuses invocations: no GPU is available, or the limit is reached",
-            function.metric_throttles(period=Duration.minutes(5), statistic="Sum"),
+            "Lambda refuses invocations: no GPU is available, or the limit is reached.",
+            function.metric_throttles(period=five_minutes, statistic="Sum"),
             periods=6,  # the first instance takes some minutes to start; a single job is refused only a few times
+        )
+        alarms.on(
+            "Recursion",
+            "Lambda stopped the function in what it took for an endless loop.",
+            function.metric("RecursiveInvocationsDropped", period=five_minutes, statistic="Sum"),
         )

@@ -19,11 +19,11 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from infra.alarms import Alarms
+from infra.alarms import LATE_BATCH_H, Alarms
 from infra.autoscaling import VARIANT, endpoint_metric, scale_from_zero
 from infra.forward import FORWARD_TIMEOUT_S, forward, watch_forward
 from infra.justify import justify
-from infra.logs import log_group
+from infra.logs import log_group, save_query
 from infra.queues import BATCH_RETENTION, VISIBILITY_TIMEOUTS, dead_letter_queue, job_queue
 from infra.roles import role_for
 from infra.sam_stack import SamStack, allow
@@ -65,6 +65,7 @@ class SageMakerStack(Stack):
         scale_from_zero(self, endpoint, settings, jobs=jobs, batches=batches)
         function = forward(self, settings, self.sam, jobs=jobs, batches=batches, endpoint=endpoint)
         self._alarms(job_dead_letters, batch_dead_letters, function)
+        save_query(self, [self._endpoint_log, function.log_group])
         self.sam.announce(
             {
                 "backend": "sagemaker",
@@ -153,7 +154,7 @@ class SageMakerStack(Stack):
         image = worker_image(self, self.settings)
         image.repository.grant_pull(role)
         self._justify(role)
-        log = log_group(
+        self._endpoint_log = log = log_group(
             self, "EndpointLog", days=self.settings.log_retention_days, name=_log_group_name(self.endpoint_name)
         )
         model = sagemaker.CfnModel(
@@ -253,33 +254,34 @@ class SageMakerStack(Stack):
         alarms.on_dead_letters("BatchDeadLetters", batch_dead_letters)
         alarms.on_age("OldestJob", self._jobs, hours=2)
         alarms.on_dead_letters("OutcomeDeadLetters", self._outcome_dead_letters)
+        alarms.on_age("OldestBatchJob", self._batches, hours=LATE_BATCH_H)
         watch_forward(alarms, function)
         alarms.on(
             "NoCapacity",
-            "Jobs have waited for half an hour without an instance: none is available, or none starts",
+            "Jobs have waited for half an hour without an instance: none is available, or none starts.",
             endpoint_metric(self.endpoint_name, "HasBacklogWithoutCapacity", statistic="Minimum"),
             periods=30,
         )
         alarms.on(
             "OldestInvocation",
-            "An invocation has waited for two hours; after six it expires, and its job is sent again",
+            "An invocation has waited for two hours; after six it expires, and its job is sent again.",
             endpoint_metric(self.endpoint_name, "ApproximateAgeOfOldestRequest", statistic="Maximum"),
             threshold=7200,
             periods=5,
         )
         alarms.on(
             "Expired",
-            "Invocations expired in the endpoint's queue",
+            "Invocations expired in the endpoint's queue.",
             endpoint_metric(self.endpoint_name, "ExpiredRequests", statistic="Sum", of_variant=True),
         )
         alarms.on(
             "NotTold",
-            "SageMaker could not report the ends of invocations; the caretaker finds those jobs later",
+            "SageMaker could not report the ends of invocations; the caretaker finds those jobs later.",
             endpoint_metric(self.endpoint_name, "NotificationFailures", statistic="Sum", of_variant=True),
         )
         alarms.on(
             "FailedInvocations",
-            "Ten invocations failed within a quarter of an hour",
+            "Ten invocations failed within a quarter of an hour.",
             endpoint_metric(
                 self.endpoint_name, "InvocationFailures", statistic="Sum", of_variant=True, period=Duration.minutes(15)
             ),

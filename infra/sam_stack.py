@@ -41,7 +41,6 @@ class SamStack:
             "JOBS_TABLE": self.jobs_table,
             "WEBHOOK_QUEUE_URL": self.webhook_queue_url,
             "POWERTOOLS_SERVICE_NAME": "generate",
-            "POWERTOOLS_METRICS_NAMESPACE": "ComfyServerless",
             "POWERTOOLS_LOG_LEVEL": "INFO",
         }
 

@@ -25,7 +25,8 @@ from typing import Any, Literal, Self
 from rich.console import Console
 
 from comfy_serverless.aws.dynamodb import Table
-from comfy_serverless.cli.batch import STACK_VARIABLE
+from comfy_serverless.cli.logs import FOLDER_OUTPUT
+from comfy_serverless.cli.stack import STACK_VARIABLE
 from comfy_serverless.connector.confinement import hide_process
 from comfy_serverless.table.api_keys import ApiKeyStore
 from local.aws.function_pool import FunctionPool, LocalFunction
@@ -144,6 +145,7 @@ class DevStack:
         aws: the local AWS.
         stack: the resources in it, once started.
         functions: the functions that run no jobs, once started.
+        log_folder: what they all log is in files there.
     """
 
     stack: LocalStack
@@ -164,7 +166,7 @@ class DevStack:
         self.api_key = api_key
         self.port = port or free_port()
         self.aws = LocalAws()
-        self._log_folder = log_folder
+        self.log_folder = log_folder
         self._workers = workers
         self._settings = {"ALLOW_PRIVATE_ADDRESSES": "true", **(environment or {})}
         self._engine = {**chosen_engine(), **({"API_COMMAND_LINE": engine} if engine is not None else {})}
@@ -237,6 +239,7 @@ class DevStack:
         """Let the command line find the resources as it does on AWS, by a stack of CloudFormation."""
         outputs = {name: {"Value": value} for name, value in self.stack.outputs.items()}
         outputs["ApiUrl"] = {"Value": self.url}
+        outputs[FOLDER_OUTPUT] = {"Value": str(self.log_folder.resolve())}
         cloudformation: Any = local_client("cloudformation", self.aws.endpoint_url)
         cloudformation.create_stack(StackName=STACK, TemplateBody=json.dumps({"Resources": {}, "Outputs": outputs}))
 
@@ -245,7 +248,9 @@ class DevStack:
         self._backend.kill()
 
     def _start_aws(self) -> None:
-        self._log_folder.mkdir(parents=True, exist_ok=True)
+        self.log_folder.mkdir(parents=True, exist_ok=True)
+        for old in self.log_folder.glob("*.log"):
+            old.unlink()
         self._running.callback(self.aws.stop)
         self.stack = LocalStack.create(self.aws.start())
         self.keys.register(self.api_key, name="local", owner=OWNER)
@@ -258,11 +263,11 @@ class DevStack:
                 self.stack,
                 {**self.stack.environment, **environment},
                 on_outcome=lambda event: self._call("outcome")(event),
-                log_folder=self._log_folder,
+                log_folder=self.log_folder,
                 instances=self._workers,
             )
         else:
-            self._backend = LambdaBackend(self.stack, environment, log_folder=self._log_folder, workers=self._workers)
+            self._backend = LambdaBackend(self.stack, environment, log_folder=self.log_folder, workers=self._workers)
         variables = {**self._settings, **self._backend.function_variables}
         functions = {
             handler: LocalFunction(
@@ -271,7 +276,7 @@ class DevStack:
             )
             for handler, name in functions_by_handler().items()
         }
-        self.functions = FunctionPool(functions, log_path=self._log_folder / "api.log")
+        self.functions = FunctionPool(functions, log_path=self.log_folder / "api.log")
         self._running.callback(self.functions.close)
         for name in ("caretaker", "authorizer", "api"):
             self.functions.warm(_handler(name))

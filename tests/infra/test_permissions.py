@@ -141,7 +141,7 @@ def test_an_arn_of_an_endpoint_is_lower_case_whatever_the_stack_is_called() -> N
 def test_a_worker_may_do_on_a_gpu_what_it_may_do_without_one() -> None:
     policies = SAM["Resources"]["GenerateRole"]["Properties"]["Policies"]
     sam = of_statements(statement for policy in policies for statement in policy["PolicyDocument"]["Statement"])
-    own = {"GenerateLogGroup", "JobQueue", "BatchQueue", "DropDeadLetterQueue"}
+    own = {"GenerateLogGroup", "JobQueue", "BatchQueue", "JobDeadLetterQueue"}
     assert {one for one in sam if one.resource not in own} == WORKER
 
 

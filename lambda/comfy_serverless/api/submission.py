@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.api.references import refuse_foreign_addresses, resolve_assets
 from comfy_serverless.aws.dynamodb import ConditionFailed
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.errors import InvalidRequest, QueueFull, UpstreamError
+from comfy_serverless.errors import InvalidRequest, KeyFull, QueueFull, UpstreamError
 from comfy_serverless.fetch.addresses import is_aws_here
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest, OutputTarget
@@ -81,6 +81,7 @@ def submit(submission: Submission, services: Services) -> JobState:
     )
     stored.write(services.s3, address)
     state = services.jobs.submit(job)
+    log.info("the job is taken", job_id=job_id, owner=owner)
     _send(services, job, JobMessage(job_id=job_id, address=address, owner=owner, extra_data=extra_data))
     return state
 
@@ -131,7 +132,7 @@ def _webhook(submission: Submission, services: Services) -> Mapping[str, str] | 
 def _check_room(caller: Caller, services: Services) -> None:
     limit = caller.max_in_flight
     if limit is not None and services.jobs.open_jobs(caller.owner) >= limit:
-        raise QueueFull(f"this key may have {limit} jobs waiting and running at once, and has: wait for one to end.")
+        raise KeyFull(f"this key may have {limit} jobs waiting and running at once, and has: wait for one to end.")
     if services.workers.depth() >= services.settings.max_queued_jobs:
         raise QueueFull(f"{services.settings.max_queued_jobs} jobs wait already: try again when some have run.")
 

@@ -25,7 +25,7 @@ from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import ResultFile, result_address
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.jobs.stored_request import StoredRequest
-from comfy_serverless.observability import emit_failure, log
+from comfy_serverless.observability import about, emit_failure, log, rename
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobExists, NewJob
 from comfy_serverless.table.jobs import JobStore
@@ -60,7 +60,8 @@ class Drops:
         if key.startswith(MANIFESTS) and key.lower().endswith(MANIFEST_SUFFIX):
             self.begin_batch(dropped)
         else:
-            self._submit(dropped)
+            with about(dropped.default_id):
+                self._submit(dropped)
 
     def _submit(self, dropped: DroppedObject) -> None:
         """Make a job of an object; one that is no request becomes a failed job, with a result that says why."""
@@ -74,6 +75,7 @@ class Drops:
             self._refuse(dropped, job_id, error)
             return
         job_id = request.job_id or job_id
+        rename(job_id)
         request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
         job = self._job(job_id, self._keep(job_id, request), request)
         try:
@@ -83,6 +85,8 @@ class Drops:
             if standing is None or standing.runs > 0 or standing.status is not JobStatus.QUEUED:
                 return
             state = standing  # the event came twice, or we were cut off before the job was sent
+        else:
+            log.info("a dropped object is taken as a job", source=str(dropped.address))
         self.workers.send(state.message)
         self.jobs.dispatched(state.id)
 
@@ -98,8 +102,8 @@ class Drops:
         except JobExists:
             return
         self.jobs.fail(state, error)
-        emit_failure(error.code)
-        log.warning("a dropped object is no job", job_id=job_id, source=str(dropped.address), code=error.code)
+        emit_failure(error.code, error.kind)
+        log.warning("a dropped object is no job", source=str(dropped.address), code=error.code)
 
     def _job(self, job_id: str, request_uri: str, request: JobRequest | None) -> NewJob:
         return NewJob(

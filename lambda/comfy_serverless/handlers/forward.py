@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from comfy_serverless.aws.sqs import take_each
-from comfy_serverless.handlers import wiring
+from comfy_serverless.handlers import again, wiring
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.observability import log
 
@@ -39,7 +39,8 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
         _send_on(job, until)
         return True
 
-    return take_each(event.get("Records", ()), take, failing="a job was not sent on, and its message comes again")
+    answer = take_each(event.get("Records", ()), take, failing="a job was not sent on, and its message comes again")
+    return again.put_off(event, answer)
 
 
 def _send_on(job: JobMessage, until: float) -> None:

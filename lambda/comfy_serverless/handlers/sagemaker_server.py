@@ -38,7 +38,7 @@ from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JOB_ID_PATTERN
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import SentRequest
-from comfy_serverless.observability import log
+from comfy_serverless.observability import count_refusal, log
 from comfy_serverless.table.dispatch import INVOCATION_TIMEOUT_S
 from comfy_serverless.worker.engine_watch import EngineWatch, Health
 from comfy_serverless.worker.journal import Standing, Unrecorded
@@ -154,6 +154,7 @@ def _job_answer(document: dict[str, Any], error: ComfyError | None = None) -> An
 
 
 def _refusal(error: ComfyError) -> Answer:
+    count_refusal(error)
     return error.http_status, error_envelope(error)
 
 

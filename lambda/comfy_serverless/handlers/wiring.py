@@ -7,6 +7,7 @@ process loads only what it uses: `generate` starts without anything that only jo
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 
 IS_LAMBDA = "AWS_LAMBDA_RUNTIME_API" in os.environ
+if IS_LAMBDA:
+    # Lambda has given its own level to all libraries: at DEBUG those of AWS would log requests and signatures.
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 def at_start(make: Callable[[], object]) -> None:
@@ -276,14 +280,7 @@ def caller() -> Caller:
     from comfy_serverless.jobs.links import Links
     from comfy_serverless.webhooks.calls import Caller
 
-    _, url = settings().require("jobs_table", "webhook_queue_url")
-    return Caller(
-        jobs=jobs(),
-        links=Links(s3(), settings().link_expiry_s),
-        network=Network.of(settings()),
-        sqs=sqs(),
-        queue_url=url,
-    )
+    return Caller(jobs(), Links(s3(), settings().link_expiry_s), Network.of(settings()))
 
 
 # For `generate` and the container on SageMaker: one worker beside one warm engine.

@@ -116,14 +116,6 @@ class JobState(JobItem):
         return not self.is_over and self.run is None
 
     @property
-    def waited_s(self) -> float | None:
-        """How long it waited for its newest run, in seconds, since it was sent; None if it has not been begun."""
-        if self.started_at is None:
-            return None
-        since = self.waits_since or datetime.fromisoformat(self.created_at).timestamp()
-        return max(0.0, datetime.fromisoformat(self.started_at).timestamp() - since)
-
-    @property
     def waits_in_queue(self) -> bool:
         """Whether it was sent to workers, and none has begun it."""
         return self.keeper is not None and self.keeper.startswith("queued")

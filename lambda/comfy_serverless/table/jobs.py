@@ -37,6 +37,7 @@ from comfy_serverless.table.job_item import (
 )
 from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
 from comfy_serverless.table.reader import JobReader
+from comfy_serverless.table.turns import Turns
 
 #: How long a submit may take between the table and the queue; then the caretaker looks after it.
 DISPATCH_S = 60
@@ -58,6 +59,7 @@ class JobStore(JobReader):
         super().__init__(table)
         self._lease_s = lease_s
         self.max_runs = max_runs  # how often a job is run before it fails for good
+        self._turns = Turns(table, self.read_alone)
 
     # The API's part.
 
@@ -151,9 +153,9 @@ class JobStore(JobReader):
             writes.append(delete_write(idempotency_pk(job.owner, job.idempotency_key), IDEMPOTENCY))
         self._table.transact(writes)
 
-    def dispatched(self, job_id: str, *, is_batch: bool = False) -> None:
-        """Write that the queue has the job: it is its keeper while messages wait there."""
-        assign = {"keeper": QUEUED_BATCH if is_batch else QUEUED, "keeper_due": now_s() + IN_QUEUE_S}
+    def dispatched(self, job_id: str, *, is_batch: bool = False, for_s: int = IN_QUEUE_S) -> None:
+        """Write that the queue has the job: it is its keeper while messages wait there, and for this long at least."""
+        assign = {"keeper": QUEUED_BATCH if is_batch else QUEUED, "keeper_due": now_s() + for_s}
         self._update_unbegun(job_id, assign, remove=["was_parked", "is_held"])
 
     def _update_unbegun(self, job_id: str, assign: Mapping[str, Any], *, remove: Sequence[str]) -> None:
@@ -297,6 +299,10 @@ class JobStore(JobReader):
         if lost_run is not None:
             changes["last_run"] = lost_run
         return self._renew(state, changes, remove=["run"] if lost_run is not None else [])
+
+    def take_turn(self, state: JobState) -> bool:
+        """Whether a job whose message is gone may be sent again now: see `table.turns`."""
+        return self._turns.take(state)
 
     def take_over(self, state: JobState, *, run: str) -> bool:
         """Make a neglected job that has begun this run's, for the first that asks, to finish it. It does not count."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aws_lambda_powertools import Metrics
-from aws_lambda_powertools.metrics import MetricUnit, single_metric
-
-from comfy_serverless.observability import NAMESPACE
+from comfy_serverless.errors import kind_of
+from comfy_serverless.observability import emit, emit_failure
 
 if TYPE_CHECKING:
     from comfy_serverless.jobs.document import Job
@@ -38,18 +37,17 @@ class Meter:
 
 
 def emit_metrics(jobs: Iterable[Job], *, is_cold_start: bool, engine_starts: int) -> None:
-    """Write one invocation's metrics to standard output, in CloudWatch's embedded format."""
-    metrics = Metrics(namespace=NAMESPACE, service="comfy_serverless")
-    metrics.add_metric("ColdStart", MetricUnit.Count, int(is_cold_start))
-    metrics.add_metric("EngineStarts", MetricUnit.Count, engine_starts)
+    """Write one invocation's metrics."""
+    figures: defaultdict[str, list[float]] = defaultdict(list)
+    figures["ColdStart"].append(int(is_cold_start))
+    figures["EngineStarts"].append(engine_starts)
     for job in jobs:
-        metrics.add_metric("Jobs", MetricUnit.Count, 1)
-        metrics.add_metric("Outputs", MetricUnit.Count, job.outputs_made)
-        metrics.add_metric("OutputBytes", MetricUnit.Bytes, sum(output.size_bytes for output in job.outputs))
+        figures["Jobs"].append(1)
+        figures["Outputs"].append(job.outputs_made)
+        figures["OutputBytes"].append(sum(output.size_bytes for output in job.outputs))
         if "executing" in job.timings_ms:
-            metrics.add_metric("ExecutionMs", MetricUnit.Milliseconds, job.timings_ms["executing"])
-            metrics.add_metric("OverheadMs", MetricUnit.Milliseconds, job.timings_ms["overhead"])
+            figures["ExecutionMs"].append(job.timings_ms["executing"])
+            figures["OverheadMs"].append(job.timings_ms["overhead"])
         if job.error is not None:
-            with single_metric("Failures", MetricUnit.Count, 1, namespace=NAMESPACE) as failure:
-                failure.add_dimension("code", job.error.code)
-    metrics.flush_metrics()
+            emit_failure(job.error.code, kind_of(job.error.code, retryable=job.error.retryable))
+    emit(figures, {"service": "comfy_serverless"})

@@ -22,7 +22,7 @@ from comfy_serverless.table.dispatch import REQUEST_TTL_S, Queues
 from comfy_serverless.table.gate import FLEET_KNOWN_S, Fleet, Gate, PlaceStore, places_for
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
-from tests.unit.jobs_table import aws, create_table
+from tests.unit.jobs_table import REGION, aws, create_table
 
 PER_INSTANCE = 2
 
@@ -145,6 +145,7 @@ def handled(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The same, behind the function."""
     monkeypatch.setattr(wiring, "gate", lambda: world.gate)
     monkeypatch.setattr(wiring, "workers", lambda: world.queues)
+    monkeypatch.setattr(wiring, "sqs", lambda: world.sqs)
     return world
 
 
@@ -163,7 +164,18 @@ def line(number: int) -> JobMessage:
 
 
 def event(*bodies: str) -> dict[str, Any]:
-    return {"Records": [{"messageId": f"m-{number}", "body": body} for number, body in enumerate(bodies)]}
+    return {
+        "Records": [
+            {
+                "messageId": f"m-{number}",
+                "receiptHandle": f"r-{number}",
+                "body": body,
+                "attributes": {"ApproximateReceiveCount": "1"},
+                "eventSourceARN": f"arn:aws:sqs:{REGION}:123456789012:jobs",
+            }
+            for number, body in enumerate(bodies)
+        ]
+    }
 
 
 @pytest.mark.parametrize(("instances", "of_batches", "of_callers"), [(0, 2, 3), (1, 2, 3), (4, 8, 12)])
@@ -341,9 +353,20 @@ def test_what_a_message_has_beside_the_job_goes_on_with_it(handled: World) -> No
     assert json.loads(message["Body"]) == json.loads(text)
 
 
-def test_a_message_that_is_no_job_or_is_not_taken_comes_again_and_costs_the_others_nothing(handled: World) -> None:
+def test_a_message_that_is_no_job_or_is_not_taken_comes_again_soon_and_costs_the_others_nothing(
+    handled: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: dict[str, int] = {}
+
+    def hide(*, QueueUrl: str, ReceiptHandle: str, VisibilityTimeout: int) -> None:  # noqa: N803  (as boto3 has it)
+        assert QueueUrl.endswith("/jobs")
+        pauses[ReceiptHandle] = VisibilityTimeout
+
+    monkeypatch.setattr(handled.sqs, "change_message_visibility", hide)
     handled.sagemaker.refuses = {"a"}
     bodies = ["nonsense", "[" * 9999, *(job.to_text() for job in handled.submit("a", "b"))]
     answer = module.handler(event(*bodies), Context())
     assert [failure["itemIdentifier"] for failure in answer["batchItemFailures"]] == ["m-0", "m-1", "m-2"]
+    assert set(pauses) == {"r-0", "r-1", "r-2"}
+    assert max(pauses.values()) <= 60
     assert handled.sagemaker.sent == ["b"]

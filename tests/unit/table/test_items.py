@@ -17,6 +17,7 @@ from comfy_serverless.batches.store import Batch, Range
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.table.api_keys import ApiKey
 from comfy_serverless.table.asset_item import Asset, Blob
+from comfy_serverless.table.columns import keeper_of
 from comfy_serverless.table.gate import Places
 from comfy_serverless.table.job_item import STORED, JobEntry, JobItem, Preview, job_pk, job_update, outputs_of
 from comfy_serverless.table.job_state import JobState
@@ -70,8 +71,9 @@ def test_what_is_written_is_what_was_written_before(path: Path, written: dict[st
     assert set(now) <= set(before)
     assert {key: type(value) for key, value in now.items()} == {key: type(before[key]) for key in now}
     same = {"status", "labels", "runs", "is_rerunnable", "owner", "batches", "request", "result", "webhook", "run"}
-    same |= {"lease", "is_parked", "is_held", "is_missed", "undelivered", "output_places", "progress", "last_run"}
+    same |= {"is_parked", "is_held", "is_missed", "undelivered", "output_places", "progress", "last_run"}
     assert {key: now[key] for key in same & set(now)} == {key: before[key] for key in same & set(now)}
+    assert keeper_of(now.get("lease", "")) == keeper_of(before.get("lease", ""))
 
 
 @pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
@@ -79,6 +81,8 @@ def test_a_job_is_read_with_every_column(path: Path) -> None:
     item = from_item(json.loads(path.read_text(encoding="utf-8")))
     state = JobState.from_item(item)
     again = state.to_item()
+    if "lease" in again:
+        again["lease"] = keeper_of(again["lease"])  # the fixtures are of a release that had one key for each keeper
     assert {name: item[name] for name in again} == again
     # What is not written again stands at its default.
     assert {name for name in set(item) - set(again) if item[name]} <= {"is_dispatched"}

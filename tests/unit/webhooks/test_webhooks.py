@@ -13,11 +13,12 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from comfy_serverless.aws import s3
+from comfy_serverless.aws import s3, sqs
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.handlers import webhooks, wiring
@@ -77,6 +78,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.pauses: list[int] = []
+        self.meta = SimpleNamespace(endpoint_url="https://sqs.example")
 
     def change_message_visibility(self, **request: Any) -> None:
         assert 0 <= request["VisibilityTimeout"] <= MAX_VISIBILITY_S, "SQS refuses this"
@@ -93,9 +95,9 @@ class World:
         self.use(Network(allow_private=True, allow_own_host=True))
 
     def use(self, network: Network) -> None:
-        sqs: Any = self.queue
-        caller = calls.Caller(self.jobs, Links(s3.s3_client(), 60), network, sqs, "https://queue")
+        caller = calls.Caller(self.jobs, Links(s3.s3_client(), 60), network)
         self.patch.setattr(wiring, "caller", lambda: caller)
+        self.patch.setattr(wiring, "sqs", lambda: self.queue)
 
     def ended(self, url: str, *, job_id: str = "job-1", secret: str = SECRET) -> str:
         webhook = {"url": url, "secret": secret}
@@ -126,6 +128,7 @@ class World:
                 "receiptHandle": str(index),
                 "body": body if body.startswith(("{", "!")) else json.dumps({"job": body}),
                 "attributes": {"ApproximateReceiveCount": str(received)},
+                "eventSourceARN": "arn:aws:sqs:eu-central-1:123456789012:webhooks",
             }
             for index, body in enumerate(bodies)
         ]
@@ -215,7 +218,7 @@ def test_calls_come_later_and_later_and_never_later_than_sqs_can(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver.answer = lambda request: status(request, 500)
-    monkeypatch.setattr(calls.random, "uniform", lambda _low, high: high)
+    monkeypatch.setattr(sqs.random, "uniform", lambda _low, high: high)
     job_id = world.ended(receiver.url)
     for received in (1, 2, 3, 4, 5, 8, 10, 99):
         assert world.deliver(job_id, received=received) == ["0"]
