@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,8 +44,8 @@ def with_fields_of_the_next_release(kind: str, document: Any) -> Any:
 class Left:
     """A stack of this release, into which what the last one left was brought."""
 
-    def __init__(self, stack: DevStack, receiver: Receiver) -> None:
-        self.stack, self.receiver = stack, receiver
+    def __init__(self, stack: DevStack, receiver: Receiver, logs: Path) -> None:
+        self.stack, self.receiver, self.logs = stack, receiver, logs
         self.api = requests.Session()
         self.api.headers["authorization"] = f"Bearer {stack.api_key}"
         self.s3 = stack.aws.client()
@@ -74,9 +75,9 @@ class Left:
 
 @pytest.fixture
 def left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Left]:
-    receiver = Receiver()
-    with DevStack(log_folder=tmp_path_factory.mktemp("dev")) as stack:
-        yield Left(stack, receiver)
+    receiver, logs = Receiver(), tmp_path_factory.mktemp("dev")
+    with DevStack(log_folder=logs) as stack:
+        yield Left(stack, receiver, logs)
         assert stack.aws.usage().denials == []
     receiver.server.shutdown()
     receiver.server.server_close()
@@ -149,6 +150,6 @@ def test_what_only_the_next_release_can_run_waits_for_it_and_ends_no_job(left: L
         job = left.get(left.url(which))
         assert (job["status"], job["error"]) == ("running", None), "it is between two runs"
         assert left.item(which)["runs"] == {"N": "0"}, "and this was none of those it has"
-    log = "".join(path.read_text(encoding="utf-8") for path in left.stack._log_folder.glob("generate-*.log"))
+    log = "".join(path.read_text(encoding="utf-8") for path in left.logs.glob("generate-*.log"))
     assert re.search(r'"code": ?\[?"worker_outdated"', log), "an alarm can see it"
     assert left.receiver.got == []

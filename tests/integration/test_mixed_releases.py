@@ -78,10 +78,11 @@ def stack(
 ) -> Iterator[DevStack]:
     roots = dict.fromkeys(MIXES[request.param], last_release)
     backend: Backend = "sagemaker" if "GPU" in request.param else "lambda"
-    with DevStack(log_folder=tmp_path_factory.mktemp("dev"), source_roots=roots, backend=backend) as started:
+    logs = tmp_path_factory.mktemp("dev")
+    with DevStack(log_folder=logs, source_roots=roots, backend=backend) as started:
         yield started
         if request.param == "an old worker":
-            log = (started._log_folder / "generate-1.log").read_text(encoding="utf-8")
+            log = (logs / "generate-1.log").read_text(encoding="utf-8")
             assert f"cwd={last_release}" in log, "it was the old one"
         assert started.aws.usage().denials == [], "this release's roles allow what the last release's functions do"
 
