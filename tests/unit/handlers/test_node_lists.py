@@ -22,7 +22,7 @@ MESSAGE = json.dumps({"job": "job-1", "request": f"s3://{IN}/requests/team/1.jso
 
 
 def on_lambda() -> None:
-    context = SimpleNamespace(get_remaining_time_in_millis=lambda: 900_000)
+    context = SimpleNamespace(aws_request_id="1", get_remaining_time_in_millis=lambda: 900_000)
     event = {"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": MESSAGE}]}
     assert generate.handler(event, context) == {"batchItemFailures": []}
 
