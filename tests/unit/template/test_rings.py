@@ -92,7 +92,8 @@ def succeed() -> None:
     job = Job.model_construct(
         id="fox", status=JobStatus.SUCCEEDED, error=None, timings_ms={"executing": 1, "overhead": 2}, outputs=()
     )
-    emit_metrics([job], is_cold_start=True, engine_starts=1, nodes_not_loaded=1)
+    held = {"engine_bytes": 1_000_000, "gpu_bytes": 1_000_000}
+    emit_metrics([job], is_cold_start=True, engine_starts=1, nodes_not_loaded=1, engine_recycled=1, **held)
 
 
 def ways(kind: type[ComfyError]) -> Iterator[Callable[[], object]]:
