@@ -9,8 +9,10 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import Self
 
+from botocore.exceptions import ClientError
+
 from comfy_serverless.aws.dynamodb import Item, Update, now_s
-from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.aws.s3 import S3Address, Trouble, copy_object, trouble_of
 from comfy_serverless.errors import HashMismatch, InvalidRequest, NotFound
 from comfy_serverless.files import UNKNOWN_TYPE
 from comfy_serverless.table.asset_item import Asset
@@ -111,7 +113,9 @@ class UploadStore:
         source = self.address(upload)
         try:
             asset = self._take_over(upload, source)
-        except self._s3.exceptions.NoSuchKey:
+        except ClientError as error:
+            if trouble_of(error) is not Trouble.MISSING:
+                raise
             # Nothing has come; or it was completed by another request meanwhile.
             completed = self.get(upload.owner, upload.id)
             if completed.asset_id is None:
@@ -138,14 +142,9 @@ class UploadStore:
             raise
 
         def put(address: S3Address) -> None:
-            self._s3.copy_object(
-                Bucket=address.bucket,
-                Key=address.key,
-                CopySource={"Bucket": source.bucket, "Key": source.key},
-                CopySourceIfMatch=version,  # the link is good for a while yet: what was hashed is what is kept
-                ContentType=upload.naming.content_type or UNKNOWN_TYPE,
-                MetadataDirective="REPLACE",
-            )
+            # The link is good for a while yet: what was hashed is what is kept.
+            content_type = upload.naming.content_type or UNKNOWN_TYPE
+            copy_object(self._s3, source, address, etag=version, content_type=content_type)
 
         return self._assets.mint_over(
             upload.owner, digest, upload.naming, size_bytes=size_bytes, put=put, asset_id=upload.id
