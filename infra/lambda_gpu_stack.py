@@ -45,7 +45,9 @@ class LambdaGpuStack(Stack):
             scope, construct_id, stack_name=f"{settings.stack}-lambda-gpu", description="comfy-serverless on GPU Lambda"
         )
         self.settings = settings
-        self.sam = SamStack(self, settings.stack)
+        self.sam = SamStack(
+            self, settings.stack, input_buckets=settings.input_buckets, output_buckets=settings.output_buckets
+        )
         visibility = Duration.seconds(VISIBILITY_TIMEOUTS * settings.function_timeout_s)
         jobs, job_dead_letters = job_queue(self, "Jobs", queue_name=f"{settings.stack}-gpu-jobs", visibility=visibility)
         batches, batch_dead_letters = job_queue(

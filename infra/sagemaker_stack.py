@@ -44,7 +44,9 @@ class SageMakerStack(Stack):
             scope, construct_id, stack_name=f"{settings.stack}-sagemaker", description="comfy-serverless on SageMaker"
         )
         self.settings = settings
-        self.sam = SamStack(self, settings.stack)
+        self.sam = SamStack(
+            self, settings.stack, input_buckets=settings.input_buckets, output_buckets=settings.output_buckets
+        )
         self.endpoint_name = settings.endpoint_name
 
         topics = self._topics()

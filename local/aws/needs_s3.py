@@ -83,11 +83,18 @@ def _access(action: str, bucket: str, key: str) -> Access:
 
 
 def _copied(request: Request) -> Iterator[Access]:
-    """What is copied must be read."""
+    """What is copied must be read, and so must its tags, which come along unless the request replaces them.
+
+    S3 asks for the tags only where there are some: here every copy must be ready for them.
+    """
     if source := request.headers.get("x-amz-copy-source"):
         name, _, query = source.partition("?")
         bucket, _, key = unquote(name).removeprefix("/").partition("/")
         yield _access("GetObjectVersion" if query.startswith("versionId=") else "GetObject", bucket, key)
+        is_part = "uploadId" in request.query
+        if not is_part and request.headers.get("x-amz-tagging-directive", "COPY").upper() != "REPLACE":
+            yield _access("GetObjectTagging", bucket, key)
+            yield _access("PutObjectTagging", *bucket_and_key(request))
 
 
 def _given_along(request: Request, bucket: str, key: str) -> Iterator[Access]:

@@ -193,10 +193,19 @@ TWO = {"Objects": [{"Key": "a"}, {"Key": "b/ü&"}]}
         ("put_object", {"Key": "a", "Body": b"x", "Metadata": {"x": "y"}}, ["PutObject to/a"]),
         ("put_object", {"Key": "a", "Tagging": "x=y"}, ["PutObject to/a", "PutObjectTagging to/a"]),
         ("put_object", {"Key": "a", "ACL": "private"}, ["PutObject to/a", "PutObjectAcl to/a"]),
-        ("copy_object", {"Key": "a", "CopySource": SOURCE}, ["PutObject to/a", "GetObject from/a b+ü"]),
         (
             "copy_object",
-            {"Key": "a", "CopySource": {**SOURCE, "VersionId": "v"}},
+            {"Key": "a", "CopySource": SOURCE, "TaggingDirective": "REPLACE"},
+            ["PutObject to/a", "GetObject from/a b+ü"],
+        ),
+        (
+            "copy_object",
+            {"Key": "a", "CopySource": SOURCE},
+            ["PutObject to/a", "GetObject from/a b+ü", "GetObjectTagging from/a b+ü", "PutObjectTagging to/a"],
+        ),
+        (
+            "copy_object",
+            {"Key": "a", "CopySource": {**SOURCE, "VersionId": "v"}, "TaggingDirective": "REPLACE"},
             ["PutObject to/a", "GetObjectVersion from/a b+ü"],
         ),
         ("create_multipart_upload", {"Key": "a"}, ["PutObject to/a"]),
