@@ -66,6 +66,8 @@ def needs_of_s3(request: Request) -> list[Access]:
         NotClassified: it is not known.
     """
     bucket, key = bucket_and_key(request)
+    if request.method == "OPTIONS":
+        return []  # a browser asks what the bucket says of web pages, in nobody's name
     if not bucket:
         raise NotClassified(f"s3: {request.method} of all buckets is not known")
     what = [name for name in request.query if not _MANNER.fullmatch(name)]

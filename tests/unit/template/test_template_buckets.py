@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -212,3 +213,12 @@ def test_the_api_and_the_buckets_let_the_same_pages_in() -> None:
     )
     condition = TEMPLATE["Conditions"]["HasCorsOrigins"]["Fn::Not"][0]["Fn::Equals"]
     assert resolve(condition[0], CorsOrigins=[""]) == condition[1]
+
+
+def test_the_policy_in_the_documentation_allows_what_the_role_is_allowed() -> None:
+    page = (ROOT / "docs" / "deploy-lambda.md").read_text(encoding="utf-8")
+    policy = json.loads(page[page.index('{"Version"') : page.index("```", page.index('{"Version"'))])
+    own = RESOURCES["WriteOutputBuckets"]["Properties"]["PolicyDocument"]["Statement"]
+    assert [one["Action"] for one in policy["Statement"]] == [one["Action"] for one in own]
+    # As the role's own statements: first the objects, then the bucket.
+    assert [one["Resource"] for one in policy["Statement"]] == ["arn:aws:s3:::my-results/*", "arn:aws:s3:::my-results"]

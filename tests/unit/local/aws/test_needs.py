@@ -241,6 +241,11 @@ def test_a_link_is_of_the_role_that_signed_it(operation: str) -> None:
     assert needed(request) == [(action, "arn:aws:s3:::to/a b", ())]
 
 
+def test_a_browser_that_asks_before_it_sends_needs_no_rights() -> None:
+    url = client("s3").generate_presigned_url("put_object", Params={"Bucket": "to", "Key": "a"})
+    assert needed(request_in(environment_of("OPTIONS", url, {}))) == []
+
+
 def test_a_link_of_the_older_kind_too() -> None:
     url = "http://127.0.0.1:1/to/a?AWSAccessKeyId=SomeRole&Signature=x&Expires=1"
     assert needed(request_in(environment_of("GET", url, {}))) == [("s3:GetObject", "arn:aws:s3:::to/a", ())]
