@@ -41,10 +41,14 @@ class FilesInUse:
         self.kept: dict[str, int] = {}
 
     def keep(self, job_id: str, size_bytes: int) -> None:
-        """Note how much is kept of a job."""
+        """Note how much is kept of a job. One of which nothing is kept is forgotten, unless it is in hand."""
         with self.lock:
             self.kept.pop(job_id, None)
-            self.kept[job_id] = size_bytes
+            if size_bytes or self.users[job_id]:
+                self.kept[job_id] = size_bytes
+                return
+            del self.users[job_id]
+            self.is_complete.pop(job_id, None)
 
     def beyond(self) -> list[str]:
         """The jobs whose files must go, so that those of the others have room."""

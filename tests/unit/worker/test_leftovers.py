@@ -102,6 +102,14 @@ def test_one_job_that_takes_more_than_there_is_goes_too() -> None:
     assert in_use.beyond() == [JOB]
 
 
+def test_a_job_of_which_no_file_is_kept_is_forgotten() -> None:
+    in_use = FilesInUse(limit_bytes=100)
+    kept(in_use, JOB, 0)
+    assert not in_use.kept
+    assert not in_use.users
+    assert not in_use.is_complete
+
+
 def test_what_is_delivered_at_last_counts_no_longer() -> None:
     in_use = FilesInUse(limit_bytes=100)
     kept(in_use, JOB, 99)
