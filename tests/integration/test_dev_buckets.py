@@ -40,7 +40,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def stack(logs: Path) -> Iterator[DevStack]:
     listed = ",".join((OUTPUT, RESULTS, PHOTOS, LOCKED))
-    environment = {"ALLOWED_OUTPUT_BUCKETS": listed, "CORS_ORIGINS": PAGE}
+    # Less than any picture has: nothing that is refused may stay.
+    environment = {"ALLOWED_OUTPUT_BUCKETS": listed, "CORS_ORIGINS": PAGE, "KEPT_OUTPUT_BYTES": "50"}
     with DevStack(log_folder=logs, environment=environment) as started:
         for name in (FOREIGN, LOCKED):
             started.aws.bucket(name)
@@ -79,10 +80,15 @@ def stored(stack: DevStack, address: str) -> dict[str, Any]:
     return document
 
 
-def engine_runs(logs: Path, name: str) -> int:
-    """How often the engine has run for jobs of this name, over all their tries, by the workers' logs."""
+def logged(logs: Path, part: str) -> list[dict[str, Any]]:
+    """The entries of the workers' logs that have this in them."""
     lines = [line for log in logs.glob("generate-*.log") for line in log.read_text(encoding="utf-8").splitlines()]
-    entries = [json.loads(line) for line in lines if line.startswith("{") and "timings_ms" in line]
+    return [json.loads(line) for line in lines if line.startswith("{") and part in line]
+
+
+def engine_runs(logs: Path, name: str) -> int:
+    """How often the engine has run for jobs of this name, over all their tries."""
+    entries = logged(logs, "timings_ms")
     return sum(entry["job_id"].startswith(name) and "executing" in entry["timings_ms"] for entry in entries)
 
 
@@ -136,6 +142,18 @@ def test_a_listed_bucket_is_written_to_and_one_that_refuses_is_run_for_once_at_m
         assert "s3:PutObject" in assert_told_at_home(stack, states[f"{PHOTOS}-{number}"], "delivery_failed")
     assert [state.runs for state in states.values()] == [1] * 9
     assert {name: engine_runs(logs, name) for name in (RESULTS, LOCKED, PHOTOS)} == {RESULTS: 3, LOCKED: 0, PHOTOS: 3}
+    assert_nothing_is_kept_of(logs, [f"{PHOTOS}-{number}" for number in range(3)])
+
+
+def assert_nothing_is_kept_of(logs: Path, job_ids: list[str]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    removed: list[str] = []
+    while removed != job_ids and time.monotonic() < until:
+        time.sleep(0.1)
+        entries = logged(logs, "outputs that could not be stored are removed")
+        assert all(entry["size_bytes"] > 50 for entry in entries)
+        removed = sorted(entry["job_id"] for entry in entries)
+    assert removed == job_ids
 
 
 def test_an_input_of_ones_own_bucket_is_read(stack: DevStack) -> None:

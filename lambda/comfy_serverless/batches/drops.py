@@ -7,7 +7,6 @@ Everything may come twice and be cut off anywhere: what is done is recognised, a
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from comfy_serverless.jobs.result_file import result_address
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.jobs.stored_request import StoredRequest
 from comfy_serverless.table.dispatch import Workers
-from comfy_serverless.table.job_state import JobExists, NewJob
+from comfy_serverless.table.job_state import JobExists, JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
 
 if TYPE_CHECKING:
@@ -72,14 +71,14 @@ class Drops:
         except ComfyError as error:
             if error.retryable:
                 raise
-            self._refuse(dropped, job_id, error)
+            self._refuse(dropped, job_id, error, labels=dropped.labels)
             return
         job_id = request.job_id or job_id
         request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
         try:
             check_buckets(request, s3=self.s3, settings=self.settings)
         except ComfyError as error:
-            self._refuse(dropped, job_id, error)
+            self._refuse(dropped, job_id, error, labels=request.metadata)
             return
         job = self._job(job_id, self._keep(job_id, request), request, labels=request.metadata)
         try:
@@ -92,12 +91,17 @@ class Drops:
         self.workers.send(state.message)
         self.jobs.dispatched(state.id)
 
-    def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError) -> None:
+    def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError, *, labels: Mapping[str, str]) -> None:
         if self.settings.output_bucket in (None, dropped.origin_bucket):
             raise error
-        job = self._job(job_id, str(dropped.address), None, labels=dropped.labels)
-        with contextlib.suppress(JobExists):
-            refuse(job, error, submit=self.jobs.submit, jobs=self.jobs, s3=self.s3)
+        job = self._job(job_id, str(dropped.address), None, labels=labels)
+        refuse(job, error, submit=self._submit_or_find, jobs=self.jobs, s3=self.s3)
+
+    def _submit_or_find(self, job: NewJob) -> JobState | None:
+        try:
+            return self.jobs.submit(job)
+        except JobExists:
+            return self.jobs.read(job.job_id)
 
     def _job(self, job_id: str, request_uri: str, request: JobRequest | None, *, labels: Mapping[str, str]) -> NewJob:
         return NewJob(

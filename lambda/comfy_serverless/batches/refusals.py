@@ -1,8 +1,8 @@
 """Jobs that are refused at the door: they end before they are queued, with a result that says why.
 
-    result.json in OUTPUT_BUCKET ──► job in the table ──► ended as the result says
+    job in the table, if its id is free ──► result.json in OUTPUT_BUCKET ──► ended as the result says
 
-Cut off anywhere, it is done again with the same outcome.
+Cut off anywhere, it is done again with the same outcome; or the caretaker sends the job, and a worker refuses it.
 """
 
 from __future__ import annotations
@@ -41,20 +41,21 @@ def check_buckets(request: JobRequest, *, s3: S3Client, settings: Settings) -> N
 
 
 def refuse(
-    job: NewJob, error: ComfyError, *, submit: Callable[[NewJob], JobState], jobs: JobStore, s3: S3Client
-) -> JobState:
-    """End a job before it begins, unless there is another one of its id. Returns it as it was submitted.
+    job: NewJob, error: ComfyError, *, submit: Callable[[NewJob], JobState | None], jobs: JobStore, s3: S3Client
+) -> None:
+    """End a job before it begins. Another job of its id, and its result, stay as they are.
 
     Args:
         job: its result is in OUTPUT_BUCKET, whatever its request says.
-        submit: writes it into the table.
+        submit: writes it into the table, or returns the job that has its id.
     """
+    state = submit(job)
+    if state is None or state.request != job.request_uri or not state.is_unbegun:
+        return
     record = JobRecord(job_id=job.job_id, metadata=dict(job.labels))
     record.result = ResultFile(s3, S3Address.parse(job.result_uri))
     document = record.document(error)
     record.result.write(document)
-    state = submit(job)
-    if state.request == job.request_uri and jobs.refuse(state, document):
+    if jobs.refuse(state, document):
         emit_failure(error.code)
         log.warning("a job is refused", job_id=job.job_id, request=job.request_uri, code=error.code)
-    return state

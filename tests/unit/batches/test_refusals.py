@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.jobs.document import JobStatus
+from comfy_serverless.jobs.result_file import ResultFile
 from tests.unit.batch_world import DROPS, GRAPH, RESULTS, World
 from tests.unit.jobs_table import aws
 
@@ -112,6 +113,31 @@ def test_a_refused_line_ends_no_other_job_of_its_id(world: World) -> None:
     state = world.jobs.read("line-1")
     assert state is not None
     assert state.status is JobStatus.QUEUED
+    assert "Contents" not in world.s3.list_objects_v2(Bucket=RESULTS)
+
+
+def test_nor_does_a_refused_drop(world: World) -> None:
+    drop(world)
+    drop(world, **THEIRS)
+    state = world.jobs.read("fox-1")
+    assert state is not None
+    assert state.status is JobStatus.QUEUED
+    assert "Contents" not in world.s3.list_objects_v2(Bucket=RESULTS)
+
+
+def test_a_refusal_that_was_cut_off_is_completed_with_the_next_event(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped = world.drop("jobs/fox.json", json.dumps({"job_id": "fox-1", "workflow": LOADER, **THEIRS}).encode())
+    with monkeypatch.context() as cut:
+        cut.setattr(ResultFile, "write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            world.drops.drop(dropped)
+    world.drops.drop(dropped)
+    assert result(world, "fox-1")["error"]["code"] == "invalid_request"
+    state = world.jobs.read("fox-1")
+    assert state is not None
+    assert state.status is JobStatus.FAILED
 
 
 def lines_of(world: World, batch: Any) -> Iterator[Any]:

@@ -153,6 +153,20 @@ def test_without_buckets_of_ones_own_there_are_no_policies_for_them(name: str) -
     assert resolve(is_empty[0], **{parameter: ["one", "two"]}) != is_empty[1]
 
 
+def test_policies_beside_the_roles_allow_named_actions_in_listed_buckets_only() -> None:
+    policies = {name: entry for name, entry in RESOURCES.items() if entry["Type"] == "AWS::IAM::Policy"}
+    assert policies
+    given = {"InputBuckets": ["one", "two"], "OutputBuckets": ["one", "two"]}
+    for name, policy in policies.items():
+        for statement in policy["Properties"]["PolicyDocument"]["Statement"]:
+            assert statement.keys() == {"Sid", "Effect", "Action", "Resource"}, name
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            assert statement["Effect"] == "Allow"
+            assert not [action for action in actions if "*" in action], name
+            arns = {arn.removesuffix("/*") for arn in resolve(statement["Resource"], **given)}
+            assert arns == {"arn:*:s3:::one", "arn:*:s3:::two"}, name
+
+
 def test_several_buckets_become_several_arns() -> None:
     statements = RESOURCES["WriteOutputBuckets"]["Properties"]["PolicyDocument"]["Statement"]
     objects, buckets = (resolve(entry["Resource"], OutputBuckets=["one", "two", "three"]) for entry in statements)
