@@ -17,11 +17,18 @@ BENCH_ARGS ?=
 CDK_ARGS ?= list
 # make dev DEV_ARGS="--workers 2"
 DEV_ARGS ?=
+# make deploy TARGET=worker SET="MemorySize=10240 AlarmTopicArn=arn:…" (docs/deploy-lambda.md)
+STACK ?= comfy-serverless
+TARGET ?=
+OWNER ?=
+SET ?=
+DEPLOY_ARGS ?=
+UNDEPLOY_ARGS ?=
 # How many jobs a soak runs, and which: the same seed makes the same jobs; without one they are random.
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
-.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo contract bench infra cdk gpu-image bench-batch bench-workers lint docs format lock clean
+.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy undeploy adopt budget contract bench infra cdk gpu-image bench-batch bench-workers lint docs format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +72,20 @@ e2e-comfyui: setup ## The same for the image with ComfyUI itself, from a checkou
 
 sam-demo: setup ## The same events through `sam build` and `sam local invoke` (needs a container engine)
 	@$(RUN) -m demo.sam $(SAM_DEMO_ARGS)
+
+deploy: setup ## The stack on AWS: make deploy STACK=… TARGET=worker OWNER=… SET="Parameter=value …" (needs a container engine)
+	@$(RUN) -m tools.deploy --stack $(STACK) $(if $(TARGET),--target $(TARGET)) $(if $(OWNER),--owner $(OWNER)) $(DEPLOY_ARGS) -- $(SET)
+
+undeploy: setup ## Delete the stack; says what stays, and what that costs: make undeploy UNDEPLOY_ARGS=--tell
+	@$(RUN) -m tools.undeploy --stack $(STACK) $(UNDEPLOY_ARGS)
+
+adopt: setup ## Begin a new stack with the buckets and the table that a deleted one has left
+	@$(RUN) -m tools.adopt --stack $(STACK)
+
+# A budget has no region of its own; us-east-1 is one of those that have the resource type.
+budget: setup ## Somebody is told when a month costs more: make budget SET="MonthlyBudget=200 BudgetEmail=…"
+	$(VENV)/bin/sam deploy --template-file budget.yaml --stack-name $(STACK)-budget --region us-east-1 \
+	  --no-fail-on-empty-changeset --parameter-overrides Stack=$(STACK) $(SET)
 
 contract: setup ## The contract tests against a real ComfyUI: make contract COMFYUI_DIR=… COMFYUI_PYTHON=…
 	@test -n "$(COMFYUI_DIR)" || { echo "Set COMFYUI_DIR to a ComfyUI checkout (and COMFYUI_PYTHON to its Python)."; exit 2; }

@@ -102,6 +102,7 @@ class Demo:
     def _send_all(self, s3: LocalAws) -> list[Outcome]:
         outcomes: list[Outcome] = []
         environment = {**s3.environment, **worker_environment(self._engine), **chosen_engine()}
+        self.log_path.unlink(missing_ok=True)
         worker = LambdaEmulator(environment=environment, timeout_s=TIMEOUT_S, log_path=self.log_path)
         with self._step("the worker under the Lambda emulator"):
             worker.start()

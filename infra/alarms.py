@@ -1,4 +1,4 @@
-"""The alarms. docs/operate.md says what to do about each."""
+"""The alarms. docs/alarms.md says what to do about each, below its name; a test asks for that."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 MINUTE = Duration.minutes(1)
+#: When a job of a batch is late, in hours: half of the time that its queue keeps it.
+LATE_BATCH_H = 7 * 24
+
+
+def described(name: str, description: str) -> str:
+    """An alarm's description: what has happened, and where it says what to do."""
+    return f"{description} What to do: docs/alarms.md#{name.lower()}"
 
 
 class Alarms:
@@ -27,7 +34,7 @@ class Alarms:
         alarm = cloudwatch.Alarm(
             self._scope,
             f"{name}Alarm",
-            alarm_description=description,
+            alarm_description=described(name, description),
             metric=metric,
             threshold=threshold,
             evaluation_periods=periods,
@@ -41,7 +48,7 @@ class Alarms:
         alarm = cloudwatch.Alarm(
             self._scope,
             f"{name}Alarm",
-            alarm_description=description,
+            alarm_description=described(name, description),
             metric=metric,
             threshold=1,
             evaluation_periods=periods,
@@ -53,12 +60,12 @@ class Alarms:
     def on_dead_letters(self, name: str, queue: sqs.Queue) -> None:
         """Alarm when a message has been put aside."""
         metric = queue.metric_approximate_number_of_messages_visible(period=MINUTE, statistic="Maximum")
-        self.on(name, f"A message was put aside after its last try ({name})", metric)
+        self.on(name, f"A message was put aside after its last try ({name}).", metric)
 
     def on_age(self, name: str, queue: sqs.Queue, *, hours: int) -> None:
         """Alarm when a message is this old, whether it waits or is being processed."""
         metric = queue.metric_approximate_age_of_oldest_message(period=Duration.minutes(5), statistic="Maximum")
-        self.on(name, f"A job was sent {hours} h ago and is not done ({name})", metric, threshold=hours * 3600)
+        self.on(name, f"A job was sent {hours} h ago and is not done ({name}).", metric, threshold=hours * 3600)
 
     def _notify(self, alarm: cloudwatch.Alarm) -> None:
         if self._action is not None:

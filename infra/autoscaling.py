@@ -13,7 +13,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
-from infra.alarms import MINUTE
+from infra.alarms import MINUTE, described
 from infra.settings import GpuSettings
 
 NAMESPACE = "AWS/SageMaker"
@@ -89,7 +89,9 @@ def scale_from_zero(scope: Construct, endpoint: sagemaker.CfnEndpoint, settings:
     alarm = cloudwatch.CfnAlarm(
         scope,
         "HasBacklogWithoutCapacity",
-        alarm_description="A job waits but there is no instance: this alarm starts the first one",
+        alarm_description=described(
+            "HasBacklogWithoutCapacity", "A job waits but there is no instance: this alarm starts the first one."
+        ),
         namespace=NAMESPACE,
         metric_name="HasBacklogWithoutCapacity",
         dimensions=[cloudwatch.CfnAlarm.DimensionProperty(name="EndpointName", value=name)],

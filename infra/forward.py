@@ -87,13 +87,13 @@ def watch_forward(alarms: Alarms, function: lambda_.Function) -> None:
     five_minutes = Duration.minutes(5)
     alarms.on(
         "ForwardErrors",
-        "Jobs of batches do not reach the endpoint: the function in front of it fails",
+        "Jobs of batches do not reach the endpoint: the function in front of it fails.",
         function.metric_errors(period=five_minutes, statistic="Sum"),
         threshold=3,
     )
     alarms.on_silence(
         "ForwardSilent",
-        "Jobs of batches do not reach the endpoint: the function in front of it has not started for ten minutes",
+        "Jobs of batches do not reach the endpoint: the function in front of it has not started for ten minutes.",
         function.metric_invocations(period=five_minutes, statistic="Sum"),
         periods=2,
     )

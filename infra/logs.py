@@ -1,8 +1,10 @@
-"""Logs, kept for a set time."""
+"""Logs, kept for a set time, and a saved query that finds what they say of one job."""
 
 from __future__ import annotations
 
-from aws_cdk import RemovalPolicy
+from collections.abc import Sequence
+
+from aws_cdk import RemovalPolicy, Stack
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
@@ -31,3 +33,19 @@ def log_group(scope: Construct, construct_id: str, *, days: int, name: str | Non
     )
     justify(group, LOG)
     return group
+
+
+def save_query(scope: Construct, groups: Sequence[logs.ILogGroup]) -> None:
+    """Save the query for the log of a job, as in the SAM stack. `comfy-serverless logs` reads all stacks at once."""
+    logs.QueryDefinition(
+        scope,
+        "JobLogQuery",
+        query_definition_name=f"{Stack.of(scope).stack_name}/the log of a job",
+        log_groups=list(groups),
+        query_string=logs.QueryString(
+            fields=["@timestamp", "service", "level", "message", "code", "reason"],
+            filter_statements=['job_id = "JOB_ID"'],
+            sort="@timestamp",
+            limit=1000,
+        ),
+    )

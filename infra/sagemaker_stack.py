@@ -19,11 +19,12 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from infra.alarms import Alarms
+from infra.alarms import LATE_BATCH_H, Alarms
 from infra.autoscaling import VARIANT, endpoint_metric, scale_from_zero
 from infra.forward import forward, watch_forward
+from infra.images import OwnRepository
 from infra.justify import justify
-from infra.logs import log_group
+from infra.logs import log_group, save_query
 from infra.queues import BATCH_RETENTION, dead_letter_queue, job_queue
 from infra.roles import role_for
 from infra.sam_stack import SamStack, allow
@@ -41,13 +42,18 @@ class SageMakerStack(Stack):
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: GpuSettings) -> None:
         super().__init__(
-            scope, construct_id, stack_name=f"{settings.stack}-sagemaker", description="comfy-serverless on SageMaker"
+            scope,
+            construct_id,
+            stack_name=f"{settings.stack}-sagemaker",
+            description="comfy-serverless on SageMaker",
+            synthesizer=OwnRepository(settings),
         )
         self.settings = settings
         self.sam = SamStack(
             self, settings.stack, input_buckets=settings.input_buckets, output_buckets=settings.output_buckets
         )
         self.endpoint_name = settings.endpoint_name
+        self._image = worker_image(self, settings)
 
         topics = self._topics()
         queue, dead_letters = job_queue(
@@ -63,9 +69,15 @@ class SageMakerStack(Stack):
         endpoint.node.add_dependency(queue, *self._subscriptions)
         scale_from_zero(self, endpoint, settings)
         function = forward(self, settings, self.sam, queue, endpoint)
-        self._alarms(dead_letters, function)
+        self._alarms(queue, dead_letters, function)
+        save_query(self, [self._endpoint_log, function.log_group])
         self.sam.announce(
-            {"backend": "sagemaker", "endpoint_name": self.endpoint_name, "batch_queue_url": queue.queue_url}
+            {
+                "backend": "sagemaker",
+                "endpoint_name": self.endpoint_name,
+                "batch_queue_url": queue.queue_url,
+                "image": self._image.asset_hash,
+            }
         ).node.add_dependency(endpoint)
         CfnOutput(self, "EndpointName", value=self.endpoint_name, description="Where jobs are run")
         CfnOutput(self, "BatchQueueUrl", value=queue.queue_url, description="Where jobs of batches wait before it")
@@ -147,10 +159,9 @@ class SageMakerStack(Stack):
         return role
 
     def _endpoint(self, role: iam.Role, topics: dict[str, sns.Topic]) -> sagemaker.CfnEndpoint:
-        image = worker_image(self, self.settings)
-        image.repository.grant_pull(role)
+        self._image.repository.grant_pull(role)
         self._justify(role)
-        log = log_group(
+        self._endpoint_log = log = log_group(
             self, "EndpointLog", days=self.settings.log_retention_days, name=_log_group_name(self.endpoint_name)
         )
         model = sagemaker.CfnModel(
@@ -158,9 +169,9 @@ class SageMakerStack(Stack):
             "Model",
             execution_role_arn=role.role_arn,
             primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
-                image=image.image_uri,
+                image=self._image.image_uri,
                 environment={
-                    **self.sam.worker_environment(),
+                    **self.sam.worker_environment(self._image),
                     "ENDPOINT_NAME": self.endpoint_name,
                     "IN_FLIGHT": str(self.settings.in_flight),
                     **models_manifest(self.settings),
@@ -243,37 +254,38 @@ class SageMakerStack(Stack):
             ),
         )
 
-    def _alarms(self, dead_letters: sqs.Queue, function: lambda_.Function) -> None:
+    def _alarms(self, queue: sqs.Queue, dead_letters: sqs.Queue, function: lambda_.Function) -> None:
         alarms = Alarms(self, self.settings.alarm_topic_arn)
         alarms.on_dead_letters("BatchDeadLetters", dead_letters)
         alarms.on_dead_letters("OutcomeDeadLetters", self._outcome_dead_letters)
+        alarms.on_age("OldestBatchJob", queue, hours=LATE_BATCH_H)
         watch_forward(alarms, function)
         alarms.on(
             "NoCapacity",
-            "Jobs have waited for half an hour without an instance: none is available, or none starts",
+            "Jobs have waited for half an hour without an instance: none is available, or none starts.",
             endpoint_metric(self.endpoint_name, "HasBacklogWithoutCapacity", statistic="Minimum"),
             periods=30,
         )
         alarms.on(
             "OldestInvocation",
-            "An invocation has waited for two hours; after six it expires, and its job is sent again",
+            "An invocation has waited for two hours; after six it expires, and its job is sent again.",
             endpoint_metric(self.endpoint_name, "ApproximateAgeOfOldestRequest", statistic="Maximum"),
             threshold=7200,
             periods=5,
         )
         alarms.on(
             "Expired",
-            "Invocations expired in the endpoint's queue",
+            "Invocations expired in the endpoint's queue.",
             endpoint_metric(self.endpoint_name, "ExpiredRequests", statistic="Sum", of_variant=True),
         )
         alarms.on(
             "NotTold",
-            "SageMaker could not report the ends of invocations; the caretaker finds those jobs later",
+            "SageMaker could not report the ends of invocations; the caretaker finds those jobs later.",
             endpoint_metric(self.endpoint_name, "NotificationFailures", statistic="Sum", of_variant=True),
         )
         alarms.on(
             "FailedInvocations",
-            "Ten invocations failed within a quarter of an hour",
+            "Ten invocations failed within a quarter of an hour.",
             endpoint_metric(
                 self.endpoint_name, "InvocationFailures", statistic="Sum", of_variant=True, period=Duration.minutes(15)
             ),

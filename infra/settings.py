@@ -39,6 +39,8 @@ class GpuSettings(BaseModel):
 
     stack: str = Field("comfy-serverless", pattern=r"^[a-zA-Z][a-zA-Z0-9-]{0,49}$")
     """Name of the SAM stack that the GPUs work for. The endpoint's name, made of it, has at most 63 characters."""
+    owner: str = Field("", max_length=256)
+    """Who pays: the cost allocation tag `owner` of everything; empty for no such tag."""
     alarm_topic_arn: str = ""
     """SNS topic that alarms are sent to; empty for none."""
     log_retention_days: int = 30
@@ -144,6 +146,11 @@ class GpuSettings(BaseModel):
         if misfits := [misfit for name in self.lambda_instance_types if (misfit := environment.misfit(name))]:
             raise ValueError(f"lambda_instance_types: {'; '.join(misfits)}")
         return self
+
+    @property
+    def repository(self) -> str:
+        """The repository of the images, which `make deploy` makes (repositories.yaml)."""
+        return f"{self.stack.lower()}/gpu"
 
     @property
     def endpoint_name(self) -> str:

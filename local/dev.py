@@ -25,12 +25,14 @@ from typing import Any, Literal, Self
 from rich.console import Console
 
 from comfy_serverless.aws.dynamodb import Table
-from comfy_serverless.cli.batch import STACK_VARIABLE
+from comfy_serverless.cli.logs import FOLDER_OUTPUT
+from comfy_serverless.cli.stack import STACK_VARIABLE
 from comfy_serverless.connector.confinement import hide_process
 from comfy_serverless.table.api_keys import ApiKeyStore
 from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.gateway import TIMEOUT_S, Gateway, GatewayServer, PortTaken
-from local.aws.lambda_backend import LambdaBackend
+from local.aws.lambda_backend import FUNCTION, LambdaBackend
+from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, NotListening, ProcessDied, chosen_engine, free_port
 from local.aws.queue_poller import QueuePoller
 from local.aws.roles import functions_by_handler
@@ -139,11 +141,14 @@ class DevStack:
         environment: settings of the functions, on top of the stack's.
         engine: the command that starts the engine; None for the embedded one, or the one that variables name.
         backend: what runs jobs: "lambda", or an asynchronous endpoint of "sagemaker".
+        source_roots: the folders of packages of another release, by the functions that run it ("GenerateFunction"):
+            a stack in the middle of an update. With "sagemaker" the GPU stack runs that of "GenerateFunction".
 
     Attributes:
         aws: the local AWS.
         stack: the resources in it, once started.
         functions: the functions that run no jobs, once started.
+        log_folder: what they all log is in files there.
     """
 
     stack: LocalStack
@@ -160,15 +165,17 @@ class DevStack:
         environment: Mapping[str, str] | None = None,
         engine: str | None = None,
         backend: Backend = "lambda",
+        source_roots: Mapping[str, Path] | None = None,
     ) -> None:
         self.api_key = api_key
         self.port = port or free_port()
         self.aws = LocalAws()
-        self._log_folder = log_folder
+        self.log_folder = log_folder
         self._workers = workers
         self._settings = {"ALLOW_PRIVATE_ADDRESSES": "true", **(environment or {})}
         self._engine = {**chosen_engine(), **({"API_COMMAND_LINE": engine} if engine is not None else {})}
         self._backend_name = backend
+        self._source_roots = source_roots or {}
         self._is_over = threading.Event()
         self._running = ExitStack()
 
@@ -237,6 +244,7 @@ class DevStack:
         """Let the command line find the resources as it does on AWS, by a stack of CloudFormation."""
         outputs = {name: {"Value": value} for name, value in self.stack.outputs.items()}
         outputs["ApiUrl"] = {"Value": self.url}
+        outputs[FOLDER_OUTPUT] = {"Value": str(self.log_folder.resolve())}
         cloudformation: Any = local_client("cloudformation", self.aws.endpoint_url)
         cloudformation.create_stack(StackName=STACK, TemplateBody=json.dumps({"Resources": {}, "Outputs": outputs}))
 
@@ -245,7 +253,9 @@ class DevStack:
         self._backend.kill()
 
     def _start_aws(self) -> None:
-        self._log_folder.mkdir(parents=True, exist_ok=True)
+        self.log_folder.mkdir(parents=True, exist_ok=True)
+        for old in self.log_folder.glob("*.log"):
+            old.unlink()
         self._running.callback(self.aws.stop)
         self.stack = LocalStack.create(self.aws.start())
         if origins := self._settings.get("CORS_ORIGINS"):
@@ -260,20 +270,28 @@ class DevStack:
                 self.stack,
                 {**self.stack.environment, **environment},
                 on_outcome=lambda event: self._call("outcome")(event),
-                log_folder=self._log_folder,
+                log_folder=self.log_folder,
                 instances=self._workers,
+                source_root=self._source_roots.get(FUNCTION, SOURCE_ROOT),
             )
         else:
-            self._backend = LambdaBackend(self.stack, environment, log_folder=self._log_folder, workers=self._workers)
+            self._backend = LambdaBackend(
+                self.stack,
+                environment,
+                log_folder=self.log_folder,
+                workers=self._workers,
+                source_root=self._source_roots.get(FUNCTION, SOURCE_ROOT),
+            )
         variables = {**self._settings, **self._backend.function_variables}
         functions = {
             handler: LocalFunction(
                 environment={**self.stack.environment_of(name), **variables},
                 processes=API_PROCESSES if name == "ApiFunction" else 1,
+                source_root=self._source_roots.get(name, SOURCE_ROOT),
             )
             for handler, name in functions_by_handler().items()
         }
-        self.functions = FunctionPool(functions, log_path=self._log_folder / "api.log")
+        self.functions = FunctionPool(functions, log_path=self.log_folder / "api.log")
         self._running.callback(self.functions.close)
         for name in ("caretaker", "authorizer", "api"):
             self.functions.warm(_handler(name))

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
-from comfy_serverless.errors import ComfyError, EngineError, Refusal
+from comfy_serverless.errors import ComfyError, EngineError, Kind, Refusal
 from comfy_serverless.settings import Settings
 
 _Error = TypeVar("_Error", bound=ComfyError)
@@ -44,11 +44,18 @@ def settings_table() -> str:
 def job_errors_table() -> str:
     """A row a way in which a job can fail."""
     rows = (
-        (f"`{error.code}`", str(error.http_status), _yes(error.retryable), _meaning(error), error.by_itself)
+        (
+            f"`{error.code}`",
+            str(error.http_status),
+            _yes(error.retryable),
+            _meaning(error),
+            error.by_itself,
+            ALARMS[error.kind],
+        )
         for error in _leaves(ComfyError)
         if not issubclass(error, Refusal)
     )
-    return _table(("code", "HTTP status", "retryable", "meaning", "what happens by itself"), rows)
+    return _table(("code", "HTTP status", "retryable", "meaning", "what happens by itself", "alarm"), rows)
 
 
 def refusals_table() -> str:
@@ -59,6 +66,12 @@ def refusals_table() -> str:
     return _table(("code", "HTTP status", "retryable", "meaning"), rows)
 
 
+#: The alarm that failures ring, by whom they concern.
+ALARMS: Mapping[Kind, str] = {
+    Kind.REQUEST: "",
+    Kind.INFRASTRUCTURE: "[JobsFail](alarms.md#jobsfail)",
+    Kind.HANDOVER: "[JobsComeBack](alarms.md#jobscomeback)",
+}
 TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings_table,
     "job_errors": job_errors_table,

@@ -37,6 +37,7 @@
         ├── UnsupportedMediaType unsupported_media_type not JSON (or a multipart form, for uploads)
         ├── TooLarge            payload_too_large      more than can be sent this way
         ├── QueueFull           queue_full             too many jobs wait
+        │   └── KeyFull         queue_full             likewise, of one key
         ├── RateLimited         rate_limited           too many requests of this key
         └── UpstreamError       upstream_error         AWS itself failed
 
@@ -46,7 +47,22 @@ The codes are those of the Comfy API v2 wherever it has one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from typing import Any, ClassVar
+
+
+class Kind(StrEnum):
+    """Whom a failure concerns; the alarms go by it.
+
+    Attributes:
+        REQUEST: its author, who has to change something. The operator cannot.
+        INFRASTRUCTURE: the operator, at once: nothing is wrong with the request, or nobody can tell.
+        HANDOVER: nobody, since the job goes on with another worker; the operator, if there are such failures for long.
+    """
+
+    REQUEST = "request"
+    INFRASTRUCTURE = "infrastructure"
+    HANDOVER = "handover"
 
 
 class ComfyError(Exception):
@@ -56,6 +72,7 @@ class ComfyError(Exception):
         code: the machine-readable class of the failure; never changes between releases.
         http_status: the status an HTTP answer carries for it.
         retryable: whether the same request may succeed when it is sent again unchanged.
+        kind: whom it concerns. A new class concerns the operator until it says otherwise.
         by_itself: what happens without anyone's action, for docs/errors.md (`tools/docs_pages.py`).
         message: what happened, where, and what to do.
         details: JSON-serialisable facts: node ids, exit codes, the end of the log.
@@ -65,10 +82,11 @@ class ComfyError(Exception):
     code: ClassVar[str] = "internal_error"
     http_status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    kind: ClassVar[Kind] = Kind.INFRASTRUCTURE
     by_itself: ClassVar[str] = "nothing"
 
     def __init_subclass__(cls, **facts: object) -> None:
-        """Take `code`, `http_status`, `retryable` and `by_itself` as keywords of a class; the others are inherited."""
+        """Take the facts below, from `code` to `by_itself`, as keywords of a class; the others are inherited."""
         super().__init_subclass__()
         for name, fact in facts.items():
             setattr(cls, name, fact)
@@ -89,7 +107,7 @@ class InvalidSetting(ComfyError, code="invalid_setting", by_itself="the start fa
     """An environment variable has a value that cannot be used; the message names it."""
 
 
-class InvalidRequest(ComfyError, code="invalid_request", http_status=422):
+class InvalidRequest(ComfyError, code="invalid_request", http_status=422, kind=Kind.REQUEST):
     """The request is not JSON, misses a field, or has a field of the wrong form; every wrong field is named."""
 
 
@@ -101,7 +119,7 @@ class PayloadTooLarge(InvalidRequest, http_status=413):
     """More than Lambda takes."""
 
 
-class InvalidWorkflow(ComfyError, code="invalid_workflow", http_status=422):
+class InvalidWorkflow(ComfyError, code="invalid_workflow", http_status=422, kind=Kind.REQUEST):
     """ComfyUI refuses the graph, or `set` does not fit it. `details["node_errors"]` lists every error of every node."""
 
 
@@ -109,18 +127,25 @@ class UiFormatWorkflow(InvalidWorkflow, code="workflow_format_ui"):
     """The workflow was saved by the editor; the API needs the exported form. The message says how to export it."""
 
 
-class MissingAsset(ComfyError, code="missing_asset", http_status=422):
+class MissingAsset(ComfyError, code="missing_asset", http_status=422, kind=Kind.REQUEST):
     """An input cannot be fetched, is not what it should be, or is not allowed."""
 
 
 class AssetUnavailable(
-    MissingAsset, http_status=503, retryable=True, by_itself="fetching is tried again; then the job fails, retryable"
+    MissingAsset,
+    http_status=503,
+    retryable=True,
+    kind=Kind.INFRASTRUCTURE,
+    by_itself="fetching is tried again; then the job fails, retryable",
 ):
     """S3 could not be reached or did not answer as it should. Nothing is wrong with the request."""
 
 
 class NodeExecutionError(
-    ComfyError, code="node_execution_error", by_itself="nothing is run again; what was made before is delivered"
+    ComfyError,
+    code="node_execution_error",
+    kind=Kind.REQUEST,
+    by_itself="nothing is run again; what was made before is delivered",
 ):
     """A node raised. `details` has node_id, class_type, exception_type, traceback."""
 
@@ -150,6 +175,7 @@ class WorkerStopped(
     code="worker_stopped",
     http_status=503,
     retryable=True,
+    kind=Kind.HANDOVER,
     by_itself="the job fails; a queue delivers it again",
 ):
     """The worker that had the job was shut down (SIGTERM: scale-in, a spot instance taken back)."""
@@ -160,6 +186,7 @@ class WorkerOutdated(
     code="worker_outdated",
     http_status=503,
     retryable=True,
+    kind=Kind.HANDOVER,
     by_itself="the job is put back, and sent again until a newer worker runs it",
 ):
     """A newer release has written the job than this worker's image can run: the job waits for a newer worker."""
@@ -169,6 +196,7 @@ class DeadlineExceeded(
     ComfyError,
     code="deadline_exceeded",
     http_status=504,
+    kind=Kind.REQUEST,
     by_itself="the run is interrupted, and what was made is delivered",
 ):
     """The job's deadline, or the time left to this invocation, was not enough."""
@@ -178,6 +206,7 @@ class Canceled(
     ComfyError,
     code="canceled",
     http_status=409,
+    kind=Kind.REQUEST,
     by_itself="the run is interrupted, or taken from the queue, and that is confirmed",
 ):
     """The job was canceled on request."""
@@ -203,7 +232,7 @@ class JobExpired(ComfyError, code="job_expired", by_itself="nothing: submit it a
     """The job waited in the queue for as long as messages are kept, and no worker has begun it."""
 
 
-class Refusal(ComfyError, code=""):
+class Refusal(ComfyError, code="", kind=Kind.REQUEST):
     """The API refuses a request, or cannot do it now. Never raised itself.
 
     Attributes:
@@ -261,10 +290,14 @@ class UnsupportedMediaType(Refusal, code="unsupported_media_type", http_status=4
     """The body is of a type that is not accepted."""
 
 
-class QueueFull(Refusal, code="queue_full", http_status=429, retryable=True):
+class QueueFull(Refusal, code="queue_full", http_status=429, retryable=True, kind=Kind.INFRASTRUCTURE):
     """As many jobs wait as are allowed to."""
 
     retry_after_s = 10
+
+
+class KeyFull(QueueFull, kind=Kind.REQUEST):
+    """As many jobs of this key wait and run as it may have at once."""
 
 
 class RateLimited(Refusal, code="rate_limited", http_status=429, retryable=True):
@@ -273,7 +306,7 @@ class RateLimited(Refusal, code="rate_limited", http_status=429, retryable=True)
     retry_after_s = 60
 
 
-class UpstreamError(Refusal, code="upstream_error", http_status=500, retryable=True):
+class UpstreamError(Refusal, code="upstream_error", http_status=500, retryable=True, kind=Kind.INFRASTRUCTURE):
     """S3, SQS or DynamoDB did not do their part; nothing is wrong with the request."""
 
     retry_after_s = 2
@@ -288,3 +321,15 @@ def all_errors(kind: type[ComfyError] = ComfyError) -> Iterator[type[ComfyError]
 
 #: The HTTP status of a stored failure, by its code: that of the class which brings the code in.
 STATUSES: Mapping[str, int] = {kind.code: kind.http_status for kind in all_errors() if vars(kind).get("code")}
+
+_KINDS: Mapping[str, Kind] = {kind.code: kind.kind for kind in all_errors() if vars(kind).get("code")}
+
+
+def kind_of(code: str, *, retryable: bool) -> Kind:
+    """Whom a stored failure concerns.
+
+    If its request may succeed unchanged, nothing is wrong with that: an invocation was too short, an input could not be
+    fetched. A code that is not ours concerns the operator.
+    """
+    kind = _KINDS.get(code, Kind.INFRASTRUCTURE)
+    return Kind.INFRASTRUCTURE if retryable and kind is Kind.REQUEST else kind

@@ -1,30 +1,139 @@
 """Reports to the operator: JSON log lines with the job's id on each, and CloudWatch metrics.
 
 Events, requests and links are never logged: they hold other people's data, and links are keys.
+
+Lambda drops application lines below its own level (ApplicationLogLevel), and takes a metric, which has no level, for
+INFO. So that level never rises above INFO (a test holds it), and POWERTOOLS_LOG_LEVEL decides which lines are written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Self
 
 from aws_lambda_powertools import Logger
-from aws_lambda_powertools.metrics import MetricUnit, single_metric
+
+from comfy_serverless.errors import ComfyError, Kind
 
 NAMESPACE = "ComfyServerless"
+#: The unit of each metric that we write. Each is read by an alarm or the dashboard, for it costs money.
+UNITS: Mapping[str, str] = {
+    "ColdStart": "Count",
+    "EngineStarts": "Count",
+    "EngineRecycled": "Count",
+    "EngineMemoryMb": "Megabytes",
+    "EngineGpuMemoryMb": "Megabytes",
+    "Jobs": "Count",
+    "Outputs": "Count",
+    "OutputBytes": "Bytes",
+    "ExecutionMs": "Milliseconds",
+    "OverheadMs": "Milliseconds",
+    "Failures": "Count",
+}
+#: The dimension `service` of failures: whoever counts one, the same alarms cover it.
+_WORKERS = "generate"
+#: The most values of one metric in a line that CloudWatch takes.
+MAX_VALUES = 100
 
-#: The service's name is also that of our package's standard logger: the lines of `comfy_serverless.connector` come out
-#: of the same handler, with the same keys.
-log = Logger(service="comfy_serverless")
+_SERVICE = "comfy_serverless"
+#: Its name is that of our package's standard logger: the lines of `comfy_serverless.connector` come out of the same
+#: handler, with the same keys.
+log = Logger(service=_SERVICE)
+_job: ContextVar[str | None] = ContextVar("job", default=None)
+_invocation: str | None = None
 
 
-def emit_failure(code: str) -> None:
-    """Count a job that failed without a worker as one of the workers' failures, so that the same alarms cover it."""
-    with single_metric(
-        "Failures", MetricUnit.Count, 1, namespace=NAMESPACE, default_dimensions={"service": "generate"}
-    ) as failure:
-        failure.add_dimension("code", code)
+class _Names(logging.Filter):
+    """Adds the function's name to every line, and the job's id: that of the block, or of the failure it reports."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every line through."""
+        if _invocation is not None:
+            record.request_id = _invocation
+        record.service = os.environ.get("POWERTOOLS_SERVICE_NAME", _SERVICE)
+        failure = record.exc_info[1] if record.exc_info else None
+        if (job_id := getattr(failure, "job_id", None) or _job.get()) is not None and not hasattr(record, "job_id"):
+            record.job_id = job_id
+        return True
+
+
+log.registered_handler.addFilter(_Names())
+
+
+if "AWS_LAMBDA_LOG_LEVEL" in os.environ:  # which Powertools would take instead
+    logging.getLogger(_SERVICE).setLevel(os.environ.get("POWERTOOLS_LOG_LEVEL", "INFO").upper())
+
+
+def begin_invocation(request_id: str) -> None:
+    """Have every line name Lambda's invocation, of which a process has one at a time.
+
+    Lambda's own report of an invocation that ran out of memory or time names nothing else.
+    """
+    global _invocation
+    _invocation = request_id
+
+
+@contextmanager
+def about(job_id: str) -> Iterator[None]:
+    """Have every line of this block name the job.
+
+    Those of its threads do, too, if they have been given the context; and the line that reports a failure which leaves
+    the block.
+    """
+    before = _job.set(job_id)
+    try:
+        yield
+    except Exception as failure:
+        failure.__dict__.setdefault("job_id", _job.get())
+        raise
+    finally:
+        _job.reset(before)
+
+
+def rename(job_id: str) -> None:
+    """Name the job otherwise until the end of the block `about` it: its own request says how it is called."""
+    _job.set(job_id)
+
+
+def emit(figures: Mapping[str, Sequence[float]], *dimensions: Mapping[str, str]) -> None:
+    """Write metrics to standard output, in CloudWatch's embedded format, as few lines as their values allow.
+
+    Args:
+        figures: the values of each metric; see `UNITS`.
+        dimensions: the sets of dimensions that the metrics are counted under, each set apart. A name that is in two of
+            them has the same value in both.
+    """
+    named = {name: value for one in dimensions for name, value in one.items()}
+    for first in range(0, max(map(len, figures.values()), default=0), MAX_VALUES):
+        values = {name: list(some) for name, all_ in figures.items() if (some := all_[first : first + MAX_VALUES])}
+        declared = {
+            "Namespace": NAMESPACE,
+            "Dimensions": [list(one) for one in dimensions],
+            "Metrics": [{"Name": name, "Unit": UNITS[name]} for name in values],
+        }
+        head = {"_aws": {"Timestamp": round(time.time() * 1000), "CloudWatchMetrics": [declared]}}
+        # One write for a line: other threads write, too.
+        sys.stdout.write(json.dumps({**head, **named, **values}) + "\n")
+        sys.stdout.flush()
+
+
+def emit_failure(code: str, kind: Kind) -> None:
+    """Count a failure, by its code and by whom it concerns."""
+    service = {"service": _WORKERS}
+    emit({"Failures": [1.0]}, {**service, "code": code}, {**service, "kind": kind.value})
+
+
+def count_refusal(error: ComfyError) -> None:
+    """Count a refusal that is not its caller's doing."""
+    if error.kind is not Kind.REQUEST:
+        emit_failure(error.code, error.kind)
 
 
 class Failures:

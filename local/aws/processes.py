@@ -58,7 +58,7 @@ def chosen_engine() -> dict[str, str]:
 
 
 class OutputLog:
-    """The last lines a program printed; all of them go to `path`, if one is given."""
+    """The last lines a program printed; all of them go to `path`, if one is given, behind what is there."""
 
     def __init__(self, path: Path | None = None, *, max_lines: int = 20_000) -> None:
         self._lines: deque[str] = deque(maxlen=max_lines)
@@ -66,7 +66,7 @@ class OutputLog:
         self._file: TextIO | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", encoding="utf-8", buffering=1)
+            self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def append(self, line: str) -> None:
         """Add one line, given without its line end."""

@@ -39,7 +39,8 @@ class QueuePoller:
         self._url = url
         self._invoke = invoke
         self._batch_size = batch_size
-        self._arn = f"arn:aws:sqs:eu-central-1:000000000000:{url.rpartition('/')[2]}"
+        account, name = url.rsplit("/", 2)[1:]
+        self._arn = f"arn:aws:sqs:eu-central-1:{account}:{name}"
         self._is_over = threading.Event()
         self._threads = [
             threading.Thread(target=self._poll, name=f"{name} {number}", daemon=True) for number in range(workers)

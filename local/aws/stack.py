@@ -56,12 +56,13 @@ class LocalStack:
             "MANIFEST_QUEUE_URL": self.queues["ManifestQueue"],
             "WEBHOOK_QUEUE_URL": self.queues["WebhookQueue"],
             "WORKFLOWS_DIR": str(ROOT / "workflows"),
-            "POWERTOOLS_METRICS_NAMESPACE": "ComfyServerless",
+            "POWERTOOLS_SERVICE_NAME": "generate",  # of an endpoint, which is no function of the template
         }
 
     def environment_of(self, function: str) -> dict[str, str]:
-        """The same for one function of the template, with the credentials of its role."""
-        return {**self.environment, **credentials_of(role_of(function))}
+        """The same for one function of the template, with its name in the log and the credentials of its role."""
+        name = properties_of(function)["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
+        return {**self.environment, "POWERTOOLS_SERVICE_NAME": name, **credentials_of(role_of(function))}
 
     @property
     def outputs(self) -> dict[str, str]:

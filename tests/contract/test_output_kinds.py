@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,19 @@ def show(shown: dict[str, Any]) -> dict[str, Any]:
     return {"class_type": "ContractUI", "inputs": {"ui": json.dumps(shown)}}
 
 
-def made(connector: ComfyConnector, graph: dict[str, Any], node_id: str) -> list[Output]:
-    outputs = [output for output in connector.run(graph).outputs if output.node_id == node_id]
+def made(
+    connector: ComfyConnector, graph: dict[str, Any], node_id: str, *, files: Mapping[Path, bytes] | None = None
+) -> list[Output]:
+    """The outputs of a node, while whose workflow runs these files are written."""
+
+    def write(_: object) -> None:
+        for path, content in (files or {}).items():
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+
+    execution = connector.run(graph, on_progress=write)
+    outputs = [output for output in execution.outputs if output.node_id == node_id]
     for index, output in enumerate(outputs):
         assert (output.class_type, output.index) == (graph[node_id]["class_type"], index)
         assert output.size_bytes == len(output.read())
@@ -94,9 +105,8 @@ def test_batches_previews_and_frames_are_outputs_of_their_nodes(connector: Comfy
 
 
 def test_whatever_a_custom_node_shows_is_an_output(connector: ComfyConnector, folder: Path) -> None:
-    (folder / "output" / "clips").mkdir(exist_ok=True)
-    for name in ("clips/a.mp4", "clips/mesh.glb", "no_suffix"):
-        (folder / "output" / name).write_bytes(b"OggS" + name.encode())
+    names = ("clips/a.mp4", "clips/mesh.glb", "no_suffix")
+    files = {folder / "output" / name: b"OggS" + name.encode() for name in names}
     clip = {"filename": "a.mp4", "subfolder": "clips", "type": "output", "format": "video/h264-mp4", "frame_rate": 8}
     shown = {
         "gifs": [clip],
@@ -107,7 +117,7 @@ def test_whatever_a_custom_node_shows_is_an_output(connector: ComfyConnector, fo
         "nested": [[1, [2, [3]]], True, 0.5],
         "nothing": [None],
     }
-    outputs = made(connector, {"1": show(shown)}, "1")
+    outputs = made(connector, {"1": show(shown)}, "1", files=files)
     assert [(output.name, output.kind.value) for output in outputs] == [
         ("a.mp4", "video"),
         ("mesh.glb", "file"),
@@ -225,10 +235,8 @@ def test_what_comfyuis_own_nodes_make_is_an_output(connector: ComfyConnector, ki
 
 @real_only
 def test_a_previewed_model_is_the_file_that_its_path_names(connector: ComfyConnector, folder: Path) -> None:
-    (folder / "output" / "mesh").mkdir(exist_ok=True)
-    (folder / "output" / "mesh" / "shown.glb").write_bytes(b"glTF")
     graph = {"2": {"class_type": "Preview3D", "inputs": {"model_file": "mesh/shown.glb"}}}
-    [output] = made(connector, graph, "2")
+    [output] = made(connector, graph, "2", files={folder / "output" / "mesh" / "shown.glb": b"glTF"})
     assert (output.name, output.subfolder, output.read()) == ("shown.glb", "mesh", b"glTF")
 
 

@@ -11,6 +11,7 @@ from tests.infra.permissions import plain
 from tests.infra.stacks import Synthesized, of_type, synthesize
 
 pytestmark = pytest.mark.timeout(600)
+AGE = "ApproximateAgeOfOldestMessage"
 QUEUE, LAMBDA, SAGEMAKER = "AWS/SQS", "AWS/Lambda", "AWS/SageMaker"
 ENDPOINT = {"EndpointName": "comfy-serverless-gpu-ec9e34ad"}
 VARIANT = {**ENDPOINT, "VariantName": "worker"}
@@ -38,6 +39,7 @@ def put_aside(queue: str) -> Alarm:
 SAGEMAKER_ALARMS = {
     "BatchDeadLetters": put_aside("BatchesDeadLetters"),
     "OutcomeDeadLetters": put_aside("OutcomeDeadLetters"),
+    "OldestBatchJob": Alarm(QUEUE, AGE, {"QueueName": "Batches"}, "Maximum", 300, 1, 604_800),
     "ForwardErrors": Alarm(LAMBDA, "Errors", FORWARD, "Sum", 300, 1, 3),
     "ForwardSilent": Alarm(LAMBDA, "Invocations", FORWARD, "Sum", 300, 2, 1, "LessThanThreshold", "breaching"),
     "NoCapacity": Alarm(SAGEMAKER, "HasBacklogWithoutCapacity", ENDPOINT, "Minimum", 60, 30, 1),
@@ -54,8 +56,11 @@ LAMBDA_ALARMS = {
     "JobDeadLetters": put_aside("JobsDeadLetters"),
     "BatchDeadLetters": put_aside("BatchesDeadLetters"),
     # A job may run for an hour and a half, during which its age grows. Batches may wait for days.
-    "OldestJob": Alarm(QUEUE, "ApproximateAgeOfOldestMessage", {"QueueName": "Jobs"}, "Maximum", 300, 1, 7200),
+    "OldestJob": Alarm(QUEUE, AGE, {"QueueName": "Jobs"}, "Maximum", 300, 1, 7200),
+    "OldestBatchJob": Alarm(QUEUE, AGE, {"QueueName": "Batches"}, "Maximum", 300, 1, 604_800),
+    "WorkerErrors": Alarm(LAMBDA, "Errors", {"FunctionName": "Generate"}, "Sum", 300, 1, 1),
     "Throttles": Alarm(LAMBDA, "Throttles", {"FunctionName": "Generate"}, "Sum", 300, 6, 1),
+    "Recursion": Alarm(LAMBDA, "RecursiveInvocationsDropped", {"FunctionName": "Generate"}, "Sum", 300, 1, 1),
 }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import GpuSettings
-from tests.infra.stacks import CONTEXT, ROOT, SAM, Synthesized
+from tests.infra.stacks import CONTEXT, ROOT
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -90,19 +90,6 @@ def test_cdk_json_and_the_documentation_name_every_setting_and_no_other() -> Non
     first_cells = "".join(re.findall(r"^\|[^|]*\|", table, re.MULTILINE))
     assert set(re.findall(r"`([a-z_]+)`", first_cells)) == settings
     assert GpuSettings() == GpuSettings.model_validate({name: CONTEXT[name] for name in settings})
-
-
-def test_the_documentation_says_what_to_do_about_every_alarm_and_of_no_other(synthesized: Synthesized) -> None:
-    page = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
-    table = page[page.index("## Alarms") : page.index("## The log of one job")]
-    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    alarms = {
-        re.sub(r"Alarm[0-9A-F]*$", "", name)
-        for template in (synthesized.sagemaker, synthesized.lambda_gpu, SAM)
-        for name, entry in template["Resources"].items()
-        if entry["Type"] == "AWS::CloudWatch::Alarm" and name != "HasBacklogWithoutCapacity"  # which scales
-    }
-    assert {name for cell in first_cells for name in re.findall(r"`([A-Za-z]+)`", cell)} == alarms
 
 
 def test_zones_are_for_a_vpc_of_the_stacks_own(tmp_path: Path) -> None:

@@ -69,6 +69,11 @@ def test_a_worker_reaches_neither_keys_nor_jobs(client: Client) -> None:
     query = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": {"S": "job#1"}}}
     assert "dynamodb:Query" in denied(table.query, TableName=TABLE, **query)
     assert "dynamodb:Scan" in denied(table.scan, TableName=TABLE)
+    for name in ("GenerateRole", "CaretakerRole", "IngestRole", "AuthorizerRole"):
+        other = client(name, "dynamodb")
+        for ask in (other.get_item, other.update_item, other.delete_item):
+            denied(ask, **key("webhook#1"))
+    client("WebhookRole", "dynamodb").get_item(**key("webhook#1"))
     writes = [{"Put": {"TableName": TABLE, "Item": {"pk": {"S": pk}, "sk": {"S": "x"}}}} for pk in ("job#1", "keys")]
     table.transact_write_items(TransactItems=writes[:1])
     assert "dynamodb:PutItem" in denied(table.transact_write_items, TransactItems=writes)

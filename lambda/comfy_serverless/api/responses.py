@@ -12,7 +12,7 @@ from aws_lambda_powertools.event_handler import Response
 from comfy_serverless.errors import ComfyError, Refusal
 from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.outward import outward, outward_details
-from comfy_serverless.observability import log
+from comfy_serverless.observability import count_refusal, log
 
 JSON = "application/json"
 #: Links expire, and jobs go on.
@@ -48,7 +48,8 @@ def answer(status: int, document: Mapping[str, Any] | None, headers: Mapping[str
 
 
 def refuse(error: ComfyError) -> Response[str]:
-    """The contract's envelope for a failure. The log has what it tells only the operator."""
+    """The contract's envelope for a failure. The log has what it tells only the operator, whom a metric calls."""
+    count_refusal(error)
     headers = {}
     if isinstance(error, Refusal) and error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)

@@ -9,7 +9,6 @@ lifecycle; a job whose message was not sent is sent by the caretaker.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.api.references import refuse_foreign_addresses, resolve_assets
 from comfy_serverless.aws.dynamodb import ConditionFailed
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.errors import InvalidRequest, QueueFull, UpstreamError
+from comfy_serverless.errors import InvalidRequest, KeyFull, QueueFull, UpstreamError
 from comfy_serverless.fetch.addresses import is_aws_here
 from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.message import JobMessage
@@ -30,6 +29,7 @@ from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import check_idempotency_key
+from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.webhooks.signing import check_webhook
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def submit(submission: Submission, services: Services) -> JobState:
     )
     stored.write(services.s3, address)
     state = services.jobs.submit(job)
+    log.info("the job is taken", job_id=job_id, owner=owner)
     _send(services, job, JobMessage(job_id=job_id, address=address, owner=owner, extra_data=extra_data))
     return state
 
@@ -117,7 +118,7 @@ def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: st
     return StoredRequest(runnable, graph)
 
 
-def _webhook(submission: Submission, services: Services) -> Mapping[str, str] | None:
+def _webhook(submission: Submission, services: Services) -> Webhook | None:
     if submission.webhook_url is None:
         if submission.webhook_secret is not None:
             raise InvalidRequest("webhook_secret signs the call of webhook_url, and there is none.")
@@ -128,13 +129,13 @@ def _webhook(submission: Submission, services: Services) -> Mapping[str, str] | 
         allow_private=services.settings.allow_private_addresses,
         allow_own_host=services.settings.allow_private_addresses and is_aws_here(),
     )
-    return {"url": submission.webhook_url, "secret": submission.webhook_secret or ""}
+    return Webhook(url=submission.webhook_url, secret=submission.webhook_secret or "")
 
 
 def _check_room(caller: Caller, services: Services) -> None:
     limit = caller.max_in_flight
     if limit is not None and services.jobs.open_jobs(caller.owner) >= limit:
-        raise QueueFull(f"this key may have {limit} jobs waiting and running at once, and has: wait for one to end.")
+        raise KeyFull(f"this key may have {limit} jobs waiting and running at once, and has: wait for one to end.")
     if services.workers.depth() >= services.settings.max_queued_jobs:
         raise QueueFull(f"{services.settings.max_queued_jobs} jobs wait already: try again when some have run.")
 

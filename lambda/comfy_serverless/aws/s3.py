@@ -269,8 +269,9 @@ def _elsewhere(code: str) -> str:
 def copy_object(s3: S3Client, source: S3Address, target: S3Address, *, etag: str, content_type: str) -> None:
     """Copy the version of an object that has this ETag, of any size, with neither its tags nor its metadata.
 
-    Tags would need rights on both ends (s3:GetObjectTagging, s3:PutObjectTagging), and mean something to whoever
-    wrote them. S3's own exceptions pass through; if the object has changed, that is `Trouble.OCCUPIED`.
+    Tags would need rights on both ends (s3:GetObjectTagging, s3:PutObjectTagging), and like metadata they mean
+    something to whoever wrote them. S3's own exceptions pass through; if the object has changed, that is
+    `Trouble.OCCUPIED`.
     """
     s3.copy(
         CopySource={"Bucket": source.bucket, "Key": source.key},
@@ -283,6 +284,21 @@ def copy_object(s3: S3Client, source: S3Address, target: S3Address, *, etag: str
             "TaggingDirective": "REPLACE",
         },
     )
+
+
+def copy_and_hash(s3: S3Client, source: S3Address, target: S3Address, *, etag: str, content_type: str) -> str | None:
+    """Copy likewise an object of at most 5 GB, in one request; returns the SHA-256 that S3 computes, in base64."""
+    answer = s3.copy_object(
+        Bucket=target.bucket,
+        Key=target.key,
+        CopySource={"Bucket": source.bucket, "Key": source.key},
+        CopySourceIfMatch=etag,
+        ContentType=content_type,
+        ChecksumAlgorithm="SHA256",
+        MetadataDirective="REPLACE",
+        TaggingDirective="REPLACE",
+    )
+    return answer["CopyObjectResult"].get("ChecksumSHA256")
 
 
 def unless_in_conflict(write: Callable[[], _Answer]) -> _Answer:

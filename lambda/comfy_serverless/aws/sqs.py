@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 DEPTH_KNOWN_S = 5.0
 #: SQS's own limit for one call.
 MAX_MESSAGES = 10
+#: The pauses before a message that was given back comes for the second, third, … time, in seconds; the last counts for
+#: all further ones.
+AGAIN_AFTER_S = (30, 60, 120, 240, 480, 960, 1920, 3600)
 CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=2, read_timeout=5)
 
 
@@ -59,6 +63,28 @@ def take_each(
         if not is_done:
             again.append(message["messageId"])
     return come_again(again)
+
+
+def pause_s(received: int, pauses_s: Sequence[int] = AGAIN_AFTER_S) -> int:
+    """How long a message that has been received this often, and was given back, stays hidden, in seconds.
+
+    A tenth more or less, so that messages that have failed together do not come together again.
+    """
+    pause = pauses_s[min(max(received, 1), len(pauses_s)) - 1]
+    return round(pause * random.uniform(0.9, 1.1))  # noqa: S311  (spreads messages only)
+
+
+def receive_count(message: Mapping[str, Any]) -> int:
+    """How often a message of an event has been delivered, this time included; 1 if it does not say."""
+    attributes = message.get("attributes")
+    count = str(attributes.get("ApproximateReceiveCount")) if isinstance(attributes, Mapping) else ""
+    return int(count) if count.isdecimal() else 1
+
+
+def queue_url(sqs: SQSClient, arn: str) -> str:
+    """The address of a queue in this region, by the ARN that events of SQS name it with."""
+    account, name = arn.split(":")[4:6]
+    return f"{sqs.meta.endpoint_url.rstrip('/')}/{account}/{name}"
 
 
 @dataclass(slots=True)

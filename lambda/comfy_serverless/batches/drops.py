@@ -27,6 +27,7 @@ from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.jobs.stored_request import StoredRequest
+from comfy_serverless.observability import about, log, rename
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobExists, JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
@@ -60,7 +61,8 @@ class Drops:
         if key.startswith(MANIFESTS) and key.lower().endswith(MANIFEST_SUFFIX):
             self.begin_batch(dropped)
         else:
-            self._submit(dropped)
+            with about(dropped.default_id):
+                self._submit(dropped)
 
     def _submit(self, dropped: DroppedObject) -> None:
         """Make a job of an object; one that is no request becomes a failed job, with a result that says why."""
@@ -74,6 +76,7 @@ class Drops:
             self._refuse(dropped, job_id, error, labels=dropped.labels)
             return
         job_id = request.job_id or job_id
+        rename(job_id)
         request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
         try:
             check_buckets(request, s3=self.s3, settings=self.settings)
@@ -88,6 +91,8 @@ class Drops:
             if standing is None or standing.runs > 0 or standing.status is not JobStatus.QUEUED:
                 return
             state = standing  # the event came twice, or we were cut off before the job was sent
+        else:
+            log.info("a dropped object is taken as a job", source=str(dropped.address))
         self.workers.send(state.message)
         self.jobs.dispatched(state.id)
 

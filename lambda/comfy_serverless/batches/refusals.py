@@ -57,5 +57,5 @@ def refuse(
     document = record.document(error)
     record.result.write(document)
     if jobs.refuse(state, document):
-        emit_failure(error.code)
+        emit_failure(error.code, error.kind)
         log.warning("a job is refused", job_id=job.job_id, request=job.request_uri, code=error.code)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s
 from comfy_serverless.jobs.document import RETENTION
 from comfy_serverless.table.columns import BATCH, KEEPER, KEEPER_DUE, neglected, read_columns, write_columns
+from comfy_serverless.table.turns import MAX_PAUSE_S, again_after_s
 
 if TYPE_CHECKING:
     from comfy_serverless.jobs.message import JobMessage
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 #: How often the caretaker has a batch advanced, in seconds.
 ADVANCE_EVERY_S = 60
-#: A range without progress for this long has no reader, in seconds: a chunk of it takes one or two.
+#: A range without progress for this long has no reader, in seconds: a chunk of it takes one or two. This doubles each
+#: time that the range is ordered again in vain.
 UNTOUCHED_S = 120
 #: The columns of batches and ranges whose name in the table is not that of the field.
 _STORED = {"owner": "owner_name", "is_reported": "is_told"}
@@ -45,8 +47,9 @@ class Range:
         start, end: the range has the lines that begin here, in bytes.
         offset: how far it has been read: the beginning of the next line.
         lines, bad: how many lines it has up to there, without blank ones.
-        touched: when it was last read, in seconds since 1970.
+        touched: when it was last read, or ordered again, in seconds since 1970.
         is_reported: whether its part of the report is written.
+        orders: how often it has been ordered again since it was last read.
     """
 
     start: int
@@ -56,6 +59,7 @@ class Range:
     bad: int = 0
     touched: int = 0
     is_reported: bool = False
+    orders: int = 0
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
@@ -78,7 +82,8 @@ class Range:
     @property
     def is_abandoned(self) -> bool:
         """Whether it must be read further, and seems to have no reader."""
-        return not self.is_read and self.touched < now_s() - UNTOUCHED_S
+        without_s = min(UNTOUCHED_S << min(self.orders, 6), MAX_PAUSE_S)
+        return not self.is_read and self.touched < now_s() - without_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +95,7 @@ class Batch:
         manifest: where our own copy is, which never changes.
         settled: up to here every job has ended, in bytes.
         execution: the newest execution of the state machine that reads it; None if there is none.
+        wakes: how often its keeper has been woken since it last came.
     """
 
     id: str
@@ -102,6 +108,7 @@ class Batch:
     settled: int = 0
     report: str | None = None
     execution: str | None = None
+    wakes: int = 0
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
@@ -193,16 +200,28 @@ class BatchStore:
             pk=_pk(batch_id),
             sk=_range_sk(before.start),
             assign={"offset": after.offset, "lines": after.lines, "bad": after.bad, "touched": now_s()},
+            remove=["orders"],
             condition="#offset = :seen",
             values={"seen": before.offset},
         )
         return self._table.try_update(change)
 
+    def mark_ordered(self, batch_id: str, part: Range) -> None:
+        """Write that an abandoned range has been ordered again: if nothing comes of it, the next order is later."""
+        change = Update(
+            pk=_pk(batch_id),
+            sk=_range_sk(part.start),
+            assign={"touched": now_s(), "orders": part.orders + 1},
+            condition="#offset = :seen",
+            values={"seen": part.offset},
+        )
+        self._table.try_update(change)
+
     def begin_advance(self, batch_id: str) -> bool:
         """Become the only caller that advances a batch, for a while. Returns False if another caller does."""
         change = self._change(batch_id, {"looking_until": now_s() + ADVANCE_EVERY_S})
         free = f"{change.condition} AND (attribute_not_exists(#looking_until) OR #looking_until < :now)"
-        return self._table.try_update(replace(change, condition=free, values={"now": now_s()}))
+        return self._table.try_update(replace(change, remove=["wakes"], condition=free, values={"now": now_s()}))
 
     def extend(self, batch: Batch, settled: int, *, for_s: int | None = None) -> None:
         """Write up to where all jobs have ended, and give the caller that advances the batch more time."""
@@ -240,13 +259,17 @@ class BatchStore:
         return self._table.try_update(replace(change, condition=condition, values=values))
 
     def neglected(self, *, limit: int) -> list[str]:
-        """Claim batches that have not been advanced for a while: for as long, no other caller gets them."""
+        """Claim batches that have not been advanced for a while: for as long, no other caller gets them.
+
+        If nobody advances one that was claimed, it is found again later each time.
+        """
         found = []
         for item in neglected(self._table, BATCH, limit=limit):
+            wakes = item.get("wakes", 0)
             change = Update(
                 pk=item["pk"],
                 sk=item["sk"],
-                assign={KEEPER_DUE: now_s() + ADVANCE_EVERY_S},
+                assign={KEEPER_DUE: now_s() + again_after_s(wakes), "wakes": wakes + 1},
                 condition=f"#{KEEPER_DUE} = :seen",
                 values={"seen": item[KEEPER_DUE]},
             )

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.orders import Order
-from comfy_serverless.cli.stack import Stack, explained, manifest_key
+from comfy_serverless.cli.stack import STACK_VARIABLE, Stack, explained, manifest_key
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.moments import moment_text
 
@@ -34,8 +34,6 @@ WATCH_EVERY_S = 5.0
 KNOWN_WITHIN_S = 120.0
 #: The report has all bad lines.
 BAD_LINES_SHOWN = 3
-#: The environment variable that names the stack.
-STACK_VARIABLE = "COMFY_STACK"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 _EPILOG = """\

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from rich.console import Console
 
-from comfy_serverless.cli import batch, keys, run, upload
+from comfy_serverless.cli import batch, keys, logs, run, upload
 from comfy_serverless.errors import Canceled, ComfyError
 
 FAILED, INTERRUPTED = 1, 130
@@ -51,6 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"comfy-serverless {version('comfy-serverless')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, keys, batch, upload):
+    for command in (run, keys, batch, upload, logs):
         command.add_parser(commands)
     return parser

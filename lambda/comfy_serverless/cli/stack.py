@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from comfy_serverless.errors import ComfyError, Forbidden, InvalidRequest, NotFound, Unauthorized, UpstreamError
 
 if TYPE_CHECKING:
+    from botocore.client import BaseClient
     from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
@@ -24,12 +25,18 @@ if TYPE_CHECKING:
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.worker.inputs.plan import Wanted
 
+#: The environment variable that names the stack.
+STACK_VARIABLE = "COMFY_STACK"
 #: The output of the stack that names the table: `Outputs` in template.yaml.
 TABLE_OUTPUT = "JobsTableName"
 
 _UNKNOWN_CREDENTIALS = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
     | {"InvalidSignatureException", "SignatureDoesNotMatch", "IncompleteSignature"}
+)
+
+_NEEDS_OF_STORES = (
+    "dynamodb:GetItem, Query, PutItem and UpdateItem on the table, and cloudformation:DescribeStacks for --stack"
 )
 
 _SIGN_IN = "Sign in with `aws sso login` or `aws configure`, or set AWS_PROFILE."
@@ -53,7 +60,7 @@ class Stack:
         from comfy_serverless.aws.sqs import sqs_client
         from comfy_serverless.batches.store import BatchStore
 
-        outputs = _outputs_of(name, TABLE_OUTPUT, "InputBucketName", "ManifestQueueUrl")
+        outputs = _these_outputs(name, TABLE_OUTPUT, "InputBucketName", "ManifestQueueUrl")
         batches = BatchStore(Table(dynamodb_client(), outputs[TABLE_OUTPUT]))
         return cls(batches, s3_client(), sqs_client(), outputs["InputBucketName"], outputs["ManifestQueueUrl"])
 
@@ -95,12 +102,19 @@ def key_store(*, stack: str | None, table: str | None) -> ApiKeyStore:
     from comfy_serverless.aws.dynamodb import Table, dynamodb_client
     from comfy_serverless.table.api_keys import ApiKeyStore
 
-    name = _outputs_of(stack, TABLE_OUTPUT)[TABLE_OUTPUT] if stack else table or os.environ.get("JOBS_TABLE")
+    name = _these_outputs(stack, TABLE_OUTPUT)[TABLE_OUTPUT] if stack else table or os.environ.get("JOBS_TABLE")
     if not name:
         raise InvalidRequest(
             "Which API's keys? Give --stack NAME (the name it was deployed with), or --table NAME, or set JOBS_TABLE."
         )
     return ApiKeyStore(Table(dynamodb_client(), name))
+
+
+def clients_of_logs() -> tuple[BaseClient, BaseClient]:
+    """The clients that find the logs of a stack, and that read them."""
+    import boto3
+
+    return boto3.client("cloudformation"), boto3.client("logs")
 
 
 def client_for(wanted: Sequence[Wanted]) -> S3Client | None:
@@ -114,8 +128,8 @@ def client_for(wanted: Sequence[Wanted]) -> S3Client | None:
 
 
 @contextmanager
-def explained(options: argparse.Namespace) -> Iterator[None]:
-    """Turn a refusal of AWS into an error that says what to do."""
+def explained(options: argparse.Namespace, *, needs: str = _NEEDS_OF_STORES) -> Iterator[None]:
+    """Turn a refusal of AWS into an error that says what to do: `needs` are the rights that a command asks for."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     if region := os.environ.get("AWS_REGION"):  # which the AWS CLI reads, and botocore does not
@@ -123,36 +137,38 @@ def explained(options: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise _refusal(error, options) from error
+        raise _refusal(error, options, needs) from error
     except BotoCoreError as error:
         raise _trouble(error) from error
 
 
-def _outputs_of(stack: str, *names: str) -> dict[str, str]:
-    """These outputs of a deployed stack."""
+def outputs_of(stack: str) -> dict[str, str]:
+    """All outputs of a deployed stack."""
     import boto3
 
     outputs = boto3.client("cloudformation").describe_stacks(StackName=stack)["Stacks"][0].get("Outputs", [])
-    found = {str(output.get("OutputKey")): str(output.get("OutputValue")) for output in outputs}
+    return {str(output.get("OutputKey")): str(output.get("OutputValue")) for output in outputs}
+
+
+def _these_outputs(stack: str, *names: str) -> dict[str, str]:
+    """These outputs of a deployed stack."""
+    found = outputs_of(stack)
     for name in names:
         if name not in found:
             raise NotFound(
                 f"The stack {stack!r} has no output {name}: it is another stack, or was deployed from an older "
-                "version. Deploy it again with `sam build && sam deploy`, or give --table NAME."
+                "version. Deploy it again with `make deploy`, or give --table NAME."
             )
     return {name: found[name] for name in names}
 
 
-def _refusal(error: ClientError, options: argparse.Namespace) -> ComfyError:
+def _refusal(error: ClientError, options: argparse.Namespace, needs: str) -> ComfyError:
     refused = error.response.get("Error", {})
     code, message = str(refused.get("Code", "")), str(refused.get("Message", ""))
     if code in _UNKNOWN_CREDENTIALS:
         return Unauthorized(f"AWS does not accept the credentials ({code}). {_SIGN_IN}")
     if code.startswith("AccessDenied"):
-        return Forbidden(
-            f"These credentials may not do that: {message} Needed are dynamodb:GetItem, Query, PutItem and UpdateItem "
-            "on the table, and cloudformation:DescribeStacks for --stack."
-        )
+        return Forbidden(f"These credentials may not do that: {message} Needed are {needs}.")
     if code == "ValidationError" and options.stack:
         return NotFound(
             f"There is no stack {options.stack!r} in this account and region ({message}). `aws cloudformation "

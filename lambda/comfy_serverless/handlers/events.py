@@ -6,7 +6,8 @@ expects out of how those ended (`answer`). It decides nothing else.
     direct payload                         the job
     HTTP API, `POST /generate`             status code and JSON body
     S3 event                               a summary; the report is `result.json`
-    SQS batch: S3 events, job requests     the messages to deliver again
+    SQS batch: S3 events, job requests,    the messages to deliver again
+    records of invocations that died
 
 `queued_jobs` reads the messages of the job queue, which are none of these: the table decides about those jobs.
 """
@@ -24,7 +25,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from comfy_serverless.errors import STATUSES, InvalidRequest
 from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.message import JobMessage
-from comfy_serverless.jobs.sources import RequestSource, SentRequest, drops_of, has_records_of, is_s3_event
+from comfy_serverless.jobs.sources import (
+    RequestSource,
+    SentRequest,
+    died_invocation,
+    drops_of,
+    has_records_of,
+    is_s3_event,
+)
 from comfy_serverless.worker.replies import Replies
 
 if TYPE_CHECKING:
@@ -149,7 +157,7 @@ class S3Event(Event):
 
 @dataclass(frozen=True, slots=True)
 class SqsEvent(Event):
-    """Messages of a queue: S3 events, or job requests.
+    """Messages of a queue: S3 events, job requests, or records of asynchronous invocations that died.
 
     The answer names the messages to deliver again: those with a job whose outcome is not written down because there is
     no place to write, or that another try may cure; after its last delivery the queue puts such a message aside, and
@@ -168,10 +176,12 @@ class SqsEvent(Event):
         return [source for message in self.event["Records"] for source in _sources_of(message)]
 
     def deliveries(self) -> Sequence[int]:
-        return [_receive_count(message) for message in self.event["Records"] for _ in _sources_of(message)]
+        from comfy_serverless.aws.sqs import receive_count  # which no other kind of event needs
+
+        return [receive_count(message) for message in self.event["Records"] for _ in _sources_of(message)]
 
     def answer(self, outcomes: Sequence[Outcome], replies: Replies) -> dict[str, Any]:  # noqa: ARG002
-        from comfy_serverless.aws.sqs import come_again  # which no other kind of event needs
+        from comfy_serverless.aws.sqs import come_again
 
         rest = iter(outcomes)
         again = []
@@ -195,27 +205,29 @@ def queued_jobs(event: object) -> dict[str, JobMessage]:
     return found
 
 
-def _receive_count(message: Mapping[str, Any]) -> int:
-    attributes = message.get("attributes")
-    count = str(attributes.get("ApproximateReceiveCount")) if isinstance(attributes, Mapping) else ""
-    return int(count) if count.isdecimal() else 1
-
-
 def _may_be_cured(outcome: Outcome) -> bool:
     return outcome.job.error is not None and outcome.job.error.retryable
 
 
 def _sources_of(message: Mapping[str, Any]) -> list[RequestSource]:
-    """The jobs one SQS message asks for. The message's id names the job of a request that has no name itself."""
-    text = str(message.get("body") or "")
+    """The jobs one SQS message asks for. A request that has no name itself is named by the message's id.
+
+    The record of an asynchronous invocation that died, moved here from the dead letters, asks for what that one was to
+    do.
+    """
+    payload: Any = str(message.get("body") or "")
+    name = str(message["messageId"])
     try:
-        body = json.loads(text)
+        body = json.loads(payload)
     except (ValueError, RecursionError):
         body = None
+    if (died := died_invocation(body)) is not None:
+        name, body = died
+        payload = body
     if isinstance(body, Mapping) and is_s3_event(body):
         return list(drops_of(body))
-    name = re.sub(r"[^A-Za-z0-9_-]", "-", str(message["messageId"]))[:60]
-    return [SentRequest(payload=text, default_id=f"sqs-{name}", what="the message")]
+    default_id = f"sqs-{re.sub(r'[^A-Za-z0-9_-]', '-', name)[:60]}"
+    return [SentRequest(payload=payload, default_id=default_id, what="the message")]
 
 
 def _summary(outcome: Outcome) -> dict[str, Any]:

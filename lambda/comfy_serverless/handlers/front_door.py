@@ -23,6 +23,7 @@ from aiohttp.http import HttpProcessingError
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound, PayloadTooLarge, QueueFull
 from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.sources import MAX_PAYLOAD_BYTES
+from comfy_serverless.observability import count_refusal
 
 #: How many connections may wait for the rest of a request. Each may hold a body of MAX_PAYLOAD_BYTES.
 MOST_WAITING = 64
@@ -102,6 +103,7 @@ class FrontDoor(web.Server):
         try:
             status, body = await self._answer(request)
         except ComfyError as error:
+            count_refusal(error)
             status, body = _encoded((error.http_status, error_envelope(error)))
         finally:
             if request.transport is not None:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from comfy_serverless.handlers import wiring
-from comfy_serverless.handlers.events import Event, queued_jobs, recognise
+from comfy_serverless.handlers import snapshot, wiring
+from comfy_serverless.handlers.events import Event, SqsEvent, queued_jobs, recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
+from comfy_serverless.observability import begin_invocation
 from comfy_serverless.worker.worker import Call, Outcome
 
 if TYPE_CHECKING:
@@ -19,23 +20,32 @@ if TYPE_CHECKING:
 
 warm.imports_done()
 
+#: The pauses before the second, third, … delivery of a message, in seconds: the five that a queue of jobs allows
+#: outlast an outage of some hours.
+AGAIN_AFTER_S = (30, 4 * 60, 32 * 60, 4 * 3600)
+
 
 class LambdaContext(Protocol):
     """The part of Lambda's context that we use."""
+
+    aws_request_id: str
 
     def get_remaining_time_in_millis(self) -> int: ...
 
 
 def handler(event: Any, context: LambdaContext) -> Any:  # noqa: ANN401  (any JSON value)
     """Run the jobs of one invocation, one after the other."""
+    begin_invocation(context.aws_request_id)
     until = time.monotonic() + context.get_remaining_time_in_millis() / 1000
 
     def remaining_s() -> float:
         return until - time.monotonic()
 
     if queued := queued_jobs(event):
-        return _run_queued(event["Records"], queued, remaining_s)
-    return _run(recognise(event), remaining_s)
+        return _put_off(event, _run_queued(event["Records"], queued, remaining_s))
+    recognised = recognise(event)
+    answer = _run(recognised, remaining_s)
+    return _put_off(event, answer) if isinstance(recognised, SqsEvent) else answer
 
 
 def _run(recognised: Event, remaining_s: Callable[[], float]) -> Any:  # noqa: ANN401
@@ -86,8 +96,15 @@ def _run_queued(
     return answer
 
 
+def _put_off(event: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    from comfy_serverless.handlers import again  # comes with the first message
+
+    return again.put_off(event, answer, pauses_s=AGAIN_AFTER_S)
+
+
 def _drain_on_sigterm() -> None:
     drain_on_sigterm(worker=wiring.worker(), stop_engine=wiring.connector().kill_api, leave=leave_process)
 
 
 warm.in_worker(_drain_on_sigterm)
+snapshot.hooks(before=lambda: wiring.connector().rest(), after=lambda: wiring.connector().wake())

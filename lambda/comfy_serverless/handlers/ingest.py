@@ -14,8 +14,8 @@ from typing import Any
 from comfy_serverless.aws.sqs import take_each
 from comfy_serverless.batches.drops import NotThere
 from comfy_serverless.batches.orders import Order
-from comfy_serverless.handlers import wiring
-from comfy_serverless.jobs.sources import dropped_objects
+from comfy_serverless.handlers import again, wiring
+from comfy_serverless.jobs.sources import died_invocation, dropped_objects
 from comfy_serverless.observability import log
 
 #: The part of an invocation that is kept back for the chunk in hand, and to pass the rest on.
@@ -31,6 +31,8 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
     if "Records" not in event:  # of the state machine: it tries again by itself
         return {"is_read": wiring.ingest().keeper.read(event["batch"], event["start"], until=until)}
 
+    again.hold(event, left_s=left_s)  # a dropped object has no other trace than its message
+
     def take(message: Mapping[str, Any]) -> bool:
         try:
             _take(json.loads(message["body"]), until)
@@ -38,7 +40,8 @@ def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: 
             log.exception("the object is no longer there")
         return True
 
-    return take_each(event["Records"], take, failing="a message could not be dealt with, and comes again")
+    answer = take_each(event["Records"], take, failing="a message could not be dealt with, and comes again")
+    return again.put_off(event, answer)
 
 
 def _take(body: Any, until: float) -> None:  # noqa: ANN401
@@ -51,5 +54,7 @@ def _take(body: Any, until: float) -> None:  # noqa: ANN401
         case Order(batch_id=batch_id):
             keeper.advance(batch_id, until=until)
         case None:
-            for dropped in dropped_objects(body):
+            # Of the release before, the dead letters of drops may have records of invocations too.
+            _, event = died_invocation(body) or ("", body)
+            for dropped in dropped_objects(event):
                 wiring.ingest().drop(dropped)

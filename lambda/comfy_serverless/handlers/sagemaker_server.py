@@ -39,7 +39,7 @@ from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JOB_ID_PATTERN
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import SentRequest
-from comfy_serverless.observability import log
+from comfy_serverless.observability import count_refusal, log
 from comfy_serverless.table.dispatch import INVOCATION_TIMEOUT_S
 from comfy_serverless.worker.engine_watch import EngineWatch, Health
 from comfy_serverless.worker.journal import Standing, Unrecorded
@@ -106,7 +106,10 @@ class SageMakerServer:
         call = Call(remaining_s=lambda: until - time.monotonic())
         queued = JobMessage.parse(body)
         if queued is not None:
-            return self._run_queued(queued, call)
+            answer = self._run_queued(queued, call)
+            if (writer := wiring.node_list()) is not None:
+                writer.write_if_due()
+            return answer
         source = SentRequest(payload=body, default_id=_job_id(inference_id), what="the body")
         return self._report(self._worker.run(source, call), self._replies.write)
 
@@ -158,6 +161,7 @@ def _job_answer(document: dict[str, Any], error: ComfyError | None = None) -> An
 
 
 def _refusal(error: ComfyError) -> Answer:
+    count_refusal(error)
     return error.http_status, error_envelope(error)
 
 

@@ -9,12 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from comfy_serverless.aws.sqs import take_each
-from comfy_serverless.handlers import wiring
+from comfy_serverless.aws.sqs import WebhookQueue, take_each
+from comfy_serverless.handlers import again, wiring
+from comfy_serverless.webhooks.calls import BACKOFF_S
 
 wiring.at_start(wiring.caller)
 
 
 def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
     """Call the webhook of each message; returns which messages must come again."""
-    return take_each(event.get("Records", ()), wiring.caller().take, failing="a webhook was not called")
+    caller = wiring.caller()
+
+    def call(message: Mapping[str, Any]) -> bool:
+        return caller.call(WebhookQueue.job_of(message["body"]))
+
+    answer = take_each(event.get("Records", ()), call, failing="a webhook was not called")
+    return again.put_off(event, answer, pauses_s=BACKOFF_S)

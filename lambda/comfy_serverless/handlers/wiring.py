@@ -7,10 +7,12 @@ process loads only what it uses: `generate` starts without anything that only jo
 from __future__ import annotations
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from comfy_serverless.handlers import snapshot
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 
 IS_LAMBDA = "AWS_LAMBDA_RUNTIME_API" in os.environ
+if IS_LAMBDA:
+    # Lambda has given its own level to all libraries: at DEBUG those of AWS would log requests and signatures.
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 def at_start(make: Callable[[], object]) -> None:
@@ -152,7 +157,7 @@ def workers() -> Workers:
     (where,) = settings().require(_where_jobs_go())
     if settings().endpoint_name is not None:
         return endpoint(where)
-    own = Queues.at(where, settings().batch_queue_url, sqs=sqs())
+    own = Queues.at(where, settings().batch_queue_url, sqs=sqs(), image=settings().worker_image)
     parameter = settings().dispatch_parameter
     return own if parameter is None else Switch(own, parameter, boto3.client("ssm", config=CONFIG), endpoint)
 
@@ -196,7 +201,7 @@ def services() -> Services:
         assets=assets(),
         uploads=UploadStore(assets()),
         keys=keys(),
-        node_list=NodeListReader(s3(), assets_bucket),
+        node_list=NodeListReader(s3(), assets_bucket, workers().worker_image),
         workers=workers(),
         care=care(),
         assets_bucket=assets_bucket,
@@ -272,14 +277,7 @@ def caller() -> Caller:
     from comfy_serverless.jobs.links import Links
     from comfy_serverless.webhooks.calls import Caller
 
-    _, url = settings().require("jobs_table", "webhook_queue_url")
-    return Caller(
-        jobs=jobs(),
-        links=Links(s3(), settings().link_expiry_s),
-        network=Network.of(settings()),
-        sqs=sqs(),
-        queue_url=url,
-    )
+    return Caller(jobs(), Links(s3(), settings().link_expiry_s), Network.of(settings()))
 
 
 # For `generate` and the container on SageMaker: one worker beside one warm engine.
@@ -316,7 +314,7 @@ def worker() -> Worker:
     from comfy_serverless.worker.worker import Worker
 
     inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network(), sandbox=sandbox())
-    if settings().models_manifest:
+    if settings().models_manifest and not snapshot.IS_TAKEN:
         model_store()  # they are fetched while ComfyUI starts
     return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models())
 
@@ -334,7 +332,7 @@ def meter() -> Meter:
     """The metrics of jobs."""
     from comfy_serverless.worker.metrics import Meter
 
-    return Meter(lambda: connector().starts)
+    return Meter(lambda: connector().condition)
 
 
 @functools.cache
@@ -359,7 +357,7 @@ def node_list() -> NodeListWriter | None:
     from comfy_serverless.jobs.node_list import NodeListWriter
 
     bucket = settings().assets_bucket
-    return NodeListWriter(s3(), bucket, connector().node_classes) if bucket else None
+    return NodeListWriter(s3(), bucket, settings().worker_image, connector().node_classes) if bucket else None
 
 
 @functools.cache

@@ -1,7 +1,11 @@
 """The node classes that the workers have: a worker lists them, and the API refuses workflows that no worker can run.
 
-The list counts while workers keep it fresh. After a deployment with other nodes it is at most `TRUSTED_S` old. Without
-a list nothing is refused here: the engine itself does that, later.
+    worker ──► engine/{its image}.json ──► the API, if jobs go to workers of that image
+
+Each image of workers has a list of its own: when GPUs come or go, or other nodes with another image, the old workers'
+list says nothing of the new ones. A list counts while workers keep it fresh, for `TRUSTED_S`; one of the same name with
+other nodes in it is replaced by the first job that runs. Without a list nothing is refused here: the engine itself
+does that, later.
 """
 
 from __future__ import annotations
@@ -22,7 +26,6 @@ from comfy_serverless.observability import log
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-KEY = "engine/nodes.json"
 #: How old a list may be, and how often a busy worker writes it anew, in seconds.
 TRUSTED_S = 900
 WRITTEN_EVERY_S = 600
@@ -36,6 +39,7 @@ class NodeListWriter:
 
     s3: S3Client
     bucket: str
+    image: str
     classes: Callable[[], Iterable[str]]
     _written_at: float = field(default=float("-inf"))
     _thread: threading.Thread | None = None
@@ -56,25 +60,28 @@ class NodeListWriter:
     def _write(self) -> None:
         try:
             content = json.dumps(sorted(self.classes())).encode()
-            self.s3.put_object(Bucket=self.bucket, Key=KEY, Body=content, ContentType="application/json")
+            self.s3.put_object(Bucket=self.bucket, Key=_key(self.image), Body=content, ContentType="application/json")
         except Exception as error:  # noqa: BLE001  (nothing depends on the list)
             log.warning("the list of node classes was not written", reason=str(error))
 
 
 @dataclass(slots=True)
 class NodeListReader:
-    """Reads the list for the API."""
+    """Reads the lists for the API; `image` names that of the workers that jobs go to now, "" if it is not known."""
 
     s3: S3Client
     bucket: str
+    image: Callable[[], str]
+    _of_image: str = ""
     _classes: frozenset[str] = frozenset()
     _trusted_until: datetime = field(default_factory=lambda: datetime.now(UTC))
     _read_at: float = field(default=float("-inf"))
 
     def check(self, graph: Mapping[str, Any]) -> None:
         """Raise InvalidWorkflow for nodes that the workers do not have, all of them in the contract's `node_errors`."""
-        if time.monotonic() - self._read_at >= _KNOWN_S:
-            self._read()
+        image = self.image()
+        if image != self._of_image or time.monotonic() - self._read_at >= _KNOWN_S:
+            self._read(image)
         if datetime.now(UTC) >= self._trusted_until:
             return
         unknown = {
@@ -94,11 +101,18 @@ class NodeListReader:
                 },
             )
 
-    def _read(self) -> None:
-        self._read_at = time.monotonic()
+    def _read(self, image: str) -> None:
+        self._of_image, self._read_at = image, time.monotonic()
+        self._trusted_until = datetime.now(UTC)
+        if not image:
+            return
         try:
-            answer = self.s3.get_object(Bucket=self.bucket, Key=KEY)
+            answer = self.s3.get_object(Bucket=self.bucket, Key=_key(image))
             self._classes = frozenset(json.loads(answer["Body"].read()))
             self._trusted_until = answer["LastModified"] + timedelta(seconds=TRUSTED_S)
         except (ClientError, BotoCoreError, ValueError):
-            self._trusted_until = datetime.now(UTC)  # there is no list, or no usable one
+            log.debug("there is no usable list of node classes", image=image, exc_info=True)
+
+
+def _key(image: str) -> str:
+    return f"engine/{image}.json"

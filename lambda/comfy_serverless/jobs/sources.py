@@ -173,6 +173,17 @@ def has_records_of(event: Mapping[str, Any], service: str) -> bool:
     )
 
 
+def died_invocation(body: object) -> tuple[str, Any] | None:
+    """The id and the payload of an asynchronous invocation, if this is Lambda's record of one that it has given up.
+
+    Lambda sends such records to the queue that a function names for them. None for anything else.
+    """
+    match body:
+        case {"requestContext": {"requestId": str(request_id), "functionArn": str()}, "requestPayload": payload}:
+            return request_id, payload
+    return None
+
+
 def drops_of(event: Mapping[str, Any]) -> list[DroppedObject | SentRequest]:
     """One source for each object created. Removals, folders and the test event ask for nothing.
 

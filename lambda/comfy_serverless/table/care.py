@@ -24,6 +24,7 @@ from comfy_serverless.table.columns import OPEN, PUT_OFF_S, QUEUED, QUEUED_BATCH
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import BATCH_RETENTION_S, DISPATCH_S, IN_QUEUE_S, QUEUE_RETENTION_S, JobStore
+from comfy_serverless.table.turns import again_after_s
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -89,7 +90,7 @@ class Care:
                 self._await_message(state)
             case _ if not self._has_runs_left(state):
                 self.end(state, _lost(state))
-            case _:
+            case _ if not state.waits_in_queue or self.jobs.take_turn(state):
                 self.send_again(state)
 
     def _may_be_held(self, state: JobState) -> bool:
@@ -107,7 +108,7 @@ class Care:
 
     def call_webhook(self, state: JobState) -> None:
         """Have an ended job's webhook called, if it has one and that is still owed."""
-        if state.webhook is not None and state.keeper_due is not None:
+        if state.has_webhook and state.keeper_due is not None:
             self.webhook_queue.send(state.id)
             self.jobs.webhook_sent(state.id)
 
@@ -144,7 +145,7 @@ class Care:
         placed = list(enumerate(job.outputs))
         self.jobs.put_outputs(state, placed, run=run)
         places = [place for place, _ in placed]
-        if self.jobs.finish(state.id, job, run=run, webhook=state.webhook is not None, places=places):
+        if self.jobs.finish(state.id, job, run=run, webhook=state.has_webhook, places=places):
             log.warning(
                 "a job whose worker was lost ended as its result says", job_id=state.id, status=job.status.value
             )
@@ -165,26 +166,36 @@ class Care:
             log.exception("a job could not be put off", job_id=state.id)
 
     def send_again(self, state: JobState, *, assign: Mapping[str, Any] | None = None) -> None:
-        """Send a job to the workers once more, unless another caller was faster."""
-        if not self.jobs.renew(state, for_s=DISPATCH_S, assign={"keeper": OPEN, **(assign or {})}):
+        """Send a job to the workers once more, unless another caller was faster.
+
+        Each time it is left alone for twice as long before it counts as neglected again.
+        """
+        times = state.sent_again + 1
+        changes = {"keeper": OPEN, "sent_again": times, **(assign or {})}
+        if not self.jobs.renew(state, for_s=DISPATCH_S, assign=changes):
             return
-        log.warning("a job is sent to the workers again", job_id=state.id, runs=state.runs)
+        log.warning("a job is sent to the workers again", job_id=state.id, runs=state.runs, times=times)
         self.workers.send(state.message, is_batch=state.is_of_batch)
-        self.jobs.dispatched(state.id, is_batch=state.is_of_batch)
+        self.jobs.dispatched(state.id, is_batch=state.is_of_batch, for_s=again_after_s(times))
 
     def end(self, state: JobState, error: ComfyError, *, status: JobStatus | None = None) -> None:
         """End a job that no worker runs, unless it has changed meanwhile."""
         if self.jobs.fail(state, error, status=status):
             log.warning("a job nobody looked after was ended", job_id=state.id, code=error.code)
             if not isinstance(error, Canceled):
-                emit_failure(error.code)
+                emit_failure(error.code, error.kind)
             self.call_webhook(state)
 
 
 def is_too_old(state: JobState) -> bool:
     """Whether a job that has not begun has been in its queue for as long as that keeps messages."""
+    return waited_s(state) > (BATCH_RETENTION_S if state.is_of_batch else QUEUE_RETENTION_S)
+
+
+def waited_s(state: JobState) -> float:
+    """How long a job that has not begun has waited in its queue, in seconds."""
     since = state.waits_since or datetime.fromisoformat(state.created_at).timestamp()
-    return now_s() - since > (BATCH_RETENTION_S if state.is_of_batch else QUEUE_RETENTION_S)
+    return now_s() - since
 
 
 def _lost(state: JobState) -> EngineCrashed:

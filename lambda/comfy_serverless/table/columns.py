@@ -3,13 +3,21 @@
 An item may have been written by an older or a newer release. A missing attribute has its field's default; an unknown
 one is ignored, and stays, because items are changed attribute by attribute. Items that need a keeper have two
 attributes more, and so are in an index; in DynamoDB, attributes and index are named for leases.
+
+    keeper  open ──► lease  open#0 … open#9, by the item's name        batch ──► batch
+
+One key of an index takes about 1,000 writes a second, and a running job moves in it about once a second: two writes.
+So the keepers of jobs have ten keys each. Releases before that wrote the keeper alone, and workers of such a release
+still do: whoever asks for neglected items asks for those, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from comfy_serverless.aws.dynamodb import Item, Table, Update, now_s
 
@@ -23,6 +31,8 @@ KEEPER, KEEPER_DUE = "lease", "lease_until"
 OPEN, QUEUED, QUEUED_BATCH = "open", "queued", "queued_batch"
 #: The keepers of batches, and of assets that have their own end.
 BATCH, ASSET = "batch", "asset"
+#: The keepers whose items are written so often that one key of the index is too little, and how many keys they have.
+_SHARDED, SHARDS = frozenset({OPEN, QUEUED, QUEUED_BATCH}), 10
 _SAME: Mapping[str, str] = {}
 #: How long an idempotency key is remembered, by the contract, in seconds.
 IDEMPOTENCY_S = 24 * 3600
@@ -44,12 +54,30 @@ def write_columns(
     return {stored.get(column.name, column.name): one for column, one in found if one != column.default}
 
 
+def lease_of(keeper: str, name: str) -> str:
+    """The key of the index under which a keeper has the item of this name: always the same."""
+    return f"{keeper}#{crc32(name.encode()) % SHARDS}" if keeper in _SHARDED else keeper
+
+
+def keeper_of(lease: str) -> str:
+    """The keeper that has this key of the index."""
+    return lease.partition("#")[0]
+
+
+def leases_of(keeper: str) -> list[str]:
+    """All keys of the index that a keeper has; the first is that of items which an older release has written."""
+    return [keeper, *(f"{keeper}#{shard}" for shard in range(SHARDS))] if keeper in _SHARDED else [keeper]
+
+
 def neglected(table: Table, keeper: str, *, limit: int) -> Iterator[Item]:
     """Items that this keeper should have looked after by now, the longest neglected first."""
-    page = table.query(
-        f"#{KEEPER} = :keeper AND #{KEEPER_DUE} < :now", {"keeper": keeper, "now": now_s()}, index="leases", limit=limit
-    )
-    for key in page.items:
+    condition, now = f"#{KEEPER} = :lease AND #{KEEPER_DUE} < :now", now_s()
+    keys = [
+        key
+        for lease in leases_of(keeper)
+        for key in table.query(condition, {"lease": lease, "now": now}, index="leases", limit=limit).items
+    ]
+    for key in sorted(keys, key=itemgetter(KEEPER_DUE))[:limit]:
         item = table.get(key["pk"], key["sk"])  # the index has only the keys, and is behind
         if item is not None and item.get(KEEPER_DUE, now_s()) < now_s():
             yield item

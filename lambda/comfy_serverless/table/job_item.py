@@ -10,7 +10,15 @@ from typing import Any, Self
 
 from comfy_serverless.aws.dynamodb import Item, Update, now_s
 from comfy_serverless.jobs.document import Job, JobStatus, Output, shorten_job
-from comfy_serverless.table.columns import IDEMPOTENCY_S, KEEPER, KEEPER_DUE, read_columns, write_columns
+from comfy_serverless.table.columns import (
+    IDEMPOTENCY_S,
+    KEEPER,
+    KEEPER_DUE,
+    keeper_of,
+    lease_of,
+    read_columns,
+    write_columns,
+)
 
 #: An item may have 400 KB; the rest is for labels, progress and the names of the attributes.
 MAX_DOCUMENT_BYTES = 250_000
@@ -40,7 +48,7 @@ class JobItem:
     runs: int  # how often it has been begun, without runs that a shutdown interrupted
     is_rerunnable: bool  # whether `request` has all that a worker needs: keys of partner nodes are not kept
     open_owner: str | None = None  # the owner while it waits or runs, for the index that counts; batches do not count
-    webhook: Mapping[str, str] | None = None  # `url` and `secret`: where its end must be reported
+    webhook: Mapping[str, str] | None = None  # `webhook_item` says where: {}; older releases wrote `url`, `secret`
     batches: frozenset[str] = frozenset()  # those it is a line of: the same line in two of them is one job
     expires: int | None = None  # when DynamoDB may delete it, in seconds since 1970
     keeper: str | None = None  # who looks after it (see `columns`); None once nothing is left to do
@@ -51,6 +59,7 @@ class JobItem:
     is_held: bool = False  # its message was once believed to wait invisibly
     is_missed: bool = False  # its queue was found empty, and it cannot be sent again
     undelivered: int = 0  # how often it has not reached any worker
+    sent_again: int = 0  # how often it was sent again because no worker had it any more
     run: str | None = None  # the run it belongs to; None while it waits
     last_run: str | None = None  # the run before: a job that ends between two has that one's outputs
     started_at: str | None = None  # when the newest run has begun
@@ -64,16 +73,17 @@ class JobItem:
         columns = {"labels": {}, "runs": 0, "is_rerunnable": True, **read_columns(JobItem, item, stored=STORED)}
         columns["status"] = JobStatus(columns["status"])
         columns["batches"] = frozenset(columns.get("batches", ()))
+        if "keeper" in columns:
+            columns["keeper"] = keeper_of(columns["keeper"])
         return cls(**columns, **beside)
 
     def to_item(self) -> Item:
         """The item as it is first written."""
-        return {
-            "pk": job_pk(self.id),
-            "sk": JOB,
-            **write_columns(self, of=JobItem, stored=STORED),
-            "status": self.status.value,
-        }
+        item = {"pk": job_pk(self.id), "sk": JOB, **write_columns(self, of=JobItem, stored=STORED)}
+        item["status"] = self.status.value
+        if self.keeper is not None:
+            item[KEEPER] = lease_of(self.keeper, self.id)
+        return item
 
 
 #: The columns and their names in the table: deployed tables keep their names.
@@ -96,6 +106,8 @@ def job_update(
     remove: Sequence[str] = (),
 ) -> Update:
     """A change of a job; names are those of columns, also the `#names` of the condition."""
+    if "keeper" in assign:
+        assign = {**assign, "keeper": lease_of(assign["keeper"], job_id)}
     return Update(
         pk=job_pk(job_id),
         sk=JOB,

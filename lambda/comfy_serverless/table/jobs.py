@@ -37,6 +37,8 @@ from comfy_serverless.table.job_item import (
 )
 from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
 from comfy_serverless.table.reader import JobReader
+from comfy_serverless.table.turns import Turns
+from comfy_serverless.table.webhook_item import WEBHOOK, webhook_pk
 
 #: How long a submit may take between the table and the queue; then the caretaker looks after it.
 DISPATCH_S = 60
@@ -58,11 +60,12 @@ class JobStore(JobReader):
         super().__init__(table)
         self._lease_s = lease_s
         self.max_runs = max_runs  # how often a job is run before it fails for good
+        self._turns = Turns(table, self.read_alone)
 
     # The API's part.
 
     def submit(self, job: NewJob) -> JobState:
-        """Write a job and its idempotency key: both or none.
+        """Write a job, its idempotency key and its webhook: all or none.
 
         Raises:
             JobExists: there is a job of this id.
@@ -75,6 +78,8 @@ class JobStore(JobReader):
             # TTL deletes some time after the moment, so that is asked as well.
             free = "attribute_not_exists(pk) OR #expires < :now"
             writes.append(put_write(key, condition=free, values={"now": now_s()}))
+        if job.webhook:
+            writes.append(put_write(job.webhook.to_item(job.job_id, expires=state.expires)))
         try:
             self._table.transact(writes)
         except ConditionFailed as failure:
@@ -149,11 +154,13 @@ class JobStore(JobReader):
         writes = [delete_write(job_pk(job.job_id), JOB, condition="#runs = :none", values={"none": 0})]
         if job.idempotency_key:
             writes.append(delete_write(idempotency_pk(job.owner, job.idempotency_key), IDEMPOTENCY))
+        if job.webhook:
+            writes.append(delete_write(webhook_pk(job.job_id), WEBHOOK))
         self._table.transact(writes)
 
-    def dispatched(self, job_id: str, *, is_batch: bool = False) -> None:
-        """Write that the queue has the job: it is its keeper while messages wait there."""
-        assign = {"keeper": QUEUED_BATCH if is_batch else QUEUED, "keeper_due": now_s() + IN_QUEUE_S}
+    def dispatched(self, job_id: str, *, is_batch: bool = False, for_s: int = IN_QUEUE_S) -> None:
+        """Write that the queue has the job: it is its keeper while messages wait there, and for this long at least."""
+        assign = {"keeper": QUEUED_BATCH if is_batch else QUEUED, "keeper_due": now_s() + for_s}
         self._update_unbegun(job_id, assign, remove=["was_parked", "is_held"])
 
     def _update_unbegun(self, job_id: str, assign: Mapping[str, Any], *, remove: Sequence[str]) -> None:
@@ -298,6 +305,10 @@ class JobStore(JobReader):
             changes["last_run"] = lost_run
         return self._renew(state, changes, remove=["run"] if lost_run is not None else [])
 
+    def take_turn(self, state: JobState) -> bool:
+        """Whether a job whose message is gone may be sent again now: see `table.turns`."""
+        return self._turns.take(state)
+
     def take_over(self, state: JobState, *, run: str) -> bool:
         """Make a neglected job that has begun this run's, for the first that asks, to finish it. It does not count."""
         return self._renew(state, {"run": run, "keeper": OPEN, "keeper_due": self._lease_end()})
@@ -373,7 +384,7 @@ class JobStore(JobReader):
         if due is not None:
             condition += " AND #keeper_due = :due"
             values["due"] = due
-        change = self._end(state.id, job, webhook=state.webhook is not None, condition=condition, values=values)
+        change = self._end(state.id, job, webhook=state.has_webhook, condition=condition, values=values)
         return JobState.from_item(self._table.update(change), outputs=state.outputs)
 
     @staticmethod

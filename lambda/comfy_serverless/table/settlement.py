@@ -9,7 +9,7 @@ from typing import Self
 
 from comfy_serverless.errors import EngineCrashed, JobExpired
 from comfy_serverless.jobs.document import JobStatus, clean
-from comfy_serverless.observability import log
+from comfy_serverless.observability import about, log
 from comfy_serverless.table.care import Care, is_too_old
 from comfy_serverless.table.job_state import JobState
 
@@ -68,19 +68,21 @@ class Settlement:
         except Unreadable:
             log.exception("a notification cannot be read")
             return False
-        job_id, status = notification.job_id, notification.status
-        state = self.care.jobs.read(job_id)
-        if state is None:
-            log.info("an invocation that is no job of the API has ended", job_id=job_id, status=status.value)
-        elif state.is_parked:
-            log.info("a job that waits for its batch to be resumed has not ended", job_id=job_id)
-        elif state.status is JobStatus.QUEUED and state.runs == 0:
+        with about(notification.job_id):
+            self._settle(notification)
+        return True
+
+    def _settle(self, notification: Notification) -> None:
+        log.info("SageMaker tells how an invocation ended", status=notification.status.value)
+        state = self.care.jobs.read(notification.job_id)
+        if state is None or state.is_parked:
+            return  # it is no job of the API, or waits for its batch to be resumed and has not ended
+        if state.status is JobStatus.QUEUED and state.runs == 0:
             # Whatever its lease says: the job's message is gone.
             self._settle_unbegun(state, notification)
         elif state.lease_ended:
             self.care.attend(state)
         # Else a worker has it, or it waits for another run: its lease ends if that comes to nothing.
-        return True
 
     def _settle_unbegun(self, state: JobState, notification: Notification) -> None:
         match notification.status:
@@ -99,4 +101,4 @@ class Settlement:
                 )
                 self.care.send_undelivered(state, error)
             case Ended.COMPLETED:
-                log.warning("an invocation has succeeded without its job having begun", job_id=state.id)
+                log.warning("an invocation has succeeded without its job having begun")

@@ -22,10 +22,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.errors import Canceled, ComfyError, WorkerOutdated, WorkerStopped
 from comfy_serverless.files import type_of_head
 from comfy_serverless.jobs.document import Job, JobStatus, Output, Progress
-from comfy_serverless.observability import log
-from comfy_serverless.table.care import is_too_old
+from comfy_serverless.observability import about, log
+from comfy_serverless.table.care import is_too_old, waited_s
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
-from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.jobs import IN_QUEUE_S, JobStore
 
 if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import WebhookQueue
@@ -45,11 +45,11 @@ MAX_PREVIEW_BYTES = 200_000
 CONCLUDE_FOR_S, CONCLUDE_RESERVE_S = 20.0, 1.0
 #: The delay of a job that failed before it is sent to the workers again, for each time it has been run, in seconds.
 AGAIN_AFTER_S = 5
-#: When a job of a newer release has its next turn, in seconds: a deployment may take some minutes.
-OUTDATED_AFTER_S = 300
+#: When a job of a newer release is sent again, in seconds: a deployment may take some minutes. It doubles each time.
+OUTDATED_AFTER_S, OUTDATED_AFTER_MOST_S = 300, 3600
 #: How long a job that the caretaker cannot send waits here, and then in a queue (SageMaker has no delay), in seconds.
-#: The wait in the queue must be shorter than the time after which the caretaker takes it for lost (`IN_QUEUE_S`).
-OUTDATED_PAUSE_S, OUTDATED_DELAY_S = 10.0, 30
+#: The wait in the queue is a quarter of the time it has waited before, and no longer than SQS delays a message.
+OUTDATED_PAUSE_S, OUTDATED_DELAY_S, OUTDATED_DELAY_MOST_S = 10.0, 30, 900
 
 _AWS_FAILURES = (ClientError, BotoCoreError, TimeoutError)
 
@@ -89,6 +89,10 @@ class Journal:
 
         Raises Unrecorded if the table does not answer.
         """
+        with about(source.job_id):
+            return self._run(worker, source, call)
+
+    def _run(self, worker: Worker, source: JobMessage, call: Call) -> Outcome | Standing:
         run_id = str(uuid.uuid4())
         try:
             # If its batch is paused or canceled, the job waits without a message, or has ended.
@@ -98,12 +102,13 @@ class Journal:
         except _AWS_FAILURES as error:
             raise Unrecorded(f"job {source.job_id} was not begun: the table does not answer ({error})") from error
         if begun.state is None or begun.claim is Claim.LEAVE:
-            log.info("the job is not ours to run", job_id=source.job_id)
+            log.info("the job is not ours to run")
             return Standing(begun.state)
         if begun.claim is Claim.CANCELED:
             if self.jobs.fail(begun.state, Canceled("the job was canceled before it was run again")):
                 self._call_webhook(begun.state)
             return Standing()
+        log.info("the job is begun", run=begun.state.runs)
         with Reporter(self.jobs, begun.state, run_id=run_id, most_outputs=self.most_outputs) as reporter:
             outcome = worker.run(source, replace(call, observer=reporter, is_last_try=begun.is_last))
             try:
@@ -143,7 +148,7 @@ class Journal:
                 time.sleep(TICK_S)
             else:
                 return
-        log.warning("another worker has taken the job over: its outcome counts", job_id=source.job_id)
+        log.warning("another worker has taken the job over: its outcome counts")
 
     @staticmethod
     def _is_to_run_again(outcome: Outcome, *, is_last: bool) -> bool:
@@ -157,8 +162,7 @@ class Journal:
     def _finish(self, job: Job, reporter: Reporter) -> None:
         state = reporter.state
         places = reporter.commit(job.outputs)
-        has_webhook = state.webhook is not None
-        if self.jobs.finish(state.id, job, run=reporter.run_id, webhook=has_webhook, places=places):
+        if self.jobs.finish(state.id, job, run=reporter.run_id, webhook=state.has_webhook, places=places):
             self._call_webhook(state)
 
     def _give_back(self, state: JobState, source: JobMessage, error: ComfyError | None, *, run_id: str) -> None:
@@ -177,14 +181,16 @@ class Journal:
         state = reporter.state
         if source.extra_data:
             time.sleep(max(0.0, min(OUTDATED_PAUSE_S, remaining_s() - CONCLUDE_RESERVE_S)))
-        is_ours = self.jobs.give_back(state.id, run=reporter.run_id, counts=False, for_s=OUTDATED_AFTER_S)
+        after_s = min(OUTDATED_AFTER_S << min(state.sent_again, 6), OUTDATED_AFTER_MOST_S)
+        is_ours = self.jobs.give_back(state.id, run=reporter.run_id, counts=False, for_s=after_s)
         if is_ours and source.extra_data:
-            self.workers.send(source, delay_s=OUTDATED_DELAY_S, is_batch=state.is_of_batch)
-            self.jobs.dispatched(state.id, is_batch=state.is_of_batch)
+            delay_s = min(max(OUTDATED_DELAY_S, int(waited_s(state) / 4)), OUTDATED_DELAY_MOST_S)
+            self.workers.send(source, delay_s=delay_s, is_batch=state.is_of_batch)
+            self.jobs.dispatched(state.id, is_batch=state.is_of_batch, for_s=delay_s + IN_QUEUE_S)
         log.error("the job waits for a newer worker: deploy the worker's image", job_id=state.id)
 
     def _call_webhook(self, state: JobState) -> None:
-        if state.webhook is None:
+        if not state.has_webhook:
             return
         try:
             self.webhook_queue.send(state.id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import contextvars
 import hashlib
 import io
 import os
@@ -173,7 +174,15 @@ def _put_in_parts(s3: S3Client, whole: _Slice, address: S3Address, content_type:
         pool = ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="upload-part")
         try:
             pending = [
-                pool.submit(_put_part, s3, address, upload_id, number, whole.part(start, PART_BYTES))
+                pool.submit(
+                    contextvars.copy_context().run,
+                    _put_part,
+                    s3,
+                    address,
+                    upload_id,
+                    number,
+                    whole.part(start, PART_BYTES),
+                )
                 for number, start in enumerate(range(0, len(whole), PART_BYTES), start=1)
             ]
             sha256 = _sha256(whole)

@@ -5,6 +5,7 @@ No reply waits for it, and no upload waits while the engine hangs.
 
 from __future__ import annotations
 
+import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ class Tidying:
     def after(self, record: JobRecord, leftovers: Leftovers, prompt_id: str) -> None:
         """Remove what a job has left; what could not be delivered stays, as long as there is room."""
         try:
-            self._thread.submit(self._discard, record, leftovers, prompt_id)
+            self._thread.submit(contextvars.copy_context().run, self._discard, record, leftovers, prompt_id)
         except RuntimeError:  # the worker was closed
             self._discard(record, leftovers, prompt_id)
 

@@ -49,7 +49,7 @@ from comfy_serverless.jobs.request import JobRequest, ReplyMode
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.workflow_source import graph_of
-from comfy_serverless.observability import log
+from comfy_serverless.observability import about, log, rename
 from comfy_serverless.worker.delivery import UPLOAD_THREADS, Delivery, Undelivered, delivery_error
 from comfy_serverless.worker.leftovers import FilesInUse, Leftovers, room_for_kept
 from comfy_serverless.worker.protocols import NobodyWatches, NothingShown, Observer
@@ -168,20 +168,18 @@ class Worker:
             extra_data=source.extra_data,
             most_listed=self._settings.max_listed_outputs,
         )
-        log.thread_safe_append_keys(job_id=record.job_id)
-        try:
-            # New for every delivery, because a late answer to an earlier one must not be taken for this one's.
-            prompt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{record.job_id}/{time.time_ns()}/{uuid.uuid4()}"))
-            with self._jobs.one_more(prompt_id, owner=source.owner_name) as running:
-                call.observer.see_begin(partial(self._jobs.stop, running))
-                return self._run(record, source, call, running)
-        except Exception as failure:  # noqa: BLE001  (and the other jobs of the batch must not pay for it)
-            error = _own_mistake(failure)
-            bare = JobRecord(job_id=record.job_id, metadata={})
-            bare.tidy = record.tidy
-            return self._outcome(bare, bare.document(error), error=error, is_recorded=False)
-        finally:
-            log.thread_safe_remove_keys(["job_id"])
+        with about(record.job_id):
+            try:
+                # New for every delivery, because a late answer to an earlier one must not be taken for this one's.
+                prompt_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{record.job_id}/{time.time_ns()}/{uuid.uuid4()}"))
+                with self._jobs.one_more(prompt_id, owner=source.owner_name) as running:
+                    call.observer.see_begin(partial(self._jobs.stop, running))
+                    return self._run(record, source, call, running)
+            except Exception as failure:  # noqa: BLE001  (and the other jobs of the batch must not pay for it)
+                error = _own_mistake(failure)
+                bare = JobRecord(job_id=record.job_id, metadata={})
+                bare.tidy = record.tidy
+                return self._outcome(bare, bare.document(error), error=error, is_recorded=False)
 
     def _run(self, record: JobRecord, source: RequestSource, call: Call, running: RunningJob) -> Outcome:
         error: ComfyError | None = None
@@ -205,7 +203,7 @@ class Worker:
             Reserved.of(self._settings).check(request, job_id=request.job_id or record.job_id)
         record.job_id = request.job_id or record.job_id
         record.metadata.update(request.metadata)
-        log.thread_safe_append_keys(job_id=record.job_id)
+        rename(record.job_id)
         record.result = record.home = self._result_file(record, default_bucket)
         Buckets.of(self._settings).check_output(request)
         record.request = request

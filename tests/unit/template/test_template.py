@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 from samcli.yamlhelper import yaml_parse
 
-from comfy_serverless import errors
-from comfy_serverless.errors import ComfyError
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.jobs import BATCH_RETENTION_S, QUEUE_RETENTION_S
 
@@ -27,7 +25,7 @@ FUNCTIONS: dict[str, Any] = {
     name: entry["Properties"] for name, entry in RESOURCES.items() if entry["Type"] == "AWS::Serverless::Function"
 }
 FUNCTION: dict[str, Any] = RESOURCES["GenerateFunction"]["Properties"]
-POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"}
+POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
 
 
 def of_type(kind: str) -> dict[str, Any]:
@@ -113,17 +111,17 @@ def test_a_message_stays_hidden_for_six_times_the_timeout() -> None:
     assert QUEUES["DropQueue"]["VisibilityTimeout"] == 6 * FUNCTION["Timeout"]
 
 
-def test_what_fails_five_times_is_kept_for_longer_than_the_queue_keeps_it() -> None:
+def test_what_fails_each_time_is_kept_for_longer_than_the_queue_keeps_it() -> None:
     redrive = QUEUES["DropQueue"]["RedrivePolicy"]
-    assert redrive == {"deadLetterTargetArn": {"Fn::GetAtt": ["DropDeadLetterQueue", "Arn"]}, "maxReceiveCount": 5}
+    assert redrive == {"deadLetterTargetArn": {"Fn::GetAtt": ["DropDeadLetterQueue", "Arn"]}, "maxReceiveCount": 12}
     kept_s = QUEUES["DropDeadLetterQueue"]["MessageRetentionPeriod"]
     assert kept_s > QUEUES["DropQueue"]["MessageRetentionPeriod"]
-    assert QUEUES["DropQueue"]["MessageRetentionPeriod"] > 5 * QUEUES["DropQueue"]["VisibilityTimeout"]
+    assert QUEUES["DropQueue"]["MessageRetentionPeriod"] > 12 * QUEUES["DropQueue"]["VisibilityTimeout"]
 
 
 def test_an_asynchronous_invocation_that_dies_is_kept_too() -> None:
     on_failure = FUNCTION["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]
-    assert on_failure == {"Type": "SQS", "Destination": {"Fn::GetAtt": ["DropDeadLetterQueue", "Arn"]}}
+    assert on_failure == {"Type": "SQS", "Destination": {"Fn::GetAtt": ["JobDeadLetterQueue", "Arn"]}}
 
 
 def test_the_queue_feeds_the_function_one_message_at_a_time_and_hears_of_failures() -> None:
@@ -292,14 +290,10 @@ def test_the_buckets_of_the_environment_are_those_of_the_stack() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in QUEUES if not name.endswith("DeadLetterQueue")])
-def test_every_queue_has_a_dead_letter_queue_and_an_alarm_for_it(name: str) -> None:
+def test_every_queue_has_a_dead_letter_queue(name: str) -> None:
     dead = QUEUES[name]["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]
     # Longer, where SQS can keep anything longer.
     assert QUEUES[dead]["MessageRetentionPeriod"] >= min(14 * 86_400, QUEUES[name]["MessageRetentionPeriod"] + 86_400)
-    assert any(
-        {"Name": "QueueName", "Value": {"Fn::GetAtt": [dead, "QueueName"]}} in alarm["Dimensions"]
-        for alarm in of_type("AWS::CloudWatch::Alarm").values()
-    )
 
 
 @pytest.mark.parametrize(
@@ -323,16 +317,6 @@ def test_messages_stay_hidden_for_six_times_the_timeout_of_who_takes_them(queue:
 def test_the_job_queue_keeps_messages_for_as_long_as_a_job_waits() -> None:
     assert QUEUES["JobQueue"]["MessageRetentionPeriod"] == QUEUE_RETENTION_S
     assert QUEUES["BatchQueue"]["MessageRetentionPeriod"] == BATCH_RETENTION_S
-
-
-def test_alarms_watch_metrics_that_we_emit() -> None:
-    source = (ROOT / "lambda/comfy_serverless/observability.py").read_text(encoding="utf-8")
-    codes = {kind.code for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ComfyError)}
-    for alarm in of_type("AWS::CloudWatch::Alarm").values():
-        if alarm["Namespace"] == "ComfyServerless":
-            dimensions = {entry["Name"]: entry["Value"] for entry in alarm["Dimensions"]}
-            assert f'"{alarm["MetricName"]}"' in source
-            assert dimensions["code"] in codes
 
 
 def test_the_image_of_the_api_has_a_handler_for_every_function() -> None:

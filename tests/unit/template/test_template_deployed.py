@@ -17,15 +17,18 @@ from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
 from comfy_serverless.api.auth import PUBLIC
-from comfy_serverless.jobs.document import Job, JobError, JobStatus
-from comfy_serverless.worker.metrics import emit_metrics
 from local.aws import gateway
 
 ROOT = Path(__file__).parents[3]
 METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"})
 #: What CloudFormation puts in for a `!Ref` or a `!GetAtt`.
 SOMETHING = "something"
-PARAMETERS = {"MAX_QUEUED_JOBS": "1000", "POWERTOOLS_LOG_LEVEL": "INFO", "MODELS_MANIFEST": ""}
+PARAMETERS = {
+    "MAX_QUEUED_JOBS": "1000",
+    "POWERTOOLS_LOG_LEVEL": "INFO",
+    "MODELS_MANIFEST": "",
+    "INPUT_CACHE_BYTES": "1",
+}
 #: What a function takes from handlers/wiring.py, and the variables it cannot do without.
 NEEDS = {
     "ApiFunction": ("services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
@@ -36,7 +39,7 @@ NEEDS = {
         ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "MANIFEST_QUEUE_URL", "JOB_QUEUE_URL"],
     ),
     "OutcomeFunction": ("settlement", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
-    "WebhookFunction": ("caller", ["JOBS_TABLE", "WEBHOOK_QUEUE_URL"]),
+    "WebhookFunction": ("caller", ["JOBS_TABLE"]),
     "GenerateFunction": ("journal", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
 }
 
@@ -60,7 +63,6 @@ def of_type(kind: str) -> dict[str, Any]:
 
 
 FUNCTIONS = of_type("AWS::Lambda::Function")
-ALARMS = of_type("AWS::CloudWatch::Alarm")
 (API,) = of_type("AWS::ApiGatewayV2::Api").values()
 
 
@@ -101,7 +103,7 @@ def test_every_operation_has_a_route_to_the_function_and_needs_a_key() -> None:
         route = route_of(method, re.sub(r"{\w+}", "x", path))
         assert route is not None, (method, path)
         integration = route["x-amazon-apigateway-integration"]
-        assert "${ApiFunction.Arn}" in integration["uri"]["Fn::Sub"]
+        assert "${ApiFunctionAliaslive}" in integration["uri"]["Fn::Sub"]
         assert integration["payloadFormatVersion"] == "2.0"
         assert route["security"] == [{"NONE" if (method, path) in public else "ApiKeys": []}], (method, path)
 
@@ -161,46 +163,6 @@ def test_a_function_names_all_that_it_lacks_at_once(function: str) -> None:
     done = make(what, {})
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].endswith(f": {', '.join(variables)}"), done.stderr
-
-
-def test_alarms_for_failures_have_the_dimensions_that_the_worker_emits(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, value in environment_of("GenerateFunction").items():
-        if name.startswith("POWERTOOLS_"):
-            monkeypatch.setenv(name, value)
-    failures = [alarm for alarm in ALARMS.values() if alarm["MetricName"] == "Failures"]
-    assert failures
-    for alarm in failures:
-        wanted = {entry["Name"]: entry["Value"] for entry in alarm["Dimensions"]}
-        error = JobError(code=wanted["code"], message="it went wrong")
-        job = Job.model_construct(id="job", status=JobStatus.FAILED, error=error)
-        emit_metrics([job], is_cold_start=False, engine_starts=0)
-        emitted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        (metric,) = (entry for entry in emitted if "Failures" in entry)
-        (declared,) = metric["_aws"]["CloudWatchMetrics"]
-        assert declared["Namespace"] == alarm["Namespace"]
-        assert {name: metric[name] for name in declared["Dimensions"][0]} == wanted
-
-
-@pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_tells_somebody_if_somebody_is_named(name: str) -> None:
-    told = {"Fn::If": ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
-    assert ALARMS[name]["AlarmActions"] == told
-    assert ALARMS[name]["TreatMissingData"] == "notBreaching"
-    assert ALARMS[name]["AlarmDescription"]
-
-
-def test_the_alarms_watch_lost_messages_waiting_jobs_failures_throttles_and_errors() -> None:
-    watched = {alarm["MetricName"] for alarm in ALARMS.values()}
-    assert watched == {
-        "ApproximateNumberOfMessagesVisible",
-        "ApproximateAgeOfOldestMessage",
-        "Failures",
-        "Throttles",
-        "Errors",
-        "5xx",
-    }
 
 
 def test_the_dashboard_is_a_document_that_names_only_what_there_is() -> None:

@@ -8,21 +8,25 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from comfy_serverless.aws.dynamodb import now_s
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.aws.sqs import WebhookQueue
+from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, EngineCrashed, NodeExecutionError, WorkerStopped
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.moments import moment_text
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.worker import journal as module
 from comfy_serverless.worker.journal import Journal, Unrecorded
 from comfy_serverless.worker.worker import Call, Outcome
@@ -54,7 +58,7 @@ class Office:
             Bucket=IN, Key=address.key, Body=json.dumps({"request": request, "workflow": WORKFLOW}).encode()
         )
         result = f"s3://{OUT}/owners/team/{job_id}/result.json"
-        hook = {"url": "https://example.com", "secret": "whsec_x"} if webhook else None
+        hook = Webhook(url="https://example.com", secret="whsec_x") if webhook else None
         self.store.submit(
             NewJob(job_id=job_id, owner="team", request_uri=str(address), result_uri=result, webhook=hook)
         )
@@ -480,6 +484,8 @@ def test_a_job_of_a_newer_release_waits_for_a_newer_worker_and_has_had_no_run(
         state = here.state(job)
         assert (state.is_over, state.is_unbegun, state.runs) == (False, True, 0)
         assert len(here.sent_again()) == times, "at once it would meet the same worker"
+        pause_s = (state.keeper_due or 0) - now_s()
+        assert pause_s == pytest.approx(min(module.OUTDATED_AFTER_S * 2**times, 3600), rel=0.1), "and ever later"
         here.change(job, lease_until=1)
         assert here.care().round() == 1
     assert [message["job"] for message in here.sent_again()] == [job.job_id] * 5
@@ -499,6 +505,21 @@ def test_a_key_that_is_kept_nowhere_comes_again_with_all_that_a_newer_release_wr
     here.run(newer(here, job))
     assert here.sent_again() == [json.loads(newer(here, job).to_text())]
     assert here.state(job).waits_in_queue
+
+
+def test_a_key_that_is_kept_nowhere_waits_in_the_queue_the_longer_the_longer_it_has_waited(
+    office: Callable[..., Office], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "OUTDATED_PAUSE_S", 0.0)
+    delays: list[int] = []
+    monkeypatch.setattr(JobQueue, "send", lambda _queue, _message, **how: delays.append(how["delay_s"]))
+    here = office()
+    for waited_s in (0, 20 * 60, 24 * 3600):
+        job = here.submit(extra_data={"api_key_comfy_org": "k"})
+        here.change(job, created_at=moment_text(datetime.now(UTC) - timedelta(seconds=waited_s)))
+        here.run(newer(here, job))
+        assert (here.state(job).keeper_due or 0) > now_s() + delays[-1], "until then the caretaker leaves it alone"
+    assert delays == pytest.approx([module.OUTDATED_DELAY_S, 300, 900], rel=0.1)
 
 
 def test_a_job_that_no_newer_worker_has_come_for_ends_when_queues_forget(office: Callable[..., Office]) -> None:

@@ -7,6 +7,7 @@ in ComfyUI's input folder is made from its content alone, so that equal inputs a
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import logging
 import tempfile
@@ -148,7 +149,10 @@ class InputFetcher:
         pool = ThreadPoolExecutor(min(_FETCHES_AT_ONCE, len(assets)), thread_name_prefix="input")
         try:
             fetches = {
-                asset: pool.submit(self._bring, asset, held, job_id=job_id, deadline=deadline) for asset in assets
+                asset: pool.submit(
+                    contextvars.copy_context().run, self._bring, asset, held, job_id=job_id, deadline=deadline
+                )
+                for asset in assets
             }
             # Fetches keep the deadline themselves; only a name that is not resolved in time outlives it.
             wait(fetches.values(), timeout=max(0.0, deadline - time.monotonic()) + 0.5)

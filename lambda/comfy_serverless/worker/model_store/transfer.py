@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import os
 import threading
@@ -49,7 +50,7 @@ class Transfer:
         # Each writer has its own descriptor: one that is late writes into a file that is gone, not into another.
         pool = ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="model")
         try:
-            self._wait([pool.submit(self._fetch_first, pool)])
+            self._wait([pool.submit(contextvars.copy_context().run, self._fetch_first, pool)])
             self._wait(self._others)
         finally:
             self._given_up.set()
@@ -82,7 +83,7 @@ class Transfer:
         self._allocate(part.total_bytes)
         self._total_bytes, self._version = part.total_bytes, part.version
         starts = range(part.size_bytes, part.total_bytes, PART_BYTES)
-        self._others.extend(pool.submit(self._fetch_part, first) for first in starts)
+        self._others.extend(pool.submit(contextvars.copy_context().run, self._fetch_part, first) for first in starts)
 
     def _fetch_part(self, first: int) -> None:
         last = min(first + PART_BYTES, self._total_bytes or 0) - 1
