@@ -28,7 +28,7 @@ UNDEPLOY_ARGS ?=
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
-.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy undeploy adopt budget contract bench infra cdk gpu-image bench-batch bench-workers lint docs format lock clean
+.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy undeploy adopt budget contract bench infra cdk gpu-image sbom scan bench-batch bench-workers lint docs format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,9 +116,19 @@ cdk: $(INFRA)/.installed ## CDK with the GPU stacks: make cdk CDK_ARGS="deploy c
 	@cd infra && PATH="$(CURDIR)/$(INFRA)/bin:$$PATH" npx --yes aws-cdk@$(CDK_VERSION) $(CDK_ARGS)
 
 gpu-image: ## Build the image as the GPU stacks do, and say whether Lambda accepts it (needs a container engine)
-	docker build --target worker -t comfy-serverless:gpu --build-arg COMFYUI_ARGS= \
+	docker build --target worker -t comfy-serverless:gpu --build-arg COMFYUI_ARGS= --build-arg TORCH=cuda \
 	  --build-arg TORCH_INDEX_URL="$$($(PYTHON) -c 'import json; print(json.load(open("infra/cdk.json"))["context"]["torch_index_url"])')" .
 	@$(PYTHON) tools/image_size.py comfy-serverless:gpu
+
+# What an image holds, and what is known of it: make scan IMAGE=comfy-serverless:gpu
+IMAGE ?= comfy-serverless:cpu
+SBOM := out/sbom-$(subst /,-,$(subst :,-,$(IMAGE))).json
+
+sbom: ## Write what is in an image as a bill of materials (CycloneDX): make sbom IMAGE=comfy-serverless:gpu
+	@$(PYTHON) tools/sbom.py $(IMAGE) $(SBOM)
+
+scan: ## Look for known vulnerabilities, with trivy or grype (after make sbom), else with pip-audit (needs the network)
+	@$(PYTHON) tools/scan.py $(SBOM)
 
 lint: setup ## ruff, mypy --strict, and the rooms: what may import what (import-linter)
 	$(VENV)/bin/ruff check .
@@ -149,10 +159,16 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	@$(PYTHON) -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["api"]))' \
 	  | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  -c requirements/dev.txt - -o requirements/api.txt
-	@# torch comes from the index of the chosen build, so it is left out of ComfyUI's lock.
+	@# torch comes in two builds, with locks of their own, so it is left out of ComfyUI's.
 	@printf '%s; sys_platform == "never"\n' torch torchvision torchaudio | uv pip compile -q --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  --override /dev/stdin -c requirements/lambda.txt requirements/comfyui.in -o requirements/comfyui.txt
+	uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header \
+	  --no-emit-index-url -c requirements/comfyui.txt requirements/torch.in -o requirements/torch-cuda.txt
+	@# The last, because not everybody reaches PyTorch's own index.
+	uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header \
+	  --no-emit-index-url --no-deps --default-index https://download.pytorch.org/whl/cpu \
+	  requirements/torch.in -o requirements/torch-cpu.txt
 
 clean: ## Remove everything that was made here
 	rm -rf $(VENV) $(INFRA) out .aws-sam build *.egg-info lambda/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -142,10 +142,8 @@ def canceled_running_and_waiting(client: Comfy) -> None:
     waiting = client.submit(client.workflows.from_json(paint(steps=2000, seed=22)))
     while running.refresh().status == "queued":
         time.sleep(0.1)
-    if waiting.refresh().status == "queued":  # if there is one worker, which runs one job at a time
-        assert waiting.cancel().status == "canceled"
-    waiting.cancel()
-    assert running.cancel().status in {"canceling", "canceled"}
+    for job in (waiting, running):  # a worker may have begun the second one, too
+        assert job.cancel().status in {"canceling", "canceled"}
     for job in (running, waiting):
         assert job.wait(timeout=60).status == "canceled"
         assert job.cancel().status == "canceled"

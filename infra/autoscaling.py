@@ -1,8 +1,10 @@
 """Scaling from no instance to many and back: two policies, because neither is enough.
 
-Target tracking follows the number of waiting jobs per instance, and does nothing while there is no instance: a single
-job would wait for others. The second policy covers exactly that case and starts the first instance. If both apply, the
-larger number wins. Source: "Autoscale an asynchronous endpoint" in SageMaker's developer guide.
+Target tracking follows the number of waiting jobs per instance, in the endpoint and in the queues before it: the gate
+lets only a few of them into the endpoint. While there is no instance, a single job would wait for others: the second
+policy covers exactly that case and starts the first instance. If both apply, the larger number wins. Sources:
+"Autoscale an asynchronous endpoint" in SageMaker's developer guide, "Create a target tracking scaling policy using
+metric math" in that of Application Auto Scaling.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from aws_cdk import Duration
 from aws_cdk import aws_applicationautoscaling as scaling
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_sagemaker as sagemaker
+from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.alarms import MINUTE, described
@@ -24,6 +27,14 @@ MINUTES_WITHOUT_CAPACITY = 1
 #: warm: after a shorter pause a second would start beside it (docs/scaling.md).
 SCALE_OUT_COOLDOWN_S = 60
 FIRST_INSTANCE_COOLDOWN_S = 600
+
+
+#: All jobs that wait or are with a container, and how many of them there are for each instance. The endpoint's own two
+#: metrics say how many instances there are; without any, all jobs are those of one.
+BACKLOG = {
+    "backlog": "size + FILL(jobs, 0) + FILL(batches, 0)",
+    "each": "IF(size > 0 AND FILL(per, 0) > 0, backlog * per / size, backlog)",
+}
 
 
 def endpoint_metric(
@@ -40,8 +51,15 @@ def endpoint_metric(
     )
 
 
-def scale_from_zero(scope: Construct, endpoint: sagemaker.CfnEndpoint, settings: GpuSettings) -> None:
-    """Scale the endpoint by its waiting jobs."""
+def scale_from_zero(
+    scope: Construct,
+    endpoint: sagemaker.CfnEndpoint,
+    settings: GpuSettings,
+    *,
+    jobs: sqs.Queue,
+    batches: sqs.Queue,
+) -> None:
+    """Scale the endpoint by the jobs that wait in it and before it."""
     name = settings.endpoint_name
     target = scaling.CfnScalableTarget(
         scope,
@@ -64,10 +82,20 @@ def scale_from_zero(scope: Construct, endpoint: sagemaker.CfnEndpoint, settings:
             scale_in_cooldown=settings.scale_in_cooldown_s,
             scale_out_cooldown=SCALE_OUT_COOLDOWN_S,
             customized_metric_specification=scaling.CfnScalingPolicy.CustomizedMetricSpecificationProperty(
-                namespace=NAMESPACE,
-                metric_name="ApproximateBacklogSizePerInstance",
-                statistic="Average",
-                dimensions=[scaling.CfnScalingPolicy.MetricDimensionProperty(name="EndpointName", value=name)],
+                metrics=[
+                    _measured("size", NAMESPACE, "ApproximateBacklogSize", ("EndpointName", name)),
+                    _measured("per", NAMESPACE, "ApproximateBacklogSizePerInstance", ("EndpointName", name)),
+                    _measured("jobs", "AWS/SQS", "ApproximateNumberOfMessagesVisible", ("QueueName", jobs.queue_name)),
+                    _measured(
+                        "batches", "AWS/SQS", "ApproximateNumberOfMessagesVisible", ("QueueName", batches.queue_name)
+                    ),
+                    *(
+                        scaling.CfnScalingPolicy.TargetTrackingMetricDataQueryProperty(
+                            id=known_as, expression=expression, return_data=known_as == "each"
+                        )
+                        for known_as, expression in BACKLOG.items()
+                    ),
+                ]
             ),
         ),
     )
@@ -104,3 +132,22 @@ def scale_from_zero(scope: Construct, endpoint: sagemaker.CfnEndpoint, settings:
         alarm_actions=[first.ref],
     )
     alarm.add_resource_dependency(first)
+
+
+def _measured(
+    known_as: str, namespace: str, metric: str, dimension: tuple[str, str]
+) -> scaling.CfnScalingPolicy.TargetTrackingMetricDataQueryProperty:
+    """A metric of AWS's, for the expressions."""
+    name, value = dimension
+    return scaling.CfnScalingPolicy.TargetTrackingMetricDataQueryProperty(
+        id=known_as,
+        metric_stat=scaling.CfnScalingPolicy.TargetTrackingMetricStatProperty(
+            metric=scaling.CfnScalingPolicy.TargetTrackingMetricProperty(
+                namespace=namespace,
+                metric_name=metric,
+                dimensions=[scaling.CfnScalingPolicy.TargetTrackingMetricDimensionProperty(name=name, value=value)],
+            ),
+            stat="Average",
+        ),
+        return_data=False,
+    )

@@ -23,14 +23,12 @@ from infra.instances import GIB_PER_VCPU
 from infra.justify import FUNCTION, justify
 from infra.logs import log_group, save_query
 from infra.network import network
-from infra.queues import BATCH_RETENTION, MAX_RECEIVES, job_queue
+from infra.queues import BATCH_RETENTION, MAX_RECEIVES, VISIBILITY_TIMEOUTS, job_queue
 from infra.roles import role_for
 from infra.sam_stack import SamStack, allow
 from infra.settings import GpuSettings
 from infra.worker_image import models_manifest, worker_image
 
-#: AWS's advice for a queue in front of a function: six times its timeout. SQS allows 43,200 s.
-VISIBILITY_TIMEOUTS = 6
 #: Where managed instances mount NVIDIA's driver. Source: aws/deep-learning-containers, docker/lambda/Dockerfile.
 DRIVER_LIBRARIES = "/x86_64-bottlerocket-linux-gnu/sys-root/usr/lib/nvidia"
 #: GPU utilization at which Lambda starts more. Its default of 40 keeps as many again idle for callers who cannot wait;

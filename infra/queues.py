@@ -12,6 +12,8 @@ from infra.justify import QUEUE, justify
 RETENTION = Duration.days(4)
 #: As there, for jobs of batches, which may wait behind many others: the longest that SQS keeps a message.
 BATCH_RETENTION = Duration.days(14)
+#: AWS's advice for a queue in front of a function: six times its timeout. SQS allows 43,200 s.
+VISIBILITY_TIMEOUTS = 6
 #: The worker's MAX_RECEIVES: a failure at the last delivery is recorded.
 MAX_RECEIVES = 5
 

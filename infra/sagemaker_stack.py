@@ -1,8 +1,8 @@
-"""GPUs as a SageMaker asynchronous endpoint: its own queue, from no instance to many and back.
+"""GPUs as a SageMaker asynchronous endpoint, with queues before it, from no instance to many and back.
 
-API, ingest ──► endpoint: queue ──► instances of the image (`serve`) ──► S3, jobs table
-                ▲                          └──► topics ──► OutcomeFunction of the SAM stack
-batch queue ────┘ forward: as many as it can run
+API, ingest ──► queue of jobs, queue of batches
+                  └──► forward: as many as it can run ──► endpoint: instances of the image (`serve`) ──► S3, jobs table
+                                                            └──► topics ──► OutcomeFunction of the SAM stack
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from constructs import Construct
 
 from infra.alarms import LATE_BATCH_H, Alarms
 from infra.autoscaling import VARIANT, endpoint_metric, scale_from_zero
-from infra.forward import forward, watch_forward
+from infra.forward import FORWARD_TIMEOUT_S, forward, watch_forward
 from infra.images import OwnRepository
 from infra.justify import justify
 from infra.logs import log_group, save_query
-from infra.queues import BATCH_RETENTION, dead_letter_queue, job_queue
+from infra.queues import BATCH_RETENTION, VISIBILITY_TIMEOUTS, dead_letter_queue, job_queue
 from infra.roles import role_for
 from infra.sam_stack import SamStack, allow
 from infra.settings import GpuSettings
@@ -56,31 +56,36 @@ class SageMakerStack(Stack):
         self._image = worker_image(self, settings)
 
         topics = self._topics()
-        queue, dead_letters = job_queue(
+        visibility = Duration.seconds(VISIBILITY_TIMEOUTS * FORWARD_TIMEOUT_S)
+        jobs, job_dead_letters = job_queue(self, "Jobs", queue_name=f"{settings.stack}-gpu-jobs", visibility=visibility)
+        batches, batch_dead_letters = job_queue(
             self,
             "Batches",
             queue_name=f"{settings.stack}-gpu-batches",
-            visibility=Duration.minutes(5),
+            visibility=visibility,
             retention=BATCH_RETENTION,
         )
+        self._jobs, self._batches = jobs, batches
         endpoint = self._endpoint(self._execution_role(topics), topics)
         # The instance starts last: a queue name that is taken, or a topic without a subscriber, is found out without
         # one.
-        endpoint.node.add_dependency(queue, *self._subscriptions)
-        scale_from_zero(self, endpoint, settings)
-        function = forward(self, settings, self.sam, queue, endpoint)
-        self._alarms(queue, dead_letters, function)
+        endpoint.node.add_dependency(jobs, batches, *self._subscriptions)
+        scale_from_zero(self, endpoint, settings, jobs=jobs, batches=batches)
+        function = forward(self, settings, self.sam, jobs=jobs, batches=batches, endpoint=endpoint)
+        self._alarms(job_dead_letters, batch_dead_letters, function)
         save_query(self, [self._endpoint_log, function.log_group])
         self.sam.announce(
             {
                 "backend": "sagemaker",
                 "endpoint_name": self.endpoint_name,
-                "batch_queue_url": queue.queue_url,
+                "job_queue_url": jobs.queue_url,
+                "batch_queue_url": batches.queue_url,
                 "image": self._image.asset_hash,
             }
         ).node.add_dependency(endpoint)
         CfnOutput(self, "EndpointName", value=self.endpoint_name, description="Where jobs are run")
-        CfnOutput(self, "BatchQueueUrl", value=queue.queue_url, description="Where jobs of batches wait before it")
+        CfnOutput(self, "JobQueueUrl", value=jobs.queue_url, description="Jobs of the API wait here before it")
+        CfnOutput(self, "BatchQueueUrl", value=batches.queue_url, description="Jobs of batches wait here before it")
 
     def _topics(self) -> dict[str, sns.Topic]:
         """Create the topics. One function is subscribed to both: successes and failures differ only in content."""
@@ -122,11 +127,7 @@ class SageMakerStack(Stack):
         )
         statements = [
             *self.sam.worker_statements(),
-            allow(
-                "SendJobsAgain",
-                ["sagemaker:InvokeEndpointAsync"],
-                [self.sam.endpoints(self.settings.endpoint_names)],
-            ),
+            allow("SendJobsAgain", ["sqs:SendMessage"], [self._jobs.queue_arn, self._batches.queue_arn]),
             # The log group exists before the endpoint. SageMaker's guide asks for CreateLogGroup all the same, and does
             # not say that logging works without it. So an endpoint that ends may recreate its group, which then stays.
             allow(
@@ -172,7 +173,8 @@ class SageMakerStack(Stack):
                 image=self._image.image_uri,
                 environment={
                     **self.sam.worker_environment(self._image),
-                    "ENDPOINT_NAME": self.endpoint_name,
+                    "JOB_QUEUE_URL": self._jobs.queue_url,
+                    "BATCH_QUEUE_URL": self._batches.queue_url,
                     "IN_FLIGHT": str(self.settings.in_flight),
                     **models_manifest(self.settings),
                     "AWS_DEFAULT_REGION": self.region,
@@ -254,11 +256,13 @@ class SageMakerStack(Stack):
             ),
         )
 
-    def _alarms(self, queue: sqs.Queue, dead_letters: sqs.Queue, function: lambda_.Function) -> None:
+    def _alarms(self, job_dead_letters: sqs.Queue, batch_dead_letters: sqs.Queue, function: lambda_.Function) -> None:
         alarms = Alarms(self, self.settings.alarm_topic_arn)
-        alarms.on_dead_letters("BatchDeadLetters", dead_letters)
+        alarms.on_dead_letters("JobDeadLetters", job_dead_letters)
+        alarms.on_dead_letters("BatchDeadLetters", batch_dead_letters)
+        alarms.on_age("OldestJob", self._jobs, hours=2)
         alarms.on_dead_letters("OutcomeDeadLetters", self._outcome_dead_letters)
-        alarms.on_age("OldestBatchJob", queue, hours=LATE_BATCH_H)
+        alarms.on_age("OldestBatchJob", self._batches, hours=LATE_BATCH_H)
         watch_forward(alarms, function)
         alarms.on(
             "NoCapacity",

@@ -44,8 +44,8 @@ class GpuSettings(BaseModel):
     alarm_topic_arn: str = ""
     """SNS topic that alarms are sent to; empty for none."""
     log_retention_days: int = 30
-    torch_index_url: str = Field("https://download.pytorch.org/whl/cu130", pattern="^https://")
-    """Index that the image's torch comes from: the build for a version of CUDA."""
+    torch_index_url: str = Field("", pattern="^(https://.+)?$")
+    """Index of another build of torch, such as `https://download.pytorch.org/whl/cu126`; empty for PyPI's, locked."""
     comfyui_args: str = ""
     """Arguments for ComfyUI, such as `--highvram`."""
     models_manifest: str = Field("", pattern="^(s3://.+)?$")

@@ -16,13 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import boto3
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 from samcli.yamlhelper import yaml_parse
 
 from tools.retained import IDENTIFIERS, Kept, NoStack, find
+from tools.undeploy import Account
 
 if TYPE_CHECKING:
-    from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudformation.type_defs import ResourceToImportTypeDef
 
 TEMPLATE: Final = Path(__file__).parent.parent / "template.yaml"
@@ -71,38 +71,44 @@ def to_import(kept: Sequence[Kept]) -> list[ResourceToImportTypeDef]:
 
 def prefix_of(kept: Sequence[Kept]) -> str:
     """The BucketPrefix that the buckets were made with: another one would make other buckets."""
-    (name,) = (one.name for one in kept if one.logical_id == "InputBucket")
-    return name.rpartition("-input-")[0]
+    bucket = next(one for one in kept if one.kind == "AWS::S3::Bucket")
+    return bucket.name.rpartition(f"-{bucket.logical_id.removesuffix('Bucket').lower()}-")[0]
 
 
-def adopt(cloudformation: CloudFormationClient, stack: str) -> list[Kept]:
-    """Import what the deleted stack of this name has left into a new one.
+def adopt(account: Account, stack: str) -> list[Kept]:
+    """Import what the deleted stack of this name has left, and nobody has deleted since, into a new one.
 
     Raises:
         NoStack: there was none.
         NotAdopted: there is one, or it has left nothing.
     """
+    cloudformation = account.cloudformation
     found = find(cloudformation, stack)
     if found.status is not None:
         raise NotAdopted(f"the stack {stack} is there ({found.status}): if it has failed, delete it (make undeploy)")
-    if not found.kept:
-        raise NotAdopted(f"the stack {stack} has left neither buckets nor a table: deploy it (make deploy)")
+    kept = [one for one in found.kept if account.has(one)]
+    if not any(one.kind == "AWS::S3::Bucket" for one in kept):
+        raise NotAdopted(f"the stack {stack} has left no buckets: deploy it (make deploy)")
     resources = yaml_parse(TEMPLATE.read_text(encoding="utf-8"))["Resources"]
     cloudformation.create_change_set(
         StackName=stack,
         ChangeSetName=CHANGE_SET,
         ChangeSetType="IMPORT",
-        ResourcesToImport=to_import(found.kept),
-        TemplateBody=json.dumps(template_of(found.kept, resources)),
+        ResourcesToImport=to_import(kept),
+        TemplateBody=json.dumps(template_of(kept, resources)),
     )
-    cloudformation.get_waiter("change_set_create_complete").wait(
-        StackName=stack, ChangeSetName=CHANGE_SET, WaiterConfig={"Delay": _POLL_S, "MaxAttempts": _TRIES}
-    )
+    try:
+        cloudformation.get_waiter("change_set_create_complete").wait(
+            StackName=stack, ChangeSetName=CHANGE_SET, WaiterConfig={"Delay": _POLL_S, "MaxAttempts": _TRIES}
+        )
+    except WaiterError as error:
+        reason = cloudformation.describe_change_set(StackName=stack, ChangeSetName=CHANGE_SET).get("StatusReason")
+        raise NotAdopted(f"CloudFormation does not import it: {reason or error}") from error
     cloudformation.execute_change_set(StackName=stack, ChangeSetName=CHANGE_SET)
     cloudformation.get_waiter("stack_import_complete").wait(
         StackName=stack, WaiterConfig={"Delay": _POLL_S, "MaxAttempts": _TRIES}
     )
-    return list(found.kept)
+    return kept
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,9 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        adopted = adopt(boto3.client("cloudformation", region_name=options.region), options.stack)
-    except (NoStack, NotAdopted) as error:
-        print(f"Nothing adopted: {error}.", file=sys.stderr)
+        adopted = adopt(Account.of(options.region), options.stack)
+    except (NoStack, NotAdopted, BotoCoreError, ClientError) as error:
+        print(f"Not adopted: {error}", file=sys.stderr)
         return 1
     for one in adopted:
         print(f"  {one.logical_id:<14} {one.name}")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from samcli.yamlhelper import yaml_parse
 
 if TYPE_CHECKING:
@@ -216,8 +216,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings=settings,
         )
         deploy(plan, written, cloudformation, before)
-    except NotDeployed as error:
-        print(f"Not deployed: {error}.", file=sys.stderr)
+    except (NotDeployed, BotoCoreError, ClientError) as error:
+        print(f"Not deployed: {error}", file=sys.stderr)
         return 1
     return 0
 

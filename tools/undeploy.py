@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any, Final
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from tools.retained import Found, Kept, NoStack, find
 
@@ -31,7 +32,7 @@ _POLL_S, _TRIES = 10, 360
 
 
 class Refused(Exception):
-    """Nothing was done; the message says why, and what to do."""
+    """It was not done, or not to its end; the message says why, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,19 @@ class Account:
             self.ssm.get_parameter(Name=f"/comfy-serverless/{stack}/dispatch")
         except self.ssm.exceptions.ParameterNotFound:
             return False
+        return True
+
+    def has(self, one: Kept) -> bool:
+        """Whether it is still there."""
+        try:
+            if one.kind == "AWS::S3::Bucket":
+                self.s3.head_bucket(Bucket=one.name)
+            else:
+                self.dynamodb.describe_table(TableName=one.name)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchBucket", "ResourceNotFoundException"):
+                return False
+            raise
         return True
 
     def size_of(self, one: Kept) -> Size | None:
@@ -159,7 +173,7 @@ def undeploy(
 
     Raises:
         NoStack: there is no such stack, nor was there.
-        Refused: nothing was deleted.
+        Refused: nothing was deleted, or CloudFormation has not deleted all of the stack.
     """
     found = find(account.cloudformation, stack)
     doomed = named(found, delete_data)
@@ -176,9 +190,12 @@ def undeploy(
         raise Refused("you have not agreed")
     if found.status is not None:
         account.cloudformation.delete_stack(StackName=found.stack_id)
-        account.cloudformation.get_waiter("stack_delete_complete").wait(
-            StackName=found.stack_id, WaiterConfig={"Delay": _POLL_S, "MaxAttempts": _TRIES}
-        )
+        try:
+            account.cloudformation.get_waiter("stack_delete_complete").wait(
+                StackName=found.stack_id, WaiterConfig={"Delay": _POLL_S, "MaxAttempts": _TRIES}
+            )
+        except WaiterError as error:
+            raise Refused(f"CloudFormation has not deleted all of it: its events say what ({error})") from error
         print(f"The stack {stack} is deleted.")
     left = {one.name for one, _ in sizes}
     for one in doomed:
@@ -208,8 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             only_tell=options.tell,
             agreed=(lambda _: True) if options.yes else _ask,
         )
-    except (NoStack, Refused) as error:
-        print(f"Nothing deleted: {error}.", file=sys.stderr)
+    except (NoStack, Refused, BotoCoreError, ClientError) as error:
+        print(f"Not deleted: {error}", file=sys.stderr)
         return 1
     return 0
 

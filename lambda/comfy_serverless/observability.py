@@ -30,12 +30,14 @@ UNITS: Mapping[str, str] = {
     "EngineRecycled": "Count",
     "EngineMemoryMb": "Megabytes",
     "EngineGpuMemoryMb": "Megabytes",
+    "NodesNotLoaded": "Count",
     "Jobs": "Count",
     "Outputs": "Count",
     "OutputBytes": "Bytes",
     "ExecutionMs": "Milliseconds",
     "OverheadMs": "Milliseconds",
     "Failures": "Count",
+    "WaitedSeconds": "Seconds",
 }
 #: The dimension `service` of failures: whoever counts one, the same alarms cover it.
 _WORKERS = "generate"
@@ -134,6 +136,11 @@ def count_refusal(error: ComfyError) -> None:
     """Count a refusal that is not its caller's doing."""
     if error.kind is not Kind.REQUEST:
         emit_failure(error.code, error.kind)
+
+
+def emit_wait(seconds: float, *, is_batch: bool) -> None:
+    """Report how long a job has waited for its first worker: one that a caller waits for, or one of a batch."""
+    emit({"WaitedSeconds": [seconds]}, {"service": _SERVICE, "class": "batches" if is_batch else "callers"})
 
 
 class Failures:

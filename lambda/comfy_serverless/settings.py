@@ -222,7 +222,7 @@ class Settings:
         "DISPATCH_PARAMETER", str, None, "SSM parameter in which a GPU stack says where jobs run instead"
     )
     endpoint_name: str | None = _env(
-        "ENDPOINT_NAME", str, None, "SageMaker endpoint a container is part of: jobs to run again go there"
+        "ENDPOINT_NAME", str, None, "SageMaker endpoint that jobs of the queues are let through to"
     )
     worker_image: str = _env(
         "WORKER_IMAGE",
@@ -231,8 +231,11 @@ class Settings:
         "Name of the workers' image: their list of node classes is kept under it, and the API reads that of the "
         "workers that jobs go to",
     )
-    max_waiting_batch_jobs: int = _env(
-        "MAX_WAITING_BATCH_JOBS", _count, 20, "Jobs of batches that wait in an endpoint, before those of callers"
+    waiting_per_instance: int = _env(
+        "WAITING_PER_INSTANCE",
+        _count,
+        2,
+        "Jobs of batches that wait in an endpoint, for each of its instances; with callers' jobs one more",
     )
     webhook_queue_url: str | None = _env("WEBHOOK_QUEUE_URL", str, None, "SQS queue of webhooks to send")
     max_queued_jobs: int = _env(

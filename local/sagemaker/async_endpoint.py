@@ -153,6 +153,25 @@ class AsyncEndpoint:
         self._put_back(invocation)
         return invocation
 
+    def describe(self, name: str) -> dict[str, Any]:
+        """What DescribeEndpoint says, as far as we ask.
+
+        Raises:
+            Refused: there is no endpoint of this name.
+        """
+        if name != self._name:
+            raise Refused(f'Could not find endpoint "{name}".')
+        with self._change:
+            count = len(self.instances)
+        return {
+            "EndpointName": name,
+            "EndpointArn": f"arn:aws:sagemaker:eu-central-1:000000000000:endpoint/{name}",
+            "EndpointStatus": "InService",
+            "CreationTime": 0,
+            "LastModifiedTime": 0,
+            "ProductionVariants": [{"VariantName": "worker", "CurrentInstanceCount": count}],
+        }
+
     def locations(self, invocation: Invocation) -> tuple[str, str]:
         """Where its output goes, and where its failure."""
         folder = f"s3://{self._bucket}/endpoint"
@@ -336,6 +355,9 @@ def _handler_of(endpoint: AsyncEndpoint) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.headers.get("X-Amz-Target") == "SageMaker.DescribeEndpoint":
+                self._describe(json.loads(body)["EndpointName"])
+                return
             try:
                 invocation = endpoint.take(self.path, dict(self.headers.items()), body)
             except Refused as refusal:
@@ -344,6 +366,12 @@ def _handler_of(endpoint: AsyncEndpoint) -> type[BaseHTTPRequestHandler]:
                 output, failure = endpoint.locations(invocation)
                 locations = {f"{HEADER}OutputLocation": output, f"{HEADER}FailureLocation": failure}
                 self._answer(202, {"InferenceId": invocation.inference_id}, locations)
+
+        def _describe(self, name: str) -> None:
+            try:
+                self._answer(200, endpoint.describe(name), {})
+            except Refused as refusal:
+                self._answer(400, {"message": str(refusal)}, {"x-amzn-ErrorType": "ValidationException"})
 
         def _answer(self, status: int, document: dict[str, Any], headers: dict[str, str]) -> None:
             content = json.dumps(document).encode()

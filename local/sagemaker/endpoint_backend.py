@@ -1,6 +1,7 @@
 """`make dev BACKEND=sagemaker`: jobs go to an asynchronous endpoint instead of to Lambda functions.
 
-Announced by the SSM parameter that a GPU stack on AWS would write; batches wait in their own queue before it.
+Announced by the SSM parameter that a GPU stack on AWS would write; jobs and batches wait in queues before it, and the
+function that lets them through takes them from there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from comfy_serverless.table.dispatch import EndpointTarget
 from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LocalProcess, clean_environment, free_port
+from local.aws.queue_poller import QueuePoller
 from local.aws.roles import role_of
 from local.aws.server import LocalAws, credentials_of, local_client
 from local.aws.stack import LocalStack
@@ -33,12 +35,13 @@ _FORWARD = "comfy_serverless.handlers.forward.handler"
 _BACKLOG_EVERY_S = 5.0
 #: Short, so that everything stops soon.
 _FORWARD_TIMEOUT_S = 12
-#: A minute, on AWS.
-_FORWARD_EVERY_S = 1.0
+#: Invocations at once from each queue, as on AWS.
+_FORWARD_AT_ONCE = 2
+QUEUES = ("JobQueue", "BatchQueue")
 
 
 class EndpointBackend:
-    """The endpoint, what announces it, and what sends batches on to it.
+    """The endpoint, what announces it, and what sends jobs on to it.
 
     Args:
         environment: of the containers, which have the worker's role (a test in tests/infra holds that theirs is
@@ -70,7 +73,7 @@ class EndpointBackend:
         self._log_folder = log_folder
         self._started = 0
         self._is_over = threading.Event()
-        self._batch_queue_url = stack.queues["BatchQueue"]
+        self._queue_urls = tuple(stack.queues[name] for name in QUEUES)
         self.endpoint = AsyncEndpoint(
             ENDPOINT,
             s3=stack.aws.client(),
@@ -83,32 +86,48 @@ class EndpointBackend:
         )
         forward = {**environment, **self.function_variables, "ENDPOINT_NAME": ENDPOINT}
         self._forward_pool = FunctionPool(
-            {_FORWARD: LocalFunction(environment=forward, source_root=source_root)}, log_path=log_folder / "forward.log"
+            {
+                _FORWARD: LocalFunction(
+                    environment=forward, processes=len(QUEUES) * _FORWARD_AT_ONCE, source_root=source_root
+                )
+            },
+            log_path=log_folder / "forward.log",
         )
-        self._threads = [
-            threading.Thread(target=self._publish_backlog, name="endpoint backlog", daemon=True),
-            threading.Thread(target=self._forward, name="forward", daemon=True),
+        self._pollers = [
+            QueuePoller(stack.aws.sqs(), url, self._forward, name=f"forward {name}", workers=_FORWARD_AT_ONCE)
+            for name, url in zip(QUEUES, self._queue_urls, strict=True)
         ]
+        self._backlog_thread = threading.Thread(target=self._publish_backlog, name="endpoint backlog", daemon=True)
 
     @property
     def function_variables(self) -> dict[str, str]:
         """What the functions of the stack need beside their own."""
-        return {"DISPATCH_PARAMETER": PARAMETER, "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.endpoint.url}
+        return {
+            "DISPATCH_PARAMETER": PARAMETER,
+            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.endpoint.url,
+            "AWS_ENDPOINT_URL_SAGEMAKER": self.endpoint.url,
+        }
 
     def start(self) -> None:
         """Announce it. The first container starts with the first job."""
         self.endpoint.__enter__()
-        value = EndpointTarget(ENDPOINT, self._batch_queue_url).to_text()
+        job_queue_url, batch_queue_url = self._queue_urls
+        value = EndpointTarget(ENDPOINT, batch_queue_url, job_queue_url).to_text()
         ssm: Any = local_client("ssm", self._aws.endpoint_url)
         ssm.put_parameter(Name=PARAMETER, Value=value, Type="String", Overwrite=True)
-        for thread in self._threads:
-            thread.start()
+        self._backlog_thread.start()
+        for poller in self._pollers:
+            poller.start()
 
     def stop(self) -> None:
         """Stop everything. Safe to call twice."""
         self._is_over.set()
+        for poller in self._pollers:
+            poller.stop(timeout_s=0.0)
         self.endpoint.stop()
         self._forward_pool.close()
+        for poller in self._pollers:
+            poller.stop(timeout_s=5.0)
 
     def kill(self) -> None:
         """End all containers at once, engine and all, as if their machines had lost power."""
@@ -118,15 +137,13 @@ class EndpointBackend:
                     os.kill(pid, signal.SIGKILL)
 
     def kill_forward(self) -> None:
-        """End the process of the function that sends batches on, wherever it is; the next minute starts another."""
+        """End the processes of the function that sends jobs on, wherever they are; the next message starts another."""
         self._forward_pool.kill()
 
     def _start_container(self, port: int) -> LocalProcess:
         self._started += 1
         environment = {
             **self._environment,
-            "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.endpoint.url,
-            "ENDPOINT_NAME": ENDPOINT,
             "SAGEMAKER_BIND_TO_PORT": str(port),
             "INITIAL_PORT": str(free_port()),
         }
@@ -160,8 +177,5 @@ class EndpointBackend:
                     ],
                 )
 
-    def _forward(self) -> None:
-        while not self._is_over.is_set():
-            with contextlib.suppress(Exception):  # it is in the function's log; started again, as on AWS
-                self._forward_pool.invoke(_FORWARD, {}, timeout_s=_FORWARD_TIMEOUT_S)
-            self._is_over.wait(_FORWARD_EVERY_S)
+    def _forward(self, event: Any) -> Any:  # noqa: ANN401  (any JSON value)
+        return self._forward_pool.invoke(_FORWARD, event, timeout_s=_FORWARD_TIMEOUT_S)

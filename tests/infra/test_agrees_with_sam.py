@@ -11,7 +11,7 @@ from tests.infra.stacks import SAM, Synthesized, of_type, one
 pytestmark = pytest.mark.timeout(600)
 NAME = "comfy-serverless"
 #: The queues that each stack names: SAM's functions know them by these names.
-QUEUES = {"sagemaker": {f"{NAME}-gpu-batches"}, "lambda_gpu": {f"{NAME}-gpu-jobs", f"{NAME}-gpu-batches"}}
+QUEUES = {stack: {f"{NAME}-gpu-jobs", f"{NAME}-gpu-batches"} for stack in ("sagemaker", "lambda_gpu")}
 SENDERS = ("ApiRole", "IngestRole", "CaretakerRole", "OutcomeRole")
 
 
@@ -90,4 +90,4 @@ def test_a_worker_counts_under_the_name_that_dashboard_and_alarms_ask_for(templa
     )
     sam = SAM["Resources"]["GenerateFunction"]["Properties"]["Environment"]["Variables"]
     assert environment["POWERTOOLS_SERVICE_NAME"] == sam["POWERTOOLS_SERVICE_NAME"]
-    assert set(sam) - set(environment) <= {"JOB_QUEUE_URL", "BATCH_QUEUE_URL", "MODELS_MANIFEST", "INPUT_CACHE_BYTES"}
+    assert set(sam) - set(environment) <= {"MODELS_MANIFEST", "INPUT_CACHE_BYTES"}

@@ -37,7 +37,9 @@ def put_aside(queue: str) -> Alarm:
 
 
 SAGEMAKER_ALARMS = {
+    "JobDeadLetters": put_aside("JobsDeadLetters"),
     "BatchDeadLetters": put_aside("BatchesDeadLetters"),
+    "OldestJob": Alarm(QUEUE, "ApproximateAgeOfOldestMessage", {"QueueName": "Jobs"}, "Maximum", 300, 1, 7200),
     "OutcomeDeadLetters": put_aside("OutcomeDeadLetters"),
     "OldestBatchJob": Alarm(QUEUE, AGE, {"QueueName": "Batches"}, "Maximum", 300, 1, 604_800),
     "ForwardErrors": Alarm(LAMBDA, "Errors", FORWARD, "Sum", 300, 1, 3),

@@ -86,7 +86,7 @@ WORLD = reach.World(
         "another log": [arn("logs", "log-group:/aws/lambda/theirs:1")],
         "endpoint": [arn("sagemaker", f"endpoint/{ENDPOINT}")],
         "another endpoint": [arn("sagemaker", "endpoint/theirs")],
-        "images": [arn("ecr", "repository/cdk-hnb659fds-container-assets-123456789012-eu-central-1")],
+        "images": [arn("ecr", "repository/comfy-serverless/gpu")],
         "another repository": [arn("ecr", "repository/theirs")],
         "another parameter": [arn("ssm", "parameter/theirs")],
         "another function": [arn("lambda", "function:theirs")],

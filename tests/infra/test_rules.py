@@ -66,13 +66,15 @@ QUEUES = {"CKV_AWS_27"}
 LOGS = {"CKV_AWS_158"}
 EXCEPTIONS = {
     "sagemaker": {
+        "Jobs": QUEUES,
+        "JobsDeadLetters": QUEUES,
         "Batches": QUEUES,
         "BatchesDeadLetters": QUEUES,
         "OutcomeDeadLetters": QUEUES,
         "EndpointLog": LOGS,
         "ForwardLog": LOGS,
         "Model": {"CKV_AWS_370"},
-        "Forward": {"CKV_AWS_116", "CKV_AWS_117", "CKV_AWS_173"},
+        "Forward": {"CKV_AWS_115", "CKV_AWS_116", "CKV_AWS_117", "CKV_AWS_173"},
     },
     "lambda_gpu": {
         "Jobs": QUEUES,
@@ -105,6 +107,7 @@ def test_these_rules_are_not_followed_and_no_others(stack: str, synthesized: Syn
 @pytest.mark.parametrize(
     ("stack", "resource", "rule", "said"),
     [
+        ("sagemaker", "Forward", "CKV_AWS_115", "maximum concurrency of its queues"),
         ("sagemaker", "Forward", "CKV_AWS_116", "EventBridge starts it"),  # it is invoked asynchronously
         ("lambda_gpu", "Generate", "CKV_AWS_116", "Only queues invoke it"),
         ("sagemaker", "Forward", "CKV_AWS_117", "at their public addresses"),

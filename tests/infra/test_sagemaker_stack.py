@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,10 +49,13 @@ def test_the_driver_fits_the_torch_that_is_built_in(template: dict[str, Any], sy
     assets = json.loads((synthesized.folder / "comfy-serverless-sagemaker.assets.json").read_text())["dockerImages"]
     worker = next(asset["source"] for asset in assets.values() if asset["source"]["dockerBuildTarget"] == "worker")
     assert worker["dockerBuildArgs"] == {
-        "TORCH_INDEX_URL": "https://download.pytorch.org/whl/cu130",
+        "TORCH": "cuda",
+        "TORCH_INDEX_URL": "",
         "COMFYUI_ARGS": "",
     }
     assert worker["platform"] == "linux/amd64"
+    lock = (Path(__file__).parents[2] / "requirements" / "torch-cuda.txt").read_text(encoding="utf-8")
+    assert re.search(r"^cuda-toolkit==13\.", lock, re.MULTILINE)
 
 
 def test_a_slow_start_and_large_models_have_time(template: dict[str, Any]) -> None:
@@ -83,12 +87,9 @@ def test_both_policies_scale_it_and_the_second_starts_the_first_instance(templat
         "TargetValue": 4,
         "ScaleInCooldown": 300,
         "ScaleOutCooldown": 60,
-        "CustomizedMetricSpecification": {
-            "Namespace": "AWS/SageMaker",
-            "MetricName": "ApproximateBacklogSizePerInstance",
-            "Statistic": "Average",
-            "Dimensions": [{"Name": "EndpointName", "Value": ENDPOINT}],
-        },
+        "CustomizedMetricSpecification": tracking["TargetTrackingScalingPolicyConfiguration"][
+            "CustomizedMetricSpecification"
+        ],  # test_gate.py has it
     }
     stepping = one(template, "AWS::ApplicationAutoScaling::ScalingPolicy", PolicyType="StepScaling")
     assert stepping["ScalingTargetId"] == {"Ref": "Instances"}
@@ -130,28 +131,12 @@ def test_other_instances_are_another_endpoint_and_everything_follows_it(template
 
 def test_nothing_is_started_before_it_is_known_that_names_are_free(template: dict[str, Any]) -> None:
     before = {plain(name) for name in template["Resources"]["Endpoint"]["DependsOn"]}
-    assert before >= {"Batches", "OutcomeFunctionSuccessTopic", "OutcomeFunctionFailureTopic", "EndpointLog"}
+    assert before >= {"Jobs", "Batches", "OutcomeFunctionSuccessTopic", "OutcomeFunctionFailureTopic", "EndpointLog"}
     assert set(of_type(template, "AWS::SNS::Subscription")) <= set(template["Resources"]["Endpoint"]["DependsOn"])
 
 
-def test_a_batch_lets_through_what_makes_the_endpoint_scale_out_as_far_as_it_may() -> None:
-    template = synthesize(max_instances=7, backlog_per_instance=5, in_flight=2).sagemaker
-    function = one(template, "AWS::Lambda::Function")
-    waiting = int(function["Environment"]["Variables"]["MAX_WAITING_BATCH_JOBS"])
-    assert waiting > 7 * 5
-
-
-def test_what_lets_batches_through_is_never_there_twice(template: dict[str, Any]) -> None:
-    function = one(template, "AWS::Lambda::Function")
-    assert function["ReservedConcurrentExecutions"] == 1
-    assert function["Architectures"] == ["x86_64"]
-    assert function["ImageConfig"]["Command"] == ["comfy_serverless.handlers.forward.handler"]
-    queue = one(template, "AWS::SQS::Queue", QueueName="comfy-serverless-gpu-batches")
-    assert queue["VisibilityTimeout"] >= 2 * function["Timeout"]
-
-
 def test_a_start_of_it_that_comes_to_nothing_is_not_tried_again(template: dict[str, Any]) -> None:
-    """The next start is a minute away, and would have to wait behind it."""
+    """It keeps the function warm, and the next start is a minute away."""
     rule = one(template, "AWS::Events::Rule")
     assert rule["ScheduleExpression"] == "rate(1 minute)"
     assert [target["RetryPolicy"] for target in rule["Targets"]] == [{"MaximumRetryAttempts": 0}]
@@ -186,12 +171,13 @@ def test_a_stack_is_announced_when_its_endpoint_is_there_and_not_before(template
     parameter = next(entry for entry in template["Resources"].values() if entry["Type"] == "AWS::SSM::Parameter")
     assert parameter["DependsOn"] == ["Endpoint"]
     assert parameter["Properties"]["Name"] == "/comfy-serverless/comfy-serverless/dispatch"
-    text, queue, end = parameter["Properties"]["Value"]["Fn::Join"][1]
-    assert json.loads(f"{text}URL{end}") == {
+    parts = parameter["Properties"]["Value"]["Fn::Join"][1]
+    named = [part if isinstance(part, str) else template["Resources"][part["Ref"]]["Properties"] for part in parts]
+    assert json.loads("".join(part if isinstance(part, str) else part["QueueName"] for part in named)) == {
         "backend": "sagemaker",
         "endpoint_name": ENDPOINT,
-        "batch_queue_url": "URL",
+        "job_queue_url": "comfy-serverless-gpu-jobs",
+        "batch_queue_url": "comfy-serverless-gpu-batches",
         # Whose list of node classes counts.
         "image": one(template, "AWS::SageMaker::Model")["PrimaryContainer"]["Environment"]["WORKER_IMAGE"],
     }
-    assert template["Resources"][queue["Ref"]]["Properties"]["QueueName"] == "comfy-serverless-gpu-batches"

@@ -200,7 +200,7 @@ def test_adopted_the_data_is_in_the_new_stack(cloud: Cloud) -> None:
     cloud.put_data()
     before = cloud.names()
     cloud.undeploy()
-    adopted = adopt.adopt(cloud.client("cloudformation"), STACK)
+    adopted = adopt.adopt(cloud.account, STACK)
     assert {one.logical_id: one.name for one in adopted} == before
     assert adopt.prefix_of(adopted) == "comfy-serverless"
     assert cloud.deploy() == "UPDATE_COMPLETE"
@@ -208,7 +208,7 @@ def test_adopted_the_data_is_in_the_new_stack(cloud: Cloud) -> None:
     assert cloud.has_data()
     assert cloud.client("s3").get_public_access_block(Bucket=before["InputBucket"])
     with pytest.raises(adopt.NotAdopted, match="is there"):
-        adopt.adopt(cloud.client("cloudformation"), STACK)
+        adopt.adopt(cloud.account, STACK)
 
 
 def test_a_failed_attempt_has_to_go_before_there_is_something_to_adopt(cloud: Cloud) -> None:
@@ -216,7 +216,28 @@ def test_a_failed_attempt_has_to_go_before_there_is_something_to_adopt(cloud: Cl
     cloud.undeploy()
     assert cloud.deploy() == "ROLLBACK_COMPLETE"
     with pytest.raises(adopt.NotAdopted, match="if it has failed, delete it"):
-        adopt.adopt(cloud.client("cloudformation"), STACK)
+        adopt.adopt(cloud.account, STACK)
+
+
+def test_what_was_deleted_since_is_made_anew(cloud: Cloud) -> None:
+    cloud.deploy()
+    cloud.put_data()
+    table = cloud.names()["JobsTable"]
+    cloud.undeploy(table)
+    assert [one.logical_id for one in adopt.adopt(cloud.account, STACK)] == [
+        name for name in KEPT if name != "JobsTable"
+    ]
+    assert cloud.deploy() == "UPDATE_COMPLETE"
+    assert sorted(cloud.names()) == KEPT
+
+
+def test_an_import_that_is_refused_says_why(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud.deploy()
+    names = cloud.names()
+    cloud.undeploy(names["JobsTable"])
+    monkeypatch.setattr(undeploy.Account, "has", lambda *_: True)
+    with pytest.raises(adopt.NotAdopted, match="does not import it: .*" + names["JobsTable"]):
+        adopt.adopt(cloud.account, STACK)
 
 
 def test_with_another_prefix_the_old_data_stays_beside_the_new_stack(cloud: Cloud) -> None:

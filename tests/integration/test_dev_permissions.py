@@ -11,6 +11,10 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
+from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.table import turns
+from comfy_serverless.table.job_state import NewJob
+from comfy_serverless.table.jobs import JobStore
 from local.aws.server import LocalAws, local_client
 from local.aws.stack import LocalStack
 from local.aws.template import TABLE, name_of
@@ -135,6 +139,25 @@ def test_queues_parameters_and_figures_are_for_those_who_need_them(aws: LocalAws
     client("ApiRole", "cloudwatch").get_metric_statistics(**figures)
     assert "cloudwatch:Get" in denied(client("GenerateRole", "cloudwatch").get_metric_statistics, **figures)
     assert "ssm:GetParameter" in denied(client("WebhookRole", "ssm").get_parameter, Name="/comfy-serverless/local/x")
+
+
+@pytest.mark.parametrize(("role", "day"), [("ApiRole", 1), ("CaretakerRole", 2), ("OutcomeRole", 3)])
+def test_whoever_sends_jobs_again_may_do_so_in_turns(
+    role: str, day: int, aws: LocalAws, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = JobStore(Table(client(role, "dynamodb"), TABLE), lease_s=30, max_runs=3)
+    all_jobs = JobStore(Table(aws.dynamodb(), TABLE), lease_s=30, max_runs=3)
+    new = NewJob(job_id=role, owner="team", request_uri="s3://a/1.json", result_uri="s3://r/result.json")
+    all_jobs.submit(new)
+    all_jobs.dispatched(role)
+    state = all_jobs.read_alone(role)
+    assert state is not None
+    then = turns.now_s() + day * 86_400  # no turn of another role lasts that long
+    monkeypatch.setattr(turns, "now_s", lambda: then)
+    assert own.take_turn(state), "the first turn"
+    assert own.take_turn(state), "which has room for more"
+    monkeypatch.setattr(turns, "now_s", lambda: then + turns.FIRST_PAUSE_S)
+    assert own.take_turn(state), "and the next one, after a look at the first job"
 
 
 def test_the_administrator_may_do_everything_and_who_is_no_role_nothing(aws: LocalAws, client: Client) -> None:

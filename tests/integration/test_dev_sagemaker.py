@@ -91,20 +91,32 @@ def test_a_job_that_is_canceled_while_its_container_is_taken_away_is_canceled(st
         assert len(again.outputs) == 1, "another container has taken its place"
 
 
-def test_an_invocation_that_expires_is_a_job_that_has(stack: DevStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    endpoint, take = stack.endpoint, stack.endpoint.take
+def test_a_job_whose_invocation_expires_waits_on_and_runs_when_there_is_an_instance(
+    stack: DevStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint, take, expired = stack.endpoint, stack.endpoint.take, threading.Event()
+    notify = endpoint._notify
 
     def take_for_a_moment(path: str, headers: dict[str, str], body: bytes) -> Any:
         return take(path, {**headers, "X-Amzn-SageMaker-RequestTTLSeconds": "1"}, body)
 
+    def listen(message: dict[str, Any]) -> None:
+        notify(message)
+        if message["invocationStatus"] == "Expired":
+            expired.set()
+
     monkeypatch.setattr(endpoint, "shortest_ttl_s", 1)
-    monkeypatch.setattr(endpoint, "start_delay_s", 3600.0)  # no capacity
-    stack.kill_workers()
-    eventually(lambda: endpoint.instances == [] or fail())
-    with Comfy() as client, monkeypatch.context() as patch:
-        patch.setattr(endpoint, "take", take_for_a_moment)
-        job = submit_surely(client, small(3), {})
-        assert client.jobs.get(job.id).wait(timeout=60).status == "expired"
+    monkeypatch.setattr(endpoint, "_notify", listen)
+    with Comfy() as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(endpoint, "start_delay_s", 3600.0)  # no capacity
+            patch.setattr(endpoint, "take", take_for_a_moment)
+            stack.kill_workers()
+            eventually(lambda: endpoint.instances == [] or fail())
+            job = submit_surely(client, small(3), {})
+            assert expired.wait(PATIENCE_S)
+            assert client.jobs.get(job.id).status == "queued"
+        assert client.jobs.get(job.id).wait(timeout=200).status == "succeeded"
 
 
 def eventually(ask: Any, *, within_s: float = PATIENCE_S) -> Any:

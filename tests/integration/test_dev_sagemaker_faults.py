@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import random
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ MAX_WAITING, IN_FLIGHT = 4, 3
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    settings = {"LEASE_S": "3", "MAX_WAITING_BATCH_JOBS": str(MAX_WAITING)}
+    settings = {"LEASE_S": "3", "WAITING_PER_INSTANCE": str(MAX_WAITING)}
     folder = tmp_path_factory.mktemp("dev")
     with DevStack(log_folder=folder, backend="sagemaker", environment=settings) as started:
         started.describe()
@@ -78,15 +79,17 @@ def told(stack: DevStack, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, st
 
 @contextmanager
 def asking_for(stack: DevStack, **limits: int) -> Iterator[None]:
-    """The limits that a sender of invocations has asked for meanwhile."""
-    take = stack.endpoint.take
+    """The limits that the sender of the next invocation asks for; it is sent before the end of the block."""
+    take, is_taken = stack.endpoint.take, threading.Event()
 
     def take_as_asked(path: str, headers: dict[str, str], body: bytes) -> Invocation:
+        is_taken.set()
         return take(path, {**headers, **{HEADER + name: str(value) for name, value in limits.items()}}, body)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stack.endpoint, "take", take_as_asked)
         yield
+        assert is_taken.wait(PATIENCE_S)
 
 
 @dataclass(frozen=True, slots=True)

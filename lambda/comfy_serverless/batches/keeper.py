@@ -67,7 +67,7 @@ class Keeper(BatchReader):
             begun = self.step_functions.start_execution(stateMachineArn=machine, input=order)
             self.batches.read_by(batch.id, begun["executionArn"])
             return
-        self.own_queue.send_many([Order(batch_id=batch.id, start=start).to_text() for start in starts])
+        self.own_queue.send_many([(batch.id, Order(batch_id=batch.id, start=start).to_text()) for start in starts])
 
     def _is_being_read(self, batch: Batch) -> bool:
         """Whether abandoned ranges may only be waiting: in our queue, or in the state machine."""
@@ -99,7 +99,7 @@ class Keeper(BatchReader):
         `Recursion`). The caretaker's orders begin a count of their own.
         """
         if not self.read(batch_id, start, until=until):
-            self.own_queue.send(Order(batch_id=batch_id, start=start).to_text())
+            self.own_queue.send(Order(batch_id=batch_id, start=start).to_text(), tenant=batch_id)
 
     # Jobs end, and are reported.
 
@@ -198,7 +198,7 @@ class Keeper(BatchReader):
     # Orders of people.
 
     def _resume_at(self, batch: Batch, offset: int) -> None:
-        self.own_queue.send(Order(batch_id=batch.id, start=offset, is_resume=True).to_text())
+        self.own_queue.send(Order(batch_id=batch.id, start=offset, is_resume=True).to_text(), tenant=batch.id)
 
     def resume(self, batch_id: str, *, start: int = 0, until: float, now: Callable[[], float] = time.monotonic) -> None:
         """Send parked jobs again, from a line on, and have the rest read. What the time does not allow is ordered.

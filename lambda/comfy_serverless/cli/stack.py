@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
     from botocore.exceptions import BotoCoreError, ClientError
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_sqs import SQSClient
 
+    from comfy_serverless.aws.sqs import JobQueue
     from comfy_serverless.batches.orders import Order
     from comfy_serverless.batches.store import Batch, BatchStore
     from comfy_serverless.table.api_keys import ApiKeyStore
@@ -48,25 +48,25 @@ class Stack:
 
     batches: BatchStore
     s3: S3Client
-    sqs: SQSClient
     input_bucket: str
-    manifest_queue_url: str
+    manifest_queue: JobQueue
 
     @classmethod
     def of(cls, name: str) -> Stack:
         """Find a stack by its name."""
         from comfy_serverless.aws.dynamodb import Table, dynamodb_client
         from comfy_serverless.aws.s3 import s3_client
-        from comfy_serverless.aws.sqs import sqs_client
+        from comfy_serverless.aws.sqs import JobQueue, sqs_client
         from comfy_serverless.batches.store import BatchStore
 
         outputs = _these_outputs(name, TABLE_OUTPUT, "InputBucketName", "ManifestQueueUrl")
         batches = BatchStore(Table(dynamodb_client(), outputs[TABLE_OUTPUT]))
-        return cls(batches, s3_client(), sqs_client(), outputs["InputBucketName"], outputs["ManifestQueueUrl"])
+        manifest_queue = JobQueue(sqs_client(), outputs["ManifestQueueUrl"])
+        return cls(batches, s3_client(), outputs["InputBucketName"], manifest_queue)
 
     def send(self, order: Order) -> None:
         """Send an order to `ingest`."""
-        self.sqs.send_message(QueueUrl=self.manifest_queue_url, MessageBody=order.to_text())
+        self.manifest_queue.send(order.to_text(), tenant=order.batch_id)
 
     def newest(self, name: str) -> Batch | None:
         """The newest batch of a name."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from comfy_serverless.connector.engine import Engine
 from comfy_serverless.connector.folders import place_file
+from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.own_folder import may_overlap
 from comfy_serverless.connector.ports import find_available_port
@@ -265,6 +266,15 @@ class ComfyConnector:
         a moment is wanted in which nothing runs.
         """
         return may_overlap(workflow, self._engine.known_declared()) and not self._upkeep.wants_a_moment()
+
+    @property
+    def not_imported(self) -> tuple[NotImported, ...]:
+        """The packs of custom nodes that ComfyUI could not import at its start, as far as it has said so."""
+        return self._engine.not_imported
+
+    def lost_packs(self) -> tuple[NotImported, ...]:
+        """The same, with the classes that their sources seem to declare."""
+        return self._engine.lost_packs()
 
     @contextmanager
     def hold_folders(self, check: Callable[[], None]) -> Iterator[None]:

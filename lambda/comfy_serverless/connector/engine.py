@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,9 +17,11 @@ from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.confinement import engine_user
 from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.folders import EngineFolders
+from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of, places_of
 from comfy_serverless.connector.local_files import LocalFiles
 from comfy_serverless.connector.made_files import MadeFiles, Place, Remembered
+from comfy_serverless.connector.pack_sources import declared_classes
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.remote_files import RemoteFiles
 from comfy_serverless.connector.start_patience import StartPatience
@@ -58,6 +61,7 @@ class Engine:
         #: The start they were read from, and their names.
         self._node_classes: tuple[int, tuple[str, ...]] = (-1, ())
         self._model_places: tuple[int, Mapping[str, tuple[Path, ...]]] = (-1, {})
+        self._lost_packs: tuple[int, tuple[NotImported, ...]] = (-1, ())
         #: What the engine says of classes; nothing where it does not know one.
         self._declared: dict[str, Declared | None] = {}
         self._remembered = Remembered()
@@ -328,6 +332,19 @@ class Engine:
             self._node_classes = generation, classes
         return classes
 
+    @property
+    def not_imported(self) -> tuple[NotImported, ...]:
+        """The packs of custom nodes that the running process could not import; none are known of one elsewhere."""
+        return self.process.not_imported if self.process is not None else ()
+
+    def lost_packs(self) -> tuple[NotImported, ...]:
+        """The same, with the classes that their sources seem to declare. Reads those once a start."""
+        generation, packs = self._lost_packs
+        if generation != self.starts or len(packs) != len(self.not_imported):
+            packs = tuple(replace(lost, classes=declared_classes(self._cwd / lost.path)) for lost in self.not_imported)
+            self._lost_packs = self.starts, packs
+        return packs
+
     def model_places(self) -> Mapping[str, tuple[Path, ...]] | None:
         """Where ComfyUI looks for models, by folder, in the order of its search. Asked once a start.
 
@@ -424,6 +441,8 @@ class Engine:
         self._remembered = Remembered({kind: self._folders[kind] for kind in ("output", "temp") if self._folders})
         self._greeted_generation = self.starts
         logger.info("%s answers at %s", self.name, self.client.shown_address)
+        for lost in self.not_imported:
+            logger.warning("the custom nodes of %r did not import: %s", lost.pack, lost.reason)
 
     def disconnect(self, server_address: str | None = None) -> None:
         """Close all connections; the next ones are made when they are needed, to the address given or as before."""

@@ -17,7 +17,7 @@ def _wake_stale_batches() -> int:
         return 0
     batches = wiring.batches().neglected(limit=MAX_JOBS)
     if batches:
-        wiring.manifest_queue().send_many([Order(batch_id=batch_id).to_text() for batch_id in batches])
+        wiring.manifest_queue().send_many([(batch_id, Order(batch_id=batch_id).to_text()) for batch_id in batches])
     return len(batches)
 
 

@@ -1,38 +1,52 @@
-"""The Lambda function between a queue of batch jobs and a SageMaker endpoint: it lets through what that can run.
+"""The Lambda function between the queues and a SageMaker endpoint: it lets through what that can run (`table.gate`).
 
-An endpoint has one queue, first come, first served: a batch in it would keep all other jobs waiting. So the batch waits
-before it, and just enough of its jobs wait in the endpoint that no instance runs dry. Their number comes from the jobs
-table, at once; the endpoint's own figure is a minute or two old, in which it may have run dry. Jobs of a batch that is
-paused or canceled do not get there at all: no instance starts for them.
+Both queues invoke it, with one message at a time and few invocations at once. A job for which there is no room waits
+in its invocation, so that it is sent the moment there is; all others wait in the queues, where SQS decides which owner
+is next. While no job waits, the clock alone starts it, each minute and without a message, so that the next job finds it
+warm.
 
-It starts each minute, one at a time (reserved concurrency of 1), and takes messages itself: a queue that invokes a
-function would count each message that has to wait as delivered, and put it aside in the end.
+A job that has waited for as long as an invocation lasts is sent to its queue again, as a new message: given back, it
+would count as one that could not be delivered, and end among the dead letters.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from comfy_serverless.handlers import wiring
+from comfy_serverless.aws.sqs import take_each
+from comfy_serverless.handlers import again, wiring
+from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.observability import log
 
-#: The pause between two checks while there is no room.
-PAUSE_S = 2
+#: The pause between two looks while there is no room. A container has the next job in hand meanwhile.
+PAUSE_S = 1.0
 #: The part of an invocation that is kept back.
 RESERVE_S = 5.0
 
 wiring.at_start(wiring.gate)
 
 
-def handler(_event: object, context: Any) -> dict[str, int]:  # noqa: ANN401  (Lambda's context)
-    """Let jobs through until none waits or the time is over; returns how many messages passed."""
-    count = 0
-    while context.get_remaining_time_in_millis() / 1000 > RESERVE_S + PAUSE_S:
-        if free := wiring.gate().free():
-            gone = wiring.gate().let_through(free)
-            count += gone
-            if gone == 0:
-                break
-        else:
-            time.sleep(PAUSE_S)
-    return {"messages": count}
+def handler(event: Mapping[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
+    """Send jobs on, each as soon as there is room for it."""
+    until = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - RESERVE_S
+
+    def take(message: Mapping[str, Any]) -> bool:
+        job = JobMessage.parse(str(message["body"]))
+        if job is None:
+            raise ValueError("the message is no job: it is left for the dead letters")
+        _send_on(job, until)
+        return True
+
+    answer = take_each(event.get("Records", ()), take, failing="a job was not sent on, and its message comes again")
+    return again.put_off(event, answer)
+
+
+def _send_on(job: JobMessage, until: float) -> None:
+    while not wiring.gate().let_through(job):
+        if time.monotonic() + PAUSE_S > until:
+            wiring.workers().send(job, is_batch=job.batch_id is not None)
+            log.info("the endpoint has no room yet: the job goes on waiting in its queue", job_id=job.job_id)
+            return
+        time.sleep(PAUSE_S)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.dynamodb import Table
     from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
     from comfy_serverless.batches.drops import Drops
-    from comfy_serverless.batches.gate import Gate
     from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.connector.connector import ComfyConnector
     from comfy_serverless.fetch.web import Network
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from comfy_serverless.table.assets import AssetStore
     from comfy_serverless.table.care import Care
     from comfy_serverless.table.dispatch import Endpoint, Workers
+    from comfy_serverless.table.gate import Gate
     from comfy_serverless.table.jobs import JobStore
     from comfy_serverless.table.settlement import Settlement
     from comfy_serverless.webhooks.calls import Caller
@@ -141,23 +141,16 @@ def endpoint(name: str) -> Endpoint:
     return Endpoint(boto3.client("sagemaker-runtime", config=CONFIG), boto3.client("cloudwatch", config=CONFIG), name)
 
 
-def _where_jobs_go() -> str:
-    """The name of the setting: a container on SageMaker sends jobs to its own endpoint."""
-    return "job_queue_url" if settings().endpoint_name is None else "endpoint_name"
-
-
 @functools.cache
 def workers() -> Workers:
-    """Where jobs are sent to run: queues, or an endpoint."""
+    """Where jobs are sent to run: queues, with functions or an endpoint behind them."""
     import boto3
 
     from comfy_serverless.aws.sqs import CONFIG
     from comfy_serverless.table.dispatch import Queues, Switch
 
-    (where,) = settings().require(_where_jobs_go())
-    if settings().endpoint_name is not None:
-        return endpoint(where)
-    own = Queues.at(where, settings().batch_queue_url, sqs=sqs(), image=settings().worker_image)
+    (url,) = settings().require("job_queue_url")
+    own = Queues.at(url, settings().batch_queue_url, sqs=sqs(), image=settings().worker_image)
     parameter = settings().dispatch_parameter
     return own if parameter is None else Switch(own, parameter, boto3.client("ssm", config=CONFIG), endpoint)
 
@@ -191,7 +184,7 @@ def services() -> Services:
     from comfy_serverless.table.presigned_uploads import UploadStore
 
     _, assets_bucket, output_bucket, _ = settings().require(
-        "jobs_table", "assets_bucket", "output_bucket", _where_jobs_go()
+        "jobs_table", "assets_bucket", "output_bucket", "job_queue_url"
     )
     return Services(
         settings=settings(),
@@ -214,13 +207,13 @@ def care() -> Care:
     """The care of neglected jobs."""
     from comfy_serverless.table.care import Care
 
-    settings().require("jobs_table", _where_jobs_go())
+    settings().require("jobs_table", "job_queue_url")
     return Care(jobs(), workers(), webhook_queue(), s3())
 
 
 def caretaker() -> tuple[Care, AssetStore]:
     """For `caretaker`: the care of neglected jobs, and the assets, which expire."""
-    settings().require("jobs_table", "assets_bucket", _where_jobs_go())
+    settings().require("jobs_table", "assets_bucket", "job_queue_url")
     return care(), assets()
 
 
@@ -235,10 +228,21 @@ def settlement() -> Settlement:
 @functools.cache
 def gate() -> Gate:
     """For `forward`: the gate before the endpoint."""
-    from comfy_serverless.batches.gate import Gate
+    import boto3
 
-    name, url, _ = settings().require("endpoint_name", "batch_queue_url", "jobs_table")
-    return Gate(endpoint(name), jobs(), batches(), sqs(), url, settings().max_waiting_batch_jobs)
+    from comfy_serverless.aws.sqs import CONFIG
+    from comfy_serverless.batches.store import hold_back
+    from comfy_serverless.table.gate import Fleet, Gate, PlaceStore
+
+    name, _, _, _ = settings().require("endpoint_name", "jobs_table", "job_queue_url", "batch_queue_url")
+    return Gate(
+        endpoint(name),
+        Fleet(boto3.client("sagemaker", config=CONFIG), name),
+        jobs(),
+        PlaceStore(table(), name),
+        settings().waiting_per_instance,
+        functools.partial(hold_back, jobs(), batches()),
+    )
 
 
 @functools.cache
@@ -252,7 +256,7 @@ def ingest() -> Drops:
     from comfy_serverless.batches.store import BatchStore
 
     table_name, assets_bucket, output_bucket, _, _ = settings().require(
-        "jobs_table", "assets_bucket", "output_bucket", "manifest_queue_url", _where_jobs_go()
+        "jobs_table", "assets_bucket", "output_bucket", "manifest_queue_url", "job_queue_url"
     )
     patient = Table(dynamodb_client(is_patient=True), table_name)
     keeper = Keeper(
@@ -332,7 +336,7 @@ def meter() -> Meter:
     """The metrics of jobs."""
     from comfy_serverless.worker.metrics import Meter
 
-    return Meter(lambda: connector().condition)
+    return Meter(lambda: connector().condition, lambda: len(connector().not_imported))
 
 
 @functools.cache
@@ -341,7 +345,7 @@ def journal() -> Journal:
     from comfy_serverless.batches.store import hold_back
     from comfy_serverless.worker.journal import Journal
 
-    settings().require("jobs_table", _where_jobs_go())
+    settings().require("jobs_table", "job_queue_url")
     return Journal(
         jobs(),
         workers(),
@@ -357,7 +361,10 @@ def node_list() -> NodeListWriter | None:
     from comfy_serverless.jobs.node_list import NodeListWriter
 
     bucket = settings().assets_bucket
-    return NodeListWriter(s3(), bucket, settings().worker_image, connector().node_classes) if bucket else None
+    engine = connector()
+    if bucket is None:
+        return None
+    return NodeListWriter(s3(), bucket, settings().worker_image, engine.node_classes, engine.lost_packs)
 
 
 @functools.cache

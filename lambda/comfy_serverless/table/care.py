@@ -193,7 +193,7 @@ def is_too_old(state: JobState) -> bool:
 
 
 def waited_s(state: JobState) -> float:
-    """How long a job that has not begun has waited in its queue, in seconds."""
+    """How long a job has waited in its queue by now, in seconds."""
     since = state.waits_since or datetime.fromisoformat(state.created_at).timestamp()
     return now_s() - since
 

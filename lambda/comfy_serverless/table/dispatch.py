@@ -1,9 +1,9 @@
 """Sends jobs to the workers that DISPATCH_PARAMETER names.
 
     DISPATCH_PARAMETER ──► a queue of SQS, with Lambda functions behind it (our own, or those of a GPU stack)
-                      └──► a SageMaker endpoint, with its own queue
+                      └──► a SageMaker endpoint, with two queues and a gate before it (`table.gate`)
 
-    {"backend": "sagemaker", "endpoint_name": …, "batch_queue_url": …, "image": …}
+    {"backend": "sagemaker", "endpoint_name": …, "job_queue_url": …, "batch_queue_url": …, "image": …}
     {"backend": "queue", "job_queue_url": …, "batch_queue_url": …, "image": …}
 
 `image` names the workers' image (`WORKER_IMAGE`); stacks of older releases do not say it. A GPU stack (`infra/`) writes
@@ -47,10 +47,16 @@ ANSWER_NAME = "answer.json"
 
 @dataclass(frozen=True, slots=True)
 class EndpointTarget:
-    """An endpoint of SageMaker, and the queue before it where jobs of batches wait."""
+    """An endpoint of SageMaker, and the queues before it.
+
+    Attributes:
+        job_queue_url: None if a GPU stack of the release before has written it: callers' jobs go straight to its
+            endpoint.
+    """
 
     endpoint_name: str
     batch_queue_url: str
+    job_queue_url: str | None = None
     image: str = ""
 
     def to_text(self) -> str:
@@ -71,7 +77,7 @@ class QueueTarget:
         return _target_text("queue", asdict(self))
 
 
-def _target_text(backend: str, fields: Mapping[str, str]) -> str:
+def _target_text(backend: str, fields: Mapping[str, str | None]) -> str:
     return json.dumps({"backend": backend, **{name: value for name, value in fields.items() if value}})
 
 
@@ -79,15 +85,22 @@ def parse_target(text: str) -> EndpointTarget | QueueTarget:
     """Read the parameter's value; further fields are ignored. Raises InvalidSetting if it is neither of the two."""
     try:
         match fields := json.loads(text):
+            case {
+                "backend": "sagemaker",
+                "endpoint_name": str(name),
+                "job_queue_url": str(url),
+                "batch_queue_url": str(batch_url),
+            }:
+                return EndpointTarget(name, batch_url, url, str(fields.get("image", "")))
             case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
-                return EndpointTarget(name, batch_url, str(fields.get("image", "")))
+                return EndpointTarget(name, batch_url, None, str(fields.get("image", "")))
             case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
                 return QueueTarget(url, batch_url, str(fields.get("image", "")))
     except ValueError:
         pass
     raise InvalidSetting(
         f"the parameter of DISPATCH_PARAMETER holds {text[:200]!r}; it must be "
-        '{"backend": "sagemaker", "endpoint_name": …, "batch_queue_url": …} or '
+        '{"backend": "sagemaker", "endpoint_name": …, "job_queue_url": …, "batch_queue_url": …} or '
         '{"backend": "queue", "job_queue_url": …, "batch_queue_url": …}'
     )
 
@@ -141,10 +154,10 @@ class Queues(Workers):
         return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow, image)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        self._queue(is_batch).send(message.to_text(), delay_s=delay_s)
+        self._queue(is_batch).send(message.to_text(), tenant=message.owner_name, delay_s=delay_s)
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        self.batches.send_many([message.to_text() for message in messages])
+        self.batches.send_many([(message.owner_name, message.to_text()) for message in messages])
 
     def depth(self, *, is_batch: bool = False) -> int:
         return self._queue(is_batch).depth()
@@ -203,25 +216,34 @@ class Endpoint(Workers):
 
 
 @dataclass(frozen=True, slots=True)
-class Batched(Workers):
-    """An endpoint, and a queue before it for jobs of batches: `handlers/forward` lets as many pass as it can run."""
+class Gated(Workers):
+    """An endpoint, and queues before it: `table.gate` lets as many jobs pass as it can run.
+
+    Attributes:
+        jobs: None if callers' jobs go straight to the endpoint (see `EndpointTarget`).
+    """
 
     endpoint: Endpoint
     batches: JobQueue
+    jobs: JobQueue | None
     image: str = ""
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        if is_batch:
-            self.batches.send(message.to_text(), delay_s=delay_s)
+        if (queue := self._queue(is_batch)) is not None:
+            queue.send(message.to_text(), tenant=message.owner_name, delay_s=delay_s)
         else:
             self.endpoint.send(message)
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        self.batches.send_many([message.to_text() for message in messages])
+        self.batches.send_many([(message.owner_name, message.to_text()) for message in messages])
 
     def depth(self, *, is_batch: bool = False) -> int:
-        """See `Workers`. A job of a batch may wait in either."""
-        return self.endpoint.depth() + (self.batches.depth() if is_batch else 0)
+        """See `Workers`. A job may wait in the endpoint or before it."""
+        queue = self._queue(is_batch)
+        return self.endpoint.depth() + (queue.depth() if queue is not None else 0)
+
+    def _queue(self, is_batch: bool) -> JobQueue | None:
+        return self.batches if is_batch else self.jobs
 
     def worker_image(self) -> str:
         return self.image
@@ -286,8 +308,10 @@ class Switch(Workers):
                 value = self._value
         if self._target is None or value != self._value:
             match parse_target(value) if value else None:
-                case EndpointTarget(name, batch_url, image):
-                    self._target = Batched(self.endpoint(name), JobQueue(self.own.jobs.sqs, batch_url), image)
+                case EndpointTarget(name, batch_url, job_url, image):
+                    sqs = self.own.jobs.sqs
+                    jobs = JobQueue(sqs, job_url) if job_url is not None else None
+                    self._target = Gated(self.endpoint(name), JobQueue(sqs, batch_url), jobs, image)
                 case QueueTarget(url, batch_url, image):
                     self._target = Queues.at(url, batch_url, sqs=self.own.jobs.sqs, is_slow=True, image=image)
                 case None:

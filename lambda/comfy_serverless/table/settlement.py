@@ -86,8 +86,8 @@ class Settlement:
 
     def _settle_unbegun(self, state: JobState, notification: Notification) -> None:
         match notification.status:
-            case Ended.EXPIRED if state.is_of_batch and not is_too_old(state):
-                self.care.send_again(state)  # no caller waits for it: it goes to the end of the batch's own queue
+            case Ended.EXPIRED if state.is_rerunnable and not is_too_old(state):
+                self.care.send_again(state)  # jobs that are still in its queue go on waiting, too
             case Ended.EXPIRED:
                 expired = JobExpired("the endpoint has had no room for the job in all the time it keeps one.")
                 self.care.end(state, expired, status=JobStatus.EXPIRED)

@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.errors import Canceled, ComfyError, WorkerOutdated, WorkerStopped
 from comfy_serverless.files import type_of_head
 from comfy_serverless.jobs.document import Job, JobStatus, Output, Progress
-from comfy_serverless.observability import about, log
+from comfy_serverless.observability import about, emit_wait, log
 from comfy_serverless.table.care import is_too_old, waited_s
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
 from comfy_serverless.table.jobs import IN_QUEUE_S, JobStore
@@ -47,7 +47,7 @@ CONCLUDE_FOR_S, CONCLUDE_RESERVE_S = 20.0, 1.0
 AGAIN_AFTER_S = 5
 #: When a job of a newer release is sent again, in seconds: a deployment may take some minutes. It doubles each time.
 OUTDATED_AFTER_S, OUTDATED_AFTER_MOST_S = 300, 3600
-#: How long a job that the caretaker cannot send waits here, and then in a queue (SageMaker has no delay), in seconds.
+#: How long a job that the caretaker cannot send waits here, and then in a queue in seconds.
 #: The wait in the queue is a quarter of the time it has waited before, and no longer than SQS delays a message.
 OUTDATED_PAUSE_S, OUTDATED_DELAY_S, OUTDATED_DELAY_MOST_S = 10.0, 30, 900
 
@@ -108,6 +108,8 @@ class Journal:
             if self.jobs.fail(begun.state, Canceled("the job was canceled before it was run again")):
                 self._call_webhook(begun.state)
             return Standing()
+        if begun.state.runs == 1:  # a later run has waited for the end of the one before
+            emit_wait(waited_s(begun.state), is_batch=begun.state.is_of_batch)
         log.info("the job is begun", run=begun.state.runs)
         with Reporter(self.jobs, begun.state, run_id=run_id, most_outputs=self.most_outputs) as reporter:
             outcome = worker.run(source, replace(call, observer=reporter, is_last_try=begun.is_last))

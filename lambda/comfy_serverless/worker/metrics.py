@@ -18,9 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Meter:
-    """Counts the jobs of one process in the metrics, each once; `condition` returns how its engine has been."""
+    """Counts the jobs of one process in the metrics, each once.
+
+    Attributes:
+        condition: returns how its engine has been.
+        not_loaded: returns how many packs of custom nodes could not import.
+    """
 
     condition: Callable[[], Condition]
+    not_loaded: Callable[[], int]
     _invocations: int = 0
     _counted: Condition = field(default_factory=Condition)
 
@@ -35,6 +41,7 @@ class Meter:
             engine_recycled=now.recycled - before.recycled,
             engine_bytes=now.resident_bytes,
             gpu_bytes=now.gpu_bytes,
+            nodes_not_loaded=self.not_loaded(),
         )
         self._invocations += 1
         self._counted = now
@@ -48,12 +55,15 @@ def emit_metrics(
     engine_recycled: int = 0,
     engine_bytes: int = 0,
     gpu_bytes: int = 0,
+    nodes_not_loaded: int = 0,
 ) -> None:
     """Write one invocation's metrics. What the engine holds is 0 where that is not known."""
     figures: defaultdict[str, list[float]] = defaultdict(list)
     figures["ColdStart"].append(int(is_cold_start))
     figures["EngineStarts"].append(engine_starts)
     figures["EngineRecycled"].append(engine_recycled)
+    if nodes_not_loaded:
+        figures["NodesNotLoaded"].append(nodes_not_loaded)
     for name, held in (("EngineMemoryMb", engine_bytes), ("EngineGpuMemoryMb", gpu_bytes)):
         if held:
             figures[name].append(round(held / 1_000_000))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.cli import batch as cli_batch
 from comfy_serverless.cli.stack import Stack
@@ -26,7 +27,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("COLUMNS", "80")
     with aws() as session:
         here = World(session)
-        stack = Stack(here.batches, here.s3, here.sqs, DROPS, here.urls["manifests"])
+        stack = Stack(here.batches, here.s3, DROPS, JobQueue(here.sqs, here.urls["manifests"]))
         monkeypatch.setattr(Stack, "of", staticmethod(lambda name: stack))
         yield here
 

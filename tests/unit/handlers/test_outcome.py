@@ -96,8 +96,8 @@ def test_a_job_whose_worker_is_silent_is_looked_after_at_once(world: World) -> N
     assert world.begin(job_id, "run-2").runs == 2
 
 
-def test_an_invocation_that_has_expired_is_a_job_that_has(world: World) -> None:
-    job_id = world.submit()
+def test_an_invocation_with_a_key_that_has_expired_is_a_job_that_has(world: World) -> None:
+    job_id = world.submit(is_rerunnable=False)
     hear(notification(job_id, "Expired"), notification(job_id, "Expired"))
     job = world.read(job_id).document()
     assert job.status is JobStatus.EXPIRED
@@ -105,11 +105,17 @@ def test_an_invocation_that_has_expired_is_a_job_that_has(world: World) -> None:
 
 
 @pytest.mark.parametrize("waiting", [0, 3])
-def test_an_invocation_that_has_expired_after_hours_is_a_job_that_has(world: World, waiting: int) -> None:
+def test_a_job_that_has_expired_in_the_endpoint_waits_on_as_those_do_that_are_in_the_queue(
+    world: World, waiting: int
+) -> None:
     job_id = world.submit()
     for _ in range(waiting):
         world.submit()
     world.later(6 * 3600)
+    hear(notification(job_id, "Expired"))
+    assert world.read(job_id).status is JobStatus.QUEUED
+    assert len(world.messages(world.queue_url)) == 1
+    world.later(4 * 86_400)
     hear(notification(job_id, "Expired"))
     assert world.read(job_id).status is JobStatus.EXPIRED
 
@@ -176,13 +182,13 @@ def test_a_job_with_a_key_that_reaches_no_container_fails_since_it_cannot_be_sen
 
 
 def test_unknown_jobs_and_messages_cost_the_others_nothing(world: World) -> None:
-    job_id = world.submit()
+    job_id = world.submit(is_rerunnable=False)
     assert hear("nonsense", notification("somebody-elses", "Completed"), notification(job_id, "Expired")) == 2
     assert world.read(job_id).status is JobStatus.EXPIRED
 
 
 def test_what_could_not_be_settled_is_told_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = world.submit(), world.submit()
+    first, second = (world.submit(is_rerunnable=False) for _ in range(2))
     fail = world.store.fail
 
     def away_for_the_first(state: Any, *arguments: Any, **fields: Any) -> bool:

@@ -185,7 +185,10 @@ def test_a_webhooks_message_is_read_with_fields_more() -> None:
     assert WebhookQueue.job_of(json.dumps({**document("message_to_webhooks.json"), **NEW})) == "job-of-the-api"
 
 
-@pytest.mark.parametrize(("name", "kind"), [("sagemaker", EndpointTarget), ("queue", QueueTarget)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("sagemaker", EndpointTarget), ("sagemaker_with_job_queue", EndpointTarget), ("queue", QueueTarget)],
+)
 def test_where_jobs_are_run_is_read_and_written_as_it_was(name: str, kind: type[Any]) -> None:
     stored = text(f"dispatch_{name}.json")
     target = parse_target(stored)

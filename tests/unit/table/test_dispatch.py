@@ -17,7 +17,7 @@ from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.handlers import wiring
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.table import dispatch as module
-from comfy_serverless.table.dispatch import Batched, Endpoint, Queues, Switch
+from comfy_serverless.table.dispatch import Endpoint, Gated, Queues, Switch
 from tests.unit.jobs_table import REGION, aws
 
 PARAMETER = "/comfy-serverless/stack/dispatch"
@@ -90,14 +90,29 @@ def test_jobs_go_at_once_where_they_are_run_now_although_that_was_not_known_yet(
         world.switch.send_many([job("job-2")])
 
 
-def test_an_endpoint_is_a_target(world: World) -> None:
-    queue = world.gpu_batches
-    world.announce({"backend": "sagemaker", "endpoint_name": "stack-gpu", "batch_queue_url": queue})
+def test_an_endpoint_is_a_target_and_all_jobs_wait_in_queues_before_it(world: World) -> None:
+    urls = {"job_queue_url": world.gpu, "batch_queue_url": world.gpu_batches}
+    world.announce({"backend": "sagemaker", "endpoint_name": "stack-gpu", **urls})
     target = world.switch.target()
-    assert isinstance(target, Batched)
+    assert isinstance(target, Gated)
     assert target.endpoint.name == "stack-gpu"
-    world.switch.send(job("job-1"), is_batch=True)
-    assert [message["job"] for message in world.waiting(queue)] == ["job-1"]
+    world.switch.send(job("job-1"))
+    world.switch.send(job("job-2"), is_batch=True)
+    world.switch.send_many([job("job-3")])
+    waiting = [[message["job"] for message in world.waiting(url)] for url in (world.gpu, world.gpu_batches)]
+    assert [sorted(jobs) for jobs in waiting] == [["job-1"], ["job-2", "job-3"]]
+
+
+def test_an_endpoint_of_the_release_before_gets_jobs_of_callers_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(Endpoint, "send", lambda _endpoint, message, **_: sent.append(message.job_id))
+    world.announce({"backend": "sagemaker", "endpoint_name": "stack-gpu", "batch_queue_url": world.gpu_batches})
+    world.switch.send(job("job-1"))
+    world.switch.send(job("job-2"), is_batch=True)
+    assert sent == ["job-1"]
+    assert [message["job"] for message in world.waiting(world.gpu_batches)] == ["job-2"]
 
 
 def test_jobs_of_batches_wait_in_a_queue_of_their_own(world: World) -> None:
@@ -172,6 +187,11 @@ def test_the_depth_of_an_endpoint_is_its_newest_backlog(world: World) -> None:
         ],
     )
     assert endpoint.depth() == 7
-    # A job of a batch that waits in the endpoint is not lost because its queue is empty.
+    # A job that waits in the endpoint is not lost because its queue is empty.
     sqs = get_session().create_client("sqs", region_name=REGION)
-    assert Batched(endpoint, JobQueue(sqs, world.gpu_batches)).depth(is_batch=True) == 7
+    gated = Gated(endpoint, JobQueue(sqs, world.gpu_batches), JobQueue(sqs, world.gpu))
+    assert (gated.depth(is_batch=True), gated.depth()) == (7, 7)
+    for number in range(2):
+        gated.send(job(f"job-{number}"))
+    assert (Gated(endpoint, gated.batches, JobQueue(sqs, world.gpu)).depth(), gated.depth(is_batch=True)) == (9, 7)
+    assert Gated(endpoint, gated.batches, None).depth() == 7

@@ -18,6 +18,7 @@ from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.table.api_keys import ApiKey
 from comfy_serverless.table.asset_item import Asset, Blob
 from comfy_serverless.table.columns import keeper_of
+from comfy_serverless.table.gate import Places
 from comfy_serverless.table.job_item import STORED, JobEntry, JobItem, Preview, job_pk, job_update, outputs_of
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
@@ -51,6 +52,7 @@ READERS: dict[str, tuple[Callable[[Item], object], set[str]]] = {
     "batch_range": (Range.from_item, {"start", "end", "offset"}),
     "webhook": (Webhook.from_item, {"url"}),
     "care": (Turn.from_item, {"begun", "first"}),
+    "gate": (Places.from_item, set()),
     "job_preview": (Preview.from_item, {"node_id", "content_type", "data_base64", "expires"}),
 }
 

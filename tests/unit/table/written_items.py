@@ -13,6 +13,7 @@ from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Ou
 from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.table.asset_names import digest_of
 from comfy_serverless.table.assets import AssetStore, Naming
+from comfy_serverless.table.gate import PlaceStore
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import UploadStore
@@ -42,6 +43,8 @@ def written_items(session: Any) -> dict[str, dict[str, Any]]:
     keys.count_request(key.id, limit=60)
     keys.revoke("ci")
     _write_batch(BatchStore(table))
+    places = PlaceStore(table, "stack-gpu")
+    assert places.replace(places.read(), {"queued": 1_795_917_900})
     client: Any = table._client
     found = client.scan(TableName=table.name)["Items"]
     return {name: item for item in found if (name := _name_of(item["pk"]["S"], item["sk"]["S"])) is not None}

@@ -85,14 +85,14 @@ def fail(error: ComfyError, *, retryable: bool) -> None:
     job = Job.model_construct(
         id="fox", status=JobStatus.FAILED, error=JobError.of(error, retryable=retryable), timings_ms={}, outputs=()
     )
-    emit_metrics([job], is_cold_start=False, engine_starts=0)
+    emit_metrics([job], is_cold_start=False, engine_starts=0, nodes_not_loaded=0)
 
 
 def succeed() -> None:
     job = Job.model_construct(
         id="fox", status=JobStatus.SUCCEEDED, error=None, timings_ms={"executing": 1, "overhead": 2}, outputs=()
     )
-    emit_metrics([job], is_cold_start=True, engine_starts=1)
+    emit_metrics([job], is_cold_start=True, engine_starts=1, nodes_not_loaded=1)
 
 
 def ways(kind: type[ComfyError]) -> Iterator[Callable[[], object]]:
@@ -322,4 +322,6 @@ def test_every_function_begins_with_what_quietens_the_libraries() -> None:
     for handler in (ROOT / "lambda" / "comfy_serverless" / "handlers").glob("*.py"):
         text = handler.read_text(encoding="utf-8")
         if "\ndef handler(" in text:
-            assert re.search(r"^from comfy_serverless.handlers import (wiring|warm)$", text, re.MULTILINE), handler
+            assert re.search(r"^from comfy_serverless.handlers import (\w+, )*(wiring|warm)$", text, re.MULTILINE), (
+                handler
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from samcli.cli.types import CfnParameterOverridesType, CfnTags
 from samcli.commands.deploy.command import cli as sam_deploy
 from samcli.commands.package.command import cli as sam_package
 
-from tests.unit.template.processed import defaults, parse, processed
+from tests.unit.template.processed import ROOT, defaults, parse, processed
 from tools.deploy import NotDeployed, Plan, images_of, parameters_of, release_of, settings_of
 
 REPOSITORIES = {"ApiUri": "1.ecr/comfy/api", "WorkerUri": "1.ecr/comfy/worker", "GpuUri": "1.ecr/comfy/gpu"}
@@ -52,6 +53,12 @@ def packaged(**function: Any) -> dict[str, Any]:
 def test_sam_knows_every_option(command: list[str], sam: Any) -> None:
     known = {name for parameter in sam.params for name in [*parameter.opts, *parameter.secondary_opts]}
     assert {word for word in command if word.startswith("--")} <= known
+
+
+def test_sam_is_not_told_of_repositories_of_its_own_too() -> None:
+    """It takes one of the ways only, and reads this file whatever the command says."""
+    settings = tomllib.loads((ROOT / "samconfig.toml").read_text(encoding="utf-8"))["default"]["deploy"]["parameters"]
+    assert not {"resolve_image_repos", "image_repository", "image_repositories", "tags"} & settings.keys()
 
 
 def test_every_function_has_a_repository_of_ours() -> None:
