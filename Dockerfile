@@ -5,14 +5,31 @@
 #   docker build --target worker -t comfy-serverless:cpu .           ComfyUI itself, on the processor
 #   docker run -p 8080:8080 comfy-serverless:lite serve              as SageMaker runs it: /ping and /invocations
 #   docker build --target worker -t comfy-serverless:gpu .           ComfyUI itself, on an NVIDIA GPU, with
-#       --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130 --build-arg COMFYUI_ARGS=
+#       --build-arg TORCH=cuda --build-arg COMFYUI_ARGS=
+#
+# The same sources make the same image: Debian by digest and by a day of its archive, Python's libraries by their hashes,
+# ComfyUI by its commit. Where Docker Hub or that archive cannot be reached: BASE_IMAGE, DEBIAN_MIRROR, DEBIAN_SNAPSHOT.
 #
 # No BuildKit-only syntax: Docker's classic builder (used by `sam build`) and Podman must build it too.
 
+# bookworm of 5 October 2026: `docker buildx imagetools inspect debian:bookworm-slim` shows the newest.
+ARG BASE_IMAGE=debian:bookworm-slim@sha256:7c7b2c966bc9ee8cedfeef67e0e279108992c77681fa595db4a9d65c06ccc587
+
 # ---- Python without build tools ----
-FROM debian:bookworm-slim AS python
-RUN apt-get update \
- && apt-get install -y --no-install-recommends ca-certificates python3 \
+FROM ${BASE_IMAGE} AS python
+# Debian as it was at that moment. Nothing: the sources that the base image has.
+ARG DEBIAN_SNAPSHOT=20261120T000000Z
+ARG DEBIAN_MIRROR=http://snapshot.debian.org/archive
+RUN if [ -n "$DEBIAN_SNAPSHOT" ]; then \
+      rm -f /etc/apt/sources.list.d/debian.sources \
+      && for of in "debian $DEBIAN_SNAPSHOT bookworm" "debian $DEBIAN_SNAPSHOT bookworm-updates" \
+           "debian-security $DEBIAN_SNAPSHOT bookworm-security"; do \
+           set -- $of && echo "deb [check-valid-until=no] $DEBIAN_MIRROR/$1/$2 $3 main"; \
+         done >/etc/apt/sources.list; \
+    fi \
+ && apt-get -o Acquire::Retries=5 update \
+ && apt-get -o Acquire::Retries=5 upgrade -y --no-install-recommends \
+ && apt-get -o Acquire::Retries=5 install -y --no-install-recommends ca-certificates python3 \
  && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
 
 # ---- build stage; none of it is shipped ----
@@ -81,18 +98,31 @@ COPY --from=code /opt/code/comfy_serverless/ /opt/worker/lib/python3.11/site-pac
 COPY --from=code /opt/code/comfy_serverless.dist-info/ /opt/worker/lib/python3.11/site-packages/comfy_serverless.dist-info/
 CMD ["comfy_serverless.handlers.api.handler"]
 
-# ---- ComfyUI's virtual environment, with torch from the index of the chosen build ----
+# ---- ComfyUI's virtual environment, with the torch of the chosen build ----
 FROM build AS comfyui-venv
-ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
-ARG TORCH_VERSION=2.14.1
-ARG TORCHVISION_VERSION=0.29.1
-ARG TORCHAUDIO_VERSION=2.11.0
+# Libraries of packs may come as sources, or from git: see requirements/comfyui.in.
+RUN apt-get install -y --no-install-recommends gcc g++ git libc6-dev python3-dev
+ENV PIP_ONLY_BINARY=
 COPY requirements/comfyui.txt /build/
-# torch/testing has files that only a newer Python can compile, and nothing that a worker needs.
+# pip has no hashes for git: there the commit is the content. torch/testing has files that only a newer Python can
+# compile, and nothing that a worker needs.
 RUN python3 -m venv --without-pip /opt/comfyui-venv \
- && pip --python /opt/comfyui-venv/bin/python install --no-deps --require-hashes -r /build/comfyui.txt \
- && pip --python /opt/comfyui-venv/bin/python install --index-url "$TORCH_INDEX_URL" \
-      "torch==$TORCH_VERSION" "torchvision==$TORCHVISION_VERSION" "torchaudio==$TORCHAUDIO_VERSION" \
+ && sed -n '/ @ git+/!p' /build/comfyui.txt >/build/hashed.txt \
+ && sed -n '/ @ git+/p' /build/comfyui.txt >/build/git.txt \
+ && pip --python /opt/comfyui-venv/bin/python install --no-deps --require-hashes -r /build/hashed.txt \
+ && { [ ! -s /build/git.txt ] || pip --python /opt/comfyui-venv/bin/python install --no-deps -r /build/git.txt; } \
+ && byte-compile -x torch/testing/ /opt/comfyui-venv
+# `cpu`, or `cuda`: PyPI's, for CUDA 13. Another build of the same versions has its own index, and no lock.
+ARG TORCH=cpu
+ARG TORCH_INDEX_URL=
+COPY requirements/torch.in requirements/torch-cpu.txt requirements/torch-cuda.txt /build/
+RUN case "$TORCH_INDEX_URL:$TORCH" in \
+      :cpu) set -- --no-deps --index-url https://download.pytorch.org/whl/cpu -r /build/torch-cpu.txt ;; \
+      :cuda) set -- --no-deps --require-hashes -r /build/torch-cuda.txt ;; \
+      :*) echo "TORCH is cpu or cuda; for another build set TORCH_INDEX_URL" >&2; exit 2 ;; \
+      *) set -- --index-url "$TORCH_INDEX_URL" -r /build/torch.in ;; \
+    esac \
+ && pip --python /opt/comfyui-venv/bin/python install "$@" \
  && byte-compile -x torch/testing/ /opt/comfyui-venv
 
 # ---- ComfyUI, at a pinned commit: 0.3.64, as of 11 October 2025 ----
@@ -110,8 +140,16 @@ RUN if [ ! -f /build/comfyui/main.py ]; then \
  && mkdir input web \
  && byte-compile .
 
+# ---- what ComfyUI needs of Debian: a compiler for torch.compile and Triton, and what packs ask for ----
+FROM runtime AS comfyui-runtime
+COPY requirements/apt.txt /opt/apt.txt
+RUN apt-get -o Acquire::Retries=5 update \
+ && apt-get -o Acquire::Retries=5 install -y --no-install-recommends gcc g++ libc6-dev python3-dev \
+      $(sed 's/#.*//' /opt/apt.txt) \
+ && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
+
 # ---- target: ComfyUI itself; what changes often comes last ----
-FROM runtime AS worker
+FROM comfyui-runtime AS worker
 COPY --from=comfyui-venv /opt/comfyui-venv/ /opt/comfyui-venv/
 COPY --from=comfyui /opt/comfyui/ /opt/comfyui/
 COPY --from=worker-venv /opt/worker/ /opt/worker/
@@ -123,3 +161,8 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     API_COMMAND_LINE=/opt/comfyui/start.sh COMFYUI_ARGS=$COMFYUI_ARGS \
     HF_HOME=/tmp/comfy-engine/.cache/huggingface TORCHINDUCTOR_CACHE_DIR=/tmp/comfy-engine/.cache/inductor \
     TRITON_CACHE_DIR=/tmp/comfy-engine/.cache/triton
+# ComfyUI answers also without the packs that it cannot import: here that ends the build. Names of packs, with commas
+# between them, or `*`: those may fail.
+ARG ALLOW_IMPORT_FAILURES=
+RUN COMFYUI_ARGS=--cpu /opt/worker/bin/python -m comfy_serverless.connector.import_check "$ALLOW_IMPORT_FAILURES" \
+ && rm -rf /tmp/comfyui /tmp/comfy-engine

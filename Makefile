@@ -17,11 +17,18 @@ BENCH_ARGS ?=
 CDK_ARGS ?= list
 # make dev DEV_ARGS="--workers 2"
 DEV_ARGS ?=
+# make deploy TARGET=worker SET="MemorySize=10240 AlarmTopicArn=arn:…" (docs/deploy-lambda.md)
+STACK ?= comfy-serverless
+TARGET ?=
+OWNER ?=
+SET ?=
+DEPLOY_ARGS ?=
+UNDEPLOY_ARGS ?=
 # How many jobs a soak runs, and which: the same seed makes the same jobs; without one they are random.
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
-.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo contract bench infra cdk gpu-image bench-batch bench-workers lint docs format lock clean
+.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy undeploy adopt budget contract bench infra cdk gpu-image sbom scan bench-batch bench-workers lint docs format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +73,20 @@ e2e-comfyui: setup ## The same for the image with ComfyUI itself, from a checkou
 sam-demo: setup ## The same events through `sam build` and `sam local invoke` (needs a container engine)
 	@$(RUN) -m demo.sam $(SAM_DEMO_ARGS)
 
+deploy: setup ## The stack on AWS: make deploy STACK=… TARGET=worker OWNER=… SET="Parameter=value …" (needs a container engine)
+	@$(RUN) -m tools.deploy --stack $(STACK) $(if $(TARGET),--target $(TARGET)) $(if $(OWNER),--owner $(OWNER)) $(DEPLOY_ARGS) -- $(SET)
+
+undeploy: setup ## Delete the stack; says what stays, and what that costs: make undeploy UNDEPLOY_ARGS=--tell
+	@$(RUN) -m tools.undeploy --stack $(STACK) $(UNDEPLOY_ARGS)
+
+adopt: setup ## Begin a new stack with the buckets and the table that a deleted one has left
+	@$(RUN) -m tools.adopt --stack $(STACK)
+
+# A budget has no region of its own; us-east-1 is one of those that have the resource type.
+budget: setup ## Somebody is told when a month costs more: make budget SET="MonthlyBudget=200 BudgetEmail=…"
+	$(VENV)/bin/sam deploy --template-file budget.yaml --stack-name $(STACK)-budget --region us-east-1 \
+	  --no-fail-on-empty-changeset --parameter-overrides Stack=$(STACK) $(SET)
+
 contract: setup ## The contract tests against a real ComfyUI: make contract COMFYUI_DIR=… COMFYUI_PYTHON=…
 	@test -n "$(COMFYUI_DIR)" || { echo "Set COMFYUI_DIR to a ComfyUI checkout (and COMFYUI_PYTHON to its Python)."; exit 2; }
 	$(RUN) -m pytest tests/contract $(PYTEST_ARGS)
@@ -95,9 +116,19 @@ cdk: $(INFRA)/.installed ## CDK with the GPU stacks: make cdk CDK_ARGS="deploy c
 	@cd infra && PATH="$(CURDIR)/$(INFRA)/bin:$$PATH" npx --yes aws-cdk@$(CDK_VERSION) $(CDK_ARGS)
 
 gpu-image: ## Build the image as the GPU stacks do, and say whether Lambda accepts it (needs a container engine)
-	docker build --target worker -t comfy-serverless:gpu --build-arg COMFYUI_ARGS= \
+	docker build --target worker -t comfy-serverless:gpu --build-arg COMFYUI_ARGS= --build-arg TORCH=cuda \
 	  --build-arg TORCH_INDEX_URL="$$($(PYTHON) -c 'import json; print(json.load(open("infra/cdk.json"))["context"]["torch_index_url"])')" .
 	@$(PYTHON) tools/image_size.py comfy-serverless:gpu
+
+# What an image holds, and what is known of it: make scan IMAGE=comfy-serverless:gpu
+IMAGE ?= comfy-serverless:cpu
+SBOM := out/sbom-$(subst /,-,$(subst :,-,$(IMAGE))).json
+
+sbom: ## Write what is in an image as a bill of materials (CycloneDX): make sbom IMAGE=comfy-serverless:gpu
+	@$(PYTHON) tools/sbom.py $(IMAGE) $(SBOM)
+
+scan: ## Look for known vulnerabilities, with trivy or grype (after make sbom), else with pip-audit (needs the network)
+	@$(PYTHON) tools/scan.py $(SBOM)
 
 lint: setup ## ruff, mypy --strict, and the rooms: what may import what (import-linter)
 	$(VENV)/bin/ruff check .
@@ -128,10 +159,16 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	@$(PYTHON) -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["api"]))' \
 	  | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  -c requirements/dev.txt - -o requirements/api.txt
-	@# torch comes from the index of the chosen build, so it is left out of ComfyUI's lock.
+	@# torch comes in two builds, with locks of their own, so it is left out of ComfyUI's.
 	@printf '%s; sys_platform == "never"\n' torch torchvision torchaudio | uv pip compile -q --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  --override /dev/stdin -c requirements/lambda.txt requirements/comfyui.in -o requirements/comfyui.txt
+	uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header \
+	  --no-emit-index-url -c requirements/comfyui.txt requirements/torch.in -o requirements/torch-cuda.txt
+	@# The last, because not everybody reaches PyTorch's own index.
+	uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header \
+	  --no-emit-index-url --no-deps --default-index https://download.pytorch.org/whl/cpu \
+	  requirements/torch.in -o requirements/torch-cpu.txt
 
 clean: ## Remove everything that was made here
 	rm -rf $(VENV) $(INFRA) out .aws-sam build *.egg-info lambda/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,8 +8,10 @@ Needs an engine that speaks Docker's API. Ends by itself, and exits non-zero if 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +36,7 @@ TARGET = "worker-lite"
 #: What `sam build` calls the image: function and DockerTag of template.yaml.
 IMAGE = f"{FUNCTION_NAME.lower()}:{TARGET}"
 BUILD_TIMEOUT_S = 1200
+PULL_TIMEOUT_S = 300
 INVOKE_TIMEOUT_S = 300
 #: Run in a container: prints the address at which it reaches this machine's port argv[1]. The names are Docker's and
 #: Podman's; the gateway is this machine on a Linux bridge; the last is for containers without a network of their own.
@@ -174,13 +177,44 @@ def check_engine() -> None:
         raise SamFailed(f"no container engine answers; start Docker, or set DOCKER_HOST: {tail(done.stderr)}")
 
 
+@functools.cache
+def build_arguments() -> dict[str, str]:
+    """What the Dockerfile is built with here: nothing, unless its base image cannot be pulled.
+
+    Then the engine's own image of that name is the base, with the sources of packages that it has.
+    """
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (pinned,) = re.findall(r"^ARG BASE_IMAGE=(\S+)$", dockerfile, re.MULTILINE)
+    name, _, _ = pinned.partition("@")
+    if _succeeds("docker", "image", "inspect", pinned) or _succeeds("docker", "pull", "--quiet", pinned):
+        return {}
+    if not _succeeds("docker", "image", "inspect", name):
+        return {}  # the build says what is missing
+    return {"BASE_IMAGE": name, "DEBIAN_SNAPSHOT": ""}
+
+
+def _succeeds(*command: str) -> bool:
+    return run(command, timeout_s=PULL_TIMEOUT_S).returncode == 0
+
+
 def build() -> None:
     """`sam build` with the embedded engine. Layers that did not change are kept by the container engine.
 
     Raises:
         SamFailed: the image cannot be built.
     """
-    done = run([str(SAM), "build", "--parameter-overrides", f"ImageTarget={TARGET}"], timeout_s=BUILD_TIMEOUT_S)
+    command = [str(SAM), "build", "--parameter-overrides", f"ImageTarget={TARGET}"]
+    if arguments := build_arguments():
+        # SAM takes them from the template only.
+        template = (ROOT / "template.yaml").read_text(encoding="utf-8")
+        changed = ROOT / "out" / "template-built-here.yaml"
+        changed.parent.mkdir(exist_ok=True)
+        text = re.sub(
+            r"^( +)DockerBuildTarget: .*$", rf"\g<0>\n\1DockerBuildArgs: {json.dumps(arguments)}", template, flags=re.M
+        )
+        changed.write_text(text, encoding="utf-8")
+        command += ["--template-file", str(changed), "--base-dir", str(ROOT)]
+    done = run(command, timeout_s=BUILD_TIMEOUT_S)
     if done.returncode:
         raise SamFailed(f"sam build: {tail(done.stdout + done.stderr)}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import cdk_nag
-from aws_cdk import App, Validations
+from aws_cdk import App, Tags, Validations
 
 from infra.lambda_gpu_stack import LambdaGpuStack
 from infra.sagemaker_stack import SageMakerStack
@@ -15,11 +15,21 @@ from infra.settings import GpuSettings, InvalidContext
 def build(app: App) -> tuple[SageMakerStack, LambdaGpuStack]:
     """Build both stacks, and the rules that they are checked against."""
     settings = GpuSettings.of(app)
+    _tag(app, settings)
     Validations.of(app).add_plugins(cdk_nag.AwsSolutionsChecks(app))
     return (
         SageMakerStack(app, f"{settings.stack}-sagemaker", settings=settings),
         LambdaGpuStack(app, f"{settings.stack}-lambda-gpu", settings=settings),
     )
+
+
+def _tag(app: App, settings: GpuSettings) -> None:
+    """Give everything the cost allocation tags that the SAM stack has, too (tools/deploy.py)."""
+    tags = Tags.of(app)
+    tags.add("app", "comfy-serverless")
+    tags.add("stack", settings.stack)
+    if settings.owner:
+        tags.add("owner", settings.owner)
 
 
 def main() -> int:

@@ -18,6 +18,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.alarms import LATE_BATCH_H, Alarms
+from infra.images import OwnRepository
 from infra.instances import GIB_PER_VCPU
 from infra.justify import FUNCTION, justify
 from infra.logs import log_group, save_query
@@ -31,8 +32,11 @@ from infra.worker_image import models_manifest, worker_image
 #: Where managed instances mount NVIDIA's driver. Source: aws/deep-learning-containers, docker/lambda/Dockerfile.
 DRIVER_LIBRARIES = "/x86_64-bottlerocket-linux-gnu/sys-root/usr/lib/nvidia"
 #: GPU utilization at which Lambda starts more. Its default of 40 keeps as many again idle for callers who cannot wait;
-#: here jobs wait in a queue, and one job keeps one GPU busy.
-BUSY_PERCENT = 90
+#: here jobs wait in a queue. But a job does not keep its GPU busy throughout: it decodes and saves, and the next one
+#: fetches its inputs. At 90 the GPUs of a full queue may never be busy enough for one more to start, and the queue
+#: stands still at its fewest. An idle GPU has 0, so that 60 starts none without work: at worst one runs some minutes
+#: longer. (Whether concurrency counts, too, where the scaling names GPUs only, AWS alone can say.)
+BUSY_PERCENT = 60
 
 
 class LambdaGpuStack(Stack):
@@ -40,10 +44,15 @@ class LambdaGpuStack(Stack):
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: GpuSettings) -> None:
         super().__init__(
-            scope, construct_id, stack_name=f"{settings.stack}-lambda-gpu", description="comfy-serverless on GPU Lambda"
+            scope,
+            construct_id,
+            stack_name=f"{settings.stack}-lambda-gpu",
+            description="comfy-serverless on GPU Lambda",
+            synthesizer=OwnRepository(settings),
         )
         self.settings = settings
         self.sam = SamStack(self, settings.stack)
+        self._image = worker_image(self, settings)
         visibility = Duration.seconds(VISIBILITY_TIMEOUTS * settings.function_timeout_s)
         jobs, job_dead_letters = job_queue(self, "Jobs", queue_name=f"{settings.stack}-gpu-jobs", visibility=visibility)
         batches, batch_dead_letters = job_queue(
@@ -74,21 +83,25 @@ class LambdaGpuStack(Stack):
         self._alarms(function, (jobs, job_dead_letters), (batches, batch_dead_letters))
         save_query(self, [function.log_group])
         self.sam.announce(
-            {"backend": "queue", "job_queue_url": jobs.queue_url, "batch_queue_url": batches.queue_url}
+            {
+                "backend": "queue",
+                "job_queue_url": jobs.queue_url,
+                "batch_queue_url": batches.queue_url,
+                "image": self._image.asset_hash,
+            }
         ).node.add_dependency(function)
         CfnOutput(self, "FunctionName", value=function.function_name, description="The worker")
         CfnOutput(self, "JobQueueUrl", value=jobs.queue_url, description="Jobs of the API wait here")
         CfnOutput(self, "BatchQueueUrl", value=batches.queue_url, description="Jobs of batches wait here")
 
     def _function(self, jobs: sqs.Queue, batches: sqs.Queue) -> lambda_.DockerImageFunction:
-        image = worker_image(self, self.settings)
         log = log_group(self, "Log", days=self.settings.log_retention_days)
         role = role_for(self, "Role", "lambda.amazonaws.com")
         function = lambda_.DockerImageFunction(
             self,
             "Generate",
             description="Runs one ComfyUI workflow on a GPU and delivers its outputs",
-            code=lambda_.DockerImageCode.from_ecr(image.repository, tag_or_digest=image.image_tag),
+            code=lambda_.DockerImageCode.from_ecr(self._image.repository, tag_or_digest=self._image.image_tag),
             architecture=lambda_.Architecture.X86_64,
             memory_size=10_240,
             timeout=Duration.seconds(900),
@@ -98,7 +111,7 @@ class LambdaGpuStack(Stack):
             logging_format=lambda_.LoggingFormat.JSON,
             role=role,
             environment={
-                **self.sam.worker_environment(),
+                **self.sam.worker_environment(self._image),
                 "JOB_QUEUE_URL": jobs.queue_url,
                 "BATCH_QUEUE_URL": batches.queue_url,
                 **models_manifest(self.settings),

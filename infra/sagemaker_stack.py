@@ -22,6 +22,7 @@ from constructs import Construct
 from infra.alarms import LATE_BATCH_H, Alarms
 from infra.autoscaling import VARIANT, endpoint_metric, scale_from_zero
 from infra.forward import FORWARD_TIMEOUT_S, forward, watch_forward
+from infra.images import OwnRepository
 from infra.justify import justify
 from infra.logs import log_group, save_query
 from infra.queues import BATCH_RETENTION, VISIBILITY_TIMEOUTS, dead_letter_queue, job_queue
@@ -41,11 +42,16 @@ class SageMakerStack(Stack):
 
     def __init__(self, scope: Construct, construct_id: str, *, settings: GpuSettings) -> None:
         super().__init__(
-            scope, construct_id, stack_name=f"{settings.stack}-sagemaker", description="comfy-serverless on SageMaker"
+            scope,
+            construct_id,
+            stack_name=f"{settings.stack}-sagemaker",
+            description="comfy-serverless on SageMaker",
+            synthesizer=OwnRepository(settings),
         )
         self.settings = settings
         self.sam = SamStack(self, settings.stack)
         self.endpoint_name = settings.endpoint_name
+        self._image = worker_image(self, settings)
 
         topics = self._topics()
         visibility = Duration.seconds(VISIBILITY_TIMEOUTS * FORWARD_TIMEOUT_S)
@@ -72,6 +78,7 @@ class SageMakerStack(Stack):
                 "endpoint_name": self.endpoint_name,
                 "job_queue_url": jobs.queue_url,
                 "batch_queue_url": batches.queue_url,
+                "image": self._image.asset_hash,
             }
         ).node.add_dependency(endpoint)
         CfnOutput(self, "EndpointName", value=self.endpoint_name, description="Where jobs are run")
@@ -151,8 +158,7 @@ class SageMakerStack(Stack):
         return role
 
     def _endpoint(self, role: iam.Role, topics: dict[str, sns.Topic]) -> sagemaker.CfnEndpoint:
-        image = worker_image(self, self.settings)
-        image.repository.grant_pull(role)
+        self._image.repository.grant_pull(role)
         self._justify(role)
         self._endpoint_log = log = log_group(
             self, "EndpointLog", days=self.settings.log_retention_days, name=_log_group_name(self.endpoint_name)
@@ -162,9 +168,9 @@ class SageMakerStack(Stack):
             "Model",
             execution_role_arn=role.role_arn,
             primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
-                image=image.image_uri,
+                image=self._image.image_uri,
                 environment={
-                    **self.sam.worker_environment(),
+                    **self.sam.worker_environment(self._image),
                     "JOB_QUEUE_URL": self._jobs.queue_url,
                     "BATCH_QUEUE_URL": self._batches.queue_url,
                     "IN_FLIGHT": str(self.settings.in_flight),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aws_cdk import CfnParameter, Stack
+from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
@@ -32,9 +33,10 @@ class SamStack:
         """The function that is notified when an endpoint's invocations end."""
         return self._parameter("OutcomeFunctionArn", "outcome-function-arn")
 
-    def worker_environment(self) -> dict[str, str]:
-        """The environment of every worker."""
+    def worker_environment(self, image: ecr_assets.DockerImageAsset) -> dict[str, str]:
+        """The environment of every worker with this image."""
         return {
+            "WORKER_IMAGE": image.asset_hash,
             "OUTPUT_BUCKET": self.output_bucket,
             "ASSETS_BUCKET": self.assets_bucket,
             "ALLOWED_INPUT_BUCKETS": f"{self.input_bucket},{self.output_bucket},{self.assets_bucket}",
@@ -49,7 +51,13 @@ class SamStack:
         return [
             allow(
                 "TellHowJobsAre",
-                ["dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:BatchWriteItem"],
+                ["dynamodb:PutItem", "dynamodb:UpdateItem"],
+                [self.jobs_table_arn],
+                {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["job#*"]}},
+            ),
+            allow(
+                "TellWhatJobsHaveMade",
+                ["dynamodb:BatchWriteItem"],
                 [self.jobs_table_arn],
                 {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["job#*", "asset#*"]}},
             ),
@@ -63,7 +71,11 @@ class SamStack:
             allow(
                 "ReadInputs",
                 ["s3:GetObject"],
-                [self.objects(self.input_bucket), self.objects(self.assets_bucket)],
+                [
+                    self.objects(self.input_bucket),
+                    self.objects(self.assets_bucket, "blobs/*"),
+                    self.objects(self.assets_bucket, "requests/*"),
+                ],
             ),
             allow("TellWhichNodesThereAre", ["s3:PutObject"], [self.objects(self.assets_bucket, "engine/*")]),
             allow(
@@ -105,7 +117,8 @@ class SamStack:
         """Why the wildcards of `worker_statements` cannot be narrower."""
         reasons = {
             "InputBucket>/*": "A job may name any of its owner's inputs",
-            "AssetsBucket>/*": "Assets and requests of all jobs are in it",
+            "AssetsBucket>/blobs/*": "A job may name any of its owner's assets",
+            "AssetsBucket>/requests/*": "The requests of all jobs are in it",
             "AssetsBucket>/engine/*": "One document for each kind of engine",
             "OutputBucket>/*": "A result is a folder, and its name is the job's",
         }

@@ -31,11 +31,13 @@ class GpuSettings(BaseModel):
 
     stack: str = Field("comfy-serverless", pattern=r"^[a-zA-Z][a-zA-Z0-9-]{0,49}$")
     """Name of the SAM stack that the GPUs work for. The endpoint's name, made of it, has at most 63 characters."""
+    owner: str = Field("", max_length=256)
+    """Who pays: the cost allocation tag `owner` of everything; empty for no such tag."""
     alarm_topic_arn: str = ""
     """SNS topic that alarms are sent to; empty for none."""
     log_retention_days: int = 30
-    torch_index_url: str = Field("https://download.pytorch.org/whl/cu130", pattern="^https://")
-    """Index that the image's torch comes from: the build for a version of CUDA."""
+    torch_index_url: str = Field("", pattern="^(https://.+)?$")
+    """Index of another build of torch, such as `https://download.pytorch.org/whl/cu126`; empty for PyPI's, locked."""
     comfyui_args: str = ""
     """Arguments for ComfyUI, such as `--highvram`."""
     models_manifest: str = Field("", pattern="^(s3://.+)?$")
@@ -122,6 +124,11 @@ class GpuSettings(BaseModel):
         if misfits := [misfit for name in self.lambda_instance_types if (misfit := environment.misfit(name))]:
             raise ValueError(f"lambda_instance_types: {'; '.join(misfits)}")
         return self
+
+    @property
+    def repository(self) -> str:
+        """The repository of the images, which `make deploy` makes (repositories.yaml)."""
+        return f"{self.stack.lower()}/gpu"
 
     @property
     def endpoint_name(self) -> str:

@@ -19,7 +19,11 @@ def worker_image(scope: Construct, settings: GpuSettings) -> ecr_assets.DockerIm
         "WorkerImage",
         directory=str(ROOT),
         target="worker",
-        build_args={"TORCH_INDEX_URL": settings.torch_index_url, "COMFYUI_ARGS": settings.comfyui_args},
+        build_args={
+            "TORCH": "cuda",
+            "TORCH_INDEX_URL": settings.torch_index_url,
+            "COMFYUI_ARGS": settings.comfyui_args,
+        },
         platform=ecr_assets.Platform.LINUX_AMD64,
     )
 

@@ -31,7 +31,8 @@ from comfy_serverless.connector.confinement import hide_process
 from comfy_serverless.table.api_keys import ApiKeyStore
 from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.gateway import TIMEOUT_S, Gateway, GatewayServer, PortTaken
-from local.aws.lambda_backend import LambdaBackend
+from local.aws.lambda_backend import FUNCTION, LambdaBackend
+from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, NotListening, ProcessDied, chosen_engine, free_port
 from local.aws.queue_poller import QueuePoller
 from local.aws.roles import functions_by_handler
@@ -140,6 +141,8 @@ class DevStack:
         environment: settings of the functions, on top of the stack's.
         engine: the command that starts the engine; None for the embedded one, or the one that variables name.
         backend: what runs jobs: "lambda", or an asynchronous endpoint of "sagemaker".
+        source_roots: the folders of packages of another release, by the functions that run it ("GenerateFunction"):
+            a stack in the middle of an update. With "sagemaker" the GPU stack runs that of "GenerateFunction".
 
     Attributes:
         aws: the local AWS.
@@ -162,6 +165,7 @@ class DevStack:
         environment: Mapping[str, str] | None = None,
         engine: str | None = None,
         backend: Backend = "lambda",
+        source_roots: Mapping[str, Path] | None = None,
     ) -> None:
         self.api_key = api_key
         self.port = port or free_port()
@@ -171,6 +175,7 @@ class DevStack:
         self._settings = {"ALLOW_PRIVATE_ADDRESSES": "true", **(environment or {})}
         self._engine = {**chosen_engine(), **({"API_COMMAND_LINE": engine} if engine is not None else {})}
         self._backend_name = backend
+        self._source_roots = source_roots or {}
         self._is_over = threading.Event()
         self._running = ExitStack()
 
@@ -265,14 +270,22 @@ class DevStack:
                 on_outcome=lambda event: self._call("outcome")(event),
                 log_folder=self.log_folder,
                 instances=self._workers,
+                source_root=self._source_roots.get(FUNCTION, SOURCE_ROOT),
             )
         else:
-            self._backend = LambdaBackend(self.stack, environment, log_folder=self.log_folder, workers=self._workers)
+            self._backend = LambdaBackend(
+                self.stack,
+                environment,
+                log_folder=self.log_folder,
+                workers=self._workers,
+                source_root=self._source_roots.get(FUNCTION, SOURCE_ROOT),
+            )
         variables = {**self._settings, **self._backend.function_variables}
         functions = {
             handler: LocalFunction(
                 environment={**self.stack.environment_of(name), **variables},
                 processes=API_PROCESSES if name == "ApiFunction" else 1,
+                source_root=self._source_roots.get(name, SOURCE_ROOT),
             )
             for handler, name in functions_by_handler().items()
         }

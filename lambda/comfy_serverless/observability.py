@@ -27,6 +27,10 @@ NAMESPACE = "ComfyServerless"
 UNITS: Mapping[str, str] = {
     "ColdStart": "Count",
     "EngineStarts": "Count",
+    "EngineRecycled": "Count",
+    "EngineMemoryMb": "Megabytes",
+    "EngineGpuMemoryMb": "Megabytes",
+    "NodesNotLoaded": "Count",
     "Jobs": "Count",
     "Outputs": "Count",
     "OutputBytes": "Bytes",

@@ -18,6 +18,8 @@ from comfy_serverless.redaction import UNREADABLE, redact_url
 
 #: The longest time a presigned link can be valid.
 _LONGEST_LINK_S = 604_800
+#: The largest object that S3 takes in one PUT, and copies in one request.
+_LARGEST_PUT_BYTES = 5_000_000_000
 
 
 def _seconds(text: str) -> float:
@@ -48,6 +50,13 @@ def _link_expiry(text: str) -> int:
     value = _count(text)
     if value > _LONGEST_LINK_S:
         raise ValueError(f"S3 signs links for at most {_LONGEST_LINK_S} seconds (a week)")
+    return value
+
+
+def _upload_size(text: str) -> int:
+    value = _count(text)
+    if value > _LARGEST_PUT_BYTES:
+        raise ValueError(f"S3 takes and copies at most {_LARGEST_PUT_BYTES} bytes in one request")
     return value
 
 
@@ -130,6 +139,16 @@ class Settings:
     stall_s: float = _env(
         "STALL_S", _seconds, 600.0, "Seconds without event or processor time after which ComfyUI is replaced"
     )
+    engine_growth_bytes: int | None = _env(
+        "ENGINE_GROWTH_BYTES",
+        _count,
+        None,
+        "How much more memory, or memory of the GPU, ComfyUI may hold between two jobs than after its first ones "
+        "before it is replaced; by default a quarter of what there is",
+    )
+    engine_max_jobs: int | None = _env(
+        "ENGINE_MAX_JOBS", _count, None, "How many jobs ComfyUI runs before it is replaced; by default any number"
+    )
 
     # Jobs.
     output_bucket: str | None = _env("OUTPUT_BUCKET", str, None, "Where results go unless a request says otherwise")
@@ -193,6 +212,13 @@ class Settings:
     endpoint_name: str | None = _env(
         "ENDPOINT_NAME", str, None, "SageMaker endpoint that jobs of the queues are let through to"
     )
+    worker_image: str = _env(
+        "WORKER_IMAGE",
+        str,
+        "nodes",
+        "Name of the workers' image: their list of node classes is kept under it, and the API reads that of the "
+        "workers that jobs go to",
+    )
     waiting_per_instance: int = _env(
         "WAITING_PER_INSTANCE",
         _count,
@@ -211,7 +237,10 @@ class Settings:
         "EVENTS_HOLD_S", _seconds, 1.0, "How long an answer of `/events` waits for something new"
     )
     max_upload_bytes: int = _env(
-        "MAX_UPLOAD_BYTES", _count, 1_000_000_000, "Largest file that may be uploaded through `/api/v2/uploads`"
+        "MAX_UPLOAD_BYTES",
+        _upload_size,
+        1_000_000_000,
+        "Largest file that may be uploaded through `/api/v2/uploads`, at most 5 GB; S3 must copy it in half a minute",
     )
     cors_origins: tuple[str, ...] = _env(
         "CORS_ORIGINS", _words, (), "Web pages that may call the API, e.g. `https://app.example`; empty: none"

@@ -47,10 +47,12 @@ class LocalFunction:
     Attributes:
         environment: all that it sees beside PATH and its like.
         processes: how many invocations run at once. They start when they are needed.
+        source_root: the folder of its packages.
     """
 
     environment: Mapping[str, str]
     processes: int = 1
+    source_root: Path = SOURCE_ROOT
 
 
 class LambdaContext:
@@ -124,16 +126,16 @@ class FunctionPool:
             function.processes,
             mp_context=_processes,
             initializer=_begin,
-            initargs=({**clean_environment(), **function.environment}, str(self._log_path)),
+            initargs=({**clean_environment(), **function.environment}, str(self._log_path), str(function.source_root)),
         )
 
 
-def _begin(environment: Mapping[str, str], log_path: str) -> None:
-    """Make this process a function's: its environment, its place for what it prints. Ctrl-C is its parent's."""
+def _begin(environment: Mapping[str, str], log_path: str, source_root: str) -> None:
+    """Make this process a function's: its environment, code, place for what it prints. Ctrl-C is its parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.clear()
     os.environ.update(environment)
-    sys.path.insert(0, str(SOURCE_ROOT))
+    sys.path.insert(0, source_root)
     log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for stream in (1, 2):
         os.dup2(log, stream)

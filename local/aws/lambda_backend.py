@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from local.aws.lambda_emulator import LambdaEmulator
+from local.aws.lambda_emulator import SOURCE_ROOT, LambdaEmulator
 from local.aws.processes import free_port
 from local.aws.queue_poller import QueuePoller
 from local.aws.stack import LocalStack
@@ -25,10 +25,17 @@ class LambdaBackend:
     Args:
         environment: of the workers, on top of what the stack gives the function.
         workers: how many jobs run at once.
+        source_root: the folder of their packages.
     """
 
     def __init__(
-        self, stack: LocalStack, environment: Mapping[str, str], *, log_folder: Path, workers: int = 1
+        self,
+        stack: LocalStack,
+        environment: Mapping[str, str],
+        *,
+        log_folder: Path,
+        workers: int = 1,
+        source_root: Path = SOURCE_ROOT,
     ) -> None:
         self._stack = stack
         self._emulators = [
@@ -36,6 +43,7 @@ class LambdaBackend:
                 environment={**stack.environment_of(FUNCTION), **environment, "INITIAL_PORT": str(free_port())},
                 timeout_s=TIMEOUT_S,
                 log_path=log_folder / f"generate-{number}.log",
+                source_root=source_root,
             )
             for number in range(1, workers + 1)
         ]

@@ -19,6 +19,7 @@ _COMPARISONS: Final = frozenset({"StringEquals", "StringLike"})
 #: What the requests are known to be about (local/aws/needs.py); a condition on anything else could never be met.
 LEADING_KEYS: Final = "dynamodb:LeadingKeys"
 RESOURCE_TAG: Final = "aws:ResourceTag/"
+NAMESPACE: Final = "cloudwatch:namespace"
 
 
 class NotUnderstood(ValueError):
@@ -144,7 +145,7 @@ def _condition(sid: str, operator: str, key: str, values: object) -> Condition:
     quantifier, comparison = operator.split(":", 1) if ":" in operator else ("", operator)
     if quantifier not in _QUANTIFIERS or comparison not in _COMPARISONS:
         raise NotUnderstood(f"{sid}: the operator {operator} is not understood")
-    if key != LEADING_KEYS and not key.startswith(RESOURCE_TAG):
+    if key not in {LEADING_KEYS, NAMESPACE} and not key.startswith(RESOURCE_TAG):
         raise NotUnderstood(f"{sid}: the condition key {key} is not understood")
     if key == LEADING_KEYS and not quantifier:
         raise NotUnderstood(f"{sid}: {key} has many values, and {operator} is for one")

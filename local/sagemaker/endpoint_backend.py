@@ -47,6 +47,7 @@ class EndpointBackend:
         environment: of the containers, which have the worker's role (a test in tests/infra holds that theirs is
             the same), and of the function that forwards, which has a role in infra/ only: it is the administrator.
         on_outcome: invokes the function that takes the ends of invocations, with an event of SNS.
+        source_root: the folder of the packages of the containers, and of the function that forwards.
     """
 
     def __init__(
@@ -59,13 +60,14 @@ class EndpointBackend:
         instances: int = 1,
         start_delay_s: float = 0.0,
         idle_s: float | None = None,
+        source_root: Path = SOURCE_ROOT,
     ) -> None:
         self._aws: LocalAws = stack.aws
         self._environment = {
             **clean_environment(),
             **environment,
             **credentials_of(role_of("GenerateFunction")),
-            "PYTHONPATH": str(SOURCE_ROOT),
+            "PYTHONPATH": str(source_root),
         }
         self._on_outcome = on_outcome
         self._log_folder = log_folder
@@ -84,7 +86,11 @@ class EndpointBackend:
         )
         forward = {**environment, **self.function_variables, "ENDPOINT_NAME": ENDPOINT}
         self._forward_pool = FunctionPool(
-            {_FORWARD: LocalFunction(environment=forward, processes=len(QUEUES) * _FORWARD_AT_ONCE)},
+            {
+                _FORWARD: LocalFunction(
+                    environment=forward, processes=len(QUEUES) * _FORWARD_AT_ONCE, source_root=source_root
+                )
+            },
             log_path=log_folder / "forward.log",
         )
         self._pollers = [

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import numpy as np
+from leaky_nodes import keep
 from saver_nodes import SAVES, files_below
 
 from comfy_lite.faults import OutOfMemory
@@ -47,6 +48,10 @@ def echo(context: NodeContext, **inputs: object) -> NodeResult:
 def save(context: NodeContext, *, saves: str, filename_prefix: str) -> NodeResult:
     folders = context.directories
     return NodeResult(ui=SAVES[saves](folders.output, folders.temp, filename_prefix))
+
+
+def leak(context: NodeContext, *, megabytes: int, name: str) -> NodeResult:
+    return NodeResult(ui={"text": [str(keep(megabytes))]})
 
 
 def take_folder(context: NodeContext, *, directory: str) -> NodeResult:
@@ -100,6 +105,15 @@ NODES = {
             show,
             required={"ui": ("STRING", {"default": "{}"})},
             optional={"image": ("IMAGE",)},
+            is_output=True,
+            fingerprint=never_the_same,
+        ),
+        NodeType(
+            "ContractLeak",
+            "ContractLeak",
+            "contract",
+            leak,
+            required={"megabytes": ("INT", {"default": 0}), "name": ("STRING", {"default": ""})},
             is_output=True,
             fingerprint=never_the_same,
         ),

@@ -37,16 +37,25 @@ class RequestOf:
 
 
 class SharedWorker:
-    """Runs jobs of several owners in one engine. Results are not stored: they are read where they are kept."""
+    """Runs jobs of several owners in one engine. Results are not stored: they are read where they are kept.
 
-    def __init__(self, base: Path) -> None:
+    Args:
+        base: ComfyUI's folder.
+        changes: settings.
+    """
+
+    def __init__(self, base: Path, **changes: Any) -> None:
         self.base = base
         for name in ("input", "output", "temp", "custom_nodes", "user"):
             (base / name).mkdir(parents=True)
-        settings = replace(Settings.from_environment(), initial_port=free_port(), output_bucket=None)
+        settings = replace(Settings.from_environment(), initial_port=free_port(), output_bucket=None, **changes)
         if REAL_COMFYUI:
             (base / "models").symlink_to(Path(REAL_COMFYUI) / "models")
-            for node in (*(Path(REAL_COMFYUI) / "custom_nodes").glob("*.py"), HERE / "saver_nodes.py"):
+            for node in (
+                *(Path(REAL_COMFYUI) / "custom_nodes").glob("*.py"),
+                HERE / "saver_nodes.py",
+                HERE / "leaky_nodes.py",
+            ):
                 shutil.copy(node, base / "custom_nodes")
             settings = replace(settings, comfyui_args=f"--cpu --base-directory {base}")
         else:

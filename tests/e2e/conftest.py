@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lambda_container import docker
 
-from demo.sam import SamFailed, check_engine, host_address, worker_variables
+from demo.sam import SamFailed, build_arguments, check_engine, host_address, worker_variables
 from demo.seed import seed
 from local.aws.server import LocalAws
 from local.aws.stack import LocalStack
@@ -21,7 +21,8 @@ BUILD_TIMEOUT_S = 1500
 def build_image(target: str, *options: str) -> str:
     """Build a target of the Dockerfile from the working tree. Returns the image's name."""
     name = f"comfy-serverless-test:{target}"
-    docker("build", "--target", target, "--tag", name, *options, str(ROOT), timeout_s=BUILD_TIMEOUT_S)
+    here = [f"--build-arg={argument}={value}" for argument, value in build_arguments().items()]
+    docker("build", "--target", target, "--tag", name, *here, *options, str(ROOT), timeout_s=BUILD_TIMEOUT_S)
     return name
 
 

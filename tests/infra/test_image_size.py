@@ -52,7 +52,8 @@ def test_an_image_that_lambda_refuses_is_refused_here(
 def test_the_image_is_the_one_that_is_deployed(tmp_path: Path) -> None:
     _, arguments = gpu_image(tmp_path, GIB)
     assert "--target worker" in arguments
-    assert f"TORCH_INDEX_URL={CONTEXT['torch_index_url']}" in arguments
+    assert f"TORCH_INDEX_URL={CONTEXT['torch_index_url']} " in arguments
+    assert "--build-arg TORCH=cuda " in arguments
     assert "--build-arg COMFYUI_ARGS= " in arguments
 
 

@@ -51,7 +51,7 @@ def test_only_instances_that_were_named_are_started_and_never_too_few_for_a_gpu_
     assert provider["CapacityProviderScalingConfig"] == {
         "MaxVCpuCount": 8 * 16,  # max_environments, each on the largest
         "ScalingMode": "Manual",
-        "ScalingPolicies": [{"PredefinedMetricType": "LambdaCapacityProviderAverageGPUUtilization", "TargetValue": 90}],
+        "ScalingPolicies": [{"PredefinedMetricType": "LambdaCapacityProviderAverageGPUUtilization", "TargetValue": 60}],
     }
     other = synthesize(lambda_instance_types=["g6e.2xlarge"], max_environments=5, max_batch_environments=2).lambda_gpu
     provider = one(other, "AWS::Lambda::CapacityProvider")
@@ -182,8 +182,10 @@ def test_it_is_announced_when_both_queues_are_read(template: dict[str, Any]) -> 
     parameter = next(entry for entry in template["Resources"].values() if entry["Type"] == "AWS::SSM::Parameter")
     assert set(of_type(template, "AWS::Lambda::EventSourceMapping")) <= set(parameter["DependsOn"])
     begin, _, middle, _, end = parameter["Properties"]["Value"]["Fn::Join"][1]
+    (function,) = (one for one in of_type(template, "AWS::Lambda::Function").values() if "AcceleratorConfig" in one)
     assert json.loads(f"{begin}A{middle}B{end}") == {
         "backend": "queue",
         "job_queue_url": "A",
         "batch_queue_url": "B",
+        "image": function["Environment"]["Variables"]["WORKER_IMAGE"],  # whose list of node classes counts
     }

@@ -21,14 +21,11 @@ INPUT, OUTPUT, ASSETS = (f"s3:::<{name}Bucket>" for name in ("Input", "Output", 
 LOG_STREAMS = ("logs:CreateLogStream", "logs:PutLogEvents")
 ENDPOINTS = "sagemaker:endpoint/comfy-serverless-gpu-????????"
 WORKER = (
-    may(
-        ("dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:BatchWriteItem"),
-        "JobsTable",
-        where=keys("job#*", "asset#*"),
-    )
+    may(("dynamodb:PutItem", "dynamodb:UpdateItem"), "JobsTable", where=JOBS)
+    | may("dynamodb:BatchWriteItem", "JobsTable", where=keys("job#*", "asset#*"))
     | may("dynamodb:GetItem", "JobsTable", where=BATCHES)
     | may("sqs:SendMessage", "WebhookQueue")
-    | may("s3:GetObject", f"{INPUT}/*", f"{ASSETS}/*")
+    | may("s3:GetObject", f"{INPUT}/*", f"{ASSETS}/blobs/*", f"{ASSETS}/requests/*")
     | may("s3:PutObject", f"{ASSETS}/engine/*")
     | may(("s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"), f"{OUTPUT}/*")
     | may("s3:ListBucket", INPUT, OUTPUT, ASSETS)
@@ -49,7 +46,7 @@ EXECUTION = (
     | may(("kms:GenerateDataKey", "kms:Decrypt"), "TopicKey")
     | may(
         ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"),
-        "ecr:repository/cdk-hnb659fds-container-assets-<AWS::AccountId>-<AWS::Region>",
+        "ecr:repository/comfy-serverless/gpu",
     )
     | may("ecr:GetAuthorizationToken", "*")
 )

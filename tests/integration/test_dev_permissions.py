@@ -11,6 +11,10 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
+from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.table import turns
+from comfy_serverless.table.job_state import NewJob
+from comfy_serverless.table.jobs import JobStore
 from local.aws.server import LocalAws, local_client
 from local.aws.stack import LocalStack
 from local.aws.template import TABLE, name_of
@@ -69,6 +73,11 @@ def test_a_worker_reaches_neither_keys_nor_jobs(client: Client) -> None:
     query = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": {"S": "job#1"}}}
     assert "dynamodb:Query" in denied(table.query, TableName=TABLE, **query)
     assert "dynamodb:Scan" in denied(table.scan, TableName=TABLE)
+    for name in ("GenerateRole", "CaretakerRole", "IngestRole", "AuthorizerRole"):
+        other = client(name, "dynamodb")
+        for ask in (other.get_item, other.update_item, other.delete_item):
+            denied(ask, **key("webhook#1"))
+    client("WebhookRole", "dynamodb").get_item(**key("webhook#1"))
     writes = [{"Put": {"TableName": TABLE, "Item": {"pk": {"S": pk}, "sk": {"S": "x"}}}} for pk in ("job#1", "keys")]
     table.transact_write_items(TransactItems=writes[:1])
     assert "dynamodb:PutItem" in denied(table.transact_write_items, TransactItems=writes)
@@ -130,6 +139,25 @@ def test_queues_parameters_and_figures_are_for_those_who_need_them(aws: LocalAws
     client("ApiRole", "cloudwatch").get_metric_statistics(**figures)
     assert "cloudwatch:Get" in denied(client("GenerateRole", "cloudwatch").get_metric_statistics, **figures)
     assert "ssm:GetParameter" in denied(client("WebhookRole", "ssm").get_parameter, Name="/comfy-serverless/local/x")
+
+
+@pytest.mark.parametrize(("role", "day"), [("ApiRole", 1), ("CaretakerRole", 2), ("OutcomeRole", 3)])
+def test_whoever_sends_jobs_again_may_do_so_in_turns(
+    role: str, day: int, aws: LocalAws, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = JobStore(Table(client(role, "dynamodb"), TABLE), lease_s=30, max_runs=3)
+    all_jobs = JobStore(Table(aws.dynamodb(), TABLE), lease_s=30, max_runs=3)
+    new = NewJob(job_id=role, owner="team", request_uri="s3://a/1.json", result_uri="s3://r/result.json")
+    all_jobs.submit(new)
+    all_jobs.dispatched(role)
+    state = all_jobs.read_alone(role)
+    assert state is not None
+    then = turns.now_s() + day * 86_400  # no turn of another role lasts that long
+    monkeypatch.setattr(turns, "now_s", lambda: then)
+    assert own.take_turn(state), "the first turn"
+    assert own.take_turn(state), "which has room for more"
+    monkeypatch.setattr(turns, "now_s", lambda: then + turns.FIRST_PAUSE_S)
+    assert own.take_turn(state), "and the next one, after a look at the first job"
 
 
 def test_the_administrator_may_do_everything_and_who_is_no_role_nothing(aws: LocalAws, client: Client) -> None:

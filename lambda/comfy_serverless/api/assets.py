@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from http import HTTPStatus
@@ -19,12 +20,20 @@ from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.responses import NOT_KEPT, answer
 from comfy_serverless.api.services import services
 from comfy_serverless.aws.dynamodb import moment_of, now_s
-from comfy_serverless.errors import BlobNotFound, IdempotencyKeyReuse, TooLarge
+from comfy_serverless.errors import BlobNotFound, IdempotencyKeyReuse, InvalidRequest, TooLarge
 from comfy_serverless.files import UNKNOWN_TYPE, type_of_name
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.asset_item import Asset
-from comfy_serverless.table.asset_names import check_hash, check_path, digest_in, digest_of
+from comfy_serverless.table.asset_names import (
+    MAX_READ_BYTES,
+    S3_HASH_PREFIX,
+    check_hash,
+    check_path,
+    digest_in,
+    digest_of,
+    is_s3_hash,
+)
 from comfy_serverless.table.assets import Naming
 from comfy_serverless.table.jobs import check_idempotency_key
 from comfy_serverless.table.presigned_uploads import Upload
@@ -57,9 +66,20 @@ def _check_hash_form(text: str) -> str:
     return text
 
 
+def _check_blake3(text: str) -> str:
+    if is_s3_hash(text):
+        raise ValueError("must be 'blake3:' and 64 hexadecimal digits")
+    return _check_hash_form(text)
+
+
 ContentType = Annotated[str, AfterValidator(_check_content_type)]
 FilePath = Annotated[str, AfterValidator(check_path)]
-Hash = Annotated[str, AfterValidator(_check_hash_form)]
+Hash = Annotated[
+    str,
+    AfterValidator(_check_hash_form),
+    Field(description="`blake3:<hex>`; of a file over 32 MB, which S3 hashes itself, `sha256:<hex>`."),
+]
+BlakeHash = Annotated[str, AfterValidator(_check_blake3)]
 Tag = Annotated[str, Field(max_length=100)]
 Tags = Annotated[list[Tag], Field(max_length=_MAX_TAGS)]
 ExpiresIn = Annotated[int, Field(ge=_MIN_EXPIRY_S, le=_MAX_EXPIRY_S)]
@@ -80,6 +100,7 @@ class AssetBody(BaseModel):
     url_expires_at: str
     expires_at: str | None = None
     job_id: str | None = None
+    sha256: str | None = None
 
 
 class FromHashBody(BaseModel):
@@ -141,7 +162,7 @@ def post_asset(
     file: Annotated[UploadFile, File(description="The raw bytes.")],
     content_type: Annotated[ContentType, Form()],
     file_path: Annotated[FilePath, Form()],
-    expected_hash: Annotated[Hash | None, Form()] = None,
+    expected_hash: Annotated[BlakeHash | None, Form()] = None,
     tags: Annotated[list[Tag] | None, Form(max_length=_MAX_TAGS)] = None,
     expires_in: Annotated[ExpiresIn | None, Form()] = None,
     idempotency_key: Annotated[str | None, Header(alias="Idempotency-Key")] = None,
@@ -248,6 +269,11 @@ def post_upload(body: Annotated[UploadBody, Body()]) -> Response[str]:
     most = behind.settings.max_upload_bytes
     if body.size_bytes > most:
         raise TooLarge(f"the file has {body.size_bytes:,} bytes; at most {most:,} may be uploaded (MAX_UPLOAD_BYTES).")
+    if body.size_bytes > MAX_READ_BYTES and body.hash is not None and not is_s3_hash(body.hash):
+        raise InvalidRequest(
+            f"the hash of a file over {MAX_READ_BYTES:,} bytes must be 'sha256:' and 64 hexadecimal digits: S3 checks "
+            "that one, and knows no blake3. Without a hash S3 computes it too."
+        )
     naming = _naming(body, content_type=body.content_type)
     upload = behind.uploads.begin(caller(router).owner, naming, size_bytes=body.size_bytes, expected=body.hash)
     return answer(HTTPStatus.CREATED, _target(upload).model_dump())
@@ -256,7 +282,8 @@ def post_upload(body: Annotated[UploadBody, Body()]) -> Response[str]:
 @router.post(
     "/api/v2/uploads/<id>/complete",
     summary="Make an uploaded file an asset",
-    description="Reads what was uploaded, computes its hash, and registers it. Done twice, it answers the same. Ours.",
+    description="Checks what was uploaded, and registers it. S3 itself copies and hashes (SHA-256) a file over 32 MB: "
+    "`hash` is null then, and `sha256` is there. Done twice, it answers the same. Ours.",
     tags=["uploads"],
     responses={**_CREATED, **NOT_FOUND},
 )
@@ -282,9 +309,10 @@ def _created(asset: Asset) -> Response[str]:
 
 def _document(asset: Asset) -> dict[str, Any]:
     url, url_expires_at = _link(asset)
+    by_s3 = is_s3_hash(asset.hash)  # the contract knows blake3 only, and allows that it is not there
     body = AssetBody(
         id=asset.id,
-        hash=asset.hash,
+        hash=None if by_s3 else asset.hash,
         size_bytes=asset.size_bytes,
         content_type=asset.content_type,
         file_path=asset.file_path,
@@ -294,11 +322,12 @@ def _document(asset: Asset) -> dict[str, Any]:
         url_expires_at=url_expires_at,
         expires_at=moment_text(asset.expires_at) if asset.expires_at else None,
         job_id=asset.job_id,
+        sha256=str(asset.hash).removeprefix(S3_HASH_PREFIX) if by_s3 else None,
     )
     return {
         name: value
         for name, value in body.model_dump().items()
-        if value is not None or name not in {"created_new", "job_id"}
+        if value is not None or name not in {"created_new", "job_id", "sha256"}
     }
 
 
@@ -313,21 +342,26 @@ def _target(upload: Upload) -> UploadTarget:
     behind = services(router)
     address = behind.uploads.address(upload)
     content_type = upload.naming.content_type or UNKNOWN_TYPE
+    headers = {"Content-Type": content_type, "Content-Length": str(upload.size_bytes)}
+    parameters: dict[str, Any] = {
+        "Bucket": address.bucket,
+        "Key": address.key,
+        "ContentType": content_type,
+        "ContentLength": upload.size_bytes,
+    }
+    if is_s3_hash(upload.hash):  # S3 refuses other bytes
+        checksum = base64.b64encode(bytes.fromhex(str(upload.hash).removeprefix(S3_HASH_PREFIX))).decode()
+        headers["x-amz-checksum-sha256"] = parameters["ChecksumSHA256"] = checksum
     url = behind.s3.generate_presigned_url(
         "put_object",
-        Params={
-            "Bucket": address.bucket,
-            "Key": address.key,
-            "ContentType": content_type,
-            "ContentLength": upload.size_bytes,
-        },
+        Params=parameters,
         ExpiresIn=behind.settings.link_expiry_s,
     )
     return UploadTarget(
         id=upload.id,
         method="PUT",
         url=url,
-        headers={"Content-Type": content_type, "Content-Length": str(upload.size_bytes)},
+        headers=headers,
         expires_at=moment_text(moment_of(now_s() + behind.settings.link_expiry_s)),
         complete_url=f"/api/v2/uploads/{upload.id}/complete",
     )

@@ -84,10 +84,24 @@ class JobWorkflow(BaseModel):
 
 
 class Health(BaseModel):
-    """The API answers."""
+    """The API answers. With `?detail`, also how many packs of custom nodes the workers lack."""
 
     status: Literal["ok"] = "ok"
     version: str
+    nodes_not_loaded: int | None = None
+
+
+class LostPack(BaseModel):
+    """A pack of custom nodes that did not import on the workers."""
+
+    pack: str
+    reason: str
+
+
+class WorkersHealth(BaseModel):
+    """What the workers have told lately."""
+
+    nodes_not_loaded: list[LostPack]
 
 
 class ErrorBody(BaseModel):

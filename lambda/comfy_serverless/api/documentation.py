@@ -1,6 +1,7 @@
 """The API about itself: `/api/v2/health`, `/openapi.json` and the page at `/docs`. These need no key.
 
-Anybody may ask for them, so they are small, made once a process, and kept by browsers (`ETag`).
+Anybody may ask for them, so they are small, made once a process, and kept by browsers (`ETag`). What the workers
+tell of themselves names what is in the image: that needs a key.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from comfy_serverless.api.bodies import Health, documented
+from comfy_serverless.api.bodies import REFUSALS, Health, LostPack, WorkersHealth, documented
 from comfy_serverless.api.responses import JSON, answer
+from comfy_serverless.api.services import services
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -41,8 +43,23 @@ _INLINE = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
     security=[],
 )
 def health() -> Response[str]:
-    """Show that this function runs; it asks nothing behind it."""
-    return answer(HTTPStatus.OK, Health(version=package_version()).model_dump())
+    """Show that this function runs; it asks nothing behind it, except with `?detail` what workers have told lately."""
+    lost = None
+    if "detail" in (router.current_event.query_string_parameters or {}):
+        lost = len(services(router).node_list.not_imported())
+    return answer(HTTPStatus.OK, Health(version=package_version(), nodes_not_loaded=lost).model_dump(exclude_none=True))
+
+
+@router.get(
+    "/api/v2/health/workers",
+    summary="Which packs of custom nodes did not import on the workers, and why (ours)",
+    tags=["about"],
+    responses={200: documented("What they have told within the last 15 minutes.", WorkersHealth), **REFUSALS},
+)
+def workers_health() -> Response[str]:
+    """Show what `?detail` only counts."""
+    lost = [LostPack(pack=pack.pack, reason=pack.reason) for pack in services(router).node_list.not_imported()]
+    return answer(HTTPStatus.OK, WorkersHealth(nodes_not_loaded=lost).model_dump())
 
 
 def attach(app: APIGatewayHttpResolver) -> None:

@@ -9,7 +9,6 @@ lifecycle; a job whose message was not sent is sent by the caretaker.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,7 @@ from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import check_idempotency_key
+from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.webhooks.signing import check_webhook
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: st
     return StoredRequest(runnable, graph)
 
 
-def _webhook(submission: Submission, services: Services) -> Mapping[str, str] | None:
+def _webhook(submission: Submission, services: Services) -> Webhook | None:
     if submission.webhook_url is None:
         if submission.webhook_secret is not None:
             raise InvalidRequest("webhook_secret signs the call of webhook_url, and there is none.")
@@ -126,7 +126,7 @@ def _webhook(submission: Submission, services: Services) -> Mapping[str, str] | 
         allow_private=services.settings.allow_private_addresses,
         allow_own_host=services.settings.allow_private_addresses and is_aws_here(),
     )
-    return {"url": submission.webhook_url, "secret": submission.webhook_secret or ""}
+    return Webhook(url=submission.webhook_url, secret=submission.webhook_secret or "")
 
 
 def _check_room(caller: Caller, services: Services) -> None:

@@ -35,7 +35,7 @@ CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
 UPLOAD_GONE = frozenset({"NoSuchUpload"})
 _CONFLICT_PAUSES_S = (0.05, 0.2, 0.5)
 ACCESS_DENIED = frozenset({"403", "AccessDenied", "AllAccessDisabled"})
-_NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
+NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
 _TRANSIENT = frozenset({"ExpiredToken", "RequestTimeout", "RequestTimeTooSkewed", "SlowDown"})
 _OTHER_REGION = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
@@ -162,7 +162,7 @@ def read_problem(error: Exception, address: S3Address) -> ReadProblem:
     from botocore.exceptions import BotoCoreError
 
     code = error_code(error)
-    if code in _NOT_FOUND:
+    if code in NOT_FOUND:
         is_encoded = re.search(r"%[0-9A-Fa-f]{2}|\+", address.key)
         hint = "; keys are written as they are, not URL-encoded" if is_encoded else ""
         return ReadProblem(f"does not exist ({code}){hint}")

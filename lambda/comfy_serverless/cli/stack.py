@@ -157,7 +157,7 @@ def _these_outputs(stack: str, *names: str) -> dict[str, str]:
         if name not in found:
             raise NotFound(
                 f"The stack {stack!r} has no output {name}: it is another stack, or was deployed from an older "
-                "version. Deploy it again with `sam build && sam deploy`, or give --table NAME."
+                "version. Deploy it again with `make deploy`, or give --table NAME."
             )
     return {name: found[name] for name in names}
 

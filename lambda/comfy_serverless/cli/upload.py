@@ -7,11 +7,12 @@ hash ──► does the API have it? ──► a record of it
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
 
 from rich.console import Console
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import urllib3
-    from blake3 import blake3
 
 _CHUNK_BYTES = 1 << 20
 #: A request to S3 that fails is repeated; the rest of a file that takes this long is given up.
@@ -80,6 +80,8 @@ def run(options: argparse.Namespace) -> int:
     """Upload the file and print its id. Returns the exit code."""
     from blake3 import blake3
 
+    from comfy_serverless.table.asset_names import MAX_READ_BYTES
+
     api = _Api(os.environ.get("COMFY_BASE_URL", ""), os.environ.get("COMFY_API_KEY", ""))
     path: Path = options.file
     naming = {"file_path": options.file_path or path.name, "tags": options.tags, "expires_in": options.expires_in}
@@ -91,8 +93,13 @@ def run(options: argparse.Namespace) -> int:
         size_bytes = os.fstat(file.fileno()).st_size
         if not size_bytes:
             raise InvalidRequest(f"{path} is empty.")
-        digest = _hash(file, blake3(), _shown(bar, "reading", size_bytes))
-        asset = api.from_hash(digest, naming)
+        # S3 checks the SHA-256 of a file that the API would not read; an older release may know it by its blake3.
+        hashers: dict[str, _Hasher] = {"blake3": blake3()}
+        if size_bytes > MAX_READ_BYTES:
+            hashers["sha256"] = hashlib.sha256()
+        *others, digest = _hashes(file, hashers, _shown(bar, "reading", size_bytes))
+        known = (api.from_hash(one, naming) for one in (digest, *others))
+        asset = next((one for one in known if one is not None), None)
         if was_sent := asset is None:
             target = api.begin({**naming, "content_type": content_type, "size_bytes": size_bytes, "hash": digest})
             api.put(target, _Counted(file, size_bytes, _shown(bar, "sending", size_bytes)))
@@ -101,6 +108,14 @@ def run(options: argparse.Namespace) -> int:
     what = "uploaded" if was_sent else "the API has its bytes already:"
     print(f"{what} {naming['file_path']} ({size_bytes:,} bytes, {digest[:23]}…)", file=sys.stderr)
     return 0
+
+
+class _Hasher(Protocol):
+    """Computes a hash of bytes as they come."""
+
+    def update(self, data: bytes, /) -> object: ...
+
+    def hexdigest(self) -> str: ...
 
 
 class _Api:
@@ -206,11 +221,13 @@ def _opened(path: Path) -> IO[bytes]:
         raise MissingAsset(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _hash(file: IO[bytes], hasher: blake3, show: Callable[[int], None]) -> str:
+def _hashes(file: IO[bytes], hashers: Mapping[str, _Hasher], show: Callable[[int], None]) -> list[str]:
+    """The hashes of a file by these names, read once."""
     while chunk := file.read(_CHUNK_BYTES):
-        hasher.update(chunk)
+        for hasher in hashers.values():
+            hasher.update(chunk)
         show(file.tell())
-    return f"blake3:{hasher.hexdigest()}"
+    return [f"{name}:{hasher.hexdigest()}" for name, hasher in hashers.items()]
 
 
 def _shown(bar: Progress, description: str, total: int) -> Callable[[int], None]:

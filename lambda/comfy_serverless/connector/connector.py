@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from comfy_serverless.connector.engine import Engine
 from comfy_serverless.connector.folders import place_file
+from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.own_folder import may_overlap
 from comfy_serverless.connector.ports import find_available_port
@@ -24,6 +25,7 @@ from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import MAX_ATTEMPTS
 from comfy_serverless.connector.refusals import refusal
 from comfy_serverless.connector.run import Execution, WorkflowRun, attempt_id, deadline_in, left_until
+from comfy_serverless.connector.upkeep import Condition, Upkeep
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.files import OutputKind
 from comfy_serverless.graph import workflow as workflow_module
@@ -55,6 +57,7 @@ class ComfyConnector:
                 instance = super().__new__(cls)
                 instance._settings = settings or Settings.from_environment()
                 instance._engine = Engine(instance._settings)
+                instance._upkeep = Upkeep(instance._engine, instance._settings)
                 # A signal handler may call `cancel` while its own thread registers a run.
                 instance._lock = threading.RLock()
                 instance._runs = {}
@@ -65,6 +68,7 @@ class ComfyConnector:
     def __init__(self, *, settings: Settings | None = None, wait: bool = True) -> None:  # noqa: ARG002
         self._settings: Settings
         self._engine: Engine
+        self._upkeep: Upkeep
         self._lock: threading.RLock
         self._runs: dict[str, WorkflowRun]
         if wait:
@@ -85,6 +89,11 @@ class ComfyConnector:
     def starts(self) -> int:
         """How many times this connector has started a ComfyUI process; 0 if it found a running one."""
         return self._engine.starts
+
+    @property
+    def condition(self) -> Condition:
+        """How ComfyUI has been: its starts, and the memory it held between two runs."""
+        return self._upkeep.condition
 
     @property
     def input_directory(self) -> Path | None:
@@ -146,6 +155,21 @@ class ComfyConnector:
         freshly_started = self._engine.wait_ready(timeout_s, canceled)
         if freshly_started and self._settings.test_payload is not None:
             self.run(self.load_payload(self._settings.test_payload), deadline_s=left_until(deadline))
+
+    def rest(self) -> None:
+        """Get ready for a snapshot of this machine: ComfyUI answers, and there is no connection to it.
+
+        Raises:
+            ComfyError: as `wait_ready`.
+        """
+        self.wait_ready()
+        self._engine.disconnect()
+
+    def wake(self) -> None:
+        """Go on after a restore. A ComfyUI that does not answer any more is started anew, without waiting for it."""
+        if self._engine.process is not None and not self._engine.is_answering():
+            logger.warning("ComfyUI has not outlived the snapshot: it is started anew")
+            self._engine.replace(self.starts)
 
     def kill_api(self) -> None:
         """Stop ComfyUI and everything it started, close the websocket, and forget this instance."""
@@ -216,7 +240,8 @@ class ComfyConnector:
                 raise InvalidRequest(f"prompt {run.run_id} is running already")
             self._runs[run.run_id] = run
         try:
-            return run.execute(wait_ready=self._wait_ready)
+            with self._upkeep.run(graph):
+                return run.execute(wait_ready=self._wait_ready)
         finally:
             with self._lock:
                 self._runs.pop(run.run_id, None)
@@ -237,9 +262,19 @@ class ComfyConnector:
     def may_overlap(self, workflow: Mapping[str, Any]) -> bool:
         """Whether another job of the same owner may wait in ComfyUI's queue while this graph runs.
 
-        False as long as ComfyUI has not declared all its classes, which it is asked for when they first run.
+        False as long as ComfyUI has not declared all its classes, which it is asked for when they first run, and where
+        a moment is wanted in which nothing runs.
         """
-        return may_overlap(workflow, self._engine.known_declared())
+        return may_overlap(workflow, self._engine.known_declared()) and not self._upkeep.wants_a_moment()
+
+    @property
+    def not_imported(self) -> tuple[NotImported, ...]:
+        """The packs of custom nodes that ComfyUI could not import at its start, as far as it has said so."""
+        return self._engine.not_imported
+
+    def lost_packs(self) -> tuple[NotImported, ...]:
+        """The same, with the classes that their sources seem to declare."""
+        return self._engine.lost_packs()
 
     @contextmanager
     def hold_folders(self, check: Callable[[], None]) -> Iterator[None]:

@@ -6,51 +6,35 @@ This module is about the engine alone; the connector runs workflows on it.
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.confinement import engine_user
 from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.folders import EngineFolders
+from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of, places_of
 from comfy_serverless.connector.local_files import LocalFiles
 from comfy_serverless.connector.made_files import MadeFiles, Place, Remembered
+from comfy_serverless.connector.pack_sources import declared_classes
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.remote_files import RemoteFiles
-from comfy_serverless.errors import Canceled, DeadlineExceeded, EngineUnavailable
+from comfy_serverless.connector.start_patience import StartPatience
+from comfy_serverless.errors import EngineUnavailable
 from comfy_serverless.graph.nodes import Declared, declared
 from comfy_serverless.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Longest delay before a cancel is noticed during the start, in seconds.
-_CANCEL_HEARD_S = 0.1
 #: Longest time for reading the declarations that explain a refusal, in seconds.
 _DECLARATIONS_S = 5.0
-
-
-class _Patience:
-    """How long a caller waits for the start: until a deadline or a cancel."""
-
-    def __init__(self, timeout_s: float | None, canceled: threading.Event | None) -> None:
-        self._deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        self._canceled = canceled
-
-    def next_s(self) -> float:
-        """How long to wait before the next `check`, in seconds."""
-        return max(0.0, min(_CANCEL_HEARD_S, self._deadline - time.monotonic()))
-
-    def check(self) -> None:
-        """Raise if no patience is left."""
-        if self._canceled is not None and self._canceled.is_set():
-            raise Canceled("the job was canceled on request before it was submitted")
-        if time.monotonic() >= self._deadline:
-            raise DeadlineExceeded("the deadline passed while ComfyUI was still starting")
+#: In the folder of ComfyUI's temp folder: for every other process.
+_SECOND_TEMP = "comfy-serverless-second"
 
 
 class Engine:
@@ -77,32 +61,41 @@ class Engine:
         #: The start they were read from, and their names.
         self._node_classes: tuple[int, tuple[str, ...]] = (-1, ())
         self._model_places: tuple[int, Mapping[str, tuple[Path, ...]]] = (-1, {})
+        self._lost_packs: tuple[int, tuple[NotImported, ...]] = (-1, ())
         #: What the engine says of classes; nothing where it does not know one.
         self._declared: dict[str, Declared | None] = {}
         self._remembered = Remembered()
         self.process: ComfyProcess | None = None
+        #: The process that is to take the place of the first, as soon as it answers.
+        self.successor: ComfyProcess | None = None
+        self._has_second_temp = False
         if settings.comfyui_url:
             self._connect_to(settings.comfyui_url.rstrip("/"))
             return
-        choice = choose_engine(settings)
-        ports: list[int] = []
+        self._choice = choose_engine(settings)
+        self._first_port: int | None = None
+        self.process = self._new_process()
+        self.process.start()
+        self._connect_to(self._address(self.process.port))
+
+    def _new_process(self, *more: str) -> ComfyProcess:
+        """A process to be started, whose command line ends with these arguments."""
+        choice = self._choice
 
         def command(port: int) -> list[str]:
-            ports.append(port)
-            return choice.arguments(port, first_port=ports[0])
+            self._first_port = self._first_port or port
+            return [*choice.arguments(port, first_port=self._first_port), *more]
 
-        self.process = ComfyProcess(
+        return ComfyProcess(
             command,
-            host=settings.api_url,
-            first_port=settings.initial_port,
+            host=self._settings.api_url,
+            first_port=self._settings.initial_port,
             cwd=choice.cwd,
             environment=choice.environment,
-            passed=settings.engine_environment,
+            passed=self._settings.engine_environment,
             user=engine_user(choice.cwd),
             answers=self._answers_at,
         )
-        self.process.start()
-        self._connect_to(self._address(self.process.port))
 
     def _connect_to(self, server_address: str) -> None:
         self.server_address = server_address
@@ -121,6 +114,11 @@ class Engine:
     def is_embedded(self) -> bool:
         """Whether it is `comfy_lite`, which has neither models nor custom nodes."""
         return "comfy_lite_version" in self._stats.get("system", {})
+
+    @property
+    def stats(self) -> Mapping[str, Any]:
+        """What it said of itself when it had started: `/system_stats`."""
+        return self._stats
 
     @property
     def starts(self) -> int:
@@ -164,7 +162,10 @@ class Engine:
 
     def made_files(self, apart_as: str | None) -> MadeFiles:
         """What tells the files of one run from others; see `ComfyConnector.run` for `apart_as`."""
-        view = self.client.view
+
+        def view(*place: str) -> BinaryIO:
+            return self.client.view(*place)  # of the process that there is by then
+
         if not self._folders:
             client, is_apart = self.client, apart_as is not None
             return RemoteFiles(lambda place: _changed_at(client, place), self._remembered, view=view, is_apart=is_apart)
@@ -197,7 +198,7 @@ class Engine:
             DeadlineExceeded: `timeout_s` passed while it was still starting.
             Canceled: `canceled` was set during the wait.
         """
-        patience = _Patience(timeout_s, canceled)
+        patience = StartPatience(timeout_s, canceled)
         while not self._lock.acquire(timeout=patience.next_s()):
             patience.check()
         try:
@@ -228,6 +229,48 @@ class Engine:
             except EngineUnavailable as error:
                 # The caller must see the prompt's own failure; the next `wait_ready` tries again.
                 logger.warning("ComfyUI could not be started again: %s", error)
+
+    def start_successor(self) -> None:
+        """Start the process that is to take the place of this one, beside it and without waiting.
+
+        Raises:
+            EngineUnavailable: it cannot be started.
+        """
+        successor = self._new_process(*self._second_temp())
+        with self._switch:
+            self._check_open()
+            self.successor = successor
+            successor.start()
+
+    def _second_temp(self) -> tuple[str, ...]:
+        """ComfyUI empties its temp folder when it starts: a process beside another one gets a folder of its own."""
+        if self._has_second_temp or "temp" not in self._folders:
+            return ()
+        return ("--temp-directory", str(self._folders["temp"].parent / _SECOND_TEMP))
+
+    def drop_successor(self) -> None:
+        """End the process that was to take the place of this one, if there is one."""
+        with self._switch:
+            successor, self.successor = self.successor, None
+        if successor is not None:
+            successor.stop()
+
+    def hand_over(self) -> bool:
+        """Let the successor, which answers, take the place of the process; nothing runs. False while one starts."""
+        old, successor = self.process, self.successor
+        if old is None or successor is None or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            with self._switch:
+                self._check_open()
+                successor.starts = old.starts + 1
+                self.process, self.successor = successor, None
+                self._has_second_temp = not self._has_second_temp
+            self.events.drop()
+            old.kill()
+        finally:
+            self._lock.release()
+        return True
 
     def free_memory(self, *, unload_models: bool) -> None:
         """Ask it to drop cached results, and to unload models, before the next prompt. A failure is only logged."""
@@ -289,6 +332,19 @@ class Engine:
             self._node_classes = generation, classes
         return classes
 
+    @property
+    def not_imported(self) -> tuple[NotImported, ...]:
+        """The packs of custom nodes that the running process could not import; none are known of one elsewhere."""
+        return self.process.not_imported if self.process is not None else ()
+
+    def lost_packs(self) -> tuple[NotImported, ...]:
+        """The same, with the classes that their sources seem to declare. Reads those once a start."""
+        generation, packs = self._lost_packs
+        if generation != self.starts or len(packs) != len(self.not_imported):
+            packs = tuple(replace(lost, classes=declared_classes(self._cwd / lost.path)) for lost in self.not_imported)
+            self._lost_packs = self.starts, packs
+        return packs
+
     def model_places(self) -> Mapping[str, tuple[Path, ...]] | None:
         """Where ComfyUI looks for models, by folder, in the order of its search. Asked once a start.
 
@@ -318,6 +374,7 @@ class Engine:
         with self._switch:
             self._closed = True
         self.events.close()
+        self.drop_successor()
         if self.process is not None:
             self.process.stop()
         self.client.close()
@@ -333,7 +390,7 @@ class Engine:
             self._check_open()
             process.start()
 
-    def _wait_answer(self, patience: _Patience) -> bool:
+    def _wait_answer(self, patience: StartPatience) -> bool:
         self._check_open()
         if self.process is not None:
             self._wait_process(self.process, patience)
@@ -344,7 +401,7 @@ class Engine:
         self._greet()
         return True
 
-    def _wait_process(self, process: ComfyProcess, patience: _Patience) -> None:
+    def _wait_process(self, process: ComfyProcess, patience: StartPatience) -> None:
         if not process.is_alive:
             self.events.drop()
             self._start(process)
@@ -368,9 +425,7 @@ class Engine:
         """Learn about an engine that has just begun to answer."""
         process = self.process
         if process is not None and self._address(process.port) != self.server_address:
-            self.events.close()
-            self.client.close()
-            self._connect_to(self._address(process.port))
+            self.disconnect(self._address(process.port))
         try:
             self._stats = self.client.system_stats()
         except RequestFailed as error:
@@ -380,10 +435,20 @@ class Engine:
         # What its command line does not tell we do not know: then it is as an engine elsewhere.
         is_known = bool(folders) and folders["input"].is_dir() and folders["output"].is_dir()
         self._folders = folders if is_known else {}
+        if self._own_folders is not None and is_known:
+            self._own_folders.follow(self._folders)
         self._declared = {}
         self._remembered = Remembered({kind: self._folders[kind] for kind in ("output", "temp") if self._folders})
         self._greeted_generation = self.starts
         logger.info("%s answers at %s", self.name, self.client.shown_address)
+        for lost in self.not_imported:
+            logger.warning("the custom nodes of %r did not import: %s", lost.pack, lost.reason)
+
+    def disconnect(self, server_address: str | None = None) -> None:
+        """Close all connections; the next ones are made when they are needed, to the address given or as before."""
+        self.events.close()
+        self.client.close()
+        self._connect_to(server_address or self.server_address)
 
     def _answers_at(self, port: int) -> bool:
         client = ComfyClient(self._address(port))

@@ -79,6 +79,11 @@ class EngineFolders:
         #: Held as long as this process lives: tells its folder from those of the dead.
         self._life = locks.lock(self._kept / _LIFE)
 
+    def follow(self, folders: Mapping[str, Path]) -> None:
+        """Note where the engine's folders are now: a process that takes another's place has its own temp folder."""
+        with self._change:
+            self._folders = dict(folders)
+
     def kept(self, run: str) -> Path:
         """Where the files of a run are kept. It need not exist."""
         with self._change:

@@ -30,6 +30,7 @@ from comfy_serverless.connector.confinement import (
     engine_environment,
     hide_process,
 )
+from comfy_serverless.connector.import_report import ImportReport, NotImported
 from comfy_serverless.connector.ports import ReservedPort, accepts
 from comfy_serverless.connector.refusals import describe_exit
 from comfy_serverless.errors import EngineUnavailable
@@ -98,6 +99,7 @@ class ComfyProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
+        self._imports = ImportReport()
         self._ports_tried = 0
         self._is_stopped = False
         self._reserved: ReservedPort | None = None
@@ -132,6 +134,11 @@ class ComfyProcess:
         return "\n".join(list(self._log)[-40:])
 
     @property
+    def not_imported(self) -> tuple[NotImported, ...]:
+        """The packs that it could not import, as far as it has said so."""
+        return self._imports.not_imported
+
+    @property
     def cwd(self) -> Path:
         """The folder it is started in."""
         return self._cwd or Path.cwd()
@@ -153,6 +160,7 @@ class ComfyProcess:
         self._reserved = ReservedPort(self._host, self._first_port + self._ports_tried)
         self.port = self._reserved.port
         self._log.clear()
+        self._imports = ImportReport()
         self.state = ProcessState.STARTING
         command = list(self._command(self.port))
         started: threading.Event = threading.Event()
@@ -282,6 +290,7 @@ class ComfyProcess:
             for line in iter(lambda: stream.readline(_LONGEST_LINE_BYTES), b""):
                 text = line.decode("utf-8", errors="replace").rstrip().rpartition("\r")[2]
                 self._log.append(text)
+                self._imports.see(text)
                 engine_logger.debug(text)
         process.wait()
 

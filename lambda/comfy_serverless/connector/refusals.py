@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.preflight import (
     Declarations,
     choice_hint,
@@ -45,6 +46,8 @@ _KEEPS_FROM_LOOKING_ON = frozenset(
 )
 #: The most problems in a message for people, and the most characters of one. `details` has everything.
 _MOST_LINES, _LONGEST_LINE = 30, 600
+#: The most packs in a message.
+_MOST_PACKS = 10
 _REDIRECTION, _BAD_REQUEST, _SERVER_ERROR = 300, 400, 500
 
 
@@ -60,7 +63,11 @@ def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> 
 
 
 def explained(
-    refused: InvalidWorkflow, graph: Mapping[str, Any], declarations: Declarations, known_classes: Iterable[str]
+    refused: InvalidWorkflow,
+    graph: Mapping[str, Any],
+    declarations: Declarations,
+    known_classes: Iterable[str],
+    lost_packs: Sequence[NotImported] = (),
 ) -> InvalidWorkflow:
     """A refusal that lists every problem at once, with suggestions. It keeps everything ComfyUI said.
 
@@ -69,21 +76,37 @@ def explained(
         graph: the refused graph.
         declarations: ComfyUI's declarations of the classes in the graph.
         known_classes: all classes that ComfyUI has; searched if the graph has an unknown one.
+        lost_packs: the packs that it could not import; searched likewise.
     """
     error, said = refused.details["error"], refused.details["node_errors"]
     found = {} if _has_looked_at_everything(error, said) else find_problems(graph, declarations)
-    hinted = _with_hints(_joined(said, found, graph), declarations, tuple(known_classes))
+    hinted = _with_hints(_joined(said, found, graph), declarations, tuple(known_classes), lost_packs)
     lines = list(node_error_lines(hinted))
     if not said:
         # ComfyUI's words about the workflow as a whole.
         lines = [*refusal(error, {}).message.split("\n"), *lines]
     missing = _lists_of_what_is_missing(hinted)
     message = _in_one(lines)
+    details: dict[str, Any] = {**refused.details, "node_errors": hinted, **missing}
     if missing["unknown_nodes"]:
-        message += (
-            ". A node is unknown when its custom node is not installed, or cannot be imported (see ComfyUI's log)"
-        )
-    return InvalidWorkflow(message, details={**refused.details, "node_errors": hinted, **missing})
+        message += f". {why_unknown(lost_packs)}"
+        if lost_packs:
+            details["not_imported"] = [{"pack": lost.pack, "reason": lost.reason} for lost in lost_packs]
+    return InvalidWorkflow(message, details=details)
+
+
+def pack_of(class_type: str, lost_packs: Iterable[NotImported]) -> NotImported | None:
+    """The pack that seems to declare a class, among those that did not import."""
+    return next((lost for lost in lost_packs if class_type in lost.classes), None)
+
+
+def why_unknown(lost_packs: Sequence[NotImported]) -> str:
+    """A sentence on why ComfyUI may not know a node, without a full stop."""
+    if not lost_packs:
+        return "A node is unknown when its custom node is not installed, or cannot be imported (see ComfyUI's log)"
+    shown = ", ".join(map(str, lost_packs[:_MOST_PACKS]))
+    more = f" and {len(lost_packs) - _MOST_PACKS} more" if len(lost_packs) > _MOST_PACKS else ""
+    return f"A node is unknown when its custom node is not installed, or did not import. These did not: {shown}{more}"
 
 
 def node_error_lines(node_errors: Mapping[str, Any]) -> Iterator[str]:
@@ -188,7 +211,10 @@ def _joined(said: Mapping[str, Any], found: Mapping[str, Any], graph: Mapping[st
 
 
 def _with_hints(
-    node_errors: Mapping[str, Any], declarations: Declarations, known_classes: Sequence[str]
+    node_errors: Mapping[str, Any],
+    declarations: Declarations,
+    known_classes: Sequence[str],
+    lost_packs: Sequence[NotImported],
 ) -> dict[str, Any]:
     """The same errors, with suggestions for as many as a person would read."""
     left = iter(range(_MOST_LINES))
@@ -196,7 +222,9 @@ def _with_hints(
         node_id: {
             **node,
             "errors": [
-                problem if next(left, None) is None else _with_hint(problem, node, declarations, known_classes)
+                problem
+                if next(left, None) is None
+                else _with_hint(problem, node, declarations, known_classes, lost_packs)
                 for problem in node["errors"]
             ],
         }
@@ -205,10 +233,16 @@ def _with_hints(
 
 
 def _with_hint(
-    problem: Mapping[str, Any], node: Mapping[str, Any], declarations: Declarations, known_classes: Sequence[str]
+    problem: Mapping[str, Any],
+    node: Mapping[str, Any],
+    declarations: Declarations,
+    known_classes: Sequence[str],
+    lost_packs: Sequence[NotImported],
 ) -> Mapping[str, Any]:
     class_type = str(node.get("class_type"))
     if problem.get("type") == "missing_node_type":
+        if (lost := pack_of(class_type, lost_packs)) is not None:
+            return {**problem, "hint": f"it is of {lost.pack}, which did not import: {lost.reason}"}
         near = nearest(class_type, known_classes)
         return {**problem, "hint": f"did you mean {near!r}?"} if near else problem
     declaration = declarations.get(class_type)

@@ -249,7 +249,8 @@ class WorkflowRun:
             return error
         declarations = self._engine.declarations(str(node.get("class_type")) for node in self._graph.values())
         unknown = any(declaration is None for declaration in declarations.values())
-        error = explained(error, self._graph, declarations, self._engine.node_classes() if unknown else ())
+        classes, lost = (self._engine.node_classes(), self._engine.lost_packs()) if unknown else ((), ())
+        error = explained(error, self._graph, declarations, classes, lost)
         if error.details["unknown_nodes"] and self._engine.is_embedded:
             error.message += (
                 ". The embedded engine has ComfyUI's model-free image nodes only: "

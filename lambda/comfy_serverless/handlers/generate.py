@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from comfy_serverless.handlers import wiring
+from comfy_serverless.handlers import snapshot, wiring
 from comfy_serverless.handlers.events import Event, SqsEvent, queued_jobs, recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
 from comfy_serverless.observability import begin_invocation
@@ -107,3 +107,4 @@ def _drain_on_sigterm() -> None:
 
 
 warm.in_worker(_drain_on_sigterm)
+snapshot.hooks(before=lambda: wiring.connector().rest(), after=lambda: wiring.connector().wake())

@@ -105,7 +105,10 @@ class SageMakerServer:
         call = Call(remaining_s=lambda: until - time.monotonic())
         queued = JobMessage.parse(body)
         if queued is not None:
-            return self._run_queued(queued, call)
+            answer = self._run_queued(queued, call)
+            if (writer := wiring.node_list()) is not None:
+                writer.write_if_due()
+            return answer
         source = SentRequest(payload=body, default_id=_job_id(inference_id), what="the body")
         return self._report(self._worker.run(source, call), self._replies.write)
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from comfy_serverless.handlers import snapshot
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def workers() -> Workers:
     from comfy_serverless.table.dispatch import Queues, Switch
 
     (url,) = settings().require("job_queue_url")
-    own = Queues.at(url, settings().batch_queue_url, sqs=sqs())
+    own = Queues.at(url, settings().batch_queue_url, sqs=sqs(), image=settings().worker_image)
     parameter = settings().dispatch_parameter
     return own if parameter is None else Switch(own, parameter, boto3.client("ssm", config=CONFIG), endpoint)
 
@@ -193,7 +194,7 @@ def services() -> Services:
         assets=assets(),
         uploads=UploadStore(assets()),
         keys=keys(),
-        node_list=NodeListReader(s3(), assets_bucket),
+        node_list=NodeListReader(s3(), assets_bucket, workers().worker_image),
         workers=workers(),
         care=care(),
         assets_bucket=assets_bucket,
@@ -317,7 +318,7 @@ def worker() -> Worker:
     from comfy_serverless.worker.worker import Worker
 
     inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network(), sandbox=sandbox())
-    if settings().models_manifest:
+    if settings().models_manifest and not snapshot.IS_TAKEN:
         model_store()  # they are fetched while ComfyUI starts
     return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models())
 
@@ -335,7 +336,7 @@ def meter() -> Meter:
     """The metrics of jobs."""
     from comfy_serverless.worker.metrics import Meter
 
-    return Meter(lambda: connector().starts)
+    return Meter(lambda: connector().condition, lambda: len(connector().not_imported))
 
 
 @functools.cache
@@ -360,7 +361,10 @@ def node_list() -> NodeListWriter | None:
     from comfy_serverless.jobs.node_list import NodeListWriter
 
     bucket = settings().assets_bucket
-    return NodeListWriter(s3(), bucket, connector().node_classes) if bucket else None
+    engine = connector()
+    if bucket is None:
+        return None
+    return NodeListWriter(s3(), bucket, settings().worker_image, engine.node_classes, engine.lost_packs)
 
 
 @functools.cache

@@ -1,7 +1,14 @@
 """The node classes that the workers have: a worker lists them, and the API refuses workflows that no worker can run.
 
-The list counts while workers keep it fresh. After a deployment with other nodes it is at most `TRUSTED_S` old. Without
-a list nothing is refused here: the engine itself does that, later.
+    worker ──► engine/{its image}.json ──► the API, if jobs go to workers of that image
+
+Each image of workers has a list of its own: when GPUs come or go, or other nodes with another image, the old workers'
+list says nothing of the new ones. A list counts while workers keep it fresh, for `TRUSTED_S`; one of the same name with
+other nodes in it is replaced by the first job that runs. Without a list nothing is refused here: the engine itself
+does that, later.
+
+A second list has the packs that did not import there: it says why a class is missing. It is a document of its own,
+because an API of an older release reads the first one as it is.
 """
 
 from __future__ import annotations
@@ -16,13 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.connector.import_report import NotImported
+from comfy_serverless.connector.refusals import pack_of, why_unknown
 from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.jobs.outward import outward
 from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-KEY = "engine/nodes.json"
 #: How old a list may be, and how often a busy worker writes it anew, in seconds.
 TRUSTED_S = 900
 WRITTEN_EVERY_S = 600
@@ -32,11 +41,18 @@ _KNOWN_S = 60.0
 
 @dataclass(slots=True)
 class NodeListWriter:
-    """Writes the list of one worker, in a thread; `classes` asks the engine for its node classes."""
+    """Writes the lists of one worker, in a thread.
+
+    Attributes:
+        classes: asks the engine for its node classes.
+        lost: returns the packs that it could not import.
+    """
 
     s3: S3Client
     bucket: str
+    image: str
     classes: Callable[[], Iterable[str]]
+    lost: Callable[[], Iterable[NotImported]]
     _written_at: float = field(default=float("-inf"))
     _thread: threading.Thread | None = None
 
@@ -55,27 +71,34 @@ class NodeListWriter:
 
     def _write(self) -> None:
         try:
-            content = json.dumps(sorted(self.classes())).encode()
-            self.s3.put_object(Bucket=self.bucket, Key=KEY, Body=content, ContentType="application/json")
+            # In this order: the API must not refuse a class of a lost pack without saying so.
+            classes = sorted(self.classes())
+            self._put(_lost_key(self.image), [_to_json(pack) for pack in self.lost()])
+            self._put(_key(self.image), classes)
         except Exception as error:  # noqa: BLE001  (nothing depends on the list)
             log.warning("the list of node classes was not written", reason=str(error))
+
+    def _put(self, key: str, content: object) -> None:
+        body = json.dumps(content).encode()
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType="application/json")
 
 
 @dataclass(slots=True)
 class NodeListReader:
-    """Reads the list for the API."""
+    """Reads the lists for the API; `image` names that of the workers that jobs go to now, "" if it is not known."""
 
     s3: S3Client
     bucket: str
+    image: Callable[[], str]
+    _of_image: str = ""
     _classes: frozenset[str] = frozenset()
+    _lost: tuple[NotImported, ...] = ()
     _trusted_until: datetime = field(default_factory=lambda: datetime.now(UTC))
     _read_at: float = field(default=float("-inf"))
 
     def check(self, graph: Mapping[str, Any]) -> None:
         """Raise InvalidWorkflow for nodes that the workers do not have, all of them in the contract's `node_errors`."""
-        if time.monotonic() - self._read_at >= _KNOWN_S:
-            self._read()
-        if datetime.now(UTC) >= self._trusted_until:
+        if not self._is_known():
             return
         unknown = {
             node_id: node["class_type"] for node_id, node in graph.items() if node["class_type"] not in self._classes
@@ -85,20 +108,71 @@ class NodeListReader:
             reason = {"field": "class_type", "reason": "missing_node_type"}
             raise InvalidWorkflow(
                 f"{len(unknown)} of {len(graph)} nodes are of classes that ComfyUI does not have on the workers, e.g. "
-                f"node {first} ({class_type}): put the custom node into the image, or correct the name.",
+                f"node {first} ({class_type}){_whose(class_type, self._lost)}: put the custom node into the image, or "
+                f"correct the name. {why_unknown(self._lost)}.",
                 details={
                     "node_errors": {
-                        node_id: [{**reason, "message": f"there is no node class {class_type!r}"}]
+                        node_id: [
+                            {
+                                **reason,
+                                "message": f"there is no node class {class_type!r}{_whose(class_type, self._lost)}",
+                            }
+                        ]
                         for node_id, class_type in unknown.items()
                     }
                 },
             )
 
-    def _read(self) -> None:
-        self._read_at = time.monotonic()
+    def not_imported(self) -> tuple[NotImported, ...]:
+        """The packs that did not import on the worker that has told it last; none if no worker has told it lately."""
+        return self._lost if self._is_known() else ()
+
+    def _is_known(self) -> bool:
+        """Whether there are lists that count; reads them anew once in a while."""
+        image = self.image()
+        if image != self._of_image or time.monotonic() - self._read_at >= _KNOWN_S:
+            self._read(image)
+        return datetime.now(UTC) < self._trusted_until
+
+    def _read(self, image: str) -> None:
+        self._of_image, self._read_at = image, time.monotonic()
+        self._trusted_until, self._lost = datetime.now(UTC), ()
+        if not image:
+            return
         try:
-            answer = self.s3.get_object(Bucket=self.bucket, Key=KEY)
+            answer = self.s3.get_object(Bucket=self.bucket, Key=_key(image))
             self._classes = frozenset(json.loads(answer["Body"].read()))
             self._trusted_until = answer["LastModified"] + timedelta(seconds=TRUSTED_S)
         except (ClientError, BotoCoreError, ValueError):
-            self._trusted_until = datetime.now(UTC)  # there is no list, or no usable one
+            log.debug("there is no usable list of node classes", image=image, exc_info=True)
+            return
+        self._lost = self._read_lost(image)
+
+    def _read_lost(self, image: str) -> tuple[NotImported, ...]:
+        try:
+            packs = json.loads(self.s3.get_object(Bucket=self.bucket, Key=_lost_key(image))["Body"].read())
+            return tuple(map(_from_json, packs))
+        except (ClientError, BotoCoreError, ValueError, TypeError, KeyError):
+            return ()  # workers of an older release write none
+
+
+def _whose(class_type: str, lost: Iterable[NotImported]) -> str:
+    """What is known of a class that is missing, to stand after its name."""
+    pack = pack_of(class_type, lost)
+    return "" if pack is None else f", which is of {pack.pack}, which did not import: {pack.reason}"
+
+
+def _to_json(lost: NotImported) -> dict[str, Any]:
+    return {"pack": lost.pack, "reason": lost.reason, "classes": sorted(lost.classes)}
+
+
+def _from_json(pack: Mapping[str, Any]) -> NotImported:
+    return NotImported(str(pack["pack"]), outward(str(pack["reason"])), classes=frozenset(pack.get("classes") or ()))
+
+
+def _key(image: str) -> str:
+    return f"engine/{image}.json"
+
+
+def _lost_key(image: str) -> str:
+    return f"engine/{image}/not-imported.json"

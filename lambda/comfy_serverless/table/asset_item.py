@@ -22,7 +22,7 @@ class Asset:
 
     Attributes:
         address: where its bytes are: bucket and key, as two columns.
-        hash: `blake3:<hex>`; None for an output of a job.
+        hash: `blake3:<hex>`, or `sha256:<hex>` of a large upload; None for an output of a job.
         expires: in seconds since 1970; None for never. The keeper ends an upload, because of its bytes; DynamoDB ends
             an output (`expires`).
         job_id: the job that has made it; None for uploads.

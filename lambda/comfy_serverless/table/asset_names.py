@@ -11,7 +11,10 @@ from blake3 import blake3
 
 from comfy_serverless.errors import HashMismatch
 
-HASH_PREFIX = "blake3:"
+#: What we compute, and what S3 computes of files that are larger than we read.
+HASH_PREFIX, S3_HASH_PREFIX = "blake3:", "sha256:"
+#: The largest upload whose bytes we read ourselves. What is larger S3 copies and hashes.
+MAX_READ_BYTES = 32_000_000
 MAX_PATH_CHARACTERS = 512
 #: It is a part of a key in DynamoDB, and of links.
 _MAX_PATH_BYTES = 1024
@@ -22,6 +25,7 @@ _UNSPEAKABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 #: They make a name look like another one.
 _WRITING_DIRECTIONS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _HASH = re.compile(r"blake3:([0-9a-f]{64})")
+_S3_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
 
 
@@ -31,27 +35,47 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def digest_of(stream: Readable) -> str:
-    """The blake3 hash of bytes as they come, in hex."""
+class Hasher(Protocol):
+    """Computes a hash of bytes as they come."""
+
+    def update(self, data: bytes, /) -> object: ...
+
+
+def digest_of(stream: Readable, *, also: Hasher | None = None) -> str:
+    """The blake3 hash of bytes as they come, in hex; another one is computed on the way."""
     hasher = blake3()
     while chunk := stream.read(_CHUNK_BYTES):
         hasher.update(chunk)
+        if also is not None:
+            also.update(chunk)
     return hasher.hexdigest()
 
 
+def is_s3_hash(text: str | None) -> bool:
+    """Whether a hash is one that S3 can check: `sha256:<hex>`."""
+    return text is not None and _S3_HASH.fullmatch(text) is not None
+
+
 def digest_in(text: str) -> str | None:
-    """The hex of a `blake3:<hex>`, or None if it is none."""
+    """What names bytes in the table: the hex of a `blake3:<hex>`, or a whole `sha256:<hex>`; None if it is neither."""
     match = _HASH.fullmatch(text)
-    return match[1] if match else None
+    if match is None:
+        return text if is_s3_hash(text) else None
+    return match[1]
+
+
+def hash_named(digest: str) -> str:
+    """The hash that such a name is of."""
+    return digest if is_s3_hash(digest) else f"{HASH_PREFIX}{digest}"
 
 
 def check_hash(expected: str | None, digest: str) -> None:
     """Compare the announced hash with that of the bytes. Raises HashMismatch if they differ."""
     if expected is not None and digest_in(expected) != digest:
         raise HashMismatch(
-            f"the bytes that came have the hash {HASH_PREFIX}{digest}, and {expected[:100]} was announced: nothing was "
+            f"the bytes that came have the hash {hash_named(digest)}, and {expected[:100]} was announced: nothing was "
             "kept.",
-            details={"hash": f"{HASH_PREFIX}{digest}"},
+            details={"hash": hash_named(digest)},
         )
 
 

@@ -43,7 +43,7 @@ from comfy_serverless.table.asset_item import (
     path_item,
     path_pk,
 )
-from comfy_serverless.table.asset_names import HASH_PREFIX, is_id, is_path, suffix_of
+from comfy_serverless.table.asset_names import HASH_PREFIX, hash_named, is_id, is_path, suffix_of
 from comfy_serverless.table.columns import ASSET, KEEPER, KEEPER_DUE, neglected
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class AssetStore:
         return asset
 
     def has_blob(self, owner: str, digest: str) -> bool:
-        """Whether the owner has bytes with this hash (in hex)."""
+        """Whether the owner has bytes with this hash (see `digest_in`)."""
         return self._blob(owner, digest) is not None
 
     def store(self, owner: str, content: BinaryIO, digest: str, naming: Naming) -> Asset:
@@ -128,6 +128,28 @@ class AssetStore:
                 self.s3.delete_object(Bucket=address.bucket, Key=address.key)
         raise TimeoutError("the same file is uploaded and deleted all the time")
 
+    def adopt(
+        self, owner: str, digest: str, naming: Naming, *, size_bytes: int, address: S3Address, asset_id: str
+    ) -> Asset:
+        """Make a record of bytes that are in their place already; they are deleted if the owner has the same.
+
+        If there is a record with the `asset_id` already, that one is returned.
+        """
+        fresh = Blob(key=address.key, size_bytes=size_bytes, content_type=_type(naming))
+        for _ in range(_ATTEMPTS):
+            standing = self._blob(owner, digest)
+            is_new = standing is None
+            try:
+                asset = self._mint(owner, digest, naming, blob=standing or fresh, is_new=is_new, asset_id=asset_id)
+            except ConditionFailed as failure:
+                if failure.index != _OF_RECORD:
+                    continue  # another request was faster: with the same bytes, or with the deletion of the last record
+                asset = replace(self.get(owner, asset_id), created_new=False)
+            if asset.address != address:
+                self.s3.delete_object(Bucket=address.bucket, Key=address.key)
+            return asset
+        raise TimeoutError("the same file is uploaded and deleted all the time")
+
     def mint_from_hash(self, owner: str, digest: str, naming: Naming) -> tuple[Asset, bool]:
         """Make a record of bytes that the owner has, or return the same one again, with the longer life of the two.
 
@@ -140,7 +162,7 @@ class AssetStore:
             with contextlib.suppress(ConditionFailed):
                 asset_id = str(uuid.uuid4())
                 return self._mint(owner, digest, naming, blob=blob, is_new=False, asset_id=asset_id), False
-        raise BlobNotFound(f"you have uploaded no file with the hash {HASH_PREFIX}{digest}.")
+        raise BlobNotFound(f"you have uploaded no file with the hash {hash_named(digest)}.")
 
     def delete(self, owner: str, asset_id: str) -> None:
         """Delete a record, and the bytes with the last record of them.
@@ -229,7 +251,7 @@ class AssetStore:
             file_path=naming.file_path,
             content_type=naming.content_type or blob.content_type,
             size_bytes=blob.size_bytes,
-            hash=f"{HASH_PREFIX}{digest}",
+            hash=hash_named(digest),
             created_at=now_text(),
             expires=None if lives_s is None else now_s() + lives_s,
             tags=naming.tags,
@@ -262,7 +284,7 @@ class AssetStore:
         if naming.file_path is None:
             return None
         same = self.by_paths(owner, [naming.file_path]).get(naming.file_path)
-        if same is None or same.hash != f"{HASH_PREFIX}{digest}":
+        if same is None or same.hash != hash_named(digest):
             return None
         if same.expires is None:
             return same

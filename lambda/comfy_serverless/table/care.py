@@ -108,7 +108,7 @@ class Care:
 
     def call_webhook(self, state: JobState) -> None:
         """Have an ended job's webhook called, if it has one and that is still owed."""
-        if state.webhook is not None and state.keeper_due is not None:
+        if state.has_webhook and state.keeper_due is not None:
             self.webhook_queue.send(state.id)
             self.jobs.webhook_sent(state.id)
 
@@ -145,7 +145,7 @@ class Care:
         placed = list(enumerate(job.outputs))
         self.jobs.put_outputs(state, placed, run=run)
         places = [place for place, _ in placed]
-        if self.jobs.finish(state.id, job, run=run, webhook=state.webhook is not None, places=places):
+        if self.jobs.finish(state.id, job, run=run, webhook=state.has_webhook, places=places):
             log.warning(
                 "a job whose worker was lost ended as its result says", job_id=state.id, status=job.status.value
             )
@@ -192,10 +192,10 @@ def is_too_old(state: JobState) -> bool:
     return waited_s(state) > (BATCH_RETENTION_S if state.is_of_batch else QUEUE_RETENTION_S)
 
 
-def waited_s(state: JobState) -> int:
+def waited_s(state: JobState) -> float:
     """How long a job has waited in its queue by now, in seconds."""
     since = state.waits_since or datetime.fromisoformat(state.created_at).timestamp()
-    return int(now_s() - since)
+    return now_s() - since
 
 
 def _lost(state: JobState) -> EngineCrashed:

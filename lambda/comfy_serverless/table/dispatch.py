@@ -3,17 +3,18 @@
     DISPATCH_PARAMETER ──► a queue of SQS, with Lambda functions behind it (our own, or those of a GPU stack)
                       └──► a SageMaker endpoint, with two queues and a gate before it (`table.gate`)
 
-    {"backend": "sagemaker", "endpoint_name": …, "job_queue_url": …, "batch_queue_url": …}
-    {"backend": "queue", "job_queue_url": …, "batch_queue_url": …}
+    {"backend": "sagemaker", "endpoint_name": …, "job_queue_url": …, "batch_queue_url": …, "image": …}
+    {"backend": "queue", "job_queue_url": …, "batch_queue_url": …, "image": …}
 
-A GPU stack (`infra/`) writes that parameter, and is seen within a minute: nothing is deployed again.
+`image` names the workers' image (`WORKER_IMAGE`); stacks of older releases do not say it. A GPU stack (`infra/`) writes
+that parameter, and is seen within a minute: nothing is deployed again.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, Self
@@ -49,18 +50,18 @@ class EndpointTarget:
     """An endpoint of SageMaker, and the queues before it.
 
     Attributes:
-        job_queue_url: None if a GPU stack of the release before has written it: callers' jobs go straight to its
+        job_queue_url: empty if a GPU stack of the release before has written it: callers' jobs go straight to its
             endpoint.
     """
 
     endpoint_name: str
     batch_queue_url: str
-    job_queue_url: str | None = None
+    job_queue_url: str = ""
+    image: str = ""
 
     def to_text(self) -> str:
         """The parameter's value."""
-        fields = {name: value for name, value in asdict(self).items() if value is not None}
-        return json.dumps({"backend": "sagemaker", **fields})
+        return _target_text("sagemaker", asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +70,27 @@ class QueueTarget:
 
     job_queue_url: str
     batch_queue_url: str
+    image: str = ""
 
     def to_text(self) -> str:
         """The parameter's value."""
-        return json.dumps({"backend": "queue", **asdict(self)})
+        return _target_text("queue", asdict(self))
+
+
+def _target_text(backend: str, fields: Mapping[str, str]) -> str:
+    return json.dumps({"backend": backend, **{name: value for name, value in fields.items() if value}})
 
 
 def parse_target(text: str) -> EndpointTarget | QueueTarget:
     """Read the parameter's value; further fields are ignored. Raises InvalidSetting if it is neither of the two."""
     try:
-        match json.loads(text):
-            case {
-                "backend": "sagemaker",
-                "endpoint_name": str(name),
-                "job_queue_url": str(url),
-                "batch_queue_url": str(batch_url),
-            }:
-                return EndpointTarget(name, batch_url, url)
+        match fields := json.loads(text):
             case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
-                return EndpointTarget(name, batch_url)
+                return EndpointTarget(
+                    name, batch_url, str(fields.get("job_queue_url", "")), str(fields.get("image", ""))
+                )
             case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
-                return QueueTarget(url, batch_url)
+                return QueueTarget(url, batch_url, str(fields.get("image", "")))
     except ValueError:
         pass
     raise InvalidSetting(
@@ -122,6 +123,10 @@ class Workers(Protocol):
         """Whether invisible messages may wait for a machine, which can take hours with GPUs."""
         return False
 
+    def worker_image(self) -> str:
+        """The name of their image, which says what nodes they have; "" if it is not known."""
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
 class Queues(Workers):
@@ -129,17 +134,19 @@ class Queues(Workers):
 
     Attributes:
         is_slow: whether Lambda may have to find a machine first. It keeps the messages meanwhile, and hides them.
+        image: see `worker_image`.
     """
 
     jobs: JobQueue
     batches: JobQueue
     is_slow: bool = False
+    image: str = ""
 
     @classmethod
-    def at(cls, url: str, batch_url: str | None, *, sqs: SQSClient, is_slow: bool = False) -> Self:
+    def at(cls, url: str, batch_url: str | None, *, sqs: SQSClient, is_slow: bool = False, image: str = "") -> Self:
         """The queues with these addresses; without the second, one queue has all jobs."""
         jobs = JobQueue(sqs, url)
-        return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow)
+        return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow, image)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         self._queue(is_batch).send(message.to_text(), tenant=message.owner_name, delay_s=delay_s)
@@ -152,6 +159,9 @@ class Queues(Workers):
 
     def may_hold(self, *, is_batch: bool = False) -> bool:
         return self.is_slow and self._queue(is_batch).hidden() > 0
+
+    def worker_image(self) -> str:
+        return self.image
 
     def _queue(self, is_batch: bool) -> JobQueue:
         return self.batches if is_batch else self.jobs
@@ -211,6 +221,7 @@ class Gated(Workers):
     endpoint: Endpoint
     batches: JobQueue
     jobs: JobQueue | None
+    image: str = ""
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         if (queue := self._queue(is_batch)) is not None:
@@ -228,6 +239,9 @@ class Gated(Workers):
 
     def _queue(self, is_batch: bool) -> JobQueue | None:
         return self.batches if is_batch else self.jobs
+
+    def worker_image(self) -> str:
+        return self.image
 
 
 @dataclass(slots=True)
@@ -253,6 +267,9 @@ class Switch(Workers):
 
     def may_hold(self, *, is_batch: bool = False) -> bool:
         return self.target().may_hold(is_batch=is_batch)
+
+    def worker_image(self) -> str:
+        return self.target().worker_image()
 
     def target(self) -> Workers:
         """The workers that the parameter names; it is read again once a minute."""
@@ -286,12 +303,12 @@ class Switch(Workers):
                 value = self._value
         if self._target is None or value != self._value:
             match parse_target(value) if value else None:
-                case EndpointTarget(name, batch_url, job_url):
+                case EndpointTarget(name, batch_url, job_url, image):
                     sqs = self.own.jobs.sqs
-                    jobs = JobQueue(sqs, job_url) if job_url is not None else None
-                    self._target = Gated(self.endpoint(name), JobQueue(sqs, batch_url), jobs)
-                case QueueTarget(url, batch_url):
-                    self._target = Queues.at(url, batch_url, sqs=self.own.jobs.sqs, is_slow=True)
+                    jobs = JobQueue(sqs, job_url) if job_url else None
+                    self._target = Gated(self.endpoint(name), JobQueue(sqs, batch_url), jobs, image)
+                case QueueTarget(url, batch_url, image):
+                    self._target = Queues.at(url, batch_url, sqs=self.own.jobs.sqs, is_slow=True, image=image)
                 case None:
                     self._target = self.own
             self._value = value

@@ -48,7 +48,7 @@ class JobItem:
     runs: int  # how often it has been begun, without runs that a shutdown interrupted
     is_rerunnable: bool  # whether `request` has all that a worker needs: keys of partner nodes are not kept
     open_owner: str | None = None  # the owner while it waits or runs, for the index that counts; batches do not count
-    webhook: Mapping[str, str] | None = None  # `url` and `secret`: where its end must be reported
+    webhook: Mapping[str, str] | None = None  # `webhook_item` says where: {}; older releases wrote `url`, `secret`
     batches: frozenset[str] = frozenset()  # those it is a line of: the same line in two of them is one job
     expires: int | None = None  # when DynamoDB may delete it, in seconds since 1970
     keeper: str | None = None  # who looks after it (see `columns`); None once nothing is left to do

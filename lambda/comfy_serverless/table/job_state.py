@@ -14,6 +14,7 @@ from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.outward import outward_job
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.job_item import JobItem, Preview
+from comfy_serverless.table.webhook_item import Webhook
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
 
@@ -33,7 +34,7 @@ class NewJob:
     Attributes:
         request_uri, result_uri: see `JobItem.request` and `JobItem.result`.
         idempotency_key: the caller's key, single-use for 24 h.
-        webhook: `{"url": …, "secret": …}`, or None.
+        webhook: where its end must be reported, if anywhere.
         batch: the batch it is a line of.
         is_rerunnable: see `JobItem`.
     """
@@ -44,7 +45,7 @@ class NewJob:
     result_uri: str
     labels: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str | None = None
-    webhook: Mapping[str, str] | None = None
+    webhook: Webhook | None = None
     is_rerunnable: bool = True
     batch: str | None = None
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -66,7 +67,7 @@ class NewJob:
             is_rerunnable=self.is_rerunnable,
             # Jobs of batches do not count: a batch may have any number of them.
             open_owner=self.owner if self.batch is None else None,
-            webhook=dict(self.webhook) if self.webhook else None,
+            webhook={} if self.webhook else None,
             batches=frozenset({self.batch} if self.batch else ()),
             expires=int(self.created_at.timestamp() + RETENTION.total_seconds()),
             keeper=keeper,
@@ -94,6 +95,11 @@ class JobState(JobItem):
     def is_over(self) -> bool:
         """Whether it has ended."""
         return self.status in TERMINAL
+
+    @property
+    def has_webhook(self) -> bool:
+        """Whether its end must be reported to an address of its owner."""
+        return self.webhook is not None
 
     @property
     def is_of_batch(self) -> bool:

@@ -38,6 +38,7 @@ from comfy_serverless.table.job_item import (
 from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
 from comfy_serverless.table.reader import JobReader
 from comfy_serverless.table.turns import Turns
+from comfy_serverless.table.webhook_item import WEBHOOK, webhook_pk
 
 #: How long a submit may take between the table and the queue; then the caretaker looks after it.
 DISPATCH_S = 60
@@ -64,7 +65,7 @@ class JobStore(JobReader):
     # The API's part.
 
     def submit(self, job: NewJob) -> JobState:
-        """Write a job and its idempotency key: both or none.
+        """Write a job, its idempotency key and its webhook: all or none.
 
         Raises:
             JobExists: there is a job of this id.
@@ -77,6 +78,8 @@ class JobStore(JobReader):
             # TTL deletes some time after the moment, so that is asked as well.
             free = "attribute_not_exists(pk) OR #expires < :now"
             writes.append(put_write(key, condition=free, values={"now": now_s()}))
+        if job.webhook:
+            writes.append(put_write(job.webhook.to_item(job.job_id, expires=state.expires)))
         try:
             self._table.transact(writes)
         except ConditionFailed as failure:
@@ -151,6 +154,8 @@ class JobStore(JobReader):
         writes = [delete_write(job_pk(job.job_id), JOB, condition="#runs = :none", values={"none": 0})]
         if job.idempotency_key:
             writes.append(delete_write(idempotency_pk(job.owner, job.idempotency_key), IDEMPOTENCY))
+        if job.webhook:
+            writes.append(delete_write(webhook_pk(job.job_id), WEBHOOK))
         self._table.transact(writes)
 
     def dispatched(self, job_id: str, *, is_batch: bool = False, for_s: int = IN_QUEUE_S) -> None:
@@ -366,7 +371,7 @@ class JobStore(JobReader):
         if due is not None:
             condition += " AND #keeper_due = :due"
             values["due"] = due
-        change = self._end(state.id, job, webhook=state.webhook is not None, condition=condition, values=values)
+        change = self._end(state.id, job, webhook=state.has_webhook, condition=condition, values=values)
         return JobState.from_item(self._table.update(change), outputs=state.outputs)
 
     @staticmethod

@@ -1,20 +1,35 @@
 """Uploads that go to S3 itself: the API begins them, the client puts the bytes, and completion checks them.
 
 begin ──► PUT s3://…/uploads/{owner}/{id} ──► complete: hash ──► copy ──► asset {id}
+
+A function has half a minute, so that only small files are read here. S3 copies a large one itself, and computes its
+SHA-256 with that. A SHA-256 that was announced is signed into the link: S3 takes no other bytes.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import uuid
 from dataclasses import dataclass, replace
 from typing import Self
 
+from botocore.exceptions import ClientError
+
 from comfy_serverless.aws.dynamodb import Item, Update, now_s
-from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.errors import HashMismatch, InvalidRequest, NotFound
+from comfy_serverless.aws.s3 import EXISTS_ALREADY, NOT_FOUND, S3Address, error_code
+from comfy_serverless.errors import HashMismatch, InvalidRequest, NotFound, UpstreamError
 from comfy_serverless.files import UNKNOWN_TYPE
 from comfy_serverless.table.asset_item import Asset
-from comfy_serverless.table.asset_names import check_hash, digest_of, is_id
+from comfy_serverless.table.asset_names import (
+    MAX_READ_BYTES,
+    S3_HASH_PREFIX,
+    check_hash,
+    digest_of,
+    is_id,
+    is_s3_hash,
+    suffix_of,
+)
 from comfy_serverless.table.assets import AssetStore, Naming
 
 #: How long a presigned upload may take, from its beginning to its completion.
@@ -103,7 +118,7 @@ class UploadStore:
         """Check the bytes that have come, and make them an asset; a second call returns the first's.
 
         Raises:
-            InvalidRequest: nothing has come, or not as much as was announced.
+            InvalidRequest: nothing has come, not as much as was announced, or something else meanwhile.
             HashMismatch: the bytes are not those that were announced; they were deleted.
         """
         if upload.asset_id is not None:
@@ -111,7 +126,11 @@ class UploadStore:
         source = self.address(upload)
         try:
             asset = self._take_over(upload, source)
-        except self._s3.exceptions.NoSuchKey:
+        except ClientError as error:
+            if error_code(error) in EXISTS_ALREADY:  # its version is not the one that was looked at
+                raise InvalidRequest("other bytes came while these were checked: complete it again.") from error
+            if error_code(error) not in NOT_FOUND:
+                raise
             # Nothing has come; or it was completed by another request meanwhile.
             completed = self.get(upload.owner, upload.id)
             if completed.asset_id is None:
@@ -123,33 +142,80 @@ class UploadStore:
 
     def _take_over(self, upload: Upload, source: S3Address) -> Asset:
         """Make a blob of the bytes, and a record with the upload's id, so that there is never a second one."""
-        answer = self._s3.get_object(Bucket=source.bucket, Key=source.key)
-        if (size_bytes := answer["ContentLength"]) != upload.size_bytes:
-            answer["Body"].close()
+        arrived = self._s3.head_object(Bucket=source.bucket, Key=source.key)
+        size_bytes, version = arrived["ContentLength"], arrived["ETag"]
+        if size_bytes != upload.size_bytes:
             raise InvalidRequest(
                 f"{size_bytes:,} bytes have come, and {upload.size_bytes:,} were announced: PUT it again."
             )
-        digest, version = digest_of(answer["Body"]), answer["ETag"]
-        try:
-            check_hash(upload.hash, digest)
-        except HashMismatch:
-            self._s3.delete_object(Bucket=source.bucket, Key=source.key)
-            self._table.delete(_pk(upload.id), _UPLOAD)
-            raise
+        if size_bytes > MAX_READ_BYTES:
+            return self._adopt(upload, source, version)
+        digest = self._read(upload, source, version)
 
         def put(address: S3Address) -> None:
-            self._s3.copy_object(
-                Bucket=address.bucket,
-                Key=address.key,
-                CopySource={"Bucket": source.bucket, "Key": source.key},
-                CopySourceIfMatch=version,  # the link is good for a while yet: what was hashed is what is kept
-                ContentType=upload.naming.content_type or UNKNOWN_TYPE,
-                MetadataDirective="REPLACE",
-            )
+            self._copy(upload, source, address, version)
 
         return self._assets.mint_over(
             upload.owner, digest, upload.naming, size_bytes=size_bytes, put=put, asset_id=upload.id
         )
+
+    def _read(self, upload: Upload, source: S3Address, version: str) -> str:
+        """Read the bytes; returns their hash."""
+        body = self._s3.get_object(Bucket=source.bucket, Key=source.key, IfMatch=version)["Body"]
+        sha256 = hashlib.sha256() if is_s3_hash(upload.hash) else None
+        digest = digest_of(body, also=sha256)
+        self._check(upload, source, f"{S3_HASH_PREFIX}{sha256.hexdigest()}" if sha256 else digest)
+        return digest
+
+    def _adopt(self, upload: Upload, source: S3Address, version: str) -> Asset:
+        """Have S3 copy the bytes and compute their hash: none of them comes here, and no caller's hash is believed.
+
+        The copy's key is always the same for the same bytes: a call that was cut off leaves it to the next one.
+        """
+        name = version.strip('"') + suffix_of(upload.naming.file_path)
+        copy = S3Address(self._bucket, f"blobs/{upload.owner}/upload-{upload.id}/{name}")
+        checksum = self._checksum_of(copy) or self._copy(upload, source, copy, version)
+        if not checksum:
+            raise UpstreamError("S3 has copied the upload, and not said its SHA-256: complete it again.")
+        digest = f"{S3_HASH_PREFIX}{base64.b64decode(checksum).hex()}"
+        # A blake3 that an older release has taken cannot be checked: it is not told as the hash either.
+        if is_s3_hash(upload.hash):
+            self._check(upload, source, digest, copy)
+        return self._assets.adopt(
+            upload.owner, digest, upload.naming, size_bytes=upload.size_bytes, address=copy, asset_id=upload.id
+        )
+
+    def _check(self, upload: Upload, source: S3Address, digest: str, *copies: S3Address) -> None:
+        try:
+            check_hash(upload.hash, digest)
+        except HashMismatch:
+            for address in (*copies, source):
+                self._s3.delete_object(Bucket=address.bucket, Key=address.key)
+            self._table.delete(_pk(upload.id), _UPLOAD)
+            raise
+
+    def _checksum_of(self, address: S3Address) -> str | None:
+        """The SHA-256 that S3 has computed of an object; None if there is none."""
+        try:
+            head = self._s3.head_object(Bucket=address.bucket, Key=address.key, ChecksumMode="ENABLED")
+        except ClientError as error:
+            if error_code(error) not in NOT_FOUND:
+                raise
+            return None
+        return head.get("ChecksumSHA256")
+
+    def _copy(self, upload: Upload, source: S3Address, address: S3Address, version: str) -> str | None:
+        """Have S3 copy the bytes; returns their SHA-256, which it computes."""
+        answer = self._s3.copy_object(
+            Bucket=address.bucket,
+            Key=address.key,
+            CopySource={"Bucket": source.bucket, "Key": source.key},
+            CopySourceIfMatch=version,  # the link is good for a while yet: what was looked at is what is kept
+            ContentType=upload.naming.content_type or UNKNOWN_TYPE,
+            MetadataDirective="REPLACE",
+            ChecksumAlgorithm="SHA256",
+        )
+        return answer["CopyObjectResult"].get("ChecksumSHA256")
 
 
 def _pk(upload_id: str) -> str:

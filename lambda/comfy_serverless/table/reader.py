@@ -11,6 +11,7 @@ from comfy_serverless.observability import log
 from comfy_serverless.table.columns import OPEN, neglected, put_off
 from comfy_serverless.table.job_item import JOB, LAST_OUTPUT, PREVIEW, JobEntry, Preview, index_key, job_pk, outputs_of
 from comfy_serverless.table.job_state import JobState
+from comfy_serverless.table.webhook_item import WEBHOOK, Webhook, webhook_pk
 
 #: Calls for one page of a list, at most; with a filter, each reads 500 jobs or a megabyte.
 MAX_LOOKS = 10
@@ -35,6 +36,13 @@ class JobReader:
         item = self._table.get(job_pk(job_id), JOB)
         state = JobState.from_item(item) if item else None
         return None if state is None or state.is_forgotten else state
+
+    def webhook_of(self, state: JobState) -> Webhook | None:
+        """Where a job's end must be reported, if anywhere. What an older release wrote is in the job itself."""
+        if not state.has_webhook:
+            return None
+        item = self._table.get(webhook_pk(state.id), WEBHOOK)
+        return Webhook.from_item(item) if item else Webhook.of_older_release(state.webhook)
 
     def open_jobs(self, owner: str) -> int:
         """How many jobs of an owner wait or run."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from comfy_serverless.aws.dynamodb import now_s, now_text
@@ -13,6 +12,7 @@ from comfy_serverless.jobs.links import Links
 from comfy_serverless.observability import about, log
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.webhooks.signing import headers_of, message_of
 
 #: How long one receiver may take, in seconds: it should answer before it begins any work.
@@ -38,11 +38,12 @@ class Caller:
 
     def _call(self, job_id: str) -> bool:
         state = self.jobs.read(job_id)
-        if state is None or state.webhook is None or not state.is_over:
+        webhook = self.jobs.webhook_of(state) if state is not None and state.is_over else None
+        if state is None or webhook is None:
             log.warning("there is no webhook to call")
             return True
         try:
-            status = self._send(state, state.webhook)
+            status = self._send(state, webhook)
         except Unusable as error:
             log.warning("a webhook could not be called", reason=str(error))
             return False
@@ -55,12 +56,8 @@ class Caller:
             log.info("the webhook was called", status=status)
         return True
 
-    def _send(self, state: JobState, webhook: Mapping[str, str]) -> int:
+    def _send(self, state: JobState, webhook: Webhook) -> int:
         document = self.links.of_job(state.document()).to_json()
         body = message_of(document, timestamp=state.completed_at or now_text())
-        headers = headers_of(
-            body, message_id=f"msg_{state.id}", timestamp_s=now_s(), secret=webhook.get("secret") or None
-        )
-        return post(
-            webhook["url"], body=body, headers=headers, network=self.network, deadline=time.monotonic() + CALL_S
-        )
+        headers = headers_of(body, message_id=f"msg_{state.id}", timestamp_s=now_s(), secret=webhook.secret or None)
+        return post(webhook.url, body=body, headers=headers, network=self.network, deadline=time.monotonic() + CALL_S)

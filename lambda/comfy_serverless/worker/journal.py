@@ -164,8 +164,7 @@ class Journal:
     def _finish(self, job: Job, reporter: Reporter) -> None:
         state = reporter.state
         places = reporter.commit(job.outputs)
-        has_webhook = state.webhook is not None
-        if self.jobs.finish(state.id, job, run=reporter.run_id, webhook=has_webhook, places=places):
+        if self.jobs.finish(state.id, job, run=reporter.run_id, webhook=state.has_webhook, places=places):
             self._call_webhook(state)
 
     def _give_back(self, state: JobState, source: JobMessage, error: ComfyError | None, *, run_id: str) -> None:
@@ -187,13 +186,13 @@ class Journal:
         after_s = min(OUTDATED_AFTER_S << min(state.sent_again, 6), OUTDATED_AFTER_MOST_S)
         is_ours = self.jobs.give_back(state.id, run=reporter.run_id, counts=False, for_s=after_s)
         if is_ours and source.extra_data:
-            delay_s = min(max(OUTDATED_DELAY_S, waited_s(state) // 4), OUTDATED_DELAY_MOST_S)
+            delay_s = min(max(OUTDATED_DELAY_S, int(waited_s(state) / 4)), OUTDATED_DELAY_MOST_S)
             self.workers.send(source, delay_s=delay_s, is_batch=state.is_of_batch)
             self.jobs.dispatched(state.id, is_batch=state.is_of_batch, for_s=delay_s + IN_QUEUE_S)
         log.error("the job waits for a newer worker: deploy the worker's image", job_id=state.id)
 
     def _call_webhook(self, state: JobState) -> None:
-        if state.webhook is None:
+        if not state.has_webhook:
             return
         try:
             self.webhook_queue.send(state.id)

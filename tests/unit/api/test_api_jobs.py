@@ -14,6 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import Progress as Snapshot
 from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.table.webhook_item import Webhook
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW
 from tests.unit.table.test_job_store import ended, output
@@ -288,7 +289,8 @@ def test_a_webhook_is_kept_and_never_told(api: ApiWorld) -> None:
     assert secret not in answer.text
     state = api.services.jobs.read(answer.json["id"])
     assert state is not None
-    assert state.webhook == {"url": "https://example.com/hook", "secret": secret}
+    assert state.webhook == {}, "workers may read a job's item"
+    assert api.services.jobs.webhook_of(state) == Webhook(url="https://example.com/hook", secret=secret)
     api.request("POST", f"/api/v2/jobs/{answer.json['id']}/cancel")
     assert api.messages(api.webhook_queue_url) == [{"job": answer.json["id"]}]
 
@@ -334,6 +336,31 @@ def test_an_unknown_node_class_is_refused_at_once_where_the_workers_have_told_th
     answer = submit(api)
     assert (answer.status, answer.code) == (422, "invalid_workflow")
     assert list(answer.json["error"]["details"]["node_errors"]) == ["9"]
+
+
+def test_the_list_of_workers_that_jobs_no_longer_go_to_refuses_nothing(
+    api: ApiWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GPUs come, with another image, and go."""
+    reader, image = api.services.node_list, "nodes"
+    monkeypatch.setattr(reader, "image", lambda: image)
+    api.s3.put_object(Bucket=ASSETS, Key="engine/nodes.json", Body=json.dumps(["KSampler"]).encode())
+    assert submit(api).status == 422
+    image = ""  # a stack of an older release does not say it
+    assert submit(api).status == 201
+    image = "of-a-gpu-stack"
+    assert submit(api).status == 201
+    api.s3.put_object(Bucket=ASSETS, Key="engine/of-a-gpu-stack.json", Body=json.dumps(["OnlyThere"]).encode())
+    image = "nodes"
+    assert submit(api).status == 422
+    image = "of-a-gpu-stack"
+    assert submit(api).status == 422
+    image = "nodes"
+    assert submit(api).status == 422
+    api.s3.put_object(Bucket=ASSETS, Key="engine/nodes.json", Body=json.dumps(["KSampler", "SaveImage"]).encode())
+    assert submit(api).status == 422, "it is read again within a minute"
+    monkeypatch.setattr(reader, "_read_at", float("-inf"))
+    assert submit(api).status == 201
 
 
 def test_a_body_of_another_type_is_415(api: ApiWorld) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.api import assets as routes
 from comfy_serverless.cli import upload as cli_upload
 from comfy_serverless.errors import ComfyError, InvalidRequest, MissingAsset, TooLarge, Unauthorized, UpstreamError
+from comfy_serverless.table import asset_names, presigned_uploads
 from tests.unit.api_world import ASSETS, ApiWorld, api_world
 
 
@@ -115,6 +118,20 @@ def test_a_file_the_api_has_is_not_sent_again(front: Front, film: Path, capsys: 
     assert (asset["file_path"], asset["created_new"]) == ("team/other.mp4", False)
     assert asset["expires_at"] is not None
     assert asset["id"] != first
+    assert len([request for request in front.requests if request.startswith("PUT")]) == 1
+
+
+def test_a_file_that_only_s3_hashes_is_known_by_its_sha256(
+    front: Front, film: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (asset_names, presigned_uploads, routes):
+        monkeypatch.setattr(module, "MAX_READ_BYTES", 5_000_000)
+    upload(film, "--json")
+    upload(film, "--as", "again.mp4", "--json")
+    digest = hashlib.sha256(film.read_bytes()).hexdigest()
+    out, err = capsys.readouterr()
+    assert out.count(f'"sha256": "{digest}"') == 2
+    assert f"sha256:{digest[:16]}…" in err
     assert len([request for request in front.requests if request.startswith("PUT")]) == 1
 
 

@@ -50,6 +50,7 @@ class Context:
     """Lambda's context, as far as handlers ask it."""
 
     left_s = 600
+    aws_request_id = "r-1"
 
     def get_remaining_time_in_millis(self) -> int:
         return self.left_s * 1000
@@ -201,6 +202,19 @@ def test_a_drop_that_meets_a_table_that_is_away_for_one_call_is_a_job_within_a_m
     assert invoke("IngestFunction", second) == []
     jobs = world.sqs.receive_message(QueueUrl=world.urls["JobQueue"])["Messages"]
     assert len(jobs) == 1
+
+
+def test_a_drop_that_lambda_had_given_up_is_a_job_when_its_record_is_moved_back(world: World) -> None:
+    record = {
+        "version": "1.0",
+        "requestContext": {"requestId": "r-1", "functionArn": "arn:aws:lambda:::function:generate"},
+        "requestPayload": BODIES["DropQueue"],
+    }
+    world.sqs.send_message(QueueUrl=world.urls["DropQueue"], MessageBody=json.dumps(record))
+    event = world.take("DropQueue")
+    assert event is not None
+    assert invoke("IngestFunction", event) == []
+    assert len(world.sqs.receive_message(QueueUrl=world.urls["JobQueue"])["Messages"]) == 1
 
 
 def test_a_drop_whose_function_dies_comes_again_when_that_can_no_longer_run(

@@ -24,6 +24,7 @@ from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_item import IDEMPOTENCY_S
 from comfy_serverless.table.job_state import Claim, JobExists, JobState, LeaseLost, NewJob
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.webhook_item import Webhook
 from tests.unit.jobs_table import REGION, aws, create_table
 
 REQUEST = "s3://assets/requests/team/1.json"
@@ -400,7 +401,7 @@ def test_a_job_that_waits_to_be_run_again_is_canceled_at_once(world: World) -> N
 
 
 def test_a_webhook_is_called_once_however_often_the_job_is_canceled(world: World) -> None:
-    job_id = world.submit(webhook={"url": "https://example.com", "secret": ""})
+    job_id = world.submit(webhook=Webhook(url="https://example.com"))
     for _ in range(3):
         world.care.call_webhook(world.store.cancel(world.read(job_id)))
     assert len(world.messages(world.webhooks.url or "")) == 1
@@ -477,7 +478,7 @@ def test_a_cancel_whose_worker_vanished_is_confirmed_by_the_caretaker(world: Wor
 
 
 def test_a_webhook_is_owed_until_its_queue_has_it(world: World) -> None:
-    job_id = world.submit(webhook={"url": "https://example.com", "secret": "whsec_x"})
+    job_id = world.submit(webhook=Webhook(url="https://example.com", secret="whsec_x"))
     world.begin(job_id)
     world.store.finish(job_id, ended(job_id), run="run-1", webhook=True, places=())
     # the worker dies here
@@ -487,6 +488,33 @@ def test_a_webhook_is_owed_until_its_queue_has_it(world: World) -> None:
     world.later(1_000_000)
     assert world.care.round() == 0
     assert "whsec" not in world.read(job_id).document().model_dump_json()
+
+
+def test_who_may_change_a_job_is_not_told_its_webhooks_secret(world: World) -> None:
+    job_id = world.submit(webhook=Webhook(url="https://example.com/?token=hidden", secret="whsec_hidden"))
+    client: Any = world.store._table._client
+    key = {"pk": {"S": f"job#{job_id}"}, "sk": {"S": "job"}}
+    changed = client.update_item(
+        TableName=world.store._table.name, Key=key, UpdateExpression="REMOVE nothing", ReturnValues="ALL_NEW"
+    )
+    assert changed["Attributes"]["webhook"] == {"M": {}}
+    assert "hidden" not in json.dumps(changed)
+
+
+def test_a_webhook_ends_with_its_job_and_is_taken_back_with_it(world: World) -> None:
+    hook = Webhook(url="https://example.com", secret="whsec_x")
+    job_id = world.submit(webhook=hook)
+    item = world.store._table.get(f"webhook#{job_id}", "webhook")
+    assert item is not None
+    assert item["expires"] == world.read(job_id).expires
+    assert world.store.webhook_of(world.read(job_id)) == hook
+    unsent = new_job("taken-back", webhook=hook)
+    world.store.submit(unsent)
+    world.store.withdraw(unsent)
+    assert world.store._table.get("webhook#taken-back", "webhook") is None
+    with pytest.raises(JobExists):
+        world.store.submit(new_job(job_id, webhook=Webhook(url="https://another.example")))
+    assert world.store.webhook_of(world.read(job_id)) == hook
 
 
 def test_jobs_are_listed_newest_first_in_pages_by_label_and_state(world: World) -> None:

@@ -17,6 +17,7 @@ from comfy_serverless.table.gate import PlaceStore
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import UploadStore
+from comfy_serverless.table.webhook_item import Webhook
 from tests.unit.jobs_table import REGION, create_table
 
 AT = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -51,6 +52,8 @@ def written_items(session: Any) -> dict[str, dict[str, Any]]:
 
 def _name_of(pk: str, sk: str) -> str | None:
     match pk.partition("#")[0], sk.partition("#")[0], pk.rpartition("#")[2]:
+        case "webhook", _, job_id if job_id != "queued":
+            return None
         case "job", "job", job_id:
             return f"job_{job_id}"
         case "job", part, "ended_with_outputs":
@@ -68,7 +71,7 @@ def _name_of(pk: str, sk: str) -> str | None:
 
 
 def _queued(jobs: JobStore) -> None:
-    jobs.submit(_new("queued", idempotency_key="once", webhook={"url": "https://example.com/", "secret": "whsec_x"}))
+    jobs.submit(_new("queued", idempotency_key="once", webhook=Webhook(url="https://example.com/", secret="whsec_x")))
     jobs.dispatched("queued")
 
 
@@ -102,7 +105,7 @@ def _ended(jobs: JobStore) -> None:
 
 
 def _failed(jobs: JobStore) -> None:
-    jobs.submit(_new("failed_with_webhook", webhook={"url": "https://example.com/", "secret": ""}))
+    jobs.submit(_new("failed_with_webhook", webhook=Webhook(url="https://example.com/")))
     jobs.begin("failed_with_webhook", run="run-1")
     error = JobError.of(NodeExecutionError("no", details={"node_id": "3"}))
     jobs.finish(
@@ -117,6 +120,15 @@ def _canceled(jobs: JobStore) -> None:
 def _neglected(jobs: JobStore) -> None:
     state = jobs.submit(_new("neglected"))
     jobs.renew(state, for_s=60, assign={"is_held": True, "is_missed": False, "undelivered": 1})
+
+
+def _sent_again(jobs: JobStore) -> None:
+    jobs.submit(_new("sent_again"))
+    jobs.dispatched("sent_again")
+    state = jobs.read_alone("sent_again")
+    assert state is not None
+    assert jobs.take_turn(state)
+    jobs.renew(state, for_s=60, assign={"keeper": "open", "sent_again": 2})
 
 
 def _of_batch(jobs: JobStore) -> None:
@@ -138,6 +150,7 @@ _JOBS: tuple[Callable[[JobStore], None], ...] = (
     _failed,
     _canceled,
     _neglected,
+    _sent_again,
     _of_batch,
     _parked,
 )

@@ -23,7 +23,12 @@ ROOT = Path(__file__).parents[3]
 METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"})
 #: What CloudFormation puts in for a `!Ref` or a `!GetAtt`.
 SOMETHING = "something"
-PARAMETERS = {"MAX_QUEUED_JOBS": "1000", "POWERTOOLS_LOG_LEVEL": "INFO", "MODELS_MANIFEST": ""}
+PARAMETERS = {
+    "MAX_QUEUED_JOBS": "1000",
+    "POWERTOOLS_LOG_LEVEL": "INFO",
+    "MODELS_MANIFEST": "",
+    "INPUT_CACHE_BYTES": "1",
+}
 #: What a function takes from handlers/wiring.py, and the variables it cannot do without.
 NEEDS = {
     "ApiFunction": ("services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
@@ -98,7 +103,7 @@ def test_every_operation_has_a_route_to_the_function_and_needs_a_key() -> None:
         route = route_of(method, re.sub(r"{\w+}", "x", path))
         assert route is not None, (method, path)
         integration = route["x-amazon-apigateway-integration"]
-        assert "${ApiFunction.Arn}" in integration["uri"]["Fn::Sub"]
+        assert "${ApiFunctionAliaslive}" in integration["uri"]["Fn::Sub"]
         assert integration["payloadFormatVersion"] == "2.0"
         assert route["security"] == [{"NONE" if (method, path) in public else "ApiKeys": []}], (method, path)
 

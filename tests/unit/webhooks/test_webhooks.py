@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.aws import s3, sqs
+from comfy_serverless.aws.dynamodb import Update
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.fetch.web import Network
 from comfy_serverless.handlers import webhooks, wiring
@@ -26,6 +27,7 @@ from comfy_serverless.jobs.document import Job, JobStatus, JobUrls
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.webhooks import calls
 from comfy_serverless.webhooks.signing import check_webhook
 from tests.unit.jobs_table import REGION, aws, create_table
@@ -89,7 +91,8 @@ class World:
     """A table with jobs that have ended, and the function that calls their webhooks."""
 
     def __init__(self, session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.jobs = JobStore(create_table(session)[0], lease_s=30, max_runs=3)
+        self.table, _ = create_table(session)
+        self.jobs = JobStore(self.table, lease_s=30, max_runs=3)
         self.queue = Queue()
         self.patch = monkeypatch
         self.use(Network(allow_private=True, allow_own_host=True))
@@ -100,7 +103,7 @@ class World:
         self.patch.setattr(wiring, "sqs", lambda: self.queue)
 
     def ended(self, url: str, *, job_id: str = "job-1", secret: str = SECRET) -> str:
-        webhook = {"url": url, "secret": secret}
+        webhook = Webhook(url=url, secret=secret)
         self.jobs.submit(
             NewJob(job_id=job_id, owner="team", request_uri="s3://a/b", result_uri="s3://a/c", webhook=webhook)
         )
@@ -119,6 +122,13 @@ class World:
         )
         assert self.jobs.finish(job_id, job, run="run-1", webhook=True, places=())
         return job_id
+
+    def forget_webhook(self, job_id: str) -> None:
+        self.table.delete(f"webhook#{job_id}", "webhook")
+
+    def write_as_before(self, job_id: str, webhook: dict[str, str]) -> None:
+        """As the first release wrote it: into the job's item."""
+        self.table.update(Update(pk=f"job#{job_id}", sk="job", assign={"webhook": webhook}))
 
     def deliver(self, *bodies: str, received: int = 1) -> list[str]:
         """The messages that are to come again."""
@@ -224,6 +234,25 @@ def test_calls_come_later_and_later_and_never_later_than_sqs_can(
         assert world.deliver(job_id, received=received) == ["0"]
     assert world.queue.pauses == sorted(world.queue.pauses)
     assert world.queue.pauses[0] in range(4, 8)
+
+
+def test_a_webhook_of_an_older_release_is_in_the_job_and_called_all_the_same(world: World, receiver: Receiver) -> None:
+    job_id = world.ended("https://example.invalid/")
+    assert world.deliver(job_id) == ["0"]
+    world.forget_webhook(job_id)
+    assert world.deliver(job_id) == [], "nobody knows whom to call"
+    for secret in (SECRET, ""):
+        world.write_as_before(job_id, {"url": receiver.url, "secret": secret})
+        assert world.deliver(job_id) == []
+    (_, signed, _), (_, unsigned, _) = receiver.got
+    assert ("webhook-signature" in signed, "webhook-signature" in unsigned) == (True, False)
+
+
+def test_the_webhooks_own_item_counts_and_not_what_is_written_into_the_job(world: World, receiver: Receiver) -> None:
+    job_id = world.ended(receiver.url)
+    world.write_as_before(job_id, {"url": "https://elsewhere.invalid/", "secret": ""})
+    assert world.deliver(job_id) == []
+    assert len(receiver.got) == 1
 
 
 def test_a_bad_message_costs_the_others_nothing(world: World, receiver: Receiver) -> None:

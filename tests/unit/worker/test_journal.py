@@ -26,6 +26,7 @@ from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.worker import journal as module
 from comfy_serverless.worker.journal import Journal, Unrecorded
 from comfy_serverless.worker.worker import Call, Outcome
@@ -57,7 +58,7 @@ class Office:
             Bucket=IN, Key=address.key, Body=json.dumps({"request": request, "workflow": WORKFLOW}).encode()
         )
         result = f"s3://{OUT}/owners/team/{job_id}/result.json"
-        hook = {"url": "https://example.com", "secret": "whsec_x"} if webhook else None
+        hook = Webhook(url="https://example.com", secret="whsec_x") if webhook else None
         self.store.submit(
             NewJob(job_id=job_id, owner="team", request_uri=str(address), result_uri=result, webhook=hook)
         )
@@ -511,7 +512,7 @@ def test_a_key_that_is_kept_nowhere_waits_in_the_queue_the_longer_the_longer_it_
 ) -> None:
     monkeypatch.setattr(module, "OUTDATED_PAUSE_S", 0.0)
     delays: list[int] = []
-    monkeypatch.setattr(JobQueue, "send", lambda _queue, _message, *, delay_s=0: delays.append(delay_s))
+    monkeypatch.setattr(JobQueue, "send", lambda _queue, _message, **how: delays.append(how["delay_s"]))
     here = office()
     for waited_s in (0, 20 * 60, 24 * 3600):
         job = here.submit(extra_data={"api_key_comfy_org": "k"})

@@ -1,0 +1,43 @@
+"""A file larger than a function reads, from the command line to a job that uses it, in what `make dev` starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from comfy_serverless.table.asset_names import MAX_READ_BYTES
+from local.aws.template import name_of
+from local.dev import DevStack
+from tests.patience import PATIENCE_S
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_a_large_file_is_uploaded_under_the_permissions_of_the_template(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    film = tmp_path / "film.bin"
+    film.write_bytes(os.urandom(1 << 20) * (MAX_READ_BYTES // (1 << 20) + 2))
+    digest = hashlib.sha256(film.read_bytes()).hexdigest()
+    with DevStack(log_folder=tmp_path_factory.mktemp("dev")) as stack:
+        done = subprocess.run(
+            [sys.executable, "-m", "comfy_serverless.cli", "upload", film, "--json"],
+            env={**os.environ, **stack.client_variables, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        asset = json.loads(done.stdout)
+        assert (asset["hash"], asset["sha256"], asset["size_bytes"]) == (None, digest, film.stat().st_size)
+        assert hashlib.sha256(requests.get(asset["url"], timeout=PATIENCE_S).content).hexdigest() == digest
+        [kept] = stack.aws.client().list_objects_v2(Bucket=name_of("AssetsBucket"))["Contents"]
+        assert kept["Key"].startswith("blobs/local/")
+        assert stack.aws.usage().denials == []

@@ -1,0 +1,63 @@
+"""Whoever runs jobs of the API tells it which node classes there are: on Lambda and on SageMaker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from comfy_serverless.handlers import generate, sagemaker_server, wiring
+from comfy_serverless.jobs.node_list import NodeListReader, NodeListWriter
+from comfy_serverless.worker.journal import Standing
+from tests.patience import PATIENCE_S
+from tests.unit.fakes import IN
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MESSAGE = json.dumps({"job": "job-1", "request": f"s3://{IN}/requests/team/1.json"})
+
+
+def on_lambda() -> None:
+    context = SimpleNamespace(get_remaining_time_in_millis=lambda: 900_000)
+    event = {"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": MESSAGE}]}
+    assert generate.handler(event, context) == {"batchItemFailures": []}
+
+
+def on_sagemaker() -> None:
+    server = sagemaker_server.SageMakerServer(in_flight=1)
+    status, _ = server.invoke(MESSAGE.encode(), "job-1")
+    assert status == 200
+
+
+@pytest.fixture
+def writer(s3: S3Client, monkeypatch: pytest.MonkeyPatch) -> NodeListWriter:
+    journal = SimpleNamespace(run=lambda *_: Standing())
+    made = NodeListWriter(s3, IN, "this-image", lambda: ["SaveImage", "KSampler"])
+    for name, value in {
+        "journal": journal,
+        "worker": None,
+        "replies": None,
+        "meter": None,
+        "connector": SimpleNamespace(),
+        "node_list": made,
+    }.items():
+        monkeypatch.setattr(wiring, name, lambda value=value: value)
+    return made
+
+
+@pytest.mark.parametrize("run", [on_lambda, on_sagemaker])
+def test_a_worker_that_runs_jobs_of_the_api_lists_its_nodes(
+    run: Callable[[], Any], writer: NodeListWriter, s3: S3Client
+) -> None:
+    run()
+    writer.wait(PATIENCE_S)
+    assert json.loads(s3.get_object(Bucket=IN, Key="engine/this-image.json")["Body"].read()) == [
+        "KSampler",
+        "SaveImage",
+    ]
+    reader = NodeListReader(s3, IN, lambda: "this-image")
+    reader.check({"1": {"class_type": "KSampler"}})

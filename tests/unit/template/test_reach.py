@@ -1,0 +1,93 @@
+"""What each role of template.yaml could do to another owner's things is in docs/security.md, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from local.aws.permissions import Role, statements_of
+from local.aws.roles import roles
+from local.aws.server import ACCOUNT, REGION
+from local.aws.template import STACK, arn_of, of_type
+from tests import reach
+from tests.unit.table.test_items import FILES, stored
+
+
+def arn(service: str, name: str) -> str:
+    return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{name}"
+
+
+WORLD = reach.World(
+    table=arn_of("JobsTable"),
+    buckets={name: arn_of(f"{name.title()}Bucket") for name in reach.OBJECTS},
+    things={
+        **{queue: [arn_of(queue)] for queue in of_type("AWS::SQS::Queue")},
+        **{group: [arn_of(group)] for group in of_type("AWS::Logs::LogGroup")},
+        "gpu queues": [arn("sqs", f"{STACK}-gpu-jobs"), arn("sqs", f"{STACK}-gpu-batches")],
+        "another queue": [arn("sqs", "theirs")],
+        "dispatch": [arn("ssm", f"parameter/comfy-serverless/{STACK}/dispatch")],
+        "another parameter": [arn("ssm", f"parameter/comfy-serverless/{STACK}/theirs"), arn("ssm", "parameter/theirs")],
+        "endpoint": [arn("sagemaker", f"endpoint/{STACK}-gpu-01234567")],
+        "another endpoint": [arn("sagemaker", "endpoint/theirs")],
+        "manifests": [
+            arn("states", f"stateMachine:{STACK}-manifests"),
+            arn("states", f"execution:{STACK}-manifests:1"),
+            arn("states", f"execution:{STACK}-manifests/1"),
+        ],
+        "another machine": [arn("states", "stateMachine:theirs"), arn("states", "execution:theirs:1")],
+        "IngestFunction": [arn_of("IngestFunction")],
+        "another function": [arn("lambda", "function:theirs")],
+    },
+)
+
+
+@pytest.mark.parametrize("role", sorted(roles()))
+def test_a_role_reaches_what_the_docs_say_and_nothing_else(role: str) -> None:
+    assert reach.unasked(roles()[role], WORLD) == []
+    found = reach.reach(roles()[role], WORLD)
+    found["writes"] -= {f"{role.removesuffix('Role')}LogGroup"}  # its own
+    assert found == reach.meant(role)
+
+
+def test_the_docs_speak_of_every_role() -> None:
+    assert reach.roles_in_the_table() >= set(roles())
+
+
+def test_every_kind_of_item_is_asked_for() -> None:
+    written = {str(stored(path.stem.removeprefix("item_"))["pk"]) for path in FILES}
+    assert {pk if pk in ("keys", "care") else f"{pk.partition('#')[0]}#" for pk in written} == set(reach.ITEMS)
+    source = "".join(path.read_text(encoding="utf-8") for path in Path("lambda/comfy_serverless").rglob("*.py"))
+    begun = set(re.findall(r'return f"(\w+#)\{', source)) | set(re.findall(r'pk=f"(\w+#)\{', source))
+    assert begun - {"range#", "key#", "output#"} <= set(reach.ITEMS), "those are sort keys"
+
+
+def test_only_webhooks_and_the_api_come_near_the_secrets_of_webhooks() -> None:
+    near = {name for name, role in roles().items() if "webhook#" in set().union(*reach.reach(role, WORLD).values())}
+    assert near == {"WebhookRole", "ApiRole"}
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "where"),
+    [
+        ("dynamodb:UpdateItem", WORLD.table, ["webhook#*"]),
+        ("dynamodb:GetItem", WORLD.table, ["keys"]),
+        ("dynamodb:DeleteItem", WORLD.table, ["batch#*"]),
+        ("dynamodb:Scan", WORLD.table, None),
+        ("s3:DeleteObject", f"{WORLD.buckets['output']}/*", None),
+        ("s3:PutObject", f"{WORLD.buckets['assets']}/blobs/*", None),
+        ("s3:GetObject", "arn:aws:s3:::somewhere-else/*", None),
+        ("ssm:GetParameter", arn("ssm", "parameter/*"), None),
+        ("sqs:PurgeQueue", arn_of("WebhookQueue"), None),
+        ("dynamodb:RestoreTableToPointInTime", WORLD.table, None),
+    ],
+)
+def test_a_right_too_many_is_seen(action: str, resource: str, where: list[str] | None) -> None:
+    statement: dict[str, object] = {"Sid": "TooMuch", "Effect": "Allow", "Action": action, "Resource": resource}
+    if where:
+        statement["Condition"] = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": where}}
+    worker = roles()["GenerateRole"]
+    richer = Role(worker.name, (*worker.statements, *statements_of([{"Statement": [statement]}])))
+    is_seen = reach.reach(richer, WORLD) != reach.reach(worker, WORLD) or reach.unasked(richer, WORLD)
+    assert is_seen
