@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from samcli.yamlhelper import yaml_parse
 from comfy_serverless.api.responses import refuse
 from comfy_serverless.errors import ComfyError, EngineError, KeyFull, Kind, RateLimited, Refusal, all_errors, kind_of
 from comfy_serverless.jobs.document import Job, JobError, JobStatus
-from comfy_serverless.observability import NAMESPACE, UNITS
+from comfy_serverless.observability import NAMESPACE, UNITS, emit_wait
 from comfy_serverless.webhooks.calls import BACKOFF_S
 from comfy_serverless.worker.metrics import emit_metrics
 from tests.watched import NAMED_BY, Watched, is_published, of_alarm, of_dashboard, sections
@@ -217,7 +218,8 @@ def test_a_sum_is_one_figure_of_metrics_that_may_be_missing(name: str) -> None:
 @pytest.fixture
 def ours(sent: Callable[[Callable[[], object]], set[Watched]]) -> set[Watched]:
     """All that we ever write."""
-    everything = [succeed, *(way for kind in LEAVES for way in ways(kind))]
+    waits = [functools.partial(emit_wait, 1.0, is_batch=is_batch) for is_batch in (False, True)]
+    everything = [succeed, *waits, *(way for kind in LEAVES for way in ways(kind))]
     return sent(lambda: [write() for write in everything])
 
 
