@@ -51,7 +51,9 @@ class LambdaGpuStack(Stack):
             synthesizer=OwnRepository(settings),
         )
         self.settings = settings
-        self.sam = SamStack(self, settings.stack)
+        self.sam = SamStack(
+            self, settings.stack, input_buckets=settings.input_buckets, output_buckets=settings.output_buckets
+        )
         self._image = worker_image(self, settings)
         visibility = Duration.seconds(VISIBILITY_TIMEOUTS * settings.function_timeout_s)
         jobs, job_dead_letters = job_queue(self, "Jobs", queue_name=f"{settings.stack}-gpu-jobs", visibility=visibility)

@@ -49,7 +49,9 @@ class SageMakerStack(Stack):
             synthesizer=OwnRepository(settings),
         )
         self.settings = settings
-        self.sam = SamStack(self, settings.stack)
+        self.sam = SamStack(
+            self, settings.stack, input_buckets=settings.input_buckets, output_buckets=settings.output_buckets
+        )
         self.endpoint_name = settings.endpoint_name
         self._image = worker_image(self, settings)
 

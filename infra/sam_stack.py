@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aws_cdk import CfnParameter, Stack
 from aws_cdk import aws_ecr_assets as ecr_assets
@@ -16,11 +16,17 @@ class SamStack:
 
     Args:
         name: of the SAM stack.
+        input_buckets: that workers may read from, beside the stack's own.
+        output_buckets: that they may write results to, beside the stack's own.
     """
 
-    def __init__(self, scope: Construct, name: str) -> None:
+    def __init__(
+        self, scope: Construct, name: str, *, input_buckets: Sequence[str] = (), output_buckets: Sequence[str] = ()
+    ) -> None:
         self._scope = scope
         self.name = name
+        self._input_buckets = input_buckets
+        self._output_buckets = output_buckets
         self.jobs_table = self._parameter("JobsTable", "jobs-table")
         self.jobs_table_arn = self._parameter("JobsTableArn", "jobs-table-arn")
         self.input_bucket = self._parameter("InputBucket", "input-bucket")
@@ -39,7 +45,10 @@ class SamStack:
             "WORKER_IMAGE": image.asset_hash,
             "OUTPUT_BUCKET": self.output_bucket,
             "ASSETS_BUCKET": self.assets_bucket,
-            "ALLOWED_INPUT_BUCKETS": f"{self.input_bucket},{self.output_bucket},{self.assets_bucket}",
+            "ALLOWED_INPUT_BUCKETS": ",".join(
+                (self.input_bucket, self.output_bucket, self.assets_bucket, *self._input_buckets)
+            ),
+            "ALLOWED_OUTPUT_BUCKETS": ",".join((self.output_bucket, *self._output_buckets)),
             "JOBS_TABLE": self.jobs_table,
             "WEBHOOK_QUEUE_URL": self.webhook_queue_url,
             "POWERTOOLS_SERVICE_NAME": "generate",
@@ -89,7 +98,21 @@ class SamStack:
                 ["s3:ListBucket"],
                 [self.bucket(name) for name in (self.input_bucket, self.output_bucket, self.assets_bucket)],
             ),
+            *self._own_bucket_statements(),
         ]
+
+    def _own_bucket_statements(self) -> list[iam.PolicyStatement]:
+        """What workers may do in buckets of one's own: as the policies of the SAM stack for them."""
+        inputs, outputs = self._input_buckets, self._output_buckets
+        found = []
+        if inputs:
+            found.append(allow("ReadOwnInputs", ["s3:GetObject"], [self.objects(name) for name in inputs]))
+        if outputs:
+            actions = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
+            found.append(allow("WriteOwnResults", actions, [self.objects(name) for name in outputs]))
+        if names := dict.fromkeys((*inputs, *outputs)):
+            found.append(allow("TellOwnMissing", ["s3:ListBucket"], [self.bucket(name) for name in names]))
+        return found
 
     def bucket(self, name: str) -> str:
         """The ARN of a bucket."""
@@ -122,9 +145,14 @@ class SamStack:
             "AssetsBucket>/engine/*": "One document for each kind of engine",
             "OutputBucket>/*": "A result is a folder, and its name is the job's",
         }
+        named = {f"<{objects}": reason for objects, reason in reasons.items()}
+        named |= dict.fromkeys(
+            (f"{name}/*" for name in (*self._input_buckets, *self._output_buckets)),
+            "A bucket that the operator lists for jobs, as a whole",
+        )
         return {
-            f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::<{objects}]": reason
-            for objects, reason in reasons.items()
+            f"AwsSolutions-IAM5[Resource::arn:<AWS::Partition>:s3:::{objects}]": reason
+            for objects, reason in named.items()
         }
 
     def _parameter(self, construct_id: str, name: str) -> str:

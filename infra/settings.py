@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Self
 
 from constructs import Construct
@@ -18,6 +19,13 @@ _LONGEST_FUNCTION_S = 5400
 _MOST_VCPUS, _FEWEST_VCPUS = 15_000, 12
 
 Words = Annotated[tuple[str, ...], Field(max_length=16)]
+BucketNames = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")], ...], Field(max_length=16)
+]
+
+
+#: Where the SAM stack's InputRetentionDays and OutputRetentionDays delete: the same as its pattern of ModelsManifest.
+_DELETED = re.compile(r"s3://([a-z0-9-]+-(output|assets)-[0-9]{12}-|[^/]+/(jobs|images|batches)/)")
 
 
 class InvalidContext(ValueError):
@@ -42,6 +50,11 @@ class GpuSettings(BaseModel):
     """Arguments for ComfyUI, such as `--highvram`."""
     models_manifest: str = Field("", pattern="^(s3://.+)?$")
     """Models every job needs, as a JSON file in the input bucket; empty for none."""
+
+    input_buckets: BucketNames = ()
+    """Buckets of your own that jobs may read from, beside the SAM stack's: the same as its parameter InputBuckets."""
+    output_buckets: BucketNames = ()
+    """Buckets of your own that jobs may name for their results: the same as its parameter OutputBuckets."""
 
     # SageMaker
     instance_types: Words = ("ml.g6.xlarge", "ml.g5.xlarge", "ml.g6.2xlarge")
@@ -92,6 +105,15 @@ class GpuSettings(BaseModel):
             raise ValueError("at least one type, such as g6.2xlarge")
         for name in value:
             vcpus(name)
+        return value
+
+    @field_validator("models", "models_manifest")
+    @classmethod
+    def _where_nothing_is_deleted(cls, value: str) -> str:
+        if _DELETED.match(value):
+            raise ValueError(
+                "not below jobs/, images/ or batches/, nor in the stack's output or assets bucket: objects expire there"
+            )
         return value
 
     @field_validator("log_retention_days")

@@ -37,7 +37,7 @@ from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, NotListening, Proces
 from local.aws.queue_poller import QueuePoller
 from local.aws.roles import functions_by_handler
 from local.aws.server import LocalAws, local_client
-from local.aws.stack import LocalStack
+from local.aws.stack import LocalStack, allow_origins
 from local.aws.template import STACK, TABLE
 from local.sagemaker.async_endpoint import AsyncEndpoint
 from local.sagemaker.endpoint_backend import EndpointBackend
@@ -258,6 +258,8 @@ class DevStack:
             old.unlink()
         self._running.callback(self.aws.stop)
         self.stack = LocalStack.create(self.aws.start())
+        if origins := self._settings.get("CORS_ORIGINS"):
+            allow_origins(self.aws, *origins.split(","))
         self.keys.register(self.api_key, name="local", owner=OWNER)
 
     def _start_backend(self) -> None:

@@ -97,6 +97,7 @@ ITEMS: Final = (
     "rate#",
     "keys",
     "care",
+    "gate#",
 )
 INDEXES: Final = ("by_owner", "open_by_owner", "leases")
 #: Objects of another owner, or of the stack, by bucket.

@@ -21,6 +21,7 @@
     ├── DeadlineExceeded        deadline_exceeded      the time given was not enough
     ├── Canceled                canceled               a caller asked for the end
     ├── DeliveryFailed          delivery_failed        outputs exist but could not be stored
+    │   └── DeliveryRefused     delivery_failed        S3 refuses them, and would again
     ├── JobExpired              job_expired            the job waited in the queue for too long
     └── Refusal                                        the API refuses a request
         ├── Unauthorized        unauthorized           no key, or one that is not valid
@@ -219,6 +220,12 @@ class DeliveryFailed(
     by_itself="storing is tried again; the files are kept",
 ):
     """Outputs exist but could not be stored; the files stay where they are."""
+
+
+class DeliveryRefused(
+    DeliveryFailed, retryable=False, by_itself="nothing is run again; the outcome is written to OUTPUT_BUCKET"
+):
+    """S3 refuses what a job has made: no right to write, no such bucket, another region. It would refuse it again."""
 
 
 class JobExpired(ComfyError, code="job_expired", by_itself="nothing: submit it again"):

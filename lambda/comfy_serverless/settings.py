@@ -189,6 +189,18 @@ class Settings:
     allowed_input_buckets: tuple[str, ...] = _env(
         "ALLOWED_INPUT_BUCKETS", _words, (), "Buckets `s3://` inputs may come from; empty: any the role may read"
     )
+    allowed_output_buckets: tuple[str, ...] = _env(
+        "ALLOWED_OUTPUT_BUCKETS",
+        _words,
+        (),
+        "Buckets that requests may name for their results, beside OUTPUT_BUCKET; empty: any the role may write to",
+    )
+    kept_output_bytes: int | None = _env(
+        "KEPT_OUTPUT_BYTES",
+        _count,
+        None,
+        "How much room outputs that could not be stored may take; the oldest go first. By default 1/8 of the disk",
+    )
     link_expiry_s: int = _env("LINK_EXPIRY_S", _link_expiry, 3600, "How long presigned links are valid")
 
     # The API.

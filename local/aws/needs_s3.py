@@ -66,6 +66,8 @@ def needs_of_s3(request: Request) -> list[Access]:
         NotClassified: it is not known.
     """
     bucket, key = bucket_and_key(request)
+    if request.method == "OPTIONS":
+        return []  # a browser asks what the bucket says of web pages, in nobody's name
     if not bucket:
         raise NotClassified(f"s3: {request.method} of all buckets is not known")
     what = [name for name in request.query if not _MANNER.fullmatch(name)]
@@ -83,11 +85,18 @@ def _access(action: str, bucket: str, key: str) -> Access:
 
 
 def _copied(request: Request) -> Iterator[Access]:
-    """What is copied must be read."""
+    """What is copied must be read, and so must its tags, which come along unless the request replaces them.
+
+    S3 asks for the tags only where there are some: here every copy must be ready for them.
+    """
     if source := request.headers.get("x-amz-copy-source"):
         name, _, query = source.partition("?")
         bucket, _, key = unquote(name).removeprefix("/").partition("/")
         yield _access("GetObjectVersion" if query.startswith("versionId=") else "GetObject", bucket, key)
+        is_part = "uploadId" in request.query
+        if not is_part and request.headers.get("x-amz-tagging-directive", "COPY").upper() != "REPLACE":
+            yield _access("GetObjectTagging", bucket, key)
+            yield _access("PutObjectTagging", *bucket_and_key(request))
 
 
 def _given_along(request: Request, bucket: str, key: str) -> Iterator[Access]:

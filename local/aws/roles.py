@@ -1,4 +1,4 @@
-"""The roles of template.yaml, and which function has which.
+"""The roles of template.yaml with their policies, and which function has which.
 
 A role signs its requests to the local AWS with its own name as the access key. Every other key is the administrator's.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from local.aws.needs import Needs
 from local.aws.permissions import NotUnderstood, Role, statements_of
@@ -25,9 +25,16 @@ def roles() -> Mapping[str, Role]:
     for name, properties in of_type("AWS::IAM::Role").items():
         if "ManagedPolicyArns" in properties or not name.endswith(SUFFIX):
             raise NotUnderstood(f"{name}: roles have policies of their own, and names that end in {SUFFIX}")
-        documents = [resolve(policy["PolicyDocument"]) for policy in properties["Policies"]]
+        own = [policy["PolicyDocument"] for policy in properties["Policies"]]
+        documents = [resolve(document) for document in (*own, *_policies_for(name))]
         found[name] = Role(name, statements_of(documents))
     return found
+
+
+def _policies_for(role: str) -> list[dict[str, Any]]:
+    """The policies that are resources of their own. Their conditions hold here: buckets of one's own are listed."""
+    policies = of_type("AWS::IAM::Policy").values()
+    return [policy["PolicyDocument"] for policy in policies if {"Ref": role} in policy["Roles"]]
 
 
 @cache

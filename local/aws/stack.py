@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from local.aws.queue_poller import QueuePoller
 from local.aws.roles import role_of
 from local.aws.server import LocalAws, credentials_of
-from local.aws.template import ROOT, TABLE, name_of, properties_of, resolve
+from local.aws.template import OWN_BUCKETS, ROOT, TABLE, name_of, properties_of, resolve
 
 BUCKETS = ("InputBucket", "OutputBucket", "AssetsBucket")
 QUEUES = ("JobQueue", "BatchQueue", "WebhookQueue", "DropQueue", "ManifestQueue")
@@ -33,8 +34,8 @@ class LocalStack:
     @classmethod
     def create(cls, aws: LocalAws) -> LocalStack:
         """Make everything that functions need."""
-        for bucket in BUCKETS:
-            aws.bucket(name_of(bucket))
+        for name in (*map(name_of, BUCKETS), *chain.from_iterable(OWN_BUCKETS.values())):
+            aws.bucket(name)
         create_table(aws)
         queues = {name: create_queue(aws, name) for name in QUEUES}
         notify_of_drops(aws)
@@ -48,7 +49,8 @@ class LocalStack:
             "JOBS_TABLE": TABLE,
             "ASSETS_BUCKET": name_of("AssetsBucket"),
             "OUTPUT_BUCKET": name_of("OutputBucket"),
-            "ALLOWED_INPUT_BUCKETS": ",".join(map(name_of, BUCKETS)),
+            "ALLOWED_INPUT_BUCKETS": ",".join((*map(name_of, BUCKETS), *OWN_BUCKETS["InputBuckets"])),
+            "ALLOWED_OUTPUT_BUCKETS": ",".join((name_of("OutputBucket"), *OWN_BUCKETS["OutputBuckets"])),
             "JOB_QUEUE_URL": self.queues["JobQueue"],
             "BATCH_QUEUE_URL": self.queues["BatchQueue"],
             "MANIFEST_QUEUE_URL": self.queues["ManifestQueue"],
@@ -112,6 +114,25 @@ def notify_of_drops(aws: LocalAws) -> None:
     aws.client().put_bucket_notification_configuration(
         Bucket=name_of("InputBucket"), NotificationConfiguration={"QueueConfigurations": configurations}
     )
+
+
+def allow_origins(aws: LocalAws, *origins: str) -> None:
+    """Let web pages upload and fetch, as the template does if the parameter CorsOrigins names them."""
+    for name in BUCKETS:
+        if (configuration := properties_of(name).get("CorsConfiguration")) is None:
+            continue
+        _, rules, _ = configuration["Fn::If"]
+        cors: Any = [
+            {
+                "AllowedOrigins": resolve(rule["AllowedOrigins"], CorsOrigins=list(origins)),
+                "AllowedMethods": rule["AllowedMethods"],
+                "AllowedHeaders": rule["AllowedHeaders"],
+                "ExposeHeaders": rule["ExposedHeaders"],
+                "MaxAgeSeconds": rule["MaxAge"],
+            }
+            for rule in rules["CorsRules"]
+        ]
+        aws.client().put_bucket_cors(Bucket=name_of(name), CORSConfiguration={"CORSRules": cors})
 
 
 def create_queue(aws: LocalAws, name: str) -> str:

@@ -22,6 +22,9 @@ STACK: Final = "local"
 PREFIX: Final = "comfy-local"
 TABLE: Final = f"{PREFIX}-jobs"
 
+#: Buckets of one's own, as the parameters of these names list them.
+OWN_BUCKETS: Final = {"InputBuckets": (f"{PREFIX}-my-photos",), "OutputBuckets": (f"{PREFIX}-my-results",)}
+
 _PSEUDO_PARAMETERS: Final = {
     "AWS::Partition": "aws",
     "AWS::AccountId": ACCOUNT,
@@ -85,25 +88,34 @@ def arn_of(resource: str) -> str:
     return _ARNS[template()["Resources"][resource]["Type"]].format(name)
 
 
-def resolve(value: Any) -> Any:  # noqa: ANN401
+def resolve(value: Any, **parameters: list[str]) -> Any:  # noqa: ANN401
     """The same value with every intrinsic function of it replaced by what it stands for here.
+
+    Args:
+        parameters: lists that have no value here otherwise, by their names in the template.
 
     Raises:
         NotResolved: it has no value here. Guessing would make a policy that is not the template's.
     """
     match value:
         case list():
-            return [resolve(entry) for entry in value]
+            return [resolve(entry, **parameters) for entry in value]
+        case {"Ref": name} if name in parameters:
+            return parameters[name]
         case {"Ref": name}:
             return _referred(name)
         case {"Fn::GetAtt": [str(resource), "Arn"]}:
             return arn_of(resource)
+        case {"Fn::Join": [str(delimiter), parts]}:
+            return delimiter.join(resolve(parts, **parameters))
+        case {"Fn::Split": [str(delimiter), text]}:
+            return str(resolve(text, **parameters)).split(delimiter)
         case {"Fn::Sub": str(text)}:
             return _PLACEHOLDER.sub(lambda found: _substitute(found[1]), text)
         case dict():
             if unknown := [name for name in value if name.startswith("Fn::")]:
                 raise NotResolved(f"{unknown[0]} is not known here: {value[unknown[0]]}")
-            return {name: resolve(entry) for name, entry in value.items()}
+            return {name: resolve(entry, **parameters) for name, entry in value.items()}
     return value
 
 
@@ -114,9 +126,11 @@ def _substitute(name: str) -> str:
     return arn_of(resource) if attribute else _referred(name)
 
 
-def _referred(name: str) -> str:
+def _referred(name: str) -> Any:  # noqa: ANN401  (a list, if the parameter is one)
     if name in _PSEUDO_PARAMETERS:
         return _PSEUDO_PARAMETERS[name]
+    if name in OWN_BUCKETS:
+        return list(OWN_BUCKETS[name])
     resources: Mapping[str, Any] = template()["Resources"]
     # The reference to a queue is its address, which only its server knows.
     if name in resources and resources[name]["Type"] != "AWS::SQS::Queue":

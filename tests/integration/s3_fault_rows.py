@@ -93,19 +93,19 @@ ROWS = (
     ),
     Row(
         "putting an output is denied",
-        "delivery_failed, naming s3:PutObject",
+        "delivery_failed, naming s3:PutObject; not run again",
         "at once",
         ("test_a_denied_put_is_told_with_the_permission_that_is_missing",),
     ),
     Row(
         "putting the result is denied",
-        "delivery_failed: without its result a job has not succeeded",
+        "delivery_failed: without its result a job has not succeeded; not run again",
         "at once",
         ("test_a_denied_result_is_told",),
     ),
     Row(
         "reading the result is denied (S3's answer without s3:ListBucket)",
-        "the job runs; a result that stands already is never replaced: delivery_failed",
+        "the job runs if one may write there; a result that stands already is never replaced: delivery_failed",
         "at once",
         ("test_a_result_that_may_not_be_read_is_never_replaced",),
     ),
@@ -117,7 +117,7 @@ ROWS = (
     ),
     Row(
         "the bucket goes away during the job",
-        "delivery_failed, retryable",
+        "delivery_failed, not run again; told in OUTPUT_BUCKET",
         "at once",
         ("test_a_bucket_that_goes_away_during_a_job_is_told",),
     ),

@@ -118,6 +118,12 @@ def assert_undelivered(here: World, outcome: Outcome, *, code: str = "delivery_f
     assert f"{outcome.job.id}/result.json" not in here.stored_keys(OUTPUT_BUCKET)
 
 
+def assert_refused(outcome: Outcome) -> None:
+    """The job says that it has not been delivered, and that S3 would refuse it again."""
+    assert outcome.error is not None
+    assert (outcome.error.code, outcome.error.retryable) == ("delivery_failed", False)
+
+
 def assert_next_job_works(here: World) -> None:
     outcome = here.run(request())
     assert outcome.error is None
@@ -272,8 +278,9 @@ def test_a_denied_put_is_told_with_the_permission_that_is_missing(faulty_s3: Fau
     here, job = world(SMALL), request()
     faulty_s3.fail("PUT", "/0.bin", Fault.ACCESS_DENIED)
     outcome = here.run(job)
-    assert_undelivered(here, outcome)
+    assert_refused(outcome)
     assert "s3:PutObject" in str(outcome.error)
+    assert outcome.is_recorded
     assert_next_job_works(here)
 
 
@@ -281,8 +288,9 @@ def test_a_denied_result_is_told(faulty_s3: FaultyS3, world: Worlds) -> None:
     here, job = world(SMALL), request()
     faulty_s3.fail("PUT", "/result.json", Fault.ACCESS_DENIED)
     outcome = here.run(job)
-    assert_undelivered(here, outcome)
+    assert_refused(outcome)
     assert "s3:PutObject" in str(outcome.error)
+    assert outcome.job.result_uri is None
     assert here.run(job).is_recorded
 
 
@@ -301,8 +309,9 @@ def test_a_bucket_that_goes_away_during_a_job_is_told(world: Worlds) -> None:
     here.engine.announces = False
     here.engine.then = lambda: here.s3.delete_bucket(Bucket="short-lived")
     outcome = here.run(request(output={"bucket": "short-lived"}))
-    assert_undelivered(here, outcome)
+    assert_refused(outcome)
     assert "NoSuchBucket" in str(outcome.error)
+    assert outcome.job.result_uri == f"s3://{OUTPUT_BUCKET}/{outcome.job.id}/result.json"
     here.engine.then = lambda: None
     assert_next_job_works(here)
 

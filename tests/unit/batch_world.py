@@ -48,7 +48,7 @@ class Clock:
 class World:
     """An ingest with everything behind it, a worker that ends jobs, and AWS calls that can be made to fail."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, **options: Any) -> None:
         self.table, self.calls = create_table(session)
         self.s3, self.sqs = session.client("s3"), session.client("sqs")
         for bucket in (DROPS, ASSETS, RESULTS):
@@ -58,7 +58,7 @@ class World:
         self.jobs = JobStore(self.table, lease_s=30, max_runs=3)
         self.batches = BatchStore(self.table)
         workers = Queues.at(self.urls["jobs"], self.urls["batches"], sqs=self.sqs)
-        settings = Settings(output_bucket=RESULTS, assets_bucket=ASSETS)
+        settings = Settings(output_bucket=RESULTS, assets_bucket=ASSETS, **options)
         self.keeper = Keeper(
             jobs=self.jobs,
             batches=self.batches,

@@ -87,6 +87,7 @@ class FakeEngine:
     runs: list[dict[str, Any]] = field(default_factory=list)
     canceled: list[str] = field(default_factory=list)
     discarded: list[dict[str, Any]] = field(default_factory=list)
+    kept: dict[str, int] = field(default_factory=dict)
 
     def cancel(self, prompt_id: str) -> bool:
         self.canceled.append(prompt_id)
@@ -94,6 +95,12 @@ class FakeEngine:
 
     def discard(self, prompt_id: str, *, apart_as: str | None = None) -> None:
         self.discarded.append({"prompt_id": prompt_id, "apart_as": apart_as})
+
+    def kept_bytes(self, apart_as: str) -> int:
+        return self.kept.get(apart_as, 0)
+
+    def discard_kept(self, apart_as: str) -> None:
+        self.kept.pop(apart_as, None)
 
     def may_overlap(self, workflow: Mapping[str, Any]) -> bool:
         return self.overlaps

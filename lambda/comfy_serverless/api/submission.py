@@ -19,6 +19,7 @@ from comfy_serverless.aws.dynamodb import ConditionFailed
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, KeyFull, QueueFull, UpstreamError
 from comfy_serverless.fetch.addresses import is_aws_here
+from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest, OutputTarget
 from comfy_serverless.jobs.reserved import owner_prefix
@@ -100,6 +101,8 @@ def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: st
     graph = graph_of(request, s3=services.s3, settings=services.settings)
     # A workflow that was read from S3 has not been checked yet.
     refuse_foreign_addresses(graph, buckets=buckets, allowed_prefix=f"{results}/")
+    readable = Buckets.of(services.settings).and_inputs(services.output_bucket)
+    readable.check_inputs(request, graph)
     services.node_list.check(graph)
     resolved = resolve_assets(graph, owner=owner, assets=services.assets)
     runnable = request.model_copy(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, MissingAsset, NotJson
@@ -34,16 +35,67 @@ CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
 #: S3 has forgotten an upload in parts: aborted, or completed by a request whose answer was lost.
 UPLOAD_GONE = frozenset({"NoSuchUpload"})
 _CONFLICT_PAUSES_S = (0.05, 0.2, 0.5)
-ACCESS_DENIED = frozenset({"403", "AccessDenied", "AllAccessDisabled"})
-NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
-_TRANSIENT = frozenset({"ExpiredToken", "RequestTimeout", "RequestTimeTooSkewed", "SlowDown"})
-_OTHER_REGION = frozenset(
-    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
-)
 
 
 class DocumentTooLarge(Exception):
     """An object has more bytes than a JSON document may have."""
+
+
+class Trouble(Enum):
+    """What an error of S3 means. Only the last may be cured by the same request, some time later."""
+
+    MISSING = auto()
+    NO_BUCKET = auto()
+    DENIED = auto()
+    OTHER_REGION = auto()
+    ARCHIVED = auto()
+    OCCUPIED = auto()
+    REFUSED = auto()
+    TRANSIENT = auto()
+
+
+#: S3's codes (API reference, "Error responses"), also those that botocore makes of a bare status. One that is not here
+#: is TRANSIENT if S3 calls it a failure of its own (5xx), else REFUSED.
+_TROUBLES: Mapping[Trouble, frozenset[str]] = {
+    Trouble.MISSING: frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"}),
+    Trouble.NO_BUCKET: frozenset({"NoSuchBucket", "InvalidBucketName"}),
+    Trouble.DENIED: frozenset({"403", "AccessDenied", "AllAccessDisabled", "AccountProblem"}),
+    Trouble.OTHER_REGION: frozenset(
+        {
+            "301",
+            "PermanentRedirect",
+            "AuthorizationHeaderMalformed",
+            "IllegalLocationConstraintException",
+            "IncorrectEndpoint",
+        }
+    ),
+    Trouble.ARCHIVED: frozenset({"InvalidObjectState"}),
+    Trouble.OCCUPIED: EXISTS_ALREADY,
+    Trouble.TRANSIENT: CONFLICT
+    | UPLOAD_GONE
+    | {
+        *("307", "429", "500", "502", "503", "504"),
+        *("InternalError", "ServiceUnavailable", "SlowDown", "TemporaryRedirect", "OperationAborted"),
+        *("RequestTimeout", "RequestTimeTooSkewed", "RequestLimitExceeded", "Throttling", "ThrottlingException"),
+        *("KMS.ThrottlingException", "ExpiredToken", "TokenRefreshRequired"),
+        # The bytes, or some of them, have not arrived as they were sent.
+        *("BadDigest", "IncompleteBody", "InvalidPart", "XAmzContentSHA256Mismatch"),
+    },
+}
+
+
+def trouble_of(error: Exception) -> Trouble:
+    """What an error of botocore means, whatever was asked of S3. The only place that knows S3's codes."""
+    from botocore.exceptions import BotoCoreError, ParamValidationError
+
+    code = error_code(error)
+    if (trouble := next((trouble for trouble, codes in _TROUBLES.items() if code in codes), None)) is not None:
+        return trouble
+    if isinstance(error, ParamValidationError):
+        return Trouble.REFUSED  # nothing was sent: no such name can exist
+    if isinstance(error, BotoCoreError) or _status(error) >= 500:
+        return Trouble.TRANSIENT
+    return Trouble.REFUSED
 
 
 class S3Address(NamedTuple):
@@ -150,37 +202,103 @@ def parse_json(content: bytes | str, *, source: str) -> Any:  # noqa: ANN401
         raise NotJson(f"{source} is nested too deeply.") from None
 
 
-class ReadProblem(NamedTuple):
-    """The reason why S3 did not hand out an object: the end of a sentence that begins with its address."""
+class Problem(NamedTuple):
+    """The reason why S3 did not hand out or take an object: the end of a sentence that begins with its address."""
 
     reason: str
     is_transient: bool = False
 
 
-def read_problem(error: Exception, address: S3Address) -> ReadProblem:
+def read_problem(error: Exception, address: S3Address) -> Problem:
     """The meaning of a failed read for the person who sent the job, and whether repeating it may help."""
-    from botocore.exceptions import BotoCoreError
-
     code = error_code(error)
-    if code in NOT_FOUND:
-        is_encoded = re.search(r"%[0-9A-Fa-f]{2}|\+", address.key)
-        hint = "; keys are written as they are, not URL-encoded" if is_encoded else ""
-        return ReadProblem(f"does not exist ({code}){hint}")
-    if code == "NoSuchBucket":
-        return ReadProblem(f"does not exist: there is no bucket {address.bucket!r} ({code})")
-    if code in ACCESS_DENIED:
-        return ReadProblem(
-            f"may not be read ({code}). The worker's role needs s3:GetObject on it, and kms:Decrypt if it is encrypted "
-            "with a KMS key. Without s3:ListBucket on the bucket S3 answers the same for a key that does not exist: "
-            "check the key too"
-        )
-    if code in _OTHER_REGION:
-        return ReadProblem(f"is in a bucket of another region than the worker's S3 client ({code})")
-    if code == "InvalidObjectState":
-        return ReadProblem(f"is archived ({code}): restore it first, then send the job again")
-    if isinstance(error, BotoCoreError) or code in _TRANSIENT or _status(error) >= 500:
-        return ReadProblem(f"cannot be read now: {error}", is_transient=True)
-    return ReadProblem(f"is refused by S3: {error}")
+    match trouble_of(error):
+        case Trouble.MISSING:
+            is_encoded = re.search(r"%[0-9A-Fa-f]{2}|\+", address.key)
+            hint = "; keys are written as they are, not URL-encoded" if is_encoded else ""
+            return Problem(f"does not exist ({code}){hint}")
+        case Trouble.NO_BUCKET:
+            return Problem(f"does not exist: {_no_bucket(address, code)}")
+        case Trouble.DENIED:
+            return Problem(
+                f"may not be read ({code}). The worker's role needs s3:GetObject on it, and kms:Decrypt if it is "
+                "encrypted with a KMS key. Without s3:ListBucket on the bucket S3 answers the same for a key that does "
+                "not exist: check the key too"
+            )
+        case Trouble.OTHER_REGION:
+            return Problem(_elsewhere(code))
+        case Trouble.ARCHIVED:
+            return Problem(f"is archived ({code}): restore it first, then send the job again")
+        case Trouble.TRANSIENT:
+            return Problem(f"cannot be read now: {error}", is_transient=True)
+    return Problem(f"is refused by S3: {error}")
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether a write that has failed with this error may succeed some time later."""
+    # What a write finds missing was there a moment ago.
+    return trouble_of(error) in {Trouble.TRANSIENT, Trouble.MISSING}
+
+
+def write_problem(error: Exception, address: S3Address) -> Problem:
+    """The meaning of a failed write likewise: the end of a sentence that begins with the address."""
+    code = error_code(error)
+    match trouble_of(error):
+        case Trouble.NO_BUCKET:
+            return Problem(f"cannot be written: {_no_bucket(address, code)}")
+        case Trouble.DENIED:
+            return Problem(
+                f"may not be written ({code}). The worker's role needs s3:PutObject on it, and kms:GenerateDataKey and "
+                "kms:Decrypt if the bucket has a KMS key; if it is another account's, its policy must allow that too"
+            )
+        case Trouble.OTHER_REGION:
+            return Problem(_elsewhere(code))
+    if may_pass(error):
+        return Problem(f"cannot be written now: {error}", is_transient=True)
+    return Problem(f"is refused by S3: {error}")
+
+
+def _no_bucket(address: S3Address, code: str) -> str:
+    return f"there is no bucket {address.bucket!r} ({code})"
+
+
+def _elsewhere(code: str) -> str:
+    return f"is in a bucket of another region than the worker's S3 client ({code})"
+
+
+def copy_object(s3: S3Client, source: S3Address, target: S3Address, *, etag: str, content_type: str) -> None:
+    """Copy the version of an object that has this ETag, of any size, with neither its tags nor its metadata.
+
+    Tags would need rights on both ends (s3:GetObjectTagging, s3:PutObjectTagging), and like metadata they mean
+    something to whoever wrote them. S3's own exceptions pass through; if the object has changed, that is
+    `Trouble.OCCUPIED`.
+    """
+    s3.copy(
+        CopySource={"Bucket": source.bucket, "Key": source.key},
+        Bucket=target.bucket,
+        Key=target.key,
+        ExtraArgs={
+            "CopySourceIfMatch": etag,
+            "ContentType": content_type,
+            "MetadataDirective": "REPLACE",
+            "TaggingDirective": "REPLACE",
+        },
+    )
+
+
+def copy_and_hash(s3: S3Client, source: S3Address, target: S3Address, *, etag: str, content_type: str) -> str | None:
+    """Copy likewise an object of at most 5 GB, in one request; returns the SHA-256 that S3 computes, in base64."""
+    answer = s3.copy_object(
+        Bucket=target.bucket,
+        Key=target.key,
+        CopySource={"Bucket": source.bucket, "Key": source.key},
+        CopySourceIfMatch=etag,
+        ContentType=content_type,
+        ChecksumAlgorithm="SHA256",
+        MetadataDirective="REPLACE",
+        TaggingDirective="REPLACE",
+    )
+    return answer["CopyObjectResult"].get("ChecksumSHA256")
 
 
 def unless_in_conflict(write: Callable[[], _Answer]) -> _Answer:

@@ -8,35 +8,36 @@ Everything may come twice and be cut off anywhere: what is done is recognised, a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.dynamodb import now_text
-from comfy_serverless.aws.s3 import S3Address, error_code
+from comfy_serverless.aws.s3 import S3Address, Trouble, copy_object, trouble_of
 from comfy_serverless.batches.keeper import Keeper
+from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import ComfyError, InvalidSetting
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.lines import manifest_address
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
-from comfy_serverless.jobs.result_file import ResultFile, result_address
+from comfy_serverless.jobs.result_file import result_address
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.jobs.stored_request import StoredRequest
-from comfy_serverless.observability import about, emit_failure, log, rename
+from comfy_serverless.observability import about, log, rename
 from comfy_serverless.table.dispatch import Workers
-from comfy_serverless.table.job_state import JobExists, NewJob
+from comfy_serverless.table.job_state import JobExists, JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
-from comfy_serverless.worker.record import JobRecord
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.settings import Settings
 
-MANIFESTS, MANIFEST_SUFFIX = "batches/", ".jsonl"
+MANIFESTS, MANIFEST_SUFFIX, MANIFEST_TYPE = "batches/", ".jsonl", "application/jsonl"
 
 
 class NotThere(Exception):
@@ -72,12 +73,17 @@ class Drops:
         except ComfyError as error:
             if error.retryable:
                 raise
-            self._refuse(dropped, job_id, error)
+            self._refuse(dropped, job_id, error, labels=dropped.labels)
             return
         job_id = request.job_id or job_id
         rename(job_id)
         request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
-        job = self._job(job_id, self._keep(job_id, request), request)
+        try:
+            check_buckets(request, s3=self.s3, settings=self.settings)
+        except ComfyError as error:
+            self._refuse(dropped, job_id, error, labels=request.metadata)
+            return
+        job = self._job(job_id, self._keep(job_id, request), request, labels=request.metadata)
         try:
             state = self.jobs.submit(job)
         except JobExists:
@@ -90,28 +96,25 @@ class Drops:
         self.workers.send(state.message)
         self.jobs.dispatched(state.id)
 
-    def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError) -> None:
-        record = JobRecord(job_id=job_id, metadata=dict(dropped.labels))
+    def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError, *, labels: Mapping[str, str]) -> None:
         if self.settings.output_bucket in (None, dropped.origin_bucket):
             raise error
-        job = self._job(job_id, str(dropped.address), None)
-        record.result = ResultFile(self.s3, S3Address.parse(job.result_uri))
-        record.result.write(record.document(error))
-        try:
-            state = self.jobs.submit(job)
-        except JobExists:
-            return
-        self.jobs.fail(state, error)
-        emit_failure(error.code, error.kind)
-        log.warning("a dropped object is no job", source=str(dropped.address), code=error.code)
+        job = self._job(job_id, str(dropped.address), None, labels=labels)
+        refuse(job, error, submit=self._submit_or_find, jobs=self.jobs, s3=self.s3)
 
-    def _job(self, job_id: str, request_uri: str, request: JobRequest | None) -> NewJob:
+    def _submit_or_find(self, job: NewJob) -> JobState | None:
+        try:
+            return self.jobs.submit(job)
+        except JobExists:
+            return self.jobs.read(job.job_id)
+
+    def _job(self, job_id: str, request_uri: str, request: JobRequest | None, *, labels: Mapping[str, str]) -> NewJob:
         return NewJob(
             job_id=job_id,
             owner=self.settings.drop_owner,
             request_uri=request_uri,
             result_uri=str(result_address(job_id, request.output if request else None, self.settings)),
-            labels=request.metadata if request else {},
+            labels=labels,
         )
 
     def _keep(self, job_id: str, request: JobRequest) -> str:
@@ -148,14 +151,9 @@ class Drops:
         """Copy it as it is now, however large; returns its size."""
         try:
             head = self.s3.head_object(Bucket=source.bucket, Key=source.key)
-            self.s3.copy(
-                CopySource={"Bucket": source.bucket, "Key": source.key},
-                Bucket=copy.bucket,
-                Key=copy.key,
-                ExtraArgs={"CopySourceIfMatch": head["ETag"]},
-            )
+            copy_object(self.s3, source, copy, etag=head["ETag"], content_type=MANIFEST_TYPE)
         except ClientError as error:
-            if error_code(error) in {"404", "NoSuchKey", "NotFound", "PreconditionFailed", "412"}:
+            if trouble_of(error) in {Trouble.MISSING, Trouble.OCCUPIED}:
                 raise NotThere(f"{source} was deleted or replaced while it was taken") from error
             raise
         return head["ContentLength"]

@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, Range
-from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
@@ -30,8 +31,10 @@ from comfy_serverless.table.jobs import JobStore
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from comfy_serverless.jobs.request import OutputTarget
     from comfy_serverless.settings import Settings
     from comfy_serverless.table.dispatch import Workers
+    from comfy_serverless.table.job_state import JobState
 
 #: Lines of a chunk: this many are read again if reading was cut off.
 CHUNK_LINES = 200
@@ -42,6 +45,15 @@ MAX_MESSAGE_CHARACTERS = 2000
 _READ_BYTES = 256 * 1024
 #: For the lines that are in memory at once; each may have some megabytes.
 _CHUNK_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A line with a request, and why it is refused, if it is."""
+
+    line: Line
+    request: JobRequest
+    refusal: ComfyError | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +88,7 @@ class BatchReader:
 
     def submit(self, batch: Batch, chunk: Sequence[Line]) -> list[tuple[int, str]]:
         """Make jobs of a chunk; returns the bad lines' offsets and messages."""
-        good: dict[str, tuple[Line, JobRequest]] = {}
+        found: dict[str, _Asked] = {}
         bad: list[tuple[int, str]] = []
         reserved = Reserved.of(self.settings)
         for line in chunk:
@@ -85,13 +97,31 @@ class BatchReader:
             except InvalidRequest as error:
                 bad.append((line.offset, error.message[:MAX_MESSAGE_CHARACTERS]))
             else:
-                good.setdefault(str(request.job_id), (line, request))
+                if request.job_id not in found:
+                    found[str(request.job_id)] = _Asked(line, request, self._refusal(request))
         with ThreadPoolExecutor(THREADS, thread_name_prefix="submit") as pool:
-            states = list(pool.map(lambda pair: self.jobs.submit_of_batch(self._job(batch, *pair)), good.values()))
-        self.workers.send_many([state.message for state in states if state.is_of_batch and state.may_begin])
+            states = list(pool.map(lambda asked: self._submit(batch, asked), found.values()))
+        self.workers.send_many([state.message for state in states if state is not None])
         return bad
 
-    def _job(self, batch: Batch, line: Line, request: JobRequest) -> NewJob:
+    def _refusal(self, request: JobRequest) -> ComfyError | None:
+        try:
+            check_buckets(request, s3=self.s3, settings=self.settings)
+        except ComfyError as error:
+            return error
+        return None
+
+    def _submit(self, batch: Batch, asked: _Asked) -> JobState | None:
+        """Write the job of a line; returns it if it is to be sent."""
+        output = asked.request.output if asked.refusal is None else None
+        job = self._job(batch, asked.line, asked.request, output=output)
+        if asked.refusal is not None:
+            refuse(job, asked.refusal, submit=self.jobs.submit_of_batch, jobs=self.jobs, s3=self.s3)
+            return None
+        state = self.jobs.submit_of_batch(job)
+        return state if state.is_of_batch and state.may_begin else None
+
+    def _job(self, batch: Batch, line: Line, request: JobRequest, *, output: OutputTarget | None) -> NewJob:
         job_id = str(request.job_id)
         return NewJob(
             job_id=job_id,
@@ -99,7 +129,7 @@ class BatchReader:
             request_uri=LineAddress(
                 S3Address.parse(batch.manifest).bucket, batch.id, line.offset, line.length
             ).to_text(),
-            result_uri=str(result_address(job_id, request.output, self.settings)),
+            result_uri=str(result_address(job_id, output, self.settings)),
             labels=request.metadata,
             batch=batch.id,
         )

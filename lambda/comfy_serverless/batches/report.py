@@ -263,13 +263,14 @@ def _row(fate: Fate) -> dict[str, str]:
     row["job_id"] = fate.job_id
     if fate.state is None:  # the batch was canceled before it was read
         return {**row, "status": JobStatus.CANCELED.value}
-    error = fate.state.whole_document().error
+    document = fate.state.whole_document()
+    error = document.error
     return {
         **row,
         "status": fate.state.status.value,
         "code": error.code if error else "",
         "message": error.message[:500] if error else "",
-        "result": fate.state.result,
+        "result": document.result_uri or fate.state.result,  # in OUTPUT_BUCKET, if its own bucket refused it
     }
 
 

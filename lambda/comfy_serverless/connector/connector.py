@@ -295,6 +295,16 @@ class ComfyConnector:
             own.forget(apart_as)
         self._engine.forget([attempt_id(prompt_id, attempt) for attempt in range(1, MAX_ATTEMPTS + 1)])
 
+    def kept_bytes(self, apart_as: str) -> int:
+        """The size in bytes of what is kept of runs that were apart under this name."""
+        own = self._engine.own_folders
+        return own.kept_bytes(apart_as) if own is not None else 0
+
+    def discard_kept(self, apart_as: str) -> None:
+        """Remove that, delivered or not. Never raises: what cannot be removed is logged."""
+        if (own := self._engine.own_folders) is not None:
+            own.forget(apart_as)
+
     def generate_images(self, payload: Mapping[str, Any]) -> list[Image.Image]:
         """Run a workflow and return all its images, previews included, in the order of its nodes.
 

@@ -92,6 +92,15 @@ class EngineFolders:
                 del self._runs[next(iter(self._runs))]
         return self._kept / "runs" / run
 
+    def kept_bytes(self, run: str) -> int:
+        """The size of the kept files of a run, in bytes."""
+        size_bytes = 0
+        for folder, _, names in os.walk(self.kept(run)):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    size_bytes += Path(folder, name).lstat().st_size
+        return size_bytes
+
     def forget(self, run: str) -> None:
         """Remove the kept files of a run. What cannot be removed is logged."""
         _remove_tree(self.kept(run))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from comfy_serverless.graph.lookup import NodeLookup
 from comfy_serverless.graph.nodes import FILE_INPUT_NAMES, NODES, Takes, known
 from comfy_serverless.graph.workflow import is_link
 
@@ -17,6 +18,8 @@ OWN_FOLDER = "comfy-serverless"
 ASSET_TYPE = "core/ASSET"
 #: The beginnings of addresses that are fetched; `fetch.sources` has a kind of source for each.
 ADDRESS_BEGINNINGS = ("s3://", "https://", "http://", "data:")
+#: The way to something within the value of an input: keys of objects, positions in lists.
+Steps = tuple[str | int, ...]
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 #: Classes of custom nodes that want the address itself.
 _TAKES_ADDRESSES = re.compile(r"url|http|base64|path|s3", re.IGNORECASE)
@@ -59,6 +62,39 @@ def is_address(text: str) -> bool:
 def scheme_of(text: str) -> str:
     """The scheme that a text begins with, in lower case, also one that we do not fetch; "" for none."""
     return match[1].lower() if (match := _SCHEME.match(text)) else ""
+
+
+def fetched_addresses(graph: Mapping[str, Any], inputs: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """The addresses that stand in a graph and are fetched, each with its place in it: `("10.image", "s3://…")`.
+
+    Args:
+        inputs: given with the graph, in the place of what stands there.
+    """
+    replaced = {target for meaning in NodeLookup(graph).resolve_all(inputs)[0] for target in meaning.targets}
+    for node_id, node in graph.items():
+        for input_name, value in node["inputs"].items():
+            if (node_id, input_name) in replaced:
+                continue
+            if isinstance(value, str) and is_address(value) and takes_file(node["class_type"], input_name):
+                yield f"{node_id}.{input_name}", value
+            for _, uri in nested_files(value):
+                yield f"{node_id}.{input_name}", uri
+
+
+def nested_files(value: object) -> Iterator[tuple[Steps, str]]:
+    """The addresses of files within a value, each with the way to it."""
+    pending: list[tuple[Steps, object]] = [((), value)]
+    while pending:
+        steps, item = pending.pop()
+        if isinstance(item, Mapping):
+            info = item.get("info")
+            uri = info.get("uri") if item.get("__type") == ASSET_TYPE and isinstance(info, Mapping) else None
+            if isinstance(uri, str):
+                yield steps, uri
+            else:
+                pending += [((*steps, name), part) for name, part in item.items()]
+        elif isinstance(item, list):
+            pending += [((*steps, position), part) for position, part in enumerate(item)]
 
 
 def names_of_others(graph: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

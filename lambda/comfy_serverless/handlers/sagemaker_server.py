@@ -29,6 +29,7 @@ from comfy_serverless.errors import (
     STATUSES,
     ComfyError,
     InternalError,
+    InvalidRequest,
     UpstreamError,
 )
 from comfy_serverless.handlers import wiring
@@ -140,8 +141,11 @@ class SageMakerServer:
         """
         if state is None or not state.is_over or state.runs == 0:
             return 200, {"id": job_id, "note": "nothing to run: it was canceled, is held back, or runs elsewhere"}
-        stored = ResultFile(wiring.s3(), S3Address.parse(state.result)).read()
-        # An end that the caretaker gave is in the table alone.
+        try:
+            stored = ResultFile(wiring.s3(), S3Address.parse(state.result)).read()
+        except InvalidRequest:  # its bucket has refused it, or is gone
+            stored = None
+        # An end that the caretaker gave is in the table alone, and one whose bucket refused it is in OUTPUT_BUCKET.
         job = stored.job if stored is not None and stored.job.status is state.status else state.document()
         return _job_answer(job.to_json())
 

@@ -72,13 +72,15 @@ class Reserved:
 
     def check(self, request: JobRequest, *, job_id: str) -> None:
         """Raise InvalidRequest if a request that does not come from the API names such a place."""
-        bucket = request.output.bucket or self.output_bucket
-        key = keys_of(job_id, request.output, self.settings).result_key
-        if bucket is not None and self._has(bucket, key):
-            raise InvalidRequest(
-                f"results cannot go to s3://{bucket}/{key}: that place is the API's. Choose another `output.prefix`, "
-                "or another job_id."
-            )
+        named = request.output.bucket or self.output_bucket
+        # The second is where the outcome goes if the named bucket refuses it.
+        for bucket, output in ((named, request.output), (self.output_bucket, None)):
+            key = keys_of(job_id, output, self.settings).result_key
+            if bucket is not None and self._has(bucket, key):
+                raise InvalidRequest(
+                    f"results cannot go to s3://{bucket}/{key}: that place is the API's. Choose another "
+                    "`output.prefix`, or another job_id."
+                )
         urls = [model.url for model in request.models]
         self.check_addresses((request.workflow, request.values, request.inputs, urls))
 

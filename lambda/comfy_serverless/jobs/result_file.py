@@ -15,27 +15,25 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
 from comfy_serverless.aws.s3 import (
-    ACCESS_DENIED,
-    EXISTS_ALREADY,
     DocumentTooLarge,
     S3Address,
-    error_code,
+    Trouble,
     read_document,
     read_problem,
+    trouble_of,
     unless_in_conflict,
+    write_problem,
 )
-from comfy_serverless.errors import AssetUnavailable, DeliveryFailed, InvalidRequest, InvalidSetting
+from comfy_serverless.errors import AssetUnavailable, DeliveryFailed, DeliveryRefused, InvalidRequest, InvalidSetting
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.keys import RESULT_NAME, keys_of
+from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.jobs.request import OutputTarget
     from comfy_serverless.settings import Settings
-
-#: Without s3:ListBucket, S3 denies access to objects that do not exist.
-_NOT_THERE = frozenset({"404", "NoSuchKey", "NotFound"}) | ACCESS_DENIED
 
 
 def result_address(job_id: str, output: OutputTarget | None, settings: Settings) -> S3Address:
@@ -61,26 +59,61 @@ class ResultFile:
     address: S3Address
 
     def read(self) -> StoredResult | None:
-        """Read the job as it ended; None if it has not. Costs one request, and finds a wrong bucket before any work.
+        """Read the job as it ended; None if it has not. Costs one request.
+
+        Without s3:ListBucket, S3 denies access to objects that do not exist: what is denied counts as not there.
 
         Raises:
             InvalidRequest: S3 refuses for good, or something else is in the result's place.
             AssetUnavailable: S3 does not answer; whether the job has run is not known.
         """
         try:
+            return self._read()
+        except _Denied:
+            return None
+
+    def read_before_work(self) -> StoredResult | None:
+        """As `read`, for who will write the result, and finds a bucket that refuses it before any work.
+
+        Where reading is denied, writing may be too: an upload is begun to know, and aborted.
+        """
+        try:
+            return self._read()
+        except _Denied:
+            self._check_writable()
+            return None
+
+    def _check_writable(self) -> None:
+        place: Any = {"Bucket": self.address.bucket, "Key": self.address.key}
+        try:
+            upload_id = self.s3.create_multipart_upload(**place)["UploadId"]
+        except (ClientError, BotoCoreError) as error:
+            reason, is_transient = write_problem(error, self.address)
+            if is_transient:
+                raise AssetUnavailable(
+                    f"whether results can go to {self.address} is not known: it {reason}."
+                ) from error
+            raise self._wrong_place(reason) from error
+        try:
+            self.s3.abort_multipart_upload(**place, UploadId=upload_id)
+        except (ClientError, BotoCoreError):  # it holds no bytes, and costs nothing
+            log.warning("an upload that was begun to see whether one may write is left", address=str(self.address))
+
+    def _read(self) -> StoredResult | None:
+        try:
             document = read_document(self.s3, self.address)
             job = Job.model_validate_json(document.content)
         except (DocumentTooLarge, ValidationError) as error:
             raise self._not_a_result() from error
         except (ClientError, BotoCoreError) as error:
-            if error_code(error) in _NOT_THERE:
+            if (trouble := trouble_of(error)) is Trouble.MISSING:
                 return None
+            if trouble is Trouble.DENIED:
+                raise _Denied from error
             reason, is_transient = read_problem(error, self.address)
             if is_transient:
                 raise AssetUnavailable(f"whether the job has run is not known: {self.address} {reason}.") from error
-            raise InvalidRequest(
-                f"results cannot go to {self.address}: it {reason}. Check OUTPUT_BUCKET, or `output` of the request."
-            ) from error
+            raise self._wrong_place(reason) from error
         # We make links to all that it names: a forged result would give access to files of others.
         folder = str(self.address).removesuffix(RESULT_NAME)
         named = [*(output.s3_uri for output in job.outputs), *([job.outputs_uri] if job.outputs_uri else [])]
@@ -89,7 +122,9 @@ class ResultFile:
         return StoredResult(job, document.etag)
 
     def write(self, job: Job, *, replaces: StoredResult | None = None) -> Job:
-        """Store the document, unless another worker was first. Returns the one that counts. Raises DeliveryFailed.
+        """Store the document, unless another worker was first. Returns the one that counts.
+
+        Raises DeliveryFailed; DeliveryRefused if S3 would refuse it again.
 
         Args:
             replaces: the outcome of an earlier try, as it was read: exactly that version is replaced.
@@ -98,15 +133,16 @@ class ResultFile:
         try:
             self._put(content, replaces=replaces)
         except (ClientError, BotoCoreError) as error:
-            if error_code(error) in EXISTS_ALREADY and (standing := self._read_quietly()) is not None:
+            if trouble_of(error) is Trouble.OCCUPIED and (standing := self._standing()) is not None:
                 if standing.job.to_stored_bytes() == content:
                     return job  # S3 had stored ours; only its response was lost
                 if _may_be_cured(standing.job) and not _may_be_cured(job) and standing != replaces:
                     return self.write(job, replaces=standing)
                 return standing.job
-            raise DeliveryFailed(
-                f"the result {self.address} could not be stored: {error}. The worker's role needs s3:PutObject on it, "
-                "and s3:GetObject to read one that stands there already."
+            reason, is_transient = write_problem(error, self.address)
+            raise (DeliveryFailed if is_transient else DeliveryRefused)(
+                f"the result could not be stored: {self.address} {reason}. One that stands there already is read, "
+                "which needs s3:GetObject."
             ) from error
         return job
 
@@ -123,16 +159,28 @@ class ResultFile:
             )
         )
 
+    def _wrong_place(self, reason: str) -> InvalidRequest:
+        return InvalidRequest(
+            f"results cannot go to {self.address}: it {reason}. Check OUTPUT_BUCKET, or `output` of the request."
+        )
+
     def _not_a_result(self) -> InvalidRequest:
         return InvalidRequest(
             f"{self.address} exists and is not the result of this job: choose another job_id or prefix."
         )
 
-    def _read_quietly(self) -> StoredResult | None:
+    def _standing(self) -> StoredResult | None:
+        """What stands in the way of our result; None if it may not be read, or is none."""
         try:
             return self.read()
-        except (InvalidRequest, AssetUnavailable):
+        except InvalidRequest:
             return None
+        except AssetUnavailable as error:
+            raise DeliveryFailed(f"another result stands there, and cannot be read now: {error.message}") from error
+
+
+class _Denied(Exception):
+    """S3 does not say whether a result stands there."""
 
 
 def _may_be_cured(job: Job) -> bool:

@@ -50,13 +50,13 @@ class EndpointTarget:
     """An endpoint of SageMaker, and the queues before it.
 
     Attributes:
-        job_queue_url: None if a GPU stack of the release before has written it: callers' jobs go straight to its
+        job_queue_url: empty if a GPU stack of the release before has written it: callers' jobs go straight to its
             endpoint.
     """
 
     endpoint_name: str
     batch_queue_url: str
-    job_queue_url: str | None = None
+    job_queue_url: str = ""
     image: str = ""
 
     def to_text(self) -> str:
@@ -85,15 +85,10 @@ def parse_target(text: str) -> EndpointTarget | QueueTarget:
     """Read the parameter's value; further fields are ignored. Raises InvalidSetting if it is neither of the two."""
     try:
         match fields := json.loads(text):
-            case {
-                "backend": "sagemaker",
-                "endpoint_name": str(name),
-                "job_queue_url": str(url),
-                "batch_queue_url": str(batch_url),
-            }:
-                return EndpointTarget(name, batch_url, url, str(fields.get("image", "")))
             case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
-                return EndpointTarget(name, batch_url, None, str(fields.get("image", "")))
+                return EndpointTarget(
+                    name, batch_url, str(fields.get("job_queue_url", "")), str(fields.get("image", ""))
+                )
             case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
                 return QueueTarget(url, batch_url, str(fields.get("image", "")))
     except ValueError:
@@ -310,7 +305,7 @@ class Switch(Workers):
             match parse_target(value) if value else None:
                 case EndpointTarget(name, batch_url, job_url, image):
                     sqs = self.own.jobs.sqs
-                    jobs = JobQueue(sqs, job_url) if job_url is not None else None
+                    jobs = JobQueue(sqs, job_url) if job_url else None
                     self._target = Gated(self.endpoint(name), JobQueue(sqs, batch_url), jobs, image)
                 case QueueTarget(url, batch_url, image):
                     self._target = Queues.at(url, batch_url, sqs=self.own.jobs.sqs, is_slow=True, image=image)

@@ -331,6 +331,19 @@ class JobStore(JobReader):
             return False
         return True
 
+    def refuse(self, state: JobState, job: Job) -> bool:
+        """End a job that must not begin, as its document says. Returns False if it has begun or ended."""
+        if not state.is_unbegun:
+            return False
+        change = self._end(
+            state.id,
+            job,
+            webhook=state.webhook is not None,
+            condition="#status = :was AND attribute_not_exists(#run)",
+            values={"was": state.status.value},
+        )
+        return self._table.try_update(change)
+
     def webhook_sent(self, job_id: str) -> None:
         """Write that the webhook queue has the job: its webhook is no longer owed."""
         self._table.try_update(

@@ -17,7 +17,7 @@ from typing import Self
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.dynamodb import Item, Update, now_s
-from comfy_serverless.aws.s3 import EXISTS_ALREADY, NOT_FOUND, S3Address, error_code
+from comfy_serverless.aws.s3 import S3Address, Trouble, copy_and_hash, trouble_of
 from comfy_serverless.errors import HashMismatch, InvalidRequest, NotFound, UpstreamError
 from comfy_serverless.files import UNKNOWN_TYPE
 from comfy_serverless.table.asset_item import Asset
@@ -127,9 +127,10 @@ class UploadStore:
         try:
             asset = self._take_over(upload, source)
         except ClientError as error:
-            if error_code(error) in EXISTS_ALREADY:  # its version is not the one that was looked at
+            trouble = trouble_of(error)
+            if trouble is Trouble.OCCUPIED:  # its version is not the one that was looked at
                 raise InvalidRequest("other bytes came while these were checked: complete it again.") from error
-            if error_code(error) not in NOT_FOUND:
+            if trouble is not Trouble.MISSING:
                 raise
             # Nothing has come; or it was completed by another request meanwhile.
             completed = self.get(upload.owner, upload.id)
@@ -199,23 +200,16 @@ class UploadStore:
         try:
             head = self._s3.head_object(Bucket=address.bucket, Key=address.key, ChecksumMode="ENABLED")
         except ClientError as error:
-            if error_code(error) not in NOT_FOUND:
+            if trouble_of(error) is not Trouble.MISSING:
                 raise
             return None
         return head.get("ChecksumSHA256")
 
     def _copy(self, upload: Upload, source: S3Address, address: S3Address, version: str) -> str | None:
         """Have S3 copy the bytes; returns their SHA-256, which it computes."""
-        answer = self._s3.copy_object(
-            Bucket=address.bucket,
-            Key=address.key,
-            CopySource={"Bucket": source.bucket, "Key": source.key},
-            CopySourceIfMatch=version,  # the link is good for a while yet: what was looked at is what is kept
-            ContentType=upload.naming.content_type or UNKNOWN_TYPE,
-            MetadataDirective="REPLACE",
-            ChecksumAlgorithm="SHA256",
-        )
-        return answer["CopyObjectResult"].get("ChecksumSHA256")
+        # The link is good for a while yet: what was looked at is what is kept.
+        content_type = upload.naming.content_type or UNKNOWN_TYPE
+        return copy_and_hash(self._s3, source, address, etag=version, content_type=content_type)
 
 
 def _pk(upload_id: str) -> str:

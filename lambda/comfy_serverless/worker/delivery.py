@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.errors import DeliveryFailed
+from comfy_serverless.aws.s3 import S3Address, may_pass, write_problem
+from comfy_serverless.errors import DeliveryFailed, DeliveryRefused
 from comfy_serverless.jobs.document import Output, clean
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.output_list import list_of
@@ -39,6 +39,7 @@ MAX_NAME_CHARACTERS = 300
 #: Makes output ids from their keys: the same output of the same job has the same id.
 _OUTPUT_IDS = uuid.UUID("5d6f4f0c-3a41-4c0e-9c56-0a5d5c2b7a10")
 _LIST_TYPE = "application/jsonl"
+_OF_S3 = (ClientError, BotoCoreError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,14 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """An output that could not be stored. Where its file is kept, only the log says: callers read this."""
+    """An output that could not be stored. Where its file is kept, only the log says: callers read this.
+
+    `is_refused`: whether S3 would refuse it again.
+    """
 
     made: Made
     reason: str
+    is_refused: bool = False
 
     def __str__(self) -> str:
         return f"{clean(self.made.name)} of node {clean(self.made.node_id)}: {self.reason}"
@@ -110,19 +115,21 @@ class Delivery:
         undelivered: list[Undelivered] = []
         for output in everything:
             future = self._pending[self._keys.key(output)]
-            reason = self._settle(future, until)
-            if reason is None:
+            failure = self._settle(output, future, until)
+            if failure is None:
                 delivered.append(Delivered(future.result(), output))
             else:
-                undelivered.append(Undelivered(output, reason))
-                log.warning("an output could not be stored", output=output.name, kept=str(output.path), reason=reason)
+                undelivered.append(failure)
+                log.warning(
+                    "an output could not be stored", output=output.name, kept=str(output.path), reason=failure.reason
+                )
         self._leftovers.settle(is_complete=not undelivered)
         return delivered, undelivered
 
     def write_list(self, outputs: Sequence[Output]) -> str:
         """Store the list of all outputs, which another worker's never replaces; returns its address.
 
-        Raises DeliveryFailed.
+        Raises DeliveryFailed; DeliveryRefused if S3 would refuse it again.
         """
         if self._bucket is None:
             raise AssertionError("without a bucket the reply has all outputs")
@@ -134,26 +141,32 @@ class Delivery:
             except KeyTaken:
                 address = S3Address(self._bucket, self._keys.another(address.key))
                 upload(self._s3, content, address, content_type=_LIST_TYPE)
-        except (ClientError, BotoCoreError, ChecksumMismatch) as error:
+        except ChecksumMismatch as error:
             raise DeliveryFailed(
                 f"the list of the job's {len(outputs)} outputs could not be stored: {error}."
+            ) from error
+        except _OF_S3 as error:
+            reason, is_transient = write_problem(error, address)
+            raise (DeliveryFailed if is_transient else DeliveryRefused)(
+                f"the list of the job's {len(outputs)} outputs could not be stored: {address} {reason}."
             ) from error
         return str(address)
 
     @staticmethod
-    def _settle(future: Future[Output], until: float) -> str | None:
+    def _settle(made: Made, future: Future[Output], until: float) -> Undelivered | None:
         """Wait for an upload; why it failed, if it did."""
         try:
             error = future.exception(timeout=max(0.0, until - time.monotonic()))
         except TimeoutError:
             future.cancel()
-            return "it was still being uploaded when the time was over"
+            return Undelivered(made, "it was still being uploaded when the time was over")
         if error is None:
             return None
         if isinstance(error, FileNotFoundError):
-            return _IS_GONE
+            return Undelivered(made, _IS_GONE)
         # Whatever it is, it costs one output: the others, and why the job failed, are still reported.
-        return clean(f"{type(error).__name__}: {error}")[:500].rstrip(".")
+        reason = clean(f"{type(error).__name__}: {error}")[:500].rstrip(".")
+        return Undelivered(made, reason, is_refused=isinstance(error, _OF_S3) and not may_pass(error))
 
     def _deliver(self, made: Made, key: str, earlier: Future[Output] | None) -> Output:
         if earlier is not None:
@@ -199,14 +212,21 @@ def _name(text: str) -> str:
 def delivery_error(undelivered: list[Undelivered], *, of: int) -> DeliveryFailed:
     """The failure of a job whose outputs were made but not stored."""
     listing = "; ".join(str(output) for output in undelivered[:10])
+    is_refused = any(output.is_refused for output in undelivered)
     if all(output.reason == _IS_GONE for output in undelivered):
         advice = "Something on the worker has removed what was made before it was stored: send the job again."
+    elif is_refused:
+        advice = (
+            "S3 would refuse them again, so the job is not run again. Check that the output bucket exists, is in the "
+            "worker's region, and lets the worker's role put objects (s3:PutObject; its own policy, if it is another "
+            "account's); then submit the job anew."
+        )
     else:
         advice = (
-            "The files are kept until the worker ends. Check that the output bucket exists and that the worker's role "
-            "has s3:PutObject on it, then send the job again: nothing that has not changed is computed twice."
+            "The files are kept, while there is room, until the worker ends. Send the job again: nothing that has not "
+            "changed is computed twice."
         )
-    return DeliveryFailed(
+    return (DeliveryRefused if is_refused else DeliveryFailed)(
         f"{len(undelivered)} of {of} outputs could not be stored: {listing}. {advice}",
         details={"outputs": [str(output) for output in undelivered[:100]]},
     )

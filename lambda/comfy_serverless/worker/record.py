@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.errors import ComfyError, DeadlineExceeded
+from comfy_serverless.errors import ComfyError, DeadlineExceeded, DeliveryFailed
 from comfy_serverless.jobs.document import RETENTION, Job, JobError, JobUrls, Progress, clean, status_of
 from comfy_serverless.jobs.keys import OUTPUTS_NAME, RESULT_NAME
 from comfy_serverless.jobs.request import JobRequest
@@ -34,6 +34,7 @@ class JobRecord:
     Attributes:
         extra_data: given to the engine and written nowhere: it may hold a key.
         result: where the document is kept; None without a bucket.
+        home: where it is kept if that bucket refuses it: in OUTPUT_BUCKET; None without one.
         replaces: the stored outcome of an earlier try that this one takes the place of.
         has_run: whether the engine was given the workflow, and took it.
         is_cut_short: whether the invocation leaves it less time than it may take.
@@ -55,6 +56,7 @@ class JobRecord:
     extra_data: Mapping[str, Any] | None = field(default=None, repr=False)
     request: JobRequest | None = None
     result: ResultFile | None = None
+    home: ResultFile | None = None
     replaces: StoredResult | None = None
     has_run: bool = False
     is_cut_short: bool = False
@@ -78,6 +80,25 @@ class JobRecord:
     def elapsed_ms(self) -> int:
         """Milliseconds since the job was taken up."""
         return round((time.monotonic() - self.begun) * 1000)
+
+    def other_place(self) -> ResultFile | None:
+        """Where the document goes if the bucket that the request names refuses it; None if that is OUTPUT_BUCKET."""
+        if self.home is None or self.result is None or self.home.address.bucket == self.result.address.bucket:
+            return None
+        return self.home
+
+    def write_at_home(self, error: ComfyError) -> bool:
+        """Write how the job ended into OUTPUT_BUCKET, if its own bucket is another. Returns whether it stands there."""
+        place = self.other_place()
+        if place is None:
+            return False
+        self.result = place
+        try:
+            place.write(self.document(error))
+        except DeliveryFailed as failure:
+            log.warning("nor could it be written into OUTPUT_BUCKET", reason=failure.message)
+            return False
+        return True
 
     def is_retryable(self, error: ComfyError) -> bool:
         """Whether the same request may succeed when it is sent again.

@@ -18,7 +18,6 @@ What is written where a job fails:
 
 from __future__ import annotations
 
-import contextvars
 import math
 import time
 import uuid
@@ -43,6 +42,7 @@ from comfy_serverless.errors import (
     WorkerOutdated,
 )
 from comfy_serverless.graph.workflow import draw_seeds
+from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.keys import KeyAllotment, keys_of
 from comfy_serverless.jobs.request import JobRequest, ReplyMode
@@ -51,10 +51,11 @@ from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.observability import about, log, rename
 from comfy_serverless.worker.delivery import UPLOAD_THREADS, Delivery, Undelivered, delivery_error
-from comfy_serverless.worker.leftovers import FilesInUse, Leftovers
+from comfy_serverless.worker.leftovers import FilesInUse, Leftovers, room_for_kept
 from comfy_serverless.worker.protocols import NobodyWatches, NothingShown, Observer
 from comfy_serverless.worker.record import JobRecord, log_job
 from comfy_serverless.worker.running import Phase, RunningJob, RunningJobs
+from comfy_serverless.worker.tidying import Tidying
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -134,15 +135,14 @@ class Worker:
         self._inputs = inputs
         self._models = models
         self._jobs = RunningJobs(engine.cancel)
-        self._files_in_use = FilesInUse()
+        self._files_in_use = FilesInUse(limit_bytes=room_for_kept(settings.kept_output_bytes))
         self._pool = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="delivery")
-        # One thread, apart from those: an engine that hangs keeps it waiting, and uploads must not wait.
-        self._tidying = ThreadPoolExecutor(1, thread_name_prefix="tidying")
+        self._tidying = Tidying(engine, self._jobs, self._files_in_use)
 
     def close(self) -> None:
         """End the worker's threads, once they have tidied up."""
         self._pool.shutdown(wait=True)
-        self._tidying.shutdown(wait=True)
+        self._tidying.close()
 
     def cancel(self, job_id: str) -> bool:
         """Ask a job to end; its `run` returns `canceled` once the engine has confirmed.
@@ -197,14 +197,16 @@ class Worker:
     def _execute(self, record: JobRecord, source: RequestSource, call: Call, running: RunningJob) -> Job | None:
         """Fill the record; return the stored result if the job has run before."""
         default_bucket = self._settings.output_bucket if self._settings.output_bucket != source.origin_bucket else None
-        record.result = self._result_file(record, default_bucket)
+        record.result = record.home = self._result_file(record, default_bucket)
         request = source.read(s3=self._s3, settings=self._settings)
         if not source.is_checked:  # before its place is known: nothing is written there, not even the refusal
             Reserved.of(self._settings).check(request, job_id=request.job_id or record.job_id)
-        record.request = request
         record.job_id = request.job_id or record.job_id
         record.metadata.update(request.metadata)
         rename(record.job_id)
+        record.result = record.home = self._result_file(record, default_bucket)
+        Buckets.of(self._settings).check_output(request)
+        record.request = request
         record.result = self._result_file(record, request.output.bucket or default_bucket)
         if record.result is None and (request.reply == "links" or not call.is_heard):
             raise InvalidRequest(
@@ -213,9 +215,9 @@ class Worker:
             )
         leftovers = self._claim(record, call, running)
         try:
-            standing = record.result.read() if record.result else None
+            standing = record.result.read_before_work() if record.result else None
         except InvalidRequest:
-            record.result = self._result_file(record, default_bucket)  # where the failure can be written
+            record.result = record.other_place() or record.result  # where the failure can be written
             raise
         if standing is not None and not (standing.job.error and standing.job.error.retryable):
             return standing.job
@@ -228,7 +230,7 @@ class Worker:
         """Wait until no other job of this id runs here: the same id never runs twice at once."""
         # Held before the claim, so that an earlier run of the id leaves the job's kept files to this one.
         leftovers = Leftovers(self._files_in_use, job_id=record.job_id)
-        record.tidy = lambda: self._tidy(record, leftovers, running.prompt_id)
+        record.tidy = lambda: self._tidying.after(record, leftovers, running.prompt_id)
         left_s = call.remaining_s() - self._settings.deadline_margin_s
         if not self._jobs.claim(running, record.job_id, timeout_s=left_s):
             running.check()
@@ -381,21 +383,6 @@ class Worker:
                 record.is_cut_short = record.shares_time = True
             raise
 
-    def _tidy(self, record: JobRecord, leftovers: Leftovers, prompt_id: str) -> None:
-        """Remove what the job has left in the engine, in the background: the reply does not wait for it."""
-
-        def discard() -> None:
-            # The same job must not begin meanwhile: its files would be removed with those of this one.
-            with self._jobs.not_begun(record.job_id):
-                may_go = leftovers.take()
-                if may_go or record.has_run:
-                    self._engine.discard(prompt_id, apart_as=record.job_id if may_go else None)
-
-        try:
-            self._tidying.submit(contextvars.copy_context().run, discard)
-        except RuntimeError:  # the worker was closed
-            discard()
-
     def _deliver(self, record: JobRecord, delivery: Delivery, made: tuple[Made, ...], call: Call) -> list[Undelivered]:
         begun = time.monotonic()
         timeout_s = min(MAX_DELIVERY_S, max(RESULT_RESERVE_S, call.remaining_s() - RESULT_RESERVE_S))
@@ -413,10 +400,11 @@ class Worker:
             try:
                 standing = record.result.write(job, replaces=record.replaces)
             except DeliveryFailed as failure:
-                if error is None:
-                    error, job = failure, record.document(failure)
-                else:
-                    log.warning("the failure could not be written down", reason=failure.message)
+                log.warning("the outcome could not be written down", reason=failure.message)
+                error = error or failure
+                if self._is_last_word(record, error, call):
+                    is_recorded = record.write_at_home(error)
+                job = record.document(error)
             else:
                 is_recorded = True
                 if standing is not job:

@@ -34,6 +34,7 @@ def test_the_owners_folder_is_below_the_prefix(prefix: str) -> None:
         ("", "alice", {"prefix": "owners"}),
         ("", "alice", {"prefix": "owners", "bucket": OUTPUT}),
         ("", "owners", {}),
+        ("", "owners", {"bucket": "other-bucket"}),  # if that refuses the result, it goes to the output bucket
         ("team", "x", {"prefix": "team/owners/alice"}),
         ("team", "owners", {}),
         ("team", "x", {"prefix": "owners/alice"}),

@@ -10,7 +10,7 @@ import pytest
 from local.aws.permissions import Role, statements_of
 from local.aws.roles import roles
 from local.aws.server import ACCOUNT, REGION
-from local.aws.template import STACK, arn_of, of_type
+from local.aws.template import OWN_BUCKETS, STACK, arn_of, of_type
 from tests import reach
 from tests.unit.table.test_items import FILES, stored
 
@@ -25,6 +25,8 @@ WORLD = reach.World(
     things={
         **{queue: [arn_of(queue)] for queue in of_type("AWS::SQS::Queue")},
         **{group: [arn_of(group)] for group in of_type("AWS::Logs::LogGroup")},
+        **{lists: [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/theirs"] for lists, (name,) in OWN_BUCKETS.items()},
+        "another bucket": ["arn:aws:s3:::theirs", "arn:aws:s3:::theirs/theirs"],
         "gpu queues": [arn("sqs", f"{STACK}-gpu-jobs"), arn("sqs", f"{STACK}-gpu-batches")],
         "another queue": [arn("sqs", "theirs")],
         "dispatch": [arn("ssm", f"parameter/comfy-serverless/{STACK}/dispatch")],

@@ -284,7 +284,7 @@ def test_the_buckets_of_the_environment_are_those_of_the_stack() -> None:
     variables = FUNCTION["Environment"]["Variables"]
     names = [BUCKETS[name]["BucketName"]["Fn::Sub"] for name in ("InputBucket", "OutputBucket", "AssetsBucket")]
     assert variables["OUTPUT_BUCKET"]["Fn::Sub"] == names[1]
-    assert variables["ALLOWED_INPUT_BUCKETS"]["Fn::Sub"].split(",") == names
+    assert variables["ALLOWED_INPUT_BUCKETS"]["Fn::Join"][1][0]["Fn::Sub"].split(",") == names
     for function in ("GenerateFunction", "ApiFunction"):
         assert FUNCTIONS[function]["Environment"]["Variables"]["ASSETS_BUCKET"]["Fn::Sub"] == names[2]
 

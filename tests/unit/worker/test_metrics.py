@@ -28,7 +28,7 @@ def test_starts_and_replacements_are_counted_once_and_memory_is_told_each_time(
         Condition(starts=3, recycled=1, resident_bytes=256 * MB),
         Condition(starts=3, recycled=1, resident_bytes=256 * MB),
     ]
-    meter = Meter(iter(conditions).__next__)
+    meter = Meter(iter(conditions).__next__, not_loaded=lambda: 0)
     assert counted(meter, capsys) == {"ColdStart": 1, "EngineStarts": 1, "EngineRecycled": 0}
     read = counted(meter, capsys)
     assert (read["EngineStarts"], read["EngineMemoryMb"], read["EngineGpuMemoryMb"]) == (0, 512, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, MissingAsset
 from comfy_serverless.graph.file_inputs import (
-    ASSET_TYPE,
+    Steps,
     folder_for,
     is_address,
     name_in_input_folder,
     names_of_others,
+    nested_files,
     takes_file,
 )
 from comfy_serverless.graph.lookup import NodeLookup, listing
@@ -28,8 +29,6 @@ MAX_INPUTS = 100
 #: Where a file comes from: a text of the request, or a file of this machine that its owner gives.
 Origin = str | Path
 Target = tuple[str, str]
-#: The way to something within the value of an input: keys of objects, positions in lists.
-Steps = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +223,7 @@ class _Planner:
     def _take_nested(self, target: Target, value: object) -> None:
         """The files within the value of an input."""
         node_id, input_name = target
-        for steps, uri in _nested_files(value):
+        for steps, uri in nested_files(value):
             inputs = self._result[node_id]["inputs"]
             inputs[input_name] = deepcopy(inputs[input_name])
             address = ".".join(map(str, (node_id, input_name, *steps)))
@@ -232,21 +231,6 @@ class _Planner:
 
     def _want(self, target: Target, address: str, asset: Asset, *, mask_address: str = "", steps: Steps = ()) -> None:
         self._wanted.setdefault((asset, address, mask_address, steps), []).append(target)
-
-
-def _nested_files(value: object) -> Iterator[tuple[Steps, str]]:
-    pending: list[tuple[Steps, object]] = [((), value)]
-    while pending:
-        steps, item = pending.pop()
-        if isinstance(item, Mapping):
-            info = item.get("info")
-            uri = info.get("uri") if item.get("__type") == ASSET_TYPE and isinstance(info, Mapping) else None
-            if isinstance(uri, str):
-                yield steps, uri
-            else:
-                pending += [((*steps, name), part) for name, part in item.items()]
-        elif isinstance(item, list):
-            pending += [((*steps, position), part) for position, part in enumerate(item)]
 
 
 def _asset(node: Mapping[str, Any], input_name: str, origin: Origin) -> Asset:

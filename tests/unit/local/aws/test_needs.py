@@ -193,10 +193,19 @@ TWO = {"Objects": [{"Key": "a"}, {"Key": "b/ü&"}]}
         ("put_object", {"Key": "a", "Body": b"x", "Metadata": {"x": "y"}}, ["PutObject to/a"]),
         ("put_object", {"Key": "a", "Tagging": "x=y"}, ["PutObject to/a", "PutObjectTagging to/a"]),
         ("put_object", {"Key": "a", "ACL": "private"}, ["PutObject to/a", "PutObjectAcl to/a"]),
-        ("copy_object", {"Key": "a", "CopySource": SOURCE}, ["PutObject to/a", "GetObject from/a b+ü"]),
         (
             "copy_object",
-            {"Key": "a", "CopySource": {**SOURCE, "VersionId": "v"}},
+            {"Key": "a", "CopySource": SOURCE, "TaggingDirective": "REPLACE"},
+            ["PutObject to/a", "GetObject from/a b+ü"],
+        ),
+        (
+            "copy_object",
+            {"Key": "a", "CopySource": SOURCE},
+            ["PutObject to/a", "GetObject from/a b+ü", "GetObjectTagging from/a b+ü", "PutObjectTagging to/a"],
+        ),
+        (
+            "copy_object",
+            {"Key": "a", "CopySource": {**SOURCE, "VersionId": "v"}, "TaggingDirective": "REPLACE"},
             ["PutObject to/a", "GetObjectVersion from/a b+ü"],
         ),
         ("create_multipart_upload", {"Key": "a"}, ["PutObject to/a"]),
@@ -230,6 +239,11 @@ def test_a_link_is_of_the_role_that_signed_it(operation: str) -> None:
     request = request_in(environment_of("GET" if operation == "get_object" else "PUT", url, {}))
     action = "s3:GetObject" if operation == "get_object" else "s3:PutObject"
     assert needed(request) == [(action, "arn:aws:s3:::to/a b", ())]
+
+
+def test_a_browser_that_asks_before_it_sends_needs_no_rights() -> None:
+    url = client("s3").generate_presigned_url("put_object", Params={"Bucket": "to", "Key": "a"})
+    assert needed(request_in(environment_of("OPTIONS", url, {}))) == []
 
 
 def test_a_link_of_the_older_kind_too() -> None:
