@@ -71,7 +71,7 @@ def test_a_workflow_that_needs_a_lost_pack_is_refused_with_the_reason(api: ApiWo
 def test_lists_of_other_releases_are_read_as_far_as_they_go(
     api: ApiWorld, worker: list[NotImported], body: bytes
 ) -> None:
-    api.s3.put_object(Bucket=ASSETS, Key=node_list.LOST_KEY, Body=body)
+    api.s3.put_object(Bucket=ASSETS, Key="engine/nodes/not-imported.json", Body=body)
     assert api.request("GET", "/api/v2/health?detail", owner="").json["nodes_not_loaded"] == 0
     assert submit(api).code == "invalid_workflow"
 
