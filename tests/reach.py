@@ -60,6 +60,7 @@ EFFECTS: Final[Mapping[str, frozenset[str]]] = {
         "states:DescribeExecution": "counts",
         "states:StopExecution": "takes",
         "sagemaker:InvokeEndpointAsync": "sends",
+        "sagemaker:DescribeEndpoint": "counts",
         "ssm:GetParameter": "reads",
         "ssm:GetParameters": "reads",
         "ssm:PutParameter": "writes",
