@@ -9,7 +9,7 @@ RUN    := $(VENV)/bin/python
 PYTEST_ARGS ?=
 # Most tests wait more than they work. TEST_PROCESSES=0 runs them one after the other, in one process.
 # Files begin in their order (`--no-loadscope-reorder`): the long ones of tests/integration must not be the last to begin.
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 5
 # make sam-demo SAM_DEMO_ARGS=--serve keeps the local S3 up for `sam local invoke` by hand.
 SAM_DEMO_ARGS ?=
 BENCH_ARGS ?=

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 from local.aws.needs import NotClassified, Request
 from local.aws.permissions import Access
+from local.aws.server import ACCOUNT
 
 _BUCKET_ACTIONS: Final = {
     ("GET", ""): "ListBucket",
@@ -85,18 +86,25 @@ def _access(action: str, bucket: str, key: str) -> Access:
 
 
 def _copied(request: Request) -> Iterator[Access]:
-    """What is copied must be read, and so must its tags, which come along unless the request replaces them.
-
-    S3 asks for the tags only where there are some: here every copy must be ready for them.
-    """
+    """What is copied must be read, and so must tags that it has: they come along unless the request replaces them."""
     if source := request.headers.get("x-amz-copy-source"):
         name, _, query = source.partition("?")
         bucket, _, key = unquote(name).removeprefix("/").partition("/")
         yield _access("GetObjectVersion" if query.startswith("versionId=") else "GetObject", bucket, key)
         is_part = "uploadId" in request.query
-        if not is_part and request.headers.get("x-amz-tagging-directive", "COPY").upper() != "REPLACE":
+        is_replaced = request.headers.get("x-amz-tagging-directive", "COPY").upper() == "REPLACE"
+        if not is_part and not is_replaced and has_tags(bucket, key):
             yield _access("GetObjectTagging", bucket, key)
             yield _access("PutObjectTagging", *bucket_and_key(request))
+
+
+def has_tags(bucket: str, key: str) -> bool:
+    """Whether the local S3 has an object with tags there."""
+    from moto.s3.models import s3_backends
+
+    backend = s3_backends[ACCOUNT]["aws"]
+    found = backend.head_object(bucket, key) if bucket in backend.buckets else None
+    return found is not None and bool(backend.tagger.get_tag_dict_for_resource(found.arn))
 
 
 def _given_along(request: Request, bucket: str, key: str) -> Iterator[Access]:

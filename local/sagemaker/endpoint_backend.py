@@ -47,7 +47,9 @@ class EndpointBackend:
         environment: of the containers, which have the worker's role (a test in tests/infra holds that theirs is
             the same), and of the function that forwards, which has a role in infra/ only: it is the administrator.
         on_outcome: invokes the function that takes the ends of invocations, with an event of SNS.
-        source_root: the folder of the packages of the containers, and of the function that forwards.
+        source_root: the folder of the packages of the containers, and of the function that forwards. With those of the
+            last release (0.1.0) the whole stack is as it was: callers' jobs go straight to the endpoint, and that
+            function is started again and again.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class EndpointBackend:
             **credentials_of(role_of("GenerateFunction")),
             "PYTHONPATH": str(source_root),
         }
+        self._is_old = source_root != SOURCE_ROOT
         self._on_outcome = on_outcome
         self._log_folder = log_folder
         self._started = 0
@@ -95,9 +98,10 @@ class EndpointBackend:
         )
         self._pollers = [
             QueuePoller(stack.aws.sqs(), url, self._forward, name=f"forward {name}", workers=_FORWARD_AT_ONCE)
-            for name, url in zip(QUEUES, self._queue_urls, strict=True)
+            for name, url in ([] if self._is_old else zip(QUEUES, self._queue_urls, strict=True))
         ]
         self._backlog_thread = threading.Thread(target=self._publish_backlog, name="endpoint backlog", daemon=True)
+        self._old_thread = threading.Thread(target=self._forward_as_before, name="forward", daemon=True)
 
     @property
     def function_variables(self) -> dict[str, str]:
@@ -112,10 +116,12 @@ class EndpointBackend:
         """Announce it. The first container starts with the first job."""
         self.endpoint.__enter__()
         job_queue_url, batch_queue_url = self._queue_urls
-        value = EndpointTarget(ENDPOINT, batch_queue_url, job_queue_url).to_text()
+        value = EndpointTarget(ENDPOINT, batch_queue_url, "" if self._is_old else job_queue_url).to_text()
         ssm: Any = local_client("ssm", self._aws.endpoint_url)
         ssm.put_parameter(Name=PARAMETER, Value=value, Type="String", Overwrite=True)
         self._backlog_thread.start()
+        if self._is_old:
+            self._old_thread.start()
         for poller in self._pollers:
             poller.start()
 
@@ -144,6 +150,7 @@ class EndpointBackend:
         self._started += 1
         environment = {
             **self._environment,
+            **({"ENDPOINT_NAME": ENDPOINT, **self.function_variables} if self._is_old else {}),
             "SAGEMAKER_BIND_TO_PORT": str(port),
             "INITIAL_PORT": str(free_port()),
         }
@@ -179,3 +186,8 @@ class EndpointBackend:
 
     def _forward(self, event: Any) -> Any:  # noqa: ANN401  (any JSON value)
         return self._forward_pool.invoke(_FORWARD, event, timeout_s=_FORWARD_TIMEOUT_S)
+
+    def _forward_as_before(self) -> None:
+        while not self._is_over.wait(1.0):
+            with contextlib.suppress(Exception):  # it is in the function's log; started again, as on AWS
+                self._forward_pool.invoke(_FORWARD, {}, timeout_s=_FORWARD_TIMEOUT_S)

@@ -165,6 +165,7 @@ def test_a_second_one_leaves_the_files_of_the_first_alone(start: Callable[..., S
     files = [worker.base / name / "of-a-running-job.png" for name in ("temp", "input", "output")]
     for file in files:
         file.write_bytes(b"a picture")
+    time.sleep(0.05)  # a job takes what has come with its beginning for its own
     run_until_replaced(worker)
     assert [file.exists() for file in files] == [True, True, True]
 

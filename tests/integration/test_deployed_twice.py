@@ -99,11 +99,16 @@ class Cloud:
 
 
 def as_the_emulator_takes_it(template: dict[str, Any]) -> dict[str, Any]:
-    """The template without the resources that MiniStack does not know, and without what names them."""
+    """The template without the resources that MiniStack does not know, and without what names them.
+
+    It takes every condition of joined lists for true: what is for buckets of one's own goes, too.
+    """
     kept = {
         name: {key: value for key, value in entry.items() if key != "UpdatePolicy"}
         for name, entry in template["Resources"].items()
-        if not entry["Type"].startswith(UNKNOWN_TO_IT) and "Metrics" not in entry.get("Properties", {})
+        if not entry["Type"].startswith(UNKNOWN_TO_IT)
+        and "Metrics" not in entry.get("Properties", {})
+        and entry.get("Condition") not in ("HasInputBuckets", "HasOutputBuckets")
     }
     return {**template, "Resources": kept}
 

@@ -235,7 +235,7 @@ def test_a_body_over_the_limit_is_413(stack: DevStack) -> None:
 
 def test_the_log_of_the_api_holds_no_key(stack: DevStack, tmp_path: Path) -> None:
     del tmp_path
-    folder = stack._log_folder
+    folder = stack.log_folder
     text = "".join(path.read_text(encoding="utf-8", errors="replace") for path in folder.glob("*.log"))
     assert text
     assert stack.api_key not in text

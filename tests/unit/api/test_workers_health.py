@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.connector.import_report import NotImported
+from comfy_serverless.connector.upkeep import Condition
 from comfy_serverless.jobs import node_list
 from comfy_serverless.jobs.node_list import NodeListWriter
 from comfy_serverless.worker.metrics import Meter
@@ -84,7 +85,7 @@ def test_an_api_of_the_last_release_reads_the_list_of_classes_as_it_did(
 
 def test_the_metric_follows_the_running_engine(capsys: pytest.CaptureFixture[str]) -> None:
     lost = [2, 0]
-    meter = Meter(lambda: 1, lambda: lost.pop(0))
+    meter = Meter(Condition, lambda: lost.pop(0))
     meter.count([])
     meter.count([])
     lines: list[dict[str, Any]] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

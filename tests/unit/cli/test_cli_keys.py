@@ -98,7 +98,7 @@ def test_a_stack_knows_its_table(
     formation.create_stack(StackName="other", TemplateBody=json.dumps({"Resources": template["Resources"]}))
     run("create", "ci", "--owner", "team", "--stack", "mine")
     assert keys.find(capsys.readouterr().out.strip()) is not None
-    with pytest.raises(NotFound, match="sam deploy"):
+    with pytest.raises(NotFound, match="make deploy"):
         run("list", "--stack", "other")
     with pytest.raises(NotFound, match="no stack 'missing'"):
         run("list", "--stack", "missing")

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
 
+from local.aws import needs_s3
 from local.aws.enforcement import denial_of, request_of, signer_of
 from local.aws.needs import NotClassified, Request
 from local.aws.needs_s3 import needs_of_s3
@@ -226,7 +227,8 @@ TWO = {"Objects": [{"Key": "a"}, {"Key": "b/ü&"}]}
         ("list_multipart_uploads", {}, ["ListBucketMultipartUploads to"]),
     ],
 )
-def test_requests_to_s3(operation: str, arguments: Any, expected: list[str]) -> None:
+def test_requests_to_s3(operation: str, arguments: Any, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(needs_s3, "has_tags", lambda *_: True)
     assert needed(request_in(sent("s3", operation, Bucket="to", **arguments))) == [
         (f"s3:{action}", f"arn:aws:s3:::{where}", ()) for action, where in (entry.split(" ", 1) for entry in expected)
     ]
