@@ -149,18 +149,22 @@ class LocalFiles(MadeFiles):
         In the folder of all jobs only its own, and those that its files were in: another run may just have made one
         there.
         """
-        roots = set(self._folders.values())
-        common = {root / JOBS_FOLDER for root in roots}
-        own = {parent for path in self._states for parent in path.parents}
-        for folder in self._seen_folders:
-            places = {folder, *folder.parents}
-            if common.isdisjoint(places) or not places.isdisjoint(self._own):
-                own.add(folder)
-        new = own - self.remembered.folders - roots - common
+        stays = {path for root in self._folders.values() for path in (root, root / JOBS_FOLDER)}
+        new = {folder for folder in self._seen_folders - self.remembered.folders - stays if self._is_for_all(folder)}
+        for folder in {path.parent for path in self._states}:
+            while folder not in stays and folder not in self.remembered.folders:
+                new.add(folder)
+                folder = folder.parent
         for folder in sorted(new, key=lambda path: len(path.parts), reverse=True):
-            if not roots.isdisjoint(folder.parents):
-                with suppress(OSError):
-                    folder.rmdir()
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _is_for_all(self, folder: Path) -> bool:
+        """Whether a folder is the run's own, or in none of the folders of jobs."""
+        parents = {folder, *folder.parents}
+        return not parents.isdisjoint(self._own) or parents.isdisjoint(
+            root / JOBS_FOLDER for root in self._folders.values()
+        )
 
     def _path(self, place: Place) -> Path | None:
         """Where a place is, unless it is none of ComfyUI's. A node's files are in one folder: that is resolved once."""
