@@ -87,7 +87,8 @@ def _soak(world: World, numbers: range, *, seed: int, console: Console) -> list[
         for trouble in thrower.thrown
         if not trouble.is_recovered
     ]
-    left = world.leftovers()
+    # What S3 has refused is kept as long as there is room.
+    left = world.leftovers(undelivered={story.job_id for story in stories if story.code == "delivery_failed"})
     tellers = [str(story) for story in stories if story.lines and any(story.job_id in line for line in left)]
     return problems + _growth(*levels) + left + tellers
 

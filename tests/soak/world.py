@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,7 @@ class World:
         assert memory is not None
         return Level(int(memory[1]) / 1000, threads, _open_files())
 
-    def leftovers(self) -> list[str]:
+    def leftovers(self, *, undelivered: Collection[str]) -> list[str]:
         """What is left: in the engine, and of unfinished uploads in S3."""
         eventually(lambda: not self._ask("/queue")["queue_running"])
         eventually(lambda: not self._kept())
@@ -83,7 +83,7 @@ class World:
             "prompts in the engine's queue": [item[1] for item in queue["queue_running"] + queue["queue_pending"]],
             "prompts in the engine's history": list(self._ask("/history")),
             "changes in ComfyUI's folders": self.canaries.more(),
-            "kept files of jobs": self._kept(),
+            "kept files of jobs": [name for name in self._kept() if name.partition("/")[0] not in undelivered],
             "uploads that never ended": [upload["Key"] for upload in uploads],
         }
         return [f"{len(names)} {what}: {', '.join(names[:5])}" for what, names in left.items() if names]

@@ -404,6 +404,8 @@ class Worker:
                 error = error or failure
                 if self._is_last_word(record, error, call):
                     is_recorded = record.write_at_home(error)
+                if error is failure and not is_recorded:
+                    error = DeliveryFailed(failure.message)  # a refusal is no end as long as it is written nowhere
                 job = record.document(error)
             else:
                 is_recorded = True
