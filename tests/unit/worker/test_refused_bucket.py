@@ -28,12 +28,14 @@ def with_bucket(world: Worlds, **options: Any) -> World:
     return here
 
 
-def refuse(here: World, *operations: str, code: str = "AccessDenied", status: int = 403, key: str = "") -> list[str]:
-    """Let S3 refuse these operations in the own bucket; returns the operations that it has refused, as they come."""
+def refuse(
+    here: World, *operations: str, code: str = "AccessDenied", status: int = 403, key: str = "", bucket: str = OWN
+) -> list[str]:
+    """Let S3 refuse these operations in a bucket; returns the operations that it has refused, as they come."""
     refused: list[str] = []
 
     def check(params: dict[str, Any], model: Any, **_: object) -> None:
-        if model.name in operations and params["Bucket"] == OWN and params["Key"].endswith(key):
+        if model.name in operations and params["Bucket"] == bucket and params["Key"].endswith(key):
             refused.append(model.name)
             response: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
             raise ClientError(response, model.name)
@@ -95,6 +97,17 @@ def test_outputs_that_are_refused_are_not_made_again(world: Worlds, code: str, s
     stored = assert_told_at_home(here, outcome, "delivery_failed")
     assert "2 of 2 outputs could not be stored" in stored["error"]["message"]
     assert code in stored["error"]["message"]
+
+
+def test_a_refusal_is_no_end_as_long_as_the_outcome_is_written_nowhere(world: Worlds) -> None:
+    here = with_bucket(world, engine=FakeEngine(outputs=(made("a.png"),)))
+    refuse(here, "PutObject", key="result.json")
+    refuse(here, "PutObject", key="result.json", bucket=OUT)
+    outcome = here.run(request(), UNHEARD)
+    assert outcome.error is not None
+    assert (outcome.error.code, outcome.error.retryable) == ("delivery_failed", True), "its message comes again"
+    assert not outcome.is_recorded
+    assert outcome.job.result_uri is None
 
 
 def test_a_result_that_is_refused_alone_is_told_with_what_was_delivered(world: Worlds) -> None:
