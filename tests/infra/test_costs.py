@@ -11,6 +11,7 @@ from cfnlint.decode.cfn_yaml import load
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from tests.infra.stacks import ROOT, Synthesized, synthesize
+from tests.nulls import nulls
 
 pytestmark = pytest.mark.timeout(600)
 REPOSITORIES: dict[str, Any] = load(str(ROOT / "repositories.yaml"))
@@ -94,18 +95,6 @@ def test_everything_says_whose_it_is() -> None:
 
 def test_an_owner_that_is_not_named_is_no_tag(template: dict[str, Any]) -> None:
     assert not [name for name, tags in taggable(template) if "owner" in tags]
-
-
-def nulls(value: Any, path: str = "") -> Iterator[str]:
-    match value:
-        case None:
-            yield path
-        case dict():
-            for name, entry in value.items():
-                yield from nulls(entry, f"{path}/{name}")
-        case list():
-            for index, entry in enumerate(value):
-                yield from nulls(entry, f"{path}/{index}")
 
 
 def test_cloudformation_finds_no_null(template: dict[str, Any]) -> None:

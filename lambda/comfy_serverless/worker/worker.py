@@ -36,6 +36,7 @@ from comfy_serverless.errors import (
     ComfyError,
     DeadlineExceeded,
     DeliveryFailed,
+    DeliveryRefused,
     InternalError,
     InvalidRequest,
     InvalidWorkflow,
@@ -404,8 +405,9 @@ class Worker:
                 error = error or failure
                 if self._is_last_word(record, error, call):
                     is_recorded = record.write_at_home(error)
-                if error is failure and not is_recorded:
-                    error = DeliveryFailed(failure.message)  # a refusal is no end as long as it is written nowhere
+                if isinstance(error, DeliveryRefused) and not is_recorded:
+                    # A refusal is no end as long as it is written nowhere.
+                    error = DeliveryFailed(error.message, details=error.details)
                 job = record.document(error)
             else:
                 is_recorded = True

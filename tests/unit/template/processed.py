@@ -6,7 +6,7 @@ import copy
 import functools
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,19 +56,6 @@ def processed(parameters: Mapping[str, Any] | None = None, *, image: str = IMAGE
 def of_type(template: Mapping[str, Any], kind: str) -> dict[str, dict[str, Any]]:
     """The properties of all resources of a type, by their logical ids."""
     return {name: entry.get("Properties", {}) for name, entry in template["Resources"].items() if entry["Type"] == kind}
-
-
-def nulls(value: Any, path: str = "") -> Iterator[str]:
-    """Where there is a null: `Resources/X/Properties/Y/0`."""
-    match value:
-        case None:
-            yield path
-        case dict():
-            for name, entry in value.items():
-                yield from nulls(entry, f"{path}/{name}")
-        case list():
-            for index, entry in enumerate(value):
-                yield from nulls(entry, f"{path}/{index}")
 
 
 def schema_of(kind: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.template.processed import defaults, nulls, parse, processed
+from tests.nulls import nulls
+from tests.unit.template.processed import defaults, parse, processed
 
 #: A value for each parameter that a condition may ask for.
 OTHER = {

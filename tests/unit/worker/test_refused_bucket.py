@@ -99,9 +99,10 @@ def test_outputs_that_are_refused_are_not_made_again(world: Worlds, code: str, s
     assert code in stored["error"]["message"]
 
 
-def test_a_refusal_is_no_end_as_long_as_the_outcome_is_written_nowhere(world: Worlds) -> None:
+@pytest.mark.parametrize("what", ["result.json", ""])
+def test_a_refusal_is_no_end_as_long_as_the_outcome_is_written_nowhere(world: Worlds, what: str) -> None:
     here = with_bucket(world, engine=FakeEngine(outputs=(made("a.png"),)))
-    refuse(here, "PutObject", key="result.json")
+    refuse(here, "PutObject", key=what)
     refuse(here, "PutObject", key="result.json", bucket=OUT)
     outcome = here.run(request(), UNHEARD)
     assert outcome.error is not None
