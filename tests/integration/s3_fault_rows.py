@@ -99,7 +99,7 @@ ROWS = (
     ),
     Row(
         "putting the result is denied",
-        "delivery_failed: without its result a job has not succeeded; not run again",
+        "delivery_failed: without its result a job has not succeeded; sent again, as its outcome stands nowhere",
         "at once",
         ("test_a_denied_result_is_told",),
     ),
