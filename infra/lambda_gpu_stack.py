@@ -27,7 +27,7 @@ from infra.queues import BATCH_RETENTION, MAX_RECEIVES, VISIBILITY_TIMEOUTS, job
 from infra.roles import role_for
 from infra.sam_stack import SamStack, allow
 from infra.settings import GpuSettings
-from infra.worker_image import models_manifest, worker_image
+from infra.worker_image import chosen_environment, worker_image
 
 #: Where managed instances mount NVIDIA's driver. Source: aws/deep-learning-containers, docker/lambda/Dockerfile.
 DRIVER_LIBRARIES = "/x86_64-bottlerocket-linux-gnu/sys-root/usr/lib/nvidia"
@@ -116,7 +116,7 @@ class LambdaGpuStack(Stack):
                 **self.sam.worker_environment(self._image),
                 "JOB_QUEUE_URL": jobs.queue_url,
                 "BATCH_QUEUE_URL": batches.queue_url,
-                **models_manifest(self.settings),
+                **chosen_environment(self.settings),
                 "MAX_RECEIVES": str(MAX_RECEIVES),
                 "LD_LIBRARY_PATH": DRIVER_LIBRARIES,
             },

@@ -29,7 +29,7 @@ from infra.queues import BATCH_RETENTION, VISIBILITY_TIMEOUTS, dead_letter_queue
 from infra.roles import role_for
 from infra.sam_stack import SamStack, allow
 from infra.settings import GpuSettings
-from infra.worker_image import models_manifest, worker_image
+from infra.worker_image import chosen_environment, worker_image
 
 #: The driver for CUDA 13, which our build of torch needs. Source: SageMaker's API, InferenceAmiVersion.
 INFERENCE_AMI = "al2023-ami-sagemaker-inference-gpu-4-1"
@@ -176,7 +176,7 @@ class SageMakerStack(Stack):
                     "JOB_QUEUE_URL": self._jobs.queue_url,
                     "BATCH_QUEUE_URL": self._batches.queue_url,
                     "IN_FLIGHT": str(self.settings.in_flight),
-                    **models_manifest(self.settings),
+                    **chosen_environment(self.settings),
                     "AWS_DEFAULT_REGION": self.region,
                 },
                 model_data_source=self._model_data(),

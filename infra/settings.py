@@ -51,6 +51,9 @@ class GpuSettings(BaseModel):
     models_manifest: str = Field("", pattern="^(s3://.+)?$")
     """Models every job needs, as a JSON file in the input bucket; empty for none."""
 
+    more_settings: str = Field("", max_length=1000, pattern=r"^([A-Z][A-Z0-9_]*=.*)?$")
+    """Any other settings of docs/settings.md, for the worker: `ENGINE_MAX_JOBS=500 MAX_LISTED_OUTPUTS=200`."""
+
     input_buckets: BucketNames = ()
     """Buckets of your own that jobs may read from, beside the SAM stack's: the same as its parameter InputBuckets."""
     output_buckets: BucketNames = ()

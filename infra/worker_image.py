@@ -28,9 +28,10 @@ def worker_image(scope: Construct, settings: GpuSettings) -> ecr_assets.DockerIm
     )
 
 
-def models_manifest(settings: GpuSettings) -> dict[str, str]:
-    """The worker's variable, if every job needs some models. (SageMaker refuses empty variables.)"""
-    return {"MODELS_MANIFEST": settings.models_manifest} if settings.models_manifest else {}
+def chosen_environment(settings: GpuSettings) -> dict[str, str]:
+    """The worker's variables for what has been chosen. (SageMaker refuses empty variables.)"""
+    chosen = {"MODELS_MANIFEST": settings.models_manifest, "MORE_SETTINGS": settings.more_settings}
+    return {name: value for name, value in chosen.items() if value}
 
 
 def api_image(scope: Construct) -> ecr_assets.DockerImageAsset:

@@ -25,6 +25,9 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from samcli.yamlhelper import yaml_parse
 
+from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.settings import MORE, Settings, more_settings
+
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
 
@@ -162,6 +165,26 @@ def parameters_of(
     return {**defaults, **{name: before[name] for name in defaults.keys() & before.keys()}, **settings}
 
 
+def check_more_settings(template: Mapping[str, Any], parameters: Mapping[str, str]) -> None:
+    """Read MoreSettings as the functions will: they would not start with what they cannot use.
+
+    Raises:
+        NotDeployed: it cannot be used; the message names the setting.
+    """
+    functions = (entry for entry in template["Resources"].values() if entry["Type"] == "AWS::Serverless::Function")
+    variables = {
+        name: "set by the template"
+        for function in functions
+        for name, value in function["Properties"].get("Environment", {}).get("Variables", {}).items()
+        if value and "Fn::If" not in value
+    }
+    try:
+        more_settings(parameters["MoreSettings"], variables)
+        Settings.from_environment({MORE: parameters["MoreSettings"]})
+    except InvalidSetting as error:
+        raise NotDeployed(f"MoreSettings: {error.message}") from error
+
+
 def settings_of(words: Sequence[str]) -> dict[str, str]:
     """`["MemorySize=10240"]` as a mapping.
 
@@ -180,6 +203,7 @@ def deploy(plan: Plan, written: Mapping[str, Any], cloudformation: CloudFormatio
         NotDeployed: one has failed.
     """
     parameters = parameters_of(written, before.parameters, plan.settings)
+    check_more_settings(written, parameters)
     _run(plan.make_repositories())
     images = images_of(written, Before.of(cloudformation, plan.repositories).outputs)
     _run(plan.build())

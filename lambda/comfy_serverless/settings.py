@@ -6,6 +6,7 @@ Kept free of third-party imports: `import comfy_serverless` must stay light.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from dataclasses import field as dataclass_field
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.redaction import UNREADABLE, redact_url
 
+#: A variable with further settings, `NAME=value NAME=value`: where few variables can be given, as in a stack.
+MORE = "MORE_SETTINGS"
 #: The longest time a presigned link can be valid.
 _LONGEST_LINK_S = 604_800
 #: The largest object that S3 takes in one PUT, and copies in one request.
@@ -97,6 +100,27 @@ def _shown(text: str) -> str:
     """A value for a message: an address without what lets somebody in, even if it is no good one."""
     shown = redact_url(text) if "://" in text else text
     return f"…@{shown.rpartition('@')[2]}" if "@" in shown else shown
+
+
+def more_settings(text: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that MORE_SETTINGS stands for: words as a shell reads them.
+
+    Raises:
+        InvalidSetting: it cannot be read, names no setting, or one that the environment has, too.
+    """
+    try:
+        words = [word.partition("=") for word in shlex.split(text)]
+    except ValueError as error:
+        raise InvalidSetting(f"{MORE} cannot be read: {error}. Write NAME=value NAME='two words'") from error
+    known = {setting.metadata["variable"] for setting in fields(Settings)}
+    for name, equals, _ in words:
+        if name not in known or not equals:
+            raise InvalidSetting(
+                f"{MORE} cannot be used: {_shown(name)!r} is no NAME=value of a setting (docs/settings.md)"
+            )
+        if environment.get(name):
+            raise InvalidSetting(f"{MORE} cannot be used: {name} has a value of its own here. Change it where that is")
+    return {name: value for name, _, value in words}
 
 
 def _env(variable: str, convert: Callable[[str], object], default: object, meaning: str) -> Any:  # noqa: ANN401
@@ -289,13 +313,15 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """Read the settings. An empty variable counts as unset.
+        """Read the settings. An empty variable counts as unset. MORE_SETTINGS can hold any that have no variable.
 
         Raises:
             InvalidSetting: a value cannot be used; the message names the variable and what it should be.
         """
         environment = os.environ if environment is None else environment
         values: dict[str, Any] = {}
+        if more := environment.get(MORE, ""):
+            environment = {**environment, **more_settings(more, environment)}
         for setting in fields(cls):
             variable = setting.metadata["variable"]
             text = environment.get(variable, "")

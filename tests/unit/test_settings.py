@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import fields
+from dataclasses import Field, fields
 from pathlib import Path
 
 import pytest
@@ -88,3 +88,37 @@ def test_what_is_required_is_named_all_at_once() -> None:
     assert settings.require("batch_queue_url", "jobs_table") == ("https://queue", "table")
     with pytest.raises(InvalidSetting, match=r"OUTPUT_BUCKET, ASSETS_BUCKET$"):
         settings.require("output_bucket", "jobs_table", "assets_bucket")
+
+
+def test_more_settings_hold_what_has_no_variable() -> None:
+    settings = Settings.from_environment(
+        {"MORE_SETTINGS": "ENGINE_MAX_JOBS=500 COMFYUI_ARGS='--cpu --verbose'", "STALL_S": "7"}
+    )
+    assert (settings.engine_max_jobs, settings.comfyui_args, settings.stall_s) == (500, "--cpu --verbose", 7.0)
+
+
+@pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: str(setting.name))
+def test_every_setting_can_be_one_of_more_settings_but_not_twice(setting: Field[object]) -> None:
+    variable = setting.metadata["variable"]
+    with pytest.raises(InvalidSetting, match=f"{variable} has a value of its own"):
+        Settings.from_environment({"MORE_SETTINGS": f"{variable}=1", variable: "1"})
+    try:
+        Settings.from_environment({"MORE_SETTINGS": f"{variable}=1"})
+    except InvalidSetting as error:
+        assert error.message.startswith(f"{variable}='1'"), error  # noqa: PT017  (it was understood, and is no good value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("ENGINE_MAX_JOB=5", "'ENGINE_MAX_JOB' is no"),
+        ("ENGINE_MAX_JOBS", "is no NAME=value"),
+        ("COMFYUI_ARGS='--cpu", "cannot be read: No closing quotation"),
+        ("ENGINE_MAX_JOBS=many", "ENGINE_MAX_JOBS='many' cannot be used"),
+        ("MORE_SETTINGS=1", "'MORE_SETTINGS' is no"),
+        ("AWS_SECRET_ACCESS_KEY=1", "is no NAME=value of a setting"),
+    ],
+)
+def test_more_settings_that_cannot_be_used_are_named(text: str, reason: str) -> None:
+    with pytest.raises(InvalidSetting, match=reason):
+        Settings.from_environment({"MORE_SETTINGS": text})

@@ -11,7 +11,15 @@ from samcli.commands.deploy.command import cli as sam_deploy
 from samcli.commands.package.command import cli as sam_package
 
 from tests.unit.template.processed import ROOT, defaults, parse, processed
-from tools.deploy import NotDeployed, Plan, images_of, parameters_of, release_of, settings_of
+from tools.deploy import (
+    NotDeployed,
+    Plan,
+    check_more_settings,
+    images_of,
+    parameters_of,
+    release_of,
+    settings_of,
+)
 
 REPOSITORIES = {"ApiUri": "1.ecr/comfy/api", "WorkerUri": "1.ecr/comfy/worker", "GpuUri": "1.ecr/comfy/gpu"}
 IMAGES = images_of(parse(), REPOSITORIES)
@@ -117,6 +125,26 @@ def test_another_release_is_another_version() -> None:
         for one in (known, changed)
     ]
     assert versions[0] != versions[1]
+
+
+def test_more_settings_are_read_before_anything_is_deployed() -> None:
+    check_more_settings(parse(), {"MoreSettings": ""})
+    check_more_settings(parse(), {"MoreSettings": "ENGINE_MAX_JOBS=5 INPUT_CACHE_BYTES=10 COMFYUI_ARGS='--cpu --x'"})
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("ENGINE_MAX_JOB=500", "ENGINE_MAX_JOB"),
+        ("ENGINE_MAX_JOBS=many", "ENGINE_MAX_JOBS='many'"),
+        ("JOBS_TABLE=mine", "JOBS_TABLE has a value of its own"),
+        ("MAX_QUEUED_JOBS=5", "MAX_QUEUED_JOBS has a value of its own"),
+        ("COMFYUI_ARGS='--cpu", "No closing quotation"),
+    ],
+)
+def test_more_settings_that_no_function_could_start_with_are_not_deployed(value: str, reason: str) -> None:
+    with pytest.raises(NotDeployed, match=reason):
+        check_more_settings(parse(), {"MoreSettings": value})
 
 
 def test_what_is_not_named_stays_as_it_was() -> None:
