@@ -5,6 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
+# Compiled modules are kept, whatever the shell says: the tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
 # Set PYTEST_ARGS="-k name -x" to run some of the tests.
 PYTEST_ARGS ?=
 # Most tests wait more than they work. TEST_PROCESSES=0 runs them one after the other, in one process.

@@ -41,15 +41,23 @@ def defaults() -> dict[str, Any]:
 
 
 def processed(parameters: Mapping[str, Any] | None = None, *, image: str = IMAGE) -> dict[str, Any]:
-    """The processed template, as SAM's transform makes it when these parameters are given, and defaults otherwise."""
+    """The processed template, as SAM's transform makes it when these parameters are given, and defaults otherwise.
+
+    The caller's own copy.
+    """
+    values = {**defaults(), **(parameters or {})}
+    return copy.deepcopy(_processed(tuple((name, str(value)) for name, value in values.items()), image))
+
+
+@functools.cache
+def _processed(parameters: tuple[tuple[str, str], ...], image: str) -> dict[str, Any]:
     template = parse()
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":  # `sam build` and `sam deploy` say where the image is
             resource["Properties"]["ImageUri"] = image
     logging.getLogger("samtranslator").setLevel(logging.ERROR)
-    values = {**defaults(), **(parameters or {})}
     translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=REGION))
-    translated: dict[str, Any] = translator.translate(template, {name: str(value) for name, value in values.items()})
+    translated: dict[str, Any] = translator.translate(template, dict(parameters))
     return translated
 
 

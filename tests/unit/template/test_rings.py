@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samcli.yamlhelper import yaml_parse
 
 from comfy_serverless.api.responses import refuse
 from comfy_serverless.errors import ComfyError, EngineError, KeyFull, Kind, RateLimited, Refusal, all_errors, kind_of
@@ -21,10 +20,11 @@ from comfy_serverless.jobs.document import Job, JobError, JobStatus
 from comfy_serverless.observability import NAMESPACE, UNITS, emit_wait
 from comfy_serverless.webhooks.calls import BACKOFF_S
 from comfy_serverless.worker.metrics import emit_metrics
+from tests.unit.template.processed import parse
 from tests.watched import NAMED_BY, Watched, is_published, of_alarm, of_dashboard, sections
 
 ROOT = Path(__file__).parents[3]
-TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+TEMPLATE: dict[str, Any] = parse()
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 
 

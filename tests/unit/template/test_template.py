@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samcli.yamlhelper import yaml_parse
 
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.jobs import BATCH_RETENTION_S, QUEUE_RETENTION_S
+from tests.unit.template.processed import parse
 
 ROOT = Path(__file__).parents[3]
-TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+TEMPLATE: dict[str, Any] = parse()
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 FUNCTIONS: dict[str, Any] = {
     name: entry["Properties"] for name, entry in RESOURCES.items() if entry["Type"] == "AWS::Serverless::Function"

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from samcli.yamlhelper import yaml_parse
 
 from local.aws.permissions import Access
 from local.aws.roles import roles
 from local.aws.template import OWN_BUCKETS, name_of, resolve
+from tests.unit.template.processed import parse
 
 ROOT = Path(__file__).parents[3]
-TEMPLATE: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+TEMPLATE: dict[str, Any] = parse()
 RESOURCES: dict[str, Any] = TEMPLATE["Resources"]
 BUCKETS = {name: entry["Properties"] for name, entry in RESOURCES.items() if entry["Type"] == "AWS::S3::Bucket"}
 #: What a rule deletes objects by, in whatever way.

@@ -12,12 +12,12 @@ from typing import Any
 import boto3
 import pytest
 import yaml
-from samcli.yamlhelper import yaml_parse
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 
 from comfy_serverless.api.auth import PUBLIC
 from local.aws import gateway
+from tests.unit.template.processed import parse
 
 ROOT = Path(__file__).parents[3]
 METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"})
@@ -47,7 +47,7 @@ NEEDS = {
 
 def deployed() -> dict[str, Any]:
     """The resources that CloudFormation gets."""
-    template = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+    template = parse()
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":  # `sam build` and `sam deploy` say where the image is
             resource["Properties"]["ImageUri"] = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/image:tag"
