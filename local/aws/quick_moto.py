@@ -7,7 +7,7 @@ A batch of a thousand jobs asks moto some five thousand things. As it comes, mos
 - to update an item, the expression is parsed twice, and ten visitors make their table of visits for each node;
 - to query an index, all items are put in order by comparing attributes that ask what type they are, each time;
 - for a transaction, which may fail, the whole table is copied, with the same questions;
-- as a server, it lists the folder of its services for each request.
+- for each request it looks through a service's class for methods, and as a server through the folder of its services.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from moto import backends
+from moto.core import responses
 from moto.core.serialize import BaseJSONSerializer
+from moto.core.utils import method_names_from_class
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
 from moto.dynamodb.models.table import Table
 from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser  # type: ignore[attr-defined]  # moto has mypy ignore this file
@@ -46,6 +48,7 @@ def quick_moto() -> Iterator[None]:
             (DynamoType, "__deepcopy__", _copy_value),
             (Table, "all_items", _items_in_order),
             (backends, "list_of_moto_modules", _services),
+            (responses, "method_names_from_class", _method_names),
         ):
             patches.enter_context(patch.object(owner, name, replacement))
         yield
@@ -127,3 +130,6 @@ _list_services: Final = backends.list_of_moto_modules
 @functools.cache
 def _services() -> tuple[str, ...]:
     return tuple(_list_services())
+
+
+_method_names: Final = functools.cache(method_names_from_class)

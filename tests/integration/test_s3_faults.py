@@ -409,6 +409,8 @@ def test_two_workers_with_the_same_job_answer_the_same_result(two_workers: list[
     graph = json.loads(Path("workflows/text_to_image.json").read_text())
     sampler = next(node for node in graph.values() if node["class_type"] == "KSampler")
     sampler["inputs"] |= {"seed": -1, "steps": 4}  # each draws its own: what they make differs
+    latent = next(node for node in graph.values() if node["class_type"] == "EmptyLatentImage")
+    latent["inputs"] |= {"width": 64, "height": 64}
     job = {"job_id": f"t-{uuid.uuid4().hex}", "workflow": graph}
     s3 = local_s3.client()
     with ThreadPoolExecutor(2) as threads:
