@@ -73,6 +73,7 @@ def forward(
             "WAITING_PER_INSTANCE": str(waiting_per_instance(settings)),
             "POWERTOOLS_SERVICE_NAME": "forward",
             "POWERTOOLS_LOG_LEVEL": "INFO",
+            "POWERTOOLS_METRICS_NAMESPACE": sam.metrics_namespace,
         },
     )
     for statement in (

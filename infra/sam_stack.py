@@ -25,6 +25,8 @@ class SamStack:
     ) -> None:
         self._scope = scope
         self.name = name
+        #: Where its functions count what the dashboard and the alarms of the SAM stack watch.
+        self.metrics_namespace = f"ComfyServerless/{name}"
         self._input_buckets = input_buckets
         self._output_buckets = output_buckets
         self.jobs_table = self._parameter("JobsTable", "jobs-table")
@@ -53,6 +55,7 @@ class SamStack:
             "WEBHOOK_QUEUE_URL": self.webhook_queue_url,
             "POWERTOOLS_SERVICE_NAME": "generate",
             "POWERTOOLS_LOG_LEVEL": "INFO",
+            "POWERTOOLS_METRICS_NAMESPACE": self.metrics_namespace,
         }
 
     def worker_statements(self) -> list[iam.PolicyStatement]:

@@ -54,8 +54,10 @@ NAMED_BY = {
     "TableName": {"AWS::DynamoDB::Table"},
     "StateMachineArn": {"AWS::StepFunctions::StateMachine"},
 }
+#: The namespace of our own metrics, in a stack that is called so.
+OURS = "ComfyServerless/here"
 _PLACEHOLDER = re.compile(r"\$\{(\w+)(?:\.\w+)?\}")
-_SEARCH = re.compile(r"SEARCH\('\{(\w+),([\w,]+)\} MetricName=\"(\w+)\"'")
+_SEARCH = re.compile(r"SEARCH\('\{\"([\w/]+)\",([\w,]+)\} MetricName=\"(\w+)\"'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def of_alarm(alarm: Mapping[str, Any]) -> list[Watched]:
 
 def of_dashboard(body: str) -> list[Watched]:
     """The metrics of a dashboard's widgets: of `Fn::Sub`'s text, in CloudWatch's shorthand."""
-    document = json.loads(_PLACEHOLDER.sub(lambda found: found[1], body.replace("${AWS::Region}", "here")))
+    document = json.loads(_PLACEHOLDER.sub(lambda found: found[1], re.sub(r"\$\{AWS::\w+\}", "here", body)))
     found: list[Watched] = []
     for widget in document["widgets"]:
         before: list[str] = []
@@ -121,7 +123,10 @@ def sections() -> Iterator[tuple[str, str]]:
 
 def _of_metric(metric: Mapping[str, Any]) -> Watched:
     pairs = frozenset((entry["Name"], _value(entry["Value"])) for entry in metric.get("Dimensions", ()))
-    return Watched(metric["Namespace"], metric["MetricName"], pairs)
+    namespace = metric["Namespace"]
+    if not isinstance(namespace, str):
+        namespace = namespace["Fn::Sub"].replace("${AWS::StackName}", "here")
+    return Watched(namespace, metric["MetricName"], pairs)
 
 
 def _value(value: Any) -> str:

@@ -22,7 +22,8 @@ from aws_lambda_powertools import Logger
 
 from comfy_serverless.errors import ComfyError, Kind
 
-NAMESPACE = "ComfyServerless"
+#: Powertools' variable for it: each stack has its own, or the alarms of one would ring for the failures of another.
+_NAMESPACE_VARIABLE, _NAMESPACE = "POWERTOOLS_METRICS_NAMESPACE", "ComfyServerless"
 #: The unit of each metric that we write. Each is read by an alarm or the dashboard, for it costs money.
 UNITS: Mapping[str, str] = {
     "ColdStart": "Count",
@@ -116,7 +117,7 @@ def emit(figures: Mapping[str, Sequence[float]], *dimensions: Mapping[str, str])
     for first in range(0, max(map(len, figures.values()), default=0), MAX_VALUES):
         values = {name: list(some) for name, all_ in figures.items() if (some := all_[first : first + MAX_VALUES])}
         declared = {
-            "Namespace": NAMESPACE,
+            "Namespace": os.environ.get(_NAMESPACE_VARIABLE) or _NAMESPACE,
             "Dimensions": [list(one) for one in dimensions],
             "Metrics": [{"Name": name, "Unit": UNITS[name]} for name in values],
         }

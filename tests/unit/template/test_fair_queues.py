@@ -12,7 +12,7 @@ def test_the_dashboard_shows_both_classes() -> None:
     body = json.loads(text.replace("\\n", " "))
     (widget,) = [one["properties"] for one in body["widgets"] if "WaitedSeconds" in json.dumps(one)]
     assert widget["metrics"] == [
-        ["ComfyServerless", "WaitedSeconds", "class", "callers", "service", "comfy_serverless"],
+        ["ComfyServerless/${AWS::StackName}", "WaitedSeconds", "class", "callers", "service", "comfy_serverless"],
         ["...", "batches", ".", "."],
     ]
 

@@ -17,11 +17,11 @@ import pytest
 from comfy_serverless.api.responses import refuse
 from comfy_serverless.errors import ComfyError, EngineError, KeyFull, Kind, RateLimited, Refusal, all_errors, kind_of
 from comfy_serverless.jobs.document import Job, JobError, JobStatus
-from comfy_serverless.observability import NAMESPACE, UNITS, emit_wait
+from comfy_serverless.observability import UNITS, emit_wait
 from comfy_serverless.webhooks.calls import BACKOFF_S
 from comfy_serverless.worker.metrics import emit_metrics
 from tests.unit.template.processed import parse
-from tests.watched import NAMED_BY, Watched, is_published, of_alarm, of_dashboard, sections
+from tests.watched import NAMED_BY, OURS, Watched, is_published, of_alarm, of_dashboard, sections
 
 ROOT = Path(__file__).parents[3]
 TEMPLATE: dict[str, Any] = parse()
@@ -58,8 +58,12 @@ def alarms_on(namespace: str, metric: str, **dimensions: str) -> set[str]:
 
 
 @pytest.fixture
-def sent(capsys: pytest.CaptureFixture[str]) -> Callable[[Callable[[], object]], set[Watched]]:
+def sent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[], object]], set[Watched]]:
     """Returns the metrics that something writes, as CloudWatch understands them."""
+    (namespace,) = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]["POWERTOOLS_METRICS_NAMESPACE"].values()
+    monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", namespace.replace("${AWS::StackName}", "here"))
 
     def metrics_of(write: Callable[[], object]) -> set[Watched]:
         capsys.readouterr()
@@ -225,7 +229,7 @@ def ours(sent: Callable[[Callable[[], object]], set[Watched]]) -> set[Watched]:
 
 def test_nobody_watches_what_nobody_sends(ours: set[Watched]) -> None:
     for watched in [*ON_DASHBOARD, *(metric for every in BY_ALARM.values() for metric in every)]:
-        if watched.namespace == NAMESPACE:
+        if watched.namespace == OURS:
             assert any(watched.fits(metric) for metric in ours), watched
         else:
             assert is_published(watched), watched

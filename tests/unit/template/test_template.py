@@ -25,7 +25,7 @@ FUNCTIONS: dict[str, Any] = {
     name: entry["Properties"] for name, entry in RESOURCES.items() if entry["Type"] == "AWS::Serverless::Function"
 }
 FUNCTION: dict[str, Any] = RESOURCES["GenerateFunction"]["Properties"]
-POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL"}
+POWERTOOLS = {"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_LOG_LEVEL", "POWERTOOLS_METRICS_NAMESPACE", "MORE_SETTINGS"}
 
 
 def of_type(kind: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ SOMETHING = "something"
 PARAMETERS = {
     "MAX_QUEUED_JOBS": "1000",
     "POWERTOOLS_LOG_LEVEL": "INFO",
+    "POWERTOOLS_METRICS_NAMESPACE": "ComfyServerless/stack",
     "MORE_SETTINGS": "",
     "MODELS_MANIFEST": "",
     "INPUT_CACHE_BYTES": "1",
