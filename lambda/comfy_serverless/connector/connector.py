@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
@@ -220,7 +221,7 @@ class ComfyConnector:
         Raises:
             ComfyError: one of `comfy_serverless.errors`; its `.outputs` has what was made before the failure.
         """
-        graph = workflow_module.check_format(workflow)
+        graph, mended = workflow_module.as_engine_reads(workflow_module.check_format(workflow))
         workflow_module.check_links(graph)
         run = WorkflowRun(
             graph,
@@ -241,7 +242,8 @@ class ComfyConnector:
             self._runs[run.run_id] = run
         try:
             with self._upkeep.run(graph):
-                return run.execute(wait_ready=self._wait_ready)
+                execution = run.execute(wait_ready=self._wait_ready)
+            return replace(execution, warnings=(*mended, *execution.warnings)) if mended else execution
         finally:
             with self._lock:
                 self._runs.pop(run.run_id, None)
