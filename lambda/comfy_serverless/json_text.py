@@ -11,6 +11,7 @@ import json
 import math
 import re
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 from comfy_serverless.errors import NotJson, PayloadTooLarge
@@ -76,21 +77,31 @@ def text_of(content: bytes, *, source: str, most_bytes: int = MAX_DOCUMENT_BYTES
         raise NotJson(f"{source} is not JSON: {found}.") from None
 
 
-def finite(value: Any, *, instead: dict[str, str] | None = None) -> Any:  # noqa: ANN401
-    """The value without the numbers that JSON does not have; itself, if there are none.
+def _null(_name: str) -> object:
+    return None
+
+
+def finite(value: Any, *, instead: Callable[[str], object] = _null) -> Any:  # noqa: ANN401
+    """A JSON value without the numbers that JSON does not have; itself, if there are none.
 
     Args:
-        instead: what stands for them, by their names `NaN`, `Infinity` and `-Infinity`; null, if there is none.
+        instead: returns what stands for one, by its name: `NaN`, `Infinity` or `-Infinity`.
     """
-    if isinstance(value, float) and not math.isfinite(value):
-        return (instead or {}).get(json.dumps(value))
-    if isinstance(value, dict):
-        items = {name: finite(item, instead=instead) for name, item in value.items()}
-        return items if any(items[name] is not item for name, item in value.items()) else value
-    if isinstance(value, list | tuple):
-        entries = [finite(item, instead=instead) for item in value]
-        return entries if any(new is not old for new, old in zip(entries, value, strict=True)) else value
-    return value
+    return value if is_finite(value) else json.loads(json.dumps(value), parse_constant=instead)
+
+
+def is_finite(value: object) -> bool:
+    """Whether all numbers in a JSON value are numbers that JSON has."""
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case float() as number if not math.isfinite(number):
+                return False
+            case dict() as entries:
+                pending.extend(entries.values())
+            case list() | tuple() as items:
+                pending.extend(items)
+    return True
 
 
 def _unpacked(content: bytes, *, source: str, most_bytes: int) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any
 from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant, listing
 from comfy_serverless.graph.nodes import IMAGE_SAVER, SEED_INPUTS
-from comfy_serverless.json_text import finite, parse_json
+from comfy_serverless.json_text import finite, is_finite, parse_json
 
 #: The most containers inside containers a workflow may have. Real ones stay below ten.
 MAX_DEPTH = 64
@@ -119,14 +119,11 @@ def _as_link(value: object, graph: Mapping[str, Any]) -> object:
 
 
 def _unwritable(node: Mapping[str, Any]) -> str | None:
-    """The value of a node that cannot be sent as JSON, if any: of infinite numbers (`1e999` is one), halves of letters.
-
-    Graphs are some levels deep at most, so this does not recurse far.
-    """
+    """The value of a node that JSON cannot hold, if any: an infinite number (`1e999` is one), half of a character."""
     for name, value in node["inputs"].items():
         if isinstance(value, float) and not math.isfinite(value):
             return f"has {value} as its input {name!r}"
-        if finite(value) is not value:
+        if not is_finite(value):
             return f"has a number in its input {name!r} that JSON does not have"
         try:
             json.dumps({name: value}, ensure_ascii=False).encode()
