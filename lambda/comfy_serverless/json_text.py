@@ -19,7 +19,7 @@ from comfy_serverless.files import HEAD_BYTES, type_of_head
 
 #: The most bytes of a document, unpacked: a workflow, a request or a result.
 MAX_DOCUMENT_BYTES = 32_000_000
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 #: How often a text may be packed: by its sender, and once more by a proxy.
 _MOST_PACKED = 2
 _BEGINNING = re.compile(r"[\s\ufeff]*")
@@ -66,7 +66,7 @@ def text_of(content: bytes, *, source: str, most_bytes: int = MAX_DOCUMENT_BYTES
     Raises as `parse_json`; NotJson if it is no text.
     """
     for _ in range(_MOST_PACKED):
-        if content.startswith(_GZIP):
+        if content.startswith(GZIP):
             content = _unpacked(content, source=source, most_bytes=most_bytes)
     try:
         return content.decode(json.detect_encoding(content))
@@ -109,7 +109,7 @@ def _unpacked(content: bytes, *, source: str, most_bytes: int) -> bytes:
     unpacked = bytearray()
     rest = content
     try:
-        while rest.startswith(_GZIP):
+        while rest.startswith(GZIP):
             member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
             unpacked += member.decompress(rest, most_bytes + 1 - len(unpacked))
             if len(unpacked) > most_bytes:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotJson
-from comfy_serverless.json_text import parse_json, text_of
+from comfy_serverless.files import type_of_head
+from comfy_serverless.json_text import GZIP, parse_json, text_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -37,7 +38,7 @@ def is_in_lines(head: bytes) -> bool:
     Args:
         head: its first `HEAD_BYTES`, or all of it.
     """
-    if head.startswith(b"\x1f\x8b") or json.detect_encoding(head) not in _PLAIN:
+    if head.startswith(GZIP) or type_of_head(head) is not None or json.detect_encoding(head) not in _PLAIN:
         return False
     text = head.decode("utf-8", "ignore").lstrip(_BLANKS)
     line, end, rest = text.partition("\n")

@@ -178,7 +178,7 @@ def request_in(line: Line, batch: Batch, reserved: Reserved) -> JobRequest:
     reserved.check(request, job_id=str(request.job_id))
     if secrets := split(request.extra_data)[1]:
         raise InvalidRequest(
-            f"`extra_data` has {', '.join(sorted(secrets))}: a manifest is kept in S3, with a copy and a report, and keys "
+            f"`extra_data` has {', '.join(sorted(secrets))}: a manifest is kept in S3, with a copy and a report; keys "
             "are not. Send jobs that need a key through the API."
         )
     return request

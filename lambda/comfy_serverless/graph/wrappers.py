@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_serverless.errors import InvalidRequest, InvalidWorkflow
+from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.json_text import parse_json
 
 #: Where a workflow stands, here and elsewhere. `output` and `prompt` count only if one is in them.
@@ -75,7 +75,7 @@ def unwrap(document: object, *, levels: int = _MOST_LEVELS) -> Unwrapped | None:
 
     Raises:
         NotJson: a text that must be JSON is none.
-        InvalidWorkflow: there are two different ones.
+        InvalidRequest: there are two different ones, or `extra_data` is no object.
     """
     document = only_item(from_text(document, what="the text of the workflow"))
     if not isinstance(document, Mapping) or levels == 0:
@@ -132,7 +132,7 @@ def _joined(document: Mapping[str, Any], inner: Mapping[str, Unwrapped]) -> Unwr
     place, main = next(iter((graphs or inner).items()))
     for name, other in graphs.items():
         if other.workflow != main.workflow:
-            raise InvalidWorkflow(f"there are two workflows, in {place!r} and in {name!r}: send one of them.")
+            raise InvalidRequest(f"there are two workflows, in {place!r} and in {name!r}: send one of them.")
     saved = next((found.workflow for found in inner.values() if is_of_editor(found.workflow)), None)
     extra = main.extra_data
     if saved is not None and graphs:

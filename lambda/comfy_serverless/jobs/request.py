@@ -252,7 +252,6 @@ class JobRequest(_Request):
 
         Raises:
             InvalidRequest: naming every field that is wrong or unknown, in `details["errors"]` too.
-            InvalidWorkflow: it has two workflows.
         """
         return cls._read(payload, extra="forbid")
 

@@ -48,8 +48,7 @@ def shape(payload: object, *, known: Collection[str]) -> Shaped:
         known: the names of the request's fields.
 
     Raises:
-        InvalidRequest: there is no request in it, or two.
-        InvalidWorkflow: it has two workflows.
+        InvalidRequest: there is no request in it, or two, or two workflows.
     """
     warnings: list[str] = []
     payload = _opened(payload, known, warnings)
