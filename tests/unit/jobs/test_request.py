@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, InvalidRequest, NodeExecutionError
+from comfy_serverless.errors import (
+    Canceled,
+    ComfyError,
+    DeadlineExceeded,
+    InvalidRequest,
+    InvalidWorkflow,
+    NodeExecutionError,
+)
 from comfy_serverless.jobs.document import (
     MAX_ERROR_DETAILS,
     Job,
@@ -243,3 +250,12 @@ def test_details_are_json_whatever_they_were() -> None:
 )
 def test_how_a_job_ends(error: ComfyError | None, status: str) -> None:
     assert status_of(error) == status
+
+
+def test_a_failure_of_one_node_names_it() -> None:
+    entry = {"class_type": "SaveImage", "errors": [{"type": "x"}]}
+    one, two = (
+        InvalidWorkflow("no", details={"node_errors": nodes}) for nodes in ({"3": entry}, {"3": entry, "4": {}})
+    )
+    assert (JobError.of(one).node_id, JobError.of(one).class_type) == ("3", "SaveImage")
+    assert (JobError.of(two).node_id, JobError.of(two).class_type) == (None, None)
