@@ -43,6 +43,7 @@ PROMPT_FIELDS = {
 #: Wrappers in wrappers, texts in texts.
 _MOST_LEVELS = 6
 _TEXT_BEGINS = ("{", "[", '"')
+_MOST_NAMES, _LONGEST_NAME = 20, 60
 _HISTORY_GRAPH, _HISTORY_EXTRA = 2, 3
 
 
@@ -63,6 +64,12 @@ class Unwrapped:
     rest: Mapping[str, Any] = field(default_factory=dict)
     within: Mapping[str, Any] = field(default_factory=dict)
     place: str = ""
+
+    def left_out(self, *others: str) -> list[str]:
+        """A sentence on what else stood there, and on `others`, for whoever uses the workflow alone."""
+        beside = sorted({*self.rest, *self.within, *others})
+        named = ", ".join(repr(name[:_LONGEST_NAME]) for name in beside[:_MOST_NAMES])
+        return [f"not used, beside the workflow: {named}"] if beside else []
 
     @property
     def is_graph(self) -> bool:

@@ -14,7 +14,7 @@ from comfy_serverless.graph.file_inputs import is_address, scheme_of, with_addre
 from comfy_serverless.graph.workflow import apply_set, as_engine_reads, check_format, check_links
 from comfy_serverless.graph.wrappers import Unwrapped, merged, unwrap
 from comfy_serverless.jobs.extra_data import split
-from comfy_serverless.json_text import parse_json
+from comfy_serverless.json_text import finite, parse_json
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -68,9 +68,7 @@ def _found_in(document: Any) -> tuple[Unwrapped, list[str]]:  # noqa: ANN401  (a
     if found is None:
         return Unwrapped(document), []
     extra, secrets = split(found.extra_data)
-    beside = sorted({*found.rest, *found.within, *secrets})
-    warnings = [f"not used, beside the workflow: {', '.join(map(repr, beside[:20]))}"[:500]] if beside else []
-    return replace(found, extra_data=extra), warnings
+    return replace(found, extra_data=finite(extra)), found.left_out(*secrets)
 
 
 def _document(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> object:
