@@ -102,7 +102,7 @@ def as_engine_reads(graph: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
             problems[node_id] = (reason, node)
         parts = {part: finite(node[part]) if part == "_meta" else node[part] for part in _NODE_PARTS if part in node}
         result[node_id] = {**parts, "inputs": inputs}
-    raise_node_errors("The workflow has values that JSON cannot hold", problems, error_type="invalid_input_type")
+    raise_node_errors("JSON cannot hold a value", problems, error_type="invalid_input_type", called="Node {!r} {}")
     return result, notes
 
 
@@ -195,12 +195,15 @@ def draw_seeds(
     seeds: dict[str, int] = {}
     for node_id, node in result.items():
         for name, value in node["inputs"].items():
-            if name in SEED_INPUTS and _is_minus_one(value):
+            if is_to_draw(name, value):
                 node["inputs"][name] = seeds[f"{node_id}.{name}"] = draw(SEED_LIMIT)
     return result, seeds
 
 
-def _is_minus_one(value: object) -> bool:
+def is_to_draw(name: str, value: object) -> bool:
+    """Whether an input's value asks for a random seed: -1 in a seed, as a number or as text."""
+    if name not in SEED_INPUTS:
+        return False
     if isinstance(value, str):
         return _MINUS_ONE.fullmatch(value) is not None
     return isinstance(value, (int, float)) and value == -1
@@ -314,13 +317,19 @@ def is_shallow(workflow: Mapping[str, Any]) -> bool:
     return False
 
 
-def raise_node_errors(heading: str, problems: Mapping[Any, tuple[str, object]], *, error_type: str) -> None:
-    """Raise InvalidWorkflow for `{node id: (reason, node)}`, if any, with details shaped like ComfyUI's."""
+def raise_node_errors(
+    heading: str, problems: Mapping[Any, tuple[str, object]], *, error_type: str, called: str = "node {!r} {}"
+) -> None:
+    """Raise InvalidWorkflow for `{node id: (reason, node)}`, if any, with details shaped like ComfyUI's.
+
+    Args:
+        called: how the message puts id and reason together.
+    """
     if not problems:
         return
     reasons = {node_id: reason for node_id, (reason, _) in problems.items()}
     raise InvalidWorkflow(
-        f"{heading}: {listing(reasons, form='node {!r} {}')}.",
+        f"{heading}: {listing(reasons, form=called)}.",
         details={
             "node_errors": {
                 str(node_id): node_errors_entry(

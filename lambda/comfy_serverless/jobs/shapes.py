@@ -28,6 +28,8 @@ from comfy_serverless.json_text import finite
 ENVELOPES = ("input", "body", "payload", "request", "data", "json", "instances")
 #: Fields of RunPod's workers for ComfyUI.
 _IMAGES, _PARTNER_KEY = "images", "comfy_org_api_key"
+#: Known fields that mean nothing to the door in hand, and why.
+_UNUSED = {**PROMPT_FIELDS, "wait_s": "nobody waits for the answer here"}
 _MOST_ENVELOPES = 4
 _MOST_NAMES = 20
 _LONGEST_NAME = 60
@@ -111,13 +113,13 @@ def _request_in(value: object, name: str) -> Mapping[str, Any] | None:
 
 def _means_nothing(name: str, known: Collection[str], *, is_own: bool) -> bool:
     """Whether a field that a request does not have is of another service, and no slip of the pen."""
-    if name in PROMPT_FIELDS:
+    if name in _UNUSED:
         return True
     return not is_own and not difflib.get_close_matches(name[:_LONGEST_NAME], known, n=1, cutoff=0.75)
 
 
 def _say_unused(names: Iterable[str], warnings: list[str]) -> None:
-    reasons = {name: f" ({reason})" for name, reason in PROMPT_FIELDS.items()}
+    reasons = {name: f" ({reason})" for name, reason in _UNUSED.items()}
     shown = [f"{name[:_LONGEST_NAME]!r}{reasons.get(name, '')}" for name in sorted(names)]
     if shown:
         more = f" and {len(shown) - _MOST_NAMES} more" if len(shown) > _MOST_NAMES else ""

@@ -52,6 +52,11 @@ def graph_of(request: JobRequest, *, s3: S3Client, settings: Settings) -> Resolv
     return Resolved(graph, merged(request.extra_data or {}, found.extra_data), [*warnings, *mended])
 
 
+def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> dict[str, Any]:
+    """The checked graph behind a request's `workflow`, before its `set` is applied. Raises as `graph_of`."""
+    return check_format(_found_in(_document(workflow, s3=s3, settings=settings))[0].workflow)
+
+
 def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
     """The checked graph in `folder/name.json`; the suffix may be given.
 

@@ -360,6 +360,13 @@ REFUSED: Mapping[str, tuple[object, str, str]] = {
 }
 
 
+def test_how_long_to_wait_is_of_the_api_alone(doors: Doors) -> None:
+    content = json.dumps({"workflow": GRAPH, "wait_s": 0}).encode()
+    for door in ALL:
+        seen: Seen = getattr(doors, door)(content)
+        assert (seen.code, "wait_s" in " ".join(seen.warnings)) == ("", door != "generate"), door
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_request_is_refused_alike_at_every_door(doors: Doors, name: str) -> None:
     sent, code, words = REFUSED[name]
