@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
@@ -29,6 +30,8 @@ from comfy_serverless.connector.upkeep import Condition, Upkeep
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.files import OutputKind
 from comfy_serverless.graph import workflow as workflow_module
+from comfy_serverless.graph.wrappers import Unwrapped, merged, unwrap
+from comfy_serverless.json_text import finite
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
@@ -203,7 +206,7 @@ class ComfyConnector:
         showed and the files that it has made; a file that a node names and has not made is a warning.
 
         Args:
-            workflow: as exported by ComfyUI's "Export (API)".
+            workflow: as exported by ComfyUI's "Export (API)", in any wrapper (`graph.wrappers`).
             deadline_s: seconds it may take altogether; then it is interrupted.
             execution_s: seconds it may execute, not counting the wait for other workflows.
             on_progress: called in this thread with every new snapshot.
@@ -220,8 +223,10 @@ class ComfyConnector:
         Raises:
             ComfyError: one of `comfy_serverless.errors`; its `.outputs` has what was made before the failure.
         """
-        graph = workflow_module.check_format(workflow)
+        found = unwrap(workflow) or Unwrapped(workflow)
+        graph, mended = workflow_module.as_engine_reads(workflow_module.check_format(found.workflow))
         workflow_module.check_links(graph)
+        notes = (*found.left_out(), *mended)
         run = WorkflowRun(
             graph,
             engine=self._engine,
@@ -231,7 +236,7 @@ class ComfyConnector:
             stall_s=self._settings.stall_s,
             on_progress=on_progress,
             on_output=on_output,
-            extra_data=extra_data,
+            extra_data=finite(merged(extra_data or {}, found.extra_data)),
             apart_as=apart_as,
             recalls_as=recalls_as,
         )
@@ -241,7 +246,8 @@ class ComfyConnector:
             self._runs[run.run_id] = run
         try:
             with self._upkeep.run(graph):
-                return run.execute(wait_ready=self._wait_ready)
+                execution = run.execute(wait_ready=self._wait_ready)
+            return replace(execution, warnings=(*notes, *execution.warnings)) if notes else execution
         finally:
             with self._lock:
                 self._runs.pop(run.run_id, None)
