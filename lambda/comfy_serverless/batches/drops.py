@@ -2,25 +2,34 @@
 
     jobs/**.json, images/{workflow}/** ──► one job          batches/**.jsonl ──► a batch (`batches.keeper`)
 
+What counts is what was written when the event happened. A request is read, and a picture or a manifest copied, in that
+version or not at all: what is written under the same key later is another drop.
+
 Everything may come twice and be cut off anywhere: what is done is recognised, and only the rest is done then.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-from collections.abc import Mapping
+import io
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.dynamodb import now_text
-from comfy_serverless.aws.s3 import S3Address, Trouble, copy_object, trouble_of
+from comfy_serverless.aws.s3 import S3Address, Trouble, copy_object, read_problem, trouble_of
 from comfy_serverless.batches.keeper import Keeper
 from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus
-from comfy_serverless.errors import ComfyError, InvalidSetting
+from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidSetting, MissingAsset
+from comfy_serverless.files import UNKNOWN_TYPE
 from comfy_serverless.jobs.document import JobStatus
+from comfy_serverless.jobs.drop_names import PACKED, DropKind
 from comfy_serverless.jobs.lines import manifest_address
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
@@ -37,11 +46,9 @@ if TYPE_CHECKING:
 
     from comfy_serverless.settings import Settings
 
-MANIFESTS, MANIFEST_SUFFIX, MANIFEST_TYPE = "batches/", ".jsonl", "application/jsonl"
-
-
-class NotThere(Exception):
-    """The object that an event names has been deleted or replaced meanwhile."""
+MANIFEST_TYPE = "application/jsonl"
+#: The most that a packed manifest may unpack to.
+MAX_UNPACKED_BYTES = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +63,15 @@ class Drops:
     keeper: Keeper
 
     def drop(self, dropped: DroppedObject) -> None:
-        """Take a dropped object."""
-        key = dropped.address.key
-        if key.startswith(MANIFESTS) and key.lower().endswith(MANIFEST_SUFFIX):
-            self.begin_batch(dropped)
-        else:
-            with about(dropped.default_id):
+        """Take a dropped object. One that is no request and no manifest, or is gone, becomes a failed job."""
+        with about(dropped.default_id):
+            if dropped.kind is not DropKind.MANIFEST:
                 self._submit(dropped)
+                return
+            try:
+                self.begin_batch(dropped)
+            except (InvalidRequest, MissingAsset) as error:
+                self._refuse(dropped, dropped.default_id, error, labels=dropped.labels)
 
     def _submit(self, dropped: DroppedObject) -> None:
         """Make a job of an object; one that is no request becomes a failed job, with a result that says why."""
@@ -80,6 +89,9 @@ class Drops:
         request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
         try:
             check_buckets(request, s3=self.s3, settings=self.settings)
+            if dropped.kind is DropKind.IMAGE:
+                address = str(self._keep_file(dropped, job_id))
+                request = request.model_copy(update={"inputs": dict.fromkeys(request.inputs, address)})
         except ComfyError as error:
             self._refuse(dropped, job_id, error, labels=request.metadata)
             return
@@ -125,8 +137,20 @@ class Drops:
         stored.write(self.s3, address)
         return str(address)
 
+    def _keep_file(self, dropped: DroppedObject, job_id: str) -> S3Address:
+        """Keep a copy of a dropped picture: the job may wait for hours, and meanwhile another one may be dropped."""
+        name = dropped.address.key.rpartition("/")[2]
+        copy = S3Address(self.assets_bucket, f"requests/{self.settings.drop_owner}/{job_id}/{name}")
+        self._copy(dropped, copy)
+        return copy
+
     def begin_batch(self, dropped: DroppedObject) -> Batch:
-        """Keep a copy of a manifest, write the batch, and have its ranges read."""
+        """Keep a copy of a manifest, write the batch, and have its ranges read.
+
+        Raises:
+            MissingAsset: it is gone, or was replaced.
+            InvalidRequest: it cannot be unpacked.
+        """
         batch_id = dropped.default_id
         if self.settings.output_bucket == dropped.origin_bucket:
             raise InvalidSetting(
@@ -135,25 +159,71 @@ class Drops:
         if (standing := self.keeper.batches.get(batch_id)) is not None:
             return standing  # `advance` does what was left to do
         copy = manifest_address(self.assets_bucket, batch_id)
+        is_packed = dropped.address.key.lower().endswith(PACKED)
         batch = Batch(
             id=batch_id,
             owner=self.settings.drop_owner,
             source=str(dropped.address),
             manifest=str(copy),
-            size_bytes=self._copy(dropped.address, copy),
+            size_bytes=(self._unpack if is_packed else self._copy)(dropped, copy),
             status=BatchStatus.RUNNING,
             created_at=now_text(),
         )
         self.keeper.begin(batch)
         return batch
 
-    def _copy(self, source: S3Address, copy: S3Address) -> int:
-        """Copy it as it is now, however large; returns its size."""
-        try:
-            head = self.s3.head_object(Bucket=source.bucket, Key=source.key)
-            copy_object(self.s3, source, copy, etag=head["ETag"], content_type=MANIFEST_TYPE)
-        except ClientError as error:
-            if trouble_of(error) in {Trouble.MISSING, Trouble.OCCUPIED}:
-                raise NotThere(f"{source} was deleted or replaced while it was taken") from error
-            raise
+    def _copy(self, dropped: DroppedObject, copy: S3Address) -> int:
+        """Copy it as it was dropped, however large; returns its size."""
+        source = dropped.address
+        with _explained(dropped):
+            head = self.s3.head_object(Bucket=source.bucket, Key=source.key, **dropped.pin.conditions)
+            content_type = MANIFEST_TYPE if dropped.kind is DropKind.MANIFEST else head.get("ContentType", UNKNOWN_TYPE)
+            version_id = dropped.pin.version_id
+            copy_object(self.s3, source, copy, etag=head["ETag"], content_type=content_type, version_id=version_id)
         return head["ContentLength"]
+
+    def _unpack(self, dropped: DroppedObject, copy: S3Address) -> int:
+        """Unpack it on the way, a part at a time; returns the size of what was in it."""
+        source = dropped.address
+        with _explained(dropped):
+            body = self.s3.get_object(Bucket=source.bucket, Key=source.key, **dropped.pin.conditions)["Body"]
+            unpacked = _Unpacked(body)
+            extra = {"ContentType": MANIFEST_TYPE}
+            self.s3.upload_fileobj(unpacked, copy.bucket, copy.key, ExtraArgs=extra)  # type: ignore[arg-type]
+        return unpacked.size_bytes
+
+
+@contextmanager
+def _explained(dropped: DroppedObject) -> Iterator[None]:
+    """Turn what fails while a drop is copied into an error that says why."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InvalidRequest(
+            f"{dropped.address} cannot be unpacked: {error}. Pack it with gzip, or drop it as it is."
+        ) from error
+    except ClientError as error:
+        if trouble_of(error) in {Trouble.MISSING, Trouble.OCCUPIED}:
+            raise MissingAsset(f"{dropped.address} {read_problem(error, dropped.address).reason}.") from error
+        raise
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a gzip file that is being read. Raises InvalidRequest once it is more than a manifest may have."""
+
+    def __init__(self, packed: Any) -> None:  # noqa: ANN401  (botocore's StreamingBody, which has no type of a file)
+        super().__init__()
+        self._file = gzip.GzipFile(fileobj=packed)
+        self.size_bytes = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to so many bytes more."""
+        content = self._file.read(size)
+        self.size_bytes += len(content)
+        if self.size_bytes > MAX_UNPACKED_BYTES:
+            raise InvalidRequest(f"the manifest unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: drop it in parts.")
+        return content
