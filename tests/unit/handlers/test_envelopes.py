@@ -91,7 +91,11 @@ def test_ingest_makes_a_job_of_an_object_however_it_hears_of_it(
     assert len(ingesting.messages("jobs")) == 1
 
 
-@pytest.mark.parametrize("envelope", [lambda body: body, notification, from_sns, died, json.dumps], ids=str)
+@pytest.mark.parametrize(
+    "envelope",
+    [lambda body: body, notification, from_sns, died, json.dumps],
+    ids=["nothing", "SNS in a queue", "SNS", "a record", "a text"],
+)
 def test_a_request_is_run_whatever_is_around_it(world: Worlds, envelope: Callable[[object], object]) -> None:
     here = world()
     event = sqs_event(envelope({"job_id": "a", "workflow": WORKFLOW}))
