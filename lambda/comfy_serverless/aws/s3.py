@@ -283,9 +283,9 @@ def read_problem(error: Exception, address: S3Address) -> Problem:
             return Problem(f"is archived ({code}): restore it first, then send the job again")
         case Trouble.OCCUPIED:
             return Problem(
-                f"has been written again since, or was meant with an ETag that is not its own ({code}). Its bucket keeps "
-                "no versions, so what was meant is gone, and what is there now is not taken for it (each drop is a job "
-                "of its own). Write it again under another name"
+                f"has been written again since, or was meant by an ETag that is not its own ({code}). Its bucket keeps "
+                "no versions, so what was meant is gone, and what is there now is not taken for it: each drop is a job "
+                "of its own. Write it again under another name"
             )
         case Trouble.TRANSIENT:
             return Problem(f"cannot be read now: {error}", is_transient=True)
