@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from comfy_serverless.errors import ComfyError, InvalidRequest
-from comfy_serverless.handlers import ingest, wiring
+from comfy_serverless.handlers import generate, ingest, wiring
 from comfy_serverless.handlers.envelopes import Letter, UnknownEvent, contents_of
 from comfy_serverless.handlers.events import recognise
 from comfy_serverless.jobs.sources import DroppedObject
+from comfy_serverless.worker.replies import Replies
 from tests.unit import batch_world
 from tests.unit.envelope_samples import DROPPED, NOTHING, STRANGE, died, from_sns, notification, s3_notification
 from tests.unit.event_samples import answer, sqs_event
@@ -149,6 +150,23 @@ def test_a_message_that_nobody_can_read_stays_and_costs_the_others_nothing(world
     assert answer(here, messages) == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     assert here.result("good")["status"] == "succeeded"
     assert take(sqs_event(STRANGE[event][0])) == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+
+
+def test_a_message_of_something_else_among_jobs_of_the_api_costs_neither(
+    world: Worlds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, ran = world(), list[str]()
+    journal = SimpleNamespace(run=lambda worker, job, call: ran.append(job.job_id))
+    made = {"journal": journal, "worker": here.worker, "settings": here.settings, "node_list": None}
+    made |= {"replies": Replies(here.s3, here.settings), "meter": SimpleNamespace(count=lambda outcomes: None)}
+    for name, one in made.items():
+        monkeypatch.setattr(wiring, name, lambda one=one: one)
+    monkeypatch.setattr(generate, "_put_off", lambda event, given_back: given_back)
+    job = {"job": "of-the-api", "request": "s3://assets/requests/of-the-api.json"}
+    event = sqs_event(STRANGE["Kinesis"][0], job, {"job_id": "good", "workflow": WORKFLOW})
+    assert generate.handler(event, Context()) == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    assert ran == ["of-the-api"]
+    assert here.result("good")["status"] == "succeeded"
 
 
 @pytest.mark.usefixtures("idle")
