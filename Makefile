@@ -47,7 +47,14 @@ demo: setup ## Local S3 + real Lambda runtime emulator: events in, pictures out 
 dev: setup ## The whole service at http://127.0.0.1:8189 (PORT, API_KEY, COMFYUI_DIR); Ctrl-C ends it
 	@exec $(RUN) -m local.dev $(DEV_ARGS)
 
-test: setup ## Every test that needs no container
+# Comfy's SDK for TypeScript, for the example; Node is one of the locked requirements.
+TYPESCRIPT := examples/typescript/node_modules
+
+$(TYPESCRIPT)/.installed: examples/typescript/package-lock.json $(VENV)/.installed
+	@cd examples/typescript && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+test: setup $(TYPESCRIPT)/.installed ## Every test that needs no container
 	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/infra --ignore=tests/extras -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # What decides without a process, a server or AWS: the state machine, the graph, requests, settings, the rooms.
@@ -173,5 +180,5 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	  requirements/torch.in -o requirements/torch-cpu.txt
 
 clean: ## Remove everything that was made here
-	rm -rf $(VENV) $(INFRA) out .aws-sam build *.egg-info lambda/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INFRA) $(TYPESCRIPT) out .aws-sam build *.egg-info lambda/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -89,6 +89,7 @@ class SamStack:
                     self.objects(self.assets_bucket, "requests/*"),
                 ],
             ),
+            allow("ReadInputsAsTheyWere", ["s3:GetObjectVersion"], [self.objects(self.input_bucket)]),
             allow("TellWhichNodesThereAre", ["s3:PutObject"], [self.objects(self.assets_bucket, "engine/*")]),
             allow(
                 "WriteResultsAndReadThemAgain",
@@ -109,7 +110,8 @@ class SamStack:
         inputs, outputs = self._input_buckets, self._output_buckets
         found = []
         if inputs:
-            found.append(allow("ReadOwnInputs", ["s3:GetObject"], [self.objects(name) for name in inputs]))
+            actions = ["s3:GetObject", "s3:GetObjectVersion"]
+            found.append(allow("ReadOwnInputs", actions, [self.objects(name) for name in inputs]))
         if outputs:
             actions = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
             found.append(allow("WriteOwnResults", actions, [self.objects(name) for name in outputs]))

@@ -1,7 +1,8 @@
 """API Gateway on this machine: HTTP to events and back, the authorizer before, and its limits.
 
-One thing is better than on AWS: `/events` is a live stream. API Gateway can only send what a function has returned, a
-snapshot; here the function is asked again and again for the client, and what is new is passed on.
+Two things are better than on AWS. `/events` is a live stream: API Gateway can only send what a function has returned, a
+snapshot; here the function is asked again and again for the client, and what is new is passed on. And a request without
+a key is told in the contract's envelope what it lacks, beside API Gateway's own words.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 
 from aiohttp import web
 
+from comfy_serverless.errors import ComfyError, Unauthorized
+from comfy_serverless.jobs.document import error_envelope
 from local.aws.processes import LOOPBACK
 
 Invoke = Callable[[Any], "Future[Any]"]
@@ -31,6 +34,11 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_EVENT_BYTES = 6 * 1024 * 1024
 TIMEOUT_S = 30.0
 AUTHORIZER_CACHE_S = 60.0
+#: An HTTP API answers such a request itself, and lets nobody shape that; its functions hear nothing of it.
+WITHOUT_KEY = (
+    "the request has no API key: send `Authorization: Bearer <key>`. Comfy's SDK for Python reads COMFY_API_KEY; that "
+    "for TypeScript has to be given the key: new Comfy({ apiKey: process.env.COMFY_API_KEY })."
+)
 PUBLIC = (("GET", "/api/v2/health"), ("GET", "/openapi.json"), ("GET", "/docs"))
 _EVENTS = re.compile(r"/api/v2/jobs/[^/]+/events")
 _ASK_AGAIN_S, _KEEP_ALIVE_S = 0.25, 15.0
@@ -46,10 +54,12 @@ class Refused(Exception):
 
     status: int
     message: str
+    hint: ComfyError | None = None
 
     def response(self) -> web.Response:
         """As it is sent."""
-        return web.json_response({"message": self.message}, status=self.status)
+        told = error_envelope(self.hint) if self.hint else {}
+        return web.json_response({"message": self.message, **told}, status=self.status)
 
 
 class PortTaken(RuntimeError):
@@ -94,7 +104,7 @@ class Gateway:
             return {}
         header = request.headers.get("Authorization", "")
         if not header:
-            raise Refused(HTTPStatus.UNAUTHORIZED, "Unauthorized")
+            raise Refused(HTTPStatus.UNAUTHORIZED, "Unauthorized", hint=Unauthorized(WITHOUT_KEY))
         known_until, context = self._known.get(header, (0.0, {}))
         if known_until > time.monotonic():
             return context

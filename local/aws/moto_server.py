@@ -1,7 +1,8 @@
 """The local AWS: moto's server behind the policies of template.yaml, with a DynamoDB that serves one request at a time.
 
 As it comes, moto takes back a transaction that fails by setting the whole table to what it was, with all that other
-requests have written into it meanwhile. The real one isolates every request. What else it does slowly: quick_moto.py.
+requests have written into it meanwhile. The real one isolates every request. What else it does slowly: quick_moto.py;
+what its notifications leave out: numbered_drops.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import run_simple
 
 from local.aws.enforcement import Guard
+from local.aws.numbered_drops import numbered_drops
 from local.aws.quick_moto import quick_moto
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
     create: Callable[[str], Any] = create_backend_app
     application = Guard(one_after_the_other(DomainDispatcherApplication(create)))
-    with quick_moto():
+    with quick_moto(), numbered_drops():
         run_simple(arguments.host, arguments.port, application, threaded=True, request_handler=_QuietHandler)
 
 

@@ -35,7 +35,7 @@ def test_a_worker_may_use_buckets_of_ones_own_and_no_more_than_it_needs_there(
     before = of_role(getattr(synthesized, stack), ROLES[stack])
     after = of_role(getattr(synthesize(**OWN), stack), ROLES[stack])
     assert after - before == (
-        may("s3:GetObject", "s3:::my-photos/*", "s3:::both/*")
+        may(("s3:GetObject", "s3:GetObjectVersion"), "s3:::my-photos/*", "s3:::both/*")
         | may(("s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"), "s3:::my-results/*", "s3:::both/*")
         | may("s3:ListBucket", "s3:::my-photos", "s3:::my-results", "s3:::both")
     )

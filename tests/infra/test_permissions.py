@@ -26,6 +26,7 @@ WORKER = (
     | may("dynamodb:GetItem", "JobsTable", where=BATCHES)
     | may("sqs:SendMessage", "WebhookQueue")
     | may("s3:GetObject", f"{INPUT}/*", f"{ASSETS}/blobs/*", f"{ASSETS}/requests/*")
+    | may("s3:GetObjectVersion", f"{INPUT}/*")
     | may("s3:PutObject", f"{ASSETS}/engine/*")
     | may(("s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"), f"{OUTPUT}/*")
     | may("s3:ListBucket", INPUT, OUTPUT, ASSETS)

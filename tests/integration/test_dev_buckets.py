@@ -5,6 +5,7 @@ And web pages, which upload to the stack's buckets and fetch from them.
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -65,7 +66,7 @@ def ended(stack: DevStack, job_ids: list[str]) -> dict[str, JobState]:
     raise AssertionError(f"not ended: {jobs(stack).many(job_ids)}")
 
 
-def drop(stack: DevStack, key: str, body: str) -> None:
+def drop(stack: DevStack, key: str, body: str | bytes) -> None:
     """As somebody whose tools put tags on everything: nobody here may read or write tags."""
     stack.aws.client().put_object(Bucket=INPUT, Key=key, Body=body, Tagging="team=a&cost=12")
 
@@ -101,6 +102,39 @@ def assert_told_at_home(stack: DevStack, state: JobState, code: str) -> str:
     found = stored(stack, document.result_uri)
     assert (found["status"], found["error"]["code"]) == ("failed", code)
     return str(found["error"]["message"])
+
+
+def results_of(stack: DevStack, beginning: str, *, count: int) -> list[dict[str, Any]]:
+    """The results of jobs whose ids begin like this, once there are so many."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        found = stack.aws.client().list_objects_v2(Bucket=OUTPUT, Prefix=beginning).get("Contents", [])
+        addresses = [f"s3://{OUTPUT}/{item['Key']}" for item in found if item["Key"].endswith("/result.json")]
+        if len(addresses) >= count:
+            return [stored(stack, address) for address in addresses]
+        time.sleep(0.2)
+    raise AssertionError(f"there are no {count} results of {beginning}…")
+
+
+def test_drops_of_every_spelling_run_as_they_were_dropped_and_the_rest_is_told_or_left_alone(stack: DevStack) -> None:
+    lines = [{"job_id": f"packed-{number}", "workflow": small(number + 50)} for number in range(3)]
+    photo = Path("events/photo.jpg").read_bytes()
+    stack.aws.client().put_bucket_versioning(Bucket=INPUT, VersioningConfiguration={"Status": "Enabled"})
+    try:
+        drop(stack, "jobs/Upper.JSON", json.dumps({"job_id": "upper", "workflow": small(60)}))
+        drop(stack, "batches/Packed.NDJSON.gz", gzip.compress("\n".join(map(json.dumps, lines)).encode()))
+        drop(stack, "images/thumbnail/.DS_Store", "x")
+        drop(stack, "images/thumbnail/dropped.jpg", photo)
+        drop(stack, "images/thumbnail/dropped.jpg", "no picture at all")
+        drop(stack, "jobs/notes.txt", "x")
+        states = ended(stack, ["upper", *(line["job_id"] for line in lines)])
+        assert {state.status.value for state in states.values()} == {"succeeded"}
+        assert "nothing that can be run" in results_of(stack, "notes-", count=1)[0]["error"]["message"]
+        first, second = results_of(stack, "dropped-", count=2)
+        assert {first["status"], second["status"]} == {"succeeded", "failed"}, "each with the picture that it was"
+        assert not stack.aws.client().list_objects_v2(Bucket=OUTPUT, Prefix="DS").get("Contents")
+    finally:
+        stack.aws.client().put_bucket_versioning(Bucket=INPUT, VersioningConfiguration={"Status": "Suspended"})
 
 
 def test_a_manifest_for_a_foreign_bucket_is_twelve_failures_and_no_run(stack: DevStack, logs: Path) -> None:

@@ -28,6 +28,7 @@ from examples import sdk_tour, sdk_tour_async
 from examples.sdk_tour import paint
 from local.aws.processes import LOOPBACK
 from local.dev import DevStack
+from tests import typescript
 from tests.patience import PATIENCE_S, QuietClock
 
 pytestmark = pytest.mark.timeout(1800)
@@ -64,6 +65,38 @@ def test_the_tour_of_the_asynchronous_client_runs_unchanged() -> None:
             await sdk_tour_async.tour(client)
 
     asyncio.run(run())
+
+
+@pytest.mark.usefixtures("environment")
+def test_the_example_for_typescript_runs_and_its_types_are_right(tmp_path: Path) -> None:
+    folder = typescript.folder()
+    typescript.run("node_modules/typescript/bin/tsc", cwd=folder)
+    for name in ("workflows", "events"):
+        (tmp_path / name).symlink_to(typescript.ROOT / name)
+    printed = typescript.run(folder / "quickstart.ts", cwd=tmp_path)
+    (made,) = (tmp_path / "out").iterdir()
+    assert f"made {made.name}" in printed
+    with Image.open(made) as picture:
+        assert picture.width > 0
+
+
+@pytest.mark.usefixtures("environment")
+@pytest.mark.parametrize(
+    ("key", "hint"), [("", "new Comfy({ apiKey: process.env.COMFY_API_KEY })"), ("made-up", "keys create")]
+)
+def test_the_sdk_for_typescript_says_what_a_request_without_a_good_key_lacks(
+    monkeypatch: pytest.MonkeyPatch, key: str, hint: str
+) -> None:
+    monkeypatch.setenv("COMFY_API_KEY", key)
+    program = """
+      import { Comfy, Unauthorized } from "@comfyorg/sdk";
+      const client = new Comfy({ apiKey: process.env.COMFY_API_KEY || undefined });
+      const workflow = await client.workflows.fromFile("../../workflows/text_to_image.json");
+      await client.run(workflow).catch((error) => console.log(error instanceof Unauthorized, error.message));
+    """
+    told = typescript.run("--input-type=module", "--eval", program, cwd=typescript.folder())
+    assert told.startswith("true ")
+    assert hint in told
 
 
 @pytest.mark.usefixtures("environment")

@@ -36,7 +36,7 @@ def name_of(page: Path) -> str:
 def checkout(folder: Path) -> Path:
     """What a reader has in front of him, as far as pages speak of it."""
     for name in ("workflows", "events", "examples"):
-        shutil.copytree(ROOT / name, folder / name)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("node_modules"))
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "out").mkdir()
     return folder

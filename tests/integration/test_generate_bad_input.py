@@ -51,14 +51,16 @@ def bomb() -> bytes:
 
 def drop(s3: S3Client, key: str, body: bytes | str) -> dict[str, Any]:
     """Put an object into the input bucket; the event S3 sends for it."""
-    s3.put_object(Bucket=INPUT_BUCKET, Key=key, Body=body)
-    return s3_event(key)
+    etag = s3.put_object(Bucket=INPUT_BUCKET, Key=key, Body=body)["ETag"].strip('"')
+    event = s3_event(key)
+    event["Records"][0]["s3"]["object"]["eTag"] = etag
+    return event
 
 
 def s3_event(key: str, bucket: str = INPUT_BUCKET) -> dict[str, Any]:
     event = sample("s3")
     event["Records"][0]["s3"]["bucket"]["name"] = bucket
-    event["Records"][0]["s3"]["object"] |= {"key": quote_plus(key, safe="/"), "sequencer": uuid.uuid4().hex}
+    event["Records"][0]["s3"]["object"] = {"key": quote_plus(key, safe="/"), "sequencer": uuid.uuid4().hex}
     return event
 
 

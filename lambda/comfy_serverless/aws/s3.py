@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, MissingAsset
 from comfy_serverless.json_text import MAX_DOCUMENT_BYTES, parse_json
@@ -27,6 +27,11 @@ ATTEMPTS = 5
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 5, 20
 
 _ADDRESS = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", re.DOTALL)
+#: S3's ETags: the MD5 of the content, or something as long; of an upload in parts with their number.
+_ETAG = r"[0-9A-Fa-f]{32}(?:-\d{1,5})?"
+_PINNED = re.compile(
+    rf"(?P<address>.+)\?(?:versionId=(?P<version>[A-Za-z0-9._~-]{{1,1024}})|etag=(?P<etag>{_ETAG}))", re.DOTALL
+)
 EXISTS_ALREADY = frozenset({"PreconditionFailed", "412"})
 #: Another worker writes the same key at this moment: S3 wants the request again.
 CONFLICT = frozenset({"ConditionalRequestConflict", "409"})
@@ -114,6 +119,52 @@ class S3Address(NamedTuple):
         return cls(match[1], match[2])
 
 
+class Pin(NamedTuple):
+    """Which version of an object is meant: by its id, or by its ETag where the bucket keeps no versions.
+
+    Without either it is whichever is there.
+    """
+
+    version_id: str = ""
+    etag: str = ""
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """The arguments of `get_object` and `head_object` that ask for this version and no other."""
+        if self.version_id:
+            return {"VersionId": self.version_id}
+        return {"IfMatch": f'"{self.etag}"'} if self.etag else {}
+
+
+#: Whichever version is there.
+UNPINNED: Final = Pin()
+
+
+class PinnedAddress(NamedTuple):
+    """One version of an object: `s3://bucket/key?versionId=…`, or `?etag=…`; or any of it: `s3://bucket/key`."""
+
+    address: S3Address
+    pin: Pin = UNPINNED
+
+    def __str__(self) -> str:
+        name, value = ("versionId", self.pin.version_id) if self.pin.version_id else ("etag", self.pin.etag)
+        return f"{self.address}?{name}={value}" if value else str(self.address)
+
+    @classmethod
+    def parse(cls, text: str) -> PinnedAddress:
+        """Read an address. Raises InvalidRequest if it names no bucket or no key."""
+        match = _PINNED.fullmatch(text)
+        if match is None:
+            return cls(S3Address.parse(text))
+        return cls(S3Address.parse(match["address"]), Pin(match["version"] or "", match["etag"] or ""))
+
+
+def etag_of(text: str) -> str:
+    """An ETag without its quotes; "" if it is none that S3 gives."""
+    bare = text.strip('"')
+    return bare if re.fullmatch(_ETAG, bare) else ""
+
+
 def s3_client() -> S3Client:
     """The client for everything, with standard retries.
 
@@ -142,8 +193,8 @@ def s3_client() -> S3Client:
     return client
 
 
-def read_json(s3: S3Client, address: S3Address, *, what: str) -> Any:  # noqa: ANN401
-    """The JSON in an object, which `what` describes for people, e.g. "the workflow".
+def read_json(s3: S3Client, address: S3Address, *, what: str, pin: Pin = UNPINNED) -> Any:  # noqa: ANN401
+    """The JSON in an object, or in one version of it; `what` describes it for people, e.g. "the workflow".
 
     Raises:
         MissingAsset: it is not there, may not be read, or is too large.
@@ -153,7 +204,7 @@ def read_json(s3: S3Client, address: S3Address, *, what: str) -> Any:  # noqa: A
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        content = read_document(s3, address).content
+        content = read_document(s3, address, pin=pin).content
     except DocumentTooLarge as error:
         raise MissingAsset(f"{what} {error}. Put images beside it in S3 and name them as s3:// inputs.") from error
     except (ClientError, BotoCoreError) as error:
@@ -170,12 +221,12 @@ class Document(NamedTuple):
     etag: str
 
 
-def read_document(s3: S3Client, address: S3Address) -> Document:
+def read_document(s3: S3Client, address: S3Address, *, pin: Pin = UNPINNED) -> Document:
     """An object that is small, as everything read at once must be. Raises DocumentTooLarge if it is not.
 
     S3's own exceptions pass through: `read_problem` explains them.
     """
-    answer = s3.get_object(Bucket=address.bucket, Key=address.key)
+    answer = s3.get_object(Bucket=address.bucket, Key=address.key, **pin.conditions)
     if answer["ContentLength"] > MAX_DOCUMENT_BYTES:
         answer["Body"].close()
         raise DocumentTooLarge(
@@ -203,14 +254,21 @@ def read_problem(error: Exception, address: S3Address) -> Problem:
             return Problem(f"does not exist: {_no_bucket(address, code)}")
         case Trouble.DENIED:
             return Problem(
-                f"may not be read ({code}). The worker's role needs s3:GetObject on it, and kms:Decrypt if it is "
-                "encrypted with a KMS key. Without s3:ListBucket on the bucket S3 answers the same for a key that does "
+                f"may not be read ({code}). The worker's role needs s3:GetObject on it (s3:GetObjectVersion for one of "
+                "its versions), and kms:Decrypt if it is encrypted with a KMS key. "
+                "Without s3:ListBucket on the bucket S3 answers the same for a key that does "
                 "not exist: check the key too"
             )
         case Trouble.OTHER_REGION:
             return Problem(_elsewhere(code))
         case Trouble.ARCHIVED:
             return Problem(f"is archived ({code}): restore it first, then send the job again")
+        case Trouble.OCCUPIED:
+            return Problem(
+                f"has been written again since, or was meant by an ETag that is not its own ({code}). Its bucket keeps "
+                "no versions, so what was meant is gone, and what is there now is not taken for it: each drop is a job "
+                "of its own. Write it again under another name"
+            )
         case Trouble.TRANSIENT:
             return Problem(f"cannot be read now: {error}", is_transient=True)
     return Problem(f"is refused by S3: {error}")
@@ -248,15 +306,23 @@ def _elsewhere(code: str) -> str:
     return f"is in a bucket of another region than the worker's S3 client ({code})"
 
 
-def copy_object(s3: S3Client, source: S3Address, target: S3Address, *, etag: str, content_type: str) -> None:
+def copy_object(
+    s3: S3Client, source: S3Address, target: S3Address, *, etag: str, content_type: str, version_id: str = ""
+) -> None:
     """Copy the version of an object that has this ETag, of any size, with neither its tags nor its metadata.
+
+    With a `version_id` that version is copied, whichever is the newest.
 
     Tags would need rights on both ends (s3:GetObjectTagging, s3:PutObjectTagging), and like metadata they mean
     something to whoever wrote them. S3's own exceptions pass through; if the object has changed, that is
     `Trouble.OCCUPIED`.
     """
     s3.copy(
-        CopySource={"Bucket": source.bucket, "Key": source.key},
+        CopySource={
+            "Bucket": source.bucket,
+            "Key": source.key,
+            **({"VersionId": version_id} if version_id else {}),  # type: ignore[typeddict-item]
+        },
         Bucket=target.bucket,
         Key=target.key,
         ExtraArgs={

@@ -2,26 +2,35 @@
 
     jobs/**.json, images/{workflow}/** ──► one job          batches/**.jsonl ──► a batch (`batches.keeper`)
 
+What counts is what was written when the event happened. A request is read, and a picture or a manifest copied, in that
+version or not at all: what is written under the same key later is another drop.
+
 Everything may come twice and be cut off anywhere: what is done is recognised, and only the rest is done then.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-from collections.abc import Mapping
+import io
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.dynamodb import now_text
-from comfy_serverless.aws.s3 import S3Address, Trouble, copy_object, error_code, trouble_of
+from comfy_serverless.aws.s3 import S3Address, Trouble, copy_object, error_code, read_problem, trouble_of
 from comfy_serverless.batches.keeper import Keeper
 from comfy_serverless.batches.manifest_text import HEAD_BYTES, is_in_lines, write_in_lines
 from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus
-from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidSetting
+from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidSetting, MissingAsset
+from comfy_serverless.files import UNKNOWN_TYPE
 from comfy_serverless.jobs.document import JobStatus
+from comfy_serverless.jobs.drop_names import DropKind
 from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.lines import manifest_address
 from comfy_serverless.jobs.request import JobRequest
@@ -29,6 +38,7 @@ from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.jobs.stored_request import StoredRequest
+from comfy_serverless.json_text import GZIP
 from comfy_serverless.observability import about, log, rename
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobExists, JobState, NewJob
@@ -39,11 +49,9 @@ if TYPE_CHECKING:
 
     from comfy_serverless.settings import Settings
 
-MANIFESTS, MANIFEST_SUFFIX, MANIFEST_TYPE = "batches/", ".jsonl", "application/jsonl"
-
-
-class NotThere(Exception):
-    """The object that an event names has been deleted or replaced meanwhile."""
+MANIFEST_TYPE = "application/jsonl"
+#: The most that a packed manifest may unpack to.
+MAX_UNPACKED_BYTES = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +66,15 @@ class Drops:
     keeper: Keeper
 
     def drop(self, dropped: DroppedObject) -> None:
-        """Take a dropped object."""
-        key = dropped.address.key
-        if key.startswith(MANIFESTS) and key.lower().endswith(MANIFEST_SUFFIX):
+        """Take a dropped object. One that is no request and no manifest, or is gone, becomes a failed job."""
+        with about(dropped.default_id):
+            if dropped.kind is not DropKind.MANIFEST:
+                self._submit(dropped)
+                return
             try:
                 self.begin_batch(dropped)
-            except InvalidRequest as error:  # as a whole: a batch of bad lines would help nobody
+            except (InvalidRequest, MissingAsset) as error:
                 self._refuse(dropped, dropped.default_id, error, labels=dropped.labels)
-        else:
-            with about(dropped.default_id):
-                self._submit(dropped)
 
     def _submit(self, dropped: DroppedObject) -> None:
         """Make a job of an object; one that is no request becomes a failed job, with a result that says why."""
@@ -85,6 +92,9 @@ class Drops:
         request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
         try:
             check_buckets(request, s3=self.s3, settings=self.settings)
+            if dropped.kind is DropKind.IMAGE:
+                address = str(self._keep_file(dropped, job_id))
+                request = request.model_copy(update={"inputs": dict.fromkeys(request.inputs, address)})
         except ComfyError as error:
             self._refuse(dropped, job_id, error, labels=request.metadata)
             return
@@ -131,8 +141,20 @@ class Drops:
         stored.write(self.s3, address)
         return str(address)
 
+    def _keep_file(self, dropped: DroppedObject, job_id: str) -> S3Address:
+        """Keep a copy of a dropped picture: the job may wait for hours, and meanwhile another one may be dropped."""
+        name = dropped.address.key.rpartition("/")[2]
+        copy = S3Address(self.assets_bucket, f"requests/{self.settings.drop_owner}/{job_id}/{name}")
+        self._copy(dropped, copy)
+        return copy
+
     def begin_batch(self, dropped: DroppedObject) -> Batch:
-        """Keep a copy of a manifest, write the batch, and have its ranges read."""
+        """Keep a copy of a manifest, write the batch, and have its ranges read.
+
+        Raises:
+            MissingAsset: it is gone, or was replaced.
+            InvalidRequest: it cannot be unpacked.
+        """
         batch_id = dropped.default_id
         if self.settings.output_bucket == dropped.origin_bucket:
             raise InvalidSetting(
@@ -146,39 +168,90 @@ class Drops:
             owner=self.settings.drop_owner,
             source=str(dropped.address),
             manifest=str(copy),
-            size_bytes=self._take(dropped.address, copy),
+            size_bytes=self._take(dropped, copy),
             status=BatchStatus.RUNNING,
             created_at=now_text(),
         )
         self.keeper.begin(batch)
         return batch
 
-    def _take(self, source: S3Address, copy: S3Address) -> int:
-        """Copy a manifest, and put it in lines if it is not; returns its size then."""
-        if is_in_lines(self._beginning(source)):
-            return self._copy(source, copy)
+    def _take(self, dropped: DroppedObject, copy: S3Address) -> int:
+        """Copy a manifest, unpacked, and put it in lines if it is not; returns its size then."""
+        with _explained(dropped):
+            head = self._beginning(dropped)
+            is_packed = head.startswith(GZIP)
+            bring = self._unpack if is_packed else self._copy
+            if is_packed:
+                head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD_BYTES)
+        if is_in_lines(head):
+            return bring(dropped, copy)
         as_it_came = S3Address(copy.bucket, f"{copy.key}.as-it-came")
-        size_bytes = self._copy(source, as_it_came)
-        return write_in_lines(self.s3, as_it_came, copy, size_bytes=size_bytes, called=f"the manifest {source}")
+        size_bytes = bring(dropped, as_it_came)
+        called = f"the manifest {dropped.address}"
+        return write_in_lines(self.s3, as_it_came, copy, size_bytes=size_bytes, called=called)
 
-    def _beginning(self, source: S3Address) -> bytes:
+    def _beginning(self, dropped: DroppedObject) -> bytes:
+        source, part = dropped.address, f"bytes=0-{HEAD_BYTES - 1}"
         try:
-            answer = self.s3.get_object(Bucket=source.bucket, Key=source.key, Range=f"bytes=0-{HEAD_BYTES - 1}")
+            answer = self.s3.get_object(Bucket=source.bucket, Key=source.key, Range=part, **dropped.pin.conditions)
         except ClientError as error:
-            if trouble_of(error) is Trouble.MISSING:
-                raise NotThere(f"{source} was deleted or replaced while it was taken") from error
             if error_code(error) == "InvalidRange":  # it has no bytes
                 return b""
             raise
         return answer["Body"].read()
 
-    def _copy(self, source: S3Address, copy: S3Address) -> int:
-        """Copy it as it is now, however large; returns its size."""
-        try:
-            head = self.s3.head_object(Bucket=source.bucket, Key=source.key)
-            copy_object(self.s3, source, copy, etag=head["ETag"], content_type=MANIFEST_TYPE)
-        except ClientError as error:
-            if trouble_of(error) in {Trouble.MISSING, Trouble.OCCUPIED}:
-                raise NotThere(f"{source} was deleted or replaced while it was taken") from error
-            raise
+    def _copy(self, dropped: DroppedObject, copy: S3Address) -> int:
+        """Copy it as it was dropped, however large; returns its size."""
+        source = dropped.address
+        with _explained(dropped):
+            head = self.s3.head_object(Bucket=source.bucket, Key=source.key, **dropped.pin.conditions)
+            content_type = MANIFEST_TYPE if dropped.kind is DropKind.MANIFEST else head.get("ContentType", UNKNOWN_TYPE)
+            version_id = dropped.pin.version_id
+            copy_object(self.s3, source, copy, etag=head["ETag"], content_type=content_type, version_id=version_id)
         return head["ContentLength"]
+
+    def _unpack(self, dropped: DroppedObject, copy: S3Address) -> int:
+        """Unpack it on the way, a part at a time; returns the size of what was in it."""
+        source = dropped.address
+        with _explained(dropped):
+            body = self.s3.get_object(Bucket=source.bucket, Key=source.key, **dropped.pin.conditions)["Body"]
+            unpacked = _Unpacked(body)
+            extra = {"ContentType": MANIFEST_TYPE}
+            self.s3.upload_fileobj(unpacked, copy.bucket, copy.key, ExtraArgs=extra)  # type: ignore[arg-type]
+        return unpacked.size_bytes
+
+
+@contextmanager
+def _explained(dropped: DroppedObject) -> Iterator[None]:
+    """Turn what fails while a drop is copied into an error that says why."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InvalidRequest(
+            f"{dropped.address} cannot be unpacked: {error}. Pack it with gzip, or drop it as it is."
+        ) from error
+    except ClientError as error:
+        if trouble_of(error) in {Trouble.MISSING, Trouble.OCCUPIED}:
+            raise MissingAsset(f"{dropped.address} {read_problem(error, dropped.address).reason}.") from error
+        raise
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a gzip file that is being read. Raises InvalidRequest once it is more than a manifest may have."""
+
+    def __init__(self, packed: Any) -> None:  # noqa: ANN401  (botocore's StreamingBody, which has no type of a file)
+        super().__init__()
+        self._file = gzip.GzipFile(fileobj=packed)
+        self.size_bytes = 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to so many bytes more."""
+        content = self._file.read(size)
+        self.size_bytes += len(content)
+        if self.size_bytes > MAX_UNPACKED_BYTES:
+            raise InvalidRequest(f"the manifest unpacks to more than {MAX_UNPACKED_BYTES:,} bytes: drop it in parts.")
+        return content

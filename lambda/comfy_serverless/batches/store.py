@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s
 from comfy_serverless.jobs.document import RETENTION
+from comfy_serverless.jobs.drop_names import plain_manifest
 from comfy_serverless.table.columns import BATCH, KEEPER, KEEPER_DUE, neglected, read_columns, write_columns
 from comfy_serverless.table.turns import MAX_PAUSE_S, again_after_s
 
@@ -152,7 +153,9 @@ class BatchStore:
             ]
         )
         # For people, who know the batch by its name. `newest` finds it only once the batch itself is written.
-        self._table.put({"pk": _pk(batch.source), "sk": "newest", "batch": batch.id, "expires": expires})
+        self._table.put(
+            {"pk": _pk(plain_manifest(batch.source)), "sk": "newest", "batch": batch.id, "expires": expires}
+        )
         try:
             self._table.put(batch.to_item(expires), condition="attribute_not_exists(pk)")
         except ConditionFailed:
@@ -160,8 +163,8 @@ class BatchStore:
         return True
 
     def newest(self, source: str) -> Batch | None:
-        """The batch that was last dropped at this address."""
-        item = self._table.get(_pk(source), "newest")
+        """The batch that was last dropped at this address, however it was packed."""
+        item = self._table.get(_pk(plain_manifest(source)), "newest")
         return self.get(str(item["batch"])) if item else None
 
     def get(self, batch_id: str) -> Batch | None:

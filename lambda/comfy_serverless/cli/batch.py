@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import time
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.orders import Order
 from comfy_serverless.cli.stack import STACK_VARIABLE, Stack, explained, manifest_key
 from comfy_serverless.errors import InvalidRequest, NotFound
-from comfy_serverless.moments import moment_text
+from comfy_serverless.jobs.drop_names import stem_of
 
 if TYPE_CHECKING:
     from comfy_serverless.batches.store import Batch
@@ -34,6 +33,8 @@ WATCH_EVERY_S = 5.0
 KNOWN_WITHIN_S = 120.0
 #: The report has all bad lines.
 BAD_LINES_SHOWN = 3
+#: The beginning of a file that gzip has made.
+_GZIP = b"\x1f\x8b"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 _EPILOG = """\
@@ -64,7 +65,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     actions = batch.add_subparsers(dest="action", required=True, metavar="ACTION")
     submit = _action(actions, "submit", "drop a manifest into the input bucket")
-    submit.add_argument("file", type=Path, metavar="FILE", help="a .jsonl file with a job request in each line")
+    submit.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="a .jsonl file with a job request in each line, or a packed one: .jsonl.gz",
+    )
     submit.add_argument("--name", help="what the batch is called (default: the file's name)")
     submit.add_argument("--watch", action="store_true", help="follow it to its end")
     for name, description in {
@@ -87,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
         stack = Stack.of(options.stack)
         match options.action:
             case "submit":
-                _submit(stack, options.file, options.name or options.file.stem, options)
+                _submit(stack, options.file, options.name or stem_of(options.file.name), options)
             case "status":
                 _show(stack, stack.find(options.name), options)
             case "retry":
@@ -118,8 +124,8 @@ def _submit(stack: Stack, file: Path, name: str, options: argparse.Namespace) ->
         raise InvalidRequest(f"{name!r} cannot be a batch's name: up to 40 letters, digits, _ and -; give --name.")
     if not file.is_file():
         raise NotFound(f"there is no file {file}.")
-    before, since = stack.newest(name), moment_text(datetime.now(UTC))
-    key = manifest_key(name)
+    before = stack.newest(name)
+    key = manifest_key(name, is_packed=_is_packed(file))
     bar = (TextColumn("uploading"), BarColumn(), TaskProgressColumn())
     with Progress(*bar, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("uploading", total=file.stat().st_size)
@@ -128,23 +134,16 @@ def _submit(stack: Stack, file: Path, name: str, options: argparse.Namespace) ->
         f"s3://{stack.input_bucket}/{key} is there: `comfy-serverless batch status {name}` follows it.", file=sys.stderr
     )
     if options.watch:
-        _show(stack, _dropped_batch(stack, name, before=before, since=since), options)
+        _show(stack, _dropped_batch(stack, name, before=before), options)
 
 
-def _dropped_batch(stack: Stack, name: str, *, before: Batch | None, since: str) -> Batch:
-    """The batch of the manifest that was just dropped: a new one, or the one that this very manifest is already.
+def _is_packed(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(_GZIP)) == _GZIP
 
-    Args:
-        before: the newest batch of this name before the drop.
-        since: the time before the drop.
-    """
-    if (standing := stack.batch_of_manifest(name)) is not None and standing.created_at < since:
-        print(
-            f"This very manifest is the batch {standing.id} already, so no new one begins. To run its failed lines "
-            f"again: `comfy-serverless batch retry {name}`.",
-            file=sys.stderr,
-        )
-        return standing
+
+def _dropped_batch(stack: Stack, name: str, *, before: Batch | None) -> Batch:
+    """The batch of the manifest that was just dropped. `before` is the newest one of this name before."""
     end = time.monotonic() + KNOWN_WITHIN_S
     while time.monotonic() < end:
         batch = stack.newest(name)
@@ -244,8 +243,8 @@ def _retry(stack: Stack, name: str, options: argparse.Namespace) -> None:
         print(f"Nothing of the batch {name} has failed.", file=sys.stderr)
         return
     again = f"{name}-again"
-    before, since = stack.newest(again), moment_text(datetime.now(UTC))
+    before = stack.newest(again)
     stack.s3.upload_fileobj(failed["Body"], stack.input_bucket, manifest_key(again))
     print(f"The failed lines of {name} are the batch {again}.", file=sys.stderr)
     if options.watch:
-        _show(stack, _dropped_batch(stack, again, before=before, since=since), options)
+        _show(stack, _dropped_batch(stack, again, before=before), options)

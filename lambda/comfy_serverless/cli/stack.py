@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from comfy_serverless.errors import ComfyError, Forbidden, InvalidRequest, NotFound, Unauthorized, UpstreamError
+from comfy_serverless.jobs.drop_names import PACKED
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -72,18 +73,6 @@ class Stack:
         """The newest batch of a name."""
         return self.batches.newest(f"s3://{self.input_bucket}/{manifest_key(name)}")
 
-    def batch_of_manifest(self, name: str) -> Batch | None:
-        """The batch that the manifest in the input bucket is, by its content.
-
-        Where S3 numbers each drop (`sequencer`, on AWS) a batch is known by that number, so there is none.
-        """
-        from comfy_serverless.aws.s3 import S3Address
-        from comfy_serverless.jobs.sources import DroppedObject
-
-        address = S3Address(self.input_bucket, manifest_key(name))
-        etag = self.s3.head_object(Bucket=address.bucket, Key=address.key)["ETag"].strip('"')
-        return self.batches.get(DroppedObject(address=address, version=etag).default_id)
-
     def find(self, name: str) -> Batch:
         """The newest batch of a name. Raises NotFound if there is none (yet)."""
         batch = self.newest(name)
@@ -92,9 +81,9 @@ class Stack:
         return batch
 
 
-def manifest_key(name: str) -> str:
+def manifest_key(name: str, *, is_packed: bool = False) -> str:
     """Where the manifest of a batch is dropped."""
-    return f"batches/{name}.jsonl"
+    return f"batches/{name}.jsonl{PACKED if is_packed else ''}"
 
 
 def key_store(*, stack: str | None, table: str | None) -> ApiKeyStore:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from comfy_serverless.aws.s3 import S3Address, read_problem
+from comfy_serverless.aws.s3 import UNPINNED, Pin, PinnedAddress, S3Address, read_problem
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.file_inputs import scheme_of
 from comfy_serverless.redaction import redact_url
@@ -90,12 +90,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class S3Source:
-    """An object in S3."""
+    """An object in S3, or one version of it."""
 
     address: S3Address
+    pin: Pin = UNPINNED
 
     def __str__(self) -> str:
-        return str(self.address)
+        return str(PinnedAddress(self.address, self.pin))
 
     @property
     def name(self) -> str:
@@ -115,7 +116,7 @@ class S3Source:
         if access.s3 is None:
             raise Unusable("is in S3, which is not read here")
         try:
-            answer = access.s3.get_object(Bucket=self.address.bucket, Key=self.address.key)
+            answer = access.s3.get_object(Bucket=self.address.bucket, Key=self.address.key, **self.pin.conditions)
         except (ClientError, BotoCoreError) as error:
             reason, is_transient = read_problem(error, self.address)
             raise Unusable(reason, transient=is_transient) from error
@@ -229,9 +230,9 @@ def show(text: str) -> str:
 
 
 def _s3_source(text: str) -> S3Source:
-    """The object an address names. Its key is used as written: nothing in it is decoded."""
+    """The object an address names, or the version of it. Its key is used as written: nothing in it is decoded."""
     try:
-        address = S3Address.parse("s3" + text[2:])
+        address, pin = PinnedAddress.parse("s3" + text[2:])
         key_bytes = len(address.key.encode())
     except (InvalidRequest, UnicodeEncodeError):
         raise Unusable("is not of the form s3://bucket/key") from None
@@ -239,7 +240,7 @@ def _s3_source(text: str) -> S3Source:
         raise Unusable("names a folder, not an object")
     if key_bytes > _MAX_KEY_BYTES:
         raise Unusable(f"has a key of more than {_MAX_KEY_BYTES} bytes")
-    return S3Source(address)
+    return S3Source(address, pin)
 
 
 def _data_address(text: str) -> Embedded:

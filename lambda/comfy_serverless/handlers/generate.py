@@ -42,7 +42,7 @@ def handler(event: Any, context: LambdaContext) -> Any:  # noqa: ANN401  (any JS
         return until - time.monotonic()
 
     if queued := queued_jobs(event):
-        return _put_off(event, _run_queued(event["Records"], queued, remaining_s))
+        return _put_off(event, _run_messages(event["Records"], queued, remaining_s))
     recognised = recognise(event)
     answer = _run(recognised, remaining_s)
     return _put_off(event, answer) if isinstance(recognised, SqsEvent) else answer
@@ -64,6 +64,16 @@ def _run(recognised: Event, remaining_s: Callable[[], float]) -> Any:  # noqa: A
     finally:
         for outcome in outcomes:
             outcome.release()
+
+
+def _run_messages(
+    messages: Sequence[Mapping[str, Any]], jobs: Mapping[str, JobMessage], remaining_s: Callable[[], float]
+) -> dict[str, Any]:
+    """Run the jobs of the API among messages, and then what others ask for."""
+    answer = _run_queued([each for each in messages if each["messageId"] in jobs], jobs, remaining_s)
+    if others := [each for each in messages if each["messageId"] not in jobs]:
+        answer["batchItemFailures"] += _run(recognise({"Records": others}), remaining_s)["batchItemFailures"]
+    return answer
 
 
 def _run_queued(

@@ -86,6 +86,16 @@ def shape(payload: object, *, known: Collection[str]) -> Shaped:
     return Shaped(fields, tuple(warnings))
 
 
+def may_be_request(payload: object) -> bool:
+    """Whether a payload is meant for a job request, good or bad, and nothing else that a message may hold."""
+    if not isinstance(payload, Mapping):
+        return False
+    try:
+        return "workflow" in payload or "input" in payload or unwrap(payload) is not None
+    except InvalidRequest:  # two workflows, or half of one
+        return True
+
+
 def _opened(payload: object, known: Collection[str], warnings: list[str]) -> object:
     """The request without the envelopes around it; what it has beside them is taken over if it is a field of it."""
     payload = only_item(from_text(payload, what="the text of the request"))

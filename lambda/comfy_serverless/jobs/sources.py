@@ -11,13 +11,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
-from urllib.parse import unquote_plus
 
-from comfy_serverless.aws.s3 import S3Address, read_json
+from comfy_serverless.aws.s3 import UNPINNED, Pin, PinnedAddress, S3Address, read_json
 from comfy_serverless.errors import InvalidRequest, PayloadTooLarge
 from comfy_serverless.graph.nodes import DROPPED_IMAGE_LOADER
+from comfy_serverless.jobs.drop_names import ACCEPTED_DROPS, DropKind, kind_of_drop, stem_of
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
 from comfy_serverless.jobs.workflow_source import named_workflow
 from comfy_serverless.json_text import parse_json
@@ -32,10 +31,6 @@ MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
 
 #: The owner of jobs that come without a key: who may invoke the function, or drop into its bucket, is the operator.
 OPERATOR = ""
-ACCEPTED_DROPS = (
-    "Accepted are *.json (a job request, or a workflow in API format) and images/{workflow}/* "
-    "(an image for the workflow of that name in WORKFLOWS_DIR)."
-)
 
 
 class RequestSource(Protocol):
@@ -103,11 +98,14 @@ class DroppedObject:
 
     Attributes:
         address: bucket and key, decoded.
-        version: distinguishes this writing of the key from others: its version id, sequencer or ETag.
+        version: distinguishes this writing of the key from others, also from one of the same content: each is a wish
+            of its own. Every delivery of one event says the same.
+        pin: what was written then: this is read, and nothing that was written later.
     """
 
     address: S3Address
     version: str
+    pin: Pin = UNPINNED
     owner_name: ClassVar[str] = OPERATOR
     is_checked: ClassVar[bool] = False
     extra_data: ClassVar[None] = None
@@ -116,8 +114,13 @@ class DroppedObject:
     def default_id(self) -> str:
         """A readable id, the same for every delivery of the same event."""
         digest = hashlib.sha256("\0".join((*self.address, self.version)).encode("utf-8", "replace")).hexdigest()
-        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", PurePosixPath(self.address.key).stem).strip("-")[:40]
+        stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem_of(self.address.key)).strip("-")[:40]
         return f"{stem or 'drop'}-{digest[:20]}"
+
+    @property
+    def kind(self) -> DropKind:
+        """What the object is, by its key."""
+        return kind_of_drop(self.address.key)
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -131,13 +134,13 @@ class DroppedObject:
 
     def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:
         """Read the request that the object is, or stands for."""
-        folder, _, rest = self.address.key.partition("/")
-        if folder == "images" and "/" in rest:
-            request = self._request_for_image(rest.partition("/")[0], settings)
-        elif self.address.key.lower().endswith(".json"):
-            request = JobRequest.parse(read_json(s3, self.address, what="the dropped request"))
-        else:
-            raise InvalidRequest(f"{self.address} is nothing that can be run. {ACCEPTED_DROPS}")
+        match self.kind:
+            case DropKind.IMAGE:
+                request = self._request_for_image(self.address.key.split("/")[1], settings)
+            case DropKind.REQUEST:
+                request = JobRequest.parse(read_json(s3, self.address, what="the dropped request", pin=self.pin))
+            case _:
+                raise InvalidRequest(f"{self.address} is nothing that can be run. {ACCEPTED_DROPS}")
         if (request.output.bucket or settings.output_bucket) == self.address.bucket:
             setting = "`output.bucket` of the request" if request.output.bucket else "OUTPUT_BUCKET"
             raise InvalidRequest(
@@ -156,61 +159,5 @@ class DroppedObject:
                 f"{self.address} belongs. "
                 'Drop a request instead: {"workflow": …, "inputs": {"<node>.image": "s3://…"}}.'
             )
-        return JobRequest.parse({"workflow": name, "inputs": {f"{loaders[0]}.image": str(self.address)}})
-
-
-def is_s3_event(event: Mapping[str, Any]) -> bool:
-    """Whether it is an event of S3, by its records' source; the test event of S3 has no records."""
-    return event.get("Event") == "s3:TestEvent" or has_records_of(event, "aws:s3")
-
-
-def has_records_of(event: Mapping[str, Any], service: str) -> bool:
-    """Whether an event has records, all of them of this service."""
-    records = event.get("Records")
-    return (
-        isinstance(records, list)
-        and bool(records)
-        and all(isinstance(record, Mapping) and record.get("eventSource") == service for record in records)
-    )
-
-
-def died_invocation(body: object) -> tuple[str, Any] | None:
-    """The id and the payload of an asynchronous invocation, if this is Lambda's record of one that it has given up.
-
-    Lambda sends such records to the queue that a function names for them. None for anything else.
-    """
-    match body:
-        case {"requestContext": {"requestId": str(request_id), "functionArn": str()}, "requestPayload": payload}:
-            return request_id, payload
-    return None
-
-
-def drops_of(event: Mapping[str, Any]) -> list[DroppedObject | SentRequest]:
-    """One source for each object created. Removals, folders and the test event ask for nothing.
-
-    A record that S3 never sends is a request that will be refused and reported, and costs the other records nothing.
-    """
-    return [drop for record in event.get("Records", ()) if (drop := _drop_of(record)) is not None]
-
-
-def dropped_objects(event: object) -> list[DroppedObject]:
-    """The objects that an event of S3 names; none for the test event. Raises ValueError for any other event."""
-    if not isinstance(event, Mapping) or not is_s3_event(event):
-        raise ValueError("neither an event of S3 nor a message of our own")
-    return [drop for drop in drops_of(event) if isinstance(drop, DroppedObject)]
-
-
-def _drop_of(record: Mapping[str, Any]) -> DroppedObject | SentRequest | None:
-    """The object that a record names, if it was created. Keys come form-encoded: `a+b%C3%BC.json` is `a bü.json`."""
-    if not str(record.get("eventName", "")).removeprefix("s3:").startswith("ObjectCreated"):
-        return None
-    try:
-        bucket, item = str(record["s3"]["bucket"]["name"]), record["s3"]["object"]
-        key = unquote_plus(str(item["key"]))
-        version = str(item.get("versionId") or item.get("sequencer") or item.get("eTag") or "")
-    except (AttributeError, KeyError, TypeError):
-        digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-        return SentRequest(payload=record, default_id=f"s3-{digest[:32]}", what="the S3 record")
-    if key.endswith("/"):  # the console makes "folders" by writing empty objects
-        return None
-    return DroppedObject(address=S3Address(bucket, key), version=version)
+        address = str(PinnedAddress(self.address, self.pin))
+        return JobRequest.parse({"workflow": name, "inputs": {f"{loaders[0]}.image": address}})

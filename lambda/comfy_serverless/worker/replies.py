@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: A file's cost beside its base64: `, "data_base64": ""`, with every quote escaped once more inside an HTTP body.
 _FIELD_BYTES = 32
+#: Files that are read at once for a reply.
+READ_THREADS = 16
 #: Kept free for warnings about what did not fit.
 _WARNINGS_BYTES = 2_000
 
@@ -60,13 +63,17 @@ class Replies:
         sizes = {output.id: output.size_bytes for output in job.outputs if _may_be_inline(output, outcome.reply)}
         chosen = choose_inline(sizes, budget_bytes=budget_bytes)
         by_id = {output.id: output for output in job.outputs}
-        files: dict[str, str] = {}
-        for output_id in chosen:
-            content = self._content(outcome, by_id[output_id])
+        if not chosen:
+            return {}
+        # Of a job that has run before, up to a thousand small files are in S3.
+        with ThreadPoolExecutor(min(READ_THREADS, len(chosen)), thread_name_prefix="reply") as pool:
+            contents = pool.map(lambda output_id: self._content(outcome, by_id[output_id]), chosen)
             # Another worker of the same job may have made other bytes: only those that the document means are sent.
-            if content is not None and hashlib.sha256(content).hexdigest() == by_id[output_id].sha256:
-                files[output_id] = base64.b64encode(content).decode("ascii")
-        return files
+            return {
+                output_id: base64.b64encode(content).decode("ascii")
+                for output_id, content in zip(chosen, contents, strict=True)
+                if content is not None and hashlib.sha256(content).hexdigest() == by_id[output_id].sha256
+            }
 
     def _content(self, outcome: Outcome, output: Output) -> bytes | None:
         """The bytes, from this machine or from S3; None if they are gone, because there is a link."""

@@ -16,9 +16,9 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import keeper as keeper_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
-from comfy_serverless.batches.drops import Drops, NotThere
+from comfy_serverless.batches.drops import Drops
 from comfy_serverless.batches.store import Batch, BatchStatus
-from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.errors import InvalidSetting, MissingAsset
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.sources import DroppedObject
@@ -188,7 +188,7 @@ def test_a_manifest_that_is_replaced_later_changes_nothing(world: World) -> None
 
 
 def test_a_manifest_that_is_gone_is_told(world: World) -> None:
-    with pytest.raises(NotThere):
+    with pytest.raises(MissingAsset, match="does not exist"):
         world.drops.begin_batch(DroppedObject(address=S3Address(DROPS, "batches/gone.jsonl"), version="1"))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import gzip
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +12,18 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.aws.s3 import Pin, S3Address
 from comfy_serverless.aws.sqs import JobQueue
-from comfy_serverless.batches.store import BatchStatus
+from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.cli import batch as cli_batch
 from comfy_serverless.cli.stack import Stack
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.jobs.sources import DroppedObject
 from tests.unit.batch_world import DROPS, World, manifest
 from tests.unit.jobs_table import aws
+
+#: S3 numbers each writing of a key.
+WRITINGS = itertools.count(1)
 
 
 @pytest.fixture
@@ -39,11 +44,12 @@ def run(*arguments: str) -> int:
     return cli_batch.run(parser.parse_args(["batch", action, "--stack", "s", *rest]))
 
 
-def take(world: World, name: str) -> None:
-    """Have `ingest` take the manifest, as S3's event does on this machine."""
-    key = f"batches/{name}.jsonl"
-    version = world.s3.head_object(Bucket=DROPS, Key=key)["ETag"].strip('"')
-    world.drops.begin_batch(DroppedObject(address=S3Address(DROPS, key), version=version))
+def take(world: World, name: str, *, ending: str = ".jsonl") -> Batch:
+    """Have `ingest` take the manifest, as S3's event does."""
+    key = f"batches/{name}{ending}"
+    etag = world.s3.head_object(Bucket=DROPS, Key=key)["ETag"].strip('"')
+    dropped = DroppedObject(address=S3Address(DROPS, key), version=f"{next(WRITINGS)}", pin=Pin(etag=etag))
+    return world.drops.begin_batch(dropped)
 
 
 def test_a_batch_from_the_file_to_its_report_and_again(
@@ -95,25 +101,43 @@ def test_a_batch_is_not_taken_for_the_one_of_the_same_name_before(
     assert facts["batch"] != before.id
 
 
-def test_an_unchanged_manifest_is_named_as_the_batch_it_is_already(
+def test_an_unchanged_manifest_that_is_dropped_again_is_a_new_batch_of_the_same_jobs(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "nightly.jsonl"
     file.write_bytes(manifest(3))
     run("submit", str(file))
-    take(world, "nightly")
+    first = take(world, "nightly")
     world.read_all()
-    world.work()
+    assert len(world.work()) == 3
     look_at_newest(world)
-    monkeypatch.setattr(cli_batch.time, "sleep", lambda _seconds: pytest.fail("there is nothing to wait for"))
-    standing = world.batches.newest(f"s3://{DROPS}/batches/nightly.jsonl")
-    assert standing is not None
     capsys.readouterr()
+
+    def pass_time(_seconds: float) -> None:
+        if world.batches.newest(f"s3://{DROPS}/batches/nightly.jsonl") == world.batches.get(first.id):
+            take(world, "nightly")
+            world.read_all()
+            assert world.work() == []
+        look_at_newest(world)
+
+    monkeypatch.setattr(cli_batch.time, "sleep", pass_time)
     assert run("submit", str(file), "--watch", "--json") == 0
-    printed = capsys.readouterr()
-    facts = json.loads(printed.out)
-    assert (facts["batch"], facts["jobs"]) == (standing.id, {"succeeded": 3})
-    assert f"is the batch {standing.id} already" in printed.err
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["batch"] != first.id
+    assert facts["jobs"] == {"succeeded": 3}
+
+
+@pytest.mark.parametrize("name", ["photos.jsonl.gz", "photos.ndjson", "photos.JSONL", "photos.ndjson.gz"])
+def test_a_manifest_of_any_ending_is_known_by_its_name(world: World, tmp_path: Path, name: str) -> None:
+    content = manifest(3)
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    assert run("submit", str(file)) == 0
+    batch = take(world, "photos", ending=".jsonl.gz" if name.endswith("gz") else ".jsonl")
+    assert batch.size_bytes == len(content)
+    assert run("status", "photos") == 0
+    world.read_all()
+    assert len(world.work()) == 3
 
 
 def look_at_newest(world: World) -> None:

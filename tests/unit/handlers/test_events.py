@@ -15,7 +15,7 @@ from comfy_serverless.errors import (
     EngineCrashed,
     NodeExecutionError,
 )
-from comfy_serverless.handlers.events import DirectEvent, HttpEvent, S3Event, SqsEvent, recognise
+from comfy_serverless.handlers.events import DirectEvent, HttpEvent, NoticeEvent, SqsEvent, StrangeEvent, recognise
 from comfy_serverless.jobs.document import JobError, JobStatus
 from comfy_serverless.jobs.request import JOB_ID_PATTERN
 from comfy_serverless.jobs.sources import MAX_PAYLOAD_BYTES, SentRequest
@@ -45,14 +45,14 @@ def outcome(error: Any = None, *, has_run: bool = True, is_recorded: bool = True
     ("event", "kind"),
     [
         (http_event({}), HttpEvent),
-        (s3_event("a.json"), S3Event),
-        ({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": IN}, S3Event),
+        (s3_event("a.json"), NoticeEvent),
+        ({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": IN}, NoticeEvent),
         (sqs_event({}), SqsEvent),
         ({"workflow": {}}, DirectEvent),
         ({"requestContext": {"http": "no"}}, DirectEvent),
         (WORKFLOW, DirectEvent),
         ({"Records": []}, DirectEvent),
-        ({"Records": [{"eventSource": "aws:sns"}]}, DirectEvent),
+        ({"Records": [{"eventSource": "aws:kinesis"}]}, StrangeEvent),
         ([], DirectEvent),
         (None, DirectEvent),
         ("text", DirectEvent),
@@ -66,7 +66,7 @@ def test_an_event_is_recognised(event: object, kind: type) -> None:
     "file", sorted((Path(__file__).parents[3] / "events").glob("*.json")), ids=lambda file: file.stem
 )
 def test_every_sample_event_is_what_its_name_says(file: Path) -> None:
-    kinds = {"direct": DirectEvent, "http": HttpEvent, "s3": S3Event, "sqs": SqsEvent}
+    kinds = {"direct": DirectEvent, "http": HttpEvent, "s3": NoticeEvent, "sqs": SqsEvent}
     assert isinstance(recognise(json.loads(file.read_text())), kinds[file.stem.partition("_")[0]])
 
 
@@ -179,7 +179,7 @@ def test_asking_again_for_a_failed_job_has_the_same_status(world: Worlds) -> Non
 
 def test_a_drop_that_must_be_repeated_fails_the_invocation() -> None:
     with pytest.raises(EngineCrashed):
-        S3Event(s3_event("a.json")).answer([outcome(EngineCrashed("x"), is_recorded=False)], replies())
+        recognise(s3_event("jobs/a.json")).answer([outcome(EngineCrashed("x"), is_recorded=False)], replies())
 
 
 def replies() -> Replies:
@@ -226,7 +226,7 @@ def test_messages_whose_jobs_may_succeed_later_come_back(world: Worlds) -> None:
 
 
 def test_a_message_with_several_objects_comes_back_if_one_of_them_must() -> None:
-    event = SqsEvent(sqs_event(s3_event("a.json", "b.json"), s3_event("c.json")))
+    event = recognise(sqs_event(s3_event("a.json", "b.json"), s3_event("c.json")))
     outcomes = [outcome(), outcome(EngineCrashed("x"), is_recorded=False), outcome()]
     assert event.answer(outcomes, replies()) == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
 
@@ -246,5 +246,5 @@ def test_without_a_place_to_report_the_message_comes_back(world: Worlds) -> None
 
 
 def test_a_message_is_read_by_the_worker_not_here() -> None:
-    (source,) = SqsEvent(sqs_event("{not json")).sources()
+    (source,) = recognise(sqs_event("{not json")).sources()
     assert source == SentRequest(payload="{not json", default_id="sqs-m0", what="the message")

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.handlers.envelopes import died_invocation
 from comfy_serverless.handlers.events import recognise
-from comfy_serverless.jobs.sources import DroppedObject, SentRequest, died_invocation
+from comfy_serverless.jobs.sources import DroppedObject, SentRequest
 from local.aws.template import of_type, properties_of
 from tests.unit.event_samples import s3_event, sqs_event
 from tests.watched import of_alarm

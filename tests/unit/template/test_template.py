@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.jobs.drop_names import IMAGES, JOBS, MANIFESTS
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.jobs import BATCH_RETENTION_S, QUEUE_RETENTION_S
 from tests.unit.template.processed import parse
@@ -154,18 +155,14 @@ def test_the_output_bucket_never_feeds_the_queue() -> None:
     assert BUCKETS["OutputBucket"]["BucketName"] != BUCKETS["InputBucket"]["BucketName"]
 
 
-def test_drops_are_requests_under_jobs_and_anything_under_images() -> None:
+def test_whatever_appears_where_drops_belong_is_taken_or_told() -> None:
     queues = BUCKETS["InputBucket"]["NotificationConfiguration"]["QueueConfigurations"]
     filters = [
         {rule["Name"]: rule["Value"] for rule in queue["Filter"]["S3Key"]["Rules"]}
         for queue in queues
         if queue["Queue"] == {"Fn::GetAtt": ["DropQueue", "Arn"]}
     ]
-    assert filters == [
-        {"prefix": "jobs/", "suffix": ".json"},
-        {"prefix": "images/"},
-        {"prefix": "batches/", "suffix": ".jsonl"},
-    ]
+    assert filters == [{"prefix": JOBS}, {"prefix": IMAGES}, {"prefix": MANIFESTS}]
 
 
 #: Actions that IAM has no resources for, by the statements that allow them.
@@ -217,6 +214,7 @@ def rights(function: str, service: str) -> set[tuple[str, str]]:
 def test_the_worker_may_read_inputs_and_write_outputs_and_nothing_else_in_s3() -> None:
     assert rights("GenerateFunction", "s3") == {
         *(("s3:GetObject", bucket) for bucket in ("input", "output", "assets")),
+        ("s3:GetObjectVersion", "input"),
         *(("s3:ListBucket", bucket) for bucket in ("input", "output", "assets")),
         ("s3:PutObject", "output"),
         ("s3:PutObject", "assets"),  # engine/ only: the list of nodes

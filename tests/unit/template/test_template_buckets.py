@@ -122,7 +122,8 @@ def may(role: str, action: str, resource: str) -> bool:
 
 
 def test_who_reads_inputs_may_read_buckets_of_ones_own_and_nobody_else_may() -> None:
-    for action, resource in (("GetObject", f"{PHOTOS}/a/b.png"), ("ListBucket", PHOTOS)):
+    photo = f"{PHOTOS}/a/b.png"
+    for action, resource in (("GetObject", photo), ("GetObjectVersion", photo), ("ListBucket", PHOTOS)):
         assert {role for role in roles() if may(role, action, resource)} == {"GenerateRole", "ApiRole"}
     for action in ("PutObject", "DeleteObject", "AbortMultipartUpload"):
         assert not [role for role in roles() if may(role, action, f"{PHOTOS}/a")]

@@ -115,7 +115,9 @@ def test_what_a_function_returns_becomes_the_answer() -> None:
 def test_without_a_key_the_gateway_itself_refuses_and_with_one_the_authorizer_is_asked_once() -> None:
     gateway = GatewayWorld(ok)
     response, content = gateway.request("GET", "/x")
-    assert (response.status, json.loads(content)) == (401, {"message": "Unauthorized"})
+    told = json.loads(content)
+    assert (response.status, told["message"], told["error"]["code"]) == (401, "Unauthorized", "unauthorized")
+    assert "Authorization: Bearer" in told["error"]["message"]
     assert gateway.events == gateway.asked == []
 
     async def twice(client: TestClient[Any, Any]) -> None:

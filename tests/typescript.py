@@ -1,0 +1,28 @@
+"""Runs programs under Node, which the locked requirements bring, with the packages of examples/typescript."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.patience import PATIENCE_S
+
+ROOT = Path(__file__).parents[1]
+NODE = Path(sys.executable).parent / "node"
+
+
+def folder() -> Path:
+    """The example, with its packages."""
+    found = ROOT / "examples" / "typescript"
+    assert (found / "node_modules").is_dir(), (
+        "its packages are missing: `make test` brings them, as `npm ci` there does"
+    )
+    return found
+
+
+def run(*arguments: str | Path, cwd: Path) -> str:
+    """What a program prints that ends well."""
+    done = subprocess.run([NODE, *arguments], cwd=cwd, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
