@@ -10,6 +10,7 @@ from enum import Enum, auto
 from comfy_serverless.aws.dynamodb import now_s
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import RETENTION, Job, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.outward import outward_job
 from comfy_serverless.moments import moment_text
@@ -89,7 +90,10 @@ class JobState(JobItem):
     def message(self) -> JobMessage:
         """The message that asks a worker for it, without its extra data, which is kept nowhere."""
         address = S3Address.parse(self.request)
-        return JobMessage(job_id=self.id, address=address, owner=self.owner, version=self.version)
+        line = LineAddress.parse(address)
+        # A line that got its id from us stands beside the manifest.
+        batch = min(self.batches, default=None) if line and line.batch_id not in self.batches else None
+        return JobMessage(job_id=self.id, address=address, owner=self.owner, batch=batch, version=self.version)
 
     @property
     def is_over(self) -> bool:
