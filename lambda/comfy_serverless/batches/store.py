@@ -195,7 +195,7 @@ class BatchStore:
                 for one in bad
             ]
         )
-        read = {"offset": after.offset, "lines": after.lines, "bad": after.bad, "touched": now_s()}
+        read: dict[str, Any] = {"offset": after.offset, "lines": after.lines, "bad": after.bad, "touched": now_s()}
         if after.begun is not None:
             read["begun"] = after.begun
         if after.drawing != before.drawing:
@@ -245,9 +245,7 @@ class BatchStore:
         self._change_range(batch_id, part, {"ended": part.ended, "ends": part.ends, "ahead": part.ahead})
 
     def _change_range(self, batch_id: str, part: Range, assign: Mapping[str, Any]) -> None:
-        change = Update(
-            pk=batch_pk(batch_id), sk=range_sk(part.start), assign=assign, condition="attribute_exists(pk)"
-        )
+        change = Update(pk=batch_pk(batch_id), sk=range_sk(part.start), assign=assign, condition="attribute_exists(pk)")
         self._table.try_update(change)
 
     def counted(self, batch: Batch, before: Mapping[str, Any] | None) -> None:

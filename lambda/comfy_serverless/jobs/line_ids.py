@@ -1,8 +1,8 @@
 """The ids of the jobs that lines of a manifest are, where lines do not name their jobs themselves. No IO.
 
 The same line is the same job, in any manifest and however often it comes: its id is made of what it says. A line that
-asks for something random (a seed of -1) is a job of its own each time: the batch and its place there are in its id, too.
-Both ids stay the same when a line is read again, by this release or another.
+asks for something random (a seed of -1) is a job of its own each time: batch and place are in its id, too. Both ids
+stay the same when a line is read again, by this release or another.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from enum import Enum, auto
 from comfy_serverless.aws.dynamodb import now_s
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import RETENTION, Job, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.jobs.keys import RESULT_NAME
 from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.outward import outward_job
@@ -134,6 +135,13 @@ class JobState(JobItem):
     def lease_ended(self) -> bool:
         """Whether its lease is over: its keeper (worker, queue or webhook) has not acted in time."""
         return self.keeper_due is not None and self.keeper_due < now_s()
+
+    def outputs_beside(self, result: str) -> tuple[str, ...] | None:
+        """The addresses of its outputs, which are beside its result; None if only their own items say them."""
+        if self.output_names is None:
+            return None
+        folder = result.removesuffix(RESULT_NAME)
+        return tuple(folder + name for name in self.output_names.split("\n") if name)
 
     @property
     def is_forgotten(self) -> bool:

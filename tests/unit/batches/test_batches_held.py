@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.aws.sqs import NotSent
+from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import report as report_module
 from comfy_serverless.batches import store as store_module
@@ -50,7 +51,7 @@ def test_a_paused_batch_waits_without_messages_and_goes_on_where_it_was(world: W
 
 
 def test_a_batch_paused_while_it_is_read_is_read_on_afterwards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "UNTOUCHED_S", -1)
+    monkeypatch.setattr(ranges_module, "UNTOUCHED_S", -1)
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
     batch = world.begin(manifest(50))
     (message,) = world.messages("manifests")
