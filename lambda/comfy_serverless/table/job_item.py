@@ -70,9 +70,7 @@ class JobItem:
     completed_at: str | None = None  # when it ended
     document_json: str | None = None  # the `Job` it ended as, without outputs and labels
     output_places: str | None = None  # of the outputs in the result's order, as text: thousands of them must fit
-    output_names: str | None = (
-        None  # their paths beside the result, a line each; only if all are short (`named_outputs`)
-    )
+    output_names: str | None = None  # their paths beside the result, a line each (`named_outputs`)
 
     @classmethod
     def from_item(cls, item: Item, **beside: Any) -> Self:  # noqa: ANN401  (fields of subclasses)
