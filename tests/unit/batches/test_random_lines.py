@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.graph.workflow import draw_seeds
 from comfy_serverless.jobs.line_ids import asks_for_chance
+from comfy_serverless.jobs.lines import lines_of
 from comfy_serverless.jobs.message import JobMessage
-from comfy_serverless.jobs.request import JobRequest
-from comfy_serverless.jobs.stored_request import request_of
+from comfy_serverless.jobs.request import JOB_ID_PATTERN, JobRequest
+from comfy_serverless.jobs.stored_request import request_at, request_of
 from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.settings import Settings
 from tests.unit.batch_world import DROPS, World, ended
@@ -82,28 +84,33 @@ def run(world: World) -> list[str]:
     return ran
 
 
+def ids(document: dict[str, Any], *, batch_id: str = "b-1") -> list[str | None]:
+    manifest = lines(document)
+    found = lines_of([manifest])
+    return [request_at(line, batch_id=batch_id, draws=lambda _: False).request.job_id for line in found]
+
+
 @pytest.mark.parametrize("document", RANDOM.values(), ids=RANDOM)
-def test_five_lines_that_draw_a_seed_are_five_jobs(world: World, document: dict[str, Any]) -> None:
-    batch = world.begin(lines(document))
-    world.read_all()
-    assert len(set(run(world))) == 5
-    world.look(batch)
-    summary, rows, _ = world.report(batch)
-    assert (summary["lines"], summary["duplicates"], summary["statuses"]) == (5, 0, {"succeeded": 5})
-    assert len({row["job_id"] for row in rows}) == 5
+def test_lines_that_draw_a_seed_have_an_id_each_and_the_same_one_again(document: dict[str, Any]) -> None:
+    assert len({*ids(document), *ids(document, batch_id="b-2")}) == 10
+    assert ids(document) == ids(document)
+    assert all(job_id and re.fullmatch(JOB_ID_PATTERN, job_id) for job_id in ids(document))
 
 
 @pytest.mark.parametrize("document", SAME.values(), ids=SAME)
-def test_five_lines_that_draw_none_are_one_job_with_the_id_it_always_had(
-    world: World, document: dict[str, Any]
-) -> None:
-    batch = world.begin(lines(document))
+def test_lines_that_draw_none_have_the_id_they_always_had(document: dict[str, Any]) -> None:
+    (line, *_) = lines_of([lines(document)])
+    assert {*ids(document), *ids(document, batch_id="b-2")} == {request_of(line).job_id}
+
+
+def test_five_lines_that_draw_a_seed_are_five_jobs_beside_five_that_are_one(world: World) -> None:
+    batch = world.begin(lines(RANDOM["set by class"]) + b"\n" + lines(SAME["a number"]))
     world.read_all()
-    (only,) = run(world)
+    assert len(set(run(world))) == 6
     world.look(batch)
-    assert world.report(batch)[0]["duplicates"] == 4
-    (line, *_) = reading_module.read_lines(world.s3, batch, start=0, end=batch.size_bytes)
-    assert only == request_of(line).job_id
+    summary, rows, _ = world.report(batch)
+    assert (summary["lines"], summary["duplicates"], summary["statuses"]) == (10, 4, {"succeeded": 6})
+    assert len({row["job_id"] for row in rows}) == 6
 
 
 @pytest.mark.parametrize("document", [*RANDOM.values(), *SAME.values()], ids=[*RANDOM, *SAME])
