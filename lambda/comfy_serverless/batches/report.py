@@ -1,11 +1,11 @@
 """The report of a batch: what became of each line, as rows and as a table; a summary; and lines for another try.
 
     range whose jobs have ended ──► its part: rows
-    all parts ──► .report.csv, .report.jsonl, .failed.jsonl, .bad.jsonl, and at last .report.json
+    all parts ──► .report.jsonl and .csv, .failed.jsonl, .bad.jsonl, and at last .report.json
 
 A part is written as soon as possible, and stays: an invocation that is cut off is continued by the next, and none must
-last as long as the batch. The parts are gone through once for each file: only a part of the batch is in memory, and on
-disk only the first line of each job.
+last as long as the batch. The parts are gone through several times: only one of them is in memory, and on disk only the
+table and the first line of each job.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from boto3.s3.transfer import TransferConfig
 
@@ -66,8 +66,6 @@ MAX_INPUT_CHARACTERS = 1024
 MAX_MESSAGE_CHARACTERS = 500
 #: Characters of a job's id (JOB_ID_PATTERN).
 MAX_JOB_ID = 64
-#: Characters of the table that are held before they are sent.
-_PIECE_CHARACTERS = 64 * 1024
 _FAILURES = frozenset({JobStatus.FAILED.value, JobStatus.EXPIRED.value, BAD})
 #: One piece after the other: with threads, s3transfer holds ten pieces of 8 MB of what cannot be read twice.
 _ONE_BY_ONE = TransferConfig(use_threads=False)
@@ -153,16 +151,17 @@ def write_report(
     with tempfile.TemporaryDirectory() as name, closing(_FirstLines(Path(name) / "first.db")) as first_lines:
         summary = _summarised(_numbered(s3, batch, parts), first_lines)
 
-        def rows() -> Iterator[dict[str, Any]]:
-            return first_lines.marked(_numbered(s3, batch, parts))
+        def rows(having: bytes = b"") -> Iterator[dict[str, Any]]:
+            return first_lines.marked(_numbered(s3, batch, parts, having=having))
 
-        lines = "application/jsonl"
-        written = {
-            "table": upload(_table(rows(), summary), ".report.csv", "text/csv"),
-            "rows": upload(_as_lines(rows()), ".report.jsonl", lines),
-            "failed_lines": upload(_lines_again(rows()), ".failed.jsonl", lines),
-            "bad_lines_text": upload(_bad_lines(rows()) if summary.bad else iter(()), ".bad.jsonl", lines),
-        }
+        table, lines = Path(name) / "report.csv", "application/jsonl"
+        with table.open("w", newline="", encoding="utf-8", errors="replace") as cells:
+            both = _as_lines(_put_into(cells, rows(), summary))
+            written = {"rows": upload(both, ".report.jsonl", lines)}
+        written["table"] = f"s3://{bucket}/{base}.report.csv"
+        s3.upload_file(str(table), bucket, f"{base}.report.csv", ExtraArgs={"ContentType": "text/csv"})
+        written["failed_lines"] = upload(_lines_again(rows(having=b'"again": "')), ".failed.jsonl", lines)
+        written["bad_lines_text"] = upload(_bad_lines(rows(having=b'"raw": "')), ".bad.jsonl", lines)
     status = batch.final_status(is_all_bad=summary.is_all_bad)
     document = {
         "batch": batch.id,
@@ -284,23 +283,30 @@ class _FirstLines:
         pairs = self._database.execute("SELECT line, first FROM twice ORDER BY line")
         line, first = pairs.fetchone() or (None, None)
         for row in rows:
+            while line is not None and line < row["line"]:
+                line, first = pairs.fetchone() or (None, None)
             if row["line"] == line:
                 row["duplicate_of"] = first
-                line, first = pairs.fetchone() or (None, None)
             yield row
 
     def close(self) -> None:
         self._database.close()
 
 
-def _numbered(s3: S3Client, batch: Batch, parts: Sequence[Range]) -> Iterator[dict[str, Any]]:
-    """All rows, with their lines' numbers in the file: as many more as lines begin in the ranges before."""
+def _numbered(s3: S3Client, batch: Batch, parts: Sequence[Range], *, having: bytes = b"") -> Iterator[dict[str, Any]]:
+    """All rows, with their lines' numbers in the file: as many more as lines begin in the ranges before.
+
+    Args:
+        having: rows without these bytes are left out, without being parsed.
+    """
     before = 0
     for part in parts:
         place = _place(batch, part)
         body = s3.get_object(Bucket=place.bucket, Key=place.key)["Body"].read()
         with gzip.GzipFile(fileobj=io.BytesIO(body)) as rows:
             for line in rows:
+                if having not in line and not line.startswith(b'{"begun"'):
+                    continue
                 row = json.loads(line)
                 if "begun" in row:  # the last one
                     before += row["begun"]
@@ -326,10 +332,10 @@ def _as_lines(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
         yield json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
-def _table(rows: Iterator[dict[str, Any]], summary: Summary) -> Iterator[bytes]:
+def _put_into(cells: TextIO, rows: Iterator[dict[str, Any]], summary: Summary) -> Iterator[dict[str, Any]]:
+    """Write the rows into the table as they pass."""
     labels, inputs = list(summary.labels)[:MAX_COLUMNS], list(summary.inputs)[:MAX_COLUMNS]
-    text = io.StringIO(newline="")
-    table = csv.writer(text)
+    table = csv.writer(cells)
     table.writerow([*COLUMNS, *(f"metadata.{name}" for name in labels), *(f"inputs.{name}" for name in inputs)])
     for row in rows:
         error = row["error"]
@@ -344,21 +350,11 @@ def _table(rows: Iterator[dict[str, Any]], summary: Summary) -> Iterator[bytes]:
                 *(_cell(row["inputs"].get(name, "")) for name in inputs),
             ]
         )
-        if text.tell() > _PIECE_CHARACTERS:
-            yield _taken(text)
-    yield _taken(text)
+        yield row
 
 
 def _cell(value: str | list[str]) -> str:
     return value if isinstance(value, str) else "\n".join(value)
-
-
-def _taken(text: io.StringIO) -> bytes:
-    """What was written, as bytes; nothing is left of it."""
-    content = text.getvalue().encode("utf-8", "replace")
-    text.seek(0)
-    text.truncate()
-    return content
 
 
 def _lines_again(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
