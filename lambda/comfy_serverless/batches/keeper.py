@@ -19,7 +19,7 @@ from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.batches.fates import Fate, fates
 from comfy_serverless.batches.orders import Order, machine_input
-from comfy_serverless.batches.progress import ENDED, counts_of, rate_from
+from comfy_serverless.batches.progress import ENDED, counts_of
 from comfy_serverless.batches.ranges import Range
 from comfy_serverless.batches.reading import THREADS, BatchReader
 from comfy_serverless.batches.report import PART_FORM, write_part, write_report
@@ -177,7 +177,7 @@ class Keeper(BatchReader):
         if is_first:
             settled = batch.size_bytes
         self.batches.extend(batch, settled)
-        self.batches.counted(batch, rate_from(batch, ended_then))
+        self.batches.counted(batch, batch.counting.next_before(ended_then))
         return settled
 
     @staticmethod

@@ -19,7 +19,6 @@ from comfy_serverless.jobs.document import JobStatus
 
 if TYPE_CHECKING:
     from comfy_serverless.batches.ranges import Range
-    from comfy_serverless.batches.store import Batch
 
 #: The rate is measured over this time at least, in seconds, once a batch is that old.
 RATE_OVER_S = 60.0
@@ -74,24 +73,59 @@ class BatchProgress:
         return {**asdict(self), "ended": self.ended}
 
 
-def progress_of(batch: Batch, ranges: Sequence[Range]) -> BatchProgress:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting:
+    """When the lines of a batch were counted.
+
+    Attributes:
+        created_at: when the batch began.
+        counted_at: the last time; None if they never were.
+        before: how many had ended some time before, and when: for the rate.
+        is_over: whether they will not be counted any more.
+    """
+
+    created_at: str
+    counted_at: str | None
+    before: Mapping[str, Any] | None
+    is_over: bool
+
+    def rate(self, ended: int) -> float | None:
+        """How many lines have ended in a second, lately; None if that is not known."""
+        if self.is_over or self.counted_at is None or self.before is None:
+            return None
+        seconds = _seconds(str(self.before["at"]), self.counted_at)
+        return max(0, ended - int(self.before["ended"])) / seconds if seconds > 0 else None
+
+    def next_before(self, ended_then: int) -> Mapping[str, Any] | None:
+        """What the rate is measured from, once the lines are counted again; None if that stays as it is.
+
+        Args:
+            ended_then: how many lines had ended when they were counted the last time.
+        """
+        if self.counted_at is None:
+            return {"ended": 0, "at": self.created_at}
+        if self.before is None or _seconds(str(self.before["at"]), self.counted_at) >= RATE_OVER_S:
+            return {"ended": ended_then, "at": self.counted_at}
+        return None
+
+
+def progress_of(ranges: Sequence[Range], counting: Counting, *, status: str) -> BatchProgress:
     """How far a batch with these ranges is, as of when it was last counted."""
     counts = counts_of(ranges)
     lines = sum(counts.values())
     is_read = all(part.is_read for part in ranges)
     lines_total = lines if is_read else _estimate(lines, ranges)
     ended = sum(counts[name] for name in ENDED)
-    per_second = _rate(batch, ended) if batch.report is None else None
-    left = lines_total - ended
+    per_second = counting.rate(ended)
     return BatchProgress(
-        status=batch.status.value,
+        status=status,
         lines=lines,
         lines_total=lines_total,
         is_read=is_read,
         **{name: counts[name] for name in (*ENDED, *OPEN)},
-        counted_at=batch.counted_at,
+        counted_at=counting.counted_at,
         per_second=per_second,
-        left_s=round(left / per_second) if per_second else None,
+        left_s=round((lines_total - ended) / per_second) if per_second else None,
     )
 
 
@@ -105,27 +139,6 @@ def counts_of(ranges: Sequence[Range]) -> Counter[str]:
         counts.update(seen)
         counts.update({"bad": min(bad, unseen), "queued": max(0, unseen - bad)})
     return counts
-
-
-def rate_from(batch: Batch, ended_then: int) -> Mapping[str, Any] | None:
-    """What the rate is measured from, from this count on; None if that stays as it is.
-
-    Args:
-        ended_then: how many lines had ended when they were counted the last time.
-    """
-    if batch.counted_at is None:
-        return {"ended": 0, "at": batch.created_at}
-    before = batch.counted_before
-    if before is None or _seconds(str(before["at"]), batch.counted_at) >= RATE_OVER_S:
-        return {"ended": ended_then, "at": batch.counted_at}
-    return None
-
-
-def _rate(batch: Batch, ended: int) -> float | None:
-    if batch.counted_at is None or batch.counted_before is None:
-        return None
-    seconds = _seconds(str(batch.counted_before["at"]), batch.counted_at)
-    return max(0, ended - int(batch.counted_before["ended"])) / seconds if seconds > 0 else None
 
 
 def _estimate(lines: int, ranges: Sequence[Range]) -> int:

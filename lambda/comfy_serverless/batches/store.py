@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s, now_text
-from comfy_serverless.batches.progress import BatchProgress, progress_of
+from comfy_serverless.batches.progress import BatchProgress, Counting, progress_of
 from comfy_serverless.batches.ranges import BadLine, Range, batch_pk, first_lines, range_sk
 from comfy_serverless.jobs.document import RETENTION
 from comfy_serverless.table.columns import BATCH, KEEPER, KEEPER_DUE, neglected, read_columns, write_columns
@@ -90,6 +90,20 @@ class Batch:
             "expires": expires,
         }
 
+    @property
+    def counting(self) -> Counting:
+        """When its lines were counted."""
+        return Counting(
+            created_at=self.created_at,
+            counted_at=self.counted_at,
+            before=self.counted_before,
+            is_over=self.report is not None,
+        )
+
+    def progress(self, ranges: Sequence[Range]) -> BatchProgress:
+        """How far it is with these ranges, as of when they were last counted."""
+        return progress_of(ranges, self.counting, status=self.status.value)
+
     def final_status(self, *, is_all_bad: bool) -> BatchStatus:
         """The status once the report is written."""
         if self.status is BatchStatus.CANCELED:
@@ -159,7 +173,7 @@ class BatchStore:
 
     def progress(self, batch: Batch) -> BatchProgress:
         """How far a batch is, as of when it was last counted. One read."""
-        return progress_of(batch, self.ranges(batch.id))
+        return batch.progress(self.ranges(batch.id))
 
     def bad_lines(self, batch_id: str) -> Iterator[BadLine]:
         """The lines that are no requests, in order, as far as the manifest is read."""

@@ -11,7 +11,7 @@ import pytest
 
 from comfy_serverless.batches import keeper as keeper_module
 from comfy_serverless.batches import tally as tally_module
-from comfy_serverless.batches.progress import BatchProgress, progress_of
+from comfy_serverless.batches.progress import BatchProgress
 from comfy_serverless.batches.ranges import Range
 from comfy_serverless.batches.store import Batch, BatchStatus
 from tests.unit.batch_world import World, ended, manifest
@@ -99,16 +99,16 @@ def test_a_rate_and_the_time_that_is_left(world: World) -> None:
     ranges = [Range(start=0, end=100, offset=100, lines=100, begun=100, ends={"succeeded": 40}, ended=40)]
     at = "2026-11-29T12:00:00.000Z"
     counted = replace(batch, counted_at="2026-11-29T12:00:20.000Z", counted_before={"ended": 20, "at": at})
-    progress = progress_of(counted, ranges)
+    progress = counted.progress(ranges)
     assert (progress.per_second, progress.left_s) == (1.0, 60)
     still = replace(counted, counted_before={"ended": 40, "at": at})
-    assert (progress_of(still, ranges).per_second, progress_of(still, ranges).left_s) == (0.0, None)
+    assert (still.progress(ranges).per_second, still.progress(ranges).left_s) == (0.0, None)
 
 
 def test_all_lines_are_estimated_until_they_are_read(world: World) -> None:
     batch = world.begin(manifest(10))
     half = [Range(start=0, end=100, offset=50, lines=10), Range(start=100, end=200, offset=100)]
-    progress = progress_of(batch, half)
+    progress = batch.progress(half)
     assert (progress.lines, progress.lines_total, progress.is_read, progress.queued) == (10, 40, False, 10)
 
 
