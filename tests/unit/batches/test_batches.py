@@ -198,7 +198,7 @@ def test_results_never_go_where_drops_come_from(world: World) -> None:
     batch = world.begin(line.encode())
     world.read_all()
     assert world.messages("batches") == []
-    assert "input bucket" in next(world.batches.bad_lines(batch.id))[1]
+    assert "input bucket" in next(world.batches.bad_lines(batch.id)).message
 
 
 def test_a_large_manifest_is_read_by_the_state_machine(world: World) -> None:
