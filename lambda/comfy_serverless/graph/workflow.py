@@ -186,7 +186,7 @@ def apply_set(graph: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
 def draw_seeds(
     graph: Mapping[str, Any], *, draw: Callable[[int], int] = secrets.randbelow
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """A copy of the graph in which every seed that is -1 has a number, and those numbers: `{"3.seed": 123}`.
+    """A copy of the graph in which every seed that is to be drawn has a number, and those numbers: `{"3.seed": 123}`.
 
     -1 may be a text, too, as forms send it.
     `draw` returns a whole number from 0 to below its argument.
@@ -207,6 +207,11 @@ def is_to_draw(name: str, value: object) -> bool:
     if isinstance(value, str):
         return _MINUS_ONE.fullmatch(value) is not None
     return isinstance(value, (int, float)) and value == -1
+
+
+def draws_seeds(graph: Mapping[str, Any]) -> bool:
+    """Whether `draw_seeds` would draw one."""
+    return any(is_to_draw(name, value) for node in graph.values() for name, value in node["inputs"].items())
 
 
 def copy_graph(graph: Mapping[str, Any]) -> dict[str, Any]:
