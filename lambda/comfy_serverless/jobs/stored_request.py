@@ -22,6 +22,7 @@ from comfy_serverless.errors import AssetUnavailable, InvalidRequest, WorkerOutd
 from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.lines import MAX_LINE_BYTES, Line, LineAddress, document_of
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.json_text import finite
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -84,7 +85,7 @@ class StoredRequest:
 def submitted_workflow(s3: S3Client, address: S3Address) -> Any:  # noqa: ANN401  (as it was submitted)
     """The workflow as it was submitted, whichever release may run it."""
     answer = s3.get_object(Bucket=address.bucket, Key=address.key)
-    return json.loads(answer["Body"].read())["workflow"]
+    return finite(json.loads(answer["Body"].read())["workflow"])
 
 
 def check_version(version: object) -> None:
