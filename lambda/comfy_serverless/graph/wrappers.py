@@ -92,7 +92,8 @@ def unwrap(document: object, *, levels: int = _MOST_LEVELS) -> Unwrapped | None:
     inner = {
         name: found
         for name in WORKFLOW_FIELDS
-        if (found := _of_history(document.get(name)) or unwrap(document.get(name), levels=levels - 1)) is not None
+        if name in document
+        if (found := _of_history(document[name]) or unwrap(document[name], levels=levels - 1)) is not None
     }
     if not inner and isinstance(document.get("prompt"), Mapping):  # a bad one: its check says why
         inner = {"prompt": Unwrapped(document["prompt"])}

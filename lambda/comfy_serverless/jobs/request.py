@@ -264,9 +264,10 @@ class JobRequest(_Request):
     def _read(cls, payload: object, *, extra: Literal["forbid", "ignore"]) -> Self:
         shaped = shape(payload, known=cls.field_names())
         try:
-            return cls.model_validate(shaped.fields, extra=extra).with_warnings(shaped.warnings)
+            request = cls.model_validate(shaped.fields, extra=extra)
         except ValidationError as error:
             raise _invalid_request(error, shaped.fields) from None
+        return request.with_warnings(shaped.warnings) if shaped.warnings else request
 
 
 def parse_manifest(entries: object, *, source: str) -> tuple[ModelRequest, ...]:

@@ -64,7 +64,7 @@ def shape(payload: object, *, known: Collection[str]) -> Shaped:
         fields = {**payload, "extra_data": from_text(payload.get("extra_data"), what="the text of `extra_data`")}
         is_own = True
     else:
-        if found.rest.get("workflow") is not None:
+        if found.rest.get("workflow"):
             raise InvalidRequest(f"there are two workflows, in `workflow` and in {found.place!r}: send one of them.")
         within = {name: value for name, value in found.within.items() if name in known and name != "workflow"}
         _say_unused(found.within.keys() - within.keys(), warnings)
@@ -125,12 +125,12 @@ def _means_nothing(name: str, known: Collection[str], *, is_own: bool) -> bool:
     """Whether a field that a request does not have is of another service, and no slip of the pen."""
     if name in _UNUSED:
         return True
-    return not is_own and not difflib.get_close_matches(name[:_LONGEST_NAME], known, n=1, cutoff=0.75)
+    return not is_own and not difflib.get_close_matches(str(name)[:_LONGEST_NAME], known, n=1, cutoff=0.75)
 
 
 def _say_unused(names: Iterable[str], warnings: list[str]) -> None:
     reasons = {name: f" ({reason})" for name, reason in _UNUSED.items()}
-    shown = [f"{name[:_LONGEST_NAME]!r}{reasons.get(name, '')}" for name in sorted(names)]
+    shown = [f"{name[:_LONGEST_NAME]!r}{reasons.get(name, '')}" for name in sorted(map(str, names))]
     if shown:
         more = f" and {len(shown) - _MOST_NAMES} more" if len(shown) > _MOST_NAMES else ""
         warnings.append(f"not used, because a request has no such field: {', '.join(shown[:_MOST_NAMES])}{more}")

@@ -86,7 +86,7 @@ class StoredRequest:
 def submitted_workflow(s3: S3Client, address: S3Address) -> Any:  # noqa: ANN401  (as it was submitted)
     """The workflow as it was submitted, whichever release may run it."""
     answer = s3.get_object(Bucket=address.bucket, Key=address.key)
-    return json.loads(answer["Body"].read())["workflow"]
+    return finite(json.loads(answer["Body"].read())["workflow"])
 
 
 def check_version(version: object) -> None:

@@ -187,6 +187,16 @@ class Doors:
             return Seen(code=answer.code, message=answer.json["error"]["message"])
         return self._of_queue(self.api.job_queue_url)
 
+    def all_that_is_kept(self) -> str:
+        """Everything in the table and in our buckets, but the copies of manifests."""
+        table: Any = self.api.services.table
+        kept = [str(table._client.scan(TableName=NAME)["Items"])]
+        for bucket in (ASSETS, RESULTS):
+            for item in self.s3.list_objects_v2(Bucket=bucket).get("Contents", []):
+                if not item["Key"].startswith("requests/batches/"):
+                    kept.append(self.s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read().decode("latin-1"))
+        return " ".join(kept)
+
     def _put(self, key: str, content: bytes) -> DroppedObject:
         version = self.s3.put_object(Bucket=DROPS, Key=key, Body=content)["ETag"]
         return DroppedObject(address=S3Address(DROPS, key), version=version)
@@ -428,3 +438,17 @@ def test_what_cannot_be_read_is_refused_at_every_door_with_the_place(doors: Door
     for door in BYTES:
         seen: Seen = getattr(doors, door)(content)
         assert (seen.code, words in seen.message) == ("invalid_request", True), (door, seen)
+
+
+def test_keys_reach_the_engine_and_are_kept_nowhere(doors: Doors, capfd: pytest.CaptureFixture[str]) -> None:
+    data = {**PNGINFO, "api_key_comfy_org": "hush-hush"}
+    content = json.dumps({"prompt": GRAPH, "extra_data": data}).encode()
+    for door in ALL:
+        seen: Seen = getattr(doors, door)(content)
+        if door == "manifest":  # which is kept in S3 itself, and copied
+            assert (seen.code, "api_key_comfy_org" in seen.message) == ("invalid_request", True)
+            continue
+        assert (seen.code, seen.extra_data) == ("", data), door
+        assert "hush-hush" not in doors.all_that_is_kept(), door
+    captured = capfd.readouterr()
+    assert "hush-hush" not in captured.out + captured.err

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,7 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.extra_data import MAX_EXTRA_DATA_BYTES, MAX_SECRET_BYTES, split
 from comfy_serverless.jobs.request import JobRequest
-from comfy_serverless.jobs.stored_request import StoredRequest
+from comfy_serverless.jobs.stored_request import StoredRequest, submitted_workflow
 
 GRAPH = {"1": {"class_type": "EmptyImage", "inputs": {}}}
 
@@ -38,6 +41,13 @@ def test_a_stored_request_has_no_keys() -> None:
     again = StoredRequest.parse(json.loads(stored)).request
     assert again.extra_data == {"extra_pnginfo": {"a": 1}}
     assert again.warnings == ("left out",)
+
+
+def test_a_workflow_is_shown_as_json_whatever_was_dropped() -> None:
+    graph = {"1": {**GRAPH["1"], "is_changed": [float("nan")]}}
+    body = StoredRequest(JobRequest.parse(graph), graph).to_bytes()
+    s3: Any = SimpleNamespace(get_object=lambda **_: {"Body": BytesIO(body)})
+    assert submitted_workflow(s3, S3Address("b", "k")) == {"1": {**GRAPH["1"], "is_changed": [None]}}
 
 
 def nested(levels: int) -> object:
