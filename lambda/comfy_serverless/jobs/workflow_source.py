@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.aws.s3 import S3Address, parse_json, read_json
+from comfy_serverless.aws.s3 import PinnedAddress, parse_json, read_json
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, MissingAsset
 from comfy_serverless.fetch.sources import show
 from comfy_serverless.graph.file_inputs import is_address, scheme_of
@@ -35,13 +35,13 @@ def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: 
         return named_workflow(workflow, settings.workflows_dir)
     if scheme_of(workflow) != "s3":
         raise InvalidRequest(f"the workflow {show(workflow)} is not fetched: send it itself, or its s3:// address.")
-    address = S3Address.parse(workflow)
+    address, pin = PinnedAddress.parse(workflow)
     allowed = settings.allowed_input_buckets
     if allowed and address.bucket not in allowed:
         raise MissingAsset(
             f"the workflow {address} may not be used: ALLOWED_INPUT_BUCKETS allows {', '.join(allowed)}."
         )
-    return check_format(read_json(s3, address, what="the workflow"))
+    return check_format(read_json(s3, address, what="the workflow", pin=pin))
 
 
 def graph_of(request: JobRequest, *, s3: S3Client, settings: Settings) -> dict[str, Any]:
