@@ -112,6 +112,8 @@ STRANGE: Mapping[str, tuple[Any, str]] = {
     "SES": ({"Records": [{"eventSource": "aws:ses", "ses": {"mail": {}}}]}, "aws:ses"),
     "CloudFront": ({"Records": [{"cf": {"request": {}}}]}, "CloudFront"),
     "two at once": ({"Records": [s3_record("a.json"), {"eventSource": "aws:ses"}]}, "aws:s3, aws:ses"),
+    "a queue through Pipes": ([{"messageId": "1", "eventSource": "aws:sqs", "body": "{}"}], "EventBridge Pipes"),
+    "records of nobody": ({"Records": [{"eventSource": "aws:codecommit"}, {"x": 1}]}, "aws:codecommit"),
     "Kafka": ({"eventSource": "aws:kafka", "records": {"t-0": []}}, "aws:kafka"),
     "RabbitMQ": ({"eventSource": "aws:rmq", "rmqMessagesByQueue": {}}, "aws:rmq"),
     "a schedule": (bus_event("Scheduled Event", "aws.events"), "Scheduled Event"),

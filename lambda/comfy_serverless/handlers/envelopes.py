@@ -99,15 +99,11 @@ def contents_of(event: object) -> list[Content]:
 
 
 def records_of(event: object, service: str) -> list[Mapping[str, Any]]:
-    """The records of an event if there are some, and all are of this service: `aws:sqs`; else none.
-
-    SNS alone writes the name of the field with a capital.
-    """
+    """The records of an event if there are some, and all are of this service: `aws:sqs`; else none."""
     records = event.get("Records") if isinstance(event, Mapping) else None
     if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
         return []
-    is_of = all((record.get("eventSource") or record.get("EventSource")) == service for record in records)
-    return records if is_of else []
+    return records if all(_source_of(record) == service for record in records) else []
 
 
 def died_invocation(body: object) -> tuple[str, Any] | None:
@@ -131,7 +127,9 @@ def _open(payload: object, name: str | None, depth: int) -> Iterator[Content]:
         yield from _open(body, name, depth - 1)
         return
     if not isinstance(body, Mapping):
-        yield Letter(payload, body, name)
+        sources = _sources_in(body)
+        piped = f"a list of records of {sources}, as EventBridge Pipes sends them: let Lambda read the queue itself"
+        yield UnknownEvent(piped) if sources else Letter(payload, body, name)
         return
     if body.get("Event") == "s3:TestEvent":
         return
@@ -232,10 +230,8 @@ def _drop(
 
 def _other_event(body: Mapping[str, Any]) -> str | None:
     """What an event of something else is; None for what is no event."""
-    records = body.get("Records")
-    if isinstance(records, list) and records and all(isinstance(record, Mapping) for record in records):
-        sources = {str(record.get("eventSource") or record.get("EventSource") or "") for record in records}
-        return f"records of {', '.join(sorted(sources - {''})) or ('CloudFront' if 'cf' in records[0] else 'nobody')}"
+    if sources := _sources_in(body.get("Records")):
+        return f"records of {sources}"
     if isinstance(source := body.get("eventSource"), str):  # Kafka, MQ and DocumentDB name it once
         return f"records of {source}"
     context = body.get("requestContext")
@@ -244,6 +240,19 @@ def _other_event(body: Mapping[str, Any]) -> str | None:
             if field in context:
                 return what
     return next((what for fields, what in _OTHERS if all(field in body for field in fields)), None)
+
+
+def _sources_in(records: object) -> str:
+    """The services that a list of records comes from; "" if it is no such list."""
+    if not isinstance(records, list) or not all(isinstance(record, Mapping) for record in records):
+        return ""
+    names = {"CloudFront" if "cf" in record else _source_of(record) for record in records}
+    return ", ".join(sorted(filter(None, names)))
+
+
+def _source_of(record: Mapping[str, Any]) -> str:
+    """The service that a record comes from. SNS alone writes the name of the field with a capital."""
+    return str(record.get("eventSource") or record.get("EventSource") or "")
 
 
 def _json_of(text: str) -> object:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from comfy_serverless.aws.s3 import S3Address, read_json
+from comfy_serverless.aws.s3 import PinnedAddress, read_json
 from comfy_serverless.errors import InvalidRequest, MissingAsset
 from comfy_serverless.fetch.sources import show
 from comfy_serverless.graph.file_inputs import is_address, scheme_of, with_addresses
@@ -84,13 +84,13 @@ def _document(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Setting
         return _named(workflow, settings.workflows_dir)
     if scheme_of(workflow) != "s3":
         raise InvalidRequest(f"the workflow {show(workflow)} is not fetched: send it itself, or its s3:// address.")
-    address = S3Address.parse(workflow)
+    address, pin = PinnedAddress.parse(workflow)
     allowed = settings.allowed_input_buckets
     if allowed and address.bucket not in allowed:
         raise MissingAsset(
             f"the workflow {address} may not be used: ALLOWED_INPUT_BUCKETS allows {', '.join(allowed)}."
         )
-    return read_json(s3, address, what="the workflow")
+    return read_json(s3, address, what="the workflow", pin=pin)
 
 
 def _named(name: str, folder: Path | None) -> object:

@@ -231,6 +231,16 @@ def test_a_request_that_was_replaced_is_not_run_by_the_worker(world_of_worker: C
     assert here.engine.runs == []
 
 
+def test_a_workflow_may_be_named_by_its_version(world_of_worker: Callable[..., WorkerWorld]) -> None:
+    here = world_of_worker()
+    keep_versions(here.s3, IN)
+    version = here.s3.put_object(Bucket=IN, Key="w.json", Body=json.dumps(WORKFLOW))["VersionId"]
+    here.s3.put_object(Bucket=IN, Key="w.json", Body=b"{}")
+    outcome = here.run({"job_id": "a", "workflow": f"s3://{IN}/w.json?versionId={version}"})
+    assert outcome.job.status.value == "succeeded"
+    assert here.run({"job_id": "b", "workflow": f"s3://{IN}/w.json"}).job.status.value == "failed"
+
+
 @pytest.fixture
 def world_of_worker(s3: S3Client) -> Callable[..., WorkerWorld]:
     return lambda **settings: WorkerWorld(s3, **settings)
