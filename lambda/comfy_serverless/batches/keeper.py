@@ -24,7 +24,7 @@ from comfy_serverless.batches.ranges import Range
 from comfy_serverless.batches.reading import THREADS, BatchReader
 from comfy_serverless.batches.report import PART_FORM, write_part, write_report
 from comfy_serverless.batches.store import ADVANCE_EVERY_S, Batch, BatchStatus
-from comfy_serverless.batches.tally import Tally
+from comfy_serverless.batches.tally import UNTOUCHED_IN_A_ROW, Tally
 from comfy_serverless.jobs.lines import ranges_of
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.observability import log
@@ -158,12 +158,15 @@ class Keeper(BatchReader):
         In a canceled batch, jobs that no worker has begun end here.
         """
         ended_then = sum(counts_of(ranges)[name] for name in ENDED)
-        settled, is_first, renewed, ahead = 0, True, now(), 0
+        is_canceled = batch.status is BatchStatus.CANCELED  # then every line is looked at
+        settled, is_first, renewed, ahead, untouched = 0, True, now(), 0, 0
         for part in ranges:
             counted = part
-            if self._is_to_count(batch, part) and now() < until and ahead < MAX_AHEAD_LINES:
+            is_enough = ahead >= MAX_AHEAD_LINES or untouched >= UNTOUCHED_IN_A_ROW
+            if self._is_to_count(batch, part) and not is_enough and now() < until:
                 tally = self._count(batch, part, until=until, now=now)
                 ahead += tally.ahead_seen
+                untouched = untouched + 1 if tally.is_untouched and not is_canceled else 0
                 counted = tally.put_into(part)
                 if counted != part:
                     self.batches.mark_counted(batch.id, counted)

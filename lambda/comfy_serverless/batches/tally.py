@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: So many lines in a row that no worker has begun: those behind them wait, too.
 WAITING_IN_A_ROW = 200
+#: So many ranges in a row of which no line has been begun: those behind them wait, too. Few are read at the same time.
+UNTOUCHED_IN_A_ROW = 10
 
 
 @dataclass(slots=True)
@@ -69,6 +71,11 @@ class Tally:
     def is_enough(self) -> bool:
         """Whether the lines behind the last one need not be seen."""
         return self.waiting >= WAITING_IN_A_ROW
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether no line behind the first open one has been begun, as far as they were seen."""
+        return self.is_enough and self.ahead_seen == self.waiting
 
     def put_into(self, part: Range) -> Range:
         """The range with this count."""

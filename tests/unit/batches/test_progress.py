@@ -83,6 +83,19 @@ def test_lines_far_behind_those_that_wait_are_not_read_and_count_as_waiting(
     assert sum(reads) <= 35
 
 
+def test_of_many_ranges_that_wait_only_the_first_are_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 500)
+    monkeypatch.setattr(keeper_module, "UNTOUCHED_IN_A_ROW", 3)
+    monkeypatch.setattr(tally_module, "WAITING_IN_A_ROW", 2)
+    batch = world.begin(manifest(60))
+    world.read_all()
+    assert counts(look(world, batch)) == {"queued": 60}
+    seen = [part for part in world.batches.ranges(batch.id) if part.ahead is not None]
+    assert (len(seen), seen[-1].end) == (3, 1500)
+    world.work(some=30)
+    assert counts(look(world, batch)) == {"queued": 30, "succeeded": 30}
+
+
 def test_a_cancel_is_counted(world: World) -> None:
     batch = world.begin(manifest(12))
     world.read_all()
