@@ -30,6 +30,7 @@ COMMANDS = (
     Command("batch", "submit manifests of many jobs, follow, pause, cancel and repeat them", "batch"),
     Command("upload", "upload a file of any size to the deployed API", "upload"),
     Command("logs", "show what all functions have logged of one job", "logs"),
+    Command("completion", "print what makes bash, zsh or fish complete these commands", "completion"),
 )
 
 #: The extra that brings a library which some commands need.
