@@ -30,13 +30,13 @@ PICTURE: dict[str, Any] = {
 
 
 def run(
-    folder: Path, *arguments: str, port: int = 18888, given: bytes | None = None, **variables: str
+    folder: Path, *arguments: str, given: bytes | None = None, **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
     environment = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(Path("lambda").resolve()),
         "HOME": str(folder),
-        "INITIAL_PORT": str(port),
+        "INITIAL_PORT": "18888",
     }
     return subprocess.run(
         [sys.executable, "-m", "comfy_serverless.cli", "run", *arguments],
@@ -63,11 +63,14 @@ def color(path: Path) -> tuple[int, ...]:
 
 
 def test_runs_of_two_engines_that_count_from_one_lose_no_picture(tmp_path: Path) -> None:
-    """Each engine of another port has an output folder of its own, and so the same names."""
-    for port, value in ((18888, "255"), (18898, "65280")):
-        answer = run(tmp_path, "-", "--set", f"color={value}", port=port, given=json.dumps(PICTURE).encode())
-        assert answer.returncode == 0, answer.stderr.decode()
-    assert len({color(path) for path in (tmp_path / "out").iterdir()}) == 2
+    names = []
+    for value in (255, 65280):
+        engine = f"{sys.executable} -m comfy_lite --base-directory {tmp_path / str(value)}"
+        options = ["-", "--json", "--set", f"color={value}"]
+        document = result(run(tmp_path, *options, given=json.dumps(PICTURE).encode(), API_COMMAND_LINE=engine))
+        names.append(document["outputs"][0]["path"])
+    assert names == ["out/cli_00001_.png", "out/cli_00002_.png"]
+    assert [color(tmp_path / name) for name in names] == [(0, 0, 255), (0, 255, 0)]
 
 
 def test_a_request_on_standard_input_is_run_with_its_set_and_what_was_left_out_is_said(tmp_path: Path) -> None:
@@ -103,7 +106,7 @@ def test_a_terminal_that_knows_few_letters_gets_what_it_can_show(tmp_path: Path)
 def test_the_engines_log_is_kept_where_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "graph.json").write_text(json.dumps(PICTURE))
     assert run(tmp_path, "graph.json", "--log", "engine.log").returncode == 0
-    assert "got prompt" in (tmp_path / "engine.log").read_text()
+    assert "Prompt executed in" in (tmp_path / "engine.log").read_text()
     refused = run(tmp_path, "graph.json", "--log", "no/folder/engine.log", "--json")
     assert "--log no/folder/engine.log: the file cannot be written" in json.loads(refused.stdout)["error"]["message"]
     elsewhere = run(tmp_path, "graph.json", "--log", "-", COMFYUI_URL="http://127.0.0.1:9")
