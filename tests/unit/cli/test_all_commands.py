@@ -213,6 +213,14 @@ def test_ctrl_c_while_the_command_loads_ends_it_without_a_word_of_python(where: 
     assert "KeyboardInterrupt" not in stderr
 
 
+def test_every_table_is_printed_by_the_one_function_that_loses_nothing() -> None:
+    sources = {
+        path.name: path.read_text(encoding="utf-8") for path in Path("lambda/comfy_serverless/cli").rglob("*.py")
+    }
+    assert [name for name, text in sources.items() if "rich.table" in text] == []
+    assert [name for name, text in sources.items() if "print(json.dumps" in text and "indent=" in text] == ["habits.py"]
+
+
 def test_completion_knows_every_command_and_option() -> None:
     found = list(completion.places(parser()))
     assert {place.words for place in found if not place.actions} == set(LEAVES)
