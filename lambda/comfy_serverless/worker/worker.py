@@ -42,6 +42,7 @@ from comfy_serverless.errors import (
     InvalidWorkflow,
     WorkerOutdated,
 )
+from comfy_serverless.graph.lookup import met_several
 from comfy_serverless.graph.workflow import draw_seeds
 from comfy_serverless.graph.wrappers import merged
 from comfy_serverless.jobs.buckets import Buckets
@@ -276,6 +277,7 @@ class Worker:
         record.extra_data = merged(record.extra_data or {}, whole.extra_data)
         if isinstance(request.workflow, str):  # nobody has read it before
             Reserved.of(self._settings).check_addresses(whole.graph)
+        record.warnings += met_several(whole.graph, [*request.values, *request.inputs])
         graph, record.seeds = draw_seeds(whole.graph)
         with ExitStack() as held:
             models: Shown = NothingShown()
