@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -21,7 +20,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.orders import Order
-from comfy_serverless.cli.stack import STACK_VARIABLE, Stack, explained, manifest_key
+from comfy_serverless.cli.stack import Stack, add_stack_option, chosen_stack, explained, manifest_key
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.moments import moment_text
 
@@ -84,7 +83,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Run the chosen action. Returns the exit code. A `ComfyError` says in its message what to do."""
     with explained(options):
-        stack = Stack.of(options.stack)
+        stack = Stack.of(chosen_stack(options))
         match options.action:
             case "submit":
                 _submit(stack, options.file, options.name or options.file.stem, options)
@@ -101,14 +100,7 @@ def _action(
     actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str
 ) -> argparse.ArgumentParser:
     action = actions.add_parser(name, help=description, description=f"{description[0].upper()}{description[1:]}.")
-    stack = os.environ.get(STACK_VARIABLE)
-    action.add_argument(
-        "--stack",
-        metavar="NAME",
-        default=stack,
-        required=stack is None,
-        help=f"the deployed stack (default: the environment variable {STACK_VARIABLE})",
-    )
+    add_stack_option(action)
     action.add_argument("--json", action="store_true", help="print JSON")
     return action
 

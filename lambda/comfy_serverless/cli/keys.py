@@ -9,13 +9,12 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table as Grid
 
-from comfy_serverless.cli.stack import explained, key_store
+from comfy_serverless.cli.stack import TABLE_VARIABLE, add_stack_option, explained, key_store
+from comfy_serverless.cli.tables import Column, print_table
 
 if TYPE_CHECKING:
     from comfy_serverless.table.api_keys import ApiKey, ApiKeyStore
@@ -25,9 +24,20 @@ CACHED_S = 60
 _UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _MAX_EXPIRY_S = 10 * 365 * 86400
 
+_COLUMNS = (
+    Column("id"),
+    Column("name", min_width=6),
+    Column("owner", min_width=6),
+    Column("created"),
+    Column("state"),
+    Column("jobs", is_number=True),
+    Column("per min", is_number=True),
+)
+
 _EPILOG = """\
 examples:
-  comfy-serverless keys create ci --owner team --stack comfy-serverless
+  export COMFY_STACK=comfy-serverless       or --stack with each command
+  comfy-serverless keys create ci --owner team
   export COMFY_API_KEY=$(comfy-serverless keys create laptop --owner ana)
   comfy-serverless keys create demo --owner guests --expires 7d --max-in-flight 2
   comfy-serverless keys list
@@ -37,7 +47,8 @@ Each owner's jobs, results and assets are separate from those of all others. Key
 Give each machine or person a separate key, so that one can be revoked without the others.
 Only a hash of a key is stored: a lost key cannot be shown again, but revoked and replaced.
 
-Where the keys are: --stack NAME of the deployed stack, or --table NAME, or the environment variable JOBS_TABLE.
+Where the keys are: --stack NAME of the deployed stack, or the environment variable COMFY_STACK; or --table NAME, or
+JOBS_TABLE, where there is no stack to ask.
 Credentials and region come from where the AWS CLI takes them (AWS_PROFILE, AWS_REGION, …).
 
 exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage
@@ -69,7 +80,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Run the chosen action. Returns the exit code. A `ComfyError` says in its message what to do."""
     with explained(options):
-        keys = key_store(stack=options.stack, table=options.table)
+        keys = key_store(options)
         match options.action:
             case "create":
                 _create(keys, options)
@@ -85,8 +96,12 @@ def _action(
 ) -> argparse.ArgumentParser:
     action = actions.add_parser(name, help=description, description=f"{description[0].upper()}{description[1:]}.")
     where = action.add_mutually_exclusive_group()
-    where.add_argument("--stack", metavar="NAME", help="the deployed stack whose keys are meant")
-    where.add_argument("--table", metavar="NAME", help="its table (default: the environment variable JOBS_TABLE)")
+    add_stack_option(action, beside=where)
+    where.add_argument(
+        "--table",
+        metavar="NAME",
+        help=f"a table instead (without any stack: the environment variable {TABLE_VARIABLE})",
+    )
     action.add_argument("--json", action="store_true", help="print JSON")
     return action
 
@@ -114,7 +129,7 @@ def _list(keys: ApiKeyStore, options: argparse.Namespace) -> None:
     elif not found:
         print("There are no keys. Make one: comfy-serverless keys create NAME --owner OWNER", file=sys.stderr)
     else:
-        Console(highlight=False, markup=False).print(_grid(found))
+        print_table(Console(), _COLUMNS, [_row(key) for key in found])
 
 
 def _revoke(keys: ApiKeyStore, options: argparse.Namespace) -> None:
@@ -128,19 +143,9 @@ def _revoke(keys: ApiKeyStore, options: argparse.Namespace) -> None:
     )
 
 
-def _grid(keys: Sequence[ApiKey]) -> Grid:
-    grid = Grid(box=None, pad_edge=False)
-    grid.add_column("id", no_wrap=True, min_width=12)
-    for title in ("name", "owner"):
-        grid.add_column(title, overflow="fold", min_width=6)
-    for title in ("created", "state"):
-        grid.add_column(title, no_wrap=True, min_width=10)
-    for title in ("jobs", "per min"):
-        grid.add_column(title, justify="right", no_wrap=True, min_width=len(title))
-    for key in keys:
-        limits = ("-" if limit is None else str(limit) for limit in (key.max_in_flight, key.requests_per_minute))
-        grid.add_row(key.id, key.name, key.owner, key.created_at[:10], _state(key), *limits)
-    return grid
+def _row(key: ApiKey) -> list[str]:
+    limits = ("-" if limit is None else str(limit) for limit in (key.max_in_flight, key.requests_per_minute))
+    return [key.id, key.name, key.owner, key.created_at[:10], _state(key), *limits]
 
 
 def _state(key: ApiKey) -> str:

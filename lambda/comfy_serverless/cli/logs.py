@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from comfy_serverless.cli.stack import STACK_VARIABLE, clients_of_logs, explained, outputs_of
+from comfy_serverless.cli.stack import add_stack_option, chosen_stack, clients_of_logs, explained, outputs_of
+from comfy_serverless.cli.tables import printable
 from comfy_serverless.errors import NotFound
 
 if TYPE_CHECKING:
@@ -98,14 +98,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     logs.add_argument("job_id", metavar="JOB_ID", type=_job_id, help="the job's id")
-    stack = os.environ.get(STACK_VARIABLE)
-    logs.add_argument(
-        "--stack",
-        metavar="NAME",
-        default=stack,
-        required=stack is None,
-        help=f"the deployed stack (default: the environment variable {STACK_VARIABLE})",
-    )
+    add_stack_option(logs)
     logs.add_argument(
         "--since",
         type=_duration,
@@ -121,7 +114,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Print the lines. Returns the exit code."""
     with explained(options, needs="cloudformation:DescribeStacks and ListStackResources, and logs:FilterLogEvents"):
-        read = reader_of(options.stack, options.job_id)
+        read = reader_of(chosen_stack(options), options.job_id)
         since = datetime.now(UTC) - options.since
         console = Console(highlight=False, soft_wrap=True)
         count = 0
@@ -277,27 +270,20 @@ def as_text(line: Line) -> Text:
     """A line for people: when, who, how bad, what, with its other keys; a trace stands below."""
     at = line.at.astimezone(UTC)
     text = Text(f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}Z  ", style="dim")
-    text.append(f"{_printable(line.function):<10}  ", style="cyan")
-    text.append(f"{_printable(line.level):<7}  ", style=_STYLES.get(line.level, "none"))
-    text.append(_printable(line.message), style="none")
+    text.append(f"{printable(line.function):<10}  ", style="cyan")
+    text.append(f"{printable(line.level):<7}  ", style=_STYLES.get(line.level, "none"))
+    text.append(printable(line.message), style="none")
     for name, value in line.keys.items():
         if name not in _SHOWN_APART and value is not None:
             shown = value if isinstance(value, str) else json.dumps(value)
-            text.append(f"  {_printable(name)}={_printable(shown)}", style="dim")
+            text.append(f"  {printable(name)}={printable(shown)}", style="dim")
     if trace := line.keys.get("exception"):
-        text.append("\n" + _printable(str(trace)), style="dim")
+        text.append("\n" + printable(str(trace)), style="dim")
     return text
 
 
 def _by_time(line: Line) -> datetime:
     return line.at
-
-
-def _printable(text: str) -> str:
-    """Without characters that a terminal obeys: nodes and their authors have written parts of the log."""
-    return "".join(
-        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
 
 
 def _moment(text: str) -> datetime | None:
