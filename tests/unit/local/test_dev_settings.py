@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,9 +65,9 @@ def test_so_are_options(arguments: tuple[str, str], capsys: pytest.CaptureFixtur
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(dev, "LOG_FOLDER", tmp_path)
-    yield tmp_path
+    return tmp_path
 
 
 def written(port: int, *, folder: Path | None = None) -> list[Path]:
