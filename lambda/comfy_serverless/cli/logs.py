@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from comfy_serverless.cli.habits import add_command
 from comfy_serverless.cli.stack import add_stack_option, chosen_stack, clients_of_logs, explained, outputs_of
-from comfy_serverless.cli.tables import printable
 from comfy_serverless.errors import NotFound
 
 if TYPE_CHECKING:
@@ -48,17 +48,16 @@ _SHOWN_APART = frozenset(
     | {"location", "exception_name", "request_id", "sampling_rate", "xray_trace_id"}
 )
 
-_EPILOG = """\
-examples:
-  export COMFY_STACK=comfy-serverless       or --stack with each command
-  comfy-serverless logs fox-1
-  comfy-serverless logs fox-1 --since 14d --json
-  comfy-serverless logs fox-1 --follow      until Ctrl-C
-
+_EXAMPLES = (
+    "export COMFY_STACK=comfy-serverless       or --stack with each command",
+    "comfy-serverless logs fox-1",
+    "comfy-serverless logs fox-1 --since 14d --json",
+    "comfy-serverless logs fox-1 --follow      until Ctrl-C",
+)
+_NOTES = """\
 The logs of the stack and of its GPU stack are read; the credentials need cloudformation:DescribeStacks and
-ListStackResources, and logs:FilterLogEvents (docs/operate.md has the policy).
-
-exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted
+ListStackResources, and logs:FilterLogEvents (docs/operate.md has the policy). `--json` prints each line as it was
+logged, a document a line.
 """
 
 
@@ -90,12 +89,13 @@ Read = Callable[[datetime], Iterable[Line]]
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `logs` to the commands of the command line."""
-    logs = commands.add_parser(
+    logs = add_command(
+        commands,
         "logs",
-        help="show what all functions have logged of one job",
+        summary="show what all functions have logged of one job",
         description="Show what all functions of the deployed stack have logged of one job.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        notes=_NOTES,
     )
     logs.add_argument("job_id", metavar="JOB_ID", type=_job_id, help="the job's id")
     add_stack_option(logs)
@@ -107,7 +107,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="how far back: 90m, 12h, 30d, 4w (default: 1d)",
     )
     logs.add_argument("--follow", action="store_true", help="go on, and show new lines as they come")
-    logs.add_argument("--json", action="store_true", help="print each line as JSON, as it was logged")
     logs.set_defaults(run=run)
 
 
@@ -270,20 +269,27 @@ def as_text(line: Line) -> Text:
     """A line for people: when, who, how bad, what, with its other keys; a trace stands below."""
     at = line.at.astimezone(UTC)
     text = Text(f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03}Z  ", style="dim")
-    text.append(f"{printable(line.function):<10}  ", style="cyan")
-    text.append(f"{printable(line.level):<7}  ", style=_STYLES.get(line.level, "none"))
-    text.append(printable(line.message), style="none")
+    text.append(f"{_printable(line.function):<10}  ", style="cyan")
+    text.append(f"{_printable(line.level):<7}  ", style=_STYLES.get(line.level, "none"))
+    text.append(_printable(line.message), style="none")
     for name, value in line.keys.items():
         if name not in _SHOWN_APART and value is not None:
             shown = value if isinstance(value, str) else json.dumps(value)
-            text.append(f"  {printable(name)}={printable(shown)}", style="dim")
+            text.append(f"  {_printable(name)}={_printable(shown)}", style="dim")
     if trace := line.keys.get("exception"):
-        text.append("\n" + printable(str(trace)), style="dim")
+        text.append("\n" + _printable(str(trace)), style="dim")
     return text
 
 
 def _by_time(line: Line) -> datetime:
     return line.at
+
+
+def _printable(text: str) -> str:
+    """Without characters that a terminal obeys: nodes and their authors have written parts of the log."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 def _moment(text: str) -> datetime | None:

@@ -21,7 +21,7 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
 def with_a_stack() -> dict[str, argparse.ArgumentParser]:
     return {
         parser.prog.partition(" ")[2]: parser
-        for parser in parsers(cli_main._parser())
+        for parser in parsers(cli_main.parser())
         if any("--stack" in action.option_strings for action in parser._actions)
     }
 
@@ -52,7 +52,7 @@ def test_a_command_for_a_stack_names_the_variable_and_takes_it(
     assert "--stack NAME" in told
     assert "COMFY_STACK" in told
     monkeypatch.setenv("COMFY_STACK", "mine")
-    options = cli_main._parser().parse_args([*command.split(), *arguments_of(parser)])
+    options = cli_main.parser().parse_args([*command.split(), *arguments_of(parser)])
     assert options.stack == "mine"
 
 
