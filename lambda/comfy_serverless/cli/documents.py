@@ -31,14 +31,19 @@ class Document:
         graph: checked.
         values: `set` of a request.
         inputs: `inputs` of a request.
-        left_out: fields of a request that mean nothing for a run on this machine.
+        beside: fields of a request that mean nothing for a run on this machine.
     """
 
     graph: dict[str, Any]
     values: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
     deadline_s: float | None = None
-    left_out: tuple[str, ...] = ()
+    beside: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The names of those fields."""
+        return tuple(self.beside)
 
 
 def read_document(name: str) -> Document:
@@ -74,7 +79,7 @@ def _document(value: object) -> Document:
         values,
         inputs,
         _deadline(value.get("deadline_s")),
-        tuple(name for name in _UNUSED if value.get(name) is not None),
+        {name: value[name] for name in _UNUSED if value.get(name) is not None},
     )
 
 

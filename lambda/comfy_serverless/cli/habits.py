@@ -169,6 +169,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def label(text: str) -> tuple[str, str]:
+    """A label of a job, NAME=VALUE, as the `type` of an option."""
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE, e.g. campaign=autumn")
+    return name, value
+
+
 def report_error(error: ComfyError, *, as_json: bool) -> int:
     """Say what has failed. Returns the exit code."""
     from comfy_serverless.errors import Canceled
