@@ -177,6 +177,13 @@ def label(text: str) -> tuple[str, str]:
     return name, value
 
 
+def whole_number(text: str) -> int:
+    """A whole number above 0, as the `type` of an option."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def report_error(error: ComfyError, *, as_json: bool) -> int:
     """Say what has failed. Returns the exit code."""
     from comfy_serverless.errors import Canceled

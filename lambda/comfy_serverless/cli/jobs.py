@@ -20,6 +20,7 @@ from comfy_serverless.cli.habits import (
     say,
     size_in_words,
     time_in_words,
+    whole_number,
 )
 
 STATUSES = ("queued", "running", "succeeded", "canceling", "canceled", "failed", "expired")
@@ -66,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="NAME=VALUE",
         help="only jobs with it",
     )
-    listing.add_argument("--limit", type=_count, default=20, metavar="N", help="at most so many (default: 20)")
+    listing.add_argument("--limit", type=whole_number, default=20, metavar="N", help="at most so many (default: 20)")
     listing.add_argument("--cursor", metavar="CURSOR", help="go on where a list has ended: its `next_cursor`")
     _with_job(_action(actions, "show", "show everything about a job", _show))
     _with_job(_action(actions, "watch", "follow a job to its end; it fails if the job does", _watch))
@@ -264,10 +265,3 @@ def _moment(text: object) -> datetime | None:
 
 def _labels(labels: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in labels.items())
-
-
-def _count(text: str) -> int:
-    value = int(text) if text.isascii() and text.isdecimal() else 0
-    if not 1 <= value <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 100000")
-    return value

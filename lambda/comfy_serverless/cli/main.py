@@ -31,6 +31,7 @@ COMMANDS = (
     Command("jobs", "list, show, follow, cancel and download jobs of the deployed API", "jobs"),
     Command("upload", "upload a file of any size to the deployed API", "upload"),
     Command("logs", "show what all functions have logged of one job", "logs"),
+    Command("completion", "print what makes bash, zsh or fish complete these commands", "completion"),
 )
 
 #: The extra that brings a library which some commands need.

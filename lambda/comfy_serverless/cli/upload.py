@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from comfy_serverless.cli.habits import add_command, print_json, say
+from comfy_serverless.cli.habits import add_command, print_json, say, whole_number
 
 _EXAMPLES = (
     "export COMFY_BASE_URL=https://….execute-api.eu-central-1.amazonaws.com COMFY_API_KEY=…",
@@ -35,7 +35,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     upload.add_argument("--as", dest="file_path", metavar="NAME", help="what to call it (default: the file's name)")
     upload.add_argument("--type", dest="content_type", metavar="TYPE", help="its media type (default: by its name)")
     upload.add_argument("--tag", action="append", default=[], dest="tags", metavar="TAG", help="mark it (repeat)")
-    upload.add_argument("--expires-in", type=int, metavar="SECONDS", help="forget it after 60 to 604800 seconds")
+    upload.add_argument(
+        "--expires-in", type=whole_number, metavar="SECONDS", help="forget it after that long: 60 to 604800"
+    )
     upload.set_defaults(run=run)
 
 

@@ -186,12 +186,17 @@ def listing(problems: Mapping[Any, str], *, form: str = "{!r}: {}") -> str:
 
 
 def met_several(graph: Mapping[str, Any], addresses: Iterable[str]) -> list[str]:
-    """A sentence for each address that means inputs of more than one node: `'KSampler.seed' is set on 2 nodes: …`."""
-    return [
+    """A sentence for each address that means inputs of several nodes: `'KSampler.seed' is set on 2 nodes: 3 …, 7 …`.
+
+    Of very many, the first ones and their number. Addresses that mean nothing are passed over.
+    """
+    notes = [
         f"{address!r} is set on {len(targets)} nodes: {nodes_in_words(graph, [node_id for node_id, _ in targets])}"
         for address, _, targets in NodeLookup(graph).resolve_all(addresses)[0]
         if len(targets) > 1
     ]
+    more = len(notes) - MAX_LISTED
+    return [*notes[:MAX_LISTED], f"{more} more addresses mean several nodes each"] if more > 0 else notes
 
 
 def nodes_in_words(graph: Mapping[str, Any], node_ids: Sequence[str]) -> str:

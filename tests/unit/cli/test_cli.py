@@ -110,7 +110,11 @@ def test_a_mask_of_this_machine_is_put_into_the_image(tmp_path: Path) -> None:
         (["run", "workflow.json", "--set", "7.color=1"], 1, ["invalid_workflow", "7.color"]),
         (["run", "workflow.json", "--input", "1.color=no.png"], 1, ["missing_asset", "no.png"]),
         (["run", "workflow.json", "--set", "color"], 2, ["NODE.INPUT=VALUE"]),
-        (["run", "workflow.json", "--set", "1.width=wide"], 1, ["invalid_workflow", "'1' (EmptyImage)", "width", "whole"]),
+        (
+            ["run", "workflow.json", "--set", "1.width=wide"],
+            1,
+            ["invalid_workflow", "'1' (EmptyImage)", "width", "whole"],
+        ),
     ],
 )
 def test_what_is_wrong_is_said_and_the_exit_code_tells(
