@@ -27,7 +27,7 @@ from typing import Any, Literal, Self, TypeVar
 from rich.console import Console
 
 from comfy_serverless.aws.dynamodb import Table
-from comfy_serverless.cli.logs import FOLDER_OUTPUT
+from comfy_serverless.cli.job_logs import FOLDER_OUTPUT
 from comfy_serverless.cli.stack import STACK_VARIABLE
 from comfy_serverless.connector.confinement import hide_process
 from comfy_serverless.connector.engine import Engine

@@ -158,4 +158,4 @@ class _Content(io.RawIOBase):
         self._breaks += 1
         if self._breaks > _MOST_BREAKS:
             raise OSError(f"the download has broken off: {reason}")
-        self._api.sleep(self._api.pauses_s[0] if self._api.pauses_s else 0.0)
+        remote.pause(remote.PAUSES_S[0])

@@ -33,7 +33,7 @@ def follow(api: remote.Api, job_id: str, show: Show) -> dict[str, Any]:
             _watch_events(api, found, show)
             short_streams = short_streams + 1 if time.monotonic() - begun < _SHORT_STREAM_S else 0
         else:
-            api.sleep(_ASK_EVERY_S)
+            remote.pause(_ASK_EVERY_S)
         found = remote.job(api, job_id)
     return found
 

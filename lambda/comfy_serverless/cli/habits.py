@@ -249,6 +249,8 @@ def leave_stdout(error: OSError) -> int:
     """
     try:
         sys.stdout.flush()
+        if isinstance(error, BrokenPipeError):  # what could not be written is not kept in every case
+            raise error
     except OSError as trouble:
         # What is still in the buffer is not written at Python's own end either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

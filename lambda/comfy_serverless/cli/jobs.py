@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from comfy_serverless.cli import logs
+from comfy_serverless.cli import job_logs
 from comfy_serverless.cli.habits import (
     FAILED,
     INTERRUPTED,
@@ -50,7 +50,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     jobs = add_command(
         commands,
         "jobs",
-        summary="list, show, follow, cancel and download jobs of the deployed API",
+        summary="list, show, follow, cancel and download jobs of the deployed API, and read their logs",
         examples=[*(lines[0] for lines in _EXAMPLES.values()), "comfy-serverless jobs logs fox-1"],
         notes=_NOTES,
         prints_data=False,
@@ -81,7 +81,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="DIR",
         help="where they go (default: out/); no file is replaced",
     )
-    logs.add_parser(actions)
+    job_logs.add_parser(actions)
 
 
 def _action(

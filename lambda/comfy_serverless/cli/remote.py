@@ -70,13 +70,10 @@ class Api:
 
     Attributes:
         base_url: without a slash at its end. It may have a path.
-        pauses_s: between the attempts at a request.
     """
 
     base_url: str
     key: str = field(repr=False)
-    pauses_s: tuple[float, ...] = PAUSES_S
-    sleep: Callable[[float], None] = time.sleep
     _sessions: dict[bool, requests.Session] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -225,7 +222,6 @@ def put_bytes(api: Api, target: Mapping[str, Any], content: Callable[[], Any]) -
         content: opens the file anew, for each attempt.
     """
     answer = _patiently(
-        api,
         lambda: api.send(
             str(target["method"]), str(target["url"]), with_key=False, data=content(), headers=target["headers"]
         ),
@@ -248,7 +244,7 @@ def open_output(api: Api, output: Mapping[str, Any], *, start: int = 0) -> reque
     def ask(url: str) -> requests.Response:
         what = redact_url(url)
         send = lambda: api.send("GET", url, with_key=api.is_own(url), stream=True, headers=headers)  # noqa: E731
-        return _patiently(api, send, what=what)
+        return _patiently(send, what=what)
 
     wanted = HTTPStatus.PARTIAL_CONTENT if start else HTTPStatus.OK
     if link := output.get("url"):
@@ -275,11 +271,11 @@ def _document(api: Api, method: str, path: str, **arguments: Any) -> Document:  
 
 def _answer(api: Api, method: str, path: str, **arguments: Any) -> requests.Response:  # noqa: ANN401
     send = lambda: api.send(method, api.base_url + path, with_key=True, **arguments)  # noqa: E731
-    return _patiently(api, send, what=api.shown)
+    return _patiently(send, what=api.shown)
 
 
 def _patiently(
-    api: Api, send: Callable[[], requests.Response], *, what: str, transient: frozenset[int] = _TRANSIENT
+    send: Callable[[], requests.Response], *, what: str, transient: frozenset[int] = _TRANSIENT
 ) -> requests.Response:
     """Send a request, again after a while if it was not its fault. Every one of ours may be sent twice.
 
@@ -290,7 +286,7 @@ def _patiently(
         UpstreamError: there was no answer.
     """
     left_s, trouble = PATIENCE_S, None
-    for number, pause_s in enumerate((*api.pauses_s, None)):
+    for number, pause_s in enumerate((*PAUSES_S, None)):
         answer, trouble = None, None
         try:
             answer = send()
@@ -310,9 +306,14 @@ def _patiently(
         if wait_s >= _LONG_WAIT_S:
             reason = "does not answer" if answer is None else f"answers {answer.status_code}"
             say(one_line(f"{what} {reason}: asked again in {wait_s:.0f} s"))
-        api.sleep(wait_s)
+        pause(wait_s)
         left_s -= wait_s
     raise UpstreamError(f"{what} cannot be reached, or has broken off: {reason_of(trouble)}") from trouble
+
+
+def pause(seconds: float) -> None:
+    """Wait before something is asked again."""
+    time.sleep(seconds)
 
 
 def reason_of(error: BaseException | None) -> str:

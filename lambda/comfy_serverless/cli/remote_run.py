@@ -121,7 +121,7 @@ def _cancel(api: remote.Api, job_id: str) -> None:
         except NotFound:
             if pause_s is None:
                 raise KeyboardInterrupt from None
-            api.sleep(pause_s)
+            remote.pause(pause_s)
         except UpstreamError as error:
             raise UpstreamError(
                 f"{error.message}. The job may still run: `comfy-serverless jobs cancel {job_id}` ends it."

@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
     api = Api.from_environment()
     naming = {"file_path": options.file_path, "tags": options.tags, "expires_in": options.expires_in}
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
+    console = Console(stderr=True, highlight=False)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading", total=None)
 
         def show(what: str, done: int, total: int) -> None:
