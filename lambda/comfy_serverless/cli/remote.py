@@ -354,12 +354,13 @@ def _refusal(api: Api, answer: requests.Response) -> ComfyError:
             f"{api.shown} sends its callers on to {target}, and the key is not sent there: set {URL_VARIABLE} to the "
             "address of the API itself."
         )
-    if status == HTTPStatus.UNAUTHORIZED:
+    if status == HTTPStatus.UNAUTHORIZED and not api.key:
         return Unauthorized(
             f"{api.shown} asks for a key: set {KEY_VARIABLE} (`comfy-serverless keys create` makes one)."
         )
-    if status == HTTPStatus.FORBIDDEN:
-        return Forbidden(f"{api.shown} does not accept the key in {KEY_VARIABLE}: it is unknown, revoked or expired.")
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        kind = Unauthorized if status == HTTPStatus.UNAUTHORIZED else Forbidden
+        return kind(f"{api.shown} does not accept the key in {KEY_VARIABLE}: it is unknown, revoked or expired.")
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return TooLarge(f"{api.shown} does not take a request of this size: give large inputs as files (--input).")
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:

@@ -18,7 +18,7 @@ from blake3 import blake3
 from comfy_serverless.cli import remote
 from comfy_serverless.errors import InvalidRequest, MissingAsset
 from comfy_serverless.files import UNKNOWN_TYPE, type_of_name
-from comfy_serverless.table.asset_names import MAX_READ_BYTES
+from comfy_serverless.table import asset_names
 
 _CHUNK_BYTES = 1 << 20
 
@@ -67,7 +67,7 @@ def upload_file(
             raise InvalidRequest(f"{path} is empty.")
         # S3 checks the SHA-256 of a file that the API would not read; an older release may know it by its blake3.
         hashers: dict[str, _Hasher] = {"blake3": blake3()}
-        if size_bytes > MAX_READ_BYTES:
+        if size_bytes > asset_names.MAX_READ_BYTES:
             hashers["sha256"] = hashlib.sha256()
         *others, digest = _hashes(file, hashers, lambda done: show("reading", done, size_bytes))
         known = (remote.has_bytes(api, one, given) for one in (digest, *others))
