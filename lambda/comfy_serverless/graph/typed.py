@@ -108,9 +108,11 @@ def typed(text: str, *, standing: object, takes: Takes | None = None) -> object:
 def from_json(text: str) -> object:
     """The value that a text is in JSON. Raises Untyped if it is none."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(text, parse_constant=_refuse_constant)
+        json.dumps(value, allow_nan=False)  # 1e999 is read as infinite
     except (ValueError, RecursionError) as error:
         raise Untyped(f"is to be given as JSON, and {_shown(text)} is none: {error}") from None
+    return value
 
 
 def _kind_of(standing: object) -> Kind | None:
