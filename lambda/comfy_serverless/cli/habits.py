@@ -11,6 +11,7 @@ It loads nothing that takes time; what prints tables does so when there is one t
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shutil
@@ -30,6 +31,8 @@ FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 #: A column that may be folded stays this wide, in letters.
 _FOLDED_WIDTH = 8
 _GAP = 2
+#: What a stream that cannot be written says of itself.
+_UNWRITABLE = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _EXIT_CODES = "exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted"
 
 
@@ -249,7 +252,7 @@ def leave_stdout(error: OSError) -> int:
     """
     try:
         sys.stdout.flush()
-        if isinstance(error, BrokenPipeError):  # what could not be written is not kept in every case
+        if error.filename is None and error.errno in _UNWRITABLE:  # the buffer does not keep a large text
             raise error
     except OSError as trouble:
         # What is still in the buffer is not written at Python's own end either.
