@@ -122,6 +122,46 @@ def test_a_reader_that_has_gone_ends_the_command_in_silence(words: tuple[str, ..
     assert process.returncode == 141
 
 
+def test_it_does_so_whatever_is_printed() -> None:
+    """`print(…, flush=True)` forgets what it could not write: a second flush succeeds."""
+    program = (
+        "import sys\nfrom comfy_serverless.cli import completion, habits, main\n"
+        "completion.run = lambda options: habits.print_table(('a',), [['b']]) or 0\n"
+        "sys.exit(main.main())"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = child("completion", "bash", program=("-c", program), stdout=writing)
+    os.close(writing)
+    assert process.communicate(timeout=PATIENCE_S)[1] == ""
+    assert process.returncode == 141
+
+
+def test_another_broken_pipe_is_a_failure_like_any_other() -> None:
+    program = (
+        "import sys\nfrom comfy_serverless.cli import completion, main\n"
+        "def run(options):\n    raise BrokenPipeError('a socket')\n"
+        "completion.run = run\nsys.exit(main.main())"
+    )
+    process = child("completion", "bash", program=("-c", program), stdout=subprocess.PIPE)
+    assert "BrokenPipeError: a socket" in process.communicate(timeout=PATIENCE_S)[1]
+    assert process.returncode == 1
+
+
+def test_the_entry_point_loads_next_to_nothing_before_it_answers_ctrl_c() -> None:
+    program = (
+        "import sys\nbefore = set(sys.modules)\nimport comfy_serverless.cli.main\nprint(*set(sys.modules) - before)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": "lambda"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert not {"typing", "re", "enum", "argparse", "json", "contextlib"} & set(loaded)
+
+
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         process = child("completion", "bash", stdout=full)
@@ -171,6 +211,14 @@ def test_ctrl_c_while_the_command_loads_ends_it_without_a_word_of_python(where: 
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert "KeyboardInterrupt" not in stderr
+
+
+def test_every_table_is_printed_by_the_one_function_that_loses_nothing() -> None:
+    sources = {
+        path.name: path.read_text(encoding="utf-8") for path in Path("lambda/comfy_serverless/cli").rglob("*.py")
+    }
+    assert [name for name, text in sources.items() if "rich.table" in text] == []
+    assert [name for name, text in sources.items() if "print(json.dumps" in text and "indent=" in text] == ["habits.py"]
 
 
 def test_completion_knows_every_command_and_option() -> None:
