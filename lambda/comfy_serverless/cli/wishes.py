@@ -48,7 +48,7 @@ def wishes_of(document: Document, given_options: Sequence[tuple[str, str]]) -> W
     given = find(with_mask_inputs(graph), [one for one in assignments if one.option == "--input"])
     files: dict[str, Any] = dict(document.inputs)
     for address in dict.fromkeys(one.address for one in given):
-        files[address] = [_origin(one.value) for one in given if one.address == address]
+        files[address] = [origin(one.value) for one in given if one.address == address]
     notes = [*met_several(graph, document.values), *met_several(with_mask_inputs(graph), document.inputs)]
     notes += [note for one in [*values, *given] if (note := _note(graph, one))]
     wishes = Wishes(graph, values, files)
@@ -66,7 +66,7 @@ def _note(graph: Mapping[str, Any], one: Meant) -> str | None:
     return f"{one.option} {one.address}: set on {count}: {nodes}"
 
 
-def _origin(text: str) -> Origin:
+def origin(text: str) -> Origin:
     """A file of this machine, or an address that is fetched."""
     return text if text.lower().startswith(("s3://", "https://", "http://", "data:")) else Path(text).expanduser()
 
