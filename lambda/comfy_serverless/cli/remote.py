@@ -48,6 +48,8 @@ _LONG_WAIT_S = 5.0
 _TRANSIENT = frozenset({429, 502, 503, 504})
 _KINDS: Mapping[str, type[ComfyError]] = {kind.code: kind for kind in reversed(list(all_errors())) if kind.code}
 _TEXT_SHOWN = 200
+#: Without these fields an answer is none of the API's.
+_JOB, _TARGET = ("id", "status"), ("id", "method", "url", "headers")
 
 Document = dict[str, Any]
 
@@ -126,17 +128,17 @@ class Api:
 
 def submit(api: Api, request: Mapping[str, Any]) -> Document:
     """Submit a job request with a `job_id`, and do not wait for its end. Sent twice, it is the same job."""
-    return _document(api, "POST", "/generate", json={**request, "wait_s": 0})
+    return _document(api, "POST", "/generate", _JOB, json={**request, "wait_s": 0})
 
 
 def job(api: Api, job_id: str) -> Document:
     """A job, with its progress and outputs."""
-    return _document(api, "GET", f"/api/v2/jobs/{quote(job_id, safe='')}")
+    return _document(api, "GET", f"/api/v2/jobs/{quote(job_id, safe='')}", _JOB)
 
 
 def cancel(api: Api, job_id: str) -> Document:
     """Ask for the end of a job, and return it as it is now. An ended one stays as it is."""
-    return _document(api, "POST", f"/api/v2/jobs/{quote(job_id, safe='')}/cancel")
+    return _document(api, "POST", f"/api/v2/jobs/{quote(job_id, safe='')}/cancel", _JOB)
 
 
 def jobs(
@@ -150,7 +152,9 @@ def jobs(
     """A page of jobs, newest first, with the `next_cursor` of the following one."""
     query = {"limit": limit, "cursor": cursor, "status": status}
     query |= {f"metadata[{name}]": value for name, value in (labels or {}).items()}
-    return _document(api, "GET", "/api/v2/jobs", params={name: value for name, value in query.items() if value})
+    return _document(
+        api, "GET", "/api/v2/jobs", ("jobs",), params={name: value for name, value in query.items() if value}
+    )
 
 
 def outputs(api: Api, found: Mapping[str, Any]) -> Iterator[Document]:
@@ -162,7 +166,8 @@ def outputs(api: Api, found: Mapping[str, Any]) -> Iterator[Document]:
     cursor: str | None = None
     while True:
         query = {"limit": 1000, **({"cursor": cursor} if cursor else {})}
-        page = _document(api, "GET", f"/api/v2/jobs/{quote(str(found['id']), safe='')}/outputs", params=query)
+        path = f"/api/v2/jobs/{quote(str(found['id']), safe='')}/outputs"
+        page = _document(api, "GET", path, ("outputs",), params=query)
         yield from page["outputs"]
         cursor = page.get("next_cursor")
         if not cursor:
@@ -205,14 +210,14 @@ def has_bytes(api: Api, digest: str, naming: Mapping[str, Any]) -> Document | No
     if not answer.ok:
         raise _refusal(api, answer)
     try:
-        return _document(api, "POST", "/api/v2/assets/from-hash", json={**naming, "hash": digest})
+        return _document(api, "POST", "/api/v2/assets/from-hash", ("id",), json={**naming, "hash": digest})
     except NotFound:
         return None  # deleted meanwhile
 
 
 def begin_upload(api: Api, upload: Mapping[str, Any]) -> Document:
     """Announce a file. Returns where to put its bytes."""
-    return _document(api, "POST", "/api/v2/uploads", json=dict(upload))
+    return _document(api, "POST", "/api/v2/uploads", _TARGET, json=dict(upload))
 
 
 def put_bytes(api: Api, target: Mapping[str, Any], content: Callable[[], Any]) -> None:
@@ -234,7 +239,7 @@ def put_bytes(api: Api, target: Mapping[str, Any], content: Callable[[], Any]) -
 
 def complete_upload(api: Api, target: Mapping[str, Any]) -> Document:
     """Let the API check the bytes and register them."""
-    return _document(api, "POST", f"/api/v2/uploads/{quote(str(target['id']), safe='')}/complete")
+    return _document(api, "POST", f"/api/v2/uploads/{quote(str(target['id']), safe='')}/complete", ("id",))
 
 
 def open_output(api: Api, output: Mapping[str, Any], *, start: int = 0) -> requests.Response:
@@ -261,10 +266,11 @@ def open_output(api: Api, output: Mapping[str, Any], *, start: int = 0) -> reque
     return answer
 
 
-def _document(api: Api, method: str, path: str, **arguments: Any) -> Document:  # noqa: ANN401
+def _document(api: Api, method: str, path: str, needs: tuple[str, ...], **arguments: Any) -> Document:  # noqa: ANN401
+    """The JSON object that an operation answers, with the fields in `needs`. Raises ComfyError for everything else."""
     answer = _answer(api, method, path, **arguments)
     document = _object(answer.text) if answer.ok and not answer.is_redirect else None
-    if document is None:
+    if document is None or not all(name in document for name in needs):
         raise _refusal(api, answer)
     return document
 

@@ -128,6 +128,7 @@ def test_a_job_whose_answer_was_lost_is_sent_again_as_the_same_job(server: Scrip
         (Told(404, "<html>nginx"), "not_found", "is no Comfy API"),
         (Told(200, "<html>\x1b[2Jhello"), "upstream_error", "\\x1b[2Jhello"),
         (Told(200, "[1]"), "upstream_error", "has answered 200"),
+        (Told(200, {"hello": "world"}), "upstream_error", "has answered 200"),
         (Told(500, ""), "upstream_error", "has answered 500"),
         (Told(302, "", {"location": "https://u:p@sso.example/in?t=1"}), "invalid_request", "https://sso.example/in?…"),
         (Told(301, "", {"location": "/v3"}), "invalid_request", "set COMFY_BASE_URL"),
