@@ -111,7 +111,7 @@ class InvalidRequest(ComfyError, code="invalid_request", http_status=422, kind=K
     """The request is not JSON, misses a field, or has a field of the wrong form; every wrong field is named."""
 
 
-class NotJson(InvalidRequest, http_status=400):
+class NotJson(InvalidRequest, ValueError, http_status=400):
     """A request that is not JSON at all."""
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from comfy_serverless import ComfyConnector, Output, OutputKind, Progress, Settings
 from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, EngineUnavailable, InvalidWorkflow
@@ -370,3 +371,20 @@ ComfyConnector()
     assert answer.returncode != 0
     assert EngineUnavailable.__name__ in answer.stderr
     assert "COMFYUI_URL" in answer.stderr
+
+
+def test_what_stood_beside_a_graph_is_in_the_picture(connector: ComfyConnector) -> None:
+    graph = picture()
+    graph["1"]["is_changed"] = [float("nan")]  # as ComfyUI writes it into its own pictures
+    graph["2"]["inputs"]["images"] = [1, 0]
+    saved = {"nodes": [], "extra": {"ds": float("inf")}}
+    execution = connector.run({"prompt": graph, "workflow": saved, "client_id": "somebody"})
+    assert [("client_id" in warning, "node 2" in warning) for warning in execution.warnings] == [
+        (True, False),
+        (False, True),
+    ]
+    [output] = execution.outputs
+    with output.open() as file, Image.open(file) as image:
+        assert isinstance(image, PngImageFile)
+        assert json.loads(image.text["workflow"]) == {"nodes": [], "extra": {"ds": None}}
+        assert json.loads(image.text["prompt"])["2"]["inputs"]["images"] == ["1", 0]

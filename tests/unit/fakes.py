@@ -124,7 +124,7 @@ class FakeEngine:
         recalls_as: str = "",
     ) -> FakeExecution:
         run = {"workflow": workflow, "deadline_s": deadline_s, "execution_s": execution_s, "prompt_id": prompt_id}
-        self.runs.append(run | {"apart_as": apart_as, "recalls_as": recalls_as})
+        self.runs.append(run | {"apart_as": apart_as, "recalls_as": recalls_as, "extra_data": extra_data})
         assert on_progress is not None
         assert on_output is not None
         if self.begins:

@@ -13,9 +13,11 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConf
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupportedContentType, RequestValidationError
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import BaseModel
 
 from comfy_serverless.api import assets, documentation, events, jobs, outputs
 from comfy_serverless.api.auth import Authentication
+from comfy_serverless.api.bodies import GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.responses import refuse, security_headers
 from comfy_serverless.api.services import Services
@@ -28,7 +30,7 @@ from comfy_serverless.errors import (
     UnsupportedMediaType,
     UpstreamError,
 )
-from comfy_serverless.jobs.request import problem_in_words
+from comfy_serverless.jobs.request import problem_in_words, unknown_field
 from comfy_serverless.observability import log
 
 
@@ -52,7 +54,9 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     app = _Api(enable_validation=True, cors=_cors(cors_origins))
     # Powertools' own reader fails on bodies that are not UTF-8 or too deep. It has no public place for another one.
     authentication = Authentication(services)
-    app._request_validation_middleware = authentication.before(BodyReader())
+    app._request_validation_middleware = authentication.before(
+        BodyReader(shapers={"/generate": read_generate, "/api/v2/jobs": read_submit})
+    )
     app.use([authentication])  # for routes with another reader
     for router in (jobs.router, events.router, outputs.router, assets.router, documentation.router):
         app.include_router(router)
@@ -77,7 +81,10 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         log.exception("bug: the request failed in our own code")
         return refuse(InternalError("the request failed because of a mistake of ours; the log has the details."))
 
-    app.exception_handler(RequestValidationError)(lambda error: refuse(_invalid(error)))
+    def invalid(error: RequestValidationError) -> Response[str]:
+        return refuse(_invalid(error, _BODIES.get(app.current_event.path)))
+
+    app.exception_handler(RequestValidationError)(invalid)
     app.exception_handler(ComfyError)(refuse)
     app.exception_handler(RequestUnsupportedContentType)(wrong_type)
     app.exception_handler([ClientError, BotoCoreError, TimeoutError])(upstream)
@@ -85,13 +92,19 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     return app
 
 
-def _invalid(error: RequestValidationError) -> ComfyError:
-    """The refusal that names the wrong parts of a request, in our words."""
+#: What the bodies of these routes may have, to guess what was meant by a field that they do not have.
+_BODIES: dict[str, type[BaseModel]] = {"/generate": GenerateBody, "/api/v2/jobs": SubmitBody}
+
+
+def _invalid(error: RequestValidationError, body: type[BaseModel] | None) -> ComfyError:
+    """The refusal that names the wrong parts of a request, in our words. `body`: of the route, if it is known."""
     entries = error.errors()
     problems = [
         {
             "field": ".".join(map(str, entry["loc"]))[:200] or "request",
-            "problem": problem_in_words(entry["type"], entry["msg"]),
+            "problem": unknown_field(entry["loc"][1:], body)
+            if body is not None and entry["type"] == "extra_forbidden"
+            else problem_in_words(entry["type"], entry["msg"]),
         }
         for entry in entries[:100]
     ]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.graph.wrappers import unwrap
 from comfy_serverless.jobs.document import Job, Output
 from comfy_serverless.jobs.request import JobRequest, Labels
+from comfy_serverless.jobs.shapes import shape
 
 #: API Gateway waits 30 s for an answer, and ours takes a while to get there.
 MAX_WAIT_S = 25
@@ -19,12 +23,21 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class ExtraData(_Body):
-    """Data for ComfyUI, beside the workflow. It travels in the job's message only: not in the table, S3 or a log."""
+_Key = Annotated[str, Field(max_length=1024)]
 
-    api_key_comfy_org: Annotated[str, Field(max_length=1024, description="API key for partner (API) nodes.")] | None = (
-        None
-    )
+
+class ExtraData(_Body):
+    """Data for ComfyUI, beside the workflow. Keys travel in the job's message only: not in the table, S3 or a log.
+
+    What comes after the first is ours; `POST /generate` passes on whatever there is.
+    """
+
+    api_key_comfy_org: Annotated[_Key | None, Field(description="API key for partner (API) nodes.")] = None
+    auth_token_comfy_org: Annotated[_Key | None, Field(description="Token for partner (API) nodes. Ours.")] = None
+    extra_pnginfo: Annotated[
+        dict[str, Any] | None, Field(description="Written into the pictures that ComfyUI saves. Ours.")
+    ] = None
+    preview_method: Annotated[str | None, Field(max_length=100, description="Of the previews. Ours.")] = None
 
 
 _WEBHOOK_URL = Field(max_length=2048, description="Called when the job has ended; a public https address. Ours.")
@@ -44,10 +57,31 @@ class SubmitBody(_Body):
 class GenerateBody(JobRequest):
     """A job request, and how long to wait for its end."""
 
-    wait_s: Annotated[float, Field(ge=0, le=MAX_WAIT_S, strict=False)] = DEFAULT_WAIT_S
-    extra_data: ExtraData | None = None
+    wait_s: Annotated[float, Field(ge=0, le=MAX_WAIT_S)] = DEFAULT_WAIT_S
     webhook_url: Annotated[str, _WEBHOOK_URL] | None = None
     webhook_secret: Annotated[str, _WEBHOOK_SECRET] | None = None
+
+
+def read_generate(document: object) -> tuple[object, Sequence[str]]:
+    """The fields of a body of `POST /generate`, in whatever shape it came, and what was left out."""
+    shaped = shape(document, known=GenerateBody.field_names())
+    return shaped.fields, shaped.warnings
+
+
+def read_submit(document: object) -> tuple[object, Sequence[str]]:
+    """A body of `POST /api/v2/jobs`, as the contract has it. Raises InvalidRequest for what only `/generate` takes."""
+    workflow = document.get("workflow") if isinstance(document, Mapping) else None
+    found = unwrap(document) if workflow is None else None
+    if found is not None:
+        kind = "this is a body of ComfyUI's /prompt" if found.place == "prompt" else "this is a bare workflow"
+        raise InvalidRequest(
+            f'{kind}: here it goes into a field, {{"workflow": {{…}}}}. POST /generate takes it as it is.'
+        )
+    if isinstance(workflow, str):
+        raise InvalidRequest(
+            "`workflow` is a text: here it is the graph itself. POST /generate takes JSON in a text, names and s3://."
+        )
+    return document, ()
 
 
 class JobListEntry(BaseModel):

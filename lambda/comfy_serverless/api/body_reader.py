@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.event_handler.middlewares.openapi_validation import OpenAPIRequestValidationMiddleware
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupportedContentType, RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import UploadFile
+
+from comfy_serverless.errors import NotJson
+from comfy_serverless.json_text import parse_json
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
@@ -29,6 +32,8 @@ _MAX_PARTS = 60
 _MAX_LEVELS = 100
 #: The number of entries outside the workflow: each wrong one costs the making of an error, and some kilobytes.
 _MAX_ENTRIES = 10_000
+_BODY = "the body"
+_LEFT_OUT = "left_out"
 
 
 class Malformed(ValueError):
@@ -51,12 +56,21 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
     Args:
         files: the fields of forms that hold files.
         lists: the fields that may be given more than once.
+        shapers: for routes that take more shapes of a body than one: by path, the function that returns the body that
+            is checked, and what was left out. `left_out` returns the latter to the route.
     """
 
-    def __init__(self, *, files: frozenset[str] = frozenset(), lists: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        *,
+        files: frozenset[str] = frozenset(),
+        lists: frozenset[str] = frozenset(),
+        shapers: Mapping[str, Callable[[object], tuple[object, Sequence[str]]]] | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._files = files
         self._lists = lists
+        self._shapers = shapers or {}
 
     def _get_body(self, app: EventHandlerInstance) -> Any:  # noqa: ANN401
         event = app.current_event
@@ -67,16 +81,22 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
             if kind == "multipart/form-data" and self._files:
                 return self._form_of(parts_of(body, content_type))
             if kind in {"application/json", ""} and not self._files:
-                return _moderate(json.loads(body)) if body else None
+                return self._shaped(app, parse_json(body, source=_BODY)) if body else None
         except Malformed as error:
             raise _refused(str(error)) from None
-        except json.JSONDecodeError as error:
-            raise _refused(f"is not JSON ({error.msg})") from None
-        except (ValueError, RecursionError):
-            raise _refused("is not JSON in UTF-8, or too deep, or has a number of thousands of digits") from None
+        except NotJson as error:
+            raise _refused(error.message.removeprefix(f"{_BODY} ").rstrip(".")) from None
         if self._files:
             raise _refused(f"must be multipart/form-data, and the content type is {kind[:100] or 'missing'!r}")
         raise RequestUnsupportedContentType("unsupported content type", errors=[])
+
+    def _shaped(self, app: EventHandlerInstance, document: object) -> object:
+        _count(document, limit=None)
+        shaper = self._shapers.get(app.current_event.path)
+        if shaper is not None:
+            document, left_out = shaper(document)
+            app.append_context(**{_LEFT_OUT: tuple(left_out)})  # type: ignore[no-untyped-call]
+        return _moderate(document)
 
     def _form_of(self, parts: list[Part]) -> dict[str, Any]:
         form: dict[str, Any] = {}
@@ -96,6 +116,11 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
             else:
                 form[part.name] = text
         return form
+
+
+def left_out(router: Any) -> tuple[str, ...]:  # noqa: ANN401  (a router of Powertools)
+    """What was left out of the body of the request in hand, for people."""
+    return tuple(router.context.get(_LEFT_OUT, ()))
 
 
 def parts_of(body: bytes, content_type: str) -> list[Part]:
@@ -138,12 +163,10 @@ def _part(segment: MultipartSegment, content: bytes) -> Part:
 
 
 def _moderate(document: object) -> object:
-    """Refuse a document that is too deep or has too many entries."""
-    workflow = document.get("workflow") if isinstance(document, dict) else None
-    rest = {**document, "workflow": None} if isinstance(document, dict) else document
+    """Refuse a document that has too many entries beside the workflows in it."""
+    rest = {**document, "workflow": None, "extra_data": None} if isinstance(document, dict) else document
     if _count(rest, limit=_MAX_ENTRIES) > _MAX_ENTRIES:
         raise Malformed(f"has more than {_MAX_ENTRIES:,} entries beside the workflow")
-    _count(workflow, limit=None)
     return document
 
 

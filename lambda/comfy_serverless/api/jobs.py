@@ -30,6 +30,7 @@ from comfy_serverless.api.bodies import (
     SubmitBody,
     documented,
 )
+from comfy_serverless.api.body_reader import left_out
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.submission import Submission, submit
@@ -69,7 +70,8 @@ _JOB_ID = re.compile(JOB_ID_PATTERN)
 )
 def post_job(body: Annotated[SubmitBody, Body()], idempotency_key: IdempotencyKey = None) -> Response[str]:
     """Take a workflow, durably."""
-    request = JobRequest.parse({"workflow": body.workflow, "metadata": body.metadata})
+    extra_data = body.extra_data.model_dump(exclude_none=True) if body.extra_data else None
+    request = JobRequest.parse({"workflow": body.workflow, "metadata": body.metadata, "extra_data": extra_data})
     return _answer(HTTPStatus.CREATED, _submit(request, body, idempotency_key))
 
 
@@ -154,7 +156,8 @@ def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
     "/generate",
     summary="Submit a job and wait for its end",
     tags=["generate"],
-    description="Takes a job request with `set`, `inputs`, `models`, `deadline_s`. The same `job_id` never runs twice.",
+    description="Takes a job request with `set`, `inputs`, `models`, `deadline_s`, or a workflow in any wrapper. "
+    "The same `job_id` never runs twice.",
     responses={
         200: documented("The job has ended; `status` says how.", Job),
         202: documented("It has not yet: poll `urls.self`.", Job),
@@ -171,7 +174,8 @@ def generate(body: Annotated[GenerateBody, Body()], idempotency_key: Idempotency
     jobs = services(router).jobs
     document = body.model_dump(by_alias=True, include=set(JobRequest.model_fields))
     try:
-        state = _submit(JobRequest.model_validate(document, strict=False), body, idempotency_key)
+        request = JobRequest.model_validate(document, strict=False).with_warnings(left_out(router))
+        state = _submit(request, body, idempotency_key)
     except JobExists:
         standing = jobs.read_alone(str(body.job_id))
         if standing is None or standing.owner != caller(router).owner:
@@ -188,7 +192,6 @@ def _submit(request: JobRequest, body: SubmitBody | GenerateBody, idempotency_ke
     submission = Submission(
         request=request,
         caller=caller(router),
-        extra_data=body.extra_data,
         idempotency_key=idempotency_key,
         webhook_url=body.webhook_url,
         webhook_secret=body.webhook_secret,

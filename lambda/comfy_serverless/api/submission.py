@@ -20,6 +20,7 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, KeyFull, QueueFull, UpstreamError
 from comfy_serverless.fetch.addresses import is_aws_here
 from comfy_serverless.jobs.buckets import Buckets
+from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest, OutputTarget
 from comfy_serverless.jobs.reserved import owner_prefix
@@ -34,7 +35,6 @@ from comfy_serverless.webhooks.signing import check_webhook
 
 if TYPE_CHECKING:
     from comfy_serverless.api.auth import Caller
-    from comfy_serverless.api.bodies import ExtraData
     from comfy_serverless.api.services import Services
 
 
@@ -44,12 +44,10 @@ class Submission:
 
     Attributes:
         request: its workflow may hold `core/ASSET` references and names of uploaded files.
-        extra_data: for ComfyUI, and stored nowhere.
     """
 
     request: JobRequest
     caller: Caller
-    extra_data: ExtraData | None = field(default=None, repr=False)
     idempotency_key: str | None = None
     webhook_url: str | None = None
     webhook_secret: str | None = field(default=None, repr=False)
@@ -68,7 +66,7 @@ def submit(submission: Submission, services: Services) -> JobState:
     job_id = submission.request.job_id or str(uuid.uuid4())
     stored = _runnable(submission.request, owner, services, job_id=job_id)
     _check_room(submission.caller, services)
-    extra_data = submission.extra_data.model_dump(exclude_none=True) if submission.extra_data else {}
+    _, secrets = split(submission.request.extra_data)
     address = S3Address(services.assets_bucket, f"requests/{owner}/{job_id}-{uuid.uuid4().hex[:8]}.json")
     job = NewJob(
         job_id=job_id,
@@ -78,18 +76,18 @@ def submit(submission: Submission, services: Services) -> JobState:
         labels=stored.request.metadata,
         idempotency_key=submission.idempotency_key,
         webhook=webhook,
-        is_rerunnable=not extra_data,
+        is_rerunnable=not secrets,
     )
     stored.write(services.s3, address)
     state = services.jobs.submit(job)
     log.info("the job is taken", job_id=job_id, owner=owner)
-    _send(services, job, JobMessage(job_id=job_id, address=address, owner=owner, extra_data=extra_data))
+    _send(services, job, JobMessage(job_id=job_id, address=address, owner=owner, extra_data=secrets))
     return state
 
 
 def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: str) -> StoredRequest:
     """The request for the worker, with assets resolved and a place for results; and the graph as the caller sent it."""
-    document = request.model_dump(mode="json", by_alias=True)
+    document = request.model_dump(mode="json", by_alias=True, exclude={"extra_data"})
     if request.output.bucket is not None or request.output.prefix is not None:
         raise InvalidRequest(
             "`output` is not possible here: results are kept with the job, and are downloaded by links."
@@ -98,7 +96,7 @@ def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: st
     prefix = owner_prefix(owner, services.settings)
     results = f"s3://{services.output_bucket}/{prefix}"
     refuse_foreign_addresses(document, buckets=buckets, allowed_prefix=f"{results}/")
-    graph = graph_of(request, s3=services.s3, settings=services.settings)
+    graph, extra_data, warnings = graph_of(request, s3=services.s3, settings=services.settings)
     # A workflow that was read from S3 has not been checked yet.
     refuse_foreign_addresses(graph, buckets=buckets, allowed_prefix=f"{results}/")
     readable = Buckets.of(services.settings).and_inputs(services.output_bucket)
@@ -113,8 +111,9 @@ def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: st
             "inputs": {**resolved.inputs, **request.inputs},
             "output": OutputTarget(bucket=services.output_bucket, prefix=prefix),
             "reply": "links",
+            "extra_data": extra_data,
         }
-    )
+    ).with_warnings((*request.warnings, *warnings))
     return StoredRequest(runnable, graph)
 
 

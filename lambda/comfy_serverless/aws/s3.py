@@ -5,14 +5,14 @@ This module knows addresses without AWS's libraries: a function that needs the l
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from comfy_serverless.errors import AssetUnavailable, InvalidRequest, MissingAsset, NotJson
+from comfy_serverless.errors import AssetUnavailable, InvalidRequest, MissingAsset
+from comfy_serverless.json_text import MAX_DOCUMENT_BYTES, parse_json
 from comfy_serverless.retry import attempts
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 
-#: Largest JSON document read from S3: a workflow, a request or a result.
-MAX_DOCUMENT_BYTES = 32_000_000
 #: Connections, and so uploads and downloads, at the same time.
 MAX_CONNECTIONS = 32
 #: How often a request is sent at most, and how long S3 may be silent each time, in seconds.
@@ -184,22 +182,6 @@ def read_document(s3: S3Client, address: S3Address) -> Document:
             f"{address} has {answer['ContentLength']:,} bytes; at most {MAX_DOCUMENT_BYTES:,} are read"
         )
     return Document(answer["Body"].read(), answer["ETag"])
-
-
-def parse_json(content: bytes | str, *, source: str) -> Any:  # noqa: ANN401
-    """JSON out of bytes. Raises NotJson, which says where it breaks."""
-    if not content.strip():
-        raise NotJson(f"{source} is empty; it should be a job request in JSON.")
-    try:
-        return json.loads(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
-    except UnicodeDecodeError as error:
-        raise NotJson(f"{source} is not JSON: it is not UTF-8 text (byte {error.start}).") from None
-    except json.JSONDecodeError as error:
-        raise NotJson(f"{source} is not JSON: {error.msg} at line {error.lineno}, column {error.colno}.") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise NotJson(f"{source} is not JSON we can read: {error}.") from None
-    except RecursionError:
-        raise NotJson(f"{source} is nested too deeply.") from None
 
 
 class Problem(NamedTuple):

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.dynamodb import now_text
-from comfy_serverless.aws.s3 import S3Address, Trouble, copy_object, trouble_of
+from comfy_serverless.aws.s3 import S3Address, Trouble, copy_object, error_code, trouble_of
 from comfy_serverless.batches.keeper import Keeper
+from comfy_serverless.batches.manifest_text import HEAD_BYTES, is_in_lines, write_in_lines
 from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus
-from comfy_serverless.errors import ComfyError, InvalidSetting
+from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidSetting
 from comfy_serverless.jobs.document import JobStatus
+from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.lines import manifest_address
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
@@ -59,7 +61,10 @@ class Drops:
         """Take a dropped object."""
         key = dropped.address.key
         if key.startswith(MANIFESTS) and key.lower().endswith(MANIFEST_SUFFIX):
-            self.begin_batch(dropped)
+            try:
+                self.begin_batch(dropped)
+            except InvalidRequest as error:  # as a whole: a batch of bad lines would help nobody
+                self._refuse(dropped, dropped.default_id, error, labels=dropped.labels)
         else:
             with about(dropped.default_id):
                 self._submit(dropped)
@@ -83,9 +88,10 @@ class Drops:
         except ComfyError as error:
             self._refuse(dropped, job_id, error, labels=request.metadata)
             return
+        _, secrets = split(request.extra_data)
         job = self._job(job_id, self._keep(job_id, request), request, labels=request.metadata)
         try:
-            state = self.jobs.submit(job)
+            state = self.jobs.submit(replace(job, is_rerunnable=not secrets))
         except JobExists:
             standing = self.jobs.read(job_id)
             if standing is None or standing.runs > 0 or standing.status is not JobStatus.QUEUED:
@@ -93,7 +99,7 @@ class Drops:
             state = standing  # the event came twice, or we were cut off before the job was sent
         else:
             log.info("a dropped object is taken as a job", source=str(dropped.address))
-        self.workers.send(state.message)
+        self.workers.send(replace(state.message, extra_data=secrets))
         self.jobs.dispatched(state.id)
 
     def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError, *, labels: Mapping[str, str]) -> None:
@@ -140,12 +146,31 @@ class Drops:
             owner=self.settings.drop_owner,
             source=str(dropped.address),
             manifest=str(copy),
-            size_bytes=self._copy(dropped.address, copy),
+            size_bytes=self._take(dropped.address, copy),
             status=BatchStatus.RUNNING,
             created_at=now_text(),
         )
         self.keeper.begin(batch)
         return batch
+
+    def _take(self, source: S3Address, copy: S3Address) -> int:
+        """Copy a manifest, and put it in lines if it is not; returns its size then."""
+        if is_in_lines(self._beginning(source)):
+            return self._copy(source, copy)
+        as_it_came = S3Address(copy.bucket, f"{copy.key}.as-it-came")
+        size_bytes = self._copy(source, as_it_came)
+        return write_in_lines(self.s3, as_it_came, copy, size_bytes=size_bytes, called=f"the manifest {source}")
+
+    def _beginning(self, source: S3Address) -> bytes:
+        try:
+            answer = self.s3.get_object(Bucket=source.bucket, Key=source.key, Range=f"bytes=0-{HEAD_BYTES - 1}")
+        except ClientError as error:
+            if trouble_of(error) is Trouble.MISSING:
+                raise NotThere(f"{source} was deleted or replaced while it was taken") from error
+            if error_code(error) == "InvalidRange":  # it has no bytes
+                return b""
+            raise
+        return answer["Body"].read()
 
     def _copy(self, source: S3Address, copy: S3Address) -> int:
         """Copy it as it is now, however large; returns its size."""

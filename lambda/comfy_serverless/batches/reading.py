@@ -19,6 +19,7 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, Range
 from comfy_serverless.errors import ComfyError, InvalidRequest
+from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
@@ -168,10 +169,16 @@ def in_chunks(lines: Iterator[Line], size: int) -> Iterator[list[Line]]:
 def request_in(line: Line, batch: Batch, reserved: Reserved) -> JobRequest:
     """The request in a line.
 
-    Raises InvalidRequest if there is none, if its results would come back as input, or if it names what is the API's.
+    Raises InvalidRequest if there is none, if its results would come back as input, if it names what is the API's, or
+    if it has keys.
     """
     request = request_of(line)
     if request.output.bucket == S3Address.parse(batch.source).bucket:
         raise InvalidRequest("`output.bucket` is the input bucket: every result would start a job again.")
     reserved.check(request, job_id=str(request.job_id))
+    if secrets := split(request.extra_data)[1]:
+        raise InvalidRequest(
+            f"`extra_data` has {', '.join(sorted(secrets))}: a manifest is kept in S3, with a copy and a report; keys "
+            "are not. Send jobs that need a key through the API."
+        )
     return request

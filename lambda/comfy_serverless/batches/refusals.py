@@ -37,7 +37,7 @@ def check_buckets(request: JobRequest, *, s3: S3Client, settings: Settings) -> N
     buckets.check_output(request)
     is_here = isinstance(request.workflow, dict) or not is_address(request.workflow)
     is_suspect = is_here and buckets.names_foreign((request.workflow, request.values))
-    buckets.check_inputs(request, graph_of(request, s3=s3, settings=settings) if is_suspect else None)
+    buckets.check_inputs(request, graph_of(request, s3=s3, settings=settings).graph if is_suspect else None)
 
 
 def refuse(

@@ -28,13 +28,15 @@ from comfy_serverless.batches.store import Batch, BatchStatus, Range
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix
-from comfy_serverless.jobs.lines import Line
+from comfy_serverless.jobs.lines import Line, document_of
+from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
+from comfy_serverless.jobs.shapes import shape
+from comfy_serverless.json_text import finite
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from comfy_serverless.jobs.request import JobRequest
     from comfy_serverless.table.job_state import JobState
     from comfy_serverless.table.reader import JobReader
 
@@ -276,11 +278,9 @@ def _row(fate: Fate) -> dict[str, str]:
 
 def _again(fate: Fate) -> str:
     """The line with a new id, the same each time: the old id has its outcome."""
-    request = json.loads(fate.line.content or b"{}")
-    if "workflow" not in request:
-        request = {"workflow": request}
+    shaped = shape(document_of(fate.line.content or b"{}"), known=JobRequest.field_names())
     # Halves of characters, which JSON can hold and a file cannot, stay escaped as in JSON.
-    return json.dumps({**request, "job_id": next_id(fate.job_id or "line")})
+    return json.dumps({**finite(shaped.fields), "job_id": next_id(fate.job_id or "line")})
 
 
 def next_id(job_id: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import sys
 import zlib
@@ -13,14 +12,14 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow
 from comfy_serverless.graph.workflow import check_format
+from comfy_serverless.jobs.shapes import shape
+from comfy_serverless.json_text import parse_json
 
-_GZIP, _PNG = b"\x1f\x8b", b"\x89PNG\r\n\x1a\n"
+_PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_BYTES = 100_000_000
 #: The fields of a request (docs/a-job.md) that a run here has a use for, and those that it has none for.
-_USED = ("workflow", "set", "inputs", "deadline_s")
+_USED = ("workflow", "set", "inputs", "deadline_s", "extra_data")
 _UNUSED = ("job_id", "models", "output", "reply", "metadata")
-#: Where a file's kind is not JSON, its beginning tells.
-_OTHERS = {b"\xff\xd8\xff": "a JPEG", b"RIFF": "a WebP or another RIFF file", b"PK\x03\x04": "a ZIP file"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,8 @@ class Document:
         values: `set` of a request.
         inputs: `inputs` of a request.
         beside: fields of a request that mean nothing for a run on this machine.
+        extra_data: what ComfyUI gets beside the workflow.
+        warnings: what was left out of what was read, for people.
     """
 
     graph: dict[str, Any]
@@ -39,6 +40,8 @@ class Document:
     inputs: Mapping[str, Any] = field(default_factory=dict)
     deadline_s: float | None = None
     beside: Mapping[str, Any] = field(default_factory=dict)
+    extra_data: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -55,38 +58,35 @@ def read_document(name: str) -> Document:
     """
     content = _content(name)
     if content.startswith(_PNG):
-        return Document(check_format(_parsed(_prompt_in_png(content, name), f"the prompt in {name}")))
-    return _document(_parsed(_text(content, name), name))
+        return _document(_prompt_in_png(content, name))
+    return _document(parse_json(content, source=f"the workflow {name}"))
 
 
 def _document(value: object) -> Document:
-    if not isinstance(value, Mapping) or "workflow" not in value or _is_node(value["workflow"]):
-        return Document(check_format(value))
-    workflow = value["workflow"]
-    if isinstance(value.get("output"), Mapping) and any(map(_is_node, value["output"].values())):
-        return Document(check_format(value["output"]))  # what the editor's graphToPrompt gives
-    if isinstance(value.get("prompt"), Mapping):
-        return Document(check_format(value["prompt"]))
-    unknown = sorted(set(value) - {*_USED, *_UNUSED})
+    shaped = shape(value, known=(*_USED, *_UNUSED))
+    fields = shaped.fields
+    if "workflow" not in fields:
+        return Document(check_format(value))  # which says what it is instead
+    unknown = sorted(set(fields) - {*_USED, *_UNUSED})
     if unknown:
         raise InvalidRequest(f"The request has fields that no request has: {', '.join(unknown)}; it has {_fields()}.")
-    values, inputs = (value.get(name) or {} for name in ("set", "inputs"))
-    for name, given in (("set", values), ("inputs", inputs)):
-        if not isinstance(given, Mapping):
+    for name in ("set", "inputs", "extra_data"):
+        if not isinstance(fields.get(name, {}), Mapping):
             raise InvalidRequest(f'`{name}` of the request must be an object: {{"3.seed": 42}}.')
+    workflow = fields["workflow"]
     return Document(
         check_format(_named(workflow) if isinstance(workflow, str) else workflow),
-        values,
-        inputs,
-        _deadline(value.get("deadline_s")),
-        {name: value[name] for name in _UNUSED if value.get(name) is not None},
+        fields.get("set", {}),
+        fields.get("inputs", {}),
+        _deadline(fields.get("deadline_s")),
+        {name: fields[name] for name in _UNUSED if name in fields},
+        fields.get("extra_data", {}),
+        shaped.warnings,
     )
 
 
 def _named(workflow: str) -> object:
-    """The workflow that a request names: JSON in a text, or the name of a file."""
-    if workflow.lstrip().startswith("{"):
-        return _parsed(workflow, "the workflow of the request")
+    """The workflow in a file that a request names."""
     from comfy_serverless.settings import Settings
 
     folders = [folder for folder in (Settings.from_environment().workflows_dir, Path("workflows"), Path()) if folder]
@@ -97,7 +97,7 @@ def _named(workflow: str) -> object:
             f"The request names the workflow {workflow[:200]!r}, and there is no such file in "
             f"{', '.join(dict.fromkeys(str(folder) for folder in folders))} (WORKFLOWS_DIR names another folder)."
         )
-    return _parsed(_text(_content(str(found)), str(found)), str(found))
+    return parse_json(found.read_bytes(), source=f"the workflow {found}")
 
 
 def _content(name: str) -> bytes:
@@ -110,33 +110,12 @@ def _content(name: str) -> bytes:
         raise InvalidRequest(f"the workflow {name} cannot be read: {error.strerror}") from error
 
 
-def _text(content: bytes, name: str) -> str:
-    """The text of a file in any Unicode encoding, with or without a mark, packed by gzip or not."""
-    try:
-        if content.startswith(_GZIP):
-            content = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(content, _MOST_BYTES)
-        return content.decode(json.detect_encoding(content)).lstrip("\ufeff")
-    except (UnicodeDecodeError, zlib.error) as error:
-        kind = next((kind for head, kind in _OTHERS.items() if content.startswith(head)), None)
-        found = f"it is {kind}" if kind else f"it is no Unicode text ({error}): save it as UTF-8"
-        raise InvalidRequest(f"the workflow {name} is not JSON: {found}") from error
-
-
-def _parsed(text: str, name: str) -> object:
-    if not text.strip():
-        raise InvalidRequest(f"the workflow {name} is empty")
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InvalidRequest(f"the workflow {name} is not JSON: {error}") from error
-    except RecursionError:
-        raise InvalidWorkflow(f"{name} is nested too deeply to be a workflow.") from None
-
-
-def _prompt_in_png(content: bytes, name: str) -> str:
+def _prompt_in_png(content: bytes, name: str) -> object:
+    """The workflow in a picture, with what the editor saved beside it."""
     texts = dict(_png_texts(content))
     if "prompt" in texts:
-        return texts["prompt"]
+        pair = {part: texts[part] for part in ("prompt", "workflow") if part in texts}
+        return {part: parse_json(text, source=f"the {part} in {name}") for part, text in pair.items()}
     if "workflow" in texts:
         raise InvalidWorkflow(
             f"{name} carries its workflow in the editor's own format only: open it in ComfyUI, "
@@ -178,10 +157,6 @@ def _deadline(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise InvalidRequest("`deadline_s` of the request must be a number of seconds above 0.")
     return float(value)
-
-
-def _is_node(value: object) -> bool:
-    return isinstance(value, Mapping) and "class_type" in value
 
 
 def _fields() -> str:

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
             prepared.show(math.inf)
             graph = prepared.graph
         try:
-            execution = _execute(connector, graph, deadline_s=deadline_s)
+            execution = _execute(connector, graph, document.extra_data, deadline_s=deadline_s)
         except ComfyError as error:
             _keep(error.outputs, options.out)
             raise
@@ -122,7 +122,9 @@ def _log_to(name: str | None, settings: Settings) -> Iterator[None]:
         handler.close()
 
 
-def _execute(connector: ComfyConnector, graph: Mapping[str, Any], *, deadline_s: float | None) -> Execution:
+def _execute(
+    connector: ComfyConnector, graph: Mapping[str, Any], extra_data: Mapping[str, Any], *, deadline_s: float | None
+) -> Execution:
     prompt_id = str(uuid.uuid4())
     memory = Memory(graph, engine=connector.engine)
     pace = Pace(graph, memory.read())
@@ -132,7 +134,9 @@ def _execute(connector: ComfyConnector, graph: Mapping[str, Any], *, deadline_s:
             estimate = pace.see(snapshot, time.monotonic())
             line.show(estimate.fraction, snapshot.message or "running", left_s=estimate.left_s)
 
-        execution = connector.run(graph, deadline_s=deadline_s, on_progress=show, prompt_id=prompt_id)
+        execution = connector.run(
+            graph, deadline_s=deadline_s, on_progress=show, prompt_id=prompt_id, extra_data=extra_data or None
+        )
     memory.write(pace.end(time.monotonic()))
     return execution
 

@@ -63,6 +63,8 @@ def _request(document: Document, wishes: Wishes, options: argparse.Namespace) ->
     request["job_id"] = document.beside.get("job_id") or f"run-{uuid.uuid4().hex}"
     if labels := dict(options.labels):
         request["metadata"] = {**request.get("metadata", {}), **labels}
+    if document.extra_data:
+        request["extra_data"] = dict(document.extra_data)
     if deadline_s := options.deadline or document.deadline_s:
         request["deadline_s"] = deadline_s
     return request

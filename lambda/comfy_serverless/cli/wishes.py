@@ -49,7 +49,11 @@ def wishes_of(document: Document, given_options: Sequence[tuple[str, str]]) -> W
     files: dict[str, Any] = dict(document.inputs)
     for address in dict.fromkeys(one.address for one in given):
         files[address] = [origin(one.value) for one in given if one.address == address]
-    notes = [*met_several(graph, document.values), *met_several(with_mask_inputs(graph), document.inputs)]
+    notes = [
+        *document.warnings,
+        *met_several(graph, document.values),
+        *met_several(with_mask_inputs(graph), document.inputs),
+    ]
     notes += [note for one in [*values, *given] if (note := _note(graph, one))]
     wishes = Wishes(graph, values, files)
     for note in dict.fromkeys(notes):

@@ -14,6 +14,7 @@ from comfy_serverless.connector.outputs import Output, file_output, frame_output
 from comfy_serverless.connector.progress import Progress, ProgressTracker
 from comfy_serverless.connector.writers import Writers
 from comfy_serverless.graph.nodes import known
+from comfy_serverless.json_text import is_finite
 
 #: How long files are waited for that nodes write after their end, and the time between two looks, in seconds.
 _LATE_S, _LOOK_S = 1.5, 0.02
@@ -98,6 +99,11 @@ class OutputCollector:
         if outcome.error is None:
             refused = self._await(outcome, refused)
         self._judge(refused)
+        self.warnings += tuple(
+            f"Node {node} ({self._class_of(node)}) shows numbers that JSON does not have: texts stand for them."
+            for node, shown in outcome.shown.items()
+            if not is_finite(shown)
+        )
         position = {node: index for index, node in enumerate(self._graph)}
         outputs = [output for made in self._by_node.values() for output in made]
         return tuple(sorted(outputs, key=lambda output: position.get(output.node_id, len(position))))

@@ -32,6 +32,8 @@ from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.files import OutputKind
 from comfy_serverless.graph import workflow as workflow_module
 from comfy_serverless.graph.prefixes import fill_prefixes
+from comfy_serverless.graph.wrappers import Unwrapped, merged, unwrap
+from comfy_serverless.json_text import finite
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
@@ -207,7 +209,7 @@ class ComfyConnector:
         its nodes showed and the files that it has made; a file that a node names and has not made is a warning.
 
         Args:
-            workflow: as exported by ComfyUI's "Export (API)".
+            workflow: as exported by ComfyUI's "Export (API)", in any wrapper (`graph.wrappers`).
             deadline_s: seconds it may take altogether; then it is interrupted.
             execution_s: seconds it may execute, not counting the wait for other workflows.
             on_progress: called in this thread with every new snapshot.
@@ -224,9 +226,11 @@ class ComfyConnector:
         Raises:
             ComfyError: one of `comfy_serverless.errors`; its `.outputs` has what was made before the failure.
         """
-        graph = workflow_module.check_format(workflow)
+        found = unwrap(workflow) or Unwrapped(workflow)
+        graph, mended = workflow_module.as_engine_reads(workflow_module.check_format(found.workflow))
         workflow_module.check_links(graph)
         graph, about_names = fill_prefixes(graph, now=datetime.now().astimezone())
+        notes = (*found.left_out(), *mended, *about_names)
         run = WorkflowRun(
             graph,
             engine=self._engine,
@@ -236,7 +240,7 @@ class ComfyConnector:
             stall_s=self._settings.stall_s,
             on_progress=on_progress,
             on_output=on_output,
-            extra_data=extra_data,
+            extra_data=finite(merged(extra_data or {}, found.extra_data)),
             apart_as=apart_as,
             recalls_as=recalls_as,
         )
@@ -247,7 +251,7 @@ class ComfyConnector:
         try:
             with self._upkeep.run(graph):
                 execution = run.execute(wait_ready=self._wait_ready)
-            return replace(execution, warnings=(*about_names, *execution.warnings)) if about_names else execution
+            return replace(execution, warnings=(*notes, *execution.warnings)) if notes else execution
         finally:
             with self._lock:
                 self._runs.pop(run.run_id, None)

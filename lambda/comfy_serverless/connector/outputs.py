@@ -31,6 +31,7 @@ from comfy_serverless.files import (
     type_of_head,
     type_of_name,
 )
+from comfy_serverless.json_text import finite
 from comfy_serverless.pixels import size_in_pixels
 
 #: Says whether the node's images move: no result.
@@ -260,9 +261,12 @@ def _type_of_content(path: Path | None) -> str | None:
 
 
 def _value_output(node: NodeIdentity, index: int, key: str, value: object, cached: bool) -> Output:
-    """A text, or any other value as JSON: shown by the node, so it is a result."""
+    """A text, or any other value as JSON: shown by the node, so it is a result.
+
+    A number that JSON does not have becomes its name (`"NaN"`).
+    """
     is_text = isinstance(value, str)
-    content = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    content = value if isinstance(value, str) else json.dumps(finite(value, instead=str), ensure_ascii=False)
     return Output(
         **asdict(node),
         index=index,
@@ -270,7 +274,7 @@ def _value_output(node: NodeIdentity, index: int, key: str, value: object, cache
         kind=OutputKind.TEXT,
         content_type="text/plain; charset=utf-8" if is_text else "application/json",
         cached=cached,
-        content=content.encode("utf-8", errors="surrogatepass"),
+        content=content.encode("utf-8", errors="surrogatepass" if is_text else "backslashreplace"),
     )
 
 

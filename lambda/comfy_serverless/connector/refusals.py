@@ -48,6 +48,10 @@ _KEEPS_FROM_LOOKING_ON = frozenset(
 _MOST_LINES, _LONGEST_LINE = 30, 600
 #: The most packs in a message.
 _MOST_PACKS = 10
+_FETCH_MODELS = (
+    'A job\'s request can bring a model that is missing: "models": [{"url": "s3://…", "folder": "checkpoints", '
+    '"sha256": "…"}]'
+)
 _REDIRECTION, _BAD_REQUEST, _SERVER_ERROR = 300, 400, 500
 
 
@@ -88,6 +92,8 @@ def explained(
     missing = _lists_of_what_is_missing(hinted)
     message = _in_one(lines)
     details: dict[str, Any] = {**refused.details, "node_errors": hinted, **missing}
+    if missing["missing_models"]:
+        message += f". {_FETCH_MODELS}"
     if missing["unknown_nodes"]:
         message += f". {why_unknown(lost_packs)}"
         if lost_packs:

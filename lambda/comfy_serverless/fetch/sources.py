@@ -165,6 +165,8 @@ class Embedded:
         if len(text) > max_bytes * 2 + 1024:  # a limit for the work; the exact size is checked later
             raise Unusable(f"has more than {max_bytes} bytes, the limit (MAX_INPUT_BYTES)")
         raw = unquote_to_bytes(text) if "%" in text else text.encode("ascii", "replace")
+        if b" " in raw and len(raw) % 4 == 0 and not set(raw) & set(b"+-\r\n\t"):
+            raw = raw.replace(b" ", b"+")  # a form or an address on the way has read them as spaces
         raw = raw.translate(bytes.maketrans(b"-_", b"+/"), b" \t\r\n").rstrip(b"=")
         try:
             content = base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)

@@ -29,6 +29,17 @@ _FOREIGN_FOLDER = re.compile(r"\[(?:output|temp)\]$")
 _FOREIGN_FILE = re.compile(r"\.\w{1,12} ?\[(?:output|temp)\]$")
 _LONGEST_PATH = 4096
 _INPUT_FOLDER = re.compile(r".\[input\]$", re.DOTALL)
+#: What stays around a text that was copied out of a program: quotes, or Python's own of bytes.
+_QUOTED = re.compile(r"""b?(["'])(.*)\1""", re.DOTALL)
+_DATA_WITHOUT_SCHEME = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,80};base64,")
+#: The beginnings of pictures in base64.
+_PICTURES = {
+    "iVBORw0KGgo": "image/png",
+    "/9j/": "image/jpeg",
+    "R0lGOD": "image/gif",
+    "UklGR": "image/webp",
+}
+_SHORTEST_PICTURE = 48
 
 
 def takes_file(class_type: str, input_name: str) -> Takes | None:
@@ -57,6 +68,37 @@ def own_folders() -> list[str]:
 def is_address(text: str) -> bool:
     """Whether a text is an address to fetch. Bare base64 is not: it looks like any other word."""
     return text[:8].lower().startswith(ADDRESS_BEGINNINGS)
+
+
+def as_address(text: str) -> str:
+    """A text as it was meant: without the white space and quotes around it, a picture in base64 as a data: address."""
+    text = text.strip()
+    if (quoted := _QUOTED.fullmatch(text)) is not None:
+        text = quoted[2].strip()
+    if _DATA_WITHOUT_SCHEME.match(text):
+        text = f"data:{text}"
+    if len(text) >= _SHORTEST_PICTURE:
+        kind = next((kind for beginning, kind in _PICTURES.items() if text.startswith(beginning)), None)
+        text = text if kind is None else f"data:{kind};base64,{text}"
+    if text[:5].lower() == "data:":
+        text = text.replace("\\r", "").replace("\\n", "")
+    return text
+
+
+def with_addresses(graph: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a graph whose file inputs have the addresses that were meant by what stands there (`as_address`)."""
+    result = {}
+    for node_id, node in graph.items():
+        meant = {
+            name: address
+            for name, value in node["inputs"].items()
+            if isinstance(value, str)
+            and takes_file(node["class_type"], name)
+            and is_address(address := as_address(value))
+            and address != value
+        }
+        result[node_id] = {**node, "inputs": {**node["inputs"], **meant}} if meant else node
+    return result
 
 
 def scheme_of(text: str) -> str:

@@ -10,6 +10,8 @@ deep or twisted, makes a function recurse without bound: `check_format` refuses 
 from __future__ import annotations
 
 import json
+import math
+import re
 import secrets
 from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping
 from pathlib import Path
@@ -18,11 +20,16 @@ from typing import Any
 from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant, listing
 from comfy_serverless.graph.nodes import IMAGE_SAVER, SEED_INPUTS
+from comfy_serverless.json_text import finite, is_finite, parse_json
 
 #: The most containers inside containers a workflow may have. Real ones stay below ten.
 MAX_DEPTH = 64
 #: Seeds are drawn below this, so that they survive every JSON reader, JavaScript's included.
 SEED_LIMIT = 2**53
+#: The parts of a node that ComfyUI reads; what else stands in one, it or an editor has written for itself.
+_NODE_PARTS = ("inputs", "class_type", "_meta")
+_SLOT = re.compile(r"\d{1,9}")
+_MINUS_ONE = re.compile(r"\s*-1(\.0*)?\s*")
 
 _EXPORT_HINT = (
     "This is the editor's own format. Export the workflow for the API and send that file: "
@@ -49,7 +56,7 @@ def check_format(workflow: object) -> dict[str, Any]:
         raise UiFormatWorkflow(_EXPORT_HINT)
     if not workflow:
         raise InvalidWorkflow("The workflow has no nodes.")
-    if not _is_shallow(workflow):
+    if not is_shallow(workflow):
         raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")
     problems = {node_id: (reason, node) for node_id, node in workflow.items() if (reason := _malformed(node_id, node))}
     raise_node_errors("The workflow is not in API format", problems, error_type="invalid_node")
@@ -72,6 +79,62 @@ def check_links(graph: Mapping[str, Any]) -> None:
         if dangling:
             problems[node_id] = (f"{', '.join(dangling)}, which is not in the workflow", node)
     raise_node_errors("The workflow has links to nodes that do not exist", problems, error_type="bad_linked_input")
+
+
+def as_engine_reads(graph: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A graph with the parts of its nodes that ComfyUI reads, and what was put right, for people.
+
+    A link that names its node or its slot by the wrong kind of value (`[1, 0]`, `["1", "0"]`) is taken for the one that
+    is meant: ComfyUI takes every list of two in a declared input for a link, and would fail at these. In `_meta`, a
+    number that JSON does not have becomes null.
+
+    Raises:
+        InvalidWorkflow: an input has a number or a text that JSON cannot hold; each node is named.
+    """
+    result: dict[str, Any] = {}
+    notes: list[str] = []
+    problems: dict[object, tuple[str, object]] = {}
+    for node_id, node in graph.items():
+        inputs = {name: _as_link(value, graph) for name, value in node["inputs"].items()}
+        mended = [name for name, value in node["inputs"].items() if inputs[name] is not value]
+        notes += [f"node {node_id}: the link {name!r} is read as {json.dumps(inputs[name])}" for name in mended]
+        if reason := _unwritable({**node, "inputs": inputs}):
+            problems[node_id] = (reason, node)
+        parts = {part: finite(node[part]) if part == "_meta" else node[part] for part in _NODE_PARTS if part in node}
+        result[node_id] = {**parts, "inputs": inputs}
+    raise_node_errors("JSON cannot hold a value", problems, error_type="invalid_input_type", called="Node {!r} {}")
+    return result, notes
+
+
+def _as_link(value: object, graph: Mapping[str, Any]) -> object:
+    """The link that is meant by a list of two that ComfyUI would take for one; any other value itself."""
+    if not isinstance(value, list) or len(value) != 2 or is_link(value):
+        return value
+    source, slot = value
+    is_slot = (isinstance(slot, int) and not isinstance(slot, bool)) or (
+        isinstance(slot, str) and _SLOT.fullmatch(slot) is not None
+    )
+    is_id = isinstance(source, str) or (isinstance(source, int) and not isinstance(source, bool))
+    return [str(source), int(slot)] if is_id and is_slot and str(source) in graph else value
+
+
+def _unwritable(node: Mapping[str, Any]) -> str | None:
+    """The value of a node that JSON cannot hold, if any: an infinite number (`1e999` is one), half of a character."""
+    for name, value in node["inputs"].items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"has {value} as its input {name!r}"
+        if not is_finite(value):
+            return f"has a number in its input {name!r} that JSON does not have"
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            return f"has an input {name[:100]!r} that JSON cannot hold: {error}"
+    try:
+        json.dumps(node["class_type"], ensure_ascii=False).encode()
+        json.dumps(node.get("_meta"), ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        return f"has a class or a title that JSON cannot hold: {error}"
+    return None
 
 
 def is_link(value: object) -> bool:
@@ -127,15 +190,25 @@ def draw_seeds(
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """A copy of the graph in which every seed that is -1 has a number, and those numbers: `{"3.seed": 123}`.
 
+    -1 may be a text, too, as forms send it.
     `draw` returns a whole number from 0 to below its argument.
     """
     result = copy_graph(graph)
     seeds: dict[str, int] = {}
     for node_id, node in result.items():
         for name, value in node["inputs"].items():
-            if name in SEED_INPUTS and isinstance(value, (int, float)) and value == -1:
+            if is_to_draw(name, value):
                 node["inputs"][name] = seeds[f"{node_id}.{name}"] = draw(SEED_LIMIT)
     return result, seeds
+
+
+def is_to_draw(name: str, value: object) -> bool:
+    """Whether an input's value asks for a random seed: -1 in a seed, as a number or as text."""
+    if name not in SEED_INPUTS:
+        return False
+    if isinstance(value, str):
+        return _MINUS_ONE.fullmatch(value) is not None
+    return isinstance(value, (int, float)) and value == -1
 
 
 def copy_graph(graph: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,13 +283,9 @@ def load_payload(path: str | Path) -> Any:  # noqa: ANN401
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not JSON.
-        InvalidWorkflow: it is nested too deeply to be read.
+        NotJson: it is not JSON, with the place where it breaks.
     """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except RecursionError:
-        raise InvalidWorkflow(f"{path} is nested too deeply to be a workflow.") from None
+    return parse_json(Path(path).read_bytes(), source=str(path))
 
 
 def _malformed(node_id: object, node: object) -> str | None:
@@ -234,8 +303,8 @@ def _malformed(node_id: object, node: object) -> str | None:
     return None
 
 
-def _is_shallow(workflow: Mapping[str, Any]) -> bool:
-    """Whether no value lies deeper than MAX_DEPTH. Checked level by level: bounded for cyclic workflows too."""
+def is_shallow(workflow: Mapping[str, Any]) -> bool:
+    """Whether no value lies deeper than MAX_DEPTH. Checked level by level: bounded for cyclic ones too."""
     level: list[Any] = [workflow]
     for _ in range(MAX_DEPTH):
         children = {
@@ -250,24 +319,37 @@ def _is_shallow(workflow: Mapping[str, Any]) -> bool:
     return False
 
 
-def raise_node_errors(heading: str, problems: Mapping[Any, tuple[str, object]], *, error_type: str) -> None:
-    """Raise InvalidWorkflow for `{node id: (reason, node)}`, if any, with details shaped like ComfyUI's."""
+def raise_node_errors(
+    heading: str, problems: Mapping[Any, tuple[str, object]], *, error_type: str, called: str = "node {!r} {}"
+) -> None:
+    """Raise InvalidWorkflow for `{node id: (reason, node)}`, if any, with details shaped like ComfyUI's.
+
+    Args:
+        called: how the message puts id and reason together.
+    """
     if not problems:
         return
     reasons = {node_id: reason for node_id, (reason, _) in problems.items()}
     raise InvalidWorkflow(
-        f"{heading}: {listing(reasons, form='node {!r} {}')}.",
+        f"{heading}: {listing(reasons, form=called)}.",
         details={
             "node_errors": {
-                str(node_id): {
-                    "errors": [{"type": error_type, "message": reason, "details": "", "extra_info": {}}],
-                    "dependent_outputs": [],
-                    "class_type": node.get("class_type") if isinstance(node, dict) else None,
-                }
+                str(node_id): node_errors_entry(
+                    node.get("class_type") if isinstance(node, dict) else None, error_type=error_type, message=reason
+                )
                 for node_id, (reason, node) in problems.items()
             }
         },
     )
+
+
+def node_errors_entry(class_type: object, *, error_type: str, message: str) -> dict[str, Any]:
+    """What `node_errors` has for a node, shaped as ComfyUI has it."""
+    return {
+        "errors": [{"type": error_type, "message": message, "details": "", "extra_info": {}}],
+        "dependent_outputs": [],
+        "class_type": class_type,
+    }
 
 
 def kind_in_words(value: object) -> str:

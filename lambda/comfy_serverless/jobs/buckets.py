@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from comfy_serverless.errors import InvalidRequest, MissingAsset
-from comfy_serverless.graph.file_inputs import fetched_addresses, is_address, scheme_of
+from comfy_serverless.graph.file_inputs import as_address, fetched_addresses, is_address, scheme_of
 from comfy_serverless.jobs.reserved import everything_in
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Buckets:
     def names_foreign(self, value: object) -> bool:
         """Whether an address in another bucket is anywhere in a value, fetched or not. Quick."""
         return bool(self.inputs) and any(
-            isinstance(one, str) and not self._may_read(one) for one in everything_in(value)
+            isinstance(one, str) and not self._may_read(as_address(one)) for one in everything_in(value)
         )
 
     def _may_read(self, address: str) -> bool:

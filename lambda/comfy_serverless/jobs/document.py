@@ -120,11 +120,12 @@ class JobError(_Document):
         """The reportable form of a failure, long texts cut."""
         details = shorten(error.details)
         traceback = details.pop("traceback", None)
+        node_id, class_type = _node_of(error.details)
         return cls(
             code=error.code,
             message=clean(error.message[:MAX_ERROR_TEXT]),
-            node_id=_text(details.get("node_id")),
-            class_type=_text(details.get("class_type")),
+            node_id=_text(node_id),
+            class_type=_text(class_type),
             traceback="".join(map(str, traceback)) if isinstance(traceback, list | tuple) else _text(traceback),
             retryable=error.retryable if retryable is None else retryable,
             details=details,
@@ -256,6 +257,15 @@ def _cut(text: str) -> str:
         return text
     half = MAX_ERROR_TEXT // 2
     return f"{text[:half]}\n… {len(text) - 2 * half} characters left out …\n{text[-half:]}"
+
+
+def _node_of(details: Mapping[str, Any]) -> tuple[object, object]:
+    """The node that a failure is about, and its class: the one that is named, or the only one with errors."""
+    errors = details.get("node_errors")
+    if "node_id" not in details and isinstance(errors, Mapping) and len(errors) == 1:
+        ((node_id, entry),) = errors.items()
+        return node_id, entry.get("class_type") if isinstance(entry, Mapping) else None
+    return details.get("node_id"), details.get("class_type")
 
 
 def _text(value: object) -> str | None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.errors import NotJson
+from comfy_serverless.json_text import parse_json
 
 #: The largest request, as everywhere.
 MAX_LINE_BYTES = 6 * 1024 * 1024
+_WHAT = "the line"
 _KEY = re.compile(r"requests/batches/(?P<batch>[A-Za-z0-9_-]{1,64})\.jsonl#(?P<offset>\d{1,15})-(?P<length>\d{1,8})")
 
 
@@ -67,6 +70,20 @@ class Line:
     def is_blank(self) -> bool:
         """Whether the line has no content."""
         return self.content is not None and not self.content.strip(b" \t\r\xef\xbb\xbf")
+
+
+def document_of(content: bytes) -> Any:  # noqa: ANN401  (any JSON value)
+    """The JSON in a line; a comma at its end, as in a list that was cut into lines, is no part of it.
+
+    Raises NotJson, with the column.
+    """
+    try:
+        return parse_json(content, source=_WHAT)
+    except NotJson:
+        without = content.rstrip(b" \t\r\n,")
+        if not content.rstrip(b" \t\r\n").endswith(b",") or not without:
+            raise
+        return parse_json(without, source=_WHAT)
 
 
 def lines_of(chunks: Iterable[bytes], *, offset: int = 0) -> Iterator[Line]:

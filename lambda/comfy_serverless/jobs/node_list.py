@@ -26,6 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.refusals import pack_of, why_unknown
 from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.graph.workflow import node_errors_entry
 from comfy_serverless.jobs.outward import outward
 from comfy_serverless.observability import log
 
@@ -97,7 +98,7 @@ class NodeListReader:
     _read_at: float = field(default=float("-inf"))
 
     def check(self, graph: Mapping[str, Any]) -> None:
-        """Raise InvalidWorkflow for nodes that the workers do not have, all of them in the contract's `node_errors`."""
+        """Raise InvalidWorkflow for nodes that the workers do not have, all of them in `node_errors`."""
         if not self._is_known():
             return
         unknown = {
@@ -105,19 +106,17 @@ class NodeListReader:
         }
         if unknown:
             first, class_type = next(iter(unknown.items()))
-            reason = {"field": "class_type", "reason": "missing_node_type"}
             raise InvalidWorkflow(
                 f"{len(unknown)} of {len(graph)} nodes are of classes that ComfyUI does not have on the workers, e.g. "
                 f"node {first} ({class_type}){_whose(class_type, self._lost)}: put the custom node into the image, or "
                 f"correct the name. {why_unknown(self._lost)}.",
                 details={
                     "node_errors": {
-                        node_id: [
-                            {
-                                **reason,
-                                "message": f"there is no node class {class_type!r}{_whose(class_type, self._lost)}",
-                            }
-                        ]
+                        node_id: node_errors_entry(
+                            class_type,
+                            error_type="missing_node_type",
+                            message=f"there is no node class {class_type!r}{_whose(class_type, self._lost)}",
+                        )
                         for node_id, class_type in unknown.items()
                     }
                 },

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     field_validator,
@@ -24,8 +25,9 @@ from comfy_serverless.connector.model_folders import EMBEDDINGS, MODEL_FOLDERS, 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.files import MODEL_ENDINGS
 from comfy_serverless.graph.file_inputs import is_address, scheme_of
-from comfy_serverless.graph.workflow import kind_in_words
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT, clean
+from comfy_serverless.jobs.extra_data import check_extra_data
+from comfy_serverless.jobs.shapes import shape
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 #: S3 accepts keys of 1,024 bytes; the part after the prefix may have half of them.
@@ -206,6 +208,7 @@ class JobRequest(_Request):
         reply: whether the reply carries the outputs themselves ("inline"), links to them ("links"), or small
             images and texts inline and links to everything ("auto").
         metadata: labels that come back with the job.
+        extra_data: what ComfyUI gets beside the workflow, e.g. `{"extra_pnginfo": {…}}`; see `jobs.extra_data`.
     """
 
     job_id: Annotated[str, Field(pattern=JOB_ID_PATTERN)] | None = None
@@ -217,6 +220,24 @@ class JobRequest(_Request):
     deadline_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     reply: ReplyMode = "auto"
     metadata: Labels = Field(default_factory=dict)
+    extra_data: Annotated[dict[str, Any], AfterValidator(check_extra_data)] | None = Field(default=None, repr=False)
+    _warnings: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was left out of what was sent, for people."""
+        return self._warnings
+
+    def with_warnings(self, warnings: Iterable[str]) -> Self:
+        """The request with these warnings."""
+        copy = self.model_copy()
+        copy._warnings = tuple(warnings)
+        return copy
+
+    @classmethod
+    def field_names(cls) -> list[str]:
+        """The names of its fields, as they are sent."""
+        return [field.alias or name for name, field in cls.model_fields.items()]
 
     @field_validator("workflow", mode="before")
     @classmethod
@@ -227,7 +248,7 @@ class JobRequest(_Request):
 
     @classmethod
     def parse(cls, payload: object) -> Self:
-        """Read a request of a caller, strictly. A workflow alone is taken as a request to run it.
+        """Read a request of a caller, strictly, in any of the shapes that `jobs.shapes` knows.
 
         Raises:
             InvalidRequest: naming every field that is wrong or unknown, in `details["errors"]` too.
@@ -241,17 +262,12 @@ class JobRequest(_Request):
 
     @classmethod
     def _read(cls, payload: object, *, extra: Literal["forbid", "ignore"]) -> Self:
-        if not isinstance(payload, Mapping):
-            raise InvalidRequest(
-                'A job request is a JSON object: {"workflow": …, "set": {…}, "inputs": {…}},'
-                f" not {kind_in_words(payload)}."
-            )
-        if is_bare_workflow(payload):
-            payload = {"workflow": dict(payload)}
+        shaped = shape(payload, known=cls.field_names())
         try:
-            return cls.model_validate(payload, extra=extra)
+            request = cls.model_validate(shaped.fields, extra=extra)
         except ValidationError as error:
-            raise _invalid_request(error, payload) from None
+            raise _invalid_request(error, shaped.fields) from None
+        return request.with_warnings(shaped.warnings) if shaped.warnings else request
 
 
 def parse_manifest(entries: object, *, source: str) -> tuple[ModelRequest, ...]:
@@ -265,15 +281,6 @@ def parse_manifest(entries: object, *, source: str) -> tuple[ModelRequest, ...]:
             for location in [("models", *entry["loc"])]
         )
         raise InvalidRequest(f"{source} (MODELS_MANIFEST) cannot be used: {problems}."[:MAX_ERROR_TEXT]) from None
-
-
-def is_bare_workflow(payload: Mapping[str, Any]) -> bool:
-    """Whether a payload is a workflow rather than a request: API format, the editor's, or a /prompt body."""
-    if "workflow" in payload:
-        return False
-    if isinstance(payload.get("nodes"), list) or isinstance(payload.get("prompt"), Mapping):
-        return True
-    return any(isinstance(node, Mapping) and "class_type" in node for node in payload.values())
 
 
 def _invalid_request(error: ValidationError, payload: Mapping[str, Any]) -> InvalidRequest:
@@ -297,10 +304,22 @@ def _field_name(location: tuple[int | str, ...]) -> str:
 
 
 def _problem(kind: str, message: str, location: tuple[int | str, ...]) -> str:
-    if kind != "extra_forbidden":
-        return problem_in_words(kind, message)
+    return unknown_field(location, JobRequest) if kind == "extra_forbidden" else problem_in_words(kind, message)
+
+
+def unknown_field(location: Sequence[int | str], model: type[BaseModel]) -> str:
+    """A sentence on a field that a body does not have, with the name that was probably meant.
+
+    Args:
+        location: the way to it, from the body on.
+        model: of the body.
+    """
     inner: dict[str, type[BaseModel]] = {"output": OutputTarget, "models": ModelRequest}
-    model = inner.get(str(location[0]) if len(location) > 1 else "", JobRequest)
+    if len(location) > 1:
+        field = model.model_fields.get(str(location[0]))
+        parts = get_args(field.annotation) if field is not None else ()
+        own = next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), model)
+        model = inner.get(str(location[0]), own)
     names = [field.alias or name for name, field in model.model_fields.items()]
     near = difflib.get_close_matches(str(location[-1])[:100], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.graph.file_inputs import is_address, scheme_of
+from comfy_serverless.graph.file_inputs import as_address, is_address, scheme_of
 from comfy_serverless.jobs.keys import folder_prefix, keys_of
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ def everything_in(value: object) -> Iterator[object]:
 
 
 def addresses_in(document: object, buckets: Collection[str | None]) -> Iterator[tuple[str, str, str]]:
-    """The addresses in a document that are in one of the buckets, each with its bucket and key."""
+    """The addresses in a document that are in one of the buckets, as they are meant, each with its bucket and key."""
     for value in everything_in(document):
-        if isinstance(value, str) and is_address(value) and scheme_of(value) == "s3":
-            bucket, _, key = value[len("s3://") :].partition("/")
+        if isinstance(value, str) and scheme_of(address := as_address(value)) == "s3" and is_address(address):
+            bucket, _, key = address[len("s3://") :].partition("/")
             if bucket in buckets:
-                yield value, bucket, key
+                yield address, bucket, key
 
 
 def is_devious(key: str) -> bool:

@@ -15,11 +15,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import unquote_plus
 
-from comfy_serverless.aws.s3 import S3Address, parse_json, read_json
+from comfy_serverless.aws.s3 import S3Address, read_json
 from comfy_serverless.errors import InvalidRequest, PayloadTooLarge
 from comfy_serverless.graph.nodes import DROPPED_IMAGE_LOADER
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
 from comfy_serverless.jobs.workflow_source import named_workflow
+from comfy_serverless.json_text import parse_json
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

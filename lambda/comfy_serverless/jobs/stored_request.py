@@ -1,6 +1,6 @@
 """A request as it is kept in S3 for the worker: a document with the workflow as it was submitted, or a manifest's line.
 
-    {"request": {…JobRequest…}, "workflow": {…}, "version": 2}
+    {"request": {…JobRequest…}, "workflow": {…}, "warnings": ["…"], "version": 2}
 
 Workers of another release read it too. A field that they may ignore is simply added. One that they must understand
 raises `VERSION`: a worker that knows only older versions gives the job back (`worker_outdated`). `version` is left out
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import S3Address, read_json, read_problem
-from comfy_serverless.errors import AssetUnavailable, ComfyError, InvalidRequest, WorkerOutdated
-from comfy_serverless.jobs.lines import MAX_LINE_BYTES, Line, LineAddress
+from comfy_serverless.errors import AssetUnavailable, InvalidRequest, WorkerOutdated
+from comfy_serverless.jobs.extra_data import split
+from comfy_serverless.jobs.lines import MAX_LINE_BYTES, Line, LineAddress, document_of
 from comfy_serverless.jobs.request import JobRequest
 
 if TYPE_CHECKING:
@@ -44,8 +45,12 @@ class StoredRequest:
 
     def to_bytes(self) -> bytes:
         """The document as it is kept."""
-        request = self.request.model_dump(mode="json", by_alias=True)
+        request = self.request.model_dump(mode="json", by_alias=True, exclude={"extra_data"})
+        if extra_data := split(self.request.extra_data)[0]:  # never the secrets
+            request["extra_data"] = extra_data
         document: dict[str, Any] = {"request": request, "workflow": self.workflow}
+        if self.request.warnings:
+            document["warnings"] = list(self.request.warnings)
         if VERSION != 1:
             document["version"] = VERSION
         return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
@@ -61,6 +66,8 @@ class StoredRequest:
         fields = document if isinstance(document, Mapping) else {}
         check_version(fields.get("version", 1))
         request = JobRequest.stored(fields.get("request"))
+        if isinstance(warnings := fields.get("warnings"), list):
+            request = request.with_warnings(map(str, warnings))
         return cls(request, fields.get("workflow", request.workflow))
 
     def write(self, s3: S3Client, address: S3Address) -> None:
@@ -116,18 +123,14 @@ def request_of(line: Line, *, parse: Callable[[object], JobRequest] = JobRequest
     """
     if line.content is None:
         raise InvalidRequest(f"the line has {line.length:,} bytes; at most {MAX_LINE_BYTES:,} can be a request.")
-    try:
-        document = json.loads(line.content)
-        canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        if "\\ud" in canonical:
+    document = document_of(line.content)
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    if "\\ud" in canonical:
+        try:
             json.dumps(document, ensure_ascii=False).encode()
-        request = parse(document)
-        if request.job_id is not None:
-            return request
-    except ComfyError:
-        raise
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"the line has half of a character, as of an emoji that was cut: {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the line is not JSON: {str(error)[:200]}") from error
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"the line has half of a character, as of an emoji that was cut: {error}") from error
+    request = parse(document)
+    if request.job_id is not None:
+        return request
     return request.model_copy(update={"job_id": f"line-{hashlib.sha256(canonical.encode()).hexdigest()[:40]}"})

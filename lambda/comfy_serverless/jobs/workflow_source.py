@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import json
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from comfy_serverless.aws.s3 import S3Address, parse_json, read_json
-from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, MissingAsset
+from comfy_serverless.aws.s3 import S3Address, read_json
+from comfy_serverless.errors import InvalidRequest, MissingAsset
 from comfy_serverless.fetch.sources import show
-from comfy_serverless.graph.file_inputs import is_address, scheme_of
-from comfy_serverless.graph.workflow import apply_set, check_format, check_links
+from comfy_serverless.graph.file_inputs import is_address, scheme_of, with_addresses
+from comfy_serverless.graph.workflow import apply_set, as_engine_reads, check_format, check_links
+from comfy_serverless.graph.wrappers import Unwrapped, merged, unwrap
+from comfy_serverless.jobs.extra_data import split
+from comfy_serverless.json_text import finite, parse_json
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -21,44 +23,38 @@ if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
 
 
-def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> dict[str, Any]:
-    """The checked API-format graph behind a request's `workflow`.
+class Resolved(NamedTuple):
+    """The workflow of a request as the engine gets it.
+
+    Attributes:
+        graph: checked, in API format, with the request's `set` applied.
+        extra_data: what the engine gets with it, of the request and of the file that the workflow stood in.
+        warnings: what was put right, or left out of that file.
+    """
+
+    graph: dict[str, Any]
+    extra_data: dict[str, Any]
+    warnings: list[str]
+
+
+def graph_of(request: JobRequest, *, s3: S3Client, settings: Settings) -> Resolved:
+    """The workflow behind a request.
 
     Raises:
         MissingAsset: the object in S3 cannot be read, or its bucket is not allowed.
         InvalidRequest: there is no workflow of that name, or it is not JSON.
-        InvalidWorkflow: it is not a workflow in API format.
+        InvalidWorkflow: it is not a workflow in API format, `set` does not fit it, or links lead nowhere.
     """
-    if isinstance(workflow, dict):
-        return check_format(workflow)
-    if not is_address(workflow):
-        return named_workflow(workflow, settings.workflows_dir)
-    if scheme_of(workflow) != "s3":
-        raise InvalidRequest(f"the workflow {show(workflow)} is not fetched: send it itself, or its s3:// address.")
-    address = S3Address.parse(workflow)
-    allowed = settings.allowed_input_buckets
-    if allowed and address.bucket not in allowed:
-        raise MissingAsset(
-            f"the workflow {address} may not be used: ALLOWED_INPUT_BUCKETS allows {', '.join(allowed)}."
-        )
-    return check_format(read_json(s3, address, what="the workflow"))
-
-
-def graph_of(request: JobRequest, *, s3: S3Client, settings: Settings) -> dict[str, Any]:
-    """The graph of a request: resolved, with its `set` applied, and checked. Raises as `resolve_workflow`."""
-    graph = apply_set(resolve_workflow(request.workflow, s3=s3, settings=settings), request.values)
-    _check_json(graph)
+    found, warnings = _found_in(_document(request.workflow, s3=s3, settings=settings))
+    graph = with_addresses(apply_set(check_format(found.workflow), request.values))
+    graph, mended = as_engine_reads(graph)
     check_links(graph)
-    return graph
+    return Resolved(graph, merged(request.extra_data or {}, found.extra_data), [*warnings, *mended])
 
 
-def _check_json(graph: Mapping[str, Any]) -> None:
-    """ComfyUI gets the graph as JSON, which has no infinite numbers (`1e999` is one) and no halves of characters."""
-    for node_id, node in graph.items():
-        try:
-            json.dumps({node_id: node}, ensure_ascii=False, allow_nan=False).encode()
-        except (ValueError, RecursionError) as error:
-            raise InvalidWorkflow(f"Node {node_id!r} has a value that JSON cannot hold: {error}.") from error
+def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> dict[str, Any]:
+    """The checked graph behind a request's `workflow`, before its `set` is applied. Raises as `graph_of`."""
+    return check_format(_found_in(_document(workflow, s3=s3, settings=settings))[0].workflow)
 
 
 def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
@@ -68,6 +64,36 @@ def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
         InvalidRequest: there is no such file in the folder, or it is not JSON.
         InvalidWorkflow: it is not a workflow in API format.
     """
+    return check_format(_found_in(_named(name, folder))[0].workflow)
+
+
+def _found_in(document: Any) -> tuple[Unwrapped, list[str]]:  # noqa: ANN401  (any JSON value)
+    """The workflow in a document, and what is left out of it. One that has none is judged by its check."""
+    found = unwrap(document)
+    if found is None:
+        return Unwrapped(document), []
+    extra, secrets = split(found.extra_data)
+    return replace(found, extra_data=finite(extra)), found.left_out(*secrets)
+
+
+def _document(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> object:
+    """The workflow itself, or what the object or the file has that a request names."""
+    if isinstance(workflow, dict):
+        return workflow
+    if not is_address(workflow):
+        return _named(workflow, settings.workflows_dir)
+    if scheme_of(workflow) != "s3":
+        raise InvalidRequest(f"the workflow {show(workflow)} is not fetched: send it itself, or its s3:// address.")
+    address = S3Address.parse(workflow)
+    allowed = settings.allowed_input_buckets
+    if allowed and address.bucket not in allowed:
+        raise MissingAsset(
+            f"the workflow {address} may not be used: ALLOWED_INPUT_BUCKETS allows {', '.join(allowed)}."
+        )
+    return read_json(s3, address, what="the workflow")
+
+
+def _named(name: str, folder: Path | None) -> object:
     if folder is None:
         raise InvalidRequest(
             f"the workflow {name[:200]!r} is a name, but WORKFLOWS_DIR is not set: "
@@ -79,4 +105,4 @@ def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
         near = difflib.get_close_matches(name[:200], available, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(available)) or 'none'}."
         raise InvalidRequest(f"there is no workflow {name[:200]!r}; {hint}")
-    return check_format(parse_json(path.read_bytes(), source=f"the workflow {name!r}"))
+    return parse_json(path.read_bytes(), source=f"the workflow {name!r}")

@@ -44,6 +44,7 @@ from comfy_serverless.errors import (
 )
 from comfy_serverless.graph.lookup import met_several
 from comfy_serverless.graph.workflow import draw_seeds
+from comfy_serverless.graph.wrappers import merged
 from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.keys import KeyAllotment, keys_of
@@ -209,6 +210,7 @@ class Worker:
         record.result = record.home = self._result_file(record, default_bucket)
         Buckets.of(self._settings).check_output(request)
         record.request = request
+        record.warnings += request.warnings
         record.result = self._result_file(record, request.output.bucket or default_bucket)
         if record.result is None and (request.reply == "links" or not call.is_heard):
             raise InvalidRequest(
@@ -271,10 +273,12 @@ class Worker:
         self, record: JobRecord, request: JobRequest, leftovers: Leftovers, call: Call, running: RunningJob
     ) -> None:
         whole = graph_of(request, s3=self._s3, settings=self._settings)
+        record.warnings += whole.warnings
+        record.extra_data = merged(record.extra_data or {}, whole.extra_data)
         if isinstance(request.workflow, str):  # nobody has read it before
-            Reserved.of(self._settings).check_addresses(whole)
-        record.warnings += met_several(whole, [*request.values, *request.inputs])
-        graph, record.seeds = draw_seeds(whole)
+            Reserved.of(self._settings).check_addresses(whole.graph)
+        record.warnings += met_several(whole.graph, [*request.values, *request.inputs])
+        graph, record.seeds = draw_seeds(whole.graph)
         with ExitStack() as held:
             models: Shown = NothingShown()
             if self._models is not None:

@@ -64,8 +64,8 @@ def test_a_workflow_that_needs_a_lost_pack_is_refused_with_the_reason(api: ApiWo
     error = submit(api).json["error"]
     assert error["code"] == "invalid_workflow"
     assert "(SaveImage), which is of toy, which did not import: cannot open '…/x.so'" in error["message"]
-    ((problem,),) = error["details"]["node_errors"].values()
-    assert "which is of toy" in problem["message"]
+    (problem,) = error["details"]["node_errors"].values()
+    assert "which is of toy" in problem["errors"][0]["message"]
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b"[{}]", b"\xff", b'{"pack": 1}'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -258,3 +259,9 @@ def test_what_is_no_picture_has_no_size_in_pixels(tmp_path: Path) -> None:
 def test_an_expanded_node_is_found_also_where_ids_have_dots() -> None:
     graph = {"a.b": {"class_type": "Loop", "inputs": {}}, "a": {"class_type": "Other", "inputs": {}}}
     assert identify_node(graph, "a.b.0.0.1").node_id == "a.b"
+
+
+def test_values_are_json_whatever_numbers_and_halves_of_characters_are_in_them() -> None:
+    shown = {"stats": [{"psnr": float("inf"), "ssim": [float("nan"), 0.5], "half": "\ud800"}]}
+    [output] = outputs_of_node(NODE, shown, locator())
+    assert json.loads(output.read().decode()) == {"psnr": "Infinity", "ssim": ["NaN", 0.5], "half": "\ud800"}

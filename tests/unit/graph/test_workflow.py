@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from workflow_samples import nested, text_to_image
 
-from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
+from comfy_serverless.errors import InvalidWorkflow, NotJson, UiFormatWorkflow
 from comfy_serverless.graph import workflow
 
 
@@ -132,5 +132,5 @@ class TestLoadPayload:
 
     def test_bottomless_json_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text("[" * 200_000)
-        with pytest.raises(InvalidWorkflow, match="too deeply"):
+        with pytest.raises(NotJson, match="too deeply"):
             workflow.load_payload(tmp_path / "x.json")

@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, InvalidRequest, NodeExecutionError
+from comfy_serverless.errors import (
+    Canceled,
+    ComfyError,
+    DeadlineExceeded,
+    InvalidRequest,
+    InvalidWorkflow,
+    NodeExecutionError,
+)
 from comfy_serverless.jobs.document import (
     MAX_ERROR_DETAILS,
     Job,
@@ -93,7 +100,7 @@ def test_a_workflow_is_all_a_request_needs() -> None:
     ids=["api format", "a /prompt body", "the editor's format"],
 )
 def test_a_bare_workflow_is_a_request_to_run_it(workflow: dict[str, Any]) -> None:
-    assert JobRequest.parse(workflow).workflow == workflow
+    assert JobRequest.parse(workflow).workflow == workflow.get("prompt", workflow)
 
 
 def test_every_wrong_field_is_named() -> None:
@@ -121,7 +128,7 @@ def test_what_is_no_object_is_refused(payload: object) -> None:
     assert "JSON object" in refusal(payload).message
 
 
-@pytest.mark.parametrize("deadline", [-1, float("inf"), float("nan"), "600", True])
+@pytest.mark.parametrize("deadline", [-1, float("inf"), float("nan"), "soon", True])
 def test_a_deadline_is_a_number_of_seconds(deadline: object) -> None:
     assert "deadline_s" in refusal({"workflow": "x", "deadline_s": deadline}).message
 
@@ -139,7 +146,7 @@ def test_a_prefix_is_a_plain_folder(prefix: str) -> None:
 def test_metadata_are_few_short_labels() -> None:
     assert "metadata" in refusal({"workflow": "x", "metadata": {str(n): "" for n in range(51)}}).message
     assert "metadata" in refusal({"workflow": "x", "metadata": {"a": "x" * 2000}}).message
-    assert "metadata" in refusal({"workflow": "x", "metadata": {"a": 1}}).message
+    assert "metadata" in refusal({"workflow": "x", "metadata": {"a": [1]}}).message
 
 
 JSON = st.recursive(
@@ -243,3 +250,12 @@ def test_details_are_json_whatever_they_were() -> None:
 )
 def test_how_a_job_ends(error: ComfyError | None, status: str) -> None:
     assert status_of(error) == status
+
+
+def test_a_failure_of_one_node_names_it() -> None:
+    entry = {"class_type": "SaveImage", "errors": [{"type": "x"}]}
+    one, two = (
+        InvalidWorkflow("no", details={"node_errors": nodes}) for nodes in ({"3": entry}, {"3": entry, "4": {}})
+    )
+    assert (JobError.of(one).node_id, JobError.of(one).class_type) == ("3", "SaveImage")
+    assert (JobError.of(two).node_id, JobError.of(two).class_type) == (None, None)

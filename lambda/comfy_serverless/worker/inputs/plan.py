@@ -19,8 +19,8 @@ from comfy_serverless.graph.file_inputs import (
     takes_file,
 )
 from comfy_serverless.graph.lookup import NodeLookup, listing
-from comfy_serverless.graph.nodes import IMAGE_LOADERS, Takes
-from comfy_serverless.graph.workflow import copy_graph, is_link
+from comfy_serverless.graph.nodes import IMAGE_LOADERS, Takes, known
+from comfy_serverless.graph.workflow import copy_graph, is_link, raise_node_errors
 from comfy_serverless.worker.inputs.image_batches import put_batch, taken_outputs
 
 #: The most different files one job may bring, and images in one batch.
@@ -78,7 +78,8 @@ def plan_inputs(graph: Mapping[str, Any], inputs: Mapping[str, Origin | Sequence
     node's image. Several images make the node a batch of loaders.
 
     Raises:
-        InvalidWorkflow: an address means nothing here, or takes no file; all are in `details["inputs"]`.
+        InvalidWorkflow: an address means nothing here, or takes no file; all are in `details["inputs"]`. Or a loader of
+            ComfyUI's own was given nothing.
     """
     return _Planner(graph, inputs).plan()
 
@@ -156,6 +157,7 @@ class _Planner:
                 f"`inputs` does not fit the workflow: {listing(self._problems)}.", details={"inputs": self._problems}
             )
         self._take_from_graph()
+        self._check_empty()
         wanted = (Wanted(*what, tuple(targets)) for what, targets in self._wanted.items())
         return Plan(self._result, tuple(wanted))
 
@@ -219,6 +221,18 @@ class _Planner:
                     continue
                 if takes_file(node["class_type"], name) and not self._is_masked(target):
                     self._want(target, f"{node_id}.{name}", _asset(node, name, value))
+
+    def _check_empty(self) -> None:
+        """Refuse loaders of ComfyUI's own that were given nothing: they would fail with a riddle."""
+        empty: dict[object, tuple[str, object]] = {
+            node_id: (f"has no file in its input {name!r}: give it one, by a name or with `inputs`", node)
+            for node_id, node in self._graph.items()
+            if not known(node["class_type"]).folder  # a 3D scene may be empty
+            for name in known(node["class_type"]).files
+            if (value := node["inputs"].get(name, "-")) is None or (isinstance(value, str) and not value.strip())
+            if (node_id, name) not in self._chosen
+        }
+        raise_node_errors("The workflow loads nothing", empty, error_type="required_input_missing")
 
     def _take_nested(self, target: Target, value: object) -> None:
         """The files within the value of an input."""

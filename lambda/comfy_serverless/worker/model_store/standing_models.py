@@ -10,9 +10,10 @@ from concurrent.futures import TimeoutError as NotDone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfy_serverless.aws.s3 import S3Address, parse_json, read_json
+from comfy_serverless.aws.s3 import S3Address, read_json
 from comfy_serverless.errors import DeadlineExceeded, InvalidRequest
 from comfy_serverless.jobs.request import ModelRequest, parse_manifest
+from comfy_serverless.json_text import parse_json
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -1,0 +1,105 @@
+"""JSON as it comes: whatever surrounds it is taken off, and what is none is refused with the place."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from comfy_serverless.errors import InvalidRequest, NotJson, PayloadTooLarge
+from comfy_serverless.json_text import finite, is_finite, parse_json
+
+VALUE = {"text": "Füchse 🦊", "list": [1, 2.5, None, True]}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+)
+@pytest.mark.parametrize("packed", [0, 1, 2])
+def test_every_encoding_is_read(encoding: str, packed: int) -> None:
+    content = json.dumps(VALUE, ensure_ascii=False).encode(encoding)
+    for _ in range(packed):
+        content = gzip.compress(content)
+    assert parse_json(content, source="it") == VALUE
+
+
+@pytest.mark.parametrize("before", ["\ufeff", "\ufeff\ufeff", " \r\n\ufeff ", "\t\n"])
+def test_marks_and_blanks_before_a_text_are_nothing(before: str) -> None:
+    assert parse_json(before + json.dumps(VALUE), source="it") == VALUE
+    assert parse_json((before + json.dumps(VALUE)).encode(), source="it") == VALUE
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": 1,\n}', "line 2, column 1 (the comma before it is one too many)"),
+        ("[1, 2,]", "line 1, column 7 (the comma before it is one too many)"),
+        ("{'a': 1}", "column 2 (texts and names stand in double quotes)"),
+        ("{“a”: 1}", "straight double quotes"),
+        ('{"a": True}', "write true, false or null"),
+        ('{"a": None}', "write true, false or null"),
+        ('{"a": 1 // one\n}', "JSON has no comments"),
+        ("# a\n{}", "JSON has no comments"),
+        ("{a: 1}", "double quotes"),
+        ('{"a": "x\ny"}', "a line break inside a text is written \\n"),
+        ('{"a": [1', "it breaks off"),
+        ('{"a": "x', "it breaks off"),
+        ('{"a": 1}\n{"b": 2}', "line 2, column 1 (one document is wanted, and more follows it)"),
+        ("", "is empty"),
+        ("\ufeff \n", "is empty"),
+        ("1" * 5000, "we can read"),
+        ("[" * 100_000, "too deeply"),
+    ],
+)
+def test_what_is_no_json_is_refused_with_the_place_and_the_slip(text: str, words: str) -> None:
+    with pytest.raises(NotJson) as caught:
+        parse_json(text, source="the body")
+    assert caught.value.message.startswith("the body is ")
+    assert words in caught.value.message
+
+
+def test_bytes_that_are_no_text_are_called_by_their_name() -> None:
+    for content, words in (
+        (b"\x89PNG\r\n\x1a\n\xff", "image/png"),
+        ('{"a": "ü"}'.encode("cp1252"), "byte 7"),
+        (gzip.compress(b"{}")[:-4], "breaks off"),
+        (b"\x1f\x8b\x08\x00rubbish rubbish", "damaged"),
+    ):
+        with pytest.raises(NotJson, match=words):
+            parse_json(content, source="it")
+
+
+def test_a_bomb_is_unpacked_no_further_than_the_limit() -> None:
+    bomb = gzip.compress(b" " * 10_000_000) * 3
+    with pytest.raises(PayloadTooLarge, match="20,000,000"):
+        parse_json(bomb, source="it", most_bytes=20_000_000)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_json_or_a_clear_refusal(content: bytes) -> None:
+    for given_bytes in (content, b"\x1f\x8b" + content, gzip.compress(content)):
+        with contextlib.suppress(InvalidRequest):
+            parse_json(given_bytes, source="it")
+
+
+@given(JSON)
+def test_what_we_write_is_json_and_the_same_if_it_was(value: object) -> None:
+    written = finite(value)
+    json.dumps(written, allow_nan=False)
+    assert (written is value) == is_finite(value)
+
+
+def test_numbers_that_json_does_not_have_become_null_or_their_names() -> None:
+    value = {"a": [math.nan, math.inf, -math.inf, 1.5]}
+    assert finite(value) == {"a": [None, None, None, 1.5]}
+    assert finite(value, instead=str) == {"a": ["NaN", "Infinity", "-Infinity", 1.5]}
