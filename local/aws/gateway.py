@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import re
 import threading
 import time
@@ -22,6 +23,7 @@ from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from comfy_serverless.errors import ComfyError, Unauthorized
 from comfy_serverless.jobs.document import error_envelope
@@ -45,6 +47,8 @@ _ASK_AGAIN_S, _KEEP_ALIVE_S = 0.25, 15.0
 _TEXT_TYPES = re.compile(
     r"text/|application/(json|xml|javascript|x-www-form-urlencoded)|[^;]*\+(json|xml)", re.IGNORECASE
 )
+#: What a client has done: it has left, or sends what is no HTTP. Nobody has to read a trace of it.
+_DONE_BY_CLIENTS = (ConnectionError, HttpProcessingError, web.RequestPayloadError)
 _TERMINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 
@@ -201,7 +205,9 @@ class GatewayServer:
         self._loop.close()
 
     async def _listen(self) -> None:
-        self._runner = web.AppRunner(self._gateway.application(), access_log=None, shutdown_timeout=1.0)
+        log = logging.getLogger(__name__)
+        log.addFilter(_is_ours)
+        self._runner = web.AppRunner(self._gateway.application(), access_log=None, logger=log, shutdown_timeout=1.0)
         await self._runner.setup()
         await web.TCPSite(self._runner, LOOPBACK, self._port).start()
 
@@ -232,14 +238,21 @@ class UnseenFrames:
         return frames
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a report of aiohttp is about this program, and not about what a client has done."""
+    return not (record.exc_info and isinstance(record.exc_info[1], _DONE_BY_CLIENTS))
+
+
 async def event_of(request: web.Request, context: Mapping[str, Any], *, with_body: bool = True) -> dict[str, Any]:
     """The event of a request: API Gateway's payload format 2.0.
 
     Raises:
-        Refused: it is larger than API Gateway or Lambda take.
+        Refused: it is larger than API Gateway or Lambda take, or its body is not what its headers say.
     """
     try:
         body = await request.read()
+    except (HttpProcessingError, web.RequestPayloadError):
+        raise Refused(HTTPStatus.BAD_REQUEST, "Bad Request") from None
     except web.HTTPRequestEntityTooLarge:
         raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request Entity Too Large") from None
     now = datetime.now(UTC)

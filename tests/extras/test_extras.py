@@ -24,7 +24,14 @@ from tests.doc_blocks import blocks
 from tests.unit.jobs_table import NAME, REGION, create_table
 
 ROOT = Path(__file__).parents[2]
-NEEDS_AWS = [("keys", "list"), ("batch", "status", "x", "--stack", "s"), ("upload", "LICENSE")]
+#: What each command lacks in an environment with nothing but the package.
+NEEDS = [
+    ("aws", ("keys", "list", "--stack", "s")),
+    ("aws", ("batch", "status", "x", "--stack", "s")),
+    ("remote", ("upload", "LICENSE")),
+    ("remote", ("jobs", "ls")),
+    ("remote", ("run", "workflows/thumbnail.json", "--remote")),
+]
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -115,9 +122,11 @@ def says_what_it_lacks(environment: Environment, extra: str, *command: str, **va
     assert f"pip install '.[{extra}]'" in done.stderr
 
 
-@pytest.mark.parametrize("command", NEEDS_AWS, ids=lambda command: command[0])
-def test_without_extras_a_command_says_which_one_it_needs(plain: Environment, command: tuple[str, ...]) -> None:
-    says_what_it_lacks(plain, "aws", *command, COMFY_BASE_URL="http://127.0.0.1:9")
+@pytest.mark.parametrize(("extra", "command"), NEEDS)
+def test_without_extras_a_command_says_which_one_it_needs(
+    plain: Environment, extra: str, command: tuple[str, ...]
+) -> None:
+    says_what_it_lacks(plain, extra, *command, COMFY_BASE_URL="http://127.0.0.1:9")
 
 
 def test_without_extras_there_is_no_engine_and_a_comfyui_elsewhere_runs_everything(
@@ -137,7 +146,7 @@ def test_without_extras_there_is_no_engine_and_a_comfyui_elsewhere_runs_everythi
 
 def test_lite_runs_what_the_readme_runs_from_a_terminal_and_from_python(plain: Environment) -> None:
     plain.install(".[lite]")
-    lines = lines_of_docs("comfy-serverless run")
+    lines = [line for line in lines_of_docs("comfy-serverless run") if "--remote" not in line]
     assert len(lines) >= 2
     assert any("--input" in line for line in lines)
     for line in lines:
@@ -148,18 +157,25 @@ def test_lite_runs_what_the_readme_runs_from_a_terminal_and_from_python(plain: E
         "(image,) = ComfyConnector().generate_images(workflow)\nprint(image.size)"
     )
     assert plain.succeeds("python", "-c", program).startswith("(")
-    says_what_it_lacks(plain, "aws", "keys", "list")
+    says_what_it_lacks(plain, "aws", "keys", "list", "--stack", "s")
 
 
-def test_aws_makes_keys_and_reaches_stacks_and_uploads(with_aws: Environment, aws: dict[str, str]) -> None:
+def test_remote_reaches_an_api(plain: Environment) -> None:
+    plain.install(".[remote]")
+    for command in (("upload", "LICENSE"), ("jobs", "ls"), ("run", "workflows/text_to_image.json", "--remote")):
+        done = plain.run("comfy-serverless", *command, COMFY_BASE_URL="http://127.0.0.1:9")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "http://127.0.0.1:9 cannot be reached" in done.stderr, "all is there: it is the API that is not"
+
+
+def test_aws_makes_keys_and_reaches_stacks(with_aws: Environment, aws: dict[str, str]) -> None:
     keys = ("comfy-serverless", "keys")
     made = with_aws.succeeds(*keys, "create", "ci", "--owner", "team", "--table", NAME, **aws)
     assert made.strip()
     assert "ci" in with_aws.succeeds(*keys, "list", "--table", NAME, **aws)
-    for command in (("batch", "status", "x", "--stack", "s"), ("upload", "LICENSE")):
-        done = with_aws.run("comfy-serverless", *command, COMFY_BASE_URL="http://127.0.0.1:9", **aws)
-        assert done.returncode == 1
-        assert "pip install" not in done.stderr, "all is there: it is the stack that is not"
+    done = with_aws.run("comfy-serverless", "batch", "status", "x", "--stack", "s", **aws)
+    assert done.returncode == 1
+    assert "pip install" not in done.stderr, "all is there: it is the stack that is not"
     lacking = with_aws.run("comfy-serverless", "run", "workflows/thumbnail.json")
     assert "pip install '.[lite]'" in lacking.stderr
 

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.timeout(600)
 STACKS = ("sagemaker", "lambda_gpu")
 #: Logs whose lines name no job, as the command line has them. Its libraries are not in this environment.
 WITHOUT_JOBS: tuple[str, ...] = ast.literal_eval(
-    re.findall(r"^WITHOUT_JOBS = (.*)$", (ROOT / "lambda/comfy_serverless/cli/logs.py").read_text(), re.MULTILINE)[0]
+    re.findall(r"^WITHOUT_JOBS = (.*)$", (ROOT / "lambda/comfy_serverless/cli/job_logs.py").read_text(), re.MULTILINE)[
+        0
+    ]
 )
 
 

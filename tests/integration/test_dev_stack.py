@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 import hmac
 import io
@@ -29,7 +30,7 @@ from examples.sdk_tour import paint
 from local.aws.processes import LOOPBACK
 from local.dev import DevStack
 from tests import typescript
-from tests.patience import PATIENCE_S, QuietClock
+from tests.patience import PATIENCE_S, QuietClock, wait_until
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -65,6 +66,22 @@ def test_the_tour_of_the_asynchronous_client_runs_unchanged() -> None:
             await sdk_tour_async.tour(client)
 
     asyncio.run(run())
+
+
+def test_the_examples_of_the_api_s_description_run(stack: DevStack) -> None:
+    described = requests.get(f"{stack.url}/openapi.json", timeout=PATIENCE_S).json()
+    for path, operations in described["paths"].items():
+        content = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json")
+        if content is None or path == "/api/v2/assets/from-hash":  # which needs the file that a form has brought
+            continue
+        headers = {"Authorization": f"Bearer {stack.api_key}"}
+        answer = requests.post(f"{stack.url}{path}", json=content["example"], headers=headers, timeout=PATIENCE_S)
+        assert answer.ok, answer.text
+        if "status" in (job := answer.json()):
+            url = f"{stack.url}{job['urls']['self']}"
+            ask = functools.partial(requests.get, url, headers=headers, timeout=PATIENCE_S)
+            assert wait_until(lambda ask=ask: ask().json()["completed_at"])
+            assert (ask().json()["status"], len(ask().json()["outputs"])) == ("succeeded", 1)
 
 
 @pytest.mark.usefixtures("environment")

@@ -51,8 +51,10 @@ def test_it_says_where_it_is_and_ends_when_asked(tmp_path: Path, number: signal.
     with QuietClock() as clock:
         process.send_signal(number)
         begun = clock()
-        rest, _ = process.communicate(timeout=PATIENCE_S)
+        rest, told = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, rest) == (0, "")
+        assert "stopping …" in told
+        assert "Traceback" not in told
         assert clock() - begun < 20
     assert left_over(mark) == []
 
@@ -64,7 +66,7 @@ def test_another_terminal_has_everything_and_a_batch_goes_through(tmp_path: Path
         assert process.stdout.readline()
         script = (
             f"source {tmp_path}/env.sh && comfy-serverless batch submit events/manifest.jsonl --watch && "
-            "comfy-serverless batch status manifest --json && comfy-serverless keys list --stack local && "
+            "comfy-serverless batch status manifest --json && comfy-serverless keys list && "
             'python -c "import comfy_sdk; print(list(comfy_sdk.Comfy().list_jobs()))"'
         )
         ended = subprocess.run(

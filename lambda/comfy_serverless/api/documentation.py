@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from functools import cache
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.api.bodies import REFUSALS, Health, LostPack, WorkersHealth, documented
+from comfy_serverless.api.examples import completed
 from comfy_serverless.api.responses import JSON, answer
 from comfy_serverless.api.services import services
 
@@ -40,7 +42,6 @@ _INLINE = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
     summary="Whether the API answers",
     tags=["about"],
     responses={200: documented("It does.", Health)},
-    security=[],
 )
 def health() -> Response[str]:
     """Show that this function runs; it asks nothing behind it, except with `?detail` what workers have told lately."""
@@ -71,7 +72,7 @@ def attach(app: APIGatewayHttpResolver) -> None:
         security_schemes={"bearerAuth": HTTPBearer(bearerFormat="API key")},
         security=[{"bearerAuth": []}],
     )
-    schema = cache(app.get_openapi_json_schema)
+    schema = cache(lambda: json.dumps(completed(json.loads(app.get_openapi_json_schema()))))
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi() -> Response[str]:
@@ -94,7 +95,7 @@ def page_policy() -> str:
     allowed = {kind: f"'sha256-{_digest(content)}'" for kind, content in _INLINE.findall(page())}
     return (
         f"default-src 'none'; style-src {allowed['style']}; script-src {allowed['script']}; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 

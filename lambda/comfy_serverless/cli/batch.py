@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 import time
@@ -21,7 +20,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.orders import Order
 from comfy_serverless.cli.habits import add_command, print_json
-from comfy_serverless.cli.stack import STACK_VARIABLE, Stack, explained, manifest_key
+from comfy_serverless.cli.stack import Stack, add_stack_option, chosen_stack, explained, manifest_key
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.jobs.drop_names import stem_of
 
@@ -95,7 +94,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Run the chosen action. Returns the exit code. A `ComfyError` says in its message what to do."""
     with explained(options):
-        stack = Stack.of(options.stack)
+        stack = Stack.of(chosen_stack(options))
         match options.action:
             case "submit":
                 _submit(stack, options.file, options.name or stem_of(options.file.name), options)
@@ -112,14 +111,7 @@ def _action(
     actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str
 ) -> argparse.ArgumentParser:
     action = add_command(actions, name, summary=description, examples=_EXAMPLES[name])
-    stack = os.environ.get(STACK_VARIABLE)
-    action.add_argument(
-        "--stack",
-        metavar="NAME",
-        default=stack,
-        required=stack is None,
-        help=f"the deployed stack (default: the environment variable {STACK_VARIABLE})",
-    )
+    add_stack_option(action)
     return action
 
 

@@ -170,6 +170,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def label(text: str) -> tuple[str, str]:
+    """A label of a job, NAME=VALUE, as the `type` of an option."""
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE, e.g. campaign=autumn")
+    return name, value
+
+
 def whole_number(text: str) -> int:
     """A whole number above 0, as the `type` of an option."""
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.cli.habits import add_command, print_json, print_table, say, whole_number
-from comfy_serverless.cli.stack import explained, key_store
+from comfy_serverless.cli.stack import TABLE_VARIABLE, add_stack_option, explained, key_store
 
 if TYPE_CHECKING:
     from comfy_serverless.table.api_keys import ApiKey, ApiKeyStore
@@ -35,7 +35,8 @@ Each owner's jobs, results and assets are separate from those of all others. Key
 Give each machine or person a separate key, so that one can be revoked without the others.
 Only a hash of a key is stored: a lost key cannot be shown again, but revoked and replaced.
 
-Where the keys are: --stack NAME of the deployed stack, or --table NAME, or the environment variable JOBS_TABLE.
+Where the keys are: --stack NAME of the deployed stack, or the environment variable COMFY_STACK; or --table NAME, or
+JOBS_TABLE, where there is no stack to ask.
 Credentials and region come from where the AWS CLI takes them (AWS_PROFILE, AWS_REGION, …).
 """
 
@@ -66,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Run the chosen action. Returns the exit code. A `ComfyError` says in its message what to do."""
     with explained(options):
-        keys = key_store(stack=options.stack, table=options.table)
+        keys = key_store(options)
         match options.action:
             case "create":
                 _create(keys, options)
@@ -82,8 +83,12 @@ def _action(
 ) -> argparse.ArgumentParser:
     action = add_command(actions, name, summary=description, examples=_EXAMPLES[name])
     where = action.add_mutually_exclusive_group()
-    where.add_argument("--stack", metavar="NAME", help="the deployed stack whose keys are meant")
-    where.add_argument("--table", metavar="NAME", help="its table (default: the environment variable JOBS_TABLE)")
+    add_stack_option(action, beside=where)
+    where.add_argument(
+        "--table",
+        metavar="NAME",
+        help=f"a table instead (without any stack: the environment variable {TABLE_VARIABLE})",
+    )
     return action
 
 

@@ -22,42 +22,41 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from comfy_serverless.cli.assignments import Assignment, Meant, classes_of, find, put, put_texts
-from comfy_serverless.cli.documents import Document, read_document
+from comfy_serverless.cli.assignments import classes_of, put, put_texts
+from comfy_serverless.cli.documents import read_document
 from comfy_serverless.cli.habits import one_line, print_json, print_table, say, size_in_words
 from comfy_serverless.cli.pace import Memory, Pace
 from comfy_serverless.cli.progress_line import ProgressLine
 from comfy_serverless.cli.saving import save
 from comfy_serverless.cli.stack import client_for
+from comfy_serverless.cli.wishes import Files, check_files, check_folder, wishes_of
 from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.process import engine_logger
 from comfy_serverless.connector.progress import Progress as Snapshot
 from comfy_serverless.connector.run import Execution
-from comfy_serverless.errors import ComfyError, DeliveryFailed, InvalidRequest, MissingAsset
-from comfy_serverless.graph.lookup import Specificity, met_several, nodes_in_words
-from comfy_serverless.graph.workflow import apply_set, draw_seeds
+from comfy_serverless.errors import ComfyError, DeliveryFailed, InvalidRequest
+from comfy_serverless.graph.workflow import draw_seeds
 from comfy_serverless.settings import Settings
-from comfy_serverless.worker.inputs.plan import plan_inputs, with_mask_inputs
+from comfy_serverless.worker.inputs.plan import plan_inputs
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.worker.inputs.fetcher import PreparedInputs
-    from comfy_serverless.worker.inputs.plan import Origin
-
-Files = Mapping[str, "Origin | Sequence[Origin]"]
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the workflow and save its outputs, also those made before a failure. Returns the exit code."""
     document = read_document(options.workflow)
-    wishes = _wishes(document, [Assignment(*given) for given in options.assignments])
+    wishes = wishes_of(document, options.assignments)
+    if document.left_out:
+        wishes.note(f"the request's {', '.join(document.left_out)} mean nothing for a run on this machine")
     graph, values, files = wishes.graph, wishes.values, wishes.files
     wanted = plan_inputs(put_texts(graph, values), files).wanted
-    _check_files(files)
+    check_files(files)
     s3 = client_for(wanted)
-    _check_folder(options.out)
+    check_folder(options.out)
     settings = Settings.from_environment()
     deadline_s = options.deadline or document.deadline_s
     with ExitStack() as cleanup:
@@ -83,62 +82,6 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Wishes:
-    """What is to be run: the graph with the `set` of the request, and what the options put into it.
-
-    Attributes:
-        notes: which nodes an address has met, where that is not plain from it.
-    """
-
-    graph: dict[str, Any]
-    values: Sequence[Meant]
-    files: Files
-    notes: Sequence[str]
-
-
-def _wishes(document: Document, assignments: Sequence[Assignment]) -> _Wishes:
-    graph = apply_set(document.graph, document.values)
-    values = find(graph, [one for one in assignments if one.option != "--input"])
-    given = find(with_mask_inputs(graph), [one for one in assignments if one.option == "--input"])
-    files: dict[str, Any] = dict(document.inputs)
-    for address in dict.fromkeys(one.address for one in given):
-        files[address] = [_origin(one.value) for one in given if one.address == address]
-    notes = [
-        *document.warnings,
-        *met_several(graph, document.values),
-        *met_several(with_mask_inputs(graph), document.inputs),
-    ]
-    notes += [note for one in [*values, *given] if (note := _note(graph, one))]
-    if document.left_out:
-        notes.append(f"the request's {', '.join(document.left_out)} mean nothing for a run on this machine")
-    for note in (notes := list(dict.fromkeys(notes))):
-        say(one_line(note))
-    return _Wishes(graph, values, files, notes)
-
-
-def _note(graph: Mapping[str, Any], one: Meant) -> str | None:
-    """Which nodes an option has met, if its address does not say it itself."""
-    if len(one.targets) == 1 and one.specificity is not Specificity.INPUT:
-        return None
-    nodes = nodes_in_words(graph, [node_id for node_id, _ in one.targets])
-    count = "1 node" if len(one.targets) == 1 else f"{len(one.targets)} nodes"
-    return f"{one.option} {one.address}: set on {count}: {nodes}"
-
-
-def _origin(text: str) -> Origin:
-    """A file of this machine, or an address that is fetched."""
-    return text if text.lower().startswith(("s3://", "https://", "http://", "data:")) else Path(text).expanduser()
-
-
-def _check_files(files: Files) -> None:
-    """Check that every file is there, before ComfyUI starts."""
-    for address, origins in files.items():
-        for origin in [origins] if isinstance(origins, str | Path) else origins:
-            if isinstance(origin, Path) and not origin.is_file():
-                raise MissingAsset(f"--input {address}={origin}: there is no such file")
-
-
 def _with_files(
     connector: ComfyConnector, s3: S3Client | None, graph: Mapping[str, Any], files: Files, *, deadline_s: float | None
 ) -> PreparedInputs:
@@ -152,14 +95,6 @@ def _with_files(
     with closing(Sandbox()) as sandbox:
         fetcher = InputFetcher(settings=settings, s3=s3, connector=connector, sandbox=sandbox)
         return fetcher.place(graph, files, job_id="", deadline=deadline)
-
-
-def _check_folder(folder: Path) -> None:
-    """Make the folder of the results, before ComfyUI starts."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidRequest(f"--out {folder}: the folder cannot be made: {error.strerror}") from error
 
 
 @contextmanager

@@ -28,13 +28,14 @@ COMMANDS = (
     Command("run", "run a workflow and save everything it makes", "run"),
     Command("keys", "make, list and revoke the keys of the deployed API", "keys"),
     Command("batch", "submit manifests of many jobs, follow, pause, cancel and repeat them", "batch"),
+    Command("jobs", "list, show, follow, cancel and download jobs of the deployed API, and read their logs", "jobs"),
     Command("upload", "upload a file of any size to the deployed API", "upload"),
     Command("logs", "show what all functions have logged of one job", "logs"),
     Command("completion", "print what makes bash, zsh or fish complete these commands", "completion"),
 )
 
 #: The extra that brings a library which some commands need.
-_EXTRAS = {"boto3": "aws", "botocore": "aws", "pydantic": "aws", "blake3": "aws"}
+_EXTRAS = {"boto3": "aws", "botocore": "aws", "pydantic": "aws", "blake3": "remote", "requests": "remote"}
 
 _EPILOG = """\
 examples:

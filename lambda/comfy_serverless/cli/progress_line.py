@@ -27,7 +27,8 @@ class ProgressLine:
             TextColumn("{task.fields[left]}", markup=False),
         )
         self._width = width
-        self._bar = Progress(*columns, console=Console(stderr=True, highlight=False), transient=True)
+        console = Console(stderr=True, highlight=False)
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task(self._cut(words), total=1.0, left="")
 
     def __enter__(self) -> ProgressLine:

@@ -6,9 +6,10 @@ Here is what the command line says; what it does is in `local_run`, which is loa
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-from comfy_serverless.cli.habits import add_command, interrupt_ends, seconds
+from comfy_serverless.cli.habits import add_command, interrupt_ends, label, say, seconds
 
 _EXAMPLES = (
     "comfy-serverless run workflow.json",
@@ -19,6 +20,7 @@ _EXAMPLES = (
     "comfy-serverless run workflow.json --set-json '3.model=[\"12\", 0]'",
     "comfy-serverless run picture.png --set seed=-1       the workflow in a picture that ComfyUI has made",
     "cat request.json | comfy-serverless run - --json",
+    "comfy-serverless run edit.json --input 10.image=photo.png --remote --label campaign=autumn",
 )
 _NOTES = """\
 An input is named by node id, class or title: 3.seed, KSampler.seed, "My sampler.seed"; its own name is enough if one
@@ -30,6 +32,9 @@ No file in --out is replaced: a name that is taken gets the next free number.
 Which ComfyUI runs it: COMFYUI_URL (one that runs), COMFYUI_DIR (a checkout; COMFYUI_PYTHON, COMFYUI_ARGS="--cpu"),
 API_COMMAND_LINE, or ComfyUI/ in this folder. Without any of them the embedded engine runs it: it needs no GPU,
 executes ComfyUI's model-free nodes for real, and paints a stand-in for text-to-image.
+
+With --remote the API runs it that COMFY_BASE_URL names, with the key in COMFY_API_KEY: files of --input are uploaded,
+the job is followed, and its outputs are downloaded. Ctrl-C asks for its end. `comfy-serverless jobs` has them all.
 """
 
 
@@ -63,16 +68,37 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             help=text,
         )
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out/)")
+    parser.add_argument(
+        "--remote", action="store_true", help="run it on the API that COMFY_BASE_URL and COMFY_API_KEY name"
+    )
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        dest="labels",
+        type=label,
+        metavar="NAME=VALUE",
+        help="with --remote: a label of the job, to find it again by (repeat)",
+    )
     parser.add_argument("--deadline", type=seconds, metavar="SECONDS", help="interrupt it after this long")
     parser.add_argument("--log", metavar="FILE", help="write what ComfyUI logs into a file; - for standard error")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, wrong_usage=parser.error)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the workflow and save its outputs, also those made before a failure. Returns the exit code."""
+    if options.remote:
+        if options.log is not None:
+            options.wrong_usage("--log: what the API's ComfyUI logs is there: `comfy-serverless jobs logs ID` shows it")
+        with interrupt_ends():
+            from comfy_serverless.cli import remote_run
+        return remote_run.run(options)
+    if options.labels:
+        options.wrong_usage("--label: only a job of the API has labels: give --remote too")
+    if os.environ.get("COMFY_BASE_URL"):
+        say("COMFY_BASE_URL is set, and this runs here: with --remote it runs there")
     with interrupt_ends():
         from comfy_serverless.cli import local_run
-
     return local_run.run(options)
 
 

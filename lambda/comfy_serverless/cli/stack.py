@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: The environment variable that names the stack.
 STACK_VARIABLE = "COMFY_STACK"
+#: The one that names its table, where there is no stack to ask.
+TABLE_VARIABLE = "JOBS_TABLE"
 #: The output of the stack that names the table: `Outputs` in template.yaml.
 TABLE_OUTPUT = "JobsTableName"
 
@@ -81,22 +83,44 @@ class Stack:
         return batch
 
 
+def add_stack_option(
+    parser: argparse.ArgumentParser, *, beside: argparse._MutuallyExclusiveGroup | None = None
+) -> None:
+    """Add `--stack` to a command: all commands find their stack in the same way.
+
+    Args:
+        beside: the group of options that exclude each other, if it has to be in one.
+    """
+    (beside or parser).add_argument(
+        "--stack",
+        metavar="NAME",
+        default=os.environ.get(STACK_VARIABLE) or None,
+        help=f"the deployed stack (default: the environment variable {STACK_VARIABLE})",
+    )
+    parser.set_defaults(wrong_usage=parser.error)
+
+
+def chosen_stack(options: argparse.Namespace) -> str:
+    """The stack that `--stack` or COMFY_STACK names; without one the program ends as after any wrong usage."""
+    if not options.stack:
+        options.wrong_usage(f"which stack? Give --stack NAME (the name it was deployed with), or set {STACK_VARIABLE}")
+    return str(options.stack)
+
+
 def manifest_key(name: str, *, is_packed: bool = False) -> str:
     """Where the manifest of a batch is dropped."""
     return f"batches/{name}.jsonl{PACKED if is_packed else ''}"
 
 
-def key_store(*, stack: str | None, table: str | None) -> ApiKeyStore:
-    """The keys of a deployed stack, or of a table; by default of the one that JOBS_TABLE names."""
+def key_store(options: argparse.Namespace) -> ApiKeyStore:
+    """The keys of an API: of the table that `--table` names, else of the stack, else of the table in JOBS_TABLE."""
     from comfy_serverless.aws.dynamodb import Table, dynamodb_client
     from comfy_serverless.table.api_keys import ApiKeyStore
 
-    name = _these_outputs(stack, TABLE_OUTPUT)[TABLE_OUTPUT] if stack else table or os.environ.get("JOBS_TABLE")
-    if not name:
-        raise InvalidRequest(
-            "Which API's keys? Give --stack NAME (the name it was deployed with), or --table NAME, or set JOBS_TABLE."
-        )
-    return ApiKeyStore(Table(dynamodb_client(), name))
+    name = options.table
+    if not name and (options.stack or not os.environ.get(TABLE_VARIABLE)):
+        name = _these_outputs(chosen_stack(options), TABLE_OUTPUT)[TABLE_OUTPUT]
+    return ApiKeyStore(Table(dynamodb_client(), name or os.environ[TABLE_VARIABLE]))
 
 
 def clients_of_logs() -> tuple[BaseClient, BaseClient]:

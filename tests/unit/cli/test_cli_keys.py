@@ -14,7 +14,7 @@ import pytest
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.cli import keys as cli_keys
-from comfy_serverless.errors import InvalidRequest, NotFound, Unauthorized
+from comfy_serverless.errors import NotFound, Unauthorized
 from comfy_serverless.table.api_keys import ApiKeyStore
 from tests.unit.jobs_table import NAME, REGION, aws, create_table
 
@@ -26,6 +26,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name, value in {"ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": REGION}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("JOBS_TABLE", NAME)
+    monkeypatch.delenv("COMFY_STACK", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     with aws() as session:
         yield session
@@ -104,12 +105,40 @@ def test_a_stack_knows_its_table(
         run("list", "--stack", "missing")
 
 
-def test_without_a_table_it_says_how_to_name_one(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_table_it_says_how_to_name_one(
+    session: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(NotFound, match="--stack NAME"):
         run("list", "--table", "missing")
     monkeypatch.delenv("JOBS_TABLE")
-    with pytest.raises(InvalidRequest, match="--stack NAME"):
+    with pytest.raises(SystemExit) as exit_:
         run("list")
+    assert exit_.value.code == 2
+    assert "COMFY_STACK" in capsys.readouterr().err
+
+
+def test_of_many_names_the_nearest_one_counts(
+    session: Any, keys: ApiKeyStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMFY_STACK", "missing")
+    with pytest.raises(NotFound, match="no stack 'missing'"):
+        run("list")  # the stack, not the table in JOBS_TABLE
+    assert run("list", "--table", NAME) == 0
+    monkeypatch.setenv("COMFY_STACK", "")
+    assert run("list") == 0, "an empty variable is none"
+
+
+@pytest.mark.parametrize("width", [20, 40, 59, 60, 61, 80, 200])
+def test_no_width_of_a_terminal_loses_a_word(
+    keys: ApiKeyStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    keys.create("laptop-of-ana", owner="studio-one", max_in_flight=123, requests_per_minute=4567)
+    monkeypatch.setenv("COLUMNS", str(width))
+    run("list")
+    told = "".join(capsys.readouterr().out.split())
+    for word in ("per min", "jobs", "4567", "123", "works"):
+        assert word.replace(" ", "") in told, word
+    assert "…" not in told
 
 
 def test_without_credentials_it_says_where_they_come_from(monkeypatch: pytest.MonkeyPatch) -> None:

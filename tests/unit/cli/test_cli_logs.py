@@ -13,7 +13,7 @@ from typing import Any
 import botocore.client
 import pytest
 
-from comfy_serverless.cli import logs as cli_logs
+from comfy_serverless.cli import job_logs as cli_logs
 from comfy_serverless.cli.main import main
 from comfy_serverless.errors import NotFound
 from local.aws.permissions import Access, Role, statements_of

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from comfy_serverless.cli import local_run
+from comfy_serverless.cli import wishes
 from comfy_serverless.cli.local_run import _check_saved, _save_all
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.errors import DeliveryFailed
@@ -147,7 +147,7 @@ def test_an_output_that_cannot_be_saved_costs_the_others_nothing(tmp_path: Path)
 
 
 def test_files_of_this_machine_and_addresses_are_told_apart() -> None:
-    assert local_run._origin("s3://bucket/key") == "s3://bucket/key"
-    assert local_run._origin("HTTPS://host/x.png") == "HTTPS://host/x.png"
-    assert local_run._origin("photo.png") == Path("photo.png")
-    assert local_run._origin("~/photo.png") == Path.home() / "photo.png"
+    assert wishes.origin("s3://bucket/key") == "s3://bucket/key"
+    assert wishes.origin("HTTPS://host/x.png") == "HTTPS://host/x.png"
+    assert wishes.origin("photo.png") == Path("photo.png")
+    assert wishes.origin("~/photo.png") == Path.home() / "photo.png"

@@ -1,0 +1,411 @@
+"""The API over HTTP, as the commands use it: one function for each operation, by the contract and with our additions.
+
+COMFY_BASE_URL and COMFY_API_KEY say where and who. The key goes to that address and to no other: redirects are not
+followed, and links to files are asked without it. The proxies of the environment are used, but never for this machine.
+It is the only module that loads `requests`, and knows no AWS.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
+
+import requests
+from requests.auth import AuthBase
+
+from comfy_serverless.cli.habits import one_line, say
+from comfy_serverless.errors import (
+    ComfyError,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+    UpstreamError,
+    all_errors,
+)
+from comfy_serverless.redaction import redact_url
+
+#: The environment variables of the official SDKs.
+URL_VARIABLE, KEY_VARIABLE = "COMFY_BASE_URL", "COMFY_API_KEY"
+_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10.0, 60.0
+#: The pauses before a request is sent again, in seconds, and how long all of them may take together.
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+PATIENCE_S = 150.0
+#: Without any connection it is given up sooner: mostly the address is wrong.
+_UNREACHED_PAUSES = 3
+#: A wait from here on is said.
+_LONG_WAIT_S = 5.0
+_TRANSIENT = frozenset({429, 502, 503, 504})
+_KINDS: Mapping[str, type[ComfyError]] = {kind.code: kind for kind in reversed(list(all_errors())) if kind.code}
+_TEXT_SHOWN = 200
+#: Without these fields an answer is none of the API's.
+_JOB, _TARGET = ("id", "status"), ("id", "method", "url", "headers")
+
+Document = dict[str, Any]
+
+
+class _Bearer(AuthBase):
+    """Puts the key into a request; without one, nothing. As an `auth` it also keeps .netrc out."""
+
+    def __init__(self, key: str = "") -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Where the API is, and the key for it.
+
+    Attributes:
+        base_url: without a slash at its end. It may have a path.
+    """
+
+    base_url: str
+    key: str = field(repr=False)
+    _sessions: dict[bool, requests.Session] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_environment(cls) -> Api:
+        """The API that COMFY_BASE_URL names. Raises InvalidRequest if it names none, or the key can be none."""
+        base_url, key = os.environ.get(URL_VARIABLE, "").strip(), os.environ.get(KEY_VARIABLE, "").strip()
+        try:
+            parts = urlsplit(base_url)
+            is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_address = False
+        if not is_address:
+            raise InvalidRequest(
+                f"set {URL_VARIABLE} to the address of the API, like https://….amazonaws.com (the stack's output "
+                f"ApiUrl; with `make dev`: source out/dev/env.sh), and {KEY_VARIABLE} to a key of it."
+            )
+        if not all("!" <= letter <= "~" for letter in key):
+            raise InvalidRequest(f"{KEY_VARIABLE} has characters that no key has: set it again.")
+        return cls(base_url.rstrip("/"), key)
+
+    @property
+    def shown(self) -> str:
+        """Its address, for people: without a password."""
+        return redact_url(self.base_url)
+
+    def is_own(self, url: str) -> bool:
+        """Whether an address is this API's: the key may go there."""
+        return _origin(url) == _origin(self.base_url)
+
+    def send(self, method: str, url: str, *, with_key: bool, **arguments: Any) -> requests.Response:  # noqa: ANN401
+        """One request, as it is answered; nothing is followed or repeated.
+
+        Raises:
+            requests.RequestException: there is no answer.
+        """
+        is_here = _is_this_machine(urlsplit(url).hostname or "")
+        session = self._sessions.get(is_here)
+        if session is None:
+            session = self._sessions[is_here] = requests.Session()
+            session.trust_env = not is_here
+        return session.request(
+            method,
+            url,
+            auth=_Bearer(self.key if with_key else ""),
+            allow_redirects=False,
+            timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
+            **arguments,
+        )
+
+
+def submit(api: Api, request: Mapping[str, Any]) -> Document:
+    """Submit a job request with a `job_id`, and do not wait for its end. Sent twice, it is the same job."""
+    return _document(api, "POST", "/generate", _JOB, json={**request, "wait_s": 0})
+
+
+def job(api: Api, job_id: str) -> Document:
+    """A job, with its progress and outputs."""
+    return _document(api, "GET", f"/api/v2/jobs/{quote(job_id, safe='')}", _JOB)
+
+
+def cancel(api: Api, job_id: str) -> Document:
+    """Ask for the end of a job, and return it as it is now. An ended one stays as it is."""
+    return _document(api, "POST", f"/api/v2/jobs/{quote(job_id, safe='')}/cancel", _JOB)
+
+
+def jobs(
+    api: Api,
+    *,
+    limit: int,
+    cursor: str | None = None,
+    status: str | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Document:
+    """A page of jobs, newest first, with the `next_cursor` of the following one."""
+    query = {"limit": limit, "cursor": cursor, "status": status}
+    query |= {f"metadata[{name}]": value for name, value in (labels or {}).items()}
+    return _document(
+        api, "GET", "/api/v2/jobs", ("jobs",), params={name: value for name, value in query.items() if value}
+    )
+
+
+def outputs(api: Api, found: Mapping[str, Any]) -> Iterator[Document]:
+    """All outputs of a job: those that its document has, or page by page if it has not all."""
+    listed = list(found.get("outputs") or ())
+    if found.get("outputs_total") in (None, len(listed)):
+        yield from listed
+        return
+    cursor: str | None = None
+    while True:
+        query = {"limit": 1000, **({"cursor": cursor} if cursor else {})}
+        path = f"/api/v2/jobs/{quote(str(found['id']), safe='')}/outputs"
+        page = _document(api, "GET", path, ("outputs",), params=query)
+        yield from page["outputs"]
+        cursor = page.get("next_cursor")
+        if not cursor:
+            return
+
+
+def events(api: Api, job_id: str) -> Iterator[tuple[str, Document]]:
+    """The events of a job as they come, until the API ends the stream. Whatever goes wrong ends it too: ask the job."""
+    url = f"{api.base_url}/api/v2/jobs/{quote(job_id, safe='')}/events"
+    try:
+        with api.send("GET", url, with_key=True, stream=True, headers={"Accept": "text/event-stream"}) as answer:
+            kind = answer.headers.get("content-type", "")
+            if answer.status_code == HTTPStatus.OK and kind.startswith("text/event-stream"):
+                yield from frames(line.decode("utf-8", "replace") for line in answer.iter_lines(chunk_size=4096))
+    except requests.RequestException:
+        return
+
+
+def frames(lines: Iterable[str]) -> Iterator[tuple[str, Document]]:
+    """The events in the lines of a stream; comments, and data that is no JSON object, are passed over. No IO."""
+    kind, data = "message", []
+    for line in lines:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "event":
+            kind = value
+        elif name == "data":
+            data.append(value)
+        elif not line:
+            if (document := _object("\n".join(data))) is not None:
+                yield kind, document
+            kind, data = "message", []
+
+
+def has_bytes(api: Api, digest: str, naming: Mapping[str, Any]) -> Document | None:
+    """A record over bytes that the API has; None if it does not have them."""
+    answer = _answer(api, "HEAD", f"/api/v2/assets/by-hash/{digest}")
+    if answer.status_code == HTTPStatus.NOT_FOUND:
+        return None
+    if not answer.ok:
+        raise _refusal(api, answer)
+    try:
+        return _document(api, "POST", "/api/v2/assets/from-hash", ("id",), json={**naming, "hash": digest})
+    except NotFound:
+        return None  # deleted meanwhile
+
+
+def begin_upload(api: Api, upload: Mapping[str, Any]) -> Document:
+    """Announce a file. Returns where to put its bytes."""
+    return _document(api, "POST", "/api/v2/uploads", _TARGET, json=dict(upload))
+
+
+def put_bytes(api: Api, target: Mapping[str, Any], content: Callable[[], Any]) -> None:
+    """Put the bytes of a file where `begin_upload` has said.
+
+    Args:
+        content: opens the file anew, for each attempt.
+    """
+    answer = _patiently(
+        lambda: api.send(
+            str(target["method"]), str(target["url"]), with_key=False, data=content(), headers=target["headers"]
+        ),
+        what="the store of uploads",
+        transient=_TRANSIENT | {500},
+    )
+    if not answer.ok:
+        raise UpstreamError(f"the file was refused with {answer.status_code}: {one_line(answer.text[:500])}")
+
+
+def complete_upload(api: Api, target: Mapping[str, Any]) -> Document:
+    """Let the API check the bytes and register them."""
+    return _document(api, "POST", f"/api/v2/uploads/{quote(str(target['id']), safe='')}/complete", ("id",))
+
+
+def open_output(api: Api, output: Mapping[str, Any], *, start: int = 0) -> requests.Response:
+    """The bytes of an output from a position on, as a stream: by its link or, if that does not work, by a fresh one."""
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+
+    def ask(url: str) -> requests.Response:
+        what = redact_url(url)
+        send = lambda: api.send("GET", url, with_key=api.is_own(url), stream=True, headers=headers)  # noqa: E731
+        return _patiently(send, what=what)
+
+    wanted = HTTPStatus.PARTIAL_CONTENT if start else HTTPStatus.OK
+    if link := output.get("url"):
+        answer = ask(urljoin(api.base_url, str(link)))
+        if answer.status_code == wanted:
+            return answer
+        answer.close()
+    answer = ask(f"{api.base_url}/api/v2/assets/{quote(str(output['id']), safe='')}/content")
+    if answer.is_redirect:
+        answer.close()
+        answer = ask(urljoin(api.base_url, answer.headers["location"]))
+    if answer.status_code != wanted:
+        raise _refusal(api, answer)
+    return answer
+
+
+def _document(api: Api, method: str, path: str, needs: tuple[str, ...], **arguments: Any) -> Document:  # noqa: ANN401
+    """The JSON object that an operation answers, with the fields in `needs`. Raises ComfyError for everything else."""
+    answer = _answer(api, method, path, **arguments)
+    document = _object(answer.text) if answer.ok and not answer.is_redirect else None
+    if document is None or not all(name in document for name in needs):
+        raise _refusal(api, answer)
+    return document
+
+
+def _answer(api: Api, method: str, path: str, **arguments: Any) -> requests.Response:  # noqa: ANN401
+    send = lambda: api.send(method, api.base_url + path, with_key=True, **arguments)  # noqa: E731
+    return _patiently(send, what=api.shown)
+
+
+def _patiently(
+    send: Callable[[], requests.Response], *, what: str, transient: frozenset[int] = _TRANSIENT
+) -> requests.Response:
+    """Send a request, again after a while if it was not its fault. Every one of ours may be sent twice.
+
+    Returns:
+        The first answer that is no transient one, or the last one.
+
+    Raises:
+        UpstreamError: there was no answer.
+    """
+    left_s, trouble = PATIENCE_S, None
+    for number, pause_s in enumerate((*PAUSES_S, None)):
+        answer, trouble = None, None
+        try:
+            answer = send()
+        except requests.RequestException as error:
+            trouble = error
+        if answer is not None and answer.status_code not in transient:
+            return answer
+        asked_s = _retry_after_s(answer)
+        wait_s = max(pause_s or 0.0, asked_s or 0.0)
+        is_last = pause_s is None or wait_s > left_s or (trouble is not None and number >= _UNREACHED_PAUSES)
+        if is_last and answer is not None:
+            return answer
+        if is_last:
+            break
+        if answer is not None:
+            answer.close()
+        if wait_s >= _LONG_WAIT_S:
+            reason = "does not answer" if answer is None else f"answers {answer.status_code}"
+            say(one_line(f"{what} {reason}: asked again in {wait_s:.0f} s"))
+        pause(wait_s)
+        left_s -= wait_s
+    raise UpstreamError(f"{what} cannot be reached, or has broken off: {reason_of(trouble)}") from trouble
+
+
+def pause(seconds: float) -> None:
+    """Wait before something is asked again."""
+    time.sleep(seconds)
+
+
+def reason_of(error: BaseException | None) -> str:
+    """Why there was no answer, in words. The text of requests itself is not shown: it has addresses with signatures."""
+    seen: BaseException | None = error
+    last: OSError | None = None
+    for _ in range(20):  # a ring of causes has no end
+        if isinstance(seen, OSError) and not isinstance(seen, requests.RequestException):
+            last = seen
+        inner = (*getattr(seen, "args", ()), getattr(seen, "reason", None))
+        causes = [part for part in inner if isinstance(part, BaseException)]
+        seen = causes[-1] if causes else getattr(seen, "__cause__", None)
+    if last is not None:
+        return one_line(last.strerror or str(last))
+    return "it takes too long" if isinstance(error, requests.Timeout) else type(error).__name__
+
+
+def _retry_after_s(answer: requests.Response | None) -> float | None:
+    text = "" if answer is None else answer.headers.get("retry-after", "")
+    if text.strip().isdecimal():
+        return float(text)
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()) if text else None
+    except (ValueError, TypeError):
+        return None
+
+
+def _refusal(api: Api, answer: requests.Response) -> ComfyError:
+    """The error that an answer means: the contract's envelope, or what API Gateway, a proxy or something else says."""
+    document = _object(answer.text) or {}
+    error = document.get("error")
+    if isinstance(error, dict) and isinstance(error.get("code"), str):
+        return error_of(error)
+    status, told = answer.status_code, document.get("message")
+    if answer.is_redirect or status in {301, 302, 303, 307, 308}:
+        target = redact_url(urljoin(answer.url or api.base_url, answer.headers.get("location", "")))
+        return InvalidRequest(
+            f"{api.shown} sends its callers on to {target}, and the key is not sent there: set {URL_VARIABLE} to the "
+            "address of the API itself."
+        )
+    if status == HTTPStatus.UNAUTHORIZED and not api.key:
+        return Unauthorized(
+            f"{api.shown} asks for a key: set {KEY_VARIABLE} (`comfy-serverless keys create` makes one)."
+        )
+    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        kind = Unauthorized if status == HTTPStatus.UNAUTHORIZED else Forbidden
+        return kind(f"{api.shown} does not accept the key in {KEY_VARIABLE}: it is unknown, revoked or expired.")
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return TooLarge(f"{api.shown} does not take a request of this size: give large inputs as files (--input).")
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        return UpstreamError("the proxy asks for a password: HTTPS_PROXY=http://user:password@host:port.")
+    text = one_line(str(told) if isinstance(told, str) else answer.text[:_TEXT_SHOWN].strip())
+    if status == HTTPStatus.NOT_FOUND:
+        return NotFound(f"{api.shown} is no Comfy API ({status}: {text or 'nothing'}): is {URL_VARIABLE} right?")
+    return UpstreamError(f"{api.shown} has answered {status}, and not as the Comfy API does: {text or 'nothing'}")
+
+
+def error_of(error: Mapping[str, Any]) -> ComfyError:
+    """A failure as the API tells it (`error` of a refusal or of a job), as one of ours."""
+    code, message = str(error.get("code")), str(error.get("message") or error.get("code"))
+    details = {name: value for name, value in error.items() if name not in {"code", "message", "details"} and value}
+    if isinstance(given := error.get("details"), dict):
+        details |= given
+    kind = _KINDS.get(code)
+    if kind is None:
+        return UpstreamError(f"{one_line(code)}: {message}", details=details)
+    return kind(message, details=details)
+
+
+def _object(text: str) -> Document | None:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or ""), parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _is_this_machine(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,184 @@
+"""Runs a workflow on the API that COMFY_BASE_URL names, for `comfy-serverless run --remote`.
+
+file ──► graph ──► files are uploaded ──► job ──► followed to its end ──► outputs downloaded
+                                           └──► Ctrl-C asks the API to cancel it
+"""
+
+from __future__ import annotations
+
+import argparse
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from comfy_serverless.cli import remote
+from comfy_serverless.cli.assignments import put
+from comfy_serverless.cli.documents import Document, read_document
+from comfy_serverless.cli.fetching import Fetched, check_fetched, fetch_all, print_fetched
+from comfy_serverless.cli.following import failure_of, follow
+from comfy_serverless.cli.habits import one_line, print_json, say
+from comfy_serverless.cli.progress_line import ProgressLine
+from comfy_serverless.cli.wishes import Files, Wishes, check_files, check_folder, wishes_of
+from comfy_serverless.errors import InvalidRequest, NotFound, UpstreamError
+from comfy_serverless.graph.file_inputs import ASSET_TYPE
+from comfy_serverless.graph.lookup import NodeLookup
+from comfy_serverless.worker.inputs.plan import plan_inputs, with_mask_inputs
+
+#: A job that was just sent may not be known yet when it is to be canceled.
+_CANCEL_AGAIN_S = (0.5, 1.0, 2.0)
+#: What a request may have beside the workflow, and the API takes from here.
+_SENT = ("models", "metadata")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the workflow and save its outputs, also those made before a failure. Returns the exit code."""
+    api = remote.Api.from_environment()
+    document = read_document(options.workflow)
+    wishes = wishes_of(document, options.assignments)
+    graph = put(wishes.graph, wishes.values, {})
+    check_files(wishes.files)
+    plan_inputs(graph, wishes.files)  # raises for what does not fit, before a file is sent
+    check_folder(options.out)
+    request = _request(document, wishes, options)
+    request |= _with_files(api, graph, wishes.files)
+    job = _run_job(api, request)
+    fetched = fetch_all(api, remote.outputs(api, job), options.out)
+    failure = failure_of(job)
+    if failure is not None:
+        _tell_kept(fetched)
+        raise failure
+    _report(job, fetched, wishes.notes, engine=f"{job.get('engine') or 'ComfyUI'} at {api.shown}", options=options)
+    check_fetched(fetched, options.out)
+    return 0
+
+
+def _request(document: Document, wishes: Wishes, options: argparse.Namespace) -> dict[str, Any]:
+    """The job request, without its workflow and inputs. Its id is ours: so it can be canceled before it is answered."""
+    left_out = [name for name in document.left_out if name not in (*_SENT, "job_id")]
+    if left_out:
+        wishes.note(f"the request's {', '.join(left_out)} mean nothing for a run from here")
+    request = {name: document.beside[name] for name in _SENT if name in document.beside}
+    request["job_id"] = document.beside.get("job_id") or f"run-{uuid.uuid4().hex}"
+    if labels := dict(options.labels):
+        request["metadata"] = {**request.get("metadata", {}), **labels}
+    if document.extra_data:
+        request["extra_data"] = dict(document.extra_data)
+    if deadline_s := options.deadline or document.deadline_s:
+        request["deadline_s"] = deadline_s
+    return request
+
+
+def _with_files(api: remote.Api, graph: Mapping[str, Any], files: Files) -> dict[str, Any]:
+    """The workflow with references to its uploaded files in it, and the inputs that are addresses."""
+    lookup = NodeLookup(with_mask_inputs(graph))
+    filled = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in graph.items()}
+    addresses: dict[str, Any] = {}
+    references: dict[Path, dict[str, Any]] = {}
+    with ProgressLine("uploading") as line:
+        for address, given in files.items():
+            origins = [given] if isinstance(given, str | Path) else list(given)
+            if not any(isinstance(origin, Path) for origin in origins):
+                addresses[address] = origins[0] if len(origins) == 1 else origins
+                continue
+            if not all(isinstance(origin, Path) for origin in origins):
+                raise InvalidRequest(f"{address} has files and addresses: give all as the one or all as the other.")
+            value = [_reference(api, Path(origin), references, line) for origin in origins]
+            for node_id, name in lookup.resolve(address)[1]:
+                filled[node_id]["inputs"][name] = value[0] if len(value) == 1 else value
+    return {"workflow": filled, "inputs": addresses}
+
+
+def _reference(api: remote.Api, path: Path, known: dict[Path, dict[str, Any]], line: ProgressLine) -> dict[str, Any]:
+    """What stands for a file in a workflow; it is uploaded once."""
+    from comfy_serverless.cli.uploading import upload_file
+
+    if path not in known:
+        show = lambda what, done, total: line.show(done / total, f"{what} {path.name}")  # noqa: E731
+        asset = upload_file(api, path, show=show).asset
+        known[path] = {"__type": ASSET_TYPE, "info": {"id": asset["id"]}}
+    return known[path]
+
+
+def _run_job(api: remote.Api, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Submit a job and follow it to its end. Ctrl-C asks the API to cancel it; a second one leaves it to itself."""
+    job_id = str(request["job_id"])
+    with ProgressLine("sending") as line:
+        try:
+            remote.submit(api, request)
+            say(f"job {job_id}")
+            return follow(api, job_id, line.show)
+        except KeyboardInterrupt:
+            line.show(0.0, "canceling")
+            _cancel(api, job_id)
+            return follow(api, job_id, line.show)
+
+
+def _cancel(api: remote.Api, job_id: str) -> None:
+    """Ask for the end of a job. If the API does not know it, it was not taken: KeyboardInterrupt goes on."""
+    for pause_s in (*_CANCEL_AGAIN_S, None):
+        try:
+            remote.cancel(api, job_id)
+        except NotFound:
+            if pause_s is None:
+                raise KeyboardInterrupt from None
+            remote.pause(pause_s)
+        except UpstreamError as error:
+            raise UpstreamError(
+                f"{error.message}. The job may still run: `comfy-serverless jobs cancel {job_id}` ends it."
+            ) from error
+        else:
+            return
+
+
+def _tell_kept(fetched: Sequence[Fetched]) -> None:
+    for one in fetched:
+        if one.path is None:
+            say(one_line(f"not saved: {one.output.get('name')}: {one.problem}"))
+        else:
+            say(one_line(f"made before the failure: {one.path}"))
+
+
+def _report(
+    job: Mapping[str, Any],
+    fetched: Sequence[Fetched],
+    notes: Sequence[str],
+    *,
+    engine: str,
+    options: argparse.Namespace,
+) -> None:
+    """Say what was made, as a run here does. As JSON only if all of it was saved: else an error is."""
+    is_whole = all(one.path is not None for one in fetched)
+    warnings, seeds, total_ms = list(job.get("warnings") or ()), dict(job.get("seeds") or {}), total_ms_of(job)
+    if options.json:
+        if is_whole:
+            print_json(
+                {
+                    "prompt_id": None,
+                    "job_id": job["id"],
+                    "engine": engine,
+                    "outputs": [one.to_json() for one in fetched],
+                    "warnings": [*notes, *warnings],
+                    "seeds": seeds,
+                    "total_ms": total_ms,
+                }
+            )
+        return
+    print_fetched(fetched)
+    for warning in warnings:
+        print(one_line(f"warning: {warning}"))
+    for address, seed in seeds.items():
+        print(f"{one_line(address)} = {seed} (drawn)")
+    count = sum(one.path is not None for one in fetched)
+    took = "" if total_ms is None else f" in {total_ms / 1000:.2f} s"
+    print(f"{count} output{'' if count == 1 else 's'}{took} by {one_line(engine)}", flush=True)
+
+
+def total_ms_of(job: Mapping[str, Any]) -> float | None:
+    """How long a job took from its submission to its end; None if it does not say."""
+    try:
+        ends = [datetime.fromisoformat(str(job[name])) for name in ("created_at", "completed_at")]
+    except (KeyError, ValueError):
+        return None
+    return round((ends[1] - ends[0]).total_seconds() * 1000, 3)
