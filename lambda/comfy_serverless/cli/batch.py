@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.orders import Order
+from comfy_serverless.cli.habits import add_command
 from comfy_serverless.cli.stack import STACK_VARIABLE, Stack, explained, manifest_key
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.moments import moment_text
@@ -36,31 +37,35 @@ KNOWN_WITHIN_S = 120.0
 BAD_LINES_SHOWN = 3
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
-_EPILOG = """\
-examples:
-  export COMFY_STACK=comfy-serverless       or --stack with each command
-  comfy-serverless batch submit catalogue.jsonl --watch
-  comfy-serverless batch status catalogue
-  comfy-serverless batch pause catalogue    (resume, cancel)
-  comfy-serverless batch retry catalogue    the lines that failed, as a separate batch: catalogue-again
-
+_EXAMPLES = {
+    "submit": (
+        "export COMFY_STACK=comfy-serverless       or --stack with each command",
+        "comfy-serverless batch submit catalogue.jsonl --watch",
+    ),
+    "status": ("comfy-serverless batch status catalogue", "comfy-serverless batch status catalogue --watch"),
+    "pause": ("comfy-serverless batch pause catalogue",),
+    "resume": ("comfy-serverless batch resume catalogue",),
+    "cancel": ("comfy-serverless batch cancel catalogue",),
+    "retry": ("comfy-serverless batch retry catalogue    the lines that failed, as a separate batch: catalogue-again",),
+}
+_NOTES = """\
 A manifest has a job request in each line: {"workflow": "thumbnail", "set": {"1.width": 64}}. The same line is the
 same job, in whichever manifest. Bad lines are reported, and cost the others nothing.
 When all jobs have ended the output bucket has batches/NAME-….report.json (counts, first failures), .report.csv (every
 line) and .failed.jsonl (what can be dropped again).
-
-exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage
 """
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `batch` to the commands of the command line."""
-    batch = commands.add_parser(
+    batch = add_command(
+        commands,
         "batch",
-        help="submit manifests of many jobs, follow, pause, cancel and repeat them",
+        summary="submit manifests of many jobs, follow, pause, cancel and repeat them",
         description="Batches of jobs on the deployed stack.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=[line for lines in _EXAMPLES.values() for line in lines],
+        notes=_NOTES,
+        prints_data=False,
     )
     actions = batch.add_subparsers(dest="action", required=True, metavar="ACTION")
     submit = _action(actions, "submit", "drop a manifest into the input bucket")
@@ -100,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
 def _action(
     actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str
 ) -> argparse.ArgumentParser:
-    action = actions.add_parser(name, help=description, description=f"{description[0].upper()}{description[1:]}.")
+    action = add_command(actions, name, summary=description, examples=_EXAMPLES[name])
     stack = os.environ.get(STACK_VARIABLE)
     action.add_argument(
         "--stack",
@@ -109,7 +114,6 @@ def _action(
         required=stack is None,
         help=f"the deployed stack (default: the environment variable {STACK_VARIABLE})",
     )
-    action.add_argument("--json", action="store_true", help="print JSON")
     return action
 
 

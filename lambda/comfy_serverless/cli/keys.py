@@ -6,15 +6,11 @@ A new key goes to stdout, alone; all messages go to stderr. The libraries for AW
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table as Grid
-
+from comfy_serverless.cli.habits import add_command, print_json, print_table, say
 from comfy_serverless.cli.stack import explained, key_store
 
 if TYPE_CHECKING:
@@ -25,33 +21,34 @@ CACHED_S = 60
 _UNITS_S = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _MAX_EXPIRY_S = 10 * 365 * 86400
 
-_EPILOG = """\
-examples:
-  comfy-serverless keys create ci --owner team --stack comfy-serverless
-  export COMFY_API_KEY=$(comfy-serverless keys create laptop --owner ana)
-  comfy-serverless keys create demo --owner guests --expires 7d --max-in-flight 2
-  comfy-serverless keys list
-  comfy-serverless keys revoke demo
-
+_EXAMPLES = {
+    "create": (
+        "comfy-serverless keys create ci --owner team --stack comfy-serverless",
+        "export COMFY_API_KEY=$(comfy-serverless keys create laptop --owner ana)",
+        "comfy-serverless keys create demo --owner guests --expires 7d --max-in-flight 2",
+    ),
+    "list": ("comfy-serverless keys list", "comfy-serverless keys list --json | jq '.keys[].name'"),
+    "revoke": ("comfy-serverless keys revoke demo",),
+}
+_NOTES = """\
 Each owner's jobs, results and assets are separate from those of all others. Keys with the same owner share them.
 Give each machine or person a separate key, so that one can be revoked without the others.
 Only a hash of a key is stored: a lost key cannot be shown again, but revoked and replaced.
 
 Where the keys are: --stack NAME of the deployed stack, or --table NAME, or the environment variable JOBS_TABLE.
 Credentials and region come from where the AWS CLI takes them (AWS_PROFILE, AWS_REGION, …).
-
-exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage
 """
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `keys` to the commands of the command line."""
-    keys = commands.add_parser(
+    keys = add_command(
+        commands,
         "keys",
-        help="make, list and revoke the keys of the deployed API",
-        description="Make, list and revoke the keys of the deployed API.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        summary="make, list and revoke the keys of the deployed API",
+        examples=[line for lines in _EXAMPLES.values() for line in lines],
+        notes=_NOTES,
+        prints_data=False,
     )
     actions = keys.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = _action(actions, "create", "make a key; it is printed to stdout, once")
@@ -83,11 +80,10 @@ def run(options: argparse.Namespace) -> int:
 def _action(
     actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str
 ) -> argparse.ArgumentParser:
-    action = actions.add_parser(name, help=description, description=f"{description[0].upper()}{description[1:]}.")
+    action = add_command(actions, name, summary=description, examples=_EXAMPLES[name])
     where = action.add_mutually_exclusive_group()
     where.add_argument("--stack", metavar="NAME", help="the deployed stack whose keys are meant")
     where.add_argument("--table", metavar="NAME", help="its table (default: the environment variable JOBS_TABLE)")
-    action.add_argument("--json", action="store_true", help="print JSON")
     return action
 
 
@@ -99,48 +95,41 @@ def _create(keys: ApiKeyStore, options: argparse.Namespace) -> None:
         max_in_flight=options.max_in_flight,
         requests_per_minute=options.requests_per_minute,
     )
-    print(json.dumps({"key": text, **_as_json(key)}, indent=2) if options.json else text, flush=True)
+    if options.json:
+        print_json({"key": text, **_as_json(key)})
+    else:
+        print(text, flush=True)
     state = f", {_state(key)}" if key.expires is not None else ""
-    print(
-        f"The key {key.name} ({key.id}) is {key.owner}'s{state}. It is shown only now: keep it like a password.",
-        file=sys.stderr,
-    )
+    say(f"The key {key.name} ({key.id}) is {key.owner}'s{state}. It is shown only now: keep it like a password.")
 
 
 def _list(keys: ApiKeyStore, options: argparse.Namespace) -> None:
     found = keys.list()
     if options.json:
-        print(json.dumps({"keys": [_as_json(key) for key in found]}, indent=2))
+        print_json({"keys": [_as_json(key) for key in found]})
     elif not found:
-        print("There are no keys. Make one: comfy-serverless keys create NAME --owner OWNER", file=sys.stderr)
+        say("There are no keys. Make one: comfy-serverless keys create NAME --owner OWNER")
     else:
-        Console(highlight=False, markup=False).print(_grid(found))
+        _print_keys(found)
 
 
 def _revoke(keys: ApiKeyStore, options: argparse.Namespace) -> None:
     key = keys.revoke(options.key)
     if options.json:
-        print(json.dumps(_as_json(key), indent=2))
-    print(
+        print_json(_as_json(key))
+    say(
         f"The key {key.name} ({key.id}) of {key.owner} is revoked. It stops working within {CACHED_S} seconds: "
-        "API Gateway remembers for that long whose it was.",
-        file=sys.stderr,
+        "API Gateway remembers for that long whose it was."
     )
 
 
-def _grid(keys: Sequence[ApiKey]) -> Grid:
-    grid = Grid(box=None, pad_edge=False)
-    grid.add_column("id", no_wrap=True, min_width=12)
-    for title in ("name", "owner"):
-        grid.add_column(title, overflow="fold", min_width=6)
-    for title in ("created", "state"):
-        grid.add_column(title, no_wrap=True, min_width=10)
-    for title in ("jobs", "per min"):
-        grid.add_column(title, justify="right", no_wrap=True, min_width=len(title))
+def _print_keys(keys: Sequence[ApiKey]) -> None:
+    rows = []
     for key in keys:
         limits = ("-" if limit is None else str(limit) for limit in (key.max_in_flight, key.requests_per_minute))
-        grid.add_row(key.id, key.name, key.owner, key.created_at[:10], _state(key), *limits)
-    return grid
+        rows.append([key.id, key.name, key.owner, key.created_at[:10], _state(key), *limits])
+    titles = ("id", "name", "owner", "created", "state", "jobs", "per min")
+    print_table(titles, rows, folds=("name", "owner"), right=("jobs", "per min"))
 
 
 def _state(key: ApiKey) -> str:

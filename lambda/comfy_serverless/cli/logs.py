@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from comfy_serverless.cli.habits import add_command
 from comfy_serverless.cli.stack import STACK_VARIABLE, clients_of_logs, explained, outputs_of
 from comfy_serverless.errors import NotFound
 
@@ -48,17 +49,16 @@ _SHOWN_APART = frozenset(
     | {"location", "exception_name", "request_id", "sampling_rate", "xray_trace_id"}
 )
 
-_EPILOG = """\
-examples:
-  export COMFY_STACK=comfy-serverless       or --stack with each command
-  comfy-serverless logs fox-1
-  comfy-serverless logs fox-1 --since 14d --json
-  comfy-serverless logs fox-1 --follow      until Ctrl-C
-
+_EXAMPLES = (
+    "export COMFY_STACK=comfy-serverless       or --stack with each command",
+    "comfy-serverless logs fox-1",
+    "comfy-serverless logs fox-1 --since 14d --json",
+    "comfy-serverless logs fox-1 --follow      until Ctrl-C",
+)
+_NOTES = """\
 The logs of the stack and of its GPU stack are read; the credentials need cloudformation:DescribeStacks and
-ListStackResources, and logs:FilterLogEvents (docs/operate.md has the policy).
-
-exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted
+ListStackResources, and logs:FilterLogEvents (docs/operate.md has the policy). `--json` prints each line as it was
+logged, a document a line.
 """
 
 
@@ -90,12 +90,13 @@ Read = Callable[[datetime], Iterable[Line]]
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `logs` to the commands of the command line."""
-    logs = commands.add_parser(
+    logs = add_command(
+        commands,
         "logs",
-        help="show what all functions have logged of one job",
+        summary="show what all functions have logged of one job",
         description="Show what all functions of the deployed stack have logged of one job.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        notes=_NOTES,
     )
     logs.add_argument("job_id", metavar="JOB_ID", type=_job_id, help="the job's id")
     stack = os.environ.get(STACK_VARIABLE)
@@ -114,7 +115,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="how far back: 90m, 12h, 30d, 4w (default: 1d)",
     )
     logs.add_argument("--follow", action="store_true", help="go on, and show new lines as they come")
-    logs.add_argument("--json", action="store_true", help="print each line as JSON, as it was logged")
     logs.set_defaults(run=run)
 
 

@@ -1,56 +1,130 @@
-"""`comfy-serverless`: the commands, and the exit codes of their failures."""
+"""`comfy-serverless`: the commands, and how each of them ends.
+
+A command's module is loaded when the command is called, so that `--help` and the first Ctrl-C are answered at once.
+"""
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from comfy_serverless.cli.habits import CommandParser
 
-from comfy_serverless.cli import batch, keys, logs, run, upload
-from comfy_serverless.errors import Canceled, ComfyError
 
-FAILED, INTERRUPTED = 1, 130
+class Command(NamedTuple):
+    """A command: its name, its line in the list of commands, and its module below `cli`.
+
+    The module has `add_parser(commands)`, which sets `run` of the options to a function that returns the exit code.
+    """
+
+    name: str
+    summary: str
+    module: str
+
+
+COMMANDS = (
+    Command("run", "run a workflow and save everything it makes", "run"),
+    Command("keys", "make, list and revoke the keys of the deployed API", "keys"),
+    Command("batch", "submit manifests of many jobs, follow, pause, cancel and repeat them", "batch"),
+    Command("upload", "upload a file of any size to the deployed API", "upload"),
+    Command("logs", "show what all functions have logged of one job", "logs"),
+)
 
 #: The extra that brings a library which some commands need.
 _EXTRAS = {"boto3": "aws", "botocore": "aws", "pydantic": "aws", "blake3": "aws"}
 
+_EPILOG = """\
+examples:
+  comfy-serverless run workflow.json --set KSampler.seed=42 --input LoadImage.image=photo.png --out out/
+  comfy-serverless batch submit catalogue.jsonl --watch
+  comfy-serverless keys create laptop --owner ana --stack comfy-serverless
+  comfy-serverless COMMAND --help
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point. Returns the exit code; for wrong usage argparse exits with 2."""
-    options = _parser().parse_args(arguments)
     try:
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser(loaded: Iterable[str] | None = None) -> CommandParser:
+    """The parser of the command line, which knows all commands, and all about those in `loaded` (by default all)."""
+    from importlib import import_module
+
+    from comfy_serverless.cli.habits import CommandParser
+
+    whole = CommandParser(
+        prog="comfy-serverless",
+        description="Run any ComfyUI workflow, here or on your own AWS account.",
+        epilog=_EPILOG,
+    )
+    whole.add_argument("--version", action="store_true", help="the version of this program and of the ComfyUI in use")
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND")
+    wanted = {command.name for command in COMMANDS} if loaded is None else set(loaded)
+    for command in COMMANDS:
+        if command.name in wanted:
+            import_module(f"comfy_serverless.cli.{command.module}").add_parser(commands)
+        else:
+            commands.add_parser(command.name, help=command.summary)
+    return whole
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run the command, and answer for what Ctrl-C and the reader of stdout do meanwhile."""
+    from comfy_serverless.cli import habits
+
+    habits.ready_streams()
+    as_json = "--json" in arguments
+    try:
+        try:
+            status = _run_command(arguments)
+        finally:
+            sys.stdout.flush()
+    except habits.WrongUsage as wrong:
+        if as_json:
+            habits.print_error("wrong_usage", wrong.message)
+        raise
+    except KeyboardInterrupt:
+        habits.report("canceled", "interrupted", as_json=as_json)
+        return habits.INTERRUPTED
+    except OSError as error:
+        return habits.leave_stdout(error)
+    return status
+
+
+def _run_command(arguments: Sequence[str]) -> int:
+    from comfy_serverless.cli import habits
+    from comfy_serverless.errors import ComfyError
+
+    with habits.interrupt_ends():
+        whole = parser(arguments[:1])
+        options = whole.parse_args(arguments)
+    as_json = getattr(options, "json", False)
+    try:
+        if options.version:
+            from comfy_serverless.cli.version import print_versions
+
+            return print_versions()
+        if options.command is None:
+            whole.error("which command? `comfy-serverless --help` lists them")
         status: int = options.run(options)
     except ComfyError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]{error.code}[/]: ", end="")
-        print(error.message, file=sys.stderr)
-        if options.json:
-            print(json.dumps({"error": {"code": error.code, "message": error.message, "details": error.details}}))
-        return INTERRUPTED if isinstance(error, Canceled) else FAILED
+        return habits.report_error(error, as_json=as_json)
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
         if library not in _EXTRAS:
             raise
-        print(
+        message = (
             f"`comfy-serverless {options.command}` needs {library} here: in the checkout, "
-            f"pip install '.[{_EXTRAS[library]}]'",
-            file=sys.stderr,
+            f"pip install '.[{_EXTRAS[library]}]'"
         )
-        return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        habits.say(message)
+        if as_json:
+            habits.print_error("missing_library", message, {"library": library})
+        return habits.FAILED
     return status
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="comfy-serverless", description="Run any ComfyUI workflow, here or on your own AWS account."
-    )
-    parser.add_argument("--version", action="version", version=f"comfy-serverless {version('comfy-serverless')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (run, keys, batch, upload, logs):
-        command.add_parser(commands)
-    return parser

@@ -8,7 +8,6 @@ import math
 import shutil
 import signal
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from comfy_serverless.cli.habits import add_command, seconds, size_in_words
 from comfy_serverless.cli.stack import client_for
 from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.outputs import Output
@@ -36,31 +36,30 @@ if TYPE_CHECKING:
 
     from comfy_serverless.worker.inputs.fetcher import PreparedInputs
 
-_EPILOG = """\
-examples:
-  comfy-serverless run workflow.json
-  comfy-serverless run workflow.json --set 3.seed=42 --set "KSampler.steps=20" --set "6.text=a red fox"
-  comfy-serverless run edit.json --input 10.image=photo.png --out out/
-  comfy-serverless run inpaint.json --input 10.image=photo.png --input 10.mask=mask.png
-  comfy-serverless run edit.json --input 10.image=first.png --input 10.image=second.png
-
+_EXAMPLES = (
+    "comfy-serverless run workflow.json",
+    'comfy-serverless run workflow.json --set 3.seed=42 --set "KSampler.steps=20" --set "6.text=a red fox"',
+    "comfy-serverless run edit.json --input 10.image=photo.png --out out/",
+    "comfy-serverless run inpaint.json --input 10.image=photo.png --input 10.mask=mask.png",
+    "comfy-serverless run edit.json --input 10.image=first.png --input 10.image=second.png",
+)
+_NOTES = """\
 An input is named by node id, class or title: 3.seed, KSampler.seed, "My sampler.seed".
 Which ComfyUI runs it: COMFYUI_URL (one that runs), COMFYUI_DIR (a checkout; COMFYUI_PYTHON, COMFYUI_ARGS="--cpu"),
 API_COMMAND_LINE, or ComfyUI/ in this folder. Without any of them the embedded engine runs it: it needs no GPU,
 executes ComfyUI's model-free nodes for real, and paints a stand-in for text-to-image.
-
-exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted
 """
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `run` to the commands of the command line."""
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "run",
-        help="run a workflow and save everything it makes",
+        summary="run a workflow and save everything it makes",
         description="Run a workflow exported by ComfyUI (Workflow > Export (API)) and save everything it makes.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=_EXAMPLES,
+        notes=_NOTES,
     )
     parser.add_argument("workflow", type=Path, help="the exported workflow, a JSON file")
     parser.add_argument(
@@ -75,8 +74,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="give an input a file of this machine (repeat; for the same input: a batch of images)",
     )
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out/)")
-    parser.add_argument("--deadline", type=_seconds, metavar="SECONDS", help="interrupt it after this long")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, and no table")
+    parser.add_argument("--deadline", type=seconds, metavar="SECONDS", help="interrupt it after this long")
     parser.set_defaults(run=run)
 
 
@@ -122,13 +120,6 @@ def _assignment(text: str) -> tuple[str, str]:
     if not separator or "." not in address:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form NODE.INPUT=VALUE, e.g. 3.seed=42")
     return address, value
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < threading.TIMEOUT_MAX:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
 
 
 def _load(path: Path) -> object:
@@ -254,15 +245,15 @@ def _report(
     table = Table("node", "output", "type", "size", box=None, pad_edge=False)
     for output, path in zip(execution.outputs, saved, strict=True):
         table.add_row(
-            f"{output.node_id} {output.title}"[:32], str(path), output.content_type, _size(path.stat().st_size)
+            f"{output.node_id} {output.title}"[:32], str(path), output.content_type, size_in_words(path.stat().st_size)
         )
     console.print(table)
     for warning in execution.warnings:
         console.print(f"[yellow]warning[/]: {warning}")
     for address, seed in seeds.items():
         console.print(f"{address} = {seed} (drawn)")
-    seconds = execution.timings.total_ms / 1000
-    console.print(f"{len(saved)} output{'' if len(saved) == 1 else 's'} in {seconds:.2f} s by {engine}")
+    took_s = execution.timings.total_ms / 1000
+    console.print(f"{len(saved)} output{'' if len(saved) == 1 else 's'} in {took_s:.2f} s by {engine}")
 
 
 def _as_json(
@@ -288,13 +279,3 @@ def _as_json(
         "seeds": dict(seeds),
         "total_ms": execution.timings.total_ms,
     }
-
-
-def _size(size_bytes: int) -> str:
-    """1234567 -> "1.2 MB"."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 from urllib.parse import urljoin, urlsplit
@@ -18,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from comfy_serverless.cli.habits import add_command, print_json, say
 from comfy_serverless.errors import (
     ComfyError,
     Forbidden,
@@ -45,34 +45,31 @@ _REFUSALS: Mapping[str, type[ComfyError]] = {
     kind.code: kind for kind in (Forbidden, HashMismatch, InvalidRequest, NotFound, RateLimited, TooLarge, Unauthorized)
 }
 
-_EPILOG = """\
-examples:
-  export COMFY_BASE_URL=https://….execute-api.eu-central-1.amazonaws.com COMFY_API_KEY=…
-  comfy-serverless upload film.mp4
-  comfy-serverless upload scan.png --as team/scan.png --expires-in 86400
-
+_EXAMPLES = (
+    "export COMFY_BASE_URL=https://….execute-api.eu-central-1.amazonaws.com COMFY_API_KEY=…",
+    "comfy-serverless upload film.mp4",
+    "comfy-serverless upload scan.png --as team/scan.png --expires-in 86400",
+)
+_NOTES = """\
 The id of the asset goes to stdout. In a workflow the file is named as it was uploaded ("image": "scan.png"), or by its
 id: {"__type": "core/ASSET", "info": {"id": "…"}}. A file the API has already is not sent again.
-
-exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage, 130 interrupted
 """
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `upload` to the commands of the command line."""
-    upload = commands.add_parser(
+    upload = add_command(
+        commands,
         "upload",
-        help="upload a file of any size to the deployed API",
-        description="Upload a file of any size to the deployed API.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        summary="upload a file of any size to the deployed API",
+        examples=_EXAMPLES,
+        notes=_NOTES,
     )
     upload.add_argument("file", type=Path, metavar="FILE", help="what to upload")
     upload.add_argument("--as", dest="file_path", metavar="NAME", help="what to call it (default: the file's name)")
     upload.add_argument("--type", dest="content_type", metavar="TYPE", help="its media type (default: by its name)")
     upload.add_argument("--tag", action="append", default=[], dest="tags", metavar="TAG", help="mark it (repeat)")
     upload.add_argument("--expires-in", type=int, metavar="SECONDS", help="forget it after 60 to 604800 seconds")
-    upload.add_argument("--json", action="store_true", help="print the whole asset as JSON")
     upload.set_defaults(run=run)
 
 
@@ -104,9 +101,12 @@ def run(options: argparse.Namespace) -> int:
             target = api.begin({**naming, "content_type": content_type, "size_bytes": size_bytes, "hash": digest})
             api.put(target, _Counted(file, size_bytes, _shown(bar, "sending", size_bytes)))
             asset = api.complete(target)
-    print(json.dumps(asset, indent=2) if options.json else asset["id"], flush=True)
+    if options.json:
+        print_json(asset)
+    else:
+        print(asset["id"], flush=True)
     what = "uploaded" if was_sent else "the API has its bytes already:"
-    print(f"{what} {naming['file_path']} ({size_bytes:,} bytes, {digest[:23]}…)", file=sys.stderr)
+    say(f"{what} {naming['file_path']} ({size_bytes:,} bytes, {digest[:23]}…)")
     return 0
 
 
