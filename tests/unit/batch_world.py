@@ -16,8 +16,8 @@ from botocore.exceptions import EndpointConnectionError
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
 from comfy_serverless.batches.drops import Drops
+from comfy_serverless.batches.fates import fates
 from comfy_serverless.batches.keeper import Keeper
-from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStore, hold_back
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls
@@ -97,8 +97,13 @@ class World:
             action()
 
     def open_jobs(self, batch: Batch) -> list[Any]:
-        chunks = fates(self.s3, self.jobs, batch, reserved=Reserved.of(Settings()))
-        states = [fate.state for chunk in chunks for fate in chunk if fate.state is not None]
+        states = [
+            fate.state
+            for part in self.batches.ranges(batch.id)
+            for chunk in fates(self.s3, self.jobs, batch, part, reserved=Reserved.of(Settings()))
+            for fate in chunk.lines
+            if fate.state is not None
+        ]
         return [state for state in states if not state.is_over]
 
     def requeue(self, messages: list[Any]) -> None:

@@ -10,17 +10,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.aws.sqs import JobQueue
+from comfy_serverless.batches.fates import Fate, fates
 from comfy_serverless.batches.orders import Order, machine_input
+from comfy_serverless.batches.progress import ENDED, counts_of
+from comfy_serverless.batches.ranges import Range
 from comfy_serverless.batches.reading import THREADS, BatchReader
-from comfy_serverless.batches.report import Fate, fates, write_part, write_report
-from comfy_serverless.batches.store import ADVANCE_EVERY_S, Batch, BatchStatus, Range
+from comfy_serverless.batches.report import PART_FORM, write_part, write_report
+from comfy_serverless.batches.store import ADVANCE_EVERY_S, Batch, BatchStatus
+from comfy_serverless.batches.tally import UNTOUCHED_IN_A_ROW, Tally
 from comfy_serverless.jobs.lines import ranges_of
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.observability import log
@@ -32,6 +36,8 @@ if TYPE_CHECKING:
 
 #: How often a caller that advances a batch says that it goes on, in seconds.
 RENEW_EVERY_S = 20.0
+#: Lines behind the first open ones that are counted in one round: 500 reads of the table.
+MAX_AHEAD_LINES = 50_000
 #: The part of a manifest for one reader.
 RANGE_BYTES = 4 * 1024 * 1024
 #: For one manifest: the input of the state machine names all of them in 256 KB.
@@ -118,22 +124,25 @@ class Keeper(BatchReader):
         self._read_on(batch, ranges)
         settled = self._settle(batch, ranges, until=until, now=now)
         for part in ranges:
-            if part.is_reported:
+            if part.part_form == PART_FORM:
                 continue
             if part.end > settled or now() >= until:
                 return
             open_at = write_part(self.s3, self.jobs, batch, part, reserved=Reserved.of(self.settings))
-            if open_at is not None:
-                self.batches.extend(batch, open_at)  # what ends there is seen the next time
+            if open_at is not None:  # a job was forgotten meanwhile: what ends there is seen the next time
+                self.batches.mark_counted(batch.id, replace(part, ended=0, ends={}, ahead={}))
+                self.batches.extend(batch, open_at)
                 return
-            self.batches.mark_reported(batch.id, part)
+            self.batches.mark_reported(batch.id, part, form=PART_FORM)
             self.batches.extend(batch, settled)
         if settled < batch.size_bytes:
             return
         self.batches.extend(batch, settled, for_s=max(ADVANCE_EVERY_S, len(ranges)))
-        report = write_report(self.s3, batch, ranges, bucket=self.output_bucket, prefix=self.settings.output_prefix)
-        if self.batches.complete(batch, report):
-            log.info("the batch has ended", batch=batch.id, report=report)
+        report, status = write_report(
+            self.s3, batch, ranges, bucket=self.output_bucket, prefix=self.settings.output_prefix
+        )
+        if self.batches.complete(batch, report, status=status):
+            log.info("the batch has ended", batch=batch.id, status=status.value, report=report)
 
     def _read_on(self, batch: Batch, ranges: list[Range]) -> None:
         """Have abandoned ranges read: their message is lost, or the batch was paused."""
@@ -144,40 +153,68 @@ class Keeper(BatchReader):
                 list(pool.map(lambda part: self.batches.mark_ordered(batch.id, part), abandoned))
 
     def _settle(self, batch: Batch, ranges: list[Range], *, until: float, now: Callable[[], float]) -> int:
-        """Find the first line whose job has not ended; returns its offset, or that of the end if there is none.
+        """Count the lines of all ranges; returns the offset of the first one whose job has not ended, or the end.
 
         In a canceled batch, jobs that no worker has begun end here.
         """
-        settled, renewed = batch.settled, now()
-        is_canceled = batch.status is BatchStatus.CANCELED
-        limit = batch.size_bytes
-        if not is_canceled:
-            limit = min((part.offset for part in ranges if not part.is_read), default=limit)
-        for chunk in fates(self.s3, self.jobs, batch, reserved=Reserved.of(self.settings), start=settled, end=limit):
-            ended = self._end_unbegun(batch, chunk) if is_canceled else frozenset()
-            for fate in chunk:
-                is_open = fate.is_open and fate.state is not None and fate.state.id not in ended
-                if is_open or (fate.is_missing and not is_canceled):
-                    self._help(batch, fate)
-                    self.batches.extend(batch, fate.line.offset)
-                    return fate.line.offset
-                settled = fate.line.end
-            if now() >= until:
-                break
-            if now() - renewed >= RENEW_EVERY_S:
-                self.batches.extend(batch, settled)
-                renewed = now()
-        else:
-            settled = max(settled, limit)  # blank lines at the end
+        ended_then = sum(counts_of(ranges)[name] for name in ENDED)
+        is_canceled = batch.status is BatchStatus.CANCELED  # then every line is looked at
+        settled, is_first, renewed, ahead, untouched = 0, True, now(), 0, 0
+        for part in ranges:
+            counted = part
+            is_enough = ahead >= MAX_AHEAD_LINES or untouched >= UNTOUCHED_IN_A_ROW
+            if self._is_to_count(batch, part) and not is_enough and now() < until:
+                tally = self._count(batch, part, until=until, now=now)
+                ahead += tally.ahead_seen
+                untouched = untouched + 1 if tally.is_untouched and not is_canceled else 0
+                counted = tally.put_into(part)
+                if counted != part:
+                    self.batches.mark_counted(batch.id, counted)
+                if is_first and tally.first_open is not None:
+                    self._help(batch, part, tally.first_open)
+                if now() - renewed >= RENEW_EVERY_S:
+                    self.batches.extend(batch, max(batch.settled, settled))
+                    renewed = now()
+            if is_first:
+                settled, is_first = max(settled, counted.settled), counted.ended >= part.end
+        if is_first:
+            settled = batch.size_bytes
         self.batches.extend(batch, settled)
+        self.batches.counted(batch, batch.counting.next_before(ended_then))
         return settled
 
-    def _help(self, batch: Batch, fate: Fate) -> None:
-        """Send the job of the first open line, if nothing else will."""
+    @staticmethod
+    def _is_to_count(batch: Batch, part: Range) -> bool:
+        """Whether anything may have changed for its lines: some are read, and not all had ended."""
+        return part.ended < part.end and (part.offset > part.start or batch.status is BatchStatus.CANCELED)
+
+    def _count(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float]) -> Tally:
+        tally, renewed = Tally.of(batch, part), now()
+        is_canceled = batch.status is BatchStatus.CANCELED
+        limit = part.end if is_canceled else min(part.offset, part.end)
+        reserved = Reserved.of(self.settings)
+        for chunk in fates(self.s3, self.jobs, batch, part, reserved=reserved, start=part.settled, end=limit):
+            just_ended = self._end_unbegun(batch, chunk.lines) if is_canceled else frozenset()
+            for fate in chunk.lines:
+                tally.see(fate, just_ended=just_ended)
+            if now() >= until or tally.ahead_seen >= MAX_AHEAD_LINES or (tally.is_enough and not is_canceled):
+                return tally
+            if now() - renewed >= RENEW_EVERY_S:
+                self.batches.extend(batch, max(batch.settled, part.settled))
+                renewed = now()
+        tally.see_end(limit)
+        return tally
+
+    def _help(self, batch: Batch, part: Range, fate: Fate) -> None:
+        """Send the job of the first open line, and of those behind it without one, if nothing else will."""
         if batch.status is not BatchStatus.RUNNING:
             return
         if fate.is_missing:  # the job was another batch's, 30 days ago, and is forgotten; its outputs may still exist
-            self.submit(batch, [fate.line])
+            reserved = Reserved.of(self.settings)
+            for chunk in fates(self.s3, self.jobs, batch, part, reserved=reserved, start=fate.line.offset):
+                missing = [one.line for one in chunk.lines if one.is_missing and one.line.offset < part.offset]
+                self.submit(batch, missing, draws=part.draws if part.has_ids_of_places else None)
+                return
         elif fate.state is not None and fate.state.is_parked:  # its message came just before the resume
             self._resume_at(batch, fate.line.offset)
 
@@ -211,13 +248,14 @@ class Keeper(BatchReader):
         if batch is None or batch.status is not BatchStatus.RUNNING:
             return
         self._read_on(batch, self.batches.ranges(batch_id))
-        for chunk in fates(
-            self.s3, self.jobs, batch, reserved=Reserved.of(self.settings), start=max(start, batch.settled)
-        ):
-            if now() >= until:
-                self._resume_at(batch, chunk[0].line.offset)
-                return
-            self._unpark([fate.state for fate in chunk if fate.state is not None and fate.state.is_parked])
+        reserved, first = Reserved.of(self.settings), max(start, batch.settled)
+        for part in self.batches.ranges(batch_id):
+            for chunk in fates(self.s3, self.jobs, batch, part, reserved=reserved, start=first):
+                if now() >= until:
+                    self._resume_at(batch, chunk.lines[0].line.offset if chunk.lines else part.end)
+                    return
+                states = [fate.state for fate in chunk.lines]
+                self._unpark([state for state in states if state is not None and state.is_parked])
 
     def _unpark(self, parked: list[JobState]) -> None:
         """Send the jobs, then unpark them: a job that is cut off in between is sent twice, and runs once."""

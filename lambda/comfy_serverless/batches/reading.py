@@ -9,21 +9,25 @@ that is sent twice runs once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.batches.ranges import MAX_DRAWING, BadLine, Range, workflow_key
 from comfy_serverless.batches.refusals import check_buckets, refuse
-from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore, Range
+from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.errors import ComfyError, InvalidRequest
-from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range
+from comfy_serverless.graph.file_inputs import is_address
+from comfy_serverless.graph.workflow import draws_seeds
+from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range, named_lines_address
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
-from comfy_serverless.jobs.stored_request import request_of
+from comfy_serverless.jobs.stored_request import LineRequest, request_at, request_of, with_job_id
+from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
 CHUNK_LINES = 200
 #: Writes at once.
 THREADS = 16
+#: Workflows without seeds of -1 that are remembered while a range is read.
+MAX_OTHERS = 1000
 #: Characters of a bad line's message.
 MAX_MESSAGE_CHARACTERS = 2000
 _READ_BYTES = 256 * 1024
@@ -48,12 +54,52 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """Lines that follow each other, without blank ones.
+
+    Attributes:
+        end: where the next line begins, in bytes.
+        number: the number of the last line, blank or not, among those that are read (`Line.number`).
+    """
+
+    lines: list[Line]
+    end: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Asked:
     """A line with a request, and why it is refused, if it is."""
 
     line: Line
     request: JobRequest
+    is_of_place: bool
     refusal: ComfyError | None
+
+
+@dataclass(slots=True)
+class _Drawing:
+    """Finds the workflows, outside of a range's lines, that have seeds of -1; each is looked at once.
+
+    What is found is remembered with the range, so that its lines keep their ids when such a workflow changes.
+    """
+
+    find: Callable[[str], bool]
+    found: frozenset[str]
+    _others: set[str] = field(default_factory=set)
+
+    def __call__(self, workflow: str) -> bool:
+        key = workflow_key(workflow)
+        if key in self.found:
+            return True
+        if key in self._others or len(self.found) >= MAX_DRAWING:
+            return False
+        if self.find(workflow):
+            self.found |= {key}
+            return True
+        if len(self._others) < MAX_OTHERS:
+            self._others.add(key)
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,40 +115,94 @@ class BatchReader:
     def read_range(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
         """Go on reading a range. Returns True if it is read, if another function reads it, or if it must not be."""
         lines = read_lines(self.s3, batch, start=part.offset, end=part.end)
+        drawing = _Drawing(lambda workflow: self._draws(batch, workflow), part.drawing)
+        draws = drawing if part.has_ids_of_places else None
+        begun = part.begun
         for chunk in in_chunks(lines, CHUNK_LINES):
             wanted = self.batches.get(batch.id)
             if wanted is None or wanted.status is not BatchStatus.RUNNING:
                 log.info("the batch must not be read further", batch=batch.id)
                 return True
-            bad = self.submit(batch, chunk)
-            after = replace(part, offset=chunk[-1].end, lines=part.lines + len(chunk), bad=part.bad + len(bad))
+            bad = [
+                replace(one, line=None if begun is None or one.line is None else begun + one.line)
+                for one in self.submit(batch, chunk.lines, draws=draws)
+            ]
+            after = replace(
+                part,
+                offset=chunk.end,
+                lines=part.lines + len(chunk.lines),
+                bad=part.bad + len(bad),
+                begun=None if begun is None else begun + chunk.number,
+                drawing=drawing.found,
+            )
             if not self.batches.mark_read(batch.id, part, after, bad):
                 log.info("another function reads this range", batch=batch.id, start=part.start)
                 return True
             part = after
             if now() >= until:
                 return part.is_read
-        if not part.is_read:  # only blank lines are left, or the rest of a line that began before
+        if not part.is_read:  # only the rest of a line that began before is left
             self.batches.mark_read(batch.id, part, replace(part, offset=part.end), [])
         return True
 
-    def submit(self, batch: Batch, chunk: Sequence[Line]) -> list[tuple[int, str]]:
-        """Make jobs of a chunk; returns the bad lines' offsets and messages."""
+    def submit(self, batch: Batch, lines: Sequence[Line], *, draws: Callable[[str], bool] | None) -> list[BadLine]:
+        """Make jobs of lines; returns the bad ones, with their numbers among these. `draws`: see `request_in`."""
         found: dict[str, _Asked] = {}
-        bad: list[tuple[int, str]] = []
+        bad: list[BadLine] = []
         reserved = Reserved.of(self.settings)
-        for line in chunk:
+        for line in lines:
             try:
-                request = request_in(line, batch, reserved)
+                request, is_of_place = request_in(line, batch, reserved, draws=draws)
             except InvalidRequest as error:
-                bad.append((line.offset, error.message[:MAX_MESSAGE_CHARACTERS]))
+                message = error.message[:MAX_MESSAGE_CHARACTERS]
+                bad.append(BadLine(offset=line.offset, line=line.number, message=message))
             else:
                 if request.job_id not in found:
-                    found[str(request.job_id)] = _Asked(line, request, self._refusal(request))
+                    found[str(request.job_id)] = _Asked(line, request, is_of_place, self._refusal(request))
+        places = self._places(batch, found.values())
         with ThreadPoolExecutor(THREADS, thread_name_prefix="submit") as pool:
-            states = list(pool.map(lambda asked: self._submit(batch, asked), found.values()))
+            states = list(pool.map(lambda asked: self._submit(batch, asked, places[asked.line.offset]), found.values()))
         self.workers.send_many([state.message for state in states if state is not None])
         return bad
+
+    def _draws(self, batch: Batch, workflow: str) -> bool:
+        """Whether a workflow that is not in the request has seeds of -1.
+
+        Raises as S3 does not answer. One in a bucket that only workers may read counts as having none.
+        """
+        try:
+            here = {S3Address.parse(batch.source).bucket, self.settings.output_bucket}
+            if is_address(workflow) and S3Address.parse(workflow).bucket not in here:
+                return False
+            return draws_seeds(resolve_workflow(workflow, s3=self.s3, settings=self.settings))
+        except ComfyError as error:
+            if error.retryable:
+                raise
+            return False  # no worker will find a workflow there either
+
+    def _places(self, batch: Batch, asked: Iterable[_Asked]) -> dict[int, str]:
+        """Where workers read the requests of lines, by the lines' offsets: in the manifest; or, with ids, beside it.
+
+        A worker finds the id of a line in it, or makes it of its text. Into a line whose id is of its place it is
+        written, so that workers of older releases find it, too.
+        """
+        bucket = S3Address.parse(batch.manifest).bucket
+        places, named = {}, bytearray()
+        lengths: dict[int, tuple[int, int]] = {}
+        for one in asked:
+            line = one.line
+            places[line.offset] = LineAddress(bucket, batch.id, line.offset, line.length).to_text()
+            if one.is_of_place:
+                text = with_job_id(line, str(one.request.job_id)).encode()
+                lengths[line.offset] = (len(named), len(text))
+                named += text + b"\n"
+        if named:
+            address = named_lines_address(bucket, bytes(named))
+            self.s3.put_object(
+                Bucket=address.bucket, Key=address.key, Body=bytes(named), ContentType="application/jsonl"
+            )
+            places |= {at: f"{address}#{offset}-{length}" for at, (offset, length) in lengths.items()}
+        return places
 
     def _refusal(self, request: JobRequest) -> ComfyError | None:
         try:
@@ -111,67 +211,72 @@ class BatchReader:
             return error
         return None
 
-    def _submit(self, batch: Batch, asked: _Asked) -> JobState | None:
+    def _submit(self, batch: Batch, asked: _Asked, place: str) -> JobState | None:
         """Write the job of a line; returns it if it is to be sent."""
         output = asked.request.output if asked.refusal is None else None
-        job = self._job(batch, asked.line, asked.request, output=output)
+        job = self._job(batch, place, asked.request, output=output)
         if asked.refusal is not None:
             refuse(job, asked.refusal, submit=self.jobs.submit_of_batch, jobs=self.jobs, s3=self.s3)
             return None
         state = self.jobs.submit_of_batch(job)
         return state if state.is_of_batch and state.may_begin else None
 
-    def _job(self, batch: Batch, line: Line, request: JobRequest, *, output: OutputTarget | None) -> NewJob:
+    def _job(self, batch: Batch, place: str, request: JobRequest, *, output: OutputTarget | None) -> NewJob:
         job_id = str(request.job_id)
         return NewJob(
             job_id=job_id,
             owner=batch.owner,
-            request_uri=LineAddress(
-                S3Address.parse(batch.manifest).bucket, batch.id, line.offset, line.length
-            ).to_text(),
+            request_uri=place,
             result_uri=str(result_address(job_id, output, self.settings)),
             labels=request.metadata,
             batch=batch.id,
         )
 
 
-def read_lines(s3: S3Client, batch: Batch, *, start: int, end: int | None = None) -> Iterator[Line]:
-    """The lines that begin at `start` or later and before `end`, by default the manifest's, without blank ones.
+def read_lines(s3: S3Client, batch: Batch, *, start: int, end: int) -> Iterator[Line]:
+    """The lines that begin at `start` or later and before `end`, blank ones too; the first of them has the number 1.
 
     The connection is closed with the iterator.
     """
-    end = batch.size_bytes if end is None else end
     if start >= end:
         return
     address = S3Address.parse(batch.manifest)
     answer = s3.get_object(Bucket=address.bucket, Key=address.key, Range=f"bytes={max(0, start - 1)}-")
     with closing(answer["Body"]) as body:
-        for line in lines_in_range(body.iter_chunks(_READ_BYTES), start=start, end=end):
-            if not line.is_blank:
-                yield line
+        yield from lines_in_range(body.iter_chunks(_READ_BYTES), start=start, end=end)
 
 
-def in_chunks(lines: Iterator[Line], size: int) -> Iterator[list[Line]]:
-    """At most `size` lines at a time, and fewer if they are long."""
+def in_chunks(lines: Iterator[Line], size: int) -> Iterator[Chunk]:
+    """At most `size` lines at a time, and fewer if they are long. Only the last chunk may have none but blank lines."""
     chunk: list[Line] = []
-    size_bytes = 0
+    size_bytes, last = 0, None
     for line in lines:
+        last = line
+        if line.is_blank:
+            continue
         chunk.append(line)
         size_bytes += line.length
         if len(chunk) >= size or size_bytes >= _CHUNK_BYTES:
-            yield chunk
-            chunk, size_bytes = [], 0
-    if chunk:
-        yield chunk
+            yield Chunk(chunk, line.end, line.number)
+            chunk, size_bytes, last = [], 0, None
+    if last is not None:
+        yield Chunk(chunk, last.end, last.number)
 
 
-def request_in(line: Line, batch: Batch, reserved: Reserved) -> JobRequest:
+def request_in(line: Line, batch: Batch, reserved: Reserved, *, draws: Callable[[str], bool] | None) -> LineRequest:
     """The request in a line.
 
     Raises InvalidRequest if there is none, if its results would come back as input, or if it names what is the API's.
+
+    Args:
+        draws: says which workflows, outside of the lines, have seeds of -1 (`jobs.line_ids`); None if the same text is
+            always the same job, as it was in older releases.
     """
-    request = request_of(line)
+    if draws is None:
+        request, is_of_place = request_of(line), False
+    else:
+        request, is_of_place = request_at(line, batch_id=batch.id, draws=draws)
     if request.output.bucket == S3Address.parse(batch.source).bucket:
         raise InvalidRequest("`output.bucket` is the input bucket: every result would start a job again.")
     reserved.check(request, job_id=str(request.job_id))
-    return request
+    return LineRequest(request, is_of_place)

@@ -1,14 +1,17 @@
-"""The report of a batch: a table of all lines, a summary, and the failed lines, ready to be dropped again.
+"""The report of a batch: what became of each line, as rows and as a table; a summary; and lines for another try.
 
-    range whose jobs have ended ──► its part: rows, failed lines        all parts ──► report.csv, .failed.jsonl, .json
+    range whose jobs have ended ──► its part: rows
+    all parts ──► .report.jsonl and .csv, .failed.jsonl, .bad.jsonl, and at last .report.json
 
 A part is written as soon as possible, and stays: an invocation that is cut off is continued by the next, and none must
-last as long as the batch. Only one part is held in memory, and only the table on disk.
+last as long as the batch. The parts are gone through several times: only one of them is in memory, and on disk only the
+table and the first line of each job.
 """
 
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import json
@@ -16,82 +19,75 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from comfy_serverless.aws.dynamodb import MAX_READS, now_text
+from boto3.s3.transfer import TransferConfig
+
+from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.batches.reading import in_chunks, read_lines, request_in
-from comfy_serverless.batches.store import Batch, BatchStatus, Range
+from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
+from comfy_serverless.batches.fates import Fate, fates
+from comfy_serverless.batches.reading import THREADS
+from comfy_serverless.batches.results import Row
+from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix
-from comfy_serverless.jobs.lines import Line
-from comfy_serverless.jobs.reserved import Reserved
+from comfy_serverless.jobs.stored_request import with_job_id
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from comfy_serverless.batches.ranges import Range
     from comfy_serverless.jobs.request import JobRequest
+    from comfy_serverless.jobs.reserved import Reserved
     from comfy_serverless.table.job_state import JobState
     from comfy_serverless.table.reader import JobReader
 
+#: The form in which parts are written. Those of another form, of another release, are written anew.
+PART_FORM = 2
 #: How many failures the summary names; all are in the table.
 MAX_FAILURES = 1000
-COLUMNS = ("line", "job_id", "status", "code", "message", "result", "duplicate_of")
-#: The columns of a part's row, which does not know the rows before it. New ones go to the end: an older release wrote
-#: rows without names, in this order.
-_PART_COLUMNS = ("job_id", "status", "code", "message", "result")
-#: A row, and its line if that can be dropped again.
-Part = tuple[dict[str, str], str | None]
-BAD = "bad"
+#: The table's columns. New ones go to the end: people read them by their position. Behind them come those of labels
+#: and of inputs, whose names are those of the requests.
+COLUMNS = (
+    *("line", "job_id", "status", "code", "message", "result", "duplicate_of"),
+    *("retryable", "created_at", "completed_at", "outputs"),
+)
+#: The most columns for labels, and for inputs; what has none is in the rows.
+MAX_COLUMNS = 100
+#: The most characters of an input: data URIs hold the file itself.
+MAX_INPUT_CHARACTERS = 1024
+#: The most characters of a message in a row.
+MAX_MESSAGE_CHARACTERS = 500
 #: Characters of a job's id (JOB_ID_PATTERN).
 MAX_JOB_ID = 64
-#: The statuses of lines that can be dropped again. A bad line would be as bad as before.
-_TO_REPEAT = frozenset({JobStatus.FAILED.value, JobStatus.EXPIRED.value, JobStatus.CANCELED.value})
 _FAILURES = frozenset({JobStatus.FAILED.value, JobStatus.EXPIRED.value, BAD})
-
-
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """A line, its request or its problem, and the state of its job."""
-
-    line: Line
-    request: JobRequest | None = None
-    problem: str = ""
-    state: JobState | None = None
-
-    @property
-    def job_id(self) -> str:
-        """The id of its job; empty for a bad line."""
-        return str(self.request.job_id) if self.request is not None else ""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether its job has not ended."""
-        return self.state is not None and not self.state.is_over
-
-    @property
-    def is_missing(self) -> bool:
-        """Whether it has no job: it has not been read yet, or its job was forgotten meanwhile."""
-        return self.request is not None and self.state is None
+#: One piece after the other: with threads, s3transfer holds ten pieces of 8 MB of what cannot be read twice.
+_ONE_BY_ONE = TransferConfig(use_threads=False)
 
 
 @dataclass(slots=True)
 class Summary:
-    """Counts of all lines."""
+    """Counts of all lines, and the names that labels and inputs have, in the order in which they come."""
 
     lines: int = 0
     bad: int = 0
     duplicates: int = 0
+    curable: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
     failures: list[dict[str, Any]] = field(default_factory=list)
+    labels: dict[str, None] = field(default_factory=dict)
+    inputs: dict[str, None] = field(default_factory=dict)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Count a row of the table."""
+        """Count a row."""
+        error = row["error"] or {}
         self.lines += 1
         if row["status"] == BAD:
             self.bad += 1
@@ -99,19 +95,24 @@ class Summary:
             self.duplicates += 1
         else:
             self.statuses[row["status"]] += 1
-            self.codes.update([row["code"]] if row["code"] else [])
+            self.codes.update([error["code"]] if error else [])
+            self.curable += is_curable(row["status"], error.get("code", ""), retryable=error.get("retryable", False))
         if row["status"] in _FAILURES and len(self.failures) < MAX_FAILURES:
-            self.failures.append({name: row[name] for name in ("line", "job_id", "status", "code", "message")})
+            named = {name: row[name] for name in ("line", "job_id", "status")}
+            self.failures.append({**named, "code": error.get("code", ""), "message": error.get("message", "")})
+        for names, found in ((self.labels, row["metadata"]), (self.inputs, row["inputs"])):
+            if len(names) < 100 * MAX_COLUMNS:  # they are only counted, from some on
+                names.update(dict.fromkeys(found))
 
+    @property
+    def columns_left_out(self) -> int:
+        """How many labels and inputs have no column."""
+        return max(0, len(self.labels) - MAX_COLUMNS) + max(0, len(self.inputs) - MAX_COLUMNS)
 
-def fates(
-    s3: S3Client, jobs: JobReader, batch: Batch, *, reserved: Reserved, start: int = 0, end: int | None = None
-) -> Iterator[list[Fate]]:
-    """The lines of a range and their jobs, a hundred at a time: one read of the table each."""
-    for chunk in in_chunks(read_lines(s3, batch, start=start, end=end), MAX_READS):
-        found = [_asked(line, batch, reserved) for line in chunk]
-        states = jobs.many([fate.job_id for fate in found if fate.job_id])
-        yield [replace(fate, state=states.get(fate.job_id)) for fate in found]
+    @property
+    def is_all_bad(self) -> bool:
+        """Whether no line is a request, of one at least."""
+        return 0 < self.lines == self.bad
 
 
 def write_part(s3: S3Client, jobs: JobReader, batch: Batch, part: Range, *, reserved: Reserved) -> int | None:
@@ -119,35 +120,53 @@ def write_part(s3: S3Client, jobs: JobReader, batch: Batch, part: Range, *, rese
 
     Returns None; or, without writing, the offset of the first line whose job has not ended.
     """
-    rows: list[str] = []  # some megabytes, mostly of the failed lines
-    for chunk in fates(s3, jobs, batch, reserved=reserved, start=part.start, end=part.end):
-        for fate in chunk:
-            if fate.is_open or (fate.is_missing and batch.status is not BatchStatus.CANCELED):
-                return fate.line.offset
-            row = _row(fate)
-            again = _again(fate) if row["status"] in _TO_REPEAT else None
-            rows.append(json.dumps({**row, "again": again}) + "\n")
+    content, number = io.BytesIO(), 0
+    with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=1, mtime=0) as rows:
+        for chunk in fates(s3, jobs, batch, part, reserved=reserved):
+            open_fate = next((fate for fate in chunk.lines if fate.is_open_in(batch)), None)
+            if open_fate is not None:
+                return open_fate.line.offset
+            outputs = _unsaid_outputs([fate.state for fate in chunk.lines if fate.state is not None], jobs)
+            for fate in chunk.lines:
+                rows.write(json.dumps(_row(fate, outputs)).encode() + b"\n")
+            number = chunk.number
+        rows.write(json.dumps({"begun": number}).encode() + b"\n")
     place = _place(batch, part)
-    s3.put_object(Bucket=place.bucket, Key=place.key, Body="".join(rows).encode())
+    s3.put_object(Bucket=place.bucket, Key=place.key, Body=content.getvalue())
     return None
 
 
-def write_report(s3: S3Client, batch: Batch, parts: Sequence[Range], *, bucket: str, prefix: str) -> str:
-    """Put the parts together to all three files; returns the address of the summary."""
+def write_report(
+    s3: S3Client, batch: Batch, parts: Sequence[Range], *, bucket: str, prefix: str
+) -> tuple[str, BatchStatus]:
+    """Put the parts together to all files; returns the address of the summary, and how the batch has ended."""
     base = f"{folder_prefix(prefix)}batches/{batch.id}"
-    with tempfile.TemporaryDirectory() as name:
-        table = Path(name) / "report.csv"
-        with table.open("w", newline="", encoding="utf-8", errors="replace") as rows:
-            summary = _put_together(_parts(s3, batch, parts), rows, _FirstLines(Path(name) / "first.db"))
+
+    def upload(pieces: Iterator[bytes], ending: str, content_type: str) -> str:
+        body: Any = _Pieces(pieces)
+        extra = {"ContentType": content_type}
+        s3.upload_fileobj(body, bucket, f"{base}{ending}", ExtraArgs=extra, Config=_ONE_BY_ONE)
+        return f"s3://{bucket}/{base}{ending}"
+
+    with tempfile.TemporaryDirectory() as name, closing(_FirstLines(Path(name) / "first.db")) as first_lines:
+        summary = _summarised(_numbered(s3, batch, parts), first_lines)
+
+        def rows(having: bytes = b"") -> Iterator[dict[str, Any]]:
+            return first_lines.marked(_numbered(s3, batch, parts, having=having))
+
+        table, lines = Path(name) / "report.csv", "application/jsonl"
+        with table.open("w", newline="", encoding="utf-8", errors="replace") as cells:
+            both = _as_lines(_put_into(cells, rows(), summary))
+            written = {"rows": upload(both, ".report.jsonl", lines)}
+        written["table"] = f"s3://{bucket}/{base}.report.csv"
         s3.upload_file(str(table), bucket, f"{base}.report.csv", ExtraArgs={"ContentType": "text/csv"})
-        with table.open(newline="", encoding="utf-8") as rows:
-            failed: Any = _Pieces(_failed_lines(_parts(s3, batch, parts), rows))
-            s3.upload_fileobj(failed, bucket, f"{base}.failed.jsonl", ExtraArgs={"ContentType": "application/jsonl"})
-    key = f"{base}.report.json"
+        written["failed_lines"] = upload(_lines_again(rows(having=b'"again": "')), ".failed.jsonl", lines)
+        written["bad_lines_text"] = upload(_bad_lines(rows(having=b'"raw": "')), ".bad.jsonl", lines)
+    status = batch.final_status(is_all_bad=summary.is_all_bad)
     document = {
         "batch": batch.id,
         "source": batch.source,
-        "status": batch.final_status.value,
+        "status": status.value,
         "created_at": batch.created_at,
         "completed_at": now_text(),
         "lines": summary.lines,
@@ -155,13 +174,89 @@ def write_report(s3: S3Client, batch: Batch, parts: Sequence[Range], *, bucket: 
         "duplicates": summary.duplicates,
         "statuses": dict(summary.statuses),
         "codes": dict(summary.codes),
-        "table": f"s3://{bucket}/{base}.report.csv",
-        "failed_lines": f"s3://{bucket}/{base}.failed.jsonl",
+        "curable": summary.curable,
+        **written,
+        "columns_left_out": summary.columns_left_out,
         "first_failures": summary.failures,
     }
     content = json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "replace")
-    s3.put_object(Bucket=bucket, Key=key, Body=content, ContentType="application/json")
-    return f"s3://{bucket}/{key}"
+    s3.put_object(Bucket=bucket, Key=f"{base}.report.json", Body=content, ContentType="application/json")
+    return f"s3://{bucket}/{base}.report.json", status
+
+
+# The rows of a part.
+
+
+def _row(fate: Fate, outputs: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """A line's row, with its number in the range, and what another try of it needs."""
+    if (request := fate.request) is None:
+        bad = Row(line=fate.line.number, status=BAD, code=InvalidRequest.code, message=fate.problem)
+        raw = None if fate.line.content is None else fate.line.content.decode("utf-8", "surrogateescape")
+        return {**bad.to_json(), "raw": raw}
+    row = _row_of_job(fate, request, outputs)
+    again = with_job_id(fate.line, next_id(fate.job_id)) if row.status in REPEATABLE else None
+    return {**row.to_json(), "again": again}
+
+
+def _row_of_job(fate: Fate, request: JobRequest, outputs: dict[str, tuple[str, ...]]) -> Row:
+    state = fate.state
+    inputs = {name: _shown(value) for name, value in request.inputs.items()}
+    if state is None:  # the batch was canceled before it was read
+        status = JobStatus.CANCELED.value
+        return Row(line=fate.line.number, job_id=fate.job_id, status=status, metadata=request.metadata, inputs=inputs)
+    document = state.whole_document()
+    error = document.error
+    result = document.result_uri or state.result  # in OUTPUT_BUCKET, if its own bucket refused it
+    return Row(
+        line=fate.line.number,
+        job_id=fate.job_id,
+        status=state.status.value,
+        code=error.code if error else "",
+        message=error.message[:MAX_MESSAGE_CHARACTERS] if error else "",
+        retryable=error.retryable if error else False,
+        result=result,
+        created_at=state.created_at,
+        completed_at=state.completed_at or "",
+        metadata=request.metadata,
+        inputs=inputs,
+        outputs=state.outputs_beside(result) or outputs.get(state.id, ()),
+        outputs_uri=document.outputs_uri or "",
+    )
+
+
+def _unsaid_outputs(states: Sequence[JobState], jobs: JobReader) -> dict[str, tuple[str, ...]]:
+    """The addresses of what jobs have made, where their items do not say: of older releases, and of very many files."""
+    unsaid = [state.id for state in states if state.output_places and state.output_names is None]
+    if not unsaid:
+        return {}
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="outputs") as pool:
+        read = [state for state in pool.map(jobs.read, unsaid) if state is not None]
+    return {state.id: tuple(output.s3_uri for output in state.outputs if output.s3_uri) for state in read}
+
+
+def _shown(value: str | list[str]) -> str | list[str]:
+    if isinstance(value, list):
+        return [text if len(text) <= MAX_INPUT_CHARACTERS else f"{text[:100]}…" for text in value]
+    return value if len(value) <= MAX_INPUT_CHARACTERS else f"{value[:100]}…"
+
+
+def _place(batch: Batch, part: Range) -> S3Address:
+    manifest = S3Address.parse(batch.manifest)
+    return S3Address(manifest.bucket, f"{manifest.key.removesuffix('.jsonl')}/{part.start:015}.{PART_FORM}.jsonl.gz")
+
+
+def next_id(job_id: str) -> str:
+    """The id for another try of a job: different for different jobs, however long their ids are."""
+    stem, _, number = job_id.rpartition("-again")
+    is_again = bool(stem) and number.isdecimal()
+    stem, suffix = (stem, f"-again{int(number) + 1}") if is_again else (job_id, "-again2")
+    if len(stem) + len(suffix) > MAX_JOB_ID:
+        digest = hashlib.sha256(stem.encode()).hexdigest()[:12]
+        stem = f"{stem[: MAX_JOB_ID - len(suffix) - 13]}-{digest}"
+    return stem + suffix
+
+
+# The parts together.
 
 
 class _FirstLines:
@@ -171,58 +266,109 @@ class _FirstLines:
         self._database = sqlite3.connect(path, isolation_level=None)
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("CREATE TABLE first (job_id TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
+        self._database.execute("CREATE TABLE twice (line INTEGER PRIMARY KEY, first INTEGER)")
         self._database.execute("BEGIN")
 
-    def of(self, job_id: str, line: int) -> int:
-        """The first line of this job; this one if there was none before."""
+    def of(self, job_id: str, line: int) -> int | None:
+        """The first line of this job; None if it is this one."""
         inserted = self._database.execute("INSERT OR IGNORE INTO first VALUES (?, ?)", (job_id, line))
         if inserted.rowcount:
-            return line
+            return None
         (first,) = self._database.execute("SELECT line FROM first WHERE job_id = ?", (job_id,)).fetchone()
+        self._database.execute("INSERT INTO twice VALUES (?, ?)", (line, first))
         return int(first)
+
+    def marked(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The rows, those of a job that came before with its first line."""
+        pairs = self._database.execute("SELECT line, first FROM twice ORDER BY line")
+        line, first = pairs.fetchone() or (None, None)
+        for row in rows:
+            while line is not None and line < row["line"]:
+                line, first = pairs.fetchone() or (None, None)
+            if row["line"] == line:
+                row["duplicate_of"] = first
+            yield row
 
     def close(self) -> None:
         self._database.close()
 
 
-def _put_together(parts: Iterator[Part], rows: TextIO, first_lines: _FirstLines) -> Summary:
-    """Write the rows with their numbers, and the first line of each job that came before."""
+def _numbered(s3: S3Client, batch: Batch, parts: Sequence[Range], *, having: bytes = b"") -> Iterator[dict[str, Any]]:
+    """All rows, with their lines' numbers in the file: as many more as lines begin in the ranges before.
+
+    Args:
+        having: rows without these bytes are left out, without being parsed.
+    """
+    before = 0
+    for part in parts:
+        place = _place(batch, part)
+        body = s3.get_object(Bucket=place.bucket, Key=place.key)["Body"].read()
+        with gzip.GzipFile(fileobj=io.BytesIO(body)) as rows:
+            for line in rows:
+                if having not in line and not line.startswith(b'{"begun"'):
+                    continue
+                row = json.loads(line)
+                if "begun" in row:  # the last one
+                    before += row["begun"]
+                else:
+                    row["line"] += before
+                    yield row
+
+
+def _summarised(rows: Iterator[dict[str, Any]], first_lines: _FirstLines) -> Summary:
     summary = Summary()
-    table = csv.DictWriter(rows, COLUMNS)
-    table.writeheader()
-    with closing(first_lines):
-        for cells, _ in parts:
-            line = summary.lines + 1
-            row: dict[str, Any] = {**cells, "line": line, "duplicate_of": ""}
-            if row["job_id"] and (first := first_lines.of(row["job_id"], line)) != line:
-                row["duplicate_of"] = first
-            summary.add(row)
-            table.writerow(row)
+    for row in rows:
+        if row["job_id"]:
+            row["duplicate_of"] = first_lines.of(row["job_id"], row["line"])
+        summary.add(row)
     return summary
 
 
-def _failed_lines(parts: Iterator[Part], rows: TextIO) -> Iterator[bytes]:
+def _as_lines(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    """The rows as `results.Row` reads them."""
+    for row in rows:
+        row.pop("again", None)
+        row.pop("raw", None)
+        yield json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def _put_into(cells: TextIO, rows: Iterator[dict[str, Any]], summary: Summary) -> Iterator[dict[str, Any]]:
+    """Write the rows into the table as they pass."""
+    labels, inputs = list(summary.labels)[:MAX_COLUMNS], list(summary.inputs)[:MAX_COLUMNS]
+    table = csv.writer(cells)
+    table.writerow([*COLUMNS, *(f"metadata.{name}" for name in labels), *(f"inputs.{name}" for name in inputs)])
+    for row in rows:
+        error = row["error"]
+        table.writerow(
+            [
+                *(row["line"], row["job_id"], row["status"]),
+                *((error["code"], error["message"]) if error else ("", "")),
+                *(row["result"], row["duplicate_of"] or ""),
+                *(str(error["retryable"]).lower() if error else "", row["created_at"], row["completed_at"]),
+                "\n".join(row["outputs"]),
+                *(row["metadata"].get(name, "") for name in labels),
+                *(_cell(row["inputs"].get(name, "")) for name in inputs),
+            ]
+        )
+        yield row
+
+
+def _cell(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else "\n".join(value)
+
+
+def _lines_again(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
     """The lines that can be dropped again, each job once."""
-    for row, (_, again) in zip(csv.DictReader(rows), parts, strict=True):
-        if again is not None and not row["duplicate_of"]:
-            yield again.encode() + b"\n"
+    for row in rows:
+        if row.get("again") is not None and not row["duplicate_of"]:
+            yield row["again"].encode() + b"\n"
 
 
-def _parts(s3: S3Client, batch: Batch, parts: Sequence[Range]) -> Iterator[Part]:
-    """Each row of each part, with its line if that can be dropped again."""
-    for part in parts:
-        place = _place(batch, part)
-        for line in s3.get_object(Bucket=place.bucket, Key=place.key)["Body"].read().splitlines():
-            yield _parse_row(line)
-
-
-def _parse_row(line: bytes) -> Part:
-    """A row as any release has written it: as a list, before columns had names, and maybe with other columns."""
-    row = json.loads(line)
-    if isinstance(row, list):
-        *cells, again = row
-        row = {**dict(zip(_PART_COLUMNS, cells, strict=False)), "again": again}
-    return {name: str(row.get(name, "")) for name in _PART_COLUMNS}, row.get("again")
+def _bad_lines(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    """The lines that are no requests, as they came, to be mended; without those that are too long to be one."""
+    for row in rows:
+        if row.get("raw") is not None:
+            yield row["raw"].encode("utf-8", "surrogateescape") + b"\n"
 
 
 class _Pieces(io.RawIOBase):
@@ -249,53 +395,3 @@ class _Pieces(io.RawIOBase):
         end = len(whole) if size < 0 else size
         self._held = whole[end:]
         return whole[:end]
-
-
-def _place(batch: Batch, part: Range) -> S3Address:
-    manifest = S3Address.parse(batch.manifest)
-    return S3Address(manifest.bucket, f"{manifest.key.removesuffix('.jsonl')}/{part.start:015}.jsonl")
-
-
-def _row(fate: Fate) -> dict[str, str]:
-    row = dict.fromkeys(_PART_COLUMNS, "")
-    if fate.request is None:
-        return {**row, "status": BAD, "code": InvalidRequest.code, "message": fate.problem}
-    row["job_id"] = fate.job_id
-    if fate.state is None:  # the batch was canceled before it was read
-        return {**row, "status": JobStatus.CANCELED.value}
-    document = fate.state.whole_document()
-    error = document.error
-    return {
-        **row,
-        "status": fate.state.status.value,
-        "code": error.code if error else "",
-        "message": error.message[:500] if error else "",
-        "result": document.result_uri or fate.state.result,  # in OUTPUT_BUCKET, if its own bucket refused it
-    }
-
-
-def _again(fate: Fate) -> str:
-    """The line with a new id, the same each time: the old id has its outcome."""
-    request = json.loads(fate.line.content or b"{}")
-    if "workflow" not in request:
-        request = {"workflow": request}
-    # Halves of characters, which JSON can hold and a file cannot, stay escaped as in JSON.
-    return json.dumps({**request, "job_id": next_id(fate.job_id or "line")})
-
-
-def next_id(job_id: str) -> str:
-    """The id for another try of a job: different for different jobs, however long their ids are."""
-    stem, _, number = job_id.rpartition("-again")
-    is_again = bool(stem) and number.isdecimal()
-    stem, suffix = (stem, f"-again{int(number) + 1}") if is_again else (job_id, "-again2")
-    if len(stem) + len(suffix) > MAX_JOB_ID:
-        digest = hashlib.sha256(stem.encode()).hexdigest()[:12]
-        stem = f"{stem[: MAX_JOB_ID - len(suffix) - 13]}-{digest}"
-    return stem + suffix
-
-
-def _asked(line: Line, batch: Batch, reserved: Reserved) -> Fate:
-    try:
-        return Fate(line, request_in(line, batch, reserved))
-    except InvalidRequest as error:
-        return Fate(line, problem=error.message[:500])

@@ -1,21 +1,24 @@
 """Batches in the table: what was dropped, how far its ranges are read, which lines are bad, and how the batch ended.
 
-read ──► running ──► completed
+read ──► running ──► completed, or failed
           │  ▲
        paused, canceled
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s
+from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, now_s, now_text
+from comfy_serverless.batches.progress import BatchProgress, Counting, progress_of
+from comfy_serverless.batches.ranges import BadLine, Range, batch_pk, first_lines, range_sk
 from comfy_serverless.jobs.document import RETENTION
 from comfy_serverless.table.columns import BATCH, KEEPER, KEEPER_DUE, neglected, read_columns, write_columns
-from comfy_serverless.table.turns import MAX_PAUSE_S, again_after_s
+from comfy_serverless.table.turns import again_after_s
 
 if TYPE_CHECKING:
     from comfy_serverless.jobs.message import JobMessage
@@ -23,11 +26,10 @@ if TYPE_CHECKING:
 
 #: How often the caretaker has a batch advanced, in seconds.
 ADVANCE_EVERY_S = 60
-#: A range without progress for this long has no reader, in seconds: a chunk of it takes one or two. This doubles each
-#: time that the range is ordered again in vain.
-UNTOUCHED_S = 120
-#: The columns of batches and ranges whose name in the table is not that of the field.
-_STORED = {"owner": "owner_name", "is_reported": "is_told"}
+#: The columns of batches whose name in the table is not that of the field.
+_STORED = {"owner": "owner_name"}
+#: The partition of the list of all batches.
+_ALL = "batch#"
 
 
 class BatchStatus(StrEnum):
@@ -37,53 +39,7 @@ class BatchStatus(StrEnum):
     PAUSED = "paused"
     CANCELED = "canceled"
     COMPLETED = "completed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Range:
-    """A part of a manifest.
-
-    Attributes:
-        start, end: the range has the lines that begin here, in bytes.
-        offset: how far it has been read: the beginning of the next line.
-        lines, bad: how many lines it has up to there, without blank ones.
-        touched: when it was last read, or ordered again, in seconds since 1970.
-        is_reported: whether its part of the report is written.
-        orders: how often it has been ordered again since it was last read.
-    """
-
-    start: int
-    end: int
-    offset: int
-    lines: int = 0
-    bad: int = 0
-    touched: int = 0
-    is_reported: bool = False
-    orders: int = 0
-
-    @classmethod
-    def from_item(cls, item: Item) -> Self:
-        return cls(**read_columns(cls, item, stored=_STORED))
-
-    def to_item(self, batch_id: str, expires: int) -> Item:
-        """The item of a range that has not been read."""
-        return {
-            "pk": _pk(batch_id),
-            "sk": _range_sk(self.start),
-            **write_columns(self, stored=_STORED),
-            "expires": expires,
-        }
-
-    @property
-    def is_read(self) -> bool:
-        """Whether all of it has been read."""
-        return self.offset >= self.end
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether it must be read further, and seems to have no reader."""
-        without_s = min(UNTOUCHED_S << min(self.orders, 6), MAX_PAUSE_S)
-        return not self.is_read and self.touched < now_s() - without_s
+    FAILED = "failed"  # it is over, and no line of it was a request; in the table it is "completed" with `is_failed`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +52,8 @@ class Batch:
         settled: up to here every job has ended, in bytes.
         execution: the newest execution of the state machine that reads it; None if there is none.
         wakes: how often its keeper has been woken since it last came.
+        counted_at: when its lines were last counted (`batches.progress`).
+        counted_before: how many had ended some time before, and when: for the rate.
     """
 
     id: str
@@ -109,16 +67,20 @@ class Batch:
     report: str | None = None
     execution: str | None = None
     wakes: int = 0
+    is_failed: bool = False
+    counted_at: str | None = None
+    counted_before: Mapping[str, Any] | None = None
 
     @classmethod
     def from_item(cls, item: Item) -> Self:
         columns = read_columns(cls, item, stored=_STORED)
-        return cls(**{**columns, "status": BatchStatus(columns["status"])})
+        status = BatchStatus.FAILED if columns.get("is_failed") else BatchStatus(columns["status"])
+        return cls(**{**columns, "status": status})
 
     def to_item(self, expires: int) -> Item:
         """The item of a new batch. `looking_until` and `report` come later."""
         return {
-            "pk": _pk(self.id),
+            "pk": batch_pk(self.id),
             "sk": "batch",
             **write_columns(self, stored=_STORED),
             "status": self.status.value,
@@ -129,9 +91,24 @@ class Batch:
         }
 
     @property
-    def final_status(self) -> BatchStatus:
+    def counting(self) -> Counting:
+        """When its lines were counted."""
+        return Counting(
+            created_at=self.created_at,
+            counted_at=self.counted_at,
+            before=self.counted_before,
+            is_over=self.report is not None,
+        )
+
+    def progress(self, ranges: Sequence[Range]) -> BatchProgress:
+        """How far it is with these ranges, as of when they were last counted."""
+        return progress_of(ranges, self.counting, status=self.status.value)
+
+    def final_status(self, *, is_all_bad: bool) -> BatchStatus:
         """The status once the report is written."""
-        return BatchStatus.CANCELED if self.status is BatchStatus.CANCELED else BatchStatus.COMPLETED
+        if self.status is BatchStatus.CANCELED:
+            return BatchStatus.CANCELED
+        return BatchStatus.FAILED if is_all_bad else BatchStatus.COMPLETED
 
 
 class BatchStore:
@@ -147,12 +124,13 @@ class BatchStore:
         expires = _expires()
         self._table.put_all(
             [
-                Range(start=start, end=end, offset=start, touched=now_s()).to_item(batch.id, expires)
+                Range(start=start, end=end, offset=start, begun=0, touched=now_s()).to_item(batch.id, expires)
                 for start, end in ranges
             ]
         )
         # For people, who know the batch by its name. `newest` finds it only once the batch itself is written.
-        self._table.put({"pk": _pk(batch.source), "sk": "newest", "batch": batch.id, "expires": expires})
+        self._table.put({"pk": batch_pk(batch.source), "sk": "newest", "batch": batch.id, "expires": expires})
+        self._table.put({"pk": _ALL, "sk": f"{batch.created_at}#{batch.id}", "batch": batch.id, "expires": expires})
         try:
             self._table.put(batch.to_item(expires), condition="attribute_not_exists(pk)")
         except ConditionFailed:
@@ -161,45 +139,85 @@ class BatchStore:
 
     def newest(self, source: str) -> Batch | None:
         """The batch that was last dropped at this address."""
-        item = self._table.get(_pk(source), "newest")
+        item = self._table.get(batch_pk(source), "newest")
         return self.get(str(item["batch"])) if item else None
+
+    def all(self, *, limit: int, before: str | None = None) -> list[Batch]:
+        """The batches that are kept, the newest first. Those of releases that had no such list are not in it.
+
+        Args:
+            before: only batches that are older than this moment (`Batch.created_at`).
+        """
+        page = self._table.query(
+            "#pk = :pk AND #sk < :before",
+            {"pk": _ALL, "before": before or "~"},
+            newest_first=True,
+            limit=limit,
+        )
+        found = self._table.get_all([(batch_pk(str(item["batch"])), "batch") for item in page.items])
+        return sorted(map(Batch.from_item, found), key=lambda batch: batch.created_at, reverse=True)
 
     def get(self, batch_id: str) -> Batch | None:
         """A batch. One read."""
-        item = self._table.get(_pk(batch_id), "batch")
+        item = self._table.get(batch_pk(batch_id), "batch")
         return Batch.from_item(item) if item else None
 
     def range_at(self, batch_id: str, start: int) -> Range | None:
         """The range that begins at this offset. One read."""
-        item = self._table.get(_pk(batch_id), _range_sk(start))
+        item = self._table.get(batch_pk(batch_id), range_sk(start))
         return Range.from_item(item) if item else None
 
     def ranges(self, batch_id: str) -> list[Range]:
         """Its ranges, in order."""
         return [Range.from_item(item) for item in self._items(batch_id, "range")]
 
-    def bad_lines(self, batch_id: str) -> Iterator[tuple[int, str]]:
-        """The offsets of bad lines, and their messages."""
+    def progress(self, batch: Batch) -> BatchProgress:
+        """How far a batch is, as of when it was last counted. One read."""
+        return batch.progress(self.ranges(batch.id))
+
+    def bad_lines(self, batch_id: str) -> Iterator[BadLine]:
+        """The lines that are no requests, in order, as far as the manifest is read."""
+        ranges = self.ranges(batch_id)
+        firsts = first_lines(ranges)
+        starts = [part.start for part in ranges]
         for item in self._items(batch_id, "bad"):
-            yield int(item["sk"].partition("#")[2]), item["message"]
+            offset = int(item["sk"].partition("#")[2])
+            first, number = firsts[bisect_right(starts, offset) - 1], item.get("line")
+            line = None if first is None or number is None else first + number - 1
+            yield BadLine(offset=offset, line=line, message=item["message"])
 
     def _items(self, batch_id: str, kind: str) -> Iterator[Item]:
-        values = {"pk": _pk(batch_id), "first": f"{kind}#", "last": f"{kind}~"}
+        values = {"pk": batch_pk(batch_id), "first": f"{kind}#", "last": f"{kind}~"}
         return self._table.query_all("#pk = :pk AND #sk BETWEEN :first AND :last", values)
 
-    def mark_read(self, batch_id: str, before: Range, after: Range, bad: Sequence[tuple[int, str]]) -> bool:
-        """Write how far a range has been read. Returns False if another reader was faster."""
+    def mark_read(self, batch_id: str, before: Range, after: Range, bad: Sequence[BadLine]) -> bool:
+        """Write how far a range has been read. Returns False if another reader was faster.
+
+        Args:
+            bad: lines with their numbers in the range.
+        """
         expires = _expires()
         self._table.put_all(
             [
-                {"pk": _pk(batch_id), "sk": f"bad#{offset:015}", "message": message, "expires": expires}
-                for offset, message in bad
+                {
+                    "pk": batch_pk(batch_id),
+                    "sk": f"bad#{one.offset:015}",
+                    "line": one.line,
+                    "message": one.message,
+                    "expires": expires,
+                }
+                for one in bad
             ]
         )
+        read: dict[str, Any] = {"offset": after.offset, "lines": after.lines, "bad": after.bad, "touched": now_s()}
+        if after.begun is not None:
+            read["begun"] = after.begun
+        if after.drawing != before.drawing:
+            read["drawing"] = sorted(after.drawing)
         change = Update(
-            pk=_pk(batch_id),
-            sk=_range_sk(before.start),
-            assign={"offset": after.offset, "lines": after.lines, "bad": after.bad, "touched": now_s()},
+            pk=batch_pk(batch_id),
+            sk=range_sk(before.start),
+            assign=read,
             remove=["orders"],
             condition="#offset = :seen",
             values={"seen": before.offset},
@@ -209,8 +227,8 @@ class BatchStore:
     def mark_ordered(self, batch_id: str, part: Range) -> None:
         """Write that an abandoned range has been ordered again: if nothing comes of it, the next order is later."""
         change = Update(
-            pk=_pk(batch_id),
-            sk=_range_sk(part.start),
+            pk=batch_pk(batch_id),
+            sk=range_sk(part.start),
             assign={"touched": now_s(), "orders": part.orders + 1},
             condition="#offset = :seen",
             values={"seen": part.offset},
@@ -232,22 +250,35 @@ class BatchStore:
         """Have the batch advanced again later, by any caller."""
         self._table.try_update(self._change(batch_id, {KEEPER_DUE: now_s() + ADVANCE_EVERY_S, "looking_until": 0}))
 
-    def mark_reported(self, batch_id: str, part: Range) -> None:
-        """Write that a range's part of the report is written."""
-        change = Update(
-            pk=_pk(batch_id), sk=_range_sk(part.start), assign={"is_told": True}, condition="attribute_exists(pk)"
-        )
+    def mark_reported(self, batch_id: str, part: Range, *, form: int) -> None:
+        """Write that a range's part of the report is written, in this form."""
+        self._change_range(batch_id, part, {"part_form": form})
+
+    def mark_counted(self, batch_id: str, part: Range) -> None:
+        """Write how far the lines of a range have ended, and what was counted of them."""
+        self._change_range(batch_id, part, {"ended": part.ended, "ends": part.ends, "ahead": part.ahead})
+
+    def _change_range(self, batch_id: str, part: Range, assign: Mapping[str, Any]) -> None:
+        change = Update(pk=batch_pk(batch_id), sk=range_sk(part.start), assign=assign, condition="attribute_exists(pk)")
         self._table.try_update(change)
+
+    def counted(self, batch: Batch, before: Mapping[str, Any] | None) -> None:
+        """Write that a batch's lines were counted just now; `before` is what the rate is measured from."""
+        assign: dict[str, Any] = {"counted_at": now_text()}
+        if before is not None:
+            assign["counted_before"] = before
+        self._table.try_update(self._change(batch.id, assign))
 
     def read_by(self, batch_id: str, execution: str) -> None:
         """Write which execution of the state machine reads the batch."""
         self._table.try_update(self._change(batch_id, {"execution": execution}))
 
-    def complete(self, batch: Batch, report: str) -> bool:
+    def complete(self, batch: Batch, report: str, *, status: BatchStatus) -> bool:
         """Write that the report is written. Returns False if it was before."""
-        change = self._change(
-            batch.id, {"status": batch.final_status.value, "report": report, "settled": batch.size_bytes}
-        )
+        assign = {"status": status.value, "report": report, "settled": batch.size_bytes}
+        if status is BatchStatus.FAILED:  # a state that older releases do not know
+            assign |= {"status": BatchStatus.COMPLETED.value, "is_failed": True}
+        change = self._change(batch.id, assign)
         condition = f"attribute_exists(pk) AND {change.condition}"
         return self._table.try_update(replace(change, remove=[KEEPER, KEEPER_DUE], condition=condition))
 
@@ -278,19 +309,11 @@ class BatchStore:
         return found
 
     def _change(self, batch_id: str, assign: dict[str, Any]) -> Update:
-        return Update(pk=_pk(batch_id), sk="batch", assign=assign, condition="attribute_not_exists(#report)")
+        return Update(pk=batch_pk(batch_id), sk="batch", assign=assign, condition="attribute_not_exists(#report)")
 
 
 def _expires() -> int:
     return now_s() + int(RETENTION.total_seconds())
-
-
-def _pk(batch_id: str) -> str:
-    return f"batch#{batch_id}"
-
-
-def _range_sk(start: int) -> str:
-    return f"range#{start:015}"
 
 
 def hold_back(jobs: JobStore, batches: BatchStore, source: JobMessage) -> bool:

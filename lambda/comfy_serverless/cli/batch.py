@@ -189,7 +189,9 @@ def _facts(stack: Stack, batch: Batch) -> dict[str, Any]:
         "status": batch.status.value,
         "lines": sum(part.lines for part in ranges),
         "bad": sum(part.bad for part in ranges),
-        "bad line": [f"at byte {offset:,}: {message}" for offset, message in bad],
+        "bad line": [
+            f"{f'at line {one.line:,}' if one.line else f'at byte {one.offset:,}'}: {one.message}" for one in bad
+        ],
         "read": f"{100 * sum(part.offset - part.start for part in ranges) / size:.0f} %" if ranges else "100 %",
         "ended": f"{100 * min(batch.settled, size) / size:.0f} %" if batch.size_bytes else "100 %",
         "jobs": _counts(stack, batch),

@@ -123,7 +123,7 @@ def apply_set(graph: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
 def draw_seeds(
     graph: Mapping[str, Any], *, draw: Callable[[int], int] = secrets.randbelow
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """A copy of the graph in which every seed that is -1 has a number, and those numbers: `{"3.seed": 123}`.
+    """A copy of the graph in which every seed that is to be drawn has a number, and those numbers: `{"3.seed": 123}`.
 
     `draw` returns a whole number from 0 to below its argument.
     """
@@ -131,9 +131,23 @@ def draw_seeds(
     seeds: dict[str, int] = {}
     for node_id, node in result.items():
         for name, value in node["inputs"].items():
-            if name in SEED_INPUTS and isinstance(value, (int, float)) and value == -1:
+            if is_to_draw(name, value):
                 node["inputs"][name] = seeds[f"{node_id}.{name}"] = draw(SEED_LIMIT)
     return result, seeds
+
+
+def is_to_draw(name: str, value: object) -> bool:
+    """Whether an input's value asks for a random seed: -1 in a seed, as a number or as text."""
+    if name not in SEED_INPUTS:
+        return False
+    if isinstance(value, str):
+        return value.strip() == "-1"
+    return isinstance(value, (int, float)) and value == -1
+
+
+def draws_seeds(graph: Mapping[str, Any]) -> bool:
+    """Whether `draw_seeds` would draw one."""
+    return any(is_to_draw(name, value) for node in graph.values() for name, value in node["inputs"].items())
 
 
 def copy_graph(graph: Mapping[str, Any]) -> dict[str, Any]:

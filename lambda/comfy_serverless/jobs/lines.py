@@ -1,7 +1,12 @@
-"""The lines of a batch's manifest: where they are, and how a stream is cut into them, with one in memory at most."""
+"""The lines of a batch's manifest: where they are, and how a stream is cut into them, with one in memory at most.
+
+A line ends with `\\n`, as for every editor and `wc -l`; a `\\r` before it belongs to the blanks at its end. Every line
+counts: blank ones, those that are no request, and a last one without an end.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,9 +24,21 @@ def manifest_address(bucket: str, batch_id: str) -> S3Address:
     return S3Address(bucket, f"requests/batches/{batch_id}.jsonl")
 
 
+def named_lines_address(bucket: str, content: bytes) -> S3Address:
+    """The address of lines that got their jobs' ids from us (`jobs.line_ids`); they never change.
+
+    Its form is that of a manifest, because workers of any release read requests from there.
+    """
+    return manifest_address(bucket, f"named-{hashlib.sha256(content).hexdigest()[:40]}")
+
+
 @dataclass(frozen=True, slots=True)
 class LineAddress:
-    """Where a line is, in bytes of the manifest: `s3://bucket/requests/batches/{batch}.jsonl#{offset}-{length}`."""
+    """Where a line is, in bytes of the manifest: `s3://bucket/requests/batches/{batch}.jsonl#{offset}-{length}`.
+
+    Attributes:
+        batch_id: the batch; or the name of what `named_lines_address` says.
+    """
 
     bucket: str
     batch_id: str
@@ -52,11 +69,14 @@ class Line:
         offset: where it begins, in bytes.
         length: in bytes, without its end.
         content: None if the line is too long to be a request.
+        number: which line it is of those that were cut, from 1 on. From the beginning of a manifest on it is the line
+            of the file; from that of a range on, as many more as lines begin before the range.
     """
 
     offset: int
     length: int
     content: bytes | None
+    number: int = 1
 
     @property
     def end(self) -> int:
@@ -69,8 +89,8 @@ class Line:
         return self.content is not None and not self.content.strip(b" \t\r\xef\xbb\xbf")
 
 
-def lines_of(chunks: Iterable[bytes], *, offset: int = 0) -> Iterator[Line]:
-    """Cut the bytes of a manifest into lines, from `offset` on, which is the beginning of a line."""
+def lines_of(chunks: Iterable[bytes], *, offset: int = 0, number: int = 1) -> Iterator[Line]:
+    """Cut the bytes of a manifest into lines, from `offset` on, which is the beginning of the line of this number."""
     held, begin, skipped = bytearray(), offset, 0
     for chunk in chunks:
         rest = memoryview(chunk)
@@ -84,12 +104,12 @@ def lines_of(chunks: Iterable[bytes], *, offset: int = 0) -> Iterator[Line]:
                 held.clear()
             if end < 0:
                 break
-            yield _line(begin, held, skipped)
+            yield _line(begin, held, skipped, number)
             begin += (skipped or len(held)) + 1
-            held, skipped = bytearray(), 0
+            held, skipped, number = bytearray(), 0, number + 1
             rest = rest[length + 1 :]
     if held or skipped:
-        yield _line(begin, held, skipped)
+        yield _line(begin, held, skipped, number)
 
 
 def lines_in_range(chunks: Iterable[bytes], *, start: int, end: int) -> Iterator[Line]:
@@ -99,10 +119,10 @@ def lines_in_range(chunks: Iterable[bytes], *, start: int, end: int) -> Iterator
         chunks: the bytes from `start - 1` on (from 0, if that is the beginning): a line begins after a line's end.
     """
     first = max(0, start - 1)
-    for number, line in enumerate(lines_of(chunks, offset=first)):
+    for line in lines_of(chunks, offset=first, number=1 if start == 0 else 0):
         if line.offset >= end:
             return
-        if number > 0 or start == 0:
+        if line.number > 0:  # else it began before, and is its end
             yield line
 
 
@@ -111,5 +131,5 @@ def ranges_of(size_bytes: int, *, step_bytes: int) -> list[tuple[int, int]]:
     return [(start, min(start + step_bytes, size_bytes)) for start in range(0, size_bytes, step_bytes)]
 
 
-def _line(begin: int, held: bytearray, skipped: int) -> Line:
-    return Line(begin, skipped or len(held), None if skipped else bytes(held))
+def _line(begin: int, held: bytearray, skipped: int, number: int) -> Line:
+    return Line(begin, skipped or len(held), None if skipped else bytes(held), number)

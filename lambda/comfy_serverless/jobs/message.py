@@ -32,6 +32,7 @@ class JobMessage:
         address: where the stored request is (`jobs.stored_request`), or the line of a manifest (`LineAddress`).
         owner: whose job it is; "" in the message of a release that did not say.
         extra_data: data for ComfyUI; it is in the message, and kept nowhere.
+        batch: the batch that its line is of, if the address does not say so.
         version: the version that a worker must understand to run the job.
         others: fields of a newer release.
     """
@@ -40,6 +41,7 @@ class JobMessage:
     address: S3Address
     owner: str = ""
     extra_data: Mapping[str, Any] | None = field(default=None, repr=False)
+    batch: str | None = None
     version: object = 1
     others: Mapping[str, Any] = field(default_factory=dict, repr=False)
     labels: ClassVar[Mapping[str, str]] = {}
@@ -52,6 +54,8 @@ class JobMessage:
             message["owner"] = self.owner
         if self.extra_data:
             message["extra_data"] = dict(self.extra_data)
+        if self.batch:
+            message["batch"] = self.batch
         if self.version != 1:
             message["version"] = self.version
         return json.dumps({**message, **self.others})
@@ -69,6 +73,7 @@ class JobMessage:
                 address=S3Address.parse(request),
                 owner=str(fields.pop("owner", None) or ""),
                 extra_data=fields.pop("extra_data", None),
+                batch=str(fields.pop("batch", None) or "") or None,
                 version=fields.pop("version", 1),
                 others=fields,
             )
@@ -88,6 +93,8 @@ class JobMessage:
     @property
     def batch_id(self) -> str | None:
         """The batch it is a line of."""
+        if self.batch is not None:
+            return self.batch
         line = LineAddress.parse(self.address)
         return line.batch_id if line else None
 

@@ -9,16 +9,16 @@ while it is 1.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import S3Address, read_json, read_problem
 from comfy_serverless.errors import AssetUnavailable, ComfyError, InvalidRequest, WorkerOutdated
+from comfy_serverless.jobs.line_ids import asks_for_chance, id_at, id_of_text, may_draw
 from comfy_serverless.jobs.lines import MAX_LINE_BYTES, Line, LineAddress
 from comfy_serverless.jobs.request import JobRequest
 
@@ -109,11 +109,44 @@ def read_line(s3: S3Client, line: LineAddress) -> JobRequest:
 def request_of(line: Line, *, parse: Callable[[object], JobRequest] = JobRequest.parse) -> JobRequest:
     """The request in a line, with its job's id: its own, or one made of its content. Raises InvalidRequest.
 
-    The same line is the same job, in any manifest, and however often it comes.
-
     Args:
         parse: reads the request; `JobRequest.stored` if the line has been judged before.
     """
+    request, canonical = _request_and_text(line, parse)
+    return request if request.job_id is not None else request.model_copy(update={"job_id": id_of_text(canonical)})
+
+
+class LineRequest(NamedTuple):
+    """The request in a line of a batch, and whether its id is that of the place, which is not in the line itself."""
+
+    request: JobRequest
+    is_of_place: bool
+
+
+def request_at(line: Line, *, batch_id: str, draws: Callable[[str], bool]) -> LineRequest:
+    """As `request_of`; but a line that asks for something random is a job of its own (`jobs.line_ids`)."""
+    request, canonical = _request_and_text(line, JobRequest.parse)
+    if request.job_id is not None:
+        return LineRequest(request, is_of_place=False)
+    job_id, content = id_of_text(canonical), line.content or b""
+    may_be_random = isinstance(request.workflow, str) or may_draw(content)
+    is_of_place = may_be_random and asks_for_chance(request, draws=draws)
+    if is_of_place:
+        job_id = id_at(job_id, batch_id=batch_id, offset=line.offset)
+    return LineRequest(request.model_copy(update={"job_id": job_id}), is_of_place)
+
+
+def with_job_id(line: Line, job_id: str) -> str:
+    """A line with the same request and this job's id."""
+    document = json.loads(line.content or b"{}")
+    if "workflow" not in document:
+        document = {"workflow": document}
+    # Halves of characters, which JSON can hold and a file cannot, stay escaped as in JSON.
+    return json.dumps({**document, "job_id": job_id})
+
+
+def _request_and_text(line: Line, parse: Callable[[object], JobRequest]) -> tuple[JobRequest, str]:
+    """The request in a line as it is, and its JSON, sorted."""
     if line.content is None:
         raise InvalidRequest(f"the line has {line.length:,} bytes; at most {MAX_LINE_BYTES:,} can be a request.")
     try:
@@ -121,13 +154,12 @@ def request_of(line: Line, *, parse: Callable[[object], JobRequest] = JobRequest
         canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
         if "\\ud" in canonical:
             json.dumps(document, ensure_ascii=False).encode()
-        request = parse(document)
-        if request.job_id is not None:
-            return request
+        return parse(document), canonical
     except ComfyError:
         raise
     except UnicodeEncodeError as error:
         raise InvalidRequest(f"the line has half of a character, as of an emoji that was cut: {error}") from error
+    except json.JSONDecodeError as error:  # its own text counts lines, too, and calls this one the first
+        raise InvalidRequest(f"the line is not JSON: {error.msg} at its character {error.pos + 1}.") from error
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the line is not JSON: {str(error)[:200]}") from error
-    return request.model_copy(update={"job_id": f"line-{hashlib.sha256(canonical.encode()).hexdigest()[:40]}"})

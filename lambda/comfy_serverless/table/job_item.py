@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from comfy_serverless.aws.dynamodb import Item, Update, now_s
 from comfy_serverless.jobs.document import Job, JobStatus, Output, shorten_job
+from comfy_serverless.jobs.keys import RESULT_NAME
 from comfy_serverless.table.columns import (
     IDEMPOTENCY_S,
     KEEPER,
@@ -24,6 +25,8 @@ from comfy_serverless.table.columns import (
 MAX_DOCUMENT_BYTES = 250_000
 #: How long the newest preview is shown, in seconds.
 PREVIEW_S = 3600
+#: A write costs by the started kilobyte of the item: of more outputs, only the items of these have the addresses.
+MAX_OUTPUT_NAMES_BYTES = 4000
 #: The sort key of the job itself.
 JOB = "job"
 #: The sort key of the newest preview, and one that sorts after every `output#…` and before `preview`.
@@ -67,6 +70,7 @@ class JobItem:
     completed_at: str | None = None  # when it ended
     document_json: str | None = None  # the `Job` it ended as, without outputs and labels
     output_places: str | None = None  # of the outputs in the result's order, as text: thousands of them must fit
+    output_names: str | None = None  # their paths beside the result, a line each (`named_outputs`)
 
     @classmethod
     def from_item(cls, item: Item, **beside: Any) -> Self:  # noqa: ANN401  (fields of subclasses)
@@ -176,6 +180,16 @@ def outputs_of(job: JobItem, items: Iterable[Item]) -> tuple[Output, ...]:
     }
     order = by_place if job.output_places is None else map(int, filter(None, job.output_places.split(",")))
     return tuple(Output.model_validate_json(by_place[place]) for place in order if place in by_place)
+
+
+def named_outputs(job: Job) -> str | None:
+    """The paths of a job's outputs below the folder of its result; None if they are elsewhere, or too long."""
+    folder = (job.result_uri or "").removesuffix(RESULT_NAME)
+    uris = [output.s3_uri or "" for output in job.outputs]
+    if not folder or not all(uri.startswith(folder) for uri in uris):
+        return None
+    names = "\n".join(uri.removeprefix(folder) for uri in uris)
+    return names if len(names.encode()) <= MAX_OUTPUT_NAMES_BYTES else None
 
 
 def idempotency_item(owner: str, key: str) -> Item:

@@ -10,6 +10,8 @@ from enum import Enum, auto
 from comfy_serverless.aws.dynamodb import now_s
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.document import RETENTION, Job, JobStatus, JobUrls, Output, Progress
+from comfy_serverless.jobs.keys import RESULT_NAME
+from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.outward import outward_job
 from comfy_serverless.moments import moment_text
@@ -89,7 +91,10 @@ class JobState(JobItem):
     def message(self) -> JobMessage:
         """The message that asks a worker for it, without its extra data, which is kept nowhere."""
         address = S3Address.parse(self.request)
-        return JobMessage(job_id=self.id, address=address, owner=self.owner, version=self.version)
+        line = LineAddress.parse(address)
+        # A line that got its id from us stands beside the manifest.
+        batch = min(self.batches, default=None) if line and line.batch_id not in self.batches else None
+        return JobMessage(job_id=self.id, address=address, owner=self.owner, batch=batch, version=self.version)
 
     @property
     def is_over(self) -> bool:
@@ -130,6 +135,13 @@ class JobState(JobItem):
     def lease_ended(self) -> bool:
         """Whether its lease is over: its keeper (worker, queue or webhook) has not acted in time."""
         return self.keeper_due is not None and self.keeper_due < now_s()
+
+    def outputs_beside(self, result: str) -> tuple[str, ...] | None:
+        """The addresses of its outputs, which are beside its result; None if only their own items say them."""
+        if self.output_names is None:
+            return None
+        folder = result.removesuffix(RESULT_NAME)
+        return tuple(folder + name for name in self.output_names.split("\n") if name)
 
     @property
     def is_forgotten(self) -> bool:

@@ -32,6 +32,7 @@ from comfy_serverless.table.job_item import (
     idempotency_pk,
     job_pk,
     job_update,
+    named_outputs,
     output_item,
     stored_document,
 )
@@ -267,6 +268,8 @@ class JobStore(JobReader):
         change = self._end(job_id, job, webhook=webhook, condition=_OURS, values={"run": run, **_OURS_VALUES})
         # As text: some thousand outputs must leave room in the item.
         order = {"output_places": ",".join(map(str, places))}
+        if (names := named_outputs(job)) is not None:
+            order["output_names"] = names
         return self._table.try_update(replace(change, assign={**change.assign, **order}))
 
     def give_back(self, job_id: str, *, run: str, counts: bool = True, for_s: int = DISPATCH_S) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from comfy_serverless.batches import store
+from comfy_serverless.batches import ranges, store
 from comfy_serverless.table import columns
 from tests.unit.batch_world import World, manifest
 from tests.unit.jobs_table import aws
@@ -20,7 +20,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = store.now_s()
-        for module in (store, columns):
+        for module in (store, ranges, columns):
             monkeypatch.setattr(module, "now_s", lambda: self.now_s)
 
     def later(self, seconds: int) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from comfy_serverless.batches import keeper as keeper_module
-from comfy_serverless.batches.report import fates, next_id
+from comfy_serverless.batches.fates import fates
+from comfy_serverless.batches.report import PART_FORM, next_id
 from comfy_serverless.batches.store import BatchStatus
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import JobError
@@ -53,7 +54,7 @@ def test_a_report_that_takes_longer_than_an_invocation_goes_on_where_it_was(
     while (found := world.batches.get(batch.id)) is not None and found.report is None:
         world.keeper.advance(batch.id, until=6.0, now=Clock())
         looks += 1
-        told = sum(part.is_reported for part in world.batches.ranges(batch.id))
+        told = sum(part.part_form == PART_FORM for part in world.batches.ranges(batch.id))
         assert told < ranges or world.report(batch)
     assert looks > 2
     summary, rows, failed = world.report(batch)
@@ -94,10 +95,16 @@ def test_a_failed_job_has_a_new_id_of_its_own_however_long_the_old_one_is(length
     assert next_id("fox-again") == "fox-again-again2"
 
 
-def test_long_lines_are_few_at_a_time(world: World) -> None:
+def test_long_lines_are_few_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "RANGE_BYTES", 10**9)
     line = json.dumps({"workflow": GRAPH, "metadata": {}, "set": {"1.a": "x" * 3_000_000}}) + "\n"
     batch = world.begin(line.encode() * 7)
-    assert [len(chunk) for chunk in fates(world.s3, world.jobs, batch, reserved=Reserved.of(Settings()))] == [3, 3, 1]
+    parts = world.batches.ranges(batch.id)
+    assert [
+        len(chunk.lines)
+        for part in parts
+        for chunk in fates(world.s3, world.jobs, batch, part, reserved=Reserved.of(Settings()))
+    ] == [3, 3, 1]
 
 
 def test_a_report_holds_messages_as_they_were(world: World) -> None:

@@ -14,6 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import keeper as keeper_module
+from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches import store as store_module
 from comfy_serverless.batches.drops import Drops, NotThere
@@ -106,7 +107,7 @@ def test_whatever_is_cut_off_every_line_has_one_outcome(
     monkeypatch.setattr(reading_module, "THREADS", 2)
     monkeypatch.setattr(keeper_module, "RANGE_BYTES", 2000)
     monkeypatch.setattr(store_module, "ADVANCE_EVERY_S", -1)
-    monkeypatch.setattr(store_module, "UNTOUCHED_S", -1)
+    monkeypatch.setattr(ranges_module, "UNTOUCHED_S", -1)
     chance = random.Random(seed)
     faults, is_ours = [60], [False]
 
@@ -197,7 +198,7 @@ def test_results_never_go_where_drops_come_from(world: World) -> None:
     batch = world.begin(line.encode())
     world.read_all()
     assert world.messages("batches") == []
-    assert "input bucket" in next(world.batches.bad_lines(batch.id))[1]
+    assert "input bucket" in next(world.batches.bad_lines(batch.id)).message
 
 
 def test_a_large_manifest_is_read_by_the_state_machine(world: World) -> None:
@@ -211,7 +212,7 @@ def test_a_large_manifest_is_read_by_the_state_machine(world: World) -> None:
 def test_what_the_state_machine_has_left_is_read_by_another_execution_and_not_before(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "UNTOUCHED_S", -1)
+    monkeypatch.setattr(ranges_module, "UNTOUCHED_S", -1)
     machine = StepFunctions()
     drops = with_machine(world, machine)
     batch = drops.begin_batch(world.drop("batches/large.jsonl", manifest(10)))

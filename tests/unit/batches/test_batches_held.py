@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from comfy_serverless.aws.sqs import NotSent
+from comfy_serverless.batches import fates as fates_module
+from comfy_serverless.batches import ranges as ranges_module
 from comfy_serverless.batches import reading as reading_module
-from comfy_serverless.batches import report as report_module
 from comfy_serverless.batches import store as store_module
+from comfy_serverless.batches.fates import fates
 from comfy_serverless.batches.keeper import Keeper
 from comfy_serverless.batches.reading import BatchReader
-from comfy_serverless.batches.report import fates
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.reserved import Reserved
@@ -50,7 +51,7 @@ def test_a_paused_batch_waits_without_messages_and_goes_on_where_it_was(world: W
 
 
 def test_a_batch_paused_while_it_is_read_is_read_on_afterwards(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "UNTOUCHED_S", -1)
+    monkeypatch.setattr(ranges_module, "UNTOUCHED_S", -1)
     monkeypatch.setattr(reading_module, "CHUNK_LINES", 10)
     batch = world.begin(manifest(50))
     (message,) = world.messages("manifests")
@@ -104,14 +105,19 @@ def test_a_cancel_ends_at_once_what_nobody_has_begun_and_nothing_of_others(world
 
 
 def first_jobs(world: World, batch: Batch) -> list[Any]:
-    chunks = fates(world.s3, world.jobs, batch, reserved=Reserved.of(Settings()))
-    return [fate.state for chunk in chunks for fate in chunk if fate.state is not None]
+    return [
+        fate.state
+        for part in world.batches.ranges(batch.id)
+        for chunk in fates(world.s3, world.jobs, batch, part, reserved=Reserved.of(Settings()))
+        for fate in chunk.lines
+        if fate.state is not None
+    ]
 
 
 def test_a_resume_that_takes_longer_than_an_invocation_is_passed_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_module, "MAX_READS", 20)
+    monkeypatch.setattr(fates_module, "MAX_READS", 20)
     batch = world.begin(manifest(44))
     world.read_all()
     world.batches.set_status(batch.id, BatchStatus.PAUSED, was=[BatchStatus.RUNNING])
@@ -134,7 +140,7 @@ def test_a_resume_that_takes_longer_than_an_invocation_is_passed_on(
 def test_a_cancel_that_takes_longer_than_an_invocation_goes_on_later(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_module, "MAX_READS", 20)
+    monkeypatch.setattr(fates_module, "MAX_READS", 20)
     batch = world.begin(manifest(44))
     world.read_all()
     world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
@@ -220,9 +226,9 @@ def test_a_batch_canceled_while_a_chunk_of_it_is_written_is_reported_as_it_ended
     batch = world.begin(manifest(6))
     submit = BatchReader.submit
 
-    def canceled_meanwhile(reading: BatchReader, *arguments: Any) -> Any:
+    def canceled_meanwhile(reading: BatchReader, *arguments: Any, **fields: Any) -> Any:
         world.batches.set_status(batch.id, BatchStatus.CANCELED, was=[BatchStatus.RUNNING])
-        return submit(reading, *arguments)
+        return submit(reading, *arguments, **fields)
 
     settle = Keeper._settle
 
@@ -269,9 +275,8 @@ def test_a_job_that_was_forgotten_meanwhile_is_made_again(world: World) -> None:
     world.table.delete(f"job#{first.id}", "job")  # by DynamoDB's TTL
     expired = {**second.to_item(), "expires": 1}  # which has not come to this one yet
     world.table.put(expired)
-    for _ in range(2):
-        assert world.look(batch).report is None
-        assert len(world.work()) == 1
+    assert world.look(batch).report is None
+    assert len(world.work()) == 2
     assert world.look(batch).status is BatchStatus.COMPLETED
     assert world.report(batch)[0]["statuses"] == {"succeeded": 6}
 

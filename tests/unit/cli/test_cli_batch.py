@@ -132,7 +132,7 @@ def test_bad_lines_are_told_before_the_end(world: World, tmp_path: Path, capsys:
     run("status", "many")
     printed = capsys.readouterr().out
     assert printed.count("bad line ") == cli_batch.BAD_LINES_SHOWN
-    assert "at byte " in printed
+    assert "at line " in printed
     assert "report" not in printed
 
 

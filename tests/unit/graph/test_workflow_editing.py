@@ -145,10 +145,15 @@ class TestDrawSeeds:
         assert all(0 <= seed < 2**53 for seed in seeds.values())
         assert graph["3"]["inputs"]["seed"] == -1
 
-    @pytest.mark.parametrize("value", [0, 7, ["4", 0], "-1", True, None, -2])
+    @pytest.mark.parametrize("value", [0, 7, ["4", 0], "-12", "", True, None, -2])
     def test_any_other_seed_stays(self, value: object) -> None:
         graph = {"1": {"class_type": "KSampler", "inputs": {"seed": value, "cfg": -1}}}
         assert workflow.draw_seeds(graph) == (graph, {})
+
+    @pytest.mark.parametrize("value", [-1, -1.0, "-1", " -1\n"])
+    def test_minus_one_is_drawn_however_it_is_written(self, value: object) -> None:
+        graph = {"1": {"class_type": "KSampler", "inputs": {"seed": value}}}
+        assert list(workflow.draw_seeds(graph)[1]) == ["1.seed"]
 
     def test_draws_can_be_repeated(self) -> None:
         first, second = (workflow.draw_seeds(text_to_image(), draw=random.Random(7).randrange) for _ in "12")

@@ -14,7 +14,6 @@ import pytest
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.batches.orders import Order, machine_input
-from comfy_serverless.batches.report import _parse_row
 from comfy_serverless.errors import InvalidRequest, WorkerOutdated
 from comfy_serverless.handlers.events import queued_jobs
 from comfy_serverless.jobs.document import Job, JobStatus
@@ -167,17 +166,6 @@ def test_orders_are_read_and_written_as_they_were() -> None:
         assert json.loads(order.to_text()) == stored
     assert machine_input(batch_id, [0, 4 * 1024 * 1024]) == text("order_read_many.json")
     assert Order.parse({"Records": []}) is None
-
-
-def test_rows_of_a_report_are_read_with_columns_more_and_fewer() -> None:
-    good, bad, *_ = text("report_part.jsonl").splitlines()[1:]
-    columns, again = _parse_row(good.encode())
-    assert (columns["status"], again is not None) == ("failed", True)
-    assert columns["message"] == "no"
-    assert _parse_row(bad.encode())[0]["status"] == "bad"
-    newer = {**columns, **NEW, "again": again}
-    assert _parse_row(json.dumps(newer).encode()) == (columns, again)
-    assert _parse_row(b'{"job_id": "a"}') == ({**dict.fromkeys(columns, ""), "job_id": "a"}, None)
 
 
 def test_a_webhooks_message_is_read_with_fields_more() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -40,18 +41,18 @@ def test_each_line_is_in_one_range(contents: list[bytes], step: int, size: int) 
     manifest = b"\n".join(contents)
     whole = list(lines_of([manifest]))
     ranges = ranges_of(len(manifest), step_bytes=step)
-    found = [
-        line
-        for start, end in ranges
-        for line in lines_in_range(cut(manifest[max(0, start - 1) :], size), start=start, end=end)
-    ]
+    found: list[Line] = []
+    for start, end in ranges:
+        here = list(lines_in_range(cut(manifest[max(0, start - 1) :], size), start=start, end=end))
+        found += [replace(line, number=len(found) + line.number) for line in here]
     assert found == whole
+    assert [line.number for line in found] == list(range(1, len(found) + 1))
 
 
 def test_a_line_too_long_is_told_and_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_LINE_BYTES", 10)
     found = list(lines_of(cut(b"short\n" + b"x" * 1000 + b"\nlast", 7)))
-    assert found == [Line(0, 5, b"short"), Line(6, 1000, None), Line(1007, 4, b"last")]
+    assert found == [Line(0, 5, b"short", 1), Line(6, 1000, None, 2), Line(1007, 4, b"last", 3)]
     with pytest.raises(InvalidRequest, match="1,000 bytes"):
         request_of(found[1])
 

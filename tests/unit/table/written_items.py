@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from comfy_serverless.batches.ranges import BadLine
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
@@ -169,10 +171,15 @@ def _write_batch(batches: BatchStore) -> None:
     batches.create(batch, [(0, 100), (100, 200)])
     batches.read_by("b-1", "arn:aws:states:eu-central-1:0:execution:batches:1")
     first = batches.ranges("b-1")[0]
-    batches.mark_read("b-1", first, type(first)(start=0, end=100, offset=100, lines=2, bad=1), [(50, "no workflow")])
-    batches.mark_reported("b-1", first)
+    batches.mark_read(
+        "b-1",
+        first,
+        replace(first, offset=100, lines=2, bad=1, begun=2),
+        [BadLine(offset=50, line=2, message="no workflow")],
+    )
+    batches.mark_reported("b-1", first, form=2)
     batches.begin_advance("b-1")
-    batches.complete(batch, "s3://results/batches/b-1.report.json")
+    batches.complete(batch, "s3://results/batches/b-1.report.json", status=BatchStatus.COMPLETED)
 
 
 def _new(job_id: str, **fields: Any) -> NewJob:

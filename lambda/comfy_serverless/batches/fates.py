@@ -1,0 +1,90 @@
+"""What has become of the lines of a range: their requests, and the states of their jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from comfy_serverless.aws.dynamodb import MAX_READS
+from comfy_serverless.batches.reading import in_chunks, read_lines, request_in
+from comfy_serverless.batches.store import Batch, BatchStatus
+from comfy_serverless.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from comfy_serverless.batches.ranges import Range
+    from comfy_serverless.jobs.lines import Line
+    from comfy_serverless.jobs.request import JobRequest
+    from comfy_serverless.jobs.reserved import Reserved
+    from comfy_serverless.table.job_state import JobState
+    from comfy_serverless.table.reader import JobReader
+
+#: Characters of what is wrong with a line.
+MAX_PROBLEM_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """A line, its request or its problem, and the state of its job."""
+
+    line: Line
+    request: JobRequest | None = None
+    problem: str = ""
+    state: JobState | None = None
+
+    @property
+    def job_id(self) -> str:
+        """The id of its job; empty for a bad line."""
+        return str(self.request.job_id) if self.request is not None else ""
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it has no job: it has not been read yet, or its job was forgotten meanwhile."""
+        return self.request is not None and self.state is None
+
+    def is_open_in(self, batch: Batch) -> bool:
+        """Whether its job has not ended; a line without one has ended once the batch is canceled."""
+        if self.state is None:
+            return self.is_missing and batch.status is not BatchStatus.CANCELED
+        return not self.state.is_over
+
+
+@dataclass(frozen=True, slots=True)
+class Fates:
+    """Those of some lines, and the number of the last line up to the next ones (as `reading.Chunk` has it)."""
+
+    lines: list[Fate]
+    number: int
+
+
+def fates(
+    s3: S3Client,
+    jobs: JobReader,
+    batch: Batch,
+    part: Range,
+    *,
+    reserved: Reserved,
+    start: int | None = None,
+    end: int | None = None,
+) -> Iterator[Fates]:
+    """The lines of a range and their jobs, a hundred at a time: one read of the table each.
+
+    Args:
+        start, end: only lines that begin from here on, and before here, in bytes.
+    """
+    draws = part.draws if part.has_ids_of_places else None
+
+    def asked(line: Line) -> Fate:
+        try:
+            return Fate(line, request_in(line, batch, reserved, draws=draws).request)
+        except InvalidRequest as error:
+            return Fate(line, problem=error.message[:MAX_PROBLEM_CHARACTERS])
+
+    first = part.start if start is None else max(part.start, start)
+    lines = read_lines(s3, batch, start=first, end=part.end if end is None else min(part.end, end))
+    for chunk in in_chunks(lines, MAX_READS):
+        found = [asked(line) for line in chunk.lines]
+        states = jobs.many([fate.job_id for fate in found if fate.job_id])
+        yield Fates([replace(fate, state=states.get(fate.job_id)) for fate in found], chunk.number)

@@ -1,0 +1,133 @@
+"""The ranges of a manifest: what has been read of each, which lines of it are bad, and how many have ended. No IO."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from comfy_serverless.aws.dynamodb import Item, now_s
+from comfy_serverless.table.columns import read_columns, write_columns
+from comfy_serverless.table.turns import MAX_PAUSE_S
+
+#: A range without progress for this long has no reader, in seconds: a chunk of it takes one or two. This doubles each
+#: time that the range is ordered again in vain.
+UNTOUCHED_S = 120
+#: The workflows of a range that are remembered as drawing; the lines of more count as all others do.
+MAX_DRAWING = 100
+
+#: How many lines are in which state, by the names of `batches.progress`.
+Counts = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadLine:
+    """A line that is no request.
+
+    Attributes:
+        offset: where it begins, in bytes.
+        line: its number in the file, from 1 on; None as long as not all lines before it are read.
+    """
+
+    offset: int
+    line: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Range:
+    """A part of a manifest.
+
+    Attributes:
+        start, end: the range has the lines that begin here, in bytes.
+        offset: how far it has been read: the beginning of the next line.
+        lines, bad: how many lines it has up to there, without blank ones.
+        begun: how many lines of the file begin in it up to there, blank ones too; None if an older release has begun
+            to read it. Only then its lines may have ids of their places.
+        drawing: the workflows, outside of its lines, that were found to have seeds of -1 (`workflow_key`).
+        touched: when it was last read, or ordered again, in seconds since 1970.
+        part_form: the form in which its part of the report is written (`report.PART_FORM`); 0 if it is not.
+        orders: how often it has been ordered again since it was last read.
+        ended: up to here every line has ended, in bytes; 0 if that was never looked at.
+        ends: the counts of the lines up to there.
+        ahead: the counts of the lines from there on, as of the last look.
+    """
+
+    start: int
+    end: int
+    offset: int
+    lines: int = 0
+    bad: int = 0
+    begun: int | None = None
+    drawing: frozenset[str] = frozenset()
+    touched: int = 0
+    part_form: int = 0
+    orders: int = 0
+    ended: int = 0
+    ends: Counts | None = None
+    ahead: Counts | None = None
+
+    @classmethod
+    def from_item(cls, item: Item) -> Self:
+        columns = read_columns(cls, item)
+        return cls(**{**columns, "drawing": frozenset(columns.get("drawing", ()))})
+
+    def to_item(self, batch_id: str, expires: int) -> Item:
+        """The item of a range that has not been read."""
+        return {
+            "pk": batch_pk(batch_id),
+            "sk": range_sk(self.start),
+            **write_columns(self),
+            "expires": expires,
+        }
+
+    def draws(self, workflow: str) -> bool:
+        """Whether this workflow was found to have seeds of -1, as the range was read."""
+        return workflow_key(workflow) in self.drawing
+
+    @property
+    def has_ids_of_places(self) -> bool:
+        """Whether a line that asks for something random has an id of its own; not if an older release has read it."""
+        return self.begun is not None
+
+    @property
+    def settled(self) -> int:
+        """Up to here every line has ended, in bytes, from its start on."""
+        return max(self.start, self.ended)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all of it has been read."""
+        return self.offset >= self.end
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it must be read further, and seems to have no reader."""
+        without_s = min(UNTOUCHED_S << min(self.orders, 6), MAX_PAUSE_S)
+        return not self.is_read and self.touched < now_s() - without_s
+
+
+def first_lines(ranges: Sequence[Range]) -> list[int | None]:
+    """The numbers of the first lines that begin in each of all ranges; None where what is before is not all read."""
+    firsts: list[int | None] = []
+    first: int | None = 1
+    for part in ranges:
+        firsts.append(first)
+        first = first + part.begun if first is not None and part.begun is not None and part.is_read else None
+    return firsts
+
+
+def workflow_key(workflow: str) -> str:
+    """A short name for the name or address of a workflow."""
+    return hashlib.sha256(workflow.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def batch_pk(name: str) -> str:
+    """The partition key of a batch, and of what people know it by."""
+    return f"batch#{name}"
+
+
+def range_sk(start: int) -> str:
+    """The sort key of a range."""
+    return f"range#{start:015}"
