@@ -9,9 +9,11 @@ Names are loaded on first use, so that importing the package costs next to nothi
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # `typing` takes longer to load than all that is here
 if TYPE_CHECKING:
+    from typing import Any
+
     from comfy_serverless.connector.connector import ComfyConnector
     from comfy_serverless.connector.facts import Timings
     from comfy_serverless.connector.outputs import Output

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.orders import Order
-from comfy_serverless.cli.habits import add_command
+from comfy_serverless.cli.habits import add_command, print_json
 from comfy_serverless.cli.stack import STACK_VARIABLE, Stack, explained, manifest_key
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.moments import moment_text
@@ -166,7 +166,7 @@ def _show(stack: Stack, batch: Batch, options: argparse.Namespace) -> None:
         batch = _watch(stack, batch)
     facts = _facts(stack, batch)
     if options.json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     for title, value in facts.items():
         match value:

@@ -11,21 +11,22 @@ It loads nothing that takes time; what prints tables does so when there is one t
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
-import signal
 import sys
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from comfy_serverless.cli.interrupts import INTERRUPTED as INTERRUPTED
+from comfy_serverless.cli.interrupts import interrupt_ends as interrupt_ends
 
 if TYPE_CHECKING:
     from comfy_serverless.errors import ComfyError
 
-FAILED, WRONG_USAGE, INTERRUPTED, READER_GONE = 1, 2, 130, 141
+FAILED, WRONG_USAGE, READER_GONE = 1, 2, 141
 
 #: A column that may be folded stays this wide, in letters.
 _FOLDED_WIDTH = 8
@@ -169,6 +170,13 @@ def seconds(text: str) -> float:
     return value
 
 
+def whole_number(text: str) -> int:
+    """A whole number above 0, as the `type` of an option."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def report_error(error: ComfyError, *, as_json: bool) -> int:
     """Say what has failed. Returns the exit code."""
     from comfy_serverless.errors import Canceled
@@ -190,25 +198,24 @@ def print_error(code: str, message: str, details: Mapping[str, Any] | None = Non
     print_json({"error": {"code": code, "message": message, "details": dict(details or {})}})
 
 
-@contextmanager
-def interrupt_ends() -> Iterator[None]:
-    """While modules are loaded, Ctrl-C ends this process at once: there is nothing yet to be put in order.
+class StdoutLost(OSError):
+    """What was printed could not be written to stdout."""
 
-    Python would raise KeyboardInterrupt wherever it is. Inside the machinery of imports that prints a traceback and
-    goes on, and libraries make other errors of it.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def end(_number: int, _frame: FrameType | None) -> None:
-        os._exit(INTERRUPTED)
+class _Stdout(io.TextIOWrapper):
+    """Stdout, whose failures are told from those of all other files and sockets."""
 
-    previous = signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise StdoutLost(*error.args) from error
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            raise StdoutLost(*error.args) from error
 
 
 def ready_streams() -> None:
@@ -218,30 +225,27 @@ def ready_streams() -> None:
             os.fstat(number)
         except OSError:  # closed (`>&-`): else the next file that is opened would take its number, and be printed into
             os.open(os.devnull, os.O_RDWR)
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    if hasattr(sys.stderr, "reconfigure"):
+        sys.stderr.reconfigure(errors="backslashreplace")
+    if sys.stdout is None or sys.stdout is sys.__stdout__:  # a test has put another there
+        encoding, is_terminal = (sys.stdout.encoding, sys.stdout.isatty()) if sys.stdout else ("utf-8", False)
+        binary = open(1, "wb", closefd=False)  # noqa: SIM115
+        sys.stdout = _Stdout(binary, encoding=encoding, errors="backslashreplace", line_buffering=is_terminal)
 
 
-def leave_stdout(error: OSError) -> int:
-    """Print nothing more to stdout, if that is what has failed; else raise the error. Returns the exit code.
+def lose_stdout(error: StdoutLost) -> int:
+    """Print nothing more to stdout. Returns the exit code.
 
     A reader that has gone (`| head -1`) is no failure that anybody wants to read about; a full disk is.
     """
-    try:
-        sys.stdout.flush()
-    except OSError as trouble:
-        # What is still in the buffer is not written at Python's own end either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(trouble, BrokenPipeError):
-            return READER_GONE
-        say(f"what this command prints could not be written: {trouble.strerror}")
-        return FAILED
-    raise error
+    # What is still in the buffer is not written at Python's own end either.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if isinstance(error.__cause__, BrokenPipeError):
+        return READER_GONE
+    say(f"what this command prints could not be written: {error.strerror}")
+    return FAILED
 
 
 def _width() -> int | None:

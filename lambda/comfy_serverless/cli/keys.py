@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.cli.habits import add_command, print_json, print_table, say
+from comfy_serverless.cli.habits import add_command, print_json, print_table, say, whole_number
 from comfy_serverless.cli.stack import explained, key_store
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     create.add_argument("name", metavar="NAME", help="what it is called: letters, digits, _ and -")
     create.add_argument("--owner", required=True, help="whose jobs and assets it gives access to")
     create.add_argument("--expires", type=_duration, metavar="TIME", help="stop working after 90m, 12h, 30d, 4w")
-    create.add_argument("--max-in-flight", type=_count, metavar="N", help="how many jobs may wait and run at once")
-    create.add_argument("--requests-per-minute", type=_count, metavar="N", help="refuse more with 429")
+    create.add_argument("--max-in-flight", type=whole_number, metavar="N", help="how many jobs may wait and run")
+    create.add_argument("--requests-per-minute", type=whole_number, metavar="N", help="refuse more with 429")
     _action(actions, "list", "all keys, also those that no longer work; never the keys themselves")
     revoke = _action(actions, "revoke", f"end a key; it stops working within {CACHED_S} seconds")
     revoke.add_argument("key", metavar="ID", help="its id or its name, as `keys list` shows them")
@@ -166,9 +166,3 @@ def _duration(text: str) -> int:
     if not 0 < seconds <= _MAX_EXPIRY_S:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time like 90m, 12h, 30d or 4w, of up to 10 years")
     return seconds
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)

@@ -6,22 +6,22 @@ A command's module is loaded when the command is called, so that `--help` and th
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
+TYPE_CHECKING = False  # `typing` takes longer to load than all that is here
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from comfy_serverless.cli.habits import CommandParser
 
 
-class Command(NamedTuple):
+class Command:
     """A command: its name, its line in the list of commands, and its module below `cli`.
 
     The module has `add_parser(commands)`, which sets `run` of the options to a function that returns the exit code.
     """
 
-    name: str
-    summary: str
-    module: str
+    def __init__(self, name: str, summary: str, module: str) -> None:
+        self.name, self.summary, self.module = name, summary, module
 
 
 COMMANDS = (
@@ -30,6 +30,7 @@ COMMANDS = (
     Command("batch", "submit manifests of many jobs, follow, pause, cancel and repeat them", "batch"),
     Command("upload", "upload a file of any size to the deployed API", "upload"),
     Command("logs", "show what all functions have logged of one job", "logs"),
+    Command("completion", "print what makes bash, zsh or fish complete these commands", "completion"),
 )
 
 #: The extra that brings a library which some commands need.
@@ -47,6 +48,10 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point. Returns the exit code; for wrong usage argparse exits with 2."""
     try:
+        from comfy_serverless.cli.interrupts import interrupt_ends
+
+        with interrupt_ends():
+            from comfy_serverless.cli import habits  # noqa: F401
         return _run(sys.argv[1:] if arguments is None else list(arguments))
     except KeyboardInterrupt:
         return 130
@@ -92,8 +97,8 @@ def _run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         habits.report("canceled", "interrupted", as_json=as_json)
         return habits.INTERRUPTED
-    except OSError as error:
-        return habits.leave_stdout(error)
+    except habits.StdoutLost as error:
+        return habits.lose_stdout(error)
     return status
 
 
@@ -117,12 +122,11 @@ def _run_command(arguments: Sequence[str]) -> int:
         return habits.report_error(error, as_json=as_json)
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
-        if library not in _EXTRAS:
+        if not library or library == "comfy_serverless":
             raise
-        message = (
-            f"`comfy-serverless {options.command}` needs {library} here: in the checkout, "
-            f"pip install '.[{_EXTRAS[library]}]'"
-        )
+        # What every command needs comes with the package itself.
+        extra = f"[{_EXTRAS[library]}]" if library in _EXTRAS else ""
+        message = f"`comfy-serverless {options.command}` needs {library} here: in the checkout, pip install '.{extra}'"
         habits.say(message)
         if as_json:
             habits.print_error("missing_library", message, {"library": library})

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from comfy_serverless.cli.habits import add_command, print_json, say
+from comfy_serverless.cli.habits import add_command, print_json, say, whole_number
 from comfy_serverless.errors import (
     ComfyError,
     Forbidden,
@@ -69,7 +69,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     upload.add_argument("--as", dest="file_path", metavar="NAME", help="what to call it (default: the file's name)")
     upload.add_argument("--type", dest="content_type", metavar="TYPE", help="its media type (default: by its name)")
     upload.add_argument("--tag", action="append", default=[], dest="tags", metavar="TAG", help="mark it (repeat)")
-    upload.add_argument("--expires-in", type=int, metavar="SECONDS", help="forget it after 60 to 604800 seconds")
+    upload.add_argument(
+        "--expires-in", type=whole_number, metavar="SECONDS", help="forget it after that long: 60 to 604800"
+    )
     upload.set_defaults(run=run)
 
 

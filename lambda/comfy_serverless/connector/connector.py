@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
@@ -29,6 +31,7 @@ from comfy_serverless.connector.upkeep import Condition, Upkeep
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.files import OutputKind
 from comfy_serverless.graph import workflow as workflow_module
+from comfy_serverless.graph.prefixes import fill_prefixes
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
@@ -199,8 +202,9 @@ class ComfyConnector:
     ) -> Execution:
         """Run a workflow (API format) to its end. Blocks; several threads may call it.
 
-        A workflow during which ComfyUI crashed or ran out of memory is run once more. Its outputs are what its nodes
-        showed and the files that it has made; a file that a node names and has not made is a warning.
+        `%date:yyyy-MM-dd%` and `%KSampler.seed%` in the `filename_prefix` of ComfyUI's savers are filled in, as the
+        editor does. A workflow during which ComfyUI crashed or ran out of memory is run once more. Its outputs are what
+        its nodes showed and the files that it has made; a file that a node names and has not made is a warning.
 
         Args:
             workflow: as exported by ComfyUI's "Export (API)".
@@ -222,6 +226,7 @@ class ComfyConnector:
         """
         graph = workflow_module.check_format(workflow)
         workflow_module.check_links(graph)
+        graph, about_names = fill_prefixes(graph, now=datetime.now().astimezone())
         run = WorkflowRun(
             graph,
             engine=self._engine,
@@ -241,7 +246,8 @@ class ComfyConnector:
             self._runs[run.run_id] = run
         try:
             with self._upkeep.run(graph):
-                return run.execute(wait_ready=self._wait_ready)
+                execution = run.execute(wait_ready=self._wait_ready)
+            return replace(execution, warnings=(*about_names, *execution.warnings)) if about_names else execution
         finally:
             with self._lock:
                 self._runs.pop(run.run_id, None)
@@ -334,6 +340,13 @@ class ComfyConnector:
         if not answer.accepted:
             raise refusal(answer.error, answer.node_errors)
         return {"prompt_id": answer.prompt_id, "number": answer.number, "node_errors": dict(answer.node_errors)}
+
+    def declarations(self, class_types: Iterable[str]) -> Mapping[str, Mapping[str, Any] | None]:
+        """What ComfyUI declares of these classes (their entries in `/object_info`); None of one that it does not have.
+
+        A class is missing in the answer if ComfyUI could not be asked.
+        """
+        return self._engine.declarations(class_types)
 
     def node_classes(self) -> tuple[str, ...]:
         """The names of all node classes ComfyUI has; empty if it does not answer."""

@@ -1,4 +1,7 @@
-"""How far a prompt is, from the events seen so far. No IO."""
+"""How far a prompt is, from the events seen so far. No IO.
+
+A node counts once, and a sampler once for each of its steps: beside twenty steps everything else is soon done.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from comfy_serverless.connector.outputs import identify_node
+from comfy_serverless.graph.workflow import is_link
+
+#: The inputs of ComfyUI's samplers, and of what gives them their steps.
+_DENOISED, _STEPS, _SCHEDULE = "latent_image", "steps", "sigmas"
+#: From a sampler to its schedule lie a few nodes that cut or join it.
+_LONGEST_WAY = 8
+_MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +34,7 @@ class Progress:
         steps: all steps of the current node.
         message: for people, e.g. "KSampler 21/50".
         preview: JPEG of the emerging picture, only in the snapshot that brings a new one.
+        done: the ids of the finished nodes, including cached ones.
     """
 
     value: float
@@ -35,6 +46,7 @@ class Progress:
     steps: int | None = None
     message: str | None = None
     preview: bytes | None = field(default=None, repr=False)
+    done: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 class ProgressTracker:
@@ -42,6 +54,8 @@ class ProgressTracker:
 
     def __init__(self, graph: Mapping[str, Any]) -> None:
         self._graph = graph
+        self._weights = weights_of(graph)
+        self._all = sum(self._weights.values())
         self._done: set[str] = set()
         self._running: dict[str, float] = {}
         self._current: str | None = None
@@ -61,6 +75,8 @@ class ProgressTracker:
         elif kind == "progress":
             self._current = str(data.get("node") or self._current or "") or None
             self._step = (round(_number(data.get("value"))), round(_number(data.get("max"))))
+            if self._current is not None and self._current in self._graph:
+                self._see_part(self._current, data)
         elif kind == "execution_success":
             self._done.update(self._graph)
         else:
@@ -74,21 +90,22 @@ class ProgressTracker:
 
     def snapshot(self, *, preview: bytes | None = None) -> Progress:
         """Where the prompt stands now."""
-        total = len(self._graph)
-        partial = sum(fraction for node, fraction in self._running.items() if node not in self._done)
-        self._value = max(self._value, min(1.0, (len(self._done) + partial) / total if total else 1.0))
+        reached = sum(self._weights[node] for node in self._done)
+        reached += sum(part * self._weights[node] for node, part in self._running.items() if node not in self._done)
+        self._value = max(self._value, min(1.0, reached / self._all if self._all else 1.0))
         node = identify_node(self._graph, self._current) if self._current else None
         step, steps = self._step or (None, None)
         return Progress(
             value=round(self._value, 4),
             nodes_done=len(self._done),
-            nodes_total=total,
+            nodes_total=len(self._graph),
             current_node=node.node_id if node else None,
             current_node_class=node.class_type if node else None,
             step=step,
             steps=steps,
             message=_message(node.title if node else None, step, steps),
             preview=preview,
+            done=frozenset(self._done),
         )
 
     def _see_states(self, nodes: Mapping[str, Any]) -> None:
@@ -98,7 +115,34 @@ class ProgressTracker:
             if state.get("state") == "finished":
                 self._done.add(node_id)
             else:
-                self._running[node_id] = min(1.0, _number(state.get("value")) / (_number(state.get("max")) or 1))
+                self._see_part(node_id, state)
+
+    def _see_part(self, node_id: str, state: Mapping[str, Any]) -> None:
+        """A node says how far it is."""
+        self._running[node_id] = min(1.0, _number(state.get("value")) / (_number(state.get("max")) or 1))
+
+
+def weights_of(graph: Mapping[str, Any]) -> dict[str, float]:
+    """What each node counts: a sampler as much as it has steps, every other node 1."""
+    return {node_id: float(_steps_of(graph, node_id)) for node_id in graph}
+
+
+def _steps_of(graph: Mapping[str, Any], node_id: str) -> int:
+    """The steps of a node that denoises: its own, or those of the schedule that it is connected to; else 1."""
+    inputs = graph[node_id]["inputs"]
+    if _DENOISED not in inputs:
+        return 1
+    for _ in range(_LONGEST_WAY):
+        steps = inputs.get(_STEPS)
+        if isinstance(steps, int) and not isinstance(steps, bool):
+            return min(max(steps, 1), _MOST_STEPS)
+        source = inputs.get(_STEPS if is_link(steps) else _SCHEDULE)
+        if not is_link(source) or source[0] not in graph:
+            break
+        inputs = graph[source[0]]["inputs"]
+        if is_link(steps):  # a constant: whatever its input is called
+            inputs = {_STEPS: next((value for value in inputs.values() if isinstance(value, int)), None)}
+    return 1
 
 
 def _number(value: object) -> float:

@@ -1,4 +1,4 @@
-"""Finds the inputs of a graph that an address such as `3.seed`, `KSampler.steps` or `My Title.text` means.
+"""Finds the inputs of a graph that an address such as `3.seed`, `KSampler.steps`, `My Title.text` or `seed` means.
 
 Pure: reads the graph, changes nothing. `workflow.targets` and `workflow.apply_set` are its public face.
 """
@@ -6,7 +6,7 @@ Pure: reads the graph, changes nothing. `workflow.targets` and `workflow.apply_s
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from itertools import islice
 from typing import Any, NamedTuple
@@ -19,14 +19,19 @@ MAX_ADDRESS_LENGTH = 500
 MAX_LISTED = 20
 #: The most addresses of the graph that a mistaken one is compared with; bounds the cost of a huge graph.
 _MAX_CANDIDATES = 2000
+#: The most addresses that are suggested, and the most of which those are chosen.
+_MAX_SUGGESTED, _MAX_NEAR = 3, 10
+#: The longest title in a list of nodes, in characters.
+_SHOWN_TITLE = 40
 
 
 class Specificity(IntEnum):
     """The way an address names its nodes; the more specific is the greater, and wins."""
 
-    TITLE = 0
-    CLASS = 1
-    NODE = 2
+    INPUT = 0
+    TITLE = 1
+    CLASS = 2
+    NODE = 3
 
 
 class NothingMeant(Exception):
@@ -52,7 +57,10 @@ class NodeLookup:
         #: may have a thousand addresses, and a node as many inputs as fit into a request: each is looked at once.
         self._having: dict[tuple[Specificity, str], dict[str, list[str]]] = {}
         self._inputs_in_words: dict[str, str] = {}
-        self._names: dict[Specificity, dict[str, list[str]]] = {kind: {} for kind in reversed(Specificity)}
+        #: For each name of an input, the nodes that have it; made when an address is no more than such a name.
+        self._alone: dict[str, list[str]] | None = None
+        kinds = (Specificity.NODE, Specificity.CLASS, Specificity.TITLE)
+        self._names: dict[Specificity, dict[str, list[str]]] = {kind: {} for kind in kinds}
         for node_id, node in graph.items():
             self._names[Specificity.NODE][node_id] = [node_id]
             self._names[Specificity.CLASS].setdefault(node["class_type"], []).append(node_id)
@@ -62,8 +70,9 @@ class NodeLookup:
         """The way an address names its nodes, and the `(node id, input name)` pairs it means, one at least.
 
         Titles and input names may contain dots, so every split is tried, the last dot first. In each, the most
-        specific kind of name that any node has is the one meant. Raises NothingMeant if no split leads to a node that
-        has such an input.
+        specific kind of name that any node has is the one meant. The name of an input alone is enough if one node has
+        it; a connected input gives way to one that has a value. Raises NothingMeant if nothing, or no one thing, is
+        meant.
         """
         if len(address) > MAX_ADDRESS_LENGTH:
             raise NothingMeant(f"is longer than {MAX_ADDRESS_LENGTH} characters")
@@ -76,8 +85,17 @@ class NodeLookup:
                 return kind, [(node_id, input_name) for node_id in having[input_name]]
             if node_ids and not problem:
                 problem = self._missing_input(node_ids[0], input_name)
+        if nodes := self._nodes_with(address):
+            if len(nodes) > 1:
+                raise NothingMeant(
+                    f"is an input of {len(nodes)} nodes: {self._which(nodes, address)}; name one of them"
+                )
+            return Specificity.INPUT, [(nodes[0], address)]
         if not splits:
-            problem = "is not of the form node.input, where node is an id, a class_type or a title"
+            problem = (
+                "no node has an input of this name, and it is not of the form node.input, "
+                "where node is an id, a class_type or a title"
+            )
         elif not problem:
             problem = f"no node has the id, class_type or title {splits[0][0]!r}"
         raise NothingMeant(problem)
@@ -99,12 +117,40 @@ class NodeLookup:
 
     def suggestion(self, address: str) -> str:
         """The addresses of this graph near a mistaken one, as ` (did you mean …?)`; "" if there are none."""
+        if address in self._inputs():
+            return ""  # it has been said which nodes have it
         if self._known is None:
             names = ((name, ids[0]) for nodes in self._names.values() for name, ids in nodes.items())
             known = (f"{name}.{input_name}" for name, id_ in names for input_name in self._graph[id_]["inputs"])
             self._known = list(dict.fromkeys(islice(known, _MAX_CANDIDATES)))
-        close = self._guesses.near(address, self._known, at_most=3, likeness=0.7)
-        return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+        known_here = self._known if "." in address else [*self._known, *islice(self._inputs(), _MAX_CANDIDATES)]
+        # Several names of one input are one suggestion: the nearest.
+        by_targets: dict[object, str] = {}
+        for close in self._guesses.near(address, known_here, at_most=_MAX_NEAR, likeness=0.7):
+            try:
+                by_targets.setdefault(tuple(self.resolve(close)[1]), close)
+            except NothingMeant:  # an input of several nodes, by its name alone
+                by_targets.setdefault(close, close)
+        shown = list(map(repr, islice(by_targets.values(), _MAX_SUGGESTED)))
+        return f" (did you mean {' or '.join(shown)}?)" if shown else ""
+
+    def _inputs(self) -> dict[str, list[str]]:
+        if self._alone is None:
+            self._alone = {}
+            for node_id, node in self._graph.items():
+                for input_name in node["inputs"]:
+                    self._alone.setdefault(input_name, []).append(node_id)
+        return self._alone
+
+    def _nodes_with(self, input_name: str) -> list[str]:
+        """The nodes that have an input with a value by this name; if there are none, those where it is connected."""
+        nodes = self._inputs().get(input_name, [])
+        with_value = [node_id for node_id in nodes if not isinstance(self._graph[node_id]["inputs"][input_name], list)]
+        return with_value or nodes
+
+    def _which(self, node_ids: list[str], input_name: str) -> str:
+        shown = [f"'{id_}.{input_name}' ({_short(title_of(self._graph[id_]))})" for id_ in node_ids[:MAX_LISTED]]
+        return ", ".join(shown) + (", …" if len(node_ids) > MAX_LISTED else "")
 
     def _nodes(self, name: str) -> tuple[Specificity, list[str]]:
         for kind, nodes in self._names.items():
@@ -139,11 +185,35 @@ def listing(problems: Mapping[Any, str], *, form: str = "{!r}: {}") -> str:
     return "; ".join(shown + left_out)
 
 
+def met_several(graph: Mapping[str, Any], addresses: Iterable[str]) -> list[str]:
+    """A sentence for each address that means inputs of several nodes: `'KSampler.seed' is set on 2 nodes: 3 …, 7 …`.
+
+    Of very many, the first ones and their number. Addresses that mean nothing are passed over.
+    """
+    notes = [
+        f"{address!r} is set on {len(targets)} nodes: {nodes_in_words(graph, [node_id for node_id, _ in targets])}"
+        for address, _, targets in NodeLookup(graph).resolve_all(addresses)[0]
+        if len(targets) > 1
+    ]
+    more = len(notes) - MAX_LISTED
+    return [*notes[:MAX_LISTED], f"{more} more addresses mean several nodes each"] if more > 0 else notes
+
+
+def nodes_in_words(graph: Mapping[str, Any], node_ids: Sequence[str]) -> str:
+    """Nodes by id and title, the first ones if there are very many: `6 Prompt, 7 Negative prompt`."""
+    shown = [f"{node_id} {_short(title_of(graph[node_id]))}" for node_id in node_ids[:MAX_LISTED]]
+    return ", ".join(shown) + (f" and {len(node_ids) - MAX_LISTED} more" if len(node_ids) > MAX_LISTED else "")
+
+
 def title_of(node: Mapping[str, Any]) -> str:
     """The title the author gave a node in the editor; its class if there is none."""
     meta = node.get("_meta")
     title = meta.get("title") if isinstance(meta, Mapping) else None
     return title if isinstance(title, str) and title else str(node.get("class_type", ""))
+
+
+def _short(title: str) -> str:
+    return title if len(title) <= _SHOWN_TITLE else f"{title[: _SHOWN_TITLE - 1]}…"
 
 
 def _splits(address: str) -> Iterator[tuple[str, str]]:

@@ -114,6 +114,11 @@ TEXT_JOINER = "StringConcatenate"
 IMAGE_JOINER = "ImageBatch"
 #: The node that `find_output_node` of the original ComfyConnector looks for.
 IMAGE_SAVER = "SaveImage"
+#: Savers in whose `filename_prefix` the editor fills in dates and values of other nodes.
+NAMES_OF_EDITOR = frozenset(
+    {"SaveImage", "SaveVideo", "SaveAnimatedWEBP", "SaveWEBM", "SaveAudio", "SaveAudioMP3", "SaveAudioOpus", "SaveGLB"}
+    | {"SaveAnimatedPNG", "CLIPSave", "VAESave", "ModelSave", "LoraSave", "SaveLatent"}
+)
 #: The smallest graph that every ComfyUI runs.
 SMALLEST_GRAPH: Mapping[str, Mapping[str, object]] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 0}},

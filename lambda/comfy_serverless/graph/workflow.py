@@ -52,7 +52,7 @@ def check_format(workflow: object) -> dict[str, Any]:
     if not _is_shallow(workflow):
         raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")
     problems = {node_id: (reason, node) for node_id, node in workflow.items() if (reason := _malformed(node_id, node))}
-    _raise_node_errors("The workflow is not in API format", problems, error_type="invalid_node")
+    raise_node_errors("The workflow is not in API format", problems, error_type="invalid_node")
     return workflow if isinstance(workflow, dict) else dict(workflow)
 
 
@@ -71,7 +71,7 @@ def check_links(graph: Mapping[str, Any]) -> None:
         ]
         if dangling:
             problems[node_id] = (f"{', '.join(dangling)}, which is not in the workflow", node)
-    _raise_node_errors("The workflow has links to nodes that do not exist", problems, error_type="bad_linked_input")
+    raise_node_errors("The workflow has links to nodes that do not exist", problems, error_type="bad_linked_input")
 
 
 def is_link(value: object) -> bool:
@@ -86,7 +86,8 @@ def targets(graph: Mapping[str, Any], address: str) -> list[tuple[str, str]]:
 
     `3.seed` is the input of the node with that id, `KSampler.steps` that of every node of the class, `My Title.text`
     that of every node with that title, in this order of precedence. Titles and input names may contain dots: the
-    address is split at its last dot first, then at earlier ones, until a node and an input are found.
+    address is split at its last dot first, then at earlier ones, until a node and an input are found. `seed` alone is
+    the input of the one node that has an input of that name; where there are several, the message lists them.
 
     An input the node does not have is an error, also if the class may know it: an export lists every value a node
     takes, and ComfyUI ignores unknown inputs silently, so a name that is not there is a mistake that stays hidden.
@@ -105,7 +106,8 @@ def apply_set(graph: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
     """A copy of the graph with `{"3.seed": 42, "KSampler.steps": 20, "My Title.text": "x"}` put in.
 
     Addresses are those of `targets`. If two mean the same input, the more specific one wins: a node id before a class,
-    a class before a title; among equals the later one. A link is replaced like any other value.
+    a class before a title, a title before the name of an input alone; among equals the later one. A link is replaced
+    like any other value.
 
     Raises:
         InvalidWorkflow: all addresses that mean nothing, each with its reason in `details["set"]`.
@@ -262,7 +264,7 @@ def _is_shallow(workflow: Mapping[str, Any]) -> bool:
     return False
 
 
-def _raise_node_errors(heading: str, problems: Mapping[Any, tuple[str, object]], *, error_type: str) -> None:
+def raise_node_errors(heading: str, problems: Mapping[Any, tuple[str, object]], *, error_type: str) -> None:
     """Raise InvalidWorkflow for `{node id: (reason, node)}`, if any, with details shaped like ComfyUI's."""
     if not problems:
         return

@@ -42,6 +42,7 @@ from comfy_serverless.errors import (
     InvalidWorkflow,
     WorkerOutdated,
 )
+from comfy_serverless.graph.lookup import met_several
 from comfy_serverless.graph.workflow import draw_seeds
 from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.document import Job
@@ -272,6 +273,7 @@ class Worker:
         whole = graph_of(request, s3=self._s3, settings=self._settings)
         if isinstance(request.workflow, str):  # nobody has read it before
             Reserved.of(self._settings).check_addresses(whole)
+        record.warnings += met_several(whole, [*request.values, *request.inputs])
         graph, record.seeds = draw_seeds(whole)
         with ExitStack() as held:
             models: Shown = NothingShown()

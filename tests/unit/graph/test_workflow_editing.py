@@ -54,7 +54,8 @@ class TestTargets:
     @pytest.mark.parametrize(
         ("address", "message"),
         [
-            ("seed", "form node.input"),
+            ("sedd", "form node.input"),
+            ("text", "2 nodes: .6.text. .Positive v1.5., .7.text. .Negative.; name one of them.$"),
             ("", "form node.input"),
             (".", "form node.input"),
             (".seed", "form node.input"),
@@ -108,9 +109,9 @@ class TestApplySet:
 
     def test_all_mistakes_are_told_at_once(self) -> None:
         with pytest.raises(InvalidWorkflow) as caught:
-            workflow.apply_set(text_to_image(), {"3.seed": 1, "3.sede": 1, "nobody.text": "x", "steps": 2})
+            workflow.apply_set(text_to_image(), {"3.seed": 1, "3.sede": 1, "nobody.text": "x", "stps": 2})
         reasons = caught.value.details["set"]
-        assert list(reasons) == ["3.sede", "nobody.text", "steps"]
+        assert list(reasons) == ["3.sede", "nobody.text", "stps"]
         assert "did you mean '3.seed'" in reasons["3.sede"]
         assert all(address in caught.value.message for address in reasons)
 

@@ -146,7 +146,7 @@ class _Planner:
         self._wanted: dict[tuple[Asset, str, str, Steps], list[Target]] = {}
 
     def plan(self) -> Plan:
-        meanings, self._problems = NodeLookup(_with_mask_inputs(self._graph)).resolve_all(self._inputs)
+        meanings, self._problems = NodeLookup(with_mask_inputs(self._graph)).resolve_all(self._inputs)
         self._chosen = {target: meaning.address for meaning in meanings for target in meaning.targets}
         for target, address in self._chosen.items():
             if problem := self._take(target, address):
@@ -238,7 +238,7 @@ def _asset(node: Mapping[str, Any], input_name: str, origin: Origin) -> Asset:
     return Asset(origin, is_image=is_image, subfolder=folder_for(node["class_type"]))
 
 
-def _with_mask_inputs(graph: Mapping[str, Any]) -> dict[str, Any]:
+def with_mask_inputs(graph: Mapping[str, Any]) -> dict[str, Any]:
     """The graph as `inputs` may address it: loaders of images have an input `mask`."""
     return {
         node_id: {**node, "inputs": {**node["inputs"], "mask": None}}

@@ -1,0 +1,313 @@
+"""Runs a workflow on this machine, for `comfy-serverless run`.
+
+file ──► graph ──► addresses and files are looked for ──► ComfyUI starts ──► values by what it declares ──► run
+                                                                                    outputs saved ◄──┘
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from comfy_serverless.cli.assignments import Assignment, Meant, classes_of, find, put, put_texts
+from comfy_serverless.cli.documents import Document, read_document
+from comfy_serverless.cli.habits import one_line, print_json, print_table, say, size_in_words
+from comfy_serverless.cli.pace import Memory, Pace
+from comfy_serverless.cli.progress_line import ProgressLine
+from comfy_serverless.cli.saving import save
+from comfy_serverless.cli.stack import client_for
+from comfy_serverless.connector.connector import ComfyConnector
+from comfy_serverless.connector.outputs import Output
+from comfy_serverless.connector.process import engine_logger
+from comfy_serverless.connector.progress import Progress as Snapshot
+from comfy_serverless.connector.run import Execution
+from comfy_serverless.errors import ComfyError, DeliveryFailed, InvalidRequest, MissingAsset
+from comfy_serverless.graph.lookup import Specificity, met_several, nodes_in_words
+from comfy_serverless.graph.workflow import apply_set, draw_seeds
+from comfy_serverless.settings import Settings
+from comfy_serverless.worker.inputs.plan import plan_inputs, with_mask_inputs
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from comfy_serverless.worker.inputs.fetcher import PreparedInputs
+    from comfy_serverless.worker.inputs.plan import Origin
+
+Files = Mapping[str, "Origin | Sequence[Origin]"]
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the workflow and save its outputs, also those made before a failure. Returns the exit code."""
+    document = read_document(options.workflow)
+    wishes = _wishes(document, [Assignment(*given) for given in options.assignments])
+    graph, values, files = wishes.graph, wishes.values, wishes.files
+    wanted = plan_inputs(put_texts(graph, values), files).wanted
+    _check_files(files)
+    s3 = client_for(wanted)
+    _check_folder(options.out)
+    settings = Settings.from_environment()
+    deadline_s = options.deadline or document.deadline_s
+    with ExitStack() as cleanup:
+        cleanup.enter_context(_log_to(options.log, settings))
+        with Console(stderr=True).status("Starting ComfyUI"):
+            connector = ComfyConnector(settings=settings)
+        cleanup.callback(connector.kill_api)
+        graph = put(graph, values, connector.declarations(classes_of(graph, values)))
+        graph, seeds = draw_seeds(graph)
+        if plan_inputs(graph, files).wanted:
+            prepared = _with_files(connector, s3, graph, files, deadline_s=deadline_s)
+            cleanup.callback(prepared.release)
+            prepared.show(math.inf)
+            graph = prepared.graph
+        try:
+            execution = _execute(connector, graph, deadline_s=deadline_s)
+        except ComfyError as error:
+            _keep(error.outputs, options.out)
+            raise
+        saved = _save_all(execution.outputs, options.out)
+        _report(execution, saved, seeds, wishes.notes, engine=connector.engine, as_json=options.json)
+        _check_saved(saved, options.out)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """What is to be run: the graph with the `set` of the request, and what the options put into it.
+
+    Attributes:
+        notes: which nodes an address has met, where that is not plain from it.
+    """
+
+    graph: dict[str, Any]
+    values: Sequence[Meant]
+    files: Files
+    notes: Sequence[str]
+
+
+def _wishes(document: Document, assignments: Sequence[Assignment]) -> _Wishes:
+    graph = apply_set(document.graph, document.values)
+    values = find(graph, [one for one in assignments if one.option != "--input"])
+    given = find(with_mask_inputs(graph), [one for one in assignments if one.option == "--input"])
+    files: dict[str, Any] = dict(document.inputs)
+    for address in dict.fromkeys(one.address for one in given):
+        files[address] = [_origin(one.value) for one in given if one.address == address]
+    notes = [*met_several(graph, document.values), *met_several(with_mask_inputs(graph), document.inputs)]
+    notes += [note for one in [*values, *given] if (note := _note(graph, one))]
+    if document.left_out:
+        notes.append(f"the request's {', '.join(document.left_out)} mean nothing for a run on this machine")
+    for note in (notes := list(dict.fromkeys(notes))):
+        say(one_line(note))
+    return _Wishes(graph, values, files, notes)
+
+
+def _note(graph: Mapping[str, Any], one: Meant) -> str | None:
+    """Which nodes an option has met, if its address does not say it itself."""
+    if len(one.targets) == 1 and one.specificity is not Specificity.INPUT:
+        return None
+    nodes = nodes_in_words(graph, [node_id for node_id, _ in one.targets])
+    count = "1 node" if len(one.targets) == 1 else f"{len(one.targets)} nodes"
+    return f"{one.option} {one.address}: set on {count}: {nodes}"
+
+
+def _origin(text: str) -> Origin:
+    """A file of this machine, or an address that is fetched."""
+    return text if text.lower().startswith(("s3://", "https://", "http://", "data:")) else Path(text).expanduser()
+
+
+def _check_files(files: Files) -> None:
+    """Check that every file is there, before ComfyUI starts."""
+    for address, origins in files.items():
+        for origin in [origins] if isinstance(origins, str | Path) else origins:
+            if isinstance(origin, Path) and not origin.is_file():
+                raise MissingAsset(f"--input {address}={origin}: there is no such file")
+
+
+def _with_files(
+    connector: ComfyConnector, s3: S3Client | None, graph: Mapping[str, Any], files: Files, *, deadline_s: float | None
+) -> PreparedInputs:
+    """The graph with the names of its inputs in it, which are ready for ComfyUI's input folder."""
+    # Most runs have no files, and do without the libraries that read web addresses.
+    from comfy_serverless.sandbox.sandbox import Sandbox
+    from comfy_serverless.worker.inputs.fetcher import InputFetcher
+
+    settings = Settings.from_environment()
+    deadline = time.monotonic() + (deadline_s or settings.default_deadline_s)
+    with closing(Sandbox()) as sandbox:
+        fetcher = InputFetcher(settings=settings, s3=s3, connector=connector, sandbox=sandbox)
+        return fetcher.place(graph, files, job_id="", deadline=deadline)
+
+
+def _check_folder(folder: Path) -> None:
+    """Make the folder of the results, before ComfyUI starts."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(f"--out {folder}: the folder cannot be made: {error.strerror}") from error
+
+
+@contextmanager
+def _log_to(name: str | None, settings: Settings) -> Iterator[None]:
+    """Write what ComfyUI logs into a file, or to stderr for `-`."""
+    if name is None:
+        yield
+        return
+    if settings.comfyui_url:
+        raise InvalidRequest("--log: the ComfyUI of COMFYUI_URL was started elsewhere, and its log is there.")
+    try:
+        handler = logging.StreamHandler(sys.stderr) if name == "-" else logging.FileHandler(name, encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequest(f"--log {name}: the file cannot be written: {error.strerror}") from error
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    before = engine_logger.level, engine_logger.propagate
+    engine_logger.addHandler(handler)
+    engine_logger.setLevel(logging.DEBUG)
+    engine_logger.propagate = False
+    try:
+        yield
+    finally:
+        engine_logger.removeHandler(handler)
+        engine_logger.level, engine_logger.propagate = before
+        handler.close()
+
+
+def _execute(connector: ComfyConnector, graph: Mapping[str, Any], *, deadline_s: float | None) -> Execution:
+    prompt_id = str(uuid.uuid4())
+    memory = Memory(graph, engine=connector.engine)
+    pace = Pace(graph, memory.read())
+    with ProgressLine("queued") as line, _ctrl_c_cancels(connector, prompt_id):
+
+        def show(snapshot: Snapshot) -> None:
+            estimate = pace.see(snapshot, time.monotonic())
+            line.show(estimate.fraction, snapshot.message or "running", left_s=estimate.left_s)
+
+        execution = connector.run(graph, deadline_s=deadline_s, on_progress=show, prompt_id=prompt_id)
+    memory.write(pace.end(time.monotonic()))
+    return execution
+
+
+@contextmanager
+def _ctrl_c_cancels(connector: ComfyConnector, prompt_id: str) -> Iterator[None]:
+    """The first Ctrl-C cancels the prompt; the second one ends this process."""
+
+    def cancel(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, previous)
+        connector.cancel(prompt_id)
+
+    previous = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """An output, and the file it became or the reason why it is none."""
+
+    output: Output
+    path: Path | None
+    problem: str = ""
+
+
+def _save_all(outputs: Sequence[Output], folder: Path) -> list[_Saved]:
+    """Save all outputs; one that cannot be saved costs the others nothing."""
+    saved = []
+    for output in outputs:
+        try:
+            with output.open() as source:
+                saved.append(_Saved(output, save(source, folder, output.name)))
+        except (OSError, ComfyError) as error:
+            saved.append(_Saved(output, None, str(error)))
+    return saved
+
+
+def _keep(outputs: Sequence[Output], folder: Path) -> None:
+    """Save the outputs made before a failure, as far as they can be read; the failure itself is raised after that."""
+    for one in _save_all(outputs, folder):
+        if one.path is None:
+            say(one_line(f"not saved: {one.output.name}: {one.problem}"))
+        else:
+            say(one_line(f"made before the failure: {one.path}"))
+
+
+def _check_saved(saved: Sequence[_Saved], folder: Path) -> None:
+    """Raise DeliveryFailed if an output could not be saved; the others have been."""
+    problems = {f"{one.output.name} of node {one.output.node_id}": one.problem for one in saved if one.path is None}
+    if problems:
+        listing = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+        raise DeliveryFailed(
+            f"{len(problems)} of {len(saved)} outputs could not be saved in {folder}: {listing}",
+            details={"not_saved": problems, "saved": [str(one.path) for one in saved if one.path is not None]},
+        )
+
+
+def _report(
+    execution: Execution,
+    saved: Sequence[_Saved],
+    seeds: Mapping[str, int],
+    notes: Sequence[str],
+    *,
+    engine: str,
+    as_json: bool,
+) -> None:
+    """Say what was made. As JSON only if all of it was saved: else the error is the one document."""
+    whole = [(one.output, one.path) for one in saved if one.path is not None]
+    if as_json:
+        if len(whole) == len(saved):
+            print_json(_as_json(execution, whole, seeds, notes, engine=engine))
+        return
+    rows = [
+        [f"{output.node_id} {output.title}", str(path), output.content_type, size_in_words(path.stat().st_size)]
+        for output, path in whole
+    ]
+    if rows:
+        print_table(("node", "output", "type", "size"), rows, folds=("node", "output"), right=("size",))
+    for warning in execution.warnings:
+        print(one_line(f"warning: {warning}"))
+    for address, seed in seeds.items():
+        print(f"{one_line(address)} = {seed} (drawn)")
+    took_s = execution.timings.total_ms / 1000
+    print(f"{len(whole)} output{'' if len(whole) == 1 else 's'} in {took_s:.2f} s by {one_line(engine)}", flush=True)
+
+
+def _as_json(
+    execution: Execution,
+    saved: Sequence[tuple[Output, Path]],
+    seeds: Mapping[str, int],
+    notes: Sequence[str],
+    *,
+    engine: str,
+) -> dict[str, object]:
+    return {
+        "prompt_id": execution.prompt_id,
+        "engine": engine,
+        "outputs": [
+            {
+                "node_id": output.node_id,
+                "class_type": output.class_type,
+                "title": output.title,
+                "index": output.index,
+                "type": output.kind.value,
+                "content_type": output.content_type,
+                "size_bytes": path.stat().st_size,
+                "path": str(path),
+            }
+            for output, path in saved
+        ],
+        "warnings": [*notes, *execution.warnings],
+        "seeds": dict(seeds),
+        "total_ms": execution.timings.total_ms,
+    }
