@@ -14,7 +14,9 @@ from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches import keeper as keeper_module
 from comfy_serverless.batches import reading as reading_module
 from comfy_serverless.batches.store import BatchStatus
+from comfy_serverless.errors import ComfyError, NodeExecutionError
 from comfy_serverless.graph.workflow import draw_seeds
+from comfy_serverless.jobs.document import JobError
 from comfy_serverless.jobs.line_ids import asks_for_chance
 from comfy_serverless.jobs.lines import lines_of
 from comfy_serverless.jobs.message import JobMessage
@@ -69,7 +71,7 @@ def lines(document: object, count: int = 5) -> bytes:
     return b"\n".join([json.dumps(document).encode()] * count)
 
 
-def run(world: World) -> list[str]:
+def run(world: World, error: ComfyError | None = None) -> list[str]:
     """Run all jobs whose messages wait, as a worker that reads their requests does."""
     ran = []
     for body in world.messages("batches"):
@@ -80,7 +82,9 @@ def run(world: World) -> list[str]:
             continue
         if world.jobs.begin(job.job_id, run="run").claim.name == "RUN":
             ran.append(job.job_id)
-            assert world.jobs.finish(job.job_id, ended(job.job_id, None), run="run", webhook=False, places=())
+            assert world.jobs.finish(
+                job.job_id, ended(job.job_id, error and JobError.of(error)), run="run", webhook=False, places=()
+            )
     return ran
 
 
@@ -153,6 +157,15 @@ def test_two_manifests_draw_anew_and_a_retry_runs_each_failed_line_once(world: W
     for batch in (first, second):
         world.look(batch)
         assert world.report(batch)[0]["statuses"] == {"succeeded": 2}
+    third = world.begin(lines(RANDOM["in the graph"], 3), key="batches/c.jsonl")
+    world.read_all()
+    failed = run(world, error=NodeExecutionError("no"))
+    world.look(third)
+    repeated = b"\n".join(json.dumps(line).encode() for line in world.report(third)[2])
+    for key in ("batches/c-again.jsonl", "batches/c-once-more.jsonl"):
+        world.begin(repeated, key=key)
+    world.read_all()
+    assert sorted(run(world)) == sorted(f"{job_id}-again2" for job_id in failed)
 
 
 def test_a_named_workflow_with_a_drawn_seed_is_drawn_for_each_line_whatever_becomes_of_it(
