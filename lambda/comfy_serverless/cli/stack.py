@@ -72,18 +72,6 @@ class Stack:
         """The newest batch of a name."""
         return self.batches.newest(f"s3://{self.input_bucket}/{manifest_key(name)}")
 
-    def batch_of_manifest(self, name: str) -> Batch | None:
-        """The batch that the manifest in the input bucket is, by its content.
-
-        Where S3 numbers each drop (`sequencer`, on AWS) a batch is known by that number, so there is none.
-        """
-        from comfy_serverless.aws.s3 import S3Address
-        from comfy_serverless.jobs.sources import DroppedObject
-
-        address = S3Address(self.input_bucket, manifest_key(name))
-        etag = self.s3.head_object(Bucket=address.bucket, Key=address.key)["ETag"].strip('"')
-        return self.batches.get(DroppedObject(address=address, version=etag).default_id)
-
     def find(self, name: str) -> Batch:
         """The newest batch of a name. Raises NotFound if there is none (yet)."""
         batch = self.newest(name)

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.cli.batches.check import Findings, LocalFiles, Workflows, check
 from comfy_serverless.cli.batches.manifest import Manifest, opened
 from comfy_serverless.cli.batches.sending import rewritten, send_files
 from comfy_serverless.cli.habits import counted, say
 from comfy_serverless.cli.stack import Stack, manifest_key
 from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.moments import moment_text
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def known_batch(stack: Stack, submitted: Submitted) -> Batch:
     Raises NotFound if it does not become known.
     """
     name, before = submitted.name, submitted.before
-    if (standing := stack.batch_of_manifest(name)) is not None and standing.created_at < submitted.since:
+    if (standing := _batch_of_content(stack, name)) is not None and standing.created_at < submitted.since:
         say(
             f"This very manifest is the batch {standing.id} already, so no new one begins. To run its failed lines "
             f"again: `comfy-serverless batch retry {name}`."
@@ -112,6 +114,16 @@ def known_batch(stack: Stack, submitted: Submitted) -> Batch:
         f"the batch {name} is dropped, but after {KNOWN_WITHIN_S:g} s it is not known yet: see the log of `ingest`, or "
         f"ask again with `comfy-serverless batch status {name}`."
     )
+
+
+def _batch_of_content(stack: Stack, name: str) -> Batch | None:
+    """The batch that the manifest in the input bucket is, by its content.
+
+    Where each drop is told from all others (on AWS S3 numbers them: `sequencer`), there is none.
+    """
+    address = S3Address(stack.input_bucket, manifest_key(name))
+    etag = stack.s3.head_object(Bucket=address.bucket, Key=address.key)["ETag"].strip('"')
+    return stack.batches.get(DroppedObject(address=address, version=etag).default_id)
 
 
 @contextmanager
