@@ -19,8 +19,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any
+from typing import Any
 
+from comfy_serverless.cli.habits import counted
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.jobs.lines import Line, lines_of
 from comfy_serverless.jobs.request import is_bare_workflow
@@ -73,7 +74,7 @@ def opened(file: Path) -> Iterator[Manifest]:
 
     Raises:
         NotFound: there is no such file.
-        InvalidRequest: it cannot be read, or is one object over many lines.
+        InvalidRequest: it cannot be read, or is a workflow.
     """
     if file != STANDARD_INPUT and not file.is_file():
         raise NotFound(f"there is no file {file}.")
@@ -110,35 +111,28 @@ def _decoded(manifest: Manifest, folder: Path) -> Manifest:
 
 
 def _in_lines(manifest: Manifest, folder: Path) -> Manifest:
-    """A list of requests as lines. Raises InvalidRequest if it is one value over many lines."""
-    if not _may_be_one_value(manifest):
+    """Requests in a list or over many lines, as a line each, where it begins. Raises InvalidRequest for a workflow."""
+    if not _may_be_values(manifest) or not (values := _values(manifest.lines_file)):
         return manifest
-    with manifest.lines_file.open("rb") as file:
-        values = _values(file)
-    match values:
-        case [list() as requests] if requests:
-            target = folder / "list.jsonl"
-            target.write_text("".join(f"{json.dumps(request)}\n" for request in requests), encoding="utf-8")
-            note = f"a list of {len(requests):,} requests: line 2 below is the second of them"
-            return Manifest(manifest.file, target, (*manifest.notes, note))
-        case [dict() as value] if is_bare_workflow(value):
-            raise InvalidRequest(
-                f"{manifest.file} is one workflow, not a manifest, which has a job request in each line. To run it for "
-                f"many files: `comfy-serverless batch run {manifest.file} --each 'photos/*.jpg'`. To run it once: "
-                f"`comfy-serverless run {manifest.file}`."
-            )
-        case [list(), *_]:
-            return manifest  # lines, of which the first is no request
-        case [_, *others]:
-            what = f"{len(values)} JSON values" if others else "one JSON value"
-            raise InvalidRequest(
-                f"{manifest.file} has {what} over many lines, and a manifest has a job request in each line: "
-                f"`jq -c . {manifest.file} > requests.jsonl` makes it so."
-            )
-    return manifest
+    (_, first), *others = values
+    if isinstance(first, dict) and not others and is_bare_workflow(first):
+        raise InvalidRequest(
+            f"{manifest.file} is one workflow, not a manifest, which has a job request in each line. To run it for "
+            f"many files: `comfy-serverless batch run {manifest.file} --each 'photos/*.jpg'`. To run it once: "
+            f"`comfy-serverless run {manifest.file}`."
+        )
+    target, number = folder / "values.jsonl", 1
+    with target.open("w", encoding="utf-8") as lines:
+        for begin, value in values:
+            lines.write("\n" * (begin - number) + f"{json.dumps(value)}\n")
+            number = max(begin, number) + 1
+    note = (
+        f"{counted(len(values), 'request')} in a list or over many lines: each is dropped as one line, where it begins"
+    )
+    return Manifest(manifest.file, target, (*manifest.notes, note))
 
 
-def _may_be_one_value(manifest: Manifest) -> bool:
+def _may_be_values(manifest: Manifest) -> bool:
     """Whether the first line that is not blank is no whole JSON value, or a list."""
     if manifest.lines_file.stat().st_size > MAX_WHOLE_BYTES:
         return False
@@ -151,19 +145,26 @@ def _may_be_one_value(manifest: Manifest) -> bool:
         return True
 
 
-def _values(file: IO[bytes]) -> list[Any]:
-    """The JSON values in a file, one behind the other; none if there is anything else in it."""
+def _values(file: Path) -> list[tuple[int, Any]]:
+    """The JSON values of a list or one behind the other, each with the line where it begins; none if all is not so."""
+    values: list[tuple[int, Any]] = []
+    decoder, line, counted_to = json.JSONDecoder(), 1, 0
     try:
-        text = file.read().decode("utf-8-sig")
-        decoder, values = json.JSONDecoder(), []
+        text = file.read_bytes().decode("utf-8-sig")
         position = _after_space(text, 0)
-        while position < len(text):
-            value, position = decoder.raw_decode(text, position)
-            values.append(value)
-            position = _after_space(text, position)
+        is_list = text.startswith("[", position)
+        position = _after_space(text, position + 1) if is_list else position
+        while position < len(text) and not (is_list and text[position] == "]"):
+            value, end = decoder.raw_decode(text, position)
+            line += text.count("\n", counted_to, position)
+            counted_to = position
+            values.append((line, value))
+            position = _after_space(text, end)
+            if is_list and text.startswith(",", position):
+                position = _after_space(text, position + 1)
     except (ValueError, RecursionError):
         return []
-    return values
+    return values if not is_list or not text[position + 1 :].strip() else []
 
 
 def _after_space(text: str, position: int) -> int:

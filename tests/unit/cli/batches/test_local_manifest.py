@@ -30,9 +30,9 @@ def read(file: Path) -> tuple[list[object], tuple[str, ...]]:
         ("a.jsonl.gz", gzip.compress(LINES.encode()), "unpacked"),
         ("a.JSONL", LINES.encode("utf-16"), "UTF-16"),
         ("a.jsonl.gz", gzip.compress(LINES.encode("utf-16-be").join([b"\xfe\xff", b""])), "UTF-16"),
-        ("a.json", json.dumps(REQUESTS).encode(), "list of 3 requests"),
-        ("a.json", json.dumps(REQUESTS, indent=2).encode(), "list of 3 requests"),
-        ("a.json", b"\xef\xbb\xbf" + json.dumps(REQUESTS, indent=2).encode(), "list of 3 requests"),
+        ("a.json", json.dumps(REQUESTS).encode(), "3 requests in a list"),
+        ("a.json", json.dumps(REQUESTS, indent=2).encode(), "3 requests in a list"),
+        ("a.json", b"\xef\xbb\xbf" + json.dumps(REQUESTS, indent=2).encode(), "3 requests in a list"),
     ],
 )
 def test_a_manifest_is_read_in_its_usual_forms(tmp_path: Path, name: str, content: bytes, note: str) -> None:
@@ -57,7 +57,6 @@ def test_lines_have_the_numbers_of_the_file(tmp_path: Path) -> None:
         ({"1": {"class_type": "LoadImage", "inputs": {"image": "x"}}}, "batch run .* --each"),
         ({"nodes": [], "links": []}, "batch run .* --each"),
         ({"prompt": {"1": {"class_type": "A", "inputs": {}}}}, "batch run .* --each"),
-        ({"workflow": "thumbnail", "set": {}}, "jq -c"),
     ],
 )
 def test_one_object_over_many_lines_is_refused_with_what_to_do(tmp_path: Path, document: object, advice: str) -> None:
@@ -67,11 +66,29 @@ def test_one_object_over_many_lines_is_refused_with_what_to_do(tmp_path: Path, d
         read(file)
 
 
-def test_several_objects_over_many_lines_are_refused(tmp_path: Path) -> None:
+def test_requests_over_many_lines_are_those_of_the_lines_where_they_begin(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
-    file.write_text("\n".join(json.dumps(request, indent=2) for request in REQUESTS))
-    with pytest.raises(InvalidRequest, match="3 JSON values over many lines"):
-        read(file)
+    file.write_text("\n\n".join(json.dumps(request, indent=2) for request in REQUESTS))
+    begins = [number for number, line in enumerate(file.read_text().splitlines(), start=1) if line == "{"]
+    with opened(file) as manifest:
+        lines = [line for line in manifest.lines() if not line.is_blank]
+    assert [json.loads(line.content or b"") for line in lines] == REQUESTS
+    assert [line.number for line in lines] == begins
+
+
+def test_requests_that_begin_in_one_line_have_lines_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(request, indent=2) for request in REQUESTS))
+    requests, notes = read(file)
+    assert requests == REQUESTS
+    assert "3 requests" in notes[0]
+
+
+def test_requests_of_a_list_are_those_of_the_lines_where_they_begin(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("\n[" + ",\n\n".join(map(json.dumps, REQUESTS)) + "]\n")
+    with opened(file) as manifest:
+        assert [line.number for line in manifest.lines() if not line.is_blank] == [2, 4, 6]
 
 
 def test_a_bad_first_line_does_not_make_a_manifest_something_else(tmp_path: Path) -> None:
