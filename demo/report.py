@@ -12,8 +12,8 @@ from PIL import Image
 from rich.markup import escape
 from rich.table import Table
 
+from comfy_serverless.cli.contact_sheet import Card, Tile, contact_sheet, open_picture
 from comfy_serverless.jobs.document import Job, JobStatus, Output
-from demo.contact_sheet import Card, Tile, contact_sheet, open_picture
 from demo.samples import Outcome
 from demo.seed import EVENTS
 

@@ -25,7 +25,7 @@ BucketNames = Annotated[
 
 
 #: Where the SAM stack's InputRetentionDays and OutputRetentionDays delete: the same as its pattern of ModelsManifest.
-_DELETED = re.compile(r"s3://([a-z0-9-]+-(output|assets)-[0-9]{12}-|[^/]+/(jobs|images|batches)/)")
+_DELETED = re.compile(r"s3://([a-z0-9-]+-(output|assets)-[0-9]{12}-|[^/]+/(jobs|images|batches|uploads)/)")
 
 
 class InvalidContext(ValueError):

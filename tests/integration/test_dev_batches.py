@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.batches.store import BatchStore
@@ -51,11 +52,11 @@ def test_a_manifest_has_exact_counts_whatever_is_killed(stack: DevStack, tmp_pat
     manifest.write_text("\n".join(lines))
     killer.start()
     try:
-        run(stack, "submit", str(manifest), "--watch")
+        run(stack, "submit", str(manifest), "--watch", "--force", code=1)
     finally:
         is_over.set()
         killer.join()
-    summary, rows = report_of(stack, run(stack, "status", "thousand")["report"])
+    summary, rows = report_of(stack, run(stack, "status", "thousand", code=1)["report"])
     assert (summary["lines"], summary["bad_lines"], summary["statuses"]) == (GOOD + BAD, BAD, {"succeeded": GOOD})
     assert Counter(row["status"] for row in rows) == {"succeeded": GOOD, "bad": BAD}
     assert len({row["job_id"] for row in rows if row["job_id"]}) == GOOD
@@ -63,6 +64,33 @@ def test_a_manifest_has_exact_counts_whatever_is_killed(stack: DevStack, tmp_pat
     for result in random.Random(1).sample(results, 20):
         stored = read(stack, result)
         assert (stored["status"], len(stored["outputs"])) == ("succeeded", 1)
+
+
+def test_a_folder_of_photos_becomes_a_folder_of_named_results(stack: DevStack, tmp_path: Path) -> None:
+    photos, results = tmp_path / "photos", tmp_path / "results"
+    photos.mkdir()
+    for name, colour in (("fox 1.png", "red"), ("owl#2.png", "blue"), ("bär.png", "green")):
+        Image.new("RGB", (64, 48), colour).save(photos / name)
+    graph = json.loads((Path(__file__).parents[2] / "workflows" / "thumbnail.json").read_text())
+    (tmp_path / "small.json").write_text(json.dumps(graph))
+    shown = run(
+        stack,
+        *("run", str(tmp_path / "small.json"), "--each", str(photos / "*.png"), "--set", "ImageScale.width=32"),
+        *("--label", "of=autumn", "--name", "small", "--manifest", str(tmp_path / "small.jsonl"), "--watch"),
+    )
+    assert (shown["succeeded"], shown["lines_total"], shown["status"]) == (3, 3, "completed")
+    template = ("--out", str(results), "--name", "{metadata.of}/{input}")
+    first = run(stack, "download", "small", *template)
+    assert [file["is_new"] for file in first["files"]] == [True] * 3
+    names = {path.relative_to(results).as_posix() for path in results.rglob("*.png")}
+    assert names == {"autumn/fox 1.png", "autumn/owl_2.png", "autumn/bär.png"}
+    for name, colour in (("fox 1", (255, 0, 0)), ("owl_2", (0, 0, 255)), ("bär", (0, 128, 0))):
+        with Image.open(results / "autumn" / f"{name}.png") as picture:
+            assert (picture.width, picture.convert("RGB").getpixel((5, 5))) == (32, colour)
+    again = run(stack, "sheet", "small", "--out", str(results))
+    assert [file["is_new"] for file in again["files"]] == [False] * 3
+    assert again["drawn"] == [str(results / "gallery.html"), str(results / "contact-sheet.png")]
+    assert "small" in [batch["name"] for batch in run(stack, "list")["batches"]]
 
 
 def kill_at_random(stack: DevStack, chance: random.Random, is_over: threading.Event) -> None:
@@ -84,12 +112,12 @@ def kill_at_random(stack: DevStack, chance: random.Random, is_over: threading.Ev
         stack.functions.kill()
 
 
-def run(stack: DevStack, *arguments: str) -> Any:
-    """The command line, as in another terminal."""
+def run(stack: DevStack, *arguments: str, code: int = 0) -> Any:
+    """The command line, as in another terminal; `code` is the exit code that it must have."""
     command = [sys.executable, "-m", "comfy_serverless.cli", "batch", *arguments, "--json"]
     environment = {**clean_environment(), **stack.client_variables}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500, check=False)
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == code, ended.stderr
     return json.loads(ended.stdout)
 
 

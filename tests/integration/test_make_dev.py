@@ -66,7 +66,8 @@ def test_another_terminal_has_everything_and_a_batch_goes_through(tmp_path: Path
         assert process.stdout.readline()
         script = (
             f"source {tmp_path}/env.sh && comfy-serverless batch submit events/manifest.jsonl --watch && "
-            "comfy-serverless batch status manifest --json && comfy-serverless keys list && "
+            "comfy-serverless batch status manifest --json && "
+            f"comfy-serverless batch sheet manifest --out {tmp_path}/pictures && comfy-serverless keys list && "
             'python -c "import comfy_sdk; print(list(comfy_sdk.Comfy().list_jobs()))"'
         )
         ended = subprocess.run(
@@ -79,8 +80,11 @@ def test_another_terminal_has_everything_and_a_batch_goes_through(tmp_path: Path
         )
         assert ended.returncode == 0, ended.stderr
         assert "6 succeeded" in ended.stdout
-        assert "set: should be a valid dictionary" in ended.stdout
-        assert "100%" in ended.stderr
+        assert '"ended": 6' in ended.stdout
+        assert "6/6" in ended.stderr
+        pictures = [path for path in (tmp_path / "pictures").glob("*.png") if path.name != "contact-sheet.png"]
+        assert len(pictures) == 6
+        assert (tmp_path / "pictures" / "gallery.html").is_file()
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=PATIENCE_S)

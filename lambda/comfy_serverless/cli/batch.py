@@ -1,59 +1,109 @@
-"""`comfy-serverless batch`: manifests on the deployed stack, from the drop to the report.
+"""`comfy-serverless batch`: many jobs on the deployed stack, from a manifest or a folder to a folder of results.
 
-The libraries for AWS are loaded only when a command runs.
+What it is made of is in `cli/batches`. The libraries for AWS are loaded only when a command runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
-import sys
-import time
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.batches.orders import Order
-from comfy_serverless.cli.habits import add_command, print_json
-from comfy_serverless.cli.stack import Stack, add_stack_option, chosen_stack, explained, manifest_key
-from comfy_serverless.errors import InvalidRequest, NotFound
-from comfy_serverless.jobs.drop_names import stem_of
+from comfy_serverless.cli.habits import FAILED, add_command, say
+from comfy_serverless.cli.stack import Stack, add_stack_option, chosen_stack, explained
 
 if TYPE_CHECKING:
-    from comfy_serverless.batches.store import Batch
+    from collections.abc import Sequence
 
-#: The pause between two checks of `--watch`.
-WATCH_EVERY_S = 5.0
-#: The longest time from the drop until the batch is known; mostly it is a second or two.
-KNOWN_WITHIN_S = 120.0
-#: The report has all bad lines.
-BAD_LINES_SHOWN = 3
-#: The beginning of a file that gzip has made.
-_GZIP = b"\x1f\x8b"
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+    from comfy_serverless.cli.batches.each import Made
+    from comfy_serverless.cli.batches.submitting import Submitted
 
-_EXAMPLES = {
-    "submit": (
-        "export COMFY_STACK=comfy-serverless       or --stack with each command",
-        "comfy-serverless batch submit catalogue.jsonl --watch",
+_LISTED = 50
+#: The actions that can be tried without a stack.
+_WITHOUT_STACK = frozenset({"submit", "run"})
+_NEEDS = (
+    "dynamodb:GetItem, BatchGetItem, Query and UpdateItem on the table, s3:GetObject and PutObject on the buckets, "
+    "sqs:SendMessage on the queue of manifests, and cloudformation:DescribeStacks (docs/batches.md)"
+)
+_EXIT_CODES = """\
+exit codes: 0 done, and nothing has failed as far as one knows; 1 failed: the command (the reason is on stderr), lines
+of the batch, or files; 2 wrong usage; 3 no line of the batch has succeeded; 4 with --watch: it is paused;
+130 interrupted, and what was submitted goes on"""
+
+#: What each action does, and how it is used.
+_ACTIONS: dict[str, tuple[str, Sequence[str]]] = {
+    "run": (
+        "run a workflow once for each of many files, without a manifest",
+        (
+            "comfy-serverless batch run workflow.json --each 'photos/*.jpg' --watch",
+            "comfy-serverless batch run thumbnail --each photos/ --set ImageScale.width=320 --name thumbs",
+            "comfy-serverless batch run edit.json --each 'in/**/*.png' --input 10.image --label of=autumn --dry-run",
+        ),
     ),
-    "status": ("comfy-serverless batch status catalogue", "comfy-serverless batch status catalogue --watch"),
-    "pause": ("comfy-serverless batch pause catalogue",),
-    "resume": ("comfy-serverless batch resume catalogue",),
-    "cancel": ("comfy-serverless batch cancel catalogue",),
-    "retry": ("comfy-serverless batch retry catalogue    the lines that failed, as a separate batch: catalogue-again",),
+    "submit": (
+        "check a manifest, and drop it into the input bucket",
+        (
+            "comfy-serverless batch submit catalogue.jsonl --watch",
+            "comfy-serverless batch submit catalogue.jsonl.gz --name autumn --upload",
+            "comfy-serverless batch submit catalogue.jsonl --force    bad lines too: they are reported at the end",
+        ),
+    ),
+    "list": ("the batches of the last 30 days, the newest first", ("comfy-serverless batch list",)),
+    "status": (
+        "how far a batch is",
+        ("comfy-serverless batch status catalogue", "comfy-serverless batch status catalogue --watch"),
+    ),
+    "pause": ("begin no more jobs of it", ("comfy-serverless batch pause catalogue",)),
+    "resume": ("go on where it was", ("comfy-serverless batch resume catalogue",)),
+    "cancel": ("end it; running jobs finish", ("comfy-serverless batch cancel catalogue",)),
+    "retry": (
+        "run failed lines again, as the new batch NAME-again",
+        (
+            "comfy-serverless batch retry catalogue                      the lines that may end well then",
+            "comfy-serverless batch retry catalogue --only out_of_memory,canceled",
+            "comfy-serverless batch retry catalogue --only 12,40-60      of these lines, those that failed",
+            "comfy-serverless batch retry catalogue --only all",
+        ),
+    ),
+    "download": (
+        "fetch all files that a batch has made, under names of your choice",
+        (
+            "comfy-serverless batch download catalogue",
+            "comfy-serverless batch download catalogue --out results --name '{metadata.sku}_{input}'",
+            "comfy-serverless batch download catalogue --name '{metadata.campaign}/{line:4}_{output}'",
+        ),
+    ),
+    "sheet": (
+        "download, and draw a page and a contact sheet of all that it has made",
+        (
+            "comfy-serverless batch sheet catalogue",
+            "comfy-serverless batch sheet catalogue --out results --name '{metadata.sku}_{input}'",
+        ),
+    ),
 }
 _NOTES = """\
 A manifest has a job request in each line: {"workflow": "thumbnail", "set": {"1.width": 64}}. The same line is the
-same job, in whichever manifest. Bad lines are reported, and cost the others nothing.
+same job, in whichever manifest. `export COMFY_STACK=NAME` names the stack for all commands, instead of --stack.
 When all jobs have ended the output bucket has batches/NAME-….report.json (counts, first failures), .report.csv (every
-line) and .failed.jsonl (what can be dropped again).
-"""
+line), .failed.jsonl and .bad.jsonl (what can be dropped again, and what must be mended first)."""
+_ACTION_NOTES = {
+    "run": """\
+--each takes files, folders (their pictures, videos and sounds), and patterns: *, ?, [a-z], and ** for all folders
+below. The manifest is written beside you as NAME.jsonl, so that you see what runs, and can change and submit it.""",
+    "submit": """\
+Before anything is sent, each line is checked: is it JSON and a request, do `set` and `inputs` fit its workflow, as far
+as that is known here (a graph in the line, a file, or a name in WORKFLOWS_DIR or workflows/)? Paths in `inputs` and
+`workflow` are from the manifest's folder, or the current one; --upload sends those files, each content once.""",
+    "download": """\
+fields of --name: {line} ({line:4} is 0012), {input}, {output}, {node}, {title}, {index}, {job_id}, {batch},
+{metadata.KEY}, {inputs.NODE.INPUT}. A / makes folders; the ending is always the file's own. Without --name, files are
+called as their input files, or by line and output; a folder remembers the template. Equal names get a number.
+Nothing that is in the folder is replaced, and what is there is not fetched again: after Ctrl-C the same command goes
+on.""",
+    "sheet": """\
+The page is gallery.html in the folder of the files: it needs no server, and can be sent along with them. The contact
+sheets are contact-sheet.png, …-2.png, with a hundred pictures each.""",
+}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,161 +111,184 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     batch = add_command(
         commands,
         "batch",
-        summary="submit manifests of many jobs, follow, pause, cancel and repeat them",
+        summary="run many jobs: from a manifest or a folder of files to a folder of results",
         description="Batches of jobs on the deployed stack.",
-        examples=[line for lines in _EXAMPLES.values() for line in lines],
+        examples=[_ACTIONS[name][1][0].rstrip() for name in ("run", "submit", "status", "retry", "download", "sheet")],
         notes=_NOTES,
         prints_data=False,
+        exit_codes=_EXIT_CODES,
     )
     actions = batch.add_subparsers(dest="action", required=True, metavar="ACTION")
-    submit = _action(actions, "submit", "drop a manifest into the input bucket")
-    submit.add_argument(
-        "file",
-        type=Path,
-        metavar="FILE",
-        help="a .jsonl file with a job request in each line, or a packed one: .jsonl.gz",
+    parsers = {name: _action(actions, name) for name in _ACTIONS}
+    for name in ("status", "pause", "resume", "cancel", "retry", "download", "sheet"):
+        parsers[name].add_argument("name", metavar="NAME", help="what it is called; `batch list` shows all")
+    _add_submit_options(parsers["submit"])
+    _add_run_options(parsers["run"])
+    for name in ("submit", "run", "status", "retry"):
+        parsers[name].add_argument("--watch", action="store_true", help="follow it to its end")
+    parsers["list"].add_argument("--limit", type=_count, default=_LISTED, metavar="N", help="at most so many")
+    parsers["retry"].add_argument(
+        "--only",
+        default="curable",
+        metavar="WHICH",
+        help="curable (default), all, a status, an error code, or numbers of lines; several with commas",
     )
-    submit.add_argument("--name", help="what the batch is called (default: the file's name)")
-    submit.add_argument("--watch", action="store_true", help="follow it to its end")
-    for name, description in {
-        "status": "how far a batch is",
-        "pause": "begin no more jobs of it",
-        "resume": "go on where it was",
-        "cancel": "end it; running jobs finish",
-        "retry": "drop the lines that failed as a new batch, NAME-again",
-    }.items():
-        action = _action(actions, name, description)
-        action.add_argument("name", metavar="NAME", help="what it is called")
-        if name in {"status", "retry"}:
-            action.add_argument("--watch", action="store_true", help="follow it to its end")
+    for name in ("download", "sheet"):
+        parsers[name].add_argument("--out", type=Path, metavar="DIR", help="where files go (default: out/NAME)")
+        parsers[name].add_argument("--name", dest="template", metavar="TEMPLATE", help="what they are called")
     batch.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the chosen action. Returns the exit code. A `ComfyError` says in its message what to do."""
-    with explained(options):
+    if options.action in _WITHOUT_STACK and options.dry_run:
+        return _dry_run(options)
+    with explained(options, needs=_NEEDS):
         stack = Stack.of(chosen_stack(options))
         match options.action:
             case "submit":
-                _submit(stack, options.file, options.name or stem_of(options.file.name), options)
+                return _submit(stack, options.file, options.name, options, uploads=options.upload)
+            case "run":
+                return _run_each(stack, options)
+            case "list":
+                return _list(stack, options)
             case "status":
-                _show(stack, stack.find(options.name), options)
+                return _status(stack, options)
             case "retry":
-                _retry(stack, options.name, options)
+                return _retry(stack, options)
+            case "download" | "sheet":
+                return _fetch(stack, options)
             case action:
-                _change(stack, options.name, action)
-    return 0
+                return _change(stack, options.name, action, as_json=options.json)
 
 
-def _action(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str
-) -> argparse.ArgumentParser:
-    action = add_command(actions, name, summary=description, examples=_EXAMPLES[name])
+def _action(actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str) -> argparse.ArgumentParser:
+    summary, examples = _ACTIONS[name]
+    notes = _ACTION_NOTES.get(name, "")
+    action = add_command(actions, name, summary=summary, examples=examples, notes=notes, exit_codes=_EXIT_CODES)
     add_stack_option(action)
     return action
 
 
-def _submit(stack: Stack, file: Path, name: str, options: argparse.Namespace) -> None:
-    if not _NAME.fullmatch(name):
-        raise InvalidRequest(f"{name!r} cannot be a batch's name: up to 40 letters, digits, _ and -; give --name.")
-    if not file.is_file():
-        raise NotFound(f"there is no file {file}.")
-    before = stack.newest(name)
-    key = manifest_key(name, is_packed=_is_packed(file))
-    bar = (TextColumn("uploading"), BarColumn(), TaskProgressColumn())
-    with Progress(*bar, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("uploading", total=file.stat().st_size)
-        stack.s3.upload_file(str(file), stack.input_bucket, key, Callback=lambda count: progress.advance(task, count))
-    print(
-        f"s3://{stack.input_bucket}/{key} is there: `comfy-serverless batch status {name}` follows it.", file=sys.stderr
+def _add_submit_options(submit: argparse.ArgumentParser) -> None:
+    submit.add_argument(
+        "file", type=Path, metavar="FILE", help="a .jsonl file with a job request in each line; - reads stdin"
     )
-    if options.watch:
-        _show(stack, _dropped_batch(stack, name, before=before), options)
+    submit.add_argument("--name", help="what the batch is called (default: the file's name)")
+    submit.add_argument("--upload", action="store_true", help="send the local files that lines name")
+    submit.add_argument("--force", action="store_true", help="submit it although lines would fail")
+    submit.add_argument("--dry-run", action="store_true", help="check it and send nothing; needs no stack")
 
 
-def _is_packed(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(len(_GZIP)) == _GZIP
-
-
-def _dropped_batch(stack: Stack, name: str, *, before: Batch | None) -> Batch:
-    """The batch of the manifest that was just dropped. `before` is the newest one of this name before."""
-    end = time.monotonic() + KNOWN_WITHIN_S
-    while time.monotonic() < end:
-        batch = stack.newest(name)
-        if batch is not None and (before is None or batch.id != before.id):
-            return batch
-        time.sleep(1.0)
-    raise NotFound(
-        f"the batch {name} is dropped, but after {KNOWN_WITHIN_S:g} s it is not known yet: see the log of `ingest`, or "
-        f"ask again with `comfy-serverless batch status {name}`."
+def _add_run_options(run_each: argparse.ArgumentParser) -> None:
+    run_each.add_argument(
+        "workflow", metavar="WORKFLOW", help="an exported workflow, or the name of one of the image's"
     )
+    run_each.add_argument(
+        "--each", nargs="+", required=True, metavar="FILES", help="files, folders or patterns: a job for each file"
+    )
+    run_each.add_argument("--input", metavar="NODE.INPUT", help="where each file goes (default: the only place)")
+    run_each.add_argument(
+        "--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="set an input (repeat)"
+    )
+    run_each.add_argument(
+        "--label", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="label all jobs (repeat)"
+    )
+    run_each.add_argument("--name", help="what the batch is called (default: by workflow and folder)")
+    run_each.add_argument("--manifest", type=Path, metavar="FILE", help="where the manifest goes (default: NAME.jsonl)")
+    run_each.add_argument("--dry-run", action="store_true", help="write and check the manifest, and send nothing")
+    run_each.add_argument("--force", action="store_true", help="submit it although jobs would fail")
 
 
-def _show(stack: Stack, batch: Batch, options: argparse.Namespace) -> None:
-    if options.watch:
-        batch = _watch(stack, batch)
-    facts = _facts(stack, batch)
+def _submit(stack: Stack, file: Path, name: str | None, options: argparse.Namespace, *, uploads: bool) -> int:
+    from comfy_serverless.cli.batches.manifest import batch_name
+    from comfy_serverless.cli.batches.submitting import submit
+
+    submitted = submit(stack, file, batch_name(file, name), uploads=uploads, force=options.force)
+    say(f"{submitted.address} is there: `comfy-serverless batch status {submitted.name}` follows it.")
+    return _follow(stack, submitted, options)
+
+
+def _follow(stack: Stack, submitted: Submitted, options: argparse.Namespace) -> int:
+    """What happens after the drop: with --watch the batch is followed to its end."""
+    from comfy_serverless.cli.batches.submitting import known_batch
+    from comfy_serverless.cli.batches.telling import show, watch
+    from comfy_serverless.cli.habits import print_json
+
+    if not options.watch:
+        if options.json:
+            print_json(submitted.to_json())
+        return 0
+    try:
+        batch = watch(stack, known_batch(stack, submitted))
+    except KeyboardInterrupt:
+        say(f"The batch goes on without you: `comfy-serverless batch status {submitted.name} --watch` follows it.")
+        raise
+    return show(stack, batch, as_json=options.json, is_watched=True)
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    """Check what would be submitted, and send nothing."""
+    from comfy_serverless.cli.batches.manifest import batch_name
+    from comfy_serverless.cli.batches.submitting import inspect
+    from comfy_serverless.cli.habits import print_json
+
+    if options.action == "run":
+        made = _manifest_for(options)
+        file, name, uploads = made.path, made.name, True
+    else:
+        file, name, uploads = options.file, batch_name(options.file, options.name), options.upload
+    findings = inspect(file, uploads=uploads, force=options.force)
+    say(f"{file} would be the batch {name}: {findings.requests:,} lines, {len(findings.files):,} local files.")
     if options.json:
-        print_json(facts)
-        return
-    for title, value in facts.items():
-        match value:
-            case None | []:
-                continue
-            case list():
-                print(*(f"{title:<10} {line}" for line in value), sep="\n")
-            case dict():
-                print(f"{title:<10} {', '.join(f'{count:,} {name}' for name, count in value.items())}")
-            case _:
-                print(f"{title:<10} {value}")
+        print_json({"name": name, "manifest": str(file), **findings.to_json()})
+    return FAILED if findings.bad else 0
 
 
-def _facts(stack: Stack, batch: Batch) -> dict[str, Any]:
-    ranges = stack.batches.ranges(batch.id)
-    size = max(1, batch.size_bytes)
-    bad = list(islice(stack.batches.bad_lines(batch.id), BAD_LINES_SHOWN))
-    return {
-        "batch": batch.id,
-        "status": batch.status.value,
-        "lines": sum(part.lines for part in ranges),
-        "bad": sum(part.bad for part in ranges),
-        "bad line": [
-            f"{f'at line {one.line:,}' if one.line else f'at byte {one.offset:,}'}: {one.message}" for one in bad
-        ],
-        "read": f"{100 * sum(part.offset - part.start for part in ranges) / size:.0f} %" if ranges else "100 %",
-        "ended": f"{100 * min(batch.settled, size) / size:.0f} %" if batch.size_bytes else "100 %",
-        "jobs": _counts(stack, batch),
-        "report": batch.report,
-    }
+def _run_each(stack: Stack, options: argparse.Namespace) -> int:
+    made = _manifest_for(options)
+    return _submit(stack, made.path, made.name, options, uploads=True)
 
 
-def _counts(stack: Stack, batch: Batch) -> dict[str, int] | None:
-    """How many jobs ended how; None before the report is there."""
-    if batch.report is None:
-        return None
-    bucket, key = S3Address.parse(batch.report)
-    report = json.loads(stack.s3.get_object(Bucket=bucket, Key=key)["Body"].read())
-    counts: dict[str, int] = report["statuses"]
-    return counts
+def _manifest_for(options: argparse.Namespace) -> Made:
+    from comfy_serverless.cli.batches.each import manifest_for
+    from comfy_serverless.cli.batches.submitting import workflows_folder
+
+    made = manifest_for(
+        options.workflow,
+        options.each,
+        folder=workflows_folder(),
+        address=options.input,
+        values=options.set,
+        labels=dict(options.label),
+        name=options.name,
+        path=options.manifest,
+    )
+    say(f"{made.path} is the manifest: {made.lines:,} jobs, each file at {made.address}.")
+    return made
 
 
-def _watch(stack: Stack, batch: Batch) -> Batch:
-    """Follow a batch, by the part of its lines whose jobs have ended, until its report is there."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(batch.status.value, total=max(1, batch.size_bytes))
-        while batch.report is None:
-            progress.update(task, completed=batch.settled, description=batch.status.value)
-            stack.send(Order(batch_id=batch.id))  # else the caretaker does so each minute
-            time.sleep(WATCH_EVERY_S)
-            batch = stack.batches.get(batch.id) or batch
-        progress.update(task, completed=max(1, batch.size_bytes), description=batch.status.value)
-    return batch
+def _list(stack: Stack, options: argparse.Namespace) -> int:
+    from comfy_serverless.cli.batches.telling import show_all
+
+    show_all(stack, stack.batches.all(limit=options.limit), as_json=options.json)
+    return 0
 
 
-def _change(stack: Stack, name: str, action: str) -> None:
+def _status(stack: Stack, options: argparse.Namespace) -> int:
+    from comfy_serverless.cli.batches.telling import show, watch
+
+    batch = stack.find(options.name)
+    if options.watch:
+        batch = watch(stack, batch)
+    return show(stack, batch, as_json=options.json, is_watched=options.watch)
+
+
+def _change(stack: Stack, name: str, action: str, *, as_json: bool) -> int:
+    from comfy_serverless.batches.orders import Order
     from comfy_serverless.batches.store import BatchStatus
+    from comfy_serverless.cli.habits import print_json
+    from comfy_serverless.errors import InvalidRequest
 
     wanted, was = {
         "pause": (BatchStatus.PAUSED, [BatchStatus.RUNNING]),
@@ -228,21 +301,47 @@ def _change(stack: Stack, name: str, action: str) -> None:
         raise InvalidRequest(f"the batch {name} cannot be {wanted.value} now: it is {newest.status.value}.")
     is_resume = action == "resume"
     stack.send(Order(batch_id=batch.id, start=0 if is_resume else None, is_resume=is_resume))
-    print(f"The batch {name} is {wanted.value}.", file=sys.stderr)
+    say(f"The batch {name} is {wanted.value}.")
+    if as_json:
+        print_json({"name": name, "batch": batch.id, "status": wanted.value})
+    return 0
 
 
-def _retry(stack: Stack, name: str, options: argparse.Namespace) -> None:
-    batch = stack.find(name)
-    if batch.report is None:
-        raise InvalidRequest(f"the batch {name} has not ended: what has failed is known when its report is there.")
-    bucket, key = S3Address.parse(batch.report)
-    failed = stack.s3.get_object(Bucket=bucket, Key=key.removesuffix(".report.json") + ".failed.jsonl")
-    if failed["ContentLength"] == 0:
-        print(f"Nothing of the batch {name} has failed.", file=sys.stderr)
-        return
-    again = f"{name}-again"
-    before = stack.newest(again)
-    stack.s3.upload_fileobj(failed["Body"], stack.input_bucket, manifest_key(again))
-    print(f"The failed lines of {name} are the batch {again}.", file=sys.stderr)
-    if options.watch:
-        _show(stack, _dropped_batch(stack, again, before=before), options)
+def _retry(stack: Stack, options: argparse.Namespace) -> int:
+    from comfy_serverless.cli.batches.repeating import retry
+    from comfy_serverless.cli.habits import print_json
+
+    submitted, chosen = retry(stack, stack.find(options.name), options.name, only=options.only)
+    if submitted is not None and options.watch:
+        return _follow(stack, submitted, options)
+    if options.json:
+        name = submitted.name if submitted is not None else None
+        print_json({"name": name, "lines": chosen.count, "left_out": dict(chosen.left_out)})
+    return 0
+
+
+def _fetch(stack: Stack, options: argparse.Namespace) -> int:
+    from comfy_serverless.cli.batches.fetching import fetch
+
+    return fetch(
+        stack,
+        stack.find(options.name),
+        options.name,
+        folder=options.out or Path("out", options.name),
+        template=options.template,
+        draws=options.action == "sheet",
+        as_json=options.json,
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE, e.g. 3.seed=42")
+    return name, value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
+    return int(text)

@@ -65,6 +65,7 @@ def add_command(
     description: str = "",
     notes: str = "",
     prints_data: bool = True,
+    exit_codes: str = _EXIT_CODES,
 ) -> argparse.ArgumentParser:
     """Add a command, or an action of one (`keys list`). Its help ends with examples, notes and exit codes.
 
@@ -75,13 +76,14 @@ def add_command(
         notes: paragraphs between examples and exit codes.
         prints_data: whether it has `--json`. It has not where it prints no data of its own: `completion`, and a
             command whose actions have it.
+        exit_codes: of a command that has further ones.
     """
     shown = "\n".join(["examples:" if len(examples) > 1 else "example:", *(f"  {line}" for line in examples)])
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
         description=description or f"{summary[0].upper()}{summary[1:]}.",
-        epilog="\n\n".join(filter(None, [shown, notes.strip(), _EXIT_CODES])),
+        epilog="\n\n".join(filter(None, [shown, notes.strip(), exit_codes])),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if prints_data:
@@ -157,6 +159,11 @@ def size_in_words(size_bytes: float) -> str:
         size_bytes /= 1000
         del units[0]
     return f"{size_bytes:.0f} B" if units[0] == "B" else f"{size_bytes:.1f} {units[0]}"
+
+
+def counted(count: int, what: str) -> str:
+    """1, "line" -> "1 line"; 1200, "line" -> "1,200 lines"."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def seconds(text: str) -> float:

@@ -27,7 +27,7 @@ class Command:
 COMMANDS = (
     Command("run", "run a workflow and save everything it makes", "run"),
     Command("keys", "make, list and revoke the keys of the deployed API", "keys"),
-    Command("batch", "submit manifests of many jobs, follow, pause, cancel and repeat them", "batch"),
+    Command("batch", "run many jobs: from a manifest or a folder of files to a folder of results", "batch"),
     Command("jobs", "list, show, follow, cancel and download jobs of the deployed API, and read their logs", "jobs"),
     Command("upload", "upload a file of any size to the deployed API", "upload"),
     Command("logs", "show what all functions have logged of one job", "logs"),

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from comfy_serverless.errors import ComfyError, Forbidden, InvalidRequest, NotFound, Unauthorized, UpstreamError
-from comfy_serverless.jobs.drop_names import PACKED
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -107,9 +106,9 @@ def chosen_stack(options: argparse.Namespace) -> str:
     return str(options.stack)
 
 
-def manifest_key(name: str, *, is_packed: bool = False) -> str:
+def manifest_key(name: str) -> str:
     """Where the manifest of a batch is dropped."""
-    return f"batches/{name}.jsonl{PACKED if is_packed else ''}"
+    return f"batches/{name}.jsonl"
 
 
 def key_store(options: argparse.Namespace) -> ApiKeyStore:

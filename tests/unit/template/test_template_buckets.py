@@ -38,6 +38,8 @@ NEEDED = (
 )
 #: The beginnings of keys that drops have: the bucket's own notifications.
 DROPS = ("jobs/", "images/", "batches/")
+#: What `batch submit --upload` sends along with a manifest.
+ALONG = ("uploads/",)
 (PHOTOS,), (RESULTS,) = OWN_BUCKETS["InputBuckets"], OWN_BUCKETS["OutputBuckets"]
 
 
@@ -65,7 +67,7 @@ def test_a_lifecycle_rule_names_the_keys_it_is_for(bucket: str, rule: dict[str, 
 
 
 def test_of_the_input_bucket_drops_are_deleted_and_nothing_that_is_still_needed() -> None:
-    assert sorted(deleted_from("InputBucket")) == sorted(DROPS)
+    assert sorted(deleted_from("InputBucket")) == sorted(DROPS + ALONG)
     notified = {
         rule["Value"]
         for queue in BUCKETS["InputBucket"]["NotificationConfiguration"]["QueueConfigurations"]
@@ -88,7 +90,10 @@ def test_of_the_assets_bucket_goes_what_is_of_use_for_days_only() -> None:
         ("s3://comfy-serverless-input-123456789012-eu-central-1/models/all.json", True),
         ("s3://my-models/flux/models.json", True),
         ("s3://my-models/jobs.json", True),
-        *((f"s3://comfy-serverless-input-123456789012-eu-central-1/{drop}models.json", False) for drop in DROPS),
+        *(
+            (f"s3://comfy-serverless-input-123456789012-eu-central-1/{drop}models.json", False)
+            for drop in DROPS + ALONG
+        ),
         ("s3://comfy-serverless-output-123456789012-eu-central-1/models.json", False),
         ("s3://comfy-serverless-assets-123456789012-eu-central-1/models.json", False),
         ("models.json", False),

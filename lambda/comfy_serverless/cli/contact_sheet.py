@@ -1,4 +1,4 @@
-"""One picture of many jobs: what went in beside what came out, a card for each.
+"""One picture of many jobs: what went in beside what came out, a card for each; or of many pictures, side by side.
 
 Knows pictures and captions only, nothing of jobs or S3.
 """
@@ -24,6 +24,8 @@ ALARM_TILE_WIDTH = 420
 TILE_GAP = 18
 ARROW_WIDTH = 30
 CORNER = 12
+_HEADER = MARGIN + 88
+_TILE_ROW_HEIGHT = PICTURE_HEIGHT + 52 + GAP
 
 PAPER = (243, 240, 234)
 CARD = (255, 255, 255)
@@ -59,13 +61,8 @@ class Card:
 def contact_sheet(cards: Sequence[Card], *, title: str, subtitle: str) -> Image.Image:
     """Lay the cards out in rows that fill the width, under a title."""
     rows = list(_rows(cards))
-    header = MARGIN + 88
-    height = header + len(rows) * (_card_height() + GAP) - GAP + MARGIN
-    sheet = Image.new("RGB", (WIDTH, height), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN - 6), _plain(title), INK, _font(40), stroke_width=0.6)
-    draw.text((MARGIN, MARGIN + 46), _plain(subtitle), FAINT, _font(20))
-    y = header
+    sheet = _titled(_HEADER + len(rows) * (_card_height() + GAP) - GAP + MARGIN, title, subtitle)
+    y = _HEADER
     for row in rows:
         x = MARGIN
         spare = WIDTH - 2 * MARGIN - GAP * (len(row) - 1) - sum(map(_card_width, row))
@@ -74,6 +71,19 @@ def contact_sheet(cards: Sequence[Card], *, title: str, subtitle: str) -> Image.
             _draw_card(sheet, card, (x, y, right, y + _card_height()))
             x = right + GAP
         y += _card_height() + GAP
+    return sheet
+
+
+def tile_sheet(tiles: Sequence[Tile], *, title: str, subtitle: str) -> Image.Image:
+    """Lay tiles out in rows, without cards around them, under a title: for very many pictures."""
+    rows = list(_tile_rows(tiles))
+    height = _HEADER + len(rows) * _TILE_ROW_HEIGHT + MARGIN
+    sheet = _titled(height, title, subtitle)
+    for number, row in enumerate(rows):
+        x = MARGIN
+        for tile in row:
+            _draw_tile(sheet, tile, x, _HEADER + number * _TILE_ROW_HEIGHT)
+            x += _tile_size(tile)[0] + GAP
     return sheet
 
 
@@ -90,6 +100,30 @@ def open_picture(path: Path) -> Image.Image:
             right = picture.width * (number + 1) // frames
             slices.paste(picture.convert("RGB").crop((left, 0, right, picture.height)), (left, 0))
         return slices
+
+
+def _titled(height: int, title: str, subtitle: str) -> Image.Image:
+    sheet = Image.new("RGB", (WIDTH, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    inner = WIDTH - 2 * MARGIN
+    draw.text((MARGIN, MARGIN - 6), _shortened(title, _font(40), inner), INK, _font(40), stroke_width=0.6)
+    draw.text((MARGIN, MARGIN + 46), _shortened(subtitle, _font(20), inner), FAINT, _font(20))
+    return sheet
+
+
+def _tile_rows(tiles: Iterable[Tile]) -> Iterable[list[Tile]]:
+    """Tiles in their order, as many to a row as fit."""
+    row: list[Tile] = []
+    left = WIDTH - 2 * MARGIN
+    for tile in tiles:
+        width = _tile_size(tile)[0]
+        if row and width > left:
+            yield row
+            row, left = [], WIDTH - 2 * MARGIN
+        row.append(tile)
+        left -= width + GAP
+    if row:
+        yield row
 
 
 def _rows(cards: Iterable[Card]) -> Iterable[list[Card]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from demo import contact_sheet as sheets
-from demo.contact_sheet import CARD, MARGIN, PAPER, WIDTH, Card, Tile, contact_sheet, open_picture
+from comfy_serverless.cli import contact_sheet as sheets
+from comfy_serverless.cli.contact_sheet import CARD, MARGIN, PAPER, WIDTH, Card, Tile, contact_sheet, open_picture
 
 RED, BLUE = (250, 0, 0), (0, 0, 250)
 

@@ -1,0 +1,266 @@
+"""Checks a manifest before it is dropped: what would fail for certain is known here. Reads local files, asks no AWS.
+
+each line ──► is it JSON? a request? ──► its workflow, if that is known here ──► `set` and `inputs` fit it?
+                                     └──► its local files: there? to be uploaded?
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from comfy_serverless.cli.habits import counted
+from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidWorkflow
+from comfy_serverless.fetch.sources import Unusable
+from comfy_serverless.fetch.sources import parse as parse_source
+from comfy_serverless.graph.file_inputs import is_address, takes_file
+from comfy_serverless.graph.workflow import apply_set, check_format, check_links, draws_seeds, load_payload
+from comfy_serverless.jobs.lines import Line
+from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.stored_request import request_at
+from comfy_serverless.worker.inputs.plan import plan_inputs
+
+#: How many problems are kept; of the others there is the number.
+MAX_PROBLEMS = 1000
+_MAX_CHARACTERS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A line that would fail, and why."""
+
+    line: int
+    text: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """What is known of a manifest before it is dropped.
+
+    Attributes:
+        requests: how many lines have one, good or bad; blank lines do not count.
+        bad: how many lines would fail.
+        problems: the first of them.
+        duplicates: lines that are the same as an earlier one, with the number of that.
+        drawn: how many lines draw a random seed.
+        files: the local files that lines name, each once.
+        notes: further things that a person may want to know.
+    """
+
+    requests: int = 0
+    bad: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    duplicates: list[tuple[int, int]] = field(default_factory=list)
+    drawn: int = 0
+    files: dict[Path, None] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, int]:
+        """Their numbers."""
+        return {
+            "lines": self.requests,
+            "bad": self.bad,
+            "duplicates": len(self.duplicates),
+            "random_seeds": self.drawn,
+            "files": len(self.files),
+        }
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """The files that lines name by a path: beside the manifest, or in the current folder."""
+
+    folder: Path
+
+    def find(self, text: str) -> Path | None:
+        """The file that a text names; None if there is none."""
+        path = Path(text).expanduser()
+        candidates = [path] if path.is_absolute() else [self.folder / path, path]
+        return next((one for one in candidates if _is_file(one)), None)
+
+
+@dataclass(frozen=True)
+class Workflows:
+    """The workflows that are known here: files that lines name, and those in a folder by their names.
+
+    Attributes:
+        folder: of named workflows, as a worker has in WORKFLOWS_DIR; None if there is none here.
+    """
+
+    files: LocalFiles
+    folder: Path | None
+    _graphs: dict[str, dict[str, Any] | ComfyError | None] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> dict[str, Path]:
+        """The files of the folder by the names of their workflows."""
+        if self.folder is None:
+            return {}
+        return {path.relative_to(self.folder).with_suffix("").as_posix(): path for path in self.folder.rglob("*.json")}
+
+    def graph(self, name: str) -> dict[str, Any] | None:
+        """The graph behind the `workflow` of a request; None if it is not known here. Raises ComfyError."""
+        if name not in self._graphs:
+            try:
+                self._graphs[name] = self._read(name)
+            except ComfyError as error:
+                self._graphs[name] = error
+        if isinstance(found := self._graphs[name], ComfyError):
+            raise found
+        return found
+
+    def draws(self, name: str) -> bool:
+        """Whether a workflow is known to have seeds of -1."""
+        try:
+            graph = self.graph(name)
+        except ComfyError:
+            return False
+        return graph is not None and draws_seeds(graph)
+
+    def file_of(self, name: str) -> Path | None:
+        """The local file that a `workflow` names; None for an address, or for the name of one of the image's."""
+        if is_address(name) or name in self.names:
+            return None
+        path = self.files.find(name)
+        named = self.names.get(name.removesuffix(".json"))
+        return None if path is not None and named is not None and path.samefile(named) else path
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        if is_address(name):
+            return None
+        path = self.file_of(name) or self.names.get(name.removesuffix(".json"))
+        if path is not None:
+            return read_workflow(path)
+        near = difflib.get_close_matches(name.removesuffix(".json"), self.names, n=1, cutoff=0.75)
+        if near:
+            raise InvalidRequest(f"there is no workflow {name[:200]!r} in {self.folder}; did you mean {near[0]!r}?")
+        return None
+
+
+class _Judged(NamedTuple):
+    """The local files of a request, and the inputs that name files which it does not bring."""
+
+    files: list[Path]
+    standing: list[str]
+
+
+def read_workflow(path: Path) -> dict[str, Any]:
+    """The checked graph in a file. Raises InvalidRequest and InvalidWorkflow, which name the file."""
+    try:
+        return check_format(load_payload(path))
+    except InvalidWorkflow as error:
+        raise type(error)(f"{path}: {error.message}", details=error.details) from error
+    except OSError as error:
+        raise InvalidRequest(f"the workflow {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidRequest(f"the workflow {path} is not JSON: {error}") from error
+
+
+def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, uploads: bool) -> Findings:
+    """Judge each line of a manifest.
+
+    Args:
+        input_bucket: where manifests are dropped, and no result may go.
+        uploads: whether local files are sent before the manifest.
+    """
+    findings = Findings()
+    first_lines: dict[str, int] = {}
+    unknown: Counter[str] = Counter()
+    standing: Counter[str] = Counter()
+    for line in lines:
+        if line.is_blank:
+            continue
+        findings.requests += 1
+        try:
+            request, is_of_place = request_at(line, batch_id="", draws=workflows.draws)
+            judged = _judged(request, workflows, input_bucket=input_bucket, uploads=uploads)
+        except ComfyError as error:
+            findings.bad += 1
+            if len(findings.problems) < MAX_PROBLEMS:
+                findings.problems.append(Problem(line.number, error.message[:_MAX_CHARACTERS]))
+            continue
+        findings.files.update(dict.fromkeys(judged.files))
+        standing.update(judged.standing)
+        findings.drawn += is_of_place
+        if isinstance(request.workflow, str) and not is_address(request.workflow):
+            unknown[request.workflow] += workflows.graph(request.workflow) is None
+        first = first_lines.setdefault(str(request.job_id), line.number)
+        if first != line.number:
+            findings.duplicates.append((line.number, first))
+    findings.notes += [
+        f"the workflow {name!r} ({counted(count, 'line')}) is not known here: it must be one of the "
+        "image's workflows (WORKFLOWS_DIR)"
+        for name, count in unknown.most_common(5)
+        if count
+    ]
+    findings.notes += [
+        f"{counted(count, 'line')} with {place}, as it stands in the workflow: a worker has that file only if it is in "
+        "its image; `inputs` brings another"
+        for place, count in standing.most_common(5)
+    ]
+    return findings
+
+
+def _judged(request: JobRequest, workflows: Workflows, *, input_bucket: str, uploads: bool) -> _Judged:
+    """What a request brings. Raises a ComfyError if it would fail."""
+    if request.output.bucket == input_bucket:
+        raise InvalidRequest("`output.bucket` is the input bucket: every result would start a job again.")
+    files: list[Path] = []
+    graph: Mapping[str, Any] | None
+    if isinstance(request.workflow, dict):
+        graph = check_format(request.workflow)
+    else:
+        graph = workflows.graph(request.workflow)
+        if (path := workflows.file_of(request.workflow)) is not None:
+            files += _to_send(f"the workflow {request.workflow!r}", path, uploads=uploads)
+    for name, given in request.inputs.items():
+        for value in (given,) if isinstance(given, str) else given:
+            files += _local_files(name, value, workflows.files, uploads=uploads)
+    if graph is None:
+        return _Judged(files, [])
+    graph = apply_set(graph, request.values)
+    check_links(graph)
+    wanted = plan_inputs(graph, dict(request.inputs)).wanted if request.inputs else ()
+    brought = {target for one in wanted for target in one.targets}
+    return _Judged(files, [place for place, target in _named_files(graph) if target not in brought])
+
+
+def _named_files(graph: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """The inputs that name a file of ComfyUI's input folder: what they say, and where they are."""
+    for node_id, node in graph.items():
+        for name, value in node["inputs"].items():
+            if isinstance(value, str) and not is_address(value) and takes_file(node["class_type"], name):
+                yield f"{node['class_type']}.{name} = {value[:60]!r}", (node_id, name)
+
+
+def _local_files(name: str, value: str, local: LocalFiles, *, uploads: bool) -> list[Path]:
+    """The local file that an input names, if it does. Raises InvalidRequest if it names nothing that can be used."""
+    if not is_address(value) and (path := local.find(value)) is not None:
+        return _to_send(f"{name}: {value[:200]!r}", path, uploads=uploads)
+    try:
+        parse_source(value)
+    except Unusable as problem:
+        shown = value[:200]
+        missing = (
+            "" if is_address(value) else "there is no such file beside the manifest or in the current folder, and "
+        )
+        raise InvalidRequest(f"{name}: {shown!r}: {missing}{problem}.") from problem
+    return []
+
+
+def _to_send(what: str, path: Path, *, uploads: bool) -> list[Path]:
+    if not uploads:
+        raise InvalidRequest(f"{what} is a file of this machine: --upload sends it to the stack first.")
+    return [path]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False

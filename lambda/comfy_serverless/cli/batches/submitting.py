@@ -1,0 +1,172 @@
+"""A manifest goes to the stack: checked, its local files sent, dropped, and known as a batch."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from comfy_serverless.cli.batches.check import Findings, LocalFiles, Workflows, check
+from comfy_serverless.cli.batches.manifest import Manifest, opened
+from comfy_serverless.cli.batches.sending import rewritten, send_files
+from comfy_serverless.cli.habits import counted, say
+from comfy_serverless.cli.stack import Stack, manifest_key
+from comfy_serverless.errors import InvalidRequest, NotFound
+
+if TYPE_CHECKING:
+    from comfy_serverless.batches.store import Batch
+
+#: The longest time from the drop until the batch is known; mostly it is a second or two.
+KNOWN_WITHIN_S = 120.0
+#: Problems and duplicates that are named one by one.
+SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A manifest that was dropped.
+
+    Attributes:
+        address: where.
+        sent: how many local files were sent; those that were there are not counted.
+        before: the newest batch of this name before the drop.
+    """
+
+    name: str
+    address: str
+    findings: Findings
+    sent: int
+    before: Batch | None
+
+    def to_json(self) -> dict[str, object]:
+        """What `--json` prints."""
+        return {"name": self.name, "manifest": self.address, **self.findings.to_json(), "files_sent": self.sent}
+
+
+def inspect(file: Path, *, uploads: bool, force: bool) -> Findings:
+    """Check a manifest as `submit` does, and send nothing. Raises as that."""
+    with _judged(file, input_bucket="", uploads=uploads, force=force) as (_, findings, _):
+        return findings
+
+
+def submit(stack: Stack, file: Path, name: str, *, uploads: bool, force: bool) -> Submitted:
+    """Check a manifest, send its local files, and drop it.
+
+    Args:
+        uploads: whether local files may be sent.
+        force: whether a manifest with lines that would fail is dropped all the same.
+
+    Raises InvalidRequest if lines would fail, NotFound and MissingAsset for files, and S3's own exceptions.
+    """
+    with (
+        _judged(file, input_bucket=stack.input_bucket, uploads=uploads, force=force) as (manifest, findings, workflows),
+        TemporaryDirectory(prefix="manifest-") as folder,
+    ):
+        sent = 0
+        if findings.files:
+            manifest, sent = _with_files_sent(stack, manifest, findings, workflows, Path(folder))
+        before = stack.newest(name)
+        with transfer_bar("manifest", manifest.lines_file.stat().st_size) as advance:
+            path = str(manifest.lines_file)
+            stack.s3.upload_file(path, stack.input_bucket, manifest_key(name), Callback=advance)
+    return Submitted(name, f"s3://{stack.input_bucket}/{manifest_key(name)}", findings, sent, before)
+
+
+def workflows_folder() -> Path | None:
+    """The named workflows that are known here: WORKFLOWS_DIR, or `workflows/` in the current folder."""
+    folder = Path(os.environ.get("WORKFLOWS_DIR") or "workflows")
+    return folder if folder.is_dir() else None
+
+
+def known_batch(stack: Stack, submitted: Submitted) -> Batch:
+    """The batch of the manifest that was just dropped. Raises NotFound if it does not become known."""
+    name, before = submitted.name, submitted.before
+    end = time.monotonic() + KNOWN_WITHIN_S
+    while time.monotonic() < end:
+        batch = stack.newest(name)
+        if batch is not None and (before is None or batch.id != before.id):
+            return batch
+        time.sleep(1.0)
+    raise NotFound(
+        f"the batch {name} is dropped, but after {KNOWN_WITHIN_S:g} s it is not known yet: see the log of `ingest`, or "
+        f"ask again with `comfy-serverless batch status {name}`."
+    )
+
+
+@contextmanager
+def transfer_bar(what: str, size_bytes: int) -> Iterator[Callable[[int], None]]:
+    """A bar that is gone at the end, and nothing where there is no terminal; gives what counts bytes."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"sending {what}", total=size_bytes)
+        yield lambda count: bar.advance(task, count)
+
+
+@contextmanager
+def _judged(
+    file: Path, *, input_bucket: str, uploads: bool, force: bool
+) -> Iterator[tuple[Manifest, Findings, Workflows]]:
+    with opened(file) as manifest:
+        for note in manifest.notes:
+            say(f"{file}: {note}.")
+        workflows = Workflows(LocalFiles(file.parent), workflows_folder())
+        with Console(stderr=True).status(f"Checking {file}"):
+            findings = check(manifest.lines(), workflows=workflows, input_bucket=input_bucket, uploads=uploads)
+        _judge(file, findings, force=force)
+        yield manifest, findings, workflows
+
+
+def _judge(file: Path, findings: Findings, *, force: bool) -> None:
+    """Say what was found. Raises InvalidRequest if the manifest must not be dropped."""
+    for note in (*_told(findings), *findings.notes):
+        say(f"note: {note}.")
+    if not findings.requests:
+        raise InvalidRequest(f"{file} has no line with a job request.")
+    if not findings.bad:
+        return
+    shown = "\n".join(f"  line {problem.line}: {problem.text}" for problem in findings.problems[:SHOWN])
+    more = f"\n  and {findings.bad - SHOWN:,} more" if findings.bad > SHOWN else ""
+    said = f"{findings.bad:,} of {findings.requests:,} lines of {file} would fail:\n{shown}{more}"
+    if force:
+        say(f"note: {said}")
+        return
+    raise InvalidRequest(
+        f"{said}\nNothing was sent. Mend them, or submit with --force: bad lines are reported then, and cost the "
+        "others nothing.",
+        details={"problems": [{"line": problem.line, "message": problem.text} for problem in findings.problems]},
+    )
+
+
+def _told(findings: Findings) -> Iterator[str]:
+    if duplicates := findings.duplicates:
+        pairs = ", ".join(f"{line} (as {first})" for line, first in duplicates[:SHOWN])
+        more = f" and {len(duplicates) - SHOWN:,} more" if len(duplicates) > SHOWN else ""
+        repeated = counted(len(duplicates), "line")
+        yield f"the same line is the same job, and runs once; {repeated} repeated: {pairs}{more}"
+    if findings.drawn:
+        yield f"{counted(findings.drawn, 'line')} with a random seed (-1): equal ones are jobs of their own"
+
+
+def _with_files_sent(
+    stack: Stack, manifest: Manifest, findings: Findings, workflows: Workflows, folder: Path
+) -> tuple[Manifest, int]:
+    """The manifest with addresses in place of local files, and how many of those were sent."""
+    size_bytes = sum(file.stat().st_size for file in findings.files)
+    with transfer_bar(f"{len(findings.files):,} files", size_bytes) as advance:
+        sent = send_files(stack.s3, stack.input_bucket, findings.files, progress=advance)
+    there = len(findings.files) - sent.sent
+    rest = f"; of the others ({there:,}) the stack has the content" if there else ""
+    say(f"{sent.sent:,} of {len(findings.files):,} local files were sent, {sent.sent_bytes:,} bytes{rest}.")
+    target = folder / "manifest.jsonl"
+    with target.open("wb") as file:
+        file.writelines(rewritten(manifest.lines(), workflows=workflows, addresses=sent.addresses))
+    return Manifest(manifest.file, target, manifest.notes), sent.sent

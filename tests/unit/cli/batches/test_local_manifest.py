@@ -1,0 +1,141 @@
+"""A manifest in whatever form it lies on the disk: its lines, or what to do."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from comfy_serverless.cli.batches.manifest import batch_name, opened
+from comfy_serverless.errors import InvalidRequest, NotFound
+
+REQUESTS = [{"workflow": "thumbnail", "set": {"ImageScale.width": width}} for width in (1, 2, 3)]
+LINES = "\n".join(map(json.dumps, REQUESTS))
+
+
+def read(file: Path) -> tuple[list[object], tuple[str, ...]]:
+    with opened(file) as manifest:
+        return [json.loads(line.content or b"") for line in manifest.lines() if not line.is_blank], manifest.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "note"),
+    [
+        ("a.jsonl", LINES.encode(), ""),
+        ("a.jsonl", LINES.replace("\n", "\r\n").encode(), ""),
+        ("a.ndjson", f"\n\n{LINES}\n".encode(), ""),
+        ("a.jsonl.gz", gzip.compress(LINES.encode()), "unpacked"),
+        ("a.JSONL", LINES.encode("utf-16"), "UTF-16"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode("utf-16-be").join([b"\xfe\xff", b""])), "UTF-16"),
+        ("a.json", json.dumps(REQUESTS).encode(), "3 requests in a list"),
+        ("a.json", json.dumps(REQUESTS, indent=2).encode(), "3 requests in a list"),
+        ("a.json", b"\xef\xbb\xbf" + json.dumps(REQUESTS, indent=2).encode(), "3 requests in a list"),
+    ],
+)
+def test_a_manifest_is_read_in_its_usual_forms(tmp_path: Path, name: str, content: bytes, note: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    requests, notes = read(file)
+    assert requests == REQUESTS
+    assert note in " ".join(notes)
+    assert batch_name(file, None) == "a"
+
+
+def test_lines_have_the_numbers_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(f"\n{LINES.replace(chr(10), chr(10) * 2)}")
+    with opened(file) as manifest:
+        assert [line.number for line in manifest.lines() if not line.is_blank] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("document", "advice"),
+    [
+        ({"1": {"class_type": "LoadImage", "inputs": {"image": "x"}}}, "batch run .* --each"),
+        ({"nodes": [], "links": []}, "batch run .* --each"),
+        ({"prompt": {"1": {"class_type": "A", "inputs": {}}}}, "batch run .* --each"),
+    ],
+)
+def test_one_object_over_many_lines_is_refused_with_what_to_do(tmp_path: Path, document: object, advice: str) -> None:
+    file = tmp_path / "workflow.json"
+    file.write_text(json.dumps(document, indent=2))
+    with pytest.raises(InvalidRequest, match=advice):
+        read(file)
+
+
+def test_requests_over_many_lines_are_those_of_the_lines_where_they_begin(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("\n\n".join(json.dumps(request, indent=2) for request in REQUESTS))
+    begins = [number for number, line in enumerate(file.read_text().splitlines(), start=1) if line == "{"]
+    with opened(file) as manifest:
+        lines = [line for line in manifest.lines() if not line.is_blank]
+    assert [json.loads(line.content or b"") for line in lines] == REQUESTS
+    assert [line.number for line in lines] == begins
+
+
+def test_requests_that_begin_in_one_line_have_lines_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(request, indent=2) for request in REQUESTS))
+    requests, notes = read(file)
+    assert requests == REQUESTS
+    assert "3 requests" in notes[0]
+
+
+def test_requests_of_a_list_are_those_of_the_lines_where_they_begin(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("\n[" + ",\n\n".join(map(json.dumps, REQUESTS)) + "]\n")
+    with opened(file) as manifest:
+        assert [line.number for line in manifest.lines() if not line.is_blank] == [2, 4, 6]
+
+
+def test_a_bad_first_line_does_not_make_a_manifest_something_else(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    for first in ("{", "[]", "nonsense", '["a"]'):
+        file.write_text(f"{first}\n{LINES}")
+        with opened(file) as manifest:
+            assert (len(list(manifest.lines())), manifest.notes) == (4, ())
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="no file"), opened(tmp_path / "none.jsonl"):
+        pass
+    file = tmp_path / "cut.jsonl.gz"
+    file.write_bytes(gzip.compress(LINES.encode())[:-9])
+    with pytest.raises(InvalidRequest, match="cannot be unpacked"), opened(file):
+        pass
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidRequest, match="begins like UTF-16"), opened(file):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("photos.jsonl", "photos"),
+        ("photos.jsonl.gz", "photos"),
+        ("photos.NDJSON", "photos"),
+        ("photos.json", "photos"),
+        ("photos", "photos"),
+    ],
+)
+def test_a_batch_is_called_as_its_file(file: str, name: str) -> None:
+    assert batch_name(Path(file), None) == name
+
+
+def test_what_is_no_name_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="--name"):
+        batch_name(Path("with space.jsonl"), None)
+    with pytest.raises(InvalidRequest, match="--name"):
+        batch_name(Path("a.jsonl"), "a/b")
+
+
+def test_a_manifest_comes_through_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(LINES.encode()))))
+    requests, notes = read(Path("-"))
+    assert (requests, len(notes)) == (REQUESTS, 1)
+    with pytest.raises(InvalidRequest, match="give --name"):
+        batch_name(Path("-"), None)
+    assert batch_name(Path("-"), "many") == "many"
