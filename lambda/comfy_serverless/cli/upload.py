@@ -31,6 +31,7 @@ from comfy_serverless.errors import (
     UpstreamError,
 )
 from comfy_serverless.files import UNKNOWN_TYPE, type_of_name
+from comfy_serverless.proxies import Proxy, pool_manager, proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -135,7 +136,8 @@ class _Api:
             _ATTEMPTS, redirect=False, status_forcelist=_FAILURES, backoff_factor=0.5, raise_on_status=False
         )
         timeout = urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=_READ_TIMEOUT_S)
-        self._http = urllib3.PoolManager(retries=retries, timeout=timeout)
+        self._options = {"retries": retries, "timeout": timeout}
+        self._pools: dict[Proxy | None, urllib3.PoolManager] = {}
 
     def from_hash(self, digest: str, naming: Mapping[str, object]) -> dict[str, Any] | None:
         """A record of bytes that the API has; None if it does not have them."""
@@ -170,9 +172,16 @@ class _Api:
         import urllib3
 
         try:
-            return self._http.request(method, url, **arguments)
+            return self._pools_for(url).request(method, url, **arguments)
         except urllib3.exceptions.HTTPError as error:
             raise UpstreamError(f"{urlsplit(url).netloc} cannot be reached, or has broken off: {error}") from error
+
+    def _pools_for(self, url: str) -> urllib3.PoolManager:
+        """The connections to an address: S3's may be behind a proxy while that of `make dev` is not."""
+        proxy = proxy_for(url)
+        if proxy not in self._pools:
+            self._pools[proxy] = pool_manager(proxy, **self._options)
+        return self._pools[proxy]
 
     def _post(self, url: str, body: object = None) -> dict[str, Any]:
         answer = self._ask("POST", url, body)

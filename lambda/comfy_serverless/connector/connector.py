@@ -15,7 +15,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
+from comfy_serverless.connector.client import RequestFailed
 from comfy_serverless.connector.engine import Engine
+from comfy_serverless.connector.events import NoWebsocket
 from comfy_serverless.connector.folders import place_file
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.outputs import Output
@@ -25,8 +27,9 @@ from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import MAX_ATTEMPTS
 from comfy_serverless.connector.refusals import refusal
 from comfy_serverless.connector.run import Execution, WorkflowRun, attempt_id, deadline_in, left_until
+from comfy_serverless.connector.unusable import submit_failure, unavailable
 from comfy_serverless.connector.upkeep import Condition, Upkeep
-from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.errors import EngineUnavailable, InvalidRequest
 from comfy_serverless.files import OutputKind
 from comfy_serverless.graph import workflow as workflow_module
 from comfy_serverless.settings import Settings
@@ -102,8 +105,8 @@ class ComfyConnector:
 
     @property
     def server_address(self) -> str | None:
-        """`http://host:port` of ComfyUI, with the password in COMFYUI_URL, if any; None after `kill_api`."""
-        return None if self._engine.closed else self._engine.server_address
+        """`http://host:port` of ComfyUI, without user name and password; None after `kill_api`."""
+        return None if self._engine.closed else self._engine.server.url
 
     @property
     def urlport(self) -> int | None:
@@ -259,6 +262,15 @@ class ComfyConnector:
         run.cancel()
         return True
 
+    def free(self, *, unload_models: bool, free_memory: bool) -> None:
+        """Ask ComfyUI to unload models, and to drop its cache, after the workflow that runs.
+
+        Raises:
+            EngineUnavailable: it cannot be asked.
+        """
+        with self._engine.asked() as client:
+            client.free(unload_models=unload_models, free_memory=free_memory)
+
     def may_overlap(self, workflow: Mapping[str, Any]) -> bool:
         """Whether another job of the same owner may wait in ComfyUI's queue while this graph runs.
 
@@ -328,9 +340,16 @@ class ComfyConnector:
 
         Raises:
             InvalidWorkflow: ComfyUI refuses it; the message has every error of every node.
+            EngineUnavailable: ComfyUI gives no usable answer; the workflow may be queued all the same.
         """
         self.wait_ready()
-        answer = self._engine.client.submit(prompt, client_id=self._engine.events.connect())
+        try:
+            answer = self._engine.client.submit(prompt, client_id=self._engine.events.connect())
+        except RequestFailed as failure:
+            server = self._engine.server
+            raise submit_failure(failure, server) or unavailable(failure, server) from failure
+        except NoWebsocket as error:
+            raise EngineUnavailable(str(error)) from error
         if not answer.accepted:
             raise refusal(answer.error, answer.node_errors)
         return {"prompt_id": answer.prompt_id, "number": answer.number, "node_errors": dict(answer.node_errors)}
@@ -348,8 +367,13 @@ class ComfyConnector:
         return self._engine.model_places()
 
     def get_history(self, prompt_id: str) -> dict[str, Any]:
-        """`{prompt_id: entry}` once a prompt has ended; `{}` before, and for unknown prompts."""
-        entry = self._engine.client.history(prompt_id)
+        """`{prompt_id: entry}` once a prompt has ended; `{}` before, and for unknown prompts.
+
+        Raises:
+            EngineUnavailable: ComfyUI gives no usable answer.
+        """
+        with self._engine.asked() as client:
+            entry = client.history(prompt_id)
         return {} if entry is None else {prompt_id: entry}
 
     def get_image(self, filename: str, subfolder: str, folder_type: str) -> bytes:
@@ -357,8 +381,9 @@ class ComfyConnector:
 
         Raises:
             FileNotFoundError: ComfyUI has no such file.
+            EngineUnavailable: ComfyUI gives no usable answer.
         """
-        with self._engine.client.view(filename, subfolder, folder_type) as stream:
+        with self._engine.asked() as client, client.view(filename, subfolder, folder_type) as stream:
             return stream.read()
 
     def upload_image(
@@ -368,11 +393,15 @@ class ComfyConnector:
         folder_type: str | None = None,
         overwrite: bool = False,
     ) -> dict[str, Any]:
-        """Give ComfyUI an image. Returns `{"name": …, "subfolder": …, "type": …}`; use that name."""
+        """Give ComfyUI an image. Returns `{"name": …, "subfolder": …, "type": …}`; use that name.
+
+        Raises:
+            MissingAsset: ComfyUI does not take it, for instance because it is too large.
+        """
         self.wait_ready()
         path = Path(filepath)
         with path.open("rb") as file:
-            return self._engine.client.upload_image(
+            return self._engine.upload(
                 file, path.name, subfolder=subfolder, folder_type=folder_type, overwrite=overwrite
             )
 
@@ -380,6 +409,9 @@ class ComfyConnector:
         """Give ComfyUI any input file. Returns the value for the input of a LoadImage (or similar) node.
 
         A file on this machine is copied into a local engine's input folder, unless the name is taken there.
+
+        Raises:
+            MissingAsset: ComfyUI does not take it, for instance because it is too large.
         """
         self.wait_ready()
         folder = self.input_directory
@@ -388,7 +420,7 @@ class ComfyConnector:
                 return f"{subfolder}/{name}" if subfolder else name
             with file.open("rb") as stream:
                 return self.upload_file(stream, name, subfolder=subfolder, overwrite=overwrite)
-        answer = self._engine.client.upload_image(file, name, subfolder=subfolder, overwrite=overwrite)
+        answer = self._engine.upload(file, name, subfolder=subfolder, overwrite=overwrite)
         return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else str(answer["name"])
 
     # Reading and editing workflows, as in the original.

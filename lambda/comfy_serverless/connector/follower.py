@@ -130,6 +130,7 @@ class PromptFollower:
         self._accepted = False
 
         self._submit_lost = False
+        self._lost_because = ""
         self._number: float | None = None
         self._submits_left = 3
         self._ahead: str | None = None
@@ -184,6 +185,7 @@ class PromptFollower:
                 self._finish(answer.error, now)
             case SubmitLost():
                 self._submit_lost = True
+                self._lost_because = answer.reason
                 self._distrust_events(now)
 
     def _see_frame(self, frame: FrameSeen, now: float) -> None:
@@ -258,7 +260,9 @@ class PromptFollower:
             self._gone_reads = 0
             self._questions = [SubmitAgain()]
         elif self._submit_lost:
-            self._finish(EngineUnavailable("ComfyUI answers, but accepts no workflow"), now, engine_is_broken=True)
+            why = f": {self._lost_because}" if self._lost_because else ""
+            error = EngineUnavailable(f"ComfyUI answers, but accepts no workflow{why}")
+            self._finish(error, now, engine_is_broken=True)
         elif self._story.succeeded and not self._events_missed:
             self._finish(None, now)
         elif self._executing_since is not None or self._story.succeeded:

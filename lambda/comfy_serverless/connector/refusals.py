@@ -18,7 +18,6 @@ from comfy_serverless.connector.preflight import (
 from comfy_serverless.errors import (
     ComfyError,
     EngineCrashed,
-    EngineUnavailable,
     InvalidWorkflow,
     NodeExecutionError,
     OutOfMemory,
@@ -48,7 +47,6 @@ _KEEPS_FROM_LOOKING_ON = frozenset(
 _MOST_LINES, _LONGEST_LINE = 30, 600
 #: The most packs in a message.
 _MOST_PACKS = 10
-_REDIRECTION, _BAD_REQUEST, _SERVER_ERROR = 300, 400, 500
 
 
 def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> InvalidWorkflow:
@@ -153,27 +151,6 @@ def execution_failure(data: Mapping[str, Any], *, node_id: str, class_type: str)
     if _GPU_IS_LOST.search(message) and _IS_ABOUT_A_GPU.search(message):
         return EngineCrashed(f"{text} (the GPU is lost to this process until it is restarted)", details=details)
     return NodeExecutionError(text, details=details)
-
-
-def submit_failure(status: int, text: str, *, server_address: str) -> ComfyError | None:
-    """Interpret an answer of `POST /prompt` that is neither 200 nor ComfyUI's own 400.
-
-    Returns:
-        The failure; None if undecided: the prompt must be looked for, and sent again if it is not there.
-    """
-    said = f"{status} {text[:300]}".strip()
-    if status in (401, 403, 407):
-        return EngineUnavailable(f"the server at {server_address} requires credentials: {said}")
-    if status < _REDIRECTION:
-        # The prompt may have been queued all the same.
-        return None
-    if status < _BAD_REQUEST or status in (404, 405, 410):
-        return EngineUnavailable(f"the server at {server_address} is not a ComfyUI: {said}")
-    if status in (408, 425, 429) or status > _SERVER_ERROR:
-        # A proxy in front of ComfyUI, or one of its limits: ComfyUI has not seen the workflow.
-        return None
-    # 413, or the bare 500 for a body that ComfyUI cannot read: it could not read it the next time either.
-    return refusal({"message": "ComfyUI cannot read the workflow", "details": said}, {})
 
 
 def describe_exit(exit_code: int | None) -> str:
