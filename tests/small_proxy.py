@@ -69,6 +69,9 @@ class SmallProxy:
             def do_POST(self) -> None:
                 self.do_GET()
 
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
             def log_message(self, *_: Any) -> None:
                 pass
 

@@ -264,12 +264,12 @@ def headers(text: str) -> tuple[tuple[str, str], ...]:
     """Headers of HTTP: `Name: value`, one a line, or a JSON object."""
     given = _json_headers(text) if text.lstrip().startswith("{") else _header_lines(text)
     for name, value in given:
-        if not _HEADER_NAME.fullmatch(name):
+        if not value or not _HEADER_NAME.fullmatch(name):
             raise ValueError('must have lines like `X-Api-Key: value`, or be a JSON object like {"X-Api-Key": "value"}')
         if _OWN_HEADERS.fullmatch(name):
             raise ValueError(f"{name} is said by the connection itself")
-        if not value or not value.isprintable() or not value.isascii():
-            raise ValueError(f"the value of {name} has characters that no header has, or none at all")
+        if not value.isprintable() or not value.isascii():
+            raise ValueError(f"the value of {name} has characters that no header has")
     if len({name.lower() for name, _ in given}) < len(given):
         raise ValueError("names a header twice")
     return given

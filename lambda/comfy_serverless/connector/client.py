@@ -210,6 +210,8 @@ class ComfyClient:
         0 if the answer does not say.
         """
         response = self._send("HEAD", _view_path(filename, subfolder, folder_type))
+        if response.status in (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
+            return 0.0  # what stands between lets no HEAD through
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             return None
         try:

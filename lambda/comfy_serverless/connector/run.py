@@ -203,6 +203,7 @@ class WorkflowRun:
             execution_s=self._execution_s,
             stall_s=self._stall_s,
             frame_nodes=self._frame_nodes,
+            is_elsewhere=self._engine.process is None,
         )
         runner = PromptRunner(
             client=self._engine.client,
