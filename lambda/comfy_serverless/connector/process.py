@@ -32,7 +32,7 @@ from comfy_serverless.connector.confinement import (
 )
 from comfy_serverless.connector.import_report import ImportReport, NotImported
 from comfy_serverless.connector.ports import ReservedPort, accepts
-from comfy_serverless.connector.refusals import describe_exit
+from comfy_serverless.connector.refusals import advice_at_start, describe_exit
 from comfy_serverless.errors import EngineUnavailable
 
 logger = logging.getLogger(__name__)
@@ -303,9 +303,11 @@ class ComfyProcess:
             self._launch()
             return
         last_lines = "\n".join(self.log_tail.splitlines()[-8:])
+        advice = advice_at_start(self.log_tail)
         raise EngineUnavailable(
-            f"ComfyUI exited while it started ({describe_exit(exit_code)}); "
-            + (f"the end of its log:\n{last_lines}" if last_lines else "it wrote nothing"),
+            f"ComfyUI exited while it started ({describe_exit(exit_code)}). "
+            + (f"{advice}. " if advice else "")
+            + (f"The end of its log:\n{last_lines}" if last_lines else "It wrote nothing"),
             details={"exit_code": exit_code, "log_tail": self.log_tail},
         )
 

@@ -47,6 +47,26 @@ _KEEPS_FROM_LOOKING_ON = frozenset(
 _MOST_LINES, _LONGEST_LINE = 30, 600
 #: The most packs in a message.
 _MOST_PACKS = 10
+_HOW_MODELS_COME = (
+    "A model is there when its file lies in ComfyUI's folder for it, or when the job brings it: name it under `models`, "
+    "with its address (docs/models.md)"
+)
+#: What ComfyUI writes before it exits, and what helps.
+_ADVICE_AT_START = (
+    (
+        re.compile(
+            r"Found no NVIDIA driver|not compiled with CUDA|No CUDA GPUs are available|CUDA driver version is insufficient"
+            r"|No HIP GPUs are available|CUDA unknown error|no kernel image is available"
+        ),
+        "ComfyUI finds no GPU that its torch can use. Set COMFYUI_ARGS=--cpu to do without one (slow; with "
+        "API_COMMAND_LINE write --cpu there), or COMFYUI_PYTHON to a Python whose torch fits the GPU",
+    ),
+    (
+        re.compile(r"ModuleNotFoundError: No module named"),
+        "This Python does not have what ComfyUI needs. Set COMFYUI_PYTHON to the one that ComfyUI was installed with, or "
+        "install its requirements.txt",
+    ),
+)
 
 
 def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> InvalidWorkflow:
@@ -90,6 +110,8 @@ def explained(
         message += f". {why_unknown(lost_packs)}"
         if lost_packs:
             details["not_imported"] = [{"pack": lost.pack, "reason": lost.reason} for lost in lost_packs]
+    if missing["missing_models"]:
+        message += f". {_HOW_MODELS_COME}"
     return InvalidWorkflow(message, details=details)
 
 
@@ -160,6 +182,11 @@ def describe_exit(exit_code: int | None) -> str:
     if exit_code == -9:
         return "killed by signal 9: often the host ran out of memory"
     return f"killed by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+
+
+def advice_at_start(log: str) -> str:
+    """What helps a ComfyUI that exits while it starts, by what it wrote; "" if that says nothing to us."""
+    return next((advice for pattern, advice in _ADVICE_AT_START if pattern.search(log)), "")
 
 
 def _has_looked_at_everything(error: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
