@@ -125,7 +125,7 @@ def test_an_input_above_the_engine_s_limit_is_the_request_s_fault(
     connector = elsewhere(comfyui_url=engine.url)
     with pytest.raises(MissingAsset, match=r"clip\.mp4 has 2,000,000 bytes.*at most 1,048,576.*--max-upload-size"):
         connector.upload_file(io.BytesIO(bytes(2_000_000)), "clip.mp4")
-    connector._engine._upload_limit = (connector.starts, None)  # an engine that does not say it
+    connector._engine.uploads._limit = (connector.starts, None)  # an engine that does not say it
     with pytest.raises(MissingAsset, match="413"):
         connector.upload_file(io.BytesIO(bytes(2_000_000)), "clip.mp4")
     assert connector.upload_file(io.BytesIO(bytes(1_000_000)), "small.mp4") == "small.mp4"

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
@@ -20,17 +18,24 @@ from comfy_serverless.connector.engine import Engine
 from comfy_serverless.connector.events import NoWebsocket
 from comfy_serverless.connector.folders import place_file
 from comfy_serverless.connector.import_report import NotImported
+from comfy_serverless.connector.in_thread import InThread
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.own_folder import may_overlap
 from comfy_serverless.connector.ports import find_available_port
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import MAX_ATTEMPTS
 from comfy_serverless.connector.refusals import refusal
-from comfy_serverless.connector.run import Execution, WorkflowRun, attempt_id, deadline_in, left_until
+from comfy_serverless.connector.run import (
+    Execution,
+    WorkflowRun,
+    attempt_id,
+    checked_prompt_id,
+    deadline_in,
+    left_until,
+)
 from comfy_serverless.connector.unusable import submit_failure, unavailable
 from comfy_serverless.connector.upkeep import Condition, Upkeep
 from comfy_serverless.errors import EngineUnavailable, InvalidRequest
-from comfy_serverless.files import OutputKind
 from comfy_serverless.graph import workflow as workflow_module
 from comfy_serverless.settings import Settings
 
@@ -223,27 +228,74 @@ class ComfyConnector:
         Raises:
             ComfyError: one of `comfy_serverless.errors`; its `.outputs` has what was made before the failure.
         """
-        graph = workflow_module.check_format(workflow)
-        workflow_module.check_links(graph)
-        run = WorkflowRun(
-            graph,
-            engine=self._engine,
-            run_id=_checked_prompt_id(prompt_id),
-            deadline=deadline_in(deadline_s),
+        run = self._new_run(
+            workflow,
+            prompt_id=prompt_id,
+            deadline_s=deadline_s,
             execution_s=execution_s,
-            stall_s=self._settings.stall_s,
             on_progress=on_progress,
             on_output=on_output,
             extra_data=extra_data,
             apart_as=apart_as,
             recalls_as=recalls_as,
         )
+        return self._execute(run)
+
+    async def arun(
+        self,
+        workflow: Mapping[str, Any],
+        *,
+        deadline_s: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_output: Callable[[Output], None] | None = None,
+        prompt_id: str | None = None,
+        extra_data: Mapping[str, Any] | None = None,
+    ) -> Execution:
+        """Run a workflow as `run` does, while the event loop goes on; callbacks are called in the loop's thread.
+
+        A task that is canceled, also by a timeout, cancels the run, and ends when ComfyUI has confirmed that, or after
+        a few seconds. An exception of a callback cancels the run, too, and is raised here.
+
+        Raises:
+            ComfyError: as `run`.
+        """
+        async with InThread() as thread:
+            run = self._new_run(
+                workflow,
+                prompt_id=prompt_id,
+                deadline_s=deadline_s,
+                on_progress=thread.called_in_loop(on_progress),
+                on_output=thread.called_in_loop(on_output),
+                extra_data=extra_data,
+            )
+            return await thread.result_of(lambda: self._execute(run), cancel=run.cancel)
+
+    def _new_run(
+        self,
+        workflow: Mapping[str, Any],
+        *,
+        prompt_id: str | None,
+        deadline_s: float | None,
+        **arguments: Any,  # noqa: ANN401  (those of `WorkflowRun`)
+    ) -> WorkflowRun:
+        graph = workflow_module.check_format(workflow)
+        workflow_module.check_links(graph)
+        return WorkflowRun(
+            graph,
+            engine=self._engine,
+            run_id=checked_prompt_id(prompt_id),
+            deadline=deadline_in(deadline_s),
+            stall_s=self._settings.stall_s,
+            **arguments,
+        )
+
+    def _execute(self, run: WorkflowRun) -> Execution:
         with self._lock:
             if run.run_id in self._runs:
                 raise InvalidRequest(f"prompt {run.run_id} is running already")
             self._runs[run.run_id] = run
         try:
-            with self._upkeep.run(graph):
+            with self._upkeep.run(run.graph):
                 return run.execute(wait_ready=self._wait_ready)
         finally:
             with self._lock:
@@ -325,15 +377,7 @@ class ComfyConnector:
         Raises:
             ComfyError: the workflow was refused, or failed.
         """
-        from PIL import Image
-
-        images: list[Image.Image] = []
-        for output in self.run(payload).outputs:
-            if output.kind is OutputKind.IMAGE:
-                image = Image.open(BytesIO(output.read()))
-                image.load()
-                images.append(image)
-        return images
+        return self.run(payload).images
 
     def queue_prompt(self, prompt: Mapping[str, Any]) -> dict[str, Any]:
         """Queue a workflow without waiting: `{"prompt_id": …, "number": …, "node_errors": …}`.
@@ -401,7 +445,7 @@ class ComfyConnector:
         self.wait_ready()
         path = Path(filepath)
         with path.open("rb") as file:
-            return self._engine.upload(
+            return self._engine.uploads.send(
                 file, path.name, subfolder=subfolder, folder_type=folder_type, overwrite=overwrite
             )
 
@@ -420,7 +464,7 @@ class ComfyConnector:
                 return f"{subfolder}/{name}" if subfolder else name
             with file.open("rb") as stream:
                 return self.upload_file(stream, name, subfolder=subfolder, overwrite=overwrite)
-        answer = self._engine.upload(file, name, subfolder=subfolder, overwrite=overwrite)
+        answer = self._engine.uploads.send(file, name, subfolder=subfolder, overwrite=overwrite)
         return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else str(answer["name"])
 
     # Reading and editing workflows, as in the original.
@@ -428,16 +472,3 @@ class ComfyConnector:
     load_payload = staticmethod(workflow_module.load_payload)
     find_output_node = staticmethod(workflow_module.find_output_node)
     replace_key_value = staticmethod(workflow_module.replace_key_value)
-
-
-def _checked_prompt_id(prompt_id: str | None) -> str:
-    """Check the id: ComfyUI 0.25 and later accept canonical lower-case UUIDs only."""
-    if prompt_id is None:
-        return str(uuid.uuid4())
-    try:
-        canonical = str(uuid.UUID(prompt_id))
-    except ValueError:
-        canonical = ""
-    if canonical != prompt_id:
-        raise InvalidRequest(f"prompt_id {prompt_id!r} is not a lower-case UUID")
-    return prompt_id

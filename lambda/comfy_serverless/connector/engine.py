@@ -27,7 +27,8 @@ from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.remote_files import RemoteFiles
 from comfy_serverless.connector.server import Server
 from comfy_serverless.connector.start_patience import StartPatience
-from comfy_serverless.connector.unusable import named, too_large_to_upload, unavailable, upload_failure, why_not
+from comfy_serverless.connector.unusable import named, unavailable, why_not
+from comfy_serverless.connector.uploads import Uploads
 from comfy_serverless.errors import EngineUnavailable
 from comfy_serverless.graph.nodes import Declared, declared
 from comfy_serverless.settings import Settings
@@ -38,8 +39,6 @@ logger = logging.getLogger(__name__)
 _DECLARATIONS_S = 5.0
 #: In the folder of ComfyUI's temp folder: for every other process.
 _SECOND_TEMP = "comfy-serverless-second"
-#: What an upload has beside its file, in bytes: names of fields, and a file name.
-_FORM_BYTES = 1024
 
 
 class Engine:
@@ -66,10 +65,10 @@ class Engine:
         #: The start they were read from, and their names.
         self._node_classes: tuple[int, tuple[str, ...]] = (-1, ())
         self._model_places: tuple[int, Mapping[str, tuple[Path, ...]]] = (-1, {})
-        self._upload_limit: tuple[int, int | None] = (-1, None)
         self._lost_packs: tuple[int, tuple[NotImported, ...]] = (-1, ())
         #: What the engine says of classes; nothing where it does not know one.
         self._declared: dict[str, Declared | None] = {}
+        self.uploads = Uploads(self)
         self._remembered = Remembered()
         self.process: ComfyProcess | None = None
         #: The process that is to take the place of the first, as soon as it answers.
@@ -187,41 +186,6 @@ class Engine:
             yield self.client
         except RequestFailed as failure:
             raise unavailable(failure, self.server) from failure
-
-    def upload(
-        self, file: BinaryIO, name: str, *, subfolder: str | None, folder_type: str | None = None, overwrite: bool
-    ) -> dict[str, Any]:
-        """Send it a file: see `ComfyClient.upload_image`.
-
-        Raises:
-            MissingAsset: it does not take this file.
-            EngineUnavailable: it takes none now.
-        """
-        begin = file.tell()
-        size_bytes = file.seek(0, 2) - begin
-        file.seek(begin)
-        limit_bytes = self._max_upload_bytes()
-        if limit_bytes is not None and size_bytes + _FORM_BYTES > limit_bytes:
-            raise too_large_to_upload(name, size_bytes, limit_bytes, self.server)
-        try:
-            return self.client.upload_image(
-                file, name, subfolder=subfolder, folder_type=folder_type, overwrite=overwrite
-            )
-        except RequestFailed as failure:
-            raise upload_failure(failure, self.server, name) from failure
-
-    def _max_upload_bytes(self) -> int | None:
-        """How much it takes in one upload; None if it does not say. Asked once a start."""
-        generation, limit_bytes = self._upload_limit
-        if generation != self.starts:
-            try:
-                said = self.client.features().get("max_upload_size")
-            except (RequestFailed, AttributeError) as error:  # older ones have no such route
-                logger.info("ComfyUI does not say how much it takes in one upload: %s", error)
-                said = None
-            limit_bytes = int(said) if isinstance(said, int | float) and said > 0 else None
-            self._upload_limit = self.starts, limit_bytes
-        return limit_bytes
 
     def is_answering(self) -> bool:
         """Whether it answers now."""

@@ -90,6 +90,15 @@ class Output:
         with self.open() as stream:
             return stream.read()
 
+    def __repr__(self) -> str:
+        return f"<Output {self.name} ({self.content_type}) of node {self.node_id} {self.title or self.class_type}>"
+
+    def _repr_png_(self) -> bytes | None:
+        """Its picture, for notebooks; None for everything else."""
+        from comfy_serverless.connector.pictures import as_png  # Pillow takes a while to load
+
+        return as_png(self)
+
     @property
     def size_bytes(self) -> int:
         """Size in bytes. Costs a download if the engine is on another machine."""

@@ -303,10 +303,8 @@ class ComfyProcess:
             self._launch()
             return
         last_lines = "\n".join(self.log_tail.splitlines()[-8:])
-        advice = advice_at_start(self.log_tail)
         raise EngineUnavailable(
-            f"ComfyUI exited while it started ({describe_exit(exit_code)}). "
-            + (f"{advice}. " if advice else "")
+            f"ComfyUI exited while it started ({describe_exit(exit_code)}). {advice_at_start(self.log_tail)}"
             + (f"The end of its log:\n{last_lines}" if last_lines else "It wrote nothing"),
             details={"exit_code": exit_code, "log_tail": self.log_tail},
         )

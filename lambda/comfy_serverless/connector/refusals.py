@@ -48,25 +48,15 @@ _MOST_LINES, _LONGEST_LINE = 30, 600
 #: The most packs in a message.
 _MOST_PACKS = 10
 _HOW_MODELS_COME = (
-    "A model is there when its file lies in ComfyUI's folder for it, or when the job brings it: name it under `models`, "
-    "with its address (docs/models.md)"
+    "A model is there when its file lies in ComfyUI's folder for it, or when the job brings it: name it under "
+    "`models`, with its address (docs/models.md)"
 )
-#: What ComfyUI writes before it exits, and what helps.
-_ADVICE_AT_START = (
-    (
-        re.compile(
-            r"Found no NVIDIA driver|not compiled with CUDA|No CUDA GPUs are available|CUDA driver version is insufficient"
-            r"|No HIP GPUs are available|CUDA unknown error|no kernel image is available"
-        ),
-        "ComfyUI finds no GPU that its torch can use. Set COMFYUI_ARGS=--cpu to do without one (slow; with "
-        "API_COMMAND_LINE write --cpu there), or COMFYUI_PYTHON to a Python whose torch fits the GPU",
-    ),
-    (
-        re.compile(r"ModuleNotFoundError: No module named"),
-        "This Python does not have what ComfyUI needs. Set COMFYUI_PYTHON to the one that ComfyUI was installed with, or "
-        "install its requirements.txt",
-    ),
+#: What a ComfyUI writes that exits at once: first without a GPU, then with a Python that is not its own.
+_NO_GPU = re.compile(
+    r"Found no NVIDIA driver|not compiled with CUDA|No (CUDA|HIP) GPUs are available|CUDA unknown error"
+    r"|CUDA driver version is insufficient|no kernel image is available"
 )
+_NO_MODULE = re.compile(r"^ModuleNotFoundError: ", re.MULTILINE)
 
 
 def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> InvalidWorkflow:
@@ -186,7 +176,17 @@ def describe_exit(exit_code: int | None) -> str:
 
 def advice_at_start(log: str) -> str:
     """What helps a ComfyUI that exits while it starts, by what it wrote; "" if that says nothing to us."""
-    return next((advice for pattern, advice in _ADVICE_AT_START if pattern.search(log)), "")
+    if _NO_GPU.search(log):
+        return (
+            "ComfyUI finds no GPU that its torch can use. Set COMFYUI_ARGS=--cpu to do without one (slow; with "
+            "API_COMMAND_LINE write --cpu there), or COMFYUI_PYTHON to a Python whose torch fits the GPU. "
+        )
+    if _NO_MODULE.search(log):
+        return (
+            "This Python does not have what ComfyUI needs. Set COMFYUI_PYTHON to the one that ComfyUI was installed "
+            "with, or install its requirements.txt. "
+        )
+    return ""
 
 
 def _has_looked_at_everything(error: Mapping[str, Any], said: Mapping[str, Any]) -> bool:

@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.connector import recovery
 from comfy_serverless.connector.collector import OutputCollector, frame_nodes_of
@@ -23,8 +24,13 @@ from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import Recovery
 from comfy_serverless.connector.refusals import explained
 from comfy_serverless.connector.runner import PromptRunner
-from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, InvalidWorkflow
+from comfy_serverless.connector.saving import save
+from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, InvalidRequest, InvalidWorkflow
+from comfy_serverless.files import OutputKind
 from comfy_serverless.graph.nodes import TEXT_JOINER
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +58,39 @@ class Execution:
     timings: Timings
     cached_nodes: tuple[str, ...]
     attempts: int
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """All its images, previews included, in the order of its nodes; read anew each time.
+
+        Raises:
+            OSError: one cannot be read, or is no image that Pillow knows.
+        """
+        from comfy_serverless.connector.pictures import picture_of  # Pillow takes a while to load
+
+        return [picture_of(output) for output in self.outputs if output.kind is OutputKind.IMAGE]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write every output into a folder, which is made if it is not there. No file is ever overwritten.
+
+        Returns:
+            Where each is, in their order: `name.png`, or `name-2.png` where that name was taken.
+
+        Raises:
+            OSError: one cannot be read or written; those before it are there.
+        """
+        return [save(output, Path(folder)) for output in self.outputs]
+
+    def __repr__(self) -> str:
+        made = ", ".join(output.name for output in self.outputs[:3]) + (", …" if len(self.outputs) > 3 else "")
+        warned = f", {len(self.warnings)} warnings" if self.warnings else ""
+        return f"<Execution: {len(self.outputs)} outputs ({made}) in {self.timings.total_ms / 1000:.1f} s{warned}>"
+
+    def _repr_html_(self) -> str:
+        """Its pictures, for notebooks."""
+        from comfy_serverless.connector.pictures import as_html
+
+        return as_html(self.outputs, self.warnings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +135,7 @@ class WorkflowRun:
         recalls_as: str = "",
     ) -> None:
         self.run_id = run_id
-        self._graph = graph
+        self.graph = graph
         self._engine = engine
         self._deadline = deadline
         self._execution_s = execution_s
@@ -164,7 +203,7 @@ class WorkflowRun:
 
     def _attempt(self, prompt_id: str) -> tuple[Outcome, OutputCollector, tuple[Output, ...]]:
         with self._folders():
-            graph = self._graph
+            graph = self.graph
             if self._apart_as is not None:
                 classes = {TEXT_JOINER, *(str(node["class_type"]) for node in graph.values())}
                 declarations = self._engine.declared(classes)
@@ -248,10 +287,10 @@ class WorkflowRun:
         """Add what ComfyUI's own words lack: every problem at once, suggestions, and where the workflow would run."""
         if not isinstance(error, InvalidWorkflow) or "type" not in error.details.get("error", {}):
             return error
-        declarations = self._engine.declarations(str(node.get("class_type")) for node in self._graph.values())
+        declarations = self._engine.declarations(str(node.get("class_type")) for node in self.graph.values())
         unknown = any(declaration is None for declaration in declarations.values())
         classes, lost = (self._engine.node_classes(), self._engine.lost_packs()) if unknown else ((), ())
-        error = explained(error, self._graph, declarations, classes, lost)
+        error = explained(error, self.graph, declarations, classes, lost)
         if error.details["unknown_nodes"] and self._engine.is_embedded:
             error.message += (
                 ". The embedded engine has ComfyUI's model-free image nodes only: "
@@ -259,6 +298,19 @@ class WorkflowRun:
             )
             error.args = (error.message,)
         return error
+
+
+def checked_prompt_id(prompt_id: str | None) -> str:
+    """Check the id: ComfyUI 0.25 and later accept canonical lower-case UUIDs only."""
+    if prompt_id is None:
+        return str(uuid.uuid4())
+    try:
+        canonical = str(uuid.UUID(prompt_id))
+    except ValueError:
+        canonical = ""
+    if canonical != prompt_id:
+        raise InvalidRequest(f"prompt_id {prompt_id!r} is not a lower-case UUID")
+    return prompt_id
 
 
 def attempt_id(run_id: str, attempt: int) -> str:
