@@ -159,6 +159,12 @@ class ComfyProcess:
         self._end_group()
         self._reserved = ReservedPort(self._host, self._first_port + self._ports_tried)
         self.port = self._reserved.port
+        if self._reserved.of_siblings:
+            logger.warning(
+                "another process of this program runs a ComfyUI too (port %s): each process starts its own. To share "
+                "one, start it before the processes, and set COMFYUI_URL for them (docs/python.md)",
+                ", ".join(map(str, self._reserved.of_siblings)),
+            )
         self._log.clear()
         self._imports = ImportReport()
         self.state = ProcessState.STARTING
