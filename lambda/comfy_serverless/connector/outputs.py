@@ -93,11 +93,21 @@ class Output:
     def __repr__(self) -> str:
         return f"<Output {self.name} ({self.content_type}) of node {self.node_id} {self.title or self.class_type}>"
 
-    def _repr_png_(self) -> bytes | None:
-        """Its picture, for notebooks; None for everything else."""
+    def as_png(self, *, longest_side: int | None = None) -> bytes | None:
+        """An image as PNG, scaled down if a side is longer in pixels; None for all else, or if it cannot be read."""
+        if self.kind is not OutputKind.IMAGE:
+            return None
         from comfy_serverless.connector.pictures import as_png  # Pillow takes a while to load
 
-        return as_png(self)
+        try:
+            content = self.read()
+        except OSError:
+            return None
+        return as_png(content, longest_side=longest_side)
+
+    def _repr_png_(self) -> bytes | None:
+        """Its picture, for notebooks, which show its text without one."""
+        return self.as_png()
 
     @property
     def size_bytes(self) -> int:

@@ -1,42 +1,28 @@
-"""Outputs as pictures: for programs, and for notebooks. The only module here that loads Pillow."""
+"""Bytes as pictures. The only module of this room that loads Pillow, which takes a while."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
-from html import escape
 from io import BytesIO
 
 from PIL import Image
 
-from comfy_serverless.connector.outputs import Output
-from comfy_serverless.files import OutputKind
-
-#: In a notebook's table of pictures: the longest side of each in pixels, and how many there are.
-_LONGEST_SIDE, _MOST_PICTURES = 320, 24
-_LONGEST_TEXT = 2_000
 #: What Pillow raises for what it cannot read: `UnidentifiedImageError` is an OSError.
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
-def picture_of(output: Output) -> Image.Image:
-    """An image, read whole. Raises OSError if it cannot be read, or is none that Pillow knows."""
-    image = Image.open(BytesIO(output.read()))
+def picture_of(content: bytes) -> Image.Image:
+    """An image, read whole. Raises OSError if Pillow does not know it."""
+    image = Image.open(BytesIO(content))
     image.load()
     return image
 
 
-def as_png(output: Output, *, longest_side: int | None = None) -> bytes | None:
-    """An image as PNG, scaled down if it is larger; None if it is none, is gone, or cannot be read.
-
-    A notebook shows the output's plain text then.
-    """
-    if output.kind is not OutputKind.IMAGE:
-        return None
+def as_png(content: bytes, *, longest_side: int | None = None) -> bytes | None:
+    """An image as PNG, scaled down if a side is longer; None for what Pillow cannot read."""
     try:
-        if output.content_type == "image/png" and longest_side is None:
-            return output.read()
-        picture = picture_of(output)
+        picture = picture_of(content)
+        if longest_side is None and picture.format == "PNG":
+            return content
         if longest_side is not None:
             picture.thumbnail((longest_side, longest_side))
         if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
@@ -46,31 +32,3 @@ def as_png(output: Output, *, longest_side: int | None = None) -> bytes | None:
     except _UNREADABLE:
         return None
     return file.getvalue()
-
-
-def as_html(outputs: Sequence[Output], warnings: Sequence[str]) -> str:
-    """Outputs side by side, with their names below; then the warnings."""
-    figures = [_figure(output) for output in outputs[:_MOST_PICTURES]]
-    if len(outputs) > _MOST_PICTURES:
-        figures.append(f"<p>and {len(outputs) - _MOST_PICTURES} more</p>")
-    warned = "".join(f"<li>{escape(warning)}</li>" for warning in warnings)
-    style = "display:flex;flex-wrap:wrap;gap:12px;align-items:flex-end"
-    return f'<div style="{style}">{"".join(figures)}</div>' + (f"<ul>{warned}</ul>" if warned else "")
-
-
-def _figure(output: Output) -> str:
-    named = escape(f"{output.name} · {output.node_id} {output.title or output.class_type}")
-    png = as_png(output, longest_side=_LONGEST_SIDE)
-    if png is not None:
-        shown = f'<img alt="{named}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-    else:
-        shown = f"<pre>{escape(_text_of(output))}</pre>"
-    return f'<figure style="margin:0">{shown}<figcaption>{named}</figcaption></figure>'
-
-
-def _text_of(output: Output) -> str:
-    """The beginning of a text; of anything else its type."""
-    if output.kind is not OutputKind.TEXT or output.content is None:
-        return output.content_type
-    text = output.content.decode("utf-8", errors="replace")
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"

@@ -60,9 +60,7 @@ class ReservedPort:
         self.port = port
         self._lock: IO[bytes] | None = lock
         #: The ports below that other processes of this program hold: each has an engine of its own there.
-        self.of_siblings = [
-            taken for taken in range(first_port, min(port, first_port + _MOST_SIBLINGS)) if _is_of_sibling(taken)
-        ]
+        self.of_siblings = tuple(filter(_is_of_sibling, range(first_port, min(port, first_port + _MOST_SIBLINGS))))
 
     def release(self) -> None:
         """Free the port for others. Idempotent."""

@@ -68,7 +68,7 @@ class Execution:
         """
         from comfy_serverless.connector.pictures import picture_of  # Pillow takes a while to load
 
-        return [picture_of(output) for output in self.outputs if output.kind is OutputKind.IMAGE]
+        return [picture_of(output.read()) for output in self.outputs if output.kind is OutputKind.IMAGE]
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write every output into a folder, which is made if it is not there. No file is ever overwritten.
@@ -88,7 +88,7 @@ class Execution:
 
     def _repr_html_(self) -> str:
         """Its pictures, for notebooks."""
-        from comfy_serverless.connector.pictures import as_html
+        from comfy_serverless.connector.notebooks import as_html
 
         return as_html(self.outputs, self.warnings)
 

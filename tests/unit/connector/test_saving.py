@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from comfy_serverless.connector.notebooks import as_html
 from comfy_serverless.connector.outputs import Output
-from comfy_serverless.connector.pictures import as_html, as_png, picture_of
+from comfy_serverless.connector.pictures import picture_of
 from comfy_serverless.connector.saving import save
 from comfy_serverless.files import OutputKind
 
@@ -95,12 +96,12 @@ def test_any_image_is_a_picture_of_a_notebook(mode: str, form: str) -> None:
     made = output(content=image(mode, form=form), content_type=f"image/{form.lower()}")
     png = made._repr_png_()
     assert png is not None
-    assert Image.open(io.BytesIO(png)).size == picture_of(made).size == (640, 320)
+    assert Image.open(io.BytesIO(png)).size == picture_of(made.read()).size == (640, 320)
 
 
 def test_a_png_is_shown_as_it_is() -> None:
     content = image()
-    assert as_png(output(content=content)) == content
+    assert output(content=content).as_png() == content
 
 
 @pytest.mark.parametrize(
