@@ -77,7 +77,7 @@ UNREACHABLE_S = 30.0
 #: A prompt that is this many times found neither in the queue nor in the history is gone.
 _GONE_READS = 2
 #: How long nothing must be heard of an engine elsewhere before it is suspected, in seconds.
-SUSPECT_S = 10.0
+SUSPECT_S = 5.0
 _RESTART_IT = (
     "If no long workflow runs there, ComfyUI's thread that runs workflows has died: then nothing runs until somebody "
     "restarts the ComfyUI of COMFYUI_URL, which is not ours to restart"

@@ -349,6 +349,14 @@ def test_a_deadline_tells_of_an_engine_elsewhere_in_which_nothing_moves(
     assert re.search(words, error.message), error.message
 
 
+def test_to_learn_what_it_waits_behind_hides_no_engine_in_which_nothing_moves() -> None:
+    world = World(deadline=114.0, is_elsewhere=True).see(Submitted()).wait(DOUBT_S)
+    world.see(QueueSays(QueuePlace.PENDING, ahead="other")).wait(9.0).step()
+    error = world.wait(DEADLINE_GRACE_S).outcome.error
+    assert error is not None
+    assert "in which nothing has moved for 9 s" in error.message
+
+
 def test_a_stalled_engine_elsewhere_is_for_others_to_restart() -> None:
     error = World(stall_s=60, is_elsewhere=True).see(Submitted()).wait(60).outcome.error
     assert error is not None
