@@ -169,8 +169,10 @@ class Engine:
         """What tells the files of one run from others; see `ComfyConnector.run` for `apart_as`."""
 
         def view(*place: str) -> BinaryIO:
-            with self.asked() as client:  # of the process that there is by then
-                return client.view(*place)
+            try:
+                return self.client.view(*place)  # of the process that there is by then
+            except RequestFailed as failure:  # to whoever reads, a file
+                raise ConnectionError(why_not(failure, self.server)) from failure
 
         if not self._folders:
             client, is_apart = self.client, apart_as is not None

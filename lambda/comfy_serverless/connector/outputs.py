@@ -76,7 +76,11 @@ class Output:
     fetch: Callable[[], BinaryIO] | None = field(default=None, repr=False, compare=False)
 
     def open(self) -> BinaryIO:
-        """The bytes as a stream to close, from disk if the engine is local. Raises FileNotFoundError if it is gone."""
+        """The bytes as a stream to close, from disk if the engine is local.
+
+        Raises:
+            OSError: they cannot be read: FileNotFoundError if it is gone, ConnectionError without an answer.
+        """
         if self.content is not None:
             return io.BytesIO(self.content)
         if self.path is not None:

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.connector.client import ComfyClient
 from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.events import EventStream
+from comfy_serverless.connector.made_files import Place
 from comfy_serverless.connector.server import Server
 from comfy_serverless.errors import ComfyError, InvalidSetting
 from comfy_serverless.settings import Settings
@@ -206,6 +209,29 @@ def test_an_upload_that_is_too_large_is_refused_before_it_is_sent(front: Front, 
                 call()
             assert raised.value.code == "missing_asset"
     assert "/upload/image" not in [path for path, _ in front.seen]
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 502])
+def test_an_output_that_cannot_be_read_is_an_error_of_reading(
+    front: Front, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connected(front) as connector:
+        files = connector._engine.made_files(None)
+        monkeypatch.setattr(connector._engine.client, "changed_at", lambda *_: time.time())
+        made = files.claim(Place("a.png", "", "output"), cached=False)
+        assert made is not None
+        assert made.fetch is not None
+        front.answer = (status, PAGE, "")
+        with pytest.raises(ConnectionError, match=f"{status} a web page, 'Sign in'"):
+            made.fetch()
+
+
+@pytest.mark.parametrize(("status", "changed_at"), [(404, None), (302, None), (405, 0.0), (501, 0.0), (200, 0.0)])
+def test_where_no_head_comes_through_a_file_may_be_there_all_the_same(
+    front: Front, status: int, changed_at: float | None
+) -> None:
+    front.answer = (status, b"", "")
+    assert ComfyClient(Server.at(front.url)).changed_at("a.png", "", "output") == changed_at
 
 
 # What it is told, and what is never shown.
