@@ -48,7 +48,7 @@ def submit_failure(failure: RequestFailed, server: Server) -> ComfyError | None:
 
 
 def upload_failure(failure: RequestFailed, server: Server, name: str) -> ComfyError:
-    """The failure of an input that ComfyUI does not take."""
+    """The failure of an input that ComfyUI does not take; what is the input's own fault begins with its name."""
     status = failure.status or 0
     if status == 413:
         return MissingAsset(
@@ -57,7 +57,7 @@ def upload_failure(failure: RequestFailed, server: Server, name: str) -> ComfyEr
             "or send a smaller file"
         )
     if status in (400, 411, 414, 415, 422, 431):
-        return MissingAsset(f"the ComfyUI at {server} refuses {name}: {status} {excerpt(failure.text)}".rstrip())
+        return MissingAsset(f"{name} is refused by the ComfyUI at {server}: {status} {excerpt(failure.text)}".rstrip())
     return unavailable(failure, server)
 
 
@@ -78,7 +78,7 @@ def why_not(failure: RequestFailed, server: Server) -> str:
     """Why a server cannot be used, and what to do."""
     status = failure.status
     if status is None:
-        return f"no ComfyUI answers at {named(server)}: {failure.reason}{_way(server)}"
+        return f"no ComfyUI answers at {named(server)}: {failure.reason}{_way(server, failure.reason)}"
     said = f"{status} {excerpt(failure.text)}".strip()
     if status in (401, 403, 407):
         return f"the server at {named(server)} {_refuses(status, said, server)}"
@@ -105,7 +105,7 @@ def no_websocket(status: int | None, reason: str, server: Server) -> str:
     if status in (401, 403):
         return f"{where}, although {server} answers: it {_refuses(status, reason, server)}"
     if status is None:
-        return f"{where}: {reason}{_way(server)}"
+        return f"{where}: {reason}{_way(server, reason)}"
     return (
         f"{where}, although {server} answers: {reason}. What stands between must let websockets through: pass on the "
         "headers Upgrade and Connection for this path (nginx: proxy_http_version 1.1, proxy_set_header Upgrade)"
@@ -113,8 +113,10 @@ def no_websocket(status: int | None, reason: str, server: Server) -> str:
 
 
 def named(server: Server) -> str:
-    """A server, with the setting that names it, if one does."""
-    return f"{server} (COMFYUI_URL)" if server.is_elsewhere else str(server)
+    """A server, with the setting that names it, if one does, and the proxy before it."""
+    if not server.is_elsewhere:
+        return str(server)
+    return f"{server} (COMFYUI_URL{f', through the proxy {server.proxy}' if server.proxy is not None else ''})"
 
 
 def _refuses(status: int, said: str, server: Server) -> str:
@@ -136,7 +138,10 @@ def _redirects(failure: RequestFailed, server: Server) -> str:
     return f"{start}. If that is a login, set {_WHO_ASKS}; else set COMFYUI_URL to where ComfyUI itself answers"
 
 
-def _way(server: Server) -> str:
-    if server.proxy is None:
-        return ". Check that it runs and listens there" if server.is_elsewhere else ""
-    return f". It was asked through the proxy {server.proxy}; if there is a direct way, name {server.host} in NO_PROXY"
+def _way(server: Server, reason: str) -> str:
+    """What to look at when there was no answer."""
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        return ". Name the authority that has signed its certificate in SSL_CERT_FILE"
+    if server.proxy is not None:
+        return f". If there is a direct way, name {server.host} in NO_PROXY"
+    return ". Check that it runs and listens there" if server.is_elsewhere else ""

@@ -22,6 +22,8 @@ from comfy_serverless.connector.made_files import Place
 from comfy_serverless.connector.server import Server
 from comfy_serverless.errors import ComfyError, InvalidSetting
 from comfy_serverless.settings import Settings
+from tests.small_proxy import SmallProxy
+from tests.unit.hostile_server import HostileServer, make_certificate
 
 STATS = {"system": {"comfyui_version": "0.3.64"}, "exec_info": {"queue_remaining": 0}, "max_upload_size": 2000}
 GRAPH = {"1": {"class_type": "SaveImage", "inputs": {}}}
@@ -179,6 +181,25 @@ def test_json_of_another_program_is_told(front: Front) -> None:
 def test_nobody_there_is_told_with_the_words_of_the_system() -> None:
     with pytest.raises(ComfyError, match=r"http://127\.0\.0\.1:1 \(COMFYUI_URL\): .*Connection refused.*listens"):
         AnotherConnector(settings=Settings(comfyui_url="http://127.0.0.1:1"))
+
+
+def test_what_is_in_the_way_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with SmallProxy(status=403) as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url.replace("://", "://me:s3cret@"))
+        with pytest.raises(
+            ComfyError, match=rf"gpu\.example \(COMFYUI_URL, through the proxy {proxy.url} \(ALL_PROXY"
+        ) as raised:
+            AnotherConnector(settings=Settings(comfyui_url="http://gpu.example"))
+        with pytest.raises(ComfyError, match=r"Tunnel connection failed: 403.*name gpu\.example in NO_PROXY"):
+            AnotherConnector(settings=Settings(comfyui_url="https://gpu.example"))
+    assert "s3cret" not in raised.value.message
+
+
+def test_a_certificate_of_nobody_we_know_is_told_with_the_variable_for_it(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path / "server.pem", "localhost")
+    words = r"CERTIFICATE_VERIFY_FAILED.*SSL_CERT_FILE"
+    with HostileServer(certificate=certificate) as server, pytest.raises(ComfyError, match=words):
+        AnotherConnector(settings=Settings(comfyui_url=server.url("", "localhost")))
 
 
 @pytest.mark.parametrize(
