@@ -17,7 +17,7 @@ import base64
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ VARIABLES = tuple(
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _PLAIN = {"ws": "http", "wss": "https"}
 _DEFAULT_PROXY_PORT = 80
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 _LONGEST_HEAD_BYTES = 1 << 16
 
 
@@ -119,6 +120,16 @@ def pool_manager(proxy: Proxy | None, **options: Any) -> PoolManager:  # noqa: A
     if proxy is None:
         return urllib3.PoolManager(**options)
     return urllib3.ProxyManager(proxy.url, proxy_headers=proxy.headers, **options)
+
+
+def spare_this_machine(environment: MutableMapping[str, str]) -> None:
+    """Have the libraries that read these variables by themselves, boto3 and requests, leave this machine alone too."""
+    _, text = _value(environment, "no_proxy")
+    named = [entry for entry in text.replace(",", " ").split() if entry]
+    if "*" in named or not any(environment.get(name) for name in VARIABLES if name.lower() != "no_proxy"):
+        return
+    spared = ",".join([*named, *(host for host in _THIS_MACHINE if host not in named)])
+    environment["NO_PROXY"] = environment["no_proxy"] = spared
 
 
 def host_and_port(host: str, port: int) -> str:

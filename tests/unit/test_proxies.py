@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import base64
+import os
 import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.utils import get_environ_proxies as boto_proxies
+from requests.utils import get_environ_proxies as requests_proxies
 
 from comfy_serverless.cli.upload import _Api
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
@@ -18,7 +21,7 @@ from comfy_serverless.connector.server import Server
 from comfy_serverless.errors import InvalidSetting, UpstreamError
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.fetch.web import Network, open_web_address
-from comfy_serverless.proxies import VARIABLES, ProxyRefused, connect, proxy_for
+from comfy_serverless.proxies import VARIABLES, ProxyRefused, connect, proxy_for, spare_this_machine
 from tests.patience import PATIENCE_S
 from tests.small_proxy import WAYS, SmallProxy
 from tests.unit.hostile_server import HostileServer, make_certificate
@@ -251,6 +254,30 @@ def test_a_proxy_that_gives_no_way_is_named_with_its_answer(status: int, hint: s
     assert "s3cret" not in str(raised.value)
     with pytest.raises(ProxyRefused, match="cannot be reached"):
         connect("gpu.example", 80, proxy=proxy_for("http://x.example", {"http_proxy": small.url}), timeout_s=PATIENCE_S)
+
+
+@pytest.mark.parametrize("variable", WAYS)
+@pytest.mark.parametrize("no_proxy", ["", "a.example, b.example", "*", "localhost"])
+def test_libraries_that_decide_by_themselves_leave_this_machine_alone(
+    variable: str, no_proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, P)
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    monkeypatch.setattr("os.environ", dict(os.environ))  # what is changed there is not put back
+    spare_this_machine(os.environ)
+    for url in ("http://127.0.0.1:4566", "http://localhost:8189", "https://localhost"):
+        assert not [proxy for proxy in requests_proxies(url).values() if proxy], os.environ["NO_PROXY"]
+        assert not boto_proxies(url)
+    for url in ("http://b.example", "https://s3.amazonaws.com"):
+        is_named = no_proxy == "*" or (no_proxy.startswith("a.") and "b.example" in url)
+        is_of_scheme = variable.lower().startswith((url.partition(":")[0] + "_", "all_"))
+        assert (proxy_for(url) is not None) == (is_of_scheme and not is_named)
+
+
+def test_an_environment_without_proxies_stays_as_it_is() -> None:
+    environment = {"NO_PROXY": "a.example"}
+    spare_this_machine(environment)
+    assert environment == {"NO_PROXY": "a.example"}
 
 
 # Nobody else decides.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from comfy_serverless.cli import batch, keys, logs, run, upload
 from comfy_serverless.errors import Canceled, ComfyError
+from comfy_serverless.proxies import spare_this_machine
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -22,6 +24,7 @@ _EXTRAS = {"boto3": "aws", "botocore": "aws", "pydantic": "aws", "blake3": "aws"
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point. Returns the exit code; for wrong usage argparse exits with 2."""
     options = _parser().parse_args(arguments)
+    spare_this_machine(os.environ)  # `make dev` is here
     try:
         status: int = options.run(options)
     except ComfyError as error:

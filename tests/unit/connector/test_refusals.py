@@ -8,7 +8,7 @@ from comfy_serverless.connector import recovery
 from comfy_serverless.connector.facts import Finished, HistorySays, Submitted
 from comfy_serverless.connector.follower import PromptFollower
 from comfy_serverless.connector.recovery import Recovery
-from comfy_serverless.connector.refusals import execution_failure, node_error_lines
+from comfy_serverless.connector.refusals import advice_at_start, execution_failure, node_error_lines
 from comfy_serverless.errors import (
     ComfyError,
     EngineCrashed,
@@ -104,3 +104,20 @@ def test_an_engine_that_has_lost_its_gpu_is_replaced() -> None:
     assert step.outcome.engine_is_broken
     assert isinstance(step.outcome.error, EngineCrashed)
     assert recovery.after(step.outcome, attempt=1, lost=None) is Recovery.RESTART_AND_RETRY
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("RuntimeError: Found no NVIDIA driver on your system. Please check", "COMFYUI_ARGS=--cpu"),
+        ("AssertionError: Torch not compiled with CUDA enabled", "COMFYUI_ARGS=--cpu"),
+        ("RuntimeError: No CUDA GPUs are available", "COMFYUI_PYTHON"),
+        ("Traceback …\nModuleNotFoundError: No module named 'torch'", "COMFYUI_PYTHON to the one that ComfyUI was"),
+        ("ValueError: ModuleNotFoundError: No module named 'x' was said", ""),
+        ("", ""),
+    ],
+)
+def test_what_a_start_has_failed_of_says_what_helps(log: str, words: str) -> None:
+    advice = advice_at_start(log)
+    assert words in advice
+    assert bool(advice) == bool(words)
