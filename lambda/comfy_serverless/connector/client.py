@@ -24,6 +24,7 @@ from urllib3.filepost import choose_boundary
 from urllib3.util import Timeout
 
 from comfy_serverless.connector.server import Server
+from comfy_serverless.proxies import ProxyRefused
 from comfy_serverless.redaction import redact_url
 
 _CONNECT_TIMEOUT_S = 3.05
@@ -345,6 +346,8 @@ def _view_path(filename: str, subfolder: str, folder_type: str) -> str:
 
 def reason_of(error: BaseException) -> str:
     """Why a connection failed, in the words of the system rather than of the library that was told."""
+    if isinstance(error, ProxyRefused):
+        return str(error)
     innermost = error
     while (cause := innermost.__cause__ or getattr(innermost, "original_error", None)) is not None:
         innermost = cause

@@ -64,9 +64,15 @@ class Server:
         """That at an address, which may have a user name and a password, percent-encoded.
 
         Raises:
-            InvalidSetting: more than one thing is to be said as Authorization, or the proxy on the way cannot be used.
+            InvalidSetting: it is no address, two things are to be said as Authorization, or the proxy on the way
+                cannot be used.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            host = (parts.hostname or "").encode("idna").decode("ascii")
+            port = parts.port or _PORTS[parts.scheme]
+        except (ValueError, KeyError):  # settings that a program has made, rather than the environment
+            raise InvalidSetting("COMFYUI_URL cannot be used: it must be http://host:port") from None
         basic = proxies.basic_authorization(parts.username, parts.password)
         said = [
             *(("COMFYUI_URL (a user name)", value) for value in (basic,) if value),
@@ -80,8 +86,8 @@ class Server:
         authorization = {"Authorization": said[0][1]} if said else {}
         return cls(
             parts.scheme,
-            (parts.hostname or "").encode("idna").decode("ascii"),
-            parts.port or _PORTS[parts.scheme],
+            host,
+            port,
             quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~-._"),
             others | authorization,
             proxies.proxy_for(url),

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from comfy_serverless.connector.events import EventStream
 from comfy_serverless.connector.made_files import Place
 from comfy_serverless.connector.server import Server
 from comfy_serverless.errors import ComfyError, InvalidSetting
+from comfy_serverless.proxies import proxy_for
 from comfy_serverless.settings import Settings
 from tests.small_proxy import SmallProxy
 from tests.unit.hostile_server import HostileServer, make_certificate
@@ -296,6 +298,22 @@ def test_two_who_say_who_asks_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidSetting, match="both say who asks") as raised:
         Server.of_settings(Settings(**settings))
     assert "pw" not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:s3cret@host:port", "ftp://host", "host", "http://host:99999", "http://.host"]
+)
+def test_an_address_that_a_program_gives_is_checked_too(url: str) -> None:
+    with pytest.raises(InvalidSetting, match="COMFYUI_URL") as raised:
+        AnotherConnector(settings=Settings(comfyui_url=url))
+    assert "s3cret" not in raised.value.message
+
+
+def test_a_proxy_that_is_not_there_is_named_by_the_websocket_too() -> None:
+    proxy = proxy_for("http://gpu.example", {"HTTP_PROXY": "http://127.0.0.1:1"})
+    server = replace(Server.at("http://gpu.example"), proxy=proxy)
+    with pytest.raises(OSError, match=r"the proxy http://127\.0\.0\.1:1 \(HTTP_PROXY\) cannot be reached.*NO_PROXY"):
+        EventStream(server, app_name="test").connect()
 
 
 @pytest.mark.parametrize("status", [200, 301, 400, 401, 404, 413, 500, 502])
