@@ -12,120 +12,23 @@ from dataclasses import dataclass, fields
 from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from comfy_serverless import setting_values as to
 from comfy_serverless.errors import InvalidSetting
-from comfy_serverless.redaction import UNREADABLE, redact_url
 
 #: A variable with further settings, `NAME=value NAME=value`: where few variables can be given, as in a stack.
 MORE = "MORE_SETTINGS"
-#: The longest time a presigned link can be valid.
-_LONGEST_LINK_S = 604_800
-#: The largest object that S3 takes in one PUT, and copies in one request.
-_LARGEST_PUT_BYTES = 5_000_000_000
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise ValueError("must be a positive number")
-    return value
+def _env(
+    variable: str, convert: Callable[[str], object], default: object, meaning: str, *, is_secret: bool = False
+) -> Any:  # noqa: ANN401
+    """A dataclass field that knows its environment variable. `meaning` becomes a row of docs/settings.md.
 
-
-def _count(text: str) -> int:
-    value = int(text) if text.isdecimal() else 0
-    if value <= 0:
-        raise ValueError("must be a positive whole number")
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text) if text.isdecimal() else 0
-    if not 1 <= value <= 65535:
-        raise ValueError("must be a port between 1 and 65535")
-    return value
-
-
-def _link_expiry(text: str) -> int:
-    value = _count(text)
-    if value > _LONGEST_LINK_S:
-        raise ValueError(f"S3 signs links for at most {_LONGEST_LINK_S} seconds (a week)")
-    return value
-
-
-def _upload_size(text: str) -> int:
-    value = _count(text)
-    if value > _LARGEST_PUT_BYTES:
-        raise ValueError(f"S3 takes and copies at most {_LARGEST_PUT_BYTES} bytes in one request")
-    return value
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise ValueError("there is no such file")
-    return path
-
-
-def _address(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise ValueError("must begin with http:// or https://")
-    is_address = redact_url(text) != UNREADABLE and text.isprintable() and " " not in text
-    if not is_address or not urlsplit(text).hostname or "@" in urlsplit(text).path:
-        raise ValueError("must be http://host:port; in a user name or password write %40 for @, %2F for /, %23 for #")
-    return text
-
-
-def _host(text: str) -> str:
-    if "/" in text or text.count(":") == 1:
-        raise ValueError("must be a host name or address alone, without http:// and port (see COMFYUI_URL)")
-    return text
-
-
-def _boolean(text: str) -> bool:
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in values:
-        raise ValueError("must be true or false")
-    return values[text.lower()]
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _shown(text: str) -> str:
-    """A value for a message: an address without what lets somebody in, even if it is no good one."""
-    shown = redact_url(text) if "://" in text else text
-    return f"…@{shown.rpartition('@')[2]}" if "@" in shown else shown
-
-
-def more_settings(text: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that MORE_SETTINGS stands for: words as a shell reads them.
-
-    Raises:
-        InvalidSetting: it cannot be read, names no setting, or one that the environment has, too.
+    Nothing shows the value of a secret.
     """
-    try:
-        words = [word.partition("=") for word in shlex.split(text)]
-    except ValueError as error:
-        raise InvalidSetting(f"{MORE} cannot be read: {error}. Write NAME=value NAME='two words'") from error
-    known = {setting.metadata["variable"] for setting in fields(Settings)}
-    for name, equals, _ in words:
-        if name not in known or not equals:
-            raise InvalidSetting(
-                f"{MORE} cannot be used: {_shown(name)!r} is no NAME=value of a setting (docs/settings.md)"
-            )
-        if environment.get(name):
-            raise InvalidSetting(f"{MORE} cannot be used: {name} has a value of its own here. Change it where that is")
-    return {name: value for name, _, value in words}
-
-
-def _env(variable: str, convert: Callable[[str], object], default: object, meaning: str) -> Any:  # noqa: ANN401
-    """A dataclass field that knows its environment variable. `meaning` becomes a row of docs/settings.md."""
-    return dataclass_field(default=default, metadata={"variable": variable, "convert": convert, "meaning": meaning})
+    facts = {"variable": variable, "convert": convert, "meaning": meaning, "is_secret": is_secret}
+    return dataclass_field(default=default, repr=not is_secret, metadata=facts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,118 +38,151 @@ class Settings:
     # The connector: the names of the original ComfyConnector first.
     app_name: str = _env("APP_NAME", str, "COMFY_SERVERLESS", "Prefix of the websocket's client id")
     api_command_line: str | None = _env(
-        "API_COMMAND_LINE", str, None, "Command that starts ComfyUI; `--port N` is added"
+        "API_COMMAND_LINE", to.command, None, "Command that starts ComfyUI; `--port N` is added"
     )
-    api_url: str = _env("API_URL", _host, "127.0.0.1", "Host ComfyUI is reached at")
-    initial_port: int = _env("INITIAL_PORT", _port, 8188, "First port to try; the next free one is taken")
+    api_url: str = _env("API_URL", to.host, "127.0.0.1", "Host ComfyUI is reached at")
+    initial_port: int = _env("INITIAL_PORT", to.port, 8188, "First port to try; the next free one is taken")
     test_payload: Path | None = _env(
-        "TEST_PAYLOAD", _file, None, "A workflow that must run before ComfyUI counts as started"
+        "TEST_PAYLOAD", to.file, None, "A workflow that must run before ComfyUI counts as started"
     )
     max_start_attempts: int = _env(
-        "MAX_COMFY_START_ATTEMPTS", _count, 120, "Together with the next: how long a start may take"
+        "MAX_COMFY_START_ATTEMPTS", to.count, 120, "Together with the next: how long a start may take"
     )
-    start_attempts_sleep_s: float = _env("COMFY_START_ATTEMPTS_SLEEP", _seconds, 1.0, "Seconds an attempt counts for")
-    comfyui_dir: Path | None = _env("COMFYUI_DIR", Path, None, "A ComfyUI checkout, started with `python main.py`")
+    start_attempts_sleep_s: float = _env("COMFY_START_ATTEMPTS_SLEEP", to.seconds, 1.0, "Seconds an attempt counts for")
+    comfyui_dir: Path | None = _env(
+        "COMFYUI_DIR", to.checkout, None, "A ComfyUI checkout, started with `python main.py`"
+    )
     comfyui_python: str | None = _env(
-        "COMFYUI_PYTHON", str, None, "The Python of that checkout; its own `.venv` or `venv` is found by itself"
+        "COMFYUI_PYTHON", to.python, None, "The Python of that checkout; its own `.venv` or `venv` is found by itself"
     )
-    comfyui_args: str = _env("COMFYUI_ARGS", str, "", "Arguments for that checkout, e.g. `--cpu`")
+    comfyui_args: str = _env("COMFYUI_ARGS", to.arguments, "", "Arguments for that checkout, e.g. `--cpu`")
     comfyui_url: str | None = _env(
-        "COMFYUI_URL", _address, None, "A ComfyUI that runs already, e.g. `http://127.0.0.1:8188`; none is started"
+        "COMFYUI_URL",
+        to.engine_address,
+        None,
+        "A ComfyUI that runs already, e.g. `http://127.0.0.1:8188` or "
+        "`https://user:password@host/path`; none is started",
+        is_secret=True,
+    )
+    comfyui_token: str | None = _env(
+        "COMFYUI_TOKEN",
+        to.token,
+        None,
+        "Sent to that ComfyUI with every request, as `Authorization: Bearer …`",
+        is_secret=True,
+    )
+    comfyui_headers: tuple[tuple[str, str], ...] = _env(
+        "COMFYUI_HEADERS",
+        to.headers,
+        (),
+        "Further headers for it: `Name: value`, one a line, or a JSON object",
+        is_secret=True,
     )
     engine_environment: tuple[str, ...] = _env(
         "ENGINE_ENVIRONMENT",
-        _words,
+        to.variables,
         (),
         "Variables of ours that ComfyUI gets too, e.g. `HF_TOKEN,MY_NODE_*`; those of AWS never pass",
     )
     stall_s: float = _env(
-        "STALL_S", _seconds, 600.0, "Seconds without event or processor time after which ComfyUI is replaced"
+        "STALL_S", to.seconds, 600.0, "Seconds without event or processor time after which ComfyUI is replaced"
     )
     engine_growth_bytes: int | None = _env(
         "ENGINE_GROWTH_BYTES",
-        _count,
+        to.count,
         None,
         "How much more memory, or memory of the GPU, ComfyUI may hold between two jobs than after its first ones "
         "before it is replaced; by default a quarter of what there is",
     )
     engine_max_jobs: int | None = _env(
-        "ENGINE_MAX_JOBS", _count, None, "How many jobs ComfyUI runs before it is replaced; by default any number"
+        "ENGINE_MAX_JOBS", to.count, None, "How many jobs ComfyUI runs before it is replaced; by default any number"
     )
 
     # Jobs.
-    output_bucket: str | None = _env("OUTPUT_BUCKET", str, None, "Where results go unless a request says otherwise")
+    output_bucket: str | None = _env(
+        "OUTPUT_BUCKET", to.bucket, None, "Where results go unless a request says otherwise"
+    )
     output_prefix: str = _env("OUTPUT_PREFIX", str, "", "Put before every key in the output bucket")
     max_listed_outputs: int = _env(
         "MAX_LISTED_OUTPUTS",
-        _count,
+        to.count,
         1000,
         "How many outputs of a job its document lists; of more, all are listed in `outputs.jsonl` beside `result.json`",
     )
     workflows_dir: Path | None = _env(
-        "WORKFLOWS_DIR", Path, None, 'Folder of workflows a request may name: `"workflow": "name"`'
+        "WORKFLOWS_DIR", to.folder, None, 'Folder of workflows a request may name: `"workflow": "name"`'
     )
     default_deadline_s: float = _env(
-        "DEFAULT_DEADLINE_S", _seconds, 600.0, "Deadline of a job that names none, in seconds"
+        "DEFAULT_DEADLINE_S", to.seconds, 600.0, "Deadline of a job that names none, in seconds"
     )
     max_receives: int = _env(
-        "MAX_RECEIVES", _count, 5, "The queue's `maxReceiveCount`: what fails at the last delivery is written down"
+        "MAX_RECEIVES", to.count, 5, "The queue's `maxReceiveCount`: what fails at the last delivery is written down"
     )
     deadline_margin_s: float = _env(
-        "DEADLINE_MARGIN_S", _seconds, 15.0, "Seconds kept back at the end of an invocation to report"
+        "DEADLINE_MARGIN_S", to.seconds, 15.0, "Seconds kept back at the end of an invocation to report"
     )
-    max_input_bytes: int = _env("MAX_INPUT_BYTES", _count, 200_000_000, "Largest input that is fetched")
-    max_input_pixels: int = _env("MAX_INPUT_PIXELS", _count, 100_000_000, "Largest image, width x height of all frames")
+    max_input_bytes: int = _env("MAX_INPUT_BYTES", to.count, 200_000_000, "Largest input that is fetched")
+    max_input_pixels: int = _env(
+        "MAX_INPUT_PIXELS", to.count, 100_000_000, "Largest image, width x height of all frames"
+    )
     input_cache_bytes: int = _env(
         "INPUT_CACHE_BYTES",
-        _count,
+        to.count,
         2_000_000_000,
         "How much room the input files of jobs may take beside ComfyUI's folder; those of running jobs always may",
     )
-    input_timeout_s: float = _env("INPUT_TIMEOUT_S", _seconds, 60.0, "Longest fetch of one input")
+    input_timeout_s: float = _env("INPUT_TIMEOUT_S", to.seconds, 60.0, "Longest fetch of one input")
     allow_private_addresses: bool = _env(
         "ALLOW_PRIVATE_ADDRESSES",
-        _boolean,
+        to.boolean,
         False,
         "Whether inputs, models and webhooks may be in private networks, and on http; this machine itself never is",
     )
     allowed_input_buckets: tuple[str, ...] = _env(
-        "ALLOWED_INPUT_BUCKETS", _words, (), "Buckets `s3://` inputs may come from; empty: any the role may read"
+        "ALLOWED_INPUT_BUCKETS", to.buckets, (), "Buckets `s3://` inputs may come from; empty: any the role may read"
     )
     allowed_output_buckets: tuple[str, ...] = _env(
         "ALLOWED_OUTPUT_BUCKETS",
-        _words,
+        to.buckets,
         (),
         "Buckets that requests may name for their results, beside OUTPUT_BUCKET; empty: any the role may write to",
     )
     kept_output_bytes: int | None = _env(
         "KEPT_OUTPUT_BYTES",
-        _count,
+        to.count,
         None,
         "How much room outputs that could not be stored may take; the oldest go first. By default 1/8 of the disk",
     )
-    link_expiry_s: int = _env("LINK_EXPIRY_S", _link_expiry, 3600, "How long presigned links are valid")
+    link_expiry_s: int = _env("LINK_EXPIRY_S", to.link_expiry, 3600, "How long presigned links are valid")
 
     # The API.
-    jobs_table: str | None = _env("JOBS_TABLE", str, None, "DynamoDB table of jobs, assets and keys")
-    assets_bucket: str | None = _env("ASSETS_BUCKET", str, None, "Where uploads and requests of the API are kept")
-    job_queue_url: str | None = _env("JOB_QUEUE_URL", str, None, "SQS queue the API sends jobs to")
+    jobs_table: str | None = _env("JOBS_TABLE", to.aws_name, None, "DynamoDB table of jobs, assets and keys")
+    assets_bucket: str | None = _env("ASSETS_BUCKET", to.bucket, None, "Where uploads and requests of the API are kept")
+    job_queue_url: str | None = _env("JOB_QUEUE_URL", to.web_address, None, "SQS queue the API sends jobs to")
     batch_queue_url: str | None = _env(
-        "BATCH_QUEUE_URL", str, None, "SQS queue that jobs of batches are sent to, so that no caller waits for them"
+        "BATCH_QUEUE_URL",
+        to.web_address,
+        None,
+        "SQS queue that jobs of batches are sent to, so that no caller waits for them",
     )
-    manifest_queue_url: str | None = _env("MANIFEST_QUEUE_URL", str, None, "SQS queue of orders about batches")
+    manifest_queue_url: str | None = _env(
+        "MANIFEST_QUEUE_URL", to.web_address, None, "SQS queue of orders about batches"
+    )
     drop_owner: str = _env("DROP_OWNER", str, "drops", "Owner of the jobs of dropped objects and manifests")
     batch_state_machine: str | None = _env(
-        "BATCH_STATE_MACHINE", str, None, "Step Functions state machine that reads large manifests, many ranges at once"
+        "BATCH_STATE_MACHINE",
+        to.arn,
+        None,
+        "Step Functions state machine that reads large manifests, many ranges at once",
     )
     batch_map_bytes: int = _env(
-        "BATCH_MAP_BYTES", _count, 67_108_864, "That machine reads manifests of at least this size"
+        "BATCH_MAP_BYTES", to.count, 67_108_864, "That machine reads manifests of at least this size"
     )
     dispatch_parameter: str | None = _env(
-        "DISPATCH_PARAMETER", str, None, "SSM parameter in which a GPU stack says where jobs run instead"
+        "DISPATCH_PARAMETER", to.aws_name, None, "SSM parameter in which a GPU stack says where jobs run instead"
     )
     endpoint_name: str | None = _env(
-        "ENDPOINT_NAME", str, None, "SageMaker endpoint that jobs of the queues are let through to"
+        "ENDPOINT_NAME", to.aws_name, None, "SageMaker endpoint that jobs of the queues are let through to"
     )
     worker_image: str = _env(
         "WORKER_IMAGE",
@@ -257,56 +193,59 @@ class Settings:
     )
     waiting_per_instance: int = _env(
         "WAITING_PER_INSTANCE",
-        _count,
+        to.count,
         2,
         "Jobs of batches that wait in an endpoint, for each of its instances; with callers' jobs one more",
     )
-    webhook_queue_url: str | None = _env("WEBHOOK_QUEUE_URL", str, None, "SQS queue of webhooks to send")
+    webhook_queue_url: str | None = _env("WEBHOOK_QUEUE_URL", to.web_address, None, "SQS queue of webhooks to send")
     max_queued_jobs: int = _env(
-        "MAX_QUEUED_JOBS", _count, 1000, "Number of waiting jobs at which the API answers `queue_full`"
+        "MAX_QUEUED_JOBS", to.count, 1000, "Number of waiting jobs at which the API answers `queue_full`"
     )
     lease_s: float = _env(
-        "LEASE_S", _seconds, 30.0, "Seconds without a sign of life after which a worker counts as lost"
+        "LEASE_S", to.seconds, 30.0, "Seconds without a sign of life after which a worker counts as lost"
     )
-    max_runs: int = _env("MAX_RUNS", _count, 3, "How often a job of the API is run before it fails for good")
+    max_runs: int = _env("MAX_RUNS", to.count, 3, "How often a job of the API is run before it fails for good")
     events_hold_s: float = _env(
-        "EVENTS_HOLD_S", _seconds, 1.0, "How long an answer of `/events` waits for something new"
+        "EVENTS_HOLD_S", to.seconds, 1.0, "How long an answer of `/events` waits for something new"
     )
     max_upload_bytes: int = _env(
         "MAX_UPLOAD_BYTES",
-        _upload_size,
+        to.upload_size,
         1_000_000_000,
         "Largest file that may be uploaded through `/api/v2/uploads`, at most 5 GB; S3 must copy it in half a minute",
     )
     cors_origins: tuple[str, ...] = _env(
-        "CORS_ORIGINS", _words, (), "Web pages that may call the API, e.g. `https://app.example`; empty: none"
+        "CORS_ORIGINS", to.origins, (), "Web pages that may call the API, e.g. `https://app.example`; empty: none"
     )
 
     # The container on SageMaker.
-    port: int = _env("SAGEMAKER_BIND_TO_PORT", _port, 8080, "Port of `/ping` and `/invocations`")
+    port: int = _env("SAGEMAKER_BIND_TO_PORT", to.port, 8080, "Port of `/ping` and `/invocations`")
     in_flight: int = _env(
         "IN_FLIGHT",
-        _count,
+        to.count,
         3,
         "Invocations at once: one executes, others fetch and deliver; as the endpoint's configuration says",
     )
     model_data_dir: Path = _env(
-        "MODEL_DATA_DIR", Path, Path("/opt/ml/model"), "Where SageMaker puts the endpoint's models"
+        "MODEL_DATA_DIR", to.path, Path("/opt/ml/model"), "Where SageMaker puts the endpoint's models"
     )
 
     # Models.
     models_manifest: str | None = _env(
-        "MODELS_MANIFEST", str, None, "Models every job needs: a JSON file, or `s3://…` of one; kept for good"
+        "MODELS_MANIFEST",
+        to.file_or_object,
+        None,
+        "Models every job needs: a JSON file, or `s3://…` of one; kept for good",
     )
     model_store_dir: Path | None = _env(
-        "MODEL_STORE_DIR", Path, None, "Where fetched models are kept; by default below the temporary files"
+        "MODEL_STORE_DIR", to.new_folder, None, "Where fetched models are kept; by default below the temporary files"
     )
     model_store_bytes: int | None = _env(
-        "MODEL_STORE_BYTES", _count, None, "How much room they may take; by default half of the disk"
+        "MODEL_STORE_BYTES", to.count, None, "How much room they may take; by default half of the disk"
     )
     allow_pickled_models: bool = _env(
         "ALLOW_PICKLED_MODELS",
-        _boolean,
+        to.boolean,
         False,
         "Whether models other than safetensors are fetched: `.ckpt` and `.pt` can run code",
     )
@@ -323,14 +262,8 @@ class Settings:
         if more := environment.get(MORE, ""):
             environment = {**environment, **more_settings(more, environment)}
         for setting in fields(cls):
-            variable = setting.metadata["variable"]
-            text = environment.get(variable, "")
-            if not text:
-                continue
-            try:
-                values[setting.name] = setting.metadata["convert"](text)
-            except ValueError as error:
-                raise InvalidSetting(f"{variable}={_shown(text)!r} cannot be used: {error}") from error
+            if text := environment.get(setting.metadata["variable"], ""):
+                values[setting.name] = _read(text, setting.metadata)
         return cls(**values)
 
     def require(self, *names: str) -> tuple[str, ...]:
@@ -349,3 +282,34 @@ class Settings:
     def start_timeout_s(self) -> float:
         """How long ComfyUI may take from its start to its first answer, in seconds."""
         return self.max_start_attempts * self.start_attempts_sleep_s
+
+
+def more_settings(text: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that MORE_SETTINGS stands for: words as a shell reads them.
+
+    Raises:
+        InvalidSetting: it cannot be read, names no setting, or one that the environment has, too.
+    """
+    try:
+        words = [word.partition("=") for word in shlex.split(text)]
+    except ValueError as error:
+        raise InvalidSetting(f"{MORE} cannot be read: {error}. Write NAME=value NAME='two words'") from error
+    known = {setting.metadata["variable"] for setting in fields(Settings)}
+    for name, equals, _ in words:
+        if name not in known or not equals:
+            raise InvalidSetting(
+                f"{MORE} cannot be used: {to.shown(name)!r} is no NAME=value of a setting (docs/settings.md)"
+            )
+        if environment.get(name):
+            raise InvalidSetting(f"{MORE} cannot be used: {name} has a value of its own here. Change it where that is")
+    return {name: value for name, _, value in words}
+
+
+def _read(text: str, facts: Mapping[str, Any]) -> object:
+    """The value that a variable's text means."""
+    is_secret = facts["is_secret"]
+    try:
+        return facts["convert"](text if facts["convert"] in (to.headers, to.engine_address) else to.visible(text))
+    except ValueError as error:
+        value = "" if is_secret and facts["convert"] is not to.engine_address else f"={to.shown(text)!r}"
+        raise InvalidSetting(f"{facts['variable']}{value} cannot be used: {error}") from error

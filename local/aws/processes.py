@@ -28,7 +28,10 @@ _MAX_PAUSE_S = 0.1
 #: What a program may know of its caller's environment: no credentials, no proxies, no settings of ours.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
 #: Which ComfyUI runs jobs.
-ENGINE_VARIABLES = ("COMFYUI_DIR", "COMFYUI_PYTHON", "COMFYUI_ARGS", "COMFYUI_URL", "API_COMMAND_LINE")
+ENGINE_VARIABLES = (
+    *("COMFYUI_DIR", "COMFYUI_PYTHON", "COMFYUI_ARGS", "COMFYUI_URL", "COMFYUI_TOKEN", "COMFYUI_HEADERS"),
+    "API_COMMAND_LINE",
+)
 
 
 class ProcessDied(RuntimeError):

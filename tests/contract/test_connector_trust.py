@@ -16,6 +16,7 @@ import pytest
 
 from comfy_serverless import ComfyConnector, Progress, Settings
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
+from comfy_serverless.connector.server import Server
 from comfy_serverless.errors import EngineStalled
 from tests.contract.engines import EngineProcess
 
@@ -98,7 +99,7 @@ def test_an_unanswered_question_costs_no_second_run_and_no_picture(
 
 def test_what_is_given_up_on_an_engine_of_others_does_not_run_later(start_engine: Callable[..., EngineProcess]) -> None:
     engine = start_engine()
-    client = ComfyClient(engine.url)
+    client = ComfyClient(Server.at(engine.url))
     others = sleeping(5, steps=1, mode="silent", seed=1)
     client.submit(others, client_id="others", prompt_id=str(uuid.uuid4()))
     ours = ComfyConnector(settings=replace(Settings(), comfyui_url=engine.url, stall_s=1.0))

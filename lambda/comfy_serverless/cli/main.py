@@ -5,6 +5,7 @@ A command's module is loaded when the command is called, so that `--help` and th
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False  # `typing` takes longer to load than all that is here
@@ -106,10 +107,12 @@ def _run(arguments: Sequence[str]) -> int:
 def _run_command(arguments: Sequence[str]) -> int:
     from comfy_serverless.cli import habits
     from comfy_serverless.errors import ComfyError
+    from comfy_serverless.proxies import spare_this_machine
 
     with habits.interrupt_ends():
         whole = parser(arguments[:1])
         options = whole.parse_args(arguments)
+        spare_this_machine(os.environ)  # `make dev` is here
     as_json = getattr(options, "json", False)
     try:
         if options.version:

@@ -38,7 +38,7 @@ def _running_engine(settings: Settings) -> str:
     engine = Engine(settings)
     try:
         engine.wait_ready()
-        return f"engine: {engine.name} at {engine.client.shown_address}"
+        return f"engine: {engine.name} at {engine.client.server}"
     finally:
         engine.close()
 

@@ -8,19 +8,23 @@ Built on urllib3, which takes half the time of the more comfortable `requests`: 
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, BinaryIO, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urljoin
 
 import urllib3
 from urllib3.fields import RequestField
 from urllib3.filepost import choose_boundary
-from urllib3.util import Timeout, make_headers, parse_url
+from urllib3.util import Timeout
 
+from comfy_serverless.connector.server import Server
+from comfy_serverless.proxies import ProxyRefused
 from comfy_serverless.redaction import redact_url
 
 _CONNECT_TIMEOUT_S = 3.05
@@ -35,13 +39,19 @@ class RequestFailed(Exception):
 
     Attributes:
         status: of the answer; None without an answer (refused, reset, timed out).
-        text: the beginning of the answer.
+        text: the beginning of the answer, without what we told the server.
+        leads_to: where a redirect leads, as messages may show it; "" for none.
+        reason: why there was no answer, without what was asked.
     """
 
-    def __init__(self, message: str, *, status: int | None = None, text: str = "") -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, text: str = "", leads_to: str = "", reason: str = ""
+    ) -> None:
         super().__init__(message)
+        self.reason = reason or message
         self.status = status
         self.text = text
+        self.leads_to = leads_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +77,14 @@ class ComfyClient:
     """The routes of one ComfyUI server.
 
     Args:
-        server_address: `http://host:port`; it may hold a user name and a password.
         timeout_s: longest silence of the server before and during an answer, in seconds.
-
-    Attributes:
-        shown_address: the address as messages may show it.
     """
 
-    def __init__(self, server_address: str, *, timeout_s: float = 10.0) -> None:
-        url = parse_url(server_address.rstrip("/"))
-        self.shown_address = redact_url(url.url).removesuffix("?…")
-        self._prefix = url.path or ""
+    def __init__(self, server: Server, *, timeout_s: float = 10.0) -> None:
+        self.server = server
         self._timeout = Timeout(connect=_CONNECT_TIMEOUT_S, read=timeout_s)
         self._question_timeout = Timeout(connect=_CONNECT_TIMEOUT_S, read=min(timeout_s, _QUESTION_TIMEOUT_S))
-        # A pool for one host ignores the environment's proxies, which must not stand between us and a local engine.
-        self._pool = urllib3.connection_from_url(
-            url.url,
-            maxsize=_CONNECTIONS,
-            headers=make_headers(basic_auth=url.auth) if url.auth else None,
-        )
+        self._pool = server.http_pool(connections=_CONNECTIONS)
 
     def close(self) -> None:
         """Close the connections."""
@@ -99,6 +98,10 @@ class ComfyClient:
         """`GET /object_info[/{class_type}]`: node declarations; `{}` for an unknown class."""
         path = "/object_info" if class_type is None else f"/object_info/{quote(class_type, safe='')}"
         return cast("dict[str, Any]", self._get_json(path))
+
+    def features(self) -> dict[str, Any]:
+        """`GET /features`: what the server can do, with `max_upload_size` in bytes."""
+        return cast("dict[str, Any]", self._get_json("/features"))
 
     def model_folders(self) -> list[dict[str, Any]]:
         """`GET /experiment/models`: `[{name, folders: [path, …]}]`, in the order in which they are searched."""
@@ -139,8 +142,8 @@ class ComfyClient:
             timeout=self._timeout if timeout_s is None else Timeout(connect=_CONNECT_TIMEOUT_S, read=timeout_s),
         )
         if response.status != HTTPStatus.BAD_REQUEST:
-            _check(response)
-        answer = _json(response)
+            self._check(response)
+        answer = self._object(response)
         error = answer.get("error")
         if isinstance(error, str):
             error = {"type": "error", "message": error, "details": "", "extra_info": {}}
@@ -171,7 +174,7 @@ class ComfyClient:
         if response.status in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
             # Old versions say "no such route", new ones "no such job": either way nothing was canceled.
             return False
-        _check(response)
+        self._check(response)
         return True
 
     def history(self, prompt_id: str) -> dict[str, Any] | None:
@@ -188,7 +191,7 @@ class ComfyClient:
         self._post("/free", {"unload_models": unload_models, "free_memory": free_memory})
 
     def view(self, filename: str, subfolder: str, folder_type: str) -> BinaryIO:
-        """`GET /view`: a stream of the file's bytes. Close it.
+        """`GET /view`: a stream of the file's bytes. Close it; reading it may raise OSError.
 
         Raises:
             FileNotFoundError: ComfyUI has no such file.
@@ -198,9 +201,9 @@ class ComfyClient:
             response.close()
             raise FileNotFoundError(f"ComfyUI has no file {subfolder + '/' if subfolder else ''}{filename}")
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:  # a proxy's redirect to its login page is no picture
-            response.close()
-            raise RequestFailed(f"ComfyUI answered {response.status} for the file {filename}", status=response.status)
-        return cast("BinaryIO", response)
+            with response:
+                self._check(response)
+        return io.BufferedReader(_Body(response), _CHUNK_BYTES)
 
     def changed_at(self, filename: str, subfolder: str, folder_type: str) -> float | None:
         """`HEAD /view`: when the file was last changed, in seconds since the epoch; None if ComfyUI has none.
@@ -208,6 +211,8 @@ class ComfyClient:
         0 if the answer does not say.
         """
         response = self._send("HEAD", _view_path(filename, subfolder, folder_type))
+        if response.status in (HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED):
+            return 0.0  # what stands between lets no HEAD through
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             return None
         try:
@@ -241,18 +246,18 @@ class ComfyClient:
             body=body,
             headers={"Content-Type": content_type, "Content-Length": str(length)},
         )
-        _check(response)
-        return _json(response)
+        self._check(response)
+        return self._object(response)
 
     def _get_json(self, path: str, *, timeout: Timeout | None = None) -> Any:  # noqa: ANN401
         response = self._send("GET", path, timeout=timeout)
-        _check(response)
-        return _parsed(response)
+        self._check(response)
+        return self._parsed(response)
 
     def _post(self, path: str, body: Mapping[str, Any]) -> None:
         # These routes answer with an empty body, even if they did nothing.
         content = json.dumps(body).encode()
-        _check(self._send("POST", path, body=content, headers=_JSON, timeout=self._question_timeout))
+        self._check(self._send("POST", path, body=content, headers=_JSON, timeout=self._question_timeout))
 
     def _send(
         self,
@@ -267,43 +272,95 @@ class ComfyClient:
         try:
             return self._pool.urlopen(
                 method,
-                self._prefix + path,
+                self.server.target(path),
                 body=body,
                 headers={**self._pool.headers, **(headers or {})},
                 timeout=timeout or self._timeout,
                 retries=False,
                 redirect=False,
+                assert_same_host=False,  # to urllib3 a proxy is another host
                 preload_content=not stream,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise RequestFailed(f"{method} {self.shown_address}{path.partition('?')[0]}: {error}") from error
+            reason = reason_of(error)
+            raise RequestFailed(f"{method} {self.server}{path.partition('?')[0]}: {reason}", reason=reason) from error
+
+    def _parsed(self, response: urllib3.BaseHTTPResponse) -> Any:  # noqa: ANN401
+        try:
+            return json.loads(response.data)
+        except ValueError as error:
+            text = self.server.without_secrets(response.data[:2000].decode("utf-8", errors="replace"))
+            said = f"it sent {excerpt(text) or 'nothing'} instead of JSON"
+            raise RequestFailed(said, status=response.status, text=text) from error
+
+    def _object(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+        answer = self._parsed(response)
+        if not isinstance(answer, dict):
+            raise RequestFailed("it sent JSON that is not an object", status=response.status)
+        return answer
+
+    def _check(self, response: urllib3.BaseHTTPResponse) -> None:
+        if response.status < HTTPStatus.MULTIPLE_CHOICES:
+            return
+        text = self.server.without_secrets(response.data[:2000].decode("utf-8", errors="replace"))
+        location = response.headers.get("Location", "")
+        leads_to = self.server.without_secrets(redact_url(urljoin(self.server.url, location))) if location else ""
+        raise RequestFailed(
+            f"ComfyUI answered {response.status}: {leads_to or excerpt(text)}".rstrip(": "),
+            status=response.status,
+            text=text,
+            leads_to=leads_to,
+        )
+
+
+class _Body(io.RawIOBase):
+    """The body of an answer as a file: what breaks off while it is read is an OSError, as with any other file."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        super().__init__()
+        self._response = response
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer, which typing cannot say yet
+        try:
+            chunk = self._response.read(len(buffer))
+        except urllib3.exceptions.HTTPError as error:
+            raise ConnectionError(f"ComfyUI's answer broke off: {reason_of(error)}") from error
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
+
+    def close(self) -> None:
+        self._response.close()
+        super().close()
 
 
 _JSON = {"Content-Type": "application/json"}
+_TITLE = re.compile(r"<title[^>]*>\s*([^<]{1,100}?)\s*</title", re.IGNORECASE)
 
 
 def _view_path(filename: str, subfolder: str, folder_type: str) -> str:
     return "/view?" + urlencode({"filename": filename, "subfolder": subfolder, "type": folder_type})
 
 
-def _check(response: urllib3.BaseHTTPResponse) -> None:
-    if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-        text = response.data[:2000].decode("utf-8", errors="replace")
-        raise RequestFailed(f"ComfyUI answered {response.status}: {text[:300]}", status=response.status, text=text)
+def reason_of(error: BaseException) -> str:
+    """Why a connection failed, in the words of the system rather than of the library that was told."""
+    if isinstance(error, ProxyRefused):
+        return str(error)
+    innermost = error
+    while (cause := innermost.__cause__ or getattr(innermost, "original_error", None)) is not None:
+        innermost = cause
+    is_plain = isinstance(innermost, OSError) and innermost is not error
+    return str(innermost) if is_plain and str(innermost) else str(error) or type(error).__name__
 
 
-def _parsed(response: urllib3.BaseHTTPResponse) -> Any:  # noqa: ANN401
-    try:
-        return json.loads(response.data)
-    except ValueError as error:
-        raise RequestFailed(f"ComfyUI answered something that is not JSON: {error}", status=response.status) from error
-
-
-def _json(response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
-    answer = _parsed(response)
-    if not isinstance(answer, dict):
-        raise RequestFailed("ComfyUI answered JSON that is not an object", status=response.status)
-    return answer
+def excerpt(text: str) -> str:
+    """The beginning of an answer, for messages: of a page its title."""
+    if text.lstrip()[:1] == "<":
+        title = _TITLE.search(text)
+        text = f"a web page, {title[1]!r}" if title else "a web page"
+    return " ".join(text.split())[:300]
 
 
 def _multipart(form: Mapping[str, str], file: BinaryIO, name: str) -> tuple[int, str, Iterator[bytes]]:

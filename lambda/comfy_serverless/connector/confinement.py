@@ -58,8 +58,8 @@ _PASSED = (
     # ComfyUI's own, and where it runs
     *("COMFY_*", "COMFYUI_*", "MODEL_PATHS_CONFIG", "AWS_REGION", "AWS_DEFAULT_REGION"),
 )
-#: Everything of AWS may be a credential, or lead to one. The address of a ComfyUI elsewhere can hold a password.
-_NEVER = re.compile(r"AWS_(?!(?:DEFAULT_)?REGION$).*|COMFYUI_URL", re.IGNORECASE)
+#: Everything of AWS may be a credential, or lead to one. So may what is told to a ComfyUI elsewhere.
+_NEVER = re.compile(r"AWS_(?!(?:DEFAULT_)?REGION$).*|COMFYUI_(?:URL|TOKEN|HEADERS)", re.IGNORECASE)
 #: Names that speak of a secret pass only if they are named in full.
 _SECRET = re.compile(
     r"(?:.*_)?(?:API)?(?:AUTH|CREDENTIALS?|KEYS?|PASS|PASSWD|PASSPHRASE|PASSWORD|PAT|SECRETS?|TOKENS?)(?:_.*)?",

@@ -8,28 +8,35 @@ from __future__ import annotations
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from datetime import datetime
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
+from comfy_serverless.connector.client import RequestFailed
 from comfy_serverless.connector.engine import Engine
+from comfy_serverless.connector.events import NoWebsocket
 from comfy_serverless.connector.folders import place_file
 from comfy_serverless.connector.import_report import NotImported
+from comfy_serverless.connector.in_thread import InThread
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.own_folder import may_overlap
 from comfy_serverless.connector.ports import find_available_port
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import MAX_ATTEMPTS
 from comfy_serverless.connector.refusals import refusal
-from comfy_serverless.connector.run import Execution, WorkflowRun, attempt_id, deadline_in, left_until
+from comfy_serverless.connector.run import (
+    Execution,
+    WorkflowRun,
+    attempt_id,
+    checked_prompt_id,
+    deadline_in,
+    left_until,
+)
+from comfy_serverless.connector.unusable import submit_failure, unavailable
 from comfy_serverless.connector.upkeep import Condition, Upkeep
-from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.files import OutputKind
+from comfy_serverless.errors import EngineUnavailable, InvalidRequest
 from comfy_serverless.graph import workflow as workflow_module
 from comfy_serverless.graph.prefixes import fill_prefixes
 from comfy_serverless.graph.wrappers import Unwrapped, merged, unwrap
@@ -107,8 +114,8 @@ class ComfyConnector:
 
     @property
     def server_address(self) -> str | None:
-        """`http://host:port` of ComfyUI, with the password in COMFYUI_URL, if any; None after `kill_api`."""
-        return None if self._engine.closed else self._engine.server_address
+        """`http://host:port` of ComfyUI, without user name and password; None after `kill_api`."""
+        return None if self._engine.closed else self._engine.server.url
 
     @property
     def urlport(self) -> int | None:
@@ -226,32 +233,80 @@ class ComfyConnector:
         Raises:
             ComfyError: one of `comfy_serverless.errors`; its `.outputs` has what was made before the failure.
         """
+        run = self._new_run(
+            workflow,
+            prompt_id=prompt_id,
+            deadline_s=deadline_s,
+            execution_s=execution_s,
+            on_progress=on_progress,
+            on_output=on_output,
+            extra_data=extra_data,
+            apart_as=apart_as,
+            recalls_as=recalls_as,
+        )
+        return self._execute(run)
+
+    async def arun(
+        self,
+        workflow: Mapping[str, Any],
+        *,
+        deadline_s: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_output: Callable[[Output], None] | None = None,
+        prompt_id: str | None = None,
+        extra_data: Mapping[str, Any] | None = None,
+    ) -> Execution:
+        """Run a workflow as `run` does, while the event loop goes on; callbacks are called in the loop's thread.
+
+        A task that is canceled, also by a timeout, cancels the run, and ends when ComfyUI has confirmed that, or after
+        a few seconds. An exception of a callback cancels the run, too, and is raised here.
+
+        Raises:
+            ComfyError: as `run`.
+        """
+        async with InThread() as thread:
+            run = self._new_run(
+                workflow,
+                prompt_id=prompt_id,
+                deadline_s=deadline_s,
+                on_progress=thread.called_in_loop(on_progress),
+                on_output=thread.called_in_loop(on_output),
+                extra_data=extra_data,
+            )
+            return await thread.result_of(lambda: self._execute(run), cancel=run.cancel)
+
+    def _new_run(
+        self,
+        workflow: Mapping[str, Any],
+        *,
+        prompt_id: str | None,
+        deadline_s: float | None,
+        extra_data: Mapping[str, Any] | None,
+        **arguments: Any,  # noqa: ANN401  (those of `WorkflowRun`)
+    ) -> WorkflowRun:
         found = unwrap(workflow) or Unwrapped(workflow)
         graph, mended = workflow_module.as_engine_reads(workflow_module.check_format(found.workflow))
         workflow_module.check_links(graph)
         graph, about_names = fill_prefixes(graph, now=datetime.now().astimezone())
-        notes = (*found.left_out(), *mended, *about_names)
-        run = WorkflowRun(
+        return WorkflowRun(
             graph,
             engine=self._engine,
-            run_id=_checked_prompt_id(prompt_id),
+            run_id=checked_prompt_id(prompt_id),
             deadline=deadline_in(deadline_s),
-            execution_s=execution_s,
             stall_s=self._settings.stall_s,
-            on_progress=on_progress,
-            on_output=on_output,
             extra_data=finite(merged(extra_data or {}, found.extra_data)),
-            apart_as=apart_as,
-            recalls_as=recalls_as,
+            notes=(*found.left_out(), *mended, *about_names),
+            **arguments,
         )
+
+    def _execute(self, run: WorkflowRun) -> Execution:
         with self._lock:
             if run.run_id in self._runs:
                 raise InvalidRequest(f"prompt {run.run_id} is running already")
             self._runs[run.run_id] = run
         try:
-            with self._upkeep.run(graph):
-                execution = run.execute(wait_ready=self._wait_ready)
-            return replace(execution, warnings=(*notes, *execution.warnings)) if notes else execution
+            with self._upkeep.run(run.graph):
+                return run.execute(wait_ready=self._wait_ready)
         finally:
             with self._lock:
                 self._runs.pop(run.run_id, None)
@@ -268,6 +323,15 @@ class ComfyConnector:
             return False
         run.cancel()
         return True
+
+    def free(self, *, unload_models: bool, free_memory: bool) -> None:
+        """Ask ComfyUI to unload models, and to drop its cache, after the workflow that runs.
+
+        Raises:
+            EngineUnavailable: it cannot be asked.
+        """
+        with self._engine.asked() as client:
+            client.free(unload_models=unload_models, free_memory=free_memory)
 
     def may_overlap(self, workflow: Mapping[str, Any]) -> bool:
         """Whether another job of the same owner may wait in ComfyUI's queue while this graph runs.
@@ -323,24 +387,23 @@ class ComfyConnector:
         Raises:
             ComfyError: the workflow was refused, or failed.
         """
-        from PIL import Image
-
-        images: list[Image.Image] = []
-        for output in self.run(payload).outputs:
-            if output.kind is OutputKind.IMAGE:
-                image = Image.open(BytesIO(output.read()))
-                image.load()
-                images.append(image)
-        return images
+        return self.run(payload).images
 
     def queue_prompt(self, prompt: Mapping[str, Any]) -> dict[str, Any]:
         """Queue a workflow without waiting: `{"prompt_id": …, "number": …, "node_errors": …}`.
 
         Raises:
             InvalidWorkflow: ComfyUI refuses it; the message has every error of every node.
+            EngineUnavailable: ComfyUI gives no usable answer; the workflow may be queued all the same.
         """
         self.wait_ready()
-        answer = self._engine.client.submit(prompt, client_id=self._engine.events.connect())
+        try:
+            answer = self._engine.client.submit(prompt, client_id=self._engine.events.connect())
+        except RequestFailed as failure:
+            server = self._engine.server
+            raise submit_failure(failure, server) or unavailable(failure, server) from failure
+        except NoWebsocket as error:
+            raise EngineUnavailable(str(error)) from error
         if not answer.accepted:
             raise refusal(answer.error, answer.node_errors)
         return {"prompt_id": answer.prompt_id, "number": answer.number, "node_errors": dict(answer.node_errors)}
@@ -365,8 +428,13 @@ class ComfyConnector:
         return self._engine.model_places()
 
     def get_history(self, prompt_id: str) -> dict[str, Any]:
-        """`{prompt_id: entry}` once a prompt has ended; `{}` before, and for unknown prompts."""
-        entry = self._engine.client.history(prompt_id)
+        """`{prompt_id: entry}` once a prompt has ended; `{}` before, and for unknown prompts.
+
+        Raises:
+            EngineUnavailable: ComfyUI gives no usable answer.
+        """
+        with self._engine.asked() as client:
+            entry = client.history(prompt_id)
         return {} if entry is None else {prompt_id: entry}
 
     def get_image(self, filename: str, subfolder: str, folder_type: str) -> bytes:
@@ -374,8 +442,9 @@ class ComfyConnector:
 
         Raises:
             FileNotFoundError: ComfyUI has no such file.
+            EngineUnavailable: ComfyUI gives no usable answer.
         """
-        with self._engine.client.view(filename, subfolder, folder_type) as stream:
+        with self._engine.asked() as client, client.view(filename, subfolder, folder_type) as stream:
             return stream.read()
 
     def upload_image(
@@ -385,11 +454,15 @@ class ComfyConnector:
         folder_type: str | None = None,
         overwrite: bool = False,
     ) -> dict[str, Any]:
-        """Give ComfyUI an image. Returns `{"name": …, "subfolder": …, "type": …}`; use that name."""
+        """Give ComfyUI an image. Returns `{"name": …, "subfolder": …, "type": …}`; use that name.
+
+        Raises:
+            MissingAsset: ComfyUI does not take it, for instance because it is too large.
+        """
         self.wait_ready()
         path = Path(filepath)
         with path.open("rb") as file:
-            return self._engine.client.upload_image(
+            return self._engine.uploads.send(
                 file, path.name, subfolder=subfolder, folder_type=folder_type, overwrite=overwrite
             )
 
@@ -397,6 +470,9 @@ class ComfyConnector:
         """Give ComfyUI any input file. Returns the value for the input of a LoadImage (or similar) node.
 
         A file on this machine is copied into a local engine's input folder, unless the name is taken there.
+
+        Raises:
+            MissingAsset: ComfyUI does not take it, for instance because it is too large.
         """
         self.wait_ready()
         folder = self.input_directory
@@ -405,7 +481,7 @@ class ComfyConnector:
                 return f"{subfolder}/{name}" if subfolder else name
             with file.open("rb") as stream:
                 return self.upload_file(stream, name, subfolder=subfolder, overwrite=overwrite)
-        answer = self._engine.client.upload_image(file, name, subfolder=subfolder, overwrite=overwrite)
+        answer = self._engine.uploads.send(file, name, subfolder=subfolder, overwrite=overwrite)
         return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else str(answer["name"])
 
     # Reading and editing workflows, as in the original.
@@ -413,16 +489,3 @@ class ComfyConnector:
     load_payload = staticmethod(workflow_module.load_payload)
     find_output_node = staticmethod(workflow_module.find_output_node)
     replace_key_value = staticmethod(workflow_module.replace_key_value)
-
-
-def _checked_prompt_id(prompt_id: str | None) -> str:
-    """Check the id: ComfyUI 0.25 and later accept canonical lower-case UUIDs only."""
-    if prompt_id is None:
-        return str(uuid.uuid4())
-    try:
-        canonical = str(uuid.UUID(prompt_id))
-    except ValueError:
-        canonical = ""
-    if canonical != prompt_id:
-        raise InvalidRequest(f"prompt_id {prompt_id!r} is not a lower-case UUID")
-    return prompt_id

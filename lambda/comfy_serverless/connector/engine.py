@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +25,10 @@ from comfy_serverless.connector.made_files import MadeFiles, Place, Remembered
 from comfy_serverless.connector.pack_sources import declared_classes
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.remote_files import RemoteFiles
+from comfy_serverless.connector.server import Server
 from comfy_serverless.connector.start_patience import StartPatience
+from comfy_serverless.connector.unusable import named, unavailable, why_not
+from comfy_serverless.connector.uploads import Uploads
 from comfy_serverless.errors import EngineUnavailable
 from comfy_serverless.graph.nodes import Declared, declared
 from comfy_serverless.settings import Settings
@@ -64,19 +68,20 @@ class Engine:
         self._lost_packs: tuple[int, tuple[NotImported, ...]] = (-1, ())
         #: What the engine says of classes; nothing where it does not know one.
         self._declared: dict[str, Declared | None] = {}
+        self.uploads = Uploads(self)
         self._remembered = Remembered()
         self.process: ComfyProcess | None = None
         #: The process that is to take the place of the first, as soon as it answers.
         self.successor: ComfyProcess | None = None
         self._has_second_temp = False
         if settings.comfyui_url:
-            self._connect_to(settings.comfyui_url.rstrip("/"))
+            self._connect_to(Server.of_settings(settings))
             return
         self._choice = choose_engine(settings)
         self._first_port: int | None = None
         self.process = self._new_process()
         self.process.start()
-        self._connect_to(self._address(self.process.port))
+        self._connect_to(self._server_at(self.process.port))
 
     def _new_process(self, *more: str) -> ComfyProcess:
         """A process to be started, whose command line ends with these arguments."""
@@ -97,13 +102,13 @@ class Engine:
             answers=self._answers_at,
         )
 
-    def _connect_to(self, server_address: str) -> None:
-        self.server_address = server_address
-        self.client = ComfyClient(server_address)
-        self.events = EventStream(server_address, app_name=self._settings.app_name)
+    def _connect_to(self, server: Server) -> None:
+        self.server = server
+        self.client = ComfyClient(server)
+        self.events = EventStream(server, app_name=self._settings.app_name)
 
-    def _address(self, port: int) -> str:
-        return f"http://{self._settings.api_url}:{port}"
+    def _server_at(self, port: int) -> Server:
+        return Server.of_process(self._settings.api_url, port)
 
     @property
     def name(self) -> str:
@@ -164,7 +169,10 @@ class Engine:
         """What tells the files of one run from others; see `ComfyConnector.run` for `apart_as`."""
 
         def view(*place: str) -> BinaryIO:
-            return self.client.view(*place)  # of the process that there is by then
+            try:
+                return self.client.view(*place)  # of the process that there is by then
+            except RequestFailed as failure:  # to whoever reads, a file
+                raise ConnectionError(why_not(failure, self.server)) from failure
 
         if not self._folders:
             client, is_apart = self.client, apart_as is not None
@@ -172,6 +180,14 @@ class Engine:
         own = self.own_folders if apart_as is not None else None
         keep_in = own.kept(apart_as) if own is not None and apart_as is not None else None
         return LocalFiles(self._folders, self._remembered, view=view, keep_in=keep_in)
+
+    @contextmanager
+    def asked(self) -> Iterator[ComfyClient]:
+        """The client, for a block that needs an answer. Raises EngineUnavailable, which says what came instead."""
+        try:
+            yield self.client
+        except RequestFailed as failure:
+            raise unavailable(failure, self.server) from failure
 
     def is_answering(self) -> bool:
         """Whether it answers now."""
@@ -394,12 +410,23 @@ class Engine:
         self._check_open()
         if self.process is not None:
             self._wait_process(self.process, patience)
-        elif self._greeted_generation < 0 and not self.is_answering():
-            raise EngineUnavailable(f"no ComfyUI answers at {self.client.shown_address} (COMFYUI_URL)")
+        elif self._greeted_generation < 0:
+            self._check_answer()
         if self._greeted_generation == self.starts:
             return False
         self._greet()
         return True
+
+    def _check_answer(self) -> None:
+        """Raise EngineUnavailable unless a ComfyUI answers."""
+        try:
+            self.client.queue_remaining()
+        except RequestFailed as failure:
+            raise unavailable(failure, self.server) from failure
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineUnavailable(
+                f"what answers at {named(self.server)} is not a ComfyUI: it says nothing of a queue. Check the address"
+            ) from error
 
     def _wait_process(self, process: ComfyProcess, patience: StartPatience) -> None:
         if not process.is_alive:
@@ -424,12 +451,12 @@ class Engine:
     def _greet(self) -> None:
         """Learn about an engine that has just begun to answer."""
         process = self.process
-        if process is not None and self._address(process.port) != self.server_address:
-            self.disconnect(self._address(process.port))
+        if process is not None and self._server_at(process.port) != self.server:
+            self.disconnect(self._server_at(process.port))
         try:
             self._stats = self.client.system_stats()
         except RequestFailed as error:
-            raise EngineUnavailable(f"ComfyUI at {self.client.shown_address} stopped answering: {error}") from error
+            raise EngineUnavailable(f"ComfyUI stopped answering: {why_not(error, self.server)}") from error
         folders = folders_of(self._stats, process.cwd) if process is not None else {}
         folders = {kind: folder.resolve() for kind, folder in folders.items()}
         # What its command line does not tell we do not know: then it is as an engine elsewhere.
@@ -440,18 +467,18 @@ class Engine:
         self._declared = {}
         self._remembered = Remembered({kind: self._folders[kind] for kind in ("output", "temp") if self._folders})
         self._greeted_generation = self.starts
-        logger.info("%s answers at %s", self.name, self.client.shown_address)
+        logger.info("%s answers at %s", self.name, self.server)
         for lost in self.not_imported:
             logger.warning("the custom nodes of %r did not import: %s", lost.pack, lost.reason)
 
-    def disconnect(self, server_address: str | None = None) -> None:
-        """Close all connections; the next ones are made when they are needed, to the address given or as before."""
+    def disconnect(self, server: Server | None = None) -> None:
+        """Close all connections; the next ones are made when they are needed, to the server given or as before."""
         self.events.close()
         self.client.close()
-        self._connect_to(server_address or self.server_address)
+        self._connect_to(server or self.server)
 
     def _answers_at(self, port: int) -> bool:
-        client = ComfyClient(self._address(port))
+        client = ComfyClient(self._server_at(port))
         try:
             client.queue_remaining()
         except (RequestFailed, KeyError, TypeError, ValueError):

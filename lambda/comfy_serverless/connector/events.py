@@ -18,13 +18,16 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 import websocket
-from urllib3.util import make_headers, parse_url
 
+from comfy_serverless.connector.client import excerpt, reason_of
 from comfy_serverless.connector.facts import EventMissed, EventSeen, Fact, FrameSeen, SocketLost
+from comfy_serverless.connector.server import Server
+from comfy_serverless.connector.unusable import no_websocket
 
 logger = logging.getLogger(__name__)
 
@@ -34,22 +37,33 @@ _IMAGE_TYPES = {1: "image/jpeg", 2: "image/png"}
 _CONNECT_TIMEOUT_S = 5.0
 #: After this much silence the server is pinged; after as much again without an answer the socket counts as lost.
 _SILENCE_S = 15.0
+#: Stands for an answer to the handshake that is none: a redirect, or a 101 of another protocol.
+_NOT_SWITCHED = 302
 
 Sink = Callable[[Fact], None]
+
+
+class NoWebsocket(ConnectionError):
+    """The websocket does not open; the text says what to do.
+
+    Attributes:
+        status: of the answer to the handshake; None without one.
+    """
+
+    def __init__(self, message: str, status: int | None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class EventStream:
     """Hands the events of one ComfyUI server to the subscribers of its prompts.
 
     Args:
-        server_address: `http://host:port`.
         app_name: the beginning of the client id.
     """
 
-    def __init__(self, server_address: str, *, app_name: str) -> None:
-        url = parse_url(server_address)
-        self._websocket_address = "ws" + url._replace(auth=None, query=None, fragment=None).url.removeprefix("http")
-        self._headers = make_headers(basic_auth=url.auth) if url.auth else None
+    def __init__(self, server: Server, *, app_name: str) -> None:
+        self._server = server
         self._app_name = app_name
         self._lock = threading.Lock()
         self._sinks: dict[str, Sink] = {}
@@ -63,7 +77,7 @@ class EventStream:
     @property
     def address(self) -> str:
         """The websocket's address with the current client id."""
-        return f"{self._websocket_address}/ws?clientId={quote(self.client_id)}"
+        return f"{self._server.websocket_url}?clientId={quote(self.client_id)}"
 
     @property
     def connected(self) -> bool:
@@ -74,7 +88,7 @@ class EventStream:
         """Open the socket unless it is open. Returns the client id to submit prompts under.
 
         Raises:
-            OSError: the server cannot be reached.
+            NoWebsocket: it does not open.
         """
         with self._lock:
             if self._closed:
@@ -124,22 +138,29 @@ class EventStream:
 
     def _open(self) -> websocket.WebSocket:
         try:
-            # ComfyUI refuses a foreign Origin with 403, and websocket-client sends one by default.
+            # Our own connection: to the library's the environment's proxies would apply, and redirects.
+            connection = self._server.open_socket(timeout_s=_CONNECT_TIMEOUT_S)
             socket = websocket.create_connection(
                 self.address,
-                timeout=_CONNECT_TIMEOUT_S,
+                socket=connection,
+                redirect_limit=0,
+                # ComfyUI refuses a foreign Origin with 403, and websocket-client sends one by default.
                 suppress_origin=True,
-                header=self._headers,
-                http_no_proxy=["*"],
+                header=dict(self._server.headers),
                 enable_multithread=True,
                 # Parsing the JSON validates it too, a hundred times faster.
                 skip_utf8_validation=True,
             )
+            if socket.getstatus() != HTTPStatus.SWITCHING_PROTOCOLS:  # older libraries take a redirect for a yes
+                raise websocket.WebSocketException(f"it is answered with {socket.getstatus()}")  # noqa: TRY301
             # Must be the first message; with it previews name their node.
             socket.send(json.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}))
             socket.settimeout(_SILENCE_S)
-        except websocket.WebSocketException as error:
-            raise ConnectionError(f"websocket to {self._websocket_address} refused: {error}") from error
+        except (OSError, websocket.WebSocketException) as error:
+            status, reason = _handshake(error)
+            raise NoWebsocket(
+                no_websocket(status, self._server.without_secrets(reason), self._server), status
+            ) from None
         return socket
 
     def _read(self, socket: websocket.WebSocket) -> None:
@@ -195,6 +216,16 @@ class EventStream:
         if not closed:
             logger.info("websocket lost: %s", reason)
         self._hand_to_all(SocketLost())
+
+
+def _handshake(error: Exception) -> tuple[int | None, str]:
+    """The status of a refused handshake, if it has one, and the reason."""
+    if isinstance(error, websocket.WebSocketBadStatusException):
+        body = error.resp_body if isinstance(error.resp_body, bytes) else b""
+        return error.status_code, f"{error.status_code} {excerpt(body.decode('utf-8', errors='replace'))}".strip()
+    if type(error) is websocket.WebSocketException:  # its subclasses are about the connection
+        return _NOT_SWITCHED, "it is redirected" if "Redirect" in str(error) else str(error)
+    return None, reason_of(error)
 
 
 class _Unreadable(Exception):

@@ -44,7 +44,9 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class SubmitLost:
-    """`POST /prompt` got no answer: the prompt may have been queued, or may still be."""
+    """`POST /prompt` got no answer, for this reason: the prompt may have been queued, or may still be."""
+
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,12 @@ CANCEL_GRACE_S, DEADLINE_GRACE_S = 30.0, 5.0
 UNREACHABLE_S = 30.0
 #: A prompt that is this many times found neither in the queue nor in the history is gone.
 _GONE_READS = 2
+#: How long nothing must be heard of an engine elsewhere before it is suspected, in seconds.
+SUSPECT_S = 5.0
+_RESTART_IT = (
+    "If no long workflow runs there, ComfyUI's thread that runs workflows has died: then nothing runs until somebody "
+    "restarts the ComfyUI of COMFYUI_URL, which is not ours to restart"
+)
 
 
 class State(Enum):
@@ -99,6 +105,7 @@ class PromptFollower:
         execution_s: how long it may execute; None for as long as the deadline allows.
         stall_s: how long the engine may show no sign of life.
         frame_nodes: ids of the nodes whose frames are results.
+        is_elsewhere: whether the engine is not ours to restart.
     """
 
     def __init__(
@@ -111,6 +118,7 @@ class PromptFollower:
         execution_s: float | None = None,
         stall_s: float = 600.0,
         frame_nodes: Collection[str] = (),
+        is_elsewhere: bool = False,
     ) -> None:
         self.prompt_id = prompt_id
         self.state = State.SUBMITTING
@@ -119,6 +127,7 @@ class PromptFollower:
         self._execution_s = execution_s
         self._stall_s = stall_s
         self._frame_nodes = frozenset(frame_nodes)
+        self._is_elsewhere = is_elsewhere
         self._started_at = now
         self._executing_since: float | None = None
         self._last_life = now
@@ -130,6 +139,7 @@ class PromptFollower:
         self._accepted = False
 
         self._submit_lost = False
+        self._lost_because = ""
         self._number: float | None = None
         self._submits_left = 3
         self._ahead: str | None = None
@@ -184,6 +194,7 @@ class PromptFollower:
                 self._finish(answer.error, now)
             case SubmitLost():
                 self._submit_lost = True
+                self._lost_because = answer.reason
                 self._distrust_events(now)
 
     def _see_frame(self, frame: FrameSeen, now: float) -> None:
@@ -258,7 +269,9 @@ class PromptFollower:
             self._gone_reads = 0
             self._questions = [SubmitAgain()]
         elif self._submit_lost:
-            self._finish(EngineUnavailable("ComfyUI answers, but accepts no workflow"), now, engine_is_broken=True)
+            why = f": {self._lost_because}" if self._lost_because else ""
+            error = EngineUnavailable(f"ComfyUI answers, but accepts no workflow{why}")
+            self._finish(error, now, engine_is_broken=True)
         elif self._story.succeeded and not self._events_missed:
             self._finish(None, now)
         elif self._executing_since is not None or self._story.succeeded:
@@ -271,7 +284,10 @@ class PromptFollower:
         # An unanswered question loses no event; a lost socket is a fact of its own.
         self._ask_from(now)
         if not ours and now - self._first_silence >= UNREACHABLE_S:
-            self._finish(EngineCrashed("ComfyUI can no longer be reached"), now)
+            if self._accepted or self._executing_since is not None or not self._submit_lost:
+                self._finish(EngineCrashed("ComfyUI can no longer be reached"), now)
+            else:
+                self._finish(EngineUnavailable(f"ComfyUI has not taken the workflow: {self._lost_because}"), now)
 
     def _see_exit(self, fact: ProcessExited, now: float) -> None:
         if self._story.succeeded and not self._events_missed:
@@ -311,14 +327,24 @@ class PromptFollower:
                 # Neither the queue nor an interrupt could stop it: the next job needs a new process.
                 self._finish(self._stop_error, now, engine_is_broken=True)
         elif self._deadline is not None and now >= self._deadline:
-            where = "while it waited in the queue" if self._executing_since is None else "while it was executing"
-            self._stop(DeadlineExceeded(f"the job's deadline passed {where}"), now, grace_s=DEADLINE_GRACE_S)
+            error = DeadlineExceeded(f"the job's deadline passed {self._where_it_stands(now)}")
+            self._stop(error, now, grace_s=DEADLINE_GRACE_S)
         elif now - self._last_life >= self._stall_s:
-            self._finish(
-                EngineStalled(f"ComfyUI has neither reported nor computed anything for {self._stall_s:g} s"),
-                now,
-                engine_is_broken=True,
-            )
+            silent = f"ComfyUI has neither reported nor computed anything for {self._stall_s:g} s"
+            error_of_stall = EngineStalled(f"{silent}. {_RESTART_IT}" if self._is_elsewhere else silent)
+            self._finish(error_of_stall, now, engine_is_broken=True)
+
+    def _where_it_stands(self, now: float) -> str:
+        """For the message of a deadline."""
+        silent_s = now - self._last_life
+        is_suspect = self._is_elsewhere and silent_s >= SUSPECT_S
+        if self._executing_since is not None:
+            where, silent = "while it was executing", f", and ComfyUI has said nothing for {silent_s:.0f} s"
+        elif self._submit_lost and not self._accepted:
+            return f"before ComfyUI had taken it: {self._lost_because}" if self._lost_because else "before it was taken"
+        else:
+            where, silent = "while it waited in the queue", f", in which nothing has moved for {silent_s:.0f} s"
+        return f"{where}{silent}. {_RESTART_IT}" if is_suspect else where
 
     def _next_time(self) -> float:
         times = [self._ask_at, self._last_life + self._stall_s]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comfy_serverless import setting_values
 from comfy_serverless.connector.model_paths import write_paths_config
 from comfy_serverless.errors import EngineUnavailable, InvalidSetting
 from comfy_serverless.settings import Settings
@@ -50,21 +50,24 @@ def choose_engine(settings: Settings) -> EngineChoice:
     """Choose `API_COMMAND_LINE`, else `COMFYUI_DIR`, else `ComfyUI/` beside the caller, else the embedded engine.
 
     Raises:
-        InvalidSetting: COMFYUI_DIR is not a ComfyUI checkout.
+        InvalidSetting: COMFYUI_DIR is not a ComfyUI checkout, its Python is not there, or a command line is none.
         EngineUnavailable: nothing is configured and the embedded engine is not installed.
     """
     if settings.api_command_line:
         paths = _model_paths_config(settings)
         environment = {"MODEL_PATHS_CONFIG": paths} if paths else {}
-        return EngineChoice(shlex.split(settings.api_command_line), environment=environment)
+        return EngineChoice(_words("API_COMMAND_LINE", settings.api_command_line), environment=environment)
     directory = settings.comfyui_dir
-    if directory is not None and not (directory / "main.py").is_file():
-        raise InvalidSetting(f"COMFYUI_DIR={str(directory)!r} cannot be used: there is no main.py in it")
+    if directory is not None:
+        try:
+            setting_values.checkout(str(directory))
+        except ValueError as error:
+            raise InvalidSetting(f"COMFYUI_DIR={str(directory)!r} cannot be used: {error}") from error
     if directory is None and Path("ComfyUI/main.py").is_file():
         directory = Path("ComfyUI")
     if directory is not None:
-        python = settings.comfyui_python or _python_of(directory)
-        arguments = [*shlex.split(settings.comfyui_args), *_model_paths_arguments(settings)]
+        python = _python(settings.comfyui_python, directory) if settings.comfyui_python else _python_of(directory)
+        arguments = [*_words("COMFYUI_ARGS", settings.comfyui_args), *_model_paths_arguments(settings)]
         return EngineChoice([python, "main.py", *arguments], cwd=directory.resolve())
     return _embedded_engine(settings)
 
@@ -101,6 +104,24 @@ def engine_name(stats: Mapping[str, Any]) -> str:
     if "comfy_lite_version" in system:
         return f"comfy_lite {system['comfy_lite_version']} (ComfyUI {version})"
     return f"ComfyUI {version}"
+
+
+def _words(variable: str, text: str) -> list[str]:
+    try:
+        return setting_values.split(text)
+    except ValueError as error:
+        raise InvalidSetting(f"{variable} cannot be used: {error}") from error
+
+
+def _python(text: str, directory: Path) -> str:
+    """COMFYUI_PYTHON, which may be meant from the checkout."""
+    try:
+        found = setting_values.python(text)
+        if "/" not in found or Path(found).is_absolute():
+            return found
+        return setting_values.python(str((directory / found).absolute()))
+    except ValueError as error:
+        raise InvalidSetting(f"COMFYUI_PYTHON={text!r} cannot be used: {error}") from error
 
 
 def _python_of(directory: Path) -> str:

@@ -77,7 +77,11 @@ class Output:
     fetch: Callable[[], BinaryIO] | None = field(default=None, repr=False, compare=False)
 
     def open(self) -> BinaryIO:
-        """The bytes as a stream to close, from disk if the engine is local. Raises FileNotFoundError if it is gone."""
+        """The bytes as a stream to close, from disk if the engine is local.
+
+        Raises:
+            OSError: they cannot be read: FileNotFoundError if it is gone, ConnectionError without an answer.
+        """
         if self.content is not None:
             return io.BytesIO(self.content)
         if self.path is not None:
@@ -90,6 +94,25 @@ class Output:
         """All bytes at once. Prefer `open` for large files."""
         with self.open() as stream:
             return stream.read()
+
+    def __repr__(self) -> str:
+        return f"<Output {self.name} ({self.content_type}) of node {self.node_id} {self.title or self.class_type}>"
+
+    def as_png(self, *, longest_side: int | None = None) -> bytes | None:
+        """An image as PNG, scaled down if a side is longer in pixels; None for all else, or if it cannot be read."""
+        if self.kind is not OutputKind.IMAGE:
+            return None
+        from comfy_serverless.connector.pictures import as_png  # Pillow takes a while to load
+
+        try:
+            content = self.read()
+        except OSError:
+            return None
+        return as_png(content, longest_side=longest_side)
+
+    def _repr_png_(self) -> bytes | None:
+        """Its picture, for notebooks, which show its text without one."""
+        return self.as_png()
 
     @property
     def size_bytes(self) -> int:

@@ -12,6 +12,9 @@ from typing import IO
 
 from comfy_serverless.errors import EngineUnavailable
 
+#: How many ports are looked at for them.
+_MOST_SIBLINGS = 16
+
 
 def find_available_port(host: str, first_port: int) -> int:
     """The first port at or above `first_port` that nothing listens on.
@@ -56,20 +59,27 @@ class ReservedPort:
             port = find_available_port(host, port + 1)
         self.port = port
         self._lock: IO[bytes] | None = lock
+        #: The ports below that other processes of this program hold: each has an engine of its own there.
+        self.of_siblings = tuple(filter(_is_of_sibling, range(first_port, min(port, first_port + _MOST_SIBLINGS))))
 
     def release(self) -> None:
         """Free the port for others. Idempotent."""
         if self._lock is not None:
+            self._lock.truncate(0)
             self._lock.close()
             self._lock = None
 
 
+def _lock_file(port: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"comfy-serverless-{os.getuid()}-{port}.lock"
+
+
 def _lock(port: int) -> IO[bytes] | None:
-    """Lock a port, or return None. The lock ends with its process, however that ends; the empty file stays."""
-    path = Path(tempfile.gettempdir()) / f"comfy-serverless-{os.getuid()}-{port}.lock"
+    """Lock a port, or return None. The lock ends with its process, however that ends; the file stays, with its id."""
+    path = _lock_file(port)
     try:
         # Every user can write to this folder: a link that another user has put there is not followed.
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "wb")
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+b", buffering=0)
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.ELOOP):
             raise EngineUnavailable(f"the lock {path} of port {port} cannot be made: {error}") from error
@@ -79,4 +89,15 @@ def _lock(port: int) -> IO[bytes] | None:
     except BlockingIOError:
         file.close()
         return None
+    file.truncate()
+    file.write(str(os.getpid()).encode())
     return file
+
+
+def _is_of_sibling(port: int) -> bool:
+    """Whether another process of this program holds a port: one of the same group, as workers of a pool are."""
+    try:
+        holder = int(_lock_file(port).read_text(encoding="ascii"))
+        return holder != os.getpid() and os.getpgid(holder) == os.getpgrp()
+    except (OSError, ValueError):  # nobody has ever held it, or whoever did is gone
+        return False

@@ -32,7 +32,7 @@ from comfy_serverless.connector.confinement import (
 )
 from comfy_serverless.connector.import_report import ImportReport, NotImported
 from comfy_serverless.connector.ports import ReservedPort, accepts
-from comfy_serverless.connector.refusals import describe_exit
+from comfy_serverless.connector.refusals import advice_at_start, describe_exit
 from comfy_serverless.errors import EngineUnavailable
 
 logger = logging.getLogger(__name__)
@@ -159,6 +159,12 @@ class ComfyProcess:
         self._end_group()
         self._reserved = ReservedPort(self._host, self._first_port + self._ports_tried)
         self.port = self._reserved.port
+        if self._reserved.of_siblings:
+            logger.warning(
+                "another process of this program runs a ComfyUI too (port %s): each process starts its own. To share "
+                "one, start it before the processes, and set COMFYUI_URL for them (docs/python.md)",
+                ", ".join(map(str, self._reserved.of_siblings)),
+            )
         self._log.clear()
         self._imports = ImportReport()
         self.state = ProcessState.STARTING
@@ -304,8 +310,8 @@ class ComfyProcess:
             return
         last_lines = "\n".join(self.log_tail.splitlines()[-8:])
         raise EngineUnavailable(
-            f"ComfyUI exited while it started ({describe_exit(exit_code)}); "
-            + (f"the end of its log:\n{last_lines}" if last_lines else "it wrote nothing"),
+            f"ComfyUI exited while it started ({describe_exit(exit_code)}). {advice_at_start(self.log_tail)}"
+            + (f"The end of its log:\n{last_lines}" if last_lines else "It wrote nothing"),
             details={"exit_code": exit_code, "log_tail": self.log_tail},
         )
 

@@ -18,7 +18,6 @@ from comfy_serverless.connector.preflight import (
 from comfy_serverless.errors import (
     ComfyError,
     EngineCrashed,
-    EngineUnavailable,
     InvalidWorkflow,
     NodeExecutionError,
     OutOfMemory,
@@ -48,11 +47,16 @@ _KEEPS_FROM_LOOKING_ON = frozenset(
 _MOST_LINES, _LONGEST_LINE = 30, 600
 #: The most packs in a message.
 _MOST_PACKS = 10
-_FETCH_MODELS = (
-    'A job\'s request can bring a model that is missing: "models": [{"url": "s3://…", "folder": "checkpoints", '
-    '"sha256": "…"}]'
+_HOW_MODELS_COME = (
+    "A model is there when its file lies in ComfyUI's folder for it, or when the job brings it: "
+    '"models": [{"url": "s3://…", "folder": "checkpoints", "sha256": "…"}] (docs/models.md)'
 )
-_REDIRECTION, _BAD_REQUEST, _SERVER_ERROR = 300, 400, 500
+#: What a ComfyUI writes that exits at once: first without a GPU, then with a Python that is not its own.
+_NO_GPU = re.compile(
+    r"Found no NVIDIA driver|not compiled with CUDA|No (CUDA|HIP) GPUs are available|CUDA unknown error"
+    r"|CUDA driver version is insufficient|no kernel image is available"
+)
+_NO_MODULE = re.compile(r"^ModuleNotFoundError: ", re.MULTILINE)
 
 
 def refusal(error: Mapping[str, Any] | None, node_errors: Mapping[str, Any]) -> InvalidWorkflow:
@@ -92,12 +96,12 @@ def explained(
     missing = _lists_of_what_is_missing(hinted)
     message = _in_one(lines)
     details: dict[str, Any] = {**refused.details, "node_errors": hinted, **missing}
-    if missing["missing_models"]:
-        message += f". {_FETCH_MODELS}"
     if missing["unknown_nodes"]:
         message += f". {why_unknown(lost_packs)}"
         if lost_packs:
             details["not_imported"] = [{"pack": lost.pack, "reason": lost.reason} for lost in lost_packs]
+    if missing["missing_models"]:
+        message += f". {_HOW_MODELS_COME}"
     return InvalidWorkflow(message, details=details)
 
 
@@ -161,27 +165,6 @@ def execution_failure(data: Mapping[str, Any], *, node_id: str, class_type: str)
     return NodeExecutionError(text, details=details)
 
 
-def submit_failure(status: int, text: str, *, server_address: str) -> ComfyError | None:
-    """Interpret an answer of `POST /prompt` that is neither 200 nor ComfyUI's own 400.
-
-    Returns:
-        The failure; None if undecided: the prompt must be looked for, and sent again if it is not there.
-    """
-    said = f"{status} {text[:300]}".strip()
-    if status in (401, 403, 407):
-        return EngineUnavailable(f"the server at {server_address} requires credentials: {said}")
-    if status < _REDIRECTION:
-        # The prompt may have been queued all the same.
-        return None
-    if status < _BAD_REQUEST or status in (404, 405, 410):
-        return EngineUnavailable(f"the server at {server_address} is not a ComfyUI: {said}")
-    if status in (408, 425, 429) or status > _SERVER_ERROR:
-        # A proxy in front of ComfyUI, or one of its limits: ComfyUI has not seen the workflow.
-        return None
-    # 413, or the bare 500 for a body that ComfyUI cannot read: it could not read it the next time either.
-    return refusal({"message": "ComfyUI cannot read the workflow", "details": said}, {})
-
-
 def describe_exit(exit_code: int | None) -> str:
     """Describe an exit code for people. Negative codes are signals, and -9 mostly means "out of host memory"."""
     if exit_code is None:
@@ -189,6 +172,21 @@ def describe_exit(exit_code: int | None) -> str:
     if exit_code == -9:
         return "killed by signal 9: often the host ran out of memory"
     return f"killed by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
+
+
+def advice_at_start(log: str) -> str:
+    """What helps a ComfyUI that exits while it starts, by what it wrote; "" if that says nothing to us."""
+    if _NO_GPU.search(log):
+        return (
+            "ComfyUI finds no GPU that its torch can use. Set COMFYUI_ARGS=--cpu to do without one (slow; with "
+            "API_COMMAND_LINE write --cpu there), or COMFYUI_PYTHON to a Python whose torch fits the GPU. "
+        )
+    if _NO_MODULE.search(log):
+        return (
+            "This Python does not have what ComfyUI needs. Set COMFYUI_PYTHON to the one that ComfyUI was installed "
+            "with, or install its requirements.txt. "
+        )
+    return ""
 
 
 def _has_looked_at_everything(error: Mapping[str, Any], said: Mapping[str, Any]) -> bool:

@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.connector import recovery
 from comfy_serverless.connector.collector import OutputCollector, frame_nodes_of
@@ -23,8 +24,13 @@ from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import Recovery
 from comfy_serverless.connector.refusals import explained
 from comfy_serverless.connector.runner import PromptRunner
-from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, InvalidWorkflow
+from comfy_serverless.connector.saving import save
+from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, InvalidRequest, InvalidWorkflow
+from comfy_serverless.files import OutputKind
 from comfy_serverless.graph.nodes import TEXT_JOINER
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +59,39 @@ class Execution:
     cached_nodes: tuple[str, ...]
     attempts: int
 
+    @property
+    def images(self) -> list[Image.Image]:
+        """All its images, previews included, in the order of its nodes; read anew each time.
+
+        Raises:
+            OSError: one cannot be read, or is no image that Pillow knows.
+        """
+        from comfy_serverless.connector.pictures import picture_of  # Pillow takes a while to load
+
+        return [picture_of(output.read()) for output in self.outputs if output.kind is OutputKind.IMAGE]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write every output into a folder, which is made if it is not there. No file is ever overwritten.
+
+        Returns:
+            Where each is, in their order: `name.png`, or `name-2.png` where that name was taken.
+
+        Raises:
+            OSError: one cannot be read or written; those before it are there.
+        """
+        return [save(output, Path(folder)) for output in self.outputs]
+
+    def __repr__(self) -> str:
+        made = ", ".join(output.name for output in self.outputs[:3]) + (", …" if len(self.outputs) > 3 else "")
+        warned = f", {len(self.warnings)} warnings" if self.warnings else ""
+        return f"<Execution: {len(self.outputs)} outputs ({made}) in {self.timings.total_ms / 1000:.1f} s{warned}>"
+
+    def _repr_html_(self) -> str:
+        """Its pictures, for notebooks."""
+        from comfy_serverless.connector.notebooks import as_html
+
+        return as_html(self.outputs, self.warnings)
+
 
 @dataclass(frozen=True, slots=True)
 class _Success:
@@ -78,6 +117,7 @@ class WorkflowRun:
         execution_s: how long each attempt may execute; None for as long as the deadline allows.
         stall_s: how long the engine may show no sign of life.
         on_progress, on_output, extra_data, apart_as, recalls_as: as for `ComfyConnector.run`.
+        notes: warnings about the graph itself, which come before those of the run.
     """
 
     def __init__(
@@ -94,9 +134,10 @@ class WorkflowRun:
         execution_s: float | None = None,
         apart_as: str | None = None,
         recalls_as: str = "",
+        notes: Sequence[str] = (),
     ) -> None:
         self.run_id = run_id
-        self._graph = graph
+        self.graph = graph
         self._engine = engine
         self._deadline = deadline
         self._execution_s = execution_s
@@ -106,6 +147,7 @@ class WorkflowRun:
         self._extra_data = extra_data
         self._apart_as = apart_as
         self._recalls_as = recalls_as
+        self._notes = notes
         self._frame_nodes = frame_nodes_of(graph)
         self._quiet = frozenset() if on_progress else ON_THE_WAY if on_output else ON_THE_WAY | {"executed"}
         self._facts = FactQueue(self._quiet)
@@ -164,7 +206,7 @@ class WorkflowRun:
 
     def _attempt(self, prompt_id: str) -> tuple[Outcome, OutputCollector, tuple[Output, ...]]:
         with self._folders():
-            graph = self._graph
+            graph = self.graph
             if self._apart_as is not None:
                 classes = {TEXT_JOINER, *(str(node["class_type"]) for node in graph.values())}
                 declarations = self._engine.declared(classes)
@@ -203,6 +245,7 @@ class WorkflowRun:
             execution_s=self._execution_s,
             stall_s=self._stall_s,
             frame_nodes=self._frame_nodes,
+            is_elsewhere=self._engine.process is None,
         )
         runner = PromptRunner(
             client=self._engine.client,
@@ -239,7 +282,7 @@ class WorkflowRun:
         success.collector.announce_rest()
         outcome = success.outcome
         lost = () if success.lost is None else (success.lost,)
-        warnings = (*outcome.warnings, *success.collector.warnings, *lost)
+        warnings = (*self._notes, *outcome.warnings, *success.collector.warnings, *lost)
         prompt_id = attempt_id(self.run_id, success.attempt)
         return Execution(prompt_id, success.outputs, warnings, outcome.timings, outcome.cached_nodes, attempts)
 
@@ -247,10 +290,10 @@ class WorkflowRun:
         """Add what ComfyUI's own words lack: every problem at once, suggestions, and where the workflow would run."""
         if not isinstance(error, InvalidWorkflow) or "type" not in error.details.get("error", {}):
             return error
-        declarations = self._engine.declarations(str(node.get("class_type")) for node in self._graph.values())
+        declarations = self._engine.declarations(str(node.get("class_type")) for node in self.graph.values())
         unknown = any(declaration is None for declaration in declarations.values())
         classes, lost = (self._engine.node_classes(), self._engine.lost_packs()) if unknown else ((), ())
-        error = explained(error, self._graph, declarations, classes, lost)
+        error = explained(error, self.graph, declarations, classes, lost)
         if error.details["unknown_nodes"] and self._engine.is_embedded:
             error.message += (
                 ". The embedded engine has ComfyUI's model-free image nodes only: "
@@ -258,6 +301,19 @@ class WorkflowRun:
             )
             error.args = (error.message,)
         return error
+
+
+def checked_prompt_id(prompt_id: str | None) -> str:
+    """Check the id: ComfyUI 0.25 and later accept canonical lower-case UUIDs only."""
+    if prompt_id is None:
+        return str(uuid.uuid4())
+    try:
+        canonical = str(uuid.UUID(prompt_id))
+    except ValueError:
+        canonical = ""
+    if canonical != prompt_id:
+        raise InvalidRequest(f"prompt_id {prompt_id!r} is not a lower-case UUID")
+    return prompt_id
 
 
 def attempt_id(run_id: str, attempt: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
-from comfy_serverless.connector.events import EventStream
+from comfy_serverless.connector.events import EventStream, NoWebsocket
 from comfy_serverless.connector.fact_queue import FactQueue
 from comfy_serverless.connector.facts import (
     AskHistory,
@@ -34,8 +34,9 @@ from comfy_serverless.connector.facts import (
 )
 from comfy_serverless.connector.follower import PromptFollower, State
 from comfy_serverless.connector.process import ComfyProcess
-from comfy_serverless.connector.refusals import refusal, submit_failure
-from comfy_serverless.errors import EngineCrashed, EngineStalled, InvalidWorkflow
+from comfy_serverless.connector.refusals import refusal
+from comfy_serverless.connector.unusable import is_final, submit_failure, why_not
+from comfy_serverless.errors import EngineCrashed, EngineStalled, EngineUnavailable, InvalidWorkflow
 
 logger = logging.getLogger(__name__)
 
@@ -144,20 +145,26 @@ class PromptRunner:
                 timeout_s=self._submit_timeout_s,
             )
         except RequestFailed as failure:
-            address = self._client.shown_address
-            failed = failure.status and submit_failure(failure.status, failure.text, server_address=address)
-            if failed:
+            server = self._client.server
+            failed = submit_failure(failure, server)
+            if failed is not None:
                 self._observe(Refused(failed))
             else:
                 logger.info("submit got no answer: %s", failure)
                 self._is_submit_lost = True
-                self._observe(SubmitLost())
+                self._observe(SubmitLost(why_not(failure, server)))
         except ValueError as error:
             # NaN or an infinity, which cannot be sent: sending it again would not help.
             self._observe(Refused(InvalidWorkflow(f"the workflow has a value that JSON cannot carry: {error}")))
+        except NoWebsocket as error:
+            logger.info("no websocket: %s", error)
+            if error.status is not None and is_final(error.status):
+                self._observe(Refused(EngineUnavailable(str(error))))
+            else:
+                self._observe(SubmitLost(str(error)))
         except OSError as error:
             logger.info("no websocket: %s", error)
-            self._observe(SubmitLost())
+            self._observe(SubmitLost(str(error)))
         else:
             refused = None if answer.accepted else refusal(answer.error, answer.node_errors)
             self._observe(Submitted(answer.node_errors, answer.number) if refused is None else Refused(refused))

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from urllib.parse import urlsplit
 
 from comfy_serverless.fetch.sources import Unusable
+from comfy_serverless.hosts import effective, is_loopback, is_of_this_machine
 
 #: Returns the IP addresses of a host name.
 Resolver = Callable[[str, int], Sequence[str]]
@@ -26,14 +27,9 @@ Resolver = Callable[[str, int], Sequence[str]]
 _PROTOCOL_ASSIGNMENTS = IPv4Network("192.0.0.0/24")
 #: All public IPv6 addresses there are.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-_NAT64 = IPv6Network("64:ff9b::/96")
-#: "This host on this network": the kernel connects 0.0.0.0 to this machine.
-_THIS_HOST = IPv4Network("0.0.0.0/8")
 #: Where AWS serves metadata and credentials over IPv6: fd00:ec2::254 for EC2, fd00:ec2::23 for EKS. The IPv4 twins
 #: (169.254.169.254, 169.254.170.2, 169.254.170.23) are link-local.
 _METADATA_IPV6 = IPv6Network("fd00:ec2::/32")
-#: IPv4 addresses in an old dress: `::127.0.0.1`.
-_IPV4_COMPATIBLE = IPv6Network("::/96")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -93,32 +89,18 @@ def refusal(address: str, *, allow_private: bool, allow_own_host: bool = False) 
     Link-local addresses, among them the metadata services that hand out credentials, are always refused.
     """
     try:
-        parsed = _effective(ip_address(address))
+        parsed = effective(ip_address(address))
     except ValueError:
         return "which is no IP address"
     if parsed.is_link_local or (parsed.version == 6 and parsed in _METADATA_IPV6):
         return "a link-local or metadata address"
     if parsed.is_multicast:
         return "a multicast address"
-    if _is_loopback(parsed):
+    if is_loopback(parsed):
         return None if allow_own_host else _OWN_HOST
     if allow_private or _is_public(parsed):
         return None
     return "an address inside a private network (ALLOW_PRIVATE_ADDRESSES allows these)"
-
-
-def is_of_this_machine(address: str) -> bool:
-    """Whether an IP address leads to this machine: loopback, or an address of one of its interfaces."""
-    parsed = _effective(ip_address(address))
-    if _is_loopback(parsed):
-        return True
-    family = socket.AF_INET if parsed.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((str(parsed), 0))  # the kernel lets nobody else's address be taken
-    except OSError:
-        return False
-    return True
 
 
 def is_aws_here() -> bool:
@@ -126,7 +108,7 @@ def is_aws_here() -> bool:
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL_S3") or ""
     try:
         host = urlsplit(endpoint).hostname or ""
-        return host == "localhost" or _is_loopback(_effective(ip_address(host)))
+        return host == "localhost" or is_loopback(effective(ip_address(host)))
     except ValueError:
         return False
 
@@ -140,26 +122,9 @@ def _is_at(address: str, port: int, service: str, resolve: Resolver) -> bool:
         known = list(resolve(parts.hostname or "", port))
     except (OSError, UnicodeError):  # then nobody reaches it by its name
         return False
-    target = _effective(ip_address(address))
+    target = effective(ip_address(address))
     is_here = is_of_this_machine(address)
-    return any(target == _effective(ip_address(other)) or (is_here and is_of_this_machine(other)) for other in known)
-
-
-def _effective(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 address leads to, if it does."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    if address.teredo:
-        return address.teredo[1]
-    if address in _IPV4_COMPATIBLE and int(address) > 1:  # `::` and `::1` are themselves
-        return IPv4Address(int(address))
-    return address.ipv4_mapped or address.sixtofour or address
-
-
-def _is_loopback(address: IPv4Address | IPv6Address) -> bool:
-    return address.is_loopback or address.is_unspecified or (address.version == 4 and address in _THIS_HOST)
+    return any(target == effective(ip_address(other)) or (is_here and is_of_this_machine(other)) for other in known)
 
 
 def _is_public(address: IPv4Address | IPv6Address) -> bool:

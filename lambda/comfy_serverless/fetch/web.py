@@ -1,8 +1,12 @@
 """Fetches from a web address that a stranger chose, with nothing left to chance: see `open_web_address`.
 
 Built on `http.client` because higher libraries lack three things: the connection goes to the very address that was
-checked, one clock bounds everything from the handshake to the last byte, and neither proxies nor credentials are ever
-taken from the environment.
+checked, one clock bounds everything from the handshake to the last byte, and no credentials are ever taken from the
+environment.
+
+A proxy of the environment is asked for a way to that checked address, not to the name: it would look the name up again,
+and could be led into a private network. So TLS, which names the host, ends at the host itself, and what is refused
+without a proxy is refused with one.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ import certifi
 
 from comfy_serverless.fetch.addresses import Resolver, checked_addresses, is_aws_here, system_resolver
 from comfy_serverless.fetch.sources import CHUNK_BYTES, Stream, Unusable
+from comfy_serverless.hosts import is_of_this_machine
+from comfy_serverless.proxies import connect, proxy_for
 from comfy_serverless.redaction import redact_url
 from comfy_serverless.settings import Settings
 
@@ -254,11 +260,13 @@ class _Connection:
         self._connection.close()
 
     def _connect(self, addresses: Sequence[str], port: int) -> socket.socket:
+        is_here = any(map(is_of_this_machine, addresses))  # whatever its name is: tests, and `make dev`
+        proxy = None if is_here else proxy_for(self._target.geturl())
         failure: OSError | None = None
         for address in addresses:
-            remaining = _remaining(self._deadline)
+            timeout_s = min(_remaining(self._deadline), _CONNECT_TIMEOUT_S)
             try:
-                sock = socket.create_connection((address, port), timeout=min(remaining, _CONNECT_TIMEOUT_S))
+                sock = connect(address, port, proxy=proxy, timeout_s=timeout_s)
             except OSError as error:
                 failure = error
             else:

@@ -12,6 +12,7 @@ import textwrap
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 from comfy_serverless.connector import confinement
 from comfy_serverless.connector.confinement import EngineUser, confining_prefix, engine_environment, engine_user
 from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.settings import Settings
 from tests.patience import PATIENCE_S, wait_until
 from tests.unit.connector.test_process import is_alive
 
@@ -47,7 +49,7 @@ CREDENTIALS = [
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_CONFIG_FILE"),
     *("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_WEB_IDENTITY_TOKEN_FILE"),
     *("AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_METADATA_TOKEN", "AWS_LAMBDA_METADATA_API", "aws_secret_access_key"),
-    "COMFYUI_URL",
+    *(setting.metadata["variable"] for setting in fields(Settings) if setting.metadata["is_secret"]),
 ]
 
 

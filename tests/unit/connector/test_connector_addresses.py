@@ -16,6 +16,7 @@ import pytest
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.events import EventStream
+from comfy_serverless.connector.server import Server
 from comfy_serverless.errors import ComfyError
 from comfy_serverless.settings import Settings
 
@@ -55,7 +56,7 @@ def front() -> Iterator[Front]:
 
 
 def test_a_way_to_a_login_page_is_no_file(front: Front) -> None:
-    client = ComfyClient(f"http://127.0.0.1:{front.server_port}")
+    client = ComfyClient(Server.at(f"http://127.0.0.1:{front.server_port}"))
     with pytest.raises(RequestFailed, match="302"):
         client.view("a.png", "", "output")
     assert client.changed_at("a.png", "", "output") is None
@@ -63,9 +64,9 @@ def test_a_way_to_a_login_page_is_no_file(front: Front) -> None:
 
 def test_the_password_in_the_address_goes_with_both_ways_and_into_no_message(front: Front) -> None:
     address = f"http://me:s3cr3t@127.0.0.1:{front.server_port}"
-    assert ComfyClient(address).changed_at("a.png", "", "output") is None
-    with pytest.raises(OSError, match="refused") as raised:
-        EventStream(address, app_name="test").connect()
+    assert ComfyClient(Server.at(address)).changed_at("a.png", "", "output") is None
+    with pytest.raises(OSError, match="redirected") as raised:
+        EventStream(Server.at(address), app_name="test").connect()
     assert "s3cr3t" not in str(raised.value)
     expected = "Basic " + base64.b64encode(b"me:s3cr3t").decode()
     assert front.seen == [("/view", expected), ("/ws", expected)]
@@ -131,7 +132,7 @@ def test_nor_has_the_error_of_an_engine_that_is_not_there(address: str) -> None:
         AnotherConnector(settings=Settings(comfyui_url=address.format("127.0.0.1:1")))
     assert "s3cret" not in "".join(traceback.format_exception(raised.value))
     with pytest.raises(OSError) as refused:
-        EventStream(address.format("127.0.0.1:1"), app_name="test").connect()
+        EventStream(Server.at(address.format("127.0.0.1:1")), app_name="test").connect()
     assert "s3cret" not in "".join(traceback.format_exception(refused.value))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -308,6 +309,59 @@ def test_a_lost_submit_that_arrived_is_not_sent_again() -> None:
     world.see(QueueSays(QueuePlace.PENDING))
     assert world.follower.state is State.QUEUED
     assert world.see(START, LAST_WORD, DONE).outcome.error is None
+
+
+def test_an_engine_that_accepts_no_workflow_is_told_with_the_reason() -> None:
+    world = World().see(SubmitLost("the websocket does not open: refused"))
+    for _ in range(4):
+        for _ in range(2):
+            world.wait(0.1).see(QueueSays(QueuePlace.ABSENT), HistorySays(None))
+        world.see(SubmitLost("the websocket does not open: refused"))
+    error = world.outcome.error
+    assert error is not None
+    assert error.message == "ComfyUI answers, but accepts no workflow: the websocket does not open: refused"
+
+
+def test_an_engine_elsewhere_that_never_took_the_workflow_has_not_crashed() -> None:
+    world = World(is_elsewhere=True).see(SubmitLost("503 busy"), EngineSilent(ours=False)).wait(UNREACHABLE_S)
+    error = world.see(EngineSilent(ours=False)).outcome.error
+    assert error is not None
+    assert (error.code, error.message) == ("engine_unavailable", "ComfyUI has not taken the workflow: 503 busy")
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_elsewhere", "words"),
+    [
+        ([Submitted()], True, "in the queue, in which nothing has moved for 30 s. If no long .* COMFYUI_URL"),
+        ([Submitted(), START], True, "executing, and ComfyUI has said nothing for 30 s. If no long .* COMFYUI_URL"),
+        ([Submitted()], False, "in the queue$"),
+        ([Submitted(), START], False, "executing$"),
+        ([SubmitLost("503 busy")], True, "before ComfyUI had taken it: 503 busy$"),
+    ],
+)
+def test_a_deadline_tells_of_an_engine_elsewhere_in_which_nothing_moves(
+    facts: list[Fact], is_elsewhere: bool, words: str
+) -> None:
+    world = World(deadline=130.0, is_elsewhere=is_elsewhere).see(*facts).wait(30.0)
+    world.step()
+    error = world.wait(DEADLINE_GRACE_S).outcome.error
+    assert error is not None
+    assert re.search(words, error.message), error.message
+
+
+def test_to_learn_what_it_waits_behind_hides_no_engine_in_which_nothing_moves() -> None:
+    world = World(deadline=114.0, is_elsewhere=True).see(Submitted()).wait(DOUBT_S)
+    world.see(QueueSays(QueuePlace.PENDING, ahead="other")).wait(9.0).step()
+    error = world.wait(DEADLINE_GRACE_S).outcome.error
+    assert error is not None
+    assert "in which nothing has moved for 9 s" in error.message
+
+
+def test_a_stalled_engine_elsewhere_is_for_others_to_restart() -> None:
+    error = World(stall_s=60, is_elsewhere=True).see(Submitted()).wait(60).outcome.error
+    assert error is not None
+    assert error.code == "engine_stalled"
+    assert "not ours to restart" in error.message
 
 
 def test_a_crash_after_the_last_node_still_delivers_the_outputs() -> None:

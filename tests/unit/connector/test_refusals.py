@@ -8,12 +8,10 @@ from comfy_serverless.connector import recovery
 from comfy_serverless.connector.facts import Finished, HistorySays, Submitted
 from comfy_serverless.connector.follower import PromptFollower
 from comfy_serverless.connector.recovery import Recovery
-from comfy_serverless.connector.refusals import execution_failure, node_error_lines, submit_failure
+from comfy_serverless.connector.refusals import advice_at_start, execution_failure, node_error_lines
 from comfy_serverless.errors import (
     ComfyError,
     EngineCrashed,
-    EngineUnavailable,
-    InvalidWorkflow,
     NodeExecutionError,
     OutOfMemory,
 )
@@ -78,30 +76,6 @@ def test_an_expanded_node_is_told_by_the_node_that_was_submitted() -> None:
     assert error.details["inner_class_type"] == "VAEDecode"
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        (401, EngineUnavailable),
-        (403, EngineUnavailable),
-        (404, EngineUnavailable),
-        (405, EngineUnavailable),
-        (413, InvalidWorkflow),
-        (500, InvalidWorkflow),
-        (302, EngineUnavailable),
-        (200, type(None)),
-        (429, type(None)),
-        (502, type(None)),
-        (503, type(None)),
-        (504, type(None)),
-    ],
-)
-def test_an_answer_that_is_not_comfyuis_is_told_by_who_must_act(status: int, expected: type[object]) -> None:
-    failure = submit_failure(status, "<html>", server_address="http://10.0.0.7:8188")
-    assert type(failure) is expected
-    if failure is not None:
-        assert f"{status} <html>" in failure.message
-
-
 def test_a_dropped_output_is_told_with_what_was_meant() -> None:
     config = [["euler", "heun"], {"tooltip": "how"}]
     error = {"type": "value_not_in_list", "message": "Value not in list", "details": "sampler_name: 'eulr' not in …"}
@@ -130,3 +104,20 @@ def test_an_engine_that_has_lost_its_gpu_is_replaced() -> None:
     assert step.outcome.engine_is_broken
     assert isinstance(step.outcome.error, EngineCrashed)
     assert recovery.after(step.outcome, attempt=1, lost=None) is Recovery.RESTART_AND_RETRY
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("RuntimeError: Found no NVIDIA driver on your system. Please check", "COMFYUI_ARGS=--cpu"),
+        ("AssertionError: Torch not compiled with CUDA enabled", "COMFYUI_ARGS=--cpu"),
+        ("RuntimeError: No CUDA GPUs are available", "COMFYUI_PYTHON"),
+        ("Traceback …\nModuleNotFoundError: No module named 'torch'", "COMFYUI_PYTHON to the one that ComfyUI was"),
+        ("ValueError: ModuleNotFoundError: No module named 'x' was said", ""),
+        ("", ""),
+    ],
+)
+def test_what_a_start_has_failed_of_says_what_helps(log: str, words: str) -> None:
+    advice = advice_at_start(log)
+    assert words in advice
+    assert bool(advice) == bool(words)

@@ -181,7 +181,10 @@ class InputFetcher:
             if asset.mask is not None:
                 local = self._masked(local, asset.mask, files, job_id=job_id, deadline=limit)
             left_s = max(0.0, deadline - time.monotonic())
-            value = held.bring(local.path, local.name, subfolder=asset.subfolder, timeout_s=left_s)
+            try:
+                value = held.bring(local.path, local.name, subfolder=asset.subfolder, timeout_s=left_s)
+            except MissingAsset as refused:  # by ComfyUI, which knows the file by a name that is no name to its sender
+                raise Unusable(refused.message.removeprefix(f"{local.name} "), transient=refused.retryable) from refused
         fetch_ms = round((time.monotonic() - start) * 1000)
         facts = {"source": local.source, "file": value, "bytes": local.size_bytes, "fetch_ms": fetch_ms}
         logger.info("input fetched", extra={"job_id": job_id, **facts})

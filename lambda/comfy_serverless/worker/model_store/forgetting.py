@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.run import Execution
 from comfy_serverless.errors import DeadlineExceeded, EngineUnavailable
 from comfy_serverless.graph.nodes import SMALLEST_GRAPH
@@ -16,8 +15,7 @@ from comfy_serverless.graph.nodes import SMALLEST_GRAPH
 class Connector(Protocol):
     """The methods of `comfy_serverless.ComfyConnector` that are needed here."""
 
-    @property
-    def server_address(self) -> str | None: ...
+    def free(self, *, unload_models: bool, free_memory: bool) -> None: ...
     def wait_ready(self, timeout_s: float | None = None) -> None: ...
     def run(
         self, workflow: Mapping[str, Any], *, deadline_s: float | None = None, apart_as: str | None = None
@@ -33,13 +31,10 @@ def forget_everything(connector: Connector, *, deadline: float) -> None:
     wish is the proof. Raises ComfyError if ComfyUI cannot be asked, or does not do it before the deadline.
     """
     connector.wait_ready(max(0.0, deadline - time.monotonic()))
-    client = ComfyClient(connector.server_address or "")
     try:
-        client.free(unload_models=True, free_memory=True)
-    except RequestFailed as error:
+        connector.free(unload_models=True, free_memory=True)
+    except EngineUnavailable as error:
         raise EngineUnavailable(f"ComfyUI could not be asked to forget a model that changes: {error}") from error
-    finally:
-        client.close()
     left_s = deadline - time.monotonic()
     if left_s <= 0:
         raise DeadlineExceeded("The job's time was over before ComfyUI had forgotten a model that changes.")

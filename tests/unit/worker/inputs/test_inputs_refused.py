@@ -10,7 +10,7 @@ from botocore.stub import Stubber
 from comfy_serverless.errors import AssetUnavailable, ComfyError, InvalidWorkflow, MissingAsset
 from comfy_serverless.worker.inputs.fetcher import MAX_INPUTS
 from tests.unit.hostile_server import HostileServer
-from tests.unit.input_world import InputFolder, Prepare, data_url, graph, picture
+from tests.unit.input_world import InputFolder, Prepare, data_url, graph, name_of, picture
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -178,3 +178,16 @@ class TestAddresses:
     def test_a_connected_input_is_not_overwritten_with_a_file_name(self, prepare: Prepare) -> None:
         with pytest.raises(InvalidWorkflow, match="is connected to node '10'"):
             prepare(graph(), {"11.image": data_url(picture())})
+
+
+def test_an_input_that_comfyui_elsewhere_does_not_take_is_named_as_its_sender_knows_it(
+    prepare: Prepare, folder: InputFolder
+) -> None:
+    content = picture()
+    name = name_of(content, folder="")
+    folder.upload_failure = MissingAsset(f"{name} has 110,000,000 bytes, and the ComfyUI takes at most 104,857,600")
+    with pytest.raises(
+        MissingAsset, match=r"10\.image \(node 10 input 'image'\) from data:.*: has 110,000,000 by"
+    ) as raised:
+        prepare(graph(), {"10.image": data_url(content)})
+    assert name not in raised.value.message

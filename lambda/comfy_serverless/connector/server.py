@@ -1,0 +1,162 @@
+"""Where a ComfyUI answers, how it is reached, and what it is told with every request. Connections to it begin here."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit
+
+from comfy_serverless import proxies
+from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.proxies import Proxy
+from comfy_serverless.redaction import redact_url
+from comfy_serverless.settings import Settings
+
+if TYPE_CHECKING:
+    from urllib3 import HTTPConnectionPool
+
+_PORTS = {"http": 80, "https": 443}
+#: A secret of fewer characters would take half of every message with it.
+_SHORTEST_SECRET = 4
+_HIDDEN = "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A ComfyUI's server. As a text it is for messages: no user name, no password, no query.
+
+    Attributes:
+        host: in ASCII, without brackets.
+        path: what stands before every route, without a slash at the end; mostly "".
+        headers: sent with every request, also that for the websocket. They are secrets.
+        proxy: what stands between; None for a direct way.
+        is_elsewhere: whether COMFYUI_URL names it; else it is a process of ours.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    proxy: Proxy | None = None
+    is_elsewhere: bool = False
+    _secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @classmethod
+    def of_process(cls, host: str, port: int) -> Server:
+        """That of a process on this machine: nothing stands between, and it is told nothing."""
+        return cls("http", host, port)
+
+    @classmethod
+    def of_settings(cls, settings: Settings) -> Server:
+        """That of COMFYUI_URL.
+
+        Raises:
+            InvalidSetting: it, or what is to be told with it, cannot be used.
+        """
+        return cls.at(settings.comfyui_url or "", token=settings.comfyui_token, headers=dict(settings.comfyui_headers))
+
+    @classmethod
+    def at(cls, url: str, *, token: str | None = None, headers: Mapping[str, str] | None = None) -> Server:
+        """That at an address, which may have a user name and a password, percent-encoded.
+
+        Raises:
+            InvalidSetting: it is no address, two things are to be said as Authorization, or the proxy on the way
+                cannot be used.
+        """
+        try:
+            parts = urlsplit(url)
+            host = (parts.hostname or "").encode("idna").decode("ascii")
+            port = parts.port or _PORTS[parts.scheme]
+        except (ValueError, KeyError):  # settings that a program has made, rather than the environment
+            raise InvalidSetting("COMFYUI_URL cannot be used: it must be http://host:port") from None
+        basic = proxies.basic_authorization(parts.username, parts.password)
+        said = [
+            *(("COMFYUI_URL (a user name)", value) for value in (basic,) if value),
+            *(("COMFYUI_TOKEN", f"Bearer {value}") for value in (token,) if value),
+            *(("COMFYUI_HEADERS", value) for name, value in (headers or {}).items() if name.lower() == "authorization"),
+        ]
+        if len(said) > 1:
+            names = " and ".join(name for name, _ in said)
+            raise InvalidSetting(f"{names} both say who asks (the header Authorization): set one of them only")
+        others = {name: value for name, value in (headers or {}).items() if name.lower() != "authorization"}
+        authorization = {"Authorization": said[0][1]} if said else {}
+        return cls(
+            parts.scheme,
+            host,
+            port,
+            quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~-._"),
+            others | authorization,
+            proxies.proxy_for(url),
+            is_elsewhere=True,
+            # Without a password the user name is one: that is how tokens are put into addresses.
+            _secrets=_secrets_of(parts.password or parts.username, token, *others.values(), *authorization.values()),
+        )
+
+    def __str__(self) -> str:
+        return redact_url(self.url)
+
+    @property
+    def url(self) -> str:
+        """Its address as clients are given it: without user name and password."""
+        return f"{self._origin}{self.path}"
+
+    @property
+    def websocket_url(self) -> str:
+        """The address of its websocket, without client id."""
+        return f"ws{self.url.removeprefix('http')}/ws"
+
+    @property
+    def _origin(self) -> str:
+        is_default = self.port == _PORTS[self.scheme]
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host if is_default else proxies.host_and_port(self.host, self.port)}"
+
+    def target(self, path: str) -> str:
+        """What a request asks for: the path, or the whole address if a proxy has to know it."""
+        is_forwarded = self.proxy is not None and self.scheme == "http"
+        return f"{self._origin if is_forwarded else ''}{self.path}{path}"
+
+    def http_pool(self, *, connections: int) -> HTTPConnectionPool:
+        """The connections for HTTP."""
+        manager = proxies.pool_manager(self.proxy, maxsize=connections)
+        pool = manager.connection_from_host(self.host, self.port, scheme=self.scheme)
+        pool.headers = {"Host": self._origin.partition("://")[2], **self.headers}
+        return pool
+
+    def open_socket(self, *, timeout_s: float) -> socket.socket:
+        """A connection for the websocket, with TLS if its address says so.
+
+        Raises:
+            OSError: there is none.
+        """
+        sock = proxies.connect(self.host, self.port, proxy=self.proxy, timeout_s=timeout_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self.scheme == "http":
+            return sock
+        try:
+            return ssl.create_default_context().wrap_socket(sock, server_hostname=self.host)
+        except BaseException:
+            sock.close()
+            raise
+
+    def without_secrets(self, text: str) -> str:
+        """A text of this server for messages. It may repeat what it was told."""
+        for secret in self._secrets:
+            text = text.replace(secret, _HIDDEN)
+        return text
+
+
+def _secrets_of(*values: str | None) -> tuple[str, ...]:
+    """What must not be shown, in every form it takes on the way, the longest first."""
+    found = {
+        part
+        for value in values
+        if value
+        for part in (value, value.partition(" ")[2], quote(value, safe=""), unquote(value))
+    }
+    return tuple(sorted((part for part in found if len(part) >= _SHORTEST_SECRET), key=len, reverse=True))
