@@ -88,8 +88,13 @@ class JobState(JobItem):
     @property
     def message(self) -> JobMessage:
         """The message that asks a worker for it, without its extra data, which is kept nowhere."""
-        address = S3Address.parse(self.request)
-        return JobMessage(job_id=self.id, address=address, owner=self.owner, version=self.version)
+        return JobMessage(
+            job_id=self.id,
+            address=S3Address.parse(self.request),
+            owner=self.owner,
+            result=S3Address.parse(self.result),
+            version=self.version,
+        )
 
     @property
     def is_over(self) -> bool:
