@@ -35,6 +35,10 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _seconds_or_none(text: str) -> float:
+    return 0.0 if text in {"0", "0.0"} else _seconds(text)
+
+
 def _count(text: str) -> int:
     value = int(text) if text.isdecimal() else 0
     if value <= 0:
@@ -269,6 +273,12 @@ class Settings:
         "LEASE_S", _seconds, 30.0, "Seconds without a sign of life after which a worker counts as lost"
     )
     max_runs: int = _env("MAX_RUNS", _count, 3, "How often a job of the API is run before it fails for good")
+    poll_hold_s: float = _env(
+        "POLL_HOLD_S",
+        _seconds_or_none,
+        2.0,
+        "Age of a job up to which `GET /api/v2/jobs/{id}` is answered only when it ends; 0: at once, always",
+    )
     events_hold_s: float = _env(
         "EVENTS_HOLD_S", _seconds, 1.0, "How long an answer of `/events` waits for something new"
     )
