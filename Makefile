@@ -30,7 +30,7 @@ UNDEPLOY_ARGS ?=
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 
-.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy undeploy adopt budget contract bench infra cdk gpu-image sbom scan bench-batch bench-workers lint docs format lock clean
+.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy undeploy adopt budget contract bench infra cdk gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ bench: setup ## What the connector costs, as ratios to the floor of the same run
 
 bench-batch: setup ## Manifests of 100 to 100,000 lines: rate, memory, calls, dollars (twenty minutes)
 	@$(RUN) -m benchmarks.batches $(BENCH_ARGS)
+
+bench-api: setup ## A small job's way through the API: each hop, and how soon a client hears of its end (a quiet machine)
+	@POWERTOOLS_LOG_LEVEL=ERROR $(RUN) -m benchmarks.api_way $(BENCH_ARGS)
 
 bench-workers: setup ## One queue, and one, two, four workers: does work spread?
 	@$(RUN) -m benchmarks.workers $(BENCH_ARGS)

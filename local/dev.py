@@ -52,7 +52,8 @@ ROOT = Path(__file__).parent.parent
 PORT = 8189
 API_KEY = "local-key-for-development-only"
 OWNER = "local"
-API_PROCESSES = 4
+#: Requests at once, at most: who waits for a job has one for a while. Each starts when it is needed.
+API_PROCESSES = 6
 CARETAKER_EVERY_S = 5.0
 WEBHOOK_TIMEOUT_S = 180
 INGEST_TIMEOUT_S = 900

@@ -49,6 +49,11 @@ def seconds(text: str) -> float:
     return value
 
 
+def seconds_or_none(text: str) -> float:
+    """A time in seconds, which may be none."""
+    return 0.0 if text in {"0", "0.0"} else seconds(text)
+
+
 def count(text: str) -> int:
     """A number of things, at least one."""
     value = int(text) if text.isdecimal() and len(text) < 100 else 0

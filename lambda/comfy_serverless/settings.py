@@ -205,6 +205,12 @@ class Settings:
         "LEASE_S", to.seconds, 30.0, "Seconds without a sign of life after which a worker counts as lost"
     )
     max_runs: int = _env("MAX_RUNS", to.count, 3, "How often a job of the API is run before it fails for good")
+    poll_hold_s: float = _env(
+        "POLL_HOLD_S",
+        to.seconds_or_none,
+        2.0,
+        "Age of a job up to which `GET /api/v2/jobs/{id}` is answered only when it ends; 0: at once, always",
+    )
     events_hold_s: float = _env(
         "EVENTS_HOLD_S", to.seconds, 1.0, "How long an answer of `/events` waits for something new"
     )

@@ -43,7 +43,8 @@ WITHOUT_KEY = (
 )
 PUBLIC = (("GET", "/api/v2/health"), ("GET", "/openapi.json"), ("GET", "/docs"))
 _EVENTS = re.compile(r"/api/v2/jobs/[^/]+/events")
-_ASK_AGAIN_S, _KEEP_ALIVE_S = 0.25, 15.0
+#: The function itself waits for something new; this lets others have its processes in between.
+_ASK_AGAIN_S, _KEEP_ALIVE_S = 0.02, 15.0
 _TEXT_TYPES = re.compile(
     r"text/|application/(json|xml|javascript|x-www-form-urlencoded)|[^;]*\+(json|xml)", re.IGNORECASE
 )

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
+from local.aws.checksums import confirm_checksums
 from local.aws.enforcement import Guard
+from local.aws.ledger import Ledger
 from local.aws.numbered_drops import numbered_drops
 from local.aws.quick_moto import quick_moto
 
@@ -50,7 +52,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
     create: Callable[[str], Any] = create_backend_app
-    application = Guard(one_after_the_other(DomainDispatcherApplication(create)))
+    moto = DomainDispatcherApplication(create)
+    application = Ledger(Guard(confirm_checksums(one_after_the_other(moto))))
     with quick_moto(), numbered_drops():
         run_simple(arguments.host, arguments.port, application, threaded=True, request_handler=_QuietHandler)
 

@@ -39,6 +39,8 @@ START_TIMEOUT_S = 60.0
 START_ATTEMPTS = 5
 #: Where the local AWS reports what roles have done.
 USAGE_PATH: Final = "/local-api/usage"
+#: Where it reports its newest requests.
+CALLS_PATH: Final = "/local-api/calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,22 @@ class Usage:
 
     requests: dict[str, int]
     denials: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsCall:
+    """One request to the local AWS.
+
+    Attributes:
+        role: who has asked: a role of the template, or the administrator.
+        operation: "dynamodb:UpdateItem"; of S3 the method, and whether it is of an object: "s3:PUT object".
+        begun, ended: when it came and when it was answered, in seconds since 1970.
+    """
+
+    role: str
+    operation: str
+    begun: float
+    ended: float
 
 
 class LocalAws:
@@ -136,15 +154,21 @@ class LocalAws:
 
     def usage(self) -> Usage:
         """What roles of the template have done here so far."""
-        with requests.Session() as session:
-            session.trust_env = False  # proxies of the environment are not for loopback
-            answer = session.get(f"{self.endpoint_url}{USAGE_PATH}", timeout=5).json()
-        return Usage(**answer)
+        return Usage(**self._told(USAGE_PATH))
+
+    def calls(self) -> list[AwsCall]:
+        """The newest requests to it, in the order of their answers."""
+        return [AwsCall(**call) for call in self._told(CALLS_PATH)]
 
     def bucket(self, name: str) -> str:
         """Create a bucket, unless it exists; returns its name."""
         create_bucket(self.client(), name)
         return name
+
+    def _told(self, path: str) -> Any:  # noqa: ANN401  (JSON)
+        with requests.Session() as session:
+            session.trust_env = False  # proxies of the environment are not for loopback
+            return session.get(f"{self.endpoint_url}{path}", timeout=5).json()
 
     def _start_at(self, port: int) -> None:
         command = [sys.executable, "-m", "local.aws.moto_server", "--host", self._host, "--port", str(port)]

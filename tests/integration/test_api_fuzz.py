@@ -29,7 +29,7 @@ schema = schemathesis.openapi.from_dict(api_contract.document())
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     """Without workers: what is accepted waits, and nothing else is asked of it here."""
     folder = tmp_path_factory.mktemp("fuzz")
-    with DevStack(log_folder=folder, workers=0, environment={"EVENTS_HOLD_S": "0.01"}) as started:
+    with DevStack(log_folder=folder, workers=0, environment={"EVENTS_HOLD_S": "0.01", "POLL_HOLD_S": "0"}) as started:
         yield started
         assert started.aws.usage().denials == [], "template.yaml allows all that functions do"
 

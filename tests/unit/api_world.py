@@ -63,7 +63,7 @@ class ApiWorld:
         self.sqs = sqs
         self.job_queue_url = sqs.create_queue(QueueName="jobs")["QueueUrl"]
         self.webhook_queue_url = sqs.create_queue(QueueName="webhooks")["QueueUrl"]
-        settings = {"events_hold_s": 0.01, **settings}
+        settings = {"events_hold_s": 0.01, "poll_hold_s": 0.0, **settings}
         with wired(
             monkeypatch,
             Settings(

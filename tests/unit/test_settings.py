@@ -35,6 +35,11 @@ def test_every_variable_of_the_original_is_read() -> None:
     assert settings.start_timeout_s == 5.0
 
 
+@pytest.mark.parametrize(("value", "seconds"), [("0", 0.0), ("0.0", 0.0), ("0.5", 0.5), ("", 2.0)])
+def test_a_wait_can_be_turned_off(value: str, seconds: float) -> None:
+    assert Settings.from_environment({"POLL_HOLD_S": value}).poll_hold_s == seconds
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "reason"),
     [
@@ -43,6 +48,7 @@ def test_every_variable_of_the_original_is_read() -> None:
         ("STALL_S", "-1", "positive"),
         ("STALL_S", "nan", "positive"),
         ("STALL_S", "soon", "positive number"),
+        ("POLL_HOLD_S", "-1", "positive"),
         ("LINK_EXPIRY_S", "0", "positive"),
         ("LINK_EXPIRY_S", "99999999", "a week"),
         ("TEST_PAYLOAD", "/no/such/file.json", "no such file"),

@@ -22,12 +22,12 @@ from comfy_serverless.api.bodies import NOT_FOUND, REFUSALS
 from comfy_serverless.api.jobs import JobId, find_job
 from comfy_serverless.api.responses import NOT_KEPT
 from comfy_serverless.api.services import services
+from comfy_serverless.api.waiting import wait_for
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.table.job_state import JobState
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
-_LOOK_EVERY_S = 0.25
 EVENT_STREAM = "text/event-stream"
 _DOCUMENTED: dict[int, OpenAPIResponse] = {
     200: {
@@ -44,11 +44,13 @@ def get_events(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
     """The job's state as events, after a moment in which something may have changed."""
     behind = services(router)
     read = behind.jobs.read_with_preview
-    first = state = find_job(id, caller(router), behind, read=read)
-    until = time.monotonic() + behind.settings.events_hold_s
-    while not state.is_over and not _has_changed(first, state) and time.monotonic() < until:
-        time.sleep(_LOOK_EVERY_S)
-        state = read(id) or state
+    first = find_job(id, caller(router), behind, read=read)
+    state = wait_for(
+        first,
+        look=read,
+        enough=lambda seen: seen.is_over or _has_changed(first, seen),
+        until=time.monotonic() + behind.settings.events_hold_s,
+    )
     body = "".join(_frames(state, Links(behind.s3, behind.settings.link_expiry_s)))
     return Response(status_code=HTTPStatus.OK, content_type=EVENT_STREAM, body=body, headers=dict(NOT_KEPT))
 

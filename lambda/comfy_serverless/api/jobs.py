@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Path, Query
@@ -34,6 +34,7 @@ from comfy_serverless.api.body_reader import left_out
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.submission import Submission, submit
+from comfy_serverless.api.waiting import age_s, wait_for
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, Forbidden, InvalidCursor, InvalidFilter, NotFound
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobStatus, shorten_job
@@ -47,8 +48,6 @@ router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 20
-#: The pause between two reads of a job while a caller waits: too short for a person to notice.
-POLL_S = 0.25
 #: The part of an invocation that is kept back for the answer.
 ANSWER_RESERVE_S = 2.0
 
@@ -119,9 +118,15 @@ def list_jobs(
     responses={**JOB, **NOT_FOUND, **REFUSALS},
 )
 def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
-    """Return everything known of a job: one read of the table."""
+    """Return everything known of a job: one read of the table.
+
+    A job that is young is answered when it ends or is no longer young: an SDK that has seen it run pauses for half a
+    second before it asks again.
+    """
     jobs = services(router).jobs
-    return _answer(HTTPStatus.OK, find_job(id, caller(router), services(router), read=jobs.read))
+    state = find_job(id, caller(router), services(router), read=jobs.read)
+    hold_s = services(router).settings.poll_hold_s - age_s(state)
+    return _answer(HTTPStatus.OK, wait_for(state, look=jobs.read, enough=_is_over, until=_in(hold_s)))
 
 
 @router.get(
@@ -168,10 +173,7 @@ def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
 )
 def generate(body: Annotated[GenerateBody, Body()], idempotency_key: IdempotencyKey = None) -> Response[str]:
     """Submit, and wait up to `wait_s` seconds."""
-    until = time.monotonic() + body.wait_s
-    context: Any = router.lambda_context
-    until = min(until, time.monotonic() + context.get_remaining_time_in_millis() / 1000 - ANSWER_RESERVE_S)
-    jobs = services(router).jobs
+    until, jobs = _in(body.wait_s), services(router).jobs
     document = body.model_dump(by_alias=True, include=set(JobRequest.model_fields))
     try:
         request = JobRequest.model_validate(document, strict=False).with_warnings(left_out(router))
@@ -181,11 +183,20 @@ def generate(body: Annotated[GenerateBody, Body()], idempotency_key: Idempotency
         if standing is None or standing.owner != caller(router).owner:
             raise Forbidden(f"the job_id {body.job_id!r} is taken: choose another.") from None
         state = standing
-    while not state.is_over and time.monotonic() + POLL_S < until:
-        time.sleep(POLL_S)
-        state = jobs.read_alone(state.id) or state
+    # Without outputs, which may be thousands.
+    state = wait_for(state, look=jobs.read_alone, enough=_is_over, until=until)
     state = jobs.read(state.id) or state
     return _answer(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, state)
+
+
+def _in(seconds: float) -> float:
+    """The moment in so many seconds on the monotonic clock, or before that when this invocation must answer."""
+    left_s: float = router.lambda_context.get_remaining_time_in_millis() / 1000 - ANSWER_RESERVE_S
+    return time.monotonic() + min(seconds, left_s)
+
+
+def _is_over(state: JobState) -> bool:
+    return state.is_over
 
 
 def _submit(request: JobRequest, body: SubmitBody | GenerateBody, idempotency_key: str | None) -> JobState:

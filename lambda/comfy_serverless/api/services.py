@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ class Services:
     Attributes:
         assets_bucket: where uploads and the requests of jobs are kept.
         output_bucket: where workers put the outputs of jobs.
+        beside: does what need not be waited for one after the other.
     """
 
     settings: Settings
@@ -42,6 +44,7 @@ class Services:
     care: Care
     assets_bucket: str
     output_bucket: str
+    beside: Executor
 
 
 def services(router: APIGatewayHttpRouter) -> Services:

@@ -1,16 +1,19 @@
 """From a request to a job in the queue.
 
-    checked ──► assets resolved ──► request to S3 ──► job and idempotency key to the table ──► message ──► marked
+    checked, and is there room? ─┬─► request to S3 ──────────────────────────┬─► message ──► marked as sent
+     └─ assets resolved          └─► job and idempotency key to the table ───┘
 
-Each step leaves things so that nothing is lost if it is the last: a request without a job is deleted by the bucket's
-lifecycle; a job whose message was not sent is sent by the caretaker.
+The two are written at once, and the message is sent when both stand. Each step leaves things so that nothing is lost
+if it is the last: a request without a job is deleted by the bucket's lifecycle; a job whose request was not written is
+taken back; one whose message was not sent is sent by the caretaker.
 """
 
 from __future__ import annotations
 
 import uuid
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -36,6 +39,9 @@ from comfy_serverless.webhooks.signing import check_webhook
 if TYPE_CHECKING:
     from comfy_serverless.api.auth import Caller
     from comfy_serverless.api.services import Services
+
+#: How long S3 may take for a request before the job is taken back, in seconds: while this invocation can still do so.
+WRITTEN_WITHIN_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +70,9 @@ def submit(submission: Submission, services: Services) -> JobState:
     webhook = _webhook(submission, services)
     owner = submission.caller.owner
     job_id = submission.request.job_id or str(uuid.uuid4())
+    room = services.beside.submit(_check_room, submission.caller, services)
     stored = _runnable(submission.request, owner, services, job_id=job_id)
-    _check_room(submission.caller, services)
+    room.result()
     _, secrets = split(submission.request.extra_data)
     address = S3Address(services.assets_bucket, f"requests/{owner}/{job_id}-{uuid.uuid4().hex[:8]}.json")
     job = NewJob(
@@ -78,10 +85,19 @@ def submit(submission: Submission, services: Services) -> JobState:
         webhook=webhook,
         is_rerunnable=not secrets,
     )
-    stored.write(services.s3, address)
+    writing = services.beside.submit(stored.write, services.s3, address)
     state = services.jobs.submit(job)
+    _wait_for_request(writing, job, services)
     log.info("the job is taken", job_id=job_id, owner=owner)
-    _send(services, job, JobMessage(job_id=job_id, address=address, owner=owner, extra_data=secrets))
+    message = JobMessage(
+        job_id=job_id,
+        address=address,
+        owner=owner,
+        content=stored.in_message(),
+        result=S3Address.parse(job.result_uri),
+        extra_data=secrets,
+    )
+    _send(services, job, message)
     return state
 
 
@@ -137,6 +153,18 @@ def _check_room(caller: Caller, services: Services) -> None:
         raise KeyFull(f"this key may have {limit} jobs waiting and running at once, and has: wait for one to end.")
     if services.workers.depth() >= services.settings.max_queued_jobs:
         raise QueueFull(f"{services.settings.max_queued_jobs} jobs wait already: try again when some have run.")
+
+
+def _wait_for_request(writing: Future[None], job: NewJob, services: Services) -> None:
+    """Wait until S3 has the request; without it there is no job."""
+    try:
+        writing.result(timeout=WRITTEN_WITHIN_S)
+    except (ClientError, BotoCoreError, TimeoutError) as error:
+        log.exception("the job's request could not be stored", job_id=job.job_id)
+        services.jobs.withdraw(job)
+        raise UpstreamError(
+            "the job's request could not be stored, and the job was not taken: send it again."
+        ) from error
 
 
 def _send(services: Services, job: NewJob, message: JobMessage) -> None:

@@ -179,6 +179,8 @@ def webhook_queue() -> WebhookQueue:
 @functools.cache
 def services() -> Services:
     """For `api`: everything behind its routes."""
+    from concurrent.futures import ThreadPoolExecutor
+
     from comfy_serverless.api.services import Services
     from comfy_serverless.jobs.node_list import NodeListReader
     from comfy_serverless.table.presigned_uploads import UploadStore
@@ -199,6 +201,8 @@ def services() -> Services:
         care=care(),
         assets_bucket=assets_bucket,
         output_bucket=output_bucket,
+        # One request at a time needs one or two; one that S3 keeps waiting must not hold up the next.
+        beside=ThreadPoolExecutor(4, thread_name_prefix="beside"),
     )
 
 

@@ -1,9 +1,11 @@
 """The message that asks a worker for a job: it waits in a queue of SQS, or is sent to a SageMaker endpoint.
 
-    {"job": "id", "owner": "name", "request": "s3://bucket/requests/…", "extra_data": {…}, "version": 2}
+    {"job": "id", "owner": "name", "request": "s3://bucket/requests/…", "extra_data": {…}, "version": 2,
+     "content": {…}, "result": "s3://bucket/…/result.json"}
 
-`job` and `request` mean the same in every version; `version` is left out while it is 1. Other fields, which a newer
-release has written, are passed on as they came.
+`job` and `request` mean the same in every version; `version` is left out while it is 1. `content` is what stands at
+`request`, if it is small, and `result` says where the result will stand: a worker need not ask S3 for the first, nor
+wait for the first to look for the second. Other fields, which a newer release has written, are passed on as they came.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ class JobMessage:
     Attributes:
         address: where the stored request is (`jobs.stored_request`), or the line of a manifest (`LineAddress`).
         owner: whose job it is; "" in the message of a release that did not say.
+        content: the stored request (`StoredRequest.in_message`); None if only `address` has it.
+        result: where the result will stand; None if only the request says it.
         extra_data: data for ComfyUI; it is in the message, and kept nowhere.
         batch: the batch that its line is of, if the address does not say so.
         version: the version that a worker must understand to run the job.
@@ -40,6 +44,8 @@ class JobMessage:
     job_id: str
     address: S3Address
     owner: str = ""
+    content: Mapping[str, Any] | None = field(default=None, repr=False)
+    result: S3Address | None = None
     extra_data: Mapping[str, Any] | None = field(default=None, repr=False)
     batch: str | None = None
     version: object = 1
@@ -52,6 +58,10 @@ class JobMessage:
         message: dict[str, Any] = {"job": self.job_id, "request": str(self.address)}
         if self.owner:
             message["owner"] = self.owner
+        if self.content is not None:
+            message["content"] = dict(self.content)
+        if self.result is not None:
+            message["result"] = str(self.result)
         if self.extra_data:
             message["extra_data"] = dict(self.extra_data)
         if self.batch:
@@ -65,13 +75,15 @@ class JobMessage:
         """Read a message; None for any other text."""
         try:
             fields = json.loads(text)
-            job_id, request = fields.pop("job"), fields.pop("request")
+            job_id, request, result = fields.pop("job"), fields.pop("request"), fields.pop("result", None)
             if not (isinstance(job_id, str) and isinstance(request, str)):
                 return None
             return cls(
                 job_id=job_id,
                 address=S3Address.parse(request),
                 owner=str(fields.pop("owner", None) or ""),
+                content=fields.pop("content", None),
+                result=S3Address.parse(result) if result is not None else None,
                 extra_data=fields.pop("extra_data", None),
                 batch=str(fields.pop("batch", None) or "") or None,
                 version=fields.pop("version", 1),
@@ -108,8 +120,12 @@ class JobMessage:
         from comfy_serverless.jobs.stored_request import StoredRequest, check_version, read_line
 
         check_version(self.version)
-        line = LineAddress.parse(self.address)
-        request = read_line(s3, line) if line else StoredRequest.read(s3, self.address).request
+        if line := LineAddress.parse(self.address):
+            request = read_line(s3, line)
+        elif self.content is not None:
+            request = StoredRequest.parse(self.content).request
+        else:
+            request = StoredRequest.read(s3, self.address).request
         if request.job_id != self.job_id:
             raise InvalidRequest(f"{self.address} is the request of another job than {self.job_id}.")
         return request

@@ -93,7 +93,7 @@ class NodeListReader:
     image: Callable[[], str]
     _of_image: str = ""
     _classes: frozenset[str] = frozenset()
-    _lost: tuple[NotImported, ...] = ()
+    _lost: tuple[NotImported, ...] | None = None
     _trusted_until: datetime = field(default_factory=lambda: datetime.now(UTC))
     _read_at: float = field(default=float("-inf"))
 
@@ -105,17 +105,18 @@ class NodeListReader:
             node_id: node["class_type"] for node_id, node in graph.items() if node["class_type"] not in self._classes
         }
         if unknown:
+            lost = self._lost_packs()
             first, class_type = next(iter(unknown.items()))
             raise InvalidWorkflow(
                 f"{len(unknown)} of {len(graph)} nodes are of classes that ComfyUI does not have on the workers, e.g. "
-                f"node {first} ({class_type}){_whose(class_type, self._lost)}: put the custom node into the image, or "
-                f"correct the name. {why_unknown(self._lost)}.",
+                f"node {first} ({class_type}){_whose(class_type, lost)}: put the custom node into the image, or "
+                f"correct the name. {why_unknown(lost)}.",
                 details={
                     "node_errors": {
                         node_id: node_errors_entry(
                             class_type,
                             error_type="missing_node_type",
-                            message=f"there is no node class {class_type!r}{_whose(class_type, self._lost)}",
+                            message=f"there is no node class {class_type!r}{_whose(class_type, lost)}",
                         )
                         for node_id, class_type in unknown.items()
                     }
@@ -124,7 +125,7 @@ class NodeListReader:
 
     def not_imported(self) -> tuple[NotImported, ...]:
         """The packs that did not import on the worker that has told it last; none if no worker has told it lately."""
-        return self._lost if self._is_known() else ()
+        return self._lost_packs() if self._is_known() else ()
 
     def _is_known(self) -> bool:
         """Whether there are lists that count; reads them anew once in a while."""
@@ -135,7 +136,7 @@ class NodeListReader:
 
     def _read(self, image: str) -> None:
         self._of_image, self._read_at = image, time.monotonic()
-        self._trusted_until, self._lost = datetime.now(UTC), ()
+        self._trusted_until, self._lost = datetime.now(UTC), None
         if not image:
             return
         try:
@@ -144,8 +145,12 @@ class NodeListReader:
             self._trusted_until = answer["LastModified"] + timedelta(seconds=TRUSTED_S)
         except (ClientError, BotoCoreError, ValueError):
             log.debug("there is no usable list of node classes", image=image, exc_info=True)
-            return
-        self._lost = self._read_lost(image)
+
+    def _lost_packs(self) -> tuple[NotImported, ...]:
+        """The packs that belong to the list; read when they are asked for, which most requests do not."""
+        if self._lost is None:
+            self._lost = self._read_lost(self._of_image)
+        return self._lost
 
     def _read_lost(self, image: str) -> tuple[NotImported, ...]:
         try:

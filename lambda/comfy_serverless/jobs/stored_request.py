@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: The version that this release writes, and the newest that it can run. A line of a manifest has its version in its
 #: message and in the job's item (`JobItem.version`), of which the caretaker makes new messages.
 VERSION = 1
+#: The most of a request that goes with the message. SQS counts, and bills, each 64 KB of a message.
+MAX_IN_MESSAGE_BYTES = 48_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,15 @@ class StoredRequest:
         if VERSION != 1:
             document["version"] = VERSION
         return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
+
+    def in_message(self) -> dict[str, Any] | None:
+        """The document for the job's message, without the workflow as it was submitted; None if it is too large."""
+        content = self.to_bytes()
+        if len(content) > 4 * MAX_IN_MESSAGE_BYTES:
+            return None
+        document: dict[str, Any] = json.loads(content)
+        del document["workflow"]
+        return document if len(json.dumps(document)) <= MAX_IN_MESSAGE_BYTES else None
 
     @classmethod
     def parse(cls, document: object) -> Self:

@@ -13,6 +13,7 @@ that parameter, and is seen within a minute: nothing is deployed again.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -255,6 +256,7 @@ class Switch(Workers):
     _target: Workers | None = None
     _value: str = ""
     _known_at: float = field(default=-TARGET_KNOWN_S)
+    _reading: threading.Lock = field(default_factory=threading.Lock)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         self._to_target(lambda target: target.send(message, delay_s=delay_s, is_batch=is_batch))
@@ -273,9 +275,10 @@ class Switch(Workers):
 
     def target(self) -> Workers:
         """The workers that the parameter names; it is read again once a minute."""
-        if self._target is None or time.monotonic() - self._known_at >= TARGET_KNOWN_S:
-            self._read()
-        return self._target or self.own
+        with self._reading:  # once, for threads that ask at the same time
+            if self._target is None or time.monotonic() - self._known_at >= TARGET_KNOWN_S:
+                self._read()
+            return self._target or self.own
 
     def _to_target(self, send: Callable[[Workers], None]) -> None:
         """Send to the target; if it has gone within the last minute, another may have replaced it."""
@@ -285,7 +288,8 @@ class Switch(Workers):
         except ClientError as error:
             if error_code(error) not in _GONE:
                 raise
-            self._read()
+            with self._reading:
+                self._read()
             if self.target() is target:
                 raise
             send(self.target())

@@ -94,7 +94,14 @@ class JobState(JobItem):
         line = LineAddress.parse(address)
         # A line that got its id from us stands beside the manifest.
         batch = min(self.batches, default=None) if line and line.batch_id not in self.batches else None
-        return JobMessage(job_id=self.id, address=address, owner=self.owner, batch=batch, version=self.version)
+        return JobMessage(
+            job_id=self.id,
+            address=address,
+            owner=self.owner,
+            batch=batch,
+            result=S3Address.parse(self.result),
+            version=self.version,
+        )
 
     @property
     def is_over(self) -> bool:

@@ -3,7 +3,8 @@
     begin ──► reports, at most two writes a second, from a separate thread ──► finish, or give back
                  └─ their answers carry the cancel request
 
-The engine never waits for the table: reports are left here, and the thread writes them.
+The engine never waits for the table: reports are left here, and the thread writes them. Once all outputs are delivered
+it writes those that are left at once, beside the worker, which writes `result.json` meanwhile.
 """
 
 from __future__ import annotations
@@ -98,6 +99,7 @@ class Journal:
             # If its batch is paused or canceled, the job waits without a message, or has ended.
             if self.hold_back(source):
                 return Standing()
+            standing = worker.ahead.look(source)
             begun = self.jobs.begin(source.job_id, run=run_id)
         except _AWS_FAILURES as error:
             raise Unrecorded(f"job {source.job_id} was not begun: the table does not answer ({error})") from error
@@ -112,7 +114,8 @@ class Journal:
             emit_wait(waited_s(begun.state), is_batch=begun.state.is_of_batch)
         log.info("the job is begun", run=begun.state.runs)
         with Reporter(self.jobs, begun.state, run_id=run_id, most_outputs=self.most_outputs) as reporter:
-            outcome = worker.run(source, replace(call, observer=reporter, is_last_try=begun.is_last))
+            its_call = replace(call, observer=reporter, is_last_try=begun.is_last, standing=standing)
+            outcome = worker.run(source, its_call)
             try:
                 # The reporter goes on meanwhile: the job stays ours however long this takes.
                 self._conclude(source, outcome, reporter, is_last=begun.is_last, remaining_s=call.remaining_s)
@@ -215,6 +218,8 @@ class Reporter:
         self._preview: tuple[str, bytes] | None = None
         self._outputs: dict[str, tuple[int, Output]] = {}
         self._committed: dict[str, int] = {}
+        self._telling = threading.Lock()
+        self._is_hurried = False
         self._is_over = False
         self.is_lost = False
         context = contextvars.copy_context()
@@ -252,8 +257,16 @@ class Reporter:
             self._outputs[output.id] = (place, output)
             self._change.notify_all()
 
+    def see_all_delivered(self) -> None:
+        """Have the outputs that are left reported now: the job is about to end."""
+        with self._change:
+            self._is_hurried = True
+            self._change.notify_all()
+
     def commit(self, outputs: tuple[Output, ...]) -> list[int]:
         """Write those outputs of the finished job that are not in the table yet, or not as they are now.
+
+        Outputs that are being reported are waited for.
 
         Returns the outputs' places in the table, in their order; raises as AWS does if the table does not take them.
         """
@@ -262,7 +275,7 @@ class Reporter:
                 if output.id not in self._committed:
                     self._outputs[output.id] = (len(self._committed), output)
                     self._committed[output.id] = len(self._committed)
-                elif output.id in self._outputs:
+                elif output.id in self._outputs and self._outputs[output.id][1] != output:
                     self._outputs[output.id] = (self._committed[output.id], output)
         self._tell_outputs()
         return [self._committed[output.id] for output in outputs]
@@ -274,6 +287,7 @@ class Reporter:
                 self._change.wait_for(lambda: self._is_over or (self._outputs and not self.is_lost), timeout=TICK_S)
                 if self._is_over:
                     return
+                self._is_hurried = False
             begun = time.monotonic()
             if self.is_lost:
                 self._whatever_happens(self._stop_lost)  # again: the engine may not have heard it
@@ -282,12 +296,12 @@ class Reporter:
             if self._preview is not None and begun - last_preview >= PREVIEW_EVERY_S:
                 self._whatever_happens(self._tell_preview)
                 last_preview = begun
-            elif self._progress is not None or begun - last_sign >= SIGN_OF_LIFE_S:
+            elif begun - last_sign >= (SIGN_OF_LIFE_S if self._progress is None else TICK_S / 2):
                 self._whatever_happens(self._give_sign)
                 last_sign = begun
             with self._change:
                 left_s = TICK_S - (time.monotonic() - begun)
-                self._change.wait_for(lambda: self._is_over, timeout=max(0.0, left_s))
+                self._change.wait_for(lambda: self._is_over or self._is_hurried, timeout=max(0.0, left_s))
 
     def _whatever_happens(self, tell: Callable[[], None]) -> None:
         """Write one report; a failure keeps neither other reports from being written nor the lease from ending."""
@@ -306,12 +320,14 @@ class Reporter:
         self._stop(WorkerStopped("the job is another worker's by now: this one had given no sign of life in time"))
 
     def _tell_outputs(self) -> None:
-        with self._change:
-            outputs = dict(self._outputs)
-        if outputs:
-            self._jobs.put_outputs(self.state, list(outputs.values()), run=self.run_id)
+        with self._telling:
             with self._change:
-                self._outputs = {key: output for key, output in self._outputs.items() if outputs.get(key) is not output}
+                outputs = dict(self._outputs)
+            if outputs:
+                self._jobs.put_outputs(self.state, list(outputs.values()), run=self.run_id)
+                with self._change:
+                    left = self._outputs.items()
+                    self._outputs = {key: output for key, output in left if outputs.get(key) is not output}
 
     def _tell_preview(self) -> None:
         with self._change:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.errors import ComfyError, DeadlineExceeded, DeliveryFailed
+from comfy_serverless.errors import ComfyError, DeadlineExceeded, DeliveryFailed, InternalError
 from comfy_serverless.jobs.document import RETENTION, Job, JobError, JobUrls, Progress, clean, status_of
 from comfy_serverless.jobs.keys import OUTPUTS_NAME, RESULT_NAME
 from comfy_serverless.jobs.request import JobRequest
@@ -176,3 +176,11 @@ def log_job(job: Job) -> None:
         reason = _QUERY.sub(r"\1?…", job.error.message)
         failure = {"code": job.error.code, "reason": reason, "retryable": job.error.retryable}
         log.warning("job failed", extra={**facts, **failure})
+
+
+def own_mistake(failure: Exception) -> InternalError:
+    """Log a failure of our own code, and return the error that the job ends with."""
+    log.exception("bug: the job failed in our own code")
+    error = InternalError(f"{type(failure).__name__}: {failure}")
+    error.__cause__ = failure
+    return error

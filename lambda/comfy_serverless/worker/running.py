@@ -108,6 +108,11 @@ class RunningJobs:
             job.job_id = job_id
             return True
 
+    def is_in_hand(self, job_id: str) -> bool:
+        """Whether a job of this id is running here."""
+        with self._change:
+            return job_id in self._claimed
+
     @contextmanager
     def turn(self, job: RunningJob, *, until: float) -> Iterator[bool]:
         """Let the job have the engine, from `with` to the end of the block. First come, first served.

@@ -37,7 +37,6 @@ from comfy_serverless.errors import (
     DeadlineExceeded,
     DeliveryFailed,
     DeliveryRefused,
-    InternalError,
     InvalidRequest,
     InvalidWorkflow,
     WorkerOutdated,
@@ -53,10 +52,11 @@ from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.observability import about, log, rename
+from comfy_serverless.worker.ahead import Ahead, ReadStanding
 from comfy_serverless.worker.delivery import UPLOAD_THREADS, Delivery, Undelivered, delivery_error
 from comfy_serverless.worker.leftovers import FilesInUse, Leftovers, room_for_kept
 from comfy_serverless.worker.protocols import NobodyWatches, NothingShown, Observer
-from comfy_serverless.worker.record import JobRecord, log_job
+from comfy_serverless.worker.record import JobRecord, log_job, own_mistake
 from comfy_serverless.worker.running import Phase, RunningJob, RunningJobs
 from comfy_serverless.worker.tidying import Tidying
 
@@ -94,6 +94,7 @@ class Call:
         is_first: whether the job has had the whole time of this invocation, or others before it used some up.
         is_last_try: whether no queue and no caretaker sends the job again.
         observer: follows the job while it runs.
+        standing: reads the result that may stand already.
     """
 
     remaining_s: Callable[[], float] = lambda: math.inf
@@ -101,6 +102,7 @@ class Call:
     is_first: bool = True
     is_last_try: bool = False
     observer: Observer = field(default_factory=NobodyWatches)
+    standing: ReadStanding = ResultFile.read_before_work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,11 +142,13 @@ class Worker:
         self._jobs = RunningJobs(engine.cancel)
         self._files_in_use = FilesInUse(limit_bytes=room_for_kept(settings.kept_output_bytes))
         self._pool = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="delivery")
+        self.ahead = Ahead(s3, self._jobs)
         self._tidying = Tidying(engine, self._jobs, self._files_in_use)
 
     def close(self) -> None:
         """End the worker's threads, once they have tidied up."""
         self._pool.shutdown(wait=True)
+        self.ahead.close()
         self._tidying.close()
 
     def cancel(self, job_id: str) -> bool:
@@ -179,7 +183,7 @@ class Worker:
                     call.observer.see_begin(partial(self._jobs.stop, running))
                     return self._run(record, source, call, running)
             except Exception as failure:  # noqa: BLE001  (and the other jobs of the batch must not pay for it)
-                error = _own_mistake(failure)
+                error = own_mistake(failure)
                 bare = JobRecord(job_id=record.job_id, metadata={})
                 bare.tidy = record.tidy
                 return self._outcome(bare, bare.document(error), error=error, is_recorded=False)
@@ -191,7 +195,7 @@ class Worker:
         except ComfyError as failure:
             standing, error = None, failure
         except Exception as failure:  # noqa: BLE001  (whatever it is, the job must end with an outcome)
-            standing, error = None, _own_mistake(failure)
+            standing, error = None, own_mistake(failure)
         if standing is not None:
             log.info("job answered from its stored result", status=standing.status.value)
             return self._outcome(record, standing, error=None, is_recorded=True)
@@ -219,7 +223,7 @@ class Worker:
             )
         leftovers = self._claim(record, call, running)
         try:
-            standing = record.result.read_before_work() if record.result else None
+            standing = call.standing(record.result) if record.result else None
         except InvalidRequest:
             record.result = record.other_place() or record.result  # where the failure can be written
             raise
@@ -394,6 +398,7 @@ class Worker:
         begun = time.monotonic()
         timeout_s = min(MAX_DELIVERY_S, max(RESULT_RESERVE_S, call.remaining_s() - RESULT_RESERVE_S))
         record.delivered, undelivered = delivery.finish(made, timeout_s=timeout_s)
+        call.observer.see_all_delivered()
         if record.result is not None and len(record.delivered) > record.most_listed:
             record.outputs_uri = delivery.write_list([delivered.output for delivered in record.delivered])
         record.delivering_ms = round((time.monotonic() - begun) * 1000)
@@ -444,10 +449,3 @@ class Worker:
             made={delivered.output.id: delivered.made for delivered in record.delivered},
             release=record.tidy,
         )
-
-
-def _own_mistake(failure: Exception) -> InternalError:
-    log.exception("bug: the job failed in our own code")
-    error = InternalError(f"{type(failure).__name__}: {failure}")
-    error.__cause__ = failure
-    return error

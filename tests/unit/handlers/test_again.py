@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,8 +78,9 @@ class World:
         self.later_s = 0.0
         real = moto_sqs.unix_time_millis
         monkeypatch.setattr(moto_sqs, "unix_time_millis", lambda: real() + self.later_s * 1000)
-        for made in ("worker", "node_list"):
-            monkeypatch.setattr(wiring, made, lambda: None)  # no engine is started for a job that is not begun
+        # No engine is started for a job that is not begun.
+        monkeypatch.setattr(wiring, "worker", lambda: SimpleNamespace(ahead=SimpleNamespace(look=lambda _: None)))
+        monkeypatch.setattr(wiring, "node_list", lambda: None)
 
     def settings(self) -> Settings:
         return Settings(
