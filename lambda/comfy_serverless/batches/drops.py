@@ -227,8 +227,9 @@ def _explained(dropped: DroppedObject) -> Iterator[None]:
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        reason = "it breaks off" if isinstance(error, EOFError) else str(error)
         raise InvalidRequest(
-            f"{dropped.address} cannot be unpacked: {error}. Pack it with gzip, or drop it as it is."
+            f"{dropped.address} cannot be unpacked: {reason}. Pack it with gzip, or drop it as it is."
         ) from error
     except ClientError as error:
         if trouble_of(error) in {Trouble.MISSING, Trouble.OCCUPIED}:

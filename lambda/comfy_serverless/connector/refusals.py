@@ -258,6 +258,9 @@ def _hint(problem: Mapping[str, Any], choices: Sequence[Any] | None) -> str:
     """Our suggestion for a problem. Without `choices`, those in the problem itself are used."""
     if problem.get("hint"):
         return str(problem["hint"])
+    name = str(problem.get("details", "")).rpartition(": ")[2]
+    if problem.get("type") == "custom_validation_failed" and "\\" in name:  # a file of Windows
+        return f"folders are separated by /: {name.replace(chr(92), '/')!r}"
     if problem.get("type") != "value_not_in_list":
         return ""
     extra = _extra(problem)

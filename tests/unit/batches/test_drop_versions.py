@@ -169,12 +169,18 @@ def test_the_same_content_twice_is_two_wishes(world: batch_world.World) -> None:
 # Manifests that are packed
 
 
-@pytest.mark.parametrize("content", [b"not gzip", gzip.compress(manifest(3))[:-9], b"\x1f\x8b\x08\x00" + b"x" * 40])
+@pytest.mark.parametrize("content", [gzip.compress(manifest(3))[:-9], b"\x1f\x8b\x08\x00" + b"x" * 40])
 def test_a_manifest_that_cannot_be_unpacked_is_told(world: batch_world.World, content: bytes) -> None:
     world.drops.drop(write_twice(world, "batches/bad.jsonl.gz", content)[0])
     (error,) = refusals(world)
     assert error["code"] == "invalid_request"
     assert "cannot be unpacked" in error["message"]
+
+
+def test_the_content_says_whether_a_manifest_is_packed(world: batch_world.World) -> None:
+    for key, content in (("batches/plain.jsonl.gz", manifest(3)), ("batches/packed.jsonl", gzip.compress(manifest(3)))):
+        batch = world.drops.begin_batch(write_twice(world, key, content)[0])
+        assert batch.size_bytes == len(manifest(3))
 
 
 def test_a_manifest_that_unpacks_to_too_much_is_told(world: batch_world.World, monkeypatch: pytest.MonkeyPatch) -> None:

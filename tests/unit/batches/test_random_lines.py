@@ -120,7 +120,7 @@ def test_five_lines_that_draw_a_seed_are_five_jobs_beside_five_that_are_one(worl
 @pytest.mark.parametrize("document", [*RANDOM.values(), *SAME.values()], ids=[*RANDOM, *SAME])
 def test_a_line_asks_for_chance_if_the_worker_would_draw_a_seed_for_it(document: dict[str, Any]) -> None:
     request = JobRequest.parse(document)
-    _, seeds = draw_seeds(graph_of(request, s3=NO_CLIENT, settings=Settings(workflows_dir=WORKFLOWS)))
+    _, seeds = draw_seeds(graph_of(request, s3=NO_CLIENT, settings=Settings(workflows_dir=WORKFLOWS)).graph)
     assert asks_for_chance(request, draws=lambda _name: False) == bool(seeds)
 
 

@@ -153,7 +153,7 @@ def test_a_file_in_an_input_is_not_in_the_report(world: World) -> None:
     assert row.inputs == {"LoadImage.image": f"{picture[:100]}…"}
 
 
-@pytest.mark.parametrize("content", [b"{\nnonsense\n", b"[1]", b"\n\n# a\n"])
+@pytest.mark.parametrize("content", [b"nonsense\n{\n", b"1", b"\n\n# a\n"])
 def test_a_manifest_without_a_request_ends_as_failed(world: World, content: bytes) -> None:
     batch = world.begin(content)
     world.read_all()

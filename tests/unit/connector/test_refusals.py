@@ -8,7 +8,7 @@ from comfy_serverless.connector import recovery
 from comfy_serverless.connector.facts import Finished, HistorySays, Submitted
 from comfy_serverless.connector.follower import PromptFollower
 from comfy_serverless.connector.recovery import Recovery
-from comfy_serverless.connector.refusals import advice_at_start, execution_failure, node_error_lines
+from comfy_serverless.connector.refusals import advice_at_start, execution_failure, node_error_lines, refusal
 from comfy_serverless.errors import (
     ComfyError,
     EngineCrashed,
@@ -121,3 +121,14 @@ def test_what_a_start_has_failed_of_says_what_helps(log: str, words: str) -> Non
     advice = advice_at_start(log)
     assert words in advice
     assert bool(advice) == bool(words)
+
+
+def test_a_file_that_is_named_as_on_windows_is_spelled_out() -> None:
+    problem = {
+        "type": "custom_validation_failed",
+        "message": "Custom validation failed for node",
+        "details": "image - Invalid image file: sub\\example.png",
+        "extra_info": {"input_name": "image"},
+    }
+    refused = refusal({}, {"1": {"class_type": "LoadImage", "errors": [problem]}})
+    assert refused.message.endswith(r"sub\example.png (folders are separated by /: 'sub/example.png')")

@@ -6,6 +6,7 @@ import base64
 import gzip
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -428,7 +429,7 @@ def test_an_encoding_is_the_same_at_every_door(doors: Doors, name: str) -> None:
         (b'{"workflow": {"1": 5,}}', "the comma before it is one too many"),
         (b"\x89PNG\r\n\x1a\n" + b"\xff" * 50, "image/png"),
         ('{"workflow": "\xfc"}'.encode("cp1252"), "UTF-8"),
-        (packed(b"{" + b" " * 40_000_000), "unpacked"),
+        (packed(b"{" + b" " * 40_000_000), "unpacked|can be a request"),
         (packed(b'{"workflow": "pair"}')[:-9], "breaks off"),
         (b"{'workflow': 1}", "double quotes"),
     ],
@@ -437,7 +438,8 @@ def test_an_encoding_is_the_same_at_every_door(doors: Doors, name: str) -> None:
 def test_what_cannot_be_read_is_refused_at_every_door_with_the_place(doors: Doors, content: bytes, words: str) -> None:
     for door in BYTES:
         seen: Seen = getattr(doors, door)(content)
-        assert (seen.code, words in seen.message) == ("invalid_request", True), (door, seen)
+        assert seen.code == "invalid_request", (door, seen)
+        assert re.search(words, seen.message), (door, seen)
 
 
 def test_keys_reach_the_engine_and_are_kept_nowhere(doors: Doors, capfd: pytest.CaptureFixture[str]) -> None:
