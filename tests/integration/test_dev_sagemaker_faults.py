@@ -234,7 +234,7 @@ def test_notifications_out_of_order_twice_and_for_nobodys_job_change_nothing(sta
 
 
 def test_a_batch_whose_containers_and_forwarder_are_killed_has_exact_counts(stack: DevStack, batch: Batch) -> None:
-    summary, rows = report_of(stack, run(stack, "status", batch.name, "--watch")["report"])
+    summary, rows = report_of(stack, run(stack, "status", batch.name, "--watch", code=1)["report"])
     assert batch.kills >= 3, "containers, twice, and the forwarder"
     assert (summary["lines"], summary["bad_lines"]) == (GOOD + BAD, BAD)
     assert summary["statuses"] == {"succeeded": GOOD}

@@ -14,11 +14,11 @@ import pytest
 from botocore.utils import get_environ_proxies as boto_proxies
 from requests.utils import get_environ_proxies as requests_proxies
 
-from comfy_serverless.cli.upload import _Api
+from comfy_serverless.cli.remote import Api
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.events import EventStream, NoWebsocket
 from comfy_serverless.connector.server import Server
-from comfy_serverless.errors import InvalidSetting, UpstreamError
+from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.fetch.web import Network, open_web_address
 from comfy_serverless.proxies import VARIABLES, ProxyRefused, connect, proxy_for, spare_this_machine
@@ -235,13 +235,13 @@ def test_a_redirect_is_checked_like_any_address_behind_a_proxy_too(
 
 
 @pytest.mark.parametrize(("base", "is_through"), [("http://127.0.0.1:{}", False), ("http://api.example", True)])
-def test_an_upload_of_the_command_line_goes_the_same_ways(
+def test_the_command_line_goes_the_same_ways(
     server: HostileServer, base: str, is_through: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with SmallProxy(server.port) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        with pytest.raises(UpstreamError):
-            _Api(base.format(server.port), "key").complete({"complete_url": "/done"})
+        url = base.format(server.port)
+        Api(url, "key").send("POST", f"{url}/done", with_key=True)
     assert bool(proxy.asked) == is_through
 
 
@@ -291,6 +291,7 @@ OPENERS = frozenset(
 #: Where they may be called, and why that is right.
 PLACES = {
     "proxies.py": "decides",
+    "cli/remote.py": "requests decides by the same variables; its session for this machine reads none",
     "connector/server.py": "its pools and sockets are those of `proxies`",
     "connector/client.py": "sends through the pool of its server",
     "connector/events.py": "hands the library a socket of its server",

@@ -101,6 +101,7 @@ GARBAGE: dict[str, list[str]] = {
     "MAX_QUEUED_JOBS": WHOLE,
     "LEASE_S": NUMBER,
     "MAX_RUNS": WHOLE,
+    "POLL_HOLD_S": [value for value in NUMBER if value != "0"],
     "EVENTS_HOLD_S": NUMBER,
     "MAX_UPLOAD_BYTES": [*WHOLE, "5000000001"],
     "CORS_ORIGINS": ["app.example", "https://", "ftp://x", "https://a, x"],

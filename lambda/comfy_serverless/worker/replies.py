@@ -7,6 +7,7 @@ never more than the limit. The decision is pure; only links and bytes come from 
 from __future__ import annotations
 
 import base64
+import contextvars
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -67,12 +68,16 @@ class Replies:
             return {}
         # Of a job that has run before, up to a thousand small files are in S3.
         with ThreadPoolExecutor(min(READ_THREADS, len(chosen)), thread_name_prefix="reply") as pool:
-            contents = pool.map(lambda output_id: self._content(outcome, by_id[output_id]), chosen)
+            readings = [
+                pool.submit(contextvars.copy_context().run, self._content, outcome, by_id[output_id])
+                for output_id in chosen
+            ]
             # Another worker of the same job may have made other bytes: only those that the document means are sent.
             return {
                 output_id: base64.b64encode(content).decode("ascii")
-                for output_id, content in zip(chosen, contents, strict=True)
-                if content is not None and hashlib.sha256(content).hexdigest() == by_id[output_id].sha256
+                for output_id, reading in zip(chosen, readings, strict=True)
+                if (content := reading.result()) is not None
+                and hashlib.sha256(content).hexdigest() == by_id[output_id].sha256
             }
 
     def _content(self, outcome: Outcome, output: Output) -> bytes | None:

@@ -93,7 +93,7 @@ def test_everything_is_told_at_once(nodes: dict[str, Any]) -> None:
         "Node 1 (FaceDetailer): ComfyUI has no such node",
         "Node 2 (SaveImagee): ComfyUI has no such node (did you mean 'SaveImage'?)",
         "this model file is missing, 1 is there: 'v1-5-pruned-emaonly.safetensors'; did you mean",
-        "or when the job brings it: name it under `models`",
+        'or when the job brings it: "models": [{',
         "sampler_name: 'eular' not in (list of length ",
         "(did you mean 'euler'?)",
         "Node 3 (KSampler): Value 0 smaller than min of 1: steps",

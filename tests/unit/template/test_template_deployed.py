@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[3]
 METHODS = frozenset({"get", "head", "post", "put", "patch", "delete", "options"})
 #: What CloudFormation puts in for a `!Ref` or a `!GetAtt`.
 SOMETHING = "something"
+QUEUE = "https://sqs.eu-central-1.amazonaws.com/123456789012/something"
 PARAMETERS = {
     "MAX_QUEUED_JOBS": "1000",
     "POWERTOOLS_LOG_LEVEL": "INFO",
@@ -30,6 +31,8 @@ PARAMETERS = {
     "MORE_SETTINGS": "",
     "MODELS_MANIFEST": "",
     "INPUT_CACHE_BYTES": "1",
+    "CORS_ORIGINS": "https://app.example",
+    "BATCH_STATE_MACHINE": "arn:aws:states:eu-central-1:123456789012:stateMachine:name",
 }
 #: What a function takes from handlers/wiring.py, and the variables it cannot do without.
 NEEDS = {
@@ -72,7 +75,10 @@ def environment_of(function: str) -> dict[str, str]:
     """A function's variables; what is only known when it is deployed is something."""
     values = FUNCTIONS[function]["Environment"]["Variables"]
     return {
-        name: value if isinstance(value, str) else PARAMETERS.get(name, SOMETHING) for name, value in values.items()
+        name: value
+        if isinstance(value, str)
+        else PARAMETERS.get(name, QUEUE if name.endswith("_QUEUE_URL") else SOMETHING)
+        for name, value in values.items()
     }
 
 

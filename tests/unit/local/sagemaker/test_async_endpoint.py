@@ -291,7 +291,7 @@ def test_an_answer_that_is_none_is_a_failure(world: Make, wish: dict[str, Any]) 
 
 def test_an_invocation_can_be_delivered_again_while_it_runs_and_afterwards(world: Make) -> None:
     with world() as here:
-        sent = here.invoke({"sleep_s": 0.5}, InferenceId="twice")
+        sent = here.invoke({"sleep_s": 2}, InferenceId="twice")
         until(lambda: (here.folder / "calls-twice").exists())
         here.endpoint.deliver_again("twice")
         here.ends(2)
