@@ -209,7 +209,8 @@ class Settings:
         "POLL_HOLD_S",
         to.seconds_or_none,
         2.0,
-        "Age of a job up to which `GET /api/v2/jobs/{id}` is answered only when it ends; 0: at once, always",
+        "Age of a job up to which `GET /api/v2/jobs/{id}` is answered only when it ends, a quarter of it while no "
+        "worker has begun it; 0: at once, always",
     )
     events_hold_s: float = _env(
         "EVENTS_HOLD_S", to.seconds, 1.0, "How long an answer of `/events` waits for something new"

@@ -121,12 +121,17 @@ def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
     """Return everything known of a job: one read of the table.
 
     A job that is young is answered when it ends or is no longer young: an SDK that has seen it run pauses for half a
-    second before it asks again.
+    second before it asks again. One that no worker has begun is young for a quarter of that time: many may wait, and
+    each answer that is held back holds one of the function's invocations.
     """
-    jobs = services(router).jobs
+    jobs, young_s = services(router).jobs, services(router).settings.poll_hold_s
     state = find_job(id, caller(router), services(router), read=jobs.read)
-    hold_s = services(router).settings.poll_hold_s - age_s(state)
-    return _answer(HTTPStatus.OK, wait_for(state, look=jobs.read, enough=_is_over, until=_in(hold_s)))
+
+    def is_enough(seen: JobState) -> bool:
+        return seen.is_over or (seen.status is JobStatus.QUEUED and age_s(seen) > young_s / 4)
+
+    until = _in(young_s - age_s(state))
+    return _answer(HTTPStatus.OK, wait_for(state, look=jobs.read, enough=is_enough, until=until))
 
 
 @router.get(

@@ -72,7 +72,7 @@ def submit(submission: Submission, services: Services) -> JobState:
     job_id = submission.request.job_id or str(uuid.uuid4())
     room = services.beside.submit(_check_room, submission.caller, services)
     stored = _runnable(submission.request, owner, services, job_id=job_id)
-    room.result()
+    _wait_for_room(room)
     _, secrets = split(submission.request.extra_data)
     address = S3Address(services.assets_bucket, f"requests/{owner}/{job_id}-{uuid.uuid4().hex[:8]}.json")
     job = NewJob(
@@ -155,13 +155,23 @@ def _check_room(caller: Caller, services: Services) -> None:
         raise QueueFull(f"{services.settings.max_queued_jobs} jobs wait already: try again when some have run.")
 
 
+def _wait_for_room(room: Future[None]) -> None:
+    """Raise what `_check_room` has; or UpstreamError, if requests that wait for S3 keep it from looking."""
+    try:
+        room.result(timeout=WRITTEN_WITHIN_S)
+    except TimeoutError as error:
+        raise UpstreamError("whether there is room for the job could not be learned in time: send it again.") from error
+
+
 def _wait_for_request(writing: Future[None], job: NewJob, services: Services) -> None:
     """Wait until S3 has the request; without it there is no job."""
     try:
         writing.result(timeout=WRITTEN_WITHIN_S)
-    except (ClientError, BotoCoreError, TimeoutError) as error:
+    except Exception as error:
         log.exception("the job's request could not be stored", job_id=job.job_id)
         services.jobs.withdraw(job)
+        if not isinstance(error, ClientError | BotoCoreError | TimeoutError):
+            raise
         raise UpstreamError(
             "the job's request could not be stored, and the job was not taken: send it again."
         ) from error

@@ -59,6 +59,17 @@ def test_who_asks_for_an_old_job_is_answered_at_once_by_one_read(monkeypatch: py
         assert Counter(api.calls) - before == {"Query": 1}
 
 
+def test_a_job_that_no_worker_has_begun_is_young_for_a_quarter_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with api_world(monkeypatch, poll_hold_s=PATIENCE_S) as api:
+        job_id = submit(api).json["id"]
+        monkeypatch.setattr("comfy_serverless.api.jobs.age_s", lambda _: PATIENCE_S / 4 + 0.1)
+        before = Counter(api.calls)
+        assert api.request("GET", f"/api/v2/jobs/{job_id}").json["status"] == "queued"
+        assert Counter(api.calls) - before == {"Query": 1}
+
+
 def test_no_answer_waits_longer_than_the_function_may_take(patient: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = submit(patient).json["id"]
     monkeypatch.setattr("comfy_serverless.api.jobs.ANSWER_RESERVE_S", 29.0)  # of the 29 that the context has
