@@ -225,6 +225,11 @@ def web_address(text: str) -> str:
     return text
 
 
+def queue(text: str) -> str:
+    """The address of a queue; or a bare name, which `sam local` puts in for a queue that is not there."""
+    return text if re.fullmatch(r"[A-Za-z0-9]+", text) else web_address(text)
+
+
 def origins(text: str) -> tuple[str, ...]:
     """Web pages as browsers name them: `https://host[:port]`, or `*`."""
     found = words(text)

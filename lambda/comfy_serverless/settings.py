@@ -158,15 +158,15 @@ class Settings:
     # The API.
     jobs_table: str | None = _env("JOBS_TABLE", to.aws_name, None, "DynamoDB table of jobs, assets and keys")
     assets_bucket: str | None = _env("ASSETS_BUCKET", to.bucket, None, "Where uploads and requests of the API are kept")
-    job_queue_url: str | None = _env("JOB_QUEUE_URL", to.web_address, None, "SQS queue the API sends jobs to")
+    job_queue_url: str | None = _env("JOB_QUEUE_URL", to.queue, None, "SQS queue the API sends jobs to")
     batch_queue_url: str | None = _env(
         "BATCH_QUEUE_URL",
-        to.web_address,
+        to.queue,
         None,
         "SQS queue that jobs of batches are sent to, so that no caller waits for them",
     )
     manifest_queue_url: str | None = _env(
-        "MANIFEST_QUEUE_URL", to.web_address, None, "SQS queue of orders about batches"
+        "MANIFEST_QUEUE_URL", to.queue, None, "SQS queue of orders about batches"
     )
     drop_owner: str = _env("DROP_OWNER", str, "drops", "Owner of the jobs of dropped objects and manifests")
     batch_state_machine: str | None = _env(
@@ -197,7 +197,7 @@ class Settings:
         2,
         "Jobs of batches that wait in an endpoint, for each of its instances; with callers' jobs one more",
     )
-    webhook_queue_url: str | None = _env("WEBHOOK_QUEUE_URL", to.web_address, None, "SQS queue of webhooks to send")
+    webhook_queue_url: str | None = _env("WEBHOOK_QUEUE_URL", to.queue, None, "SQS queue of webhooks to send")
     max_queued_jobs: int = _env(
         "MAX_QUEUED_JOBS", to.count, 1000, "Number of waiting jobs at which the API answers `queue_full`"
     )

@@ -22,7 +22,7 @@ TEXTS = {"APP_NAME", "OUTPUT_PREFIX", "DROP_OWNER", "WORKER_IMAGE"}
 NUMBER = ["", "x", "0", "-1", "1.5.2", "1e999", "nan", "9" * 500, "1 2"]
 WHOLE = [*NUMBER, "1.5"]
 BUCKET = ["s3://bucket", "a b", "x", "a/b", "ü" * 5]
-QUEUE = ["queue", "sqs://x", "https://", "https://host:99999/x", "https://a b/", "https://host:0"]
+QUEUE = ["a-queue/", "sqs://x", "https://", "https://host:99999/x", "https://a b/", "https://host:0"]
 PORT = [*WHOLE, "65536", "http"]
 GARBAGE: dict[str, list[str]] = {
     "API_COMMAND_LINE": [
