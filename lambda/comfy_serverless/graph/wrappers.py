@@ -185,7 +185,9 @@ def _joined(document: Mapping[str, Any], inner: Mapping[str, Unwrapped]) -> Unwr
         extra = merged(given, extra)
     used = {*inner, "extra_data", "extra_pnginfo"}
     rest = {name: value for name, value in document.items() if name not in used}
-    within = {**main.within, **main.rest}
+    # Of the same graph twice, what stood around either; that of the first counts.
+    around = [part for found in (*reversed(graphs.values()), main) for part in (found.within, found.rest)]
+    within = {name: value for part in around for name, value in part.items()}
     if _of_history(document[place]) is not None:
         within |= {name: rest.pop(name) for name in _HISTORY_FIELDS & rest.keys()}
     return Unwrapped(main.workflow, extra, rest, within, place)

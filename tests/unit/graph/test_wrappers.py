@@ -87,6 +87,12 @@ def test_what_was_given_counts_before_what_was_found() -> None:
     assert merged({"extra_pnginfo": None}, {"extra_pnginfo": {"a": 1}})["extra_pnginfo"] is None
 
 
+def test_what_stands_around_a_second_graph_is_not_lost() -> None:
+    found = unwrap({"workflow": {"prompt": GRAPH, "a": 1}, "prompt": {"output": GRAPH, "a": 2, "b": 2}})
+    assert found is not None
+    assert (found.place, found.within) == ("workflow", {"a": 1, "b": 2})
+
+
 @pytest.mark.parametrize("name", ENVELOPES)
 def test_fields_beside_an_envelope_are_taken_and_others_are_named(name: str) -> None:
     sent = {name: {"workflow": GRAPH, "metadata": {"a": "in"}}, "metadata": {"a": "out"}, "reply": "links", "id": 5}
