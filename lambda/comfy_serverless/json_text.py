@@ -22,6 +22,8 @@ MAX_DOCUMENT_BYTES = 32_000_000
 GZIP = b"\x1f\x8b"
 #: How often a text may be packed: by its sender, and once more by a proxy.
 _MOST_PACKED = 2
+#: As much is unpacked at once: what follows a member of gzip is copied with each of them, and there may be thousands.
+_PACKED_AT_ONCE = 4096
 _BEGINNING = re.compile(r"[\s\ufeff]*")
 _COMMA_BEFORE = re.compile(r",\s*\Z")
 #: What people write and JSON does not have, where it stops making sense.
@@ -107,16 +109,20 @@ def is_finite(value: object) -> bool:
 def _unpacked(content: bytes, *, source: str, most_bytes: int) -> bytes:
     """Unpack gzip, of several members too, no further than `most_bytes`."""
     unpacked = bytearray()
-    rest = content
+    at = 0
     try:
-        while rest.startswith(GZIP):
+        while content.startswith(GZIP, at):
             member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-            unpacked += member.decompress(rest, most_bytes + 1 - len(unpacked))
-            if len(unpacked) > most_bytes:
-                raise PayloadTooLarge(f"{source} has more than {most_bytes:,} bytes when it is unpacked.")
-            if not member.eof:
-                raise NotJson(f"{source} is packed by gzip, and breaks off.")
-            rest = member.unused_data
+            while not member.eof:
+                part = content[at : at + _PACKED_AT_ONCE]
+                if not part:
+                    raise NotJson(f"{source} is packed by gzip, and breaks off.")
+                unpacked += member.decompress(part, most_bytes + 1 - len(unpacked))
+                if len(unpacked) > most_bytes:
+                    raise PayloadTooLarge(f"{source} has more than {most_bytes:,} bytes when it is unpacked.")
+                at += len(part) - len(member.unused_data)
+        if content[at:].strip(b"\0 \r\n"):
+            raise NotJson(f"{source} is packed by gzip, and something else follows it.")
     except zlib.error as error:
         raise NotJson(f"{source} is packed by gzip, and damaged: {error}.") from None
     return bytes(unpacked)

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import math
+import zlib
 
 import pytest
 from hypothesis import given
@@ -83,6 +84,34 @@ def test_a_bomb_is_unpacked_no_further_than_the_limit() -> None:
     bomb = gzip.compress(b" " * 10_000_000) * 3
     with pytest.raises(PayloadTooLarge, match="20,000,000"):
         parse_json(bomb, source="it", most_bytes=20_000_000)
+
+
+def test_members_of_gzip_are_unpacked_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_bytes = []
+
+    class Counted:
+        def __init__(self, wbits: int) -> None:
+            self._member = plain(wbits=wbits)
+
+        def decompress(self, part: bytes, limit: int) -> bytes:
+            given_bytes.append(len(part))
+            return self._member.decompress(part, limit)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._member, name)
+
+    plain = zlib.decompressobj
+    monkeypatch.setattr("comfy_serverless.json_text.zlib.decompressobj", Counted)
+    content = gzip.compress(b"") * 2_000 + gzip.compress(b"[1]")
+    assert parse_json(content, source="it") == [1]
+    assert len(given_bytes) == 2_001
+    assert sum(given_bytes) < 2_001 * 5_000 < sum(range(0, len(content), 20))
+
+
+def test_what_follows_gzip_is_not_lost_in_silence() -> None:
+    assert parse_json(gzip.compress(b"[1]") + b"\0" * 512, source="it") == [1]
+    with pytest.raises(NotJson, match="something else follows it"):
+        parse_json(gzip.compress(b"[1]") + b"[2]", source="it")
 
 
 @given(st.binary(max_size=60))

@@ -9,10 +9,10 @@ from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.graph.wrappers import unwrap
+from comfy_serverless.graph.wrappers import Unwrapped, unwrap
 from comfy_serverless.jobs.document import Job, Output
 from comfy_serverless.jobs.request import JobRequest, Labels
-from comfy_serverless.jobs.shapes import shape
+from comfy_serverless.jobs.shapes import cleaned, may_be_request, shape
 
 #: API Gateway waits 30 s for an answer, and ours takes a while to get there.
 MAX_WAIT_S = 25
@@ -71,17 +71,34 @@ def read_generate(document: object) -> tuple[object, Sequence[str]]:
 def read_submit(document: object) -> tuple[object, Sequence[str]]:
     """A body of `POST /api/v2/jobs`, as the contract has it. Raises InvalidRequest for what only `/generate` takes."""
     workflow = document.get("workflow") if isinstance(document, Mapping) else None
-    found = unwrap(document) if workflow is None else None
-    if found is not None:
-        kind = "this is a body of ComfyUI's /prompt" if found.place == "prompt" else "this is a bare workflow"
-        raise InvalidRequest(
-            f'{kind}: here it goes into a field, {{"workflow": {{…}}}}. POST /generate takes it as it is.'
-        )
     if isinstance(workflow, str):
         raise InvalidRequest(
             "`workflow` is a text: here it is the graph itself. POST /generate takes JSON in a text, names and s3://."
         )
-    return document, ()
+    found = unwrap(document)
+    if kind := _other_shape(document, found):
+        raise InvalidRequest(
+            f'{kind}: here it goes into a field, {{"workflow": {{…}}}}. POST /generate takes it as it is.'
+        )
+    if found is not None and (fields := sorted(found.within.keys() & set(GenerateBody.field_names()))):
+        raise InvalidRequest(
+            f"`workflow` has fields of a request in it ({', '.join(map(repr, fields))}): here it has a workflow, and "
+            "what ComfyUI gets with it. POST /generate takes a request with all of its fields."
+        )
+    if not isinstance(document, Mapping):
+        return document, ()
+    shaped = cleaned(document)
+    return shaped.fields, shaped.warnings
+
+
+def _other_shape(document: object, found: Unwrapped | None) -> str:
+    """What a document is, that has a workflow elsewhere than in `workflow`; "" for any other one."""
+    if found is None or not isinstance(document, Mapping):
+        has_workflow = isinstance(document, Mapping) and document.get("workflow") is not None
+        return "" if has_workflow or not may_be_request(document) else "this is a request in an envelope"
+    if found.place == "prompt" and document.get("workflow") is None:
+        return "this is a body of ComfyUI's /prompt"
+    return {"": "this is a bare workflow", "workflow": ""}.get(found.place, f"the graph is in {found.place!r}")
 
 
 class JobListEntry(BaseModel):

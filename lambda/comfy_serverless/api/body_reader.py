@@ -18,6 +18,7 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from aws_lambda_powertools.event_handler.openapi.params import UploadFile
 
 from comfy_serverless.errors import NotJson
+from comfy_serverless.jobs.sources import MAX_PAYLOAD_BYTES
 from comfy_serverless.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
             if kind == "multipart/form-data" and self._files:
                 return self._form_of(parts_of(body, content_type))
             if kind in {"application/json", ""} and not self._files:
-                return self._shaped(app, parse_json(body, source=_BODY)) if body else None
+                if not body:
+                    return None
+                return self._shaped(app, parse_json(body, source=_BODY, most_bytes=MAX_PAYLOAD_BYTES))
         except Malformed as error:
             raise _refused(str(error)) from None
         except NotJson as error:

@@ -36,7 +36,7 @@ from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.submission import Submission, submit
 from comfy_serverless.api.waiting import age_s, wait_for
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.errors import ComfyError, Forbidden, InvalidCursor, InvalidFilter, NotFound
+from comfy_serverless.errors import ComfyError, Forbidden, InvalidCursor, InvalidFilter, NotFound, UpstreamError
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobStatus, shorten_job
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, JobRequest
@@ -71,7 +71,11 @@ def post_job(body: Annotated[SubmitBody, Body()], idempotency_key: IdempotencyKe
     """Take a workflow, durably."""
     extra_data = body.extra_data.model_dump(exclude_none=True) if body.extra_data else None
     request = JobRequest.parse({"workflow": body.workflow, "metadata": body.metadata, "extra_data": extra_data})
-    return _answer(HTTPStatus.CREATED, _submit(request, body, idempotency_key))
+    request = request.with_warnings((*left_out(router), *request.warnings))
+    try:
+        return _answer(HTTPStatus.CREATED, _submit(request, body, idempotency_key))
+    except JobExists as error:
+        raise UpstreamError("there is a job of the id that was drawn for this one: send it again.") from error
 
 
 @router.get(

@@ -104,8 +104,14 @@ def _lines(text: str, source: str) -> Iterator[str]:
         yield " ".join(text[at:end].split("\n")).replace("\r", " ") + "\n"
         line = max(begins, line) + 1
         at = _past(text, end, _BLANKS + ",")
-    if is_list and at >= len(text):
+    if not is_list:
+        return
+    if at >= len(text):
         raise NotJson(f"{source} is not JSON: the list that it is breaks off.")
+    more = _past(text, at + 1, _BLANKS)
+    if more < len(text):
+        begins = text.count("\n", 0, more) + 1
+        raise NotJson(f"{source} is not JSON: it is a list, and more follows its end, from line {begins} on.")
 
 
 def _past(text: str, at: int, letters: str) -> int:

@@ -6,7 +6,7 @@
     {"output": G, "workflow": UI}                what the editor's `app.graphToPrompt()` returns
     {"prompt": G, "workflow": UI}                what ComfyUI writes into its pictures
     {"workflow": "{…}"}                          JSON in a text
-    {"prompt": [5, "id", G, {…}, ["9"]]}         an entry of /history or /queue
+    {"prompt": [5, "id", G, {…}, ["9"]], …}      an entry of /history, also by its id, as it is answered
 
 What the editor saved beside a graph goes where the editor itself puts it: into `extra_pnginfo`, from which ComfyUI
 writes it into the pictures that it saves.
@@ -14,11 +14,12 @@ writes it into the pictures that it saves.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.errors import InvalidRequest, NotJson
 from comfy_serverless.json_text import parse_json
 
 #: Where a workflow stands, here and elsewhere. `output` and `prompt` count only if one is in them.
@@ -43,8 +44,12 @@ PROMPT_FIELDS = {
 #: Wrappers in wrappers, texts in texts.
 _MOST_LEVELS = 6
 _TEXT_BEGINS = ("{", "[", '"')
+#: The beginning of a text that is meant as JSON, good or bad. A name may begin with a bracket, too: "[v2] poster".
+_MEANT_AS_JSON = re.compile(r"""[\s\ufeff]*(?:\{\s*(?:["'}]|$)|\{[^:]*:|\[\s*[\[{]|"[\s\ufeff]*[\[{])""")
 _MOST_NAMES, _LONGEST_NAME = 20, 60
 _HISTORY_GRAPH, _HISTORY_EXTRA = 2, 3
+#: What stands beside the prompt in an entry of the history: of the run that it tells of.
+_HISTORY_FIELDS = frozenset({"outputs", "status", "meta"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,8 @@ class Unwrapped:
 def unwrap(document: object, *, levels: int = _MOST_LEVELS) -> Unwrapped | None:
     """The workflow in a document; None if there is none, as in a name or an address.
 
+    Of several fields for one, those that only have a text that is no JSON (a prompt in words) count for nothing.
+
     Raises:
         NotJson: a text that must be JSON is none.
         InvalidRequest: there are two different ones, or `extra_data` is no object.
@@ -89,23 +96,31 @@ def unwrap(document: object, *, levels: int = _MOST_LEVELS) -> Unwrapped | None:
         return None
     if is_graph(document) or is_of_editor(document):
         return Unwrapped(document)
-    inner = {
-        name: found
-        for name in WORKFLOW_FIELDS
-        if name in document
-        if (found := _of_history(document[name]) or unwrap(document[name], levels=levels - 1)) is not None
-    }
+    inner = _within(document, levels=levels - 1)
     if not inner and isinstance(document.get("prompt"), Mapping):  # a bad one: its check says why
         inner = {"prompt": Unwrapped(document["prompt"])}
+    if not inner and len(document) == 1:
+        (entry,) = document.values()
+        if isinstance(entry, Mapping) and _of_history(entry.get("prompt")) is not None:
+            return unwrap(entry, levels=levels - 1)
     return _joined(document, inner) if inner else None
 
 
 def from_text(value: object, *, what: str) -> object:
-    """The value of a text that is JSON, also of a text in a text; any other value itself. Raises NotJson."""
+    """The value of a text that is JSON, also of a text in a text; any other value itself.
+
+    Raises NotJson for a text that is meant as JSON, and is none.
+    """
     for _ in range(_MOST_LEVELS):
         if not isinstance(value, str) or not value.lstrip(" \t\r\n\ufeff").startswith(_TEXT_BEGINS):
             return value
-        value = parse_json(value, source=what)
+        text = value
+        try:
+            value = parse_json(text, source=what)
+        except NotJson:
+            if _MEANT_AS_JSON.match(text):
+                raise
+            return text
     return value
 
 
@@ -135,6 +150,23 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
+def _within(document: Mapping[str, Any], *, levels: int) -> dict[str, Unwrapped]:
+    """The workflows in the fields of an object, by the fields' names. Raises as `unwrap`."""
+    inner: dict[str, Unwrapped] = {}
+    given = {name: document[name] for name in WORKFLOW_FIELDS if document.get(name) is not None}
+    problems: list[NotJson] = []
+    for name, value in given.items():
+        try:
+            found = _of_history(value) or unwrap(value, levels=levels)
+        except NotJson as problem:
+            problems.append(problem)
+        else:
+            inner |= {} if found is None else {name: found}
+    if problems and len(problems) == len(given):
+        raise problems[0]
+    return inner
+
+
 def _joined(document: Mapping[str, Any], inner: Mapping[str, Unwrapped]) -> Unwrapped:
     graphs = {name: found for name, found in inner.items() if found.is_graph}
     place, main = next(iter((graphs or inner).items()))
@@ -153,7 +185,12 @@ def _joined(document: Mapping[str, Any], inner: Mapping[str, Unwrapped]) -> Unwr
         extra = merged(given, extra)
     used = {*inner, "extra_data", "extra_pnginfo"}
     rest = {name: value for name, value in document.items() if name not in used}
-    return Unwrapped(main.workflow, extra, rest, {**main.within, **main.rest}, place)
+    # Of the same graph twice, what stood around either; that of the first counts.
+    around = [part for found in (*reversed(graphs.values()), main) for part in (found.within, found.rest)]
+    within = {name: value for part in around for name, value in part.items()}
+    if _of_history(document[place]) is not None:
+        within |= {name: rest.pop(name) for name in _HISTORY_FIELDS & rest.keys()}
+    return Unwrapped(main.workflow, extra, rest, within, place)
 
 
 def _of_history(entry: object) -> Unwrapped | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -25,6 +26,10 @@ MAX_ERROR_TEXT = 20_000
 MAX_ERROR_DETAILS = 200_000
 #: Levels of containers in those details. Readers and writers of JSON give up at some hundred.
 MAX_ERROR_LEVELS = 32
+#: Warnings of a job; of the others it has the number.
+MAX_WARNINGS = 100
+MAX_WARNING_CHARACTERS = 1000
+_MORE_WARNINGS = re.compile(r"and (\d{1,9}) more")
 
 Moment = Annotated[datetime, PlainSerializer(moment_text, return_type=str, when_used="json")]
 
@@ -270,6 +275,19 @@ def _node_of(details: Mapping[str, Any]) -> tuple[object, object]:
 
 def _text(value: object) -> str | None:
     return None if value is None else clean(_cut(str(value)))
+
+
+def first_warnings(warnings: Iterable[str]) -> tuple[str, ...]:
+    """The first warnings, none of them too long, and how many more there are. Of what it returns, the same again."""
+    more, texts = 0, list[str]()
+    for text in warnings:
+        if counted := _MORE_WARNINGS.fullmatch(text):
+            more += int(counted[1])
+        elif len(texts) < MAX_WARNINGS:
+            texts.append(text[:MAX_WARNING_CHARACTERS])
+        else:
+            more += 1
+    return (*texts, f"and {more} more") if more else tuple(texts)
 
 
 def clean(text: str) -> str:

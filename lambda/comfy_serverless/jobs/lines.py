@@ -95,11 +95,11 @@ class Line:
 def document_of(content: bytes) -> Any:  # noqa: ANN401  (any JSON value)
     """The JSON in a line; a comma at its end, as in a list that was cut into lines, is no part of it.
 
-    Raises NotJson, with the place in the line.
+    Raises NotJson, with the place in the line; PayloadTooLarge if it unpacks to more than a line may have.
     """
     bare = content.rstrip(b" \t\r\n")
     try:
-        return parse_json(bare.removesuffix(b",") or content, source=_WHAT)
+        return parse_json(bare.removesuffix(b",") or content, source=_WHAT, most_bytes=MAX_LINE_BYTES)
     except NotJson as error:  # which calls every line the first
         raise NotJson(error.message.replace(" at line 1, column ", " at its character ")) from None
 

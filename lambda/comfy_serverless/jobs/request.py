@@ -25,9 +25,9 @@ from comfy_serverless.connector.model_folders import EMBEDDINGS, MODEL_FOLDERS, 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.files import MODEL_ENDINGS
 from comfy_serverless.graph.file_inputs import is_address, scheme_of
-from comfy_serverless.jobs.document import MAX_ERROR_TEXT, clean
+from comfy_serverless.jobs.document import MAX_ERROR_TEXT, clean, first_warnings
 from comfy_serverless.jobs.extra_data import check_extra_data
-from comfy_serverless.jobs.shapes import shape
+from comfy_serverless.jobs.shapes import MAX_ADDRESSES, shape
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 #: S3 accepts keys of 1,024 bytes; the part after the prefix may have half of them.
@@ -36,8 +36,6 @@ MAX_LABELS = 50
 MAX_LABEL_CHARACTERS = 1024
 #: For all names and values of a job's labels together: they are written into the table, and listed.
 MAX_LABELS_BYTES = 16_000
-#: Addresses in `set`, and in `inputs`.
-MAX_ADDRESSES = 1000
 MAX_MODELS = 50
 MAX_MODEL_SUBFOLDERS = 4
 MAX_MODEL_NAME_BYTES = 200
@@ -229,9 +227,9 @@ class JobRequest(_Request):
         return self._warnings
 
     def with_warnings(self, warnings: Iterable[str]) -> Self:
-        """The request with these warnings."""
+        """The request with these warnings, or the first of them."""
         copy = self.model_copy()
-        copy._warnings = tuple(warnings)
+        copy._warnings = first_warnings(warnings)
         return copy
 
     @classmethod

@@ -14,25 +14,31 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.graph.file_inputs import as_address, name_in_input_folder
+from comfy_serverless.errors import InvalidRequest, NotJson
+from comfy_serverless.files import type_of_name
+from comfy_serverless.graph.file_inputs import as_address, name_in_input_folder, takes_file
+from comfy_serverless.graph.nodes import NODES, PREFIX
 from comfy_serverless.graph.workflow import is_shallow, kind_in_words
 from comfy_serverless.graph.wrappers import PROMPT_FIELDS, from_text, is_graph, merged, only_item, unwrap
 from comfy_serverless.json_text import finite
 
+#: Addresses in `set`, and in `inputs`; files that come with their names.
+MAX_ADDRESSES = 1000
 #: What other services put a request into.
 ENVELOPES = ("input", "body", "payload", "request", "data", "json", "instances")
 #: Fields of RunPod's workers for ComfyUI.
 _IMAGES, _PARTNER_KEY = "images", "comfy_org_api_key"
+_EXTRA_DATA = "the text of `extra_data`"
 #: Known fields that mean nothing to the door in hand, and why.
 _UNUSED = {**PROMPT_FIELDS, "wait_s": "nobody waits for the answer here"}
 _MOST_ENVELOPES = 4
 _MOST_NAMES = 20
 _LONGEST_NAME = 60
+_LONGEST_FILE_NAME = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ def shape(payload: object, *, known: Collection[str]) -> Shaped:
         InvalidRequest: there is no request in it, or two, or two workflows.
     """
     warnings: list[str] = []
-    payload = _opened(payload, known, warnings)
+    payload, is_own = _opened(payload, known, warnings)
     if not isinstance(payload, Mapping):
         raise InvalidRequest(
             f'A job request is a JSON object: {{"workflow": …, "set": {{…}}, "inputs": {{…}}}}, not '
@@ -61,8 +67,7 @@ def shape(payload: object, *, known: Collection[str]) -> Shaped:
         )
     found = unwrap(payload)
     if found is None:
-        fields = {**payload, "extra_data": from_text(payload.get("extra_data"), what="the text of `extra_data`")}
-        is_own = True
+        fields = {**payload, **_data_beside(payload)}
     else:
         if found.rest.get("workflow"):
             raise InvalidRequest(f"there are two workflows, in `workflow` and in {found.place!r}: send one of them.")
@@ -74,8 +79,8 @@ def shape(payload: object, *, known: Collection[str]) -> Shaped:
             "workflow": dict(found.workflow),
             "extra_data": dict(found.extra_data) or None,
         }
-        is_own = found.place == "workflow"
-    fields = {name: value for name, value in fields.items() if value is not None}
+        is_own = is_own and found.place == "workflow"
+    fields = _without_nulls(fields)
     _take_partner_key(fields)
     _take_images(fields, warnings)
     unused = [name for name in fields if name not in known and _means_nothing(name, known, is_own=is_own)]
@@ -88,28 +93,78 @@ def shape(payload: object, *, known: Collection[str]) -> Shaped:
 
 def may_be_request(payload: object) -> bool:
     """Whether a payload is meant for a job request, good or bad, and nothing else that a message may hold."""
-    if not isinstance(payload, Mapping):
-        return False
     try:
-        return "workflow" in payload or "input" in payload or unwrap(payload) is not None
+        payload, _ = _opened(payload, (), [])
+        return isinstance(payload, Mapping) and (_has_field_of_one(payload) or unwrap(payload) is not None)
+    except NotJson:  # many a message has a text that begins with a bracket
+        return isinstance(payload, Mapping) and _has_field_of_one(payload)
     except InvalidRequest:  # two workflows, or half of one
         return True
 
 
-def _opened(payload: object, known: Collection[str], warnings: list[str]) -> object:
-    """The request without the envelopes around it; what it has beside them is taken over if it is a field of it."""
-    payload = only_item(from_text(payload, what="the text of the request"))
+def _has_field_of_one(payload: Mapping[str, Any]) -> bool:
+    return "workflow" in payload or "input" in payload
+
+
+def cleaned(fields: Mapping[str, Any]) -> Shaped:
+    """The fields of a request whose shape is that of the request itself: without nulls, its values as they were meant.
+
+    Raises NotJson.
+    """
+    warnings: list[str] = []
+    result = _without_nulls({**fields, "extra_data": from_text(fields.get("extra_data"), what=_EXTRA_DATA)})
+    _clean_up(result, warnings)
+    return Shaped(result, tuple(warnings))
+
+
+def _without_nulls(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _data_beside(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What ComfyUI gets with a workflow that is only named, as with one that is there: the fields that have it."""
+    given = from_text(payload.get("extra_data"), what=_EXTRA_DATA)
+    info = from_text(payload.get("extra_pnginfo"), what="the text of `extra_pnginfo`")
+    if info is None or not (given is None or isinstance(given, Mapping)):
+        return {"extra_data": given}
+    return {"extra_data": merged(given or {}, {"extra_pnginfo": info}), "extra_pnginfo": None}
+
+
+def _opened(payload: object, known: Collection[str], warnings: list[str]) -> tuple[object, bool]:
+    """The request without the envelopes around it, and whether there were none.
+
+    What it has beside them is taken over if it is a field of it.
+    """
+    payload, is_bare = only_item(from_text(payload, what="the text of the request")), True
     for _ in range(_MOST_ENVELOPES):
         if not isinstance(payload, Mapping) or payload.get("workflow") is not None or unwrap(payload) is not None:
-            return payload
-        found = ((name, _request_in(payload.get(name), name)) for name in ENVELOPES)
-        name, inner = next(((name, inner) for name, inner in found if inner is not None), ("", None))
+            break
+        name, inner = _envelope_in(payload)
         if inner is None:
-            return payload
+            break
         beside = {key: value for key, value in payload.items() if key != name and value is not None}
         _say_unused(beside.keys() - set(known), warnings)
-        payload = {**{key: value for key, value in beside.items() if key in known}, **inner}
-    return payload
+        payload, is_bare = {**{key: value for key, value in beside.items() if key in known}, **inner}, False
+    return payload, is_bare
+
+
+def _envelope_in(payload: Mapping[str, Any]) -> tuple[str, Mapping[str, Any] | None]:
+    """The field that has the request, and what is in it; None if no field has one.
+
+    Raises NotJson if there is only a text that should be JSON.
+    """
+    problem: NotJson | None = None
+    for name in ENVELOPES:
+        try:
+            inner = _request_in(payload.get(name), name)
+        except NotJson as error:
+            problem = problem or error
+        else:
+            if inner is not None:
+                return name, inner
+    if problem is not None:
+        raise problem
+    return "", None
 
 
 def _request_in(value: object, name: str) -> Mapping[str, Any] | None:
@@ -152,22 +207,38 @@ def _take_images(fields: dict[str, Any], warnings: list[str]) -> None:
         raise InvalidRequest(
             "`images` goes by the names in a graph: send the graph itself, or give the files as `inputs`."
         )
+    if len(images) > MAX_ADDRESSES:
+        raise InvalidRequest(f"there are {len(images):,} `images`; a request may have {MAX_ADDRESSES:,}.")
     del fields[_IMAGES]
+    contents = {str(image.get("name") or ""): image.get("image") for image in images}
     inputs: dict[str, Any] = {}
-    for image in images:
-        name, content = str(image.get("name") or ""), image.get("image")
-        places = [
-            f"{node_id}.{input_name}"
-            for node_id, node in graph.items()
-            if isinstance(node, Mapping) and isinstance(node.get("inputs"), Mapping)
-            for input_name, value in node["inputs"].items()
-            if name and isinstance(value, str) and name_in_input_folder(value) == name
-        ]
-        inputs |= dict.fromkeys(places, content)
-        if not places:
-            warnings.append(f"the image {name[:_LONGEST_NAME]!r} is the input of no node, and was not used")
+    unused = dict.fromkeys(contents)
+    for place, name in _named_files(graph):
+        if name in contents:
+            inputs[place] = contents[name]
+            unused.pop(name, None)
+    warnings += [f"the image {name[:_LONGEST_NAME]!r} is the input of no node, and was not used" for name in unused]
     given = fields.get("inputs")
     fields["inputs"] = {**inputs, **(given if isinstance(given, Mapping) else {})}
+
+
+def _named_files(graph: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The inputs of a graph, which may be a bad one, that have the name of a file: as an address, and the name."""
+    for node_id, node in graph.items():
+        inputs = node.get("inputs") if isinstance(node, Mapping) else None
+        for input_name, value in inputs.items() if isinstance(inputs, Mapping) else ():
+            if isinstance(value, str) and value and _is_of_file(node.get("class_type"), input_name, value):
+                yield f"{node_id}.{input_name}", name_in_input_folder(value)
+
+
+def _is_of_file(class_type: object, input_name: str, value: str) -> bool:
+    """Whether an input takes the name of a file: for sure, or as far as its value shows, in a class we do not know."""
+    if not isinstance(class_type, str):
+        return False
+    if takes_file(class_type, input_name):
+        return True
+    may_be = class_type not in NODES and input_name != PREFIX and len(value) <= _LONGEST_FILE_NAME
+    return may_be and type_of_name(name_in_input_folder(value)) is not None
 
 
 def _clean_up(fields: dict[str, Any], warnings: list[str]) -> None:

@@ -89,7 +89,9 @@ class SentRequest:
                 f"{self.what} has {size_bytes:,} bytes; at most {MAX_PAYLOAD_BYTES:,} can be sent. Upload images to "
                 "S3 and name them as s3:// inputs, or drop the request itself into the input bucket."
             )
-        return JobRequest.parse(self.payload if text is None else parse_json(text, source=self.what))
+        if text is None:
+            return JobRequest.parse(self.payload)
+        return JobRequest.parse(parse_json(text, source=self.what, most_bytes=MAX_PAYLOAD_BYTES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, DeliveryFailed, InternalError
-from comfy_serverless.jobs.document import RETENTION, Job, JobError, JobUrls, Progress, clean, status_of
+from comfy_serverless.jobs.document import RETENTION, Job, JobError, JobUrls, Progress, clean, first_warnings, status_of
 from comfy_serverless.jobs.keys import OUTPUTS_NAME, RESULT_NAME
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.observability import log
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from comfy_serverless.worker.delivery import Delivered
 
 _QUERY = re.compile(r"""(\bhttps?://[^\s?'"<>]*)\?[^\s'"<>]+""", re.IGNORECASE)
-MAX_WARNINGS = 100
-MAX_WARNING_CHARACTERS = 1000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -127,7 +125,7 @@ class JobRecord:
             error=JobError.of(error, retryable=self.is_retryable(error)) if error else None,
             metrics={"queue_ms": timings.get("queued"), "execution_ms": timings.get("executing")},
             urls=JobUrls.of(self.job_id),
-            warnings=tuple(clean(text[:MAX_WARNING_CHARACTERS]) for text in warnings[:MAX_WARNINGS]),
+            warnings=tuple(map(clean, first_warnings(warnings))),
             seeds=self.seeds,
             engine=self.engine,
             timings_ms=timings,

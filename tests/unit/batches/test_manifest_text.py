@@ -86,6 +86,9 @@ def test_utf_16_that_is_in_lines_keeps_them() -> None:
     [
         (PRETTY[:-5].encode(), "breaks off"),
         (f"[\n{ONE},\n".encode(), "breaks off"),
+        (f"[\n{ONE}\n]\n[\n{ONE}\n]".encode(), "more follows its end, from line 4 on"),
+        (f"[\n{ONE}\n]\n{ONE}".encode("utf-16"), "more follows its end, from line 4 on"),
+        (gzip.compress(f"[{ONE}] x".encode()), "more follows its end, from line 1 on"),
         (PRETTY.replace('"metadata"', "'metadata'").encode(), "double quotes"),
         (b"\x89PNG\r\n\x1a\n\xff", "image/png"),
         (gzip.compress(ONE.encode())[:-9], "breaks off"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comfy_serverless.cli.habits import one_line, seconds, size_in_words, table_lines, time_in_words
@@ -45,6 +45,7 @@ def test_in_a_narrow_terminal_a_row_becomes_a_list_of_all_its_cells(width: int) 
     assert lines[len(KEYS) + 1 :] == lines[: len(KEYS)]
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(
     st.lists(st.lists(st.text(max_size=30), min_size=3, max_size=3), max_size=4),
     st.integers(1, 120),

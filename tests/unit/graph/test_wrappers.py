@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comfy_serverless.errors import InvalidRequest
@@ -27,6 +27,7 @@ ANYTHING = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(ANYTHING)
 def test_anything_is_a_request_with_one_workflow_or_a_refusal(document: object) -> None:
     try:
@@ -39,6 +40,7 @@ def test_anything_is_a_request_with_one_workflow_or_a_refusal(document: object) 
         assert again.workflow == request.workflow
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(ANYTHING)
 def test_a_graph_in_any_wrapper_is_found(inner: object) -> None:
     for name in WORKFLOW_FIELDS:
@@ -83,6 +85,12 @@ def test_what_was_given_counts_before_what_was_found() -> None:
     assert found.extra_data == given_data
     assert merged({"a": 1}, {"a": 2, "b": 3}) == {"a": 1, "b": 3}
     assert merged({"extra_pnginfo": None}, {"extra_pnginfo": {"a": 1}})["extra_pnginfo"] is None
+
+
+def test_what_stands_around_a_second_graph_is_not_lost() -> None:
+    found = unwrap({"workflow": {"prompt": GRAPH, "a": 1}, "prompt": {"output": GRAPH, "a": 2, "b": 2}})
+    assert found is not None
+    assert (found.place, found.within) == ("workflow", {"a": 1, "b": 2})
 
 
 @pytest.mark.parametrize("name", ENVELOPES)

@@ -221,6 +221,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
     """One world for all cases: each drops under a name of its own."""
     folder = tmp_path_factory.mktemp("workflows")
     (folder / "pair.json").write_bytes(json.dumps({"prompt": GRAPH, "workflow": UI}).encode("utf-16"))
+    (folder / "[v2] poster.json").write_text(json.dumps(GRAPH))
     with pytest.MonkeyPatch.context() as patch, api_world(patch, workflows_dir=folder) as api:
         yield Doors(api, patch, folder)
 
@@ -284,6 +285,16 @@ SHAPES: Mapping[str, tuple[object, Seen, tuple[str, ...]]] = {
         Seen(extra_data=PNGINFO),
         (),
     ),
+    "an entry of the history, whole": (
+        {"prompt": [7, "id", GRAPH, {}, ["2"]], "outputs": {"2": {}}, "status": {"completed": True}, "meta": {}},
+        Seen(),
+        ("outputs", "status", "meta"),
+    ),
+    "an answer of the history": (
+        {"an-id": {"prompt": [7, "id", GRAPH, {}, ["2"]], "outputs": {}, "status": {}}},
+        Seen(),
+        ("outputs", "status"),
+    ),
     "nulls": (
         {"workflow": GRAPH, **dict.fromkeys(("set", "inputs", "metadata", "output", "models", "reply", "extra_data"))},
         Seen(),
@@ -332,6 +343,19 @@ SHAPES: Mapping[str, tuple[object, Seen, tuple[str, ...]]] = {
         ("node 2",),
     ),
     "a name": ({"workflow": "pair"}, Seen(extra_data=PNGINFO), ()),
+    "a name that begins like a list": ({"workflow": "[v2] poster"}, Seen(), ()),
+    "a name with data for ComfyUI beside it": (
+        {"workflow": "[v2] poster", **PNGINFO, "extra_data": {"mine": 1}},
+        Seen(extra_data={**PNGINFO, "mine": 1}),
+        (),
+    ),
+    "in an envelope, with a field of others": ({"input": {"workflow": GRAPH, "randomise": 1}}, Seen(), ("randomise",)),
+    "a name in an envelope, with one": ({"input": {"workflow": "[v2] poster", "randomise": 1}}, Seen(), ("randomise",)),
+    "words for a prompt beside a graph of RunPod": (
+        {"workflow_api": GRAPH, "prompt": "{red|blue} fox: a {study}"},
+        Seen(),
+        ("prompt",),
+    ),
 }
 
 
@@ -362,6 +386,11 @@ REFUSED: Mapping[str, tuple[object, str, str]] = {
     "two in a list": ([{"workflow": GRAPH}, {"workflow": LOADER}], "invalid_request", "a list"),
     "no workflow": ({"set": {}}, "invalid_request", "workflow"),
     "broken JSON in a text": ({"workflow": "{'1': {}}"}, "invalid_request", "double quotes"),
+    "words for a prompt": (
+        {"workflow": GRAPH, "prompt": "{red|blue} fox"},
+        "invalid_request",
+        "prompt: is not a field",
+    ),
     "pictures for a name": (
         {"workflow": "pair", "images": [{"name": "a", "image": PICTURE}]},
         "invalid_request",

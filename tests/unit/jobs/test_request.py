@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comfy_serverless.errors import (
@@ -156,6 +156,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(st.dictionaries(st.sampled_from([*JobRequest.model_fields, "set", "x", "nodes", "prompt"]), JSON))
 def test_any_json_is_a_request_or_a_clear_refusal(payload: dict[str, Any]) -> None:
     try:
