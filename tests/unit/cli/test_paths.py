@@ -23,4 +23,5 @@ def test_a_home_is_known_and_what_is_like_one_stays_as_it_is(tmp_path: Path, mon
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a.jpg").write_bytes(b"x")
     assert is_file(local_path("~/a.jpg"))
+    assert not is_file(local_path("./~/a.jpg"))
     assert local_path("~nosuchuser/a.jpg") == Path("~nosuchuser/a.jpg")

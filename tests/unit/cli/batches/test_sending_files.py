@@ -145,7 +145,7 @@ def test_lines_name_files_by_their_addresses_and_else_stay_as_they_are(tmp_path:
         {"input": {"workflow": GRAPH, "images": [{"name": "x", "image": "photo.jpg"}]}},
         [{"workflow": "flow.json", "inputs": {"1.image": "photo.jpg"}}],
         json.dumps({"workflow": "flow.json", "inputs": {"1.image": "photo.jpg"}}),
-        {"body": {"prompt": GRAPH}, "inputs": {"1.image": ["photo.jpg", "s3://b/2.jpg"]}},
+        {"body": {"prompt": GRAPH}, "inputs": {"1.image": ["photo.jpg", "s3://photos/2.jpg"]}},
         {"prompt": {"1": {**GRAPH["1"], "scale": float("nan")}}, "inputs": {"1.image": "photo.jpg"}},
     ],
 )
