@@ -77,6 +77,8 @@ class _Source:
         extra = {"extra_data": dict(document.extra_data)} if self.is_in_lines and document.extra_data else {}
         deadline = {} if document.deadline_s is None else {"deadline_s": document.deadline_s}
         shown = self.given if self.path is None else path_from(folder, self.path)
+        if shown != self.given and os.sep not in shown:  # else it might be the name of one of the image's
+            shown = f".{os.sep}{shown}"
         return {"workflow": document.graph if self.is_in_lines else shown, **beside, **deadline, **extra}
 
 
@@ -346,7 +348,7 @@ def _files(pattern: str) -> list[Path]:
     if is_file(path):  # also one whose name has brackets
         return [path]
     if is_folder(path):
-        return [file for file in path.iterdir() if is_file(file) and _is_media(file)]
+        return [file for file in path.glob("*") if is_file(file) and _is_media(file)]
     found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - patterns may be absolute
     return [Path(name) for name in found if is_file(Path(name))]
 

@@ -170,7 +170,7 @@ def _with_files_sent(
     there = len(findings.files) - sent.sent
     rest = f"; of the others ({there:,}) the stack has the content" if there else ""
     was = "was" if sent.sent == 1 else "were"
-    say(f"{findings.files_in_words}: {sent.sent:,} {was} sent, {sent.sent_bytes:,} bytes{rest}.")
+    say(f"{findings.files_in_words}: {sent.sent:,} {was} sent, {counted(sent.sent_bytes, 'byte')}{rest}.")
     target = folder / "manifest.jsonl"
     with target.open("wb") as file:
         file.writelines(rewritten(manifest.lines(), workflows=workflows, addresses=sent.addresses))

@@ -12,7 +12,7 @@ import pytest
 from comfy_serverless.cli import batch
 from comfy_serverless.cli.batches.submitting import workflows_folder
 from comfy_serverless.cli.habits import CommandParser
-from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.errors import InvalidRequest, InvalidSetting
 
 GRAPH = {"1": {"class_type": "LoadImage", "inputs": {"image": "x.jpg"}}}
 
@@ -85,5 +85,8 @@ def test_the_workflows_known_here_are_those_of_the_setting(here: Path, monkeypat
     monkeypatch.setenv("MORE_SETTINGS", f"WORKFLOWS_DIR={here / 'more'}")
     assert workflows_folder() == here / "more"
     monkeypatch.delenv("MORE_SETTINGS")
-    monkeypatch.setenv("WORKFLOWS_DIR", f" {here / 'mine'} ")
+    monkeypatch.setenv("WORKFLOWS_DIR", str(here / "mine"))
     assert workflows_folder() == here / "mine"
+    monkeypatch.setenv("WORKFLOWS_DIR", str(here / "none"))
+    with pytest.raises(InvalidSetting, match="there is no such folder"):
+        workflows_folder()

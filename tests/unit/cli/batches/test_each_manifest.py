@@ -175,3 +175,11 @@ def test_half_of_a_character_is_refused_and_not_written(here: Path) -> None:
     (here / "half.json").write_text(json.dumps({**REQUEST, "set": {"KSampler.seed": "\ud800"}}))
     with pytest.raises(InvalidRequest, match="half of a character"):
         make("half.json")
+
+
+def test_a_file_in_the_folder_of_named_workflows_stays_a_file(here: Path) -> None:
+    (here / "workflows").mkdir()
+    (here / "workflows" / "flow.json").write_text(json.dumps(GRAPH))
+    path = make("workflows/flow.json", folder=Path("workflows"), path=Path("workflows/x.jsonl"))
+    workflows = Workflows(LocalFiles(path.parent), Path("workflows"))
+    assert workflows.file_of(line(path)["workflow"]) == Path("workflows/flow.json")

@@ -125,7 +125,7 @@ def test_what_no_file_is_called_is_no_file_in_a_line(tmp_path: Path, name: str, 
     found = judged(tmp_path, request, uploads=True)
     assert found.files == {}
     assert found.requests == 1
-    assert found.bad == (place == "inputs" or name == "\ud800")
+    assert found.bad == (name == "\ud800" or (place == "inputs" and len(name) < 100))  # a long one may be base64
 
 
 def test_a_file_with_a_workflow_is_read_as_workers_read_it(tmp_path: Path) -> None:
