@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from comfy_serverless.cli.habits import FAILED, add_command, say
+from comfy_serverless.cli.habits import FAILED, add_command, counted, label, say
 from comfy_serverless.cli.stack import Stack, add_stack_option, chosen_stack, explained
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ line), .failed.jsonl and .bad.jsonl (what can be dropped again, and what must be
 _ACTION_NOTES = {
     "run": """\
 --each takes files, folders (their pictures, videos and sounds), and patterns: *, ?, [a-z], and ** for all folders
-below. The manifest is written beside you as NAME.jsonl, so that you see what runs, and can change and submit it.""",
+below. WORKFLOW stands before it. The manifest is written into the current folder as NAME.jsonl, so that you see what
+runs, and can change and submit it.""",
     "submit": """\
 Before anything is sent, each line is checked: is it JSON and a request, do `set` and `inputs` fit its workflow, as far
 as that is known here (a graph in the line, a file, or a name in WORKFLOWS_DIR or workflows/)? Paths in `inputs` and
@@ -181,8 +182,12 @@ def _add_submit_options(submit: argparse.ArgumentParser) -> None:
 
 
 def _add_run_options(run_each: argparse.ArgumentParser) -> None:
+    # Argparse would show WORKFLOW at the end, where --each takes it for a file.
+    run_each.usage = "%(prog)s WORKFLOW --each FILES [FILES ...] [options]"
     run_each.add_argument(
-        "workflow", metavar="WORKFLOW", help="an exported workflow, or the name of one of the image's"
+        "workflow",
+        metavar="WORKFLOW",
+        help="what `run` takes: an exported workflow, a request, a PNG; or the name of one of the image's",
     )
     run_each.add_argument(
         "--each", nargs="+", required=True, metavar="FILES", help="files, folders or patterns: a job for each file"
@@ -192,7 +197,7 @@ def _add_run_options(run_each: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="NODE.INPUT=VALUE", help="set an input (repeat)"
     )
     run_each.add_argument(
-        "--label", action="append", default=[], type=_pair, metavar="KEY=VALUE", help="label all jobs (repeat)"
+        "--label", action="append", default=[], type=label, metavar="NAME=VALUE", help="label all jobs (repeat)"
     )
     run_each.add_argument("--name", help="what the batch is called (default: by workflow and folder)")
     run_each.add_argument("--manifest", type=Path, metavar="FILE", help="where the manifest goes (default: NAME.jsonl)")
@@ -239,7 +244,7 @@ def _dry_run(options: argparse.Namespace) -> int:
     else:
         file, name, uploads = options.file, batch_name(options.file, options.name), options.upload
     findings = inspect(file, uploads=uploads, force=options.force)
-    say(f"{file} would be the batch {name}: {findings.requests:,} lines, {len(findings.files):,} local files.")
+    say(f"{file} would be the batch {name}: {counted(findings.requests, 'line')}, {findings.files_in_words}.")
     if options.json:
         print_json({"name": name, "manifest": str(file), **findings.to_json()})
     return FAILED if findings.bad else 0
@@ -263,8 +268,9 @@ def _manifest_for(options: argparse.Namespace) -> Made:
         labels=dict(options.label),
         name=options.name,
         path=options.manifest,
+        force=options.force,
     )
-    say(f"{made.path} is the manifest: {made.lines:,} jobs, each file at {made.address}.")
+    say(f"{made.path} is the manifest: {counted(made.lines, 'job')}, each file at {made.address}.")
     return made
 
 
@@ -334,14 +340,7 @@ def _fetch(stack: Stack, options: argparse.Namespace) -> int:
     )
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE, e.g. 3.seed=42")
-    return name, value
-
-
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 0 < int(text) <= 1000):
+        raise argparse.ArgumentTypeError(f"{text[:60]!r} is not a number from 1 to 1000")
     return int(text)

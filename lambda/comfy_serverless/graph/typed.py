@@ -1,7 +1,8 @@
 """Makes a value of a text that was written for an input, e.g. on a command line: by the input, never by the spelling.
 
 What ComfyUI declares of the input decides; where that is not known, the value that stands in the graph. So a prompt of
-`1.10`, `true` or `{"a": 1}` stays what it is, and `5` is a number for an input that takes numbers. No IO.
+`1.10`, `true` or `{"a": 1}` stays what it is, and `5` is a number for an input that takes numbers. A whole number in a
+graph says only that a number is taken: JavaScript, and so the editor, writes 8.0 as `8`. No IO.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ def from_json(text: str) -> object:
 
 
 def _kind_of(standing: object) -> Kind | None:
-    for types, kind in ((bool, Kind.BOOLEAN), (str, Kind.TEXT), (int, Kind.WHOLE), (float, Kind.NUMBER)):
+    for types, kind in ((bool, Kind.BOOLEAN), (str, Kind.TEXT), (int, Kind.NUMBER), (float, Kind.NUMBER)):
         if isinstance(standing, types):
             return kind
     return None

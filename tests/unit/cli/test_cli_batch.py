@@ -386,7 +386,7 @@ def test_local_files_go_along_and_lines_name_them_there(
     with pytest.raises(InvalidRequest, match="--upload sends it"):
         run("submit", str(tmp_path / "many.jsonl"))
     begin(world, tmp_path, content, "--upload")
-    assert "1 of 1 local files were sent" in capsys.readouterr().err
+    assert "1 local file: 1 was sent, 5 bytes." in capsys.readouterr().err
     dropped = json.loads(world.s3.get_object(Bucket=DROPS, Key="batches/many.jsonl")["Body"].read())
     bucket, _, key = dropped["inputs"]["1.image"].removeprefix("s3://").partition("/")
     assert world.s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"photo"

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from comfy_serverless.cli.habits import counted
+from comfy_serverless.cli.paths import is_file, local_path
 from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidWorkflow
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.fetch.sources import parse as parse_source
 from comfy_serverless.graph.file_inputs import is_address, takes_file
 from comfy_serverless.graph.workflow import apply_set, check_format, check_links, draws_seeds, load_payload
+from comfy_serverless.graph.wrappers import unwrap
 from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.stored_request import request_at
@@ -48,7 +50,8 @@ class Findings:
         problems: the first of them.
         duplicates: lines that are the same as an earlier one, with the number of that.
         drawn: how many lines draw a random seed.
-        files: the local files that lines name, each once.
+        files: the local files that lines name, each once; their workflows too.
+        workflows: those of them that are workflows.
         notes: further things that a person may want to know.
     """
 
@@ -58,7 +61,14 @@ class Findings:
     duplicates: list[tuple[int, int]] = field(default_factory=list)
     drawn: int = 0
     files: dict[Path, None] = field(default_factory=dict)
+    workflows: set[Path] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def files_in_words(self) -> str:
+        """How many local files there are: "2 local files and 1 local workflow"."""
+        files = counted(len(self.files) - len(self.workflows), "local file")
+        return f"{files} and {counted(len(self.workflows), 'local workflow')}" if self.workflows else files
 
     def to_json(self) -> dict[str, int]:
         """Their numbers."""
@@ -67,7 +77,8 @@ class Findings:
             "bad": self.bad,
             "duplicates": len(self.duplicates),
             "random_seeds": self.drawn,
-            "files": len(self.files),
+            "files": len(self.files) - len(self.workflows),
+            "workflow_files": len(self.workflows),
         }
 
 
@@ -79,9 +90,9 @@ class LocalFiles:
 
     def find(self, text: str) -> Path | None:
         """The file that a text names; None if there is none."""
-        path = Path(text).expanduser()
+        path = local_path(text)
         candidates = [path] if path.is_absolute() else [self.folder / path, path]
-        return next((one for one in candidates if _is_file(one)), None)
+        return next((one for one in candidates if is_file(one)), None)
 
 
 @dataclass(frozen=True)
@@ -143,22 +154,24 @@ class Workflows:
 
 
 class _Judged(NamedTuple):
-    """The local files of a request, and the inputs that name files which it does not bring."""
+    """The local files of a request, its workflow if that is one, and the inputs that name files it does not bring."""
 
     files: list[Path]
+    workflow: list[Path]
     standing: list[str]
 
 
 def read_workflow(path: Path) -> dict[str, Any]:
-    """The checked graph in a file. Raises InvalidRequest and InvalidWorkflow, which name the file."""
+    """The checked graph in a file, as workers read it. Raises InvalidRequest and InvalidWorkflow, which name it."""
     try:
-        return check_format(load_payload(path))
-    except InvalidWorkflow as error:
-        raise type(error)(f"{path}: {error.message}", details=error.details) from error
+        document = load_payload(path)
+        found = unwrap(document)
+        return check_format(document if found is None else found.workflow)
+    except (InvalidRequest, InvalidWorkflow) as error:
+        named = error.message if str(path) in error.message else f"{path}: {error.message}"
+        raise type(error)(named, details=error.details) from error
     except OSError as error:
         raise InvalidRequest(f"the workflow {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InvalidRequest(f"the workflow {path} is not JSON: {error}") from error
 
 
 def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, uploads: bool) -> Findings:
@@ -184,7 +197,8 @@ def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, upl
             if len(findings.problems) < MAX_PROBLEMS:
                 findings.problems.append(Problem(line.number, error.message[:_MAX_CHARACTERS]))
             continue
-        findings.files.update(dict.fromkeys(judged.files))
+        findings.files.update(dict.fromkeys([*judged.workflow, *judged.files]))
+        findings.workflows.update(judged.workflow)
         standing.update(judged.standing)
         findings.drawn += is_of_place
         if isinstance(request.workflow, str) and not is_address(request.workflow):
@@ -211,23 +225,24 @@ def _judged(request: JobRequest, workflows: Workflows, *, input_bucket: str, upl
     if request.output.bucket == input_bucket:
         raise InvalidRequest("`output.bucket` is the input bucket: every result would start a job again.")
     files: list[Path] = []
+    workflow: list[Path] = []
     graph: Mapping[str, Any] | None
     if isinstance(request.workflow, dict):
         graph = check_format(request.workflow)
     else:
         graph = workflows.graph(request.workflow)
         if (path := workflows.file_of(request.workflow)) is not None:
-            files += _to_send(f"the workflow {request.workflow!r}", path, uploads=uploads)
+            workflow = _to_send(f"the workflow {request.workflow!r}", path, uploads=uploads)
     for name, given in request.inputs.items():
         for value in (given,) if isinstance(given, str) else given:
             files += _local_files(name, value, workflows.files, uploads=uploads)
     if graph is None:
-        return _Judged(files, [])
+        return _Judged(files, workflow, [])
     graph = apply_set(graph, request.values)
     check_links(graph)
     wanted = plan_inputs(graph, dict(request.inputs)).wanted if request.inputs else ()
     brought = {target for one in wanted for target in one.targets}
-    return _Judged(files, [place for place, target in _named_files(graph) if target not in brought])
+    return _Judged(files, workflow, [place for place, target in _named_files(graph) if target not in brought])
 
 
 def _named_files(graph: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -257,10 +272,3 @@ def _to_send(what: str, path: Path, *, uploads: bool) -> list[Path]:
     if not uploads:
         raise InvalidRequest(f"{what} is a file of this machine: --upload sends it to the stack first.")
     return [path]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from comfy_serverless.cli.assignments import Assignment, find, put
-from comfy_serverless.cli.batches.check import LocalFiles, Workflows
-from comfy_serverless.cli.batches.manifest import batch_name
-from comfy_serverless.cli.habits import say
-from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.cli.batches.check import LocalFiles, Workflows, check, read_workflow
+from comfy_serverless.cli.batches.manifest import STANDARD_INPUT, batch_name
+from comfy_serverless.cli.documents import Document, read_document
+from comfy_serverless.cli.habits import one_line, say
+from comfy_serverless.cli.paths import is_file, is_folder, local_path
+from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, NotFound
 from comfy_serverless.files import type_of_name
-from comfy_serverless.graph.file_inputs import takes_file
-from comfy_serverless.graph.lookup import title_of
+from comfy_serverless.graph.file_inputs import ADDRESS_BEGINNINGS, as_address, is_address, takes_file
+from comfy_serverless.graph.lookup import NodeLookup, NothingMeant, met_several, title_of
 from comfy_serverless.graph.workflow import is_link
+from comfy_serverless.jobs.lines import lines_of
+from comfy_serverless.json_text import finite
+from comfy_serverless.worker.inputs.plan import with_mask_inputs
 
 _LONGEST_NAME = 40
+_HALF = re.compile("[\ud800-\udfff]")
+#: A path that begins so would be read as something else.
+_READ_OTHERWISE = ("~", "{", "[", '"', *ADDRESS_BEGINNINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,41 @@ class Made:
     address: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The workflow of the jobs.
+
+    Attributes:
+        given: what was given: a file, or the name of one of the image's workflows.
+        path: its file, if workers can read that; None if lines name it as it was given, or have the graph themselves.
+        document: what is in it; None if that is not known here.
+        is_in_lines: whether lines have the graph: workers read no pictures, and no standard input of this machine.
+    """
+
+    given: str
+    path: Path | None
+    document: Document | None
+    is_in_lines: bool = False
+
+    @property
+    def graph(self) -> dict[str, Any] | None:
+        """Its graph."""
+        return None if self.document is None else self.document.graph
+
+    def fields(self, folder: Path) -> dict[str, Any]:
+        """The fields that it gives to the request of each line of a manifest in a folder."""
+        if self.document is None:
+            return {"workflow": self.given}
+        document = self.document
+        beside = {name: value for name, value in document.beside.items() if name != "job_id"}
+        extra = {"extra_data": dict(document.extra_data)} if self.is_in_lines and document.extra_data else {}
+        deadline = {} if document.deadline_s is None else {"deadline_s": document.deadline_s}
+        shown = self.given if self.path is None else path_from(folder, self.path)
+        if shown != self.given and os.sep not in shown:  # else it might be the name of one of the image's
+            shown = f".{os.sep}{shown}"
+        return {"workflow": document.graph if self.is_in_lines else shown, **beside, **deadline, **extra}
+
+
 def manifest_for(
     workflow: str,
     patterns: Sequence[str],
@@ -48,32 +92,41 @@ def manifest_for(
     labels: Mapping[str, str],
     name: str | None,
     path: Path | None,
+    force: bool = False,
 ) -> Made:
-    """Write the manifest.
+    """Write the manifest; nothing is written if its jobs would fail.
 
     Args:
-        workflow: a file, or the name of one of the image's workflows.
+        workflow: a file of any kind that `run` reads, `-` for standard input, or the name of one of the image's.
         folder: of named workflows, as far as they are here.
         address: the input that takes each file; None for the only one that takes any.
         values: what is set: `NODE.INPUT=VALUE`.
         name: what the batch is called; None for a name by workflow and folder.
         path: where the manifest goes; None for a file in the current folder.
+        force: whether it is written although its jobs would fail.
 
     Raises NotFound and InvalidRequest for files, names and addresses that mean nothing; InvalidWorkflow.
     """
-    graph = Workflows(LocalFiles(Path.cwd()), folder).graph(workflow)
-    if graph is None and (address is None or values):
+    workflows = Workflows(LocalFiles(Path()), folder)
+    source = _source(workflow, workflows)
+    if source.graph is None and (address is None or values):
         raise InvalidRequest(
             f"the workflow {workflow!r} is neither a file nor known here (WORKFLOWS_DIR, workflows/), and so are "
             "its inputs: give its file, or --input, and no --set."
         )
     files = files_of(patterns)
     named = batch_name(Path(default_name(workflow, files)), name)
-    where = address or the_input(graph or {})
-    set_values = values_set(graph or {}, values)
-    lines = requests_for(files, workflow=workflow, address=where, values=set_values, labels=labels)
-    written = write_manifest(lines, path or Path(f"{named}.jsonl"), may_move=path is None)
-    return Made(written, named, len(lines), where)
+    where = address or the_input(source.graph or {})
+    given = _fields_set(source, where, values, labels)
+
+    def lines(files: Iterable[Path], folder: Path) -> list[str]:
+        return requests_for(files, address=where, given={**source.fields(folder), **given}, folder=folder)
+
+    if not force:
+        _check(lines(files[:1], Path()), workflows)
+    target = path or Path(f"{named}.jsonl")
+    written = write_manifest(lines(files, target.parent), target, may_move=path is None)
+    return Made(written, named, len(files), where)
 
 
 def values_set(graph: Mapping[str, Any], texts: Iterable[str]) -> dict[str, Any]:
@@ -133,15 +186,30 @@ def the_input(graph: Mapping[str, Any]) -> str:
     raise InvalidRequest(f"several inputs of this workflow take a file: {shown}. --input NODE.INPUT says which.")
 
 
-def requests_for(
-    files: Iterable[Path], *, workflow: str, address: str, values: Mapping[str, Any], labels: Mapping[str, str]
-) -> list[str]:
-    """The manifest's lines, one for each file."""
-    common = {**({"set": dict(values)} if values else {}), **({"metadata": dict(labels)} if labels else {})}
-    return [
-        json.dumps({"workflow": workflow, "inputs": {address: str(file)}, **common}, ensure_ascii=False)
-        for file in files
-    ]
+def requests_for(files: Iterable[Path], *, address: str, given: Mapping[str, Any], folder: Path) -> list[str]:
+    """The lines of a manifest in a folder, one for each file.
+
+    Args:
+        given: the fields that all of them have.
+    """
+    inputs = given.get("inputs", {})
+    if isinstance(inputs, Mapping):
+        inputs = {name: _value_from(folder, value) for name, value in inputs.items()}
+    fields = {"workflow": given["workflow"], "inputs": {}, **given}
+    return [_line({**fields, "inputs": {address: path_from(folder, file), **inputs}}) for file in files]
+
+
+def path_from(folder: Path, path: Path) -> str:
+    """A path, which is from the current folder, as a manifest in another one has it: from there.
+
+    It cannot be taken for something else: a file called `~x` is `./~x`.
+    """
+    if path.is_absolute():
+        return str(path)
+    here = folder.resolve()
+    # Links are followed before `..` is, as the system does; the file's own name is kept.
+    shown = str(path) if here == Path.cwd().resolve() else os.path.relpath(path.parent.resolve() / path.name, here)
+    return shown if as_address(shown) == shown and not shown.startswith(_READ_OTHERWISE) else f".{os.sep}{shown}"
 
 
 def default_name(workflow: str, files: Sequence[Path]) -> str:
@@ -161,7 +229,7 @@ def write_manifest(lines: Sequence[str], path: Path, *, may_move: bool) -> Path:
 
     Raises InvalidRequest.
     """
-    content = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+    content = "".join(f"{line}\n" for line in lines).encode()
     for number in count(1):
         target = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
         try:
@@ -180,14 +248,109 @@ def write_manifest(lines: Sequence[str], path: Path, *, may_move: bool) -> Path:
     raise AssertionError("unreachable: numbers do not end")
 
 
+def _source(workflow: str, workflows: Workflows) -> _Source:
+    path = None if workflow == STANDARD_INPUT.name else workflows.file_of(workflow)
+    if path is None and workflow != STANDARD_INPUT.name:
+        graph = workflows.graph(workflow)
+        return _Source(workflow, None, None if graph is None else Document(graph))
+    document = read_document(workflow if path is None else str(path))
+    for warning in document.warnings:
+        say(one_line(warning))
+    if "job_id" in document.beside:
+        say("the request's job_id is left out: each line is a job of its own")
+    can_be_read = path is not None and _reads_same(path, document.graph)
+    return _Source(workflow, path if can_be_read else None, document, is_in_lines=not can_be_read)
+
+
+def _reads_same(path: Path, graph: Mapping[str, Any]) -> bool:
+    """Whether workers, which read no pictures and no files of other services, find the same workflow in a file."""
+    try:
+        return read_workflow(path) == graph
+    except (InvalidRequest, InvalidWorkflow):
+        return False
+
+
+def _fields_set(source: _Source, where: str, texts: Sequence[str], labels: Mapping[str, str]) -> dict[str, Any]:
+    """What the options and the workflow's own request give to every line: `set`, `inputs` and `metadata`.
+
+    Raises InvalidRequest if `--input` means nothing, or if it is an input that `--set` has taken.
+    """
+    if source.document is None:
+        return {"metadata": dict(labels)} if labels else {}
+    graph, document = source.document.graph, source.document
+    settable, fillable = NodeLookup(graph), NodeLookup(with_mask_inputs(graph))
+    filled = _meant_by(fillable, where)
+    for note in met_several(with_mask_inputs(graph), [where]):
+        say(f"--input: {note}")
+    values = values_set(graph, texts)
+    set_here = {target for address in values for target in settable.resolve(address)[1]}
+    if both := sorted(set_here & filled):
+        raise InvalidRequest(
+            f"--set and the files of --each would both go into {'.'.join(both[0])}: leave out this --set, or name "
+            "another input with --input."
+        )
+    before = document.beside.get("metadata")
+    fields = {
+        "set": {**_without(settable, document.values, set_here | filled), **values},
+        "inputs": _without(fillable, document.inputs, filled),
+        "metadata": {**before, **labels} if isinstance(before, Mapping) else labels,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _meant_by(lookup: NodeLookup, where: str) -> set[tuple[str, str]]:
+    try:
+        return set(lookup.resolve(where)[1])
+    except NothingMeant as problem:
+        hint = "; its files are those of --each" if "=" in where else lookup.suggestion(where)
+        raise InvalidRequest(f"--input {where}: {problem}{hint}.") from problem
+
+
+def _without(lookup: NodeLookup, values: Mapping[str, Any], taken: Container[tuple[str, str]]) -> dict[str, Any]:
+    """Values by their addresses, but not for inputs that are taken. What means nothing stays, and is refused later."""
+    meanings, problems = lookup.resolve_all(values)
+    if not any(target in taken for one in meanings for target in one.targets):
+        return dict(values)
+    left = {
+        f"{node_id}.{name}": values[one.address]
+        for one in meanings
+        for node_id, name in one.targets
+        if (node_id, name) not in taken
+    }
+    return left | {address: values[address] for address in problems}
+
+
+def _check(lines: Sequence[str], workflows: Workflows) -> None:
+    """Judge one of the lines: but for their files they are the same. Raises InvalidRequest if it would fail."""
+    found = check(lines_of(["\n".join(lines).encode()]), workflows=workflows, input_bucket="", uploads=True)
+    for problem in found.problems:
+        raise InvalidRequest(f"the jobs would fail: {problem.text.rstrip('.')}. Nothing was written or sent.")
+
+
+def _value_from(folder: Path, value: object) -> object:
+    """The files of an input, from another folder."""
+    if isinstance(value, list):
+        return [_value_from(folder, one) for one in value]
+    if not isinstance(value, str) or is_address(value) or not is_file(path := local_path(value)):
+        return value
+    return path_from(folder, path)
+
+
+def _line(fields: dict[str, Any]) -> str:
+    """A line as it can be written: halves of characters, which JSON can hold and a file cannot, stay escaped."""
+    fields = finite(fields)
+    text = json.dumps(fields, ensure_ascii=False)
+    return json.dumps(fields) if _HALF.search(text) else text
+
+
 def _files(pattern: str) -> list[Path]:
-    path = Path(pattern).expanduser()
-    if path.is_file():  # also one whose name has brackets
+    path = local_path(pattern)
+    if is_file(path):  # also one whose name has brackets
         return [path]
-    if path.is_dir():
-        return [file for file in path.iterdir() if file.is_file() and _is_media(file)]
+    if is_folder(path):
+        return [file for file in path.glob("*") if is_file(file) and _is_media(file)]
     found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - patterns may be absolute
-    return [Path(name) for name in found if Path(name).is_file()]
+    return [Path(name) for name in found if is_file(Path(name))]
 
 
 def _is_media(file: Path) -> bool:

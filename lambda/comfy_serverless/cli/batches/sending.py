@@ -22,6 +22,8 @@ from comfy_serverless.graph.file_inputs import is_address
 from comfy_serverless.jobs.keys import safe_name
 from comfy_serverless.jobs.lines import Line, document_of
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.shapes import shape
+from comfy_serverless.json_text import finite
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -102,9 +104,8 @@ def _rewritten(content: bytes, workflows: Workflows, addresses: Mapping[Path, st
     try:
         document = document_of(content)
         request = JobRequest.parse(document)
+        fields = shape(document, known=JobRequest.field_names()).fields
     except InvalidRequest:
-        return content
-    if not isinstance(document, dict) or "workflow" not in document:  # in it files are not named
         return content
 
     def address(text: str, path: Path | None) -> str:
@@ -120,8 +121,9 @@ def _rewritten(content: bytes, workflows: Workflows, addresses: Mapping[Path, st
             else [address(value, _local(value, workflows)) for value in given]
             for name, given in request.inputs.items()
         }
-    changed = {**document, **changes}
-    return json.dumps(changed).encode() if changed != document else content
+    if all(fields.get(name) == value for name, value in changes.items()):
+        return content
+    return json.dumps(finite({**fields, **changes})).encode()
 
 
 def _local(value: str, workflows: Workflows) -> Path | None:

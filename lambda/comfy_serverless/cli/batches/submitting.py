@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +17,10 @@ from comfy_serverless.cli.batches.check import Findings, LocalFiles, Workflows, 
 from comfy_serverless.cli.batches.manifest import Manifest, opened
 from comfy_serverless.cli.batches.sending import rewritten, send_files
 from comfy_serverless.cli.habits import counted, say
+from comfy_serverless.cli.paths import is_folder
 from comfy_serverless.cli.stack import Stack, manifest_key
 from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
     from comfy_serverless.batches.store import Batch
@@ -81,9 +82,12 @@ def submit(stack: Stack, file: Path, name: str, *, uploads: bool, force: bool) -
 
 
 def workflows_folder() -> Path | None:
-    """The named workflows that are known here: WORKFLOWS_DIR, or `workflows/` in the current folder."""
-    folder = Path(os.environ.get("WORKFLOWS_DIR") or "workflows")
-    return folder if folder.is_dir() else None
+    """The named workflows that are known here: WORKFLOWS_DIR, or `workflows/` in the current folder.
+
+    Raises InvalidSetting.
+    """
+    folder = Settings.from_environment().workflows_dir or Path("workflows")
+    return folder if is_folder(folder) else None
 
 
 def known_batch(stack: Stack, submitted: Submitted) -> Batch:
@@ -135,7 +139,7 @@ def _judge(file: Path, findings: Findings, *, force: bool) -> None:
         return
     shown = "\n".join(f"  line {problem.line}: {problem.text}" for problem in findings.problems[:SHOWN])
     more = f"\n  and {findings.bad - SHOWN:,} more" if findings.bad > SHOWN else ""
-    said = f"{findings.bad:,} of {findings.requests:,} lines of {file} would fail:\n{shown}{more}"
+    said = f"{findings.bad:,} of {counted(findings.requests, 'line')} of {file} would fail:\n{shown}{more}"
     if force:
         say(f"note: {said}")
         return
@@ -161,11 +165,12 @@ def _with_files_sent(
 ) -> tuple[Manifest, int]:
     """The manifest with addresses in place of local files, and how many of those were sent."""
     size_bytes = sum(file.stat().st_size for file in findings.files)
-    with transfer_bar(f"{len(findings.files):,} files", size_bytes) as advance:
+    with transfer_bar(counted(len(findings.files), "file"), size_bytes) as advance:
         sent = send_files(stack.s3, stack.input_bucket, findings.files, progress=advance)
     there = len(findings.files) - sent.sent
     rest = f"; of the others ({there:,}) the stack has the content" if there else ""
-    say(f"{sent.sent:,} of {len(findings.files):,} local files were sent, {sent.sent_bytes:,} bytes{rest}.")
+    was = "was" if sent.sent == 1 else "were"
+    say(f"{findings.files_in_words}: {sent.sent:,} {was} sent, {counted(sent.sent_bytes, 'byte')}{rest}.")
     target = folder / "manifest.jsonl"
     with target.open("wb") as file:
         file.writelines(rewritten(manifest.lines(), workflows=workflows, addresses=sent.addresses))

@@ -221,7 +221,9 @@ def _lines(told: dict[str, Any], progress: BatchProgress) -> Iterator[str]:
         return
     yield line("report", told["report"])
     if told["curable"]:
-        yield line("next", f"comfy-serverless batch retry {name}    {told['curable']:,} lines may end well then")
+        yield line(
+            "next", f"comfy-serverless batch retry {name}    {counted(told['curable'], 'line')} may end well then"
+        )
     if progress.succeeded:
         yield line("next", f"comfy-serverless batch download {name}")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from comfy_serverless.batches.manifest_text import in_lines, is_in_lines
 from comfy_serverless.cli.batches.manifest import batch_name, opened
 from comfy_serverless.errors import InvalidRequest, NotFound
 
@@ -28,11 +30,13 @@ def read(file: Path) -> tuple[list[object], tuple[str, ...]]:
         ("a.jsonl", LINES.replace("\n", "\r\n").encode(), ""),
         ("a.ndjson", f"\n\n{LINES}\n".encode(), ""),
         ("a.jsonl.gz", gzip.compress(LINES.encode()), "unpacked"),
-        ("a.JSONL", LINES.encode("utf-16"), "UTF-16"),
-        ("a.jsonl.gz", gzip.compress(LINES.encode("utf-16-be").join([b"\xfe\xff", b""])), "UTF-16"),
-        ("a.json", json.dumps(REQUESTS).encode(), "3 requests in a list"),
-        ("a.json", json.dumps(REQUESTS, indent=2).encode(), "3 requests in a list"),
-        ("a.json", b"\xef\xbb\xbf" + json.dumps(REQUESTS, indent=2).encode(), "3 requests in a list"),
+        ("a.JSONL", LINES.encode("utf-16"), "not UTF-8"),
+        ("a.jsonl.gz", gzip.compress(LINES.encode("utf-16-be").join([b"\xfe\xff", b""])), "not UTF-8"),
+        ("a.jsonl", LINES.encode("utf-16-le"), "not UTF-8"),
+        ("a.jsonl", LINES.encode("utf-32"), "not UTF-8"),
+        ("a.json", json.dumps(REQUESTS).encode(), "each request as the line where it begins"),
+        ("a.json", json.dumps(REQUESTS, indent=2).encode("utf-32-be"), "each request as the line"),
+        ("a.json", b"\xef\xbb\xbf" + json.dumps(REQUESTS, indent=2).encode(), "each request as the line"),
     ],
 )
 def test_a_manifest_is_read_in_its_usual_forms(tmp_path: Path, name: str, content: bytes, note: str) -> None:
@@ -81,7 +85,7 @@ def test_requests_that_begin_in_one_line_have_lines_of_their_own(tmp_path: Path)
     file.write_text("".join(json.dumps(request, indent=2) for request in REQUESTS))
     requests, notes = read(file)
     assert requests == REQUESTS
-    assert "3 requests" in notes[0]
+    assert "each request as the line where it begins" in notes[0]
 
 
 def test_requests_of_a_list_are_those_of_the_lines_where_they_begin(tmp_path: Path) -> None:
@@ -106,9 +110,54 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     file.write_bytes(gzip.compress(LINES.encode())[:-9])
     with pytest.raises(InvalidRequest, match="cannot be unpacked"), opened(file):
         pass
-    file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidRequest, match="begins like UTF-16"), opened(file):
-        pass
+    for name in ("~nosuchuser/x.jsonl", "x" * 300, "a\0b"):
+        with pytest.raises(NotFound, match="no file"), opened(Path(name)):
+            pass
+
+
+FORMS = {
+    "lines": LINES.encode(),
+    "a list": json.dumps(REQUESTS, indent=1).encode(),
+    "a list that breaks off": json.dumps(REQUESTS, indent=1).encode()[:-2],
+    "pretty": json.dumps(REQUESTS[0], indent=2).encode(),
+    "pretty, and broken": json.dumps(REQUESTS[0], indent=2).encode()[:-2],
+    "UTF-16 without a mark": LINES.encode("utf-16-be"),
+    "UTF-16, cut": b"\xff\xfe\x00",
+    "UTF-32 with a mark": LINES.encode("utf-32"),
+    "a JPEG": b"\xff\xd8\xff\xe0" + b"\n\xff" * 194,
+    "a PNG": b"\x89PNG\r\n\x1a\n\xff",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_manifest_is_judged_here_as_where_it_is_dropped(tmp_path: Path, form: str) -> None:
+    file, content = tmp_path / "a.jsonl", FORMS[form]
+    file.write_bytes(content)
+
+    def told(read: Callable[[], bytes]) -> bytes | str:
+        try:
+            return read()
+        except InvalidRequest as error:
+            return error.message
+
+    def here() -> bytes:
+        with opened(file) as manifest:
+            return manifest.lines_file.read_bytes()
+
+    assert told(here) == told(lambda: content if is_in_lines(content) else in_lines(content, source=str(file)))
+
+
+def test_what_is_too_large_to_be_read_whole_is_refused_and_lines_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_serverless.cli.batches.manifest.MAX_WHOLE_BYTES", 20)
+    file = tmp_path / "a.jsonl"
+    file.write_text(LINES)
+    assert read(file) == (REQUESTS, ())
+    file.write_text(json.dumps(REQUESTS))
+    with pytest.raises(InvalidRequest, match="up to 20 are read that way"):
+        read(file)
 
 
 @pytest.mark.parametrize(

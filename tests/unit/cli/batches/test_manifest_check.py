@@ -116,3 +116,35 @@ def test_a_name_that_is_not_known_here_is_told_and_not_refused(tmp_path: Path) -
     found = judged(tmp_path, *[{"workflow": "of_the_image"}] * 2, known=None)
     assert found.bad == 0
     assert "'of_the_image' (2 lines) is not known here" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser", "~nosuchuser/x.jpg", "x!" * 150, "a\0b", "\ud800"])
+@pytest.mark.parametrize("place", ["workflow", "inputs"])
+def test_what_no_file_is_called_is_no_file_in_a_line(tmp_path: Path, name: str, place: str) -> None:
+    request = {"workflow": name} if place == "workflow" else {"workflow": THUMBNAIL, "inputs": {"1.image": name}}
+    found = judged(tmp_path, request, uploads=True)
+    assert found.files == {}
+    assert found.requests == 1
+    assert found.bad == (name == "\ud800" or (place == "inputs" and len(name) < 100))  # a long one may be base64
+
+
+def test_a_file_with_a_workflow_is_read_as_workers_read_it(tmp_path: Path) -> None:
+    for name, document in {
+        "bare": THUMBNAIL,
+        "prompt": {"prompt": THUMBNAIL, "extra_data": {}},
+        "request": {"workflow": THUMBNAIL, "set": {"ImageScale.width": 3}},
+        "saved": {"output": THUMBNAIL, "workflow": {"nodes": []}},
+    }.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+        found = judged(tmp_path, {"workflow": f"{name}.json", "inputs": {"1.image": PHOTO}}, uploads=True, known=None)
+        assert (name, found.problems, list(found.files)) == (name, [], [tmp_path / f"{name}.json"])
+
+
+def test_a_workflow_of_this_machine_is_no_file_for_an_input(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text(json.dumps(THUMBNAIL))
+    (tmp_path / "here.jpg").write_bytes(b"x")
+    request = {"workflow": "mine.json", "inputs": {"1.image": "here.jpg"}}
+    found = judged(tmp_path, request, uploads=True)
+    assert found.files_in_words == "1 local file and 1 local workflow"
+    assert (found.to_json()["files"], found.to_json()["workflow_files"]) == (1, 1)
+    assert judged(tmp_path, {"workflow": "thumbnail"}).files_in_words == "0 local files"

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.cli.batches.check import LocalFiles, Workflows
+from comfy_serverless.cli.batches.check import LocalFiles, Workflows, check
 from comfy_serverless.cli.batches.sending import UPLOADS, rewritten, send_files, upload_key
 from comfy_serverless.errors import MissingAsset
 from comfy_serverless.jobs.lines import lines_of
+from comfy_serverless.jobs.request import JobRequest
 from tests.unit.jobs_table import REGION, aws
 
 BUCKET = "drops-bucket"
@@ -134,3 +135,35 @@ def test_lines_name_files_by_their_addresses_and_else_stay_as_they_are(tmp_path:
     assert blank == ""
     assert json.loads(batch)["inputs"] == {"1.image": ["s3://drops/photo.jpg", "s3://b/2.jpg"]}
     assert rest == lines[3:]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"input": {"workflow": "flow.json", "inputs": {"1.image": "photo.jpg"}}},
+        {"prompt": GRAPH, "inputs": {"1.image": "photo.jpg"}},
+        {"input": {"workflow": GRAPH, "images": [{"name": "x", "image": "photo.jpg"}]}},
+        [{"workflow": "flow.json", "inputs": {"1.image": "photo.jpg"}}],
+        json.dumps({"workflow": "flow.json", "inputs": {"1.image": "photo.jpg"}}),
+        {"body": {"prompt": GRAPH}, "inputs": {"1.image": ["photo.jpg", "s3://photos/2.jpg"]}},
+        {"prompt": {"1": {**GRAPH["1"], "scale": float("nan")}}, "inputs": {"1.image": "photo.jpg"}},
+    ],
+)
+def test_every_file_that_the_check_finds_is_named_by_its_address_in_whatever_a_request_is_wrapped(
+    tmp_path: Path, line: Any
+) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"fox")
+    (tmp_path / "flow.json").write_text(json.dumps(GRAPH))
+    content = json.dumps(line).encode()
+    workflows = Workflows(LocalFiles(tmp_path), None)
+    found = check(lines_of([content]), workflows=workflows, input_bucket="", uploads=True)
+    assert found.problems == []
+    assert tmp_path / "photo.jpg" in found.files
+    addresses = {path: f"s3://drops/{path.name}" for path in found.files}
+    made = b"".join(rewritten(lines_of([content]), workflows=workflows, addresses=addresses))
+    assert b"NaN" not in made
+    request = JobRequest.parse(json.loads(made))
+    named = {request.workflow} if isinstance(request.workflow, str) else set()
+    for given in request.inputs.values():
+        named |= {given} if isinstance(given, str) else set(given)
+    assert set(addresses.values()) <= named
