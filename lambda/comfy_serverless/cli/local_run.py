@@ -27,7 +27,6 @@ from comfy_serverless.cli.documents import read_document
 from comfy_serverless.cli.habits import one_line, print_json, print_table, say, size_in_words
 from comfy_serverless.cli.pace import Memory, Pace
 from comfy_serverless.cli.progress_line import ProgressLine
-from comfy_serverless.cli.saving import save
 from comfy_serverless.cli.stack import client_for
 from comfy_serverless.cli.wishes import Files, check_files, check_folder, wishes_of
 from comfy_serverless.connector.connector import ComfyConnector
@@ -35,6 +34,7 @@ from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.process import engine_logger
 from comfy_serverless.connector.progress import Progress as Snapshot
 from comfy_serverless.connector.run import Execution
+from comfy_serverless.connector.saving import save
 from comfy_serverless.errors import ComfyError, DeliveryFailed, InvalidRequest
 from comfy_serverless.graph.workflow import draw_seeds
 from comfy_serverless.settings import Settings
