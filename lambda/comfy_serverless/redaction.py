@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 UNREADABLE = "an address that cannot be read"
 _MAX_SHOWN = 200
-#: `user:password@` of an address inside a text, up to its last `@`, whatever the password has in it. Behind a port it is
-#: taken for one, too: `http://user:80/secret@host` cannot be told from it. Without `scheme://` it is one as well, except
-#: in an ARN, whose last part may be somebody's e-mail address.
+#: `user:password@` of an address inside a text, up to its last `@`, whatever the password has in it. Behind a port it
+#: is taken for one, too: `http://user:80/secret@host` cannot be told from it. Without `scheme://` it is one as well,
+#: except in an ARN, whose last part may be somebody's e-mail address.
 _USER = re.compile(
     r"""://(?:[^\s/?#@]*:\S*|[^\s/?#]*)@|(?<![^\s"'`(=,])(?!arn:)[^\s:/@"'`(=,]+:(?!//)\S+@""", re.IGNORECASE
 )

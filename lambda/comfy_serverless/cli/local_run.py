@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     s3 = client_for(wanted)
     check_folder(options.out)
     settings = Settings.from_environment()
-    deadline_s = options.deadline or document.deadline_s
+    deadline_s = document.deadline_s if options.deadline is None else options.deadline
     with ExitStack() as cleanup:
         cleanup.enter_context(_log_to(options.log, settings))
         with Console(stderr=True).status("Starting ComfyUI"):
@@ -91,7 +91,7 @@ def _with_files(
     from comfy_serverless.worker.inputs.fetcher import InputFetcher
 
     settings = Settings.from_environment()
-    deadline = time.monotonic() + (deadline_s or settings.default_deadline_s)
+    deadline = time.monotonic() + (settings.default_deadline_s if deadline_s is None else deadline_s)
     with closing(Sandbox()) as sandbox:
         fetcher = InputFetcher(settings=settings, s3=s3, connector=connector, sandbox=sandbox)
         return fetcher.place(graph, files, job_id="", deadline=deadline)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-#: A name that ends in the number ComfyUI gives it: `fox_00001_.png`. Any other number, of a date say, is part of a name.
+#: A name that ends in the number ComfyUI gives it: `fox_00001_.png`. Another number, of a date say, is part of a name.
 _COUNTED = re.compile(r"(?P<before>.*?)(?P<number>[0-9]{5,})(?P<after>_(?:\.\w+)?)", re.DOTALL)
 #: File systems take names of 255 bytes; the rest is for a number.
 _LONGEST_NAME_BYTES = 240

@@ -1,0 +1,30 @@
+"""Paths as people write them. What no file can be called is no file here, and never a traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def local_path(text: str) -> Path:
+    """The path that a text is, with `~` for a home; as shells do, `~nobody` stays what it is."""
+    path = Path(text)
+    try:
+        return path.expanduser()
+    except (RuntimeError, ValueError):  # no such user; a name that no user can have
+        return path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; of what may not be looked at, or is too long for a name, there is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is such a folder, as `is_file`."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
