@@ -1,7 +1,7 @@
 """What all commands have in common: how they are declared, what they print and where, and how they end.
 
 - Results go to stdout, everything said about them to stderr, so that `$(…)` and `|` get results alone.
-- `--json` prints one JSON document, of an error too: `{"error": {"code", "message", "details"}}`.
+- `--json` prints one JSON document (`logs`: one a line), of an error too: `{"error": {"code", "message", "details"}}`.
 - Nothing is lost in a narrow terminal, nothing crashes in one that knows few letters, and a reader that has gone
   (`| head -1`) ends the command in silence.
 

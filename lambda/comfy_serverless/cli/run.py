@@ -116,6 +116,6 @@ class _with_option:  # noqa: N801 - it is what argparse calls, and its name is i
         if "=" not in text[1:]:
             shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
             raise argparse.ArgumentTypeError(f"{shown!r} is not of the form {form}")
-        if self._option == "--input" and text.endswith("="):
+        if self._option == "--input" and not text.partition("=")[2]:
             raise argparse.ArgumentTypeError(f"{text!r} names no file: it must be of the form {form}")
         return self._option, text

@@ -247,7 +247,7 @@ def _is_of_libraries(error: Exception) -> bool:
 
 def _unusable(error: Exception, environment: Mapping[str, str]) -> ComfyError:
     """A setting of AWS's libraries that cannot be used; the variable is named whose value is in what they say."""
-    text = str(error)
+    text = redacted(error)
     named = [name for name, value in sorted(environment.items()) if _is_in(text, name, value)]
     if not named:
         try:
@@ -256,11 +256,11 @@ def _unusable(error: Exception, environment: Mapping[str, str]) -> ComfyError:
             return wrong
         named = sorted(name for name, value in environment.items() if name.startswith("AWS_ENDPOINT_URL") and value)
     where = " and ".join(named) or "a setting in ~/.aws/config"
-    return InvalidSetting(f"{where} cannot be used: {redacted(text)}")
+    return InvalidSetting(f"{where} cannot be used: {text}")
 
 
 def _is_in(text: str, name: str, value: str) -> bool:
-    """Whether a text about a setting of AWS has the value of this variable in it."""
+    """Whether a redacted text about a setting of AWS has the value of this variable in it."""
     if not value or not name.startswith("AWS_") or any(word in name for word in ("KEY", "SECRET", "TOKEN")):
         return False
-    return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
+    return re.search(rf"(?<!\w){re.escape(redacted(value))}(?!\w)", text) is not None
