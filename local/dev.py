@@ -144,6 +144,7 @@ def check_settings(environment: Mapping[str, str]) -> None:
     _from_environment("PORT", environment, port_number)
     _from_environment("BACKEND", environment, _backend)
     _from_environment("API_KEY", environment, _key)
+    _from_environment("INITIAL_PORT", environment, port_number)
     chosen = {name: environment[name] for name in ENGINE_VARIABLES if environment.get(name)}
     settings = Settings.from_environment(chosen)
     if settings.comfyui_url:

@@ -169,6 +169,7 @@ def _parse(variable: str, text: str) -> Proxy:
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # raises for a name that no host can have
     except ValueError:
         raise InvalidSetting(problem) from None
     if parts.scheme != "http":

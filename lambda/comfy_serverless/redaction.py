@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 UNREADABLE = "an address that cannot be read"
 _MAX_SHOWN = 200
+#: `user:password@` of an address inside a text, up to its last `@`, whatever the password has in it. Behind a port it
+#: is taken for one, too: `http://user:80/secret@host` cannot be told from it. Without `scheme://` it is one as well,
+#: except in an ARN, whose last part may be somebody's e-mail address.
+_USER = re.compile(
+    r"""://(?:[^\s/?#@]*:\S*|[^\s/?#]*)@|(?<![^\s"'`(=,])(?!arn:)[^\s:/@"'`(=,]+:(?!//)\S+@""", re.IGNORECASE
+)
 
 
 def redact_url(url: str) -> str:
@@ -23,3 +30,11 @@ def redact_url(url: str) -> str:
     query = "?…" if parts.query else ""
     shown = f"{parts.scheme}://{host}{parts.path}"[:_MAX_SHOWN] + query
     return shown if shown.isprintable() else ascii(shown)[1:-1]
+
+
+def redacted(text: object) -> str:
+    """The text of a failure without the `user:password@` of any address in it.
+
+    Libraries put addresses into their failures as they were given: of a proxy, of an endpoint.
+    """
+    return _USER.sub(lambda found: "://…@" if found[0].startswith("://") else "…@", str(text))

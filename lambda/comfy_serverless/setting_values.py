@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from comfy_serverless.redaction import UNREADABLE, redact_url
@@ -102,6 +105,22 @@ def words(text: str) -> tuple[str, ...]:
 # Files and programs.
 
 
+_T = TypeVar("_T")
+
+
+def _looks(convert: Callable[[str], _T]) -> Callable[[str], _T]:
+    """For what looks at the disk: a name that no file can have, or may not be looked at, is a bad value, too."""
+
+    @functools.wraps(convert)
+    def converted(text: str) -> _T:
+        try:
+            return convert(text)
+        except OSError as error:
+            raise ValueError(f"cannot be looked at: {error.strerror}") from error
+
+    return converted
+
+
 def path(text: str) -> Path:
     """A place on this machine; `~` is the home of a user."""
     try:
@@ -110,6 +129,7 @@ def path(text: str) -> Path:
         raise ValueError(str(error)) from error
 
 
+@_looks
 def file(text: str) -> Path:
     """A file that is there."""
     found = path(text)
@@ -118,6 +138,7 @@ def file(text: str) -> Path:
     return found
 
 
+@_looks
 def folder(text: str) -> Path:
     """A folder that is there."""
     found = path(text)
@@ -126,6 +147,7 @@ def folder(text: str) -> Path:
     return found
 
 
+@_looks
 def new_folder(text: str) -> Path:
     """A folder that is there, or may be made."""
     found = path(text)
@@ -134,6 +156,7 @@ def new_folder(text: str) -> Path:
     return found
 
 
+@_looks
 def checkout(text: str) -> Path:
     """A folder with ComfyUI's own code in it."""
     found = path(text)
@@ -152,6 +175,7 @@ def checkout(text: str) -> Path:
     raise ValueError("there is no main.py in it")
 
 
+@_looks
 def python(text: str) -> str:
     """A Python: a name to be found in PATH, or a path."""
     if "/" not in text and "~" not in text:
@@ -241,9 +265,10 @@ def origins(text: str) -> tuple[str, ...]:
 
 def engine_address(text: str) -> str:
     """The address of a ComfyUI, perhaps with a user name and a password."""
+    text = text.strip(" ")
     if not text.isprintable():
         raise ValueError(f"{UNSEEN}; it must be http://host:port")
-    if not text.startswith(("http://", "https://")):
+    if not text.lower().startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     is_address = redact_url(text) != UNREADABLE and " " not in text
     parts = urlsplit(text) if is_address else None
@@ -260,7 +285,7 @@ def engine_address(text: str) -> str:
         )
     if ":" in unquote(parts.username or ""):
         raise ValueError("has a colon in the user name, which HTTP cannot send")
-    return text
+    return f"{parts.scheme}{text[len(parts.scheme) :]}"
 
 
 def token(text: str) -> str:

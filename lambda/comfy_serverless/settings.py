@@ -165,9 +165,7 @@ class Settings:
         None,
         "SQS queue that jobs of batches are sent to, so that no caller waits for them",
     )
-    manifest_queue_url: str | None = _env(
-        "MANIFEST_QUEUE_URL", to.queue, None, "SQS queue of orders about batches"
-    )
+    manifest_queue_url: str | None = _env("MANIFEST_QUEUE_URL", to.queue, None, "SQS queue of orders about batches")
     drop_owner: str = _env("DROP_OWNER", str, "drops", "Owner of the jobs of dropped objects and manifests")
     batch_state_machine: str | None = _env(
         "BATCH_STATE_MACHINE",

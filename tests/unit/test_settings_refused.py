@@ -19,6 +19,8 @@ from comfy_serverless.settings import Settings
 ALL = {setting.metadata["variable"]: setting for setting in fields(Settings)}
 #: Any visible text is a value of these.
 TEXTS = {"APP_NAME", "OUTPUT_PREFIX", "DROP_OWNER", "WORKER_IMAGE"}
+#: Longer than any file's name.
+LONG = f"/{'x' * 300}"
 NUMBER = ["", "x", "0", "-1", "1.5.2", "1e999", "nan", "9" * 500, "1 2"]
 WHOLE = [*NUMBER, "1.5"]
 BUCKET = ["s3://bucket", "a b", "x", "a/b", "ü" * 5]
@@ -37,11 +39,19 @@ GARBAGE: dict[str, list[str]] = {
     "API_URL": ["http://localhost", "host:1", "a b", "me@host", "host/x", "host?x"],
     "INITIAL_PORT": PORT,
     "SAGEMAKER_BIND_TO_PORT": PORT,
-    "TEST_PAYLOAD": ["/no/such/file.json", "~nobody-here/x.json", "."],
+    "TEST_PAYLOAD": ["/no/such/file.json", LONG, "~nobody-here/x.json", "."],
     "MAX_COMFY_START_ATTEMPTS": WHOLE,
     "COMFY_START_ATTEMPTS_SLEEP": NUMBER,
-    "COMFYUI_DIR": ["/nope", "~nobody-here/ComfyUI", "~/no-such-checkout", "tests"],
-    "COMFYUI_PYTHON": ["/nope", "~/no/python", "no-such-python", "conda run -n x python", "/usr", "/etc/passwd"],
+    "COMFYUI_DIR": ["/nope", LONG, f"~{LONG}", "~nobody-here/ComfyUI", "~/no-such-checkout", "tests"],
+    "COMFYUI_PYTHON": [
+        "/nope",
+        f"./{'x' * 300}",
+        "~/no/python",
+        "no-such-python",
+        "conda run -n x python",
+        "/usr",
+        "/etc/passwd",
+    ],
     "COMFYUI_ARGS": ["--cpu 'x", '--cpu "x', "--cpu \\"],
     "COMFYUI_URL": [
         *(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, MissingAsset
 from comfy_serverless.json_text import MAX_DOCUMENT_BYTES, parse_json
+from comfy_serverless.redaction import redacted
 from comfy_serverless.retry import attempts
 
 if TYPE_CHECKING:
@@ -270,8 +271,8 @@ def read_problem(error: Exception, address: S3Address) -> Problem:
                 "of its own. Write it again under another name"
             )
         case Trouble.TRANSIENT:
-            return Problem(f"cannot be read now: {error}", is_transient=True)
-    return Problem(f"is refused by S3: {error}")
+            return Problem(f"cannot be read now: {redacted(error)}", is_transient=True)
+    return Problem(f"is refused by S3: {redacted(error)}")
 
 
 def may_pass(error: Exception) -> bool:
@@ -294,8 +295,8 @@ def write_problem(error: Exception, address: S3Address) -> Problem:
         case Trouble.OTHER_REGION:
             return Problem(_elsewhere(code))
     if may_pass(error):
-        return Problem(f"cannot be written now: {error}", is_transient=True)
-    return Problem(f"is refused by S3: {error}")
+        return Problem(f"cannot be written now: {redacted(error)}", is_transient=True)
+    return Problem(f"is refused by S3: {redacted(error)}")
 
 
 def _no_bucket(address: S3Address, code: str) -> str:

@@ -6,11 +6,12 @@ import struct
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from comfy_serverless.errors import InvalidRequest, InvalidWorkflow
+from comfy_serverless.cli.paths import is_file
+from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, NotJson
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.jobs.shapes import shape
 from comfy_serverless.json_text import parse_json
@@ -33,6 +34,7 @@ class Document:
         beside: fields of a request that mean nothing for a run on this machine.
         extra_data: what ComfyUI gets beside the workflow.
         warnings: what was left out of what was read, for people.
+        named: the name or the address of a workflow that is not on this machine; the graph is empty then.
     """
 
     graph: dict[str, Any]
@@ -42,6 +44,7 @@ class Document:
     beside: Mapping[str, Any] = field(default_factory=dict)
     extra_data: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    named: str = ""
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -49,8 +52,11 @@ class Document:
         return tuple(self.beside)
 
 
-def read_document(name: str) -> Document:
+def read_document(name: str, *, elsewhere: bool = False) -> Document:
     """Read a file, or stdin for `-`.
+
+    Args:
+        elsewhere: the workflow that a request names need not be on this machine. Then `Document.named` has the name.
 
     Raises:
         InvalidRequest: it cannot be read, or is not what is wanted.
@@ -58,46 +64,90 @@ def read_document(name: str) -> Document:
     """
     content = _content(name)
     if content.startswith(_PNG):
-        return _document(_prompt_in_png(content, name))
-    return _document(parse_json(content, source=f"the workflow {name}"))
+        value, warnings = _workflow_in_png(content, name)
+        document = _document(value, elsewhere=elsewhere)
+        return replace(document, warnings=(*document.warnings, *warnings))
+    return _document(parse_json(content, source=f"the workflow {name}"), elsewhere=elsewhere)
 
 
-def _document(value: object) -> Document:
+def _document(value: object, *, elsewhere: bool) -> Document:
     shaped = shape(value, known=(*_USED, *_UNUSED))
     fields = shaped.fields
     if "workflow" not in fields:
         return Document(check_format(value))  # which says what it is instead
-    unknown = sorted(set(fields) - {*_USED, *_UNUSED})
-    if unknown:
-        raise InvalidRequest(f"The request has fields that no request has: {', '.join(unknown)}; it has {_fields()}.")
-    for name in ("set", "inputs", "extra_data"):
-        if not isinstance(fields.get(name, {}), Mapping):
-            raise InvalidRequest(f'`{name}` of the request must be an object: {{"3.seed": 42}}.')
-    workflow = fields["workflow"]
+    _check(fields)
+    workflow, named = fields["workflow"], ""
+    if isinstance(workflow, str):
+        found = _find(workflow)
+        if found is None and not elsewhere:
+            raise _not_here(workflow)
+        workflow, named = (found, "") if found is not None else ({}, workflow)
     return Document(
-        check_format(_named(workflow) if isinstance(workflow, str) else workflow),
+        workflow if named else check_format(workflow),
         fields.get("set", {}),
         fields.get("inputs", {}),
-        _deadline(fields.get("deadline_s")),
+        fields.get("deadline_s"),
         {name: fields[name] for name in _UNUSED if name in fields},
         fields.get("extra_data", {}),
         shaped.warnings,
+        named,
     )
 
 
-def _named(workflow: str) -> object:
-    """The workflow in a file that a request names."""
+def _check(fields: Mapping[str, Any]) -> None:
+    """Check the fields of a request as every door does. Raises InvalidRequest, naming what is wrong."""
+    try:
+        from comfy_serverless.jobs.request import JobRequest
+    except ModuleNotFoundError as error:  # pydantic comes with the extra `aws`, and a run here does without it
+        if (error.name or "comfy_serverless").partition(".")[0] == "comfy_serverless":
+            raise
+        check_plainly(fields)
+    else:
+        JobRequest.parse(fields)
+
+
+def check_plainly(fields: Mapping[str, Any]) -> None:
+    """Check those fields of a request that are used here. Raises InvalidRequest, naming what is wrong. No IO."""
+    for name in sorted(set(fields) - {*_USED, *_UNUSED}):
+        raise InvalidRequest(
+            f"The request has a field that no request has: {name}; it has {', '.join((*_USED, *_UNUSED))}."
+        )
+    for name in ("set", "inputs", "extra_data", "metadata"):
+        if not isinstance(fields.get(name, {}), Mapping):
+            raise InvalidRequest(f'`{name}` of the request must be an object: {{"3.seed": 42}}.')
+    for address, given in fields.get("inputs", {}).items():
+        items = given if isinstance(given, list) and given else [given]
+        if not all(isinstance(item, str) for item in items):
+            raise InvalidRequest(f"inputs.{address} of the request must be a text, or a list of texts for a batch.")
+    if not all(isinstance(value, str) for value in fields.get("metadata", {}).values()):
+        raise InvalidRequest("`metadata` of the request must have texts as its values.")
+    if not isinstance(fields.get("job_id", ""), str):
+        raise InvalidRequest("`job_id` of the request must be a text.")
+    if not isinstance(fields["workflow"], Mapping | str) or not fields["workflow"]:
+        raise InvalidRequest("`workflow` of the request must be a workflow, or the name of one.")
+    deadline_s = fields.get("deadline_s", 0)
+    if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float) or not 0 <= deadline_s < float("inf"):
+        raise InvalidRequest("`deadline_s` of the request must be a number of seconds.")
+
+
+def _find(workflow: str) -> object | None:
+    """The workflow in a file that a request names; None if there is no such file here."""
+    candidates = [folder / name for folder in _folders() for name in (workflow, f"{workflow}.json")]
+    found = next((path for path in candidates if is_file(path)), None)
+    return None if found is None else parse_json(found.read_bytes(), source=f"the workflow {found}")
+
+
+def _not_here(workflow: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"The request names the workflow {workflow[:200]!r}, and there is no such file in "
+        f"{', '.join(dict.fromkeys(map(str, _folders())))} (WORKFLOWS_DIR names another folder)."
+    )
+
+
+def _folders() -> list[Path]:
     from comfy_serverless.settings import Settings
 
-    folders = [folder for folder in (Settings.from_environment().workflows_dir, Path("workflows"), Path()) if folder]
-    candidates = [folder / name for folder in folders for name in (workflow, f"{workflow}.json")]
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
-        raise InvalidRequest(
-            f"The request names the workflow {workflow[:200]!r}, and there is no such file in "
-            f"{', '.join(dict.fromkeys(str(folder) for folder in folders))} (WORKFLOWS_DIR names another folder)."
-        )
-    return parse_json(found.read_bytes(), source=f"the workflow {found}")
+    return [folder for folder in (Settings.from_environment().workflows_dir, Path("workflows"), Path()) if folder]
 
 
 def _content(name: str) -> bytes:
@@ -106,16 +156,23 @@ def _content(name: str) -> bytes:
     try:
         with Path(name).open("rb") as file:
             return file.read(_MOST_BYTES)
-    except OSError as error:
-        raise InvalidRequest(f"the workflow {name} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRequest(f"the workflow {name} cannot be read: {reason}") from error
 
 
-def _prompt_in_png(content: bytes, name: str) -> object:
-    """The workflow in a picture, with what the editor saved beside it."""
+def _workflow_in_png(content: bytes, name: str) -> tuple[object, tuple[str, ...]]:
+    """The workflow in a picture, with what the editor saved beside it, and what of it could not be read."""
     texts = dict(_png_texts(content))
     if "prompt" in texts:
-        pair = {part: texts[part] for part in ("prompt", "workflow") if part in texts}
-        return {part: parse_json(text, source=f"the {part} in {name}") for part, text in pair.items()}
+        found = {"prompt": parse_json(texts["prompt"], source=f"the prompt in {name}")}
+        if "workflow" not in texts:
+            return found, ()
+        try:
+            beside = parse_json(texts["workflow"], source=f"the workflow of the editor in {name}")
+        except NotJson as error:
+            return found, (f"left out: {error.message}",)
+        return {**found, "workflow": beside}, ()
     if "workflow" in texts:
         raise InvalidWorkflow(
             f"{name} carries its workflow in the editor's own format only: open it in ComfyUI, "
@@ -149,15 +206,3 @@ def _unpacked(data: bytes) -> bytes:
         return zlib.decompressobj().decompress(data, _MOST_BYTES)
     except zlib.error as error:
         raise InvalidRequest(f"the picture's texts are damaged: {error}") from error
-
-
-def _deadline(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise InvalidRequest("`deadline_s` of the request must be a number of seconds above 0.")
-    return float(value)
-
-
-def _fields() -> str:
-    return ", ".join((*_USED, *_UNUSED))

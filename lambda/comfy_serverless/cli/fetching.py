@@ -15,7 +15,7 @@ import urllib3
 from comfy_serverless.cli import remote
 from comfy_serverless.cli.habits import one_line, print_table, size_in_words
 from comfy_serverless.cli.progress_line import ProgressLine
-from comfy_serverless.cli.saving import save
+from comfy_serverless.connector.saving import save
 from comfy_serverless.errors import ComfyError, DeliveryFailed
 
 #: How often a download that has broken off goes on, without a byte in between.

@@ -1,7 +1,7 @@
 """What all commands have in common: how they are declared, what they print and where, and how they end.
 
 - Results go to stdout, everything said about them to stderr, so that `$(…)` and `|` get results alone.
-- `--json` prints one JSON document, of an error too: `{"error": {"code", "message", "details"}}`.
+- `--json` prints one JSON document (`logs`: one a line), of an error too: `{"error": {"code", "message", "details"}}`.
 - Nothing is lost in a narrow terminal, nothing crashes in one that knows few letters, and a reader that has gone
   (`| head -1`) ends the command in silence.
 
@@ -234,12 +234,17 @@ class _Stdout(io.TextIOWrapper):
 
 
 def ready_streams() -> None:
-    """Make stdout and stderr take everything that is printed, whatever the terminal's letters, and closed ones too."""
+    """Make stdout and stderr take everything that is printed, whatever the terminal's letters, and closed ones too.
+
+    A closed stdin is an empty one.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:  # closed (`>&-`): else the next file that is opened would take its number, and be printed into
             os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if hasattr(sys.stderr, "reconfigure"):

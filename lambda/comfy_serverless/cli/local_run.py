@@ -27,7 +27,6 @@ from comfy_serverless.cli.documents import read_document
 from comfy_serverless.cli.habits import one_line, print_json, print_table, say, size_in_words
 from comfy_serverless.cli.pace import Memory, Pace
 from comfy_serverless.cli.progress_line import ProgressLine
-from comfy_serverless.cli.saving import save
 from comfy_serverless.cli.stack import client_for
 from comfy_serverless.cli.wishes import Files, check_files, check_folder, wishes_of
 from comfy_serverless.connector.connector import ComfyConnector
@@ -35,6 +34,7 @@ from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.process import engine_logger
 from comfy_serverless.connector.progress import Progress as Snapshot
 from comfy_serverless.connector.run import Execution
+from comfy_serverless.connector.saving import save
 from comfy_serverless.errors import ComfyError, DeliveryFailed, InvalidRequest
 from comfy_serverless.graph.workflow import draw_seeds
 from comfy_serverless.settings import Settings
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     s3 = client_for(wanted)
     check_folder(options.out)
     settings = Settings.from_environment()
-    deadline_s = options.deadline or document.deadline_s
+    deadline_s = document.deadline_s if options.deadline is None else options.deadline
     with ExitStack() as cleanup:
         cleanup.enter_context(_log_to(options.log, settings))
         with Console(stderr=True).status("Starting ComfyUI"):
@@ -91,7 +91,7 @@ def _with_files(
     from comfy_serverless.worker.inputs.fetcher import InputFetcher
 
     settings = Settings.from_environment()
-    deadline = time.monotonic() + (deadline_s or settings.default_deadline_s)
+    deadline = time.monotonic() + (settings.default_deadline_s if deadline_s is None else deadline_s)
     with closing(Sandbox()) as sandbox:
         fetcher = InputFetcher(settings=settings, s3=s3, connector=connector, sandbox=sandbox)
         return fetcher.place(graph, files, job_id="", deadline=deadline)

@@ -1,13 +1,12 @@
 """The API over HTTP, as the commands use it: one function for each operation, by the contract and with our additions.
 
 COMFY_BASE_URL and COMFY_API_KEY say where and who. The key goes to that address and to no other: redirects are not
-followed, and links to files are asked without it. The proxies of the environment are used, but never for this machine.
-It is the only module that loads `requests`, and knows no AWS.
+followed, and links to files are asked without it. Which proxy is on the way, `proxies` decides. It is the only module
+that loads `requests`, and knows no AWS.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import os
 import time
@@ -20,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from comfy_serverless.cli.habits import one_line, say
@@ -33,7 +33,8 @@ from comfy_serverless.errors import (
     UpstreamError,
     all_errors,
 )
-from comfy_serverless.redaction import redact_url
+from comfy_serverless.proxies import Proxy, proxy_for
+from comfy_serverless.redaction import redact_url, redacted
 
 #: The environment variables of the official SDKs.
 URL_VARIABLE, KEY_VARIABLE = "COMFY_BASE_URL", "COMFY_API_KEY"
@@ -48,6 +49,8 @@ _LONG_WAIT_S = 5.0
 _TRANSIENT = frozenset({429, 502, 503, 504})
 _KINDS: Mapping[str, type[ComfyError]] = {kind.code: kind for kind in reversed(list(all_errors())) if kind.code}
 _TEXT_SHOWN = 200
+#: The variables that `requests` knows for a file or folder of certificates.
+_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 #: Without these fields an answer is none of the API's.
 _JOB, _TARGET = ("id", "status"), ("id", "method", "url", "headers")
 
@@ -76,7 +79,7 @@ class Api:
 
     base_url: str
     key: str = field(repr=False)
-    _sessions: dict[bool, requests.Session] = field(default_factory=dict, repr=False)
+    _sessions: dict[Proxy | None, requests.Session] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_environment(cls) -> Api:
@@ -85,6 +88,7 @@ class Api:
         try:
             parts = urlsplit(base_url)
             is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            (parts.hostname or "").encode("idna")  # raises for a name that no host can have
         except ValueError:
             is_address = False
         if not is_address:
@@ -109,21 +113,50 @@ class Api:
         """One request, as it is answered; nothing is followed or repeated.
 
         Raises:
-            requests.RequestException: there is no answer.
+            requests.RequestException: there is no answer, or `url` is no address.
+            InvalidSetting: the variable that names the proxy on the way cannot be used.
         """
-        is_here = _is_this_machine(urlsplit(url).hostname or "")
-        session = self._sessions.get(is_here)
-        if session is None:
-            session = self._sessions[is_here] = requests.Session()
-            session.trust_env = not is_here
-        return session.request(
-            method,
-            url,
-            auth=_Bearer(self.key if with_key else ""),
-            allow_redirects=False,
-            timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
-            **arguments,
-        )
+        try:
+            proxy = proxy_for(url)
+            session = self._sessions.get(proxy)
+            if session is None:
+                session = self._sessions[proxy] = _session(proxy)
+            return session.request(
+                method,
+                url,
+                auth=_Bearer(self.key if with_key else ""),
+                allow_redirects=False,
+                timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S),
+                **arguments,
+            )
+        except requests.RequestException:
+            raise
+        except ValueError as error:  # of urllib3 (LocationParseError) and of the standard library, about addresses
+            raise requests.exceptions.InvalidURL(f"it is no address: {redacted(error)}") from error
+
+
+class _ThroughProxy(HTTPAdapter):
+    """Tells a proxy who asks, without writing it into its address."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        super().__init__()
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:  # noqa: ARG002  (there is one)
+        """What the proxy is told with each request."""
+        return self._proxy.headers
+
+
+def _session(proxy: Proxy | None) -> requests.Session:
+    """Connections through a proxy, or without one. Of the environment they take only whose certificates are trusted."""
+    session = requests.Session()
+    session.trust_env = False
+    session.verify = next(filter(None, map(os.environ.get, _CERTIFICATES)), True)
+    if proxy is not None:
+        session.proxies = {"http": proxy.url, "https": proxy.url}
+        session.mount("http://", _ThroughProxy(proxy))
+        session.mount("https://", _ThroughProxy(proxy))
+    return session
 
 
 def submit(api: Api, request: Mapping[str, Any]) -> Document:
@@ -324,6 +357,15 @@ def pause(seconds: float) -> None:
 
 def reason_of(error: BaseException | None) -> str:
     """Why there was no answer, in words. The text of requests itself is not shown: it has addresses with signatures."""
+    if isinstance(error, requests.exceptions.InvalidURL):
+        return one_line(redacted(error)) if isinstance(error.__cause__, ValueError) else "it is no address"
+    reason = _innermost_reason(error)
+    if isinstance(error, requests.exceptions.ProxyError) and error.request is not None and error.request.url:
+        return f"the proxy {proxy_for(error.request.url)} does not let it through: {reason}"
+    return reason
+
+
+def _innermost_reason(error: BaseException | None) -> str:
     seen: BaseException | None = error
     last: OSError | None = None
     for _ in range(20):  # a ring of causes has no end
@@ -333,7 +375,7 @@ def reason_of(error: BaseException | None) -> str:
         causes = [part for part in inner if isinstance(part, BaseException)]
         seen = causes[-1] if causes else getattr(seen, "__cause__", None)
     if last is not None:
-        return one_line(last.strerror or str(last))
+        return one_line(redacted(last.strerror or last))
     return "it takes too long" if isinstance(error, requests.Timeout) else type(error).__name__
 
 
@@ -400,12 +442,3 @@ def _object(text: str) -> Document | None:
 def _origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     return parts.scheme, (parts.hostname or ""), parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def _is_this_machine(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -35,14 +35,18 @@ _SENT = ("models", "metadata")
 def run(options: argparse.Namespace) -> int:
     """Run the workflow and save its outputs, also those made before a failure. Returns the exit code."""
     api = remote.Api.from_environment()
-    document = read_document(options.workflow)
-    wishes = wishes_of(document, options.assignments)
-    graph = put(wishes.graph, wishes.values, {})
-    check_files(wishes.files)
-    plan_inputs(graph, wishes.files)  # raises for what does not fit, before a file is sent
-    check_folder(options.out)
+    document = read_document(options.workflow, elsewhere=True)
+    wishes = _named(document, options) if document.named else wishes_of(document, options.assignments)
     request = _request(document, wishes, options)
-    request |= _with_files(api, graph, wishes.files)
+    if document.named:
+        check_folder(options.out)
+        request |= {"workflow": document.named, "set": dict(document.values), "inputs": dict(document.inputs)}
+    else:
+        graph = put(wishes.graph, wishes.values, {})
+        check_files(wishes.files)
+        plan_inputs(graph, wishes.files)  # raises for what does not fit, before a file is sent
+        check_folder(options.out)
+        request |= _with_files(api, graph, wishes.files)
     job = _run_job(api, request)
     fetched = fetch_all(api, remote.outputs(api, job), options.out)
     failure = failure_of(job)
@@ -52,6 +56,20 @@ def run(options: argparse.Namespace) -> int:
     _report(job, fetched, wishes.notes, engine=f"{job.get('engine') or 'ComfyUI'} at {api.shown}", options=options)
     check_fetched(fetched, options.out)
     return 0
+
+
+def _named(document: Document, options: argparse.Namespace) -> Wishes:
+    """What is asked for of a workflow that the API has and this machine has not: what the request says of it."""
+    if options.assignments:
+        option = options.assignments[0][0]
+        raise InvalidRequest(
+            f"{option}: which inputs the workflow {document.named[:200]!r} has, only the API knows: it is not on this "
+            "machine. Write `set` and `inputs` into the request, or put the workflow into WORKFLOWS_DIR here."
+        )
+    wishes = Wishes({}, (), {})
+    for warning in document.warnings:
+        wishes.note(warning)
+    return wishes
 
 
 def _request(document: Document, wishes: Wishes, options: argparse.Namespace) -> dict[str, Any]:
@@ -65,7 +83,8 @@ def _request(document: Document, wishes: Wishes, options: argparse.Namespace) ->
         request["metadata"] = {**request.get("metadata", {}), **labels}
     if document.extra_data:
         request["extra_data"] = dict(document.extra_data)
-    if deadline_s := options.deadline or document.deadline_s:
+    deadline_s = document.deadline_s if options.deadline is None else options.deadline
+    if deadline_s is not None:
         request["deadline_s"] = deadline_s
     return request
 

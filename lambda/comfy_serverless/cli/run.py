@@ -22,6 +22,9 @@ _EXAMPLES = (
     "cat request.json | comfy-serverless run - --json",
     "comfy-serverless run edit.json --input 10.image=photo.png --remote --label campaign=autumn",
 )
+#: An example of each option's text, for who got its form wrong.
+_EXAMPLE = {"--set": "3.seed=42", "--set-json": "'3.model=[\"12\", 0]'", "--input": "10.image=photo.png"}
+_LONGEST_SHOWN = 200
 _NOTES = """\
 An input is named by node id, class or title: 3.seed, KSampler.seed, "My sampler.seed"; its own name is enough if one
 node has it: seed. A class or a title means all nodes of it, and which those are is said.
@@ -63,7 +66,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
             action="append",
             default=[],
             dest="assignments",
-            type=_with_option(option),
+            type=_with_option(option, metavar),
             metavar=metavar,
             help=text,
         )
@@ -105,10 +108,14 @@ def run(options: argparse.Namespace) -> int:
 class _with_option:  # noqa: N801 - it is what argparse calls, and its name is in no message
     """Makes of an option's text a pair of option and text."""
 
-    def __init__(self, option: str) -> None:
-        self._option = option
+    def __init__(self, option: str, form: str) -> None:
+        self._option, self._form = option, form
 
     def __call__(self, text: str) -> tuple[str, str]:
+        form = f"{self._form}, e.g. {_EXAMPLE[self._option]}"
         if "=" not in text[1:]:
-            raise argparse.ArgumentTypeError(f"{text!r} is not of the form NODE.INPUT=VALUE, e.g. 3.seed=42")
+            shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+            raise argparse.ArgumentTypeError(f"{shown!r} is not of the form {form}")
+        if self._option == "--input" and not text.partition("=")[2]:
+            raise argparse.ArgumentTypeError(f"{text!r} names no file: it must be of the form {form}")
         return self._option, text

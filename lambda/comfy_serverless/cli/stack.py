@@ -7,12 +7,24 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+import re
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from comfy_serverless.errors import ComfyError, Forbidden, InvalidRequest, NotFound, Unauthorized, UpstreamError
+from comfy_serverless.errors import (
+    ComfyError,
+    Forbidden,
+    InvalidRequest,
+    InvalidSetting,
+    NotFound,
+    Unauthorized,
+    UpstreamError,
+)
+from comfy_serverless.proxies import proxy_for
+from comfy_serverless.redaction import redacted
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -41,6 +53,9 @@ _NEEDS_OF_STORES = (
     "dynamodb:GetItem, Query, PutItem and UpdateItem on the table, and cloudformation:DescribeStacks for --stack"
 )
 
+#: Where any service of AWS is, as far as proxies are concerned.
+_AWS = "https://sts.amazonaws.com"
+_LIBRARIES = ("boto3", "botocore")
 _SIGN_IN = "Sign in with `aws sso login` or `aws configure`, or set AWS_PROFILE."
 
 
@@ -152,6 +167,10 @@ def explained(options: argparse.Namespace, *, needs: str = _NEEDS_OF_STORES) -> 
         raise _refusal(error, options, needs) from error
     except BotoCoreError as error:
         raise _trouble(error) from error
+    except ValueError as error:
+        if not _is_of_libraries(error):
+            raise
+        raise _unusable(error, os.environ) from error
 
 
 def outputs_of(stack: str) -> dict[str, str]:
@@ -176,7 +195,7 @@ def _these_outputs(stack: str, *names: str) -> dict[str, str]:
 
 def _refusal(error: ClientError, options: argparse.Namespace, needs: str) -> ComfyError:
     refused = error.response.get("Error", {})
-    code, message = str(refused.get("Code", "")), str(refused.get("Message", ""))
+    code, message = str(refused.get("Code", "")), redacted(refused.get("Message", ""))
     if code in _UNKNOWN_CREDENTIALS:
         return Unauthorized(f"AWS does not accept the credentials ({code}). {_SIGN_IN}")
     if code.startswith("AccessDenied"):
@@ -195,11 +214,53 @@ def _refusal(error: ClientError, options: argparse.Namespace, needs: str) -> Com
 
 
 def _trouble(error: BotoCoreError) -> ComfyError:
+    text = redacted(error)
     match type(error).__name__:
         case "NoRegionError":
             return InvalidRequest("In which region? Set AWS_REGION, e.g. AWS_REGION=eu-central-1.")
         case "ProfileNotFound":
-            return Unauthorized(f"{error}. `aws configure list-profiles` shows those there are.")
+            return Unauthorized(f"{text}. `aws configure list-profiles` shows those there are.")
         case name if "Credential" in name or "Token" in name or "SSO" in name:
-            return Unauthorized(f"There are no usable AWS credentials ({error}). {_SIGN_IN}")
-    return UpstreamError(f"AWS could not be asked: {error}. Is this machine online, and AWS_REGION right?")
+            return Unauthorized(f"There are no usable AWS credentials ({text}). {_SIGN_IN}")
+        case name if name.startswith(("Invalid", "UnknownRegion")):
+            return _unusable(error, os.environ)
+        case "ProxyConnectionError" | "HTTPClientError":
+            return _trouble_on_the_way(error)
+    return UpstreamError(f"AWS could not be asked: {text}. Is this machine online, and AWS_REGION right?")
+
+
+def _trouble_on_the_way(error: BotoCoreError) -> ComfyError:
+    """What kept a request from AWS: the proxy, if there is one, or the setting that names it."""
+    try:
+        proxy = proxy_for(_AWS)
+    except InvalidSetting as wrong:
+        return wrong
+    through = f" through the proxy {proxy}" if proxy is not None else ""
+    return UpstreamError(f"AWS could not be asked{through}: {redacted(error)}. Is this machine online?")
+
+
+def _is_of_libraries(error: Exception) -> bool:
+    """Whether an exception comes out of AWS's libraries, which check none of their settings before they use them."""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(str(name).partition(".")[0] in _LIBRARIES for name in frames)
+
+
+def _unusable(error: Exception, environment: Mapping[str, str]) -> ComfyError:
+    """A setting of AWS's libraries that cannot be used; the variable is named whose value is in what they say."""
+    text = redacted(error)
+    named = [name for name, value in sorted(environment.items()) if _is_in(text, name, value)]
+    if not named:
+        try:
+            proxy_for(_AWS, environment)
+        except InvalidSetting as wrong:
+            return wrong
+        named = sorted(name for name, value in environment.items() if name.startswith("AWS_ENDPOINT_URL") and value)
+    where = " and ".join(named) or "a setting in ~/.aws/config"
+    return InvalidSetting(f"{where} cannot be used: {text}")
+
+
+def _is_in(text: str, name: str, value: str) -> bool:
+    """Whether a redacted text about a setting of AWS has the value of this variable in it."""
+    if not value or not name.startswith("AWS_") or any(word in name for word in ("KEY", "SECRET", "TOKEN")):
+        return False
+    return re.search(rf"(?<!\w){re.escape(redacted(value))}(?!\w)", text) is not None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_serverless.cli.assignments import Assignment, Meant, find
 from comfy_serverless.cli.documents import Document
 from comfy_serverless.cli.habits import one_line, say
+from comfy_serverless.cli.paths import is_file, is_folder, local_path
 from comfy_serverless.errors import InvalidRequest, MissingAsset
 from comfy_serverless.graph.lookup import Specificity, met_several, nodes_in_words
 from comfy_serverless.graph.workflow import apply_set
@@ -17,6 +18,8 @@ from comfy_serverless.worker.inputs.plan import with_mask_inputs
 
 if TYPE_CHECKING:
     from comfy_serverless.worker.inputs.plan import Origin
+
+_LONGEST_SHOWN = 200
 
 Files = Mapping[str, "Origin | Sequence[Origin]"]
 
@@ -72,15 +75,22 @@ def _note(graph: Mapping[str, Any], one: Meant) -> str | None:
 
 def origin(text: str) -> Origin:
     """A file of this machine, or an address that is fetched."""
-    return text if text.lower().startswith(("s3://", "https://", "http://", "data:")) else Path(text).expanduser()
+    return text if text.lower().startswith(("s3://", "https://", "http://", "data:")) else local_path(text)
 
 
 def check_files(files: Files) -> None:
     """Check that every file is there, before ComfyUI starts."""
     for address, origins in files.items():
         for origin in [origins] if isinstance(origins, str | Path) else origins:
-            if isinstance(origin, Path) and not origin.is_file():
-                raise MissingAsset(f"--input {address}={origin}: there is no such file")
+            if isinstance(origin, Path) and not is_file(origin):
+                what = "is a folder, not a file" if is_folder(origin) else "there is no such file"
+                raise MissingAsset(f"--input {address}={_shortened(origin)}: {what}")
+
+
+def _shortened(path: Path) -> str:
+    """A path for a message: what was pasted in its place may be a whole picture."""
+    text = str(path)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def check_folder(folder: Path) -> None:

@@ -74,12 +74,18 @@ class Execution:
         """Write every output into a folder, which is made if it is not there. No file is ever overwritten.
 
         Returns:
-            Where each is, in their order: `name.png`, or `name-2.png` where that name was taken.
+            Where each is, in their order: under its own name or, where that was taken, with the next free number.
 
         Raises:
             OSError: one cannot be read or written; those before it are there.
         """
-        return [save(output, Path(folder)) for output in self.outputs]
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return [self._saved(output, Path(folder)) for output in self.outputs]
+
+    @staticmethod
+    def _saved(output: Output, folder: Path) -> Path:
+        with output.open() as source:
+            return save(source, folder, output.name)
 
     def __repr__(self) -> str:
         made = ", ".join(output.name for output in self.outputs[:3]) + (", …" if len(self.outputs) > 3 else "")

@@ -19,7 +19,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from comfy_serverless.aws.s3 import UNPINNED, Pin, PinnedAddress, S3Address, read_problem
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.file_inputs import scheme_of
-from comfy_serverless.redaction import redact_url
+from comfy_serverless.redaction import redact_url, redacted
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -124,7 +124,7 @@ class S3Source:
         try:
             yield Stream(body.iter_chunks(CHUNK_BYTES), answer["ContentLength"], answer.get("ContentType", ""))
         except BotoCoreError as error:  # raised while the caller reads
-            raise Unusable(f"the connection to S3 broke off: {error}", transient=True) from error
+            raise Unusable(f"the connection to S3 broke off: {redacted(error)}", transient=True) from error
         finally:
             body.close()
 

@@ -30,7 +30,7 @@ from comfy_serverless.fetch.addresses import Resolver, checked_addresses, is_aws
 from comfy_serverless.fetch.sources import CHUNK_BYTES, Stream, Unusable
 from comfy_serverless.hosts import is_of_this_machine
 from comfy_serverless.proxies import connect, proxy_for
-from comfy_serverless.redaction import redact_url
+from comfy_serverless.redaction import redact_url, redacted
 from comfy_serverless.settings import Settings
 
 MAX_REDIRECTS = 5
@@ -157,7 +157,7 @@ def _explained(deadline: float) -> Iterator[None]:
     except (OSError, http.client.HTTPException) as error:
         if isinstance(error, TimeoutError) and time.monotonic() >= deadline - 0.01:
             raise _too_slow() from error
-        reason = str(error) or type(error).__name__
+        reason = redacted(error) or type(error).__name__
         raise Unusable(f"the connection failed: {reason}", transient=True) from error
 
 

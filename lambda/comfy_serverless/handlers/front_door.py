@@ -24,6 +24,7 @@ from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound, Payloa
 from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.sources import MAX_PAYLOAD_BYTES
 from comfy_serverless.observability import count_refusal
+from comfy_serverless.redaction import redacted
 
 #: How many connections may wait for the rest of a request. Each may hold a body of MAX_PAYLOAD_BYTES.
 MOST_WAITING = 64
@@ -150,7 +151,7 @@ async def _body_of(request: web.BaseRequest) -> bytes:
     except TimeoutError as error:
         raise InvalidRequest(f"the body did not come within {BODY_S:g} s") from error
     except (OSError, ClientError, HttpProcessingError) as error:
-        raise InvalidRequest(f"the body broke off: {error}") from error
+        raise InvalidRequest(f"the body broke off: {redacted(error)}") from error
     return bytes(body)
 
 

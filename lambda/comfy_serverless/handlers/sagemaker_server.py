@@ -40,6 +40,7 @@ from comfy_serverless.jobs.request import JOB_ID_PATTERN
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.observability import count_refusal, log
+from comfy_serverless.redaction import redacted
 from comfy_serverless.table.dispatch import INVOCATION_TIMEOUT_S
 from comfy_serverless.worker.engine_watch import EngineWatch, Health
 from comfy_serverless.worker.journal import Standing, Unrecorded
@@ -96,7 +97,7 @@ class SageMakerServer:
             return _refusal(error)
         except Exception as failure:  # noqa: BLE001  (an answer there must be)
             log.exception("bug: the invocation failed in our own code")
-            return _refusal(InternalError(f"{type(failure).__name__}: {failure}"))
+            return _refusal(InternalError(redacted(f"{type(failure).__name__}: {failure}")))
         finally:
             with self._lock:
                 self._count -= 1

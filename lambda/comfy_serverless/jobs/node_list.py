@@ -29,6 +29,7 @@ from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.workflow import node_errors_entry
 from comfy_serverless.jobs.outward import outward
 from comfy_serverless.observability import log
+from comfy_serverless.redaction import redacted
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -77,7 +78,7 @@ class NodeListWriter:
             self._put(_lost_key(self.image), [_to_json(pack) for pack in self.lost()])
             self._put(_key(self.image), classes)
         except Exception as error:  # noqa: BLE001  (nothing depends on the list)
-            log.warning("the list of node classes was not written", reason=str(error))
+            log.warning("the list of node classes was not written", reason=redacted(error))
 
     def _put(self, key: str, content: object) -> None:
         body = json.dumps(content).encode()

@@ -10,6 +10,7 @@ from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.fetch.web import Network, post
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.observability import about, log
+from comfy_serverless.redaction import redacted
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.webhook_item import Webhook
@@ -45,7 +46,7 @@ class Caller:
         try:
             status = self._send(state, webhook)
         except Unusable as error:
-            log.warning("a webhook could not be called", reason=str(error))
+            log.warning("a webhook could not be called", reason=redacted(error))
             return False
         if status == _GONE:
             log.warning("a webhook's receiver wants no more calls (410)")

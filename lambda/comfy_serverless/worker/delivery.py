@@ -23,6 +23,7 @@ from comfy_serverless.jobs.document import Output, clean
 from comfy_serverless.jobs.keys import KeyAllotment
 from comfy_serverless.jobs.output_list import list_of
 from comfy_serverless.observability import log
+from comfy_serverless.redaction import redacted
 from comfy_serverless.worker.leftovers import Leftovers
 from comfy_serverless.worker.put import ChecksumMismatch, Digest, KeyTaken, digest, upload
 
@@ -143,7 +144,7 @@ class Delivery:
                 upload(self._s3, content, address, content_type=_LIST_TYPE)
         except ChecksumMismatch as error:
             raise DeliveryFailed(
-                f"the list of the job's {len(outputs)} outputs could not be stored: {error}."
+                f"the list of the job's {len(outputs)} outputs could not be stored: {redacted(error)}."
             ) from error
         except _OF_S3 as error:
             reason, is_transient = write_problem(error, address)
@@ -165,7 +166,7 @@ class Delivery:
         if isinstance(error, FileNotFoundError):
             return Undelivered(made, _IS_GONE)
         # Whatever it is, it costs one output: the others, and why the job failed, are still reported.
-        reason = clean(f"{type(error).__name__}: {error}")[:500].rstrip(".")
+        reason = clean(redacted(f"{type(error).__name__}: {error}"))[:500].rstrip(".")
         return Undelivered(made, reason, is_refused=isinstance(error, _OF_S3) and not may_pass(error))
 
     def _deliver(self, made: Made, key: str, earlier: Future[Output] | None) -> Output:

@@ -24,6 +24,7 @@ from comfy_serverless.errors import Canceled, ComfyError, WorkerOutdated, Worker
 from comfy_serverless.files import type_of_head
 from comfy_serverless.jobs.document import Job, JobStatus, Output, Progress
 from comfy_serverless.observability import about, emit_wait, log
+from comfy_serverless.redaction import redacted
 from comfy_serverless.table.care import is_too_old, waited_s
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
 from comfy_serverless.table.jobs import IN_QUEUE_S, JobStore
@@ -102,7 +103,9 @@ class Journal:
             standing = worker.ahead.look(source)
             begun = self.jobs.begin(source.job_id, run=run_id)
         except _AWS_FAILURES as error:
-            raise Unrecorded(f"job {source.job_id} was not begun: the table does not answer ({error})") from error
+            raise Unrecorded(
+                f"job {source.job_id} was not begun: the table does not answer ({redacted(error)})"
+            ) from error
         if begun.state is None or begun.claim is Claim.LEAVE:
             log.info("the job is not ours to run")
             return Standing(begun.state)
@@ -148,7 +151,9 @@ class Journal:
                     self._finish(outcome.job, reporter)
             except _AWS_FAILURES as error:
                 if time.monotonic() + TICK_S > until:
-                    raise Unrecorded(f"the end of job {source.job_id} could not be written down ({error})") from error
+                    raise Unrecorded(
+                        f"the end of job {source.job_id} could not be written down ({redacted(error)})"
+                    ) from error
                 log.warning("the table did not take how the job ended: again", exc_info=True)
                 time.sleep(TICK_S)
             else:

@@ -15,6 +15,7 @@ from comfy_serverless.jobs.document import RETENTION, Job, JobError, JobUrls, Pr
 from comfy_serverless.jobs.keys import OUTPUTS_NAME, RESULT_NAME
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.observability import log
+from comfy_serverless.redaction import redacted
 
 if TYPE_CHECKING:
     from comfy_serverless.connector.facts import Timings
@@ -179,6 +180,6 @@ def log_job(job: Job) -> None:
 def own_mistake(failure: Exception) -> InternalError:
     """Log a failure of our own code, and return the error that the job ends with."""
     log.exception("bug: the job failed in our own code")
-    error = InternalError(f"{type(failure).__name__}: {failure}")
+    error = InternalError(redacted(f"{type(failure).__name__}: {failure}"))
     error.__cause__ = failure
     return error

@@ -16,6 +16,7 @@ from comfy_serverless.fetch.sources import Access, S3Source, Unusable, parse
 from comfy_serverless.handlers.envelopes import contents_of
 from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.jobs.stored_request import StoredRequest
+from tests.packing import packed
 from tests.unit import batch_world
 from tests.unit.batch_world import ASSETS, DROPS, GRAPH, RESULTS, manifest
 from tests.unit.envelope_samples import object_created, s3_notification
@@ -122,7 +123,7 @@ def test_each_manifest_is_read_as_it_was_dropped_although_it_was_replaced(
         ("jobs/same.json", steps(1), steps(2)),
         ("images/portrait/same.png", b"red", b"blue"),
         ("batches/same.jsonl", manifest(2), manifest(3)),
-        ("batches/same.jsonl.gz", gzip.compress(manifest(2)), gzip.compress(manifest(3))),
+        ("batches/same.jsonl.gz", packed(manifest(2)), packed(manifest(3))),
     ],
 )
 def test_what_was_replaced_before_it_was_read_is_told_and_the_newer_one_is_not_run_twice(
@@ -169,7 +170,7 @@ def test_the_same_content_twice_is_two_wishes(world: batch_world.World) -> None:
 # Manifests that are packed
 
 
-@pytest.mark.parametrize("content", [gzip.compress(manifest(3))[:-9], b"\x1f\x8b\x08\x00" + b"x" * 40])
+@pytest.mark.parametrize("content", [packed(manifest(3))[:-9], b"\x1f\x8b\x08\x00" + b"x" * 40])
 def test_a_manifest_that_cannot_be_unpacked_is_told(world: batch_world.World, content: bytes) -> None:
     world.drops.drop(write_twice(world, "batches/bad.jsonl.gz", content)[0])
     (error,) = refusals(world)
@@ -178,14 +179,14 @@ def test_a_manifest_that_cannot_be_unpacked_is_told(world: batch_world.World, co
 
 
 def test_the_content_says_whether_a_manifest_is_packed(world: batch_world.World) -> None:
-    for key, content in (("batches/plain.jsonl.gz", manifest(3)), ("batches/packed.jsonl", gzip.compress(manifest(3)))):
+    for key, content in (("batches/plain.jsonl.gz", manifest(3)), ("batches/packed.jsonl", packed(manifest(3)))):
         batch = world.drops.begin_batch(write_twice(world, key, content)[0])
         assert batch.size_bytes == len(manifest(3))
 
 
 def test_a_manifest_that_unpacks_to_too_much_is_told(world: batch_world.World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("comfy_serverless.batches.drops.MAX_UNPACKED_BYTES", 1000)
-    world.drops.drop(write_twice(world, "batches/bomb.jsonl.gz", gzip.compress(b" " * 100_000))[0])
+    world.drops.drop(write_twice(world, "batches/bomb.jsonl.gz", packed(b" " * 100_000))[0])
     (error,) = refusals(world)
     assert "unpacks to more than 1,000 bytes" in error["message"]
 

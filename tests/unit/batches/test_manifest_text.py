@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator
 
@@ -11,6 +10,7 @@ import pytest
 from comfy_serverless.batches import manifest_text as module
 from comfy_serverless.batches.manifest_text import HEAD_BYTES, in_lines, is_in_lines
 from comfy_serverless.errors import InvalidRequest
+from tests.packing import packed
 from tests.unit.batch_world import GRAPH, RESULTS, World
 from tests.unit.jobs_table import aws
 
@@ -68,7 +68,7 @@ def test_lines_good_or_bad_are_left_as_they_are(text: str, encoding: str) -> Non
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "gzip"])
 def test_each_request_becomes_the_line_where_it_begins(text: str, lines: list[int] | None, encoding: str) -> None:
-    content = gzip.compress(text.encode()) if encoding == "gzip" else text.replace("\n", "\r\n").encode(encoding)
+    content = packed(text.encode()) if encoding == "gzip" else text.replace("\n", "\r\n").encode(encoding)
     assert not is_in_lines(content[:HEAD_BYTES])
     found = requests_in(content)
     assert all(request == REQUEST for request in found.values())
@@ -88,11 +88,11 @@ def test_utf_16_that_is_in_lines_keeps_them() -> None:
         (f"[\n{ONE},\n".encode(), "breaks off"),
         (f"[\n{ONE}\n]\n[\n{ONE}\n]".encode(), "more follows its end, from line 4 on"),
         (f"[\n{ONE}\n]\n{ONE}".encode("utf-16"), "more follows its end, from line 4 on"),
-        (gzip.compress(f"[{ONE}] x".encode()), "more follows its end, from line 1 on"),
+        (packed(f"[{ONE}] x".encode()), "more follows its end, from line 1 on"),
         (PRETTY.replace('"metadata"', "'metadata'").encode(), "double quotes"),
         (b"\x89PNG\r\n\x1a\n\xff", "image/png"),
-        (gzip.compress(ONE.encode())[:-9], "breaks off"),
-        (gzip.compress(b" " * 20_000_000), "unpacked"),
+        (packed(ONE.encode())[:-9], "breaks off"),
+        (packed(b" " * 20_000_000), "unpacked"),
     ],
 )
 def test_what_is_no_manifest_is_refused_as_a_whole_with_the_way_out(content: bytes, words: str) -> None:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from comfy_serverless.cli.documents import Document, read_document
+from comfy_serverless.cli.documents import Document, check_plainly, read_document
 from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidWorkflow, UiFormatWorkflow
 from tests.unit.workflow_samples import text_to_image
 
@@ -128,10 +129,10 @@ def test_the_numbers_that_comfyui_writes_into_pictures_are_read(tmp_path: Path) 
         (b"[" * 200_000, InvalidRequest, "nested too deeply"),
         (EDITOR, UiFormatWorkflow, "Export"),
         ([1], InvalidRequest, "not a list"),
-        ({"workflow": GRAPH, "sett": {}}, InvalidRequest, "sett; it has workflow, set"),
-        ({"workflow": GRAPH, "set": [1]}, InvalidRequest, "`set` of the request must be an object"),
-        ({"workflow": GRAPH, "deadline_s": "x"}, InvalidRequest, "number of seconds"),
-        ({"workflow": 5}, InvalidWorkflow, "not a number"),
+        ({"workflow": GRAPH, "sett": {}}, InvalidRequest, "sett: is not a field of a request; did you mean 'set'"),
+        ({"workflow": GRAPH, "set": [1]}, InvalidRequest, "set: should be"),
+        ({"workflow": GRAPH, "deadline_s": "x"}, InvalidRequest, "deadline_s: should be"),
+        ({"workflow": 5}, InvalidRequest, "workflow: must be an API-format workflow"),
     ],
 )
 def test_what_has_none_is_told_what_it_is(tmp_path: Path, content: object, kind: type[ComfyError], words: str) -> None:
@@ -143,3 +144,54 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     for missing in (tmp_path / "no.json", tmp_path):
         with pytest.raises(InvalidRequest, match=f"the workflow {missing} cannot be read"):
             read_document(str(missing))
+
+
+BAD_FIELDS: list[dict[str, object]] = [
+    *({"inputs": {"1.image": value}} for value in (7, True, [1, 2], {"a": 1}, [], [None])),
+    *({name: value} for name in ("set", "inputs", "extra_data", "metadata") for value in (7, True, [1], "text")),
+    {"metadata": {"a": [1]}},
+    *({"deadline_s": value} for value in ("x", True, -1, [1], float("inf"))),
+    {"job_id": {"a": 1}},
+    {"sett": {}},
+    {"workflow": 7},
+    {"workflow": ""},
+]
+
+
+@pytest.mark.parametrize("fields", BAD_FIELDS, ids=json.dumps)
+def test_a_field_that_no_door_takes_is_refused_before_anything_else(tmp_path: Path, fields: dict[str, object]) -> None:
+    request = {"workflow": GRAPH, **fields}
+    with pytest.raises(InvalidRequest):
+        read(tmp_path, request)
+    with pytest.raises(InvalidRequest):  # where there is no pydantic
+        check_plainly(request)
+
+
+def test_a_good_request_passes_without_pydantic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    for name in [name for name in sys.modules if name.startswith("comfy_serverless.jobs.request")]:
+        monkeypatch.delitem(sys.modules, name)
+    request = {"workflow": GRAPH, "set": {"3.seed": 1}, "inputs": {"1.image": ["a", "b"]}, "metadata": {"a": "b"}}
+    assert read(tmp_path, request).values == {"3.seed": 1}
+    with pytest.raises(InvalidRequest, match="`inputs`"):
+        read(tmp_path, {**request, "inputs": 7})
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nosuch/fox", "a\0b", "half \ud83d", "../" * 2000])
+def test_a_workflow_that_no_file_can_be_called_is_not_here(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InvalidRequest, match="there is no such file"):
+        read(tmp_path, {"workflow": name})
+
+
+def test_a_workflow_that_only_the_api_has_keeps_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "request.json").write_text(json.dumps({"workflow": "of the image", "set": {"seed": 1}}))
+    document = read_document("request.json", elsewhere=True)
+    assert (document.named, document.graph, document.values) == ("of the image", {}, {"seed": 1})
+
+
+@pytest.mark.parametrize("broken", ["{", "", "[" * 200_000])
+def test_a_picture_whose_editors_text_is_broken_is_run_without_it(tmp_path: Path, broken: str) -> None:
+    document = read(tmp_path, png(prompt=TEXT, workflow=broken))
+    assert (document.graph, document.extra_data) == (GRAPH, {})
+    assert [warning for warning in document.warnings if warning.startswith("left out: the workflow of the editor")]

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from comfy_serverless.connector.facts import Timings
 from comfy_serverless.connector.notebooks import as_html
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.pictures import picture_of
-from comfy_serverless.connector.saving import save
+from comfy_serverless.connector.run import Execution
 from comfy_serverless.files import OutputKind
 
 
@@ -29,6 +30,11 @@ def output(name: str = "a.png", content: bytes | None = b"bytes", **changes: Any
         "content": content,
     }
     return Output(**(facts | changes))
+
+
+def saved(output: Output, folder: Path) -> Path:
+    execution = Execution("p", (output,), (), Timings(0, 0, 0), (), 1)
+    return execution.save(folder)[0]
 
 
 def image(mode: str = "RGB", *, form: str = "PNG", size: tuple[int, int] = (640, 320)) -> bytes:
@@ -55,30 +61,30 @@ def image(mode: str = "RGB", *, form: str = "PNG", size: tuple[int, int] = (640,
 def test_a_name_is_a_name_in_the_folder_and_none_is_taken_twice(
     tmp_path: Path, name: str, first: str, second: str
 ) -> None:
-    assert save(output(name, b"1"), tmp_path) == tmp_path / first
-    assert save(output(name, b"2"), tmp_path) == tmp_path / second
+    assert saved(output(name, b"1"), tmp_path) == tmp_path / first
+    assert saved(output(name, b"2"), tmp_path) == tmp_path / second
     assert [(tmp_path / first).read_bytes(), (tmp_path / second).read_bytes()] == [b"1", b"2"]
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".png", "ü" * 300, "a." + "b" * 300])
 def test_a_long_name_is_cut_to_what_file_systems_take(tmp_path: Path, name: str) -> None:
-    assert len({save(output(name), tmp_path) for _ in range(12)}) == 12
+    assert len({saved(output(name), tmp_path) for _ in range(12)}) == 12
 
 
 def test_a_link_of_that_name_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "a.png").symlink_to(tmp_path / "elsewhere")
-    assert save(output(), tmp_path).name == "a-2.png"
+    assert saved(output(), tmp_path).name == "a-2.png"
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_many_at_once_get_a_file_each(tmp_path: Path) -> None:
-    saved: list[Path] = []
-    threads = [threading.Thread(target=lambda: saved.append(save(output(), tmp_path))) for _ in range(12)]
+    paths: list[Path] = []
+    threads = [threading.Thread(target=lambda: paths.append(saved(output(), tmp_path))) for _ in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(saved)) == len(list(tmp_path.iterdir())) == 12
+    assert len(set(paths)) == len(list(tmp_path.iterdir())) == 12
 
 
 def test_what_breaks_off_leaves_nothing(tmp_path: Path) -> None:
@@ -87,7 +93,7 @@ def test_what_breaks_off_leaves_nothing(tmp_path: Path) -> None:
             raise OSError("broke off")
 
     with pytest.raises(OSError, match="broke off"):
-        save(output(content=None, fetch=Broken), tmp_path)
+        saved(output(content=None, fetch=Broken), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

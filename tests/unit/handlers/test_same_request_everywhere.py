@@ -419,7 +419,7 @@ def test_what_is_no_request_is_refused_alike_at_every_door(doors: Doors, name: s
 
 
 def packed(content: bytes) -> bytes:
-    return gzip.compress(content)
+    return gzip.compress(content, mtime=0)
 
 
 ENCODINGS: Mapping[str, Callable[[str], bytes]] = {

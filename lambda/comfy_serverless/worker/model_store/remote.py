@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.aws.s3 import EXISTS_ALREADY, S3Address, error_code, read_problem
 from comfy_serverless.fetch.sources import CHUNK_BYTES, S3Source, Unusable, WebAddress, parse
 from comfy_serverless.fetch.web import ByteRange, Network, open_web_address
+from comfy_serverless.redaction import redacted
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -89,7 +90,7 @@ class S3Object:
             size_bytes = answer["ContentLength"]
             yield _part(body.iter_chunks(CHUNK_BYTES), size_bytes, answer.get("ContentRange", ""), answer["ETag"])
         except BotoCoreError as error:
-            raise Unusable(f"the connection to S3 broke off: {error}", transient=True) from error
+            raise Unusable(f"the connection to S3 broke off: {redacted(error)}", transient=True) from error
         finally:
             body.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import pytest
 from comfy_serverless.batches.manifest_text import in_lines, is_in_lines
 from comfy_serverless.cli.batches.manifest import batch_name, opened
 from comfy_serverless.errors import InvalidRequest, NotFound
+from tests.packing import packed
 
 REQUESTS = [{"workflow": "thumbnail", "set": {"ImageScale.width": width}} for width in (1, 2, 3)]
 LINES = "\n".join(map(json.dumps, REQUESTS))
@@ -29,9 +29,9 @@ def read(file: Path) -> tuple[list[object], tuple[str, ...]]:
         ("a.jsonl", LINES.encode(), ""),
         ("a.jsonl", LINES.replace("\n", "\r\n").encode(), ""),
         ("a.ndjson", f"\n\n{LINES}\n".encode(), ""),
-        ("a.jsonl.gz", gzip.compress(LINES.encode()), "unpacked"),
+        ("a.jsonl.gz", packed(LINES.encode()), "unpacked"),
         ("a.JSONL", LINES.encode("utf-16"), "not UTF-8"),
-        ("a.jsonl.gz", gzip.compress(LINES.encode("utf-16-be").join([b"\xfe\xff", b""])), "not UTF-8"),
+        ("a.jsonl.gz", packed(LINES.encode("utf-16-be").join([b"\xfe\xff", b""])), "not UTF-8"),
         ("a.jsonl", LINES.encode("utf-16-le"), "not UTF-8"),
         ("a.jsonl", LINES.encode("utf-32"), "not UTF-8"),
         ("a.json", json.dumps(REQUESTS).encode(), "each request as the line where it begins"),
@@ -107,7 +107,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no file"), opened(tmp_path / "none.jsonl"):
         pass
     file = tmp_path / "cut.jsonl.gz"
-    file.write_bytes(gzip.compress(LINES.encode())[:-9])
+    file.write_bytes(packed(LINES.encode())[:-9])
     with pytest.raises(InvalidRequest, match="cannot be unpacked"), opened(file):
         pass
     for name in ("~nosuchuser/x.jsonl", "x" * 300, "a\0b"):
@@ -182,7 +182,7 @@ def test_what_is_no_name_is_refused() -> None:
 
 
 def test_a_manifest_comes_through_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(LINES.encode()))))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(packed(LINES.encode()))))
     requests, notes = read(Path("-"))
     assert (requests, len(notes)) == (REQUESTS, 1)
     with pytest.raises(InvalidRequest, match="give --name"):

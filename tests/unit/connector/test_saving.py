@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.cli.saving import save
+from comfy_serverless.connector.saving import save
 from tests.patience import PATIENCE_S
 
 
@@ -26,7 +26,13 @@ def saved(folder: Path, name: str, content: bytes = b"new") -> str:
         ("fox_00001_.png", ["fox_00001_.png", "fox_00007_.png", "fox_00003_.jpg", "foxy_00009_.png"], "fox_00008_.png"),
         ("fox_00005_.png", ["fox_00005_.png", "fox_00001_.png"], "fox_00006_.png"),
         ("fox_99999_.png", ["fox_99999_.png"], "fox_100000_.png"),
-        ("frame_00000.png", ["frame_00000.png"], "frame_00001.png"),
+        ("frame_00000.png", ["frame_00000.png"], "frame_00000-2.png"),
+        ("20261129.txt", ["20261129.txt"], "20261129-2.txt"),
+        ("20261129_0930_.txt", ["20261129_0930_.txt"], "20261129_0930_-2.txt"),
+        ("fox_00001_", ["fox_00001_"], "fox_00002_"),
+        ("99999999999_.png", ["99999999999_.png"], "100000000000_.png"),
+        (f"{'9' * 300}_.png", [], f"{'9' * 236}.png"),
+        ("half \ud83d.png", [], "half ?.png"),
         ("text_0.txt", ["text_0.txt"], "text_0-2.txt"),
         ("text_0.txt", ["text_0.txt", "text_0-2.txt", "text_0-9.txt"], "text_0-10.txt"),
         ("no ending", ["no ending"], "no ending-2"),
@@ -68,7 +74,7 @@ def test_what_breaks_off_leaves_no_half_of_a_file(tmp_path: Path) -> None:
 
 def test_two_processes_that_save_the_same_names_lose_nothing(tmp_path: Path) -> None:
     program = (
-        "import io, sys\nfrom pathlib import Path\nfrom comfy_serverless.cli.saving import save\n"
+        "import io, sys\nfrom pathlib import Path\nfrom comfy_serverless.connector.saving import save\n"
         "for number in range(50):\n"
         "    save(io.BytesIO(f'{sys.argv[2]} {number}'.encode()), Path(sys.argv[1]), 'fox_00001_.png')"
     )
