@@ -117,7 +117,7 @@ class NotJson(InvalidRequest, ValueError, http_status=400):
 
 
 class KeyInManifest(InvalidRequest):
-    """A line of a manifest with data that may be or hold a key. Lines are kept in S3; such a one is copied nowhere."""
+    """A line of a manifest has data that may be or hold a key. Lines are kept in S3; such a one is copied nowhere."""
 
 
 class PayloadTooLarge(InvalidRequest, http_status=413):

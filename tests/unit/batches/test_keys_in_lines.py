@@ -19,7 +19,7 @@ WITH_KEY: Mapping[str, object] = {
     "in a wrapped workflow": {"workflow": json.dumps({"prompt": GRAPH, "extra_data": {"headers": {"x": KEY}}})},
     "in a line that is wrong elsewhere": {"workflow": GRAPH, "deadlin_s": 5, "extra_data": {"mine": KEY}},
     "beside the workflow": {"workflow": GRAPH, "api_key_comfy_org": KEY},
-    "in a line that breaks off": '{"workflow": {}, "extra_data": {"mine": "%s"}' % KEY,
+    "in a line that breaks off": f'{{"workflow": {{}}, "extra_data": {{"mine": "{KEY}"}}',
     "with two workflows": {"workflow": GRAPH, "prompt": {"5": GRAPH["1"]}, "extra_data": {"api-key": KEY}},
 }
 WITHOUT: Mapping[str, object] = {
