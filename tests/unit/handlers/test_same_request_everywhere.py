@@ -447,26 +447,22 @@ def test_what_cannot_be_read_is_refused_at_every_door_with_the_place(doors: Door
 
 
 #: Under any name, at any depth: nobody can say which of it is a key.
-KEYS: Mapping[str, Mapping[str, Any]] = {
-    "api_key_comfy_org": {"api_key_comfy_org": "hush-hush"},
-    "x-api-key": {"x-api-key": "hush-hush"},
-    "privateKey": {"privateKey": "hush-hush"},
-    "pwd": {"pwd": "hush-hush"},
-    "services": {"services": {"openai": {"api_key": "hush-hush"}}},
-    "headers": {"headers": {"Authorization": "Bearer hush-hush"}},
-    "mine": {"mine": ["hush-hush"]},
-    "preview_method": {"preview_method": {"token": "hush-hush"}},
+KEYS: Mapping[str, object] = {
+    **dict.fromkeys(("api_key_comfy_org", "x-api-key", "privateKey", "bearer", "pwd", "cookie"), "hush-hush"),
+    "services": {"openai": {"api_key": "hush-hush"}},
+    "headers": {"Authorization": "Bearer hush-hush"},
+    "mine": ["hush-hush"],
+    "preview_method": {"token": "hush-hush"},
 }
 
 
-@pytest.mark.parametrize("name", KEYS)
-def test_keys_reach_the_engine_and_are_kept_nowhere(doors: Doors, capfd: pytest.CaptureFixture[str], name: str) -> None:
-    data = {**PNGINFO, **KEYS[name]}
+def test_keys_reach_the_engine_and_are_kept_nowhere(doors: Doors, capfd: pytest.CaptureFixture[str]) -> None:
+    data = {**PNGINFO, **KEYS}
     content = json.dumps({"prompt": GRAPH, "extra_data": data}).encode()
     for door in ALL:
         seen: Seen = getattr(doors, door)(content)
         if door == "manifest":  # which is kept in S3 itself, and copied
-            assert (seen.code, name in seen.message) == ("invalid_request", True)
+            assert (seen.code, all(name in seen.message for name in KEYS)) == ("invalid_request", True)
             continue
         assert (seen.code, seen.extra_data) == ("", data), door
         assert "hush-hush" not in doors.all_that_is_kept(), door
