@@ -5,6 +5,7 @@
     ├── InvalidSetting          invalid_setting        an environment variable cannot be used
     ├── InvalidRequest          invalid_request        the request itself is malformed
     │   ├── NotJson             invalid_request        it is no JSON at all
+    │   ├── KeyInManifest       invalid_request        a line may hold a key, and lines are kept
     │   └── PayloadTooLarge     invalid_request        it has more bytes than Lambda takes
     ├── InvalidWorkflow         invalid_workflow       ComfyUI refuses the graph, or `set` does not fit it
     │   └── UiFormatWorkflow    workflow_format_ui     the editor's format was sent instead of the API format
@@ -113,6 +114,10 @@ class InvalidRequest(ComfyError, code="invalid_request", http_status=422, kind=K
 
 class NotJson(InvalidRequest, ValueError, http_status=400):
     """A request that is not JSON at all."""
+
+
+class KeyInManifest(InvalidRequest):
+    """A line of a manifest has data that may be or hold a key. Lines are kept in S3; such a one is copied nowhere."""
 
 
 class PayloadTooLarge(InvalidRequest, http_status=413):

@@ -102,6 +102,7 @@ def test_every_job_of_a_stack_of_two_releases_ends(stack: DevStack, receiver: Re
         submit(1, metadata={"who": "me"}),
         submit(2, webhook_url=receiver.url, webhook_secret=secret),
         submit(3, extra_data={"api_key_comfy_org": "k"}),
+        submit(5, extra_data={"extra_pnginfo": {"workflow": {"nodes": []}}}),
     }
     waited = api.post(f"{stack.url}/generate", json={"workflow": small(4), "wait_s": 25}, timeout=PATIENCE_S).json()
     assert waited["status"] in {"succeeded", "queued", "running"}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.dynamodb import MAX_READS
 from comfy_serverless.batches.reading import in_chunks, read_lines, request_in
 from comfy_serverless.batches.store import Batch, BatchStatus
-from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.errors import ComfyError, InvalidRequest, KeyInManifest
+from comfy_serverless.jobs.extra_data import sounds_of_keys, split
+from comfy_serverless.jobs.lines import document_of
+from comfy_serverless.jobs.named_lines import shaped
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -27,11 +31,16 @@ MAX_PROBLEM_CHARACTERS = 500
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """A line, its request or its problem, and the state of its job."""
+    """A line, its request or its problem, and the state of its job.
+
+    Attributes:
+        may_hold_keys: whether a line that is no request may have a key in it, and must not be copied.
+    """
 
     line: Line
     request: JobRequest | None = None
     problem: str = ""
+    may_hold_keys: bool = False
     state: JobState | None = None
 
     @property
@@ -80,7 +89,8 @@ def fates(
         try:
             return Fate(line, request_in(line, batch, reserved, draws=draws).request)
         except InvalidRequest as error:
-            return Fate(line, problem=error.message[:MAX_PROBLEM_CHARACTERS])
+            is_suspect = isinstance(error, KeyInManifest) or may_hold_keys(line.content or b"")
+            return Fate(line, problem=error.message[:MAX_PROBLEM_CHARACTERS], may_hold_keys=is_suspect)
 
     first = part.start if start is None else max(part.start, start)
     lines = read_lines(s3, batch, start=first, end=part.end if end is None else min(part.end, end))
@@ -88,3 +98,14 @@ def fates(
         found = [asked(line) for line in chunk.lines]
         states = jobs.many([fate.job_id for fate in found if fate.job_id])
         yield Fates([replace(fate, state=states.get(fate.job_id)) for fate in found], chunk.number)
+
+
+def may_hold_keys(content: bytes) -> bool:
+    """Whether a line that is no request may have a key in it: in its `extra_data`, or under a name that sounds so."""
+    try:
+        document = document_of(content)
+        text, extra_data = json.dumps(document, ensure_ascii=False), shaped(document).fields.get("extra_data")
+    except ComfyError:
+        text = content.decode("utf-8", "replace")
+        return "extra_data" in text or sounds_of_keys(text)
+    return (isinstance(extra_data, Mapping) and bool(split(extra_data)[1])) or sounds_of_keys(text)

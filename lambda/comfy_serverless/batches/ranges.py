@@ -14,8 +14,9 @@ from comfy_serverless.table.turns import MAX_PAUSE_S
 #: A range without progress for this long has no reader, in seconds: a chunk of it takes one or two. This doubles each
 #: time that the range is ordered again in vain.
 UNTOUCHED_S = 120
-#: The workflows of a range that are remembered as drawing; the lines of more count as all others do.
-MAX_DRAWING = 100
+#: The workflows of a range that are remembered as drawing a seed, and as drawing none. Those of more are not looked at,
+#: and count as drawing none.
+MAX_DRAWING, MAX_STEADY = 100, 1000
 
 #: How many lines are in which state, by the names of `batches.progress`.
 Counts = Mapping[str, int]
@@ -46,6 +47,8 @@ class Range:
         begun: how many lines of the file begin in it up to there, blank ones too; None if an older release has begun
             to read it. Only then its lines may have ids of their places.
         drawing: the workflows, outside of its lines, that were found to have seeds of -1 (`workflow_key`).
+        steady: those that were found to have none. Both stay so for the range: its lines must keep their ids if such a
+            workflow changes.
         touched: when it was last read, or ordered again, in seconds since 1970.
         part_form: the form in which its part of the report is written (`report.PART_FORM`); 0 if it is not.
         orders: how often it has been ordered again since it was last read.
@@ -61,6 +64,7 @@ class Range:
     bad: int = 0
     begun: int | None = None
     drawing: frozenset[str] = frozenset()
+    steady: frozenset[str] = frozenset()
     touched: int = 0
     part_form: int = 0
     orders: int = 0
@@ -71,7 +75,7 @@ class Range:
     @classmethod
     def from_item(cls, item: Item) -> Self:
         columns = read_columns(cls, item)
-        return cls(**{**columns, "drawing": frozenset(columns.get("drawing", ()))})
+        return cls(**{**columns, **{name: frozenset(columns.get(name, ())) for name in ("drawing", "steady")}})
 
     def to_item(self, batch_id: str, expires: int) -> Item:
         """The item of a range that has not been read."""

@@ -12,22 +12,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.batches.ranges import MAX_DRAWING, BadLine, Range, workflow_key
+from comfy_serverless.batches.ranges import MAX_DRAWING, MAX_STEADY, BadLine, Range, workflow_key
 from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.graph.file_inputs import is_address
 from comfy_serverless.graph.workflow import draws_seeds
-from comfy_serverless.jobs.extra_data import split
+from comfy_serverless.jobs.extra_data import refuse_unkept
 from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range, named_lines_address
+from comfy_serverless.jobs.named_lines import named
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
-from comfy_serverless.jobs.stored_request import LineRequest, request_at, request_of, with_job_id
+from comfy_serverless.jobs.stored_request import LineRequest, request_at
 from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import NewJob
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 CHUNK_LINES = 200
 #: Writes at once.
 THREADS = 16
-#: Workflows without seeds of -1 that are remembered while a range is read.
-MAX_OTHERS = 1000
 #: Characters of a bad line's message.
 MAX_MESSAGE_CHARACTERS = 2000
 _READ_BYTES = 256 * 1024
@@ -70,11 +69,15 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A line with a request, and why it is refused, if it is."""
+    """A line with a request, and why it is refused, if it is.
+
+    Attributes:
+        is_named: whether workers read it beside the manifest, with its job's id (`jobs.named_lines`).
+    """
 
     line: Line
     request: JobRequest
-    is_of_place: bool
+    is_named: bool
     refusal: ComfyError | None
 
 
@@ -82,24 +85,23 @@ class _Asked:
 class _Drawing:
     """Finds the workflows, outside of a range's lines, that have seeds of -1; each is looked at once.
 
-    What is found is remembered with the range, so that its lines keep their ids when such a workflow changes.
+    What is found is remembered with the range (`Range.drawing`, `Range.steady`).
     """
 
     find: Callable[[str], bool]
-    found: frozenset[str]
-    _others: set[str] = field(default_factory=set)
+    drawing: frozenset[str]
+    steady: frozenset[str]
 
     def __call__(self, workflow: str) -> bool:
         key = workflow_key(workflow)
-        if key in self.found:
+        if key in self.drawing:
             return True
-        if key in self._others or len(self.found) >= MAX_DRAWING:
+        if key in self.steady or len(self.drawing) >= MAX_DRAWING or len(self.steady) >= MAX_STEADY:
             return False
         if self.find(workflow):
-            self.found |= {key}
+            self.drawing |= {key}
             return True
-        if len(self._others) < MAX_OTHERS:
-            self._others.add(key)
+        self.steady |= {key}
         return False
 
 
@@ -116,7 +118,7 @@ class BatchReader:
     def read_range(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
         """Go on reading a range. Returns True if it is read, if another function reads it, or if it must not be."""
         lines = read_lines(self.s3, batch, start=part.offset, end=part.end)
-        drawing = _Drawing(lambda workflow: self._draws(batch, workflow), part.drawing)
+        drawing = _Drawing(lambda workflow: self._draws(batch, workflow), part.drawing, part.steady)
         draws = drawing if part.has_ids_of_places else None
         begun = part.begun
         for chunk in in_chunks(lines, CHUNK_LINES):
@@ -134,7 +136,8 @@ class BatchReader:
                 lines=part.lines + len(chunk.lines),
                 bad=part.bad + len(bad),
                 begun=None if begun is None else begun + chunk.number,
-                drawing=drawing.found,
+                drawing=drawing.drawing,
+                steady=drawing.steady,
             )
             if not self.batches.mark_read(batch.id, part, after, bad):
                 log.info("another function reads this range", batch=batch.id, start=part.start)
@@ -153,13 +156,14 @@ class BatchReader:
         reserved = Reserved.of(self.settings)
         for line in lines:
             try:
-                request, is_of_place = request_in(line, batch, reserved, draws=draws)
+                request, is_of_place, is_plain = request_in(line, batch, reserved, draws=draws)
             except InvalidRequest as error:
                 message = error.message[:MAX_MESSAGE_CHARACTERS]
                 bad.append(BadLine(offset=line.offset, line=line.number, message=message))
             else:
                 if request.job_id not in found:
-                    found[str(request.job_id)] = _Asked(line, request, is_of_place, self._refusal(request))
+                    is_named = is_of_place or not is_plain
+                    found[str(request.job_id)] = _Asked(line, request, is_named, self._refusal(request))
         places = self._places(batch, found.values())
         with ThreadPoolExecutor(THREADS, thread_name_prefix="submit") as pool:
             states = list(pool.map(lambda asked: self._submit(batch, asked, places[asked.line.offset]), found.values()))
@@ -184,24 +188,23 @@ class BatchReader:
     def _places(self, batch: Batch, asked: Iterable[_Asked]) -> dict[int, str]:
         """Where workers read the requests of lines, by the lines' offsets: in the manifest; or, with ids, beside it.
 
-        A worker finds the id of a line in it, or makes it of its text. Into a line whose id is of its place it is
-        written, so that workers of older releases find it, too.
+        A worker finds the id of a line in it, or makes it of its text. A line whose id is of its place, or that workers
+        of older releases would not understand, is written once more (`jobs.named_lines`).
         """
         bucket = S3Address.parse(batch.manifest).bucket
-        places, named = {}, bytearray()
+        places, content = {}, bytearray()
         lengths: dict[int, tuple[int, int]] = {}
         for one in asked:
             line = one.line
             places[line.offset] = LineAddress(bucket, batch.id, line.offset, line.length).to_text()
-            if one.is_of_place:
-                text = with_job_id(line, str(one.request.job_id)).encode()
-                lengths[line.offset] = (len(named), len(text))
-                named += text + b"\n"
-        if named:
-            address = named_lines_address(bucket, bytes(named))
-            self.s3.put_object(
-                Bucket=address.bucket, Key=address.key, Body=bytes(named), ContentType="application/jsonl"
-            )
+            if one.is_named:
+                text, behind = named(line, str(one.request.job_id))
+                lengths[line.offset] = (len(content), len(text))
+                content += text + b"\n" + behind + (b"\n" if behind else b"")
+        if content:
+            body = bytes(content)
+            address = named_lines_address(bucket, body)
+            self.s3.put_object(Bucket=address.bucket, Key=address.key, Body=body, ContentType="application/jsonl")
             places |= {at: f"{address}#{offset}-{length}" for at, (offset, length) in lengths.items()}
         return places
 
@@ -267,23 +270,17 @@ def in_chunks(lines: Iterator[Line], size: int) -> Iterator[Chunk]:
 def request_in(line: Line, batch: Batch, reserved: Reserved, *, draws: Callable[[str], bool] | None) -> LineRequest:
     """The request in a line.
 
-    Raises InvalidRequest if there is none, if its results would come back as input, if it names what is the API's, or
-    if it has keys.
+    Raises:
+        KeyInManifest: it has data that may be or hold a key.
+        InvalidRequest: there is none, its results would come back as input, or it names what is the API's.
 
     Args:
-        draws: says which workflows, outside of the lines, have seeds of -1 (`jobs.line_ids`); None if the same text is
-            always the same job, as it was in older releases.
+        draws: as for `request_at`.
     """
-    if draws is None:
-        request, is_of_place = request_of(line), False
-    else:
-        request, is_of_place = request_at(line, batch_id=batch.id, draws=draws)
+    found = request_at(line, batch_id=batch.id, draws=draws)
+    request = found.request
+    refuse_unkept(request.extra_data)
     if request.output.bucket == S3Address.parse(batch.source).bucket:
         raise InvalidRequest("`output.bucket` is the input bucket: every result would start a job again.")
     reserved.check(request, job_id=str(request.job_id))
-    if secrets := split(request.extra_data)[1]:
-        raise InvalidRequest(
-            f"`extra_data` has {', '.join(sorted(secrets))}: a manifest is kept in S3, with a copy and a report; keys "
-            "are not. Send jobs that need a key through the API."
-        )
-    return LineRequest(request, is_of_place)
+    return found

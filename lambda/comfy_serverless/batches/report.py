@@ -37,7 +37,7 @@ from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix
-from comfy_serverless.jobs.stored_request import with_job_id
+from comfy_serverless.jobs.named_lines import with_job_id
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -191,7 +191,8 @@ def _row(fate: Fate, outputs: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     """A line's row, with its number in the range, and what another try of it needs."""
     if (request := fate.request) is None:
         bad = Row(line=fate.line.number, status=BAD, code=InvalidRequest.code, message=fate.problem)
-        raw = None if fate.line.content is None else fate.line.content.decode("utf-8", "surrogateescape")
+        is_shown = fate.line.content is not None and not fate.may_hold_keys
+        raw = (fate.line.content or b"").decode("utf-8", "surrogateescape") if is_shown else None
         return {**bad.to_json(), "raw": raw}
     row = _row_of_job(fate, request, outputs)
     again = with_job_id(fate.line, next_id(fate.job_id)) if row.status in REPEATABLE else None
@@ -365,7 +366,7 @@ def _lines_again(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
 
 
 def _bad_lines(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
-    """The lines that are no requests, as they came, to be mended; without those that are too long to be one."""
+    """The lines that are no requests, as they came, to be mended; without those that are too long, or may hold keys."""
     for row in rows:
         if row.get("raw") is not None:
             yield row["raw"].encode("utf-8", "surrogateescape") + b"\n"

@@ -216,6 +216,8 @@ class BatchStore:
             read["begun"] = after.begun
         if after.drawing != before.drawing:
             read["drawing"] = sorted(after.drawing)
+        if after.steady != before.steady:
+            read["steady"] = sorted(after.steady)
         change = Update(
             pk=batch_pk(batch_id),
             sk=range_sk(before.start),

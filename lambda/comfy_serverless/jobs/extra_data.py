@@ -1,42 +1,92 @@
 """`extra_data`: what ComfyUI gets beside a workflow. What may be kept of it, and what may not. No IO.
 
-`extra_pnginfo` and the like are part of the request, and are stored with it. Keys of services that nodes call are
-secrets: they travel in the job's message only, never in the table, S3 or a log.
+What ComfyUI's editor sends and is known to be harmless is part of the request, and is stored with it. All else may be
+or hold a key of a service that nodes call, whatever its name is: it travels in the job's message only, never in the
+table, S3 or a log.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from comfy_serverless.errors import KeyInManifest
 from comfy_serverless.graph.workflow import MAX_DEPTH, is_shallow
 
-#: Without the secrets. An editor's workflow of a thousand nodes has a megabyte.
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_short(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 100)
+
+
+#: What may be kept, if its value is of this form. The first is written into pictures by ComfyUI itself.
+_HARMLESS: Mapping[str, Callable[[object], bool]] = {
+    "extra_pnginfo": _is_object,
+    "preview_method": _is_short,
+    "create_time": _is_short,
+}
+#: Their names, for people.
+KEPT = ", ".join(f"`{name}`" for name in _HARMLESS)
+#: Of what is kept. An editor's workflow of a thousand nodes has a megabyte.
 MAX_EXTRA_DATA_BYTES = 2_000_000
-#: All of them together: a message of SQS has a megabyte for everything.
-MAX_SECRET_BYTES = 16_384
-_SECRET = re.compile(r"api_?key|token|secret|passw|credential|auth(?:_|$|oriz)|(?:^|_)key(?:_|$)", re.IGNORECASE)
+#: Of what is not: with the request (`stored_request.MAX_IN_MESSAGE_BYTES`) it fits into a message of SQS, and into the
+#: 128,000 bytes of an invocation of SageMaker.
+MAX_UNKEPT_BYTES = 64_000
+_MOST_NAMES, _LONGEST_NAME = 20, 60
+#: Names under which keys come, in JSON, good or broken. In a text in a text, `\\` stands before their last quote.
+_KEYS = re.compile(
+    r"(?:(?:api|access|private|auth|secret|openai)[-_ ]?key|x-api-|secret|passw(?:or)?d|credential|authori[sz]ation"
+    r"|bearer|cookie|comfy_org)[^\"\n:]{0,60}\"\s*:|(?:token|pwd|(?<![a-z])key)\\{0,9}\"\s*:",
+    re.IGNORECASE,
+)
 
 
 def check_extra_data(data: dict[str, Any]) -> dict[str, Any]:
     """Return the data. Raises ValueError if it is too large or too deep."""
     if not is_shallow(data):
         raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
-    for part, limit, what in zip(
-        split(data), (MAX_EXTRA_DATA_BYTES, MAX_SECRET_BYTES), ("", " of keys and tokens"), strict=True
-    ):
-        size_bytes = len(json.dumps(part))
-        if size_bytes > limit:
-            raise ValueError(f"has {size_bytes:,} bytes{what}; at most {limit:,} are passed on")
+    kept, unkept = split(data)
+    if (size_bytes := len(json.dumps(kept))) > MAX_EXTRA_DATA_BYTES:
+        raise ValueError(f"has {size_bytes:,} bytes; at most {MAX_EXTRA_DATA_BYTES:,} are passed on")
+    if (size_bytes := len(json.dumps(unkept))) > MAX_UNKEPT_BYTES:
+        raise ValueError(
+            f"has {size_bytes:,} bytes in {named(unkept)}; at most {MAX_UNKEPT_BYTES:,} beside {KEPT} are passed on, "
+            "because they are kept nowhere and travel in the job's message"
+        )
     return data
 
 
 def split(data: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What may be stored, and the secrets."""
-    stored: dict[str, Any] = {}
-    secret: dict[str, Any] = {}
+    """What may be kept; and what may not, because it may be or hold a key."""
+    kept: dict[str, Any] = {}
+    unkept: dict[str, Any] = {}
     for name, value in (data or {}).items():
-        (secret if _SECRET.search(name) else stored)[name] = value
-    return stored, secret
+        is_harmless = name in _HARMLESS and _HARMLESS[name](value)
+        (kept if is_harmless else unkept)[name] = value
+    return kept, unkept
+
+
+def named(names: Iterable[str]) -> str:
+    """Names in alphabetical order, not too many and not too long ones, for people."""
+    found = sorted(names)
+    shown = ", ".join(name[:_LONGEST_NAME] for name in found[:_MOST_NAMES])
+    return shown if len(found) <= _MOST_NAMES else f"{shown} and {len(found) - _MOST_NAMES} more"
+
+
+def refuse_unkept(data: Mapping[str, Any] | None) -> None:
+    """Raise KeyInManifest if a line of a manifest has data that may not be kept."""
+    if unkept := split(data)[1]:
+        raise KeyInManifest(
+            f"`extra_data` has {named(unkept)}: a manifest is kept in S3, with a copy and a report, and what may be or "
+            f"hold a key is not; a line may have {KEPT}. Send jobs that need more through the API."
+        )
+
+
+def sounds_of_keys(text: str) -> bool:
+    """Whether JSON, good or broken, has a name under which keys come."""
+    return _KEYS.search(text) is not None

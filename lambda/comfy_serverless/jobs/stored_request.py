@@ -1,8 +1,9 @@
 """A request as it is kept in S3 for the worker: a document with the workflow as it was submitted, or a manifest's line.
 
-    {"request": {…JobRequest…}, "workflow": {…}, "warnings": ["…"], "version": 2}
+    {"request": {…JobRequest…}, "workflow": {…}, "extra_data": {…}, "warnings": ["…"], "version": 2}
 
-Workers of another release read it too. A field that they may ignore is simply added. One that they must understand
+Workers of another release read it too: those of 0.1.0 refuse a `request` with a field that they do not know, so new
+ones, like `extra_data`, stand beside it. A field that they may ignore is simply added. One that they must understand
 raises `VERSION`: a worker that knows only older versions gives the job back (`worker_outdated`). `version` is left out
 while it is 1.
 """
@@ -10,8 +11,10 @@ while it is 1.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -20,9 +23,9 @@ from comfy_serverless.aws.s3 import S3Address, read_json, read_problem
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, WorkerOutdated
 from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.line_ids import asks_for_chance, id_at, id_of_text, may_draw
-from comfy_serverless.jobs.lines import MAX_LINE_BYTES, Line, LineAddress, document_of
+from comfy_serverless.jobs.lines import MAX_LINE_BYTES, Line, LineAddress, document_of, lines_of
+from comfy_serverless.jobs.named_lines import is_named, is_plain, with_behind
 from comfy_serverless.jobs.request import JobRequest
-from comfy_serverless.jobs.shapes import shape
 from comfy_serverless.json_text import finite
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 VERSION = 1
 #: The most of a request that goes with the message. SQS counts, and bills, each 64 KB of a message.
 MAX_IN_MESSAGE_BYTES = 48_000
+_READ_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,9 @@ class StoredRequest:
     def to_bytes(self) -> bytes:
         """The document as it is kept."""
         request = self.request.model_dump(mode="json", by_alias=True, exclude={"extra_data"})
-        if extra_data := split(self.request.extra_data)[0]:  # never the secrets
-            request["extra_data"] = extra_data
         document: dict[str, Any] = {"request": request, "workflow": self.workflow}
+        if extra_data := split(self.request.extra_data)[0]:  # never what may hold a key
+            document["extra_data"] = extra_data
         if self.request.warnings:
             document["warnings"] = list(self.request.warnings)
         if VERSION != 1:
@@ -79,6 +83,8 @@ class StoredRequest:
         fields = document if isinstance(document, Mapping) else {}
         check_version(fields.get("version", 1))
         request = JobRequest.stored(fields.get("request"))
+        if isinstance(extra_data := fields.get("extra_data"), dict):
+            request = request.model_copy(update={"extra_data": extra_data})
         if isinstance(warnings := fields.get("warnings"), list):
             request = request.with_warnings(map(str, warnings))
         return cls(request, fields.get("workflow", request.workflow))
@@ -115,15 +121,24 @@ def read_line(s3: S3Client, line: LineAddress) -> JobRequest:
 
     Raises InvalidRequest if the line has no request, and AssetUnavailable if S3 does not answer.
     """
-    end = line.offset + line.length - 1
+    may_have_more = is_named(line)
+    end = "" if may_have_more else line.offset + line.length - 1
     try:
         answer = s3.get_object(Bucket=line.bucket, Key=line.manifest.key, Range=f"bytes={line.offset}-{end}")
-        content = answer["Body"].read()
+        with closing(answer["Body"]) as body:
+            content = body.read(line.length)
+            behind = _line_behind(body.iter_chunks(_READ_BYTES)) if may_have_more else b""
     except (ClientError, BotoCoreError) as error:
         reason, is_transient = read_problem(error, line.manifest)
         kind = AssetUnavailable if is_transient else InvalidRequest
         raise kind(f"the line {line.to_text()} of the manifest {reason}.") from error
-    return request_of(Line(line.offset, line.length, content), parse=JobRequest.stored)
+    return with_behind(request_of(Line(line.offset, line.length, content), parse=JobRequest.stored), behind)
+
+
+def _line_behind(rest: Iterator[bytes]) -> bytes:
+    """The next line, from the end of one on; b"" if there is none."""
+    line = next(islice(lines_of(rest), 1, 2), None)
+    return line.content or b"" if line is not None else b""
 
 
 def request_of(line: Line, *, parse: Callable[[object], JobRequest] = JobRequest.parse) -> JobRequest:
@@ -132,42 +147,51 @@ def request_of(line: Line, *, parse: Callable[[object], JobRequest] = JobRequest
     Args:
         parse: reads the request; `JobRequest.stored` if the line has been judged before.
     """
-    request, canonical = _request_and_text(line, parse)
+    request, canonical = _request_and_text(_document_of(line), parse)
     return request if request.job_id is not None else request.model_copy(update={"job_id": id_of_text(canonical)})
 
 
 class LineRequest(NamedTuple):
-    """The request in a line of a batch, and whether its id is that of the place, which is not in the line itself."""
+    """The request in a line of a batch.
+
+    Attributes:
+        is_of_place: whether its id is that of the line's place, which is not in the line itself.
+        is_plain: whether workers of every release read the line as we do (`named_lines`).
+    """
 
     request: JobRequest
     is_of_place: bool
+    is_plain: bool
 
 
-def request_at(line: Line, *, batch_id: str, draws: Callable[[str], bool]) -> LineRequest:
-    """As `request_of`; but a line that asks for something random is a job of its own (`jobs.line_ids`)."""
-    request, canonical = _request_and_text(line, JobRequest.parse)
+def request_at(line: Line, *, batch_id: str, draws: Callable[[str], bool] | None) -> LineRequest:
+    """As `request_of`; but a line that asks for something random is a job of its own (`jobs.line_ids`).
+
+    Args:
+        draws: says which workflows, outside of the lines, have seeds of -1; None if the same text is always the same
+            job, as it was in older releases.
+    """
+    document = _document_of(line)
+    request, canonical = _request_and_text(document, JobRequest.parse)
+    plain = is_plain(line, document)
     if request.job_id is not None:
-        return LineRequest(request, is_of_place=False)
+        return LineRequest(request, is_of_place=False, is_plain=plain)
     job_id, content = id_of_text(canonical), line.content or b""
-    may_be_random = isinstance(request.workflow, str) or may_draw(content)
-    is_of_place = may_be_random and asks_for_chance(request, draws=draws)
+    may_be_random = draws is not None and (isinstance(request.workflow, str) or may_draw(content))
+    is_of_place = draws is not None and may_be_random and asks_for_chance(request, draws=draws)
     if is_of_place:
         job_id = id_at(job_id, batch_id=batch_id, offset=line.offset)
-    return LineRequest(request.model_copy(update={"job_id": job_id}), is_of_place)
+    return LineRequest(request.model_copy(update={"job_id": job_id}), is_of_place, plain)
 
 
-def with_job_id(line: Line, job_id: str) -> str:
-    """A line with the same request and this job's id."""
-    shaped = shape(document_of(line.content or b"{}"), known=JobRequest.field_names())
-    # Halves of characters, which JSON can hold and a file cannot, stay escaped as in JSON.
-    return json.dumps({**finite(shaped.fields), "job_id": job_id})
-
-
-def _request_and_text(line: Line, parse: Callable[[object], JobRequest]) -> tuple[JobRequest, str]:
-    """The request in a line as it is, and its JSON, sorted."""
+def _document_of(line: Line) -> Any:  # noqa: ANN401  (any JSON value)
     if line.content is None:
         raise InvalidRequest(f"the line has {line.length:,} bytes; at most {MAX_LINE_BYTES:,} can be a request.")
-    document = document_of(line.content)
+    return document_of(line.content)
+
+
+def _request_and_text(document: object, parse: Callable[[object], JobRequest]) -> tuple[JobRequest, str]:
+    """The request in a line's document as it is, and its JSON, sorted."""
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
     if "\\ud" in canonical:
         try:

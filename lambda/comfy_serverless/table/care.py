@@ -203,9 +203,11 @@ def _lost(state: JobState) -> EngineCrashed:
     if state.runs == 0:
         return EngineCrashed(
             "no worker has begun the job, and its message is in the queue no more. It cannot be sent again by itself, "
-            "since its API key is not kept: submit it again."
+            "since part of its `extra_data` is not kept: submit it again."
         )
-    rest = "" if state.is_rerunnable else "; it cannot be run again by itself, since its API key is not kept"
+    rest = (
+        "" if state.is_rerunnable else "; it cannot be run again by itself, since part of its `extra_data` is not kept"
+    )
     return EngineCrashed(
         f"the worker that ran the job has vanished ({times}; no sign of life for the time of its lease, LEASE_S)"
         f"{rest}. Submit it again; the worker's log tells whether it ran out of memory or time.",

@@ -183,6 +183,33 @@ def test_a_named_workflow_with_a_drawn_seed_is_drawn_for_each_line_whatever_beco
     assert world.report(batch)[0]["duplicates"] == 1
 
 
+@pytest.mark.parametrize(("first", "then"), [(-1, 7), (7, -1)])
+def test_a_workflow_that_changes_while_a_range_is_read_changes_no_line_that_was_read(
+    world: World, monkeypatch: pytest.MonkeyPatch, first: int, then: int
+) -> None:
+    """Paused in the middle, and resumed: what was submitted keeps its id, and so do the lines behind it."""
+    monkeypatch.setattr(reading_module, "CHUNK_LINES", 2)
+    key = "wf/changing.json"
+    world.s3.put_object(Bucket=DROPS, Key=key, Body=json.dumps(sampler(first)).encode())
+    document = {"workflow": f"s3://{DROPS}/{key}"}
+    manifest = b"\n".join(json.dumps({**document, "metadata": {"n": str(number)}}).encode() for number in range(6))
+    batch = world.begin(manifest)
+    (part,) = world.batches.ranges(batch.id)
+    world.keeper.read(batch.id, part.start, until=0)  # one chunk
+    (part,) = world.batches.ranges(batch.id)
+    assert part.lines == 2
+    world.s3.put_object(Bucket=DROPS, Key=key, Body=json.dumps(sampler(then)).encode())
+    world.keeper.read(batch.id, part.start, until=float("inf"))
+    assert len(run(world)) == 6
+    world.look(batch)
+    assert world.report(batch)[0]["statuses"] == {"succeeded": 6}, "no line has lost its job"
+    keeper = world.keeper
+    (part,) = world.batches.ranges(batch.id)
+    world.table.put({**world.table.get(f"batch#{batch.id}", f"range#{part.start:015}"), "offset": 0})  # read once more
+    keeper.read(batch.id, part.start, until=float("inf"))
+    assert run(world) == []
+
+
 def test_so_is_a_workflow_in_the_input_bucket(world: World) -> None:
     world.s3.put_object(Bucket=DROPS, Key="wf/lucky.json", Body=json.dumps(sampler(-1)).encode())
     batch = world.begin(lines({"workflow": f"s3://{DROPS}/wf/lucky.json"}, 3) + b"\n" + lines({"workflow": "s3://x/y"}))

@@ -244,7 +244,11 @@ SHAPES: Mapping[str, tuple[object, Seen, tuple[str, ...]]] = {
     "with data for ComfyUI": ({"prompt": GRAPH, "extra_data": PNGINFO}, Seen(extra_data=PNGINFO), ()),
     "in a workflow": ({"workflow": {"prompt": GRAPH, "extra_data": PNGINFO}}, Seen(extra_data=PNGINFO), ()),
     "a request with it": ({"workflow": GRAPH, "extra_data": PNGINFO}, Seen(extra_data=PNGINFO), ()),
-    "of any name": ({"workflow": GRAPH, "extra_data": {"mine": [1]}}, Seen(extra_data={"mine": [1]}), ()),
+    "with more of the editor": (
+        {"workflow": GRAPH, "extra_data": {"preview_method": "auto"}},
+        Seen(extra_data={"preview_method": "auto"}),
+        (),
+    ),
     "beside the prompt": ({"prompt": GRAPH, **PNGINFO}, Seen(extra_data=PNGINFO), ()),
     "a picture's pair": ({"prompt": GRAPH, "workflow": UI}, Seen(extra_data=PNGINFO), ()),
     "a picture's pair of texts": ({"prompt": text(GRAPH), "workflow": text(UI)}, Seen(extra_data=PNGINFO), ()),
@@ -471,13 +475,23 @@ def test_what_cannot_be_read_is_refused_at_every_door_with_the_place(doors: Door
         assert re.search(words, seen.message), (door, seen)
 
 
+#: Under any name, at any depth: nobody can say which of it is a key.
+KEYS: Mapping[str, object] = {
+    **dict.fromkeys(("api_key_comfy_org", "x-api-key", "privateKey", "bearer", "pwd", "cookie"), "hush-hush"),
+    "services": {"openai": {"api_key": "hush-hush"}},
+    "headers": {"Authorization": "Bearer hush-hush"},
+    "mine": ["hush-hush"],
+    "preview_method": {"token": "hush-hush"},
+}
+
+
 def test_keys_reach_the_engine_and_are_kept_nowhere(doors: Doors, capfd: pytest.CaptureFixture[str]) -> None:
-    data = {**PNGINFO, "api_key_comfy_org": "hush-hush"}
+    data = {**PNGINFO, **KEYS}
     content = json.dumps({"prompt": GRAPH, "extra_data": data}).encode()
     for door in ALL:
         seen: Seen = getattr(doors, door)(content)
         if door == "manifest":  # which is kept in S3 itself, and copied
-            assert (seen.code, "api_key_comfy_org" in seen.message) == ("invalid_request", True)
+            assert (seen.code, all(name in seen.message for name in KEYS)) == ("invalid_request", True)
             continue
         assert (seen.code, seen.extra_data) == ("", data), door
         assert "hush-hush" not in doors.all_that_is_kept(), door

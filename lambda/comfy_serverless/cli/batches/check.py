@@ -22,6 +22,7 @@ from comfy_serverless.fetch.sources import parse as parse_source
 from comfy_serverless.graph.file_inputs import is_address, takes_file
 from comfy_serverless.graph.workflow import apply_set, check_format, check_links, draws_seeds, load_payload
 from comfy_serverless.graph.wrappers import unwrap
+from comfy_serverless.jobs.extra_data import refuse_unkept
 from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.stored_request import request_at
@@ -190,7 +191,8 @@ def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, upl
             continue
         findings.requests += 1
         try:
-            request, is_of_place = request_at(line, batch_id="", draws=workflows.draws)
+            request, is_of_place, _ = request_at(line, batch_id="", draws=workflows.draws)
+            refuse_unkept(request.extra_data)
             judged = _judged(request, workflows, input_bucket=input_bucket, uploads=uploads)
         except ComfyError as error:
             findings.bad += 1
