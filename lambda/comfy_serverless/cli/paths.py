@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
 def local_path(text: str) -> Path:
-    """The path that a text is, with `~` for a home; as shells do, `~nobody` stays what it is."""
-    path = Path(text)
+    """The path that a text is, with `~` for a home; as in shells, `~nobody` and `./~` stay what they are."""
     try:
-        return path.expanduser()
-    except (RuntimeError, ValueError):  # no such user; a name that no user can have
-        return path
+        return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib's raises for ~nobody, and takes ./~ for a home
+    except ValueError:  # a name that no user can have
+        return Path(text)
 
 
 def is_file(path: Path) -> bool:
