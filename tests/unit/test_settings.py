@@ -128,3 +128,8 @@ def test_every_setting_can_be_one_of_more_settings_but_not_twice(setting: Field[
 def test_more_settings_that_cannot_be_used_are_named(text: str, reason: str) -> None:
     with pytest.raises(InvalidSetting, match=reason):
         Settings.from_environment({"MORE_SETTINGS": text})
+
+
+@pytest.mark.parametrize("text", [" http://host:1", "HTTP://host:1", "Http://host:1  "])
+def test_an_address_of_comfyui_is_read_as_browsers_do(text: str) -> None:
+    assert Settings.from_environment({"COMFYUI_URL": text}).comfyui_url == "http://host:1"

@@ -151,7 +151,8 @@ def client_for(wanted: Sequence[Wanted]) -> S3Client | None:
         return None
     from comfy_serverless.aws.s3 import s3_client
 
-    return s3_client()
+    with explained(argparse.Namespace(stack=None)):
+        return s3_client()
 
 
 @contextmanager

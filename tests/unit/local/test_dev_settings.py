@@ -15,7 +15,7 @@ from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, free_port
 
 @pytest.fixture(autouse=True)
 def _nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PORT", "BACKEND", "API_KEY", *ENGINE_VARIABLES):
+    for name in ("PORT", "INITIAL_PORT", "BACKEND", "API_KEY", *ENGINE_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
     def start(_stack: dev.DevStack) -> None:
@@ -33,6 +33,8 @@ def _nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"PORT": "65536"}, "invalid_setting: PORT='65536'"),
         ({"PORT": "-1"}, "invalid_setting: PORT='-1'"),
         ({"PORT": "²"}, "invalid_setting: PORT='²'"),
+        ({"INITIAL_PORT": "abc"}, "invalid_setting: INITIAL_PORT='abc' cannot be used: must be a port"),
+        ({"COMFYUI_DIR": "x" * 300}, "invalid_setting: COMFYUI_DIR='xxx"),
         ({"BACKEND": "foo"}, "invalid_setting: BACKEND='foo' cannot be used: must be lambda or sagemaker"),
         ({"BACKEND": "Lambda"}, "must be lambda or sagemaker"),
         ({"COMFYUI_DIR": "/nope"}, "invalid_setting: COMFYUI_DIR='/nope' cannot be used"),
