@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -197,9 +198,9 @@ def test_saving_overwrites_nothing(connector: ComfyConnector, tmp_path: Path) ->
     (tmp_path / "new" / names[0]).write_text("mine")
     first = execution.save(tmp_path / "new")
     second = execution.save(str(tmp_path / "new"))
-    stem = Path(names[0]).stem
-    assert [path.name for path in first] == [f"{stem}-2.png", names[1]]
-    assert [path.name for path in second] == [f"{stem}-3.png", f"{Path(names[1]).stem}-2.png"]
+    saved = [path.name for path in (*first, *second)]
+    assert len({names[0], *saved}) == 5
+    assert all(re.fullmatch(r"fault_[0-9]{5}_\.png", name) for name in saved), "the next numbers of the counter"
     assert (tmp_path / "new" / names[0]).read_text() == "mine"
     assert [path.read_bytes() for path in first] == [output.read() for output in execution.outputs]
 

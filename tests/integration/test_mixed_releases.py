@@ -87,7 +87,10 @@ def stack(
         assert started.aws.usage().denials == [], "this release's roles allow what the last release's functions do"
 
 
-def test_every_job_of_a_stack_of_two_releases_ends(stack: DevStack, receiver: Receiver) -> None:
+def test_every_job_of_a_stack_of_two_releases_ends(
+    stack: DevStack, receiver: Receiver, request: pytest.FixtureRequest
+) -> None:
+    mix = MIXES[request.node.callspec.params["stack"]]
     api = requests.Session()
     api.headers["authorization"] = f"Bearer {stack.api_key}"
     s3 = stack.aws.client()
@@ -102,8 +105,9 @@ def test_every_job_of_a_stack_of_two_releases_ends(stack: DevStack, receiver: Re
         submit(1, metadata={"who": "me"}),
         submit(2, webhook_url=receiver.url, webhook_secret=secret),
         submit(3, extra_data={"api_key_comfy_org": "k"}),
-        submit(5, extra_data={"extra_pnginfo": {"workflow": {"nodes": []}}}),
     }
+    if "ApiFunction" not in mix:  # the last release's API does not know the field
+        jobs.add(submit(5, extra_data={"extra_pnginfo": {"workflow": {"nodes": []}}}))
     waited = api.post(f"{stack.url}/generate", json={"workflow": small(4), "wait_s": 25}, timeout=PATIENCE_S).json()
     assert waited["status"] in {"succeeded", "queued", "running"}
     jobs.add(waited["id"])

@@ -26,10 +26,10 @@ JSON = st.recursive(
 @pytest.mark.parametrize(
     "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
 )
-@pytest.mark.parametrize("packed", [0, 1, 2])
-def test_every_encoding_is_read(encoding: str, packed: int) -> None:
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_every_encoding_is_read(encoding: str, times: int) -> None:
     content = json.dumps(VALUE, ensure_ascii=False).encode(encoding)
-    for _ in range(packed):
+    for _ in range(times):
         content = packed(content)
     assert parse_json(content, source="it") == VALUE
 

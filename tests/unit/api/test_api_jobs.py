@@ -152,7 +152,7 @@ def test_a_message_that_was_sent_although_the_answer_was_lost_is_a_job(
         ({"workflow": {"nodes": [], "links": []}}, "workflow_format_ui"),
         ({"workflow": {"1": {"inputs": {}}}}, "invalid_workflow"),
         ({"workflow": {"1": {"class_type": "X", "inputs": {"a": ["9", 0]}}}}, "invalid_workflow"),
-        ({"workflow": WORKFLOW, "metadata": {"a": 1}}, "metadata_invalid"),
+        ({"workflow": WORKFLOW, "metadata": {"a": [1]}}, "metadata_invalid"),
         ({"workflow": WORKFLOW, "metadata": {str(n): "" for n in range(51)}}, "metadata_invalid"),
         ({"workflow": WORKFLOW, "metadata": {"a": "x" * 1025}}, "metadata_invalid"),
         ({"workflow": WORKFLOW, "webhook_url": "http://example.com"}, "invalid_request"),

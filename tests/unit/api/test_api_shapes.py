@@ -77,7 +77,7 @@ def test_data_for_comfyui_is_stored_and_keys_are_in_the_message_alone(api: ApiWo
     assert answer.status in (201, 202)
     message, document = stored(api)
     assert message["extra_data"] == {"api_key_comfy_org": "hush"}
-    assert json.loads(document)["request"]["extra_data"] == PNGINFO
+    assert json.loads(document)["extra_data"] == PNGINFO
     assert b"hush" not in document
     shown = api.request("GET", f"/api/v2/jobs/{answer.json['id']}/workflow").json
     assert shown["workflow"] == GRAPH
@@ -87,4 +87,4 @@ def test_a_large_workflow_of_the_editor_may_come_with_a_graph(api: ApiWorld) -> 
     ui = {"nodes": [{"id": number, "widgets_values": [1] * 10} for number in range(2000)], "links": []}
     answer = api.request("POST", "/generate", body={"prompt": GRAPH, "workflow": ui})
     assert answer.status == 202
-    assert json.loads(stored(api)[1])["request"]["extra_data"] == {"extra_pnginfo": {"workflow": ui}}
+    assert json.loads(stored(api)[1])["extra_data"] == {"extra_pnginfo": {"workflow": ui}}

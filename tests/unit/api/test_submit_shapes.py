@@ -90,7 +90,7 @@ def test_values_are_taken_as_they_were_meant_at_both_doors(
     (message,) = api.messages()
     address = S3Address.parse(message["request"])
     document = json.loads(api.s3.get_object(Bucket=address.bucket, Key=address.key)["Body"].read())
-    assert (answer.json["metadata"], document["request"].get("extra_data")) == (labels, extra_data)
+    assert (answer.json["metadata"], document.get("extra_data")) == (labels, extra_data)
     warnings = " ".join(document.get("warnings", []))
     assert (said in warnings, bool(warnings)) == (True, bool(said))
 

@@ -204,7 +204,7 @@ def test_an_input_in_s3_says_what_it_lacks(tmp_path: Path) -> None:
     answer = without_aws(tmp_path, "run", written(tmp_path, graph))
     assert (answer.returncode, answer.stdout) == (1, "")
     said = answer.stderr.splitlines()[-1]
-    assert said == "`comfy-serverless run` needs boto3 here: in the checkout, pip install '.[aws]'"
+    assert said == "`comfy-serverless run` needs botocore here: in the checkout, pip install '.[aws]'"
 
 
 @pytest.mark.parametrize(

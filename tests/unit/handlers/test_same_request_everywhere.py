@@ -349,8 +349,8 @@ SHAPES: Mapping[str, tuple[object, Seen, tuple[str, ...]]] = {
     "a name": ({"workflow": "pair"}, Seen(extra_data=PNGINFO), ()),
     "a name that begins like a list": ({"workflow": "[v2] poster"}, Seen(), ()),
     "a name with data for ComfyUI beside it": (
-        {"workflow": "[v2] poster", **PNGINFO, "extra_data": {"mine": 1}},
-        Seen(extra_data={**PNGINFO, "mine": 1}),
+        {"workflow": "[v2] poster", **PNGINFO, "extra_data": {"preview_method": "none"}},
+        Seen(extra_data={**PNGINFO, "preview_method": "none"}),
         (),
     ),
     "in an envelope, with a field of others": ({"input": {"workflow": GRAPH, "randomise": 1}}, Seen(), ("randomise",)),
