@@ -240,7 +240,8 @@ WORKER = """
 def test_processes_that_a_program_starts_share_its_engine(tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(textwrap.dedent(WORKER))
-    environment = {**os.environ, "PYTHONPATH": str(Path("lambda").absolute()), "INITIAL_PORT": "18940"}
+    path = str(Path("lambda").absolute())
+    environment = {**os.environ, "PYTHONPATH": path, "INITIAL_PORT": "18940", "COMFYUI_ARGS": "--cpu"}
     ended = subprocess.run(
         [sys.executable, str(script)],
         input=json.dumps([picture() for _ in range(4)]),
