@@ -162,6 +162,8 @@ class Job(_Document):
         result_uri: where this document is kept; null if it is not kept (see `worker.worker`).
         outputs_total: how many outputs there are, if `outputs` has only the first of them.
         outputs_uri: where all of them are listed then, an `Output` a line.
+        request_sha256: of what was asked for (`JobRequest.digest`), in the stored document: a job id counts once, and
+            who sends another request under it is told.
     """
 
     id: str
@@ -184,6 +186,7 @@ class Job(_Document):
     result_uri: str | None = None
     outputs_total: int | None = None
     outputs_uri: str | None = None
+    request_sha256: str | None = None
 
     @property
     def outputs_made(self) -> int:
@@ -194,7 +197,7 @@ class Job(_Document):
         """The document as it is sent."""
         document = self.model_dump(mode="json", exclude={"outputs"})
         document["outputs"] = [output.to_json() for output in self.outputs]
-        for name in ("outputs_total", "outputs_uri"):
+        for name in ("outputs_total", "outputs_uri", "request_sha256"):
             if document[name] is None:
                 del document[name]
         return document

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self, get_args
@@ -231,6 +233,11 @@ class JobRequest(_Request):
         copy = self.model_copy()
         copy._warnings = first_warnings(warnings)
         return copy
+
+    def digest(self) -> str:
+        """SHA-256 of what is asked for, in hex: labels, place and patience make no other request."""
+        asked = self.model_dump(mode="json", by_alias=True, include={"workflow", "values", "inputs", "models"})
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @classmethod
     def field_names(cls) -> list[str]:

@@ -198,7 +198,7 @@ class Worker:
             standing, error = None, own_mistake(failure)
         if standing is not None:
             log.info("job answered from its stored result", status=standing.status.value)
-            return self._outcome(record, standing, error=None, is_recorded=True)
+            return self._outcome(record, record.answered(standing), error=None, is_recorded=True)
         return self._conclude(record, error, call)
 
     def _execute(self, record: JobRecord, source: RequestSource, call: Call, running: RunningJob) -> Job | None:
@@ -424,7 +424,7 @@ class Worker:
                 is_recorded = True
                 if standing is not job:
                     log.warning("another worker has run the same job: its result stands")
-                    return self._outcome(record, standing, error=None, is_recorded=True)
+                    return self._outcome(record, record.answered(standing), error=None, is_recorded=True)
         if not is_recorded:
             job = job.model_copy(update={"result_uri": None})
         log_job(job)

@@ -1,0 +1,64 @@
+"""A job id counts once: who sends something else under it gets the first outcome, and is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from comfy_serverless.jobs.document import Job
+from comfy_serverless.jobs.request import JobRequest
+from tests.unit.fakes import OUT, WORKFLOW, FakeEngine, World
+
+Worlds = Callable[..., World]
+
+
+def told(job: Job) -> bool:
+    return any("has been used for another request" in warning for warning in job.warnings)
+
+
+def request(**fields: Any) -> dict[str, Any]:
+    return {"job_id": "job-1", "workflow": WORKFLOW, **fields}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        request(set={"9.filename_prefix": "other"}),
+        request(workflow={**WORKFLOW, "77": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}),
+        request(inputs={"1.image": "s3://in/other.png"}),
+    ],
+    ids=["other values", "another workflow", "other inputs"],
+)
+def test_another_request_under_a_used_id_is_answered_by_the_first_and_told(
+    world: Worlds, second: dict[str, Any]
+) -> None:
+    engine = FakeEngine()
+    here = world(engine=engine)
+    first = here.run(request()).job
+    again = here.run(second).job
+    assert again.outputs
+    assert [output.s3_uri for output in again.outputs] == [output.s3_uri for output in first.outputs]
+    assert told(again)
+    assert not told(first)
+
+
+def test_the_same_request_is_told_nothing_however_it_is_labelled(world: Worlds) -> None:
+    here = world(engine=FakeEngine())
+    here.run(request())
+    again = here.run(request(metadata={"campaign": "spring"}, reply="links", deadline_s=60)).job
+    assert again.warnings == ()
+
+
+def test_a_result_of_an_older_release_says_nothing_of_its_request(world: Worlds) -> None:
+    here = world(engine=FakeEngine())
+    old = here.run(request()).job.model_copy(update={"request_sha256": None})
+    here.s3.put_object(Bucket=OUT, Key="job-1/result.json", Body=old.to_stored_bytes())
+    assert not told(here.run(request(set={"9.filename_prefix": "other"})).job)
+
+
+def test_what_is_asked_for_is_all_that_counts() -> None:
+    plain = JobRequest.parse(request())
+    assert plain.digest() == JobRequest.parse(request(job_id="job-2", metadata={"a": "b"})).digest()
+    assert plain.digest() != JobRequest.parse(request(set={"9.filename_prefix": "x"})).digest()
