@@ -21,6 +21,7 @@ from typing import Any, Self
 from aws_lambda_powertools import Logger
 
 from comfy_serverless.errors import ComfyError, Kind
+from comfy_serverless.redaction import redacted
 
 #: Powertools' variable for it: each stack has its own, or the alarms of one would ring for the failures of another.
 _NAMESPACE_VARIABLE, _NAMESPACE = "POWERTOOLS_METRICS_NAMESPACE", "ComfyServerless"
@@ -46,9 +47,34 @@ _WORKERS = "generate"
 MAX_VALUES = 100
 
 _SERVICE = "comfy_serverless"
+
+
+def _to_line(keys: dict[str, Any]) -> str:
+    """A line of the log. Tracebacks end in the texts of libraries, which show addresses as they were given."""
+    for name in _OF_FAILURES & keys.keys():
+        keys[name] = _redacted(keys[name])
+    return json.dumps(keys, default=str, separators=(",", ":"), ensure_ascii=False)
+
+
+def _redacted(value: Any) -> Any:  # noqa: ANN401  (any JSON value)
+    match value:
+        case str():
+            return redacted(value)
+        case Mapping():
+            return {key: _redacted(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_redacted(inner) for inner in value]
+        case None | bool() | int() | float():
+            return value
+        case _:  # the exception itself
+            return redacted(value)
+
+
+#: What Powertools tells of an exception.
+_OF_FAILURES = frozenset({"exception", "stack_trace"})
 #: Its name is that of our package's standard logger: the lines of `comfy_serverless.connector` come out of the same
 #: handler, with the same keys.
-log = Logger(service=_SERVICE)
+log = Logger(service=_SERVICE, json_serializer=_to_line)
 _job: ContextVar[str | None] = ContextVar("job", default=None)
 _invocation: str | None = None
 

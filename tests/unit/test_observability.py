@@ -53,6 +53,20 @@ def test_lines_of_a_block_name_its_job_also_those_of_the_connector(lines: Lines)
     ]
 
 
+def test_no_traceback_shows_the_password_of_an_address(lines: Lines) -> None:
+    try:
+        try:
+            raise OSError("no answer of http://operator:s3cret@proxy:3128")
+        except OSError as error:
+            raise ValueError(["user:s3cret@engine:8188", {"at": "https://a:s3cret@bucket"}]) from error
+    except ValueError:
+        log.exception("it failed")
+    [line] = lines()
+    assert "s3cret" not in json.dumps(line)
+    assert "proxy:3128" in line["exception"]
+    assert line["stack_trace"]["type"] == "ValueError"
+
+
 def test_a_line_that_names_a_job_itself_is_about_that_one(lines: Lines) -> None:
     with about("fox"):
         log.info("another", job_id="hen")
