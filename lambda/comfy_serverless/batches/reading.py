@@ -28,7 +28,7 @@ from comfy_serverless.jobs.named_lines import named
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
-from comfy_serverless.jobs.stored_request import LineRequest, request_at
+from comfy_serverless.jobs.stored_request import LineRequest, request_at, version_of
 from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import NewJob
@@ -234,6 +234,7 @@ class BatchReader:
             result_uri=str(result_address(job_id, output, self.settings)),
             labels=request.metadata,
             batch=batch.id,
+            version=version_of(request),
         )
 
 

@@ -4,8 +4,8 @@
 
 Workers of another release read it too: those of 0.1.0 refuse a `request` with a field that they do not know, so new
 ones, like `extra_data`, stand beside it. A field that they may ignore is simply added. One that they must understand
-raises `VERSION`: a worker that knows only older versions gives the job back (`worker_outdated`). `version` is left out
-while it is 1.
+raises the version of the jobs that need it: a worker that knows only older versions gives them back
+(`worker_outdated`). `version` is left out for jobs that need only 1.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ from comfy_serverless.json_text import finite
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: The version that this release writes, and the newest that it can run. A line of a manifest has its version in its
+#: The newest version that this release can run. A line of a manifest has its version in its
 #: message and in the job's item (`JobItem.version`), of which the caretaker makes new messages.
-VERSION = 1
+VERSION = 2
+#: That of jobs which a worker of any release can run, and of those with a model that has no sha256.
+_PLAIN, _UNHASHED = 1, 2
 #: The most of a request that goes with the message. SQS counts, and bills, each 64 KB of a message.
 MAX_IN_MESSAGE_BYTES = 48_000
 _READ_BYTES = 64 * 1024
@@ -59,8 +61,8 @@ class StoredRequest:
             document["extra_data"] = extra_data
         if self.request.warnings:
             document["warnings"] = list(self.request.warnings)
-        if VERSION != 1:
-            document["version"] = VERSION
+        if (version := version_of(self.request)) != _PLAIN:
+            document["version"] = version
         return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
 
     def in_message(self) -> dict[str, Any] | None:
@@ -98,6 +100,11 @@ class StoredRequest:
     def read(cls, s3: S3Client, address: S3Address) -> Self:
         """Read it from S3. Raises as `parse` and `read_json`."""
         return cls.parse(read_json(s3, address, what="the request"))
+
+
+def version_of(request: JobRequest) -> int:
+    """The version that a worker must know to run a request."""
+    return _UNHASHED if any(model.sha256 is None for model in request.models) else _PLAIN
 
 
 def submitted_workflow(s3: S3Client, address: S3Address) -> Any:  # noqa: ANN401  (as it was submitted)
