@@ -133,11 +133,14 @@ def test_lines_that_they_know_are_read_where_they_stand(world: World) -> None:
 UNHASHED = {"workflow": GRAPH, "models": [{"url": "https://example.com/a.safetensors", "folder": "vae"}]}
 
 
-def test_a_model_without_a_hash_waits_for_a_worker_that_knows_of_it(as_last_release: Reader) -> None:
+def test_a_model_without_a_hash_is_refused_by_them_and_its_version_says_so_to_later_ones(
+    as_last_release: Reader,
+) -> None:
     request = JobRequest.parse({**UNHASHED, "job_id": "job-1"})
     stored = StoredRequest(request, request.workflow).to_bytes()
     [found] = as_last_release({"requests/a.json": stored}, [("job-1", f"s3://{ASSETS}/requests/a.json")])
-    assert "written by a newer release" in found["error"]
+    assert "models.0.sha256" in found["error"], "0.1.0 knows of no versions: it refuses, and runs nothing wrong"
+    assert json.loads(stored)["version"] == 2
     assert StoredRequest.parse(json.loads(stored)).request.models == request.models
 
 
