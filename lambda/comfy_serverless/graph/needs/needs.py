@@ -1,0 +1,148 @@
+"""Puts together what a workflow needs. No IO."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from comfy_serverless.errors import UiFormatWorkflow
+from comfy_serverless.graph.inputs import inputs_of
+from comfy_serverless.graph.needs.answer import Model, Needs, NodeClass, Pack
+from comfy_serverless.graph.needs.editor import EditorFile, EditorNode, muted, texts_in
+from comfy_serverless.graph.needs.models import Offered, Value, addresses_in, entries_of, models_of
+from comfy_serverless.graph.workflow import check_format
+from comfy_serverless.graph.wrappers import is_of_editor
+
+#: The nodes of a class, and the classes, that are told.
+_MOST_NODES, _MOST_CLASSES = 20, 2_000
+_LONGEST_CLASS = 200
+_CONVERSIONS = 2
+
+
+def needs_of(
+    workflow: Mapping[str, Any],
+    object_info: Mapping[str, Any] | None,
+    *,
+    saved: Mapping[str, Any] | None = None,
+    embeddings: Collection[str] | None = None,
+    brought: Iterable[Model] = (),
+) -> Needs:
+    """What a workflow needs. Muted and bypassed nodes need nothing.
+
+    Args:
+        workflow: in the editor's format, or in API format.
+        object_info: what ComfyUI declares, with the lists of the models that it has; None if there is none to ask.
+        saved: the editor's workflow that stood beside a graph in API format, for packs and addresses.
+        embeddings: the names of the embeddings that ComfyUI has; None if that is not known.
+        brought: models that are there, or come with the job, although ComfyUI does not list them yet.
+
+    Raises:
+        InvalidWorkflow: it is no workflow, or one too large to be looked at.
+    """
+    offered = Offered(object_info)
+    if is_of_editor(workflow):
+        file = EditorFile(workflow)
+        graph, left_out, notes = _converted(workflow, file, object_info)
+        raw = [node for node in file.nodes if graph is None or node.class_type in left_out]
+        classes = _classes(((node.class_type, node.node_id, node.pack) for node in file.nodes), offered)
+    else:
+        graph, notes, raw = check_format(workflow), [], []
+        file = EditorFile(saved if saved is not None and is_of_editor(saved) else {})
+        packs = {node.class_type: node.pack for node in file.nodes if node.pack is not None}
+        named = ((node["class_type"], node_id, packs.get(node["class_type"])) for node_id, node in graph.items())
+        classes = _classes(named, offered)
+    models = models_of(
+        (*_values_of(graph or {}), *_raw_values(raw)),
+        offered=offered,
+        entries=entries_of(model for node in file.nodes for model in node.models),
+        noted=addresses_in(file.texts),
+        embeddings=embeddings,
+    )
+    return Needs(
+        models=_with_brought(models, brought),
+        nodes=classes,
+        partner_nodes=tuple(node.class_type for node in classes if _calls_a_partner(node, object_info)),
+        inputs=inputs_of(graph or {}, object_info),
+        notes=tuple(notes),
+    )
+
+
+def _converted(
+    workflow: Mapping[str, Any], file: EditorFile, object_info: Mapping[str, Any] | None
+) -> tuple[dict[str, Any] | None, frozenset[str], list[str]]:
+    """The workflow in API format without the nodes of classes that cannot be converted; those classes; and notes.
+
+    None for the graph if it cannot be converted without them either.
+    """
+    if object_info is None:
+        return None, frozenset(), ["which ComfyUI would run it is not known: nothing is said of what is there"]
+    from comfy_serverless.graph.convert import convert
+
+    left_out = frozenset(node.class_type for node in file.nodes if node.class_type not in object_info)
+    reason = ""
+    for _ in range(_CONVERSIONS):
+        try:
+            return convert(muted(workflow, left_out) if left_out else workflow, object_info).graph, left_out, []
+        except UiFormatWorkflow as refused:
+            reason = refused.message
+            reasons = refused.details.get("reasons") or ()
+            more = {str(one["class_type"]) for one in reasons if one.get("class_type")} - left_out
+            if not more:
+                break
+            left_out |= more
+    return None, left_out, [f"the inputs that can be set are not known, because it cannot be converted: {reason}"]
+
+
+def _values_of(graph: Mapping[str, Any]) -> Iterator[Value]:
+    """The texts in the inputs of a graph in API format."""
+    for node_id, node in graph.items():
+        for name, given in node["inputs"].items():
+            if not isinstance(given, list):
+                for inner, text in texts_in(given, name):
+                    yield Value(node_id, node["class_type"], inner, text)
+
+
+def _raw_values(nodes: Sequence[EditorNode]) -> Iterator[Value]:
+    for node in nodes:
+        for name, text in node.values:
+            yield Value(node.node_id, node.class_type, name, text)
+
+
+def _classes(nodes: Iterable[tuple[str, str, Pack | None]], offered: Offered) -> tuple[NodeClass, ...]:
+    """The classes of nodes, in the order of the workflow, each with the pack that one of its nodes names."""
+    found: dict[str, tuple[list[str], Pack | None]] = {}
+    counts: dict[str, int] = {}
+    for class_type, node_id, pack in nodes:
+        if class_type not in found and len(found) >= _MOST_CLASSES:
+            continue
+        ids, known = found.get(class_type, ([], None))
+        counts[class_type] = counts.get(class_type, 0) + 1
+        found[class_type] = ([*ids, node_id] if len(ids) < _MOST_NODES else ids), known or pack
+    return tuple(
+        NodeClass(
+            class_type=class_type[:_LONGEST_CLASS],
+            node_ids=tuple(ids),
+            count=counts[class_type],
+            pack=pack,
+            known=offered.knows(class_type),
+        )
+        for class_type, (ids, pack) in found.items()
+    )
+
+
+def _with_brought(models: Sequence[Model], brought: Iterable[Model]) -> tuple[Model, ...]:
+    """The models, those that are brought marked as there."""
+    there = {(model.folder, model.name): model for model in brought}
+    found = []
+    for model in models:
+        given = there.get((model.folder, model.name)) or there.get((model.folder, model.name.rpartition(".")[0]))
+        if given is not None:
+            model = replace(model, there=True, near="", url=given.url or model.url, sha256=given.sha256 or model.sha256)
+        found.append(model)
+    return tuple(found)
+
+
+def _calls_a_partner(node: NodeClass, object_info: Mapping[str, Any] | None) -> bool:
+    declaration = (object_info or {}).get(node.class_type)
+    return isinstance(declaration, Mapping) and bool(declaration.get("api_node"))
