@@ -299,7 +299,9 @@ class WorkflowRun:
         declarations = self._engine.declarations(str(node.get("class_type")) for node in self.graph.values())
         unknown = any(declaration is None for declaration in declarations.values())
         classes, lost = (self._engine.node_classes(), self._engine.lost_packs()) if unknown else ((), ())
-        error = explained(error, self.graph, declarations, classes, lost)
+        info = (self._extra_data or {}).get("extra_pnginfo")
+        saved = info.get("workflow") if isinstance(info, Mapping) else None
+        error = explained(error, self.graph, declarations, classes, lost, saved)
         if error.details["unknown_nodes"] and self._engine.is_embedded:
             error.message += (
                 ". The embedded engine has ComfyUI's model-free image nodes only: "

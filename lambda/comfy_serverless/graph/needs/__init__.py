@@ -15,6 +15,7 @@ Pure: what is there is told by `object_info`, which is ComfyUI's own answer to `
 from __future__ import annotations
 
 from comfy_serverless.graph.needs.answer import Model, Needs, NodeClass, Pack, Use
-from comfy_serverless.graph.needs.needs import needs_of
+from comfy_serverless.graph.needs.models import Sources
+from comfy_serverless.graph.needs.needs import needs_of, sources_in
 
-__all__ = ["Model", "Needs", "NodeClass", "Pack", "Use", "needs_of"]
+__all__ = ["Model", "Needs", "NodeClass", "Pack", "Sources", "Use", "needs_of", "sources_in"]

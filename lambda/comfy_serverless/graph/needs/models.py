@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from comfy_serverless.graph.file_inputs import is_address
 from comfy_serverless.graph.needs.answer import Model, Use
-from comfy_serverless.graph.needs.editor import is_model_file
+from comfy_serverless.graph.needs.editor import EditorFile, is_model_file
 from comfy_serverless.graph.nodes import MODEL_INPUTS, RENAMED_FOLDERS, model_folder
 
 EMBEDDINGS = "embeddings"
@@ -99,7 +99,40 @@ class Offered:
         return self._lists.get(folder)
 
 
-def entries_of(lists: Iterable[Mapping[str, Any]]) -> dict[str, list[Entry]]:
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a workflow of the editor says that its models can be had.
+
+    Attributes:
+        entries: of `properties.models`, by the names of the files.
+        noted: addresses in its notes, likewise.
+    """
+
+    entries: Mapping[str, Sequence[Entry]]
+    noted: Mapping[str, str]
+
+    @classmethod
+    def of(cls, file: EditorFile) -> Sources:
+        """What a file says."""
+        return cls(_entries(model for node in file.nodes for model in node.models), _addresses_in(file.texts))
+
+    def folder_of(self, name: str) -> str:
+        """The folder that the file names for a model; "" if it names none."""
+        return next((entry.folder for entry in self.entries.get(name, ()) if entry.folder), "")
+
+    def completed(self, model: Model) -> Model:
+        """The model with what the file says of it: of entries for several folders, that of its own."""
+        entries = self.entries.get(model.name, ())
+        fitting = [entry for entry in entries if not entry.folder or not model.folder or entry.folder == model.folder]
+        best = next((entry for entry in fitting if entry.url), next(iter(fitting or entries), None))
+        sha256 = next((entry.sha256 for entry in fitting if entry.sha256), "")
+        if best is not None and best.url:
+            return replace(model, url=best.url, sha256=sha256, source="properties")
+        note = self.noted.get(PurePosixPath(model.name.replace("\\", "/")).name, "")
+        return replace(model, url=note, sha256=sha256, source="note" if note else "")
+
+
+def _entries(lists: Iterable[Mapping[str, Any]]) -> dict[str, list[Entry]]:
     """The entries of `properties.models` by the names of the files. One that names no file says nothing."""
     found: dict[str, list[Entry]] = {}
     for given in lists:
@@ -126,6 +159,8 @@ def file_address(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:
         return ""
+    if not parts.hostname or "@" in parts.netloc:
+        return ""
     if parts.hostname in ("huggingface.co", "www.huggingface.co", "hf.co") and parts.query in (
         "download=true",
         "download=1",
@@ -134,7 +169,7 @@ def file_address(url: str) -> str:
     return _PAGE_OF_FILE.sub(r"\1/resolve/\2", url)
 
 
-def addresses_in(texts: Iterable[str]) -> dict[str, str]:
+def _addresses_in(texts: Iterable[str]) -> dict[str, str]:
     """The addresses of model files that texts name, by the names of the files."""
     found: dict[str, str] = {}
     left = _LONGEST_TEXT
@@ -152,20 +187,18 @@ def models_of(
     values: Iterable[Value],
     *,
     offered: Offered,
-    entries: Mapping[str, Sequence[Entry]],
-    noted: Mapping[str, str],
+    sources: Sources,
     embeddings: Collection[str] | None = None,
 ) -> tuple[Model, ...]:
     """The models that values name, each once, in the order of the workflow.
 
     Args:
-        entries: what the file says of them.
-        noted: addresses in its notes.
+        sources: what the file says of them.
         embeddings: those that ComfyUI has, without their endings; None if that is not known.
     """
     found: dict[tuple[str, str], Model] = {}
     for value in values:
-        for model in _models_in(value, offered, entries, embeddings):
+        for model in _models_in(value, offered, sources, embeddings):
             key = model.folder, model.name
             known = found.get(key)
             if known is None and len(found) >= _MOST_MODELS:
@@ -178,12 +211,10 @@ def models_of(
         model = replace(model, folder=model.folder or by_name.get(model.name, ""))
         key = model.folder, model.name
         merged[key] = _joined(merged[key], model) if key in merged else model
-    return tuple(_with_address(model, entries.get(model.name, ()), noted) for model in merged.values())
+    return tuple(map(sources.completed, merged.values()))
 
 
-def _models_in(
-    value: Value, offered: Offered, entries: Mapping[str, Sequence[Entry]], embeddings: Collection[str] | None
-) -> Iterator[Model]:
+def _models_in(value: Value, offered: Offered, sources: Sources, embeddings: Collection[str] | None) -> Iterator[Model]:
     use = (Use(value.node_id, value.class_type, value.input_name),)
     text = value.text
     if "mbedding:" in text[:_LONGEST_TEXT]:
@@ -198,11 +229,10 @@ def _models_in(
         return
     folder = model_folder(value.class_type, value.input_name)
     choices = offered.choices(value.class_type, value.input_name)
-    if not _is_model(value, folder, choices, offered, has_entry=text in entries):
+    if not _is_model(value, folder, choices, offered, has_entry=text in sources.entries):
         return
     if not folder:
-        directories = [entry.folder for entry in entries.get(text, ()) if entry.folder]
-        folder = directories[0] if directories else offered.folder_of(choices or ())
+        folder = sources.folder_of(text) or offered.folder_of(choices or ())
     files = {_bare(choice): choice for choice in choices} if choices is not None else offered.files_in(folder)
     there = None if files is None else files.get(_bare(text)) == text
     near = "" if files is None or there else _near(text, files)
@@ -224,17 +254,6 @@ def _joined(first: Model, second: Model) -> Model:
     near = "" if there else first.near or second.near
     uses = tuple(dict.fromkeys((*first.used_by, *second.used_by)))[:_MOST_USES]
     return replace(first, there=there, near=near, used_by=uses)
-
-
-def _with_address(model: Model, entries: Sequence[Entry], noted: Mapping[str, str]) -> Model:
-    """The model with what the file says of it: of entries for several folders, that of its own."""
-    fitting = [entry for entry in entries if not entry.folder or not model.folder or entry.folder == model.folder]
-    best = next((entry for entry in fitting if entry.url), next(iter(fitting or entries), None))
-    sha256 = next((entry.sha256 for entry in fitting if entry.sha256), "")
-    if best is not None and best.url:
-        return replace(model, url=best.url, sha256=sha256, source="properties")
-    note = noted.get(PurePosixPath(model.name.replace("\\", "/")).name, "")
-    return replace(model, url=note, sha256=sha256, source="note" if note else "")
 
 
 def _near(text: str, files: Mapping[str, str]) -> str:

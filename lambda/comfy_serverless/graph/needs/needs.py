@@ -6,11 +6,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from comfy_serverless.errors import UiFormatWorkflow
+from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
 from comfy_serverless.graph.inputs import inputs_of
 from comfy_serverless.graph.needs.answer import Model, Needs, NodeClass, Pack
 from comfy_serverless.graph.needs.editor import EditorFile, EditorNode, muted, texts_in
-from comfy_serverless.graph.needs.models import Offered, Value, addresses_in, entries_of, models_of
+from comfy_serverless.graph.needs.models import Offered, Sources, Value, models_of
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import is_of_editor
 
@@ -55,8 +55,7 @@ def needs_of(
     models = models_of(
         (*_values_of(graph or {}), *_raw_values(raw)),
         offered=offered,
-        entries=entries_of(model for node in file.nodes for model in node.models),
-        noted=addresses_in(file.texts),
+        sources=Sources.of(file),
         embeddings=embeddings,
     )
     return Needs(
@@ -66,6 +65,14 @@ def needs_of(
         inputs=inputs_of(graph or {}, object_info),
         notes=tuple(notes),
     )
+
+
+def sources_in(saved: object) -> Sources:
+    """Where the editor's workflow beside a graph says that models can be had; nothing if it is none that can be read."""
+    try:
+        return Sources.of(EditorFile(saved if isinstance(saved, Mapping) else {}))
+    except InvalidWorkflow:  # one too deep, or too large: nothing depends on it
+        return Sources({}, {})
 
 
 def _converted(
