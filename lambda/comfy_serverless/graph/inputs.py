@@ -19,8 +19,9 @@ from comfy_serverless.graph.lookup import title_of
 from comfy_serverless.graph.nodes import PREFIX, SEED_INPUTS, Takes, model_folder
 from comfy_serverless.graph.workflow import is_link
 
-#: The inputs, the choices of one, and the letters of a text, that are told.
-_MOST_INPUTS, _MOST_CHOICES, _LONGEST_TEXT = 2_000, 1_000, 10_000
+#: What is told: the inputs, the choices of one and of all, the letters of a text and of all.
+_MOST_INPUTS, _MOST_CHOICES, _ALL_CHOICES, _LONGEST_TEXT, _ALL_TEXT = 2_000, 1_000, 50_000, 10_000, 1_000_000
+_LONGEST_TITLE = 200
 _SIZES = frozenset({"width", "height", "batch_size", "length", "frames", "frame_rate", "fps", "duration"})
 _LONGEST_TOOLTIP = 500
 

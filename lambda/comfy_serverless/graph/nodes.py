@@ -204,18 +204,6 @@ _FOLDERS_BY_NAME: Mapping[str, str] = {
 }
 #: Folders of models that ComfyUI has renamed: to it, both names are one folder.
 RENAMED_FOLDERS: Mapping[str, str] = {"clip": "text_encoders", "unet": "diffusion_models"}
-#: Classes that only the editor has. No engine declares them, and none needs them.
-EDITOR_CLASSES = frozenset(
-    {"GetNode", "MarkdownNote", "Note", "PrimitiveNode", "Reroute", "SetNode"}
-    | {
-        f"{name} (rgthree)"
-        for name in (
-            *("Bookmark", "Fast Actions Button", "Fast Bypasser", "Fast Groups Bypasser", "Fast Groups Muter"),
-            *("Fast Muter", "Label", "Mute / Bypass Relay", "Mute / Bypass Repeater", "Node Collector"),
-            *("Random Unmuter", "Reroute"),
-        )
-    }
-)
 #: Inputs that mean "a random number, please" when they are -1.
 SEED_INPUTS = frozenset({"seed", "noise_seed"})
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.files import MODEL_ENDINGS
+from comfy_serverless.graph.convert.virtual import VIRTUAL
 from comfy_serverless.graph.needs.answer import Pack
-from comfy_serverless.graph.nodes import EDITOR_CLASSES, MODEL_INPUTS
+from comfy_serverless.graph.nodes import MODEL_INPUTS
 from comfy_serverless.graph.workflow import MAX_DEPTH, is_shallow
 
 #: The most nodes, those inside subgraphs counted once for each host.
@@ -93,7 +94,7 @@ class EditorFile:
         """
         for node in nodes:
             kind, node_id = node.get("type"), str(node.get("id"))
-            if not isinstance(kind, str) or node.get("mode") in (_MUTED, _BYPASSED) or kind in EDITOR_CLASSES:
+            if not isinstance(kind, str) or node.get("mode") in (_MUTED, _BYPASSED) or kind in VIRTUAL:
                 continue
             self._count += 1
             if self._count > MAX_NODES:
@@ -116,7 +117,7 @@ class EditorFile:
         replaced = iter(files)
         for index, node in enumerate(inner):
             kind = node.get("type")
-            if isinstance(kind, str) and kind not in EDITOR_CLASSES:
+            if isinstance(kind, str) and kind not in VIRTUAL:
                 values = [
                     (slot, next(replaced, value) if is_model_file(value) else value) for slot, value in _values(node)
                 ]

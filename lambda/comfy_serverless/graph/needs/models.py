@@ -15,8 +15,10 @@ from comfy_serverless.graph.needs.editor import EditorFile, is_model_file
 from comfy_serverless.graph.nodes import MODEL_INPUTS, RENAMED_FOLDERS, model_folder
 
 EMBEDDINGS = "embeddings"
-#: Of one model, the uses that are told; of a workflow, the models.
-_MOST_USES, _MOST_MODELS = 20, 2_000
+#: The models of a workflow that are told, and the uses of one.
+MOST_MODELS, _MOST_USES = 500, 10
+#: The letters that are told of a use: an id has a few.
+_LONGEST_USE = 200
 _LONGEST_NAME, _LONGEST_URL, _LONGEST_TEXT = 500, 2048, 200_000
 #: An embedding in a prompt: `embedding:fox`, `(embedding:styles/fox.pt:1.2)`.
 _EMBEDDING = re.compile(r"\bembedding:([^\s,:()\[\]{}|<>\"']{1,200})", re.IGNORECASE)
@@ -201,7 +203,7 @@ def models_of(
         for model in _models_in(value, offered, sources, embeddings):
             key = model.folder, model.name
             known = found.get(key)
-            if known is None and len(found) >= _MOST_MODELS:
+            if known is None and len(found) >= MOST_MODELS:
                 continue
             found[key] = model if known is None else _joined(known, model)
     by_name = {model.name: model.folder for model in found.values() if model.folder}
@@ -215,7 +217,7 @@ def models_of(
 
 
 def _models_in(value: Value, offered: Offered, sources: Sources, embeddings: Collection[str] | None) -> Iterator[Model]:
-    use = (Use(value.node_id, value.class_type, value.input_name),)
+    use = (Use(*(part[:_LONGEST_USE] for part in (value.node_id, value.class_type, value.input_name))),)
     text = value.text
     if "mbedding:" in text[:_LONGEST_TEXT]:
         for match in _EMBEDDING.finditer(text[:_LONGEST_TEXT]):

@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
+from comfy_serverless.graph.convert import convert
 from comfy_serverless.graph.inputs import inputs_of
 from comfy_serverless.graph.needs.answer import Model, Needs, NodeClass, Pack
 from comfy_serverless.graph.needs.editor import EditorFile, EditorNode, muted, texts_in
-from comfy_serverless.graph.needs.models import Offered, Sources, Value, models_of
+from comfy_serverless.graph.needs.models import MOST_MODELS, Offered, Sources, Value, models_of
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import is_of_editor
 
@@ -63,12 +64,12 @@ def needs_of(
         nodes=classes,
         partner_nodes=tuple(node.class_type for node in classes if _calls_a_partner(node, object_info)),
         inputs=inputs_of(graph or {}, object_info),
-        notes=tuple(notes),
+        notes=(*notes, *(["more models than these are not listed"] if len(models) >= MOST_MODELS else [])),
     )
 
 
 def sources_in(saved: object) -> Sources:
-    """Where the editor's workflow beside a graph says that models can be had; nothing if it is none that can be read."""
+    """Where the editor's workflow beside a graph says that models can be had; one that cannot be read says nothing."""
     try:
         return Sources.of(EditorFile(saved if isinstance(saved, Mapping) else {}))
     except InvalidWorkflow:  # one too deep, or too large: nothing depends on it
@@ -84,8 +85,6 @@ def _converted(
     """
     if object_info is None:
         return None, frozenset(), ["which ComfyUI would run it is not known: nothing is said of what is there"]
-    from comfy_serverless.graph.convert import convert
-
     left_out = frozenset(node.class_type for node in file.nodes if node.class_type not in object_info)
     reason = ""
     for _ in range(_CONVERSIONS):
