@@ -93,7 +93,11 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
 
 
 #: What the bodies of these routes may have, to guess what was meant by a field that they do not have.
-_BODIES: dict[str, type[BaseModel]] = {"/generate": GenerateBody, "/api/v2/jobs": SubmitBody, needs.PATH: needs.NeedsBody}
+_BODIES: dict[str, type[BaseModel]] = {
+    "/generate": GenerateBody,
+    "/api/v2/jobs": SubmitBody,
+    needs.PATH: needs.NeedsBody,
+}
 
 
 def _invalid(error: RequestValidationError, body: type[BaseModel] | None) -> ComfyError:

@@ -8,14 +8,15 @@ the rest; without a declaration, the value itself says which kind it is.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from comfy_serverless.graph.file_inputs import takes_file
-from comfy_serverless.graph.lookup import title_of
+from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, title_of
 from comfy_serverless.graph.nodes import PREFIX, SEED_INPUTS, Takes, model_folder
 from comfy_serverless.graph.workflow import is_link
 
@@ -60,7 +61,7 @@ class Input:
         title: what the author of the workflow called the node; its class, if nothing.
         value: what stands in the workflow; null if it is too long to be told.
         minimum, maximum, step: of numbers; None where there is no bound.
-        choices: of `InputKind.CHOICE`, the first thousand; `is_open` if there are more, or they come from elsewhere.
+        choices: of `InputKind.CHOICE`; `is_open` if there are more than are told, or they come from elsewhere.
     """
 
     address: str
@@ -106,17 +107,32 @@ class Input:
 
 
 def inputs_of(graph: Mapping[str, Any], object_info: Mapping[str, Any] | None) -> tuple[Input, ...]:
-    """The inputs of a graph in API format that can be set, in its order; the first 2,000 of very many."""
+    """The inputs of a graph in API format that can be set, in its order.
+
+    What is told of a huge graph has an end: after 2,000 inputs there are no more, after a megabyte no more values, and
+    after 50,000 choices no more of those.
+    """
     found: list[Input] = []
+    text_left, choices_left = _ALL_TEXT, _ALL_CHOICES
     for node_id, node in graph.items():
-        class_type = str(node.get("class_type"))
-        declaration = (object_info or {}).get(class_type)
+        declaration = (object_info or {}).get(str(node.get("class_type")))
         for name, value in node["inputs"].items():
-            if is_link(value) or isinstance(value, Mapping):
+            if is_link(value) or isinstance(value, Mapping) or len(node_id) + len(name) >= MAX_ADDRESS_LENGTH:
                 continue
             if len(found) >= _MOST_INPUTS:
                 return tuple(found)
-            found.append(_input(node_id, node, name, value, _spec(declaration, name, node["inputs"])))
+            one = _input(node_id, node, name, value, _spec(declaration, name, node["inputs"]))
+            size = len(json.dumps(value, default=str))
+            text_left, choices_left = text_left - size, choices_left - len(one.choices)
+            is_told = size <= _LONGEST_TEXT and text_left >= 0
+            found.append(
+                replace(
+                    one,
+                    value=value if is_told else None,
+                    choices=one.choices if choices_left >= 0 else (),
+                    is_open=one.is_open or choices_left < 0,
+                )
+            )
     return tuple(found)
 
 
@@ -130,12 +146,11 @@ def _input(node_id: str, node: Mapping[str, Any], name: str, value: object, spec
     return Input(
         address=f"{node_id}.{name}",
         node_id=node_id,
-        class_type=class_type,
-        title=title_of(node),
+        class_type=class_type[:_LONGEST_TITLE],
+        title=title_of(node)[:_LONGEST_TITLE],
         name=name,
         kind=kind,
         role=_role(class_type, name, kind, options),
-        value=None if isinstance(value, str) and len(value) > _LONGEST_TEXT else value,
         default=_plain(options.get("default")),
         minimum=_bound(options.get("min")) if is_number else None,
         maximum=_bound(options.get("max")) if is_number else None,
