@@ -132,7 +132,7 @@ def test_the_numbers_that_comfyui_writes_into_pictures_are_read(tmp_path: Path) 
         ({"workflow": GRAPH, "sett": {}}, InvalidRequest, "sett: is not a field of a request; did you mean 'set'"),
         ({"workflow": GRAPH, "set": [1]}, InvalidRequest, "set: should be"),
         ({"workflow": GRAPH, "deadline_s": "x"}, InvalidRequest, "deadline_s: should be"),
-        ({"workflow": 5}, InvalidRequest, "workflow: must be an API-format workflow"),
+        ({"workflow": 5}, InvalidRequest, "workflow: must be a workflow"),
     ],
 )
 def test_what_has_none_is_told_what_it_is(tmp_path: Path, content: object, kind: type[ComfyError], words: str) -> None:
