@@ -58,6 +58,7 @@ class NeededModel(BaseModel):
     name: str
     url: str | None
     sha256: str | None
+    size_bytes: int | None
     there: bool | None
     near: str | None
     source: str | None

@@ -83,9 +83,10 @@ class Api:
     _sessions: dict[Proxy | None, requests.Session] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_environment(cls) -> Api:
-        """The API that COMFY_BASE_URL names. Raises InvalidRequest if it names none, or the key can be none."""
-        base_url, key = os.environ.get(URL_VARIABLE, "").strip(), os.environ.get(KEY_VARIABLE, "").strip()
+    def from_environment(cls, base_url: str | None = None) -> Api:
+        """The API at an address, by default that in COMFY_BASE_URL. Raises InvalidRequest for none, or a bad key."""
+        base_url = os.environ.get(URL_VARIABLE, "").strip() if base_url is None else base_url
+        key = os.environ.get(KEY_VARIABLE, "").strip()
         try:
             parts = urlsplit(base_url)
             is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -173,6 +174,11 @@ def convert(
     body = {name: value for name, value in request.items() if value}
     document = _document(api, "POST", "/api/v2/workflows/convert", ("workflow", "warnings"), json=body)
     return Conversion(dict(document["workflow"]), tuple(map(str, document["warnings"])))
+
+
+def needs(api: Api, request: Mapping[str, Any]) -> Document:
+    """What a workflow needs, by what the API's workers have."""
+    return _document(api, "POST", "/api/v2/workflows/needs", ("models", "nodes", "missing"), json=dict(request))
 
 
 def job(api: Api, job_id: str) -> Document:

@@ -474,6 +474,11 @@ class ComfyConnector:
         """
         return self._engine.all_declared.object_info()
 
+    def embeddings(self) -> frozenset[str]:
+        """The names of the embeddings that ComfyUI has, without endings. Raises EngineUnavailable."""
+        with self._engine.asked() as client:
+            return frozenset(client.embeddings())
+
     def node_classes(self) -> tuple[str, ...]:
         """The names of all node classes ComfyUI has; empty if it does not answer."""
         return self._engine.all_declared.classes()

@@ -27,6 +27,7 @@ class Model:
         name: as the workflow has it: with subfolders of the folder.
         url: where the file says that it can be had; "" if it does not say so.
         sha256: in hex; "" if the file does not say it.
+        size_bytes: None if it is not known; workflows do not say it, hosts of models do.
         there: whether ComfyUI has it; None if that is not known.
         near: a model that is there and has the same file name in another subfolder, or in other letters.
         source: what the address is from: "properties" of a node, a "note", or the "request".
@@ -36,6 +37,7 @@ class Model:
     name: str
     url: str = ""
     sha256: str = ""
+    size_bytes: int | None = None
     there: bool | None = None
     near: str = ""
     source: str = ""
