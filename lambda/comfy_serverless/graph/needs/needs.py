@@ -44,17 +44,16 @@ def needs_of(
     offered = Offered(object_info)
     if is_of_editor(workflow):
         file = EditorFile(workflow)
-        graph, left_out, notes = _converted(workflow, file, object_info)
-        raw = [node for node in file.nodes if graph is None or node.class_type in left_out]
-        classes = _classes(((node.class_type, node.node_id, node.pack) for node in file.nodes), offered)
+        graph, raw, notes = _values_in(file, workflow, object_info)
+        nodes = [(node.class_type, node.node_id, node.pack) for node in file.nodes]
     else:
-        graph, notes, raw = check_format(workflow), [], []
-        file = EditorFile(saved if saved is not None and is_of_editor(saved) else {})
+        graph, raw, notes = check_format(workflow), (), []
+        file = _file_of(saved)
         packs = {node.class_type: node.pack for node in file.nodes if node.pack is not None}
-        named = ((node["class_type"], node_id, packs.get(node["class_type"])) for node_id, node in graph.items())
-        classes = _classes(named, offered)
+        nodes = [(node["class_type"], node_id, packs.get(node["class_type"])) for node_id, node in graph.items()]
+    classes = _classes(nodes, offered)
     models = models_of(
-        (*_values_of(graph or {}), *_raw_values(raw)),
+        (*_values_of(graph), *_raw_values(raw)),
         offered=offered,
         sources=Sources.of(file),
         embeddings=embeddings,
@@ -63,41 +62,56 @@ def needs_of(
         models=_with_brought(models, brought),
         nodes=classes,
         partner_nodes=tuple(node.class_type for node in classes if _calls_a_partner(node, object_info)),
-        inputs=inputs_of(graph or {}, object_info),
+        inputs=inputs_of(graph, object_info),
         notes=(*notes, *(["more models than these are not listed"] if len(models) >= MOST_MODELS else [])),
     )
 
 
 def sources_in(saved: object) -> Sources:
     """Where the editor's workflow beside a graph says that models can be had; one that cannot be read says nothing."""
+    return Sources.of(_file_of(saved))
+
+
+def _file_of(saved: object) -> EditorFile:
+    """What stands beside a graph; an empty file if it is no workflow of the editor, or cannot be read."""
     try:
-        return Sources.of(EditorFile(saved if isinstance(saved, Mapping) else {}))
+        return EditorFile(saved if isinstance(saved, Mapping) else {})
     except InvalidWorkflow:  # one too deep, or too large: nothing depends on it
-        return Sources({}, {})
+        return EditorFile({})
 
 
-def _converted(
-    workflow: Mapping[str, Any], file: EditorFile, object_info: Mapping[str, Any] | None
-) -> tuple[dict[str, Any] | None, frozenset[str], list[str]]:
-    """The workflow in API format without the nodes of classes that cannot be converted; those classes; and notes.
+def _values_in(
+    file: EditorFile, workflow: Mapping[str, Any], object_info: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], Sequence[EditorNode], list[str]]:
+    """The workflow in API format as far as it can be converted; the nodes whose values are only in the file; and notes.
 
-    None for the graph if it cannot be converted without them either.
+    A class that cannot be converted spoils the subgraph that it is in: which values a host gives depends on it.
     """
     if object_info is None:
-        return None, frozenset(), ["which ComfyUI would run it is not known: nothing is said of what is there"]
+        return {}, file.nodes, ["which ComfyUI would run it is not known: nothing is said of what is there"]
     left_out = frozenset(node.class_type for node in file.nodes if node.class_type not in object_info)
-    reason = ""
     for _ in range(_CONVERSIONS):
         try:
-            return convert(muted(workflow, left_out) if left_out else workflow, object_info).graph, left_out, []
+            graph = convert(muted(workflow, left_out) if left_out else workflow, object_info).graph
         except UiFormatWorkflow as refused:
             reason = refused.message
-            reasons = refused.details.get("reasons") or ()
-            more = {str(one["class_type"]) for one in reasons if one.get("class_type")} - left_out
+            told = refused.details.get("reasons") or ()
+            more = {str(one["class_type"]) for one in told if one.get("class_type")} - left_out
             if not more:
                 break
             left_out |= more
-    return None, left_out, [f"the inputs that can be set are not known, because it cannot be converted: {reason}"]
+        else:
+            hosts = {_host(node.node_id) for node in file.nodes if node.class_type in left_out} - {""}
+            notes = [f"the inputs within node {host} are not known: it has classes that are not" for host in hosts]
+            kept = {node_id: node for node_id, node in graph.items() if _host(node_id) not in hosts}
+            raw = [node for node in file.nodes if node.class_type in left_out or _host(node.node_id) in hosts]
+            return kept, raw, sorted(notes)[:_MOST_NODES]
+    return {}, file.nodes, [f"the inputs that can be set are not known, because it cannot be converted: {reason}"]
+
+
+def _host(node_id: str) -> str:
+    """The outermost host that a node is within; "" for a node of the root."""
+    return node_id.partition(":")[0] if ":" in node_id else ""
 
 
 def _values_of(graph: Mapping[str, Any]) -> Iterator[Value]:
