@@ -151,11 +151,12 @@ def muted(workflow: Mapping[str, Any], classes: frozenset[str]) -> dict[str, Any
     """A copy of the workflow in which the nodes of these classes are muted, those in subgraphs too."""
 
     def quiet(graph: Mapping[str, Any]) -> dict[str, Any]:
-        nodes = [
-            {**node, "mode": _MUTED} if isinstance(node, Mapping) and node.get("type") in classes else node
-            for node in graph.get("nodes") or ()
-        ]
-        return within({**graph, "nodes": nodes})
+        nodes = graph.get("nodes")
+        return within({**graph, "nodes": [mute(node) for node in nodes] if isinstance(nodes, list) else nodes})
+
+    def mute(node: object) -> object:
+        kind = node.get("type") if isinstance(node, Mapping) else None
+        return {**node, "mode": _MUTED} if isinstance(kind, str) and kind in classes else node  # type: ignore[dict-item]
 
     def within(graph: dict[str, Any]) -> dict[str, Any]:
         definitions = graph.get("definitions")

@@ -51,19 +51,38 @@ class Value:
     text: str
 
 
+class Choices:
+    """The texts that an input is chosen from. Looked up many times, so each question is a look-up."""
+
+    __slots__ = ("_by_bare", "_by_file", "files", "names")
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = frozenset(names)
+        self._by_bare = {_bare(name): name for name in sorted(self.names)}
+        self._by_file = {bare.rpartition("/")[2]: name for bare, name in self._by_bare.items()}
+        #: Those that are files of models.
+        self.files = frozenset(filter(is_model_file, self.names))
+
+    def near(self, name: str) -> str:
+        """The one that was probably meant: in other letters, or in another subfolder; "" if there is none."""
+        bare = _bare(name)
+        return self._by_bare.get(bare) or self._by_file.get(bare.rpartition("/")[2], "")
+
+
 class Offered:
     """What ComfyUI offers for inputs that are chosen from a list; nothing is known if `object_info` is None."""
 
     def __init__(self, object_info: Mapping[str, Any] | None) -> None:
         self._object_info = object_info
-        self._lists: dict[str, dict[str, str]] = {}
+        #: Read once for each input: a workflow may have thousands of nodes, and a list as many files.
+        self._read: dict[tuple[str, str], Choices | None] = {}
+        listed: dict[str, set[str]] = {}
         for class_type, inputs in MODEL_INPUTS.items() if object_info else ():
             for name, folder in inputs.items():
                 if (choices := self.choices(class_type, name)) is not None:
-                    self._lists.setdefault(folder, {}).update({_bare(choice): choice for choice in choices})
-        self._by_content = {
-            frozenset(names): folder for folder, names in self._lists.items() if any(map(is_model_file, names))
-        }
+                    listed.setdefault(folder, set()).update(choices.names)
+        self._in_folder = {folder: Choices(names) for folder, names in listed.items()}
+        self._by_content = {choices.files: folder for folder, choices in self._in_folder.items() if choices.files}
 
     def knows(self, class_type: str) -> bool | None:
         """Whether ComfyUI has a class; None if that is not known."""
@@ -80,25 +99,32 @@ class Offered:
                 return spec
         return None
 
-    def choices(self, class_type: str, input_name: str) -> list[str] | None:
-        """The texts that an input is chosen from; None if it is no such input, or its list is not ComfyUI's own."""
-        spec = self.spec(class_type, input_name)
-        if spec is None:
-            return None
-        options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
-        if "remote" in options or any("upload" in str(option) for option in options):
-            return None
-        choices = spec[0] if isinstance(spec[0], list) else options.get("options") if spec[0] == "COMBO" else None
-        return [choice for choice in choices if isinstance(choice, str)] if isinstance(choices, list) else None
+    def choices(self, class_type: str, input_name: str) -> Choices | None:
+        """What an input is chosen from; None if it is no such input, or its list is not ComfyUI's own."""
+        key = class_type, input_name
+        if key not in self._read:
+            self._read[key] = _choices(self.spec(class_type, input_name))
+        return self._read[key]
 
-    def folder_of(self, choices: Collection[str]) -> str:
+    def folder_of(self, choices: Choices | None) -> str:
         """The folder whose files are exactly these choices; "" if there is none."""
-        files = frozenset(_bare(choice) for choice in choices if is_model_file(choice))
-        return self._by_content.get(files, "") if files else ""
+        return "" if choices is None else self._by_content.get(choices.files, "")
 
-    def files_in(self, folder: str) -> Mapping[str, str] | None:
-        """The files of a folder, by their names in small letters and with `/`; None if they are not known."""
-        return self._lists.get(folder)
+    def files_in(self, folder: str) -> Choices | None:
+        """The files of a folder; None if they are not known."""
+        return self._in_folder.get(folder)
+
+
+def _choices(spec: Sequence[Any] | None) -> Choices | None:
+    if spec is None:
+        return None
+    options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
+    if "remote" in options or any("upload" in str(option) for option in options):
+        return None
+    choices = spec[0] if isinstance(spec[0], list) else options.get("options") if spec[0] == "COMBO" else None
+    if not isinstance(choices, list):
+        return None
+    return Choices(choice for choice in choices if isinstance(choice, str))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,19 +260,19 @@ def _models_in(value: Value, offered: Offered, sources: Sources, embeddings: Col
     if not _is_model(value, folder, choices, offered, has_entry=text in sources.entries):
         return
     if not folder:
-        folder = sources.folder_of(text) or offered.folder_of(choices or ())
-    files = {_bare(choice): choice for choice in choices} if choices is not None else offered.files_in(folder)
-    there = None if files is None else files.get(_bare(text)) == text
-    near = "" if files is None or there else _near(text, files)
+        folder = sources.folder_of(text) or offered.folder_of(choices)
+    files = choices if choices is not None else offered.files_in(folder)
+    there = None if files is None else text in files.names
+    near = "" if files is None or there else files.near(text)
     yield Model(folder=folder, name=text, there=there, near=near, used_by=use)
 
 
-def _is_model(value: Value, folder: str, choices: Collection[str] | None, offered: Offered, *, has_entry: bool) -> bool:
+def _is_model(value: Value, folder: str, choices: Choices | None, offered: Offered, *, has_entry: bool) -> bool:
     """Whether a text is the name of a model: of a file in a list, or of one that is missing there."""
     if has_entry or (is_model_file(value.text) and (folder or choices is not None)):
         return True
     if folder and choices is not None:
-        return value.text not in choices  # `pixel_space` is in the list of VAEs, and no file
+        return value.text not in choices.names  # `pixel_space` is in the list of VAEs, and no file
     # An input that nobody declares: of a pack that is not there, or within an object.
     return is_model_file(value.text) and offered.spec(value.class_type, value.input_name) is None
 
@@ -256,15 +282,6 @@ def _joined(first: Model, second: Model) -> Model:
     near = "" if there else first.near or second.near
     uses = tuple(dict.fromkeys((*first.used_by, *second.used_by)))[:_MOST_USES]
     return replace(first, there=there, near=near, used_by=uses)
-
-
-def _near(text: str, files: Mapping[str, str]) -> str:
-    """The file that is there and was probably meant: in other letters, or with the same name in another subfolder."""
-    bare = _bare(text)
-    if bare in files:
-        return files[bare]
-    name = bare.rpartition("/")[2]
-    return next((there for other, there in files.items() if other.rpartition("/")[2] == name), "")
 
 
 def _known_folder(folder: str) -> str:
