@@ -1,8 +1,8 @@
 """PrimitiveNode: writes its value into the widgets that it is linked to, and vanishes. No IO.
 
-Observed of the official editor 1.49.6: also when it is muted or bypassed. Only widgets that it is linked to directly get
-the value; through a Reroute nothing arrives. Of several targets that are numbers, what each allows is put together, and
-the value made to fit.
+Observed of the official editor 1.49.6: also when it is muted or bypassed. Only widgets that it is linked to directly
+get the value; through a Reroute nothing arrives. A number is made to fit: what all its targets allow together, then what
+each allows.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ def _write(scene: Scene, hosts: Hosts, graph: Graph, node: Node, replaced: Calla
 def _shared(value: Any, entries: list[Declared]) -> Any:  # noqa: ANN401
     """A number that fits what all targets allow together, as far as they go together; anything else itself."""
     if not entries:
+        return value
+    if as_number(value) is None:
         return value
     value, merged = fitted(value, entries[0].kind, entries[0].options), entries[0].options
     for entry in entries[1:]:
