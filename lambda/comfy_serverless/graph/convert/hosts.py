@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfy_serverless.graph.convert.declared import COMBO
 from comfy_serverless.graph.convert.model import Definition, Node
 from comfy_serverless.graph.convert.scene import Scene
-from comfy_serverless.graph.convert.widgets import NOTHING
+from comfy_serverless.graph.convert.widgets import NOTHING, first_choice
 
 
 class Hosts:
@@ -21,11 +22,13 @@ class Hosts:
         self._scene = scene
         self._targets: dict[str, list[tuple[Node, int] | None]] = {}
         self._own: dict[int, dict[int, Any]] = {}
+        self._hosts: dict[str, list[Node]] = {}
         for graph in scene.graphs():
             for node in graph.nodes.values():
                 definition = scene.definition(node)
                 if definition is not None:
                     self._own[id(node)] = self._values(node, definition)
+                    self._hosts.setdefault(definition.id, []).append(node)
 
     def is_promoted(self, host: Node, slot: int) -> bool:
         """Whether an input of a host has a value of the host's own."""
@@ -35,11 +38,22 @@ class Hosts:
     def value(self, host: Node, slot: int) -> Any:  # noqa: ANN401
         """The value that a host has for a promoted input."""
         own = self._own[id(host)]
-        if slot in own:
-            return own[slot]
         definition = self._scene.definition(host)
         target = None if definition is None else self.target(definition, slot)
+        if slot in own:
+            return self._first_if_null(own[slot], target)
         return NOTHING if target is None else self.held(*target)
+
+    def _first_if_null(self, value: Any, target: tuple[Node, int] | None) -> Any:  # noqa: ANN401
+        """A value, or what a combo offers first if that is null."""
+        while value is None and target is not None:
+            node, slot = target
+            entry, definition = self._scene.filled(node).inputs[slot].of, self._scene.definition(node)
+            if definition is None:
+                first = NOTHING if entry is None or entry.kind != COMBO else first_choice(entry)
+                return value if first is NOTHING else first
+            target = self.target(definition, slot)
+        return value
 
     def held(self, node: Node, slot: int) -> Any:  # noqa: ANN401
         """What an input of a node holds without a link."""
@@ -63,9 +77,14 @@ class Hosts:
             ]
         return targets[slot] if slot < len(targets) else None
 
-    def forget(self, definition: Definition) -> None:
-        """Look anew at a definition that has got another input."""
-        self._targets.pop(definition.id, None)
+    def add_target(self, definition: Definition, node: Node, slot: int) -> None:
+        """Note what the last input of a definition, which is new and promoted, stands for."""
+        self.target(definition, 0)
+        self._targets[definition.id] = [*self._targets[definition.id][: len(definition.inputs) - 1], (node, slot)]
+
+    def of(self, definition: Definition) -> list[Node]:
+        """The hosts of a definition."""
+        return self._hosts.get(definition.id, [])
 
     def _target(self, definition: Definition, slot: int) -> tuple[Node, int] | None:
         for link_id in definition.inputs[slot].links:
@@ -74,11 +93,11 @@ class Hosts:
             if node is None:
                 continue
             filled = self._scene.filled(node)
-            number = next((at for at, entry in enumerate(filled.inputs) if entry.link == link_id), None)
+            number = filled.slot_of(link_id)
             if number is None:
                 continue
             inner = self._scene.definition(node)
-            if filled.inputs[number].of is not None if inner is None else self.target(inner, number) is not None:
+            if filled.inputs[number].is_widget if inner is None else self.target(inner, number) is not None:
                 return node, number
         return None
 

@@ -1,7 +1,7 @@
 """Makes the ids of nodes unique over all graphs of a workflow. No IO.
 
-Observed of the official editor 1.49.6: definitions are walked in the order of the file; an id that the root or an earlier
-definition has is replaced by the next free number after the last one that was given.
+Observed of the official editor 1.49.6: definitions are walked in the order of the file; an id that the root or an
+earlier definition has is replaced by the next free number after the last one that was given.
 """
 
 from __future__ import annotations

@@ -10,8 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from comfy_serverless.graph.convert.findings import shown
 from comfy_serverless.graph.convert.hosts import Hosts
+from comfy_serverless.graph.convert.limits import MOST_HOST_INPUTS
 from comfy_serverless.graph.convert.model import INPUT_SIDE, Definition, Graph, Link, LinkId, Node, Port
+from comfy_serverless.graph.convert.reading import MOST_PORTS
 from comfy_serverless.graph.convert.scene import Scene
 from comfy_serverless.graph.convert.values import Input
 from comfy_serverless.graph.convert.virtual import PRIMITIVE, first_value
@@ -19,6 +22,7 @@ from comfy_serverless.graph.convert.virtual import PRIMITIVE, first_value
 _OLDEST_PREFIX = re.compile(r"\d+: ")
 _NO_WIDGET = ("$$", "control_after_generate", "control_filter_list")
 _OF_HOST = "-1"
+_MOST_ENTRIES = 1000
 
 
 def promote_proxies(scene: Scene, hosts: Hosts) -> None:
@@ -51,7 +55,7 @@ def _inner_first(scene: Scene) -> Iterator[Graph]:
 def _promote(scene: Scene, hosts: Hosts, host: Node, definition: Definition) -> None:
     entries = host.properties.get("proxyWidgets")
     values = host.values if isinstance(host.values, list) else []
-    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+    for number, entry in enumerate(entries[:_MOST_ENTRIES] if isinstance(entries, list) else ()):
         if not isinstance(entry, list) or len(entry) < 2 or not isinstance(entry[1], str):
             continue
         name = entry[1]
@@ -67,7 +71,7 @@ def _promote(scene: Scene, hosts: Hosts, host: Node, definition: Definition) -> 
 def _quarantined(hosts: Hosts, host: Node, definition: Definition) -> None:
     """Values that an editor could not place: those of an input of the host itself count."""
     entries = host.properties.get("proxyWidgetErrorQuarantine")
-    for entry in entries if isinstance(entries, list) else ():
+    for entry in entries[:_MOST_ENTRIES] if isinstance(entries, list) else ():
         original = entry.get("originalEntry") if isinstance(entry, dict) else None
         if not isinstance(original, list) or len(original) < 2 or "hostValue" not in entry:
             continue
@@ -100,9 +104,9 @@ def _widget_named(scene: Scene, hosts: Hosts, node: Node, name: str) -> int | No
     """The number of the input whose widget has a name, also in the oldest form, `12: name`."""
     filled, inner = scene.filled(node), scene.definition(node)
     while True:
-        number = filled.input_named(name)
+        number = filled.slot_named(name)
         if number is not None:
-            is_widget = filled.inputs[number].of is not None if inner is None else hosts.is_promoted(node, number)
+            is_widget = filled.inputs[number].is_widget if inner is None else hosts.is_promoted(node, number)
             return number if is_widget else None
         stripped = _OLDEST_PREFIX.sub("", name, count=1) if _OLDEST_PREFIX.match(name) else name
         if stripped == name:
@@ -119,11 +123,9 @@ def _of_primitive(scene: Scene, hosts: Hosts, definition: Definition, primitive:
     slot = _new_port(scene, hosts, definition, scene.filled(targets[0][0]).inputs[targets[0][1]].name, targets)
     for outlet in primitive.outputs:
         outlet.links = []
-    if value is not None:
-        for graph in scene.graphs():
-            for host in graph.nodes.values():
-                if host.type == definition.id:
-                    hosts.set(host, slot, value)
+    if slot is not None and value is not None:
+        for host in hosts.of(definition):
+            hosts.set(host, slot, value)
     return slot
 
 
@@ -133,31 +135,32 @@ def linked_targets(scene: Scene, graph: Graph, node: Node) -> Iterator[tuple[Nod
         link = graph.links.get(link_id)
         target = None if link is None else graph.nodes.get(link.target)
         if target is not None:
-            inputs = scene.filled(target).inputs
-            number = next((at for at, entry in enumerate(inputs) if entry.link == link_id), None)
+            number = scene.filled(target).slot_of(link_id)
             if number is not None:
                 yield target, number
 
 
-def _new_port(scene: Scene, hosts: Hosts, definition: Definition, name: str, targets: list[tuple[Node, int]]) -> int:
+def _new_port(
+    scene: Scene, hosts: Hosts, definition: Definition, name: str, targets: list[tuple[Node, int]]
+) -> int | None:
     slot = len(definition.inputs)
+    if slot >= MOST_PORTS or slot * len(hosts.of(definition)) > MOST_HOST_INPUTS:
+        scene.findings.refuse("too_large", f"the subgraph {shown(definition.name)!r} promotes too many widgets")
+        return None
     taken = {port.name for port in definition.inputs}
     unique = next(each for each in _numbered(name) if each not in taken)
     links: list[LinkId] = []
     kind = "*"
     for node, number in targets:
-        entry = scene.filled(node).inputs[number]
-        kind = entry.type
-        link = Link(f"promoted {slot} {node.id} {number}", INPUT_SIDE, slot, node.id, number, entry.type)
+        kind = scene.filled(node).inputs[number].type
+        link = Link(f"promoted {slot} {node.id} {number}", INPUT_SIDE, slot, node.id, number, kind)
         definition.links[link.id] = link
-        entry.link = link.id
+        scene.filled(node).connect(number, link.id)
         links.append(link.id)
     definition.inputs.append(Port(unique, kind, links))
-    hosts.forget(definition)
-    for graph in scene.graphs():
-        for host in graph.nodes.values():
-            if host.type == definition.id:
-                scene.filled(host).inputs.append(Input(unique, kind))
+    hosts.add_target(definition, *targets[0])
+    for host in hosts.of(definition):
+        scene.filled(host).add(Input(unique, kind))
     return slot
 
 

@@ -54,6 +54,18 @@ class Scene:
         yield self.workflow.root
         yield from self.workflow.definitions.values()
 
+    def nodes_as_seen(self) -> Iterator[Node]:
+        """All nodes, the inside of a host just after the host; each definition once."""
+        seen: set[str] = set()
+        pending = [*reversed(self.workflow.root.nodes.values())]
+        while pending:
+            node = pending.pop()
+            yield node
+            definition = self.definition(node)
+            if definition is not None and definition.id not in seen:
+                seen.add(definition.id)
+                pending += reversed(definition.nodes.values())
+
     def filled(self, node: Node) -> Filled:
         """A node with its inputs and widgets; the same each time, so that what is written to it stays."""
         found = self._filled.get(id(node))
@@ -72,7 +84,7 @@ class Scene:
 
 
 def _as_host(node: Node, definition: Definition) -> Filled:
-    """A host: its inputs are those of the definition in its order, matched by name, and by type where that tells more."""
+    """A host: its inputs are those of the definition, matched by name, and by type where that tells more."""
     rest = list(node.inputs)
 
     def link_of(name: str, kind: str) -> Socket | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -20,6 +22,8 @@ from comfy_serverless.graph.convert.widgets import NOTHING
 _MADE_IN_BROWSER = {"WEBCAM": "a camera", "AUDIO_RECORD": "a microphone"}
 _RENDERED = ("Load3D", "Load3DAdvanced")
 _MOST_NAMED = 8
+#: The most characters of all values of a prompt.
+MOST_CHARACTERS = 64_000_000
 
 
 class Writer:
@@ -30,6 +34,9 @@ class Writer:
         self._supplied = supplied
         self._seed = seed
         self._now = now
+        self._called: dict[str, Node] | None = None
+        self._left = MOST_CHARACTERS
+        self._sizes: dict[int, int] = {}
 
     def own_values(
         self, scope: Scope, node: Node, node_class: NodeClass, filled: Filled, linked: Mapping[str, Any]
@@ -46,12 +53,29 @@ class Writer:
         self._warn_of_guesses(scope, node, filled, inputs)
         return inputs
 
-    @staticmethod
-    def wrapped(value: Any, *, is_curve: bool = False) -> Any:  # noqa: ANN401
-        """A value as the prompt has it: a list is wrapped, so that the server takes it for no link."""
+    def wrapped(self, value: Any, *, is_curve: bool = False) -> Any:  # noqa: ANN401
+        """A value as the prompt has it, a copy: a list is wrapped, so that the server takes it for no link.
+
+        Raises UiFormatWorkflow if all values together get too long: one of a subgraph is there once for each host.
+        """
+        self._spend(value)
+        if isinstance(value, dict):
+            return copy.deepcopy(value)
         if not isinstance(value, list):
             return value
-        return {"__type__": "CURVE", "__value__": value} if is_curve else {"__value__": value}
+        return {**({"__type__": "CURVE"} if is_curve else {}), "__value__": copy.deepcopy(value)}
+
+    def _spend(self, value: object) -> None:
+        """Count the characters of a value."""
+        if isinstance(value, dict | list):
+            if id(value) not in self._sizes:
+                self._sizes[id(value)] = len(json.dumps(value))
+            self._left -= self._sizes[id(value)]
+        elif isinstance(value, str):
+            self._left -= len(value)
+        if self._left < 0:
+            self._scene.findings.refuse("too_large", f"its values have more than {MOST_CHARACTERS:,} characters")
+            self._scene.findings.raise_if_refused()
 
     def with_values(self, text: str) -> str:
         """A text with `%date:…%` and `%Node.widget%` replaced."""
@@ -64,6 +88,7 @@ class Writer:
         if maker := _maker(node.type, entry):
             return self._made_in_browser(scope, node, entry.name, maker)
         if isinstance(value, str):
+            self._spend(value)
             if entry.kind == "STRING" and entry.options.get("dynamicPrompts") is True and entry in node_class.inputs:
                 return self._chosen(scope, node, entry.name, value)
             if entry.name == names.SAVED_AS and node.type in names.SAVERS:
@@ -116,16 +141,22 @@ class Writer:
 
     def _value_of(self, called: str, name: str) -> str | None:
         """The value of a widget of the node that is called so: by the name for search and replace, else by title."""
-        node = self._node_called(called)
+        node = self._by_name().get(called)
         widget = None if node is None else self._scene.filled(node).widgets.get(name)
         return None if widget is None or widget.value is NOTHING else as_javascript(widget.value)
 
-    def _node_called(self, called: str) -> Node | None:
-        nodes = [node for graph in self._scene.graphs() for node in graph.nodes.values()]
-        for node in nodes:
-            if node.properties.get("Node name for S&R", node.type) == called:
-                return node
-        return next((node for node in nodes if self._title(node) == called), None)
+    def _by_name(self) -> Mapping[str, Node]:
+        """All nodes by what they are called for search and replace, and by title; of several the first one."""
+        if self._called is None:
+            self._called = {}
+            nodes = [*self._scene.nodes_as_seen()]
+            for node in nodes:
+                called = node.properties.get("Node name for S&R", node.type)
+                if isinstance(called, str):
+                    self._called.setdefault(called, node)
+            for node in nodes:
+                self._called.setdefault(self._title(node), node)
+        return self._called
 
     def _title(self, node: Node) -> str:
         node_class = self._scene.classes.get(node.type)
