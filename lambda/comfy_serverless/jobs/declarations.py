@@ -1,4 +1,4 @@
-"""What the workers' ComfyUI declares of its nodes: a worker publishes it, and the API converts the editor's workflows by it.
+"""What the workers' ComfyUI declares of its nodes: workers publish it, and the API converts the editor's workflows by it.
 
     worker ──► engine/{its image}/object_info/{SHA-256 of the content}.json.gz    when it has changed
            └─► engine/{its image}/object_info.json                                a pointer, as fresh as the list of classes
@@ -27,7 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.errors import NotJson, PayloadTooLarge
 from comfy_serverless.files import MODEL_ENDINGS, type_of_name
-from comfy_serverless.graph.nodes import FILE_INPUT_NAMES, NODES, known
+from comfy_serverless.graph.nodes import FILE_INPUT_NAMES, known
 from comfy_serverless.json_text import finite, parse_json
 from comfy_serverless.observability import log
 

@@ -7,7 +7,7 @@ the editor's, which a worker converts ──► the API looks up what its widget
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
