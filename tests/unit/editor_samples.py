@@ -66,6 +66,67 @@ def plain(*, color: int = 255, prefix: str = "editor") -> dict[str, Any]:
     )
 
 
+#: What ComfyUI declares of their classes, in short.
+OBJECT_INFO: dict[str, Any] = {
+    "EmptyImage": {
+        "input": {
+            "required": {
+                "width": ["INT", {"default": 512}],
+                "height": ["INT", {"default": 512}],
+                "batch_size": ["INT", {"default": 1}],
+                "color": ["INT", {"default": 0}],
+            }
+        },
+        "input_order": {"required": ["width", "height", "batch_size", "color"]},
+        "output": ["IMAGE"],
+        "name": "EmptyImage",
+        "display_name": "Empty Image",
+    },
+    "SaveImage": {
+        "input": {"required": {"images": ["IMAGE", {}], "filename_prefix": ["STRING", {"default": "ComfyUI"}]}},
+        "input_order": {"required": ["images", "filename_prefix"]},
+        "output": [],
+        "name": "SaveImage",
+        "display_name": "Save Image",
+    },
+    "CLIPTextEncode": {
+        "input": {
+            "required": {"text": ["STRING", {"multiline": True, "dynamicPrompts": True}], "clip": ["CLIP", {}]},
+        },
+        "input_order": {"required": ["text", "clip"]},
+        "output": ["CONDITIONING"],
+        "name": "CLIPTextEncode",
+        "display_name": "CLIP Text Encode (Prompt)",
+    },
+    "LoadImage": {
+        "input": {"required": {"image": [["fox.png"], {"image_upload": True}]}},
+        "input_order": {"required": ["image"]},
+        "output": ["IMAGE", "MASK"],
+        "name": "LoadImage",
+        "display_name": "Load Image",
+    },
+    "ImageInvert": {
+        "input": {"required": {"image": ["IMAGE", {}]}},
+        "input_order": {"required": ["image"]},
+        "output": ["IMAGE"],
+        "name": "ImageInvert",
+        "display_name": "Invert Image Colors",
+    },
+    "ImageScaleBy": {
+        "input": {
+            "required": {
+                "image": ["IMAGE", {}],
+                "upscale_method": [["nearest-exact", "bilinear"], {}],
+                "scale_by": ["FLOAT", {"default": 1.0}],
+            }
+        },
+        "input_order": {"required": ["image", "upscale_method", "scale_by"]},
+        "output": ["IMAGE"],
+        "name": "ImageScaleBy",
+        "display_name": "Upscale Image By",
+    },
+}
+
 PLAIN = plain()
 #: What it is in API format.
 PLAIN_GRAPH: dict[str, Any] = {

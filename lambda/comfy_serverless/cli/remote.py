@@ -33,6 +33,7 @@ from comfy_serverless.errors import (
     UpstreamError,
     all_errors,
 )
+from comfy_serverless.graph.convert import Conversion
 from comfy_serverless.proxies import Proxy, proxy_for
 from comfy_serverless.redaction import redact_url, redacted
 
@@ -162,6 +163,16 @@ def _session(proxy: Proxy | None) -> requests.Session:
 def submit(api: Api, request: Mapping[str, Any]) -> Document:
     """Submit a job request with a `job_id`, and do not wait for its end. Sent twice, it is the same job."""
     return _document(api, "POST", "/generate", _JOB, json={**request, "wait_s": 0})
+
+
+def convert(
+    api: Api, workflow: Mapping[str, Any], *, supplied: Mapping[str, Any] | None = None, seed: str | None = None
+) -> Conversion:
+    """What the editor saved, converted by what the API's workers declare. Raises as `graph.convert.convert`."""
+    request = {"workflow": workflow, "set": dict(supplied or {}), "seed": seed}
+    body = {name: value for name, value in request.items() if value}
+    document = _document(api, "POST", "/api/v2/workflows/convert", ("workflow", "warnings"), json=body)
+    return Conversion(dict(document["workflow"]), tuple(map(str, document["warnings"])))
 
 
 def job(api: Api, job_id: str) -> Document:

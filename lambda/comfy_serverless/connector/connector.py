@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -34,13 +35,13 @@ from comfy_serverless.connector.run import (
     deadline_in,
     left_until,
 )
-from comfy_serverless.connector.submitted import converted_to_submit, graph_to_submit
+from comfy_serverless.connector.submitted import converted_to_submit, graph_to_submit, with_hint
 from comfy_serverless.connector.unusable import submit_failure, unavailable
 from comfy_serverless.connector.upkeep import Condition, Upkeep
-from comfy_serverless.errors import EngineUnavailable, InvalidRequest
+from comfy_serverless.errors import EngineUnavailable, InvalidRequest, UiFormatWorkflow
 from comfy_serverless.graph import workflow as workflow_module
 from comfy_serverless.graph.convert import Conversion
-from comfy_serverless.graph.editor_format import check_depth, in_api_format, with_saved
+from comfy_serverless.graph.editor_format import Readable, check_editor_format, in_api_format, with_saved
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
 from comfy_serverless.json_text import finite
 from comfy_serverless.settings import Settings
@@ -294,9 +295,9 @@ class ComfyConnector:
         notes: tuple[str, ...] = ()
         beside, convert = found.extra_data, None
         if is_of_editor(found.workflow):
-            check_depth(found.workflow)
+            check_editor_format(found.workflow)
             beside = with_saved(found)
-            convert = lambda: converted_to_submit(found, self.object_info(), seed=run_id, now=now)  # noqa: E731
+            convert = lambda: converted_to_submit(self._in_api_format(found, seed=run_id, now=now), now=now)  # noqa: E731
         else:
             graph, notes = graph_to_submit(found.workflow, now=now)
         return WorkflowRun(
@@ -402,13 +403,16 @@ class ComfyConnector:
         """
         return self.run(payload).images
 
-    def convert(self, workflow: Mapping[str, Any], *, seed: str | None = None) -> Conversion:
+    def convert(
+        self, workflow: Mapping[str, Any], *, supplied: Mapping[str, Any] | None = None, seed: str | None = None
+    ) -> Conversion:
         """The graph (API format) of a workflow that the editor saved, to be edited, by what ComfyUI declares.
 
         `run({"prompt": graph, "workflow": workflow})` runs it so that its pictures can be opened in the editor again.
 
         Args:
             workflow: in any wrapper. One in API format is returned as it is.
+            supplied: values for what only a browser knows, e.g. `{"4.image": "photo.png"}` for a WebcamCapture.
             seed: what dynamic prompts are rolled from; None takes the first alternative of each.
 
         Raises:
@@ -416,11 +420,20 @@ class ComfyConnector:
             EngineUnavailable: ComfyUI did not start, or cannot be asked.
         """
         found = unwrap(workflow) or Unwrapped(workflow)
-        if is_of_editor(found.workflow):
-            self.wait_ready()
-            readable = in_api_format(found, self.object_info(), seed=seed)
-            return Conversion(dict(readable.found.workflow), readable.warnings)
-        return Conversion(workflow_module.check_format(found.workflow), ())
+        if not is_of_editor(found.workflow):
+            return Conversion(workflow_module.check_format(found.workflow), ())
+        self.wait_ready()
+        readable = self._in_api_format(found, supplied=supplied or {}, seed=seed, now=datetime.now().astimezone())
+        return Conversion(dict(readable.found.workflow), readable.warnings)
+
+    def _in_api_format(
+        self, found: Unwrapped, *, seed: str | None, now: datetime, supplied: Mapping[str, Any] = {}
+    ) -> Readable:
+        """The workflow by what the engine declares, which answers. Raises as `in_api_format`."""
+        try:
+            return in_api_format(found, self.object_info(), supplied=supplied, seed=seed, now=now)
+        except UiFormatWorkflow as error:
+            raise with_hint(error, is_embedded=self._engine.is_embedded) from None
 
     def queue_prompt(self, prompt: Mapping[str, Any]) -> dict[str, Any]:
         """Queue a workflow without waiting: `{"prompt_id": …, "number": …, "node_errors": …}`.

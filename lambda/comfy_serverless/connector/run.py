@@ -25,6 +25,7 @@ from comfy_serverless.connector.recovery import Recovery
 from comfy_serverless.connector.refusals import explained
 from comfy_serverless.connector.runner import PromptRunner
 from comfy_serverless.connector.saving import save
+from comfy_serverless.connector.submitted import EMBEDDED_LACKS
 from comfy_serverless.errors import (
     Canceled,
     ComfyError,
@@ -331,10 +332,7 @@ class WorkflowRun:
         classes, lost = (self._engine.all_declared.classes(), self._engine.lost_packs()) if unknown else ((), ())
         error = explained(error, self.graph, declarations, classes, lost)
         if error.details["unknown_nodes"] and self._engine.is_embedded:
-            error.message += (
-                ". The embedded engine has ComfyUI's model-free image nodes only: "
-                "set COMFYUI_DIR or COMFYUI_URL to run the workflow on your own ComfyUI"
-            )
+            error.message += f". {EMBEDDED_LACKS}"
             error.args = (error.message,)
         return error
 

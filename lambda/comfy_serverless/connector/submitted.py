@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from comfy_serverless.graph.editor_format import in_api_format
+from comfy_serverless.errors import UiFormatWorkflow
+from comfy_serverless.graph.editor_format import Readable
 from comfy_serverless.graph.prefixes import fill_prefixes
 from comfy_serverless.graph.workflow import as_engine_reads, check_format, check_links
-from comfy_serverless.graph.wrappers import Unwrapped
+
+#: What to do if the embedded engine does not have a class: a sentence without its full stop.
+EMBEDDED_LACKS = (
+    "The embedded engine has ComfyUI's model-free image nodes only: "
+    "set COMFYUI_DIR or COMFYUI_URL to run the workflow on your own ComfyUI"
+)
 
 
 def graph_to_submit(workflow: object, *, now: datetime) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -24,14 +29,14 @@ def graph_to_submit(workflow: object, *, now: datetime) -> tuple[dict[str, Any],
     return graph, (*mended, *about_names)
 
 
-def converted_to_submit(
-    found: Unwrapped, object_info: Mapping[str, Any], *, seed: str, now: datetime
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The same of a workflow that the editor saved. Raises as `in_api_format`.
-
-    Args:
-        seed: what its dynamic prompts are rolled from.
-    """
-    readable = in_api_format(found, object_info, seed=seed, now=now)
+def converted_to_submit(readable: Readable, *, now: datetime) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The same of a workflow that was converted."""
     graph, notes = graph_to_submit(readable.found.workflow, now=now)
     return graph, (*readable.warnings, *notes)
+
+
+def with_hint(error: UiFormatWorkflow, *, is_embedded: bool) -> UiFormatWorkflow:
+    """The refusal of a conversion; where the embedded engine lacks a class, with what has it."""
+    if is_embedded and any(reason.get("reason") == "missing_node_type" for reason in error.details.get("reasons", ())):
+        return UiFormatWorkflow(f"{error.message.rstrip('.')}. {EMBEDDED_LACKS}", details=error.details)
+    return error

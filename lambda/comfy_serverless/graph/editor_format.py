@@ -46,7 +46,7 @@ def in_api_format(
     """
     if not is_of_editor(found.workflow):
         return Readable(found)
-    check_depth(found.workflow)
+    check_editor_format(found.workflow)
     made = convert(found.workflow, object_info, supplied=supplied, seed=seed, now=now)
     return Readable(replace(found, workflow=made.graph, extra_data=with_saved(found)), made.warnings)
 
@@ -59,7 +59,10 @@ def with_saved(found: Unwrapped) -> Mapping[str, Any]:
     return merged(found.extra_data, {"extra_pnginfo": {"workflow": found.workflow}})
 
 
-def check_depth(workflow: Mapping[str, Any]) -> None:
-    """Raise InvalidWorkflow for a workflow that is nested too deep to be read."""
+def check_editor_format(workflow: Mapping[str, Any]) -> dict[str, Any]:
+    """The workflow itself. Raises InvalidWorkflow if it has no nodes, or is nested too deep."""
+    if not workflow.get("nodes"):
+        raise InvalidWorkflow("The workflow has no nodes.")
     if not is_shallow(workflow):
         raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")
+    return workflow if isinstance(workflow, dict) else dict(workflow)

@@ -15,37 +15,14 @@ import pytest
 from comfy_serverless.connector import all_declared
 from comfy_serverless.connector.all_declared import AllDeclared
 from comfy_serverless.connector.run import WorkflowRun
-from comfy_serverless.connector.submitted import converted_to_submit
-from comfy_serverless.errors import Canceled, DeadlineExceeded, EngineUnavailable, InvalidWorkflow
-from comfy_serverless.graph.editor_format import check_depth, in_api_format
+from comfy_serverless.connector.submitted import converted_to_submit, with_hint
+from comfy_serverless.errors import Canceled, DeadlineExceeded, EngineUnavailable, InvalidWorkflow, UiFormatWorkflow
+from comfy_serverless.graph.editor_format import check_editor_format, in_api_format
 from comfy_serverless.graph.wrappers import Unwrapped, unwrap
-from tests.unit.editor_samples import PLAIN, PLAIN_GRAPH, plain
+from tests.unit.editor_samples import OBJECT_INFO, PLAIN, PLAIN_GRAPH, plain
 from tests.unit.workflow_samples import nested
 
 FRAMES: dict[str, Any] = {"1": {"class_type": "SaveImageWebsocket", "inputs": {}}}
-OBJECT_INFO: dict[str, Any] = {
-    "EmptyImage": {
-        "input": {
-            "required": {
-                "width": ["INT", {"default": 512}],
-                "height": ["INT", {"default": 512}],
-                "batch_size": ["INT", {"default": 1}],
-                "color": ["INT", {"default": 0}],
-            }
-        },
-        "input_order": {"required": ["width", "height", "batch_size", "color"]},
-        "output": ["IMAGE"],
-        "name": "EmptyImage",
-        "display_name": "Empty Image",
-    },
-    "SaveImage": {
-        "input": {"required": {"images": ["IMAGE", {}], "filename_prefix": ["STRING", {"default": "ComfyUI"}]}},
-        "input_order": {"required": ["images", "filename_prefix"]},
-        "output": [],
-        "name": "SaveImage",
-        "display_name": "Save Image",
-    },
-}
 
 
 @dataclass
@@ -149,15 +126,23 @@ def test_what_was_put_beside_it_counts() -> None:
 
 
 def test_the_graph_is_judged_as_any_other() -> None:
-    graph, notes = converted_to_submit(
-        Unwrapped(plain(prefix="%EmptyImage.width%")), OBJECT_INFO, seed="a", now=datetime(2026, 3, 7, tzinfo=UTC)
-    )
+    readable = in_api_format(Unwrapped(plain(prefix="fox")), OBJECT_INFO)
+    readable.found.workflow["2"]["inputs"]["filename_prefix"] = "%EmptyImage.width%"
+    graph, notes = converted_to_submit(readable, now=datetime(2026, 3, 7, tzinfo=UTC))
     assert (graph["2"]["inputs"]["filename_prefix"], notes) == ("16", ())
+
+
+def test_where_the_embedded_engine_lacks_a_class_it_is_said_what_has_it() -> None:
+    lacking = UiFormatWorkflow("no class X", details={"reasons": [{"reason": "missing_node_type"}]})
+    assert "COMFYUI_DIR" in with_hint(lacking, is_embedded=True).message
+    assert with_hint(lacking, is_embedded=False) is lacking
+    other = UiFormatWorkflow("a broken link", details={"reasons": [{"reason": "broken_link"}]})
+    assert with_hint(other, is_embedded=True) is other
 
 
 def test_one_that_is_nested_without_end_is_refused() -> None:
     with pytest.raises(InvalidWorkflow, match="nested"):
-        check_depth({**PLAIN, "extra": nested(100)})
+        check_editor_format({**PLAIN, "extra": nested(100)})
     with pytest.raises(InvalidWorkflow, match="nested"):
         in_api_format(Unwrapped({**PLAIN, "extra": nested(100)}), OBJECT_INFO)
 
