@@ -27,7 +27,7 @@ from comfy_serverless.jobs.request import ModelList, ModelRequest
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
 PATH = "/api/v2/workflows/needs"
-_NOT_TOLD = "no worker has told yet what its ComfyUI has: one that runs tells it within minutes"
+_NOT_TOLD = "no worker has told yet what its ComfyUI has: one does so when it runs a job, of any workflow"
 
 
 class NeedsBody(BaseModel):
@@ -99,6 +99,7 @@ class NeedsAnswer(BaseModel):
     inputs: Annotated[list[dict[str, Any]], Field(description="What `set` and `inputs` of a job can change.")]
     missing: Missing
     notes: list[str]
+    nodes_told_at: Annotated[str | None, Field(description="When a worker has told last what is there.")] = None
 
 
 def read_needs(document: object) -> tuple[object, Sequence[str]]:
@@ -128,14 +129,15 @@ def read_needs(document: object) -> tuple[object, Sequence[str]]:
 )
 def post_needs(body: Annotated[NeedsBody, Body()]) -> Response[str]:
     """Look at a workflow."""
-    object_info = services(router).declarations.fresh()
+    object_info, told_at = services(router).declarations.newest(), services(router).declarations.told_at()
     info = (body.extra_data.extra_pnginfo if body.extra_data else None) or {}
     needs = needs_of(
         body.workflow, object_info, saved=info.get("workflow"), brought=[_brought(model) for model in body.models]
     )
     document = needs.to_json()
-    told = [] if object_info is not None else [_NOT_TOLD]
-    return answer(HTTPStatus.OK, {**document, "notes": [*told, *document["notes"], *left_out(router)]})
+    notes = document["notes"] if object_info is not None else [_NOT_TOLD]
+    document["notes"] = [*notes, *left_out(router)]
+    return answer(HTTPStatus.OK, document | {"nodes_told_at": None if told_at is None else told_at.isoformat()})
 
 
 def _brought(model: ModelRequest) -> Model:
