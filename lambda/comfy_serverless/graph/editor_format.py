@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from comfy_serverless.errors import InvalidWorkflow
-from comfy_serverless.graph.convert import convert
-from comfy_serverless.graph.workflow import MAX_DEPTH, is_shallow
+from comfy_serverless.graph.editor_files import check_editor_format
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged
 
 
@@ -30,7 +28,7 @@ def in_api_format(
     found: Unwrapped,
     object_info: Mapping[str, Any],
     *,
-    supplied: Mapping[str, Any] = {},
+    supplied: Mapping[str, Any] | None = None,
     seed: str | None = None,
     now: datetime | None = None,
 ) -> Readable:
@@ -42,10 +40,12 @@ def in_api_format(
 
     Raises:
         UiFormatWorkflow: it cannot be converted; every reason is in `details["reasons"]`.
-        InvalidWorkflow: it is nested too deep.
+        InvalidWorkflow: it has no nodes, or is nested too deep.
     """
     if not is_of_editor(found.workflow):
         return Readable(found)
+    from comfy_serverless.graph.convert import convert  # it is loaded with the first workflow of the editor
+
     check_editor_format(found.workflow)
     made = convert(found.workflow, object_info, supplied=supplied, seed=seed, now=now)
     return Readable(replace(found, workflow=made.graph, extra_data=with_saved(found)), made.warnings)
@@ -57,12 +57,3 @@ def with_saved(found: Unwrapped) -> Mapping[str, Any]:
     One that somebody has put there already stays.
     """
     return merged(found.extra_data, {"extra_pnginfo": {"workflow": found.workflow}})
-
-
-def check_editor_format(workflow: Mapping[str, Any]) -> dict[str, Any]:
-    """The workflow itself. Raises InvalidWorkflow if it has no nodes, or is nested too deep."""
-    if not workflow.get("nodes"):
-        raise InvalidWorkflow("The workflow has no nodes.")
-    if not is_shallow(workflow):
-        raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")
-    return workflow if isinstance(workflow, dict) else dict(workflow)
