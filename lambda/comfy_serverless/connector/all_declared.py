@@ -41,6 +41,10 @@ class AllDeclared:
         is_old = self._engine.process is None and time.monotonic() - read_at > _ELSEWHERE_S
         if generation == self._engine.starts and not is_old:
             return declared
+        return self.read()
+
+    def read(self) -> Mapping[str, Any]:
+        """The same, as ComfyUI says it now: its lists of files change."""
         generation = self._engine.starts
         with self._engine.asked() as client:
             declared = client.object_info()

@@ -478,6 +478,15 @@ class ComfyConnector:
         """
         return self._engine.all_declared.object_info()
 
+    def object_info_now(self) -> Mapping[str, Any]:
+        """The same, asked now, once ComfyUI answers. Raises ComfyError as `wait_ready`."""
+        self.wait_ready()
+        return self._engine.all_declared.read()
+
+    def file_names(self) -> frozenset[str]:
+        """The names of the files in ComfyUI's folders, as nodes list them, as far as they are on this machine."""
+        return self._engine.file_names()
+
     def node_classes(self) -> tuple[str, ...]:
         """The names of all node classes ComfyUI has; empty if it does not answer."""
         return self._engine.all_declared.classes()

@@ -18,7 +18,7 @@ from comfy_serverless.connector.all_declared import AllDeclared
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.confinement import engine_user
 from comfy_serverless.connector.events import EventStream
-from comfy_serverless.connector.folders import EngineFolders
+from comfy_serverless.connector.folders import EngineFolders, names_below
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of, places_of
 from comfy_serverless.connector.local_files import LocalFiles
@@ -341,6 +341,11 @@ class Engine:
     def not_imported(self) -> tuple[NotImported, ...]:
         """The packs of custom nodes that the running process could not import; none are known of one elsewhere."""
         return self.process.not_imported if self.process is not None else ()
+
+    def file_names(self) -> frozenset[str]:
+        """The names of the files in its folders, below the folder and alone, as far as they are on this machine."""
+        folders = filter(None, map(self.folder, ("input", "output", "temp")))
+        return frozenset(name for folder in folders for name in names_below(folder))
 
     def lost_packs(self) -> tuple[NotImported, ...]:
         """The same, with the classes that their sources seem to declare. Reads those once a start."""

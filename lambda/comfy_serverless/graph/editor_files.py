@@ -12,21 +12,10 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.file_inputs import as_address, is_address, scheme_of
-from comfy_serverless.graph.workflow import MAX_DEPTH, is_shallow
 
 #: Classes whose widgets are notes of people: nothing in them is fetched.
 _NOTES = frozenset({"Note", "MarkdownNote"})
-
-
-def check_editor_format(workflow: Mapping[str, Any]) -> dict[str, Any]:
-    """The workflow itself. Raises InvalidWorkflow if it has no nodes, or is nested too deep."""
-    if not workflow.get("nodes"):
-        raise InvalidWorkflow("The workflow has no nodes.")
-    if not is_shallow(workflow):
-        raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")
-    return workflow if isinstance(workflow, dict) else dict(workflow)
 
 
 def nodes_of(workflow: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

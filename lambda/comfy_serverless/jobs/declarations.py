@@ -1,7 +1,7 @@
-"""What the workers' ComfyUI declares of its nodes: a worker publishes it, and the API converts the editor's workflows by it.
+"""What the workers' ComfyUI declares of its nodes: they publish it, and the API converts the editor's workflows by it.
 
     worker ──► engine/{its image}/object_info/{SHA-256 of the content}.json.gz    when it has changed
-           └─► engine/{its image}/object_info.json                                a pointer, as fresh as the list of classes
+           └─► engine/{its image}/object_info.json                                points there; written with each list
 
 It is read lazily: a stack that gets no workflow of the editor never reads it. Like the list of classes (`node_list`) it
 counts for `TRUSTED_S`: another image of the same name may have other nodes.
@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from comfy_serverless.errors import NotJson, PayloadTooLarge
+from comfy_serverless.errors import NotJson
 from comfy_serverless.files import MODEL_ENDINGS, type_of_name
-from comfy_serverless.graph.nodes import FILE_INPUT_NAMES, NODES, known
+from comfy_serverless.graph.nodes import FILE_INPUT_NAMES, known
 from comfy_serverless.json_text import finite, parse_json
 from comfy_serverless.observability import log
 
@@ -71,7 +71,7 @@ def _groups(class_type: str, groups: Mapping[str, Any], files: Collection[str]) 
 
 
 def _spec(class_type: str, name: str, spec: object, files: Collection[str]) -> Any:  # noqa: ANN401  (any JSON value)
-    """The declaration of an input: `[choices, options]`, or `["COMBO", {"options": choices}]`, or with inputs of its own."""
+    """The declaration of an input: `[choices, options]`, `["COMBO", {"options": choices}]`, or with inputs in it."""
     if not isinstance(spec, list) or not spec:
         return spec
     kind, *more = spec
@@ -200,25 +200,20 @@ class DeclarationsReader:
     def _read(self, digest: str) -> dict[str, Any] | None:
         try:
             answer = self.s3.get_object(Bucket=self.bucket, Key=_content_key(self._of_image, digest))
-            content = _unpacked(answer["Body"].read())
-            if hashlib.sha256(content).hexdigest() != digest:
-                raise ValueError("its content is another")
-            object_info = parse_json(content, source="the declarations", most_bytes=MAX_DECLARATIONS_BYTES)
-            if not isinstance(object_info, dict):
-                raise ValueError("it is no object")
-        except (ClientError, BotoCoreError, ValueError, zlib.error, NotJson, PayloadTooLarge):
+            return _declared_in(answer["Body"].read(), digest)
+        except (ClientError, BotoCoreError, TypeError, ValueError, zlib.error, NotJson):
             log.warning("the declarations of nodes cannot be read: workers convert", sha256=digest, exc_info=True)
             return None
-        return object_info
 
 
-def _unpacked(content: bytes) -> bytes:
-    """What is in a gzip file. Raises ValueError if that is more than may be."""
+def _declared_in(packed: bytes, digest: str) -> dict[str, Any]:
+    """The declarations in what was published. Raises ValueError, zlib.error, NotJson if it is something else."""
     unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    unpacked = unpacking.decompress(content, MAX_DECLARATIONS_BYTES + 1)
-    if len(unpacked) > MAX_DECLARATIONS_BYTES or not unpacking.eof:
-        raise ValueError("it is larger than declarations are, or breaks off")
-    return unpacked
+    content = unpacking.decompress(packed, MAX_DECLARATIONS_BYTES + 1)
+    if not unpacking.eof or hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError("it is another content than the pointer says, or breaks off")
+    object_info = parse_json(content, source="the declarations", most_bytes=MAX_DECLARATIONS_BYTES)
+    return dict(object_info)
 
 
 def _pointer_key(image: str) -> str:

@@ -75,7 +75,7 @@ class NodeListWriter:
     def wait(self, timeout_s: float) -> None:
         """Wait for a write that has begun."""
         if self._thread is not None:
-            self._thread.join(timeout_s)
+            self._thread.join(max(0.0, timeout_s))
 
     def _write(self) -> None:
         try:

@@ -7,10 +7,10 @@ the editor's, which a worker converts ──► the API looks up what its widget
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, MissingAsset, NotFound
@@ -19,6 +19,7 @@ from comfy_serverless.graph.editor_files import nodes_of, values_of
 from comfy_serverless.graph.file_inputs import ASSET_TYPE, is_address, name_in_input_folder, takes_file
 from comfy_serverless.graph.nodes import IMAGE_LOADERS, known
 from comfy_serverless.graph.workflow import copy_graph
+from comfy_serverless.jobs.known_files import KnownFiles
 from comfy_serverless.jobs.reserved import addresses_in, everything_in, is_devious
 
 #: Different assets of one workflow; the worker takes fewer input files.
@@ -41,47 +42,6 @@ class Assets(Protocol):
 
     def by_paths(self, owner: str, paths: Iterable[str]) -> Mapping[str, Asset]:
         """The newest assets of these file names."""
-
-
-@dataclass(frozen=True, slots=True)
-class KnownFile:
-    """An `Asset` of which only the address is known."""
-
-    address: S3Address
-
-
-@dataclass(frozen=True, slots=True)
-class KnownFiles:
-    """The addresses of the files that an editor's workflow names, looked up when it was submitted. `Assets` of one owner.
-
-    Attributes:
-        ids: addresses by the ids of assets.
-        names: by the names of files.
-    """
-
-    ids: Mapping[str, str] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
-
-    def get(self, owner: str, asset_id: str) -> KnownFile:  # noqa: ARG002  (of one owner)
-        """An asset. Raises NotFound if the workflow has named none of this id."""
-        if asset_id not in self.ids:
-            raise NotFound(f"there is no asset {asset_id[:100]!r} in the workflow as it was submitted.")
-        return KnownFile(S3Address.parse(self.ids[asset_id]))
-
-    def by_paths(self, owner: str, paths: Iterable[str]) -> dict[str, KnownFile]:  # noqa: ARG002  (of one owner)
-        """The assets of these file names."""
-        return {path: KnownFile(S3Address.parse(self.names[path])) for path in paths if path in self.names}
-
-    def to_json(self) -> dict[str, Any]:
-        """As it is kept."""
-        return {"ids": dict(self.ids), "names": dict(self.names)}
-
-    @classmethod
-    def parse(cls, kept: object) -> Self:
-        """Read what is kept, of any release."""
-        fields = kept if isinstance(kept, Mapping) else {}
-        ids, names = fields.get("ids"), fields.get("names")
-        return cls(dict(ids) if isinstance(ids, Mapping) else {}, dict(names) if isinstance(names, Mapping) else {})
 
 
 def known_files(workflow: Mapping[str, Any], values: Mapping[str, Any], *, owner: str, assets: Assets) -> KnownFiles:

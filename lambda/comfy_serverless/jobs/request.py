@@ -30,7 +30,7 @@ from comfy_serverless.jobs.extra_data import check_extra_data
 from comfy_serverless.jobs.shapes import MAX_ADDRESSES, shape
 
 if TYPE_CHECKING:
-    from comfy_serverless.jobs.references import KnownFiles
+    from comfy_serverless.jobs.known_files import KnownFiles
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 #: S3 accepts keys of 1,024 bytes; the part after the prefix may have half of them.

@@ -3,7 +3,7 @@
     {"request": {…JobRequest…}, "workflow": {…}, "extra_data": {…}, "warnings": ["…"], "files": {…}, "version": 2}
 
 Version 2 is for jobs whose workflow is the editor's: their worker converts it. `files` has the addresses of what such a
-workflow names (`jobs.references.KnownFiles`).
+workflow names (`jobs.known_files`).
 
 Workers of another release read it too: those of 0.1.0 refuse a `request` with a field that they do not know, so new
 ones, like `extra_data`, stand beside it. A field that they may ignore is simply added. One that they must understand
@@ -26,10 +26,10 @@ from comfy_serverless.aws.s3 import S3Address, read_json, read_problem
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, WorkerOutdated
 from comfy_serverless.graph.wrappers import is_of_editor, unwrap
 from comfy_serverless.jobs.extra_data import split
+from comfy_serverless.jobs.known_files import KnownFiles
 from comfy_serverless.jobs.line_ids import asks_for_chance, id_at, id_of_text, may_draw
 from comfy_serverless.jobs.lines import MAX_LINE_BYTES, Line, LineAddress, document_of, lines_of
 from comfy_serverless.jobs.named_lines import is_named, is_plain, with_behind
-from comfy_serverless.jobs.references import KnownFiles
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.json_text import finite
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from comfy_serverless.aws.s3 import PinnedAddress, read_json
 from comfy_serverless.errors import InvalidRequest, MissingAsset
 from comfy_serverless.fetch.sources import show
-from comfy_serverless.graph.editor_files import check_editor_format, without_addresses
+from comfy_serverless.graph.editor_files import without_addresses
+from comfy_serverless.graph.editor_format import check_editor_format
 from comfy_serverless.graph.file_inputs import fetched_addresses, is_address, scheme_of, with_addresses
 from comfy_serverless.graph.workflow import apply_set, as_engine_reads, check_format, check_links
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
@@ -124,10 +125,11 @@ def _goes_along(editors: Mapping[str, Any], graph: Mapping[str, Any]) -> tuple[d
     size_bytes = len(json.dumps(data))
     if size_bytes <= MAX_EXTRA_DATA_BYTES:
         return data, []
-    return {}, [
+    too_large = (
         f"the editor's workflow has {size_bytes:,} bytes, and at most {MAX_EXTRA_DATA_BYTES:,} go into pictures: they "
         "cannot be opened in the editor"
-    ]
+    )
+    return {}, [too_large]
 
 
 def _found_in(document: Any) -> tuple[Unwrapped, list[str]]:  # noqa: ANN401  (any JSON value)

@@ -234,7 +234,10 @@ class Worker:
             return standing.job
         record.replaces = standing
         record.deadline = self._deadline(record, request, call)
-        workflow = self._workflows.of(request, source, running, job_id=record.job_id, until=record.deadline)
+        begun = time.monotonic()
+        workflow = self._workflows.of(request, source, running, job_id=record.job_id, until=record.latest)
+        # It may have waited for the jobs before it, to learn what nodes there are.
+        record.deadline = min(record.latest, record.deadline + time.monotonic() - begun)
         self._run_engine(record, request, workflow, leftovers, call, running)
         return None
 

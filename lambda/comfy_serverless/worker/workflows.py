@@ -1,7 +1,7 @@
 """Reads the workflow of a job, before anything is fetched for it; what the editor saved becomes a graph here.
 
-    API format ──────────────────────────────► checked where it came in, unless nobody has read it before
-    the editor's ──► converted by what the engine declares ──► checked again: a conversion may put addresses together
+API format ──────────────────────────────► checked where it came in, unless nobody has read it before
+the editor's ──► converted by what the engine declares ──► checked again: a conversion may put addresses together
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Workflows:
     settings: Settings
     declarations: EngineDeclarations
 
-    def of(self, request: JobRequest, source: RequestSource, job: RunningJob, *, job_id: str, until: float) -> JobWorkflow:
+    def of(
+        self, request: JobRequest, source: RequestSource, job: RunningJob, *, job_id: str, until: float
+    ) -> JobWorkflow:
         """The workflow of a request.
 
         Args:

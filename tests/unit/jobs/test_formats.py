@@ -22,7 +22,7 @@ from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import SentRequest
-from comfy_serverless.jobs.stored_request import StoredRequest, read_line
+from comfy_serverless.jobs.stored_request import VERSION, StoredRequest, read_line
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.dispatch import EndpointTarget, QueueTarget, parse_target
 from tests.unit.fakes import IN, OUT
@@ -111,7 +111,7 @@ def test_a_line_is_judged_when_its_job_is_made_and_read_tolerantly_then(s3: S3Cl
     assert read_line(s3, address).job_id == "mine"
 
 
-@pytest.mark.parametrize("version", [2, "2", 1.5, None])
+@pytest.mark.parametrize("version", [VERSION + 1, "2", 1.5, None])
 def test_a_job_of_a_newer_version_is_for_a_newer_worker(s3: S3Client, version: object) -> None:
     stored = document("request_of_the_api.json")
     address = put(s3, {**stored, "version": version})
