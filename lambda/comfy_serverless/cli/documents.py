@@ -12,7 +12,7 @@ from typing import Any
 
 from comfy_serverless.cli.paths import is_file
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, NotJson
-from comfy_serverless.graph.editor_files import check_editor_format
+from comfy_serverless.graph.editor_format import check_editor_format
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
 from comfy_serverless.jobs.shapes import shape

@@ -40,8 +40,7 @@ from comfy_serverless.connector.unusable import submit_failure, unavailable
 from comfy_serverless.connector.upkeep import Condition, Upkeep
 from comfy_serverless.errors import EngineUnavailable, InvalidRequest, UiFormatWorkflow
 from comfy_serverless.graph import workflow as workflow_module
-from comfy_serverless.graph.editor_files import check_editor_format
-from comfy_serverless.graph.editor_format import Readable, in_api_format, with_saved
+from comfy_serverless.graph.editor_format import Readable, check_editor_format, in_api_format, with_saved
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
 from comfy_serverless.json_text import finite
 from comfy_serverless.settings import Settings

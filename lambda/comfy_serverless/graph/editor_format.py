@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from comfy_serverless.graph.editor_files import check_editor_format
+from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.graph.workflow import MAX_DEPTH, is_shallow
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged
 
 
@@ -57,3 +58,12 @@ def with_saved(found: Unwrapped) -> Mapping[str, Any]:
     One that somebody has put there already stays.
     """
     return merged(found.extra_data, {"extra_pnginfo": {"workflow": found.workflow}})
+
+
+def check_editor_format(workflow: Mapping[str, Any]) -> dict[str, Any]:
+    """The workflow itself. Raises InvalidWorkflow if it has no nodes, or is nested too deep."""
+    if not workflow.get("nodes"):
+        raise InvalidWorkflow("The workflow has no nodes.")
+    if not is_shallow(workflow):
+        raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")
+    return workflow if isinstance(workflow, dict) else dict(workflow)

@@ -17,8 +17,7 @@ from comfy_serverless.connector.all_declared import AllDeclared
 from comfy_serverless.connector.run import WorkflowRun
 from comfy_serverless.connector.submitted import converted_to_submit, with_hint
 from comfy_serverless.errors import Canceled, DeadlineExceeded, EngineUnavailable, InvalidWorkflow, UiFormatWorkflow
-from comfy_serverless.graph.editor_files import check_editor_format
-from comfy_serverless.graph.editor_format import in_api_format
+from comfy_serverless.graph.editor_format import check_editor_format, in_api_format
 from comfy_serverless.graph.wrappers import Unwrapped, unwrap
 from tests.unit.editor_samples import OBJECT_INFO, PLAIN, PLAIN_GRAPH, plain
 from tests.unit.workflow_samples import nested
