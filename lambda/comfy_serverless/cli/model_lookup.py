@@ -5,9 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import ComfyError
+
+if TYPE_CHECKING:
+    from comfy_serverless.fetch.hashes import Get
+    from comfy_serverless.fetch.tokens import Tokens
 
 #: How many hosts are asked at once, and how long for all of them, in seconds.
 _AT_ONCE, _PATIENCE_S = 8, 60.0
@@ -19,15 +23,10 @@ def looked_up(models: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]]
     asked = [model for model in models if model["url"] and (not model["sha256"] or model["size_bytes"] is None)]
     if not asked:
         return [dict(model) for model in models], []
-    from comfy_serverless.fetch.hashes import getting, hash_of
+    from comfy_serverless.fetch.hashes import hash_of
     from comfy_serverless.fetch.sources import Unusable
-    from comfy_serverless.fetch.tokens import tokens_of
-    from comfy_serverless.fetch.web import Network
-    from comfy_serverless.settings import Settings
 
-    settings = Settings.from_environment()
-    get = getting(Network.of(settings), deadline=time.monotonic() + _PATIENCE_S)
-    tokens = tokens_of(settings)
+    get, tokens = hosts()
 
     def ask(model: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         try:
@@ -44,6 +43,17 @@ def looked_up(models: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]]
         answers = dict(zip(map(id, asked), pool.map(ask, asked), strict=True))
     problems = [problem for _, problem in answers.values() if problem]
     return [answers[id(model)][0] if id(model) in answers else dict(model) for model in models], _in_words(problems)
+
+
+def hosts() -> tuple[Get, Tokens]:
+    """How hosts of models are asked from here, for a minute, and the tokens that let in."""
+    from comfy_serverless.fetch.hashes import getting
+    from comfy_serverless.fetch.tokens import tokens_of
+    from comfy_serverless.fetch.web import Network
+    from comfy_serverless.settings import Settings
+
+    settings = Settings.from_environment()
+    return getting(Network.of(settings), deadline=time.monotonic() + _PATIENCE_S), tokens_of(settings)
 
 
 def _in_words(problems: Sequence[str]) -> list[str]:

@@ -46,6 +46,14 @@ def manifest_of(models: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, str
     ]
 
 
+def check_target(path: Path, source: str) -> None:
+    """Raise InvalidRequest for a file that must not be replaced, or cannot be there."""
+    if source != "-" and path.exists() and path.samefile(source):
+        raise InvalidRequest(f"--manifest {path} is the workflow itself: give another name, or it would be lost.")
+    if path.is_dir():
+        raise InvalidRequest(f"--manifest {path} is a folder: name a file in it.")
+
+
 def write_manifest(path: Path, entries: Sequence[Mapping[str, str]]) -> None:
     """Write the list, whole or not at all; to stdout for `-`. Raises InvalidRequest if it cannot be written."""
     if str(path) == "-":

@@ -15,7 +15,7 @@ from comfy_serverless.cli.documents import Document, read_document
 from comfy_serverless.cli.graph_of_file import declarations_in
 from comfy_serverless.cli.habits import one_line, print_json, say
 from comfy_serverless.cli.model_lookup import looked_up
-from comfy_serverless.cli.needs_manifest import manifest_of, write_manifest
+from comfy_serverless.cli.needs_manifest import check_target, manifest_of, write_manifest
 from comfy_serverless.cli.needs_report import print_needs
 from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.graph.needs import Model, needs_of
@@ -28,6 +28,8 @@ MISSING = 3
 def run(options: argparse.Namespace) -> int:
     """Print what the workflow needs, and write the manifest. Returns the exit code."""
     document = read_document(options.workflow)
+    if options.manifest is not None:
+        check_target(options.manifest, options.workflow)
     needs, where = _needs(document, options)
     needs["notes"] = [*document.warnings, *_notes(document), *needs["notes"]]
     if options.lookup or (options.lookup is None and options.manifest is not None):
