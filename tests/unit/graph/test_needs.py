@@ -193,6 +193,8 @@ def test_the_hash_of_an_entry_is_taken_if_it_is_a_sha256() -> None:
         ),
         (f"{FOX_URL}?download=true", FOX_URL),
         (STYLE_URL, STYLE_URL),
+        (f"{STYLE_URL}?token=secret&type=Model&fp=fp16", f"{STYLE_URL}?type=Model&fp=fp16"),
+        (f"{STYLE_URL}?type=Model&api_key=secret", f"{STYLE_URL}?type=Model"),
         ("ftp://example.com/fox.safetensors", ""),
         ("https://me:secret@example.com/fox.safetensors", ""),
         ("https://exa mple.com\n/fox", ""),

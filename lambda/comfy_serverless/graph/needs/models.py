@@ -25,6 +25,8 @@ _EMBEDDING = re.compile(r"\bembedding:([^\s,:()\[\]{}|<>\"']{1,200})", re.IGNORE
 _ADDRESS = re.compile(r"https?://[^\s<>\"'`\])|}\\]{4,2048}")
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,99}){0,5}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+#: Parts of a query that let somebody in: they are no part of where a file is.
+_LETS_IN = re.compile(r"(?:^|(?<=&))[^=&]*(?:token|secret|signature|password|api_?key|auth)[^=&]*=", re.IGNORECASE)
 _HUGGING_FACE = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 #: The page of a file on Hugging Face, and the file itself.
 _PAGE_OF_FILE = re.compile(r"^(https?://(?:www\.)?(?:huggingface\.co|hf\.co)/[^?#]*?)/blob/([^?#]*).*$")
@@ -194,6 +196,9 @@ def file_address(url: str) -> str:
         "download=1",
     ):
         url = url.partition("?")[0]
+    elif _LETS_IN.search(parts.query):
+        kept = "&".join(part for part in parts.query.split("&") if not _LETS_IN.match(part))
+        url = parts._replace(query=kept).geturl()
     return _PAGE_OF_FILE.sub(r"\1/resolve/\2", url)
 
 
