@@ -61,6 +61,10 @@ def _promote(scene: Scene, hosts: Hosts, host: Node, definition: Definition) -> 
         name = entry[1]
         if name.startswith(_NO_WIDGET):
             continue
+        node = definition.nodes.get(_text(entry[0]))
+        if node is not None and node.type == PRIMITIVE:
+            _replace_primitive(scene, hosts, definition, node)
+            continue
         slot = _slot_for(scene, hosts, definition, _text(entry[0]), name)
         value = values[number] if number < len(values) else None
         if slot is not None and value is not None:
@@ -88,15 +92,13 @@ def _slot_for(scene: Scene, hosts: Hosts, definition: Definition, node_id: str, 
     node = definition.nodes.get(node_id)
     if node is None:
         return None
-    if node.type == PRIMITIVE:
-        return _of_primitive(scene, hosts, definition, node)
     number = _widget_named(scene, hosts, node, name)
     if number is None:
         return None
     entry = scene.filled(node).inputs[number]
     link = None if entry.link is None else definition.links.get(entry.link)
-    if link is not None:
-        return link.origin_slot if link.origin == INPUT_SIDE else None
+    if link is not None and link.origin == INPUT_SIDE:
+        return link.origin_slot
     return _new_port(scene, hosts, definition, entry.name, [(node, number)])
 
 
@@ -114,19 +116,19 @@ def _widget_named(scene: Scene, hosts: Hosts, node: Node, name: str) -> int | No
         name = stripped
 
 
-def _of_primitive(scene: Scene, hosts: Hosts, definition: Definition, primitive: Node) -> int | None:
-    """The targets of a primitive get a promoted input instead of it, with its value."""
+def _replace_primitive(scene: Scene, hosts: Hosts, definition: Definition, primitive: Node) -> None:
+    """Give the targets of a primitive a promoted input instead of it, with its value: that of a host does not count."""
     targets = [*linked_targets(scene, definition, primitive)]
     if not targets:
-        return None
+        return
+    name = scene.filled(targets[0][0]).inputs[targets[0][1]].name
+    slot = _new_port(scene, hosts, definition, name, targets)
     value = first_value(primitive)
-    slot = _new_port(scene, hosts, definition, scene.filled(targets[0][0]).inputs[targets[0][1]].name, targets)
     for outlet in primitive.outputs:
         outlet.links = []
     if slot is not None and value is not None:
         for host in hosts.of(definition):
             hosts.set(host, slot, value)
-    return slot
 
 
 def linked_targets(scene: Scene, graph: Graph, node: Node) -> Iterator[tuple[Node, int]]:

@@ -82,6 +82,7 @@ class _Reader:
                 continue
             place = f"the subgraph {shown(raw.get('name') or identity)!r}"
             definition = Definition(id=identity, name=str(raw.get("name") or identity)[:_LONGEST_NAME])
+            definition.is_nested = levels < _MOST_LEVELS
             found[identity] = definition
             definition.inputs = [*self._ports(raw.get("inputs"), f"the inputs of {place}")]
             definition.outputs = [*self._ports(raw.get("outputs"), f"the outputs of {place}")]
@@ -98,7 +99,7 @@ class _Reader:
             if node is None:
                 continue
             if node.id in graph.nodes:
-                self._findings.refuse("duplicate_id", f"{place} has two nodes {node.id}", node_id=node.id)
+                self._findings.warn(f"{place} has two nodes {node.id}: the last one counts, as in the editor")
             graph.nodes[node.id] = node
         for link in self._each_link(raw.get("links"), place):
             self._links += 1

@@ -110,7 +110,7 @@ def filled(node: Node, node_class: NodeClass) -> Filled:
     result = Filled([], node_class.outputs)
     saved: dict[str, Socket] = {}
     for socket in node.inputs:
-        saved.setdefault(socket.name, socket)
+        saved[socket.name] = socket  # of two with one name the last counts
     taken: set[str] = set()
 
     def add(entry: Declared) -> None:
@@ -194,15 +194,35 @@ def _each_place(
                 continue
             for place in places(entry, node_class):
                 widget = source.take(place)
-                if entry.kind == DYNAMIC_COMBO and widget.value is None:
-                    widget.value = first_choice(entry)
                 result.widgets.setdefault(place.name, widget)
                 yield entry, place
                 if entry.kind == DYNAMIC_COMBO and place.of is entry:
-                    inside = [*each_declared(chosen_option(entry, widget.value), prefix=f"{entry.name}.")]
-                    for socket in sockets(inside, grown):
-                        yield socket, None
-                    yield from _each_place(node_class, inside, grown, source, result)
+                    yield from _each_of_option(node_class, entry, widget, grown, source, result)
+
+
+def _each_of_option(
+    node_class: NodeClass,
+    entry: Declared,
+    widget: Widget,
+    grown: Mapping[str, list[Declared]],
+    source: _List | _ByName,
+    result: Filled,
+) -> Iterator[tuple[Declared, Place | None]]:
+    """The places and sockets of the option that a dynamic combo has chosen.
+
+    null chooses the first one, but too late: its inputs take neither values nor links.
+    """
+    is_null = widget.value is None
+    if is_null:
+        widget.value = first_choice(entry)
+    inside = [*each_declared(chosen_option(entry, widget.value), prefix=f"{entry.name}.")]
+    if is_null:
+        for _ in _each_place(node_class, inside, {}, _List([]), result):
+            pass
+        return
+    for socket in sockets(inside, grown):
+        yield socket, None
+    yield from _each_place(node_class, inside, grown, source, result)
 
 
 def _take_named(values: Mapping[str, Any], node_class: NodeClass, result: Filled) -> None:

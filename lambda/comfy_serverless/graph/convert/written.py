@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from comfy_serverless.graph.convert import names
-from comfy_serverless.graph.convert.declared import Declared, NodeClass
+from comfy_serverless.graph.convert import browser, names
+from comfy_serverless.graph.convert.declared import NodeClass
 from comfy_serverless.graph.convert.findings import named, shown
 from comfy_serverless.graph.convert.model import Node
 from comfy_serverless.graph.convert.numbers import as_javascript
@@ -18,9 +18,6 @@ from comfy_serverless.graph.convert.texts import Dice, choose
 from comfy_serverless.graph.convert.values import Filled, Widget
 from comfy_serverless.graph.convert.widgets import NOTHING
 
-#: Classes and inputs whose values are made while the editor runs, and what makes them.
-_MADE_IN_BROWSER = {"WEBCAM": "a camera", "AUDIO_RECORD": "a microphone"}
-_RENDERED = ("Load3D", "Load3DAdvanced")
 _MOST_NAMED = 8
 #: The most characters of all values of a prompt.
 MOST_CHARACTERS = 64_000_000
@@ -85,8 +82,14 @@ class Writer:
         entry, value = widget.place.of, widget.value
         if entry is None:
             return value
-        if maker := _maker(node.type, entry):
+        if maker := browser.maker(node.type, entry):
             return self._made_in_browser(scope, node, entry.name, maker)
+        if entry.kind == "LOAD_3D":
+            its = named(scope.path(node), node.type, node.title)
+            self._scene.findings.warn(
+                f"{its}: what the viewer {entry.name!r} shows is not in the file: its first view is taken"
+            )
+            return browser.first_view(self._scene.filled(node))
         if isinstance(value, str):
             self._spend(value)
             if entry.kind == "STRING" and entry.options.get("dynamicPrompts") is True and entry in node_class.inputs:
@@ -161,13 +164,6 @@ class Writer:
     def _title(self, node: Node) -> str:
         node_class = self._scene.classes.get(node.type)
         return node.title or (node.type if node_class is None else node_class.title)
-
-
-def _maker(class_type: str, entry: Declared) -> str | None:
-    """What in a browser makes the value of an input; None if the file has it."""
-    if entry.kind == "LOAD_3D" and class_type in _RENDERED:
-        return "the view of the model"
-    return _MADE_IN_BROWSER.get(entry.kind or "")
 
 
 def _listed(names_of: list[str]) -> str:
