@@ -365,7 +365,7 @@ def test_convert_is_as_strict_as_other_routes(api: ApiWorld) -> None:
         ({"workflow": "s3://bucket/key.json"}, "invalid_request"),
         ({"workflow": []}, "invalid_request"),
         ({"workflow": PLAIN, "seed": "x" * 300}, "invalid_request"),
-        ({"workflow": {"nodes": []}}, "invalid_workflow"),
+        ({"workflow": {"nodes": []}}, "workflow_format_ui"),
         ({"workflow": PLAIN, "set": {"99.x": 1}}, "invalid_workflow"),
     ):
         answer = convert(api, **body)  # type: ignore[arg-type]
