@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.cli.documents import Document
-from comfy_serverless.graph.convert import Conversion
 from comfy_serverless.graph.editor_format import with_saved
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import Unwrapped
+
+if TYPE_CHECKING:
+    from comfy_serverless.graph.convert import Conversion
 
 
 def converted(document: Document, conversion: Conversion) -> Document:

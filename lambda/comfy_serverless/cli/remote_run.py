@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ from comfy_serverless.cli.habits import one_line, print_json, say
 from comfy_serverless.cli.progress_line import ProgressLine
 from comfy_serverless.cli.wishes import Files, Wishes, check_files, check_folder, wishes_of
 from comfy_serverless.errors import InvalidRequest, NotFound, UpstreamError
-from comfy_serverless.graph.convert import Conversion
 from comfy_serverless.graph.file_inputs import ASSET_TYPE
 from comfy_serverless.graph.lookup import NodeLookup
 from comfy_serverless.graph.workflow import copy_graph
@@ -78,7 +78,7 @@ def _of_editor(api: remote.Api, document: Document, options: argparse.Namespace)
             "inputs": dict(document.inputs),
         }
     conversion = remote.convert(api, document.editors, supplied=supplied_by(document, options.assignments))
-    readable = converted(document, Conversion(conversion.graph, ()))  # the job has the warnings
+    readable = converted(document, replace(conversion, warnings=()))  # the job has the warnings
     wishes = wishes_of(readable, options.assignments)
     graph = _checked(wishes, options)
     given, addresses = _uploaded(api, graph, wishes.files)

@@ -40,7 +40,6 @@ from comfy_serverless.connector.unusable import submit_failure, unavailable
 from comfy_serverless.connector.upkeep import Condition, Upkeep
 from comfy_serverless.errors import EngineUnavailable, InvalidRequest, UiFormatWorkflow
 from comfy_serverless.graph import workflow as workflow_module
-from comfy_serverless.graph.convert import Conversion
 from comfy_serverless.graph.editor_format import Readable, check_editor_format, in_api_format, with_saved
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
 from comfy_serverless.json_text import finite
@@ -48,6 +47,8 @@ from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from comfy_serverless.graph.convert import Conversion
 
 logger = logging.getLogger(__name__)
 
@@ -419,15 +420,17 @@ class ComfyConnector:
             UiFormatWorkflow: it cannot be converted; every reason is in `details["reasons"]`.
             EngineUnavailable: ComfyUI did not start, or cannot be asked.
         """
+        from comfy_serverless.graph.convert import Conversion
+
         found = unwrap(workflow) or Unwrapped(workflow)
         if not is_of_editor(found.workflow):
             return Conversion(workflow_module.check_format(found.workflow), ())
         self.wait_ready()
-        readable = self._in_api_format(found, supplied=supplied or {}, seed=seed, now=datetime.now().astimezone())
+        readable = self._in_api_format(found, supplied=supplied, seed=seed, now=datetime.now().astimezone())
         return Conversion(dict(readable.found.workflow), readable.warnings)
 
     def _in_api_format(
-        self, found: Unwrapped, *, seed: str | None, now: datetime, supplied: Mapping[str, Any] = {}
+        self, found: Unwrapped, *, seed: str | None, now: datetime, supplied: Mapping[str, Any] | None = None
     ) -> Readable:
         """The workflow by what the engine declares, which answers. Raises as `in_api_format`."""
         try:
@@ -444,9 +447,9 @@ class ComfyConnector:
             EngineUnavailable: ComfyUI gives no usable answer; the workflow may be queued all the same.
         """
         self.wait_ready()
-        found = (
-            in_api_format(Unwrapped(prompt), self.object_info()).found if is_of_editor(prompt) else Unwrapped(prompt)
-        )
+        found = Unwrapped(prompt)
+        if is_of_editor(prompt):
+            found = self._in_api_format(found, seed=str(uuid.uuid4()), now=datetime.now().astimezone()).found
         try:
             answer = self._engine.client.submit(
                 found.workflow, client_id=self._engine.events.connect(), extra_data=finite(found.extra_data)

@@ -16,8 +16,6 @@ from comfy_serverless.graph.file_inputs import as_address, is_address, scheme_of
 
 #: Classes whose widgets are notes of people: nothing in them is fetched.
 _NOTES = frozenset({"Note", "MarkdownNote"})
-#: The modes of nodes that are muted and bypassed.
-_INACTIVE = (2, 4)
 
 
 def nodes_of(workflow: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -34,15 +32,6 @@ def nodes_of(workflow: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         pending += subgraphs if isinstance(subgraphs, list) else []
         groups = extra.get("groupNodes") if isinstance(extra, Mapping) else None
         pending += groups.values() if isinstance(groups, Mapping) else []
-
-
-def active_nodes(workflow: Mapping[str, Any], class_type: str) -> list[str]:
-    """The ids of the nodes of a class in an editor's workflow, neither muted nor bypassed, outside of subgraphs."""
-    return [
-        str(node.get("id"))
-        for node in workflow["nodes"]
-        if isinstance(node, Mapping) and node.get("type") == class_type and node.get("mode") not in _INACTIVE
-    ]
 
 
 def values_of(node: Mapping[str, Any]) -> Iterator[object]:

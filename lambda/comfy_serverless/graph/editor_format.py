@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
-from comfy_serverless.graph.convert import convert
 from comfy_serverless.graph.workflow import MAX_DEPTH, is_shallow
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged
 
@@ -30,7 +29,7 @@ def in_api_format(
     found: Unwrapped,
     object_info: Mapping[str, Any],
     *,
-    supplied: Mapping[str, Any] = {},
+    supplied: Mapping[str, Any] | None = None,
     seed: str | None = None,
     now: datetime | None = None,
 ) -> Readable:
@@ -42,10 +41,12 @@ def in_api_format(
 
     Raises:
         UiFormatWorkflow: it cannot be converted; every reason is in `details["reasons"]`.
-        InvalidWorkflow: it is nested too deep.
+        InvalidWorkflow: it has no nodes, or is nested too deep.
     """
     if not is_of_editor(found.workflow):
         return Readable(found)
+    from comfy_serverless.graph.convert import convert  # it is loaded with the first workflow of the editor
+
     check_editor_format(found.workflow)
     made = convert(found.workflow, object_info, supplied=supplied, seed=seed, now=now)
     return Readable(replace(found, workflow=made.graph, extra_data=with_saved(found)), made.warnings)

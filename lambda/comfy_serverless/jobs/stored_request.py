@@ -185,7 +185,7 @@ def request_at(line: Line, *, batch_id: str, draws: Callable[[str], bool] | None
     """As `request_of`; but a line that asks for something random is a job of its own (`jobs.line_ids`).
 
     Args:
-        draws: says which workflows, outside of the lines, have seeds of -1; None if the same text is always the same
+        draws: as for `asks_for_chance`, of workflows outside of the lines; None if the same text is always the same
             job, as it was in older releases.
     """
     document = _document_of(line)

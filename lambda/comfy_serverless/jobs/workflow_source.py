@@ -91,8 +91,8 @@ def graph_of(
 
 
 def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> dict[str, Any]:
-    """The checked graph behind a request's `workflow`, before its `set` is applied. Raises as `graph_of`."""
-    return check_format(_found_in(_document(workflow, s3=s3, settings=settings))[0].workflow)
+    """The checked workflow behind a request's `workflow`, as it is: it may be the editor's. Raises as `graph_of`."""
+    return _either_format(_found_in(_document(workflow, s3=s3, settings=settings))[0].workflow)
 
 
 def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
@@ -102,7 +102,10 @@ def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
         InvalidRequest: there is no such file in the folder, or it is not JSON.
         InvalidWorkflow: it is no workflow.
     """
-    workflow = _found_in(_named(name, folder))[0].workflow
+    return _either_format(_found_in(_named(name, folder))[0].workflow)
+
+
+def _either_format(workflow: Mapping[str, Any]) -> dict[str, Any]:
     return check_editor_format(workflow) if is_of_editor(workflow) else check_format(workflow)
 
 

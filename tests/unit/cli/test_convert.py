@@ -253,7 +253,7 @@ def test_the_api_converts(server: ScriptedApi, capsys: pytest.CaptureFixture[str
     captured = capsys.readouterr()
     assert json.loads(captured.out) == PLAIN_GRAPH
     assert "warning: guessed" in captured.err
-    assert sent(server, "/api/v2/workflows/convert") == {"workflow": PLAIN, "set": {"1.color": 5}, "seed": "a"}
+    assert sent(server, "/api/v2/workflows/convert") == {"workflow": PLAIN, "seed": "a"}
 
 
 def test_the_api_gets_it_as_it_is(server: ScriptedApi) -> None:
@@ -301,3 +301,41 @@ def test_a_mask_goes_into_the_graph_and_the_workflow_goes_along(server: Scripted
     assert job_sent["workflow"]["1"]["inputs"]["mask"] == {"__type": "core/ASSET", "info": {"id": "asset-1"}}
     assert job_sent["workflow"]["3"]["inputs"]["filename_prefix"] == "a"
     assert job_sent["extra_data"] == {"extra_pnginfo": {"workflow": with_loader()}}
+
+
+NEEDS_CAMERA = {
+    "code": "workflow_format_ui",
+    "message": "a camera",
+    "details": {
+        "reasons": [{"reason": "needs_browser", "node_id": "4", "class_type": "WebcamCapture", "input": "image"}]
+    },
+}
+CAMERA_GRAPH = {**LOADER_GRAPH, "4": {"class_type": "WebcamCapture", "inputs": {"image": "fox.png"}}}
+
+
+def test_what_only_a_browser_has_is_given_when_it_is_asked_for(server: ScriptedApi, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(b"a photo")
+
+    def answer(asked: Asked) -> Told:
+        if asked.path == "/api/v2/workflows/convert" and "set" not in asked.json:
+            return Told(422, {"error": NEEDS_CAMERA})
+        return answering(CAMERA_GRAPH)(asked)
+
+    server.answer = answer
+    command = ["run", written("w.json", with_loader()), "--remote", "--set", "3.filename_prefix=a"]
+    assert main([*command, "--input", "WebcamCapture.image=photo.png"]) == 0
+    asked = [one.json.get("set") for one in server.asked if one.path == "/api/v2/workflows/convert"]
+    assert asked == [None, {"4.image": "photo.png"}]
+    assert set(sent(server, "/generate")["set"]) == {"3.filename_prefix", "4.image"}
+
+
+def test_an_api_whose_workers_have_told_nothing_is_asked_once(
+    server: ScriptedApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = {"code": "engine_unavailable", "message": "no worker has told yet which nodes it has", "details": None}
+    server.answer = lambda _: Told(503, {"error": silent})
+    file = written("w.json", PLAIN)
+    for command in (["convert", file, "--remote"], ["run", file, "--remote", "--set", "1.color=5"]):
+        assert main(command) == 1
+        assert "no worker has told" in capsys.readouterr().err
+    assert [asked.path for asked in server.asked] == ["/api/v2/workflows/convert"] * 2

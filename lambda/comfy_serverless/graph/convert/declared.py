@@ -55,6 +55,11 @@ class Declared:
     is_required: bool = True
 
     @property
+    def is_matching(self) -> bool:
+        """Whether its type is that of what is linked to it and to its like."""
+        return isinstance(self.options.get("template"), Mapping) and "allowed_types" in self.options["template"]
+
+    @property
     def has_control(self) -> bool:
         """Whether a widget follows that says what becomes of the value after each run."""
         wanted = self.options.get("control_after_generate")

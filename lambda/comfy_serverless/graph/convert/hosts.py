@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfy_serverless.graph.convert.declared import COMBO
 from comfy_serverless.graph.convert.model import Definition, Node
 from comfy_serverless.graph.convert.scene import Scene
-from comfy_serverless.graph.convert.widgets import NOTHING
+from comfy_serverless.graph.convert.widgets import NOTHING, first_choice
 
 
 class Hosts:
@@ -35,11 +36,22 @@ class Hosts:
     def value(self, host: Node, slot: int) -> Any:  # noqa: ANN401
         """The value that a host has for a promoted input."""
         own = self._own[id(host)]
-        if slot in own:
-            return own[slot]
         definition = self._scene.definition(host)
         target = None if definition is None else self.target(definition, slot)
+        if slot in own:
+            return self._first_if_null(own[slot], target)
         return NOTHING if target is None else self.held(*target)
+
+    def _first_if_null(self, value: Any, target: tuple[Node, int] | None) -> Any:  # noqa: ANN401
+        """A value, or what a combo offers first if that is null."""
+        while value is None and target is not None:
+            node, slot = target
+            entry, definition = self._scene.filled(node).inputs[slot].of, self._scene.definition(node)
+            if definition is None:
+                first = NOTHING if entry is None or entry.kind != COMBO else first_choice(entry)
+                return value if first is NOTHING else first
+            target = self.target(definition, slot)
+        return value
 
     def held(self, node: Node, slot: int) -> Any:  # noqa: ANN401
         """What an input of a node holds without a link."""
@@ -78,7 +90,7 @@ class Hosts:
             if number is None:
                 continue
             inner = self._scene.definition(node)
-            if filled.inputs[number].of is not None if inner is None else self.target(inner, number) is not None:
+            if filled.inputs[number].is_widget if inner is None else self.target(inner, number) is not None:
                 return node, number
         return None
 

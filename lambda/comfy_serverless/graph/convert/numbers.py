@@ -3,6 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
+
+Number = int | float
+#: Greater numbers are not calculated with.
+_GREATEST = 1e300
+
+
+def is_number(value: object) -> TypeGuard[Number]:
+    """Whether a value is a number that can be calculated with; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_GREATEST < value < _GREATEST
+
+
+def as_number(value: object) -> Number | None:
+    """A JSON value as a browser turns it into a number; None if it cannot."""
+    if value is None or isinstance(value, bool):
+        return int(bool(value))
+    if isinstance(value, str):
+        try:
+            value = float(value.strip() or "0") if len(value) < 400 and "_" not in value else None
+        except ValueError:
+            return None
+    return value if is_number(value) else None
 
 
 def as_javascript(value: object) -> str:

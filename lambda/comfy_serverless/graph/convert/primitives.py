@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from comfy_serverless.graph.convert.declared import Declared
 from comfy_serverless.graph.convert.findings import named, shown
 from comfy_serverless.graph.convert.hosts import Hosts
 from comfy_serverless.graph.convert.model import Graph, Node
+from comfy_serverless.graph.convert.numbers import Number, as_number, is_number
 from comfy_serverless.graph.convert.proxies import linked_targets
 from comfy_serverless.graph.convert.scene import Scene
 from comfy_serverless.graph.convert.virtual import PRIMITIVE, first_value
@@ -24,10 +26,9 @@ _MAY_DIFFER = frozenset({
     "default", "tooltip", "control_after_generate", "multiline", "dynamicPrompts", "forceInput", "defaultInput",
     "min", "max", "step",
 })  # fmt: skip
-_LEAST, _MOST, _STEP = 0, 2048, 1
+_LEAST, _MOST, _STEP, _FLOAT_STEP = 0, 2048, 1, 0.5
+_MOST_PLACES = 15
 _REPLACES = "Run widget replace on values"
-
-Number = int | float
 
 
 def write_primitives(scene: Scene, hosts: Hosts, replaced: Callable[[str], str]) -> None:
@@ -49,35 +50,67 @@ def _write(scene: Scene, hosts: Hosts, graph: Graph, node: Node, replaced: Calla
     value = first_value(node) if node.values else hosts.held(*targets[0])
     entries = [scene.filled(target).inputs[slot].of for target, slot in targets]
     numeric = [entry for entry in entries if entry is not None and entry.kind in ("INT", "FLOAT")]
-    fitted = _fitted(value, numeric)
-    if fitted != value:
-        scene.findings.warn(
-            f"{named(node.id, node.type, node.title)}: {shown(value)!r} is made {fitted} to fit its targets"
-        )
-    if isinstance(fitted, str) and node.properties.get(_REPLACES) is True:
-        fitted = replaced(fitted)
+    shared = _shared(value, numeric)
+    if isinstance(shared, str) and node.properties.get(_REPLACES) is True:
+        shared = replaced(shared)
     for target, slot in targets:
         if scene.definition(target) is not None:
             if hosts.is_promoted(target, slot):
-                hosts.set(target, slot, fitted)
+                hosts.set(target, slot, shared)
             continue
         filled = scene.filled(target)
-        widget = filled.widgets.get(filled.inputs[slot].name)
-        if widget is not None and filled.inputs[slot].of is not None:
-            widget.value, widget.is_given = fitted, True
+        entry, widget = filled.inputs[slot].of, filled.widgets.get(filled.inputs[slot].name)
+        if widget is None or entry is None or entry.kind is None:
+            continue
+        own = fitted(shared, entry.kind, entry.options) if entry.kind in ("INT", "FLOAT") else shared
+        if own != value and is_number(value):
+            its = named(node.id, node.type, node.title)
+            scene.findings.warn(f"{its}: {shown(value)!r} is made {own} to fit {entry.name!r} of node {target.id}")
+        widget.value, widget.is_given = own, True
 
 
-def _fitted(value: Any, entries: list[Declared]) -> Any:  # noqa: ANN401
-    """A number that fits what all targets allow; anything else itself."""
-    if not entries or not _is_number(value):
+def _shared(value: Any, entries: list[Declared]) -> Any:  # noqa: ANN401
+    """A number that fits what all targets allow together, as far as they go together; anything else itself."""
+    if not entries:
         return value
-    merged: Mapping[str, Any] = entries[0].options
+    value, merged = fitted(value, entries[0].kind, entries[0].options), entries[0].options
     for entry in entries[1:]:
         together = _together(merged, entry.options) if entry.kind == entries[0].kind else None
         if together is not None:
             merged = together
-            value = _clamped(value, merged, is_whole=entry.kind == "INT")
+            value = fitted(value, entry.kind, merged)
     return value
+
+
+def fitted(value: Any, kind: str | None, options: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """A value as the widget of a number takes it: clamped and rounded; null if it is no number."""
+    number = as_number(value)
+    if number is None:
+        return None
+    least, most = _number(options, "min", _LEAST), _number(options, "max", _MOST)
+    number = min(max(number, least), most)
+    rounded = _to_step(number, least, options) if kind == "INT" else _to_places(number, options)
+    return min(max(rounded, least), most)
+
+
+def _to_step(number: Number, least: Number, options: Mapping[str, Any]) -> Number:
+    step = _number(options, "step", 1)
+    if step <= 0 or (step == 1 and isinstance(number, int)):
+        return number
+    rest = least % step
+    whole = math.floor((number - rest) / step + 0.5) * step + rest
+    return int(whole) if whole == int(whole) else whole
+
+
+def _to_places(number: Number, options: Mapping[str, Any]) -> Number:
+    step = _number(options, "step", _FLOAT_STEP)
+    places = min(max(0, -math.floor(math.log10(step))), _MOST_PLACES) if step > 0 else 0
+    to = options.get("round")
+    if to is False:
+        return number
+    to = to if is_number(to) and to > 0 else 10**-places
+    shown = Decimal(math.floor(number / to + 0.5) * to).quantize(Decimal(1).scaleb(-places), ROUND_HALF_UP)
+    return float(shown)
 
 
 def _together(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -103,21 +136,6 @@ def _common_step(one: Number, other: Number) -> Number:
     return max(one, other)
 
 
-def _clamped(value: Number, options: Mapping[str, Any], *, is_whole: bool) -> Number:
-    least, most = _number(options, "min", _LEAST), _number(options, "max", _MOST)
-    value = min(max(value, least), most)
-    step = _number(options, "step", _STEP)
-    if not is_whole or step <= 0:
-        return value
-    rest = least % step
-    whole = math.floor((value - rest) / step + 0.5) * step + rest
-    return int(whole) if whole == int(whole) else whole
-
-
 def _number(options: Mapping[str, Any], name: str, otherwise: Number) -> Number:
     found = options.get(name)
-    return found if _is_number(found) else otherwise
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
+    return found if is_number(found) else otherwise

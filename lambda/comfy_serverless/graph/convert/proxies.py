@@ -102,7 +102,7 @@ def _widget_named(scene: Scene, hosts: Hosts, node: Node, name: str) -> int | No
     while True:
         number = filled.input_named(name)
         if number is not None:
-            is_widget = filled.inputs[number].of is not None if inner is None else hosts.is_promoted(node, number)
+            is_widget = filled.inputs[number].is_widget if inner is None else hosts.is_promoted(node, number)
             return number if is_widget else None
         stripped = _OLDEST_PREFIX.sub("", name, count=1) if _OLDEST_PREFIX.match(name) else name
         if stripped == name:

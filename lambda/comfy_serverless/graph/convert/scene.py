@@ -54,6 +54,18 @@ class Scene:
         yield self.workflow.root
         yield from self.workflow.definitions.values()
 
+    def nodes_as_seen(self) -> Iterator[Node]:
+        """All nodes, the inside of a host just after the host; each definition once."""
+        seen: set[str] = set()
+        pending = [*reversed(self.workflow.root.nodes.values())]
+        while pending:
+            node = pending.pop()
+            yield node
+            definition = self.definition(node)
+            if definition is not None and definition.id not in seen:
+                seen.add(definition.id)
+                pending += reversed(definition.nodes.values())
+
     def filled(self, node: Node) -> Filled:
         """A node with its inputs and widgets; the same each time, so that what is written to it stays."""
         found = self._filled.get(id(node))

@@ -58,7 +58,7 @@ class Sources:
 
     def of(self, scope: Scope, node: Node, slot: int) -> Source:
         """Where the value of an input comes from; None if from nowhere."""
-        at: _At | Linked | Held | None = _At(scope, node, slot, self._scene.filled(node).inputs[slot].type, True)
+        at: _At | Linked | Held | None = _At(scope, node, slot, self._type(scope, node, slot), is_input=True)
         way: list[tuple[str, int, str, bool]] = []
         seen: set[tuple[str, int, str, bool]] = set()
         while isinstance(at, _At):
@@ -131,7 +131,21 @@ class Sources:
         chosen = passed_input(self._scene.filled(at.node), at.slot, at.wanted)
         if chosen is None:
             return None
-        return self._input(at, chosen, self._scene.filled(at.node).inputs[chosen].type)
+        return self._input(at, chosen, self._type(at.scope, at.node, chosen))
+
+    def _type(self, scope: Scope, node: Node, slot: int) -> str:
+        """The type that an input wants. One that matches others is of the type of what is linked to it."""
+        entry = self._scene.filled(node).inputs[slot]
+        if entry.of is None or not entry.of.is_matching or entry.link is None:
+            return entry.type
+        link = scope.graph.links.get(entry.link)
+        origin = None if link is None else scope.graph.nodes.get(link.origin)
+        if link is None or origin is None:
+            return entry.type
+        made = self._scene.filled(origin).outputs
+        if link.origin_slot < len(made) and made[link.origin_slot] not in _ANYTHING:
+            return made[link.origin_slot]
+        return entry.type
 
     def _input(self, at: _At, slot: int, wanted: str) -> _At | None:
         inputs = self._scene.filled(at.node).inputs

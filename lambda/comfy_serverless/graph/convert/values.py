@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from comfy_serverless.graph.convert.declared import AUTOGROW, COMBO, DYNAMIC_COMBO, Declared, NodeClass, each_declared
+from comfy_serverless.graph.convert.declared import COMBO, DYNAMIC_COMBO, Declared, NodeClass, each_declared
+from comfy_serverless.graph.convert.growing import grown_inputs, sockets
 from comfy_serverless.graph.convert.model import LinkId, Node, Socket
 from comfy_serverless.graph.convert.widgets import NOTHING, Place, chosen_option, first_choice, places
 
@@ -35,12 +36,21 @@ class Widget:
 
 @dataclass(slots=True)
 class Input:
-    """An input of a node as the class has it, with the link of the file."""
+    """An input of a node as the class has it, with the link of the file.
+
+    Attributes:
+        of: its declaration; None if it is one of the file only, or of a host.
+    """
 
     name: str
     type: str
     link: LinkId | None = None
     of: Declared | None = None
+
+    @property
+    def is_widget(self) -> bool:
+        """Whether it has a value without a link."""
+        return self.of is not None and self.of.kind is not None
 
 
 @dataclass(slots=True)
@@ -73,29 +83,24 @@ def as_saved(node: Node) -> Filled:
 def filled(node: Node, node_class: NodeClass) -> Filled:
     """A node with what the file has for its class."""
     given = node.values
-    source: _List | _ByName
-    if isinstance(given, dict):
-        source = _ByName(given)
-    else:
-        source = _List(without_dummies(given or [], node_class))
-    grown = _grown_names(node, node_class)
+    source = _ByName(given) if isinstance(given, dict) else _List(without_dummies(given or [], node_class))
+    grown = grown_inputs(node.inputs, node_class)
     result = Filled([], node_class.outputs)
     saved: dict[str, Socket] = {}
     for entry in node.inputs:
         saved.setdefault(entry.name, entry)
     taken: set[str] = set()
 
-    def add(name: str, kind: str, of: Declared | None) -> None:
-        taken.add(name)
-        result.inputs.append(Input(name, kind, saved[name].link if name in saved else None, of))
+    def add(entry: Declared) -> None:
+        taken.add(entry.name)
+        link = saved[entry.name].link if entry.name in saved else None
+        result.inputs.append(Input(entry.name, entry.type, link, entry))
 
-    for entry in _sockets(node_class.inputs, grown):
-        add(entry.name, entry.type, None)
+    for socket in sockets(node_class.inputs, grown):
+        add(socket)
     for entry, place in _each_place(node_class, node_class.inputs, grown, source, result):
-        if place is None:
-            add(entry.name, entry.type, None)
-        elif place.of is not None and (not entry.options.get("socketless") or entry.name in saved):
-            add(entry.name, entry.type, entry)
+        if place is None or (place.of is not None and (not entry.options.get("socketless") or entry.name in saved)):
+            add(entry)
     result.surplus = source.rest()
     if isinstance(source, _ByName):
         _take_named(source.values, node_class, result)
@@ -173,45 +178,9 @@ def _each_place(
                 yield entry, place
                 if entry.kind == DYNAMIC_COMBO and place.of is entry:
                     inside = [*each_declared(chosen_option(entry, widget.value), prefix=f"{entry.name}.")]
-                    for socket in _sockets(inside, grown):
+                    for socket in sockets(inside, grown):
                         yield socket, None
                     yield from _each_place(node_class, inside, grown, source, result)
-
-
-def _sockets(entries: Iterable[Declared], grown: Mapping[str, list[Declared]]) -> Iterator[Declared]:
-    for declared in entries:
-        for entry in grown.get(declared.name, [] if declared.type == AUTOGROW else [declared]):
-            if entry.kind is None:
-                yield entry
-
-
-def _grown_names(node: Node, node_class: NodeClass) -> Mapping[str, list[Declared]]:
-    """For each input that grows, the inputs that the file has of it, under their own names; gaps stay."""
-    growing = {entry.name: entry for entry in _growing(node_class.inputs)}
-    grown: dict[str, list[Declared]] = {}
-    for saved in node.inputs if growing else ():
-        name = next((name for name in growing if saved.name.startswith(f"{name}.")), None)
-        if name is not None and saved.name not in {entry.name for entry in grown.get(name, ())}:
-            grown.setdefault(name, []).append(_named_like(growing[name], saved))
-    return grown
-
-
-def _growing(entries: Iterable[Declared]) -> Iterator[Declared]:
-    for entry in entries:
-        if entry.type == AUTOGROW:
-            yield entry
-        elif entry.kind == DYNAMIC_COMBO:
-            for option in entry.choices:
-                inputs = option.get("inputs") if isinstance(option, Mapping) else None
-                yield from _growing(each_declared(inputs, prefix=f"{entry.name}."))
-
-
-def _named_like(growing: Declared, saved: Socket) -> Declared:
-    template = growing.options.get("template")
-    inner = next(each_declared(template.get("input") if isinstance(template, Mapping) else None), None)
-    if inner is None:
-        return Declared(saved.name, saved.type, {}, [], None, is_forced=False)
-    return Declared(saved.name, inner.type, inner.options, inner.choices, inner.kind, inner.is_forced)
 
 
 def _take_named(values: Mapping[str, Any], node_class: NodeClass, result: Filled) -> None:
@@ -237,8 +206,16 @@ def _of_format(spec: list[Any], values: Mapping[str, Any]) -> Widget:
 
 
 def _add_undeclared(node: Node, node_class: NodeClass, taken: set[str], result: Filled) -> None:
-    """Add the inputs of the file that the class does not declare, unless a widget stood behind them."""
-    dynamic = tuple(f"{entry.name}." for entry in node_class.inputs if entry.kind == DYNAMIC_COMBO)
+    """Add the inputs of the file that the class does not declare, unless a widget stood behind them.
+
+    What stands under the name of a dynamic combo belongs to its options: with a value in the file, only inputs of the
+    chosen option stay.
+    """
+    dynamic = tuple(
+        f"{entry.name}."
+        for entry in node_class.inputs
+        if entry.kind == DYNAMIC_COMBO and result.widgets[entry.name].is_given
+    )
     for saved in node.inputs:
         if saved.name in taken:
             continue

@@ -30,6 +30,7 @@ class Writer:
         self._supplied = supplied
         self._seed = seed
         self._now = now
+        self._nodes: list[Node] | None = None
 
     def own_values(
         self, scope: Scope, node: Node, node_class: NodeClass, filled: Filled, linked: Mapping[str, Any]
@@ -121,11 +122,12 @@ class Writer:
         return None if widget is None or widget.value is NOTHING else as_javascript(widget.value)
 
     def _node_called(self, called: str) -> Node | None:
-        nodes = [node for graph in self._scene.graphs() for node in graph.nodes.values()]
-        for node in nodes:
+        if self._nodes is None:
+            self._nodes = [*self._scene.nodes_as_seen()]
+        for node in self._nodes:
             if node.properties.get("Node name for S&R", node.type) == called:
                 return node
-        return next((node for node in nodes if self._title(node) == called), None)
+        return next((node for node in self._nodes if self._title(node) == called), None)
 
     def _title(self, node: Node) -> str:
         node_class = self._scene.classes.get(node.type)
