@@ -156,7 +156,7 @@ def _refuse_everywhere(scene: Scene, path: str, node: Node) -> None:
     scene.findings.refuse(
         "use_everywhere",
         f"{named(path, node.type)} links nodes in the editor only, so the file does not say what is linked: "
-        "turn its links into real ones (in the editor, right-click, Convert all UEs to real links), or export for the API",
+        "turn its links into real ones (in the editor: right-click, Convert all UEs to real links)",
         node_id=path,
         class_type=node.type,
     )

@@ -8,7 +8,7 @@ inputs of its own to some classes: they are in no declaration, but some take a p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,7 @@ class NodeClass:
     """A class: its inputs in order, sockets and widgets, and the types of its outputs.
 
     Attributes:
+        growing: those that grow by name, also those of options of dynamic combos.
         as_written: the same inputs in the order of the declaration itself, by which values of old files are counted.
     """
 
@@ -81,6 +82,7 @@ class NodeClass:
     inputs: list[Declared]
     outputs: list[str]
     as_written: list[Declared] = field(default_factory=list)
+    growing: Mapping[str, Declared] = field(default_factory=dict)
 
     @property
     def has_model_file(self) -> bool:
@@ -119,6 +121,17 @@ def each_declared(inputs: object, *, prefix: str = "") -> Iterator[Declared]:
                 yield found
 
 
+def _growing(entries: Iterable[Declared]) -> Iterator[Declared]:
+    """The inputs that grow, also those of options."""
+    for entry in entries:
+        if entry.type == AUTOGROW:
+            yield entry
+        elif entry.kind == DYNAMIC_COMBO:
+            for option in entry.choices:
+                inputs = option.get("inputs") if isinstance(option, Mapping) else None
+                yield from _growing(each_declared(inputs, prefix=f"{entry.name}."))
+
+
 class Declarations:
     """The classes of an `/object_info`, each read when it is first asked for."""
 
@@ -150,6 +163,7 @@ def _node_class(name: str, entry: Mapping[str, Any]) -> NodeClass:
         inputs=list((ordered | written).values()),
         outputs=[_output_type(kind) for kind in outputs] if isinstance(outputs, list) else [],
         as_written=list(written.values()),
+        growing={found.name: found for found in _growing(written.values())},
     )
 
 

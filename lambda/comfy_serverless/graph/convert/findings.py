@@ -1,4 +1,4 @@
-"""Collects what a conversion has to say: why a workflow cannot be converted, and what was guessed or left out. No IO."""
+"""Collects what a conversion has to say: why it is impossible, and what was guessed or left out. No IO."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from comfy_serverless.errors import UiFormatWorkflow
 
 #: The most reasons and the most warnings that are told.
 MOST_TOLD = 100
+_MOST_KEPT = 10 * MOST_TOLD
 #: How many reasons the message has; `details` has up to `MOST_TOLD`.
 _MOST_IN_MESSAGE = 3
 #: The longest piece of a file that a message repeats, in characters.
@@ -32,7 +33,8 @@ class Findings:
         """
         given = {name: shown(fact) for name, fact in facts.items() if fact is not None}
         key = (reason, message, given.get("node_id"))
-        self._reasons.setdefault(key, {"reason": reason, **given, "message": message})
+        if len(self._reasons) < _MOST_KEPT:
+            self._reasons.setdefault(key, {"reason": reason, **given, "message": message})
 
     def warn(self, message: str) -> None:
         """Note what was guessed, left out or rolled; the message names the node."""

@@ -63,14 +63,14 @@ class _Group:
 
     def __init__(self, instance: Node, raw: Mapping[str, Any], findings: Findings) -> None:
         self.nodes: list[Node] = []
-        for number, entry in enumerate(_list(raw.get("nodes"))):
-            node = read_node(entry, f"{instance.id}:{number}", findings)
-            self.nodes.append(node or Node(f"{instance.id}:{number}", "Note"))
+        for at, entry in enumerate(_list(raw.get("nodes"))):
+            node = read_node(entry, f"{instance.id}:{at}", findings)
+            self.nodes.append(node or Node(f"{instance.id}:{at}", "Note"))
         self.links = [link for entry in _list(raw.get("links")) if (link := self._link(entry)) is not None]
         self.external = {
             (number, entry[1])
             for entry in _list(raw.get("external"))
-            if isinstance(entry, list) and len(entry) > 1 and (number := _number_of(entry[0])) is not None
+            if isinstance(entry, list) and len(entry) > 1 and isinstance(number := _number_of(entry[0]), int)
         }
         self._config = raw.get("config")
 
@@ -106,6 +106,7 @@ class _Expansion:
         self._instance = instance
         self._group = group
         self._linked = {(number, self._saved_name(number, slot)) for number, slot in group.linked_inside()}
+        self._fed = {number for number, _ in group.linked_inside()}
 
     def expand(self) -> None:
         """Put the nodes of the group into the graph, and take the instance out."""
@@ -132,12 +133,13 @@ class _Expansion:
         sockets = [*self._inner_inputs(of_widgets=False)]
         given = self._instance.inputs
         found = [(number, name, socket) for (number, name), socket in zip(sockets, given, strict=False)]
-        rest = [*self._inner_inputs(of_widgets=True)]
+        rest: dict[str, list[tuple[int, str]]] = {}
+        for each in reversed([*self._inner_inputs(of_widgets=True)]):
+            rest.setdefault(each[1], []).append(each)
         for socket in given[len(sockets) :]:
-            match = next((each for each in rest if _is_called(socket.name, each[1])), None)
+            match = next((name for name in _meanings(socket.name) if rest.get(name)), None)
             if match is not None:
-                rest.remove(match)
-                found.append((*match, socket))
+                found.append((*rest[match].pop(), socket))
             elif socket.link is not None:
                 its = named(self._instance.id, self._instance.type)
                 self._scene.findings.refuse(
@@ -155,7 +157,7 @@ class _Expansion:
             node_class = None if node.type in VIRTUAL else self._scene.classes.get(node.type)
             if node_class is None:
                 names = [socket.name for socket in node.inputs if socket.of_widget is of_widgets]
-                if node.type in VIRTUAL and not self._takes_from_outside(number):
+                if node.type in VIRTUAL and number in self._fed:
                     names = []
             else:
                 entries = filled(node, node_class).inputs
@@ -164,10 +166,6 @@ class _Expansion:
                 is_hidden = self._group.is_visible(number, "input", name) is False
                 if (number, name) not in self._linked and not is_hidden:
                     yield number, name
-
-    def _takes_from_outside(self, number: int) -> bool:
-        """Whether a Reroute is an input of the group: it is none if nothing at all is linked to it inside."""
-        return not any(link.origin is not None and link.target == number for link in self._group.links)
 
     def _hand_out_values(self, converted: set[tuple[int, str]]) -> None:
         """Give the instance's values to the inner nodes: each widget takes the next one, except what is converted."""
@@ -185,7 +183,7 @@ class _Expansion:
             self._scene.findings.warn(f"{its}: the last values ({surplus}) of the file belong to no widget: left out")
 
     def _slots(self, number: int, own: list[Any], converted: set[tuple[int, str]]) -> Iterator[tuple[Any, bool]]:
-        """What each place for a value of an inner node holds of its own, and whether the instance has no value for it."""
+        """What each place for a value of an inner node holds, and whether the instance has no value for it."""
         node = self._group.nodes[number]
         if node.type == PRIMITIVE:
             targets = [link for link in self._group.links if link.origin == number]
@@ -254,9 +252,12 @@ class _Expansion:
         return inputs[slot].name if 0 <= slot < len(inputs) else ""
 
 
-def _is_called(shown_name: str, name: str) -> bool:
-    """Whether an input of an instance is called after an inner one: by its name, or with a node's title before it."""
-    return shown_name == name or shown_name.endswith(f" {name}")
+def _meanings(shown_name: str) -> Iterator[str]:
+    """The names of inner inputs that one of an instance may be called after: its own, or without a title before it."""
+    yield shown_name
+    for at, character in enumerate(shown_name):
+        if character == " ":
+            yield shown_name[at + 1 :]
 
 
 def _number_of(entry: object) -> int | None:

@@ -1,7 +1,7 @@
 """Inputs that grow (COMFY_AUTOGROW_V3): how many a node has is in the file. No IO.
 
-Observed of the official editor 1.49.6: such an input `NAME` stands for `NAME.` and each of its template's `names`, or its
-`prefix` and a number. The names of the file are used as they are: gaps stay, also more than `max`.
+Observed of the official editor 1.49.6: such an input `NAME` stands for `NAME.` and each of its template's `names`, or
+its `prefix` and a number. The names of the file are used as they are: gaps stay, also more than `max`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from comfy_serverless.graph.convert.declared import AUTOGROW, DYNAMIC_COMBO, Declared, NodeClass, each_declared
+from comfy_serverless.graph.convert.declared import AUTOGROW, Declared, NodeClass, each_declared
 from comfy_serverless.graph.convert.model import Socket
 
 _NUMBER = re.compile(r"(\d{1,9})$")
@@ -19,7 +19,7 @@ _MOST_AT_FIRST = 100
 
 def grown_inputs(saved: Iterable[Socket], node_class: NodeClass) -> Mapping[str, list[Declared]]:
     """For each input of a class that grows, by its name, the inputs that a node has of it, in their order."""
-    growing = {entry.name: entry for entry in _growing(node_class.inputs)}
+    growing = node_class.growing
     grown: dict[str, dict[str, Declared]] = {
         name: {first: _like(entry, first, "*") for first in _first_names(entry)} for name, entry in growing.items()
     }
@@ -36,16 +36,6 @@ def sockets(entries: Iterable[Declared], grown: Mapping[str, list[Declared]]) ->
         for entry in grown.get(declared.name, [] if declared.type == AUTOGROW else [declared]):
             if entry.kind is None:
                 yield entry
-
-
-def _growing(entries: Iterable[Declared]) -> Iterator[Declared]:
-    for entry in entries:
-        if entry.type == AUTOGROW:
-            yield entry
-        elif entry.kind == DYNAMIC_COMBO:
-            for option in entry.choices:
-                inputs = option.get("inputs") if isinstance(option, Mapping) else None
-                yield from _growing(each_declared(inputs, prefix=f"{entry.name}."))
 
 
 def _template(growing: Declared) -> Mapping[str, object]:

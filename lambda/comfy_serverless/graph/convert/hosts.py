@@ -22,11 +22,13 @@ class Hosts:
         self._scene = scene
         self._targets: dict[str, list[tuple[Node, int] | None]] = {}
         self._own: dict[int, dict[int, Any]] = {}
+        self._hosts: dict[str, list[Node]] = {}
         for graph in scene.graphs():
             for node in graph.nodes.values():
                 definition = scene.definition(node)
                 if definition is not None:
                     self._own[id(node)] = self._values(node, definition)
+                    self._hosts.setdefault(definition.id, []).append(node)
 
     def is_promoted(self, host: Node, slot: int) -> bool:
         """Whether an input of a host has a value of the host's own."""
@@ -75,9 +77,14 @@ class Hosts:
             ]
         return targets[slot] if slot < len(targets) else None
 
-    def forget(self, definition: Definition) -> None:
-        """Look anew at a definition that has got another input."""
-        self._targets.pop(definition.id, None)
+    def add_target(self, definition: Definition, node: Node, slot: int) -> None:
+        """Note what the last input of a definition, which is new and promoted, stands for."""
+        self.target(definition, 0)
+        self._targets[definition.id] = [*self._targets[definition.id][: len(definition.inputs) - 1], (node, slot)]
+
+    def of(self, definition: Definition) -> list[Node]:
+        """The hosts of a definition."""
+        return self._hosts.get(definition.id, [])
 
     def _target(self, definition: Definition, slot: int) -> tuple[Node, int] | None:
         for link_id in definition.inputs[slot].links:
@@ -86,7 +93,7 @@ class Hosts:
             if node is None:
                 continue
             filled = self._scene.filled(node)
-            number = next((at for at, entry in enumerate(filled.inputs) if entry.link == link_id), None)
+            number = filled.slot_of(link_id)
             if number is None:
                 continue
             inner = self._scene.definition(node)

@@ -1,7 +1,8 @@
 """Makes the ids of nodes unique over all graphs of a workflow. No IO.
 
-Observed of the official editor 1.49.6: definitions are walked in the order of the file; an id that the root or an earlier
-definition has is replaced by the next free number after the last one that was given.
+Observed of the official editor 1.49.6: definitions are walked in the order of the file; an id that the root or an
+earlier definition has is replaced by the next free number after the last one that was given. Definitions within
+definitions keep theirs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ def make_unique(workflow: Workflow) -> None:
     used = {node.number for node in workflow.root.nodes.values() if node.number is not None}
     last = max(workflow.last_node_id, *used, 0) if used else workflow.last_node_id
     for definition in workflow.definitions.values():
+        if definition.is_nested:
+            continue
         renamed: dict[str, str] = {}
         for node in definition.nodes.values():
             if node.number is None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from comfy_serverless.graph.convert.findings import shown
 from comfy_serverless.graph.convert.model import Definition, Graph
 from comfy_serverless.graph.convert.scene import Scene
 
 #: The most nodes of a prompt, and the deepest subgraph.
 MOST_EXPANDED, MOST_LEVELS = 50_000, 30
+#: The most inputs of all hosts together.
+MOST_HOST_INPUTS = 200_000
 
 
 def check_expansion(scene: Scene) -> None:
@@ -39,6 +43,10 @@ def check_expansion(scene: Scene) -> None:
             open_ids.discard(definition.id)
         return sizes[definition.id]
 
+    if sum(len(definition.inputs) for definition in _of_hosts(scene)) > MOST_HOST_INPUTS:
+        scene.findings.refuse(
+            "too_large", f"its subgraphs have more than {MOST_HOST_INPUTS:,} inputs, all hosts together"
+        )
     size, levels = measured(scene.workflow.root, 0)
     if levels > MOST_LEVELS:
         scene.findings.refuse("too_deep", f"subgraphs stand within each other more than {MOST_LEVELS} deep")
@@ -48,3 +56,12 @@ def check_expansion(scene: Scene) -> None:
         definition
     ) in scene.workflow.definitions.values():  # one that no host at the root reaches may be in a circle, too
         of_definition(definition, 0)
+
+
+def _of_hosts(scene: Scene) -> Iterator[Definition]:
+    """The definition of each host of the file."""
+    for graph in scene.graphs():
+        for node in graph.nodes.values():
+            definition = scene.definition(node)
+            if definition is not None:
+                yield definition

@@ -95,12 +95,17 @@ class Port:
 
 @dataclass(slots=True)
 class Definition(Graph):
-    """A subgraph; a node whose type is its id is a host of it."""
+    """A subgraph; a node whose type is its id is a host of it.
+
+    Attributes:
+        is_nested: whether it is defined within another one.
+    """
 
     id: str = ""
     name: str = ""
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
+    is_nested: bool = False
 
 
 @dataclass(slots=True)

@@ -6,28 +6,29 @@ Their declarations do not have it: it was observed of the official editor 1.49.6
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from typing import Any
 
 from comfy_serverless.graph.convert.model import Node
 from comfy_serverless.graph.convert.values import Filled, Widget
-from comfy_serverless.graph.convert.widgets import Place
+from comfy_serverless.graph.convert.widgets import NOTHING, Place
 
 
 def with_editor_code(node: Node, filled: Filled) -> Filled:
     """A filled node as the editor code of its class leaves it."""
     change = _CHANGES.get(node.type)
-    if change is not None and isinstance(node.values, list):
-        change(node, filled, node.values)
+    if change is not None and not isinstance(node.values, dict):
+        change(node, filled, node.values or [])
     return filled
 
 
 def _custom_combo(_node: Node, filled: Filled, values: list[Any]) -> None:
-    """CustomCombo: the options grow, the last of them is always empty, and `index` is counted."""
-    options = values[2:]
-    while options and options[-1] in ("", None):
-        options.pop()
-    options.append("")
-    choice = filled.widgets["choice"].value if "choice" in filled.widgets else None
+    """CustomCombo: options grow as long as the last is not empty; `index` is the number of the one that is chosen."""
+    options = [*takewhile(_is_option, values[2:]), ""]
+    choice = values[0] if values else NOTHING
+    if choice is None:
+        choice = options[0]
+    _set(filled, "choice", choice)
     _set(filled, "index", options.index(choice) if choice in options else -1)
     for number, option in enumerate(options, start=1):
         _set(filled, f"option{number}", option)
@@ -61,6 +62,10 @@ def _show_text(_node: Node, filled: Filled, values: list[Any]) -> None:
 def _preview(_node: Node, filled: Filled, _values: list[Any]) -> None:
     """What a preview has shown takes no place."""
     filled.surplus = []
+
+
+def _is_option(value: object) -> bool:
+    return value not in ("", None)
 
 
 def _set(filled: Filled, name: str, value: object) -> None:

@@ -1,8 +1,8 @@
 """PrimitiveNode: writes its value into the widgets that it is linked to, and vanishes. No IO.
 
-Observed of the official editor 1.49.6: also when it is muted or bypassed. Only widgets that it is linked to directly get
-the value; through a Reroute nothing arrives. Of several targets that are numbers, what each allows is put together, and
-the value made to fit.
+Observed of the official editor 1.49.6: also when it is muted or bypassed. Only widgets that it is linked to directly
+get the value; through a Reroute nothing arrives. A number is made to fit: what all its targets allow together, then
+what each allows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from comfy_serverless.graph.convert.declared import Declared
+from comfy_serverless.graph.convert.declared import COMBO, Declared
 from comfy_serverless.graph.convert.findings import named, shown
 from comfy_serverless.graph.convert.hosts import Hosts
 from comfy_serverless.graph.convert.model import Graph, Node
@@ -20,6 +20,7 @@ from comfy_serverless.graph.convert.numbers import Number, as_number, is_number
 from comfy_serverless.graph.convert.proxies import linked_targets
 from comfy_serverless.graph.convert.scene import Scene
 from comfy_serverless.graph.convert.virtual import PRIMITIVE, first_value
+from comfy_serverless.graph.convert.widgets import NOTHING, first_choice
 
 #: What may differ between targets.
 _MAY_DIFFER = frozenset({
@@ -66,12 +67,16 @@ def _write(scene: Scene, hosts: Hosts, graph: Graph, node: Node, replaced: Calla
         if own != value and is_number(value):
             its = named(node.id, node.type, node.title)
             scene.findings.warn(f"{its}: {shown(value)!r} is made {own} to fit {entry.name!r} of node {target.id}")
+        if own is None and entry.kind == COMBO and (first := first_choice(entry)) is not NOTHING:
+            own = first
         widget.value, widget.is_given = own, True
 
 
 def _shared(value: Any, entries: list[Declared]) -> Any:  # noqa: ANN401
     """A number that fits what all targets allow together, as far as they go together; anything else itself."""
     if not entries:
+        return value
+    if as_number(value) is None:
         return value
     value, merged = fitted(value, entries[0].kind, entries[0].options), entries[0].options
     for entry in entries[1:]:

@@ -10,8 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from comfy_serverless.graph.convert.findings import shown
 from comfy_serverless.graph.convert.hosts import Hosts
+from comfy_serverless.graph.convert.limits import MOST_HOST_INPUTS
 from comfy_serverless.graph.convert.model import INPUT_SIDE, Definition, Graph, Link, LinkId, Node, Port
+from comfy_serverless.graph.convert.reading import MOST_PORTS
 from comfy_serverless.graph.convert.scene import Scene
 from comfy_serverless.graph.convert.values import Input
 from comfy_serverless.graph.convert.virtual import PRIMITIVE, first_value
@@ -19,6 +22,7 @@ from comfy_serverless.graph.convert.virtual import PRIMITIVE, first_value
 _OLDEST_PREFIX = re.compile(r"\d+: ")
 _NO_WIDGET = ("$$", "control_after_generate", "control_filter_list")
 _OF_HOST = "-1"
+_MOST_ENTRIES = 1000
 
 
 def promote_proxies(scene: Scene, hosts: Hosts) -> None:
@@ -51,11 +55,15 @@ def _inner_first(scene: Scene) -> Iterator[Graph]:
 def _promote(scene: Scene, hosts: Hosts, host: Node, definition: Definition) -> None:
     entries = host.properties.get("proxyWidgets")
     values = host.values if isinstance(host.values, list) else []
-    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+    for number, entry in enumerate(entries[:_MOST_ENTRIES] if isinstance(entries, list) else ()):
         if not isinstance(entry, list) or len(entry) < 2 or not isinstance(entry[1], str):
             continue
         name = entry[1]
         if name.startswith(_NO_WIDGET):
+            continue
+        node = definition.nodes.get(_text(entry[0]))
+        if node is not None and node.type == PRIMITIVE:
+            _replace_primitive(scene, hosts, definition, node)
             continue
         slot = _slot_for(scene, hosts, definition, _text(entry[0]), name)
         value = values[number] if number < len(values) else None
@@ -67,7 +75,7 @@ def _promote(scene: Scene, hosts: Hosts, host: Node, definition: Definition) -> 
 def _quarantined(hosts: Hosts, host: Node, definition: Definition) -> None:
     """Values that an editor could not place: those of an input of the host itself count."""
     entries = host.properties.get("proxyWidgetErrorQuarantine")
-    for entry in entries if isinstance(entries, list) else ():
+    for entry in entries[:_MOST_ENTRIES] if isinstance(entries, list) else ():
         original = entry.get("originalEntry") if isinstance(entry, dict) else None
         if not isinstance(original, list) or len(original) < 2 or "hostValue" not in entry:
             continue
@@ -84,15 +92,13 @@ def _slot_for(scene: Scene, hosts: Hosts, definition: Definition, node_id: str, 
     node = definition.nodes.get(node_id)
     if node is None:
         return None
-    if node.type == PRIMITIVE:
-        return _of_primitive(scene, hosts, definition, node)
     number = _widget_named(scene, hosts, node, name)
     if number is None:
         return None
     entry = scene.filled(node).inputs[number]
     link = None if entry.link is None else definition.links.get(entry.link)
-    if link is not None:
-        return link.origin_slot if link.origin == INPUT_SIDE else None
+    if link is not None and link.origin == INPUT_SIDE:
+        return link.origin_slot
     return _new_port(scene, hosts, definition, entry.name, [(node, number)])
 
 
@@ -100,7 +106,7 @@ def _widget_named(scene: Scene, hosts: Hosts, node: Node, name: str) -> int | No
     """The number of the input whose widget has a name, also in the oldest form, `12: name`."""
     filled, inner = scene.filled(node), scene.definition(node)
     while True:
-        number = filled.input_named(name)
+        number = filled.slot_named(name)
         if number is not None:
             is_widget = filled.inputs[number].is_widget if inner is None else hosts.is_promoted(node, number)
             return number if is_widget else None
@@ -110,21 +116,19 @@ def _widget_named(scene: Scene, hosts: Hosts, node: Node, name: str) -> int | No
         name = stripped
 
 
-def _of_primitive(scene: Scene, hosts: Hosts, definition: Definition, primitive: Node) -> int | None:
-    """The targets of a primitive get a promoted input instead of it, with its value."""
+def _replace_primitive(scene: Scene, hosts: Hosts, definition: Definition, primitive: Node) -> None:
+    """Give the targets of a primitive a promoted input instead of it, with its value: that of a host does not count."""
     targets = [*linked_targets(scene, definition, primitive)]
     if not targets:
-        return None
+        return
+    name = scene.filled(targets[0][0]).inputs[targets[0][1]].name
+    slot = _new_port(scene, hosts, definition, name, targets)
     value = first_value(primitive)
-    slot = _new_port(scene, hosts, definition, scene.filled(targets[0][0]).inputs[targets[0][1]].name, targets)
     for outlet in primitive.outputs:
         outlet.links = []
-    if value is not None:
-        for graph in scene.graphs():
-            for host in graph.nodes.values():
-                if host.type == definition.id:
-                    hosts.set(host, slot, value)
-    return slot
+    if slot is not None and value is not None:
+        for host in hosts.of(definition):
+            hosts.set(host, slot, value)
 
 
 def linked_targets(scene: Scene, graph: Graph, node: Node) -> Iterator[tuple[Node, int]]:
@@ -133,31 +137,32 @@ def linked_targets(scene: Scene, graph: Graph, node: Node) -> Iterator[tuple[Nod
         link = graph.links.get(link_id)
         target = None if link is None else graph.nodes.get(link.target)
         if target is not None:
-            inputs = scene.filled(target).inputs
-            number = next((at for at, entry in enumerate(inputs) if entry.link == link_id), None)
+            number = scene.filled(target).slot_of(link_id)
             if number is not None:
                 yield target, number
 
 
-def _new_port(scene: Scene, hosts: Hosts, definition: Definition, name: str, targets: list[tuple[Node, int]]) -> int:
+def _new_port(
+    scene: Scene, hosts: Hosts, definition: Definition, name: str, targets: list[tuple[Node, int]]
+) -> int | None:
     slot = len(definition.inputs)
+    if slot >= MOST_PORTS or slot * len(hosts.of(definition)) > MOST_HOST_INPUTS:
+        scene.findings.refuse("too_large", f"the subgraph {shown(definition.name)!r} promotes too many widgets")
+        return None
     taken = {port.name for port in definition.inputs}
     unique = next(each for each in _numbered(name) if each not in taken)
     links: list[LinkId] = []
     kind = "*"
     for node, number in targets:
-        entry = scene.filled(node).inputs[number]
-        kind = entry.type
-        link = Link(f"promoted {slot} {node.id} {number}", INPUT_SIDE, slot, node.id, number, entry.type)
+        kind = scene.filled(node).inputs[number].type
+        link = Link(f"promoted {slot} {node.id} {number}", INPUT_SIDE, slot, node.id, number, kind)
         definition.links[link.id] = link
-        entry.link = link.id
+        scene.filled(node).connect(number, link.id)
         links.append(link.id)
     definition.inputs.append(Port(unique, kind, links))
-    hosts.forget(definition)
-    for graph in scene.graphs():
-        for host in graph.nodes.values():
-            if host.type == definition.id:
-                scene.filled(host).inputs.append(Input(unique, kind))
+    hosts.add_target(definition, *targets[0])
+    for host in hosts.of(definition):
+        scene.filled(host).add(Input(unique, kind))
     return slot
 
 

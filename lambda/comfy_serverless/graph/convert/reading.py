@@ -33,6 +33,9 @@ _MOST_VALUE_LEVELS = 50
 #: Greater numbers are no ids.
 _GREATEST_ID = 2**53
 _LONGEST_NAME = 1000
+_LONGEST_ID = 64
+#: The most inputs of a node or a subgraph, and the most outputs.
+MOST_PORTS = 1000
 
 
 def is_editor_format(document: object) -> bool:
@@ -79,6 +82,7 @@ class _Reader:
                 continue
             place = f"the subgraph {shown(raw.get('name') or identity)!r}"
             definition = Definition(id=identity, name=str(raw.get("name") or identity)[:_LONGEST_NAME])
+            definition.is_nested = levels < _MOST_LEVELS
             found[identity] = definition
             definition.inputs = [*self._ports(raw.get("inputs"), f"the inputs of {place}")]
             definition.outputs = [*self._ports(raw.get("outputs"), f"the outputs of {place}")]
@@ -95,7 +99,7 @@ class _Reader:
             if node is None:
                 continue
             if node.id in graph.nodes:
-                self._findings.refuse("duplicate_id", f"{place} has two nodes {node.id}", node_id=node.id)
+                self._findings.warn(f"{place} has two nodes {node.id}: the last one counts, as in the editor")
             graph.nodes[node.id] = node
         for link in self._each_link(raw.get("links"), place):
             self._links += 1
@@ -132,7 +136,7 @@ class _Reader:
         )
 
     def _sockets(self, raw: object, place: str) -> Iterator[Socket]:
-        for entry in self._objects(raw, place):
+        for entry in self._objects(raw, place, most=MOST_PORTS):
             link = entry.get("link")
             identity = link_id(link)
             if link is not None and identity is None:
@@ -142,11 +146,11 @@ class _Reader:
             )
 
     def _outlets(self, raw: object, place: str) -> Iterator[Outlet]:
-        for entry in self._objects(raw, place):
+        for entry in self._objects(raw, place, most=MOST_PORTS):
             yield Outlet(self._name(entry, place), type_name(entry.get("type")), self._ids(entry.get("links"), place))
 
     def _ports(self, raw: object, place: str) -> Iterator[Port]:
-        for entry in self._objects(raw, place):
+        for entry in self._objects(raw, place, most=MOST_PORTS):
             yield Port(self._name(entry, place), type_name(entry.get("type")), self._ids(entry.get("linkIds"), place))
 
     def _ids(self, raw: object, place: str) -> list[LinkId]:
@@ -201,8 +205,11 @@ class _Reader:
         read: list[Any] | dict[str, Any] = finite(raw)
         return read
 
-    def _objects(self, raw: object, place: str) -> Iterator[Mapping[str, Any]]:
-        for entry in self._list(raw, place):
+    def _objects(self, raw: object, place: str, *, most: int | None = None) -> Iterator[Mapping[str, Any]]:
+        entries = self._list(raw, place)
+        if most is not None and len(entries) > most:
+            self._findings.refuse("too_large", f"{place} are more than {most:,}")
+        for entry in entries[:most]:
             if isinstance(entry, Mapping):
                 yield entry
             else:
@@ -275,7 +282,7 @@ def _is_id_number(value: object) -> TypeGuard[int]:
 
 def _id_text(value: object) -> str | None:
     if isinstance(value, str):
-        return value if 0 < len(value) <= _LONGEST_NAME else None
+        return value if 0 < len(value) <= _LONGEST_ID else None
     return str(int(value)) if _is_integral(value) else None
 
 

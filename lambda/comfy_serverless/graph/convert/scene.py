@@ -84,7 +84,7 @@ class Scene:
 
 
 def _as_host(node: Node, definition: Definition) -> Filled:
-    """A host: its inputs are those of the definition in its order, matched by name, and by type where that tells more."""
+    """A host: its inputs are those of the definition, matched by name, and by type where that tells more."""
     rest = list(node.inputs)
 
     def link_of(name: str, kind: str) -> Socket | None:

@@ -7,6 +7,7 @@ that were made before are remembered, so that long chains cost once what they ar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from comfy_serverless.graph.convert.findings import named
@@ -219,6 +220,7 @@ def passed_input(node: Filled, slot: int, wanted: str) -> int | None:
     return None
 
 
+@lru_cache(maxsize=4096)
 def fits(one: str, other: str) -> bool:
     """Whether two types go together: equal, either is anything, or their lists share a type; case does not matter."""
     one, other = one.casefold(), other.casefold()

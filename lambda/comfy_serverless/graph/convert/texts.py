@@ -11,7 +11,8 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
-_COMMENT = re.compile(r"/\*.*?\*/|//[^\n\r\u2028\u2029]*", re.DOTALL)
+_OPENS, _LINE_OPENS = re.compile(r"/[*/]"), re.compile(r"//")
+_LINE_END = re.compile(r"[\n\r\u2028\u2029]|\Z")
 _TOKEN = re.compile(r"\\[{}|]|[{}|]")
 
 
@@ -51,9 +52,28 @@ class _Choice:
         self.pieces = []
 
 
+def without_comments(text: str) -> str:
+    """A text without its comments, in one pass: a block that nobody closes is none."""
+    kept: list[str] = []
+    at = look_from = 0
+    opens = _OPENS
+    while (opened := opens.search(text, look_from)) is not None:
+        if opened[0] == "//":
+            close = _LINE_END.search(text, opened.end())
+            after = len(text) if close is None else close.start()
+        else:
+            after = text.find("*/", opened.end()) + len("*/")
+            if after < len("*/"):  # none is closed from here on, so only lines are left
+                opens = _LINE_OPENS
+                continue
+        kept.append(text[at : opened.start()])
+        at = look_from = after
+    return "".join([*kept, text[at:]])
+
+
 def choose(text: str, dice: Dice) -> Chosen:
     """A text with its comments removed, and with one alternative of each choice."""
-    plain = _COMMENT.sub("", text)
+    plain = without_comments(text)
     lost, rolled = plain != text, False
     open_choices = [_Choice()]
     at = 0

@@ -1,9 +1,9 @@
 """Fills in a node: its widgets with the values of the file, its inputs with the links of the file. No IO.
 
-Observed of the official editor 1.49.6: widgets are walked in order, and values in order; each place takes the next value.
-When the values run out the rest keep their defaults; what is left over is ignored. No value is checked, rounded or cast.
-Inputs are matched to the class by name. The file may have more: one without a widget stays, with its link; one that had
-a widget goes, with its link.
+Observed of the official editor 1.49.6: widgets are walked in order, and values in order; each place takes the next
+value. When the values run out the rest keep their defaults; what is left over is ignored. No value is checked, rounded
+or cast. Inputs are matched to the class by name. The file may have more: one without a widget stays, with its link; one
+that had a widget goes, with its link.
 """
 
 from __future__ import annotations
@@ -68,9 +68,31 @@ class Filled:
     surplus: list[Any] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
-    def input_named(self, name: str) -> int | None:
+    _by_link: dict[LinkId, int] | None = None
+    _by_name: dict[str, int] | None = None
+
+    def slot_named(self, name: str) -> int | None:
         """The number of the first input of a name; None if there is none."""
-        return next((index for index, entry in enumerate(self.inputs) if entry.name == name), None)
+        if self._by_name is None:
+            self._by_name = {entry.name: slot for slot, entry in reversed([*enumerate(self.inputs)])}
+        return self._by_name.get(name)
+
+    def slot_of(self, link: LinkId) -> int | None:
+        """The number of the first input that names a link; None if none does."""
+        if self._by_link is None:
+            slots = reversed([*enumerate(self.inputs)])
+            self._by_link = {entry.link: slot for slot, entry in slots if entry.link is not None}
+        return self._by_link.get(link)
+
+    def connect(self, slot: int, link: LinkId) -> None:
+        """Connect an input."""
+        self.inputs[slot].link = link
+        self._by_link = None
+
+    def add(self, entry: Input) -> None:
+        """Add an input after the others."""
+        self.inputs.append(entry)
+        self._by_link = self._by_name = None
 
 
 def as_saved(node: Node) -> Filled:
@@ -87,8 +109,8 @@ def filled(node: Node, node_class: NodeClass) -> Filled:
     grown = grown_inputs(node.inputs, node_class)
     result = Filled([], node_class.outputs)
     saved: dict[str, Socket] = {}
-    for entry in node.inputs:
-        saved.setdefault(entry.name, entry)
+    for socket in node.inputs:
+        saved[socket.name] = socket  # of two with one name the last counts
     taken: set[str] = set()
 
     def add(entry: Declared) -> None:
@@ -96,8 +118,8 @@ def filled(node: Node, node_class: NodeClass) -> Filled:
         link = saved[entry.name].link if entry.name in saved else None
         result.inputs.append(Input(entry.name, entry.type, link, entry))
 
-    for socket in sockets(node_class.inputs, grown):
-        add(socket)
+    for entry in sockets(node_class.inputs, grown):
+        add(entry)
     for entry, place in _each_place(node_class, node_class.inputs, grown, source, result):
         if place is None or (place.of is not None and (not entry.options.get("socketless") or entry.name in saved)):
             add(entry)
@@ -172,15 +194,35 @@ def _each_place(
                 continue
             for place in places(entry, node_class):
                 widget = source.take(place)
-                if entry.kind == DYNAMIC_COMBO and widget.value is None:
-                    widget.value = first_choice(entry)
                 result.widgets.setdefault(place.name, widget)
                 yield entry, place
                 if entry.kind == DYNAMIC_COMBO and place.of is entry:
-                    inside = [*each_declared(chosen_option(entry, widget.value), prefix=f"{entry.name}.")]
-                    for socket in sockets(inside, grown):
-                        yield socket, None
-                    yield from _each_place(node_class, inside, grown, source, result)
+                    yield from _each_of_option(node_class, entry, widget, grown, source, result)
+
+
+def _each_of_option(
+    node_class: NodeClass,
+    entry: Declared,
+    widget: Widget,
+    grown: Mapping[str, list[Declared]],
+    source: _List | _ByName,
+    result: Filled,
+) -> Iterator[tuple[Declared, Place | None]]:
+    """The places and sockets of the option that a dynamic combo has chosen.
+
+    null chooses the first one, but too late: its inputs take neither values nor links.
+    """
+    is_null = widget.value is None
+    if is_null:
+        widget.value = first_choice(entry)
+    inside = [*each_declared(chosen_option(entry, widget.value), prefix=f"{entry.name}.")]
+    if is_null:
+        for _ in _each_place(node_class, inside, {}, _List([]), result):
+            pass
+        return
+    for socket in sockets(inside, grown):
+        yield socket, None
+    yield from _each_place(node_class, inside, grown, source, result)
 
 
 def _take_named(values: Mapping[str, Any], node_class: NodeClass, result: Filled) -> None:

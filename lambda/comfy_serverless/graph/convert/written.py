@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from comfy_serverless.graph.convert import names
-from comfy_serverless.graph.convert.declared import Declared, NodeClass
+from comfy_serverless.graph.convert import browser, names
+from comfy_serverless.graph.convert.declared import NodeClass
 from comfy_serverless.graph.convert.findings import named, shown
 from comfy_serverless.graph.convert.model import Node
 from comfy_serverless.graph.convert.numbers import as_javascript
@@ -16,10 +18,9 @@ from comfy_serverless.graph.convert.texts import Dice, choose
 from comfy_serverless.graph.convert.values import Filled, Widget
 from comfy_serverless.graph.convert.widgets import NOTHING
 
-#: Classes and inputs whose values are made while the editor runs, and what makes them.
-_MADE_IN_BROWSER = {"WEBCAM": "a camera", "AUDIO_RECORD": "a microphone"}
-_RENDERED = ("Load3D", "Load3DAdvanced")
 _MOST_NAMED = 8
+#: The most characters of all values of a prompt.
+MOST_CHARACTERS = 64_000_000
 
 
 class Writer:
@@ -30,7 +31,9 @@ class Writer:
         self._supplied = supplied
         self._seed = seed
         self._now = now
-        self._nodes: list[Node] | None = None
+        self._called: dict[str, Node] | None = None
+        self._left = MOST_CHARACTERS
+        self._sizes: dict[int, int] = {}
 
     def own_values(
         self, scope: Scope, node: Node, node_class: NodeClass, filled: Filled, linked: Mapping[str, Any]
@@ -47,12 +50,29 @@ class Writer:
         self._warn_of_guesses(scope, node, filled, inputs)
         return inputs
 
-    @staticmethod
-    def wrapped(value: Any, *, is_curve: bool = False) -> Any:  # noqa: ANN401
-        """A value as the prompt has it: a list is wrapped, so that the server takes it for no link."""
+    def wrapped(self, value: Any, *, is_curve: bool = False) -> Any:  # noqa: ANN401
+        """A value as the prompt has it, a copy: a list is wrapped, so that the server takes it for no link.
+
+        Raises UiFormatWorkflow if all values together get too long: one of a subgraph is there once for each host.
+        """
+        self._spend(value)
+        if isinstance(value, dict):
+            return copy.deepcopy(value)
         if not isinstance(value, list):
             return value
-        return {"__type__": "CURVE", "__value__": value} if is_curve else {"__value__": value}
+        return {**({"__type__": "CURVE"} if is_curve else {}), "__value__": copy.deepcopy(value)}
+
+    def _spend(self, value: object) -> None:
+        """Count the characters of a value."""
+        if isinstance(value, dict | list):
+            if id(value) not in self._sizes:
+                self._sizes[id(value)] = len(json.dumps(value))
+            self._left -= self._sizes[id(value)]
+        elif isinstance(value, str):
+            self._left -= len(value)
+        if self._left < 0:
+            self._scene.findings.refuse("too_large", f"its values have more than {MOST_CHARACTERS:,} characters")
+            self._scene.findings.raise_if_refused()
 
     def with_values(self, text: str) -> str:
         """A text with `%date:…%` and `%Node.widget%` replaced."""
@@ -62,9 +82,16 @@ class Writer:
         entry, value = widget.place.of, widget.value
         if entry is None:
             return value
-        if maker := _maker(node.type, entry):
+        if maker := browser.maker(node.type, entry):
             return self._made_in_browser(scope, node, entry.name, maker)
+        if entry.kind == "LOAD_3D":
+            its = named(scope.path(node), node.type, node.title)
+            self._scene.findings.warn(
+                f"{its}: what the viewer {entry.name!r} shows is not in the file: its first view is taken"
+            )
+            return browser.first_view(self._scene.filled(node))
         if isinstance(value, str):
+            self._spend(value)
             if entry.kind == "STRING" and entry.options.get("dynamicPrompts") is True and entry in node_class.inputs:
                 return self._chosen(scope, node, entry.name, value)
             if entry.name == names.SAVED_AS and node.type in names.SAVERS:
@@ -117,28 +144,26 @@ class Writer:
 
     def _value_of(self, called: str, name: str) -> str | None:
         """The value of a widget of the node that is called so: by the name for search and replace, else by title."""
-        node = self._node_called(called)
+        node = self._by_name().get(called)
         widget = None if node is None else self._scene.filled(node).widgets.get(name)
         return None if widget is None or widget.value is NOTHING else as_javascript(widget.value)
 
-    def _node_called(self, called: str) -> Node | None:
-        if self._nodes is None:
-            self._nodes = [*self._scene.nodes_as_seen()]
-        for node in self._nodes:
-            if node.properties.get("Node name for S&R", node.type) == called:
-                return node
-        return next((node for node in self._nodes if self._title(node) == called), None)
+    def _by_name(self) -> Mapping[str, Node]:
+        """All nodes by what they are called for search and replace, and by title; of several the first one."""
+        if self._called is None:
+            self._called = {}
+            nodes = [*self._scene.nodes_as_seen()]
+            for node in nodes:
+                called = node.properties.get("Node name for S&R", node.type)
+                if isinstance(called, str):
+                    self._called.setdefault(called, node)
+            for node in nodes:
+                self._called.setdefault(self._title(node), node)
+        return self._called
 
     def _title(self, node: Node) -> str:
         node_class = self._scene.classes.get(node.type)
         return node.title or (node.type if node_class is None else node_class.title)
-
-
-def _maker(class_type: str, entry: Declared) -> str | None:
-    """What in a browser makes the value of an input; None if the file has it."""
-    if entry.kind == "LOAD_3D" and class_type in _RENDERED:
-        return "the view of the model"
-    return _MADE_IN_BROWSER.get(entry.kind or "")
 
 
 def _listed(names_of: list[str]) -> str:
