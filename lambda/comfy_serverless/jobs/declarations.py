@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 #: How old a pointer or a list of classes may be to count, in seconds.
 TRUSTED_S: Final = 900
 #: The most of it, unpacked: 900 classes have 2 MB, and lists of models some more for each class that takes them.
-MAX_DECLARATIONS_BYTES: Final = 32_000_000
+MAX_DECLARATIONS_BYTES: Final = 16_000_000
 #: The time between two looks of the API at the pointer, in seconds.
 _KNOWN_S: Final = 60.0
 #: The time between two writings of the same content, in seconds: the bucket's lifecycle deletes old ones.
