@@ -213,13 +213,16 @@ def test_what_the_editor_saved_runs_and_its_pictures_can_be_opened_again(stack: 
     """Whoever converts it: the worker, and the API once it has been told which nodes there are."""
     for color in (255, 65280):
         saved = plain(color=color)
-        job = requests.post(f"{stack.url}/generate", json={"workflow": saved}, headers=bearer(), timeout=PATIENCE_S).json()
+        job = requests.post(
+            f"{stack.url}/generate", json={"workflow": saved}, headers=bearer(), timeout=PATIENCE_S
+        ).json()
         assert wait_until(lambda job=job: get(job["urls"]["self"])["completed_at"])
         (output,) = get(job["urls"]["self"])["outputs"]
-        with Image.open(io.BytesIO(requests.get(output["download_url"], timeout=PATIENCE_S).content)) as picture:
+        content = requests.get(output["url"], timeout=PATIENCE_S).content
+        assert pixel_of(content) == f"{color:06x}"
+        with Image.open(io.BytesIO(content)) as picture:
             picture.load()
             assert json.loads(picture.text["workflow"]) == saved  # type: ignore[attr-defined]
-            assert pixel_of_image(picture) == f"#{color:06x}"
         assert get(f"{job['urls']['self']}/workflow") == {"workflow": saved, "format": "save"}
 
         def convert(saved: dict[str, Any] = saved) -> requests.Response:
