@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
 from comfy_serverless.graph.workflow import MAX_DEPTH, is_shallow
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged
 
@@ -61,9 +61,13 @@ def with_saved(found: Unwrapped) -> Mapping[str, Any]:
 
 
 def check_editor_format(workflow: Mapping[str, Any]) -> dict[str, Any]:
-    """The workflow itself. Raises InvalidWorkflow if it has no nodes, or is nested too deep."""
+    """The workflow itself. Raises UiFormatWorkflow if it has no nodes, InvalidWorkflow if it is nested too deep."""
     if not workflow.get("nodes"):
-        raise InvalidWorkflow("The workflow has no nodes.")
+        nothing = (
+            "The workflow, which is in the editor's own format, has no nodes: save it again in ComfyUI, or export it "
+            "there for the API (Workflow > Export (API))."
+        )
+        raise UiFormatWorkflow(nothing, details={"reasons": [{"reason": "no_nodes", "message": nothing}]})
     if not is_shallow(workflow):
         raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")
     return workflow if isinstance(workflow, dict) else dict(workflow)

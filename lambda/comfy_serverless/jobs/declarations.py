@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 #: How old a pointer or a list of classes may be to count, in seconds.
 TRUSTED_S: Final = 900
 #: The most of it, unpacked: 900 classes have 2 MB, and lists of models some more for each class that takes them.
-MAX_DECLARATIONS_BYTES: Final = 32_000_000
-#: The time between two looks of the API at the pointer, in seconds.
-_KNOWN_S: Final = 60.0
+MAX_DECLARATIONS_BYTES: Final = 16_000_000
+#: The time between two looks of the API at the pointer, and for as long as there is none, in seconds.
+_KNOWN_S, _NOT_KNOWN_S = 60.0, 3.0
 #: The time between two writings of the same content, in seconds: the bucket's lifecycle deletes old ones.
 _WRITTEN_AGAIN_S: Final = 86_400.0
 #: What a declaration says of a list of files in ComfyUI's folders.
@@ -184,7 +184,8 @@ class DeclarationsReader:
     def _look(self) -> None:
         """Look at the pointer, once in a while."""
         image = self.image()
-        if image == self._of_image and time.monotonic() - self._read_at < _KNOWN_S:
+        known_s = _NOT_KNOWN_S if self._told_at is None else _KNOWN_S
+        if image == self._of_image and time.monotonic() - self._read_at < known_s:
             return
         self._of_image, self._read_at = image, time.monotonic()
         self._sha256, self._told_at = "", None

@@ -26,7 +26,7 @@ REQUEST_ENDINGS: Final = (".json", ".json.gz")
 MANIFEST_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 PACKED: Final = ".gz"
 ACCEPTED_DROPS: Final = (
-    "Accepted are *.json (a job request, or a workflow in API format), images/{workflow}/* (an image for the workflow "
+    "Accepted are *.json (a job request, or a workflow), images/{workflow}/* (an image for the workflow "
     "of that name in WORKFLOWS_DIR) and, in the stack's input bucket, batches/*.jsonl or batches/*.ndjson (a job "
     "request in each line). Requests and manifests may be packed: *.json.gz, *.jsonl.gz."
 )

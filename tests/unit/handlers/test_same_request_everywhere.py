@@ -442,7 +442,7 @@ REFUSED: Mapping[str, tuple[object, str, str]] = {
         "invalid_workflow",
         "9.seed",
     ),
-    "nothing but the editor's frame": ({"workflow": {"nodes": [], "links": []}}, "invalid_workflow", "no nodes"),
+    "nothing but the editor's frame": ({"workflow": {"nodes": [], "links": []}}, "workflow_format_ui", "no nodes"),
     "two workflows": ({"workflow": GRAPH, "prompt": LOADER}, "invalid_request", "two workflows"),
     "a name and a graph": ({"workflow": "pair", "prompt": LOADER}, "invalid_request", "two workflows"),
     "a slip of the pen": ({"workflow": GRAPH, "deadlin_s": 5}, "invalid_request", "did you mean 'deadline_s'"),
