@@ -143,4 +143,4 @@ def post_needs(body: Annotated[NeedsBody, Body()]) -> Response[str]:
 def _brought(model: ModelRequest) -> Model:
     """A model of a request, by the name that a workflow calls it by."""
     folder, _, name = model.called.partition("/")
-    return Model(folder=folder, name=name, url=model.url, sha256=model.sha256, source="request")
+    return Model(folder=folder, name=name, url=model.url, sha256=model.sha256 or "", source="request")
