@@ -164,6 +164,26 @@ def test_a_loader_that_is_linked_names_nothing() -> None:
     assert needs_of(graph, OBJECT_INFO).models == ()
 
 
+def test_a_loader_that_is_linked_to_a_constant_names_its_text() -> None:
+    graph = {
+        "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": ["9", 0]}},
+        "9": {"class_type": "PrimitiveString", "inputs": {"value": "fox.safetensors"}},
+    }
+    found = one(needs_of(graph, OBJECT_INFO))
+    assert (found.folder, found.name, found.used_by[0].node_id) == ("checkpoints", "fox.safetensors", "4")
+    graph["9"] = {"class_type": "StringConcatenate", "inputs": {"string_a": "fox.safetensors"}}
+    assert [model.used_by[0].node_id for model in needs_of(graph, OBJECT_INFO).models] == ["9"], (
+        "an input nobody declares"
+    )
+
+
+def test_the_file_as_a_whole_may_say_where_models_are_from() -> None:
+    workflow = saved(
+        [loader(1, "CheckpointLoaderSimple", ["fox.safetensors"])], [], models=[entry("fox.safetensors"), 5]
+    )
+    assert one(needs_of(workflow, OBJECT_INFO)).url == FOX_URL
+
+
 def test_one_model_of_several_nodes_is_one() -> None:
     nodes = [loader(number, "CheckpointLoaderSimple", ["fox.safetensors"]) for number in range(1, 15)]
     found = needs_of(

@@ -62,7 +62,8 @@ class EditorFile:
 
     Attributes:
         nodes: those that run, in the order of the file.
-        texts: what its notes say, and other texts that may name addresses.
+        texts: what its notes say.
+        models: what it says of models as a whole (`models` of the file), not checked.
     """
 
     def __init__(self, workflow: Mapping[str, Any]) -> None:
@@ -74,6 +75,7 @@ class EditorFile:
         self._groups = _mapping(_mapping(workflow.get("extra")).get("groupNodes"))
         self._count = 0
         self.nodes = tuple(self._walk(_mappings(workflow.get("nodes")), "", {}, ()))
+        self.models = tuple(_mappings(workflow.get("models")))
         around = [workflow, *(definition for definition in _all_definitions(workflow))]
         self.texts = tuple(
             text

@@ -134,7 +134,7 @@ class Sources:
     """Where a workflow of the editor says that its models can be had.
 
     Attributes:
-        entries: of `properties.models`, by the names of the files.
+        entries: of `properties.models` of nodes, and of `models` of the file, by the names of the files.
         noted: addresses in its notes, likewise.
     """
 
@@ -144,7 +144,8 @@ class Sources:
     @classmethod
     def of(cls, file: EditorFile) -> Sources:
         """What a file says."""
-        return cls(_entries(model for node in file.nodes for model in node.models), _addresses_in(file.texts))
+        of_nodes = (model for node in file.nodes for model in node.models)
+        return cls(_entries((*of_nodes, *file.models)), _addresses_in(file.texts))
 
     def folder_of(self, name: str) -> str:
         """The folder that the file names for a model; "" if it names none."""

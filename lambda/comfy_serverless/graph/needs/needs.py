@@ -12,6 +12,7 @@ from comfy_serverless.graph.inputs import inputs_of
 from comfy_serverless.graph.needs.answer import Model, Needs, NodeClass, Pack
 from comfy_serverless.graph.needs.editor import EditorFile, EditorNode, muted, texts_in
 from comfy_serverless.graph.needs.models import MOST_MODELS, Offered, Sources, Value, models_of
+from comfy_serverless.graph.nodes import known
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import is_of_editor
 
@@ -115,12 +116,19 @@ def _host(node_id: str) -> str:
 
 
 def _values_of(graph: Mapping[str, Any]) -> Iterator[Value]:
-    """The texts in the inputs of a graph in API format."""
+    """The texts in the inputs of a graph in API format; of an input that is linked to a constant, its text."""
     for node_id, node in graph.items():
         for name, given in node["inputs"].items():
-            if not isinstance(given, list):
-                for inner, text in texts_in(given, name):
-                    yield Value(node_id, node["class_type"], inner, text)
+            value = _constant(graph, given) if isinstance(given, list) else given
+            for inner, text in texts_in(value, name):
+                yield Value(node_id, node["class_type"], inner, text)
+
+
+def _constant(graph: Mapping[str, Any], link: list[Any]) -> object:
+    """The text that a link leads to, if it is one that nothing makes."""
+    source = graph.get(link[0]) if link and isinstance(link[0], str) else None
+    constant = known(source["class_type"]).constant if source is not None else ""
+    return source["inputs"].get(constant) if source is not None and constant else None
 
 
 def _raw_values(nodes: Sequence[EditorNode]) -> Iterator[Value]:
