@@ -270,7 +270,7 @@ class Settings:
         "HUGGING_FACE_TOKEN_PARAMETER",
         to.secret_place,
         None,
-        "Where AWS keeps that token instead: the name of an SSM parameter, or the ARN of a secret of Secrets Manager",
+        "Where AWS keeps that token instead: an SSM parameter (`/comfy/hf-token`), or the ARN of a secret",
         is_secret=True,  # it is none, but somebody may give the token itself
     )
     civitai_token_parameter: str | None = _env(

@@ -38,6 +38,12 @@ class Seen:
         return self.headers.get("Authorization")
 
 
+def _leads_here(host: str, _port: int) -> list[str]:
+    """Where a host is: an address is itself, and every name leads here."""
+    is_address = ":" in host or host.replace(".", "").isdigit()
+    return [host] if is_address else ["127.0.0.1"]
+
+
 class Internet:
     """`internet.serve(HF, "/path", b"…")` lets a host answer; `internet.seen` is every request."""
 
@@ -76,7 +82,7 @@ class Internet:
         self.network = Network(
             allow_private=True,
             allow_own_host=True,
-            resolve=lambda *_: ["127.0.0.1"],
+            resolve=_leads_here,
             tls=ssl.create_default_context(cafile=str(certificate)),
         )
         self.tokens = Tokens({f"{HF}:{self.port}": lambda: HF_TOKEN, f"{CIVITAI}:{self.port}": lambda: CIVITAI_TOKEN})

@@ -22,7 +22,7 @@ _FOR_GOOD = frozenset(
 
 
 class KeptSecret:
-    """A secret by its place: the ARN of a secret, the ARN or the name of a parameter. Thread-safe."""
+    """A secret by its place: the ARN of a secret, or the name of a parameter. Thread-safe."""
 
     def __init__(self, place: str) -> None:
         self._place = place

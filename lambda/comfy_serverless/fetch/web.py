@@ -124,15 +124,15 @@ class Answer:
 
 @contextmanager
 def open_web_address(
-    url: str, *, network: Network, deadline: float, byte_range: ByteRange | None = None, tokens: Tokens = NO_TOKENS
+    url: str, *, network: Network, deadline: float, byte_range: ByteRange | None = None, tokens: Tokens | None = None
 ) -> Iterator[Stream]:
     """Read a web address as a stream.
 
     The host is resolved once for each request, all its addresses are checked, and the connection goes to a checked
     one; TLS names and verifies the host itself. Each of at most five redirects is treated like a new address. The
     deadline, on the monotonic clock, holds for everything until the last byte. A server that is asked for a
-    `byte_range` may send the whole file all the same. A token goes to its own host, as long as no redirect has led
-    away from the first one.
+    `byte_range` may send the whole file all the same. Where `tokens` are given it is a model: a token goes to its own
+    host, as long as no redirect has led away from the first one.
 
     Raises:
         Unusable: not allowed, not found, not answered as it should be, or not in time.
@@ -142,14 +142,14 @@ def open_web_address(
     for _ in range(MAX_REDIRECTS + 1):
         target = _allowed_parts(url, network=network)
         if (target.scheme, target.netloc) != (first.scheme, first.netloc):
-            tokens = NO_TOKENS
-        token = tokens.headers_for(target)
+            tokens = NO_TOKENS if tokens is not None else None
+        token = tokens.headers_for(target) if tokens is not None else {}
         connection = _Connection(target, network=network, deadline=deadline)
         with _explained(deadline):
             try:
                 response = connection.request("GET", {**(byte_range.headers if byte_range else {}), **token})
-                if (reason := refusal(target, response.status, response.headers, with_token=bool(token))) is not None:
-                    raise Unusable(reason)
+                if tokens is not None:
+                    _check_refusal(target, response, with_token=bool(token))
                 if response.status in _REDIRECTS and (location := _location(response.headers)):
                     url = urljoin(url, location)
                     continue
@@ -254,6 +254,11 @@ def _stream_of(response: http.client.HTTPResponse) -> Stream:
     size, headers = response.length, response.headers
     content_range = headers.get("Content-Range", "") if response.status == 206 else ""
     return Stream(_body(response, size), size, headers.get("Content-Type", ""), content_range, headers.get("ETag", ""))
+
+
+def _check_refusal(target: SplitResult, response: http.client.HTTPResponse, *, with_token: bool) -> None:
+    if (reason := refusal(target, response.status, response.headers, with_token=with_token)) is not None:
+        raise Unusable(reason)
 
 
 def _check_answer(response: http.client.HTTPResponse, *, is_part: bool) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from comfy_serverless.worker.journal import Journal
     from comfy_serverless.worker.metrics import Meter
     from comfy_serverless.worker.model_store import ModelStore
-    from comfy_serverless.worker.protocols import Shown
+    from comfy_serverless.worker.protocols import ShownModels
     from comfy_serverless.worker.replies import Replies
     from comfy_serverless.worker.worker import Worker
 
@@ -392,9 +392,9 @@ def model_store() -> ModelStore:
 class _Models:
     """The model store, opened only by jobs that need it."""
 
-    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Shown:
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float, owner: str = "") -> ShownModels:
         from comfy_serverless.worker.protocols import NothingShown
 
         if not models and not settings().models_manifest:
             return NothingShown()
-        return model_store().hold(models, job_id=job_id, deadline=deadline)
+        return model_store().hold(models, job_id=job_id, deadline=deadline, owner=owner)

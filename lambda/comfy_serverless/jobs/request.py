@@ -97,13 +97,13 @@ class ModelRequest(_Request):
         url: `s3://…` or `https://…`.
         folder: one of ComfyUI's model folders, e.g. "checkpoints", or a subfolder of one: "loras/styles".
         name: the file name; by default the url's last part.
-        sha256: the hash of its content, in hex.
+        sha256: the hash of its content, in hex. Without one, its host is asked; see `worker.model_store.hashes`.
     """
 
     url: Annotated[str, Field(max_length=MAX_MODEL_URL_CHARACTERS)]
     folder: str
     name: str | None = None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
 
     @field_validator("url")
     @classmethod
@@ -130,8 +130,8 @@ class ModelRequest(_Request):
 
     @field_validator("sha256")
     @classmethod
-    def _lower(cls, sha256: str) -> str:
-        return sha256.lower()
+    def _lower(cls, sha256: str | None) -> str | None:
+        return sha256.lower() if sha256 is not None else None
 
     @model_validator(mode="after")
     def _check_name(self) -> Self:
@@ -181,8 +181,11 @@ def _check_models(models: object) -> object:
 def _check_names(models: tuple[ModelRequest, ...]) -> tuple[ModelRequest, ...]:
     contents: dict[str, str] = {}
     for model in models:
-        if contents.setdefault(model.called, model.sha256) != model.sha256:
-            raise ValueError(f"{model.called!r} is asked for with two different sha256; give one another `name`")
+        content = model.sha256 or model.url  # one without a sha256 is the same only if it comes from the same place
+        if contents.setdefault(model.called, content) != content:
+            raise ValueError(
+                f"{model.called!r} is asked for with two different sha256, or from two places; give one another `name`"
+            )
     paths = {model.path for model in models}
     within = next((model for model in models if paths & set(map(str, PurePosixPath(model.path).parents))), None)
     if within is not None:

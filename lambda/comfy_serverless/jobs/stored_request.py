@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 #: The newest version that this release can run. A line of a manifest has its version in its message and in the job's
 #: item (`JobItem.version`), of which the caretaker makes new messages.
 VERSION = 2
-#: That of jobs which a worker of any release can run, and of those whose worker converts the editor's workflow.
-_PLAIN, _OF_EDITOR = 1, 2
+#: That of jobs which a worker of any release can run, of those whose worker converts the editor's workflow, and of those
+#: with a model that has no sha256.
+_PLAIN, _OF_EDITOR, _UNHASHED = 1, 2, 2
 #: The most of a request that goes with the message. SQS counts, and bills, each 64 KB of a message.
 MAX_IN_MESSAGE_BYTES = 48_000
 _READ_BYTES = 64 * 1024
@@ -114,7 +115,10 @@ class StoredRequest:
 def version_of(request: JobRequest) -> int:
     """The version that a worker must know to run a request."""
     found = None if isinstance(request.workflow, str) else unwrap(request.workflow)
-    return _OF_EDITOR if found is not None and is_of_editor(found.workflow) else _PLAIN
+    return max(
+        _OF_EDITOR if found is not None and is_of_editor(found.workflow) else _PLAIN,
+        _UNHASHED if any(model.sha256 is None for model in request.models) else _PLAIN,
+    )
 
 
 def submitted_workflow(s3: S3Client, address: S3Address) -> Any:  # noqa: ANN401  (as it was submitted)

@@ -86,8 +86,18 @@ class Shown(Protocol):
         """
 
 
+class ShownModels(Shown, Protocol):
+    """Models that a job has brought."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the caller is told of them."""
+
+
 class NothingShown:
-    """Shows nothing, where a job has brought nothing. A `Shown`."""
+    """Shows nothing, where a job has brought nothing. `ShownModels`."""
+
+    warnings: tuple[str, ...] = ()
 
     def show(self, deadline: float) -> None:
         """Do nothing."""
@@ -114,4 +124,4 @@ class Inputs(Protocol):
 class Models(Protocol):
     """Fetches models: see `worker.model_store.ModelStore`."""
 
-    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Shown: ...
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float, owner: str = "") -> ShownModels: ...

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.progress import Progress
     from comfy_serverless.jobs.sources import RequestSource
     from comfy_serverless.settings import Settings
-    from comfy_serverless.worker.protocols import Engine, Inputs, Models, PreparedGraph, Shown
+    from comfy_serverless.worker.protocols import Engine, Inputs, Models, PreparedGraph, Shown, ShownModels
 
 #: Kept back at the very end, to write the result after the uploads, in seconds.
 RESULT_RESERVE_S = 1.0
@@ -294,10 +294,13 @@ class Worker:
         record.warnings += met_several(workflow.graph, [*request.values, *request.inputs])
         graph, record.seeds = draw_seeds(workflow.graph)
         with ExitStack() as held:
-            models: Shown = NothingShown()
+            models: ShownModels = NothingShown()
             if self._models is not None:
-                models = self._models.hold(request.models, job_id=record.job_id, deadline=record.deadline)
+                models = self._models.hold(
+                    request.models, job_id=record.job_id, deadline=record.deadline, owner=running.owner
+                )
                 held.callback(models.release)
+                record.warnings += models.warnings
             elif request.models:
                 raise InvalidRequest("this worker fetches no models: it has no store for them.")
             running.check()
