@@ -17,7 +17,7 @@ from comfy_serverless.cli.habits import one_line, print_json, say
 from comfy_serverless.cli.model_lookup import looked_up
 from comfy_serverless.cli.needs_manifest import check_target, manifest_of, write_manifest
 from comfy_serverless.cli.needs_report import print_needs
-from comfy_serverless.errors import InvalidRequest, NotFound
+from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound
 from comfy_serverless.graph.needs import Model, needs_of
 from comfy_serverless.graph.workflow import apply_set
 
@@ -55,11 +55,13 @@ def _needs(document: Document, options: argparse.Namespace) -> tuple[dict[str, A
     if options.remote or options.stack:
         from comfy_serverless.cli import remote
 
-        api = _api_of(options.stack) if options.stack else remote.Api.from_environment()
+        outputs = _outputs_of(options.stack) if options.stack else {}
+        api = remote.Api.from_environment(outputs.get("ApiUrl"))
         request: dict[str, Any] = {"workflow": workflow, "models": brought}
         if (saved := _saved(document)) is not None:
             request["extra_data"] = {"extra_pnginfo": {"workflow": saved}}
-        return remote.needs(api, {name: value for name, value in request.items() if value}), api.shown
+        answer = remote.needs(api, {name: value for name, value in request.items() if value})
+        return _with_store(answer, options.stack, outputs) if options.stack else answer, api.shown
     if options.object_info is not None:
         found = needs_of(
             workflow, declarations_in(options.object_info), saved=_saved(document), brought=_models(brought)
@@ -105,18 +107,45 @@ def _notes(document: Document) -> list[str]:
     return []
 
 
-def _api_of(stack: str) -> Any:  # noqa: ANN401  (remote.Api, which loads a library)
-    """The API of a stack, with the key in COMFY_API_KEY."""
-    from comfy_serverless.cli.remote import KEY_VARIABLE, Api
+def _outputs_of(stack: str) -> dict[str, str]:
+    """What a stack says of itself; there must be a key of it in COMFY_API_KEY."""
+    from comfy_serverless.cli.remote import KEY_VARIABLE
     from comfy_serverless.cli.stack import explained, outputs_of
 
     with explained(argparse.Namespace(stack=stack), needs="cloudformation:DescribeStacks"):
-        url = outputs_of(stack).get("ApiUrl")
-    if not url:
+        outputs = outputs_of(stack)
+    if not outputs.get("ApiUrl"):
         raise NotFound(f"The stack {stack!r} has no output ApiUrl: it is another stack.")
     if not os.environ.get(KEY_VARIABLE):
         raise InvalidRequest(
             f"set {KEY_VARIABLE} to a key of the stack {stack!r}: "
             f"comfy-serverless keys create NAME --owner WHO --stack {stack}"
         )
-    return Api.from_environment(url)
+    return outputs
+
+
+def _with_store(needs: dict[str, Any], stack: str, outputs: Mapping[str, str]) -> dict[str, Any]:
+    """The answer with the addresses of models that are not there, and are in the stack's store (`models add`)."""
+    from comfy_serverless.aws.s3 import s3_client
+    from comfy_serverless.cli.model_store import ModelBucket
+    from comfy_serverless.cli.stack import explained
+
+    if all(model["there"] for model in needs["models"]) or not outputs.get("InputBucketName"):
+        return needs
+    try:
+        with explained(argparse.Namespace(stack=stack), needs="s3:ListBucket and s3:GetObject on its input bucket"):
+            stored = ModelBucket(s3_client(), outputs["InputBucketName"]).all()
+    except ComfyError as error:
+        return {**needs, "notes": [*needs["notes"], f"what its store of models has is not known: {error.message}"]}
+    by_path = {f"{one.folder}/{one.name}": one for one in stored}
+    models = []
+    for model in needs["models"]:
+        one = by_path.get(f"{model['folder']}/{model['name']}")
+        is_it = one is not None and not model["there"] and model["sha256"] in (None, one.sha256)
+        told = (
+            {"url": one.address, "sha256": one.sha256 or None, "size_bytes": one.size_bytes, "source": "store"}
+            if one
+            else {}
+        )
+        models.append({**model, **(told if is_it else {})})
+    return {**needs, "models": models}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from comfy_serverless.cli.habits import counted, one_line, print_table, say, size_in_words
+from comfy_serverless.connector.refusals import command_to_add
 
 _LONGEST_VALUE = 50
 #: The inputs that are listed; `--json` has all.
@@ -137,13 +137,16 @@ def _advice(needs: Mapping[str, Any], *, has_manifest: bool) -> list[str]:
     """What to do about what is missing."""
     lines = []
     missing = [model for model in needs["models"] if model["there"] is False]
+    stored = sum(model["source"] == "store" for model in missing)
     if any(model["url"] for model in missing) and not has_manifest:
         lines.append("  --manifest models.json writes the missing models as `models` of a job takes them")
-    if missing:
-        first = next((model for model in missing if model["url"]), missing[0])
-        place = first["url"] if first["url"] and urlsplit(first["url"]).scheme else "FILE"
-        folder = first["folder"] or "FOLDER"
-        lines.append(f"  comfy-serverless models add {place} --folder {folder} --stack NAME    brings one to a stack")
+    if stored:
+        lines.append(
+            f"  {counted(stored, 'model')} of them in the stack's store: a job that names it in `models` has it"
+        )
+    if first := next((model for model in missing if model["source"] != "store"), None):
+        command = command_to_add(first["folder"] or "", first["name"], first["url"] or "")
+        lines.append(f"  {command} --stack NAME    brings the first one to a stack")
     if needs["missing"]["nodes"]:
         lines.append(
             "  node classes come with packs, which go into the image (docs/deploy-gpu.md), or with a newer ComfyUI"

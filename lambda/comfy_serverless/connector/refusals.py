@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.preflight import (
@@ -305,16 +307,26 @@ def _lists_of_what_is_missing(node_errors: Mapping[str, Any], saved: object) -> 
 def _models_in_words(models: Sequence[Mapping[str, str]]) -> str:
     """The missing models, each with the command that brings it."""
     by_name = {(model.get("folder", ""), model["name"]): model for model in models}
-    shown = [_command_for(model) for model in list(by_name.values())[:_MOST_MODELS]]
+    shown = [_in_words(model) for model in list(by_name.values())[:_MOST_MODELS]]
     more = f"; and {len(by_name) - _MOST_MODELS} more" if len(by_name) > _MOST_MODELS else ""
     count = "1 model is" if len(by_name) == 1 else f"{len(by_name)} models are"
     return f"{count} missing: {'; '.join(shown)}{more}"
 
 
-def _command_for(model: Mapping[str, str]) -> str:
-    folder, name = model.get("folder", ""), model["name"][:_LONGEST_LINE]
-    place = redact_url(model["url"]) if "url" in model else "FILE"
-    return f"{folder or '?'}/{name} (`comfy-serverless models add {place} --folder {folder or 'FOLDER'}`)"
+def command_to_add(folder: str, name: str, url: str) -> str:
+    """The command that brings a model to a stack's store. `name` is as a workflow calls it, with subfolders."""
+    subfolders, _, own_name = name.replace("\\", "/").rpartition("/")
+    place = redact_url(url) if url else "FILE"
+    whole = "/".join(filter(None, (folder or "FOLDER", subfolders)))
+    # What is brought is called by the last part of its address.
+    is_called_so = url and unquote(urlsplit(url).path).rpartition("/")[2] == own_name
+    naming = () if is_called_so else ("--name", own_name[:_LONGEST_LINE])
+    return shlex.join(("comfy-serverless", "models", "add", place, "--folder", whole, *naming))
+
+
+def _in_words(model: Mapping[str, str]) -> str:
+    folder, name = model.get("folder", ""), model["name"]
+    return f"{folder or '?'}/{name[:_LONGEST_LINE]} (`{command_to_add(folder, name, model.get('url', ''))}`)"
 
 
 def _key(problem: Mapping[str, Any]) -> tuple[object, str]:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 #: The newest version that this release can run. A line of a manifest has its version in its message and in the job's
 #: item (`JobItem.version`), of which the caretaker makes new messages.
 VERSION = 2
-#: That of jobs which a worker of any release can run, of those whose worker converts the editor's workflow, and of those
-#: with a model that has no sha256.
+#: That of jobs which a worker of any release can run, of those whose worker converts the editor's workflow, and of
+#: those with a model that has no sha256.
 _PLAIN, _OF_EDITOR, _UNHASHED = 1, 2, 2
 #: The most of a request that goes with the message. SQS counts, and bills, each 64 KB of a message.
 MAX_IN_MESSAGE_BYTES = 48_000

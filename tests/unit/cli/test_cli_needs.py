@@ -21,6 +21,7 @@ from comfy_serverless.jobs.request import parse_manifest
 from tests.patience import PATIENCE_S
 from tests.unit.cli.scripted_api import Asked, Told, scripted_api
 from tests.unit.editor_samples import node, saved
+from tests.unit.jobs_table import REGION, aws
 from tests.unit.model_hosts import HF, Internet
 from tests.unit.needs_samples import FOX_URL, OBJECT_INFO, SHA256, entry, loader, with_checkpoint
 
@@ -279,6 +280,45 @@ def test_a_stack_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, capsys: p
         assert needs(capsys, GRAPH, "--stack", "mine")["missing"]["models"] == 1
         assert main(["needs", "w.json", "--stack", "other"]) == 1
         assert "has no output ApiUrl" in capsys.readouterr().err
+
+
+def test_models_in_the_stacks_store_are_told_with_their_addresses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    workflow = saved(
+        [
+            loader(1, "CheckpointLoaderSimple", ["fox.safetensors"], entry("fox.safetensors")),
+            loader(
+                2, "LoraLoaderModelOnly", ["deep/ink.safetensors", 1], entry("deep/ink.safetensors", directory="loras")
+            ),
+        ],
+        [],
+    )
+    with aws() as session, scripted_api(answers) as api:
+        s3 = session.client("s3")
+        s3.create_bucket(Bucket="inputs", CreateBucketConfiguration={"LocationConstraint": REGION})
+        s3.put_object(
+            Bucket="inputs", Key="models/loras/deep/ink.safetensors", Body=b"x" * 5, Metadata={"sha256": SHA256}
+        )
+        outputs = {"ApiUrl": api.url, "InputBucketName": "inputs"}
+        monkeypatch.setattr(stack, "outputs_of", lambda _: outputs)
+        monkeypatch.setenv("COMFY_API_KEY", "secret")
+        _, stored = needs(capsys, workflow, "--stack", "mine", "--manifest", "m.json", "--no-lookup")["models"]
+        assert (stored["url"], stored["source"]) == ("s3://inputs/models/loras/deep/ink.safetensors", "store")
+        assert (stored["sha256"], stored["size_bytes"], stored["there"]) == (SHA256, 5, False)
+        assert json.loads(Path("m.json").read_text())[1] == {
+            "url": stored["url"],
+            "folder": "loras/deep",
+            "name": "ink.safetensors",
+            "sha256": SHA256,
+        }
+        assert main(["needs", "w.json", "--stack", "mine"]) == MISSING
+        assert "1 model of them in the stack's store" in capsys.readouterr().err
+        outputs["InputBucketName"] = "gone"
+        assert "what its store of models has is not known" in needs(capsys, workflow, "--stack", "mine")["notes"][-1]
 
 
 def test_a_hostile_file_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_serverless.connector.refusals import explained, refusal
+from comfy_serverless.connector.refusals import command_to_add, explained, refusal
 from comfy_serverless.errors import InvalidWorkflow
 from tests.unit.editor_samples import saved
 from tests.unit.needs_samples import FOX_URL, OBJECT_INFO, SHA256, entry, loader, with_checkpoint
@@ -47,8 +47,8 @@ def test_the_message_has_the_list_and_the_commands() -> None:
     for part in (
         "3 models are missing: ",
         f"checkpoints/fox.safetensors (`comfy-serverless models add {FOX_URL} --folder checkpoints`)",
-        "loras/ink.safetensors (`comfy-serverless models add FILE --folder loras`)",
-        "?/big.gguf (`comfy-serverless models add FILE --folder FOLDER`)",
+        "loras/ink.safetensors (`comfy-serverless models add FILE --folder loras --name ink.safetensors`)",
+        "?/big.gguf (`comfy-serverless models add FILE --folder FOLDER --name big.gguf`)",
         "`comfy-serverless needs FILE` lists all that the workflow needs",
         "--manifest models.json",
         '"models": [{',
@@ -84,6 +84,19 @@ def test_what_stands_beside_a_graph_and_is_no_workflow_says_nothing() -> None:
         deep = [deep]
     for beside in (None, 5, "x", {"nodes": 5}, {"nodes": [{"properties": {"models": 5}}]}, {"nodes": [], "x": deep}):
         assert failure(beside).details["missing_models"] == failure().details["missing_models"]
+
+
+def test_the_command_names_a_model_as_the_workflow_does() -> None:
+    civitai = "https://civitai.com/api/download/models/123"
+    add = "comfy-serverless models add"
+    assert command_to_add("loras", "a b/ink.safetensors", civitai) == (
+        f"{add} {civitai} --folder 'loras/a b' --name ink.safetensors"
+    )
+    assert command_to_add("vae", "x\\y.safetensors", "") == f"{add} FILE --folder vae/x --name y.safetensors"
+    assert (
+        command_to_add("vae", "y z.pt", "https://h.example/y%20z.pt")
+        == f"{add} https://h.example/y%20z.pt --folder vae"
+    )
 
 
 def test_an_address_in_a_message_lets_nobody_in() -> None:

@@ -30,7 +30,7 @@ class Model:
         size_bytes: None if it is not known; workflows do not say it, hosts of models do.
         there: whether ComfyUI has it; None if that is not known.
         near: a model that is there and has the same file name in another subfolder, or in other letters.
-        source: what the address is from: "properties" of a node, a "note", or the "request".
+        source: what the address is from: "properties" of a node, a "note", the "request"; or a stack's "store".
     """
 
     folder: str
