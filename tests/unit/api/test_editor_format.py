@@ -31,6 +31,7 @@ from tests.unit.editor_samples import (
     with_unknown,
 )
 from tests.unit.fakes import FakeEngine, FakeInputs
+from tests.unit.jobs_table import REGION
 
 WHERE = ("at the door", "by the worker")
 SAVER = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "editor"}}
@@ -225,6 +226,10 @@ def test_an_address_that_a_conversion_puts_together_is_refused_too(
     error = doors.run().error
     assert error is not None
     assert error.code == "missing_asset"
+    for sent in (PLAIN, {"workflow": PLAIN, "output": {"prefix": "mine"}}):
+        error = doors.worker.run(SentRequest(payload=sent, default_id="of-the-operator"), Call()).error
+        assert error is not None
+        assert error.code == "invalid_request", "the operator's, who has no owner"
     assert doors.engine.runs == []
 
 
@@ -288,6 +293,24 @@ def test_a_nested_one_is_refused(doors: Doors) -> None:
         deep = [deep]
     answer = doors.submit({**PLAIN, "extra": {"deep": deep}})
     assert (answer.status, answer.code) == (422, "invalid_workflow"), answer.text
+
+
+def test_named_ones_are_taken_and_checked_as_well(doors: Doors) -> None:
+    for bucket, workflow, status in (
+        ("inputs-1", PLAIN, 202),
+        ("inputs-2", loading(FOREIGN[0]), 422),
+        ("inputs-3", {"workflow": PLAIN, "extra_data": {"preview_method": "none"}}, 202),
+    ):
+        doors.api.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        doors.api.s3.put_object(Bucket=bucket, Key="w.json", Body=json.dumps(workflow).encode())
+        answer = doors.generate(f"s3://{bucket}/w.json")
+        assert answer.status == status, answer.text
+        doors.api.s3.delete_object(Bucket=bucket, Key="w.json")
+        doors.api.s3.delete_bucket(Bucket=bucket)
+        if status == 202:
+            assert titled(doors.ran()[0]) == PLAIN_GRAPH, "as it was when it was submitted"
+            again = doors.api.request("GET", f"/api/v2/jobs/{answer.json['id']}/workflow")
+            assert again.json == {"workflow": PLAIN, "format": "save"}
 
 
 def test_what_cannot_be_converted_is_told_with_every_reason(doors: Doors) -> None:
