@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.declarations import DeclarationsReader, DeclarationsWriter
+from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import digest_of
 from comfy_serverless.table.assets import Naming
+from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld, api_world
 from tests.unit.editor_samples import (
@@ -358,6 +363,45 @@ def test_dynamic_prompts_are_rolled_by_the_jobs_id(doors: Doors) -> None:
     again = Worker(settings=Settings(), engine=doors.engine, s3=doors.api.s3, inputs=doors.inputs)
     assert again.run(source, Call()).error is None
     assert doors.engine.runs[-1]["workflow"]["7"]["inputs"]["text"] == texts[0]
+
+
+@pytest.mark.parametrize(
+    ("document", "shown"),
+    [
+        ({"request": {}, "workflow": "named"}, ("save", PLAIN)),
+        ({"request": {}, "workflow": {"prompt": PLAIN_GRAPH}}, ("api", PLAIN_GRAPH)),
+        ({"workflow": {"prompt": PLAIN_GRAPH, "workflow": PLAIN}}, ("api", PLAIN_GRAPH)),
+        ({"workflow": "unheard-of"}, None),
+        ({"workflow": f"s3://{RESULTS}/owners/rival/theirs.json"}, None),
+        ({"workflow": {"1": 5}}, None),
+        ({"workflow": {}}, None),
+        ({"set": {}}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_the_workflow_of_a_job_that_came_otherwise(
+    api: ApiWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: object, shown: tuple[str, object] | None
+) -> None:
+    """A drop has what its request has, and a line of a manifest too: a name, for instance."""
+    (tmp_path / "named.json").write_text(json.dumps(PLAIN))
+    here = replace(api.services.settings, workflows_dir=tmp_path)
+    monkeypatch.setattr(api, "services", replace(api.services, settings=here))
+    rival = json.dumps({"prompt": PLAIN_GRAPH}).encode()
+    api.s3.put_object(Bucket=RESULTS, Key="owners/rival/theirs.json", Body=rival)
+    text = json.dumps(document).encode()
+    api.s3.put_object(Bucket=ASSETS, Key="requests/team/dropped.json", Body=text)
+    api.s3.put_object(Bucket=ASSETS, Key="requests/batches/many.jsonl", Body=b"{}\n" + text)
+    line = LineAddress(ASSETS, "many", 3, len(text)).to_text()
+    for number, request in enumerate((f"s3://{ASSETS}/requests/team/dropped.json", line)):
+        job_id = f"dropped-{number}-{uuid.uuid4().hex[:8]}"
+        result = f"s3://{RESULTS}/{job_id}/result.json"
+        api.services.jobs.submit(NewJob(job_id=job_id, owner="team", request_uri=request, result_uri=result))
+        answer = api.request("GET", f"/api/v2/jobs/{job_id}/workflow")
+        if shown is None:
+            assert (answer.status, answer.code) == (404, "not_found"), answer.text
+        else:
+            assert answer.json == {"format": shown[0], "workflow": shown[1]}
 
 
 def convert(api: ApiWorld, **body: object) -> Answer:
