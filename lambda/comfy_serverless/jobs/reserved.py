@@ -29,6 +29,11 @@ def owner_prefix(owner: str, settings: Settings) -> str:
     return f"{folder_prefix(settings.output_prefix)}{_OWNERS}/{owner}"
 
 
+def is_of_owners(prefix: str | None) -> bool:
+    """Whether results go where those of the API's jobs do: no other request may name such a place."""
+    return _OWNERS in (prefix or "").split("/")
+
+
 def everything_in(value: object) -> Iterator[object]:
     """A value and all that is in it."""
     pending = [value]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comfy_serverless.jobs.references import refuse_foreign_addresses, resolve_assets
-from comfy_serverless.jobs.reserved import Reserved
+from comfy_serverless.jobs.reserved import Reserved, is_of_owners
 from comfy_serverless.jobs.workflow_source import graph_of
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Workflows:
         if graph is None:
             raise AssertionError("the engine has declared nothing, and not failed")
         inputs: Mapping[str, str | list[str]] = request.inputs
-        if source.is_checked and whole.editors is not None:
+        if source.is_checked and whole.editors is not None and is_of_owners(request.output.prefix):
             self._check_places(graph, request)
         elif isinstance(request.workflow, str) or whole.editors is not None:
             Reserved.of(self.settings).check_addresses(graph)
