@@ -55,7 +55,7 @@ from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.stored_request import read_line, submitted_workflow
-from comfy_serverless.jobs.workflow_source import workflow_in
+from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobExists, JobState
 
@@ -175,7 +175,7 @@ def _workflow_of(state: JobState, behind: Services) -> Mapping[str, Any]:
         given = submitted_workflow(behind.s3, address) if line is None else read_line(behind.s3, line).workflow
         if isinstance(given, str):
             Reserved.of(behind.settings).check_addresses(given)  # it may be why the job was refused
-        return workflow_in(given, s3=behind.s3, settings=behind.settings)
+        return resolve_workflow(given, s3=behind.s3, settings=behind.settings)
     except AssetUnavailable:
         raise
     except (ValueError, KeyError, TypeError, InvalidRequest, InvalidWorkflow, MissingAsset) as error:

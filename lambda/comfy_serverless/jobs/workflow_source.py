@@ -95,17 +95,6 @@ def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: 
     return _either_format(_found_in(_document(workflow, s3=s3, settings=settings))[0].workflow)
 
 
-def workflow_in(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> Mapping[str, Any]:
-    """The workflow in a request's `workflow`, as it is there: the editor's, or a graph in API format.
-
-    Raises:
-        MissingAsset, InvalidRequest: as `graph_of`.
-        InvalidWorkflow: there is none.
-    """
-    found = _found_in(_document(workflow, s3=s3, settings=settings))[0].workflow
-    return found if is_of_editor(found) else check_format(found)
-
-
 def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
     """The checked workflow in `folder/name.json`; the suffix may be given. It may be the editor's.
 

@@ -172,18 +172,18 @@ def _with_added(class_name: str, inputs: list[Declared]) -> list[Declared]:
     added = []
     required = [entry for entry in inputs if entry.is_required]
     if any(entry.type == COMBO and any(map(entry.options.get, _PICTURE_UPLOADS)) for entry in required):
-        added.append(_of_editor("upload", "UPLOAD_BUTTON"))
+        added.append(_of_editor("upload", "UPLOAD_BUTTON", "IMAGEUPLOAD"))
     if class_name in _AUDIO_PLAYERS:
-        added.append(_of_editor("audioUI", "AUDIO_PLAYER"))
+        added.append(_of_editor("audioUI", "AUDIO_PLAYER", "AUDIO_UI"))
     if any(entry.name == "audio" and entry.options.get("audio_upload") is True for entry in required):
-        added.append(_of_editor("upload", "UPLOAD_BUTTON"))
+        added.append(_of_editor("upload", "UPLOAD_BUTTON", "AUDIOUPLOAD"))
     if class_name in _MODEL_VIEWERS:
-        added.append(_of_editor("image", "VIEWER"))
+        added.append(_of_editor("image", "VIEWER", "PREVIEW_3D"))
     return [*inputs, *added]
 
 
-def _of_editor(name: str, kind: str) -> Declared:
-    return Declared(name=name, type=kind, options={}, choices=[], kind=kind, is_forced=False)
+def _of_editor(name: str, kind: str, socket_type: str) -> Declared:
+    return Declared(name=name, type=socket_type, options={}, choices=[], kind=kind, is_forced=False)
 
 
 def _socket_type(raw: object, options: Mapping[str, Any]) -> str:

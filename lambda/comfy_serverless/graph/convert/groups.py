@@ -14,7 +14,7 @@ from typing import Any
 from comfy_serverless.graph.convert.findings import Findings, named, shown
 from comfy_serverless.graph.convert.limits import MOST_EXPANDED
 from comfy_serverless.graph.convert.model import Graph, Link, LinkId, Node, Socket
-from comfy_serverless.graph.convert.reading import MOST_LINKS, read_node
+from comfy_serverless.graph.convert.reading import MOST_LINKS, MOST_PORTS, read_node
 from comfy_serverless.graph.convert.scene import Scene
 from comfy_serverless.graph.convert.values import filled
 from comfy_serverless.graph.convert.virtual import PRIMITIVE, VIRTUAL
@@ -90,7 +90,7 @@ class _Group:
         if not isinstance(entry, list) or len(entry) < 4 or not isinstance(entry[2], int):
             return None
         origin, origin_slot, target, target_slot = entry[:4]
-        slots_fit = isinstance(origin_slot, int) and isinstance(target_slot, int)
+        slots_fit = all(isinstance(slot, int) and 0 <= slot <= MOST_PORTS for slot in (origin_slot, target_slot))
         if not slots_fit or not 0 <= target < len(self.nodes):
             return None
         inside = isinstance(origin, int) and 0 <= origin < len(self.nodes)

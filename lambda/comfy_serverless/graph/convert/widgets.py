@@ -55,9 +55,9 @@ def places(entry: Declared, node_class: NodeClass) -> Iterator[Place]:
     name = entry.name
     match entry.kind:
         case "UPLOAD_BUTTON":
-            yield Place(name, is_sent=False)
+            yield Place(name, "image", is_sent=False, of=entry)
         case "AUDIO_PLAYER":
-            return
+            yield Place(name, "", takes=False, is_sent=False, of=entry)
         case "IMAGECOMPARE":
             yield Place(name, ["", ""], takes=False, of=entry)
         case "BOUNDING_BOX":
