@@ -8,6 +8,7 @@ one request or two, mostly. What was fetched lies in a temporary file with holes
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from contextlib import closing
@@ -17,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from comfy_serverless.aws.s3 import UNPINNED, Pin, S3Address, error_code, etag_of, read_json, read_problem
 from comfy_serverless.errors import AssetUnavailable, InvalidWorkflow, MissingAsset
 from comfy_serverless.files import may_carry_workflow
+from comfy_serverless.jobs.extra_data import MAX_EXTRA_DATA_BYTES
 from comfy_serverless.sandbox.refused import Refused
 from comfy_serverless.sandbox.sandbox import Sandbox
 
@@ -31,6 +33,8 @@ _FIRST_BYTES = 4 << 20
 _LEAST_BYTES, _LARGEST_BYTES = 1 << 18, 16 << 20
 _MOST_BYTES, _MOST_REQUESTS = 96 << 20, 48
 _DEADLINE_S = 60.0
+#: For what stands around the editor's workflow in `extra_data`.
+_ROOM_BYTES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,16 @@ def embedded_in(s3: S3Client, address: S3Address, *, what: str, pin: Pin = UNPIN
         except Refused as refused:
             kind = AssetUnavailable if refused.transient or refused.timed_out else InvalidWorkflow
             raise kind(f"{what} {address} {refused}") from refused
-    return Embedded(answer["document"], tuple(answer["warnings"]))
+    return _kept(answer["document"], answer["warnings"])
+
+
+def _kept(document: dict[str, Any], warnings: list[str]) -> Embedded:
+    """Without the editor's workflow, if that is more than is kept with a request, and not needed."""
+    beside = document.get("workflow") if "prompt" in document else None
+    if beside is not None and (size_bytes := len(json.dumps(beside))) > MAX_EXTRA_DATA_BYTES - _ROOM_BYTES:
+        much = f"it has {size_bytes:,} bytes; at most {MAX_EXTRA_DATA_BYTES:,} are passed on"
+        return Embedded({"prompt": document["prompt"]}, (*warnings, f"left out: the workflow of the editor: {much}"))
+    return Embedded(document, tuple(warnings))
 
 
 def _asked(sandbox: Sandbox, ranges: _Ranges, *, deadline: float) -> Mapping[str, Any]:
@@ -96,8 +109,9 @@ class _Ranges:
 
     def fetch(self, offset: int, size: int) -> None:
         """Fetch a range, and more behind it. Raises as `embedded_in`, Refused if it is too much."""
-        size = max(size, self._next_bytes if self.known else 0)
-        self._next_bytes = min(2 * self._next_bytes, _LARGEST_BYTES)
+        if self.known:
+            size = max(size, self._next_bytes)
+            self._next_bytes = min(2 * self._next_bytes, _LARGEST_BYTES)
         self._fetched += size
         if self._fetched > _MOST_BYTES or len(self.known) == _MOST_REQUESTS:
             raise Refused(
