@@ -318,6 +318,7 @@ WITH_BOTH: dict[str, bytes] = {
     "jpeg other tags": pillow(
         "JPEG", exif=b"Exif\0\0" + exif({0x010E: f"Workflow: {WORKFLOW}", 0x0131: f"Prompt: {PROMPT}"})
     ),
+    "jpeg both in one tag": pillow("JPEG", exif=b"Exif\0\0" + exif({0x010E: f"workflow:{WORKFLOW}\0prompt:{PROMPT}"})),
     "jpeg user comment": pillow("JPEG", exif=b"Exif\0\0" + exif({}, inner={0x9286: _comment(IN_ONE)})),
     "jpeg user comment le": pillow(
         "JPEG", exif=b"Exif\0\0" + exif({}, order=">", inner={0x9286: _comment(IN_ONE, "utf-16-le")})
@@ -382,6 +383,8 @@ WITH_PROMPT: dict[str, bytes] = {
     "only the prompt": png_by_pillow(prompt=PROMPT),
     "a graph as the workflow": png_by_pillow(workflow=PROMPT),
     "a broken workflow": png_by_pillow(prompt=PROMPT, workflow="{"),
+    "another comment": png_by_pillow(comment="[01:02] a fox {", prompt=PROMPT),
+    "braces of NovelAI": png_by_pillow(comment='{"prompt": "{fox}, 1girl", "steps": 28}', prompt=PROMPT),
     "the prompt twice": png((b"tEXt", b"prompt\0{"), (b"tEXt", b"prompt\0" + PROMPT.encode())),
 }
 #: Each has the editor's workflow alone.

@@ -60,6 +60,8 @@ def test_what_is_left_out_is_said() -> None:
     assert read(files.WITH_PROMPT["civitai"])["warnings"] == ["left out, beside the nodes: 'extra', 'extraMetadata'"]
     (warning,) = read(files.WITH_WORKFLOW["a prompt in words"])["warnings"]
     assert warning.startswith("left out: the prompt is not JSON")
+    for others in ("another comment", "braces of NovelAI", "the prompt twice"):
+        assert read(files.WITH_PROMPT[others])["warnings"] == []
     (warning,) = read(files.WITH_PROMPT["a broken workflow"])["warnings"]
     assert warning.startswith("left out: the workflow of the editor is not JSON")
 

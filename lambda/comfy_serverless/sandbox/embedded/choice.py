@@ -72,7 +72,7 @@ def chosen(finds: Finds) -> Embedded:
         gc.enable()
     if not choice.document:
         raise Refused(_nothing(finds, choice.left_out))
-    missed = [reason for name, reason in choice.left_out.items() if name not in choice.document]
+    missed = [reason for name, reason in choice.left_out.items() if name in _CALLED and name not in choice.document]
     result = {"document": choice.document, "warnings": [*choice.notes, *(f"left out: {reason}" for reason in missed)]}
     if len(json.dumps(result)) > MOST_KEPT_CHARACTERS:
         raise Refused(f"carries a workflow of more than {MOST_KEPT_CHARACTERS:,} characters")

@@ -16,7 +16,7 @@ _TEXTS = (1, 2, 7, 129)
 _LONG = 4
 #: Tags that lead to another directory: of EXIF, and of what others may read.
 _DIRECTORIES = (0x8769, 0xA005)
-_MOST_DIRECTORIES, _MOST_ENTRIES = 16, 2000
+_MOST_DIRECTORIES, _MOST_ENTRIES, _MOST_PARTS = 16, 2000, 8
 _NAMES = {0x010E: "description", 0x9286: "usercomment", 0x9C9C: "comment", 0x9C9B: "title"}
 _WINDOWS = range(0x9C9B, 0x9CA0)
 
@@ -56,4 +56,5 @@ def _directory(tiff: bytes, at: int, order: str, finds: Finds) -> list[int]:
 
 def _look(tag: int, value: bytes, finds: Finds) -> None:
     text = value.decode("utf-16-le", "replace") if tag in _WINDOWS else decoded(value)
-    finds.add(_NAMES.get(tag, f"exif-{tag:04x}"), text)
+    for part in text.split("\0", _MOST_PARTS):  # ASCII may have several, with zeros between them
+        finds.add(_NAMES.get(tag, f"exif-{tag:04x}"), part)

@@ -14,7 +14,7 @@ MOST_TEXT_BYTES = 64_000_000
 #: The longest text that is kept: it has to become JSON, and then objects. The largest workflows have a megabyte.
 MOST_KEPT_CHARACTERS = 15_000_000
 #: Texts of each name that are kept: some files have two, of which one is broken.
-_MOST_KEPT = 4
+_MOST_KEPT, _MOST_OTHERS = 4, 16
 _MOST_TEXTS = 10_000
 #: Lists and objects in a text of JSON: a workflow of a megabyte has some 50,000, the largest header of a model 750,000.
 _MOST_CONTAINERS = 1_000_000
@@ -71,7 +71,7 @@ class Finds:
                 f"has a text {name[:60]!r} of {len(text):,} characters; a workflow may have {MOST_KEPT_CHARACTERS:,}"
             )
         if name not in self.named:
-            if len(self.others) < _MOST_KEPT:
+            if len(self.others) < _MOST_OTHERS:
                 self.others.append((name[:60], text))
         elif len(self.named[name]) < _MOST_KEPT:
             self.named[name].append(text)

@@ -65,7 +65,7 @@ def _extended(body: bytes, version: int) -> int:
     if version >= 4:
         return _seven_bits(body[:4])
     (size,) = numbers(">I", body) or (0,)
-    return 4 + size
+    return 4 + int(size)
 
 
 def _next(body: bytes, at: int, version: int) -> tuple[bytes, int, int, int] | None:
