@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Path, Query
@@ -37,6 +37,7 @@ from comfy_serverless.api.submission import Submission, submit
 from comfy_serverless.api.waiting import age_s, wait_for
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError, Forbidden, InvalidCursor, InvalidFilter, NotFound, UpstreamError
+from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobStatus, shorten_job
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, JobRequest
@@ -145,10 +146,11 @@ def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
     responses={200: documented("The workflow.", JobWorkflow), **NOT_FOUND, **REFUSALS},
 )
 def get_workflow(id: JobId) -> Response[str]:  # noqa: A002
-    """Return the graph in API format, never with its `extra_data`."""
+    """Return what was submitted, and its format; never with its `extra_data`."""
     state = find_job(id, caller(router), services(router), read=services(router).jobs.read_alone)
     workflow = submitted_workflow(services(router).s3, S3Address.parse(state.request))
-    return answer(HTTPStatus.OK, JobWorkflow(workflow=workflow).model_dump())
+    kind: Literal["save", "api"] = "save" if is_of_editor(workflow) else "api"
+    return answer(HTTPStatus.OK, JobWorkflow(workflow=workflow, format=kind).model_dump())
 
 
 @router.post(

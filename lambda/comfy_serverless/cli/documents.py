@@ -10,7 +10,9 @@ from typing import Any
 from comfy_serverless.cli.made_files import read_value
 from comfy_serverless.cli.paths import is_file
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.graph.editor_format import check_editor_format
 from comfy_serverless.graph.workflow import check_format
+from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
 from comfy_serverless.jobs.shapes import shape
 from comfy_serverless.json_text import parse_json
 
@@ -24,13 +26,14 @@ class Document:
     """A workflow to be run, and what was written beside it.
 
     Attributes:
-        graph: checked.
+        graph: checked; empty for one that the editor saved, as long as it is not converted (`cli.converting`).
         values: `set` of a request.
         inputs: `inputs` of a request.
         beside: fields of a request that mean nothing for a run on this machine.
         extra_data: what ComfyUI gets beside the workflow.
         warnings: what was left out of what was read, for people.
         named: the name or the address of a workflow that is not on this machine; the graph is empty then.
+        editors: the workflow as the editor saved it, not converted yet; empty if there is none.
     """
 
     graph: dict[str, Any]
@@ -41,6 +44,7 @@ class Document:
     extra_data: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     named: str = ""
+    editors: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -69,21 +73,25 @@ def _document(value: object, *, elsewhere: bool) -> Document:
     if "workflow" not in fields:
         return Document(check_format(value))  # which says what it is instead
     _check(fields)
-    workflow, named = fields["workflow"], ""
+    workflow, named, beside = fields["workflow"], "", fields.get("extra_data", {})
     if isinstance(workflow, str):
-        found = _find(workflow)
-        if found is None and not elsewhere:
+        content = _find(workflow)
+        if content is None and not elsewhere:
             raise _not_here(workflow)
-        workflow, named = (found, "") if found is not None else ({}, workflow)
+        found = unwrap(content) or Unwrapped(content)  # type: ignore[arg-type]  # its check says what it is
+        workflow, named = ({}, workflow) if content is None else (found.workflow, "")
+        beside = merged(beside, found.extra_data)
+    is_editors = is_of_editor(workflow)
     return Document(
-        workflow if named else check_format(workflow),
+        {} if named or is_editors else check_format(workflow),
         fields.get("set", {}),
         fields.get("inputs", {}),
         fields.get("deadline_s"),
         {name: fields[name] for name in _UNUSED if name in fields},
-        fields.get("extra_data", {}),
+        beside,
         shaped.warnings,
         named,
+        check_editor_format(workflow) if is_editors else {},
     )
 
 

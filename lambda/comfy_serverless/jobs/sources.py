@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from comfy_serverless.aws.s3 import UNPINNED, Pin, PinnedAddress, S3Address, read_json
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, PayloadTooLarge
+from comfy_serverless.graph.active_nodes import active_nodes
 from comfy_serverless.graph.nodes import DROPPED_IMAGE_LOADER
+from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.drop_names import ACCEPTED_DROPS, DropKind, kind_of_drop, stem_of
 from comfy_serverless.jobs.embedded import embedded_in
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
@@ -168,8 +170,7 @@ class DroppedObject:
         return request.with_warnings([*request.warnings, *found.warnings])
 
     def _request_for_image(self, name: str, settings: Settings) -> JobRequest:
-        graph = named_workflow(name, settings.workflows_dir)
-        loaders = [node_id for node_id, node in graph.items() if node["class_type"] == DROPPED_IMAGE_LOADER]
+        loaders = _loaders(named_workflow(name, settings.workflows_dir))
         if len(loaders) != 1:
             raise InvalidRequest(
                 f"the workflow {name!r} has {len(loaders)} {DROPPED_IMAGE_LOADER} nodes, so it is not clear where "
@@ -178,3 +179,10 @@ class DroppedObject:
             )
         address = str(PinnedAddress(self.address, self.pin))
         return JobRequest.parse({"workflow": name, "inputs": {f"{loaders[0]}.image": address}})
+
+
+def _loaders(workflow: Mapping[str, Any]) -> list[str]:
+    """What to call the nodes that a dropped image may go to. What the editor saved has its ids when it is converted."""
+    if is_of_editor(workflow):
+        return [node.class_type for node in active_nodes(workflow) if node.class_type == DROPPED_IMAGE_LOADER]
+    return [node_id for node_id, node in workflow.items() if node["class_type"] == DROPPED_IMAGE_LOADER]

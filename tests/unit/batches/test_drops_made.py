@@ -75,6 +75,16 @@ def test_what_is_no_picture_at_all_is_told(world: World, content: bytes) -> None
     assert the_error(world)["code"] == "invalid_workflow"
 
 
+def test_a_picture_with_the_editors_workflow_alone_goes_the_way_of_any_workflow_of_the_editor(world: World) -> None:
+    saved = {"nodes": [{"id": 1, "type": "EmptyImage"}, {"id": 2, "type": "SaveImage"}], "links": [], "version": 0.4}
+    drop(world, "jobs/fox.webp", files.pillow("WEBP", exif=files.exif({0x010E: f"workflow:{json.dumps(saved)}"})))
+    drop(world, "jobs/fox.json", json.dumps(saved).encode())
+    first, second = (
+        StoredRequest.read(world.s3, S3Address.parse(message["request"])) for message in world.messages("jobs")
+    )
+    assert first.request.workflow == second.request.workflow == saved
+
+
 def test_what_was_left_out_is_a_warning_of_the_job(world: World) -> None:
     drop(world, "jobs/civitai.jpeg", files.WITH_PROMPT["civitai"])
     assert "left out, beside the nodes: 'extra', 'extraMetadata'" in the_request(world).request.warnings
@@ -94,6 +104,14 @@ def test_the_worker_takes_the_same_drops(s3: S3Client) -> None:
     here.s3.put_object(Bucket=IN, Key="jobs/none.png", Body=files.png())
     assert answer(here, s3_event("jobs/w.png"))["jobs"][0]["status"] == "succeeded"
     assert answer(here, s3_event("jobs/none.png"))["jobs"][0]["error"]["code"] == "invalid_workflow"
+
+
+def test_a_request_may_name_a_picture_as_its_workflow(s3: S3Client) -> None:
+    here = WorkerWorld(s3)
+    here.s3.put_object(Bucket=IN, Key="fox.png", Body=files.png_by_pillow(prompt=json.dumps(WORKFLOW), workflow="{"))
+    job = here.run({"job_id": "a", "workflow": f"s3://{IN}/fox.png"}).job
+    assert job.status.value == "succeeded"
+    assert [warning for warning in job.warnings if warning.startswith("left out: the workflow of the editor")]
 
 
 # Ranges

@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin
 
 from comfy_serverless.cli.documents import Document, check_plainly, read_document
 from comfy_serverless.cli.made_files import read_value
-from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidWorkflow, UiFormatWorkflow
+from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidWorkflow
 from tests.unit.embedded_files import SAVED
 from tests.unit.workflow_samples import text_to_image
 
@@ -132,12 +132,12 @@ def test_the_numbers_that_comfyui_writes_into_pictures_are_read(tmp_path: Path) 
         (b"\xef\xbb\xbf \n", InvalidRequest, "is empty"),
         (b"{'1': 2}", InvalidRequest, "is not JSON: .*line 1"),
         (b"[" * 200_000, InvalidRequest, "nested too deeply"),
-        (EDITOR, UiFormatWorkflow, "Export"),
+        (EDITOR, InvalidWorkflow, "has no nodes"),
         ([1], InvalidRequest, "not a list"),
         ({"workflow": GRAPH, "sett": {}}, InvalidRequest, "sett: is not a field of a request; did you mean 'set'"),
         ({"workflow": GRAPH, "set": [1]}, InvalidRequest, "set: should be"),
         ({"workflow": GRAPH, "deadline_s": "x"}, InvalidRequest, "deadline_s: should be"),
-        ({"workflow": 5}, InvalidRequest, "workflow: must be an API-format workflow"),
+        ({"workflow": 5}, InvalidRequest, "workflow: must be a workflow"),
     ],
 )
 def test_what_has_none_is_told_what_it_is(tmp_path: Path, content: object, kind: type[ComfyError], words: str) -> None:

@@ -36,7 +36,7 @@ def on_sagemaker() -> None:
 @pytest.fixture
 def writer(s3: S3Client, monkeypatch: pytest.MonkeyPatch) -> NodeListWriter:
     journal = SimpleNamespace(run=lambda *_: Standing())
-    made = NodeListWriter(s3, IN, "this-image", lambda: ["SaveImage", "KSampler"], list)
+    made = NodeListWriter(s3, IN, "this-image", lambda: {"SaveImage": {}, "KSampler": {}}, list)
     for name, value in {
         "journal": journal,
         "worker": None,
