@@ -66,6 +66,8 @@ def test_a_coroutine_takes_it_too(connector: ComfyConnector) -> None:
 
 def test_the_graph_that_it_becomes_is_edited_as_any_other(connector: ComfyConnector) -> None:
     workflow = with_subgraph()
+    with pytest.raises(UiFormatWorkflow, match="convert"):
+        ComfyConnector.replace_key_value(workflow, "color", 1)
     graph = connector.convert(workflow).graph
     ComfyConnector.replace_key_value(graph, "color", 0x0000FF, ["EmptyImage"], exclude=False)
     ComfyConnector.replace_key_value(graph, "scale_by", 1)

@@ -118,8 +118,10 @@ def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: st
         request, s3=services.s3, settings=services.settings, declarations=services.declarations.fresh, seed=job_id
     )
     # A workflow that was read from S3 has not been checked yet, nor has what the conversion has put together.
-    for given in (whole.graph, whole.editors):
-        refuse_foreign_addresses(given, buckets=buckets, allowed_prefix=f"s3://{place.bucket}/{place.prefix}/")
+    read = whole.editors if isinstance(request.workflow, str) else None
+    refuse_foreign_addresses(
+        (whole.graph, read), buckets=buckets, allowed_prefix=f"s3://{place.bucket}/{place.prefix}/"
+    )
     readable = Buckets.of(services.settings).and_inputs(services.output_bucket)
     readable.check_inputs(request, whole.graph)
     runnable = request.model_copy(

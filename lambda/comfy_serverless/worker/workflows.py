@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comfy_serverless.jobs.references import refuse_foreign_addresses, resolve_assets
-from comfy_serverless.jobs.reserved import Reserved
+from comfy_serverless.jobs.reserved import Reserved, owner_place
 from comfy_serverless.jobs.workflow_source import graph_of
 
 if TYPE_CHECKING:
@@ -71,17 +71,19 @@ class Workflows:
         if graph is None:
             raise AssertionError("the engine has declared nothing, and not failed")
         inputs: Mapping[str, str | list[str]] = request.inputs
-        if source.is_checked and whole.editors is not None:
-            self._check_places(graph, request)
-        elif isinstance(request.workflow, str) or whole.editors is not None:
-            Reserved.of(self.settings).check_addresses(graph)
+        if isinstance(request.workflow, str) or whole.editors is not None:
+            self._check_places(graph, request, source)
         if request.files is not None:
             resolved = resolve_assets(graph, owner=source.owner_name, assets=request.files)
             graph, inputs = resolved.graph, {**resolved.inputs, **request.inputs}
         return JobWorkflow(graph, inputs, whole.extra_data, whole.warnings)
 
-    def _check_places(self, graph: Mapping[str, Any], request: JobRequest) -> None:
-        """Raise MissingAsset if a graph names a file in our buckets that is not of the owner's own results."""
+    def _check_places(self, graph: Mapping[str, Any], request: JobRequest, source: RequestSource) -> None:
+        """Raise MissingAsset or InvalidRequest if a graph names a file of others in our buckets."""
+        place = request.output
+        if not (source.is_checked and place.prefix and place.prefix.endswith(owner_place(source.owner_name))):
+            Reserved.of(self.settings).check_addresses(graph)
+            return
+        # A request of the API: in our buckets its owner has results, and nothing else that has an address.
         buckets = {bucket for bucket in (self.settings.assets_bucket, self.settings.output_bucket) if bucket}
-        own = f"s3://{request.output.bucket}/{request.output.prefix}/"
-        refuse_foreign_addresses(graph, buckets=buckets, allowed_prefix=own)
+        refuse_foreign_addresses(graph, buckets=buckets, allowed_prefix=f"s3://{place.bucket}/{place.prefix}/")

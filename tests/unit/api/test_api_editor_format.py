@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.declarations import DeclarationsReader, DeclarationsWriter
+from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import digest_of
 from comfy_serverless.table.assets import Naming
+from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld, api_world
 from tests.unit.editor_samples import (
@@ -31,6 +36,7 @@ from tests.unit.editor_samples import (
     with_unknown,
 )
 from tests.unit.fakes import FakeEngine, FakeInputs
+from tests.unit.jobs_table import REGION
 
 WHERE = ("at the door", "by the worker")
 SAVER = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "editor"}}
@@ -225,6 +231,10 @@ def test_an_address_that_a_conversion_puts_together_is_refused_too(
     error = doors.run().error
     assert error is not None
     assert error.code == "missing_asset"
+    for sent in (PLAIN, {"workflow": PLAIN, "output": {"prefix": "mine"}}):
+        error = doors.worker.run(SentRequest(payload=sent, default_id="of-the-operator"), Call()).error
+        assert error is not None
+        assert error.code == "invalid_request", "the operator's, who has no owner"
     assert doors.engine.runs == []
 
 
@@ -290,6 +300,24 @@ def test_a_nested_one_is_refused(doors: Doors) -> None:
     assert (answer.status, answer.code) == (422, "invalid_workflow"), answer.text
 
 
+def test_named_ones_are_taken_and_checked_as_well(doors: Doors) -> None:
+    for bucket, workflow, status in (
+        ("inputs-1", PLAIN, 202),
+        ("inputs-2", loading(FOREIGN[0]), 422),
+        ("inputs-3", {"workflow": PLAIN, "extra_data": {"preview_method": "none"}}, 202),
+    ):
+        doors.api.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        doors.api.s3.put_object(Bucket=bucket, Key="w.json", Body=json.dumps(workflow).encode())
+        answer = doors.generate(f"s3://{bucket}/w.json")
+        assert answer.status == status, answer.text
+        doors.api.s3.delete_object(Bucket=bucket, Key="w.json")
+        doors.api.s3.delete_bucket(Bucket=bucket)
+        if status == 202:
+            assert titled(doors.ran()[0]) == PLAIN_GRAPH, "as it was when it was submitted"
+            again = doors.api.request("GET", f"/api/v2/jobs/{answer.json['id']}/workflow")
+            assert again.json == {"workflow": PLAIN, "format": "save"}
+
+
 def test_what_cannot_be_converted_is_told_with_every_reason(doors: Doors) -> None:
     answer = doors.submit(with_unknown())
     if doors.is_told:
@@ -335,6 +363,45 @@ def test_dynamic_prompts_are_rolled_by_the_jobs_id(doors: Doors) -> None:
     again = Worker(settings=Settings(), engine=doors.engine, s3=doors.api.s3, inputs=doors.inputs)
     assert again.run(source, Call()).error is None
     assert doors.engine.runs[-1]["workflow"]["7"]["inputs"]["text"] == texts[0]
+
+
+@pytest.mark.parametrize(
+    ("document", "shown"),
+    [
+        ({"request": {}, "workflow": "named"}, ("save", PLAIN)),
+        ({"request": {}, "workflow": {"prompt": PLAIN_GRAPH}}, ("api", PLAIN_GRAPH)),
+        ({"workflow": {"prompt": PLAIN_GRAPH, "workflow": PLAIN}}, ("api", PLAIN_GRAPH)),
+        ({"workflow": "unheard-of"}, None),
+        ({"workflow": f"s3://{RESULTS}/owners/rival/theirs.json"}, None),
+        ({"workflow": {"1": 5}}, None),
+        ({"workflow": {}}, None),
+        ({"set": {}}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_the_workflow_of_a_job_that_came_otherwise(
+    api: ApiWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: object, shown: tuple[str, object] | None
+) -> None:
+    """A drop has what its request has, and a line of a manifest too: a name, for instance."""
+    (tmp_path / "named.json").write_text(json.dumps(PLAIN))
+    here = replace(api.services.settings, workflows_dir=tmp_path)
+    monkeypatch.setattr(api, "services", replace(api.services, settings=here))
+    rival = json.dumps({"prompt": PLAIN_GRAPH}).encode()
+    api.s3.put_object(Bucket=RESULTS, Key="owners/rival/theirs.json", Body=rival)
+    text = json.dumps(document).encode()
+    api.s3.put_object(Bucket=ASSETS, Key="requests/team/dropped.json", Body=text)
+    api.s3.put_object(Bucket=ASSETS, Key="requests/batches/many.jsonl", Body=b"{}\n" + text)
+    line = LineAddress(ASSETS, "many", 3, len(text)).to_text()
+    for number, request in enumerate((f"s3://{ASSETS}/requests/team/dropped.json", line)):
+        job_id = f"dropped-{number}-{uuid.uuid4().hex[:8]}"
+        result = f"s3://{RESULTS}/{job_id}/result.json"
+        api.services.jobs.submit(NewJob(job_id=job_id, owner="team", request_uri=request, result_uri=result))
+        answer = api.request("GET", f"/api/v2/jobs/{job_id}/workflow")
+        if shown is None:
+            assert (answer.status, answer.code) == (404, "not_found"), answer.text
+        else:
+            assert answer.json == {"format": shown[0], "workflow": shown[1]}
 
 
 def convert(api: ApiWorld, **body: object) -> Answer:
