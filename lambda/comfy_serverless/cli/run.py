@@ -57,7 +57,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "workflow",
         metavar="FILE",
-        help="the workflow, a request with one, or a PNG that ComfyUI has made; - for standard input",
+        help="the workflow, a request with one, or a file that ComfyUI has made; - for standard input",
     )
     for option, metavar, text in (
         ("--set", "NODE.INPUT=VALUE", "set an input (repeat)"),

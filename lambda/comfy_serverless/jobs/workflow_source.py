@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from comfy_serverless.aws.s3 import PinnedAddress, read_json
+from comfy_serverless.aws.s3 import PinnedAddress
 from comfy_serverless.errors import InvalidRequest, MissingAsset
 from comfy_serverless.fetch.sources import show
 from comfy_serverless.graph.editor_files import without_addresses
@@ -17,6 +17,7 @@ from comfy_serverless.graph.editor_format import check_editor_format
 from comfy_serverless.graph.file_inputs import fetched_addresses, is_address, scheme_of, with_addresses
 from comfy_serverless.graph.workflow import apply_set, as_engine_reads, check_format, check_links
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
+from comfy_serverless.jobs.embedded import workflow_document
 from comfy_serverless.jobs.extra_data import MAX_EXTRA_DATA_BYTES, split
 from comfy_serverless.json_text import finite, parse_json
 
@@ -73,7 +74,7 @@ def graph_of(
         InvalidWorkflow: it is no workflow, `set` does not fit it, or links lead nowhere.
         UiFormatWorkflow: it is the editor's, and cannot be converted; every reason is in its details.
     """
-    found, warnings = _found_in(_document(request.workflow, s3=s3, settings=settings))
+    found, warnings = _found_in(*_document(request.workflow, s3=s3, settings=settings))
     extra_data = merged(request.extra_data or {}, found.extra_data)
     if not is_of_editor(found.workflow):
         graph, mended = _checked(check_format(found.workflow), request)
@@ -92,7 +93,7 @@ def graph_of(
 
 def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> dict[str, Any]:
     """The checked workflow behind a request's `workflow`, as it is: it may be the editor's. Raises as `graph_of`."""
-    return _either_format(_found_in(_document(workflow, s3=s3, settings=settings))[0].workflow)
+    return _either_format(_found_in(*_document(workflow, s3=s3, settings=settings))[0].workflow)
 
 
 def named_workflow(name: str, folder: Path | None) -> dict[str, Any]:
@@ -135,21 +136,24 @@ def _goes_along(editors: Mapping[str, Any], graph: Mapping[str, Any]) -> tuple[d
     return {}, [too_large]
 
 
-def _found_in(document: Any) -> tuple[Unwrapped, list[str]]:  # noqa: ANN401  (any JSON value)
+def _found_in(document: Any, warnings: Sequence[str] = ()) -> tuple[Unwrapped, list[str]]:  # noqa: ANN401  (any JSON)
     """The workflow in a document, and what is left out of it. One that has none is judged by its check."""
     found = unwrap(document)
     if found is None:
-        return Unwrapped(document), []
+        return Unwrapped(document), [*warnings]
     extra, secrets = split(found.extra_data)
-    return replace(found, extra_data=finite(extra)), found.left_out(*secrets)
+    return replace(found, extra_data=finite(extra)), [*warnings, *found.left_out(*secrets)]
 
 
-def _document(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> object:
-    """The workflow itself, or what the object or the file has that a request names."""
+def _document(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> tuple[object, Sequence[str]]:
+    """The workflow itself, or what the object or the file has that a request names; and what is left out of it.
+
+    The object may be a picture, film or sound with the workflow inside.
+    """
     if isinstance(workflow, dict):
-        return workflow
+        return workflow, ()
     if not is_address(workflow):
-        return _named(workflow, settings.workflows_dir)
+        return _named(workflow, settings.workflows_dir), ()
     if scheme_of(workflow) != "s3":
         raise InvalidRequest(f"the workflow {show(workflow)} is not fetched: send it itself, or its s3:// address.")
     address, pin = PinnedAddress.parse(workflow)
@@ -158,7 +162,8 @@ def _document(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Setting
         raise MissingAsset(
             f"the workflow {address} may not be used: ALLOWED_INPUT_BUCKETS allows {', '.join(allowed)}."
         )
-    return read_json(s3, address, what="the workflow", pin=pin)
+    found = workflow_document(s3, address, what="the workflow", pin=pin)
+    return found.document, found.warnings
 
 
 def _named(name: str, folder: Path | None) -> object:

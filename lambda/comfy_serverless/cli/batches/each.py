@@ -21,7 +21,7 @@ from comfy_serverless.cli.documents import Document, read_document
 from comfy_serverless.cli.habits import one_line, say
 from comfy_serverless.cli.paths import is_file, is_folder, local_path
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, NotFound
-from comfy_serverless.files import type_of_name
+from comfy_serverless.files import may_carry_workflow, type_of_name
 from comfy_serverless.graph.file_inputs import ADDRESS_BEGINNINGS, as_address, is_address
 from comfy_serverless.graph.lookup import NodeLookup, NothingMeant, met_several, title_of
 from comfy_serverless.graph.wrappers import is_of_editor
@@ -256,6 +256,8 @@ def _as_document(workflow: dict[str, Any]) -> Document:
 
 def _reads_same(path: Path, workflow: Mapping[str, Any]) -> bool:
     """Whether workers, which read no pictures and no files of other services, find the same workflow in a file."""
+    if may_carry_workflow(path.name):  # it may be a film of gigabytes
+        return False
     try:
         return read_workflow(path) == workflow
     except (InvalidRequest, InvalidWorkflow):

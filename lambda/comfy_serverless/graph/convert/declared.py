@@ -34,7 +34,7 @@ _AUDIO_PLAYERS = frozenset(
 _MODEL_VIEWERS = frozenset({"Preview3D", "SaveGLB"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Declared:
     """An input of a class.
 
@@ -68,12 +68,13 @@ class Declared:
         return bool(wanted)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class NodeClass:
     """A class: its inputs in order, sockets and widgets, and the types of its outputs.
 
     Attributes:
         growing: those that grow by name, also those of options of dynamic combos.
+        places: the places of each widget, as far as they were asked for (`widgets.places`).
         as_written: the same inputs in the order of the declaration itself, by which values of old files are counted.
     """
 
@@ -83,6 +84,7 @@ class NodeClass:
     outputs: list[str]
     as_written: list[Declared] = field(default_factory=list)
     growing: Mapping[str, Declared] = field(default_factory=dict)
+    places: dict[Declared, tuple[Any, ...]] = field(default_factory=dict)
 
     @property
     def has_model_file(self) -> bool:

@@ -138,7 +138,7 @@ class _Reader:
     def _sockets(self, raw: object, place: str) -> Iterator[Socket]:
         for entry in self._objects(raw, place, most=MOST_PORTS):
             link = entry.get("link")
-            identity = link_id(link)
+            identity = None if link is None else link_id(link)
             if link is not None and identity is None:
                 self._malformed(f"a link in {place}", link, "a number")
             yield Socket(
@@ -243,6 +243,8 @@ def read_node(raw: object, node_id: str, findings: Findings) -> Node | None:
 
 def link_id(raw: object) -> LinkId | None:
     """The id of a link; `7`, `7.0` and `"7"` are the same. None if it is none."""
+    if type(raw) is int and -_GREATEST_ID < raw < _GREATEST_ID:
+        return raw
     text = _id_text(raw)
     if text is None:
         return None
@@ -281,6 +283,8 @@ def _is_id_number(value: object) -> TypeGuard[int]:
 
 
 def _id_text(value: object) -> str | None:
+    if type(value) is int and -_GREATEST_ID < value < _GREATEST_ID:
+        return str(value)
     if isinstance(value, str):
         return value if 0 < len(value) <= _LONGEST_ID else None
     return str(int(value)) if _is_integral(value) else None

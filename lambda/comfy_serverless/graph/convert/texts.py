@@ -33,7 +33,7 @@ class Dice:
 
     def roll(self, sides: int) -> int:
         """A number from 0 to `sides` - 1."""
-        if self._seed is None:
+        if self._seed is None or sides == 1:
             return 0
         self._rolls += 1
         digest = hashlib.sha256(f"{self._seed}\n{self._place}\n{self._rolls}".encode(errors="replace")).digest()

@@ -50,8 +50,15 @@ class Place:
     of: Declared | None = None
 
 
-def places(entry: Declared, node_class: NodeClass) -> Iterator[Place]:
+def places(entry: Declared, node_class: NodeClass) -> tuple[Place, ...]:
     """The places of an input's widget, its own first unless buttons stand before it."""
+    found = node_class.places.get(entry)
+    if found is None:
+        found = node_class.places[entry] = (*_places(entry, node_class),)
+    return found
+
+
+def _places(entry: Declared, node_class: NodeClass) -> Iterator[Place]:
     name = entry.name
     match entry.kind:
         case "UPLOAD_BUTTON":
