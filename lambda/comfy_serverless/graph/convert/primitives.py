@@ -56,8 +56,10 @@ def _write(scene: Scene, hosts: Hosts, graph: Graph, node: Node, replaced: Calla
         shared = replaced(shared)
     for target, slot in targets:
         if scene.definition(target) is not None:
-            if hosts.is_promoted(target, slot):
-                hosts.set(target, slot, shared)
+            its = named(node.id, node.type, node.title)
+            scene.findings.warn(
+                f"{its}: its value does not reach into the subgraph of node {target.id}, as in the editor"
+            )
             continue
         filled = scene.filled(target)
         entry, widget = filled.inputs[slot].of, filled.widgets.get(filled.inputs[slot].name)

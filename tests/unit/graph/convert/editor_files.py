@@ -1,15 +1,20 @@
 """Small workflows as the editor saves them, and the classes that they use. Written by hand.
 
-    workflow(
-        node(1, "EmptyImage", [64, 64, 1, 0]),
-        node(2, "PreviewImage", image=(1, 0)),      # the input `image` is linked to output 0 of node 1
-        node(3, "EmptyLatentImage", [8, 8, 1], width=(4, 0)),  # likewise a widget's
-    )
+workflow(
+    node(1, "EmptyImage", [64, 64, 1, 0]),
+    node(2, "PreviewImage", image=(1, 0)),      # the input `image` is linked to output 0 of node 1
+    node(3, "EmptyLatentImage", [8, 8, 1], width=(4, 0)),  # likewise a widget's
+)
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+import pytest
+
+from comfy_serverless.errors import UiFormatWorkflow
+from comfy_serverless.graph.convert import convert
 
 
 def spec(kind: Any, **options: Any) -> list[Any]:
@@ -58,7 +63,9 @@ _RESIZES = [
 #: Declarations in the form of `/object_info`.
 CLASSES: dict[str, Any] = {
     "CheckpointLoaderSimple": declare(
-        {"ckpt_name": spec(["a.safetensors", "b.safetensors"])}, output=("MODEL", "CLIP", "VAE"), title="Load Checkpoint"
+        {"ckpt_name": spec(["a.safetensors", "b.safetensors"])},
+        output=("MODEL", "CLIP", "VAE"),
+        title="Load Checkpoint",
     ),
     "CLIPTextEncode": declare({"text": _TEXT, "clip": spec("CLIP")}, output=("CONDITIONING",)),
     "EmptyLatentImage": declare(
@@ -111,7 +118,9 @@ CLASSES: dict[str, Any] = {
         output=("IMAGE",),
     ),
     "ImageComposite": declare(
-        {"destination": _IMAGE, "source": _IMAGE, "x": spec("INT", default=0)}, {"mask": spec("MASK")}, output=("IMAGE",)
+        {"destination": _IMAGE, "source": _IMAGE, "x": spec("INT", default=0)},
+        {"mask": spec("MASK")},
+        output=("IMAGE",),
     ),
     "MaskToImage": declare({"mask": spec("MASK")}, output=("IMAGE",)),
     "LoadImage": declare({"image": [["example.png"], {"image_upload": True}]}, output=("IMAGE", "MASK")),
@@ -189,7 +198,9 @@ CLASSES: dict[str, Any] = {
     ),
     "Anything Everywhere": declare(optional={"anything": spec("*")}),
     "Seed (rgthree)": declare({"seed": spec("INT", default=0)}, output=("INT",)),
-    "Power Lora Loader (rgthree)": declare(optional={"model": spec("MODEL"), "clip": spec("CLIP")}, output=("MODEL", "CLIP")),
+    "Power Lora Loader (rgthree)": declare(
+        optional={"model": spec("MODEL"), "clip": spec("CLIP")}, output=("MODEL", "CLIP")
+    ),
     "ShowText|pysssss": declare({"text": spec("STRING", forceInput=True)}, output=("STRING",)),
 }
 
@@ -209,9 +220,7 @@ def node(
     """A node; `sources` are its linked inputs (`__` stands for a dot in a name, and None for no link)."""
     declared = CLASSES.get(kind, {"output": [], "input": {}})
     made = declared["output"] if outputs is None else outputs
-    inputs = [
-        _input(name.replace("__", "."), declared, types or {}, source) for name, source in sources.items()
-    ]
+    inputs = [_input(name.replace("__", "."), declared, types or {}, source) for name, source in sources.items()]
     return {
         "id": node_id,
         "type": kind,
@@ -229,7 +238,13 @@ def _input(name: str, declared: dict[str, Any], types: dict[str, str], source: o
     kind, options = [*(every.get(name) or spec("*")), {}][:2]
     kind = types.get(name, "COMBO" if isinstance(kind, list) else kind)
     is_widget = kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO") and not options.get("forceInput")
-    return {"name": name, "type": kind, "link": None, **({"widget": {"name": name}} if is_widget else {}), "from": source}
+    return {
+        "name": name,
+        "type": kind,
+        "link": None,
+        **({"widget": {"name": name}} if is_widget else {}),
+        "from": source,
+    }
 
 
 def workflow(*nodes: dict[str, Any], subgraphs: Any = (), version: float = 0.4, **more: Any) -> dict[str, Any]:
@@ -310,7 +325,9 @@ def host(node_id: int, definition: dict[str, Any], values: Any = None, **more: A
     types = {port["name"]: port["type"] for port in definition["inputs"]}
     made = tuple(port["type"] for port in definition["outputs"])
     linked = {name.replace(".", "__"): None for name in types}
-    return node(node_id, definition["id"], values if values is not None else [], outputs=made, types=types, **(linked | more))
+    return node(
+        node_id, definition["id"], values if values is not None else [], outputs=made, types=types, **(linked | more)
+    )
 
 
 def _links(nodes: Any, *, first: int) -> list[list[Any]]:
@@ -333,3 +350,24 @@ def _links(nodes: Any, *, first: int) -> list[list[Any]]:
 
 def _as_object(link: list[Any]) -> dict[str, Any]:
     return dict(zip(("id", "origin_id", "origin_slot", "target_id", "target_slot", "type"), link, strict=True))
+
+
+def prompt(document: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+    """The inputs of each node of the converted workflow, by id."""
+    return {node_id: each["inputs"] for node_id, each in convert(document, CLASSES, **arguments).graph.items()}
+
+
+def inputs(kind: str, values: Any = None, **more: Any) -> dict[str, Any]:
+    """The inputs of a node that is converted alone."""
+    return prompt(workflow(node(1, kind, values, **more)))["1"]
+
+
+def warnings(document: dict[str, Any], **arguments: Any) -> str:
+    return "\n".join(convert(document, CLASSES, **arguments).warnings)
+
+
+def reasons(document: dict[str, Any], classes: Any = None, **arguments: Any) -> list[dict[str, Any]]:
+    """Why a workflow is refused."""
+    with pytest.raises(UiFormatWorkflow) as caught:
+        convert(document, CLASSES if classes is None else classes, **arguments)
+    return caught.value.details["reasons"]
