@@ -143,10 +143,11 @@ def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: st
 
 def _left_to_worker(runnable: JobRequest, whole: Resolved, owner: str, services: Services) -> StoredRequest:
     """The request with the editor's workflow, and with the addresses of the files that it may name."""
-    if services.node_list.is_known() and services.declarations.told_at() is None:
+    if not services.declarations.are_told_with_lists() and services.node_list.is_told():
         raise UiFormatWorkflow(
-            "the workers that run now are of an older release, which does not take what the editor saved: deploy the "
-            "worker's image, or send the workflow as exported for the API (Workflow > Export (API)).",
+            "the workers that have run lately are of an older release, which does not take what the editor saved: "
+            "deploy the worker's image (and send it again in a quarter of an hour), or send the workflow as exported "
+            "for the API (Workflow > Export (API)).",
             details={"reasons": [{"reason": "older_workers", "message": "the workers are of an older release"}]},
         )
     editors = whole.editors or {}

@@ -42,6 +42,8 @@ MAX_DECLARATIONS_BYTES: Final = 16_000_000
 _KNOWN_S, _NOT_KNOWN_S = 60.0, 3.0
 #: The time between two writings of the same content, in seconds: the bucket's lifecycle deletes old ones.
 _WRITTEN_AGAIN_S: Final = 86_400.0
+#: How much earlier than the list of classes the pointer may have been written, in seconds.
+_BESIDE_S: Final = 60.0
 #: What a declaration says of a list of files in ComfyUI's folders.
 _LISTS_FILES: Final = re.compile(r"(?:\w+_)?upload|\w+_folder")
 _GROUPS: Final = ("required", "optional", "hidden")
@@ -175,6 +177,11 @@ class DeclarationsReader:
             object_info = self._read(self._sha256)
             self._held = None if object_info is None else (self._sha256, object_info)
         return None if self._held is None else self._held[1]
+
+    def are_told_with_lists(self) -> bool:
+        """Whether a list of classes that counts has them beside it; workers of older releases write the list alone."""
+        told_at = self.told_at()
+        return told_at is not None and datetime.now(UTC) < told_at + timedelta(seconds=TRUSTED_S + _BESIDE_S)
 
     def told_at(self) -> datetime | None:
         """When they have told it last; None if workers of this image never have: those of older releases do not."""

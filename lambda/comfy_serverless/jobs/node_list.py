@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 #: How often a busy worker writes its lists anew, in seconds; they count for `TRUSTED_S`.
 WRITTEN_EVERY_S = 600
+#: The name under which workers of release 0.1.0 write theirs, whatever their image is.
+_OF_FIRST_RELEASE = "nodes"
 #: How long the API waits before it reads the list again, in seconds.
 _KNOWN_S = 60.0
 
@@ -142,6 +144,16 @@ class NodeListReader:
         if image != self._of_image or time.monotonic() - self._read_at >= _KNOWN_S:
             self._read(image)
         return datetime.now(UTC) < self._trusted_until
+
+    def is_told(self) -> bool:
+        """Whether workers have listed their classes lately: those of this image, or of release 0.1.0, any of them."""
+        if self.is_known():
+            return True
+        try:
+            told_at = self.s3.head_object(Bucket=self.bucket, Key=_key(_OF_FIRST_RELEASE))["LastModified"]
+        except (ClientError, BotoCoreError):
+            return False
+        return datetime.now(UTC) < told_at + timedelta(seconds=TRUSTED_S)
 
     def _read(self, image: str) -> None:
         self._of_image, self._read_at = image, time.monotonic()

@@ -343,6 +343,33 @@ def test_workers_of_an_older_release_get_none(api: ApiWorld) -> None:
     assert doors.submit(PLAIN_GRAPH).status == 201
 
 
+@pytest.mark.parametrize("image", ["nodes", "worker-lite"])
+def test_workers_of_the_first_release_get_none_whatever_their_image(
+    api: ApiWorld, monkeypatch: pytest.MonkeyPatch, image: str
+) -> None:
+    """They list their classes under one name. A list that is old says nothing of the workers of today."""
+    doors = Doors(api, is_told=False)
+    for reader in (api.services.declarations, api.services.node_list):
+        monkeypatch.setattr(reader, "image", lambda: image)
+    assert doors.submit(PLAIN).status == 201
+    api.s3.put_object(Bucket=ASSETS, Key="engine/nodes.json", Body=json.dumps(sorted(OBJECT_INFO)).encode())
+    api.services.node_list._read_at = float("-inf")
+    assert (doors.submit(PLAIN).code, doors.submit(PLAIN_GRAPH).status) == ("workflow_format_ui", 201)
+    monkeypatch.setattr("comfy_serverless.jobs.node_list.TRUSTED_S", -1)
+    api.services.node_list._read_at = float("-inf")
+    assert doors.submit(PLAIN).status == 201
+
+
+def test_workers_that_were_set_back_to_an_older_release_get_none(api: ApiWorld) -> None:
+    """What newer ones had told is still there, and is older than the list of classes."""
+    doors = Doors(api, is_told=True)
+    api.s3.put_object(Bucket=ASSETS, Key="engine/nodes.json", Body=json.dumps(sorted(OBJECT_INFO)).encode())
+    told_at = api.services.declarations.told_at()
+    assert told_at is not None
+    api.services.declarations._told_at = told_at.replace(year=2020)
+    assert doors.submit(PLAIN).code == "workflow_format_ui"
+
+
 def test_dynamic_prompts_are_rolled_by_the_jobs_id(doors: Doors) -> None:
     """So that a second run of the job is the same, and it does not matter who converts."""
     info = {
