@@ -182,6 +182,7 @@ def services() -> Services:
     from concurrent.futures import ThreadPoolExecutor
 
     from comfy_serverless.api.services import Services
+    from comfy_serverless.jobs.declarations import DeclarationsReader
     from comfy_serverless.jobs.node_list import NodeListReader
     from comfy_serverless.table.presigned_uploads import UploadStore
 
@@ -197,6 +198,7 @@ def services() -> Services:
         uploads=UploadStore(assets()),
         keys=keys(),
         node_list=NodeListReader(s3(), assets_bucket, workers().worker_image),
+        declarations=DeclarationsReader(s3(), assets_bucket, workers().worker_image),
         workers=workers(),
         care=care(),
         assets_bucket=assets_bucket,
@@ -365,10 +367,9 @@ def node_list() -> NodeListWriter | None:
     from comfy_serverless.jobs.node_list import NodeListWriter
 
     bucket = settings().assets_bucket
-    engine = connector()
     if bucket is None:
         return None
-    return NodeListWriter(s3(), bucket, settings().worker_image, engine.node_classes, engine.lost_packs)
+    return NodeListWriter(s3(), bucket, settings().worker_image, worker().declarations.newest, connector().lost_packs)
 
 
 @functools.cache

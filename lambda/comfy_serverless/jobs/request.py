@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -28,6 +28,9 @@ from comfy_serverless.graph.file_inputs import is_address, scheme_of
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT, clean, first_warnings
 from comfy_serverless.jobs.extra_data import check_extra_data
 from comfy_serverless.jobs.shapes import MAX_ADDRESSES, shape
+
+if TYPE_CHECKING:
+    from comfy_serverless.jobs.known_files import KnownFiles
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 #: S3 accepts keys of 1,024 bytes; the part after the prefix may have half of them.
@@ -201,7 +204,8 @@ class JobRequest(_Request):
 
     Attributes:
         job_id: names the job; the same id never runs twice. If absent, it is random or derived from the event.
-        workflow: an API-format graph, `s3://bucket/key.json`, or the name of a file in `WORKFLOWS_DIR`.
+        workflow: a graph in API format or what the editor saved, `s3://bucket/key.json` of either, or the name of a
+            file in `WORKFLOWS_DIR`.
         values: `set` in JSON: `{"3.seed": 42}`, put into the graph before it runs.
         inputs: `{"10.image": "s3://…"}`, fetched and given to the node; several in a list are a batch.
         models: fetched before the workflow runs.
@@ -223,6 +227,7 @@ class JobRequest(_Request):
     metadata: Labels = Field(default_factory=dict)
     extra_data: Annotated[dict[str, Any], AfterValidator(check_extra_data)] | None = Field(default=None, repr=False)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
+    _files: KnownFiles | None = PrivateAttr(default=None)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -235,6 +240,17 @@ class JobRequest(_Request):
         copy._warnings = first_warnings(warnings)
         return copy
 
+    @property
+    def files(self) -> KnownFiles | None:
+        """The files that an editor's workflow names, as the API has looked them up for the worker that converts it."""
+        return self._files
+
+    def with_files(self, files: KnownFiles) -> Self:
+        """The request with these."""
+        copy = self.model_copy()
+        copy._files = files
+        return copy
+
     @classmethod
     def field_names(cls) -> list[str]:
         """The names of its fields, as they are sent."""
@@ -245,7 +261,7 @@ class JobRequest(_Request):
     def _check_workflow(cls, workflow: object) -> object:
         if isinstance(workflow, dict) or (isinstance(workflow, str) and workflow):
             return workflow
-        raise ValueError("must be an API-format workflow, an s3:// address of one, or the name of one in WORKFLOWS_DIR")
+        raise ValueError("must be a workflow, an s3:// address of one, or the name of one in WORKFLOWS_DIR")
 
     @classmethod
     def parse(cls, payload: object) -> Self:

@@ -98,6 +98,25 @@ def test_what_is_stored_now_can_be_read_by_the_release_before() -> None:
     JobRequest.parse(written["request"])  # strictly, as that release did
 
 
+def test_what_the_editor_saved_is_for_workers_that_convert_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = document("request_of_the_editor.json")
+    stored = StoredRequest.parse(kept)
+    written = json.loads(stored.to_bytes())
+    assert (written["version"], written["files"], written["workflow"]) == (2, kept["files"], kept["workflow"])
+    assert stored.request.files is not None
+    assert set(stored.request.files.by_paths("team", ["fox.png", "cat.png"])) == {"fox.png"}
+    monkeypatch.setattr("comfy_serverless.jobs.stored_request.VERSION", 1)
+    with pytest.raises(WorkerOutdated):
+        StoredRequest.parse(written)
+
+
+@pytest.mark.parametrize("files", [None, 5, [], {}, {"ids": 5, "names": []}])
+def test_files_of_any_form_are_read(files: object) -> None:
+    stored = StoredRequest.parse({**document("request_of_the_editor.json"), "files": files})
+    assert stored.request.files is not None
+    assert stored.request.files.by_paths("team", ["fox.png"]) == {}
+
+
 def test_fields_that_nobody_knows_are_refused_at_the_door() -> None:
     for richer in (NEW, {"output": NEW}, {"version": 2}):
         with pytest.raises(InvalidRequest, match="is not a field of a request"):

@@ -79,7 +79,7 @@ def test_of_the_input_bucket_drops_are_deleted_and_nothing_that_is_still_needed(
 
 
 def test_of_the_assets_bucket_goes_what_is_of_use_for_days_only() -> None:
-    assert deleted_from("AssetsBucket") == ["uploads/", "requests/"]  # neither blobs/ nor engine/
+    assert deleted_from("AssetsBucket") == ["uploads/", "requests/", "engine/"]  # not blobs/
 
 
 @pytest.mark.parametrize(
