@@ -46,6 +46,7 @@ SAMPLES = (
     Sample("direct", "a direct payload, to a cold worker", jobs=1),
     Sample("direct", "the same job id again, answered from S3", jobs=0),
     Sample("direct_text_to_image", "a direct payload, text to image", jobs=1),
+    Sample("direct_editor", "a direct payload, with what the editor saved", jobs=1),
     Sample("s3_test", "the test event of a new S3 notification", jobs=0),
     Sample("s3", "a request dropped into S3", jobs=1),
     Sample("s3_image", "a picture dropped into S3", jobs=1),

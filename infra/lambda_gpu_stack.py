@@ -27,6 +27,7 @@ from infra.queues import BATCH_RETENTION, MAX_RECEIVES, VISIBILITY_TIMEOUTS, job
 from infra.roles import role_for
 from infra.sam_stack import SamStack, allow
 from infra.settings import GpuSettings
+from infra.tokens import token_statements
 from infra.worker_image import chosen_environment, worker_image
 
 #: Where managed instances mount NVIDIA's driver. Source: aws/deep-learning-containers, docker/lambda/Dockerfile.
@@ -123,6 +124,7 @@ class LambdaGpuStack(Stack):
         )
         for statement in (
             *self.sam.worker_statements(),
+            *token_statements(self.settings),
             allow("WriteTheLog", ["logs:CreateLogStream", "logs:PutLogEvents"], [log.log_group_arn]),
             allow("SendJobsAgain", ["sqs:SendMessage"], [jobs.queue_arn, batches.queue_arn]),
         ):

@@ -29,6 +29,7 @@ from infra.queues import BATCH_RETENTION, VISIBILITY_TIMEOUTS, dead_letter_queue
 from infra.roles import role_for
 from infra.sam_stack import SamStack, allow
 from infra.settings import GpuSettings
+from infra.tokens import token_statements
 from infra.worker_image import chosen_environment, worker_image
 
 #: The driver for CUDA 13, which our build of torch needs. Source: SageMaker's API, InferenceAmiVersion.
@@ -127,6 +128,7 @@ class SageMakerStack(Stack):
         )
         statements = [
             *self.sam.worker_statements(),
+            *token_statements(self.settings),
             allow("SendJobsAgain", ["sqs:SendMessage"], [self._jobs.queue_arn, self._batches.queue_arn]),
             # The log group exists before the endpoint. SageMaker's guide asks for CreateLogGroup all the same, and does
             # not say that logging works without it. So an endpoint that ends may recreate its group, which then stays.

@@ -92,6 +92,11 @@ class SamStack:
             allow("ReadInputsAsTheyWere", ["s3:GetObjectVersion"], [self.objects(self.input_bucket)]),
             allow("TellWhichNodesThereAre", ["s3:PutObject"], [self.objects(self.assets_bucket, "engine/*")]),
             allow(
+                "HoldModelsToWhatTheyWere",
+                ["s3:GetObject", "s3:PutObject"],
+                [self.objects(self.assets_bucket, "pins/*")],
+            ),
+            allow(
                 "WriteResultsAndReadThemAgain",
                 ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"],
                 [self.objects(self.output_bucket)],
@@ -148,6 +153,7 @@ class SamStack:
             "AssetsBucket>/blobs/*": "A job may name any of its owner's assets",
             "AssetsBucket>/requests/*": "The requests of all jobs are in it",
             "AssetsBucket>/engine/*": "One document for each kind of engine",
+            "AssetsBucket>/pins/*": "One document for each address of a model",
             "OutputBucket>/*": "A result is a folder, and its name is the job's",
         }
         named = {f"<{objects}": reason for objects, reason in reasons.items()}

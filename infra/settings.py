@@ -28,6 +28,10 @@ BucketNames = Annotated[
 _DELETED = re.compile(r"s3://([a-z0-9-]+-(output|assets)-[0-9]{12}-|[^/]+/(jobs|images|batches|uploads)/)")
 
 
+#: The same as the SAM stack's pattern of its parameters for tokens, which no token matches.
+_KEPT_AT = r"^(/[A-Za-z0-9_./-]+|arn:[a-z-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+)?$"
+
+
 class InvalidContext(ValueError):
     """A value of the context cannot be used; the message names it and says why."""
 
@@ -50,6 +54,12 @@ class GpuSettings(BaseModel):
     """Arguments for ComfyUI, such as `--highvram`."""
     models_manifest: str = Field("", pattern="^(s3://.+)?$")
     """Models every job needs, as a JSON file in the input bucket; empty for none."""
+
+    hugging_face_token_parameter: str = Field("", pattern=_KEPT_AT)
+    """Where a token for models on Hugging Face is kept: an SSM parameter (`/comfy/hf-token`), or the ARN of a secret of
+    Secrets Manager; empty for none. Never the token itself."""
+    civitai_token_parameter: str = Field("", pattern=_KEPT_AT)
+    """The same for models on CivitAI."""
 
     more_settings: str = Field("", max_length=1000, pattern=r"^([A-Z][A-Z0-9_]*=.*)?$")
     """Any other settings of docs/settings.md, for the worker: `ENGINE_MAX_JOBS=500 MAX_LISTED_OUTPUTS=200`."""

@@ -30,7 +30,12 @@ def worker_image(scope: Construct, settings: GpuSettings) -> ecr_assets.DockerIm
 
 def chosen_environment(settings: GpuSettings) -> dict[str, str]:
     """The worker's variables for what has been chosen. (SageMaker refuses empty variables.)"""
-    chosen = {"MODELS_MANIFEST": settings.models_manifest, "MORE_SETTINGS": settings.more_settings}
+    chosen = {
+        "MODELS_MANIFEST": settings.models_manifest,
+        "MORE_SETTINGS": settings.more_settings,
+        "HUGGING_FACE_TOKEN_PARAMETER": settings.hugging_face_token_parameter,
+        "CIVITAI_TOKEN_PARAMETER": settings.civitai_token_parameter,
+    }
     return {name: value for name, value in chosen.items() if value}
 
 

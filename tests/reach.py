@@ -64,6 +64,7 @@ EFFECTS: Final[Mapping[str, frozenset[str]]] = {
         "ssm:GetParameter": "reads",
         "ssm:GetParameters": "reads",
         "ssm:PutParameter": "writes",
+        "secretsmanager:GetSecretValue": "reads",
         "cloudwatch:GetMetricStatistics": "counts",
         "cloudwatch:PutMetricData": "writes",
         "logs:CreateLogGroup": "writes",
@@ -105,7 +106,14 @@ INDEXES: Final = ("by_owner", "open_by_owner", "leases")
 OBJECTS: Final[Mapping[str, tuple[str, ...]]] = {
     "input": ("jobs/theirs.json", "images/theirs.png", "batches/theirs.jsonl", "models/theirs.safetensors"),
     "output": ("owners/theirs/1/result.json", "jobs-id/result.json", "batches/theirs.report.json"),
-    "assets": ("blobs/theirs/1/1.png", "requests/theirs/1.json", "uploads/theirs/1", "engine/theirs.json", "else/1"),
+    "assets": (
+        "blobs/theirs/1/1.png",
+        "requests/theirs/1.json",
+        "uploads/theirs/1",
+        "engine/theirs.json",
+        "pins/theirs.json",
+        "else/1",
+    ),
 }
 
 

@@ -8,7 +8,7 @@
     │   ├── KeyInManifest       invalid_request        a line may hold a key, and lines are kept
     │   └── PayloadTooLarge     invalid_request        it has more bytes than Lambda takes
     ├── InvalidWorkflow         invalid_workflow       ComfyUI refuses the graph, or `set` does not fit it
-    │   └── UiFormatWorkflow    workflow_format_ui     the editor's format was sent instead of the API format
+    │   └── UiFormatWorkflow    workflow_format_ui     what the editor saved cannot be converted
     ├── MissingAsset            missing_asset          an input cannot be fetched, or may not be used
     │   └── AssetUnavailable    missing_asset          S3 did not answer; the request is good
     ├── NodeExecutionError      node_execution_error   a node raised
@@ -129,7 +129,7 @@ class InvalidWorkflow(ComfyError, code="invalid_workflow", http_status=422, kind
 
 
 class UiFormatWorkflow(InvalidWorkflow, code="workflow_format_ui"):
-    """The workflow was saved by the editor; the API needs the exported form. The message says how to export it."""
+    """The editor saved the workflow, and it cannot be converted; `details.reasons` has every reason."""
 
 
 class MissingAsset(ComfyError, code="missing_asset", http_status=422, kind=Kind.REQUEST):

@@ -16,6 +16,13 @@ HEAD_BYTES = 16
 UNKNOWN_TYPE = "application/octet-stream"
 #: The endings of the names of model files.
 MODEL_ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".gguf", ".onnx", ".pkl")
+#: The endings of the files that a workflow may be in, as ComfyUI and its packs write it: what the sandbox reads.
+WORKFLOW_ENDINGS = (
+    *(".png", ".apng", ".webp", ".jpg", ".jpeg", ".avif", ".svg"),
+    *(".mp4", ".m4v", ".mov", ".webm", ".mkv"),
+    *(".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a"),
+    *(".glb", ".latent", ".safetensors"),
+)
 
 
 _WAV_ALIASES = ("audio/wave", "audio/x-wav", "audio/vnd.wave")
@@ -120,6 +127,11 @@ def type_of_head(head: bytes) -> str | None:
     """The media type of a file that begins with these bytes; None if it is unknown."""
     types = (kind.content_type for kind in TYPES if kind.head and head.startswith(kind.head[1], kind.head[0]))
     return next(types, None)
+
+
+def may_carry_workflow(name: str) -> bool:
+    """Whether a file of this name may have a workflow inside."""
+    return name.lower().endswith(WORKFLOW_ENDINGS)
 
 
 def ending_of_type(content_type: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What a message, a log and an answer may show of an address: never what lets somebody in."""
+"""What a message, a log and an answer may show of an address: never what lets somebody in; and where keys are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ _MAX_SHOWN = 200
 #: except in an ARN, whose last part may be somebody's e-mail address.
 _USER = re.compile(
     r"""://(?:[^\s/?#@]*:\S*|[^\s/?#]*)@|(?<![^\s"'`(=,])(?!arn:)[^\s:/@"'`(=,]+:(?!//)\S+@""", re.IGNORECASE
+)
+#: Names under which keys come, in JSON, good or broken. In a text in a text, `\\` stands before their last quote.
+_KEYS = re.compile(
+    r"(?:(?:api|access|private|auth|secret|openai)[-_ ]?key|x-api-|secret|passw(?:or)?d|credential|authori[sz]ation"
+    r"|bearer|cookie|comfy_org)[^\"\n:]{0,60}\"\s*:|(?:token|pwd|(?<![a-z])key)\\{0,9}\"\s*:",
+    re.IGNORECASE,
 )
 
 
@@ -38,3 +44,8 @@ def redacted(text: object) -> str:
     Libraries put addresses into their failures as they were given: of a proxy, of an endpoint.
     """
     return _USER.sub(lambda found: "://…@" if found[0].startswith("://") else "…@", str(text))
+
+
+def sounds_of_keys(text: str) -> bool:
+    """Whether JSON, good or broken, has a name under which keys come."""
+    return _KEYS.search(text) is not None

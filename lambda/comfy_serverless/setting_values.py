@@ -20,10 +20,15 @@ _LONGEST_LINK_S = 604_800
 #: The largest object that S3 takes in one PUT, and copies in one request.
 _LARGEST_PUT_BYTES = 5_000_000_000
 _LONGEST_SHOWN = 200
+_LONGEST_SECRET_PLACE = 2048
 UNSEEN = "has characters that cannot be seen, such as the end of a line from a file made on Windows"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]|arn:[\w:/.-]+")
 _AWS_NAME = re.compile(r"/?[A-Za-z0-9_.][A-Za-z0-9_./-]*|arn:[\w:/.-]+")
 _ARN = re.compile(r"arn:[\w-]+:[\w-]+:[\w-]*:\d*:[\w:/.-]+")
+#: A parameter of Systems Manager by its name, or a secret of Secrets Manager by its ARN: as template.yaml takes them.
+_SECRET_PLACE = re.compile(
+    r"/[A-Za-z0-9_./-]+|arn:[a-z-]+:secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]+"
+)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?|\*")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What the connection itself says with each request.
@@ -351,6 +356,16 @@ def arn(text: str) -> str:
     """The ARN of a resource."""
     if not _ARN.fullmatch(text):
         raise ValueError("must be an ARN, like arn:aws:states:eu-central-1:123456789012:stateMachine:name")
+    return text
+
+
+def secret_place(text: str) -> str:
+    """Where AWS keeps a secret. No token looks like one: somebody may give that instead."""
+    if not _SECRET_PLACE.fullmatch(text) or len(text) > _LONGEST_SECRET_PLACE:
+        raise ValueError(
+            "must be the name of an SSM parameter, like /comfy/hf-token, or the ARN of a secret of Secrets Manager; "
+            "never the token itself"
+        )
     return text
 
 

@@ -254,6 +254,28 @@ class Settings:
         False,
         "Whether models other than safetensors are fetched: `.ckpt` and `.pt` can run code",
     )
+    allow_unpinned_models: bool = _env(
+        "ALLOW_UNPINNED_MODELS",
+        to.boolean,
+        False,
+        "Whether a model is fetched whose SHA-256 neither the request nor its host says; what comes first is held to",
+    )
+    hf_token: str | None = _env(
+        "HF_TOKEN", to.token, None, "Token for models on Hugging Face; sent to huggingface.co only", is_secret=True
+    )
+    civitai_token: str | None = _env(
+        "CIVITAI_TOKEN", to.token, None, "Token for models on CivitAI; sent to civitai.com only", is_secret=True
+    )
+    hugging_face_token_parameter: str | None = _env(
+        "HUGGING_FACE_TOKEN_PARAMETER",
+        to.secret_place,
+        None,
+        "Where AWS keeps that token instead: an SSM parameter (`/comfy/hf-token`), or the ARN of a secret",
+        is_secret=True,  # it is none, but somebody may give the token itself
+    )
+    civitai_token_parameter: str | None = _env(
+        "CIVITAI_TOKEN_PARAMETER", to.secret_place, None, "The same for CivitAI's token", is_secret=True
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

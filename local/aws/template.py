@@ -25,6 +25,13 @@ TABLE: Final = f"{PREFIX}-jobs"
 #: Buckets of one's own, as the parameters of these names list them.
 OWN_BUCKETS: Final = {"InputBuckets": (f"{PREFIX}-my-photos",), "OutputBuckets": (f"{PREFIX}-my-results",)}
 
+#: Where tokens are kept, as the parameters of the template name them: by name, and by ARN.
+TOKEN_NAMES: Final = {"HuggingFaceTokenParameter": "/tokens/hf", "CivitaiTokenParameter": "/tokens/civitai"}
+TOKEN_SECRETS: Final = {
+    parameter: f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{name.removeprefix('/')}-AbCdEf"
+    for parameter, name in TOKEN_NAMES.items()
+}
+
 _PSEUDO_PARAMETERS: Final = {
     "AWS::Partition": "aws",
     "AWS::AccountId": ACCOUNT,
@@ -123,6 +130,8 @@ def _substitute(name: str) -> str:
     resource, _, attribute = name.partition(".")
     if attribute and attribute != "Arn":
         raise NotResolved(f"${{{name}}} is not known here")
+    if name in TOKEN_NAMES:  # in the ARN of a parameter
+        return TOKEN_NAMES[name]
     return arn_of(resource) if attribute else _referred(name)
 
 
@@ -131,6 +140,8 @@ def _referred(name: str) -> Any:  # noqa: ANN401  (a list, if the parameter is o
         return _PSEUDO_PARAMETERS[name]
     if name in OWN_BUCKETS:
         return list(OWN_BUCKETS[name])
+    if name in TOKEN_SECRETS:
+        return TOKEN_SECRETS[name]
     resources: Mapping[str, Any] = template()["Resources"]
     # The reference to a queue is its address, which only its server knows.
     if name in resources and resources[name]["Type"] != "AWS::SQS::Queue":

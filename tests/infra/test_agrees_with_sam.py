@@ -92,4 +92,5 @@ def test_a_worker_counts_under_the_name_that_dashboard_and_alarms_ask_for(templa
     assert environment["POWERTOOLS_SERVICE_NAME"] == sam["POWERTOOLS_SERVICE_NAME"]
     namespace = SAM["Globals"]["Function"]["Environment"]["Variables"]["POWERTOOLS_METRICS_NAMESPACE"]["Fn::Sub"]
     assert environment["POWERTOOLS_METRICS_NAMESPACE"] == namespace.replace("${AWS::StackName}", NAME)
-    assert set(sam) - set(environment) <= {"MODELS_MANIFEST", "INPUT_CACHE_BYTES"}
+    tokens = {"HUGGING_FACE_TOKEN_PARAMETER", "CIVITAI_TOKEN_PARAMETER"}
+    assert set(sam) - set(environment) <= {"MODELS_MANIFEST", "INPUT_CACHE_BYTES", *tokens}

@@ -28,6 +28,7 @@ WORKER = (
     | may("s3:GetObject", f"{INPUT}/*", f"{ASSETS}/blobs/*", f"{ASSETS}/requests/*")
     | may("s3:GetObjectVersion", f"{INPUT}/*")
     | may("s3:PutObject", f"{ASSETS}/engine/*")
+    | may(("s3:GetObject", "s3:PutObject"), f"{ASSETS}/pins/*")
     | may(("s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"), f"{OUTPUT}/*")
     | may("s3:ListBucket", INPUT, OUTPUT, ASSETS)
 )
@@ -128,6 +129,14 @@ def test_a_folder_of_models_is_read_and_nothing_beside_it() -> None:
         | may("s3:GetObject", "s3:::my-models/flux/*")
         | may("s3:ListBucket", "s3:::my-models", where={"StringLike": {"s3:prefix": ["flux/*"]}})
     )
+
+
+def test_a_token_is_read_where_it_is_kept_and_no_other() -> None:
+    secret = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:civitai-AbCdEf"
+    stacks = synthesize(hugging_face_token_parameter="/comfy/hf-token", civitai_token_parameter=secret)
+    tokens = may("ssm:GetParameter", "ssm:parameter/comfy/hf-token") | may("secretsmanager:GetSecretValue", secret)
+    assert of_role(stacks.sagemaker, "ExecutionRole") == EXECUTION | tokens
+    assert of_role(stacks.lambda_gpu, "Role") == GENERATE | tokens
 
 
 def test_an_arn_of_an_endpoint_is_lower_case_whatever_the_stack_is_called() -> None:

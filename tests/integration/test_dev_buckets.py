@@ -137,6 +137,21 @@ def test_drops_of_every_spelling_run_as_they_were_dropped_and_the_rest_is_told_o
         stack.aws.client().put_bucket_versioning(Bucket=INPUT, VersioningConfiguration={"Status": "Suspended"})
 
 
+def test_a_picture_that_a_job_has_made_is_dropped_and_made_again(stack: DevStack) -> None:
+    drop(stack, "jobs/first.json", json.dumps({"job_id": "first", "workflow": small(61)}))
+    (made,) = results_of(stack, "first/", count=1)[0]["outputs"]
+    address = S3Address.parse(made["s3_uri"])
+    picture = stack.aws.client().get_object(Bucket=address.bucket, Key=address.key)["Body"].read()
+    drop(stack, "jobs/made.PNG", picture)
+    drop(stack, "jobs/unmade.jpg", Path("events/photo.jpg").read_bytes())
+    (again,) = results_of(stack, "made-", count=1)
+    assert again["status"] == "succeeded"
+    assert [output["name"] for output in again["outputs"]] == [made["name"]]
+    (refused,) = results_of(stack, "unmade-", count=1)
+    assert refused["error"]["code"] == "invalid_workflow"
+    assert "images/{workflow}/" in refused["error"]["message"]
+
+
 def test_a_manifest_for_a_foreign_bucket_is_twelve_failures_and_no_run(stack: DevStack, logs: Path) -> None:
     lines = [request(number, FOREIGN) for number in range(12)]
     drop(stack, "batches/twelve.jsonl", "\n".join(map(json.dumps, lines)))

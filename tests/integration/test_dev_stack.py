@@ -31,6 +31,7 @@ from local.aws.processes import LOOPBACK
 from local.dev import DevStack
 from tests import typescript
 from tests.patience import PATIENCE_S, QuietClock, wait_until
+from tests.unit.editor_samples import plain
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -205,6 +206,31 @@ def test_jobs_run_in_the_order_of_their_submission_and_none_twice() -> None:
         done = [job.wait(timeout=60) for job in jobs]
     started = [get(f"/api/v2/jobs/{job.id}")["started_at"] for job in done]
     assert started == sorted(started)
+
+
+@pytest.mark.usefixtures("environment")
+def test_what_the_editor_saved_runs_and_its_pictures_can_be_opened_again(stack: DevStack) -> None:
+    """Whoever converts it: the worker, and the API once it has been told which nodes there are."""
+    for color in (255, 65280):
+        saved = plain(color=color)
+        job = requests.post(
+            f"{stack.url}/generate", json={"workflow": saved}, headers=bearer(), timeout=PATIENCE_S
+        ).json()
+        assert wait_until(lambda job=job: get(job["urls"]["self"])["completed_at"])
+        (output,) = get(job["urls"]["self"])["outputs"]
+        content = requests.get(output["url"], timeout=PATIENCE_S).content
+        assert pixel_of(content) == f"{color:06x}"
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            assert json.loads(picture.text["workflow"]) == saved  # type: ignore[attr-defined]
+        assert get(f"{job['urls']['self']}/workflow") == {"workflow": saved, "format": "save"}
+
+        def convert(saved: dict[str, Any] = saved) -> requests.Response:
+            url = f"{stack.url}/api/v2/workflows/convert"
+            return requests.post(url, json={"workflow": saved}, headers=bearer(), timeout=PATIENCE_S)
+
+        assert wait_until(lambda: convert().ok), convert().text
+        assert convert().json()["workflow"]["1"]["inputs"]["color"] == color
 
 
 def get(path: str) -> Any:

@@ -91,7 +91,7 @@ def assert_delivered(s3: S3Client, job: dict[str, Any]) -> None:
                 assert image.size == (output["width"], output["height"])
 
 
-@pytest.mark.parametrize("name", ["direct", "direct_text_to_image"])
+@pytest.mark.parametrize("name", ["direct", "direct_text_to_image", "direct_editor"])
 def test_a_direct_payload(warm_worker: LambdaEmulator, s3: S3Client, name: str) -> None:
     job = warm_worker.invoke(sample(name))
     assert_delivered(s3, job)

@@ -18,6 +18,7 @@ from demo.seed import INPUT_BUCKET, OUTPUT_BUCKET
 from local.aws.lambda_emulator import LambdaEmulator, LambdaFailed
 from local.aws.server import LocalAws
 from tests.integration.test_generate import PHOTO, WorkerFactory, assert_delivered, keys, result, sample, thumbnail
+from tests.unit.editor_samples import with_unknown
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -68,10 +69,10 @@ def http(body: str) -> dict[str, Any]:
     return {**sample("http"), "body": body}
 
 
-UI_FORMAT = {"last_node_id": 9, "nodes": [{"id": 9, "type": "SaveImage"}], "links": [], "version": 0.4}
+UI_FORMAT = with_unknown()
 
 BAD_REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "the editor's format": ({"workflow": UI_FORMAT, "inputs": {}}, "workflow_format_ui", "Export (API)"),
+    "the editor's format": ({"workflow": UI_FORMAT, "inputs": {}}, "workflow_format_ui", "NobodysNode"),
     "an unknown node": (
         {"workflow": {"1": {"class_type": "NoSuchNode", "inputs": {}}}, "inputs": {}},
         "invalid_workflow",

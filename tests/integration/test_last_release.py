@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+from comfy_serverless.jobs.stored_request import VERSION
 from local.aws.template import TABLE, name_of
 from local.dev import DevStack
 from tests.integration.test_mixed_releases import Receiver, ended, wait_for
@@ -140,8 +141,8 @@ def test_what_only_the_next_release_can_run_waits_for_it_and_ends_no_job(left: L
     def newer(kind: str, document: Any) -> Any:
         """The item of such a job says so too: the caretaker makes new messages of it."""
         if kind == "item" and document["sk"]["S"] == "job":
-            return {**document, "version": {"N": "2"}}
-        return {**document, "version": 2} if kind == where else document
+            return {**document, "version": {"N": str(VERSION + 1)}}
+        return {**document, "version": VERSION + 1} if kind == where else document
 
     left.load("waiting", newer)
     callers = ("plain", "keyed", "with an asset", "generated")

@@ -88,6 +88,15 @@ class FakeEngine:
     canceled: list[str] = field(default_factory=list)
     discarded: list[dict[str, Any]] = field(default_factory=list)
     kept: dict[str, int] = field(default_factory=dict)
+    starts: int = 1
+    declares: Mapping[str, Any] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
+
+    def object_info_now(self) -> Mapping[str, Any]:
+        return self.declares
+
+    def file_names(self) -> frozenset[str]:
+        return self.files
 
     def cancel(self, prompt_id: str) -> bool:
         self.canceled.append(prompt_id)

@@ -74,6 +74,17 @@ GARBAGE: dict[str, list[str]] = {
         *("http://me:s3c/ret@host", "http://a%3Ab:s3cret@host", "http://.host", f"http://{'a' * 80}.example", "//host"),
     ],
     "COMFYUI_TOKEN": ["Bearer s3cret", "s3cret s3cret", "s3crét"],
+    "HF_TOKEN": ["Bearer s3cret", "s3cret s3cret", "s3crét"],
+    "CIVITAI_TOKEN": ["Bearer s3cret", "s3cret s3cret", "s3crét"],
+    "HUGGING_FACE_TOKEN_PARAMETER": [f"hf_{'s3cret' * 6}", "Bearer s3cret", "arn:aws:s3:::s3cret", "/", LONG * 9],
+    "CIVITAI_TOKEN_PARAMETER": [
+        "0123456789abcdef" * 2,
+        "s3cret s3cret",
+        "arn:aws:ssm:x:1:parameter/s3cret",
+        "a/",
+        "/ü",
+    ],
+    "ALLOW_UNPINNED_MODELS": ["maybe", "2", "on", "y"],
     "COMFYUI_HEADERS": [
         *("s3cret", "X s3cret: y", "{s3cret", '{"X": 3}', '{"X": {"s3cret": 1}}', "X:", "X: s3crét", "X: a\x07s3cret"),
         *("Host: s3cret", "Content-Length: 7", "Sec-WebSocket-Key: s3cret", "X: s3cret\nx: y", "{" * 100_000),

@@ -1,6 +1,6 @@
 """The HTTP API as one Powertools resolver: the routes of all modules, and one way to refuse a request.
 
-API Gateway ─► authorizer (whose key is it?) ─► app ─► jobs.py  outputs.py  events.py  assets.py
+API Gateway ─► authorizer (whose key is it?) ─► app ─► jobs.py  outputs.py  events.py  assets.py  workflows.py
                                                    └──► {"error": {"code", "message", "details"}}
 """
 
@@ -15,9 +15,9 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
-from comfy_serverless.api import assets, documentation, events, jobs, outputs
+from comfy_serverless.api import assets, documentation, events, jobs, needs, outputs, workflows
 from comfy_serverless.api.auth import Authentication
-from comfy_serverless.api.bodies import GenerateBody, SubmitBody, read_generate, read_submit
+from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.responses import refuse, security_headers
 from comfy_serverless.api.services import Services
@@ -55,10 +55,25 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     # Powertools' own reader fails on bodies that are not UTF-8 or too deep. It has no public place for another one.
     authentication = Authentication(services)
     app._request_validation_middleware = authentication.before(
-        BodyReader(shapers={"/generate": read_generate, "/api/v2/jobs": read_submit})
+        BodyReader(
+            shapers={
+                "/generate": read_generate,
+                "/api/v2/jobs": read_submit,
+                "/api/v2/workflows/convert": workflows.read_convert,
+                needs.PATH: needs.read_needs,
+            }
+        )
     )
     app.use([authentication])  # for routes with another reader
-    for router in (jobs.router, events.router, outputs.router, assets.router, documentation.router):
+    for router in (
+        jobs.router,
+        events.router,
+        outputs.router,
+        assets.router,
+        workflows.router,
+        needs.router,
+        documentation.router,
+    ):
         app.include_router(router)
     documentation.attach(app)
 
@@ -93,7 +108,12 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
 
 
 #: What the bodies of these routes may have, to guess what was meant by a field that they do not have.
-_BODIES: dict[str, type[BaseModel]] = {"/generate": GenerateBody, "/api/v2/jobs": SubmitBody}
+_BODIES: dict[str, type[BaseModel]] = {
+    "/generate": GenerateBody,
+    "/api/v2/jobs": SubmitBody,
+    "/api/v2/workflows/convert": ConvertBody,
+    needs.PATH: needs.NeedsBody,
+}
 
 
 def _invalid(error: RequestValidationError, body: type[BaseModel] | None) -> ComfyError:

@@ -12,7 +12,7 @@ from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.wrappers import Unwrapped, unwrap
 from comfy_serverless.jobs.document import Job, Output
 from comfy_serverless.jobs.request import JobRequest, Labels
-from comfy_serverless.jobs.shapes import cleaned, may_be_request, shape
+from comfy_serverless.jobs.shapes import MAX_ADDRESSES, cleaned, may_be_request, shape
 
 #: API Gateway waits 30 s for an answer, and ours takes a while to get there.
 MAX_WAIT_S = 25
@@ -47,11 +47,43 @@ _WEBHOOK_SECRET = Field(max_length=256, description="Signs the call, as Standard
 class SubmitBody(_Body):
     """A workflow to run. `metadata` and the fields after it are ours."""
 
-    workflow: Annotated[dict[str, Any], Field(description="API-format workflow graph, verbatim.")]
+    workflow: Annotated[
+        dict[str, Any],
+        Field(description="API-format workflow graph, verbatim; or the editor's file, which is converted (ours)."),
+    ]
     extra_data: ExtraData | None = None
     metadata: Labels = Field(default_factory=dict, description="Labels, to find the job again by.")
     webhook_url: Annotated[str, _WEBHOOK_URL] | None = None
     webhook_secret: Annotated[str, _WEBHOOK_SECRET] | None = None
+
+
+class ConvertBody(_Body):
+    """A workflow to convert to API format."""
+
+    workflow: Annotated[
+        dict[str, Any], Field(description="As the editor saves it. One in API format comes back as it is.")
+    ]
+    values: Annotated[
+        dict[str, Any],
+        Field(alias="set", max_length=MAX_ADDRESSES, description="Put into the graph, as in a job request."),
+    ] = Field(default_factory=dict)
+    seed: Annotated[
+        str | None,
+        Field(max_length=256, description="Decides what `{a|b}` becomes; without it, the first of the choices."),
+    ] = None
+
+
+class Converted(BaseModel):
+    """A workflow in API format.
+
+    Attributes:
+        warnings: what was guessed, left out or rolled.
+        nodes_told_at: when workers have told last which nodes they have; absent if nothing had to be converted.
+    """
+
+    workflow: dict[str, Any]
+    warnings: list[str]
+    nodes_told_at: str | None = None
 
 
 class GenerateBody(JobRequest):
@@ -128,10 +160,10 @@ class OutputList(BaseModel):
 
 
 class JobWorkflow(BaseModel):
-    """The workflow behind a job."""
+    """The workflow behind a job, as it was submitted: `save` is the editor's format, `api` a graph of nodes."""
 
     workflow: dict[str, Any]
-    format: Literal["api"] = "api"
+    format: Literal["save", "api"]
 
 
 class Health(BaseModel):

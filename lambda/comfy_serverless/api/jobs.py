@@ -7,9 +7,9 @@ import binascii
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Path, Query
@@ -36,11 +36,26 @@ from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.submission import Submission, submit
 from comfy_serverless.api.waiting import age_s, wait_for
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.errors import ComfyError, Forbidden, InvalidCursor, InvalidFilter, NotFound, UpstreamError
+from comfy_serverless.errors import (
+    AssetUnavailable,
+    ComfyError,
+    Forbidden,
+    InvalidCursor,
+    InvalidFilter,
+    InvalidRequest,
+    InvalidWorkflow,
+    MissingAsset,
+    NotFound,
+    UpstreamError,
+)
+from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobStatus, shorten_job
+from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, JobRequest
-from comfy_serverless.jobs.stored_request import submitted_workflow
+from comfy_serverless.jobs.reserved import Reserved
+from comfy_serverless.jobs.stored_request import read_line, submitted_workflow
+from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobExists, JobState
 
@@ -145,10 +160,27 @@ def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
     responses={200: documented("The workflow.", JobWorkflow), **NOT_FOUND, **REFUSALS},
 )
 def get_workflow(id: JobId) -> Response[str]:  # noqa: A002
-    """Return the graph in API format, never with its `extra_data`."""
+    """Return what was submitted, and its format; never with its `extra_data`."""
     state = find_job(id, caller(router), services(router), read=services(router).jobs.read_alone)
-    workflow = submitted_workflow(services(router).s3, S3Address.parse(state.request))
-    return answer(HTTPStatus.OK, JobWorkflow(workflow=workflow).model_dump())
+    workflow = _workflow_of(state, services(router))
+    kind: Literal["save", "api"] = "save" if is_of_editor(workflow) else "api"
+    return answer(HTTPStatus.OK, JobWorkflow(workflow=dict(workflow), format=kind).model_dump())
+
+
+def _workflow_of(state: JobState, behind: Services) -> Mapping[str, Any]:
+    """The workflow that was submitted for a job, or that its request names. Raises NotFound if it cannot be read."""
+    address = S3Address.parse(state.request)
+    try:
+        line = LineAddress.parse(address)
+        given = submitted_workflow(behind.s3, address) if line is None else read_line(behind.s3, line).workflow
+        if isinstance(given, str):
+            Reserved.of(behind.settings).check_addresses(given)  # it may be why the job was refused
+        return resolve_workflow(given, s3=behind.s3, settings=behind.settings)
+    except AssetUnavailable:
+        raise
+    except (ValueError, KeyError, TypeError, InvalidRequest, InvalidWorkflow, MissingAsset) as error:
+        reason = error.message if isinstance(error, ComfyError) else "its request is no JSON with a workflow."
+        raise NotFound(f"the workflow of job {state.id} cannot be shown: {reason}") from error
 
 
 @router.post(

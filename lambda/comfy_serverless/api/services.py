@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.aws.dynamodb import Table
+from comfy_serverless.jobs.declarations import DeclarationsReader
 from comfy_serverless.jobs.node_list import NodeListReader
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.api_keys import ApiKeyStore
@@ -40,6 +41,7 @@ class Services:
     uploads: UploadStore
     keys: ApiKeyStore
     node_list: NodeListReader
+    declarations: DeclarationsReader
     workers: Workers
     care: Care
     assets_bucket: str

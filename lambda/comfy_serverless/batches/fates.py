@@ -11,9 +11,10 @@ from comfy_serverless.aws.dynamodb import MAX_READS
 from comfy_serverless.batches.reading import in_chunks, read_lines, request_in
 from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import ComfyError, InvalidRequest, KeyInManifest
-from comfy_serverless.jobs.extra_data import sounds_of_keys, split
+from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.lines import document_of
 from comfy_serverless.jobs.named_lines import shaped
+from comfy_serverless.redaction import sounds_of_keys
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -46,7 +46,7 @@ class Range:
         lines, bad: how many lines it has up to there, without blank ones.
         begun: how many lines of the file begin in it up to there, blank ones too; None if an older release has begun
             to read it. Only then its lines may have ids of their places.
-        drawing: the workflows, outside of its lines, that were found to have seeds of -1 (`workflow_key`).
+        drawing: the workflows, outside of its lines, that were found to have something random (`workflow_key`).
         steady: those that were found to have none. Both stay so for the range: its lines must keep their ids if such a
             workflow changes.
         touched: when it was last read, or ordered again, in seconds since 1970.
@@ -87,7 +87,7 @@ class Range:
         }
 
     def draws(self, workflow: str) -> bool:
-        """Whether this workflow was found to have seeds of -1, as the range was read."""
+        """Whether this workflow was found to have something random, as the range was read."""
         return workflow_key(workflow) in self.drawing
 
     @property

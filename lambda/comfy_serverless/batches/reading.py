@@ -20,15 +20,16 @@ from comfy_serverless.batches.ranges import MAX_DRAWING, MAX_STEADY, BadLine, Ra
 from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.errors import ComfyError, InvalidRequest
+from comfy_serverless.graph.chance import draws, rolls
 from comfy_serverless.graph.file_inputs import is_address
-from comfy_serverless.graph.workflow import draws_seeds
 from comfy_serverless.jobs.extra_data import refuse_unkept
+from comfy_serverless.jobs.line_ids import asked_about
 from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range, named_lines_address
 from comfy_serverless.jobs.named_lines import named
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
-from comfy_serverless.jobs.stored_request import LineRequest, request_at
+from comfy_serverless.jobs.stored_request import LineRequest, request_at, version_of
 from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import NewJob
@@ -83,7 +84,7 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Drawing:
-    """Finds the workflows, outside of a range's lines, that have seeds of -1; each is looked at once.
+    """Finds the workflows, outside of a range's lines, that have something random; each is looked at once.
 
     What is found is remembered with the range (`Range.drawing`, `Range.steady`).
     """
@@ -170,16 +171,18 @@ class BatchReader:
         self.workers.send_many([state.message for state in states if state is not None])
         return bad
 
-    def _draws(self, batch: Batch, workflow: str) -> bool:
-        """Whether a workflow that is not in the request has seeds of -1.
+    def _draws(self, batch: Batch, question: str) -> bool:
+        """Whether a workflow that is not in the request has something random (`line_ids.asks_for_chance`).
 
         Raises as S3 does not answer. One in a bucket that only workers may read counts as having none.
         """
+        workflow, is_of_texts = asked_about(question)
         try:
             here = {S3Address.parse(batch.source).bucket, self.settings.output_bucket}
             if is_address(workflow) and S3Address.parse(workflow).bucket not in here:
                 return False
-            return draws_seeds(resolve_workflow(workflow, s3=self.s3, settings=self.settings))
+            found = resolve_workflow(workflow, s3=self.s3, settings=self.settings)
+            return rolls(found) if is_of_texts else draws(found)
         except ComfyError as error:
             if error.retryable:
                 raise
@@ -234,6 +237,7 @@ class BatchReader:
             result_uri=str(result_address(job_id, output, self.settings)),
             labels=request.metadata,
             batch=batch.id,
+            version=version_of(request),
         )
 
 

@@ -1,23 +1,21 @@
-"""Reads what `run` is given: a workflow, a request with one, or a picture that ComfyUI has made; a file or stdin."""
+"""Reads what `run` is given: a workflow, a request with one, or a file that ComfyUI has made; a file or stdin."""
 
 from __future__ import annotations
 
-import struct
-import sys
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from comfy_serverless.cli.made_files import read_value
 from comfy_serverless.cli.paths import is_file
-from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, NotJson
+from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.graph.editor_format import check_editor_format
 from comfy_serverless.graph.workflow import check_format
+from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
 from comfy_serverless.jobs.shapes import shape
 from comfy_serverless.json_text import parse_json
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_MOST_BYTES = 100_000_000
 #: The fields of a request (docs/a-job.md) that a run here has a use for, and those that it has none for.
 _USED = ("workflow", "set", "inputs", "deadline_s", "extra_data")
 _UNUSED = ("job_id", "models", "output", "reply", "metadata")
@@ -28,13 +26,14 @@ class Document:
     """A workflow to be run, and what was written beside it.
 
     Attributes:
-        graph: checked.
+        graph: checked; empty for one that the editor saved, as long as it is not converted (`cli.converting`).
         values: `set` of a request.
         inputs: `inputs` of a request.
         beside: fields of a request that mean nothing for a run on this machine.
         extra_data: what ComfyUI gets beside the workflow.
         warnings: what was left out of what was read, for people.
         named: the name or the address of a workflow that is not on this machine; the graph is empty then.
+        editors: the workflow as the editor saved it, not converted yet; empty if there is none.
     """
 
     graph: dict[str, Any]
@@ -45,6 +44,7 @@ class Document:
     extra_data: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     named: str = ""
+    editors: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -62,12 +62,9 @@ def read_document(name: str, *, elsewhere: bool = False) -> Document:
         InvalidRequest: it cannot be read, or is not what is wanted.
         InvalidWorkflow: the workflow is none.
     """
-    content = _content(name)
-    if content.startswith(_PNG):
-        value, warnings = _workflow_in_png(content, name)
-        document = _document(value, elsewhere=elsewhere)
-        return replace(document, warnings=(*document.warnings, *warnings))
-    return _document(parse_json(content, source=f"the workflow {name}"), elsewhere=elsewhere)
+    value, warnings = read_value(name)
+    document = _document(value, elsewhere=elsewhere)
+    return replace(document, warnings=(*document.warnings, *warnings))
 
 
 def _document(value: object, *, elsewhere: bool) -> Document:
@@ -76,21 +73,25 @@ def _document(value: object, *, elsewhere: bool) -> Document:
     if "workflow" not in fields:
         return Document(check_format(value))  # which says what it is instead
     _check(fields)
-    workflow, named = fields["workflow"], ""
+    workflow, named, beside = fields["workflow"], "", fields.get("extra_data", {})
     if isinstance(workflow, str):
-        found = _find(workflow)
-        if found is None and not elsewhere:
+        content = _find(workflow)
+        if content is None and not elsewhere:
             raise _not_here(workflow)
-        workflow, named = (found, "") if found is not None else ({}, workflow)
+        found = unwrap(content) or Unwrapped(content)  # type: ignore[arg-type]  # its check says what it is
+        workflow, named = ({}, workflow) if content is None else (found.workflow, "")
+        beside = merged(beside, found.extra_data)
+    is_editors = is_of_editor(workflow)
     return Document(
-        workflow if named else check_format(workflow),
+        {} if named or is_editors else check_format(workflow),
         fields.get("set", {}),
         fields.get("inputs", {}),
         fields.get("deadline_s"),
         {name: fields[name] for name in _UNUSED if name in fields},
-        fields.get("extra_data", {}),
+        beside,
         shaped.warnings,
         named,
+        check_editor_format(workflow) if is_editors else {},
     )
 
 
@@ -148,61 +149,3 @@ def _folders() -> list[Path]:
     from comfy_serverless.settings import Settings
 
     return [folder for folder in (Settings.from_environment().workflows_dir, Path("workflows"), Path()) if folder]
-
-
-def _content(name: str) -> bytes:
-    if name == "-":
-        return sys.stdin.buffer.read(_MOST_BYTES)
-    try:
-        with Path(name).open("rb") as file:
-            return file.read(_MOST_BYTES)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InvalidRequest(f"the workflow {name} cannot be read: {reason}") from error
-
-
-def _workflow_in_png(content: bytes, name: str) -> tuple[object, tuple[str, ...]]:
-    """The workflow in a picture, with what the editor saved beside it, and what of it could not be read."""
-    texts = dict(_png_texts(content))
-    if "prompt" in texts:
-        found = {"prompt": parse_json(texts["prompt"], source=f"the prompt in {name}")}
-        if "workflow" not in texts:
-            return found, ()
-        try:
-            beside = parse_json(texts["workflow"], source=f"the workflow of the editor in {name}")
-        except NotJson as error:
-            return found, (f"left out: {error.message}",)
-        return {**found, "workflow": beside}, ()
-    if "workflow" in texts:
-        raise InvalidWorkflow(
-            f"{name} carries its workflow in the editor's own format only: open it in ComfyUI, "
-            "and export it there (Workflow > Export (API))."
-        )
-    raise InvalidWorkflow(
-        f"{name} is a picture that carries no workflow: only what ComfyUI has saved itself does, and services that "
-        "show pictures strip it. Give the exported workflow (JSON)."
-    )
-
-
-def _png_texts(content: bytes) -> Iterator[tuple[str, str]]:
-    """The texts of a PNG by their names: plain, packed and international ones."""
-    position = len(_PNG)
-    while position + 8 <= len(content):
-        length, kind = struct.unpack(">I4s", content[position : position + 8])
-        data = content[position + 8 : position + 8 + length]
-        position += 12 + length
-        name, _, rest = data.partition(b"\0")
-        if kind == b"tEXt":
-            yield name.decode("latin-1"), rest.decode("latin-1")
-        elif kind == b"zTXt":
-            yield name.decode("latin-1"), _unpacked(rest[1:]).decode("latin-1")
-        elif kind == b"iTXt":
-            is_packed, text = rest[:1] == b"\x01", rest[2:].split(b"\0", 2)[-1]
-            yield name.decode("latin-1"), (_unpacked(text) if is_packed else text).decode("utf-8", "replace")
-
-
-def _unpacked(data: bytes) -> bytes:
-    try:
-        return zlib.decompressobj().decompress(data, _MOST_BYTES)
-    except zlib.error as error:
-        raise InvalidRequest(f"the picture's texts are damaged: {error}") from error

@@ -1,7 +1,7 @@
 """Runs a workflow on this machine, for `comfy-serverless run`.
 
 file ──► graph ──► addresses and files are looked for ──► ComfyUI starts ──► values by what it declares ──► run
-                                                                                    outputs saved ◄──┘
+  └─► of the editor: ComfyUI starts, and what it declares makes the graph           outputs saved ◄──┘
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from comfy_serverless.cli.assignments import classes_of, put, put_texts
-from comfy_serverless.cli.documents import read_document
+from comfy_serverless.cli.converting import converted, supplied_by
+from comfy_serverless.cli.documents import Document, read_document
 from comfy_serverless.cli.habits import one_line, print_json, print_table, say, size_in_words
 from comfy_serverless.cli.pace import Memory, Pace
 from comfy_serverless.cli.progress_line import ProgressLine
@@ -49,6 +51,22 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     """Run the workflow and save its outputs, also those made before a failure. Returns the exit code."""
     document = read_document(options.workflow)
+    settings = Settings.from_environment()
+    with ExitStack() as cleanup:
+        engine = cache(lambda: cleanup.enter_context(started(options.log, settings)))
+        if document.editors:
+            check_folder(options.out)
+            supplied = supplied_by(document, options.assignments)
+            document = converted(
+                document, engine().convert(document.editors, supplied=supplied, seed=str(uuid.uuid4()))
+            )
+        return _run(document, options, engine, cleanup)
+
+
+def _run(
+    document: Document, options: argparse.Namespace, engine: Callable[[], ComfyConnector], cleanup: ExitStack
+) -> int:
+    """The same for a document that has a graph. `engine` starts ComfyUI when it is called first."""
     wishes = wishes_of(document, options.assignments)
     if document.left_out:
         wishes.note(f"the request's {', '.join(document.left_out)} mean nothing for a run on this machine")
@@ -57,29 +75,41 @@ def run(options: argparse.Namespace) -> int:
     check_files(files)
     s3 = client_for(wanted)
     check_folder(options.out)
-    settings = Settings.from_environment()
     deadline_s = document.deadline_s if options.deadline is None else options.deadline
-    with ExitStack() as cleanup:
-        cleanup.enter_context(_log_to(options.log, settings))
+    connector = engine()
+    graph = put(graph, values, connector.declarations(classes_of(graph, values)))
+    graph, seeds = draw_seeds(graph)
+    if plan_inputs(graph, files).wanted:
+        prepared = _with_files(connector, s3, graph, files, deadline_s=deadline_s)
+        cleanup.callback(prepared.release)
+        prepared.show(math.inf)
+        graph = prepared.graph
+    try:
+        execution = _execute(connector, graph, document.extra_data, deadline_s=deadline_s)
+    except ComfyError as error:
+        _keep(error.outputs, options.out)
+        raise
+    saved = _save_all(execution.outputs, options.out)
+    _report(execution, saved, seeds, wishes.notes, engine=connector.engine, as_json=options.json)
+    _check_saved(saved, options.out)
+    return 0
+
+
+@contextmanager
+def started(log: str | None, settings: Settings) -> Iterator[ComfyConnector]:
+    """A ComfyUI, started and ended here. `log`: the file for what it logs, `-` for stderr.
+
+    Raises:
+        EngineUnavailable: it did not start.
+        InvalidRequest: the file cannot be written.
+    """
+    with _log_to(log, settings):
         with Console(stderr=True).status("Starting ComfyUI"):
             connector = ComfyConnector(settings=settings)
-        cleanup.callback(connector.kill_api)
-        graph = put(graph, values, connector.declarations(classes_of(graph, values)))
-        graph, seeds = draw_seeds(graph)
-        if plan_inputs(graph, files).wanted:
-            prepared = _with_files(connector, s3, graph, files, deadline_s=deadline_s)
-            cleanup.callback(prepared.release)
-            prepared.show(math.inf)
-            graph = prepared.graph
         try:
-            execution = _execute(connector, graph, document.extra_data, deadline_s=deadline_s)
-        except ComfyError as error:
-            _keep(error.outputs, options.out)
-            raise
-        saved = _save_all(execution.outputs, options.out)
-        _report(execution, saved, seeds, wishes.notes, engine=connector.engine, as_json=options.json)
-        _check_saved(saved, options.out)
-    return 0
+            yield connector
+        finally:
+            connector.kill_api()
 
 
 def _with_files(

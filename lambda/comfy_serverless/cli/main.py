@@ -27,10 +27,13 @@ class Command:
 
 COMMANDS = (
     Command("run", "run a workflow and save everything it makes", "run"),
+    Command("convert", "make of the editor's file the graph (API format) that ComfyUI runs", "convert"),
+    Command("needs", "list the models, nodes and keys that a workflow needs, and what of it is missing", "needs"),
     Command("keys", "make, list and revoke the keys of the deployed API", "keys"),
     Command("batch", "run many jobs: from a manifest or a folder of files to a folder of results", "batch"),
     Command("jobs", "list, show, follow, cancel and download jobs of the deployed API, and read their logs", "jobs"),
     Command("upload", "upload a file of any size to the deployed API", "upload"),
+    Command("models", "bring models to the deployed stack's store, and list those there are", "models"),
     Command("logs", "show what all functions have logged of one job", "logs"),
     Command("completion", "print what makes bash, zsh or fish complete these commands", "completion"),
 )

@@ -11,13 +11,13 @@ import hashlib
 import json
 import logging
 import math
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comfy_serverless.cli.paths import cache_folder
 from comfy_serverless.connector.progress import Progress, weights_of
 from comfy_serverless.graph.workflow import is_link
 
@@ -127,7 +127,7 @@ class Memory:
     def __init__(self, graph: Mapping[str, Any], *, engine: str, folder: Path | None = None) -> None:
         shape = {node_id: [node["class_type"], _links(node)] for node_id, node in graph.items()}
         digest = hashlib.sha256(json.dumps([engine, shape], sort_keys=True, default=str).encode()).hexdigest()
-        self._folder = folder or _cache_folder()
+        self._folder = folder or cache_folder() / "times"
         self._path = self._folder / f"{digest[:32]}.json"
         self._nodes = frozenset(graph)
 
@@ -165,9 +165,3 @@ class Memory:
 
 def _links(node: Mapping[str, Any]) -> list[object]:
     return sorted(([name, value] for name, value in node["inputs"].items() if is_link(value)), key=str)
-
-
-def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME")
-    base = Path(home) if home and Path(home).is_absolute() else Path.home() / ".cache"
-    return base / "comfy-serverless" / "times"

@@ -28,3 +28,10 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
+
+
+def cache_folder() -> Path:
+    """This user's folder for what may be lost (`XDG_CACHE_HOME`). It need not be there."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    base = Path(home) if home and Path(home).is_absolute() else Path.home() / ".cache"
+    return base / "comfy-serverless"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
 import requests
@@ -29,12 +29,16 @@ from comfy_serverless.errors import (
     InvalidRequest,
     NotFound,
     TooLarge,
+    UiFormatWorkflow,
     Unauthorized,
     UpstreamError,
     all_errors,
 )
 from comfy_serverless.proxies import Proxy, proxy_for
 from comfy_serverless.redaction import redact_url, redacted
+
+if TYPE_CHECKING:
+    from comfy_serverless.graph.convert import Conversion
 
 #: The environment variables of the official SDKs.
 URL_VARIABLE, KEY_VARIABLE = "COMFY_BASE_URL", "COMFY_API_KEY"
@@ -82,9 +86,10 @@ class Api:
     _sessions: dict[Proxy | None, requests.Session] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_environment(cls) -> Api:
-        """The API that COMFY_BASE_URL names. Raises InvalidRequest if it names none, or the key can be none."""
-        base_url, key = os.environ.get(URL_VARIABLE, "").strip(), os.environ.get(KEY_VARIABLE, "").strip()
+    def from_environment(cls, base_url: str | None = None) -> Api:
+        """The API at an address, by default that in COMFY_BASE_URL. Raises InvalidRequest for none, or a bad key."""
+        base_url = os.environ.get(URL_VARIABLE, "").strip() if base_url is None else base_url
+        key = os.environ.get(KEY_VARIABLE, "").strip()
         try:
             parts = urlsplit(base_url)
             is_address = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -162,6 +167,49 @@ def _session(proxy: Proxy | None) -> requests.Session:
 def submit(api: Api, request: Mapping[str, Any]) -> Document:
     """Submit a job request with a `job_id`, and do not wait for its end. Sent twice, it is the same job."""
     return _document(api, "POST", "/generate", _JOB, json={**request, "wait_s": 0})
+
+
+def convert(
+    api: Api, workflow: Mapping[str, Any], *, supplied: Mapping[str, Any] | None = None, seed: str | None = None
+) -> Conversion:
+    """What the editor saved, converted by what the API's workers declare. Arguments, and errors, as of `graph.convert`.
+
+    Raises EngineUnavailable if no worker has told yet what it has.
+    """
+    try:
+        return _convert(api, workflow, {}, seed)
+    except UiFormatWorkflow as error:
+        if not (needed := _needed(error, supplied or {})):
+            raise
+        return _convert(api, workflow, needed, seed)
+
+
+def _convert(api: Api, workflow: Mapping[str, Any], values: Mapping[str, Any], seed: str | None) -> Conversion:
+    from comfy_serverless.graph.convert import Conversion  # what commands seldom need takes a while to load
+
+    fields = {"workflow": workflow, "set": dict(values), "seed": seed}
+    body = {name: value for name, value in fields.items() if value}
+    # That no worker has told anything does not pass while this waits.
+    transient = _TRANSIENT - {HTTPStatus.SERVICE_UNAVAILABLE}
+    needs = ("workflow", "warnings")
+    document = _document(api, "POST", "/api/v2/workflows/convert", needs, transient=transient, json=body)
+    return Conversion(dict(document["workflow"]), tuple(map(str, document["warnings"])))
+
+
+def _needed(error: UiFormatWorkflow, supplied: Mapping[str, Any]) -> dict[str, Any]:
+    """What of it the file cannot have, and its conversion has asked for; the API would put the rest into the graph."""
+    needed: dict[str, Any] = {}
+    for reason in error.details.get("reasons") or ():
+        node_id, class_type, name = (reason.get(part) for part in ("node_id", "class_type", "input"))
+        address = next((one for one in (f"{node_id}.{name}", f"{class_type}.{name}") if one in supplied), None)
+        if address is not None:
+            needed[f"{node_id}.{name}"] = supplied[address]
+    return needed
+
+
+def needs(api: Api, request: Mapping[str, Any]) -> Document:
+    """What a workflow needs, by what the API's workers have."""
+    return _document(api, "POST", "/api/v2/workflows/needs", ("models", "nodes", "missing"), json=dict(request))
 
 
 def job(api: Api, job_id: str) -> Document:
@@ -299,18 +347,33 @@ def open_output(api: Api, output: Mapping[str, Any], *, start: int = 0) -> reque
     return answer
 
 
-def _document(api: Api, method: str, path: str, needs: tuple[str, ...], **arguments: Any) -> Document:  # noqa: ANN401
+def _document(
+    api: Api,
+    method: str,
+    path: str,
+    needs: tuple[str, ...],
+    *,
+    transient: frozenset[int] = _TRANSIENT,
+    **arguments: Any,  # noqa: ANN401
+) -> Document:
     """The JSON object that an operation answers, with the fields in `needs`. Raises ComfyError for everything else."""
-    answer = _answer(api, method, path, **arguments)
+    answer = _answer(api, method, path, transient=transient, **arguments)
     document = _object(answer.text) if answer.ok and not answer.is_redirect else None
     if document is None or not all(name in document for name in needs):
         raise _refusal(api, answer)
     return document
 
 
-def _answer(api: Api, method: str, path: str, **arguments: Any) -> requests.Response:  # noqa: ANN401
+def _answer(
+    api: Api,
+    method: str,
+    path: str,
+    *,
+    transient: frozenset[int] = _TRANSIENT,
+    **arguments: Any,  # noqa: ANN401
+) -> requests.Response:
     send = lambda: api.send(method, api.base_url + path, with_key=True, **arguments)  # noqa: E731
-    return _patiently(send, what=api.shown)
+    return _patiently(send, what=api.shown, transient=transient)
 
 
 def _patiently(

@@ -1,7 +1,8 @@
 """Runs a workflow on the API that COMFY_BASE_URL names, for `comfy-serverless run --remote`.
 
 file ──► graph ──► files are uploaded ──► job ──► followed to its end ──► outputs downloaded
-                                           └──► Ctrl-C asks the API to cancel it
+  └─► of the editor: the API says what         └──► Ctrl-C asks the API to cancel it
+      it becomes, if options mean inputs of it
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import argparse
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from comfy_serverless.cli import remote
 from comfy_serverless.cli.assignments import put
+from comfy_serverless.cli.converting import converted, supplied_by
 from comfy_serverless.cli.documents import Document, read_document
 from comfy_serverless.cli.fetching import Fetched, check_fetched, fetch_all, print_fetched
 from comfy_serverless.cli.following import failure_of, follow
@@ -24,6 +27,7 @@ from comfy_serverless.cli.wishes import Files, Wishes, check_files, check_folder
 from comfy_serverless.errors import InvalidRequest, NotFound, UpstreamError
 from comfy_serverless.graph.file_inputs import ASSET_TYPE
 from comfy_serverless.graph.lookup import NodeLookup
+from comfy_serverless.graph.workflow import copy_graph
 from comfy_serverless.worker.inputs.plan import plan_inputs, with_mask_inputs
 
 #: A job that was just sent may not be known yet when it is to be canceled.
@@ -36,17 +40,9 @@ def run(options: argparse.Namespace) -> int:
     """Run the workflow and save its outputs, also those made before a failure. Returns the exit code."""
     api = remote.Api.from_environment()
     document = read_document(options.workflow, elsewhere=True)
-    wishes = _named(document, options) if document.named else wishes_of(document, options.assignments)
-    request = _request(document, wishes, options)
-    if document.named:
-        check_folder(options.out)
-        request |= {"workflow": document.named, "set": dict(document.values), "inputs": dict(document.inputs)}
-    else:
-        graph = put(wishes.graph, wishes.values, {})
-        check_files(wishes.files)
-        plan_inputs(graph, wishes.files)  # raises for what does not fit, before a file is sent
-        check_folder(options.out)
-        request |= _with_files(api, graph, wishes.files)
+    kind = _named if document.named else _of_editor if document.editors else _of_graph
+    wishes, fields = kind(api, document, options)
+    request = _request(document, wishes, options) | fields
     job = _run_job(api, request)
     fetched = fetch_all(api, remote.outputs(api, job), options.out)
     failure = failure_of(job)
@@ -58,18 +54,64 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _named(document: Document, options: argparse.Namespace) -> Wishes:
-    """What is asked for of a workflow that the API has and this machine has not: what the request says of it."""
+def _of_graph(api: remote.Api, document: Document, options: argparse.Namespace) -> tuple[Wishes, dict[str, Any]]:
+    """What is asked for of a graph, and what the request has for it: the graph with everything in it."""
+    wishes = wishes_of(document, options.assignments)
+    graph = _checked(wishes, options)
+    given, addresses = _uploaded(api, graph, wishes.files)
+    return wishes, {"workflow": _with(graph, given), "inputs": addresses}
+
+
+def _of_editor(api: remote.Api, document: Document, options: argparse.Namespace) -> tuple[Wishes, dict[str, Any]]:
+    """The same of what the editor saved. It is sent as it is: the API, or a worker, converts it.
+
+    What the options mean is found in what it becomes.
+    """
+    if not options.assignments:
+        check_folder(options.out)
+        wishes = Wishes({}, (), {})
+        for warning in document.warnings:
+            wishes.note(warning)
+        return wishes, {
+            "workflow": document.editors,
+            "set": dict(document.values),
+            "inputs": dict(document.inputs),
+        }
+    conversion = remote.convert(api, document.editors, supplied=supplied_by(document, options.assignments))
+    readable = converted(document, replace(conversion, warnings=()))  # the job has the warnings
+    wishes = wishes_of(readable, options.assignments)
+    graph = _checked(wishes, options)
+    given, addresses = _uploaded(api, graph, wishes.files)
+    if any(name not in graph[node_id]["inputs"] for node_id, name in given):  # a mask, which no `set` can give
+        return wishes, {"workflow": _with(graph, given), "inputs": addresses, "extra_data": dict(readable.extra_data)}
+    targets = [target for one in wishes.values for target in one.targets]
+    given = {(node_id, name): graph[node_id]["inputs"][name] for node_id, name in targets} | given
+    values = {f"{node_id}.{name}": value for (node_id, name), value in given.items()}
+    return wishes, {"workflow": document.editors, "set": {**document.values, **values}, "inputs": addresses}
+
+
+def _named(api: remote.Api, document: Document, options: argparse.Namespace) -> tuple[Wishes, dict[str, Any]]:  # noqa: ARG001
+    """The same of a workflow that the API has and this machine has not: what the request says of it."""
     if options.assignments:
         option = options.assignments[0][0]
         raise InvalidRequest(
             f"{option}: which inputs the workflow {document.named[:200]!r} has, only the API knows: it is not on this "
             "machine. Write `set` and `inputs` into the request, or put the workflow into WORKFLOWS_DIR here."
         )
+    check_folder(options.out)
     wishes = Wishes({}, (), {})
     for warning in document.warnings:
         wishes.note(warning)
-    return wishes
+    return wishes, {"workflow": document.named, "set": dict(document.values), "inputs": dict(document.inputs)}
+
+
+def _checked(wishes: Wishes, options: argparse.Namespace) -> dict[str, Any]:
+    """The graph with what is set in it. Raises for what does not fit, before a file is sent."""
+    graph = put(wishes.graph, wishes.values, {})
+    check_files(wishes.files)
+    plan_inputs(graph, wishes.files)
+    check_folder(options.out)
+    return graph
 
 
 def _request(document: Document, wishes: Wishes, options: argparse.Namespace) -> dict[str, Any]:
@@ -89,24 +131,33 @@ def _request(document: Document, wishes: Wishes, options: argparse.Namespace) ->
     return request
 
 
-def _with_files(api: remote.Api, graph: Mapping[str, Any], files: Files) -> dict[str, Any]:
-    """The workflow with references to its uploaded files in it, and the inputs that are addresses."""
+def _uploaded(
+    api: remote.Api, graph: Mapping[str, Any], files: Files
+) -> tuple[dict[tuple[str, str], Any], dict[str, Any]]:
+    """References to the files, which are uploaded, by node id and input; and the inputs that are addresses."""
     lookup = NodeLookup(with_mask_inputs(graph))
-    filled = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in graph.items()}
+    given: dict[tuple[str, str], Any] = {}
     addresses: dict[str, Any] = {}
     references: dict[Path, dict[str, Any]] = {}
     with ProgressLine("uploading") as line:
-        for address, given in files.items():
-            origins = [given] if isinstance(given, str | Path) else list(given)
+        for address, one in files.items():
+            origins = [one] if isinstance(one, str | Path) else list(one)
             if not any(isinstance(origin, Path) for origin in origins):
                 addresses[address] = origins[0] if len(origins) == 1 else origins
                 continue
             if not all(isinstance(origin, Path) for origin in origins):
                 raise InvalidRequest(f"{address} has files and addresses: give all as the one or all as the other.")
             value = [_reference(api, Path(origin), references, line) for origin in origins]
-            for node_id, name in lookup.resolve(address)[1]:
-                filled[node_id]["inputs"][name] = value[0] if len(value) == 1 else value
-    return {"workflow": filled, "inputs": addresses}
+            given |= dict.fromkeys(lookup.resolve(address)[1], value[0] if len(value) == 1 else value)
+    return given, addresses
+
+
+def _with(graph: Mapping[str, Any], given: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
+    """The graph with these values in it."""
+    filled = copy_graph(graph)
+    for (node_id, name), value in given.items():
+        filled[node_id]["inputs"][name] = value
+    return filled
 
 
 def _reference(api: remote.Api, path: Path, known: dict[Path, dict[str, Any]], line: ProgressLine) -> dict[str, Any]:

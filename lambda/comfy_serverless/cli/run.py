@@ -18,6 +18,7 @@ _EXAMPLES = (
     "comfy-serverless run inpaint.json --input 10.image=photo.png --input 10.mask=mask.png",
     "comfy-serverless run edit.json --input 10.image=first.png --input 10.image=second.png",
     "comfy-serverless run workflow.json --set-json '3.model=[\"12\", 0]'",
+    "comfy-serverless run saved.json --set 2:101.steps=8  a node in a subgraph: `convert` shows their ids",
     "comfy-serverless run picture.png --set seed=-1       the workflow in a picture that ComfyUI has made",
     "cat request.json | comfy-serverless run - --json",
     "comfy-serverless run edit.json --input 10.image=photo.png --remote --label campaign=autumn",
@@ -28,6 +29,8 @@ _LONGEST_SHOWN = 200
 _NOTES = """\
 An input is named by node id, class or title: 3.seed, KSampler.seed, "My sampler.seed"; its own name is enough if one
 node has it: seed. A class or a title means all nodes of it, and which those are is said.
+A file that the editor saved is converted, and they are those of the graph that it becomes: a node in a subgraph is
+called like 2:101, and `comfy-serverless convert` shows them all.
 `--set` makes of the text what the input takes: a text stays as it is written, "5" is a number for an input that takes
 numbers, true and false for one that takes those. `--set-json` puts in any JSON: links, lists, null.
 No file in --out is replaced: a name that is taken gets the next free number.
@@ -47,14 +50,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         commands,
         "run",
         summary="run a workflow and save everything it makes",
-        description="Run a workflow exported by ComfyUI (Workflow > Export (API)) and save everything it makes.",
+        description="Run a workflow of ComfyUI, as its editor saves or exports it, and save everything it makes.",
         examples=_EXAMPLES,
         notes=_NOTES,
     )
     parser.add_argument(
         "workflow",
         metavar="FILE",
-        help="the exported workflow, a request with one, or a PNG that ComfyUI has made; - for standard input",
+        help="the workflow, a request with one, or a file that ComfyUI has made; - for standard input",
     )
     for option, metavar, text in (
         ("--set", "NODE.INPUT=VALUE", "set an input (repeat)"),

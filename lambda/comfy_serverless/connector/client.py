@@ -99,6 +99,10 @@ class ComfyClient:
         path = "/object_info" if class_type is None else f"/object_info/{quote(class_type, safe='')}"
         return cast("dict[str, Any]", self._get_json(path))
 
+    def embeddings(self) -> list[str]:
+        """`GET /embeddings`: their names, without endings."""
+        return [str(name) for name in self._get_json("/embeddings")]
+
     def features(self) -> dict[str, Any]:
         """`GET /features`: what the server can do, with `max_upload_size` in bytes."""
         return cast("dict[str, Any]", self._get_json("/features"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import datetime
@@ -34,17 +35,20 @@ from comfy_serverless.connector.run import (
     deadline_in,
     left_until,
 )
+from comfy_serverless.connector.submitted import converted_to_submit, graph_to_submit, with_hint
 from comfy_serverless.connector.unusable import submit_failure, unavailable
 from comfy_serverless.connector.upkeep import Condition, Upkeep
-from comfy_serverless.errors import EngineUnavailable, InvalidRequest
+from comfy_serverless.errors import EngineUnavailable, InvalidRequest, UiFormatWorkflow
 from comfy_serverless.graph import workflow as workflow_module
-from comfy_serverless.graph.prefixes import fill_prefixes
-from comfy_serverless.graph.wrappers import Unwrapped, merged, unwrap
+from comfy_serverless.graph.editor_format import Readable, check_editor_format, in_api_format, with_saved
+from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
 from comfy_serverless.json_text import finite
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from comfy_serverless.graph.convert import Conversion
 
 logger = logging.getLogger(__name__)
 
@@ -209,14 +213,16 @@ class ComfyConnector:
         apart_as: str | None = None,
         recalls_as: str = "",
     ) -> Execution:
-        """Run a workflow (API format) to its end. Blocks; several threads may call it.
+        """Run a workflow to its end. Blocks; several threads may call it.
 
         `%date:yyyy-MM-dd%` and `%KSampler.seed%` in the `filename_prefix` of ComfyUI's savers are filled in, as the
         editor does. A workflow during which ComfyUI crashed or ran out of memory is run once more. Its outputs are what
         its nodes showed and the files that it has made; a file that a node names and has not made is a warning.
 
         Args:
-            workflow: as exported by ComfyUI's "Export (API)", in any wrapper (`graph.wrappers`).
+            workflow: as the editor saves it, which is converted and goes along, so that pictures can be opened in the
+                editor again (its dynamic prompts are rolled anew for each `prompt_id`); or in API format. In any
+                wrapper (`graph.wrappers`).
             deadline_s: seconds it may take altogether; then it is interrupted.
             execution_s: seconds it may execute, not counting the wait for other workflows.
             on_progress: called in this thread with every new snapshot.
@@ -284,18 +290,26 @@ class ComfyConnector:
         extra_data: Mapping[str, Any] | None,
         **arguments: Any,  # noqa: ANN401  (those of `WorkflowRun`)
     ) -> WorkflowRun:
-        found = unwrap(workflow) or Unwrapped(workflow)
-        graph, mended = workflow_module.as_engine_reads(workflow_module.check_format(found.workflow))
-        workflow_module.check_links(graph)
-        graph, about_names = fill_prefixes(graph, now=datetime.now().astimezone())
+        found, now = unwrap(workflow) or Unwrapped(workflow), datetime.now().astimezone()
+        run_id = checked_prompt_id(prompt_id)
+        graph: dict[str, Any] = {}
+        notes: tuple[str, ...] = ()
+        beside, convert = found.extra_data, None
+        if is_of_editor(found.workflow):
+            check_editor_format(found.workflow)
+            beside = with_saved(found)
+            convert = lambda: converted_to_submit(self._in_api_format(found, seed=run_id, now=now), now=now)  # noqa: E731
+        else:
+            graph, notes = graph_to_submit(found.workflow, now=now)
         return WorkflowRun(
             graph,
             engine=self._engine,
-            run_id=checked_prompt_id(prompt_id),
+            run_id=run_id,
             deadline=deadline_in(deadline_s),
             stall_s=self._settings.stall_s,
-            extra_data=finite(merged(extra_data or {}, found.extra_data)),
-            notes=(*found.left_out(), *mended, *about_names),
+            extra_data=finite(merged(extra_data or {}, beside)),
+            notes=(*found.left_out(), *notes),
+            convert=convert,
             **arguments,
         )
 
@@ -305,6 +319,7 @@ class ComfyConnector:
                 raise InvalidRequest(f"prompt {run.run_id} is running already")
             self._runs[run.run_id] = run
         try:
+            run.make_graph(self._wait_ready)
             with self._upkeep.run(run.graph):
                 return run.execute(wait_ready=self._wait_ready)
         finally:
@@ -389,16 +404,56 @@ class ComfyConnector:
         """
         return self.run(payload).images
 
+    def convert(
+        self, workflow: Mapping[str, Any], *, supplied: Mapping[str, Any] | None = None, seed: str | None = None
+    ) -> Conversion:
+        """The graph (API format) of a workflow that the editor saved, to be edited, by what ComfyUI declares.
+
+        `run({"prompt": graph, "workflow": workflow})` runs it so that its pictures can be opened in the editor again.
+
+        Args:
+            workflow: in any wrapper. One in API format is returned as it is.
+            supplied: values for what only a browser knows, e.g. `{"4.image": "photo.png"}` for a WebcamCapture.
+            seed: what dynamic prompts are rolled from; None takes the first alternative of each.
+
+        Raises:
+            UiFormatWorkflow: it cannot be converted; every reason is in `details["reasons"]`.
+            EngineUnavailable: ComfyUI did not start, or cannot be asked.
+        """
+        from comfy_serverless.graph.convert import Conversion
+
+        found = unwrap(workflow) or Unwrapped(workflow)
+        if not is_of_editor(found.workflow):
+            return Conversion(workflow_module.check_format(found.workflow), ())
+        self.wait_ready()
+        readable = self._in_api_format(found, supplied=supplied, seed=seed, now=datetime.now().astimezone())
+        return Conversion(dict(readable.found.workflow), readable.warnings)
+
+    def _in_api_format(
+        self, found: Unwrapped, *, seed: str | None, now: datetime, supplied: Mapping[str, Any] | None = None
+    ) -> Readable:
+        """The workflow by what the engine declares, which answers. Raises as `in_api_format`."""
+        try:
+            return in_api_format(found, self.object_info(), supplied=supplied, seed=seed, now=now)
+        except UiFormatWorkflow as error:
+            raise with_hint(error, is_embedded=self._engine.is_embedded) from None
+
     def queue_prompt(self, prompt: Mapping[str, Any]) -> dict[str, Any]:
         """Queue a workflow without waiting: `{"prompt_id": …, "number": …, "node_errors": …}`.
 
         Raises:
+            UiFormatWorkflow: the editor saved it, and it cannot be converted.
             InvalidWorkflow: ComfyUI refuses it; the message has every error of every node.
             EngineUnavailable: ComfyUI gives no usable answer; the workflow may be queued all the same.
         """
         self.wait_ready()
+        found = Unwrapped(prompt)
+        if is_of_editor(prompt):
+            found = self._in_api_format(found, seed=str(uuid.uuid4()), now=datetime.now().astimezone()).found
         try:
-            answer = self._engine.client.submit(prompt, client_id=self._engine.events.connect())
+            answer = self._engine.client.submit(
+                found.workflow, client_id=self._engine.events.connect(), extra_data=finite(found.extra_data)
+            )
         except RequestFailed as failure:
             server = self._engine.server
             raise submit_failure(failure, server) or unavailable(failure, server) from failure
@@ -415,9 +470,30 @@ class ComfyConnector:
         """
         return self._engine.declarations(class_types)
 
+    def object_info(self) -> Mapping[str, Any]:
+        """What ComfyUI declares of all its classes: `/object_info`. Read once a start.
+
+        Raises EngineUnavailable if ComfyUI cannot be asked.
+        """
+        return self._engine.all_declared.object_info()
+
+    def embeddings(self) -> frozenset[str]:
+        """The names of the embeddings that ComfyUI has, without endings. Raises EngineUnavailable."""
+        with self._engine.asked() as client:
+            return frozenset(client.embeddings())
+
+    def object_info_now(self) -> Mapping[str, Any]:
+        """The same, asked now, once ComfyUI answers. Raises ComfyError as `wait_ready`."""
+        self.wait_ready()
+        return self._engine.all_declared.read()
+
+    def file_names(self) -> frozenset[str]:
+        """The names of the files in ComfyUI's folders, as nodes list them, as far as they are on this machine."""
+        return self._engine.file_names()
+
     def node_classes(self) -> tuple[str, ...]:
         """The names of all node classes ComfyUI has; empty if it does not answer."""
-        return self._engine.node_classes()
+        return self._engine.all_declared.classes()
 
     def model_places(self) -> Mapping[str, tuple[Path, ...]] | None:
         """Where ComfyUI looks for models, by folder, in the order of its search; None if it does not answer yet.

@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from comfy_serverless.connector.all_declared import AllDeclared
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.confinement import engine_user
 from comfy_serverless.connector.events import EventStream
-from comfy_serverless.connector.folders import EngineFolders
+from comfy_serverless.connector.folders import EngineFolders, names_below
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of, places_of
 from comfy_serverless.connector.local_files import LocalFiles
@@ -62,12 +63,12 @@ class Engine:
         self._stats: Mapping[str, Any] = {}
         self._folders: dict[str, Path] = {}
         self._own_folders: EngineFolders | None = None
-        #: The start they were read from, and their names.
-        self._node_classes: tuple[int, tuple[str, ...]] = (-1, ())
+        #: The start they were read from, and where they are.
         self._model_places: tuple[int, Mapping[str, tuple[Path, ...]]] = (-1, {})
         self._lost_packs: tuple[int, tuple[NotImported, ...]] = (-1, ())
         #: What the engine says of classes; nothing where it does not know one.
         self._declared: dict[str, Declared | None] = {}
+        self.all_declared = AllDeclared(self)
         self.uploads = Uploads(self)
         self._remembered = Remembered()
         self.process: ComfyProcess | None = None
@@ -336,22 +337,15 @@ class Engine:
         """What it has said of classes so far; asks nothing."""
         return {class_type: said for class_type, said in self._declared.items() if said is not None}
 
-    def node_classes(self) -> tuple[str, ...]:
-        """The names of all node classes ComfyUI has; empty if it cannot be asked. Read once a start: megabytes."""
-        generation, classes = self._node_classes
-        if generation != self.starts:
-            try:
-                generation, classes = self.starts, tuple(self.client.object_info())
-            except RequestFailed as error:
-                logger.warning("ComfyUI could not be asked which nodes it has: %s", error)
-                return ()
-            self._node_classes = generation, classes
-        return classes
-
     @property
     def not_imported(self) -> tuple[NotImported, ...]:
         """The packs of custom nodes that the running process could not import; none are known of one elsewhere."""
         return self.process.not_imported if self.process is not None else ()
+
+    def file_names(self) -> frozenset[str]:
+        """The names of the files in its folders, below the folder and alone, as far as they are on this machine."""
+        folders = filter(None, map(self.folder, ("input", "output", "temp")))
+        return frozenset(name for folder in folders for name in names_below(folder))
 
     def lost_packs(self) -> tuple[NotImported, ...]:
         """The same, with the classes that their sources seem to declare. Reads those once a start."""

@@ -235,6 +235,15 @@ def files_in(folder: Path) -> list[os.DirEntry[str]]:
     return []
 
 
+def names_below(folder: Path) -> Iterator[str]:
+    """The names of all files below a folder, each with and without its way there. Links to folders are not followed."""
+    for path, _, names in os.walk(folder):
+        way = Path(path).relative_to(folder)
+        for name in names:
+            yield name
+            yield (way / name).as_posix()
+
+
 def delete(path: Path) -> None:
     """Delete a file that a job has brought, if it is there. What cannot be deleted is logged."""
     try:

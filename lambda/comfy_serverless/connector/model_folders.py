@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from comfy_serverless.graph.nodes import RENAMED_FOLDERS as RENAMED_FOLDERS
+
 #: Those of newer versions and of well-known custom nodes too. Never `custom_nodes`, which is code, nor `configs`, which
 #: are not models.
 MODEL_FOLDERS = (
@@ -11,7 +13,5 @@ MODEL_FOLDERS = (
     *("latent_upscale_models", "loras", "model_patches", "optical_flow", "photomaker", "pulid", "sams"),
     *("style_models", "text_encoders", "unet", "upscale_models", "vae", "vae_approx"),
 )
-#: Folders that ComfyUI has renamed: to it, both names are one folder.
-RENAMED_FOLDERS = {"clip": "text_encoders", "unet": "diffusion_models"}
 #: A prompt's text names these, without their endings; all others are named by an input that lists what is there.
 EMBEDDINGS = "embeddings"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.preflight import (
@@ -22,6 +24,9 @@ from comfy_serverless.errors import (
     NodeExecutionError,
     OutOfMemory,
 )
+from comfy_serverless.graph.needs import Model, Sources, sources_in
+from comfy_serverless.graph.nodes import model_folder
+from comfy_serverless.redaction import redact_url
 
 _MEMORY_EXCEPTIONS = ("OutOfMemoryError", "MemoryError")
 #: Messages about the GPU's memory, and about the host's, where torch says "can't allocate memory".
@@ -49,8 +54,11 @@ _MOST_LINES, _LONGEST_LINE = 30, 600
 _MOST_PACKS = 10
 _HOW_MODELS_COME = (
     "A model is there when its file lies in ComfyUI's folder for it, or when the job brings it: "
-    '"models": [{"url": "s3://…", "folder": "checkpoints", "sha256": "…"}] (docs/models.md)'
+    '"models": [{"url": "s3://…", "folder": "checkpoints", "sha256": "…"}] (docs/models.md). '
+    "`comfy-serverless needs FILE` lists all that the workflow needs, with `--manifest models.json` as jobs take it"
 )
+#: The most missing models in a message.
+_MOST_MODELS = 10
 #: What a ComfyUI writes that exits at once: first without a GPU, then with a Python that is not its own.
 _NO_GPU = re.compile(
     r"Found no NVIDIA driver|not compiled with CUDA|No (CUDA|HIP) GPUs are available|CUDA unknown error"
@@ -76,6 +84,7 @@ def explained(
     declarations: Declarations,
     known_classes: Iterable[str],
     lost_packs: Sequence[NotImported] = (),
+    saved: object = None,
 ) -> InvalidWorkflow:
     """A refusal that lists every problem at once, with suggestions. It keeps everything ComfyUI said.
 
@@ -85,6 +94,7 @@ def explained(
         declarations: ComfyUI's declarations of the classes in the graph.
         known_classes: all classes that ComfyUI has; searched if the graph has an unknown one.
         lost_packs: the packs that it could not import; searched likewise.
+        saved: the editor's workflow that came with the graph, which may say where models can be had.
     """
     error, said = refused.details["error"], refused.details["node_errors"]
     found = {} if _has_looked_at_everything(error, said) else find_problems(graph, declarations)
@@ -93,15 +103,15 @@ def explained(
     if not said:
         # ComfyUI's words about the workflow as a whole.
         lines = [*refusal(error, {}).message.split("\n"), *lines]
-    missing = _lists_of_what_is_missing(hinted)
+    missing = _lists_of_what_is_missing(hinted, saved)
     message = _in_one(lines)
     details: dict[str, Any] = {**refused.details, "node_errors": hinted, **missing}
     if missing["unknown_nodes"]:
         message += f". {why_unknown(lost_packs)}"
         if lost_packs:
             details["not_imported"] = [{"pack": lost.pack, "reason": lost.reason} for lost in lost_packs]
-    if missing["missing_models"]:
-        message += f". {_HOW_MODELS_COME}"
+    if models := missing["missing_models"]:
+        message += f". {_models_in_words(models)}. {_HOW_MODELS_COME}"
     return InvalidWorkflow(message, details=details)
 
 
@@ -270,10 +280,11 @@ def _hint(problem: Mapping[str, Any], choices: Sequence[Any] | None) -> str:
     return "" if choices is None else choice_hint(_input_of(problem), extra.get("received_value"), choices)
 
 
-def _lists_of_what_is_missing(node_errors: Mapping[str, Any]) -> dict[str, list[dict[str, str]]]:
-    """List, for programs, what would have to be installed or fetched."""
+def _lists_of_what_is_missing(node_errors: Mapping[str, Any], saved: object) -> dict[str, list[dict[str, str]]]:
+    """List, for programs, what would have to be installed or fetched; of models also the folder, and the address."""
     unknown: list[dict[str, str]] = []
     models: list[dict[str, str]] = []
+    sources: Sources | None = None
     for node_id, node in node_errors.items():
         where = {"node_id": node_id, "class_type": str(node.get("class_type"))}
         for problem in node["errors"]:
@@ -281,8 +292,41 @@ def _lists_of_what_is_missing(node_errors: Mapping[str, Any]) -> dict[str, list[
             if problem.get("type") == "missing_node_type":
                 unknown.append(where)
             elif problem.get("type") == "value_not_in_list" and is_model(name, value):
-                models.append({**where, "input_name": name, "name": str(value)})
+                sources = sources or sources_in(saved)
+                model = sources.completed(Model(folder=model_folder(where["class_type"], name), name=str(value)))
+                told = {
+                    "folder": model.folder or sources.folder_of(model.name),
+                    "url": model.url,
+                    "sha256": model.sha256,
+                }
+                known = {key: text for key, text in told.items() if text}
+                models.append({**where, "input_name": name, "name": str(value), **known})
     return {"unknown_nodes": unknown, "missing_models": models}
+
+
+def _models_in_words(models: Sequence[Mapping[str, str]]) -> str:
+    """The missing models, each with the command that brings it."""
+    by_name = {(model.get("folder", ""), model["name"]): model for model in models}
+    shown = [_in_words(model) for model in list(by_name.values())[:_MOST_MODELS]]
+    more = f"; and {len(by_name) - _MOST_MODELS} more" if len(by_name) > _MOST_MODELS else ""
+    count = "1 model is" if len(by_name) == 1 else f"{len(by_name)} models are"
+    return f"{count} missing: {'; '.join(shown)}{more}"
+
+
+def command_to_add(folder: str, name: str, url: str) -> str:
+    """The command that brings a model to a stack's store. `name` is as a workflow calls it, with subfolders."""
+    subfolders, _, own_name = name.replace("\\", "/").rpartition("/")
+    place = redact_url(url) if url else "FILE"
+    whole = "/".join(filter(None, (folder or "FOLDER", subfolders)))
+    # What is brought is called by the last part of its address.
+    is_called_so = url and unquote(urlsplit(url).path).rpartition("/")[2] == own_name
+    naming = () if is_called_so else ("--name", own_name[:_LONGEST_LINE])
+    return shlex.join(("comfy-serverless", "models", "add", place, "--folder", whole, *naming))
+
+
+def _in_words(model: Mapping[str, str]) -> str:
+    folder, name = model.get("folder", ""), model["name"]
+    return f"{folder or '?'}/{name[:_LONGEST_LINE]} (`{command_to_add(folder, name, model.get('url', ''))}`)"
 
 
 def _key(problem: Mapping[str, Any]) -> tuple[object, str]:

@@ -25,7 +25,15 @@ from comfy_serverless.connector.recovery import Recovery
 from comfy_serverless.connector.refusals import explained
 from comfy_serverless.connector.runner import PromptRunner
 from comfy_serverless.connector.saving import save
-from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, InvalidRequest, InvalidWorkflow
+from comfy_serverless.connector.submitted import EMBEDDED_LACKS
+from comfy_serverless.errors import (
+    Canceled,
+    ComfyError,
+    DeadlineExceeded,
+    EngineUnavailable,
+    InvalidRequest,
+    InvalidWorkflow,
+)
 from comfy_serverless.files import OutputKind
 from comfy_serverless.graph.nodes import TEXT_JOINER
 
@@ -117,13 +125,14 @@ class WorkflowRun:
     """A run of one workflow on one engine.
 
     Args:
-        graph: checked, in API format.
+        graph: checked, in API format; empty as long as `convert` has not made it.
         run_id: the prompt id of the first attempt; those of further attempts are derived from it.
         deadline: on the monotonic clock; None for none.
         execution_s: how long each attempt may execute; None for as long as the deadline allows.
         stall_s: how long the engine may show no sign of life.
         on_progress, on_output, extra_data, apart_as, recalls_as: as for `ComfyConnector.run`.
         notes: warnings about the graph itself, which come before those of the run.
+        convert: makes the graph, and warnings about it, by what the engine declares; None if there is one already.
     """
 
     def __init__(
@@ -141,9 +150,11 @@ class WorkflowRun:
         apart_as: str | None = None,
         recalls_as: str = "",
         notes: Sequence[str] = (),
+        convert: Callable[[], tuple[Mapping[str, Any], Sequence[str]]] | None = None,
     ) -> None:
         self.run_id = run_id
         self.graph = graph
+        self._convert = convert
         self._engine = engine
         self._deadline = deadline
         self._execution_s = execution_s
@@ -164,6 +175,26 @@ class WorkflowRun:
         """Ask it to end. May be called from any thread, and from a signal handler."""
         self._canceled.set()
         self._facts.put(CancelAsked())
+
+    def make_graph(self, wait_ready: WaitReady) -> None:
+        """Convert what the editor saved, as soon as the engine answers. `wait_ready`: as for `execute`.
+
+        Raises:
+            UiFormatWorkflow: it cannot be converted.
+            ComfyError: the engine does not answer, or the run must not wait any longer.
+        """
+        if self._convert is None:
+            return
+        self._prepare(wait_ready)
+        try:
+            self.graph, about = self._convert()
+        except EngineUnavailable as error:
+            # It died, or was replaced by a fresh one, just then.
+            logger.info("what ComfyUI declares is asked for again: %s", error)
+            self._prepare(self._engine.wait_ready)
+            self.graph, about = self._convert()
+        self._notes = (*self._notes, *about)
+        self._frame_nodes = frame_nodes_of(self.graph)
 
     def execute(self, *, wait_ready: WaitReady) -> Execution:
         """Run the workflow in the caller's thread.
@@ -298,13 +329,12 @@ class WorkflowRun:
             return error
         declarations = self._engine.declarations(str(node.get("class_type")) for node in self.graph.values())
         unknown = any(declaration is None for declaration in declarations.values())
-        classes, lost = (self._engine.node_classes(), self._engine.lost_packs()) if unknown else ((), ())
-        error = explained(error, self.graph, declarations, classes, lost)
+        classes, lost = (self._engine.all_declared.classes(), self._engine.lost_packs()) if unknown else ((), ())
+        info = (self._extra_data or {}).get("extra_pnginfo")
+        saved = info.get("workflow") if isinstance(info, Mapping) else None
+        error = explained(error, self.graph, declarations, classes, lost, saved)
         if error.details["unknown_nodes"] and self._engine.is_embedded:
-            error.message += (
-                ". The embedded engine has ComfyUI's model-free image nodes only: "
-                "set COMFYUI_DIR or COMFYUI_URL to run the workflow on your own ComfyUI"
-            )
+            error.message += f". {EMBEDDED_LACKS}"
             error.args = (error.message,)
         return error
 

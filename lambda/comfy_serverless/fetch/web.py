@@ -19,15 +19,17 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import certifi
 
 from comfy_serverless.fetch.addresses import Resolver, checked_addresses, is_aws_here, system_resolver
+from comfy_serverless.fetch.model_hosts import Headers, refusal
 from comfy_serverless.fetch.sources import CHUNK_BYTES, Stream, Unusable
+from comfy_serverless.fetch.tokens import NO_TOKENS, Tokens
 from comfy_serverless.hosts import is_of_this_machine
 from comfy_serverless.proxies import connect, proxy_for
 from comfy_serverless.redaction import redact_url, redacted
@@ -101,29 +103,54 @@ class ByteRange:
         return {"Range": f"bytes={self.first}-{self.last}", **condition}
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server says to one request.
+
+    Attributes:
+        refusal: why a host of models hands a file out to others only, and what to do; None if it is no such refusal.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes = field(default=b"", repr=False)
+    refusal: str | None = None
+
+    @property
+    def location(self) -> str:
+        """Where a redirect leads; "" if it is none."""
+        return _location(self.headers) if self.status in _REDIRECTS else ""
+
+
 @contextmanager
 def open_web_address(
-    url: str, *, network: Network, deadline: float, byte_range: ByteRange | None = None
+    url: str, *, network: Network, deadline: float, byte_range: ByteRange | None = None, tokens: Tokens | None = None
 ) -> Iterator[Stream]:
     """Read a web address as a stream.
 
     The host is resolved once for each request, all its addresses are checked, and the connection goes to a checked
     one; TLS names and verifies the host itself. Each of at most five redirects is treated like a new address. The
     deadline, on the monotonic clock, holds for everything until the last byte. A server that is asked for a
-    `byte_range` may send the whole file all the same.
+    `byte_range` may send the whole file all the same. Where `tokens` are given it is a model: a token goes to its own
+    host, as long as no redirect has led away from the first one.
 
     Raises:
         Unusable: not allowed, not found, not answered as it should be, or not in time.
+        ComfyError: a token cannot be had.
     """
+    first = _allowed_parts(url, network=network)
     for _ in range(MAX_REDIRECTS + 1):
         target = _allowed_parts(url, network=network)
+        if (target.scheme, target.netloc) != (first.scheme, first.netloc):
+            tokens = NO_TOKENS if tokens is not None else None
+        token = tokens.headers_for(target) if tokens is not None else {}
         connection = _Connection(target, network=network, deadline=deadline)
         with _explained(deadline):
             try:
-                response = connection.request("GET", byte_range.headers if byte_range else {})
-                if response.status in _REDIRECTS and response.headers.get("Location"):
-                    # `http.client` reads all headers as Latin-1, but servers write UTF-8.
-                    location = response.headers["Location"].encode("latin-1", "replace").decode("utf-8", "replace")
+                response = connection.request("GET", {**(byte_range.headers if byte_range else {}), **token})
+                if tokens is not None:
+                    _check_refusal(target, response, with_token=bool(token))
+                if response.status in _REDIRECTS and (location := _location(response.headers)):
                     url = urljoin(url, location)
                     continue
                 _check_answer(response, is_part=byte_range is not None and response.status == 206)
@@ -132,6 +159,36 @@ def open_web_address(
             finally:
                 connection.close()
     raise Unusable(f"is redirected more than {MAX_REDIRECTS} times, last to {redact_url(url)}")
+
+
+def ask(
+    url: str,
+    *,
+    method: Literal["GET", "HEAD"],
+    network: Network,
+    deadline: float,
+    tokens: Tokens = NO_TOKENS,
+    most_bytes: int = 0,
+) -> Answer:
+    """Send one request, and return what the server says; redirects are not followed.
+
+    The address is checked as for `open_web_address`, and Unusable raised alike: also if a body that may be read has
+    more bytes than `most_bytes`. A body that is no answer to the question (of a redirect, of a failure) is not read.
+    """
+    target = _allowed_parts(url, network=network)
+    token = tokens.headers_for(target)
+    connection = _Connection(target, network=network, deadline=deadline)
+    with _explained(deadline):
+        try:
+            response = connection.request(method, token)
+            reason = refusal(target, response.status, response.headers, with_token=bool(token))
+            body = b""
+            if response.status == 200 and method == "GET":
+                _check_answer(response, is_part=False)
+                body = _read(response, most_bytes)
+            return Answer(response.status, response.headers, body, reason)
+        finally:
+            connection.close()
 
 
 def post(url: str, *, body: bytes, headers: Mapping[str, str], network: Network, deadline: float) -> int:
@@ -199,6 +256,11 @@ def _stream_of(response: http.client.HTTPResponse) -> Stream:
     return Stream(_body(response, size), size, headers.get("Content-Type", ""), content_range, headers.get("ETag", ""))
 
 
+def _check_refusal(target: SplitResult, response: http.client.HTTPResponse, *, with_token: bool) -> None:
+    if (reason := refusal(target, response.status, response.headers, with_token=with_token)) is not None:
+        raise Unusable(reason)
+
+
 def _check_answer(response: http.client.HTTPResponse, *, is_part: bool) -> None:
     status = response.status
     if status != 200 and not is_part:
@@ -207,6 +269,20 @@ def _check_answer(response: http.client.HTTPResponse, *, is_part: bool) -> None:
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):  # a small body could unpack to an endless one
         raise Unusable(f"is sent compressed ({encoding[:40]}) although that was not asked for")
+
+
+def _location(headers: Headers) -> str:
+    """Where a redirect leads. `http.client` reads all headers as Latin-1, but servers write UTF-8."""
+    return headers.get("Location", "").encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def _read(response: http.client.HTTPResponse, most_bytes: int) -> bytes:
+    body = bytearray()
+    for chunk in _body(response, response.length):
+        body += chunk
+        if len(body) > most_bytes:
+            raise Unusable(f"the server's answer has more than {most_bytes:,} bytes")
+    return bytes(body)
 
 
 def _body(response: http.client.HTTPResponse, size: int | None) -> Iterator[bytes]:

@@ -140,6 +140,70 @@ MODEL_INPUT_NAMES = frozenset(
         *("gligen_name", "hypernetwork_name", "lora_name", "model_name", "style_model_name", "unet_name", "vae_name"),
     )
 )
+_CLIPS = ("clip_name1", "clip_name2", "clip_name3", "clip_name4")
+#: By the inputs in the order of their values: the classes that have them.
+_LOADERS: tuple[tuple[Mapping[str, str], tuple[str, ...]], ...] = (
+    (
+        {"ckpt_name": "checkpoints"},
+        (
+            *("CheckpointLoader", "CheckpointLoaderSimple", "CreateHookModelAsLora", "CreateHookModelAsLoraModelOnly"),
+            *("ImageOnlyCheckpointLoader", "LTXVAudioVAELoader", "unCLIPCheckpointLoader"),
+        ),
+    ),
+    (
+        {"lora_name": "loras"},
+        (
+            *("CreateHookLora", "CreateHookLoraModelOnly", "LoraLoader", "LoraLoaderBypass"),
+            *("LoraLoaderBypassModelOnly", "LoraLoaderModelOnly"),
+        ),
+    ),
+    ({"existing_lora": "loras"}, ("TrainLoraNode",)),
+    ({"clip_name": "text_encoders"}, ("CLIPLoader",)),
+    (dict.fromkeys(_CLIPS[:2], "text_encoders"), ("DualCLIPLoader",)),
+    (dict.fromkeys(_CLIPS[:3], "text_encoders"), ("TripleCLIPLoader",)),
+    (dict.fromkeys(_CLIPS, "text_encoders"), ("QuadrupleCLIPLoader",)),
+    ({"text_encoder": "text_encoders", "ckpt_name": "checkpoints"}, ("LTXAVTextEncoderLoader",)),
+    ({"audio_encoder_name": "audio_encoders"}, ("AudioEncoderLoader",)),
+    ({"bg_removal_name": "background_removal"}, ("LoadBackgroundRemovalModel",)),
+    ({"clip_name": "clip_vision"}, ("CLIPVisionLoader",)),
+    ({"control_net_name": "controlnet"}, ("ControlNetLoader", "DiffControlNetLoader")),
+    ({"gligen_name": "gligen"}, ("GLIGENLoader",)),
+    ({"hypernetwork_name": "hypernetworks"}, ("HypernetworkLoader",)),
+    ({"model_name": "detection"}, ("LoadMediaPipeFaceLandmarker",)),
+    ({"model_name": "frame_interpolation"}, ("FrameInterpolationModelLoader",)),
+    ({"model_name": "geometry_estimation"}, ("LoadDA3Model", "LoadMoGeModel")),
+    ({"model_name": "latent_upscale_models"}, ("LatentUpscaleModelLoader",)),
+    ({"model_name": "optical_flow"}, ("OpticalFlowLoader",)),
+    ({"model_name": "upscale_models"}, ("UpscaleModelLoader",)),
+    ({"name": "model_patches"}, ("ModelPatchLoader",)),
+    ({"photomaker_model_name": "photomaker"}, ("PhotoMakerLoader",)),
+    ({"style_model_name": "style_models"}, ("StyleModelLoader",)),
+    ({"unet_name": "diffusion_models"}, ("UNETLoader",)),
+    ({"vae_name": "vae"}, ("VAELoader",)),
+)
+#: Of ComfyUI's own loaders: the folder of models that each of these inputs takes a file of.
+MODEL_INPUTS: Mapping[str, Mapping[str, str]] = {
+    class_type: inputs for inputs, classes in _LOADERS for class_type in classes
+}
+#: The same for classes of packs, by the name of the input without a number at its end. `model_name` may be of any.
+_FOLDERS_BY_NAME: Mapping[str, str] = {
+    "ckpt": "checkpoints",
+    "ckpt_name": "checkpoints",
+    "clip_name": "text_encoders",
+    "clip_vision_name": "clip_vision",
+    "control_net_name": "controlnet",
+    "controlnet_name": "controlnet",
+    "gligen_name": "gligen",
+    "hypernetwork_name": "hypernetworks",
+    "lora": "loras",
+    "lora_name": "loras",
+    "style_model_name": "style_models",
+    "unet_name": "diffusion_models",
+    "upscale_model_name": "upscale_models",
+    "vae_name": "vae",
+}
+#: Folders of models that ComfyUI has renamed: to it, both names are one folder.
+RENAMED_FOLDERS: Mapping[str, str] = {"clip": "text_encoders", "unet": "diffusion_models"}
 #: Inputs that mean "a random number, please" when they are -1.
 SEED_INPUTS = frozenset({"seed", "noise_seed"})
 
@@ -195,3 +259,10 @@ def _loads_a_model(inputs: Iterable[object], outputs: object) -> bool:
 def known(class_type: object) -> KnownNode:
     """Our knowledge of a class; an empty one if the class is not in the table."""
     return NODES.get(class_type, _UNKNOWN) if isinstance(class_type, str) else _UNKNOWN
+
+
+def model_folder(class_type: str, input_name: str) -> str:
+    """The folder of models that an input takes a file of; "" if it takes none, or one of a folder we do not know."""
+    if (inputs := MODEL_INPUTS.get(class_type)) is not None:
+        return inputs.get(input_name, "")
+    return _FOLDERS_BY_NAME.get(input_name.lower().rstrip("0123456789").rstrip("_"), "")

@@ -238,7 +238,15 @@ def replace_key_value(
             the innermost dictionary, so its filter never reached the inputs of a node.
         exclude: True replaces everywhere but in those classes (everywhere, without a list); False
             replaces only in those classes (nowhere, without a list).
+
+    Raises:
+        UiFormatWorkflow: the editor saved it, and values have no names there: nothing would be replaced.
     """
+    if isinstance(graph.get("nodes"), list):
+        raise UiFormatWorkflow(
+            f"{target_key!r} cannot be replaced in the editor's own format, where values stand without their names: "
+            "replace it in the graph that it becomes, connector.convert(workflow).graph."
+        )
 
     def applies(class_type: object) -> bool:
         if class_type_list is None:

@@ -14,6 +14,7 @@ writes it into the pictures that it saves.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidRequest, NotJson
 from comfy_serverless.json_text import parse_json
+from comfy_serverless.redaction import sounds_of_keys
 
 #: Where a workflow stands, here and elsewhere. `output` and `prompt` count only if one is in them.
 WORKFLOW_FIELDS = (
@@ -48,6 +50,10 @@ _TEXT_BEGINS = ("{", "[", '"')
 _MEANT_AS_JSON = re.compile(r"""[\s\ufeff]*(?:\{\s*(?:["'}]|$)|\{[^:]*:|\[\s*[\[{]|"[\s\ufeff]*[\[{])""")
 _MOST_NAMES, _LONGEST_NAME = 20, 60
 _HISTORY_GRAPH, _HISTORY_EXTRA = 2, 3
+#: The fields that have what ComfyUI gets beside a workflow.
+_DATA_FIELDS = ("extra_data", "extra_pnginfo")
+#: The parts of an editor's workflow that are its own: names within them are those of nodes.
+_LARGE_PARTS = frozenset({"nodes", "links", "groups", "definitions", "extra", "floatingLinks", "reroutes", "config"})
 #: What stands beside the prompt in an entry of the history: of the run that it tells of.
 _HISTORY_FIELDS = frozenset({"outputs", "status", "meta"})
 
@@ -94,8 +100,10 @@ def unwrap(document: object, *, levels: int = _MOST_LEVELS) -> Unwrapped | None:
     document = only_item(from_text(document, what="the text of the workflow"))
     if not isinstance(document, Mapping) or levels == 0:
         return None
-    if is_graph(document) or is_of_editor(document):
+    if is_graph(document):
         return Unwrapped(document)
+    if is_of_editor(document):
+        return _of_editor(document)
     inner = _within(document, levels=levels - 1)
     if not inner and isinstance(document.get("prompt"), Mapping):  # a bad one: its check says why
         inner = {"prompt": Unwrapped(document["prompt"])}
@@ -150,6 +158,30 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
+def _of_editor(document: Mapping[str, Any]) -> Unwrapped:
+    """The editor's workflow without what stands in the same object and is no part of it: data for ComfyUI, and keys.
+
+    It goes into pictures as it is, and the editor itself writes no keys into its files. Raises InvalidRequest.
+    """
+    beside = {
+        name: value
+        for name, value in document.items()
+        if name in _DATA_FIELDS
+        or name in PROMPT_FIELDS
+        or (name not in _LARGE_PARTS and sounds_of_keys(json.dumps({name: value})))
+    }
+    workflow = {name: value for name, value in document.items() if name not in beside}
+    if isinstance(more := workflow.get("extra"), Mapping):
+        keys = [
+            name for name, value in more.items() if name != "groupNodes" and sounds_of_keys(json.dumps({name: value}))
+        ]
+        if keys:
+            workflow["extra"] = {name: value for name, value in more.items() if name not in keys}
+            beside |= {f"extra.{name}": None for name in keys}
+    extra = _data_beside(beside, {})
+    return Unwrapped(workflow, extra, {name: value for name, value in beside.items() if name not in _DATA_FIELDS})
+
+
 def _within(document: Mapping[str, Any], *, levels: int) -> dict[str, Unwrapped]:
     """The workflows in the fields of an object, by the fields' names. Raises as `unwrap`."""
     inner: dict[str, Unwrapped] = {}
@@ -177,13 +209,8 @@ def _joined(document: Mapping[str, Any], inner: Mapping[str, Unwrapped]) -> Unwr
     extra = main.extra_data
     if saved is not None and graphs:
         extra = merged(extra, {"extra_pnginfo": {"workflow": saved}})
-    if (info := from_text(document.get("extra_pnginfo"), what="extra_pnginfo")) is not None:
-        extra = merged({"extra_pnginfo": info}, extra)
-    if (given := from_text(document.get("extra_data"), what="extra_data")) is not None:
-        if not isinstance(given, Mapping):
-            raise InvalidRequest("`extra_data` must be an object of what ComfyUI gets beside the workflow.")
-        extra = merged(given, extra)
-    used = {*inner, "extra_data", "extra_pnginfo"}
+    extra = _data_beside(document, extra)
+    used = {*inner, *_DATA_FIELDS}
     rest = {name: value for name, value in document.items() if name not in used}
     # Of the same graph twice, what stood around either; that of the first counts.
     around = [part for found in (*reversed(graphs.values()), main) for part in (found.within, found.rest)]
@@ -191,6 +218,17 @@ def _joined(document: Mapping[str, Any], inner: Mapping[str, Unwrapped]) -> Unwr
     if _of_history(document[place]) is not None:
         within |= {name: rest.pop(name) for name in _HISTORY_FIELDS & rest.keys()}
     return Unwrapped(main.workflow, extra, rest, within, place)
+
+
+def _data_beside(document: Mapping[str, Any], extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The data for ComfyUI in the fields of an object, and what is there already. Raises InvalidRequest."""
+    if (info := from_text(document.get("extra_pnginfo"), what="extra_pnginfo")) is not None:
+        extra = merged({"extra_pnginfo": info}, extra)
+    if (given := from_text(document.get("extra_data"), what="extra_data")) is not None:
+        if not isinstance(given, Mapping):
+            raise InvalidRequest("`extra_data` must be an object of what ComfyUI gets beside the workflow.")
+        extra = merged(given, extra)
+    return extra
 
 
 def _of_history(entry: object) -> Unwrapped | None:

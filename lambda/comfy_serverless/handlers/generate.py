@@ -24,6 +24,10 @@ warm.imports_done()
 #: outlast an outage of some hours.
 AGAIN_AFTER_S = (30, 4 * 60, 32 * 60, 4 * 3600)
 
+#: How long an invocation that has run its jobs waits for the lists of nodes to be written, and what it keeps back of
+#: its time, in seconds. Once a start, and once an hour, ComfyUI takes a second or two to say what it has.
+LISTED_WITHIN_S, ANSWER_RESERVE_S = 15.0, 2.0
+
 
 class LambdaContext(Protocol):
     """The part of Lambda's context that we use."""
@@ -103,6 +107,8 @@ def _run_queued(
     )
     if (writer := wiring.node_list()) is not None:
         writer.write_if_due()
+        # After the answer this process is frozen, and with it whoever waits for a turn behind the reading.
+        writer.wait(min(LISTED_WITHIN_S, remaining_s() - ANSWER_RESERVE_S))
     return answer
 
 

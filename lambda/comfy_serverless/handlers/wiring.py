@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from comfy_serverless.worker.journal import Journal
     from comfy_serverless.worker.metrics import Meter
     from comfy_serverless.worker.model_store import ModelStore
-    from comfy_serverless.worker.protocols import Shown
+    from comfy_serverless.worker.protocols import ShownModels
     from comfy_serverless.worker.replies import Replies
     from comfy_serverless.worker.worker import Worker
 
@@ -182,6 +182,7 @@ def services() -> Services:
     from concurrent.futures import ThreadPoolExecutor
 
     from comfy_serverless.api.services import Services
+    from comfy_serverless.jobs.declarations import DeclarationsReader
     from comfy_serverless.jobs.node_list import NodeListReader
     from comfy_serverless.table.presigned_uploads import UploadStore
 
@@ -197,6 +198,7 @@ def services() -> Services:
         uploads=UploadStore(assets()),
         keys=keys(),
         node_list=NodeListReader(s3(), assets_bucket, workers().worker_image),
+        declarations=DeclarationsReader(s3(), assets_bucket, workers().worker_image),
         workers=workers(),
         care=care(),
         assets_bucket=assets_bucket,
@@ -365,10 +367,9 @@ def node_list() -> NodeListWriter | None:
     from comfy_serverless.jobs.node_list import NodeListWriter
 
     bucket = settings().assets_bucket
-    engine = connector()
     if bucket is None:
         return None
-    return NodeListWriter(s3(), bucket, settings().worker_image, engine.node_classes, engine.lost_packs)
+    return NodeListWriter(s3(), bucket, settings().worker_image, worker().declarations.newest, connector().lost_packs)
 
 
 @functools.cache
@@ -391,9 +392,9 @@ def model_store() -> ModelStore:
 class _Models:
     """The model store, opened only by jobs that need it."""
 
-    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Shown:
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float, owner: str = "") -> ShownModels:
         from comfy_serverless.worker.protocols import NothingShown
 
         if not models and not settings().models_manifest:
             return NothingShown()
-        return model_store().hold(models, job_id=job_id, deadline=deadline)
+        return model_store().hold(models, job_id=job_id, deadline=deadline, owner=owner)

@@ -1,10 +1,11 @@
 """What a dropped object is, by its key alone. The notifications of the bucket pass everything on; here it is decided.
 
     jobs/**.json, .json.gz                          a request
+    jobs/**.png, .webp, .jpg, .mp4, .flac, …         a file that ComfyUI has made, with the workflow inside
     images/{workflow}/**                            a file for that workflow
     batches/**.jsonl, .ndjson, .jsonl.gz, …         a manifest
     what file managers and tools leave behind       left alone, anywhere
-    pictures, models, … beside requests             left alone: requests name them as inputs
+    other pictures, models, … beside requests       left alone: requests name them as inputs
     anything else                                   refused, so that somebody hears of it
 
 Endings count in any case: `PHOTOS.JSONL` is a manifest. No IO.
@@ -17,7 +18,7 @@ from enum import Enum, auto
 from pathlib import PurePosixPath
 from typing import Final
 
-from comfy_serverless.files import MODEL_ENDINGS, type_of_name
+from comfy_serverless.files import MODEL_ENDINGS, may_carry_workflow, type_of_name
 
 JOBS: Final = "jobs/"
 IMAGES: Final = "images/"
@@ -26,9 +27,10 @@ REQUEST_ENDINGS: Final = (".json", ".json.gz")
 MANIFEST_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 PACKED: Final = ".gz"
 ACCEPTED_DROPS: Final = (
-    "Accepted are *.json (a job request, or a workflow in API format), images/{workflow}/* (an image for the workflow "
-    "of that name in WORKFLOWS_DIR) and, in the stack's input bucket, batches/*.jsonl or batches/*.ndjson (a job "
-    "request in each line). Requests and manifests may be packed: *.json.gz, *.jsonl.gz."
+    "Accepted are *.json (a job request, or a workflow), jobs/* that ComfyUI has made (a picture, film or sound with "
+    "its workflow inside), images/{workflow}/* (an image for the workflow of that name in WORKFLOWS_DIR) and, in the "
+    "stack's input bucket, batches/*.jsonl or batches/*.ndjson (a job request in each line). Requests and manifests "
+    "may be packed: *.json.gz, *.jsonl.gz."
 )
 #: Names that no person has given, compared in lower case: of Windows, Synology, macOS, Office, editors, downloads and
 #: Hadoop. Those that begin with a dot (.DS_Store, ._x, .Trashes, .gitkeep) go without saying.
@@ -40,9 +42,10 @@ _MEDIA: Final = ("image/", "video/", "audio/", "model/", "font/")
 
 
 class DropKind(Enum):
-    """What is done with a dropped object."""
+    """What is done with a dropped object. One that is MADE has its workflow inside."""
 
     REQUEST = auto()
+    MADE = auto()
     IMAGE = auto()
     MANIFEST = auto()
     LEFT_ALONE = auto()
@@ -60,6 +63,8 @@ def kind_of_drop(key: str) -> DropKind:
         return DropKind.MANIFEST
     if name.endswith(REQUEST_ENDINGS) and folder != MANIFESTS:
         return DropKind.REQUEST
+    if folder == JOBS and may_carry_workflow(name):
+        return DropKind.MADE
     return DropKind.LEFT_ALONE if folder in (JOBS, MANIFESTS) and _is_input(name) else DropKind.UNKNOWN
 
 

@@ -8,7 +8,6 @@ table, S3 or a log.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -38,12 +37,6 @@ MAX_EXTRA_DATA_BYTES = 2_000_000
 #: 128,000 bytes of an invocation of SageMaker.
 MAX_UNKEPT_BYTES = 64_000
 _MOST_NAMES, _LONGEST_NAME = 20, 60
-#: Names under which keys come, in JSON, good or broken. In a text in a text, `\\` stands before their last quote.
-_KEYS = re.compile(
-    r"(?:(?:api|access|private|auth|secret|openai)[-_ ]?key|x-api-|secret|passw(?:or)?d|credential|authori[sz]ation"
-    r"|bearer|cookie|comfy_org)[^\"\n:]{0,60}\"\s*:|(?:token|pwd|(?<![a-z])key)\\{0,9}\"\s*:",
-    re.IGNORECASE,
-)
 
 
 def check_extra_data(data: dict[str, Any]) -> dict[str, Any]:
@@ -85,8 +78,3 @@ def refuse_unkept(data: Mapping[str, Any] | None) -> None:
             f"`extra_data` has {named(unkept)}: a manifest is kept in S3, with a copy and a report, and what may be or "
             f"hold a key is not; a line may have {KEPT}. Send jobs that need more through the API."
         )
-
-
-def sounds_of_keys(text: str) -> bool:
-    """Whether JSON, good or broken, has a name under which keys come."""
-    return _KEYS.search(text) is not None

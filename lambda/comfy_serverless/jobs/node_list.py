@@ -7,6 +7,8 @@ list says nothing of the new ones. A list counts while workers keep it fresh, fo
 other nodes in it is replaced by the first job that runs. Without a list nothing is refused here: the engine itself
 does that, later.
 
+Beside it stands what ComfyUI declares of these classes (`jobs.declarations`).
+
 A second list has the packs that did not import there: it says why a class is missing. It is a document of its own,
 because an API of an older release reads the first one as it is.
 """
@@ -27,6 +29,7 @@ from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.refusals import pack_of, why_unknown
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.workflow import node_errors_entry
+from comfy_serverless.jobs.declarations import TRUSTED_S, DeclarationsWriter
 from comfy_serverless.jobs.outward import outward
 from comfy_serverless.observability import log
 from comfy_serverless.redaction import redacted
@@ -34,9 +37,10 @@ from comfy_serverless.redaction import redacted
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: How old a list may be, and how often a busy worker writes it anew, in seconds.
-TRUSTED_S = 900
+#: How often a busy worker writes its lists anew, in seconds; they count for `TRUSTED_S`.
 WRITTEN_EVERY_S = 600
+#: The name under which workers of release 0.1.0 write theirs, whatever their image is.
+_OF_FIRST_RELEASE = "nodes"
 #: How long the API waits before it reads the list again, in seconds.
 _KNOWN_S = 60.0
 
@@ -46,17 +50,21 @@ class NodeListWriter:
     """Writes the lists of one worker, in a thread.
 
     Attributes:
-        classes: asks the engine for its node classes.
+        object_info: asks the engine what it declares of its node classes.
         lost: returns the packs that it could not import.
     """
 
     s3: S3Client
     bucket: str
     image: str
-    classes: Callable[[], Iterable[str]]
+    object_info: Callable[[], Mapping[str, Any]]
     lost: Callable[[], Iterable[NotImported]]
+    _declarations: DeclarationsWriter = field(init=False)
     _written_at: float = field(default=float("-inf"))
     _thread: threading.Thread | None = None
+
+    def __post_init__(self) -> None:
+        self._declarations = DeclarationsWriter(self.s3, self.bucket, self.image)
 
     def write_if_due(self) -> None:
         """Begin to write the list, unless that was done lately. Returns at once."""
@@ -69,14 +77,16 @@ class NodeListWriter:
     def wait(self, timeout_s: float) -> None:
         """Wait for a write that has begun."""
         if self._thread is not None:
-            self._thread.join(timeout_s)
+            self._thread.join(max(0.0, timeout_s))
 
     def _write(self) -> None:
         try:
-            # In this order: the API must not refuse a class of a lost pack without saying so.
-            classes = sorted(self.classes())
+            object_info = self.object_info()
+            # In this order: the API must not refuse a class of a lost pack without saying so, and takes workers that
+            # list their classes alone for those of an older release.
             self._put(_lost_key(self.image), [_to_json(pack) for pack in self.lost()])
-            self._put(_key(self.image), classes)
+            self._declarations.write(object_info)
+            self._put(_key(self.image), sorted(object_info))
         except Exception as error:  # noqa: BLE001  (nothing depends on the list)
             log.warning("the list of node classes was not written", reason=redacted(error))
 
@@ -100,7 +110,7 @@ class NodeListReader:
 
     def check(self, graph: Mapping[str, Any]) -> None:
         """Raise InvalidWorkflow for nodes that the workers do not have, all of them in `node_errors`."""
-        if not self._is_known():
+        if not self.is_known():
             return
         unknown = {
             node_id: node["class_type"] for node_id, node in graph.items() if node["class_type"] not in self._classes
@@ -126,14 +136,24 @@ class NodeListReader:
 
     def not_imported(self) -> tuple[NotImported, ...]:
         """The packs that did not import on the worker that has told it last; none if no worker has told it lately."""
-        return self._lost_packs() if self._is_known() else ()
+        return self._lost_packs() if self.is_known() else ()
 
-    def _is_known(self) -> bool:
+    def is_known(self) -> bool:
         """Whether there are lists that count; reads them anew once in a while."""
         image = self.image()
         if image != self._of_image or time.monotonic() - self._read_at >= _KNOWN_S:
             self._read(image)
         return datetime.now(UTC) < self._trusted_until
+
+    def is_told(self) -> bool:
+        """Whether workers have listed their classes lately: those of this image, or of release 0.1.0, any of them."""
+        if self.is_known():
+            return True
+        try:
+            told_at = self.s3.head_object(Bucket=self.bucket, Key=_key(_OF_FIRST_RELEASE))["LastModified"]
+        except (ClientError, BotoCoreError):
+            return False
+        return datetime.now(UTC) < told_at + timedelta(seconds=TRUSTED_S)
 
     def _read(self, image: str) -> None:
         self._of_image, self._read_at = image, time.monotonic()

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -30,6 +30,9 @@ from comfy_serverless.graph.file_inputs import is_address, scheme_of
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT, clean, first_warnings
 from comfy_serverless.jobs.extra_data import check_extra_data
 from comfy_serverless.jobs.shapes import MAX_ADDRESSES, shape
+
+if TYPE_CHECKING:
+    from comfy_serverless.jobs.known_files import KnownFiles
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 #: S3 accepts keys of 1,024 bytes; the part after the prefix may have half of them.
@@ -96,13 +99,13 @@ class ModelRequest(_Request):
         url: `s3://…` or `https://…`.
         folder: one of ComfyUI's model folders, e.g. "checkpoints", or a subfolder of one: "loras/styles".
         name: the file name; by default the url's last part.
-        sha256: the hash of its content, in hex.
+        sha256: the hash of its content, in hex. Without one, its host is asked; see `worker.model_store.hashes`.
     """
 
     url: Annotated[str, Field(max_length=MAX_MODEL_URL_CHARACTERS)]
     folder: str
     name: str | None = None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
 
     @field_validator("url")
     @classmethod
@@ -129,8 +132,8 @@ class ModelRequest(_Request):
 
     @field_validator("sha256")
     @classmethod
-    def _lower(cls, sha256: str) -> str:
-        return sha256.lower()
+    def _lower(cls, sha256: str | None) -> str | None:
+        return sha256.lower() if sha256 is not None else None
 
     @model_validator(mode="after")
     def _check_name(self) -> Self:
@@ -180,8 +183,11 @@ def _check_models(models: object) -> object:
 def _check_names(models: tuple[ModelRequest, ...]) -> tuple[ModelRequest, ...]:
     contents: dict[str, str] = {}
     for model in models:
-        if contents.setdefault(model.called, model.sha256) != model.sha256:
-            raise ValueError(f"{model.called!r} is asked for with two different sha256; give one another `name`")
+        content = model.sha256 or model.url  # one without a sha256 is the same only if it comes from the same place
+        if contents.setdefault(model.called, content) != content:
+            raise ValueError(
+                f"{model.called!r} is asked for with two different sha256, or from two places; give one another `name`"
+            )
     paths = {model.path for model in models}
     within = next((model for model in models if paths & set(map(str, PurePosixPath(model.path).parents))), None)
     if within is not None:
@@ -200,7 +206,8 @@ class JobRequest(_Request):
 
     Attributes:
         job_id: names the job; the same id never runs twice. If absent, it is random or derived from the event.
-        workflow: an API-format graph, `s3://bucket/key.json`, or the name of a file in `WORKFLOWS_DIR`.
+        workflow: a graph in API format or what the editor saved, `s3://bucket/key.json` of either, or the name of a
+            file in `WORKFLOWS_DIR`.
         values: `set` in JSON: `{"3.seed": 42}`, put into the graph before it runs.
         inputs: `{"10.image": "s3://…"}`, fetched and given to the node; several in a list are a batch.
         models: fetched before the workflow runs.
@@ -222,6 +229,7 @@ class JobRequest(_Request):
     metadata: Labels = Field(default_factory=dict)
     extra_data: Annotated[dict[str, Any], AfterValidator(check_extra_data)] | None = Field(default=None, repr=False)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
+    _files: KnownFiles | None = PrivateAttr(default=None)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -239,6 +247,17 @@ class JobRequest(_Request):
         asked = self.model_dump(mode="json", by_alias=True, include={"workflow", "values", "inputs", "models"})
         return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
+    @property
+    def files(self) -> KnownFiles | None:
+        """The files that an editor's workflow names, as the API has looked them up for the worker that converts it."""
+        return self._files
+
+    def with_files(self, files: KnownFiles) -> Self:
+        """The request with these."""
+        copy = self.model_copy()
+        copy._files = files
+        return copy
+
     @classmethod
     def field_names(cls) -> list[str]:
         """The names of its fields, as they are sent."""
@@ -249,7 +268,7 @@ class JobRequest(_Request):
     def _check_workflow(cls, workflow: object) -> object:
         if isinstance(workflow, dict) or (isinstance(workflow, str) and workflow):
             return workflow
-        raise ValueError("must be an API-format workflow, an s3:// address of one, or the name of one in WORKFLOWS_DIR")
+        raise ValueError("must be a workflow, an s3:// address of one, or the name of one in WORKFLOWS_DIR")
 
     @classmethod
     def parse(cls, payload: object) -> Self:

@@ -26,7 +26,12 @@ _OWNERS = "owners"
 
 def owner_prefix(owner: str, settings: Settings) -> str:
     """The prefix of an owner's results."""
-    return f"{folder_prefix(settings.output_prefix)}{_OWNERS}/{owner}"
+    return f"{folder_prefix(settings.output_prefix)}{owner_place(owner)}"
+
+
+def owner_place(owner: str) -> str:
+    """The end of that prefix, which is the same whatever OUTPUT_PREFIX is."""
+    return f"{_OWNERS}/{owner}"
 
 
 def everything_in(value: object) -> Iterator[object]:

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from comfy_serverless.aws.s3 import UNPINNED, Pin, PinnedAddress, S3Address, read_json
-from comfy_serverless.errors import InvalidRequest, PayloadTooLarge
+from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, PayloadTooLarge
+from comfy_serverless.graph.active_nodes import active_nodes
 from comfy_serverless.graph.nodes import DROPPED_IMAGE_LOADER
+from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.drop_names import ACCEPTED_DROPS, DropKind, kind_of_drop, stem_of
+from comfy_serverless.jobs.embedded import embedded_in
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
 from comfy_serverless.jobs.workflow_source import named_workflow
 from comfy_serverless.json_text import parse_json
@@ -141,6 +144,8 @@ class DroppedObject:
                 request = self._request_for_image(self.address.key.split("/")[1], settings)
             case DropKind.REQUEST:
                 request = JobRequest.parse(read_json(s3, self.address, what="the dropped request", pin=self.pin))
+            case DropKind.MADE:
+                request = self._request_inside(s3)
             case _:
                 raise InvalidRequest(f"{self.address} is nothing that can be run. {ACCEPTED_DROPS}")
         if (request.output.bucket or settings.output_bucket) == self.address.bucket:
@@ -152,9 +157,20 @@ class DroppedObject:
             )
         return request
 
+    def _request_inside(self, s3: S3Client) -> JobRequest:
+        try:
+            found = embedded_in(s3, self.address, what="the dropped file", pin=self.pin)
+        except InvalidWorkflow as error:
+            raise type(error)(
+                f"{error.message} Below jobs/ a file is taken for one that ComfyUI has made, with its workflow inside. "
+                "A picture that a workflow is to take as its input is dropped as images/{workflow}/…; inputs that "
+                "requests name are kept outside of jobs/, images/ and batches/."
+            ) from error
+        request = JobRequest.parse(found.document)
+        return request.with_warnings([*request.warnings, *found.warnings])
+
     def _request_for_image(self, name: str, settings: Settings) -> JobRequest:
-        graph = named_workflow(name, settings.workflows_dir)
-        loaders = [node_id for node_id, node in graph.items() if node["class_type"] == DROPPED_IMAGE_LOADER]
+        loaders = _loaders(named_workflow(name, settings.workflows_dir))
         if len(loaders) != 1:
             raise InvalidRequest(
                 f"the workflow {name!r} has {len(loaders)} {DROPPED_IMAGE_LOADER} nodes, so it is not clear where "
@@ -163,3 +179,10 @@ class DroppedObject:
             )
         address = str(PinnedAddress(self.address, self.pin))
         return JobRequest.parse({"workflow": name, "inputs": {f"{loaders[0]}.image": address}})
+
+
+def _loaders(workflow: Mapping[str, Any]) -> list[str]:
+    """What to call the nodes that a dropped image may go to. What the editor saved has its ids when it is converted."""
+    if is_of_editor(workflow):
+        return [node.class_type for node in active_nodes(workflow) if node.class_type == DROPPED_IMAGE_LOADER]
+    return [node_id for node_id, node in workflow.items() if node["class_type"] == DROPPED_IMAGE_LOADER]

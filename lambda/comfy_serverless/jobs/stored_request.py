@@ -1,11 +1,14 @@
 """A request as it is kept in S3 for the worker: a document with the workflow as it was submitted, or a manifest's line.
 
-    {"request": {…JobRequest…}, "workflow": {…}, "extra_data": {…}, "warnings": ["…"], "version": 2}
+    {"request": {…JobRequest…}, "workflow": {…}, "extra_data": {…}, "warnings": ["…"], "files": {…}, "version": 2}
+
+Version 2 is for jobs whose workflow is the editor's: their worker converts it. `files` has the addresses of what such a
+workflow names (`jobs.known_files`).
 
 Workers of another release read it too: those of 0.1.0 refuse a `request` with a field that they do not know, so new
 ones, like `extra_data`, stand beside it. A field that they may ignore is simply added. One that they must understand
-raises `VERSION`: a worker that knows only older versions gives the job back (`worker_outdated`). `version` is left out
-while it is 1.
+raises the version of the jobs that need it: a worker that knows only older versions gives them back
+(`worker_outdated`). `version` is left out for jobs that need only 1.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import S3Address, read_json, read_problem
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, WorkerOutdated
+from comfy_serverless.graph.wrappers import is_of_editor, unwrap
 from comfy_serverless.jobs.extra_data import split
+from comfy_serverless.jobs.known_files import KnownFiles
 from comfy_serverless.jobs.line_ids import asks_for_chance, id_at, id_of_text, may_draw
 from comfy_serverless.jobs.lines import MAX_LINE_BYTES, Line, LineAddress, document_of, lines_of
 from comfy_serverless.jobs.named_lines import is_named, is_plain, with_behind
@@ -31,9 +36,12 @@ from comfy_serverless.json_text import finite
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: The version that this release writes, and the newest that it can run. A line of a manifest has its version in its
-#: message and in the job's item (`JobItem.version`), of which the caretaker makes new messages.
-VERSION = 1
+#: The newest version that this release can run. A line of a manifest has its version in its message and in the job's
+#: item (`JobItem.version`), of which the caretaker makes new messages.
+VERSION = 2
+#: That of jobs which a worker of any release can run, of those whose worker converts the editor's workflow, and of
+#: those with a model that has no sha256.
+_PLAIN, _OF_EDITOR, _UNHASHED = 1, 2, 2
 #: The most of a request that goes with the message. SQS counts, and bills, each 64 KB of a message.
 MAX_IN_MESSAGE_BYTES = 48_000
 _READ_BYTES = 64 * 1024
@@ -59,8 +67,10 @@ class StoredRequest:
             document["extra_data"] = extra_data
         if self.request.warnings:
             document["warnings"] = list(self.request.warnings)
-        if VERSION != 1:
-            document["version"] = VERSION
+        if self.request.files is not None:
+            document["files"] = self.request.files.to_json()
+        if (version := version_of(self.request)) != _PLAIN:
+            document["version"] = version
         return json.dumps(document, ensure_ascii=False).encode("utf-8", "replace")
 
     def in_message(self) -> dict[str, Any] | None:
@@ -87,6 +97,8 @@ class StoredRequest:
             request = request.model_copy(update={"extra_data": extra_data})
         if isinstance(warnings := fields.get("warnings"), list):
             request = request.with_warnings(map(str, warnings))
+        if "files" in fields:
+            request = request.with_files(KnownFiles.parse(fields["files"]))
         return cls(request, fields.get("workflow", request.workflow))
 
     def write(self, s3: S3Client, address: S3Address) -> None:
@@ -98,6 +110,15 @@ class StoredRequest:
     def read(cls, s3: S3Client, address: S3Address) -> Self:
         """Read it from S3. Raises as `parse` and `read_json`."""
         return cls.parse(read_json(s3, address, what="the request"))
+
+
+def version_of(request: JobRequest) -> int:
+    """The version that a worker must know to run a request."""
+    found = None if isinstance(request.workflow, str) else unwrap(request.workflow)
+    return max(
+        _OF_EDITOR if found is not None and is_of_editor(found.workflow) else _PLAIN,
+        _UNHASHED if any(model.sha256 is None for model in request.models) else _PLAIN,
+    )
 
 
 def submitted_workflow(s3: S3Client, address: S3Address) -> Any:  # noqa: ANN401  (as it was submitted)
@@ -168,7 +189,7 @@ def request_at(line: Line, *, batch_id: str, draws: Callable[[str], bool] | None
     """As `request_of`; but a line that asks for something random is a job of its own (`jobs.line_ids`).
 
     Args:
-        draws: says which workflows, outside of the lines, have seeds of -1; None if the same text is always the same
+        draws: as for `asks_for_chance`, of workflows outside of the lines; None if the same text is always the same
             job, as it was in older releases.
     """
     document = _document_of(line)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
 import json
 import os
 import resource
@@ -28,6 +29,9 @@ _IDLE_S = 120.0
 _LONGEST_TASK_BYTES = 1 << 16
 _MOST_FILES = 3
 _DESCRIPTORS = 32
+#: For a workflow in a file: Python's objects for the longest text, or for a model's header, and the time to make them.
+_EMBEDDED_BYTES = 480 << 20
+_EMBEDDED_CPU_S = 7.0
 
 #: A check: it is given what it may take, the files, and the task.
 Check = Callable[[Budget, list[BinaryIO], dict[str, Any]], object]
@@ -52,24 +56,44 @@ def _model_header(budget: Budget, files: list[BinaryIO], _task: dict[str, Any]) 
     check_model_header(files[0], budget=budget)
 
 
+def _embedded(budget: Budget, files: list[BinaryIO], task: dict[str, Any]) -> object:
+    from comfy_serverless.sandbox.embedded import Missing, read_embedded
+    from comfy_serverless.sandbox.embedded.window import Window
+
+    budget.allow(memory_bytes=_EMBEDDED_BYTES, cpu_s=_EMBEDDED_CPU_S)
+    window = Window.of_file(files[0].fileno(), size=task["size"], known=[tuple(known) for known in task["known"]])
+    try:
+        return read_embedded(window)
+    except Missing as missing:
+        return {"missing": [missing.offset, missing.size]}
+
+
 #: To add a check is to add its entry, and a method of `Sandbox`.
-CHECKS: dict[str, Check] = {"image": _image, "mask": _mask, "model_header": _model_header}
+CHECKS: dict[str, Check] = {"image": _image, "mask": _mask, "model_header": _model_header, "embedded": _embedded}
 
 
 def main() -> None:
     """Run checks until the socket ends, or nothing has come for a while."""
     _confine()
-    from comfy_serverless.sandbox import images  # noqa: F401  (loaded while the first file is on its way)
-
     with socket.socket(fileno=0) as tasks:
         readable = select.poll()
         readable.register(tasks, select.POLLIN)
+        if not readable.poll(0):  # nobody waits yet
+            _load_decoders()
         while readable.poll(1000 * _IDLE_S):
             message, descriptors, _, _ = socket.recv_fds(tasks, _LONGEST_TASK_BYTES, _MOST_FILES)
             if not message:
                 return
-            answer = _answer(json.loads(message), descriptors)
+            task = json.loads(message)
+            if task["check"] != "embedded":  # before its limits hold
+                _load_decoders()
+            answer = _answer(task, descriptors)
             tasks.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def _load_decoders() -> None:
+    if importlib.util.find_spec("PIL") is not None:  # the API's image has none, and looks at no image
+        from comfy_serverless.sandbox import images  # noqa: F401
 
 
 def _confine() -> None:

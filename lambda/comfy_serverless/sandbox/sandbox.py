@@ -75,11 +75,23 @@ class Sandbox:
         """Refuse an open file that is no whole safetensors file. See `model_headers.check_model_header`."""
         self._ask("model_header", descriptor, deadline=deadline, turn=turn)
 
+    def read_embedded(
+        self, descriptor: int, *, size: int, known: Sequence[tuple[int, int]], deadline: float, turn: str
+    ) -> Mapping[str, Any]:
+        """The prompt and the workflow in an open file of that size, of which these ranges are there.
+
+        See `embedded.read_embedded`. If another range is wanted: `{"missing": [offset, size]}`.
+        """
+        answer: Mapping[str, Any] = self._ask(
+            "embedded", descriptor, deadline=deadline, turn=turn, size=size, known=known
+        )
+        return answer
+
     def close(self) -> None:
         """End all children that have nothing to do; others end with their task."""
         self._end()
 
-    def _ask(self, check: str, *files: int, deadline: float, turn: str, **arguments: int) -> Any:  # noqa: ANN401
+    def _ask(self, check: str, *files: int, deadline: float, turn: str, **arguments: object) -> Any:  # noqa: ANN401
         task = {"check": check, **arguments}
         with self._turn_of(turn, deadline=deadline):
             try:

@@ -38,7 +38,7 @@ class NewJob:
         idempotency_key: the caller's key, single-use for 24 h.
         webhook: where its end must be reported, if anywhere.
         batch: the batch it is a line of.
-        is_rerunnable: see `JobItem`.
+        is_rerunnable, version: see `JobItem`.
     """
 
     job_id: str
@@ -50,6 +50,7 @@ class NewJob:
     webhook: Webhook | None = None
     is_rerunnable: bool = True
     batch: str | None = None
+    version: int = 1
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def waiting(self, *, keeper: str, keeper_due: int) -> JobState:
@@ -74,6 +75,7 @@ class NewJob:
             expires=int(self.created_at.timestamp() + RETENTION.total_seconds()),
             keeper=keeper,
             keeper_due=keeper_due,
+            version=self.version,
         )
 
 

@@ -31,6 +31,8 @@ class Engine(Protocol):
 
     @property
     def engine(self) -> str: ...
+    @property
+    def starts(self) -> int: ...
 
     def run(
         self,
@@ -45,6 +47,8 @@ class Engine(Protocol):
         apart_as: str | None = None,
         recalls_as: str = "",
     ) -> Execution: ...
+    def object_info_now(self) -> Mapping[str, Any]: ...
+    def file_names(self) -> frozenset[str]: ...
     def may_overlap(self, workflow: Mapping[str, Any]) -> bool: ...
     def hold_folders(self, check: Callable[[], None]) -> AbstractContextManager[None]: ...
     def cancel(self, prompt_id: str) -> bool: ...
@@ -82,8 +86,18 @@ class Shown(Protocol):
         """
 
 
+class ShownModels(Shown, Protocol):
+    """Models that a job has brought."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the caller is told of them."""
+
+
 class NothingShown:
-    """Shows nothing, where a job has brought nothing. A `Shown`."""
+    """Shows nothing, where a job has brought nothing. `ShownModels`."""
+
+    warnings: tuple[str, ...] = ()
 
     def show(self, deadline: float) -> None:
         """Do nothing."""
@@ -110,4 +124,4 @@ class Inputs(Protocol):
 class Models(Protocol):
     """Fetches models: see `worker.model_store.ModelStore`."""
 
-    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float) -> Shown: ...
+    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float, owner: str = "") -> ShownModels: ...

@@ -50,15 +50,16 @@ from comfy_serverless.jobs.keys import KeyAllotment, keys_of
 from comfy_serverless.jobs.request import JobRequest, ReplyMode
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import ResultFile
-from comfy_serverless.jobs.workflow_source import graph_of
 from comfy_serverless.observability import about, log, rename
 from comfy_serverless.worker.ahead import Ahead, ReadStanding
+from comfy_serverless.worker.declarations import EngineDeclarations
 from comfy_serverless.worker.delivery import UPLOAD_THREADS, Delivery, Undelivered, delivery_error
 from comfy_serverless.worker.leftovers import FilesInUse, Leftovers, room_for_kept
 from comfy_serverless.worker.protocols import NobodyWatches, NothingShown, Observer
 from comfy_serverless.worker.record import JobRecord, log_job, own_mistake
 from comfy_serverless.worker.running import Phase, RunningJob, RunningJobs
 from comfy_serverless.worker.tidying import Tidying
+from comfy_serverless.worker.workflows import JobWorkflow, Workflows
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.progress import Progress
     from comfy_serverless.jobs.sources import RequestSource
     from comfy_serverless.settings import Settings
-    from comfy_serverless.worker.protocols import Engine, Inputs, Models, PreparedGraph, Shown
+    from comfy_serverless.worker.protocols import Engine, Inputs, Models, PreparedGraph, Shown, ShownModels
 
 #: Kept back at the very end, to write the result after the uploads, in seconds.
 RESULT_RESERVE_S = 1.0
@@ -144,6 +145,8 @@ class Worker:
         self._pool = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="delivery")
         self.ahead = Ahead(s3, self._jobs)
         self._tidying = Tidying(engine, self._jobs, self._files_in_use)
+        self.declarations = EngineDeclarations(engine, self._jobs)
+        self._workflows = Workflows(s3, settings, self.declarations)
 
     def close(self) -> None:
         """End the worker's threads, once they have tidied up."""
@@ -231,7 +234,11 @@ class Worker:
             return standing.job
         record.replaces = standing
         record.deadline = self._deadline(record, request, call)
-        self._run_engine(record, request, leftovers, call, running)
+        begun = time.monotonic()
+        workflow = self._workflows.of(request, source, running, job_id=record.job_id, until=record.latest)
+        # It may have waited for the jobs before it, to learn what nodes there are.
+        record.deadline = min(record.latest, record.deadline + time.monotonic() - begun)
+        self._run_engine(record, request, workflow, leftovers, call, running)
         return None
 
     def _claim(self, record: JobRecord, call: Call, running: RunningJob) -> Leftovers:
@@ -274,24 +281,30 @@ class Worker:
         return record.begun + min(asked_s, left_s)
 
     def _run_engine(
-        self, record: JobRecord, request: JobRequest, leftovers: Leftovers, call: Call, running: RunningJob
+        self,
+        record: JobRecord,
+        request: JobRequest,
+        workflow: JobWorkflow,
+        leftovers: Leftovers,
+        call: Call,
+        running: RunningJob,
     ) -> None:
-        whole = graph_of(request, s3=self._s3, settings=self._settings)
-        record.warnings += whole.warnings
-        record.extra_data = merged(record.extra_data or {}, whole.extra_data)
-        if isinstance(request.workflow, str):  # nobody has read it before
-            Reserved.of(self._settings).check_addresses(whole.graph)
-        record.warnings += met_several(whole.graph, [*request.values, *request.inputs])
-        graph, record.seeds = draw_seeds(whole.graph)
+        record.warnings += workflow.warnings
+        record.extra_data = merged(record.extra_data or {}, workflow.extra_data)
+        record.warnings += met_several(workflow.graph, [*request.values, *request.inputs])
+        graph, record.seeds = draw_seeds(workflow.graph)
         with ExitStack() as held:
-            models: Shown = NothingShown()
+            models: ShownModels = NothingShown()
             if self._models is not None:
-                models = self._models.hold(request.models, job_id=record.job_id, deadline=record.deadline)
+                models = self._models.hold(
+                    request.models, job_id=record.job_id, deadline=record.deadline, owner=running.owner
+                )
                 held.callback(models.release)
+                record.warnings += models.warnings
             elif request.models:
                 raise InvalidRequest("this worker fetches no models: it has no store for them.")
             running.check()
-            prepared = self._inputs.prepare(graph, request.inputs, job_id=record.job_id, deadline=record.deadline)
+            prepared = self._inputs.prepare(graph, workflow.inputs, job_id=record.job_id, deadline=record.deadline)
             held.callback(prepared.release)
             check_prefixes(prepared.graph)
             record.prepared_ms = record.elapsed_ms()

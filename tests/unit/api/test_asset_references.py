@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.api.references import refuse_foreign_addresses, resolve_assets
 from comfy_serverless.errors import MissingAsset
+from comfy_serverless.jobs.references import refuse_foreign_addresses, resolve_assets
 from comfy_serverless.table.asset_item import Asset
 from comfy_serverless.table.asset_names import digest_of
 from comfy_serverless.table.assets import AssetStore, Naming

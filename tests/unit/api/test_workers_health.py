@@ -34,7 +34,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiWorld]:
 def worker(api: ApiWorld) -> list[NotImported]:
     """A worker that tells its nodes; the list is of the packs that it lacks."""
     lost = [LOST]
-    writer = NodeListWriter(api.s3, ASSETS, "nodes", lambda: ["KSampler"], lambda: lost)
+    writer = NodeListWriter(api.s3, ASSETS, "nodes", lambda: {"KSampler": {}}, lambda: lost)
     writer.write_if_due()
     writer.wait(PATIENCE_S)
     return lost

@@ -248,7 +248,7 @@ def test_what_a_manifest_asks_for_once_or_at_random_is_told(
     assert run("submit", str(file), "--dry-run", "--json") == 0
     printed = capsys.readouterr()
     assert "1 line repeated: 4 (as 1)" in printed.err
-    assert "2 lines with a random seed" in printed.err
+    assert "2 lines with a random seed (-1) or alternatives" in printed.err
     facts = json.loads(printed.out)
     assert (facts["lines"], facts["duplicates"], facts["random_seeds"]) == (5, 1, 2)
 

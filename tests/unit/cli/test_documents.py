@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import struct
 import sys
+import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from comfy_serverless.cli.documents import Document, check_plainly, read_document
-from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidWorkflow, UiFormatWorkflow
+from comfy_serverless.cli.made_files import read_value
+from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidWorkflow
+from tests.unit.embedded_files import SAVED
 from tests.unit.workflow_samples import text_to_image
 
 GRAPH = text_to_image()
@@ -116,23 +120,24 @@ def test_the_numbers_that_comfyui_writes_into_pictures_are_read(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("content", "kind", "words"),
     [
-        (png(), InvalidWorkflow, "a picture that carries no workflow"),
-        (png(workflow=json.dumps(EDITOR)), InvalidWorkflow, "the editor's own format only.*Export"),
-        (png(prompt="{"), InvalidRequest, "the prompt in .* is not JSON"),
+        (png(), InvalidWorkflow, "given carries no workflow: only what ComfyUI has saved"),
+        (png(prompt="{"), InvalidWorkflow, "the prompt is not JSON"),
+        (png(parameters="a fox\nSteps: 20, Sampler: Euler"), InvalidWorkflow, "generation parameters as A1111"),
         (png()[:40], InvalidWorkflow, "carries no workflow"),
-        (b"\xff\xd8\xff\xe0", InvalidRequest, "is not JSON: its content is image/jpeg"),
+        (b"\xff\xd8\xff\xe0", InvalidWorkflow, "carries no workflow"),
+        (b"GIF89a\xff\xff\1\0", InvalidRequest, "is not JSON: its content is image/gif"),
         (b"\x1f\x8b\x08broken", InvalidRequest, "packed by gzip, and damaged"),
         ('{"a": "caf\u00e9"}'.encode("cp1252"), InvalidRequest, "save it as UTF-8"),
         (b"", InvalidRequest, "is empty"),
         (b"\xef\xbb\xbf \n", InvalidRequest, "is empty"),
         (b"{'1': 2}", InvalidRequest, "is not JSON: .*line 1"),
         (b"[" * 200_000, InvalidRequest, "nested too deeply"),
-        (EDITOR, UiFormatWorkflow, "Export"),
+        (EDITOR, InvalidWorkflow, "has no nodes"),
         ([1], InvalidRequest, "not a list"),
         ({"workflow": GRAPH, "sett": {}}, InvalidRequest, "sett: is not a field of a request; did you mean 'set'"),
         ({"workflow": GRAPH, "set": [1]}, InvalidRequest, "set: should be"),
         ({"workflow": GRAPH, "deadline_s": "x"}, InvalidRequest, "deadline_s: should be"),
-        ({"workflow": 5}, InvalidRequest, "workflow: must be an API-format workflow"),
+        ({"workflow": 5}, InvalidRequest, "workflow: must be a workflow"),
     ],
 )
 def test_what_has_none_is_told_what_it_is(tmp_path: Path, content: object, kind: type[ComfyError], words: str) -> None:
@@ -195,3 +200,39 @@ def test_a_picture_whose_editors_text_is_broken_is_run_without_it(tmp_path: Path
     document = read(tmp_path, png(prompt=TEXT, workflow=broken))
     assert (document.graph, document.extra_data) == (GRAPH, {})
     assert [warning for warning in document.warnings if warning.startswith("left out: the workflow of the editor")]
+
+
+@pytest.mark.parametrize("name", ["SaveAnimatedWEBP.webp", "SaveVideo.mp4", "SaveLatent.latent", "SaveSVGNode.svg"])
+def test_any_file_that_comfyui_made_brings_its_workflow(name: str) -> None:
+    document = read_document(str(SAVED / name))
+    assert document.graph
+    assert "nodes" in document.extra_data["extra_pnginfo"]["workflow"]
+
+
+def test_a_file_that_comfyui_made_comes_through_standard_input_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = (SAVED / "SaveAudio.flac").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert read_document("-").graph["2"]["class_type"] == "SaveAudio"
+
+
+def test_a_pipe_is_read_as_it_comes(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    for content in (TEXT.encode(), png(prompt=TEXT)):
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+        writer.start()
+        assert read_document(str(pipe)).graph == GRAPH
+        writer.join()
+        pipe.unlink()
+
+
+def test_what_the_editor_alone_has_saved_is_found_in_a_picture(tmp_path: Path) -> None:
+    picture = tmp_path / "fox.png"
+    picture.write_bytes(png(workflow=json.dumps(EDITOR)))
+    assert read_value(str(picture)) == ({"workflow": EDITOR}, ())
+
+
+def test_where_there_is_no_sandbox_files_are_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("comfy_serverless.sandbox.sandbox.Sandbox", None)
+    assert read_document(str(SAVED / "SaveWEBM.webm")).graph

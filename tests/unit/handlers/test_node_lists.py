@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from comfy_serverless.handlers import generate, sagemaker_server, wiring
+from comfy_serverless.jobs.declarations import DeclarationsReader
 from comfy_serverless.jobs.node_list import NodeListReader, NodeListWriter
 from comfy_serverless.worker.journal import Standing
 from tests.patience import PATIENCE_S
@@ -36,7 +39,7 @@ def on_sagemaker() -> None:
 @pytest.fixture
 def writer(s3: S3Client, monkeypatch: pytest.MonkeyPatch) -> NodeListWriter:
     journal = SimpleNamespace(run=lambda *_: Standing())
-    made = NodeListWriter(s3, IN, "this-image", lambda: ["SaveImage", "KSampler"], list)
+    made = NodeListWriter(s3, IN, "this-image", lambda: {"SaveImage": {}, "KSampler": {}}, list)
     for name, value in {
         "journal": journal,
         "worker": None,
@@ -61,3 +64,31 @@ def test_a_worker_that_runs_jobs_of_the_api_lists_its_nodes(
     ]
     reader = NodeListReader(s3, IN, lambda: "this-image")
     reader.check({"1": {"class_type": "KSampler"}})
+
+
+def test_on_lambda_the_lists_are_written_before_the_answer_because_it_is_frozen_then(
+    writer: NodeListWriter, s3: S3Client
+) -> None:
+    """It is read in a turn of the engine's: a thread that is frozen with it would keep the next job waiting."""
+    asked = threading.Event()
+
+    def slow() -> dict[str, Any]:
+        asked.wait(0.3)
+        return {"KSampler": {}}
+
+    writer.object_info = slow
+    on_lambda()
+    assert s3.get_object(Bucket=IN, Key="engine/this-image/object_info.json")["Body"].read()
+    assert DeclarationsReader(s3, IN, lambda: "this-image").fresh() == {"KSampler": {}}
+
+
+def test_no_time_is_waited_that_the_invocation_does_not_have(writer: NodeListWriter) -> None:
+    asked = threading.Event()
+    writer.object_info = lambda: {"KSampler": {}} if asked.wait(PATIENCE_S) else {}
+    context = SimpleNamespace(aws_request_id="1", get_remaining_time_in_millis=lambda: 1)
+    event = {"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": MESSAGE}]}
+    begun = time.monotonic()
+    assert generate.handler(event, context) == {"batchItemFailures": []}
+    assert time.monotonic() - begun < generate.LISTED_WITHIN_S
+    asked.set()
+    writer.wait(PATIENCE_S)

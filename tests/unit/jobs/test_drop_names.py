@@ -8,6 +8,11 @@ from comfy_serverless.jobs.drop_names import DropKind, kind_of_drop, plain_manif
 
 REQUESTS = ["jobs/a.json", "jobs/A.JSON", "jobs/2026/a.Json", "jobs/a.json.gz", "jobs/Ü (1).json", "a.json"]
 IMAGES = ["images/thumbnail/a.jpg", "images/thumbnail/A.PNG", "images/thumbnail/2026/a", "images/thumbnail/a.json"]
+MADE = [
+    *("jobs/a.png", "jobs/A.PNG", "jobs/2026/a.webp", "jobs/a.jpg", "jobs/a.jpeg", "jobs/a.avif", "jobs/a.svg"),
+    *("jobs/a.mp4", "jobs/a.mov", "jobs/a.m4v", "jobs/a.webm", "jobs/a.mkv", "jobs/a.flac", "jobs/a.mp3", "jobs/a.ogg"),
+    *("jobs/a.opus", "jobs/a.glb", "jobs/a.latent", "jobs/a.safetensors", "jobs/Ü (1).apng"),
+]
 MANIFESTS = [
     *("batches/a.jsonl", "batches/a.JSONL", "batches/a.ndjson", "batches/a.NDJSON", "batches/deep/er/a.jsonl"),
     *("batches/a.jsonl.gz", "batches/a.ndjson.gz", "batches/A.JSONL.GZ", "batches/Ü (1).jsonl"),
@@ -21,7 +26,7 @@ LEFT_ALONE = [
     *("jobs/a.json~", "jobs/a.json.tmp", "jobs/a.json.part", "jobs/~$a.json", "jobs/.a.json.swp", "jobs/.gitkeep"),
     *("images/thumbnail/a.jpg.crdownload", "jobs/System Volume Information/x"),
     # What requests name as their inputs may lie beside them.
-    *("jobs/photo.jpg", "jobs/PHOTO.HEIC", "jobs/in/film.mp4", "batches/photo.png", "jobs/lora.safetensors"),
+    *("jobs/PHOTO.HEIC", "jobs/in/film.avi", "batches/photo.png", "batches/film.mp4", "jobs/lora.ckpt", "jobs/a.gif"),
 ]
 UNKNOWN = [
     *("jobs/a", "jobs/a.txt", "jobs/a.yaml", "jobs/a.jsonl", "jobs/a.zip", "jobs/a.json.zip", "jobs/a.jsn"),
@@ -34,6 +39,7 @@ UNKNOWN = [
     ("key", "kind"),
     [
         *((key, DropKind.REQUEST) for key in REQUESTS),
+        *((key, DropKind.MADE) for key in MADE),
         *((key, DropKind.IMAGE) for key in IMAGES),
         *((key, DropKind.MANIFEST) for key in MANIFESTS),
         *((key, DropKind.LEFT_ALONE) for key in LEFT_ALONE),

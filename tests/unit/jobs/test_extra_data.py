@@ -11,9 +11,10 @@ import pytest
 
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.jobs.extra_data import MAX_EXTRA_DATA_BYTES, MAX_UNKEPT_BYTES, sounds_of_keys, split
+from comfy_serverless.jobs.extra_data import MAX_EXTRA_DATA_BYTES, MAX_UNKEPT_BYTES, split
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.stored_request import StoredRequest, submitted_workflow
+from comfy_serverless.redaction import sounds_of_keys
 
 GRAPH = {"1": {"class_type": "EmptyImage", "inputs": {}}}
 

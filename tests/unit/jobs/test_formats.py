@@ -22,7 +22,7 @@ from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import SentRequest
-from comfy_serverless.jobs.stored_request import StoredRequest, read_line
+from comfy_serverless.jobs.stored_request import VERSION, StoredRequest, read_line
 from comfy_serverless.settings import Settings
 from comfy_serverless.table.dispatch import EndpointTarget, QueueTarget, parse_target
 from tests.unit.fakes import IN, OUT
@@ -98,6 +98,25 @@ def test_what_is_stored_now_can_be_read_by_the_release_before() -> None:
     JobRequest.parse(written["request"])  # strictly, as that release did
 
 
+def test_what_the_editor_saved_is_for_workers_that_convert_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = document("request_of_the_editor.json")
+    stored = StoredRequest.parse(kept)
+    written = json.loads(stored.to_bytes())
+    assert (written["version"], written["files"], written["workflow"]) == (2, kept["files"], kept["workflow"])
+    assert stored.request.files is not None
+    assert set(stored.request.files.by_paths("team", ["fox.png", "cat.png"])) == {"fox.png"}
+    monkeypatch.setattr("comfy_serverless.jobs.stored_request.VERSION", 1)
+    with pytest.raises(WorkerOutdated):
+        StoredRequest.parse(written)
+
+
+@pytest.mark.parametrize("files", [None, 5, [], {}, {"ids": 5, "names": []}])
+def test_files_of_any_form_are_read(files: object) -> None:
+    stored = StoredRequest.parse({**document("request_of_the_editor.json"), "files": files})
+    assert stored.request.files is not None
+    assert stored.request.files.by_paths("team", ["fox.png"]) == {}
+
+
 def test_fields_that_nobody_knows_are_refused_at_the_door() -> None:
     for richer in (NEW, {"output": NEW}, {"version": 2}):
         with pytest.raises(InvalidRequest, match="is not a field of a request"):
@@ -111,7 +130,7 @@ def test_a_line_is_judged_when_its_job_is_made_and_read_tolerantly_then(s3: S3Cl
     assert read_line(s3, address).job_id == "mine"
 
 
-@pytest.mark.parametrize("version", [2, "2", 1.5, None])
+@pytest.mark.parametrize("version", [VERSION + 1, "2", 1.5, None])
 def test_a_job_of_a_newer_version_is_for_a_newer_worker(s3: S3Client, version: object) -> None:
     stored = document("request_of_the_api.json")
     address = put(s3, {**stored, "version": version})

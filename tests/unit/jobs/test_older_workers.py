@@ -128,3 +128,23 @@ def test_lines_that_they_know_are_read_where_they_stand(world: World) -> None:
     assert len(world.messages("batches")) == 3
     keys = [one["Key"] for one in world.s3.list_objects_v2(Bucket=ASSETS)["Contents"]]
     assert len(keys) == 1, keys
+
+
+UNHASHED = {"workflow": GRAPH, "models": [{"url": "https://example.com/a.safetensors", "folder": "vae"}]}
+
+
+def test_a_model_without_a_hash_is_refused_by_them_and_its_version_says_so_to_later_ones(
+    as_last_release: Reader,
+) -> None:
+    request = JobRequest.parse({**UNHASHED, "job_id": "job-1"})
+    stored = StoredRequest(request, request.workflow).to_bytes()
+    [found] = as_last_release({"requests/a.json": stored}, [("job-1", f"s3://{ASSETS}/requests/a.json")])
+    assert "models.0.sha256" in found["error"], "0.1.0 knows of no versions: it refuses, and runs nothing wrong"
+    assert json.loads(stored)["version"] == 2
+    assert StoredRequest.parse(json.loads(stored)).request.models == request.models
+
+
+def test_a_line_with_such_a_model_says_so_in_its_message(world: World) -> None:
+    world.begin("\n".join(map(json.dumps, [UNHASHED, {"workflow": GRAPH}])).encode())
+    world.read_all()
+    assert sorted(message.get("version", 1) for message in world.messages("batches")) == [1, 2]

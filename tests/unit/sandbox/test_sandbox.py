@@ -20,6 +20,7 @@ from comfy_serverless.sandbox import process
 from comfy_serverless.sandbox.refused import Refused
 from comfy_serverless.sandbox.sandbox import Sandbox
 from tests.patience import PATIENCE_S, QuietClock, wait_until
+from tests.unit.embedded_files import WITH_BOTH
 from tests.unit.picture_files import picture, tiff_with_tiles
 
 #: Endless work for the reader of a JPEG: segments of no content.
@@ -295,3 +296,18 @@ def test_what_a_small_image_may_take_is_little(files: Files, tmp_path: Path) -> 
     (pid,) = files.idle
     peak_kb = int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0])
     assert peak_kb < 100_000
+
+
+def test_where_there_is_no_pillow_a_child_reads_what_is_embedded(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if "site-packages" not in entry])
+    content = WITH_BOTH["png tEXt"]
+    path = tmp_path / "made.png"
+    path.write_bytes(content)
+    known = [(0, len(content))]
+    with path.open("rb") as file:
+        found = files.sandbox.read_embedded(
+            file.fileno(), size=len(content), known=known, deadline=time.monotonic() + LATER, turn=""
+        )
+    assert set(found["document"]) == {"prompt", "workflow"}

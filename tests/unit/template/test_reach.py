@@ -10,7 +10,7 @@ import pytest
 from local.aws.permissions import Role, statements_of
 from local.aws.roles import roles
 from local.aws.server import ACCOUNT, REGION
-from local.aws.template import OWN_BUCKETS, STACK, arn_of, of_type
+from local.aws.template import OWN_BUCKETS, STACK, TOKEN_NAMES, TOKEN_SECRETS, arn_of, of_type
 from tests import reach
 from tests.unit.table.test_items import FILES, stored
 
@@ -31,6 +31,8 @@ WORLD = reach.World(
         "another queue": [arn("sqs", "theirs")],
         "dispatch": [arn("ssm", f"parameter/comfy-serverless/{STACK}/dispatch")],
         "another parameter": [arn("ssm", f"parameter/comfy-serverless/{STACK}/theirs"), arn("ssm", "parameter/theirs")],
+        "tokens": [*(arn("ssm", f"parameter{name}") for name in TOKEN_NAMES.values()), *TOKEN_SECRETS.values()],
+        "another secret": [arn("secretsmanager", "secret:theirs-AbCdEf")],
         "endpoint": [arn("sagemaker", f"endpoint/{STACK}-gpu-01234567")],
         "another endpoint": [arn("sagemaker", "endpoint/theirs")],
         "manifests": [
@@ -81,6 +83,7 @@ def test_only_webhooks_and_the_api_come_near_the_secrets_of_webhooks() -> None:
         ("s3:PutObject", f"{WORLD.buckets['assets']}/blobs/*", None),
         ("s3:GetObject", "arn:aws:s3:::somewhere-else/*", None),
         ("ssm:GetParameter", arn("ssm", "parameter/*"), None),
+        ("secretsmanager:GetSecretValue", arn("secretsmanager", "secret:*"), None),
         ("sqs:PurgeQueue", arn_of("WebhookQueue"), None),
         ("dynamodb:RestoreTableToPointInTime", WORLD.table, None),
     ],

@@ -30,6 +30,8 @@ PARAMETERS = {
     "POWERTOOLS_METRICS_NAMESPACE": "ComfyServerless/stack",
     "MORE_SETTINGS": "",
     "MODELS_MANIFEST": "",
+    "HUGGING_FACE_TOKEN_PARAMETER": "/comfy/hf-token",
+    "CIVITAI_TOKEN_PARAMETER": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:civitai-AbCdEf",
     "INPUT_CACHE_BYTES": "1",
     "CORS_ORIGINS": "https://app.example",
     "BATCH_STATE_MACHINE": "arn:aws:states:eu-central-1:123456789012:stateMachine:name",

@@ -32,8 +32,8 @@ from comfy_serverless.settings import Settings
 from comfy_serverless.worker.model_store import ModelStore, operator_models
 from comfy_serverless.worker.model_store import store as store_module
 from comfy_serverless.worker.model_store import transfer as transfer_module
+from comfy_serverless.worker.model_store.held import HeldModels
 from comfy_serverless.worker.model_store.operator_models import Places
-from comfy_serverless.worker.model_store.store import HeldModels
 from tests.patience import PATIENCE_S
 from tests.unit.fakes import IN, WORKFLOW
 

@@ -19,10 +19,15 @@ from comfy_serverless.cli.paths import is_file, local_path
 from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidWorkflow
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.fetch.sources import parse as parse_source
+from comfy_serverless.graph.active_nodes import active_nodes
+from comfy_serverless.graph.chance import draws, rolls
+from comfy_serverless.graph.editor_format import check_editor_format
 from comfy_serverless.graph.file_inputs import is_address, takes_file
-from comfy_serverless.graph.workflow import apply_set, check_format, check_links, draws_seeds, load_payload
-from comfy_serverless.graph.wrappers import unwrap
+from comfy_serverless.graph.lookup import listing
+from comfy_serverless.graph.workflow import apply_set, check_format, check_links, load_payload
+from comfy_serverless.graph.wrappers import is_of_editor, unwrap
 from comfy_serverless.jobs.extra_data import refuse_unkept
+from comfy_serverless.jobs.line_ids import asked_about
 from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.stored_request import request_at
@@ -50,7 +55,7 @@ class Findings:
         bad: how many lines would fail.
         problems: the first of them.
         duplicates: lines that are the same as an earlier one, with the number of that.
-        drawn: how many lines draw a random seed.
+        drawn: how many lines have something random in them, a seed or alternatives in a text.
         files: the local files that lines name, each once; their workflows too.
         workflows: those of them that are workflows.
         notes: further things that a person may want to know.
@@ -115,8 +120,11 @@ class Workflows:
             return {}
         return {path.relative_to(self.folder).with_suffix("").as_posix(): path for path in self.folder.rglob("*.json")}
 
-    def graph(self, name: str) -> dict[str, Any] | None:
-        """The graph behind the `workflow` of a request; None if it is not known here. Raises ComfyError."""
+    def find(self, name: str) -> dict[str, Any] | None:
+        """The workflow behind the `workflow` of a request, also the editor's; None if it is not known here.
+
+        Raises ComfyError.
+        """
         if name not in self._graphs:
             try:
                 self._graphs[name] = self._read(name)
@@ -126,13 +134,14 @@ class Workflows:
             raise found
         return found
 
-    def draws(self, name: str) -> bool:
-        """Whether a workflow is known to have seeds of -1."""
+    def draws(self, question: str) -> bool:
+        """Whether a workflow is known to have something random (`line_ids.asks_for_chance`)."""
+        name, is_of_texts = asked_about(question)
         try:
-            graph = self.graph(name)
+            workflow = self.find(name)
         except ComfyError:
             return False
-        return graph is not None and draws_seeds(graph)
+        return workflow is not None and (rolls(workflow) if is_of_texts else draws(workflow))
 
     def file_of(self, name: str) -> Path | None:
         """The local file that a `workflow` names; None for an address, or for the name of one of the image's."""
@@ -155,19 +164,27 @@ class Workflows:
 
 
 class _Judged(NamedTuple):
-    """The local files of a request, its workflow if that is one, and the inputs that name files it does not bring."""
+    """The local files of a request, its workflow if that is one, and the inputs that name files it does not bring.
+
+    `is_converted`: whether its workflow is the editor's, and a worker converts it.
+    """
 
     files: list[Path]
     workflow: list[Path]
     standing: list[str]
+    is_converted: bool = False
 
 
 def read_workflow(path: Path) -> dict[str, Any]:
-    """The checked graph in a file, as workers read it. Raises InvalidRequest and InvalidWorkflow, which name it."""
+    """The checked workflow in a file, as workers read it; it may be the editor's.
+
+    Raises InvalidRequest and InvalidWorkflow, which name the file.
+    """
     try:
         document = load_payload(path)
         found = unwrap(document)
-        return check_format(document if found is None else found.workflow)
+        workflow = document if found is None else found.workflow
+        return check_editor_format(workflow) if is_of_editor(workflow) else check_format(workflow)
     except (InvalidRequest, InvalidWorkflow) as error:
         named = error.message if str(path) in error.message else f"{path}: {error.message}"
         raise type(error)(named, details=error.details) from error
@@ -186,6 +203,7 @@ def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, upl
     first_lines: dict[str, int] = {}
     unknown: Counter[str] = Counter()
     standing: Counter[str] = Counter()
+    converted = 0
     for line in lines:
         if line.is_blank:
             continue
@@ -202,9 +220,10 @@ def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, upl
         findings.files.update(dict.fromkeys([*judged.workflow, *judged.files]))
         findings.workflows.update(judged.workflow)
         standing.update(judged.standing)
+        converted += judged.is_converted
         findings.drawn += is_of_place
         if isinstance(request.workflow, str) and not is_address(request.workflow):
-            unknown[request.workflow] += workflows.graph(request.workflow) is None
+            unknown[request.workflow] += workflows.find(request.workflow) is None
         first = first_lines.setdefault(str(request.job_id), line.number)
         if first != line.number:
             findings.duplicates.append((line.number, first))
@@ -219,6 +238,11 @@ def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, upl
         "its image; `inputs` brings another"
         for place, count in standing.most_common(5)
     ]
+    if converted:
+        findings.notes.append(
+            f"{counted(converted, 'line')} with a workflow as the editor saves it: a worker converts it, and says then "
+            "whether its nodes are there and whether `set` and `inputs` fit"
+        )
     return findings
 
 
@@ -230,9 +254,10 @@ def _judged(request: JobRequest, workflows: Workflows, *, input_bucket: str, upl
     workflow: list[Path] = []
     graph: Mapping[str, Any] | None
     if isinstance(request.workflow, dict):
-        graph = check_format(request.workflow)
+        is_editors = is_of_editor(request.workflow)
+        graph = check_editor_format(request.workflow) if is_editors else check_format(request.workflow)
     else:
-        graph = workflows.graph(request.workflow)
+        graph = workflows.find(request.workflow)
         if (path := workflows.file_of(request.workflow)) is not None:
             workflow = _to_send(f"the workflow {request.workflow!r}", path, uploads=uploads)
     for name, given in request.inputs.items():
@@ -240,11 +265,42 @@ def _judged(request: JobRequest, workflows: Workflows, *, input_bucket: str, upl
             files += _local_files(name, value, workflows.files, uploads=uploads)
     if graph is None:
         return _Judged(files, workflow, [])
+    if is_of_editor(graph):
+        return _Judged(files, workflow, _standing_in(graph, request), is_converted=True)
     graph = apply_set(graph, request.values)
     check_links(graph)
     wanted = plan_inputs(graph, dict(request.inputs)).wanted if request.inputs else ()
     brought = {target for one in wanted for target in one.targets}
     return _Judged(files, workflow, [place for place, target in _named_files(graph) if target not in brought])
+
+
+def _standing_in(workflow: Mapping[str, Any], request: JobRequest) -> list[str]:
+    """What of the editor's workflow names a file that a request does not bring.
+
+    Raises InvalidWorkflow if an address names a node, by a number, that the workflow does not have.
+    """
+    nodes = list(active_nodes(workflow))
+    given = [*request.values, *request.inputs]
+    unknown = {address: "no node has this id" for address in given if _means_no_id(address, workflow)}
+    if unknown:
+        raise InvalidWorkflow(f"this does not fit the workflow: {listing(unknown)}.", details={"set": unknown})
+    called = [name.rpartition(".") for name in given]
+    return [
+        f"{node.class_type}.{name} = {value[:60]!r}"
+        for node in nodes
+        for name in node.file_inputs
+        if (value := node.file_in(name)) and not is_address(value)
+        if not any(name == input_name and node.is_called(who) for who, _, input_name in called)
+    ]
+
+
+def _means_no_id(address: str, workflow: Mapping[str, Any]) -> bool:
+    """Whether an address begins with the id of a node that is not there. A title may have dots, and begin so, too."""
+    nodes = [node for node in workflow["nodes"] if isinstance(node, Mapping)]
+    parts = address.split(".")
+    starts = {".".join(parts[:end]) for end in range(1, len(parts))}
+    is_known = any(str(node.get("id")) in starts or node.get("title") in starts for node in nodes)
+    return len(parts) > 1 and parts[0].isdigit() and not is_known
 
 
 def _named_files(graph: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -14,15 +14,17 @@ from typing import Any
 
 from comfy_serverless.cli.assignments import Assignment, find, put
 from comfy_serverless.cli.batches.check import LocalFiles, Workflows, check, read_workflow
+from comfy_serverless.cli.batches.file_input import input_of_editor, the_input
 from comfy_serverless.cli.batches.manifest import STANDARD_INPUT, batch_name
+from comfy_serverless.cli.converting import converted, supplied_by
 from comfy_serverless.cli.documents import Document, read_document
 from comfy_serverless.cli.habits import one_line, say
 from comfy_serverless.cli.paths import is_file, is_folder, local_path
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, NotFound
-from comfy_serverless.files import type_of_name
-from comfy_serverless.graph.file_inputs import ADDRESS_BEGINNINGS, as_address, is_address, takes_file
+from comfy_serverless.files import may_carry_workflow, type_of_name
+from comfy_serverless.graph.file_inputs import ADDRESS_BEGINNINGS, as_address, is_address
 from comfy_serverless.graph.lookup import NodeLookup, NothingMeant, met_several, title_of
-from comfy_serverless.graph.workflow import is_link
+from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.lines import lines_of
 from comfy_serverless.json_text import finite
 from comfy_serverless.worker.inputs.plan import with_mask_inputs
@@ -64,9 +66,16 @@ class _Source:
     is_in_lines: bool = False
 
     @property
-    def graph(self) -> dict[str, Any] | None:
-        """Its graph."""
-        return None if self.document is None else self.document.graph
+    def is_editors(self) -> bool:
+        """Whether the editor saved it: then workers convert it, and there is no graph."""
+        return self.document is not None and bool(self.document.editors)
+
+    @property
+    def the_input(self) -> str:
+        """The address of its one input that takes a file. Raises as `the_input`."""
+        if self.document is None:
+            return the_input({})
+        return input_of_editor(self.document.editors) if self.is_editors else the_input(self.document.graph)
 
     def fields(self, folder: Path) -> dict[str, Any]:
         """The fields that it gives to the request of each line of a manifest in a folder."""
@@ -79,7 +88,8 @@ class _Source:
         shown = self.given if self.path is None else path_from(folder, self.path)
         if shown != self.given and os.sep not in shown:  # else it might be the name of one of the image's
             shown = f".{os.sep}{shown}"
-        return {"workflow": document.graph if self.is_in_lines else shown, **beside, **deadline, **extra}
+        workflow = document.editors or document.graph
+        return {"workflow": workflow if self.is_in_lines else shown, **beside, **deadline, **extra}
 
 
 def manifest_for(
@@ -109,14 +119,14 @@ def manifest_for(
     """
     workflows = Workflows(LocalFiles(Path()), folder)
     source = _source(workflow, workflows)
-    if source.graph is None and (address is None or values):
+    if source.document is None and (address is None or values):
         raise InvalidRequest(
             f"the workflow {workflow!r} is neither a file nor known here (WORKFLOWS_DIR, workflows/), and so are "
             "its inputs: give its file, or --input, and no --set."
         )
     files = files_of(patterns)
     named = batch_name(Path(default_name(workflow, files)), name)
-    where = address or the_input(source.graph or {})
+    where = address or source.the_input
     given = _fields_set(source, where, values, labels)
 
     def lines(files: Iterable[Path], folder: Path) -> list[str]:
@@ -162,28 +172,6 @@ def files_of(patterns: Sequence[str]) -> list[Path]:
             )
         found.update(dict.fromkeys(sorted(files, key=_counted)))
     return list(found)
-
-
-def the_input(graph: Mapping[str, Any]) -> str:
-    """The address of the one input of a workflow that takes a file.
-
-    Raises InvalidRequest if there is none, or several: `--input` says which is meant.
-    """
-    found = [
-        f"{node_id}.{name}"
-        for node_id, node in graph.items()
-        for name, value in node["inputs"].items()
-        if takes_file(node["class_type"], name) and not is_link(value)
-    ]
-    match found:
-        case [one]:
-            return one
-        case []:
-            raise InvalidRequest(
-                "no input of this workflow takes a file, as far as is known here; --input NODE.INPUT names it."
-            )
-    shown = ", ".join(f"{address} ({title_of(graph[address.rpartition('.')[0]])})" for address in found[:10])
-    raise InvalidRequest(f"several inputs of this workflow take a file: {shown}. --input NODE.INPUT says which.")
 
 
 def requests_for(files: Iterable[Path], *, address: str, given: Mapping[str, Any], folder: Path) -> list[str]:
@@ -251,21 +239,27 @@ def write_manifest(lines: Sequence[str], path: Path, *, may_move: bool) -> Path:
 def _source(workflow: str, workflows: Workflows) -> _Source:
     path = None if workflow == STANDARD_INPUT.name else workflows.file_of(workflow)
     if path is None and workflow != STANDARD_INPUT.name:
-        graph = workflows.graph(workflow)
-        return _Source(workflow, None, None if graph is None else Document(graph))
+        found = workflows.find(workflow)
+        return _Source(workflow, None, None if found is None else _as_document(found))
     document = read_document(workflow if path is None else str(path))
     for warning in document.warnings:
         say(one_line(warning))
     if "job_id" in document.beside:
         say("the request's job_id is left out: each line is a job of its own")
-    can_be_read = path is not None and _reads_same(path, document.graph)
+    can_be_read = path is not None and _reads_same(path, document.editors or document.graph)
     return _Source(workflow, path if can_be_read else None, document, is_in_lines=not can_be_read)
 
 
-def _reads_same(path: Path, graph: Mapping[str, Any]) -> bool:
+def _as_document(workflow: dict[str, Any]) -> Document:
+    return Document({}, editors=workflow) if is_of_editor(workflow) else Document(workflow)
+
+
+def _reads_same(path: Path, workflow: Mapping[str, Any]) -> bool:
     """Whether workers, which read no pictures and no files of other services, find the same workflow in a file."""
+    if may_carry_workflow(path.name):  # it may be a film of gigabytes
+        return False
     try:
-        return read_workflow(path) == graph
+        return read_workflow(path) == workflow
     except (InvalidRequest, InvalidWorkflow):
         return False
 
@@ -277,7 +271,12 @@ def _fields_set(source: _Source, where: str, texts: Sequence[str], labels: Mappi
     """
     if source.document is None:
         return {"metadata": dict(labels)} if labels else {}
-    graph, document = source.document.graph, source.document
+    document = source.document
+    if source.is_editors:
+        if not texts:
+            return _fields_of_editor(document, where, labels)
+        document = _converted_here(document)
+    graph = document.graph
     settable, fillable = NodeLookup(graph), NodeLookup(with_mask_inputs(graph))
     filled = _meant_by(fillable, where)
     for note in met_several(with_mask_inputs(graph), [where]):
@@ -296,6 +295,26 @@ def _fields_set(source: _Source, where: str, texts: Sequence[str], labels: Mappi
         "metadata": {**before, **labels} if isinstance(before, Mapping) else labels,
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def _fields_of_editor(document: Document, where: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The same where nothing is set: what of the request means the same input is found by its address alone."""
+    before = document.beside.get("metadata")
+    fields = {
+        "set": {address: value for address, value in document.values.items() if address != where},
+        "inputs": {address: value for address, value in document.inputs.items() if address != where},
+        "metadata": {**before, **labels} if isinstance(before, Mapping) else labels,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _converted_here(document: Document) -> Document:
+    """What the editor saved with its graph: which values its inputs take, the ComfyUI says that `run` would use."""
+    from comfy_serverless.cli.local_run import started
+    from comfy_serverless.settings import Settings
+
+    with started(None, Settings.from_environment()) as connector:
+        return converted(document, connector.convert(document.editors, supplied=supplied_by(document)))
 
 
 def _meant_by(lookup: NodeLookup, where: str) -> set[tuple[str, str]]:

@@ -157,7 +157,8 @@ def _told(findings: Findings) -> Iterator[str]:
         repeated = counted(len(duplicates), "line")
         yield f"the same line is the same job, and runs once; {repeated} repeated: {pairs}{more}"
     if findings.drawn:
-        yield f"{counted(findings.drawn, 'line')} with a random seed (-1): equal ones are jobs of their own"
+        drawn = counted(findings.drawn, "line")
+        yield f"{drawn} with a random seed (-1) or alternatives in a text: equal ones are jobs of their own"
 
 
 def _with_files_sent(

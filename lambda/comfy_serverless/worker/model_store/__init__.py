@@ -2,6 +2,7 @@
 
 store            what the worker uses: hold the models of a job, show them to ComfyUI in the job's turn, release them
 blobs            the contents, by SHA-256: pinned, evicted, made room for
+hashes           what a model is, if its request does not say; pins: what was fetched without anybody saying it
 names            the names ComfyUI sees, each meaning one content as long as a job is shown
 operator_models  the names that no job can take
 transfer         parallel ranged downloads, and the check of the whole; remote: S3 and https

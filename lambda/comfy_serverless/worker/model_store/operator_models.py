@@ -16,8 +16,8 @@ from typing import Protocol
 from comfy_serverless.connector.model_folders import EMBEDDINGS
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.files import MODEL_ENDINGS
-from comfy_serverless.jobs.request import ModelRequest
 from comfy_serverless.worker.model_store.transfer import sha256_of
+from comfy_serverless.worker.model_store.wanted import Wanted
 
 #: Where ComfyUI looks for the models of a folder, by the folder, in the order of its search.
 Places = Mapping[str, Sequence[Path]]
@@ -60,7 +60,7 @@ class OperatorModels:
         self._hashing = threading.Lock()
         self._known: dict[_State, str] = {}
 
-    def has(self, model: ModelRequest, places: Places, *, size_bytes: int | None, deadline: float) -> bool:
+    def has(self, model: Wanted, places: Places, *, size_bytes: int | None, deadline: float) -> bool:
         """Whether ComfyUI finds this content under this name without us.
 
         Args:
@@ -125,7 +125,7 @@ def _real(place: Path) -> str:
     return os.path.realpath(place)
 
 
-def _called_alike(model: ModelRequest, places: Sequence[Path]) -> Iterator[Path]:
+def _called_alike(model: Wanted, places: Sequence[Path]) -> Iterator[Path]:
     """The files that a workflow might mean instead: an embedding is called without its ending."""
     if model.path.startswith(f"{EMBEDDINGS}/"):
         bare = model.called.removeprefix(f"{EMBEDDINGS}/")

@@ -1,4 +1,7 @@
-"""Reads models from their two places alike: part by part, always the same version, without credentials."""
+"""Reads models from their two places alike: part by part, always the same version.
+
+Of our credentials nothing goes along but a token, to its own host (`fetch.tokens`).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from typing import TYPE_CHECKING, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import EXISTS_ALREADY, S3Address, error_code, read_problem
+from comfy_serverless.fetch.model_hosts import download_address
 from comfy_serverless.fetch.sources import CHUNK_BYTES, S3Source, Unusable, WebAddress, parse
+from comfy_serverless.fetch.tokens import NO_TOKENS, Tokens
 from comfy_serverless.fetch.web import ByteRange, Network, open_web_address
 from comfy_serverless.redaction import redacted
 
@@ -49,11 +54,13 @@ class Remote(Protocol):
         """Read from the first to the last byte; a place that knows no parts sends the whole file."""
 
 
-def remote_of(url: str, *, s3: S3Client, network: Network, allowed_buckets: tuple[str, ...]) -> Remote:
+def remote_of(
+    url: str, *, s3: S3Client, network: Network, allowed_buckets: tuple[str, ...], tokens: Tokens = NO_TOKENS
+) -> Remote:
     """The file an address names. Raises Unusable if the address is malformed, or not allowed."""
     source = parse(url)
     if isinstance(source, WebAddress):
-        return WebFile(source.url, network)
+        return WebFile(download_address(source.url), network, tokens)
     if not isinstance(source, S3Source):
         raise Unusable("is neither s3:// nor https://")
     source.check_allowed(allowed_buckets)
@@ -101,6 +108,7 @@ class WebFile:
 
     url: str
     network: Network
+    tokens: Tokens = NO_TOKENS
 
     @contextmanager
     def open(self, first: int, last: int, *, version: str, deadline: float) -> Iterator[Part]:
@@ -108,7 +116,9 @@ class WebFile:
         limit = min(deadline, time.monotonic() + _PART_TIMEOUT_S) if first else deadline
         asked = ByteRange(first, last, version)
         try:
-            with open_web_address(self.url, network=self.network, deadline=limit, byte_range=asked) as stream:
+            with open_web_address(
+                self.url, network=self.network, deadline=limit, byte_range=asked, tokens=self.tokens
+            ) as stream:
                 # A weak ETag names no content, and servers must not accept one as a condition.
                 etag = "" if stream.etag.startswith("W/") else stream.etag
                 yield _part(stream.chunks, stream.size_bytes, stream.content_range, etag)

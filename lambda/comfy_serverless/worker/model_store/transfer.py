@@ -58,6 +58,11 @@ class Transfer:
                 pool.shutdown(wait=False, cancel_futures=True)
         return self._total_bytes or 0
 
+    @property
+    def version(self) -> str:
+        """The version that was fetched, as the sender names it; "" if it does not."""
+        return self._version
+
     def _wait(self, parts: list[Future[None]]) -> None:
         done, pending = wait(parts, max(0.0, self._deadline - time.monotonic()) + 0.5, FIRST_EXCEPTION)
         for part in done:

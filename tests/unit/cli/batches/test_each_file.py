@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.cli.batches.each import default_name, files_of, manifest_for, the_input, values_set
+from comfy_serverless.cli.batches.each import default_name, files_of, manifest_for, values_set
+from comfy_serverless.cli.batches.file_input import the_input
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, NotFound
 
 WORKFLOWS = Path(__file__).parents[4] / "workflows"

@@ -1,22 +1,88 @@
-"""Assets in a workflow: `core/ASSET` references and names of uploaded files become addresses the worker can fetch."""
+"""Assets in a workflow: `core/ASSET` references and names of uploaded files become addresses the worker can fetch.
+
+API format ──► the API puts addresses into the graph
+the editor's, which a worker converts ──► the API looks up what its widgets name (`known_files`), and keeps that with
+                                          the request; the worker puts addresses into the graph that it makes
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, MissingAsset, NotFound
+from comfy_serverless.files import MODEL_ENDINGS, type_of_name
+from comfy_serverless.graph.editor_files import nodes_of, values_of
 from comfy_serverless.graph.file_inputs import ASSET_TYPE, is_address, name_in_input_folder, takes_file
-from comfy_serverless.graph.nodes import IMAGE_LOADERS
+from comfy_serverless.graph.nodes import IMAGE_LOADERS, known
 from comfy_serverless.graph.workflow import copy_graph
+from comfy_serverless.jobs.known_files import KnownFiles
 from comfy_serverless.jobs.reserved import addresses_in, everything_in, is_devious
-from comfy_serverless.table.asset_item import Asset
-from comfy_serverless.table.assets import AssetStore
 
 #: Different assets of one workflow; the worker takes fewer input files.
 MAX_ASSETS = 200
+_LONGEST_NAME = 1024
+
+
+class Asset(Protocol):
+    """A file that somebody has uploaded."""
+
+    @property
+    def address(self) -> S3Address: ...
+
+
+class Assets(Protocol):
+    """Who has which file: `table.assets.AssetStore`, or what is kept with a request."""
+
+    def get(self, owner: str, asset_id: str) -> Asset:
+        """An asset. Raises NotFound if the owner has none of this id."""
+
+    def by_paths(self, owner: str, paths: Iterable[str]) -> Mapping[str, Asset]:
+        """The newest assets of these file names."""
+
+
+def known_files(workflow: Mapping[str, Any], values: Mapping[str, Any], *, owner: str, assets: Assets) -> KnownFiles:
+    """The files of the owner that the widgets of an editor's workflow name: which of them are inputs is not known yet.
+
+    Args:
+        values: what is set in the workflow, once it is converted.
+
+    Raises:
+        MissingAsset: a reference is malformed, or names no asset of this owner.
+        InvalidRequest: it names too many.
+    """
+    found = _Found(owner, assets)
+    ids: dict[str, str] = {}
+    names: set[str] = set()
+    nodes = [(str(node.get("id")), str(node.get("type"))[:200], values_of(node)) for node in nodes_of(workflow)]
+    for node_id, class_type, given in (*nodes, ("", "set", everything_in(dict(values)))):
+        where = _Place(node_id, class_type, "widgets_values" if node_id else "")
+        for value in given:
+            if is_reference(value):
+                asset = found.asset(value, where)  # type: ignore[arg-type]  # a reference is an object
+                ids[_id_in(value).lower()] = str(asset.address)
+            elif isinstance(value, str) and _may_be_name(value, where.class_type):
+                names.add(name_in_input_folder(value))
+    _check_count(names)
+    by_name = assets.by_paths(owner, names)
+    return KnownFiles(ids, {name: str(asset.address) for name, asset in by_name.items()})
+
+
+def _may_be_name(value: str, class_type: str) -> bool:
+    """Whether a text in a widget may be the name of an uploaded file: any text, in a class that takes files."""
+    if not 0 < len(value) <= _LONGEST_NAME or is_address(value):
+        return False
+    name = name_in_input_folder(value)
+    looks_like_one = type_of_name(name) is not None and not name.lower().endswith(MODEL_ENDINGS)
+    return looks_like_one or bool(known(class_type).files)
+
+
+def _check_count(names: Iterable[str]) -> None:
+    if (count := len(set(names))) > MAX_ASSETS:
+        raise InvalidRequest(f"the workflow names {count:,} different files; at most {MAX_ASSETS} are looked up.")
 
 
 @dataclass(slots=True)
@@ -27,7 +93,7 @@ class ResolvedGraph:
     inputs: dict[str, str | list[str]] = field(default_factory=dict)
 
 
-def resolve_assets(graph: Mapping[str, Any], *, owner: str, assets: AssetStore) -> ResolvedGraph:
+def resolve_assets(graph: Mapping[str, Any], *, owner: str, assets: Assets) -> ResolvedGraph:
     """Put addresses in the place of references, and of the names of files the owner has uploaded.
 
     A name that is no asset stays: the file may lie in ComfyUI's own input folder. A reference that is malformed, or
@@ -36,7 +102,8 @@ def resolve_assets(graph: Mapping[str, Any], *, owner: str, assets: AssetStore) 
     resolved = ResolvedGraph(copy_graph(graph))
     found = _Found(owner, assets)
     for node_id, node in graph.items():
-        for input_name, value in node["inputs"].items():
+        for input_name, given in node["inputs"].items():
+            value = _unwrapped(given)
             where = _Place(node_id, node["class_type"], input_name)
             if is_reference(value):
                 _put(resolved, where, str(found.asset(value, where).address))
@@ -62,6 +129,12 @@ def refuse_foreign_addresses(document: object, *, buckets: set[str], allowed_pre
                 "the name of the file that was uploaded.",
                 details={"address": address[:200]},
             )
+
+
+def _unwrapped(value: object) -> Any:  # noqa: ANN401
+    """The list of references that the conversion has wrapped, as it wraps all lists; any other value itself."""
+    inner = value.get("__value__") if isinstance(value, Mapping) else None
+    return inner if isinstance(inner, list) and inner and all(map(is_reference, inner)) else value
 
 
 def is_reference(value: object) -> bool:
@@ -91,13 +164,12 @@ class _Found:
     """Assets looked up once each."""
 
     owner: str
-    assets: AssetStore
+    assets: Assets
     _by_id: dict[str, Asset] = field(default_factory=dict)
 
     def asset(self, reference: Mapping[str, Any], where: _Place) -> Asset:
-        info = reference.get("info")
-        given = info.get("id") if isinstance(info, Mapping) else None
-        if not isinstance(given, str) or not given:
+        given = _id_in(reference)
+        if not given:
             raise where.refusal(f'the reference must be {{"__type": "{ASSET_TYPE}", "info": {{"id": "<asset id>"}}}}.')
         asset_id = given.lower()
         if asset_id not in self._by_id:
@@ -110,6 +182,13 @@ class _Found:
                     f"there is no asset {given[:100]!r} of yours: upload the file first.", asset_id=given
                 ) from None
         return self._by_id[asset_id]
+
+
+def _id_in(reference: object) -> str:
+    """The id in a reference; "" if it has none."""
+    info = reference.get("info") if isinstance(reference, Mapping) else None
+    given = info.get("id") if isinstance(info, Mapping) else None
+    return given if isinstance(given, str) else ""
 
 
 def _put(resolved: ResolvedGraph, where: _Place, address: str) -> None:
@@ -148,7 +227,7 @@ def _with_addresses(value: object, found: _Found, where: _Place) -> Any:  # noqa
     return copied
 
 
-def _resolve_names(resolved: ResolvedGraph, owner: str, assets: AssetStore) -> None:
+def _resolve_names(resolved: ResolvedGraph, owner: str, assets: Assets) -> None:
     named = [
         (node["inputs"], input_name, name_in_input_folder(value))
         for node in resolved.graph.values()
@@ -156,8 +235,7 @@ def _resolve_names(resolved: ResolvedGraph, owner: str, assets: AssetStore) -> N
         if isinstance(value, str) and value and takes_file(node["class_type"], input_name) and not is_address(value)
     ]
     names = {name for _, _, name in named}
-    if len(names) > MAX_ASSETS:
-        raise InvalidRequest(f"the workflow names {len(names):,} different files; at most {MAX_ASSETS} are looked up.")
+    _check_count(names)
     found = assets.by_paths(owner, names)
     for inputs, input_name, name in named:
         if name in found:

@@ -1,0 +1,67 @@
+"""Routes about workflows that are no jobs yet (ours): converted to API format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Body
+from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
+
+from comfy_serverless.api.bodies import INVALID, REFUSALS, ConvertBody, Converted, ErrorEnvelope, documented
+from comfy_serverless.api.body_reader import left_out
+from comfy_serverless.api.responses import answer
+from comfy_serverless.api.services import services
+from comfy_serverless.errors import EngineUnavailable
+from comfy_serverless.graph.wrappers import unwrap
+from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.workflow_source import graph_of
+
+router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
+
+
+@router.post(
+    "/api/v2/workflows/convert",
+    summary="Convert what the editor saved to API format (ours)",
+    tags=["workflows"],
+    description="By the nodes that the workers have, as they have told it last. Nothing is run or fetched.",
+    responses={
+        200: documented("The workflow in API format.", Converted),
+        503: documented("`engine_unavailable`: no worker has told yet which nodes it has.", ErrorEnvelope),
+        **INVALID,
+        **REFUSALS,
+    },
+)
+def convert(body: Annotated[ConvertBody, Body()]) -> Response[str]:
+    """Answer the graph that a job of this workflow would run, but for seeds of -1 and the choices that are rolled."""
+    behind = services(router)
+    request = JobRequest.parse({"workflow": body.workflow, "set": body.values})
+    whole = graph_of(
+        request, s3=behind.s3, settings=behind.settings, declarations=behind.declarations.newest, seed=body.seed
+    )
+    if whole.graph is None:
+        raise EngineUnavailable(
+            "no worker has told yet which nodes it has, and a workflow of the editor is converted by that: run a job "
+            "first, of any workflow; or convert it where ComfyUI is (`comfy-serverless convert`)."
+        )
+    told_at = behind.declarations.told_at() if whole.editors is not None else None
+    converted = Converted(
+        workflow=whole.graph,
+        warnings=[*left_out(router), *request.warnings, *whole.warnings],
+        nodes_told_at=told_at.isoformat() if told_at is not None else None,
+    )
+    return answer(HTTPStatus.OK, converted.model_dump(exclude_none=True))
+
+
+def read_convert(document: object) -> tuple[object, Sequence[str]]:
+    """The fields of a body: `{"workflow": …}`, or the workflow itself in any wrapper; and what was left out."""
+    if not isinstance(document, Mapping) or isinstance(document.get("workflow"), Mapping):
+        return document, ()
+    found = unwrap(document)
+    if found is None:
+        return document, ()
+    names = ("set", "seed")
+    fields: dict[str, Any] = {name: found.rest[name] for name in names if name in found.rest}
+    return {"workflow": dict(found.workflow), **fields}, found.left_out()

@@ -1,0 +1,94 @@
+"""Whether two runs of the same workflow differ by chance: by a seed of -1, or by alternatives in a text. No IO.
+
+Of what the editor saved it is judged without declarations, so where it is not plain which input a value is of, it is
+taken for one that is random. A run too many costs less than a picture that was asked for twice and made once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from comfy_serverless.graph.editor_files import nodes_of, values_of
+from comfy_serverless.graph.nodes import SEED_INPUTS
+from comfy_serverless.graph.workflow import draws_seeds, is_to_draw
+from comfy_serverless.graph.wrappers import is_of_editor
+
+#: What stands in a widget after a number that the editor changes by itself; files of 2023 have true or false there.
+_CONTROLS = ("fixed", "increment", "decrement", "randomize")
+_NOTES = frozenset({"Note", "MarkdownNote"})
+
+
+def draws(workflow: Mapping[str, Any]) -> bool:
+    """Whether a checked workflow, in either format, has something random in it."""
+    if is_of_editor(workflow):
+        return has_seed_to_draw(workflow) or rolls(workflow)
+    return draws_seeds(workflow)
+
+
+def has_seed_to_draw(workflow: Mapping[str, Any]) -> bool:
+    """Whether what the editor saved may have a seed of -1."""
+    return any(map(_may_have_seed, nodes_of(workflow)))
+
+
+def rolls(workflow: Mapping[str, Any], *, replaced: Iterable[str] = ()) -> bool:
+    """Whether a workflow has texts of which alternatives are rolled, `{red|blue}`, whatever its seeds are.
+
+    Args:
+        replaced: the nodes, by id, class or title, that get another text, once for each of their texts.
+    """
+    if not is_of_editor(workflow):
+        return False  # in API format they are plain texts
+    others, hosts = Counter(replaced), _definitions(workflow)
+    return any(
+        count > sum(others[name] for name in _names(node))
+        for node in nodes_of(workflow)
+        if node.get("type") not in _NOTES and node.get("type") not in hosts and (count := _rolled_texts(node))
+    )
+
+
+def _rolled_texts(node: Mapping[str, Any]) -> int:
+    return sum(1 for value in values_of(node) if isinstance(value, str) and _is_rolled(value))
+
+
+def _is_rolled(text: str) -> bool:
+    if "{" not in text or "|" not in text:
+        return False
+    from comfy_serverless.graph.convert.texts import Dice, choose  # seldom needed, and takes a while to load
+
+    return choose(text, Dice(None, "")).rolled
+
+
+def _definitions(workflow: Mapping[str, Any]) -> set[object]:
+    """The ids of its subgraphs: what their hosts hold is taken as it is."""
+    definitions = workflow.get("definitions")
+    subgraphs = definitions.get("subgraphs") if isinstance(definitions, Mapping) else None
+    found = [each.get("id") for each in subgraphs or () if isinstance(each, Mapping)]
+    return {each for each in found if isinstance(each, str)}
+
+
+def _names(node: Mapping[str, Any]) -> set[str]:
+    """What an address may call a node; of one in a subgraph, the last part of its id."""
+    return {str(node[part]) for part in ("id", "type", "title") if isinstance(node.get(part), int | str)}
+
+
+def _may_have_seed(node: Mapping[str, Any]) -> bool:
+    """Whether a node may have a seed of -1: by its names, or because the editor changes the number by itself."""
+    values = node.get("widgets_values")
+    if isinstance(values, Mapping):
+        return any(is_to_draw(str(name), value) for name, value in values.items())
+    if not isinstance(values, list):
+        return False
+    minus_ones = [place for place, value in enumerate(values) if is_to_draw("seed", value)]
+    if not minus_ones:
+        return False
+    after = [values[place + 1] for place in minus_ones if place + 1 < len(values)]
+    return any(value in _CONTROLS or isinstance(value, bool) for value in after) or _is_called_seed(node)
+
+
+def _is_called_seed(node: Mapping[str, Any]) -> bool:
+    inputs = node.get("inputs")
+    names = {entry.get("name") for entry in inputs if isinstance(entry, Mapping)} if isinstance(inputs, list) else set()
+    named = " ".join(str(node.get(part) or "") for part in ("type", "title")).lower()
+    return not SEED_INPUTS.isdisjoint(name for name in names if isinstance(name, str)) or "seed" in named

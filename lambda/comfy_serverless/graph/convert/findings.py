@@ -1,0 +1,91 @@
+"""Collects what a conversion has to say: why it is impossible, and what was guessed or left out. No IO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_serverless.errors import UiFormatWorkflow
+
+#: The most reasons and the most warnings that are told.
+MOST_TOLD = 100
+_MOST_KEPT = 10 * MOST_TOLD
+#: How many reasons the message has; `details` has up to `MOST_TOLD`.
+_MOST_IN_MESSAGE = 3
+#: The longest piece of a file that a message repeats, in characters.
+_LONGEST_SHOWN = 80
+
+
+class Findings:
+    """The reasons and the warnings of one conversion."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[tuple[object, ...], dict[str, Any]] = {}
+        self._warnings: dict[str, None] = {}
+
+    def refuse(self, reason: str, message: str, **facts: object) -> None:
+        """Note why the workflow cannot be converted.
+
+        Args:
+            reason: a stable code for programs.
+            message: what is wrong and where, for people.
+            facts: what else a program may use: `node_id`, `class_type`, `cnr_id` and the like; None is left out.
+        """
+        given = {name: shown(fact) for name, fact in facts.items() if fact is not None}
+        key = (reason, message, given.get("node_id"))
+        if len(self._reasons) < _MOST_KEPT:
+            self._reasons.setdefault(key, {"reason": reason, **given, "message": message})
+
+    def warn(self, message: str) -> None:
+        """Note what was guessed, left out or rolled; the message names the node."""
+        if len(self._warnings) <= MOST_TOLD:
+            self._warnings[message] = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was noted, each once; of very many the first ones, and that there are more."""
+        told = list(self._warnings)
+        return (*told[:MOST_TOLD], *(["there is more that is not listed"] if len(told) > MOST_TOLD else []))
+
+    def raise_if_refused(self) -> None:
+        """Raise UiFormatWorkflow with all reasons, if there is any."""
+        if self._reasons:
+            raise refusal(list(self._reasons.values()))
+
+
+def refusal(reasons: list[dict[str, Any]]) -> UiFormatWorkflow:
+    """The error for a workflow that cannot be converted, with `details["reasons"]`."""
+    told = "; ".join(str(reason["message"]) for reason in reasons[:_MOST_IN_MESSAGE])
+    more = f"; and {len(reasons) - _MOST_IN_MESSAGE} more" if len(reasons) > _MOST_IN_MESSAGE else ""
+    return UiFormatWorkflow(
+        f"This workflow of the editor cannot be converted: {told}{more}. Put that right in the editor, or export the "
+        "workflow for the API (in ComfyUI, Workflow > Export (API)) and send that file.",
+        details={"reasons": reasons[:MOST_TOLD]},
+    )
+
+
+def shown(value: object) -> object:
+    """A piece of a file as a message may repeat it: long texts are cut."""
+    if isinstance(value, str) and len(value) > _LONGEST_SHOWN:
+        return value[: _LONGEST_SHOWN - 1] + "…"
+    return value
+
+
+def named(node_id: str, class_type: str, title: str | None = None) -> str:
+    """A node as messages call it."""
+    called = f"{class_type!r}" if title is None or title == class_type else f"{class_type!r}, {title!r}"
+    return f"node {shown(node_id)} ({shown(called)})"
+
+
+def in_words(value: object) -> str:
+    """The kind of a JSON value in words, for messages about a wrong one."""
+    kinds: Mapping[type, str] = {
+        bool: "true or false",
+        dict: "an object",
+        float: "a number",
+        int: "a number",
+        list: "a list",
+        str: "a text",
+        type(None): "null",
+    }
+    return kinds.get(type(value), "no JSON value")

@@ -1,0 +1,110 @@
+"""Subgraphs: which inputs of a host are widgets inside, and the value that each host has for them. No IO.
+
+Observed of the official editor 1.49.6. An input of a subgraph is promoted if one of its links leads to a widget inside,
+or to a promoted input of a host inside. Each host has its own value: first that of the inner widget, then its own
+`widgets_values`, one for each promoted input. null is a value, too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_serverless.graph.convert.declared import COMBO
+from comfy_serverless.graph.convert.model import Definition, Node
+from comfy_serverless.graph.convert.scene import Scene
+from comfy_serverless.graph.convert.widgets import NOTHING, first_choice
+
+
+class Hosts:
+    """The promoted inputs of all definitions, and the values of all hosts."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._targets: dict[str, list[tuple[Node, int] | None]] = {}
+        self._own: dict[int, dict[int, Any]] = {}
+        self._hosts: dict[str, list[Node]] = {}
+        for graph in scene.graphs():
+            for node in graph.nodes.values():
+                definition = scene.definition(node)
+                if definition is not None:
+                    self._own[id(node)] = self._values(node, definition)
+                    self._hosts.setdefault(definition.id, []).append(node)
+
+    def is_promoted(self, host: Node, slot: int) -> bool:
+        """Whether an input of a host has a value of the host's own."""
+        definition = self._scene.definition(host)
+        return definition is not None and self.target(definition, slot) is not None
+
+    def value(self, host: Node, slot: int) -> Any:  # noqa: ANN401
+        """The value that a host has for a promoted input."""
+        own = self._own[id(host)]
+        definition = self._scene.definition(host)
+        target = None if definition is None else self.target(definition, slot)
+        if slot in own:
+            return self._first_if_null(own[slot], target)
+        return NOTHING if target is None else self.held(*target)
+
+    def _first_if_null(self, value: Any, target: tuple[Node, int] | None) -> Any:  # noqa: ANN401
+        """A value, or what a combo offers first if that is null."""
+        while value is None and target is not None:
+            node, slot = target
+            entry, definition = self._scene.filled(node).inputs[slot].of, self._scene.definition(node)
+            if definition is None:
+                first = NOTHING if entry is None or entry.kind != COMBO else first_choice(entry)
+                return value if first is NOTHING else first
+            target = self.target(definition, slot)
+        return value
+
+    def held(self, node: Node, slot: int) -> Any:  # noqa: ANN401
+        """What an input of a node holds without a link."""
+        if self._scene.definition(node) is not None:
+            return self.value(node, slot)
+        filled = self._scene.filled(node)
+        widget = filled.widgets.get(filled.inputs[slot].name)
+        return NOTHING if widget is None else widget.value
+
+    def set(self, host: Node, slot: int, value: object) -> None:
+        """Give a host its own value."""
+        self._own[id(host)][slot] = value
+
+    def target(self, definition: Definition, slot: int) -> tuple[Node, int] | None:
+        """The inner node and input that a promoted input stands for; None if the input is not promoted."""
+        targets = self._targets.get(definition.id)
+        if targets is None:
+            self._targets[definition.id] = []  # one that contains itself: nothing is promoted there
+            targets = self._targets[definition.id] = [
+                self._target(definition, number) for number in range(len(definition.inputs))
+            ]
+        return targets[slot] if slot < len(targets) else None
+
+    def add_target(self, definition: Definition, node: Node, slot: int) -> None:
+        """Note what the last input of a definition, which is new and promoted, stands for."""
+        self.target(definition, 0)
+        self._targets[definition.id] = [*self._targets[definition.id][: len(definition.inputs) - 1], (node, slot)]
+
+    def of(self, definition: Definition) -> list[Node]:
+        """The hosts of a definition."""
+        return self._hosts.get(definition.id, [])
+
+    def _target(self, definition: Definition, slot: int) -> tuple[Node, int] | None:
+        for link_id in definition.inputs[slot].links:
+            link = definition.links.get(link_id)
+            node = None if link is None else definition.nodes.get(link.target)
+            if node is None:
+                continue
+            filled = self._scene.filled(node)
+            number = filled.slot_of(link_id)
+            if number is None:
+                continue
+            inner = self._scene.definition(node)
+            if filled.inputs[number].is_widget if inner is None else self.target(inner, number) is not None:
+                return node, number
+        return None
+
+    def _values(self, host: Node, definition: Definition) -> dict[int, Any]:
+        values = host.values or []
+        promoted = [slot for slot in range(len(definition.inputs)) if self.target(definition, slot) is not None]
+        if isinstance(values, dict):
+            names = {slot: definition.inputs[slot].name for slot in promoted}
+            return {slot: values[name] for slot, name in names.items() if name in values}
+        return dict(zip(promoted, values, strict=False))

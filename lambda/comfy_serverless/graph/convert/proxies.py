@@ -1,0 +1,182 @@
+"""`properties.proxyWidgets`: how hosts promoted widgets before subgraphs had inputs for them. No IO.
+
+A list of `[inner node, widget, …]`, read after a host's own values; entry number i has the host's value number i, if
+there is one that is not null. Observed of the official editor 1.49.6.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from comfy_serverless.graph.convert.findings import shown
+from comfy_serverless.graph.convert.hosts import Hosts
+from comfy_serverless.graph.convert.limits import MOST_HOST_INPUTS
+from comfy_serverless.graph.convert.model import INPUT_SIDE, Definition, Graph, Link, LinkId, Node, Port
+from comfy_serverless.graph.convert.reading import MOST_PORTS
+from comfy_serverless.graph.convert.scene import Scene
+from comfy_serverless.graph.convert.values import Input
+from comfy_serverless.graph.convert.virtual import PRIMITIVE, first_value
+
+_OLDEST_PREFIX = re.compile(r"\d+: ")
+_NO_WIDGET = ("$$", "control_after_generate", "control_filter_list")
+_OF_HOST = "-1"
+_MOST_ENTRIES = 1000
+
+
+def promote_proxies(scene: Scene, hosts: Hosts) -> None:
+    """Give each host the promoted inputs and the values that its `proxyWidgets` tell, inner hosts first."""
+    for graph in _inner_first(scene):
+        for host in graph.nodes.values():
+            definition = scene.definition(host)
+            if definition is not None:
+                _promote(scene, hosts, host, definition)
+
+
+def _inner_first(scene: Scene) -> Iterator[Graph]:
+    """Every graph, those of the hosts in it before it."""
+    seen: set[str] = set()
+    pending: list[tuple[Graph, bool]] = [(graph, False) for graph in reversed([*scene.graphs()])]
+    while pending:
+        graph, is_ready = pending.pop()
+        if is_ready:
+            yield graph
+            continue
+        key = graph.id if isinstance(graph, Definition) else ""
+        if key in seen:
+            continue
+        seen.add(key)
+        pending.append((graph, True))
+        inner = [scene.definition(node) for node in graph.nodes.values()]
+        pending += [(definition, False) for definition in inner if definition is not None]
+
+
+def _promote(scene: Scene, hosts: Hosts, host: Node, definition: Definition) -> None:
+    entries = host.properties.get("proxyWidgets")
+    values = host.values if isinstance(host.values, list) else []
+    for number, entry in enumerate(entries[:_MOST_ENTRIES] if isinstance(entries, list) else ()):
+        if not isinstance(entry, list) or len(entry) < 2 or not isinstance(entry[1], str):
+            continue
+        name = entry[1]
+        if name.startswith(_NO_WIDGET):
+            continue
+        node = definition.nodes.get(_text(entry[0]))
+        if node is not None and node.type == PRIMITIVE:
+            _replace_primitive(scene, hosts, definition, node)
+            continue
+        slot = _slot_for(scene, hosts, definition, _text(entry[0]), name)
+        value = values[number] if number < len(values) else None
+        if slot is not None and value is not None:
+            hosts.set(host, slot, value)
+    _quarantined(hosts, host, definition)
+
+
+def _quarantined(hosts: Hosts, host: Node, definition: Definition) -> None:
+    """Values that an editor could not place: those of an input of the host itself count."""
+    entries = host.properties.get("proxyWidgetErrorQuarantine")
+    for entry in entries[:_MOST_ENTRIES] if isinstance(entries, list) else ():
+        original = entry.get("originalEntry") if isinstance(entry, dict) else None
+        if not isinstance(original, list) or len(original) < 2 or "hostValue" not in entry:
+            continue
+        slot = _port_named(definition, original[1]) if _text(original[0]) == _OF_HOST else None
+        if slot is not None and hosts.is_promoted(host, slot):
+            hosts.set(host, slot, entry["hostValue"])
+
+
+def _slot_for(scene: Scene, hosts: Hosts, definition: Definition, node_id: str, name: str) -> int | None:
+    """The input of a subgraph that an entry means, made if there is none yet; None if the entry means nothing."""
+    if node_id == _OF_HOST:
+        slot = _port_named(definition, name)
+        return slot if slot is not None and hosts.target(definition, slot) is not None else None
+    node = definition.nodes.get(node_id)
+    if node is None:
+        return None
+    number = _widget_named(scene, hosts, node, name)
+    if number is None:
+        return None
+    entry = scene.filled(node).inputs[number]
+    link = None if entry.link is None else definition.links.get(entry.link)
+    if link is not None and link.origin == INPUT_SIDE:
+        return link.origin_slot
+    return _new_port(scene, hosts, definition, entry.name, [(node, number)])
+
+
+def _widget_named(scene: Scene, hosts: Hosts, node: Node, name: str) -> int | None:
+    """The number of the input whose widget has a name, also in the oldest form, `12: name`."""
+    filled, inner = scene.filled(node), scene.definition(node)
+    while True:
+        number = filled.slot_named(name)
+        if number is not None:
+            is_widget = filled.inputs[number].is_widget if inner is None else hosts.is_promoted(node, number)
+            return number if is_widget else None
+        stripped = _OLDEST_PREFIX.sub("", name, count=1) if _OLDEST_PREFIX.match(name) else name
+        if stripped == name:
+            return None
+        name = stripped
+
+
+def _replace_primitive(scene: Scene, hosts: Hosts, definition: Definition, primitive: Node) -> None:
+    """Give the targets of a primitive a promoted input instead of it, with its value: that of a host does not count."""
+    targets = [*linked_targets(scene, definition, primitive)]
+    if not targets:
+        return
+    name = scene.filled(targets[0][0]).inputs[targets[0][1]].name
+    slot = _new_port(scene, hosts, definition, name, targets)
+    value = first_value(primitive)
+    for outlet in primitive.outputs:
+        outlet.links = []
+    if slot is not None and value is not None:
+        for host in hosts.of(definition):
+            hosts.set(host, slot, value)
+
+
+def linked_targets(scene: Scene, graph: Graph, node: Node) -> Iterator[tuple[Node, int]]:
+    """The nodes and inputs that the first output of a node is linked to, in the order of the output's links."""
+    for link_id in node.outputs[0].links if node.outputs else ():
+        link = graph.links.get(link_id)
+        target = None if link is None else graph.nodes.get(link.target)
+        if target is not None:
+            number = scene.filled(target).slot_of(link_id)
+            if number is not None:
+                yield target, number
+
+
+def _new_port(
+    scene: Scene, hosts: Hosts, definition: Definition, name: str, targets: list[tuple[Node, int]]
+) -> int | None:
+    slot = len(definition.inputs)
+    if slot >= MOST_PORTS or slot * len(hosts.of(definition)) > MOST_HOST_INPUTS:
+        scene.findings.refuse("too_large", f"the subgraph {shown(definition.name)!r} promotes too many widgets")
+        return None
+    taken = {port.name for port in definition.inputs}
+    unique = next(each for each in _numbered(name) if each not in taken)
+    links: list[LinkId] = []
+    kind = "*"
+    for node, number in targets:
+        kind = scene.filled(node).inputs[number].type
+        link = Link(f"promoted {slot} {node.id} {number}", INPUT_SIDE, slot, node.id, number, kind)
+        definition.links[link.id] = link
+        scene.filled(node).connect(number, link.id)
+        links.append(link.id)
+    definition.inputs.append(Port(unique, kind, links))
+    hosts.add_target(definition, *targets[0])
+    for host in hosts.of(definition):
+        scene.filled(host).add(Input(unique, kind))
+    return slot
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    number = 0
+    while True:
+        number += 1
+        yield f"{name}_{number}"
+
+
+def _port_named(definition: Definition, name: Any) -> int | None:  # noqa: ANN401
+    return next((slot for slot, port in enumerate(definition.inputs) if port.name == name), None)
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**53) else ""

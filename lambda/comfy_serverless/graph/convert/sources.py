@@ -1,0 +1,235 @@
+"""Finds where the value of an input comes from: through reroutes, bypassed nodes, and in and out of subgraphs. No IO.
+
+Observed of the official editor 1.49.6. Every way is one step after the other without branches, so it is a loop; steps
+that were made before are remembered, so that long chains cost once what they are long. A circle leads nowhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from comfy_serverless.graph.convert.findings import named
+from comfy_serverless.graph.convert.hosts import Hosts
+from comfy_serverless.graph.convert.model import BYPASSED, INPUT_SIDE, MUTED, LinkId, Node
+from comfy_serverless.graph.convert.scene import Scene, Scope
+from comfy_serverless.graph.convert.values import Filled
+from comfy_serverless.graph.convert.virtual import GET, PRIMITIVE, SET, VIRTUAL, first_value
+
+_ANYTHING = ("", "*")
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """An output of a node that is in the prompt."""
+
+    node_id: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A value that a host of a subgraph has."""
+
+    value: Any
+
+
+Source = Linked | Held | None
+
+
+class _At(NamedTuple):
+    """A place on the way: an input of a node, or an output, and the type that is wanted there."""
+
+    scope: Scope
+    node: Node
+    slot: int
+    wanted: str
+    is_input: bool
+
+
+class Sources:
+    """The sources of inputs, in one workflow."""
+
+    def __init__(self, scene: Scene, hosts: Hosts) -> None:
+        self._scene = scene
+        self._hosts = hosts
+        self._known: dict[tuple[str, int, str, bool], Source] = {}
+        self._setters: dict[int, dict[str, Node]] = {}
+
+    def of(self, scope: Scope, node: Node, slot: int) -> Source:
+        """Where the value of an input comes from; None if from nowhere."""
+        at: _At | Linked | Held | None = _At(scope, node, slot, self._type(scope, node, slot), is_input=True)
+        way: list[tuple[str, int, str, bool]] = []
+        seen: set[tuple[str, int, str, bool]] = set()
+        while isinstance(at, _At):
+            key = (at.scope.path(at.node), at.slot, at.wanted, at.is_input)
+            if key in self._known:
+                at = self._known[key]
+                break
+            if key in seen:
+                self._scene.findings.warn(f"{_named(at.scope, at.node)} is in a circle of links that leads nowhere")
+                at = None
+                break
+            seen.add(key)
+            way.append(key)
+            at = self._before(at) if at.is_input else self._behind(at)
+        for key in way:
+            self._known[key] = at
+        return at
+
+    def _before(self, at: _At) -> _At | Held | None:
+        """What is linked to an input."""
+        entry = self._scene.filled(at.node).inputs[at.slot]
+        if entry.link is None:
+            return None
+        link = at.scope.graph.links.get(entry.link)
+        if link is None:
+            self._broken(at, entry.name, entry.link, "the file has no such link")
+            return None
+        if link.origin == INPUT_SIDE:
+            return self._outside(at, link.origin_slot, entry.name, entry.link)
+        origin = at.scope.graph.nodes.get(link.origin)
+        if origin is None:
+            self._broken(at, entry.name, entry.link, f"it comes from node {link.origin}, which is not there")
+            return None
+        return _At(at.scope, origin, link.origin_slot, at.wanted, is_input=False)
+
+    def _outside(self, at: _At, slot: int, name: str, link: LinkId) -> _At | Held | None:
+        """What is linked to an input of the host, or the value that the host has for it."""
+        host, parent = at.scope.host, at.scope.parent
+        if host is None or parent is None:
+            self._broken(at, name, link, "it comes from the inputs of a subgraph, and is in none")
+            return None
+        inputs = self._scene.filled(host).inputs
+        if slot >= len(inputs):
+            self._broken(at, name, link, f"it comes from input {slot} of the subgraph, which has {len(inputs)}")
+            return None
+        if inputs[slot].link is not None:
+            return _At(parent, host, slot, at.wanted, is_input=True)
+        return Held(self._hosts.value(host, slot)) if self._hosts.is_promoted(host, slot) else None
+
+    def _behind(self, at: _At) -> _At | Linked | None:
+        """What stands behind an output."""
+        node = at.node
+        if node.mode == MUTED:
+            return None
+        if node.mode == BYPASSED:
+            return self._through(at)
+        definition = self._scene.definition(node)
+        if definition is not None:
+            return self._inside(at)
+        if node.type == PRIMITIVE:
+            return None
+        if node.type == GET:
+            return self._set_by_name(at)
+        if node.type in VIRTUAL:
+            return self._input(at, at.slot, at.wanted)
+        return Linked(at.scope.path(node), at.slot)
+
+    def _through(self, at: _At) -> _At | None:
+        """The input that a bypassed node hands on."""
+        chosen = passed_input(self._scene.filled(at.node), at.slot, at.wanted)
+        if chosen is None:
+            return None
+        return self._input(at, chosen, self._type(at.scope, at.node, chosen))
+
+    def _type(self, scope: Scope, node: Node, slot: int) -> str:
+        """The type that an input wants. One that matches others is of the type of what is linked to it."""
+        entry = self._scene.filled(node).inputs[slot]
+        if entry.of is None or not entry.of.is_matching or entry.link is None:
+            return entry.type
+        link = scope.graph.links.get(entry.link)
+        origin = None if link is None else scope.graph.nodes.get(link.origin)
+        if link is None or origin is None:
+            return entry.type
+        made = self._scene.filled(origin).outputs
+        if link.origin_slot < len(made) and made[link.origin_slot] not in _ANYTHING:
+            return made[link.origin_slot]
+        return entry.type
+
+    def _input(self, at: _At, slot: int, wanted: str) -> _At | None:
+        inputs = self._scene.filled(at.node).inputs
+        return _At(at.scope, at.node, slot, wanted, is_input=True) if slot < len(inputs) else None
+
+    def _inside(self, at: _At) -> _At | None:
+        """The output inside a subgraph that is led out. An input that is led straight out is handed on."""
+        definition = self._scene.definition(at.node)
+        if definition is None or at.slot >= len(definition.outputs):
+            return None
+        ends = definition.outputs[at.slot].links
+        link = definition.links.get(ends[0]) if ends else None
+        if link is None:
+            return None
+        if link.origin == INPUT_SIDE:
+            return self._input(at, link.origin_slot, at.wanted)
+        origin = definition.nodes.get(link.origin)
+        if origin is None:
+            self._broken(at, f"output {at.slot}", link.id, f"it comes from node {link.origin}, which is not there")
+            return None
+        return _At(at.scope.inside(at.node, definition), origin, link.origin_slot, at.wanted, is_input=False)
+
+    def _set_by_name(self, at: _At) -> _At | None:
+        """What the SetNode of a GetNode's name has, in its own graph or the nearest around it."""
+        name = first_value(at.node)
+        scope: Scope | None = at.scope
+        while scope is not None:
+            setter = self._setters_of(scope).get(name) if isinstance(name, str) else None
+            if setter is not None:
+                return self._input(at._replace(scope=scope, node=setter), 0, at.wanted)
+            scope = scope.parent
+        self._scene.findings.warn(f"{_named(at.scope, at.node)} gets {name!r}, which no SetNode sets: it is left out")
+        return None
+
+    def _setters_of(self, scope: Scope) -> dict[str, Node]:
+        found = self._setters.get(id(scope.graph))
+        if found is None:
+            found = self._setters[id(scope.graph)] = {}
+            for node in scope.graph.nodes.values():
+                name = first_value(node) if node.type == SET else None
+                if isinstance(name, str):
+                    found.setdefault(name, node)
+        return found
+
+    def _broken(self, at: _At, name: str, link: object, why: str) -> None:
+        self._scene.findings.refuse(
+            "broken_link",
+            f"{_named(at.scope, at.node)}: the input {name!r} is linked by {link}, but {why}",
+            node_id=at.scope.path(at.node),
+            class_type=at.node.type,
+            input=name,
+        )
+
+
+def passed_input(node: Filled, slot: int, wanted: str) -> int | None:
+    """The number of the input that a bypassed node hands on for one of its outputs; None if it hands on nothing."""
+    inputs = node.inputs
+    if not inputs:
+        return None
+    if wanted in _ANYTHING:
+        return slot if slot < len(inputs) else 0
+    made = node.outputs[slot] if slot < len(node.outputs) else "*"
+    if slot < len(inputs) and fits(inputs[slot].type, made) and fits(inputs[slot].type, wanted):
+        return slot
+    for number, entry in enumerate(inputs):
+        if entry.type == wanted:
+            return number
+    for number, entry in enumerate(inputs):
+        if fits(entry.type, made) and fits(entry.type, wanted):
+            return number
+    return None
+
+
+@lru_cache(maxsize=4096)
+def fits(one: str, other: str) -> bool:
+    """Whether two types go together: equal, either is anything, or their lists share a type; case does not matter."""
+    one, other = one.casefold(), other.casefold()
+    if one == other or one in _ANYTHING or other in _ANYTHING:
+        return True
+    if "," not in one and "," not in other:
+        return False
+    return not {*one.split(",")}.isdisjoint(other.split(","))
+
+
+def _named(scope: Scope, node: Node) -> str:
+    return named(scope.path(node), node.type, node.title)

@@ -1,0 +1,44 @@
+"""Tells which classes of a workflow are missing, with the pack that the file names for them. No IO."""
+
+from __future__ import annotations
+
+from comfy_serverless.graph.convert.findings import Findings, shown
+from comfy_serverless.graph.convert.model import Node
+
+_MOST_NODES = 20
+
+
+class UnknownClasses:
+    """The missing classes, with the nodes that are of them."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._nodes: dict[str, list[tuple[str, Node]]] = {}
+
+    def note(self, path: str, node: Node) -> None:
+        """Note a node whose class is missing."""
+        self._nodes.setdefault(node.type, []).append((path, node))
+
+    def tell(self) -> None:
+        """Give one reason for each missing class."""
+        for class_type, nodes in self._nodes.items():
+            path, _ = nodes[0]
+            pack = {name: _first(name, nodes) for name in ("cnr_id", "aux_id", "ver")}
+            called = pack["cnr_id"] or pack["aux_id"]
+            version = f" {shown(pack['ver'])}" if called and pack["ver"] else ""
+            told = f", of the pack {shown(called)}{version}" if called else ""
+            ids = [path for path, _ in nodes]
+            more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+            self._findings.refuse(
+                "missing_node_type",
+                f"the node class {shown(class_type)!r} is not installed (node {shown(path)}{more}{told})",
+                node_id=path,
+                class_type=class_type,
+                node_ids=ids[:_MOST_NODES],
+                **pack,
+            )
+
+
+def _first(name: str, nodes: list[tuple[str, Node]]) -> str | None:
+    found = (node.properties.get(name) for _, node in nodes)
+    return next((value for value in found if isinstance(value, str) and value), None)

@@ -1,0 +1,232 @@
+"""What the workers' ComfyUI declares of its nodes: they publish it, and the API converts the editor's workflows by it.
+
+    worker ──► engine/{its image}/object_info/{SHA-256 of the content}.json.gz    when it has changed
+           └─► engine/{its image}/object_info.json                                points there; written with each list
+
+It is read lazily: a stack that gets no workflow of the editor never reads it. Like the list of classes (`node_list`) it
+counts for `TRUSTED_S`: another image of the same name may have other nodes.
+
+Nothing of a job is in it. It is read while no job's files are in ComfyUI's sight (`worker.declarations`); and lists of
+files in ComfyUI's folders are emptied, whoever has put them there.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import time
+import zlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.errors import NotJson
+from comfy_serverless.files import MODEL_ENDINGS, type_of_name
+from comfy_serverless.graph.nodes import FILE_INPUT_NAMES, known
+from comfy_serverless.json_text import finite, parse_json
+from comfy_serverless.observability import log
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+#: How old a pointer or a list of classes may be to count, in seconds.
+TRUSTED_S: Final = 900
+#: The most of it, unpacked: 900 classes have 2 MB, and lists of models some more for each class that takes them.
+MAX_DECLARATIONS_BYTES: Final = 16_000_000
+#: The time between two looks of the API at the pointer, and for as long as there is none, in seconds.
+_KNOWN_S, _NOT_KNOWN_S = 60.0, 3.0
+#: The time between two writings of the same content, in seconds: the bucket's lifecycle deletes old ones.
+_WRITTEN_AGAIN_S: Final = 86_400.0
+#: How much earlier than the list of classes the pointer may have been written, in seconds.
+_BESIDE_S: Final = 60.0
+#: What a declaration says of a list of files in ComfyUI's folders.
+_LISTS_FILES: Final = re.compile(r"(?:\w+_)?upload|\w+_folder")
+_GROUPS: Final = ("required", "optional", "hidden")
+
+
+def without_files(object_info: Mapping[str, Any], files: Collection[str]) -> dict[str, Any]:
+    """Declarations without the names of files in ComfyUI's folders.
+
+    Args:
+        files: the names of those that are there, as far as they are known.
+    """
+    return {
+        class_type: {**said, "input": _groups(class_type, said["input"], files)}
+        if isinstance(said, Mapping) and isinstance(said.get("input"), Mapping)
+        else said
+        for class_type, said in object_info.items()
+    }
+
+
+def _groups(class_type: str, groups: Mapping[str, Any], files: Collection[str]) -> dict[str, Any]:
+    return {
+        group: {name: _spec(class_type, str(name), spec, files) for name, spec in inputs.items()}
+        if isinstance(inputs, Mapping)
+        else inputs
+        for group, inputs in groups.items()
+    }
+
+
+def _spec(class_type: str, name: str, spec: object, files: Collection[str]) -> Any:  # noqa: ANN401  (any JSON value)
+    """The declaration of an input: `[choices, options]`, `["COMBO", {"options": choices}]`, or with inputs in it."""
+    if not isinstance(spec, list) or not spec:
+        return spec
+    kind, *more = spec
+    options = more[0] if more and isinstance(more[0], Mapping) else {}
+    is_of_files = _is_of_files(class_type, name, options)
+    changed = _inner(class_type, options, files)
+    if isinstance(choices := options.get("options"), list) and not _are_inputs(choices):
+        changed["options"] = _kept(name, choices, files, is_of_files=is_of_files)
+    if isinstance(default := options.get("default"), str) and default in files:
+        del changed["default"]
+    first = _kept(name, kind, files, is_of_files=is_of_files) if isinstance(kind, list) else kind
+    return [first, changed, *more[1:]] if options else [first, *more]
+
+
+def _inner(class_type: str, value: Any, files: Collection[str]) -> Any:  # noqa: ANN401
+    """A part of the options of an input; inputs that are declared in it (of a dynamic input) are gone through too."""
+    if isinstance(value, Mapping):
+        is_groups = any(isinstance(value.get(group), Mapping) for group in _GROUPS)
+        return (
+            _groups(class_type, value, files)
+            if is_groups
+            else {name: _inner(class_type, part, files) for name, part in value.items()}
+        )
+    return [_inner(class_type, part, files) for part in value] if _are_inputs(value) else value
+
+
+def _are_inputs(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(part, Mapping) for part in value)
+
+
+def _is_of_files(class_type: str, name: str, options: Mapping[str, Any]) -> bool:
+    """Whether the choices of an input are files or folders in ComfyUI's own, for sure."""
+    knowledge = known(class_type)
+    is_said = any(value and _LISTS_FILES.fullmatch(str(option)) for option, value in options.items())
+    return is_said or name in knowledge.files or knowledge.lists_folder or name == knowledge.reads_output
+
+
+def _kept(name: str, choices: list[Any], files: Collection[str], *, is_of_files: bool) -> list[Any]:
+    if is_of_files or (name in FILE_INPUT_NAMES and choices and all(map(_is_file, choices))):
+        return []
+    return [choice for choice in choices if not (isinstance(choice, str) and choice in files)] if files else choices
+
+
+def _is_file(choice: object) -> bool:
+    return isinstance(choice, str) and type_of_name(choice) is not None and not choice.lower().endswith(MODEL_ENDINGS)
+
+
+@dataclass(slots=True)
+class DeclarationsWriter:
+    """Publishes what the engine of one worker declares."""
+
+    s3: S3Client
+    bucket: str
+    image: str
+    _written: str = ""
+    _written_at: float = field(default=float("-inf"))
+
+    def write(self, object_info: Mapping[str, Any]) -> None:
+        """Write it, if it has changed, and the pointer."""
+        content = json.dumps(finite(dict(object_info)), separators=(",", ":")).encode("utf-8", "replace")
+        digest = hashlib.sha256(content).hexdigest()
+        pointer: dict[str, Any] = {"sha256": digest, "size_bytes": len(content), "classes": len(object_info)}
+        if len(content) > MAX_DECLARATIONS_BYTES:
+            log.warning("the declarations of nodes are too large for the API", size_bytes=len(content))
+            pointer["sha256"] = None
+        elif digest != self._written or time.monotonic() - self._written_at > _WRITTEN_AGAIN_S:
+            self._put(_content_key(self.image, digest), gzip.compress(content, mtime=0), "application/gzip")
+            self._written, self._written_at = digest, time.monotonic()
+        self._put(_pointer_key(self.image), json.dumps(pointer).encode(), "application/json")
+
+    def _put(self, key: str, body: bytes, content_type: str) -> None:
+        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
+
+
+@dataclass(slots=True)
+class DeclarationsReader:
+    """Reads them for the API; `image` names that of the workers that jobs go to now, "" if it is not known."""
+
+    s3: S3Client
+    bucket: str
+    image: Callable[[], str]
+    _of_image: str = ""
+    _sha256: str = ""
+    _told_at: datetime | None = None
+    _read_at: float = field(default=float("-inf"))
+    _held: tuple[str, dict[str, Any]] | None = None
+
+    def fresh(self) -> Mapping[str, Any] | None:
+        """What workers have told lately; None if they have not, or if it is too large."""
+        told_at = self.told_at()
+        if told_at is None or datetime.now(UTC) >= told_at + timedelta(seconds=TRUSTED_S):
+            return None
+        return self.newest()
+
+    def newest(self) -> Mapping[str, Any] | None:
+        """What they have told last, however long ago: a newer image may have other nodes."""
+        self._look()
+        if not self._sha256:
+            return None
+        if self._held is None or self._held[0] != self._sha256:
+            object_info = self._read(self._sha256)
+            self._held = None if object_info is None else (self._sha256, object_info)
+        return None if self._held is None else self._held[1]
+
+    def are_told_with_lists(self) -> bool:
+        """Whether a list of classes that counts has them beside it; workers of older releases write the list alone."""
+        told_at = self.told_at()
+        return told_at is not None and datetime.now(UTC) < told_at + timedelta(seconds=TRUSTED_S + _BESIDE_S)
+
+    def told_at(self) -> datetime | None:
+        """When they have told it last; None if workers of this image never have: those of older releases do not."""
+        self._look()
+        return self._told_at
+
+    def _look(self) -> None:
+        """Look at the pointer, once in a while."""
+        image = self.image()
+        known_s = _NOT_KNOWN_S if self._told_at is None else _KNOWN_S
+        if image == self._of_image and time.monotonic() - self._read_at < known_s:
+            return
+        self._of_image, self._read_at = image, time.monotonic()
+        self._sha256, self._told_at = "", None
+        if not image:
+            return
+        try:
+            answer = self.s3.get_object(Bucket=self.bucket, Key=_pointer_key(image))
+            pointer = json.loads(answer["Body"].read())
+            self._sha256, self._told_at = str(pointer.get("sha256") or ""), answer["LastModified"]
+        except (ClientError, BotoCoreError, ValueError, AttributeError):
+            log.debug("workers have told no declarations of nodes", image=image, exc_info=True)
+
+    def _read(self, digest: str) -> dict[str, Any] | None:
+        try:
+            answer = self.s3.get_object(Bucket=self.bucket, Key=_content_key(self._of_image, digest))
+            return _declared_in(answer["Body"].read(), digest)
+        except (ClientError, BotoCoreError, TypeError, ValueError, zlib.error, NotJson):
+            log.warning("the declarations of nodes cannot be read: workers convert", sha256=digest, exc_info=True)
+            return None
+
+
+def _declared_in(packed: bytes, digest: str) -> dict[str, Any]:
+    """The declarations in what was published. Raises ValueError, zlib.error, NotJson if it is something else."""
+    unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    content = unpacking.decompress(packed, MAX_DECLARATIONS_BYTES + 1)
+    if not unpacking.eof or hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError("it is another content than the pointer says, or breaks off")
+    object_info = parse_json(content, source="the declarations", most_bytes=MAX_DECLARATIONS_BYTES)
+    return dict(object_info)
+
+
+def _pointer_key(image: str) -> str:
+    return f"engine/{image}/object_info.json"
+
+
+def _content_key(image: str, digest: str) -> str:
+    return f"engine/{image}/object_info/{digest}.json.gz"

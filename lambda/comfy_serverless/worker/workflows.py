@@ -1,0 +1,89 @@
+"""Reads the workflow of a job, before anything is fetched for it; what the editor saved becomes a graph here.
+
+API format ──────────────────────────────► checked where it came in, unless nobody has read it before
+the editor's ──► converted by what the engine declares ──► checked again: a conversion may put addresses together
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from comfy_serverless.jobs.references import refuse_foreign_addresses, resolve_assets
+from comfy_serverless.jobs.reserved import Reserved, owner_place
+from comfy_serverless.jobs.workflow_source import graph_of
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from comfy_serverless.jobs.request import JobRequest
+    from comfy_serverless.jobs.sources import RequestSource
+    from comfy_serverless.settings import Settings
+    from comfy_serverless.worker.declarations import EngineDeclarations
+    from comfy_serverless.worker.running import RunningJob
+
+
+class JobWorkflow(NamedTuple):
+    """The workflow of a job.
+
+    Attributes:
+        graph: in API format, with the request's `set` applied.
+        inputs: those of the request, and files that the workflow names by their assets.
+        extra_data: what the engine gets with it.
+        warnings: about it, for people.
+    """
+
+    graph: dict[str, Any]
+    inputs: Mapping[str, str | list[str]]
+    extra_data: dict[str, Any]
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Workflows:
+    """Reads them for one worker."""
+
+    s3: S3Client
+    settings: Settings
+    declarations: EngineDeclarations
+
+    def of(
+        self, request: JobRequest, source: RequestSource, job: RunningJob, *, job_id: str, until: float
+    ) -> JobWorkflow:
+        """The workflow of a request.
+
+        Args:
+            until: when it is of no use any more, on the monotonic clock.
+
+        Raises:
+            ComfyError: as `graph_of`, and as `EngineDeclarations.for_job` if the workflow is the editor's.
+            InvalidRequest, MissingAsset: it names a file of others.
+        """
+        whole = graph_of(
+            request,
+            s3=self.s3,
+            settings=self.settings,
+            declarations=lambda: self.declarations.for_job(job, until=until),
+            seed=job_id,
+        )
+        graph = whole.graph
+        if graph is None:
+            raise AssertionError("the engine has declared nothing, and not failed")
+        inputs: Mapping[str, str | list[str]] = request.inputs
+        if isinstance(request.workflow, str) or whole.editors is not None:
+            self._check_places(graph, request, source)
+        if request.files is not None:
+            resolved = resolve_assets(graph, owner=source.owner_name, assets=request.files)
+            graph, inputs = resolved.graph, {**resolved.inputs, **request.inputs}
+        return JobWorkflow(graph, inputs, whole.extra_data, whole.warnings)
+
+    def _check_places(self, graph: Mapping[str, Any], request: JobRequest, source: RequestSource) -> None:
+        """Raise MissingAsset or InvalidRequest if a graph names a file of others in our buckets."""
+        place = request.output
+        if not (source.is_checked and place.prefix and place.prefix.endswith(owner_place(source.owner_name))):
+            Reserved.of(self.settings).check_addresses(graph)
+            return
+        # A request of the API: in our buckets its owner has results, and nothing else that has an address.
+        buckets = {bucket for bucket in (self.settings.assets_bucket, self.settings.output_bucket) if bucket}
+        refuse_foreign_addresses(graph, buckets=buckets, allowed_prefix=f"s3://{place.bucket}/{place.prefix}/")
