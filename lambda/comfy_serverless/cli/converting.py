@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.cli.documents import Document
+from comfy_serverless.graph.editor_files import without_addresses
 from comfy_serverless.graph.editor_format import with_saved
+from comfy_serverless.graph.file_inputs import fetched_addresses
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import Unwrapped
 
@@ -16,12 +18,17 @@ if TYPE_CHECKING:
 
 
 def converted(document: Document, conversion: Conversion) -> Document:
-    """The document with the graph that its workflow has become; that goes along, for pictures to be opened again."""
+    """The document with the graph that its workflow has become; that goes along, for pictures to be opened again.
+
+    Files that are fetched have their names in it, not their addresses, which may be secret.
+    """
+    fetched = {address for _, address in fetched_addresses(check_format(conversion.graph), {})}
+    saved = Unwrapped(without_addresses(document.editors, fetched), document.extra_data)
     return replace(
         document,
         graph=check_format(conversion.graph),
         editors={},
-        extra_data=with_saved(Unwrapped(document.editors, document.extra_data)),
+        extra_data=with_saved(saved),
         warnings=(*document.warnings, *conversion.warnings),
     )
 

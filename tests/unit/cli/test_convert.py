@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import sys
@@ -209,6 +210,20 @@ def test_a_file_is_given_to_it_and_its_own_title_is_an_address(
     [output] = made(capsys)
     with Image.open(output["path"]) as picture:
         assert picture.getpixel((0, 0)) == (0, 255, 255)
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_address_in_it_is_fetched_and_only_the_files_name_is_in_the_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
+    address = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    assert main(["run", written("w.json", with_loader(address)), "--json"]) == 0
+    [output] = made(capsys)
+    with Image.open(output["path"]) as picture:
+        assert picture.getpixel((0, 0)) == (0, 255, 255)
+        assert "base64" not in picture.info["workflow"]
 
 
 @pytest.mark.usefixtures("engine")
