@@ -43,7 +43,7 @@ _IGNORED_SWITCHES = (
     "--lowvram",
     "--normalvram",
 )
-_IGNORED_VALUES = ("--cuda-device", "--user-directory")
+_IGNORED_VALUES = ("--cuda-device", "--user-directory", "--comfyui-version")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
