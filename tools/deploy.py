@@ -82,7 +82,10 @@ class Plan:
 
     def build(self) -> list[str]:
         """The command that builds the images."""
-        chosen = {"ImageTarget": self.target, **{name: self.settings[name] for name in BUILT_WITH & self.settings.keys()}}
+        chosen = {
+            "ImageTarget": self.target,
+            **{name: self.settings[name] for name in BUILT_WITH & self.settings.keys()},
+        }
         return ["sam", "build", "--parameter-overrides", *(_override(name, value) for name, value in chosen.items())]
 
     def package(self, images: Mapping[str, str]) -> list[str]:
