@@ -152,7 +152,7 @@ lint: setup ## ruff, mypy --strict, and the rooms: what may import what (import-
 	$(VENV)/bin/lint-imports --no-cache
 
 docs: setup ## Generate the tables of settings and errors, and build the pages strictly (out/site/index.html)
-	@$(RUN) tools/docs_pages.py
+	@$(RUN) -m tools.docs_pages
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "The pages are in out/site/index.html."
 

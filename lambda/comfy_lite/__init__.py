@@ -1,6 +1,7 @@
 """The embedded engine: a small, wire-compatible ComfyUI for laptops, tests and CI.
 
-``python -m comfy_lite --port 8188`` behaves like ComfyUI 0.33.0 (or 0.3.64: `releases`) and really executes its model-free image nodes.
+``python -m comfy_lite --port 8188`` behaves like ComfyUI 0.33.0 (or 0.3.64: see `releases`), and really executes its
+model-free image nodes.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from comfy_lite.sockets import SocketHub
 logger = logging.getLogger("comfy_lite")
 
 _IDLE_WAIT_S = 1000.0
-#: ComfyUI refuses chains of about 980 nodes, at Python's limit of 1000 frames. The checks here need three frames a node.
+#: ComfyUI refuses chains of about 980 nodes, at Python's limit of 1000 frames. Ours need three frames for each node.
 _DEEPEST_RECURSION = 3000
 
 

@@ -169,7 +169,7 @@ class Server:
         invalid = [one for one in ids if self._prompt_id({"prompt_id": one}) != one]
         if invalid:
             return web.json_response({"error": "job_ids contains invalid id(s)", "invalid_ids": invalid}, status=400)
-        return web.json_response({"cancelled": any([self._cancel(one) for one in ids])})
+        return web.json_response({"cancelled": any(list(map(self._cancel, ids)))})
 
     def _cancel(self, prompt_id: str) -> bool:
         if self._queue.delete(prompt_id):

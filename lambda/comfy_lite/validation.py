@@ -50,9 +50,9 @@ def validate_prompt(
         for node in prompt.values():
             iter(node.get("inputs", {}))
     for node_id in prompt:
-        class_type = prompt[node_id]["class_type"] if "class_type" in prompt[node_id] else None
-        if class_type is None or class_type not in nodes:
-            return Verdict(_missing_node(node_id, prompt[node_id], class_type, release))
+        if "class_type" not in prompt[node_id] or prompt[node_id]["class_type"] not in nodes:
+            return Verdict(_missing_node(node_id, prompt[node_id], release))
+        class_type = prompt[node_id]["class_type"]
         if nodes[class_type].is_output and (targets is None or node_id in targets):
             outputs.append(node_id)
     if not outputs:
@@ -194,12 +194,13 @@ class _Validator:
         ]
 
 
-def _missing_node(node_id: str, node: Mapping[str, Any], class_type: str | None, release: Release) -> Problem:
+def _missing_node(node_id: str, node: Mapping[str, Any], release: Release) -> Problem:
     """The refusal of a node without a class, or of one that is not there."""
-    place = f"Node ID '#{node_id}'"
+    place, has_class = f"Node ID '#{node_id}'", "class_type" in node
+    class_type = node["class_type"] if has_class else None
     if not release.names_missing_nodes:
         message = f"Cannot execute because node {class_type} does not exist."
-        if class_type is None:
+        if not has_class:
             message = "Cannot execute because a node is missing the class_type property."
         return _problem("invalid_prompt", message, place)
     title = node.get("_meta", {}).get("title", class_type)
