@@ -74,6 +74,8 @@ ALARMS: Mapping[Kind, str] = {
     Kind.INFRASTRUCTURE: "[JobsFail](alarms.md#jobsfail)",
     Kind.HANDOVER: "[JobsComeBack](alarms.md#jobscomeback)",
 }
+
+
 def templates_table() -> str:
     """A row a ComfyUI: how many of the official templates find all their classes there."""
     head = ("ComfyUI", "node classes", "of partners", "templates whose classes are all there", "without partner nodes")

@@ -80,7 +80,7 @@ class RunContext:
         asked = self._run.extra_data.get("preview_method", "default")
         if asked == "default" or not self._engine.release.takes_preview_methods:
             return self._engine.previews
-        return asked != "none"
+        return bool(asked != "none")
 
     def _metadata(self) -> dict[str, Any]:
         return {

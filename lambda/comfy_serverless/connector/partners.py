@@ -31,8 +31,8 @@ def check_partner_nodes(
     }
     if partners:
         raise InvalidWorkflow(
-            f"{listing(partners, form='Node {} {}')}: it calls a paid service, and this job has no key for it. Send one "
-            f"of your own as extra_data.{KEYS[0]} (https://platform.comfy.org), or take the node out.",
+            f"{listing(partners, form='Node {} {}')}: it calls a paid service, and this job has no key for it. Send "
+            f"one of your own as extra_data.{KEYS[0]} (https://platform.comfy.org), or take the node out.",
             details={
                 "node_errors": {
                     node_id: node_errors_entry(graph[node_id]["class_type"], error_type=_TYPE, message=problem)

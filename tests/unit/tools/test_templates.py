@@ -75,7 +75,7 @@ def test_a_package_is_read_into_names_alone(tmp_path: Path, monkeypatch: pytest.
     folder.mkdir(parents=True)
     about = tmp_path / "comfyui_workflow_templates_json-1.0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.4\nName: comfyui-workflow-templates-json\nVersion: 1.0\n\nText")
+    (about / "METADATA").write_text("Name: comfyui-workflow-templates-json\nVersion: 1.0\n\nText")
     (folder / "index.json").write_text("[]")
     (folder / "one.json").write_text(json.dumps({"nodes": [node("B"), node("A")], "author": "somebody"}))
     assert templates.main(["read", str(tmp_path)]) == 0
