@@ -19,7 +19,7 @@ REAL_COMFYUI = os.environ.get("COMFYUI_DIR")
 #: The releases whose conversations are recorded, newest first: the embedded engine speaks as each of them.
 RELEASES = ("0.33.0", "0.3.64")
 lite_only = pytest.mark.skipif(REAL_COMFYUI is not None, reason="a property of the embedded engine alone")
-_START_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 600.0
 _STOP_TIMEOUT_S = 120.0
 _HERE = Path(__file__).parent
 
