@@ -125,15 +125,18 @@ RUN case "$TORCH_INDEX_URL:$TORCH" in \
  && pip --python /opt/comfyui-venv/bin/python install "$@" \
  && byte-compile -x torch/testing/ /opt/comfyui-venv
 
-# ---- ComfyUI, at a pinned commit: 0.3.64, as of 11 October 2025 ----
+# ---- ComfyUI, at a pinned commit: 0.33.0, as of 22 August 2026 ----
+# `make comfyui-upgrade REF=…` pins another one, with the libraries that it needs.
 FROM build AS comfyui
 ARG COMFYUI_REPOSITORY=https://github.com/comfyanonymous/ComfyUI.git
-ARG COMFYUI_REF=a125cd84b054a57729b5eecab930ca9408719832
+ARG COMFYUI_PINNED=783545f689a0af730065994b46b382ae24844c99
+# A tag, a branch or a commit that runs with the same libraries; empty for the pinned one.
+ARG COMFYUI_REF=
 COPY comfyui/ /build/comfyui/
 WORKDIR /opt/comfyui
 RUN if [ ! -f /build/comfyui/main.py ]; then \
       apt-get install -y --no-install-recommends git \
-      && git init -q && git fetch -q --depth 1 "$COMFYUI_REPOSITORY" "$COMFYUI_REF" && git checkout -q FETCH_HEAD; \
+      && git init -q && git fetch -q --depth 1 "$COMFYUI_REPOSITORY" "${COMFYUI_REF:-$COMFYUI_PINNED}" && git checkout -q FETCH_HEAD; \
     fi \
  && cp -r /build/comfyui/. . \
  && rm -rf .git .github .ci tests tests-unit input output temp user \

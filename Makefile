@@ -29,8 +29,11 @@ UNDEPLOY_ARGS ?=
 # How many jobs a soak runs, and which: the same seed makes the same jobs; without one they are random.
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
+# make comfyui-upgrade REF=v0.33.0
+REF ?=
+COMFYUI_REPOSITORY ?=
 
-.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy undeploy adopt budget contract bench infra cdk gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock clean
+.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy undeploy adopt budget contract bench infra cdk gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-comfyui comfyui-upgrade clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -149,7 +152,7 @@ lint: setup ## ruff, mypy --strict, and the rooms: what may import what (import-
 	$(VENV)/bin/lint-imports --no-cache
 
 docs: setup ## Generate the tables of settings and errors, and build the pages strictly (out/site/index.html)
-	@$(RUN) tools/docs_pages.py
+	@$(RUN) -m tools.docs_pages
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo "The pages are in out/site/index.html."
 
@@ -171,16 +174,25 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	@$(PYTHON) -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["api"]))' \
 	  | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  -c requirements/dev.txt - -o requirements/api.txt
+	@$(MAKE) --no-print-directory lock-comfyui
+	@# The last, because not everybody reaches PyTorch's own index.
+	uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header \
+	  --no-emit-index-url --no-deps --default-index https://download.pytorch.org/whl/cpu \
+	  requirements/torch.in -o requirements/torch-cpu.txt
+
+lock-comfyui:
+	@command -v uv >/dev/null || { echo "uv is not installed: pip install uv"; exit 2; }
 	@# torch comes in two builds, with locks of their own, so it is left out of ComfyUI's.
 	@printf '%s; sys_platform == "never"\n' torch torchvision torchaudio | uv pip compile -q --python-version 3.11 \
 	  --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  --override /dev/stdin -c requirements/lambda.txt requirements/comfyui.in -o requirements/comfyui.txt
 	uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header \
 	  --no-emit-index-url -c requirements/comfyui.txt requirements/torch.in -o requirements/torch-cuda.txt
-	@# The last, because not everybody reaches PyTorch's own index.
-	uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header \
-	  --no-emit-index-url --no-deps --default-index https://download.pytorch.org/whl/cpu \
-	  requirements/torch.in -o requirements/torch-cpu.txt
+
+comfyui-upgrade: ## Pin another ComfyUI, and lock what it needs: make comfyui-upgrade REF=v0.33.0 (COMFYUI_REPOSITORY=…; needs uv)
+	@test -n "$(REF)" || { echo "Set REF to a tag, a branch or a commit of ComfyUI: make comfyui-upgrade REF=v0.33.0"; exit 2; }
+	@$(PYTHON) tools/comfyui_upgrade.py "$(REF)" $(if $(COMFYUI_REPOSITORY),--repository "$(COMFYUI_REPOSITORY)")
+	@$(MAKE) --no-print-directory lock-comfyui
 
 clean: ## Remove everything that was made here
 	rm -rf $(VENV) $(INFRA) $(TYPESCRIPT) out .aws-sam build *.egg-info lambda/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -209,6 +209,7 @@ def build() -> None:
         template = (ROOT / "template.yaml").read_text(encoding="utf-8")
         changed = ROOT / "out" / "template-built-here.yaml"
         changed.parent.mkdir(exist_ok=True)
+        template = re.sub(r"^ +DockerBuildArgs: .*\n", "", template, flags=re.M)  # those of ComfyUI, which is not built
         text = re.sub(
             r"^( +)DockerBuildTarget: .*$", rf"\g<0>\n\1DockerBuildArgs: {json.dumps(arguments)}", template, flags=re.M
         )

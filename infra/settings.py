@@ -50,6 +50,8 @@ class GpuSettings(BaseModel):
     log_retention_days: int = 30
     torch_index_url: str = Field("", pattern="^(https://.+)?$")
     """Index of another build of torch, such as `https://download.pytorch.org/whl/cu126`; empty for PyPI's, locked."""
+    comfyui_ref: str = Field("", pattern=r"^([A-Za-z0-9][A-Za-z0-9._/-]{0,99})?$")
+    """A tag, a branch or a commit of ComfyUI that runs with the locked libraries; empty for the pinned one."""
     comfyui_args: str = ""
     """Arguments for ComfyUI, such as `--highvram`."""
     models_manifest: str = Field("", pattern="^(s3://.+)?$")

@@ -22,6 +22,7 @@ def worker_image(scope: Construct, settings: GpuSettings) -> ecr_assets.DockerIm
         build_args={
             "TORCH": "cuda",
             "TORCH_INDEX_URL": settings.torch_index_url,
+            "COMFYUI_REF": settings.comfyui_ref,
             "COMFYUI_ARGS": settings.comfyui_args,
         },
         platform=ecr_assets.Platform.LINUX_AMD64,

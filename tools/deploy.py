@@ -37,6 +37,8 @@ PACKAGED: Final = "out/packaged.yaml"
 STAGED, RELEASE = "ApiFunction", "ApiRelease"
 #: The function whose versions are snapshots, with `SnapStart=all`, and its parameter.
 SNAPPED, WORKER_RELEASE = "GenerateFunction", "WorkerRelease"
+#: The parameters that decide what is in an image, beside ImageTarget.
+BUILT_WITH: Final = frozenset({"ComfyuiRef"})
 _NAMED = re.compile(r"\$\{(\w+)\}")
 
 
@@ -80,7 +82,11 @@ class Plan:
 
     def build(self) -> list[str]:
         """The command that builds the images."""
-        return ["sam", "build", "--parameter-overrides", f"ImageTarget={self.target}"]
+        chosen = {
+            "ImageTarget": self.target,
+            **{name: self.settings[name] for name in BUILT_WITH & self.settings.keys()},
+        }
+        return ["sam", "build", "--parameter-overrides", *(_override(name, value) for name, value in chosen.items())]
 
     def package(self, images: Mapping[str, str]) -> list[str]:
         """The command that pushes the images."""
@@ -231,6 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cloudformation = boto3.client("cloudformation", region_name=options.region)
         before = Before.of(cloudformation, options.stack)
         settings = settings_of(options.settings)
+        # The template that is built is not the stack's: it does not know what was chosen before.
+        settings = {**{name: before.parameters[name] for name in BUILT_WITH & before.parameters.keys()}, **settings}
         plan = Plan(
             stack=options.stack,
             target=options.target or parameters_of(written, before.parameters, settings)["ImageTarget"],

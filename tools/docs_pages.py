@@ -1,6 +1,7 @@
-"""Write what the code knows into the documentation: the tables of docs/settings.md and docs/errors.md.
+"""Write what the code knows into the documentation: the tables of docs/settings.md, docs/errors.md and
+docs/operate.md.
 
-    python tools/docs_pages.py
+    python -m tools.docs_pages
 
 A page keeps its words; what stands between `<!-- generated: NAME -->` and `<!-- /generated -->` is replaced.
 """
@@ -15,6 +16,7 @@ from typing import TypeVar
 
 from comfy_serverless.errors import ComfyError, EngineError, Kind, Refusal
 from comfy_serverless.settings import Settings
+from tools import templates
 
 _Error = TypeVar("_Error", bound=ComfyError)
 
@@ -72,10 +74,19 @@ ALARMS: Mapping[Kind, str] = {
     Kind.INFRASTRUCTURE: "[JobsFail](alarms.md#jobsfail)",
     Kind.HANDOVER: "[JobsComeBack](alarms.md#jobscomeback)",
 }
+
+
+def templates_table() -> str:
+    """A row a ComfyUI: how many of the official templates find all their classes there."""
+    head = ("ComfyUI", "node classes", "of partners", "templates whose classes are all there", "without partner nodes")
+    return _table(head, templates.rows())
+
+
 TABLES: Mapping[str, Callable[[], str]] = {
     "settings": settings_table,
     "job_errors": job_errors_table,
     "refusals": refusals_table,
+    "templates": templates_table,
 }
 
 

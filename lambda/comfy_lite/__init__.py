@@ -1,6 +1,7 @@
 """The embedded engine: a small, wire-compatible ComfyUI for laptops, tests and CI.
 
-``python -m comfy_lite --port 8188`` behaves like ComfyUI 0.3.64 and really executes its model-free image nodes.
+``python -m comfy_lite --port 8188`` behaves like ComfyUI 0.33.0 (or 0.3.64: see `releases`), and really executes its
+model-free image nodes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,3 @@ try:
     __version__ = version("comfy-serverless")
 except PackageNotFoundError:  # a copy of the source that was not installed
     __version__ = "unknown"
-
-#: The ComfyUI release that this engine imitates.
-COMFYUI_VERSION = "0.3.64"

@@ -17,11 +17,12 @@ from collections.abc import Mapping, Sequence
 
 from aiohttp import web
 
-from comfy_lite import COMFYUI_VERSION, __version__
+from comfy_lite import __version__
 from comfy_lite.execution import Executor
 from comfy_lite.faults import Faults
 from comfy_lite.node import NodeType
 from comfy_lite.nodes import ALL
+from comfy_lite.object_info import features_of
 from comfy_lite.options import Options, parse
 from comfy_lite.prompt_queue import PromptQueue
 from comfy_lite.run import Engine, Interrupts
@@ -31,8 +32,8 @@ from comfy_lite.sockets import SocketHub
 logger = logging.getLogger("comfy_lite")
 
 _IDLE_WAIT_S = 1000.0
-#: ComfyUI refuses chains of about 980 nodes, at Python's limit of 1000 frames. The checks here need two frames a node.
-_DEEPEST_RECURSION = 2000
+#: ComfyUI refuses chains of about 980 nodes, at Python's limit of 1000 frames. Ours need three frames for each node.
+_DEEPEST_RECURSION = 3000
 
 
 def main(arguments: Sequence[str] | None = None, *, nodes: Mapping[str, NodeType] | None = None) -> int:
@@ -61,7 +62,7 @@ def _offered(nodes: Mapping[str, NodeType], options: Options) -> Mapping[str, No
 
 
 async def _serve(options: Options, nodes: Mapping[str, NodeType]) -> None:
-    features = {"supports_preview_metadata": True, "max_upload_size": options.max_upload_bytes}
+    features = features_of(options.release, options.max_upload_bytes)
     queue = PromptQueue(on_change=lambda: hub.send("status", {"status": queue.status()}, None))
     hub = SocketHub(features=features, queue_status=queue.status)
     interrupts, faults = Interrupts(), Faults(hub)
@@ -73,6 +74,7 @@ async def _serve(options: Options, nodes: Mapping[str, NodeType]) -> None:
         interrupts=interrupts,
         faults=faults,
         features=features,
+        release=options.release,
     )
     app = server.application(max_upload_bytes=options.max_upload_bytes, with_fault_routes=options.enable_faults)
     engine = Engine(
@@ -83,6 +85,7 @@ async def _serve(options: Options, nodes: Mapping[str, NodeType]) -> None:
         faults=faults,
         step_s=options.step_s,
         previews=options.previews,
+        release=options.release,
     )
     await _listen(app, options)
     threading.Thread(target=_work, args=(queue, Executor(engine), hub), name="worker", daemon=True).start()
@@ -92,7 +95,7 @@ async def _serve(options: Options, nodes: Mapping[str, NodeType]) -> None:
 async def _listen(app: web.Application, options: Options) -> None:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    logger.info("comfy_lite %s, speaking ComfyUI %s", __version__, COMFYUI_VERSION)
+    logger.info("comfy_lite %s, speaking ComfyUI %s", __version__, options.release.version)
     logger.info("Starting server\n")
     # The folders come last: an engine that finds its port taken must not touch the files of the one that has it.
     sites = [web.TCPSite(runner, host, options.port) for host in options.listen]

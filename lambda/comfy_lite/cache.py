@@ -30,16 +30,19 @@ class CachedNode:
 
 
 class Cache:
-    """Holds the results of the current prompt's nodes, and those of the last prompt that the current one shares."""
+    """Holds the results of the current prompt's nodes, and of earlier ones what was not dropped since."""
 
     def __init__(self) -> None:
         self._results: dict[str, CachedNode] = {}
         self._signatures: Mapping[str, str] = {}
 
     def begin(self, signatures: Mapping[str, str]) -> None:
-        """Switch to a new prompt, given the signature of each of its nodes. Results it does not need are dropped."""
-        wanted = set(signatures.values())
+        """Switch to a new prompt, given the signature of each of its nodes."""
         self._signatures = signatures
+
+    def drop_others(self) -> None:
+        """Drop the results that the current prompt does not need."""
+        wanted = set(self._signatures.values())
         self._results = {key: kept for key, kept in self._results.items() if key in wanted}
 
     def get(self, node_id: str) -> CachedNode | None:

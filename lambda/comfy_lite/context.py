@@ -52,7 +52,7 @@ class RunContext:
             Interrupted: a client interrupted the prompt.
         """
         self._engine.interrupts.check()
-        shown = preview if self._engine.previews else None
+        shown = preview if self._shows_previews() else None
         self._report(value, maximum, _jpeg(shown) if shown is not None else None, "JPEG")
 
     def send_image(self, value: int, maximum: int, image: PillowImage.Image) -> None:
@@ -75,6 +75,12 @@ class RunContext:
         messages.send("progress", data, client_id)
         if image is not None and not negotiated:
             messages.send_image(image, image_format=image_format, client_id=client_id)
+
+    def _shows_previews(self) -> bool:
+        asked = self._run.extra_data.get("preview_method", "default")
+        if asked == "default" or not self._engine.release.takes_preview_methods:
+            return self._engine.previews
+        return bool(asked != "none")
 
     def _metadata(self) -> dict[str, Any]:
         return {

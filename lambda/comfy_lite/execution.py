@@ -56,9 +56,12 @@ class Executor:
         self._engine.faults.strike(FaultPoint.START)
         nodes, directories = self._engine.nodes, self._engine.directories
         self._cache.begin(signatures_of(prompt, nodes=nodes, directories=directories))
+        if not self._engine.release.drops_after_success:
+            self._cache.drop_others()
         cached = [node_id for node_id in prompt if self._cache.get(node_id)]
         self._announce(run, "execution_cached", {"nodes": cached, "prompt_id": prompt_id})
         if self._run_nodes(run, outputs):
+            self._cache.drop_others()
             self._engine.faults.strike(FaultPoint.END)
             self._announce(run, "execution_success", {"prompt_id": prompt_id})
         self._engine.messages.running(owner=client_id, node_id=None)
@@ -142,6 +145,7 @@ class Executor:
 
     def _send_executed(self, run: Run, node_id: str, ui: Mapping[str, Any] | None) -> None:
         data = {"node": node_id, "display_node": node_id, "output": ui, "prompt_id": run.prompt_id}
+        run.served.append(node_id)
         self._send(run, "executed", data)
 
     def _announce_interrupted(self, run: Run, node_id: str) -> None:
@@ -173,7 +177,8 @@ class Executor:
             self._engine.messages.send(event, data, run.client_id)
 
     def _outcome(self, run: Run) -> Outcome:
-        shown = {node_id: made for node_id in run.prompt if (made := self._cache.get(node_id)) and made.ui}
+        only = run.served if self._engine.release.shows_only_what_ran else run.prompt
+        shown = {node_id: made for node_id in only if (made := self._cache.get(node_id)) and made.ui}
         meta = {
             node_id: {
                 "node_id": made.ran_as,

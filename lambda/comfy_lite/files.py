@@ -30,6 +30,8 @@ _ACTIVE_TYPES = {
     "text/javascript",
     "text/css",
 }
+#: Those that newer releases guard, too.
+_LATER_ACTIVE_TYPES = {"application/javascript", "image/svg+xml", "text/xml", "application/xml"}
 #: The media types this machine knows, in an object of our own: the additions must not affect the rest of the process.
 _TYPES = mimetypes.MimeTypes([file for file in mimetypes.knownfiles if Path(file).is_file()])
 _TYPES.add_type("application/javascript; charset=utf-8", ".js")
@@ -39,8 +41,9 @@ _TYPES.add_type("image/webp", ".webp")
 class FileRoutes:
     """The handlers of the file routes. They run on the event loop, as ComfyUI's do."""
 
-    def __init__(self, directories: Directories) -> None:
+    def __init__(self, directories: Directories, *, guards_downloads: bool) -> None:
         self._directories = directories
+        self._guards_downloads = guards_downloads
 
     def add_to(self, app: web.Application, prefix: str) -> None:
         app.router.add_post(f"{prefix}/upload/image", self.upload_image)
@@ -100,10 +103,26 @@ class FileRoutes:
         elif query.get("channel") in ("rgb", "a"):
             body, content_type = _channel(found, query["channel"]), "image/png"
         else:
-            headers = {"Content-Disposition": f'filename="{found.name}"', "Content-Type": _content_type(found)}
-            return web.FileResponse(found, headers=headers)
-        headers = {"Content-Disposition": f'filename="{found.name}"'}
+            return web.FileResponse(found, headers=self._headers_of(found))
+        headers = {"Content-Disposition": self._disposition(found)}
         return web.Response(body=body, content_type=content_type, headers=headers)
+
+    def _headers_of(self, path: Path) -> dict[str, str]:
+        guessed = _TYPES.guess_type(path.name)[0] or "application/octet-stream"
+        kind, _, _ = guessed.partition(";")
+        if kind not in (_ACTIVE_TYPES | _LATER_ACTIVE_TYPES if self._guards_downloads else _ACTIVE_TYPES):
+            return {"Content-Disposition": self._disposition(path), "Content-Type": guessed}
+        disposition, guards = self._disposition(path), {}
+        if self._guards_downloads:
+            disposition = f"attachment; {disposition}"
+            guards = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+        return {"Content-Disposition": disposition, "Content-Type": "application/octet-stream", **guards}
+
+    def _disposition(self, path: Path) -> str:
+        name = path.name
+        if self._guards_downloads:
+            name = name.replace("\\", "\\\\").replace('"', '\\"')
+        return f'filename="{name}"'
 
     def _find(self, annotated: str, folder_type: str, subfolder: str, *, base_name: bool = False) -> Path | int:
         """The file a client names, or the status that refuses it. ``name [input]`` overrides the type.
@@ -204,8 +223,3 @@ def _channel(path: Path, channel: str) -> bytes:
     buffer = io.BytesIO()
     shown.save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _content_type(path: Path) -> str:
-    guessed = _TYPES.guess_type(path.name)[0] or "application/octet-stream"
-    return "application/octet-stream" if guessed in _ACTIVE_TYPES else guessed

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from comfy_lite import COMFYUI_VERSION, __version__
+from comfy_lite import __version__
 from comfy_lite.node import Directories
+from comfy_lite.releases import NEWEST, RELEASES, Release
 
 logger = logging.getLogger("comfy_lite")
 
 _DESCRIPTION = f"""\
-A small engine that speaks ComfyUI {COMFYUI_VERSION}'s HTTP and websocket interface and runs its image nodes without
+A small engine that speaks ComfyUI {NEWEST.version}'s HTTP and websocket interface and runs its image nodes without
 any model. For laptops, tests and CI: it starts in well under a second and needs aiohttp, numpy and Pillow.
 """
 _EPILOG = """\
@@ -63,6 +64,7 @@ class Options:
     log_stdout: bool
     enable_faults: bool
     custom_nodes: bool
+    release: Release
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -91,6 +93,7 @@ def parse(arguments: Sequence[str]) -> Options:
         log_stdout=given.log_stdout,
         enable_faults=given.enable_faults,
         custom_nodes=not given.disable_all_custom_nodes,
+        release=next(release for release in RELEASES if release.version == given.comfyui_version),
     )
 
 
@@ -156,6 +159,12 @@ def _parser() -> argparse.ArgumentParser:
         "--disable-all-custom-nodes",
         action="store_true",
         help="leave out what ComfyUI ships as a custom node: SaveImageWebsocket",
+    )
+    behaviour.add_argument(
+        "--comfyui-version",
+        choices=[release.version for release in RELEASES],
+        default=NEWEST.version,
+        help="the ComfyUI to speak as (default: %(default)s)",
     )
     behaviour.add_argument(
         "--enable-faults", action="store_true", help="offer /lite/faults: failures on demand, for tests"

@@ -70,27 +70,28 @@ class PromptQueue:
     def finish(self, ticket: int, outcome: Outcome) -> None:
         """Move a running prompt to the history."""
         with self._lock:
-            number, prompt_id, prompt, extra_data, outputs = self._running.pop(ticket)
-            kept_data = {key: value for key, value in extra_data.items() if key not in _SECRETS}
+            item = _without_keys(self._running.pop(ticket))
+            prompt_id = item[1]
             if len(self._history) >= _LONGEST_HISTORY:
                 del self._history[next(iter(self._history))]
             self._history[prompt_id] = {
-                "prompt": (number, prompt_id, prompt, kept_data, outputs),
+                "prompt": item,
                 "outputs": outcome.outputs,
                 "status": outcome.status,
                 "meta": outcome.meta,
             }
             self._on_change()
 
-    def delete(self, prompt_id: object) -> None:
-        """Drop one waiting prompt with this id, if there is one, without a trace."""
+    def delete(self, prompt_id: object) -> bool:
+        """Drop one waiting prompt with this id without a trace. Returns whether there was one."""
         with self._lock:
             for position, item in enumerate(self._pending):
                 if item[1] == prompt_id:
                     del self._pending[position]
                     heapq.heapify(self._pending)
                     self._on_change()
-                    return
+                    return True
+            return False
 
     def clear(self) -> None:
         """Drop every waiting prompt."""
@@ -98,10 +99,11 @@ class PromptQueue:
             self._pending.clear()
             self._on_change()
 
-    def snapshot(self) -> tuple[list[QueueItem], list[QueueItem]]:
+    def snapshot(self, *, with_keys: bool) -> tuple[list[QueueItem], list[QueueItem]]:
         """The running prompts and the waiting ones (in the heap's order, which is not the order of execution)."""
         with self._lock:
-            return list(self._running.values()), list(self._pending)
+            running, pending = list(self._running.values()), list(self._pending)
+        return (running, pending) if with_keys else ([*map(_without_keys, running)], [*map(_without_keys, pending)])
 
     def remaining(self) -> int:
         """How many prompts run or wait."""
@@ -147,3 +149,9 @@ class PromptQueue:
         with self._lock:
             asked, self._free_memory = self._free_memory, False
             return asked
+
+
+def _without_keys(item: QueueItem) -> QueueItem:
+    number, prompt_id, prompt, extra_data, outputs = item
+    shown = {key: value for key, value in extra_data.items() if key not in _SECRETS}
+    return number, prompt_id, prompt, shown, outputs

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from comfy_lite.faults import Faults
 from comfy_lite.node import Directories, NodeType
 from comfy_lite.progress import ProgressBoard
+from comfy_lite.releases import Release
 
 
 class Interrupted(Exception):
@@ -57,6 +58,7 @@ class Engine:
     faults: Faults
     step_s: float
     previews: bool
+    release: Release
 
 
 @dataclass(slots=True)
@@ -69,4 +71,5 @@ class Run:
     client_id: str | None
     board: ProgressBoard
     executed: list[str] = field(default_factory=list)
+    served: list[str] = field(default_factory=list)
     story: list[tuple[str, dict[str, Any]]] = field(default_factory=list)

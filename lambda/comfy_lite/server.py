@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import json
 import logging
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +19,13 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from comfy_lite import COMFYUI_VERSION, __version__
+from comfy_lite import __version__
 from comfy_lite.faults import FaultPoint, Faults, add_fault_routes
 from comfy_lite.files import FileRoutes
 from comfy_lite.node import Directories, NodeType
-from comfy_lite.object_info import MODEL_FOLDERS, describe, model_folders, models_in, system_stats
+from comfy_lite.object_info import describe, model_folder_names, model_folders, models_in, system_stats
 from comfy_lite.prompt_queue import PromptQueue
+from comfy_lite.releases import NEWEST, Release
 from comfy_lite.run import Interrupts
 from comfy_lite.sockets import SocketHub
 from comfy_lite.validation import validate_prompt
@@ -33,9 +35,16 @@ logger = logging.getLogger("comfy_lite")
 _PAGE = f"""<!doctype html><title>comfy_lite</title>
 <h1>comfy_lite {__version__}</h1>
 <p>This is the embedded engine of comfy-serverless. It speaks the HTTP and websocket interface of ComfyUI
-{COMFYUI_VERSION} and runs its image nodes, but no models, and it has no editor. Send workflows to
+{NEWEST.version} and runs its image nodes, but no models, and it has no editor. Send workflows to
 <code>POST /prompt</code>; <a href="/object_info">/object_info</a> lists the nodes.</p>
 """
+_NO_UUID = {
+    "type": "invalid_prompt_id",
+    "message": "prompt_id must be a valid UUID",
+    "details": "prompt_id must be a UUID string in canonical lowercase hyphenated form; "
+    "omit it to let the server generate one",
+    "extra_info": {},
+}
 
 
 class Server:
@@ -51,6 +60,7 @@ class Server:
         interrupts: Interrupts,
         faults: Faults,
         features: Mapping[str, Any],
+        release: Release,
     ) -> None:
         self._nodes = nodes
         self._directories = directories
@@ -59,15 +69,21 @@ class Server:
         self._interrupts = interrupts
         self._faults = faults
         self._features = features
+        self._release = release
         self._number = 0
 
     def application(self, *, max_upload_bytes: float, with_fault_routes: bool) -> web.Application:
         """The aiohttp application with all routes."""
-        app = web.Application(client_max_size=round(max_upload_bytes), middlewares=[_same_origin_only, self._slow_down])
-        files = FileRoutes(self._directories)
+        app = web.Application(
+            client_max_size=round(max_upload_bytes), middlewares=[self._same_site_only, self._slow_down]
+        )
+        files = FileRoutes(self._directories, guards_downloads=self._release.guards_downloads)
         for prefix in ("", "/api"):
             self._add_routes(app.router, prefix)
             files.add_to(app, prefix)
+        if self._release.cancels_jobs:
+            app.router.add_post("/api/jobs/cancel", self.cancel_jobs)
+            app.router.add_post("/api/jobs/{prompt_id}/cancel", self.cancel_job)
         if with_fault_routes:
             add_fault_routes(app, self._faults)
         app.router.add_get("/", _page)
@@ -108,11 +124,17 @@ class Server:
             error = {"type": "no_prompt", "message": "No prompt provided", "details": "No prompt provided"}
             return _refusal({**error, "extra_info": {}}, {})
         prompt, targets = body["prompt"], body.get("partial_execution_targets")
-        prompt_id = str(body.get("prompt_id", uuid.uuid4()))
+        prompt_id = self._prompt_id(body)
+        if prompt_id is None:
+            return _refusal(_NO_UUID, {})
         extra_data = body.get("extra_data", {})
         if "client_id" in body:
             extra_data["client_id"] = body["client_id"]
-        verdict = validate_prompt(prompt, nodes=self._nodes, directories=self._directories, targets=targets)
+        if self._release.dates_prompts:
+            extra_data["create_time"] = int(time.time() * 1000)
+        verdict = validate_prompt(
+            prompt, nodes=self._nodes, directories=self._directories, targets=targets, release=self._release
+        )
         if verdict.error is not None:
             logger.warning("prompt refused: %s", verdict.error)
             return _refusal(verdict.error, verdict.node_errors)
@@ -123,6 +145,40 @@ class Server:
         answer = {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors}
         return web.json_response(answer)
 
+    def _prompt_id(self, body: Mapping[str, Any]) -> str | None:
+        """The client's id, or a new one. None if this release cannot take the client's."""
+        if not self._release.needs_uuids:
+            return str(body.get("prompt_id", uuid.uuid4()))
+        given = body.get("prompt_id")
+        if given is None:
+            return str(uuid.uuid4())
+        try:
+            return given if isinstance(given, str) and str(uuid.UUID(given)) == given else None
+        except ValueError:
+            return None
+
+    async def cancel_job(self, request: web.Request) -> web.Response:
+        """End a prompt, whether it runs or waits."""
+        return web.json_response({"cancelled": self._cancel(request.match_info["prompt_id"])})
+
+    async def cancel_jobs(self, request: web.Request) -> web.Response:
+        """End several prompts: ``{"job_ids": [ids]}``."""
+        ids = (await request.json()).get("job_ids")
+        if not isinstance(ids, list):
+            return web.json_response({"error": "job_ids must be a list"}, status=400)
+        invalid = [one for one in ids if self._prompt_id({"prompt_id": one}) != one]
+        if invalid:
+            return web.json_response({"error": "job_ids contains invalid id(s)", "invalid_ids": invalid}, status=400)
+        return web.json_response({"cancelled": any(list(map(self._cancel, ids)))})
+
+    def _cancel(self, prompt_id: str) -> bool:
+        if self._queue.delete(prompt_id):
+            return True
+        if not self._queue.is_running(prompt_id):
+            return False
+        self._interrupts.ask()
+        return True
+
     def _next_number(self, body: Mapping[str, Any]) -> float:
         """The place in the queue: the client's number, else the next one, which `front` makes negative."""
         if "number" in body:
@@ -131,7 +187,7 @@ class Server:
         return -number if body.get("front") else number
 
     async def get_queue(self, _: web.Request) -> web.Response:
-        running, pending = self._queue.snapshot()
+        running, pending = self._queue.snapshot(with_keys=not self._release.hides_keys_in_the_queue)
         return web.json_response({"queue_running": running, "queue_pending": pending})
 
     async def post_queue(self, request: web.Request) -> web.Response:
@@ -187,24 +243,35 @@ class Server:
         return web.json_response(known)
 
     async def system_stats(self, _: web.Request) -> web.Response:
-        return web.json_response(system_stats())
+        return web.json_response(system_stats(self._release))
 
     async def features(self, _: web.Request) -> web.Response:
         return web.json_response(self._features)
 
     async def models(self, _: web.Request) -> web.Response:
-        return web.json_response(MODEL_FOLDERS)
+        return web.json_response(model_folder_names(self._release))
 
     async def model_folders(self, _: web.Request) -> web.Response:
-        return web.json_response(model_folders(self._directories))
+        return web.json_response(model_folders(self._directories, self._release))
 
     async def models_in(self, request: web.Request) -> web.Response:
-        files = models_in(request.match_info["folder"], self._nodes, self._directories)
+        files = models_in(request.match_info["folder"], self._nodes, self._directories, self._release)
         return web.Response(status=404) if files is None else web.json_response(files)
 
     async def nothing(self, _: web.Request) -> web.Response:
         """Return an empty list: this engine has no embeddings and no extensions."""
         return web.json_response([])
+
+    @web.middleware
+    async def _same_site_only(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse requests of foreign web pages to a server on this machine; answer every preflight request."""
+        host, origin = request.headers.get("Host", ""), request.headers.get("Origin", "")
+        if host and origin and _is_foreign(host.lower(), origin.lower()):
+            logger.warning("host %s and origin %s do not match: refused with 403", host, origin)
+            return web.Response(status=403)
+        if self._release.refuses_other_sites and request.headers.get("Sec-Fetch-Site") == "cross-site":
+            return web.Response(status=403)
+        return web.Response() if request.method == "OPTIONS" else await handler(request)
 
     @web.middleware
     async def _slow_down(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -226,16 +293,6 @@ async def _not_found(request: web.Request) -> web.StreamResponse:
     if request.path.startswith("//"):
         raise web.HTTPNotFound
     return web.FileResponse(Path(__file__).with_name("no such file"))
-
-
-@web.middleware
-async def _same_origin_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse requests of foreign web pages to a server on this machine; answer every preflight request."""
-    host, origin = request.headers.get("Host", ""), request.headers.get("Origin", "")
-    if host and origin and _is_foreign(host.lower(), origin.lower()):
-        logger.warning("host %s and origin %s do not match: refused with 403", host, origin)
-        return web.Response(status=403)
-    return web.Response() if request.method == "OPTIONS" else await handler(request)
 
 
 def _is_foreign(host: str, origin: str) -> bool:

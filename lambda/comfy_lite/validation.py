@@ -14,6 +14,7 @@ from typing import Any
 
 from comfy_lite.cache import constants_of
 from comfy_lite.node import Directories, NodeType
+from comfy_lite.releases import Release
 
 _CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 _LONGEST_LIST_SHOWN = 20
@@ -36,6 +37,7 @@ def validate_prompt(
     *,
     nodes: Mapping[str, NodeType],
     directories: Directories,
+    release: Release,
     targets: Any = None,  # noqa: ANN401
 ) -> Verdict:
     """Check a prompt and convert its values in place. `targets` limits which outputs run.
@@ -44,26 +46,29 @@ def validate_prompt(
         Exception: of any kind, if the prompt is not a mapping of mappings. ComfyUI then answers 500.
     """
     outputs: list[str] = []
+    if release.reads_nodes_strictly:
+        for node in prompt.values():
+            iter(node.get("inputs", {}))
     for node_id in prompt:
-        if "class_type" not in prompt[node_id]:
-            message = "Cannot execute because a node is missing the class_type property."
-            return Verdict(_problem("invalid_prompt", message, f"Node ID '#{node_id}'"))
+        if "class_type" not in prompt[node_id] or prompt[node_id]["class_type"] not in nodes:
+            return Verdict(_missing_node(node_id, prompt[node_id], release))
         class_type = prompt[node_id]["class_type"]
-        if class_type not in nodes:
-            message = f"Cannot execute because node {class_type} does not exist."
-            return Verdict(_problem("invalid_prompt", message, f"Node ID '#{node_id}'"))
         if nodes[class_type].is_output and (targets is None or node_id in targets):
             outputs.append(node_id)
     if not outputs:
         return Verdict(_problem("prompt_no_outputs", "Prompt has no outputs", ""))
-    return _Validator(prompt, nodes, directories).judge(outputs)
+    return _Validator(prompt, nodes, directories, release).judge(outputs)
 
 
 class _Validator:
     """Checks nodes depth first and remembers each node's verdict: its own problems, and whether it can run."""
 
-    def __init__(self, prompt: dict[str, Any], nodes: Mapping[str, NodeType], directories: Directories) -> None:
+    def __init__(
+        self, prompt: dict[str, Any], nodes: Mapping[str, NodeType], directories: Directories, release: Release
+    ) -> None:
         self._prompt = prompt
+        self._release = release
+        self._path: list[str] = []
         self._nodes = nodes
         self._directories = directories
         self._verdicts: dict[str, tuple[bool, list[Problem]]] = {}
@@ -105,10 +110,25 @@ class _Validator:
             return False, problems
 
     def _check_node(self, node_id: str) -> tuple[bool, list[Problem]]:
+        if self._release.names_cycles and node_id in self._path:
+            self._blame_cycle(self._path[self._path.index(node_id) :])
         if node_id in self._verdicts:
             return self._verdicts[node_id]
-        self._verdicts[node_id] = (False, [])  # the verdict that a node depending on itself finds
         problems: list[Problem] = []
+        self._verdicts[node_id] = (False, problems)  # the verdict that a node depending on itself finds
+        self._path.append(node_id)
+        try:
+            return self._check_inputs(node_id, problems)
+        finally:
+            self._path.pop()
+
+    def _blame_cycle(self, nodes: list[str]) -> None:
+        way = " -> ".join(f"{node} ({self._prompt[node]['class_type']})" for node in (*nodes, nodes[0]))
+        for node in nodes:
+            extra = {"node_id": node, "cycle_nodes": nodes}
+            self._verdicts[node][1].append(_problem("dependency_cycle", "Dependency cycle detected", way, extra))
+
+    def _check_inputs(self, node_id: str, problems: list[Problem]) -> tuple[bool, list[Problem]]:
         sources_valid = True
         inputs = self._prompt[node_id]["inputs"]
         node_type = self._nodes[self._prompt[node_id]["class_type"]]
@@ -172,6 +192,24 @@ class _Validator:
             _problem("custom_validation_failed", message, f"{name} - {refusal}", {"input_name": name})
             for name in judged
         ]
+
+
+def _missing_node(node_id: str, node: Mapping[str, Any], release: Release) -> Problem:
+    """The refusal of a node without a class, or of one that is not there."""
+    place, has_class = f"Node ID '#{node_id}'", "class_type" in node
+    class_type = node["class_type"] if has_class else None
+    if not release.names_missing_nodes:
+        message = f"Cannot execute because node {class_type} does not exist."
+        if not has_class:
+            message = "Cannot execute because a node is missing the class_type property."
+        return _problem("invalid_prompt", message, place)
+    title = node.get("_meta", {}).get("title", class_type)
+    message = f"Node '{title}' not found. The custom node may not be installed."
+    if class_type is None:
+        message = f"Node 'ID #{node_id}' has no class_type. The workflow may be corrupted or a custom node is missing."
+    return _problem(
+        "missing_node_type", message, place, {"node_id": node_id, "class_type": class_type, "node_title": title}
+    )
 
 
 def _check_value(name: str, spec: tuple[Any, Any], inputs: dict[str, Any], *, skip_limits: bool) -> Problem | None:

@@ -1,4 +1,7 @@
-"""Fixtures: `engine`, one for the whole session, reset before each test, and `start_engine`."""
+"""Fixtures: `engine`, one for the whole session, reset before each test, and `start_engine`.
+
+A test that takes `release`, too, is run once for each release that the embedded engine speaks as.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.engines import EngineProcess
+from tests.contract.engines import REAL_COMFYUI, EngineProcess, releases
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "release" in metafunc.fixturenames:
+        metafunc.parametrize("release", releases(), scope="session")
+
+
+def speaking(release: str) -> list[str]:
+    """The arguments that make an engine speak as a release: of the embedded one; a real one has but its own."""
+    return [] if REAL_COMFYUI else ["--comfyui-version", release]
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +34,26 @@ def shared_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EnginePr
 def engine(shared_engine: EngineProcess) -> EngineProcess:
     shared_engine.reset()
     return shared_engine
+
+
+@pytest.fixture(scope="session")
+def engines_of_releases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, EngineProcess]]:
+    engines: dict[str, EngineProcess] = {}
+    yield engines
+    for engine in engines.values():
+        engine.close()
+
+
+@pytest.fixture
+def engine_of_release(
+    release: str, engines_of_releases: dict[str, EngineProcess], tmp_path_factory: pytest.TempPathFactory
+) -> EngineProcess:
+    """One engine for each release, reset before each test."""
+    if release not in engines_of_releases:
+        engines_of_releases[release] = EngineProcess(tmp_path_factory.mktemp(f"engine-{release}"), *speaking(release))
+    engine = engines_of_releases[release]
+    engine.reset()
+    return engine
 
 
 @pytest.fixture

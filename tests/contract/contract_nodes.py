@@ -148,6 +148,14 @@ NODES = {
             is_output=True,
         ),
         NodeType(
+            "PartnerOfAPack",
+            "PartnerOfAPack",
+            "contract",
+            lambda context: NodeResult((np.zeros((1, 8, 8, 3), np.float32),)),
+            returns=("IMAGE",),
+            entry={"api_node": True},
+        ),
+        NodeType(
             "FolderOfAPack",
             "FolderOfAPack",
             "contract",

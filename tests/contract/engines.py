@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,10 +16,24 @@ import pytest
 import requests
 
 REAL_COMFYUI = os.environ.get("COMFYUI_DIR")
+#: The releases whose conversations are recorded, newest first: the embedded engine speaks as each of them.
+RELEASES = ("0.33.0", "0.3.64")
 lite_only = pytest.mark.skipif(REAL_COMFYUI is not None, reason="a property of the embedded engine alone")
-_START_TIMEOUT_S = 120.0
+_START_TIMEOUT_S = 600.0
 _STOP_TIMEOUT_S = 120.0
 _HERE = Path(__file__).parent
+
+
+def releases() -> tuple[str, ...]:
+    """Those that the tests can be held against: all, or with COMFYUI_DIR the newest one that is no newer than it."""
+    if REAL_COMFYUI is None:
+        return RELEASES
+    (version,) = re.findall(r'__version__ = "(.+)"', (Path(REAL_COMFYUI) / "comfyui_version.py").read_text())
+    return tuple(release for release in RELEASES if _parts(release) <= _parts(version))[:1]
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
 
 def free_port() -> int:

@@ -70,8 +70,10 @@ class Normaliser:
             return self._list([self._value(item) for item in value], key)
         if isinstance(value, str):
             return self._text(value)
-        if key in ("timestamp", "number"):
-            return 0 if key == "timestamp" else self._number(value)
+        if key in ("timestamp", "create_time"):
+            return 0
+        if key == "number":
+            return self._number(value)
         if isinstance(value, float) and value != value:
             return "NaN"
         return value

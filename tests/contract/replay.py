@@ -32,9 +32,9 @@ _SLEEP = re.compile(r'"seconds": ([0-9.]+)')
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def load(name: str) -> dict[str, Any]:
-    """Load a recording, whose sleeping nodes sleep half as long."""
-    text = (_RECORDINGS / f"{name}.json").read_text()
+def load(name: str, release: str) -> dict[str, Any]:
+    """Load a recording of a release, whose sleeping nodes sleep half as long."""
+    text = (_RECORDINGS / release / f"{name}.json").read_text()
     return json.loads(_SLEEP.sub(lambda match: f'"seconds": {float(match[1]) / 2}', text))
 
 

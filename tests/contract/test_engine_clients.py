@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from typing import Any
 
 import requests
@@ -53,16 +54,17 @@ def wait_until_running(engine: EngineProcess) -> None:
 def test_the_order_survives_a_deletion(engine: EngineProcess) -> None:
     running = submit(engine, sleeper(20))
     wait_until_running(engine)
+    ids = [str(uuid.UUID(int=number)) for number in range(6)]
     for number in (1, 5, 2, 4, 3):
-        submit(engine, SHOW, prompt_id=f"number-{number}", number=number)
-    requests.post(f"{engine.url}/queue", json={"delete": ["number-1"]}, timeout=TIMEOUT_S)
+        submit(engine, SHOW, prompt_id=ids[number], number=number)
+    requests.post(f"{engine.url}/queue", json={"delete": [ids[1]]}, timeout=TIMEOUT_S)
     requests.post(f"{engine.url}/interrupt", json={"prompt_id": running}, timeout=TIMEOUT_S)
     deadline = time.monotonic() + TIMEOUT_S
     while requests.get(f"{engine.url}/prompt", timeout=TIMEOUT_S).json()["exec_info"]["queue_remaining"]:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     history = requests.get(f"{engine.url}/history", timeout=TIMEOUT_S).json()
-    assert list(history) == [running, "number-2", "number-3", "number-4", "number-5"]
+    assert list(history) == [running, *ids[2:]]
 
 
 def test_everybody_hears_of_the_interrupt_of_a_prompt_that_belongs_to_nobody(engine: EngineProcess) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import mimetypes
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -19,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from comfy_lite import prompt_queue
 from comfy_lite.execution import Executor
 from comfy_lite.node import Directories, NodeResult, NodeType
+from comfy_lite.releases import NEWEST
 from comfy_lite.run import Engine, Interrupts
 from tests.contract.engines import EngineProcess
 
@@ -123,11 +125,12 @@ def test_a_chain_of_900_nodes_is_accepted(engine: EngineProcess) -> None:
 
 
 def test_the_history_forgets_only_what_is_named_exactly(engine: EngineProcess) -> None:
-    run(engine, {"1": SHOW}, prompt_id="42")
-    requests.post(f"{engine.url}/history", json={"delete": [42, None, "4"]}, timeout=30).raise_for_status()
-    assert requests.get(f"{engine.url}/history/42", timeout=30).json()
-    requests.post(f"{engine.url}/history", json={"delete": ["42"]}, timeout=30).raise_for_status()
-    assert requests.get(f"{engine.url}/history/42", timeout=30).json() == {}
+    job_id = str(uuid.uuid4())
+    run(engine, {"1": SHOW}, prompt_id=job_id)
+    requests.post(f"{engine.url}/history", json={"delete": [42, None, job_id[:-1]]}, timeout=30).raise_for_status()
+    assert requests.get(f"{engine.url}/history/{job_id}", timeout=30).json()
+    requests.post(f"{engine.url}/history", json={"delete": [job_id]}, timeout=30).raise_for_status()
+    assert requests.get(f"{engine.url}/history/{job_id}", timeout=30).json() == {}
 
 
 def test_a_mask_may_name_its_original_with_its_folder(engine: EngineProcess) -> None:
@@ -203,6 +206,7 @@ def test_a_node_cannot_change_what_the_cache_holds(tmp_path: Path) -> None:
         faults=Mock(),
         step_s=0,
         previews=False,
+        release=NEWEST,
     )
     prompt = {"1": {"class_type": "Make", "inputs": {}}, "2": {"class_type": "Spoil", "inputs": {"image": ["1", 0]}}}
     outcome = Executor(engine).execute((0, "id", prompt, {}, ["2"]))

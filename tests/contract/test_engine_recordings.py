@@ -1,4 +1,4 @@
-"""The engine against recordings of ComfyUI 0.3.64: the same requests must have the same answers and messages.
+"""The engine against recordings of ComfyUI: the same requests must have the same answers and messages.
 
 With COMFYUI_DIR set, the same recordings are replayed against that ComfyUI, which shows that the tests are right.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.conftest import speaking
 from tests.contract.engines import EngineProcess
 from tests.contract.replay import Replay, load
 
@@ -49,36 +50,42 @@ FILES_TO_VIEW = {
 }
 
 
-def replay(name: str, engine: EngineProcess, *, unordered: bool = False) -> None:
-    run = Replay(load(name), engine.url, engine.base, unordered=unordered)
+def replay(name: str, release: str, engine: EngineProcess, *, unordered: bool = False) -> None:
+    run = Replay(load(name, release), engine.url, engine.base, unordered=unordered)
     differences = asyncio.run(run.run())
     assert not differences.lines, str(differences)
 
 
 @pytest.mark.parametrize("name", ORDERED)
-def test_answers_and_messages_are_those_of_the_recording(engine: EngineProcess, name: str) -> None:
-    replay(name, engine)
+def test_answers_and_messages_are_those_of_the_recording(
+    release: str, engine_of_release: EngineProcess, name: str
+) -> None:
+    replay(name, release, engine_of_release)
 
 
 @pytest.mark.parametrize("name", UNORDERED)
-def test_answers_and_messages_are_those_of_the_recording_in_some_order(engine: EngineProcess, name: str) -> None:
+def test_answers_and_messages_are_those_of_the_recording_in_some_order(
+    release: str, engine_of_release: EngineProcess, name: str
+) -> None:
+    output = engine_of_release.folder("output")
     for file_name, content in FILES_TO_VIEW.items():
-        (engine.folder("output") / file_name).write_bytes(content)
-    (engine.folder("output") / "adir").mkdir()
-    _picture(engine.folder("output") / 'q"uo te é.png')
-    replay(name, engine, unordered=True)
+        (output / file_name).write_bytes(content)
+    (output / "adir").mkdir()
+    _picture(output / 'q"uo te é.png')
+    replay(name, release, engine_of_release, unordered=True)
 
 
-def test_the_smallest_number_runs_first(start_engine) -> None:
-    replay("priority", start_engine())  # a fresh engine: `front` depends on how many prompts there were before
+def test_the_smallest_number_runs_first(release: str, start_engine) -> None:
+    # A fresh engine: `front` depends on how many prompts there were before.
+    replay("priority", release, start_engine(*speaking(release)))
 
 
-def test_a_sampler_reports_its_steps(start_engine) -> None:
-    replay("ksampler_progress", start_engine("--preview-method", "none"))
+def test_a_sampler_reports_its_steps(release: str, start_engine) -> None:
+    replay("ksampler_progress", release, start_engine(*speaking(release), "--preview-method", "none"))
 
 
-def test_previews_come_in_the_form_a_client_has_asked_for(start_engine) -> None:
-    replay("ksampler_previews", start_engine("--preview-method", "latent2rgb"))
+def test_previews_come_in_the_form_a_client_has_asked_for(release: str, start_engine) -> None:
+    replay("ksampler_previews", release, start_engine(*speaking(release), "--preview-method", "latent2rgb"))
 
 
 def _picture(path: Path) -> None:

@@ -47,7 +47,7 @@ def test_every_sample_event_succeeds_on_comfyui_without_a_writable_root(
 
 def test_it_was_comfyui_that_ran(container: LambdaContainer, local_s3: LocalAws) -> None:
     job = read_result(local_s3.client(), "sample-poster/result.json")
-    assert job.engine == "ComfyUI 0.3.64"
+    assert job.engine == "ComfyUI 0.33.0"
 
 
 def test_nothing_even_tried_to_write_outside_tmp(container: LambdaContainer) -> None:

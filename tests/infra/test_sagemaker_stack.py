@@ -51,6 +51,7 @@ def test_the_driver_fits_the_torch_that_is_built_in(template: dict[str, Any], sy
     assert worker["dockerBuildArgs"] == {
         "TORCH": "cuda",
         "TORCH_INDEX_URL": "",
+        "COMFYUI_REF": "",
         "COMFYUI_ARGS": "",
     }
     assert worker["platform"] == "linux/amd64"

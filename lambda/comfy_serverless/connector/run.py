@@ -20,6 +20,7 @@ from comfy_serverless.connector.facts import CancelAsked, Outcome, Timings
 from comfy_serverless.connector.follower import PromptFollower
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.own_folder import in_own_folder
+from comfy_serverless.connector.partners import check_partner_nodes
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import Recovery
 from comfy_serverless.connector.refusals import explained
@@ -247,6 +248,7 @@ class WorkflowRun:
             if self._apart_as is not None:
                 classes = {TEXT_JOINER, *(str(node["class_type"]) for node in graph.values())}
                 declarations = self._engine.declared(classes)
+                check_partner_nodes(graph, declarations, self._extra_data)
                 graph = in_own_folder(graph, self._apart_as, declarations, recalls_as=self._recalls_as)
             files = self._engine.made_files(self._apart_as)
             collector = OutputCollector(graph, files, on_progress=self._on_progress, on_output=self._on_output)

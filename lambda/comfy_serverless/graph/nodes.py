@@ -223,12 +223,14 @@ class Declared:
         is_output: it is a node whose results are wanted for themselves.
         may_read: its results may depend on more than its inputs: on folders, on services, on whose key it has.
         inputs: the names of its inputs.
+        is_partner: it calls a paid service of somebody else, with the caller's key.
     """
 
     is_own: bool
     is_output: bool
     may_read: bool
     inputs: frozenset[str]
+    is_partner: bool = False
 
 
 def declared(declaration: Mapping[str, object]) -> Declared:
@@ -243,6 +245,7 @@ def declared(declaration: Mapping[str, object]) -> Declared:
         is_output=bool(declaration.get("output_node")),
         may_read=not is_local and not _loads_a_model(inputs.values(), declaration.get("output")),
         inputs=frozenset(inputs),
+        is_partner=declaration.get("api_node") is True,
     )
 
 

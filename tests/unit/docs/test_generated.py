@@ -12,7 +12,7 @@ from comfy_serverless.settings import Settings
 from tests.doc_blocks import ROOT
 from tools import docs_pages
 
-PAGES = {"settings.md": {"settings"}, "errors.md": {"job_errors", "refusals"}}
+PAGES = {"settings.md": {"settings"}, "errors.md": {"job_errors", "refusals"}, "operate.md": {"templates"}}
 
 
 @pytest.mark.parametrize("name", PAGES)

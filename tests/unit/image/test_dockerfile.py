@@ -146,6 +146,21 @@ def test_a_lock_may_name_a_commit_of_a_repository_beside_what_has_hashes(tmp_pat
     assert (tmp_path / "git.txt").read_text() == line.partition("\n    ")[0] + "\n" * has_git
 
 
+@pytest.mark.parametrize(("chosen", "fetched"), [("", argument("COMFYUI_PINNED")), ("v0.34.0", "v0.34.0")])
+def test_comfyui_is_fetched_at_the_pinned_commit_unless_another_is_chosen(
+    tmp_path: Path, chosen: str, fetched: str
+) -> None:
+    assert re.fullmatch(r"[0-9a-f]{40}", argument("COMFYUI_PINNED"))
+    command = script("comfyui", "git fetch").partition("&& cp -r")[0].replace("/build/", f"{tmp_path}/")
+    command = command.replace("apt-get install -y --no-install-recommends git", "true")
+    (tmp_path / "git").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "git").chmod(0o755)
+    variables = {"COMFYUI_PINNED": argument("COMFYUI_PINNED"), "COMFYUI_REF": chosen, "COMFYUI_REPOSITORY": "R"}
+    environment = {**variables, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-ec", command], env=environment, capture_output=True, text=True, check=True)
+    assert f"fetch -q --depth 1 R {fetched}\n" in done.stdout
+
+
 def test_libraries_that_come_as_sources_can_be_built_and_only_there() -> None:
     assert "ENV PIP_ONLY_BINARY=\n" in STAGES["comfyui-venv"]
     assert "PIP_ONLY_BINARY=:all:" in STAGES["build"]

@@ -82,6 +82,20 @@ def test_image_and_owner_stay_as_they_are_unless_others_are_named(
     assert {"ImageTarget=worker-lite", "owner=lab", "MemorySize=1024", "--no-confirm-changeset"} <= set(ran[7])
 
 
+def test_the_image_is_built_with_the_comfyui_that_was_chosen_now_or_before(
+    ran: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(monkeypatch, DESCRIBED)
+    assert not [word for word in ran[1] if word.startswith("ComfyuiRef")]
+    deploy(monkeypatch, DESCRIBED, "--", "ComfyuiRef=v0.33.0")
+    assert "ComfyuiRef=v0.33.0" in ran[5]
+    chosen = {"ParameterKey": "ComfyuiRef", "ParameterValue": "v0.32.0"}
+    stack = DESCRIBED["comfy"]
+    deploy(monkeypatch, {**DESCRIBED, "comfy": {**stack, "Parameters": [*stack["Parameters"], chosen]}})
+    assert "ComfyuiRef=v0.32.0" in ran[9]
+    assert "ComfyuiRef=v0.32.0" in ran[11]
+
+
 def test_a_new_stack_has_the_defaults(ran: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     assert deploy(monkeypatch, {"comfy-repositories": DESCRIBED["comfy-repositories"]}) == 0
     assert "ImageTarget=worker-lite" in ran[3]
