@@ -50,7 +50,7 @@ def parse_json(content: bytes | str, *, source: str, most_bytes: int = MAX_DOCUM
     text = content if isinstance(content, str) else text_of(content, source=source, most_bytes=most_bytes)
     text = _BEGINNING.sub(lambda match: match[0].replace("\ufeff", ""), text, count=1)
     if not text.strip():
-        raise NotJson(f"{source} is empty; it should be a job request in JSON.")
+        raise NotJson(f"{source} is empty; it should be a workflow or a job request, in JSON.")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

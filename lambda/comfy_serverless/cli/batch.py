@@ -187,7 +187,7 @@ def _add_run_options(run_each: argparse.ArgumentParser) -> None:
     run_each.add_argument(
         "workflow",
         metavar="WORKFLOW",
-        help="what `run` takes: an exported workflow, a request, a picture; or the name of one of the image's",
+        help="what `run` takes: a workflow, a request, a picture; or the name of one of the image's",
     )
     run_each.add_argument(
         "--each", nargs="+", required=True, metavar="FILES", help="files, folders or patterns: a job for each file"

@@ -50,6 +50,10 @@ _KEEPS_FROM_LOOKING_ON = frozenset(
 )
 #: The most problems in a message for people, and the most characters of one. `details` has everything.
 _MOST_LINES, _LONGEST_LINE = 30, 600
+#: What loaders of ComfyUI say of the name of a file that is not in its input folder.
+_NO_SUCH_FILE = re.compile(r" - Invalid \w+ file: ")
+#: How a hint begins that has a better name.
+_MEANT = "did you mean"
 #: The most packs in a message.
 _MOST_PACKS = 10
 _HOW_MODELS_COME = (
@@ -99,20 +103,20 @@ def explained(
     error, said = refused.details["error"], refused.details["node_errors"]
     found = {} if _has_looked_at_everything(error, said) else find_problems(graph, declarations)
     hinted = _with_hints(_joined(said, found, graph), declarations, tuple(known_classes), lost_packs)
-    lines = list(node_error_lines(hinted))
+    lines = list(node_error_lines(_without_listed(hinted)))
     if not said:
         # ComfyUI's words about the workflow as a whole.
         lines = [*refusal(error, {}).message.split("\n"), *lines]
     missing = _lists_of_what_is_missing(hinted, saved)
-    message = _in_one(lines)
+    sentences = [_in_one(lines)] if lines else []
     details: dict[str, Any] = {**refused.details, "node_errors": hinted, **missing}
     if missing["unknown_nodes"]:
-        message += f". {why_unknown(lost_packs)}"
+        sentences.append(why_unknown(lost_packs))
         if lost_packs:
             details["not_imported"] = [{"pack": lost.pack, "reason": lost.reason} for lost in lost_packs]
     if models := missing["missing_models"]:
-        message += f". {_models_in_words(models)}. {_HOW_MODELS_COME}"
-    return InvalidWorkflow(message, details=details)
+        sentences += [_models_in_words(models), _HOW_MODELS_COME]
+    return InvalidWorkflow(". ".join(sentences), details=details)
 
 
 def pack_of(class_type: str, lost_packs: Iterable[NotImported]) -> NotImported | None:
@@ -271,6 +275,8 @@ def _hint(problem: Mapping[str, Any], choices: Sequence[Any] | None) -> str:
     name = str(problem.get("details", "")).rpartition(": ")[2]
     if problem.get("type") == "custom_validation_failed" and "\\" in name:  # a file of Windows
         return f"folders are separated by /: {name.replace(chr(92), '/')!r}"
+    if problem.get("type") == "custom_validation_failed" and _NO_SUCH_FILE.search(str(problem.get("details"))):
+        return "ComfyUI has no such file: give it with --input, or in `inputs` of the job"
     if problem.get("type") != "value_not_in_list":
         return ""
     extra = _extra(problem)
@@ -278,6 +284,22 @@ def _hint(problem: Mapping[str, Any], choices: Sequence[Any] | None) -> str:
     if choices is None and isinstance(config, list) and config:
         choices = choices_of({"input": {"required": {_input_of(problem): config}}}, _input_of(problem))
     return "" if choices is None else choice_hint(_input_of(problem), extra.get("received_value"), choices)
+
+
+def _without_listed(node_errors: Mapping[str, Any]) -> dict[str, Any]:
+    """The same errors but for missing models that nothing there comes near: their list tells all there is to say."""
+    return {
+        node_id: {**node, "errors": [problem for problem in node["errors"] if not _is_listed(problem)]}
+        for node_id, node in node_errors.items()
+    }
+
+
+def _is_listed(problem: Mapping[str, Any]) -> bool:
+    return (
+        problem.get("type") == "value_not_in_list"
+        and is_model(_input_of(problem), _extra(problem).get("received_value"))
+        and _MEANT not in str(problem.get("hint"))
+    )
 
 
 def _lists_of_what_is_missing(node_errors: Mapping[str, Any], saved: object) -> dict[str, list[dict[str, str]]]:
@@ -305,9 +327,11 @@ def _lists_of_what_is_missing(node_errors: Mapping[str, Any], saved: object) -> 
 
 
 def _models_in_words(models: Sequence[Mapping[str, str]]) -> str:
-    """The missing models, each with the command that brings it."""
-    by_name = {(model.get("folder", ""), model["name"]): model for model in models}
-    shown = [_in_words(model) for model in list(by_name.values())[:_MOST_MODELS]]
+    """The missing models, each with the command that brings it and the node that wants it."""
+    by_name: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    for model in models:
+        by_name.setdefault((model.get("folder", ""), model["name"]), []).append(model)
+    shown = [_in_words(wanted) for wanted in list(by_name.values())[:_MOST_MODELS]]
     more = f"; and {len(by_name) - _MOST_MODELS} more" if len(by_name) > _MOST_MODELS else ""
     count = "1 model is" if len(by_name) == 1 else f"{len(by_name)} models are"
     return f"{count} missing: {'; '.join(shown)}{more}"
@@ -324,9 +348,13 @@ def command_to_add(folder: str, name: str, url: str) -> str:
     return shlex.join(("comfy-serverless", "models", "add", place, "--folder", whole, *naming))
 
 
-def _in_words(model: Mapping[str, str]) -> str:
+def _in_words(wanted: Sequence[Mapping[str, str]]) -> str:
+    """One model, by its entry for each node."""
+    model = wanted[0]
     folder, name = model.get("folder", ""), model["name"]
-    return f"{folder or '?'}/{name[:_LONGEST_LINE]} (`{command_to_add(folder, name, model.get('url', ''))}`)"
+    more = f" and {len(wanted) - 1} more" if len(wanted) > 1 else ""
+    command = command_to_add(folder, name, model.get("url", ""))
+    return f"{folder or '?'}/{name[:_LONGEST_LINE]} (`{command}`) of node {_cut(model['node_id'])}{more}"
 
 
 def _key(problem: Mapping[str, Any]) -> tuple[object, str]:

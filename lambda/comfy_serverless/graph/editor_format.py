@@ -63,10 +63,7 @@ def with_saved(found: Unwrapped) -> Mapping[str, Any]:
 def check_editor_format(workflow: Mapping[str, Any]) -> dict[str, Any]:
     """The workflow itself. Raises UiFormatWorkflow if it has no nodes, InvalidWorkflow if it is nested too deep."""
     if not workflow.get("nodes"):
-        nothing = (
-            "The workflow, which is in the editor's own format, has no nodes: save it again in ComfyUI, or export it "
-            "there for the API (Workflow > Export (API))."
-        )
+        nothing = "The workflow, which is in the editor's own format, has no nodes: save it again in ComfyUI."
         raise UiFormatWorkflow(nothing, details={"reasons": [{"reason": "no_nodes", "message": nothing}]})
     if not is_shallow(workflow):
         raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")

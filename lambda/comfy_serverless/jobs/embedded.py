@@ -116,7 +116,7 @@ class _Ranges:
         if self._fetched > _MOST_BYTES or len(self.known) == _MOST_REQUESTS:
             raise Refused(
                 f"has more to look through for a workflow than the {_MOST_BYTES:,} bytes, in {_MOST_REQUESTS} pieces, "
-                "that are fetched. Give the exported workflow (JSON)."
+                "that are fetched. Give the workflow itself: the JSON that the editor saves or exports."
             )
         content = self._read(offset, size)
         self.file.seek(offset)

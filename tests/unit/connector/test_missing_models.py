@@ -113,3 +113,28 @@ def test_one_model_of_many_nodes_is_listed_once() -> None:
     error = explained(refusal(FAILED, said), graph, OBJECT_INFO, ())
     assert "1 model is missing: checkpoints/fox.safetensors" in error.message
     assert len(error.details["missing_models"]) == 40
+    assert "of node 0 and 39 more" in error.message
+    assert error.message.count("fox.safetensors") == 2, "in the list, and in the command"
+
+
+def test_a_model_is_told_once_and_a_better_name_beside_it() -> None:
+    message = explained(refusal(FAILED, SAID), GRAPH, {}, ()).message
+    assert message.startswith("3 models are missing: checkpoints/fox.safetensors (`")
+    assert "of node 5; ?/big.gguf" in message
+    declared = {"CheckpointLoaderSimple": {"input": {"required": {"ckpt_name": [["foxes.safetensors"]]}}}}
+    near = explained(refusal(FAILED, SAID), GRAPH, declared, ()).message
+    assert near.startswith("Node 4 (CheckpointLoaderSimple): ")
+    assert "did you mean 'foxes.safetensors'?). 3 models are missing: checkpoints/fox.safetensors (`" in near
+    assert "Node 5" not in near
+
+
+def test_a_file_that_is_not_there_is_told_with_how_to_give_it() -> None:
+    problem = {
+        "type": "custom_validation_failed",
+        "message": "Custom validation failed for node",
+        "details": "image - Invalid image file: a.png",
+        "extra_info": {"input_name": "image"},
+    }
+    said = {"1": {"errors": [problem], "dependent_outputs": [], "class_type": "LoadImage"}}
+    message = refusal(FAILED, said).message
+    assert message.endswith("a.png (ComfyUI has no such file: give it with --input, or in `inputs` of the job)")

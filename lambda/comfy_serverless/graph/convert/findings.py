@@ -12,6 +12,16 @@ MOST_TOLD = 100
 _MOST_KEPT = 10 * MOST_TOLD
 #: How many reasons the message has; `details` has up to `MOST_TOLD`.
 _MOST_IN_MESSAGE = 3
+_MEND_IT = "Put that right in the editor and save the file again."
+#: What helps, for reasons that nothing in the editor cures; "" where the reason says it itself.
+_WHAT_TO_DO: Mapping[str, str] = {
+    "missing_node_type": (
+        "Install the pack of a node class that is missing, or take a newer ComfyUI; a node that is not needed can be "
+        "muted or bypassed in the editor."
+    ),
+    "needs_browser": "",
+    "use_everywhere": "Or export it in ComfyUI for the API (Workflow > Export (API)): that file has all links.",
+}
 #: The longest piece of a file that a message repeats, in characters.
 _LONGEST_SHOWN = 80
 
@@ -57,9 +67,9 @@ def refusal(reasons: list[dict[str, Any]]) -> UiFormatWorkflow:
     """The error for a workflow that cannot be converted, with `details["reasons"]`."""
     told = "; ".join(str(reason["message"]) for reason in reasons[:_MOST_IN_MESSAGE])
     more = f"; and {len(reasons) - _MOST_IN_MESSAGE} more" if len(reasons) > _MOST_IN_MESSAGE else ""
+    what_to_do = " ".join(dict.fromkeys(_WHAT_TO_DO.get(str(reason["reason"]), _MEND_IT) for reason in reasons))
     return UiFormatWorkflow(
-        f"This workflow of the editor cannot be converted: {told}{more}. Put that right in the editor, or export the "
-        "workflow for the API (in ComfyUI, Workflow > Export (API)) and send that file.",
+        f"This workflow of the editor cannot be converted: {told}{more}. {what_to_do}".rstrip(),
         details={"reasons": reasons[:MOST_TOLD]},
     )
 

@@ -22,7 +22,8 @@ from comfy_serverless.sandbox.refused import Refused
 #: The form of what is found: `{"document": {"prompt": …, "workflow": …}, "warnings": […]}`, as JSON.
 Embedded = dict[str, Any]
 _CALLED = {PROMPT: "the prompt", WORKFLOW: "the workflow of the editor"}
-_INSTEAD = "Give the exported workflow (JSON)"
+#: What helps instead: a sentence without its full stop.
+INSTEAD = "Give the workflow itself: the JSON that the editor saves or exports"
 
 
 class _Choice:
@@ -109,13 +110,14 @@ def _within(value: Mapping[str, Any], *, levels: int = 3) -> Iterator[tuple[str,
 
 def _nothing(finds: Finds, left_out: Mapping[str, str]) -> str:
     if left_out:
-        return f"carries no workflow that can be read: {'; '.join(dict.fromkeys(left_out.values()))}. {_INSTEAD}."
+        reasons = "; ".join(dict.fromkeys(reason.rstrip(".") for reason in left_out.values()))
+        return f"carries no workflow that can be read: {reasons}. {INSTEAD}."
     if finds.foreign:
         return (
             f"carries no workflow: it has {' and '.join(finds.foreign)}, which say how an image was made, but are no "
-            f"graph that ComfyUI could run. {_INSTEAD}."
+            f"graph that ComfyUI could run. {INSTEAD}."
         )
     return (
         "carries no workflow: only what ComfyUI has saved itself does, and services that show pictures, films and "
-        f"sounds strip it. {_INSTEAD}."
+        f"sounds strip it. {INSTEAD}."
     )

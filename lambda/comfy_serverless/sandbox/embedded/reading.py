@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from comfy_serverless.sandbox.embedded.choice import Embedded, chosen
+from comfy_serverless.sandbox.embedded.choice import INSTEAD, Embedded, chosen
 from comfy_serverless.sandbox.embedded.finds import Finds
 from comfy_serverless.sandbox.embedded.headers import GLB, find_in_glb, find_in_safetensors, is_safetensors
 from comfy_serverless.sandbox.embedded.id3 import HEAD as ID3
@@ -70,7 +70,7 @@ def read_embedded(window: Window) -> Embedded:
     """
     reader = _reader(window.read(0, HEAD_BYTES))
     if reader is None:
-        raise Refused("is of no format that carries a workflow. Give the exported workflow (JSON).")
+        raise Refused(f"is of no format that carries a workflow. {INSTEAD}.")
     finds, problem = Finds(), None
     try:
         reader(window, finds)

@@ -39,9 +39,31 @@ def test_every_unknown_class_is_told_with_its_pack() -> None:
 
 
 def test_the_message_says_what_to_do() -> None:
-    with pytest.raises(UiFormatWorkflow, match=r"'Nope' is not installed .*Export \(API\)") as caught:
+    with pytest.raises(UiFormatWorkflow, match=r"'Nope' is not installed .*Install the pack") as caught:
         convert(workflow(node(1, "Nope")), CLASSES)
     assert caught.value.code == "workflow_format_ui"
+
+
+@pytest.mark.parametrize(
+    ("document", "advice"),
+    [
+        (workflow(node(1, "Nope")), "muted or bypassed"),
+        (workflow(node(1, "Load3D")), "give a value for `1.image`."),
+        (workflow(node(1, "Anything Everywhere")), "Export (API)"),
+        (workflow(node(1, "PreviewImage", images=(7, 0))), "Put that right in the editor"),
+    ],
+)
+def test_each_reason_has_the_advice_that_helps_and_no_other(document: dict[str, Any], advice: str) -> None:
+    every = ("muted or bypassed", "give a value for `1.image`.", "Export (API)", "Put that right in the editor")
+    with pytest.raises(UiFormatWorkflow) as caught:
+        convert(document, CLASSES)
+    assert [one for one in every if one in caught.value.message] == [advice]
+
+
+def test_a_subgraph_that_is_not_in_the_file_is_called_one() -> None:
+    (reason,) = reasons(workflow(node(2, "11111111-1111-4111-8111-000000000099")))
+    assert reason["reason"] == "missing_node_type"
+    assert reason["message"].startswith("the subgraph '11111111-1111-4111-8111-000000000099' is not in the file")
 
 
 def test_reasons_of_different_kinds_come_together_and_at_most_a_hundred() -> None:
