@@ -15,6 +15,7 @@ import urllib3
 from comfy_serverless.cli import remote
 from comfy_serverless.cli.habits import one_line, print_table, size_in_words
 from comfy_serverless.cli.progress_line import ProgressLine
+from comfy_serverless.cli.remote_answers import reason_of
 from comfy_serverless.connector.saving import save
 from comfy_serverless.errors import ComfyError, DeliveryFailed
 
@@ -116,7 +117,7 @@ class _Content(io.RawIOBase):
             try:
                 chunk = self._next(len(buffer))
             except (urllib3.exceptions.HTTPError, requests.RequestException, ConnectionError, TimeoutError) as error:
-                self._break_off(remote.reason_of(error))
+                self._break_off(reason_of(error))
                 continue
             if chunk or self._is_whole():
                 break

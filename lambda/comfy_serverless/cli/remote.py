@@ -1,13 +1,12 @@
 """The API over HTTP, as the commands use it: one function for each operation, by the contract and with our additions.
 
 COMFY_BASE_URL and COMFY_API_KEY say where and who. The key goes to that address and to no other: redirects are not
-followed, and links to files are asked without it. Which proxy is on the way, `proxies` decides. It is the only module
-that loads `requests`, and knows no AWS.
+followed, and links to files are asked without it. Which proxy is on the way, `proxies` decides. What answers mean as
+errors is in `remote_answers`. It knows no AWS.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,25 +22,22 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from comfy_serverless.cli.habits import one_line, say
-from comfy_serverless.errors import (
-    ComfyError,
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    TooLarge,
-    UiFormatWorkflow,
-    Unauthorized,
-    UpstreamError,
-    all_errors,
+from comfy_serverless.cli.remote_answers import (
+    KEY_VARIABLE,
+    URL_VARIABLE,
+    Document,
+    object_in,
+    reason_of,
+    refusal_of,
 )
+from comfy_serverless.cli.remote_answers import error_of as error_of  # of jobs, too: the commands tell it
+from comfy_serverless.errors import InvalidRequest, NotFound, UiFormatWorkflow, UpstreamError
 from comfy_serverless.proxies import Proxy, proxy_for
 from comfy_serverless.redaction import redact_url, redacted
 
 if TYPE_CHECKING:
     from comfy_serverless.graph.convert import Conversion
 
-#: The environment variables of the official SDKs.
-URL_VARIABLE, KEY_VARIABLE = "COMFY_BASE_URL", "COMFY_API_KEY"
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10.0, 60.0
 #: The pauses before a request is sent again, in seconds, and how long all of them may take together.
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -51,14 +47,10 @@ _UNREACHED_PAUSES = 3
 #: A wait from here on is said.
 _LONG_WAIT_S = 5.0
 _TRANSIENT = frozenset({429, 502, 503, 504})
-_KINDS: Mapping[str, type[ComfyError]] = {kind.code: kind for kind in reversed(list(all_errors())) if kind.code}
-_TEXT_SHOWN = 200
 #: The variables that `requests` knows for a file or folder of certificates.
 _CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 #: Without these fields an answer is none of the API's.
 _JOB, _TARGET = ("id", "status"), ("id", "method", "url", "headers")
-
-Document = dict[str, Any]
 
 
 class _Bearer(AuthBase):
@@ -278,7 +270,7 @@ def frames(lines: Iterable[str]) -> Iterator[tuple[str, Document]]:
         elif name == "data":
             data.append(value)
         elif not line:
-            if (document := _object("\n".join(data))) is not None:
+            if (document := object_in("\n".join(data))) is not None:
                 yield kind, document
             kind, data = "message", []
 
@@ -289,7 +281,7 @@ def has_bytes(api: Api, digest: str, naming: Mapping[str, Any]) -> Document | No
     if answer.status_code == HTTPStatus.NOT_FOUND:
         return None
     if not answer.ok:
-        raise _refusal(api, answer)
+        raise refusal_of(api, answer)
     try:
         return _document(api, "POST", "/api/v2/assets/from-hash", ("id",), json={**naming, "hash": digest})
     except NotFound:
@@ -343,7 +335,7 @@ def open_output(api: Api, output: Mapping[str, Any], *, start: int = 0) -> reque
         answer.close()
         answer = ask(urljoin(api.base_url, answer.headers["location"]))
     if answer.status_code != wanted:
-        raise _refusal(api, answer)
+        raise refusal_of(api, answer)
     return answer
 
 
@@ -358,9 +350,9 @@ def _document(
 ) -> Document:
     """The JSON object that an operation answers, with the fields in `needs`. Raises ComfyError for everything else."""
     answer = _answer(api, method, path, transient=transient, **arguments)
-    document = _object(answer.text) if answer.ok and not answer.is_redirect else None
+    document = object_in(answer.text) if answer.ok and not answer.is_redirect else None
     if document is None or not all(name in document for name in needs):
-        raise _refusal(api, answer)
+        raise refusal_of(api, answer)
     return document
 
 
@@ -418,30 +410,6 @@ def pause(seconds: float) -> None:
     time.sleep(seconds)
 
 
-def reason_of(error: BaseException | None) -> str:
-    """Why there was no answer, in words. The text of requests itself is not shown: it has addresses with signatures."""
-    if isinstance(error, requests.exceptions.InvalidURL):
-        return one_line(redacted(error)) if isinstance(error.__cause__, ValueError) else "it is no address"
-    reason = _innermost_reason(error)
-    if isinstance(error, requests.exceptions.ProxyError) and error.request is not None and error.request.url:
-        return f"the proxy {proxy_for(error.request.url)} does not let it through: {reason}"
-    return reason
-
-
-def _innermost_reason(error: BaseException | None) -> str:
-    seen: BaseException | None = error
-    last: OSError | None = None
-    for _ in range(20):  # a ring of causes has no end
-        if isinstance(seen, OSError) and not isinstance(seen, requests.RequestException):
-            last = seen
-        inner = (*getattr(seen, "args", ()), getattr(seen, "reason", None))
-        causes = [part for part in inner if isinstance(part, BaseException)]
-        seen = causes[-1] if causes else getattr(seen, "__cause__", None)
-    if last is not None:
-        return one_line(redacted(last.strerror or last))
-    return "it takes too long" if isinstance(error, requests.Timeout) else type(error).__name__
-
-
 def _retry_after_s(answer: requests.Response | None) -> float | None:
     text = "" if answer is None else answer.headers.get("retry-after", "")
     if text.strip().isdecimal():
@@ -450,56 +418,6 @@ def _retry_after_s(answer: requests.Response | None) -> float | None:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()) if text else None
     except (ValueError, TypeError):
         return None
-
-
-def _refusal(api: Api, answer: requests.Response) -> ComfyError:
-    """The error that an answer means: the contract's envelope, or what API Gateway, a proxy or something else says."""
-    document = _object(answer.text) or {}
-    error = document.get("error")
-    if isinstance(error, dict) and isinstance(error.get("code"), str):
-        return error_of(error)
-    status, told = answer.status_code, document.get("message")
-    if answer.is_redirect or status in {301, 302, 303, 307, 308}:
-        target = redact_url(urljoin(answer.url or api.base_url, answer.headers.get("location", "")))
-        return InvalidRequest(
-            f"{api.shown} sends its callers on to {target}, and the key is not sent there: set {URL_VARIABLE} to the "
-            "address of the API itself."
-        )
-    if status == HTTPStatus.UNAUTHORIZED and not api.key:
-        return Unauthorized(
-            f"{api.shown} asks for a key: set {KEY_VARIABLE} (`comfy-serverless keys create` makes one)."
-        )
-    if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-        kind = Unauthorized if status == HTTPStatus.UNAUTHORIZED else Forbidden
-        return kind(f"{api.shown} does not accept the key in {KEY_VARIABLE}: it is unknown, revoked or expired.")
-    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return TooLarge(f"{api.shown} does not take a request of this size: give large inputs as files (--input).")
-    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-        return UpstreamError("the proxy asks for a password: HTTPS_PROXY=http://user:password@host:port.")
-    text = one_line(str(told) if isinstance(told, str) else answer.text[:_TEXT_SHOWN].strip())
-    if status == HTTPStatus.NOT_FOUND:
-        return NotFound(f"{api.shown} is no Comfy API ({status}: {text or 'nothing'}): is {URL_VARIABLE} right?")
-    return UpstreamError(f"{api.shown} has answered {status}, and not as the Comfy API does: {text or 'nothing'}")
-
-
-def error_of(error: Mapping[str, Any]) -> ComfyError:
-    """A failure as the API tells it (`error` of a refusal or of a job), as one of ours."""
-    code, message = str(error.get("code")), str(error.get("message") or error.get("code"))
-    details = {name: value for name, value in error.items() if name not in {"code", "message", "details"} and value}
-    if isinstance(given := error.get("details"), dict):
-        details |= given
-    kind = _KINDS.get(code)
-    if kind is None:
-        return UpstreamError(f"{one_line(code)}: {message}", details=details)
-    return kind(message, details=details)
-
-
-def _object(text: str) -> Document | None:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) else None
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

@@ -9,28 +9,25 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from comfy_serverless.connector.client import RequestFailed
 from comfy_serverless.connector.engine import Engine
+from comfy_serverless.connector.engine_asked import EngineAsked
 from comfy_serverless.connector.events import NoWebsocket
 from comfy_serverless.connector.folders import place_file
-from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.in_thread import InThread
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.own_folder import may_overlap
 from comfy_serverless.connector.ports import find_available_port
 from comfy_serverless.connector.progress import Progress
-from comfy_serverless.connector.recovery import MAX_ATTEMPTS
 from comfy_serverless.connector.refusals import refusal
 from comfy_serverless.connector.run import (
     Execution,
     WorkflowRun,
-    attempt_id,
     checked_prompt_id,
     deadline_in,
     left_until,
@@ -53,7 +50,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class ComfyConnector:
+class ComfyConnector(EngineAsked):
     """The connector. `ComfyConnector()` is the same instance everywhere in a process, until `kill_api()`.
 
     Args:
@@ -83,7 +80,6 @@ class ComfyConnector:
 
     def __init__(self, *, settings: Settings | None = None, wait: bool = True) -> None:  # noqa: ARG002
         self._settings: Settings
-        self._engine: Engine
         self._upkeep: Upkeep
         self._lock: threading.RLock
         self._runs: dict[str, WorkflowRun]
@@ -97,44 +93,9 @@ class ComfyConnector:
     # The engine's life.
 
     @property
-    def engine(self) -> str:
-        """The engine's name and version: "ComfyUI 0.3.64", or the embedded engine. Empty until it has answered."""
-        return self._engine.name
-
-    @property
-    def starts(self) -> int:
-        """How many times this connector has started a ComfyUI process; 0 if it found a running one."""
-        return self._engine.starts
-
-    @property
     def condition(self) -> Condition:
         """How ComfyUI has been: its starts, and the memory it held between two runs."""
         return self._upkeep.condition
-
-    @property
-    def input_directory(self) -> Path | None:
-        """ComfyUI's input folder, if it is on this machine."""
-        return self._engine.input_directory
-
-    @property
-    def server_address(self) -> str | None:
-        """`http://host:port` of ComfyUI, without user name and password; None after `kill_api`."""
-        return None if self._engine.closed else self._engine.server.url
-
-    @property
-    def urlport(self) -> int | None:
-        """The port of a ComfyUI started here; None after `kill_api`."""
-        return None if self._engine.closed or self._engine.process is None else self._engine.process.port
-
-    @property
-    def client_id(self) -> str | None:
-        """The websocket's current client id; None after `kill_api`."""
-        return None if self._engine.closed else self._engine.events.client_id
-
-    @property
-    def ws_address(self) -> str | None:
-        """The websocket's current address; None after `kill_api`."""
-        return None if self._engine.closed else self._engine.events.address
 
     def find_available_port(self) -> int:
         """The first free port at or above INITIAL_PORT."""
@@ -147,10 +108,6 @@ class ComfyConnector:
             EngineUnavailable: it did not start.
         """
         self.wait_ready()
-
-    def is_api_running(self) -> bool:
-        """Whether ComfyUI answers. (The original ran its test payload here; now every start runs it, once.)"""
-        return self._engine.is_answering()
 
     def wait_ready(self, timeout_s: float | None = None) -> None:
         """Wait until ComfyUI answers; start it again if it has died.
@@ -339,15 +296,6 @@ class ComfyConnector:
         run.cancel()
         return True
 
-    def free(self, *, unload_models: bool, free_memory: bool) -> None:
-        """Ask ComfyUI to unload models, and to drop its cache, after the workflow that runs.
-
-        Raises:
-            EngineUnavailable: it cannot be asked.
-        """
-        with self._engine.asked() as client:
-            client.free(unload_models=unload_models, free_memory=free_memory)
-
     def may_overlap(self, workflow: Mapping[str, Any]) -> bool:
         """Whether another job of the same owner may wait in ComfyUI's queue while this graph runs.
 
@@ -355,44 +303,6 @@ class ComfyConnector:
         a moment is wanted in which nothing runs.
         """
         return may_overlap(workflow, self._engine.known_declared()) and not self._upkeep.wants_a_moment()
-
-    @property
-    def not_imported(self) -> tuple[NotImported, ...]:
-        """The packs of custom nodes that ComfyUI could not import at its start, as far as it has said so."""
-        return self._engine.not_imported
-
-    def lost_packs(self) -> tuple[NotImported, ...]:
-        """The same, with the classes that their sources seem to declare."""
-        return self._engine.lost_packs()
-
-    @contextmanager
-    def hold_folders(self, check: Callable[[], None]) -> Iterator[None]:
-        """Have ComfyUI's folders, if they are on this machine: no other process runs anything with them meanwhile.
-
-        `check` is called during the wait, and ends it by raising.
-        """
-        own = self._engine.own_folders
-        with own.hold(check) if own is not None else nullcontext():
-            yield
-
-    def discard(self, prompt_id: str, *, apart_as: str | None = None) -> None:
-        """Remove what a delivered run has left: its entry in the history and, if it was apart, its kept files.
-
-        Never raises: what cannot be removed is logged.
-        """
-        if apart_as is not None and (own := self._engine.own_folders) is not None:
-            own.forget(apart_as)
-        self._engine.forget([attempt_id(prompt_id, attempt) for attempt in range(1, MAX_ATTEMPTS + 1)])
-
-    def kept_bytes(self, apart_as: str) -> int:
-        """The size in bytes of what is kept of runs that were apart under this name."""
-        own = self._engine.own_folders
-        return own.kept_bytes(apart_as) if own is not None else 0
-
-    def discard_kept(self, apart_as: str) -> None:
-        """Remove that, delivered or not. Never raises: what cannot be removed is logged."""
-        if (own := self._engine.own_folders) is not None:
-            own.forget(apart_as)
 
     def generate_images(self, payload: Mapping[str, Any]) -> list[Image.Image]:
         """Run a workflow and return all its images, previews included, in the order of its nodes.
@@ -463,65 +373,10 @@ class ComfyConnector:
             raise refusal(answer.error, answer.node_errors)
         return {"prompt_id": answer.prompt_id, "number": answer.number, "node_errors": dict(answer.node_errors)}
 
-    def declarations(self, class_types: Iterable[str]) -> Mapping[str, Mapping[str, Any] | None]:
-        """What ComfyUI declares of these classes (their entries in `/object_info`); None of one that it does not have.
-
-        A class is missing in the answer if ComfyUI could not be asked.
-        """
-        return self._engine.declarations(class_types)
-
-    def object_info(self) -> Mapping[str, Any]:
-        """What ComfyUI declares of all its classes: `/object_info`. Read once a start.
-
-        Raises EngineUnavailable if ComfyUI cannot be asked.
-        """
-        return self._engine.all_declared.object_info()
-
-    def embeddings(self) -> frozenset[str]:
-        """The names of the embeddings that ComfyUI has, without endings. Raises EngineUnavailable."""
-        with self._engine.asked() as client:
-            return frozenset(client.embeddings())
-
     def object_info_now(self) -> Mapping[str, Any]:
         """The same, asked now, once ComfyUI answers. Raises ComfyError as `wait_ready`."""
         self.wait_ready()
         return self._engine.all_declared.read()
-
-    def file_names(self) -> frozenset[str]:
-        """The names of the files in ComfyUI's folders, as nodes list them, as far as they are on this machine."""
-        return self._engine.file_names()
-
-    def node_classes(self) -> tuple[str, ...]:
-        """The names of all node classes ComfyUI has; empty if it does not answer."""
-        return self._engine.all_declared.classes()
-
-    def model_places(self) -> Mapping[str, tuple[Path, ...]] | None:
-        """Where ComfyUI looks for models, by folder, in the order of its search; None if it does not answer yet.
-
-        Raises:
-            EngineUnavailable: it answers, and cannot say it.
-        """
-        return self._engine.model_places()
-
-    def get_history(self, prompt_id: str) -> dict[str, Any]:
-        """`{prompt_id: entry}` once a prompt has ended; `{}` before, and for unknown prompts.
-
-        Raises:
-            EngineUnavailable: ComfyUI gives no usable answer.
-        """
-        with self._engine.asked() as client:
-            entry = client.history(prompt_id)
-        return {} if entry is None else {prompt_id: entry}
-
-    def get_image(self, filename: str, subfolder: str, folder_type: str) -> bytes:
-        """The bytes of a file that ComfyUI made or received.
-
-        Raises:
-            FileNotFoundError: ComfyUI has no such file.
-            EngineUnavailable: ComfyUI gives no usable answer.
-        """
-        with self._engine.asked() as client, client.view(filename, subfolder, folder_type) as stream:
-            return stream.read()
 
     def upload_image(
         self,
