@@ -93,7 +93,7 @@ def _explained(source: str) -> Iterator[None]:
         yield
     except Unusable as failure:
         kind: type[ComfyError] = AssetUnavailable if failure.transient or failure.timed_out else MissingAsset
-        raise kind(f"{shown(source) if _is_address(source) else source} {failure}.") from failure
+        raise kind(f"{shown(source) if _is_address(source) else source}: {failure}.") from failure
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -17,6 +17,7 @@ from comfy_serverless.cli.habits import one_line, print_json, say
 from comfy_serverless.cli.model_lookup import looked_up
 from comfy_serverless.cli.needs_manifest import check_target, manifest_of, write_manifest
 from comfy_serverless.cli.needs_report import print_needs
+from comfy_serverless.connector.submitted import EMBEDDED_LACKS
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound
 from comfy_serverless.graph.needs import Model, needs_of
 from comfy_serverless.graph.workflow import apply_set
@@ -78,7 +79,10 @@ def _needs(document: Document, options: argparse.Namespace) -> tuple[dict[str, A
             embeddings=connector.embeddings(),
             brought=_models(brought),
         )
-        return found.to_json(), connector.engine
+        needs = found.to_json()
+        if connector.is_embedded and needs["missing"]["nodes"]:
+            needs["notes"] = [*needs["notes"], EMBEDDED_LACKS]
+        return needs, connector.engine
 
 
 def _saved(document: Document) -> Mapping[str, Any] | None:

@@ -149,6 +149,6 @@ def _advice(needs: Mapping[str, Any], *, has_manifest: bool) -> list[str]:
         lines.append(f"  {command} --stack NAME    brings the first one to a stack")
     if needs["missing"]["nodes"]:
         lines.append(
-            "  node classes come with packs, which go into the image (docs/deploy-gpu.md), or with a newer ComfyUI"
+            "  node classes come with packs, which go into the image (docs/operate.md), or with a newer ComfyUI"
         )
     return lines

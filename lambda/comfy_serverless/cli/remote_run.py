@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.cli import remote
 from comfy_serverless.cli.assignments import put
@@ -23,12 +23,16 @@ from comfy_serverless.cli.fetching import Fetched, check_fetched, fetch_all, pri
 from comfy_serverless.cli.following import failure_of, follow
 from comfy_serverless.cli.habits import one_line, print_json, say
 from comfy_serverless.cli.progress_line import ProgressLine
-from comfy_serverless.cli.wishes import Files, Wishes, check_files, check_folder, wishes_of
-from comfy_serverless.errors import InvalidRequest, NotFound, UpstreamError
+from comfy_serverless.cli.wishes import Files, Wishes, check_files, check_folder, origin, wishes_of
+from comfy_serverless.errors import EngineUnavailable, InvalidRequest, NotFound, UpstreamError
 from comfy_serverless.graph.file_inputs import ASSET_TYPE
 from comfy_serverless.graph.lookup import NodeLookup
+from comfy_serverless.graph.typed import Untyped, from_json
 from comfy_serverless.graph.workflow import copy_graph
 from comfy_serverless.worker.inputs.plan import plan_inputs, with_mask_inputs
+
+if TYPE_CHECKING:
+    from comfy_serverless.worker.inputs.plan import Origin
 
 #: A job that was just sent may not be known yet when it is to be canceled.
 _CANCEL_AGAIN_S = (0.5, 1.0, 2.0)
@@ -77,7 +81,10 @@ def _of_editor(api: remote.Api, document: Document, options: argparse.Namespace)
             "set": dict(document.values),
             "inputs": dict(document.inputs),
         }
-    conversion = remote.convert(api, document.editors, supplied=supplied_by(document, options.assignments))
+    try:
+        conversion = remote.convert(api, document.editors, supplied=supplied_by(document, options.assignments))
+    except EngineUnavailable:
+        return _unconverted(api, document, options)
     readable = converted(document, replace(conversion, warnings=()))  # the job has the warnings
     wishes = wishes_of(readable, options.assignments)
     graph = _checked(wishes, options)
@@ -88,6 +95,41 @@ def _of_editor(api: remote.Api, document: Document, options: argparse.Namespace)
     given = {(node_id, name): graph[node_id]["inputs"][name] for node_id, name in targets} | given
     values = {f"{node_id}.{name}": value for (node_id, name), value in given.items()}
     return wishes, {"workflow": document.editors, "set": {**document.values, **values}, "inputs": addresses}
+
+
+def _unconverted(api: remote.Api, document: Document, options: argparse.Namespace) -> tuple[Wishes, dict[str, Any]]:
+    """The same as long as no worker has told which nodes it has: what the options mean, a worker finds.
+
+    Raises EngineUnavailable for a `--set`: what its text means depends on what the input takes.
+    """
+    values, files = dict(document.values), dict(document.inputs)
+    given: dict[str, list[Origin]] = {}
+    for option, text in options.assignments:
+        address, _, value = text.partition("=")
+        if option == "--input":
+            given.setdefault(address, []).append(origin(value))
+        elif option == "--set-json":
+            values[address] = _json_of(address, value)
+        else:
+            raise EngineUnavailable(
+                f"--set {address}: no worker has told yet which nodes it has, so what this input takes is not known. "
+                f"Give JSON, which needs no such knowledge (--set-json '{address}=20', or '{address}=\"a text\"'), or "
+                "run a job first, of any workflow."
+            )
+    check_files(given)
+    check_folder(options.out)
+    references, addresses = _references(api, {**files, **given})
+    wishes = Wishes({}, (), {})
+    for note in (*document.warnings, "no worker has told yet which nodes it has: one checks the options when it runs"):
+        wishes.note(note)
+    return wishes, {"workflow": document.editors, "set": {**values, **references}, "inputs": addresses}
+
+
+def _json_of(address: str, text: str) -> Any:  # noqa: ANN401  (any JSON)
+    try:
+        return from_json(text)
+    except Untyped as problem:
+        raise InvalidRequest(f"--set-json {address} {problem}.") from problem
 
 
 def _named(api: remote.Api, document: Document, options: argparse.Namespace) -> tuple[Wishes, dict[str, Any]]:  # noqa: ARG001
@@ -136,7 +178,13 @@ def _uploaded(
 ) -> tuple[dict[tuple[str, str], Any], dict[str, Any]]:
     """References to the files, which are uploaded, by node id and input; and the inputs that are addresses."""
     lookup = NodeLookup(with_mask_inputs(graph))
-    given: dict[tuple[str, str], Any] = {}
+    given, addresses = _references(api, files)
+    return {target: value for address, value in given.items() for target in lookup.resolve(address)[1]}, addresses
+
+
+def _references(api: remote.Api, files: Files) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What stands for the files, which are uploaded, by the address of the input; and the inputs that are addresses."""
+    given: dict[str, Any] = {}
     addresses: dict[str, Any] = {}
     references: dict[Path, dict[str, Any]] = {}
     with ProgressLine("uploading") as line:
@@ -148,7 +196,7 @@ def _uploaded(
             if not all(isinstance(origin, Path) for origin in origins):
                 raise InvalidRequest(f"{address} has files and addresses: give all as the one or all as the other.")
             value = [_reference(api, Path(origin), references, line) for origin in origins]
-            given |= dict.fromkeys(lookup.resolve(address)[1], value[0] if len(value) == 1 else value)
+            given[address] = value[0] if len(value) == 1 else value
     return given, addresses
 
 

@@ -24,6 +24,11 @@ class EngineAsked:
         return self._engine.name
 
     @property
+    def is_embedded(self) -> bool:
+        """Whether it is the embedded engine, which has few node classes and no models."""
+        return self._engine.is_embedded
+
+    @property
     def starts(self) -> int:
         """How many times this connector has started a ComfyUI process; 0 if it found a running one."""
         return self._engine.starts

@@ -143,7 +143,11 @@ def test_the_engine_here_is_asked_if_nothing_else_is_named(tmp_path: Path) -> No
         "PYTHONPATH": str(Path(__file__).parents[3] / "lambda"),
         "HOME": str(tmp_path),
     }
-    graph = {**GRAPH, "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "embedding:ink", "clip": ["4", 1]}}}
+    graph = {
+        **GRAPH,
+        "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "embedding:ink", "clip": ["4", 1]}},
+        "7": {"class_type": "NoSuchNode", "inputs": {}},
+    }
     answer = subprocess.run(
         [sys.executable, "-m", "comfy_serverless.cli", "needs", written("w.json", graph), "--json"],
         cwd=tmp_path,
@@ -156,6 +160,7 @@ def test_the_engine_here_is_asked_if_nothing_else_is_named(tmp_path: Path) -> No
     document = json.loads(answer.stdout)
     assert {model["name"]: model["there"] for model in document["models"]} == {"fox.safetensors": False, "ink": False}
     assert document["engine"].startswith("comfy_lite")
+    assert "set COMFYUI_DIR or COMFYUI_URL" in document["notes"][-1], "the embedded engine lacks most classes"
 
 
 # manifests

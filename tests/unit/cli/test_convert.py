@@ -354,3 +354,42 @@ def test_an_api_whose_workers_have_told_nothing_is_asked_once(
         assert main(command) == 1
         assert "no worker has told" in capsys.readouterr().err
     assert [asked.path for asked in server.asked] == ["/api/v2/workflows/convert"] * 2
+
+
+def before_any_worker(asked: Asked) -> Told:
+    """The API of a new stack: it cannot convert yet, and takes jobs."""
+    if asked.path == "/api/v2/workflows/convert":
+        return Told(503, {"error": {"code": "engine_unavailable", "message": "no worker has told", "details": None}})
+    return answering(LOADER_GRAPH)(asked)
+
+
+def test_the_first_job_of_a_stack_takes_files_and_json_as_they_are_written(
+    server: ScriptedApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photo.png").write_bytes(b"a photo")
+    server.answer = before_any_worker
+    command = ["run", written("w.json", with_loader()), "--remote", "--input", "LoadImage.image=photo.png"]
+    assert main([*command, "--set-json", "3.quality=5", "--input", "4.image=s3://bucket/b.png"]) == 0
+    request = sent(server, "/generate")
+    assert request["workflow"] == with_loader(), "as it is: a worker converts it"
+    assert set(request["set"]) == {"LoadImage.image", "3.quality"}
+    assert request["set"]["3.quality"] == 5
+    assert request["inputs"] == {"4.image": "s3://bucket/b.png"}
+    assert "one checks the options when it runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--set", "3.text=a fox"], "--set-json '3.text=20'"),
+        (["--set-json", "3.text=a fox"], "is to be given as JSON"),
+        (["--input", "3.image=missing.png"], "there is no such file"),
+    ],
+)
+def test_what_the_first_job_cannot_mean_is_told_before_anything_is_sent(
+    server: ScriptedApi, option: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.answer = before_any_worker
+    assert main(["run", written("w.json", with_loader()), "--remote", *option]) == 1
+    assert words in capsys.readouterr().err
+    assert [asked.path for asked in server.asked] == ["/api/v2/workflows/convert"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ MOST_TOLD = 100
 _MOST_KEPT = 10 * MOST_TOLD
 #: How many reasons the message has; `details` has up to `MOST_TOLD`.
 _MOST_IN_MESSAGE = 3
+_ID_OF_SUBGRAPH = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _MEND_IT = "Put that right in the editor and save the file again."
 #: What helps, for reasons that nothing in the editor cures; "" where the reason says it itself.
 _WHAT_TO_DO: Mapping[str, str] = {
@@ -67,11 +69,22 @@ def refusal(reasons: list[dict[str, Any]]) -> UiFormatWorkflow:
     """The error for a workflow that cannot be converted, with `details["reasons"]`."""
     told = "; ".join(str(reason["message"]) for reason in reasons[:_MOST_IN_MESSAGE])
     more = f"; and {len(reasons) - _MOST_IN_MESSAGE} more" if len(reasons) > _MOST_IN_MESSAGE else ""
-    what_to_do = " ".join(dict.fromkeys(_WHAT_TO_DO.get(str(reason["reason"]), _MEND_IT) for reason in reasons))
+    what_to_do = " ".join(dict.fromkeys(map(_what_to_do, reasons)))
     return UiFormatWorkflow(
         f"This workflow of the editor cannot be converted: {told}{more}. {what_to_do}".rstrip(),
         details={"reasons": reasons[:MOST_TOLD]},
     )
+
+
+def names_subgraph(class_type: str) -> bool:
+    """Whether a node's type is the id of a subgraph, which the editor writes in the place of a class."""
+    return _ID_OF_SUBGRAPH.fullmatch(class_type) is not None
+
+
+def _what_to_do(reason: Mapping[str, Any]) -> str:
+    if names_subgraph(str(reason.get("class_type"))):
+        return _MEND_IT
+    return _WHAT_TO_DO.get(str(reason["reason"]), _MEND_IT)
 
 
 def shown(value: object) -> object:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
-from comfy_serverless.graph.convert.findings import Findings, shown
+from comfy_serverless.graph.convert.findings import Findings, names_subgraph, shown
 from comfy_serverless.graph.convert.model import Node
 
 _MOST_NODES = 20
-#: What the editor calls a subgraph by, in the place of a class.
-_ID_OF_SUBGRAPH = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class UnknownClasses:
@@ -33,7 +29,7 @@ class UnknownClasses:
             told = f", of the pack {shown(called)}{version}" if called else ""
             ids = [path for path, _ in nodes]
             more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
-            is_subgraph = _ID_OF_SUBGRAPH.fullmatch(class_type) is not None
+            is_subgraph = names_subgraph(class_type)
             what = "the subgraph {!r} is not in the file" if is_subgraph else "the node class {!r} is not installed"
             self._findings.refuse(
                 "missing_node_type",

@@ -50,6 +50,7 @@ def test_the_message_says_what_to_do() -> None:
         (workflow(node(1, "Nope")), "muted or bypassed"),
         (workflow(node(1, "Load3D")), "give a value for `1.image`."),
         (workflow(node(1, "Anything Everywhere")), "Export (API)"),
+        (workflow(node(2, "11111111-1111-4111-8111-000000000099")), "Put that right in the editor"),
         (workflow(node(1, "PreviewImage", images=(7, 0))), "Put that right in the editor"),
     ],
 )
