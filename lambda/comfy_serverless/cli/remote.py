@@ -31,7 +31,7 @@ from comfy_serverless.cli.remote_answers import (
     refusal_of,
 )
 from comfy_serverless.cli.remote_answers import error_of as error_of  # of jobs, too: the commands tell it
-from comfy_serverless.errors import InvalidRequest, NotFound, UiFormatWorkflow, UpstreamError
+from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound, UiFormatWorkflow, UpstreamError
 from comfy_serverless.proxies import Proxy, proxy_for
 from comfy_serverless.redaction import redact_url, redacted
 
@@ -101,6 +101,10 @@ class Api:
     def shown(self) -> str:
         """Its address, for people: without a password."""
         return redact_url(self.base_url)
+
+    def refusal(self, answer: requests.Response) -> ComfyError:
+        """The error that an answer of it means."""
+        return refusal_of(answer, base_url=self.base_url, key=self.key)
 
     def is_own(self, url: str) -> bool:
         """Whether an address is this API's: the key may go there."""
@@ -281,7 +285,7 @@ def has_bytes(api: Api, digest: str, naming: Mapping[str, Any]) -> Document | No
     if answer.status_code == HTTPStatus.NOT_FOUND:
         return None
     if not answer.ok:
-        raise refusal_of(api, answer)
+        raise api.refusal(answer)
     try:
         return _document(api, "POST", "/api/v2/assets/from-hash", ("id",), json={**naming, "hash": digest})
     except NotFound:
@@ -335,7 +339,7 @@ def open_output(api: Api, output: Mapping[str, Any], *, start: int = 0) -> reque
         answer.close()
         answer = ask(urljoin(api.base_url, answer.headers["location"]))
     if answer.status_code != wanted:
-        raise refusal_of(api, answer)
+        raise api.refusal(answer)
     return answer
 
 
@@ -352,7 +356,7 @@ def _document(
     answer = _answer(api, method, path, transient=transient, **arguments)
     document = object_in(answer.text) if answer.ok and not answer.is_redirect else None
     if document is None or not all(name in document for name in needs):
-        raise refusal_of(api, answer)
+        raise api.refusal(answer)
     return document
 
 

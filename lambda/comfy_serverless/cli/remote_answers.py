@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urljoin
 
 import requests
@@ -27,9 +27,6 @@ from comfy_serverless.errors import (
 from comfy_serverless.proxies import proxy_for
 from comfy_serverless.redaction import redact_url, redacted
 
-if TYPE_CHECKING:
-    from comfy_serverless.cli.remote import Api
-
 #: The environment variables of the official SDKs.
 URL_VARIABLE, KEY_VARIABLE = "COMFY_BASE_URL", "COMFY_API_KEY"
 _KINDS: Mapping[str, type[ComfyError]] = {kind.code: kind for kind in reversed(list(all_errors())) if kind.code}
@@ -38,34 +35,32 @@ _TEXT_SHOWN = 200
 Document = dict[str, Any]
 
 
-def refusal_of(api: Api, answer: requests.Response) -> ComfyError:
+def refusal_of(answer: requests.Response, *, base_url: str, key: str) -> ComfyError:
     """The error that an answer means: the contract's envelope, or what API Gateway, a proxy or something else says."""
-    document = object_in(answer.text) or {}
+    document, api = object_in(answer.text) or {}, redact_url(base_url)
     error = document.get("error")
     if isinstance(error, dict) and isinstance(error.get("code"), str):
         return error_of(error)
     status, told = answer.status_code, document.get("message")
     if answer.is_redirect or status in {301, 302, 303, 307, 308}:
-        target = redact_url(urljoin(answer.url or api.base_url, answer.headers.get("location", "")))
+        target = redact_url(urljoin(answer.url or base_url, answer.headers.get("location", "")))
         return InvalidRequest(
-            f"{api.shown} sends its callers on to {target}, and the key is not sent there: set {URL_VARIABLE} to the "
+            f"{api} sends its callers on to {target}, and the key is not sent there: set {URL_VARIABLE} to the "
             "address of the API itself."
         )
-    if status == HTTPStatus.UNAUTHORIZED and not api.key:
-        return Unauthorized(
-            f"{api.shown} asks for a key: set {KEY_VARIABLE} (`comfy-serverless keys create` makes one)."
-        )
+    if status == HTTPStatus.UNAUTHORIZED and not key:
+        return Unauthorized(f"{api} asks for a key: set {KEY_VARIABLE} (`comfy-serverless keys create` makes one).")
     if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         kind = Unauthorized if status == HTTPStatus.UNAUTHORIZED else Forbidden
-        return kind(f"{api.shown} does not accept the key in {KEY_VARIABLE}: it is unknown, revoked or expired.")
+        return kind(f"{api} does not accept the key in {KEY_VARIABLE}: it is unknown, revoked or expired.")
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        return TooLarge(f"{api.shown} does not take a request of this size: give large inputs as files (--input).")
+        return TooLarge(f"{api} does not take a request of this size: give large inputs as files (--input).")
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         return UpstreamError("the proxy asks for a password: HTTPS_PROXY=http://user:password@host:port.")
     text = one_line(str(told) if isinstance(told, str) else answer.text[:_TEXT_SHOWN].strip())
     if status == HTTPStatus.NOT_FOUND:
-        return NotFound(f"{api.shown} is no Comfy API ({status}: {text or 'nothing'}): is {URL_VARIABLE} right?")
-    return UpstreamError(f"{api.shown} has answered {status}, and not as the Comfy API does: {text or 'nothing'}")
+        return NotFound(f"{api} is no Comfy API ({status}: {text or 'nothing'}): is {URL_VARIABLE} right?")
+    return UpstreamError(f"{api} has answered {status}, and not as the Comfy API does: {text or 'nothing'}")
 
 
 def error_of(error: Mapping[str, Any]) -> ComfyError:
