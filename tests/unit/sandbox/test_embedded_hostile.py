@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
@@ -68,19 +69,18 @@ def _index_of_itself() -> bytes:
     return files.EBML + files.element(0x18538067, files.element(0x114D9B74, seek * 5000), unknown=True)
 
 
+@functools.cache  # made where it is used: collecting the tests costs nothing
 def _bomb(size: int) -> bytes:
     packer = zlib.compressobj(9)
     return b"".join(packer.compress(b"\0" * _MB) for _ in range(size // _MB)) + packer.flush()
 
 
-_HUGE = _bomb(200 * _MB)
-_SMALL_BOMB = _bomb(20 * _MB)
 _SVG = '<svg xmlns="http://www.w3.org/2000/svg">'
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
-    "png: a bomb": lambda: files.png((b"zTXt", b"prompt\0\0" + _HUGE)),
-    "png: a bomb in an international text": lambda: files.png((b"iTXt", b"prompt\0\1\0\0\0" + _HUGE)),
-    "png: many bombs": lambda: files.png(*[(b"zTXt", b"prompt\0\0" + _SMALL_BOMB)] * 200),
+    "png: a bomb": lambda: files.png((b"zTXt", b"prompt\0\0" + _bomb(200 * _MB))),
+    "png: a bomb in an international text": lambda: files.png((b"iTXt", b"prompt\0\1\0\0\0" + _bomb(200 * _MB))),
+    "png: many bombs": lambda: files.png(*[(b"zTXt", b"prompt\0\0" + _bomb(20 * _MB))] * 200),
     "png: no end of chunks": lambda: files.png()[:8] + b"\0\0\0\0abcd\0\0\0\0" * 120_000,
     "png: no end of texts": lambda: files.png()[:8] + files.chunk(b"tEXt", b"prompt\0{}") * 50_000,
     "png: a text of gigabytes": lambda: files.png()[:8] + b"\xff\xff\xff\xfftEXt" + b"prompt\0{" * 100,
@@ -103,7 +103,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "ogg: no end of a packet": lambda: (b"OggS\0\0" + b"\0" * 20 + b"\xff" * 256 + b"a" * 65025) * 520,
     "flac: no end of comments": lambda: b"fLaC\x84\xff\xff\xff" + struct.pack("<II", 0, 1 << 31) + b"\0" * 4 * _MB,
     "mp3: a bomb": lambda: files.id3(
-        [b"TXXX" + files.seven(len(_SMALL_BOMB) + 4) + b"\0\x09" + b"\0" * 4 + _SMALL_BOMB] * 50
+        [b"TXXX" + files.seven(len(_bomb(20 * _MB)) + 4) + b"\0\x09" + b"\0" * 4 + _bomb(20 * _MB)] * 50
     ),
     "mp3: no end of frames": lambda: files.id3([b"TXXX\0\0\0\1\0\0\0"] * 120_000),
     "svg: only beginnings": lambda: (_SVG + "<" * 3 * _MB).encode(),
@@ -142,7 +142,7 @@ def test_a_hostile_file_gets_an_answer(sandbox: Sandbox, name: str) -> None:
 
 
 def test_a_good_text_is_found_beside_what_is_too_much() -> None:
-    content = files.png((b"tEXt", b"prompt\0" + files.PROMPT.encode()), (b"zTXt", b"comment\0\0" + _HUGE))
+    content = files.png((b"tEXt", b"prompt\0" + files.PROMPT.encode()), (b"zTXt", b"comment\0\0" + _bomb(200 * _MB)))
     assert read_embedded(Window.over(content))["document"] == {"prompt": files.GRAPH}
 
 
