@@ -39,7 +39,15 @@ from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.gateway import TIMEOUT_S, Gateway, GatewayServer, PortTaken
 from local.aws.lambda_backend import FUNCTION, LambdaBackend
 from local.aws.lambda_emulator import SOURCE_ROOT
-from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, NotListening, ProcessDied, chosen_engine, free_port
+from local.aws.processes import (
+    ENGINE_VARIABLES,
+    LOOPBACK,
+    MODEL_VARIABLES,
+    NotListening,
+    ProcessDied,
+    chosen_engine,
+    free_port,
+)
 from local.aws.queue_poller import QueuePoller
 from local.aws.roles import functions_by_handler
 from local.aws.server import LocalAws, local_client
@@ -72,6 +80,7 @@ settings (environment variables):
   API_KEY          the key it takes (default: {API_KEY})
   BACKEND          lambda (default) or sagemaker: what runs jobs
   COMFYUI_DIR      a ComfyUI checkout to run jobs on; also {", ".join(ENGINE_VARIABLES[1:])}
+  HF_TOKEN         for models that need a licence; also {", ".join(MODEL_VARIABLES[1:])}
 
 then, in another terminal (env.sh lies where the logs are: with another PORT in out/dev/PORT/):
   source out/dev/env.sh
@@ -145,7 +154,7 @@ def check_settings(environment: Mapping[str, str]) -> None:
     _from_environment("BACKEND", environment, _backend)
     _from_environment("API_KEY", environment, _key)
     _from_environment("INITIAL_PORT", environment, port_number)
-    chosen = {name: environment[name] for name in ENGINE_VARIABLES if environment.get(name)}
+    chosen = {name: environment[name] for name in (*ENGINE_VARIABLES, *MODEL_VARIABLES) if environment.get(name)}
     settings = Settings.from_environment(chosen)
     if settings.comfyui_url:
         engine = Engine(settings)

@@ -32,6 +32,8 @@ ENGINE_VARIABLES = (
     *("COMFYUI_DIR", "COMFYUI_PYTHON", "COMFYUI_ARGS", "COMFYUI_URL", "COMFYUI_TOKEN", "COMFYUI_HEADERS"),
     "API_COMMAND_LINE",
 )
+#: What a worker may fetch as a model.
+MODEL_VARIABLES = ("HF_TOKEN", "CIVITAI_TOKEN", "ALLOW_UNPINNED_MODELS", "ALLOW_PICKLED_MODELS", "MODELS_MANIFEST")
 
 
 class ProcessDied(RuntimeError):
@@ -56,8 +58,8 @@ def clean_environment() -> dict[str, str]:
 
 
 def chosen_engine() -> dict[str, str]:
-    """The variables of our own environment that name a ComfyUI; empty for the embedded engine."""
-    return {name: os.environ[name] for name in ENGINE_VARIABLES if os.environ.get(name)}
+    """The variables of our own environment that name a ComfyUI and its models; none for the embedded engine."""
+    return {name: os.environ[name] for name in (*ENGINE_VARIABLES, *MODEL_VARIABLES) if os.environ.get(name)}
 
 
 class OutputLog:

@@ -134,9 +134,7 @@ def test_a_folder_of_models_is_read_and_nothing_beside_it() -> None:
 def test_a_token_is_read_where_it_is_kept_and_no_other() -> None:
     secret = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:civitai-AbCdEf"
     stacks = synthesize(hugging_face_token_parameter="/comfy/hf-token", civitai_token_parameter=secret)
-    tokens = may("ssm:GetParameter", "ssm:parameter/comfy/hf-token") | may(
-        "secretsmanager:GetSecretValue", secret
-    )
+    tokens = may("ssm:GetParameter", "ssm:parameter/comfy/hf-token") | may("secretsmanager:GetSecretValue", secret)
     assert of_role(stacks.sagemaker, "ExecutionRole") == EXECUTION | tokens
     assert of_role(stacks.lambda_gpu, "Role") == GENERATE | tokens
 

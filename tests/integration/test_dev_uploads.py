@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -20,6 +21,37 @@ from tests.patience import PATIENCE_S
 pytestmark = pytest.mark.timeout(600)
 
 
+def bring_a_model(stack: DevStack, folder: Path) -> None:
+    """To the store of that stack, as to one on AWS: whole, with its entry, and the second time not at all."""
+    model = folder / "fox.safetensors"
+    model.write_bytes(os.urandom(1 << 20) * 20)
+    entry = {
+        "url": f"s3://{name_of('InputBucket')}/models/loras/fox.safetensors",
+        "folder": "loras",
+        "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+    }
+    for was_sent in (True, False):
+        added = command(stack, "models", "add", str(model), "--folder", "loras", "--manifest", folder / "models.json")
+        assert (added["entry"], added["was_sent"]) == (entry, was_sent)
+    [listed] = command(stack, "models", "ls")["models"]
+    assert (listed["url"], listed["sha256"]) == (entry["url"], entry["sha256"])
+    assert json.loads((folder / "models.json").read_text()) == [entry]
+
+
+def command(stack: DevStack, *arguments: str | Path) -> dict[str, Any]:
+    """What a command prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "comfy_serverless.cli", *arguments, "--json"],
+        env={**os.environ, **stack.client_variables, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
 def test_a_large_file_is_uploaded_under_the_permissions_of_the_template(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -27,17 +59,11 @@ def test_a_large_file_is_uploaded_under_the_permissions_of_the_template(
     film.write_bytes(os.urandom(1 << 20) * (MAX_READ_BYTES // (1 << 20) + 2))
     digest = hashlib.sha256(film.read_bytes()).hexdigest()
     with DevStack(log_folder=tmp_path_factory.mktemp("dev")) as stack:
-        done = subprocess.run(
-            [sys.executable, "-m", "comfy_serverless.cli", "upload", film, "--json"],
-            env={**os.environ, **stack.client_variables, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        asset = json.loads(done.stdout)
+        asset = command(stack, "upload", film)
         assert (asset["hash"], asset["sha256"], asset["size_bytes"]) == (None, digest, film.stat().st_size)
         assert hashlib.sha256(requests.get(asset["url"], timeout=PATIENCE_S).content).hexdigest() == digest
+        stack.describe()
+        bring_a_model(stack, tmp_path)
         [kept] = stack.aws.client().list_objects_v2(Bucket=name_of("AssetsBucket"))["Contents"]
         assert kept["Key"].startswith("blobs/local/")
         assert stack.aws.usage().denials == []

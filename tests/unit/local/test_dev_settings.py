@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from local import dev
-from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, free_port
+from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, MODEL_VARIABLES, free_port
 
 
 @pytest.fixture(autouse=True)
 def _nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PORT", "INITIAL_PORT", "BACKEND", "API_KEY", *ENGINE_VARIABLES):
+    for name in ("PORT", "INITIAL_PORT", "BACKEND", "API_KEY", *ENGINE_VARIABLES, *MODEL_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
     def start(_stack: dev.DevStack) -> None:
@@ -40,6 +40,7 @@ def _nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"COMFYUI_DIR": "/nope"}, "invalid_setting: COMFYUI_DIR='/nope' cannot be used"),
         ({"COMFYUI_URL": "ftp://x"}, "invalid_setting: COMFYUI_URL='ftp://x'"),
         ({"COMFYUI_URL": "http://127.0.0.1:9"}, "engine_unavailable: no ComfyUI answers at http://127.0.0.1:9"),
+        ({"HF_TOKEN": "a secret"}, "invalid_setting: HF_TOKEN cannot be used"),
         ({"API_KEY": "a secret"}, "invalid_setting: API_KEY cannot be used"),
         ({"API_KEY": "schlüssel"}, "invalid_setting: API_KEY cannot be used"),
     ],
