@@ -117,7 +117,8 @@ IMAGE_SAVER = "SaveImage"
 #: Savers in whose `filename_prefix` the editor fills in dates and values of other nodes.
 NAMES_OF_EDITOR = frozenset(
     {"SaveImage", "SaveVideo", "SaveAnimatedWEBP", "SaveWEBM", "SaveAudio", "SaveAudioMP3", "SaveAudioOpus", "SaveGLB"}
-    | {"SaveAnimatedPNG", "CLIPSave", "VAESave", "ModelSave", "LoraSave", "SaveLatent"}
+    | {"SaveAnimatedPNG", "CLIPSave", "VAESave", "ModelSave", "LoraSave", "SaveLatent", "SaveImageAdvanced"}
+    | {"SaveSVGNode", "SaveAudioAdvanced", "Save3DAdvanced", "SaveGaussianSplat", "SavePointCloud"}
 )
 #: The smallest graph that every ComfyUI runs.
 SMALLEST_GRAPH: Mapping[str, Mapping[str, object]] = {

@@ -20,14 +20,23 @@ _MOST_AT_FIRST = 100
 def grown_inputs(saved: Iterable[Socket], node_class: NodeClass) -> Mapping[str, list[Declared]]:
     """For each input of a class that grows, by its name, the inputs that a node has of it, in their order."""
     growing = node_class.growing
-    grown: dict[str, dict[str, Declared]] = {
-        name: {first: _like(entry, first, "*") for first in _first_names(entry)} for name, entry in growing.items()
-    }
-    for socket in saved if growing else ():
+    if not growing:
+        return {}
+    by_name: dict[str, list[Socket]] = {name: [] for name in growing}
+    for socket in saved:
         name = next((name for name in growing if socket.name.startswith(f"{name}.")), None)
-        if name is not None and socket.name not in grown[name]:
-            grown[name][socket.name] = _like(growing[name], socket.name, socket.type)
-    return {name: sorted(entries.values(), key=_order(growing[name])) for name, entries in grown.items()}
+        if name is not None:
+            by_name[name].append(socket)
+    return {name: _grown(growing[name], found) for name, found in by_name.items()}
+
+
+def _grown(growing: Declared, saved: list[Socket]) -> list[Declared]:
+    """The inputs of one that grows: those of the file, the first ones, and a free one after the last that is linked."""
+    order = _order(growing)
+    linked = [order(socket.name) for socket in saved if socket.link is not None]
+    names = dict.fromkeys(_names_up_to(growing, max(linked, default=-1) + 1), "*")
+    names |= {socket.name: socket.type for socket in saved}
+    return [_like(growing, name, names[name]) for name in sorted(names, key=order)]
 
 
 def sockets(entries: Iterable[Declared], grown: Mapping[str, list[Declared]]) -> Iterator[Declared]:
@@ -51,26 +60,30 @@ def _like(growing: Declared, name: str, kind: str) -> Declared:
     return Declared(name, inner.type, inner.options, inner.choices, inner.kind, inner.is_forced)
 
 
-def _first_names(growing: Declared) -> Iterator[str]:
-    """The names that are there in any case."""
+def _names_up_to(growing: Declared, number: int) -> Iterator[str]:
+    """The names that are there in any case, and those up to a number."""
     template = _template(growing)
-    least, listed, prefix = template.get("min"), template.get("names"), template.get("prefix")
-    if not isinstance(least, int) or not 0 < least <= _MOST_AT_FIRST:
-        return
+    listed, prefix = template.get("names"), template.get("prefix")
+    least, most = (_whole(template.get(limit), otherwise) for limit, otherwise in (("min", 0), ("max", _MOST_AT_FIRST)))
+    count = min(max(least, number + 1 if number else 0), most, _MOST_AT_FIRST)
     if isinstance(listed, list):
-        yield from (f"{growing.name}.{name}" for name in listed[:least])
+        yield from (f"{growing.name}.{name}" for name in listed[:count])
     elif len([*each_declared(template.get("input"))]) == 1:
-        yield from (f"{growing.name}.{prefix}{number}" for number in range(least))
+        yield from (f"{growing.name}.{prefix}{at}" for at in range(count))
 
 
-def _order(growing: Declared) -> Callable[[Declared], int]:
+def _whole(value: object, otherwise: int) -> int:
+    return value if isinstance(value, int) and 0 <= value <= _MOST_AT_FIRST else otherwise
+
+
+def _order(growing: Declared) -> Callable[[str], int]:
     listed = _template(growing).get("names")
     numbers = {f"{growing.name}.{name}": at for at, name in enumerate(listed)} if isinstance(listed, list) else {}
 
-    def order(entry: Declared) -> int:
-        if entry.name in numbers:
-            return numbers[entry.name]
-        found = _NUMBER.search(entry.name)
+    def order(name: str) -> int:
+        if name in numbers:
+            return numbers[name]
+        found = _NUMBER.search(name)
         return len(numbers) + (int(found[1]) if found else 0)
 
     return order

@@ -23,6 +23,7 @@ class Hosts:
         self._targets: dict[str, list[tuple[Node, int] | None]] = {}
         self._own: dict[int, dict[int, Any]] = {}
         self._hosts: dict[str, list[Node]] = {}
+        self._slots_of_widgets: dict[str, dict[str, int]] = {}
         for graph in scene.graphs():
             for node in graph.nodes.values():
                 definition = scene.definition(node)
@@ -77,10 +78,33 @@ class Hosts:
             ]
         return targets[slot] if slot < len(targets) else None
 
-    def add_target(self, definition: Definition, node: Node, slot: int) -> None:
+    def slot_of_widget(self, definition: Definition, name: str) -> int | None:
+        """The first promoted input whose widget inside, at any depth, has a name; None if there is none."""
+        slots = self._slots_of_widgets.get(definition.id)
+        if slots is None:
+            slots = self._slots_of_widgets[definition.id] = {}
+            for slot in range(len(definition.inputs)):
+                target = self.target(definition, slot)
+                if target is not None:
+                    slots.setdefault(self._widget_name(*target), slot)
+        return slots.get(name)
+
+    def add_target(self, definition: Definition, node: Node, number: int) -> None:
         """Note what the last input of a definition, which is new and promoted, stands for."""
+        slot = len(definition.inputs) - 1
         self.target(definition, 0)
-        self._targets[definition.id] = [*self._targets[definition.id][: len(definition.inputs) - 1], (node, slot)]
+        self._targets[definition.id] = [*self._targets[definition.id][:slot], (node, number)]
+        if definition.id in self._slots_of_widgets:
+            self._slots_of_widgets[definition.id].setdefault(self._widget_name(node, number), slot)
+
+    def _widget_name(self, node: Node, number: int) -> str:
+        """The name of the widget that an inner input stands for in the end."""
+        target: tuple[Node, int] | None = (node, number)
+        while target is not None:
+            node, number = target
+            definition = self._scene.definition(node)
+            target = None if definition is None else self.target(definition, number)
+        return self._scene.filled(node).inputs[number].name
 
     def of(self, definition: Definition) -> list[Node]:
         """The hosts of a definition."""

@@ -1,6 +1,7 @@
-"""`%date:…%` and `%Node.widget%` in the names of files that nodes save. No IO.
+"""`%date:…%` and `%Node.widget%` in texts of the editor: names of files that nodes save, and primitives. No IO.
 
-Observed of the official editor 1.49.6. What is not understood stays: `%width%` and the like are replaced by the server.
+Observed of the official editor 1.49.6, which looks at widgets: `graph/prefixes.py` does the like for graphs, where only
+inputs are left. What is not understood stays: `%width%` and the like are replaced by the server.
 """
 
 from __future__ import annotations
@@ -9,13 +10,6 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 
-#: The classes whose `filename_prefix` is replaced.
-SAVERS = frozenset({
-    "SaveImage", "SaveImageAdvanced", "SaveSVGNode", "SaveVideo", "SaveAnimatedWEBP", "SaveWEBM", "SaveAudio",
-    "SaveAudioMP3", "SaveAudioOpus", "SaveAudioAdvanced", "SaveGLB", "Save3DAdvanced", "SaveGaussianSplat",
-    "SavePointCloud", "SaveAnimatedPNG", "CLIPSave", "VAESave", "ModelSave", "LoraSave", "SaveLatent",
-})  # fmt: skip
-SAVED_AS = "filename_prefix"
 _FIELD = re.compile(r"%([^%]+)%")
 _DATE = "date:"
 _PART = re.compile(r"dd?|MM?|hh?|mm?|ss?|yyy?y?")

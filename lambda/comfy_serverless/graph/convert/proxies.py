@@ -103,14 +103,18 @@ def _slot_for(scene: Scene, hosts: Hosts, definition: Definition, node_id: str, 
 
 
 def _widget_named(scene: Scene, hosts: Hosts, node: Node, name: str) -> int | None:
-    """The number of the input whose widget has a name, also in the oldest form, `12: name`."""
+    """The number of the input whose widget has a name, also in the oldest form, `12: name`.
+
+    A host's is called as its input, or as the widget inside.
+    """
     filled, inner = scene.filled(node), scene.definition(node)
     while True:
         number = filled.slot_named(name)
+        if inner is not None and (number is None or not hosts.is_promoted(node, number)):
+            number = hosts.slot_of_widget(inner, name)
         if number is not None:
-            is_widget = filled.inputs[number].is_widget if inner is None else hosts.is_promoted(node, number)
-            return number if is_widget else None
-        stripped = _OLDEST_PREFIX.sub("", name, count=1) if _OLDEST_PREFIX.match(name) else name
+            return number if inner is not None or filled.inputs[number].is_widget else None
+        stripped = _OLDEST_PREFIX.sub("", name, count=1)
         if stripped == name:
             return None
         name = stripped

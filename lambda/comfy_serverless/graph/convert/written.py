@@ -17,6 +17,7 @@ from comfy_serverless.graph.convert.scene import Scene, Scope
 from comfy_serverless.graph.convert.texts import Dice, choose
 from comfy_serverless.graph.convert.values import Filled, Widget
 from comfy_serverless.graph.convert.widgets import NOTHING
+from comfy_serverless.graph.nodes import NAMES_OF_EDITOR, PREFIX
 
 _MOST_NAMED = 8
 #: The most characters of all values of a prompt.
@@ -94,7 +95,7 @@ class Writer:
             self._spend(value)
             if entry.kind == "STRING" and entry.options.get("dynamicPrompts") is True and entry in node_class.inputs:
                 return self._chosen(scope, node, entry.name, value)
-            if entry.name == names.SAVED_AS and node.type in names.SAVERS:
+            if entry.name == PREFIX and node.type in NAMES_OF_EDITOR:
                 return self.with_values(value)
         return value
 
@@ -154,7 +155,8 @@ class Writer:
             self._called = {}
             nodes = [*self._scene.nodes_as_seen()]
             for node in nodes:
-                called = node.properties.get("Node name for S&R", node.type)
+                # A new node of any class but a saver is called after its class.
+                called = node.properties.get("Node name for S&R", None if node.type in NAMES_OF_EDITOR else node.type)
                 if isinstance(called, str):
                     self._called.setdefault(called, node)
             for node in nodes:

@@ -75,6 +75,15 @@ def test_the_first_of_inputs_that_grow_is_handed_on_whatever_their_order_in_the_
     assert prompt(document)["3"] == {"images": ["1", 0]}
 
 
+def test_behind_the_last_that_is_linked_one_more_is_free() -> None:
+    document = workflow(
+        node(1, "EmptyImage", [8, 8, 1, 0]),
+        node(2, "Batch", mode=4, outputs=("IMAGE", "IMAGE"), images__image0=(1, 0)),
+        node(3, "PreviewAny", source=(2, 1)),
+    )
+    assert prompt(document)["3"] == {}
+
+
 def test_a_bypassed_node_of_matching_types_hands_on_the_first_input() -> None:
     document = workflow(
         node(1, "EmptyImage", [8, 8, 1, 0]),

@@ -275,6 +275,14 @@ def test_proxies_reach_into_hosts_inside(name: str) -> None:
     assert values_of(document, "3:201:102") == ["nearest-exact", 3]
 
 
+@pytest.mark.parametrize("name", ["scale_by", "101: scale_by", "by"])
+def test_a_proxy_names_a_promoted_input_of_a_host_inside_or_the_widget_that_it_stands_for(name: str) -> None:
+    inner = subgraph("in", node(101, "ImageScaleBy", ["area", 2]), inputs={"by": [(101, "scale_by")]})
+    outer = subgraph("out", host(201, inner, [3]))
+    document = workflow(host(2, outer, [7], properties={"proxyWidgets": [["201", name]]}), subgraphs=[outer, inner])
+    assert values_of(document, "2:201:101") == ["area", 7]
+
+
 def test_widgets_of_one_name_are_told_apart() -> None:
     inner = subgraph("s", node(101, "ImageScaleBy", ["area", 2]), node(102, "ImageScaleBy", ["area", 3]))
     proxies = [["101", "scale_by"], ["102", "scale_by"], ["101", "upscale_method"], ["102", "upscale_method"]]

@@ -109,6 +109,14 @@ def test_fields_are_looked_for_in_all_graphs_in_the_order_of_the_nodes() -> None
 
 
 @pytest.mark.parametrize(
+    ("properties", "expected"), [({}, "%SaveImage.filename_prefix%"), ({"Node name for S&R": "SaveImage"}, "b_x")]
+)
+def test_a_saver_is_called_after_its_class_only_if_the_file_says_so(properties: Any, expected: str) -> None:
+    other = node(2, "SaveImage", ["b/x"], properties=properties)
+    assert name("%SaveImage.filename_prefix%", other) == expected
+
+
+@pytest.mark.parametrize(
     ("value", "expected"),
     [
         (None, ""),
