@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from local.aws import service_models
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import clean_environment
 
@@ -33,6 +34,7 @@ _LIBRARIES: Final = (
     "botocore.endpoint",
     "botocore.regions",
     "botocore.signers",
+    "local.aws.forked",
     "local.aws.function_pool",
     "multipart",
 )
@@ -136,6 +138,7 @@ def _begin(environment: Mapping[str, str], log_path: str, source_root: str) -> N
     os.environ.clear()
     os.environ.update(environment)
     sys.path.insert(0, source_root)
+    service_models.share()
     log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     for stream in (1, 2):
         os.dup2(log, stream)

@@ -5,9 +5,9 @@ A batch of a thousand jobs asks moto some five thousand things. As it comes, mos
 - to look through a queue, each message makes a calendar date of now and of 1970, to subtract them;
 - to write an item, each attribute is asked for all ten types of DynamoDB, by up to twelve names each;
 - to update an item, the expression is parsed twice, and ten visitors make their table of visits for each node;
-- to query an index, all items are put in order by comparing attributes that ask what type they are, each time;
-- for a transaction, which may fail, the whole table is copied, with the same questions;
 - for each request it looks through a service's class for methods, and as a server through the folder of its services.
+
+Requests of items, queries and transactions: quick_dynamodb.py.
 """
 
 from __future__ import annotations
@@ -19,16 +19,22 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 from unittest.mock import patch
 
+import botocore.utils
+from botocore import useragent
 from moto import backends
 from moto.core import responses
+from moto.core.base_backend import BaseBackend
 from moto.core.serialize import BaseJSONSerializer
 from moto.core.utils import method_names_from_class
-from moto.dynamodb.models.dynamo_type import DynamoType, Item
-from moto.dynamodb.models.table import Table
+from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.parsing.ast_nodes import DepthFirstTraverser  # type: ignore[attr-defined]  # moto has mypy ignore this file
 from moto.dynamodb.parsing.expressions import UpdateExpressionParser  # type: ignore[attr-defined]  # and this
+from moto.s3 import urls as s3_urls
+from moto.s3.models import S3Backend
 from moto.sqs import models as sqs
 from moto.sqs.models import SQSBackend
+
+from local.aws import quick_dynamodb
 
 _EXPRESSIONS: Final = 1024
 
@@ -46,11 +52,15 @@ def quick_moto() -> Iterator[None]:
             (DepthFirstTraverser, "nodes_to_be_processed", _visited_nodes),
             (DynamoType, "cast_value", property(_cast_value)),
             (DynamoType, "__deepcopy__", _copy_value),
-            (Table, "all_items", _items_in_order),
             (backends, "list_of_moto_modules", _services),
             (responses, "method_names_from_class", _method_names),
+            (S3Backend, "_url_module", s3_urls),
+            (BaseBackend, "urls", property(_urls)),
+            (botocore.utils, "_parse_timestamp_with_tzinfo", _parse_timestamp),
+            (useragent, "sanitize_user_agent_string_component", _sanitize),
+            *quick_dynamodb.REPLACEMENTS,
         ):
-            patches.enter_context(patch.object(owner, name, replacement))
+            patches.enter_context(patch.object(owner, name, replacement, create=name == "__deepcopy__"))
         yield
 
 
@@ -103,25 +113,8 @@ def _cast_value(value: DynamoType) -> Any:  # noqa: ANN401
 
 
 def _copy_value(value: DynamoType, memo: dict[int, Any]) -> DynamoType:
-    if value.type not in _UNCHANGEABLE:
-        return _copy_any_value(value, memo)
-    copied = DynamoType.__new__(DynamoType)
-    copied.type, copied.value = value.type, value.value
-    memo[id(value)] = copied
-    return copied
-
-
-def _items_in_order(table: Table) -> list[Item]:
-    """All items by their keys, whose values are compared instead of the objects around them."""
-    items: list[Any] = []
-    for of_hash_key in table.items.values():
-        items.extend(of_hash_key.values() if table.range_key_attr else [of_hash_key])
-    return sorted(items, key=_place)
-
-
-def _place(item: Any) -> Any:  # noqa: ANN401
-    hash_value = item.hash_key.cast_value
-    return (hash_value, item.range_key.cast_value) if item.range_key else hash_value
+    """A copy; itself where nobody changes it: moto replaces texts and numbers, and changes lists, maps and sets."""
+    return value if value.type in _UNCHANGEABLE else _copy_any_value(value, memo)
 
 
 _list_services: Final = backends.list_of_moto_modules
@@ -133,3 +126,20 @@ def _services() -> tuple[str, ...]:
 
 
 _method_names: Final = functools.cache(method_names_from_class)
+
+_sanitize: Final = functools.lru_cache(maxsize=_EXPRESSIONS)(useragent.sanitize_user_agent_string_component)
+
+_parse_timestamp: Final = functools.lru_cache(maxsize=_EXPRESSIONS)(
+    vars(botocore.utils)["_parse_timestamp_with_tzinfo"]
+)
+
+_find_urls: Final[Callable[[BaseBackend], dict[str, Any]]] = vars(BaseBackend)["urls"].fget
+_urls_by_kind: Final[dict[type, dict[str, Any]]] = {}
+
+
+def _urls(backend: BaseBackend) -> dict[str, Any]:
+    """The addresses of a service: each of its backends has the same, and S3 reads its module again for each request."""
+    kind = type(backend)
+    if kind not in _urls_by_kind:
+        _urls_by_kind[kind] = _find_urls(backend)
+    return _urls_by_kind[kind]

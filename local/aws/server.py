@@ -6,14 +6,12 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
 
 import boto3
 import requests
 from botocore.config import Config
-from botocore.loaders import Loader, create_loader
 from botocore.session import Session as BotocoreSession
 
 from local.aws.processes import (
@@ -25,6 +23,7 @@ from local.aws.processes import (
     clean_environment,
     free_port,
 )
+from local.aws.service_models import MODELS
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -213,7 +212,7 @@ def local_client(service: Any, endpoint_url: str, *, role: str = ADMINISTRATOR) 
             "credentials_file": (None, None, os.devnull, None),
         }
     )
-    own.register_component("data_loader", _service_models())
+    own.register_component("data_loader", MODELS)
     configuration: Any = Config(proxies={}, s3={"addressing_style": "path"})
     return boto3.Session(botocore_session=own).client(
         service,
@@ -223,12 +222,6 @@ def local_client(service: Any, endpoint_url: str, *, role: str = ADMINISTRATOR) 
         aws_secret_access_key="local",
         config=configuration,
     )
-
-
-@cache
-def _service_models() -> Loader:
-    """What clients are made from. It keeps what it has read: a tenth of a second for each client after the first."""
-    return create_loader()
 
 
 def credentials_of(role: str) -> dict[str, str]:

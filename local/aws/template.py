@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from samcli.yamlhelper import yaml_parse
+import yaml
+from samcli.yamlhelper import intrinsics_multi_constructor
 
 from local.aws.server import ACCOUNT, REGION
 
@@ -54,10 +55,18 @@ class NotResolved(ValueError):
     """Something in the template that has no value on this machine."""
 
 
+class _Loader(yaml.CSafeLoader):
+    """Makes of a template what SAM's own reader makes of it, in a quarter of the time: with YAML's parser in C."""
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", lambda _, node: node.value)
+_Loader.add_multi_constructor("!", intrinsics_multi_constructor)
+
+
 @cache
-def template() -> dict[str, Any]:
-    """template.yaml."""
-    parsed: dict[str, Any] = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+def template(name: str = "template.yaml") -> dict[str, Any]:
+    """A template of the repository."""
+    parsed: dict[str, Any] = yaml.load((ROOT / name).read_text(encoding="utf-8"), _Loader)
     return parsed
 
 

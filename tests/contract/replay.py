@@ -24,7 +24,7 @@ from tests.contract.normalise import TEMP_NAME, Normaliser, image_facts
 
 _RECORDINGS = Path(__file__).parent / "recordings"
 #: The worker acts on /free without saying when. ComfyUI's misses a request that comes while it acts on another.
-_FREE_S = 1.5 if REAL_COMFYUI else 0.05
+_FREE_S = 6.0 if REAL_COMFYUI else 0.05
 _QUIET_S = 0.25
 _PATIENCE_S = 60.0
 _RECORDED_HOST = "127.0.0.1:8401"

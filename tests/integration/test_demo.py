@@ -63,7 +63,7 @@ def finished(home: Path) -> subprocess.CompletedProcess[str]:
 class TestThatSucceeds:
     def test_it_exits_with_0_and_says_what_came_back(self, finished: subprocess.CompletedProcess[str]) -> None:
         assert finished.returncode == 0, finished.stdout + finished.stderr
-        assert "9 events, 10 jobs, 11 files" in finished.stdout
+        assert "10 events, 11 jobs, 12 files" in finished.stdout
         assert finished.stderr == ""
 
     def test_it_fits_a_screen_of_80_columns(self, finished: subprocess.CompletedProcess[str], home: Path) -> None:
@@ -74,11 +74,11 @@ class TestThatSucceeds:
     def test_the_bad_request_failed_alone(self, finished: subprocess.CompletedProcess[str]) -> None:
         assert finished.stdout.count("failed (meant)") == 1
         assert "sample-typing-error failed, as it should: invalid_workflow" in finished.stdout
-        assert finished.stdout.count(" succeeded ") == 9
+        assert finished.stdout.count(" succeeded ") == 10
 
     def test_the_files_are_there_and_open(self, finished: subprocess.CompletedProcess[str], home: Path) -> None:
         files = [path for path in (home / "out" / "jobs").rglob("*") if path.is_file()]
-        assert len(files) == 11
+        assert len(files) == 12
         for path in files:
             with Image.open(path) as picture:
                 picture.load()
@@ -93,7 +93,7 @@ class TestThatSucceeds:
         log = (home / "out" / "worker.log").read_text().splitlines()
         metrics = [json.loads(line) for line in log if line.startswith('{"_aws"')]
         starts = [sum(entry["EngineStarts"]) for entry in metrics if "EngineStarts" in entry]
-        assert len(starts) == 9
+        assert len(starts) == 10
         assert sum(starts) == 1
 
     def test_nothing_is_left_running(self, finished: subprocess.CompletedProcess[str], home: Path) -> None:

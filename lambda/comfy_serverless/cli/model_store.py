@@ -173,15 +173,15 @@ class _Sending:
         """The content in parts, whose size depends on that of the whole alone: the next attempt makes the same ones."""
         size_bytes = self._source.size_bytes
         part_bytes = _UNKNOWN_PART_BYTES if size_bytes is None else part_size(size_bytes)
-        piece, begun = bytearray(), 0
+        piece, whole_ones = bytearray(), 0
         for chunk in self._source.chunks:
             piece += chunk
             while len(piece) >= part_bytes:
                 yield bytes(piece[:part_bytes])
                 del piece[:part_bytes]
-                begun += 1
-                if begun == _MOST_PARTS:
-                    raise InvalidRequest("it is larger than its host says, or than S3 takes.")
+                whole_ones += 1
+            if piece and whole_ones == _MOST_PARTS:
+                raise InvalidRequest("it is larger than its host says, or than S3 takes.")
         if piece:
             yield bytes(piece)
 
@@ -204,7 +204,7 @@ class _Sending:
             self._show("sending", self._sent_bytes, self._source.size_bytes)
 
     def _check(self, upload_id: str, sha256: str) -> None:
-        if sha256 == self._source.sha256:
+        if sha256 == self._source.sha256 and self._sent_bytes:
             return
         self._s3.abort_multipart_upload(Bucket=self._bucket, Key=self._key, UploadId=upload_id)
         self._begun.forget()

@@ -130,15 +130,14 @@ def _outputs_of(stack: str) -> dict[str, str]:
 
 def _with_store(needs: dict[str, Any], stack: str, outputs: Mapping[str, str]) -> dict[str, Any]:
     """The answer with the addresses of models that are not there, and are in the stack's store (`models add`)."""
-    from comfy_serverless.aws.s3 import s3_client
     from comfy_serverless.cli.model_store import ModelBucket
-    from comfy_serverless.cli.stack import explained
+    from comfy_serverless.cli.stack import client_of_models, explained
 
     if all(model["there"] for model in needs["models"]) or not outputs.get("InputBucketName"):
         return needs
     try:
         with explained(argparse.Namespace(stack=stack), needs="s3:ListBucket and s3:GetObject on its input bucket"):
-            stored = ModelBucket(s3_client(), outputs["InputBucketName"]).all()
+            stored = ModelBucket(client_of_models(), outputs["InputBucketName"]).all()
     except ComfyError as error:
         return {**needs, "notes": [*needs["notes"], f"what its store of models has is not known: {error.message}"]}
     by_path = {f"{one.folder}/{one.name}": one for one in stored}

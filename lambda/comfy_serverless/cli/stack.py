@@ -144,6 +144,13 @@ def clients_of_logs() -> tuple[BaseClient, BaseClient]:
     return boto3.client("cloudformation"), boto3.client("logs")
 
 
+def client_of_models() -> S3Client:
+    """The client that sees what a stack's store of models has."""
+    from comfy_serverless.aws.s3 import s3_client
+
+    return s3_client()
+
+
 def client_for(wanted: Sequence[Wanted]) -> S3Client | None:
     """The client that reads inputs in S3; None if there are none, since only they need AWS's libraries."""
     origins = [origin for entry in wanted for origin in (entry.asset.origin, entry.asset.mask)]

@@ -54,6 +54,8 @@ _HISTORY_GRAPH, _HISTORY_EXTRA = 2, 3
 _DATA_FIELDS = ("extra_data", "extra_pnginfo")
 #: The parts of an editor's workflow that are its own: names within them are those of nodes.
 _LARGE_PARTS = frozenset({"nodes", "links", "groups", "definitions", "extra", "floatingLinks", "reroutes", "config"})
+#: The fields that have the graph of an editor's workflow beside them.
+_GRAPH_FIELDS = ("prompt", "output")
 #: What stands beside the prompt in an entry of the history: of the run that it tells of.
 _HISTORY_FIELDS = frozenset({"outputs", "status", "meta"})
 
@@ -215,9 +217,17 @@ def _joined(document: Mapping[str, Any], inner: Mapping[str, Unwrapped]) -> Unwr
     # Of the same graph twice, what stood around either; that of the first counts.
     around = [part for found in (*reversed(graphs.values()), main) for part in (found.within, found.rest)]
     within = {name: value for part in around for name, value in part.items()}
+    if is_of_editor(main.workflow):  # a picture's pair, whose prompt cannot be used
+        unusable = [name for name in _GRAPH_FIELDS if name in rest and _is_no_text(rest[name])]
+        within |= {name: rest.pop(name) for name in unusable}
     if _of_history(document[place]) is not None:
         within |= {name: rest.pop(name) for name in _HISTORY_FIELDS & rest.keys()}
     return Unwrapped(main.workflow, extra, rest, within, place)
+
+
+def _is_no_text(value: object) -> bool:
+    """Whether a value is an empty text, an object or a list: no prompt in words, and no name of anything."""
+    return value == "" or isinstance(value, Mapping | list)
 
 
 def _data_beside(document: Mapping[str, Any], extra: Mapping[str, Any]) -> Mapping[str, Any]:

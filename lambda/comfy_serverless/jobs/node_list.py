@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 #: How often a busy worker writes its lists anew, in seconds; they count for `TRUSTED_S`.
 WRITTEN_EVERY_S = 600
+#: How long after a write that failed the next job's tries again, in seconds.
+WRITTEN_AGAIN_AFTER_S = 30
 #: The name under which workers of release 0.1.0 write theirs, whatever their image is.
 _OF_FIRST_RELEASE = "nodes"
 #: How long the API waits before it reads the list again, in seconds.
@@ -88,6 +90,7 @@ class NodeListWriter:
             self._declarations.write(object_info)
             self._put(_key(self.image), sorted(object_info))
         except Exception as error:  # noqa: BLE001  (nothing depends on the list)
+            self._written_at = time.monotonic() - WRITTEN_EVERY_S + WRITTEN_AGAIN_AFTER_S
             log.warning("the list of node classes was not written", reason=redacted(error))
 
     def _put(self, key: str, content: object) -> None:

@@ -283,6 +283,15 @@ def test_an_address_that_lies_is_not_stored(
     assert (s3.list_objects_v2(Bucket=IN)["KeyCount"], uploads(s3)) == (0, [])
 
 
+def test_an_address_with_nothing_at_it_is_not_stored(
+    s3: S3Client, internet: Internet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = internet.hub_file("/org/model/resolve/main/fox.safetensors", b"", sha256(b""))
+    assert add(url) == 1
+    assert "Nothing was stored" in capsys.readouterr().err
+    assert uploads(s3) == []
+
+
 def test_a_gated_address_says_what_to_do(internet: Internet, capsys: pytest.CaptureFixture[str]) -> None:
     url = internet.serve(HF, "/org/model/resolve/main/fox.safetensors", status=403)
     assert add(url) == 1

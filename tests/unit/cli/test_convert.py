@@ -171,6 +171,14 @@ def test_its_help_says_where_declarations_come_from(capsys: pytest.CaptureFixtur
     assert all(word in text for word in ("--object-info", "--remote", "COMFYUI_DIR", "--seed", "-o FILE", "curl"))
 
 
+@pytest.mark.parametrize("prompt", [{}, None, "", [], {"1": {"inputs": {}}}])
+def test_a_prompt_that_is_none_beside_it_is_left_out(prompt: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", written("w.json", {"prompt": prompt, "workflow": PLAIN}), *BY_FILE]) == 0
+    captured = capsys.readouterr()
+    assert bare(json.loads(captured.out)) == PLAIN_GRAPH
+    assert ("prompt" in captured.err) == (prompt is not None)
+
+
 # Here, by the embedded engine.
 
 

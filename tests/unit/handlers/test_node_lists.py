@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from comfy_serverless.handlers import generate, sagemaker_server, wiring
+from comfy_serverless.jobs import node_list
 from comfy_serverless.jobs.declarations import DeclarationsReader
 from comfy_serverless.jobs.node_list import NodeListReader, NodeListWriter
 from comfy_serverless.worker.journal import Standing
@@ -92,3 +93,20 @@ def test_no_time_is_waited_that_the_invocation_does_not_have(writer: NodeListWri
     assert time.monotonic() - begun < generate.LISTED_WITHIN_S
     asked.set()
     writer.wait(PATIENCE_S)
+
+
+def test_lists_that_were_not_written_are_written_soon_after(
+    writer: NodeListWriter, s3: S3Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(node_list, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    declared, writer.object_info = writer.object_info, lambda: {}["ComfyUI did not start"]
+    writer.write_if_due()
+    writer.wait(PATIENCE_S)
+    writer.object_info = declared
+    for passed_s in (1.0, node_list.WRITTEN_AGAIN_AFTER_S):
+        clock.now += passed_s
+        assert "Contents" not in s3.list_objects_v2(Bucket=IN, Prefix="engine/this-image.json")
+        writer.write_if_due()
+        writer.wait(PATIENCE_S)
+    assert "Contents" in s3.list_objects_v2(Bucket=IN, Prefix="engine/this-image.json")

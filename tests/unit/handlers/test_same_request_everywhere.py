@@ -7,7 +7,7 @@ import gzip
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -197,14 +197,21 @@ class Doors:
             return Seen(code=answer.code, message=answer.json["error"]["message"])
         return self._of_queue(self.api.job_queue_url)
 
-    def all_that_is_kept(self) -> str:
-        """Everything in the table and in our buckets, but the copies of manifests."""
+    def kept_objects(self) -> set[tuple[str, str, str]]:
+        """The bucket, key and ETag of everything in our buckets, but the copies of manifests."""
+        return {
+            (bucket, item["Key"], item["ETag"])
+            for bucket in (ASSETS, RESULTS)
+            for item in self.s3.list_objects_v2(Bucket=bucket).get("Contents", [])
+            if not item["Key"].startswith("requests/batches/")
+        }
+
+    def kept_since(self, before: Collection[tuple[str, str, str]]) -> str:
+        """Everything in the table, and what of our buckets was not there `before`."""
         table: Any = self.api.services.table
         kept = [str(table._client.scan(TableName=NAME)["Items"])]
-        for bucket in (ASSETS, RESULTS):
-            for item in self.s3.list_objects_v2(Bucket=bucket).get("Contents", []):
-                if not item["Key"].startswith("requests/batches/"):
-                    kept.append(self.s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read().decode("latin-1"))
+        for bucket, key, _ in self.kept_objects().difference(before):
+            kept.append(self.s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode("latin-1"))
         return " ".join(kept)
 
     def _put(self, key: str, content: bytes) -> DroppedObject:
@@ -553,11 +560,12 @@ def test_keys_reach_the_engine_and_are_kept_nowhere(doors: Doors, capfd: pytest.
     data = {**PNGINFO, **KEYS}
     content = json.dumps({"prompt": GRAPH, "extra_data": data}).encode()
     for door in ALL:
+        before = doors.kept_objects()
         seen: Seen = getattr(doors, door)(content)
         if door == "manifest":  # which is kept in S3 itself, and copied
             assert (seen.code, all(name in seen.message for name in KEYS)) == ("invalid_request", True)
             continue
         assert (seen.code, seen.extra_data) == ("", data), door
-        assert "hush-hush" not in doors.all_that_is_kept(), door
+        assert "hush-hush" not in doors.kept_since(before), door
     captured = capfd.readouterr()
     assert "hush-hush" not in captured.out + captured.err

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import boto3
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
-from samcli.yamlhelper import yaml_parse
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
+
+from local.aws.template import template as template_of
 
 ROOT: Final = Path(__file__).parents[3]
 REGION: Final = "eu-central-1"
@@ -26,13 +27,7 @@ _PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 
 def parse(name: str = "template.yaml") -> dict[str, Any]:
     """A template of the repository, as it is written; the caller's own copy."""
-    return copy.deepcopy(_parse(name))
-
-
-@functools.cache
-def _parse(name: str) -> dict[str, Any]:
-    parsed: dict[str, Any] = yaml_parse((ROOT / name).read_text(encoding="utf-8"))
-    return parsed
+    return copy.deepcopy(template_of(name))
 
 
 def defaults() -> dict[str, Any]:

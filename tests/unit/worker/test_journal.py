@@ -21,6 +21,7 @@ from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, EngineCrashed, NodeExecutionError, WorkerStopped
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.stored_request import VERSION
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Queues
@@ -468,7 +469,8 @@ def away(*_arguments: Any, **_fields: Any) -> Any:
 
 
 def newer(here: Office, job: JobMessage) -> JobMessage:
-    return JobMessage(job_id=job.job_id, address=job.address, extra_data=job.extra_data, version=2, others={"new": 1})
+    version, others = VERSION + 1, {"new": 1}
+    return JobMessage(job_id=job.job_id, address=job.address, extra_data=job.extra_data, version=version, others=others)
 
 
 def test_a_job_of_a_newer_release_waits_for_a_newer_worker_and_has_had_no_run(

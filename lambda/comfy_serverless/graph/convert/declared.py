@@ -75,6 +75,7 @@ class NodeClass:
     Attributes:
         growing: those that grow by name, also those of options of dynamic combos.
         places: the places of each widget, as far as they were asked for (`widgets.places`).
+        free: each input as it is without a link, likewise (`values.Input`).
         as_written: the same inputs in the order of the declaration itself, by which values of old files are counted.
     """
 
@@ -85,6 +86,7 @@ class NodeClass:
     as_written: list[Declared] = field(default_factory=list)
     growing: Mapping[str, Declared] = field(default_factory=dict)
     places: dict[Declared, tuple[Any, ...]] = field(default_factory=dict)
+    free: dict[Declared, Any] = field(default_factory=dict)
 
     @property
     def has_model_file(self) -> bool:

@@ -70,7 +70,10 @@ class _Group:
         self.external = {
             (number, entry[1])
             for entry in _list(raw.get("external"))
-            if isinstance(entry, list) and len(entry) > 1 and isinstance(number := _number_of(entry[0]), int)
+            if isinstance(entry, list)
+            and len(entry) > 1
+            and isinstance(number := _number_of(entry[0]), int)
+            and isinstance(entry[1], int)
         }
         self._config = raw.get("config")
 

@@ -9,7 +9,7 @@ that had a widget goes, with its link.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from comfy_serverless.graph.convert.declared import COMBO, DYNAMIC_COMBO, Declared, NodeClass, each_declared
@@ -34,7 +34,7 @@ class Widget:
     is_given: bool = True
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Input:
     """An input of a node as the class has it, with the link of the file.
 
@@ -86,7 +86,7 @@ class Filled:
 
     def connect(self, slot: int, link: LinkId) -> None:
         """Connect an input."""
-        self.inputs[slot].link = link
+        self.inputs[slot] = replace(self.inputs[slot], link=link)
         self._by_link = None
 
     def add(self, entry: Input) -> None:
@@ -116,7 +116,13 @@ def filled(node: Node, node_class: NodeClass) -> Filled:
     def add(entry: Declared) -> None:
         taken.add(entry.name)
         link = saved[entry.name].link if entry.name in saved else None
-        result.inputs.append(Input(entry.name, entry.type, link, entry))
+        if link is not None:
+            result.inputs.append(Input(entry.name, entry.type, link, entry))
+            return
+        free = node_class.free.get(entry)  # most inputs are: thousands of nodes share one
+        if free is None:
+            free = node_class.free[entry] = Input(entry.name, entry.type, None, entry)
+        result.inputs.append(free)
 
     for entry in sockets(node_class.inputs, grown):
         add(entry)

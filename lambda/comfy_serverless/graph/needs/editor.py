@@ -40,6 +40,7 @@ class EditorNode:
         node_id: with the hosts around it: `5:12:3`, as in the graph in API format.
         models: `properties.models`, not checked.
         values: the texts among its values.
+        outputs: the types of its outputs, as the editor wrote them down.
     """
 
     node_id: str
@@ -47,6 +48,7 @@ class EditorNode:
     pack: Pack | None
     models: tuple[Mapping[str, Any], ...]
     values: tuple[Named, ...]
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,7 @@ def _node(node: Mapping[str, Any], node_id: str, values: Iterable[Named]) -> Edi
         Pack(cnr_id, aux_id, ver) if cnr_id or aux_id else None,
         tuple(_mappings(properties.get("models"))),
         tuple(values),
+        tuple(str(slot.get("type")) for slot in _mappings(node.get("outputs"))),
     )
 
 

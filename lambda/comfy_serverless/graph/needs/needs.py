@@ -90,24 +90,37 @@ def _values_in(
     """
     if object_info is None:
         return {}, file.nodes, ["which ComfyUI would run it is not known: nothing is said of what is there"]
-    left_out = frozenset(node.class_type for node in file.nodes if node.class_type not in object_info)
+    unknown = [node for node in file.nodes if node.class_type not in object_info]
+    left_out = frozenset(node.class_type for node in unknown)
+    declared = {**object_info, **{node.class_type: _stand_in(node) for node in unknown}}
+    quiet: frozenset[str] = frozenset()
     for _ in range(_CONVERSIONS):
         try:
-            graph = convert(muted(workflow, left_out) if left_out else workflow, object_info).graph
+            graph = convert(muted(workflow, quiet) if quiet else workflow, declared).graph
         except UiFormatWorkflow as refused:
             reason = refused.message
             told = refused.details.get("reasons") or ()
-            more = {str(one["class_type"]) for one in told if one.get("class_type")} - left_out
+            more = {str(one["class_type"]) for one in told if one.get("class_type")} - quiet
             if not more:
                 break
-            left_out |= more
+            quiet |= more
         else:
+            left_out |= quiet
             hosts = {_host(node.node_id) for node in file.nodes if node.class_type in left_out} - {""}
             notes = [f"the inputs within node {host} are not known: it has classes that are not" for host in hosts]
-            kept = {node_id: node for node_id, node in graph.items() if _host(node_id) not in hosts}
+            kept = {
+                node_id: node
+                for node_id, node in graph.items()
+                if _host(node_id) not in hosts and node["class_type"] not in left_out
+            }
             raw = [node for node in file.nodes if node.class_type in left_out or _host(node.node_id) in hosts]
             return kept, raw, sorted(notes)[:_MOST_NODES]
     return {}, file.nodes, [f"the inputs that can be set are not known, because it cannot be converted: {reason}"]
+
+
+def _stand_in(node: EditorNode) -> dict[str, Any]:
+    """A declaration for a class that ComfyUI does not have: what is linked to its nodes stays linked."""
+    return {"input": {}, "input_order": {}, "output": list(node.outputs), "output_node": True, "name": node.class_type}
 
 
 def _host(node_id: str) -> str:

@@ -151,6 +151,23 @@ def test_whatever_stands_in_the_declarations_of_an_engine(changes: Any) -> None:
     assert graph or why
 
 
+def test_a_group_with_things_that_are_no_numbers_where_numbers_belong() -> None:
+    document = rich()
+    group = document["extra"]["groupNodes"]["mine"]
+    group["external"] = [[0, {}], [{}, 0], [[], []], [None, 0], 5, [1, 0]]
+    group["links"] += [
+        [0, {}, 1, 0],
+        [0, 0, [], 0],
+        [{}, 0, 1, 0],
+        [0, 0, 1, -5],
+        [0, 10**30, 1, 0],
+        [0, 0, 99, 0],
+        5,
+        [],
+    ]
+    assert prompt(document)["3:1"]["upscale_method"] == "lanczos"
+
+
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [

@@ -85,6 +85,88 @@ def of_items() -> Iterator[Any]:
     yield client.describe_table(TableName=NAME)["Table"]["KeySchema"]
 
 
+def of_many() -> Iterator[Any]:
+    """Operations on several items, what they leave behind when they fail, and what is not there."""
+    session = boto3.Session(aws_access_key_id="a", aws_secret_access_key="b", region_name=REGION)
+    create_table(session)
+    client = session.client("dynamodb")
+
+    def ask(operation: str, **parameters: Any) -> Any:
+        try:
+            answer = getattr(client, operation)(**parameters)
+        except ClientError as error:
+            answer = error.response
+        status = answer.pop("ResponseMetadata")["HTTPStatusCode"]
+        return operation, status, answer
+
+    items = [
+        {"pk": {"S": f"p{n % 3}"}, "sk": {"S": f"s{n}"}, "number": {"N": str(n)}, "#": {"S": "x"}} for n in range(9)
+    ]
+    keys = [{name: item[name] for name in ("pk", "sk")} for item in items]
+    yield ask("batch_write_item", RequestItems={NAME: [{"PutRequest": {"Item": item}} for item in items]})
+    yield ask("batch_write_item", RequestItems={NAME: [{"DeleteRequest": {"Key": keys[8]}}]})
+    yield ask("batch_get_item", RequestItems={NAME: {"Keys": [keys[0], keys[5], keys[8]]}})
+    yield ask("transact_get_items", TransactItems=[{"Get": {"TableName": NAME, "Key": key}} for key in keys[6:]])
+    yield ask("put_item", TableName=NAME, Item=items[0], ReturnValues="ALL_OLD")
+    yield ask("put_item", TableName=NAME, Item=items[0], ConditionExpression="attribute_not_exists(pk)")
+    yield ask("put_item", TableName=NAME, Item={"pk": {"S": ""}, "sk": {"S": "x"}})
+    yield ask("put_item", TableName=NAME, Item={"pk": {"S": "no sort key"}})
+    yield ask("get_item", TableName=NAME, Key=keys[8])
+    yield ask("get_item", TableName=NAME, Key={"pk": {"N": "1"}, "sk": {"S": "x"}})
+    yield ask(
+        "get_item", TableName=NAME, Key=keys[1], ProjectionExpression="#n, sk", ExpressionAttributeNames={"#n": "#"}
+    )
+    yield ask("get_item", TableName="another", Key=keys[0])
+    yield ask("delete_item", TableName=NAME, Key=keys[7], ReturnValues="ALL_OLD")
+    yield ask("delete_item", TableName=NAME, Key=keys[7], ConditionExpression="attribute_exists(pk)")
+    condition: Any = {"ConditionExpression": "#n > :n", "ExpressionAttributeNames": {"#n": "number"}}
+    values = {"ExpressionAttributeValues": {":n": {"N": "5"}}}
+    for wanted in ("UPDATED_NEW", "UPDATED_OLD", "ALL_OLD", "NONE"):
+        yield ask(
+            "update_item",
+            TableName=NAME,
+            Key=keys[6],
+            UpdateExpression="SET #n = #n + :n",
+            ReturnValues=wanted,
+            **condition,
+            **values,
+        )
+    yield ask(
+        "update_item",
+        TableName=NAME,
+        Key=keys[0],
+        UpdateExpression="SET #n = :n",
+        **{"ReturnValuesOnConditionCheckFailure": "ALL_OLD", **condition, **values},
+    )
+    by_key: Any = {
+        "TableName": NAME,
+        "KeyConditionExpression": "pk = :pk AND sk > :sk",
+        "ExpressionAttributeValues": {":pk": {"S": "p0"}, ":sk": {"S": "s0"}},
+    }
+    yield ask("query", **by_key)
+    yield ask("query", **by_key, Select="COUNT")
+    yield ask("query", **by_key, ScanIndexForward=False, Limit=1)
+    yield ask("query", **by_key, Limit=1, ExclusiveStartKey=keys[3])
+    yield ask("query", **by_key, ProjectionExpression="sk", ReturnConsumedCapacity="TOTAL")
+    yield ask("query", **{**by_key, "IndexName": "none such"})
+    yield ask("scan", TableName=NAME, Limit=2)
+    yield ask("scan", TableName=NAME, FilterExpression="#n > :n", ExpressionAttributeNames={"#n": "number"}, **values)
+    transactions: list[list[Any]] = [
+        [{"Put": {"TableName": NAME, "Item": items[8]}}, {"Delete": {"TableName": NAME, "Key": keys[0]}}],
+        [
+            {"Put": {"TableName": NAME, "Item": {**keys[1], "number": {"N": "99"}}}},
+            {"Delete": {"TableName": NAME, "Key": keys[2]}},
+            {"Put": {"TableName": NAME, "Item": {"pk": {"S": "new"}, "sk": {"S": "new"}}}},
+            {"Update": {"TableName": NAME, "Key": keys[3], "UpdateExpression": "SET #n = :n", **condition, **values}},
+        ],
+        [{"Delete": {"TableName": NAME, "Key": keys[4]}}, {"Put": {"TableName": NAME, "Item": items[4]}}],
+        [{"Put": {"TableName": "another", "Item": items[4]}}],
+    ]
+    for parts in transactions:
+        yield ask("transact_write_items", TransactItems=parts)
+        yield ask("scan", TableName=NAME)
+
+
 def of_messages() -> Iterator[Any]:
     client = boto3.client("sqs", aws_access_key_id="a", aws_secret_access_key="b", region_name=REGION)
     url = client.create_queue(QueueName="some", Attributes={"VisibilityTimeout": "60"})["QueueUrl"]
@@ -100,7 +182,7 @@ def of_messages() -> Iterator[Any]:
     yield client.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
 
 
-@pytest.mark.parametrize("ask", [of_items, of_messages])
+@pytest.mark.parametrize("ask", [of_items, of_many, of_messages])
 def test_it_answers_as_it_does_without(ask: Callable[[], Iterator[Any]]) -> None:
     answers = []
     for quick in (nullcontext(), quick_moto()):

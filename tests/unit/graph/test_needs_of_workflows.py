@@ -97,6 +97,21 @@ def test_an_unknown_class_beside_it_does_not_change_what_a_host_gives() -> None:
     assert "within node 5" in found.notes[0]
 
 
+def test_what_an_unknown_class_is_linked_to_cannot_be_set_and_names_nothing() -> None:
+    source = node(1, "NobodyHasThis", ["x"], outputs=[{"name": "name", "type": "COMBO", "links": [1, 2]}])
+    slots = [
+        {"name": name, "type": "COMBO", "link": link, "widget": {"name": name}}
+        for link, name in ((1, "ckpt_name"), (2, "seed"))
+    ]
+    checkpoint = loader(2, "CheckpointLoaderSimple", ["stale.safetensors"], inputs=slots[:1])
+    sampler = node(3, "KSampler", [5, "fixed", 20, "euler"], slots[1:])
+    found = needs_of(
+        saved([source, checkpoint, sampler], [[1, 1, 0, 2, 0, "COMBO"], [2, 1, 0, 3, 0, "COMBO"]]), OBJECT_INFO
+    )
+    assert found.models == ()
+    assert [one.address for one in found.inputs] == ["3.steps", "3.sampler_name"]
+
+
 def test_of_an_unknown_class_whatever_ends_like_a_model_is_one() -> None:
     workflow = saved(
         [node(1, "NobodyHasThis", ["deep.safetensors", 1, "fast"]), node(2, "Other", {"lora_name": "a.pt"})], []
