@@ -36,7 +36,10 @@ def converted_to_submit(readable: Readable, *, now: datetime) -> tuple[dict[str,
 
 
 def with_hint(error: UiFormatWorkflow, *, is_embedded: bool) -> UiFormatWorkflow:
-    """The refusal of a conversion; where the embedded engine lacks a class, with what has it."""
+    """The refusal of a conversion; where the embedded engine lacks a class, with what has it instead of a pack."""
     if is_embedded and any(reason.get("reason") == "missing_node_type" for reason in error.details.get("reasons", ())):
-        return UiFormatWorkflow(f"{error.message.rstrip('.')}. {EMBEDDED_LACKS}", details=error.details)
+        from comfy_serverless.graph.convert.findings import INSTALL_IT
+
+        told = error.message.replace(INSTALL_IT, "").rstrip(". ")
+        return UiFormatWorkflow(f"{told}. {EMBEDDED_LACKS}", details=error.details)
     return error

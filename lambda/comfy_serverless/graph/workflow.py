@@ -32,9 +32,8 @@ _SLOT = re.compile(r"\d{1,9}")
 _MINUS_ONE = re.compile(r"\s*-1(\.0*)?\s*")
 
 _EXPORT_HINT = (
-    "This is the editor's own format. Export the workflow for the API and send that file: "
-    "in ComfyUI, Workflow > Export (API); in older versions switch on the dev mode options first, "
-    "then Save (API Format)."
+    "This is the editor's own format, and here a graph in API format is needed: `comfy-serverless convert FILE` makes "
+    "one, and so does Workflow > Export (API) in ComfyUI."
 )
 
 

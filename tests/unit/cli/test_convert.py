@@ -237,7 +237,9 @@ def test_an_address_in_it_is_fetched_and_only_the_files_name_is_in_the_picture(
 @pytest.mark.usefixtures("engine")
 def test_what_the_embedded_engine_lacks_is_said_with_what_has_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", written("w.json", with_unknown())]) == 1
-    assert "COMFYUI_DIR" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "COMFYUI_DIR" in said
+    assert "Install the pack" not in said, "no pack helps the embedded engine"
 
 
 # On the API.

@@ -13,14 +13,16 @@ MOST_TOLD = 100
 _MOST_KEPT = 10 * MOST_TOLD
 #: How many reasons the message has; `details` has up to `MOST_TOLD`.
 _MOST_IN_MESSAGE = 3
+#: What helps where a class is missing.
+INSTALL_IT = (
+    "Install the pack of a node class that is missing, or take a newer ComfyUI; a node that is not needed can be muted "
+    "or bypassed in the editor."
+)
 _ID_OF_SUBGRAPH = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _MEND_IT = "Put that right in the editor and save the file again."
 #: What helps, for reasons that nothing in the editor cures; "" where the reason says it itself.
 _WHAT_TO_DO: Mapping[str, str] = {
-    "missing_node_type": (
-        "Install the pack of a node class that is missing, or take a newer ComfyUI; a node that is not needed can be "
-        "muted or bypassed in the editor."
-    ),
+    "missing_node_type": INSTALL_IT,
     "needs_browser": "",
     "use_everywhere": "Or export it in ComfyUI for the API (Workflow > Export (API)): that file has all links.",
 }

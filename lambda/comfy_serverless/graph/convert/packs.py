@@ -1,7 +1,7 @@
 """What the editor code of some classes does with a node's widgets. No IO.
 
-Their declarations do not have it. The official editor 1.49.6 was observed with these packs, but for two things that were
-not: what rgthree's second strength does, and ShowText's shown texts beyond the first.
+Their declarations do not have it. The official editor 1.49.6 was observed with these packs, but for two things that
+were not: what rgthree's second strength does, and ShowText's shown texts beyond the first.
 """
 
 from __future__ import annotations
