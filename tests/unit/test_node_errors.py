@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from comfy_serverless.connector.own_folder import check_prefixes
+from comfy_serverless.connector.partners import check_partner_nodes
 from comfy_serverless.connector.refusals import explained, refusal
 from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.graph.nodes import declared
 from comfy_serverless.graph.workflow import as_engine_reads, check_format, check_links
 from comfy_serverless.jobs.document import JobError
 from comfy_serverless.jobs.node_list import NodeListReader
@@ -26,7 +28,7 @@ def node(class_type: str = "SaveImage", **inputs: Any) -> dict[str, Any]:
 
 def of_a_list(graph: dict[str, Any]) -> None:
     class Known(NodeListReader):
-        def _is_known(self) -> bool:
+        def is_known(self) -> bool:
             return True
 
     Known(None, "bucket", lambda: "image", _lost=()).check(graph)  # type: ignore[arg-type]
@@ -57,6 +59,10 @@ REFUSALS: dict[str, tuple[Callable[[Any], object], Any]] = {
     "a loader of null": (lambda graph: plan_inputs(graph, {}), node("LoadAudio", audio=None)),
     "a class that no worker has": (of_a_list, node("Nobody")),
     "a model that is missing": (of_comfyui, node()),
+    "a partner node without a key": (
+        lambda graph: check_partner_nodes(graph, {"Paid": declared({"api_node": True, "output_node": True})}, None),
+        node("Paid"),
+    ),
 }
 
 
@@ -85,6 +91,7 @@ def test_whatever_writes_node_errors_is_in_the_table() -> None:
         "cli/assignments.py",
         "connector/connector.py",  # ComfyUI's own, as they came
         "connector/own_folder.py",
+        "connector/partners.py",
         "connector/refusals.py",
         "graph/workflow.py",
         "jobs/node_list.py",
