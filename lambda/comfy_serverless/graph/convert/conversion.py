@@ -115,12 +115,14 @@ def _node(
     scope: Scope, node: Node, node_class: NodeClass, scene: Scene, sources: Sources, writer: Writer
 ) -> dict[str, Any]:
     filled = scene.filled(node)
+    writer.spend(scope.path(node))
     linked: dict[str, Any] = {}
     for slot, entry in enumerate(filled.inputs):
         if entry.link is None:
             continue
         match sources.of(scope, node, slot):
             case Linked(node_id, output):
+                writer.spend(node_id)
                 linked[entry.name] = [node_id, output]
             case Held(value) if value is not NOTHING:
                 linked[entry.name] = writer.wrapped(value)
