@@ -41,7 +41,8 @@ def expand_groups(scene: Scene) -> None:
                 continue
             left -= sizes.of(str(name), raw)
             if not levels or left < 0 or len(graph.nodes) > MOST_EXPANDED or len(graph.links) > MOST_LINKS:
-                scene.findings.refuse("too_large", f"{named(node.id, node.type)}: its groups hold too much, all together")
+                its = named(node.id, node.type)
+                scene.findings.refuse("too_large", f"{its}: the groups hold too much, all instances together")
                 return
             group = _Group(node, raw, scene.findings)
             _Expansion(scene, ways, node, group).expand()
