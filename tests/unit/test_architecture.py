@@ -87,6 +87,13 @@ def test_a_handler_loads_nothing_that_only_some_of_its_jobs_need(handler: str) -
     assert not loaded & LIBRARIES_NOT_AT_START
 
 
+def test_what_converts_is_loaded_with_the_first_workflow_of_the_editor() -> None:
+    loaded = loaded_by("import comfy_serverless.api.app, comfy_serverless.worker.worker")
+    loaded |= loaded_by("import comfy_serverless.connector.connector, comfy_serverless.worker.model_store")
+    late = ("comfy_serverless.graph.convert", "comfy_serverless.graph.needs")
+    assert [name for name in loaded if name.startswith(late)] == []
+
+
 def test_importing_the_wiring_loads_no_library() -> None:
     assert not loaded_by("import comfy_serverless.handlers.wiring") & {*AWS, *LIBRARIES_NOT_AT_START}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body
@@ -20,9 +20,11 @@ from comfy_serverless.api.body_reader import left_out
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import services
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.graph.needs import Model, needs_of
 from comfy_serverless.graph.wrappers import unwrap
 from comfy_serverless.jobs.request import ModelList, ModelRequest
+
+if TYPE_CHECKING:
+    from comfy_serverless.graph.needs import Model
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -129,6 +131,8 @@ def read_needs(document: object) -> tuple[object, Sequence[str]]:
 )
 def post_needs(body: Annotated[NeedsBody, Body()]) -> Response[str]:
     """Look at a workflow."""
+    from comfy_serverless.graph.needs import needs_of  # and what converts: no other start of the API waits for it
+
     object_info, told_at = services(router).declarations.newest(), services(router).declarations.told_at()
     info = (body.extra_data.extra_pnginfo if body.extra_data else None) or {}
     needs = needs_of(
@@ -142,5 +146,7 @@ def post_needs(body: Annotated[NeedsBody, Body()]) -> Response[str]:
 
 def _brought(model: ModelRequest) -> Model:
     """A model of a request, by the name that a workflow calls it by."""
+    from comfy_serverless.graph.needs import Model
+
     folder, _, name = model.called.partition("/")
     return Model(folder=folder, name=name, url=model.url, sha256=model.sha256 or "", source="request")

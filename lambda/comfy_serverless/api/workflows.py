@@ -14,8 +14,9 @@ from comfy_serverless.api.bodies import INVALID, REFUSALS, ConvertBody, Converte
 from comfy_serverless.api.body_reader import left_out
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import services
-from comfy_serverless.errors import EngineUnavailable
+from comfy_serverless.errors import EngineUnavailable, PayloadTooLarge
 from comfy_serverless.graph.wrappers import unwrap
+from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.workflow_source import graph_of
 
@@ -52,7 +53,13 @@ def convert(body: Annotated[ConvertBody, Body()]) -> Response[str]:
         warnings=[*left_out(router), *request.warnings, *whole.warnings],
         nodes_told_at=told_at.isoformat() if told_at is not None else None,
     )
-    return answer(HTTPStatus.OK, converted.model_dump(exclude_none=True))
+    response = answer(HTTPStatus.OK, converted.model_dump(exclude_none=True))
+    if (size_bytes := len(response.body or "")) > REPLY_LIMIT_BYTES:  # a subgraph is in it once for each of its hosts
+        raise PayloadTooLarge(
+            f"the workflow in API format would be an answer of {size_bytes:,} bytes, and at most {REPLY_LIMIT_BYTES:,} "
+            "can be sent: convert it where ComfyUI is (`comfy-serverless convert`)."
+        )
+    return response
 
 
 def read_convert(document: object) -> tuple[object, Sequence[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from comfy_serverless.connector.import_report import NotImported
@@ -24,9 +24,11 @@ from comfy_serverless.errors import (
     NodeExecutionError,
     OutOfMemory,
 )
-from comfy_serverless.graph.needs import Model, Sources, sources_in
 from comfy_serverless.graph.nodes import model_folder
 from comfy_serverless.redaction import redact_url
+
+if TYPE_CHECKING:
+    from comfy_serverless.graph.needs import Sources
 
 _MEMORY_EXCEPTIONS = ("OutOfMemoryError", "MemoryError")
 #: Messages about the GPU's memory, and about the host's, where torch says "can't allocate memory".
@@ -314,6 +316,8 @@ def _lists_of_what_is_missing(node_errors: Mapping[str, Any], saved: object) -> 
             if problem.get("type") == "missing_node_type":
                 unknown.append(where)
             elif problem.get("type") == "value_not_in_list" and is_model(name, value):
+                from comfy_serverless.graph.needs import Model, sources_in  # takes a while to load
+
                 sources = sources or sources_in(saved)
                 model = sources.completed(Model(folder=model_folder(where["class_type"], name), name=str(value)))
                 told = {

@@ -16,6 +16,8 @@ from comfy_serverless.graph.file_inputs import as_address, is_address, scheme_of
 
 #: Classes whose widgets are notes of people: nothing in them is fetched.
 _NOTES = frozenset({"Note", "MarkdownNote"})
+#: The property of a host with its values for inputs that the editor did not find: they count all the same.
+_UNPLACED = "proxyWidgetErrorQuarantine"
 
 
 def nodes_of(workflow: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -35,8 +37,10 @@ def nodes_of(workflow: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def values_of(node: Mapping[str, Any]) -> Iterator[object]:
-    """What stands in the widgets of a node, and all that is in it."""
-    pending = [node.get("widgets_values")]
+    """What stands in the widgets of a node, and all that is in it; also the values that an editor could not place."""
+    properties = node.get("properties")
+    unplaced = properties.get(_UNPLACED) if isinstance(properties, Mapping) else None
+    pending = [node.get("widgets_values"), *([] if unplaced is None else [unplaced])]
     while pending:
         value = pending.pop()
         yield value
@@ -84,9 +88,14 @@ def _with_values(workflow: Mapping[str, Any], change: Callable[[object], object]
         return [changed(part) for part in value] if isinstance(value, list) else change(value)
 
     def of_node(node: object) -> object:
-        if not isinstance(node, Mapping) or "widgets_values" not in node or node.get("type") in _NOTES:
+        if not isinstance(node, Mapping) or node.get("type") in _NOTES:
             return node
-        return {**node, "widgets_values": changed(node["widgets_values"])}
+        result = dict(node)
+        if "widgets_values" in node:
+            result["widgets_values"] = changed(node["widgets_values"])
+        if isinstance(properties := node.get("properties"), Mapping) and _UNPLACED in properties:
+            result["properties"] = {**properties, _UNPLACED: changed(properties[_UNPLACED])}
+        return result
 
     def of_graph(graph: object) -> Any:  # noqa: ANN401
         if not isinstance(graph, Mapping):

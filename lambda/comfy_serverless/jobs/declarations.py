@@ -46,6 +46,8 @@ _WRITTEN_AGAIN_S: Final = 86_400.0
 _BESIDE_S: Final = 60.0
 #: What a declaration says of a list of files in ComfyUI's folders.
 _LISTS_FILES: Final = re.compile(r"(?:\w+_)?upload|\w+_folder")
+#: What ComfyUI writes behind the name of a file that is in another folder than the input folder.
+_FOLDER_BEHIND: Final = re.compile(r" \[(?:input|output|temp)\]\Z")
 _GROUPS: Final = ("required", "optional", "hidden")
 
 
@@ -55,12 +57,27 @@ def without_files(object_info: Mapping[str, Any], files: Collection[str]) -> dic
     Args:
         files: the names of those that are there, as far as they are known.
     """
-    return {
+    plain = {
         class_type: {**said, "input": _groups(class_type, said["input"], files)}
         if isinstance(said, Mapping) and isinstance(said.get("input"), Mapping)
         else said
         for class_type, said in object_info.items()
     }
+    named = frozenset(name for name in files if "." in name)
+    return {class_type: _without_names(said, named) for class_type, said in plain.items()} if named else plain
+
+
+def _without_names(value: Any, names: Collection[str]) -> Any:  # noqa: ANN401  (any JSON value)
+    """A part of a declaration without texts that are names of files, wherever they stand: in lists of outputs, too."""
+    if isinstance(value, Mapping):
+        return {key: _without_names(part, names) for key, part in value.items() if not _is_name(part, names)}
+    if isinstance(value, list):
+        return [_without_names(part, names) for part in value if not _is_name(part, names)]
+    return value
+
+
+def _is_name(value: object, names: Collection[str]) -> bool:
+    return isinstance(value, str) and _FOLDER_BEHIND.sub("", value) in names
 
 
 def _groups(class_type: str, groups: Mapping[str, Any], files: Collection[str]) -> dict[str, Any]:

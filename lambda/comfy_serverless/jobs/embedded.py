@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 _FIRST_BYTES = 4 << 20
 _LEAST_BYTES, _LARGEST_BYTES = 1 << 18, 16 << 20
 _MOST_BYTES, _MOST_REQUESTS = 96 << 20, 48
-_DEADLINE_S = 60.0
+#: The API has less than half a minute for an answer.
+_DEADLINE_S = 20.0
 #: For what stands around the editor's workflow in `extra_data`.
 _ROOM_BYTES = 1000
 
@@ -71,10 +72,10 @@ def embedded_in(s3: S3Client, address: S3Address, *, what: str, pin: Pin = UNPIN
     deadline = time.monotonic() + _DEADLINE_S
     with tempfile.TemporaryFile() as file, closing(Sandbox()) as sandbox:
         ranges = _Ranges(s3, address, pin, file, what=what)
-        ranges.fetch(0, _FIRST_BYTES)
+        ranges.fetch(0, _FIRST_BYTES, deadline=deadline)
         try:
             while "missing" in (answer := _asked(sandbox, ranges, deadline=deadline)):
-                ranges.fetch(*answer["missing"])
+                ranges.fetch(*answer["missing"], deadline=deadline)
         except Refused as refused:
             kind = AssetUnavailable if refused.transient or refused.timed_out else InvalidWorkflow
             raise kind(f"{what} {address} {refused}") from refused
@@ -107,8 +108,10 @@ class _Ranges:
         self._next_bytes = _LEAST_BYTES
         self._fetched = 0
 
-    def fetch(self, offset: int, size: int) -> None:
-        """Fetch a range, and more behind it. Raises as `embedded_in`, Refused if it is too much."""
+    def fetch(self, offset: int, size: int, *, deadline: float) -> None:
+        """Fetch a range, and more behind it. Raises as `embedded_in`, Refused if it is too much, or too late."""
+        if time.monotonic() >= deadline:
+            raise Refused(f"could not be looked through for a workflow in {_DEADLINE_S:g} s", timed_out=True)
         if self.known:
             size = max(size, self._next_bytes)
             self._next_bytes = min(2 * self._next_bytes, _LARGEST_BYTES)

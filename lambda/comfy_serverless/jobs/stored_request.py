@@ -114,11 +114,19 @@ class StoredRequest:
 
 def version_of(request: JobRequest) -> int:
     """The version that a worker must know to run a request."""
-    found = None if isinstance(request.workflow, str) else unwrap(request.workflow)
     return max(
-        _OF_EDITOR if found is not None and is_of_editor(found.workflow) else _PLAIN,
+        _OF_EDITOR if _is_of_editor(request.workflow) else _PLAIN,
         _UNHASHED if any(model.sha256 is None for model in request.models) else _PLAIN,
     )
+
+
+def _is_of_editor(workflow: dict[str, Any] | str) -> bool:
+    """Whether it is what the editor saved; no, if it cannot be read: the job ends with the reason, on any worker."""
+    try:
+        found = None if isinstance(workflow, str) else unwrap(workflow)
+    except InvalidRequest:
+        return False
+    return found is not None and is_of_editor(found.workflow)
 
 
 def submitted_workflow(s3: S3Client, address: S3Address) -> Any:  # noqa: ANN401  (as it was submitted)

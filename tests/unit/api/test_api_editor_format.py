@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.api import workflows
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.jobs.declarations import DeclarationsReader, DeclarationsWriter
 from comfy_serverless.jobs.lines import LineAddress
@@ -453,6 +454,14 @@ def test_convert_answers_the_graph_and_runs_nothing(api: ApiWorld) -> None:
     assert (refused.status, refused.code) == (422, "workflow_format_ui")
     assert refused.json["error"]["details"]["reasons"]
     assert doors.engine.runs == []
+
+
+def test_convert_says_that_an_answer_would_be_too_large(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    Doors(api, is_told=True)
+    monkeypatch.setattr(workflows, "REPLY_LIMIT_BYTES", 100)
+    answer = convert(api, workflow=PLAIN)
+    assert (answer.status, answer.code) == (413, "invalid_request")
+    assert "convert it where ComfyUI is" in answer.text
 
 
 def test_convert_is_as_strict_as_other_routes(api: ApiWorld) -> None:

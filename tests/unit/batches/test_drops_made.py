@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from comfy_serverless.api.bodies import MAX_WAIT_S
 from comfy_serverless.aws.s3 import Pin, S3Address
 from comfy_serverless.errors import AssetUnavailable, InvalidWorkflow, MissingAsset
 from comfy_serverless.jobs import embedded
@@ -174,6 +176,19 @@ def test_a_file_that_would_have_to_be_fetched_whole_is_refused(
     with pytest.raises(InvalidWorkflow, match=r"more to look through .* 100,000 bytes"):
         embedded_in(bucket, S3Address(IN, "a.png"), what="the picture")  # type: ignore[arg-type]
     assert len(bucket.ranges) < 20
+
+
+def test_a_file_that_takes_too_long_is_given_up_in_time_for_an_answer(
+    bucket: Counting, s3: S3Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert embedded._DEADLINE_S < MAX_WAIT_S
+    clock = iter(range(0, 1000, 9))
+    monkeypatch.setattr(embedded, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(embedded, "_asked", lambda *_, **__: {"missing": [0, 1]})
+    s3.put_object(Bucket=IN, Key="film.mp4", Body=film(10_000))
+    with pytest.raises(AssetUnavailable, match="could not be looked through for a workflow in 20 s"):
+        embedded_in(bucket, S3Address(IN, "film.mp4"), what="the film")  # type: ignore[arg-type]
+    assert len(bucket.ranges) == 2
 
 
 def test_what_is_not_there_or_not_allowed_is_told_as_of_any_document(s3: S3Client) -> None:

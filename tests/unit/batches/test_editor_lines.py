@@ -13,7 +13,7 @@ from comfy_serverless.graph.chance import draws, rolls
 from comfy_serverless.jobs.lines import lines_of
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.request import JobRequest
-from comfy_serverless.jobs.stored_request import request_at
+from comfy_serverless.jobs.stored_request import request_at, version_of
 from comfy_serverless.settings import Settings
 from tests.unit.batch_world import World
 from tests.unit.editor_samples import PLAIN, SUBGRAPH, link_in, node, plain, rolling, saved, with_subgraph
@@ -130,6 +130,17 @@ def test_only_a_worker_that_converts_takes_it(world: World) -> None:
     world.begin(manifest(PLAIN, text_to_image()))
     world.read_all()
     assert sorted(body.get("version", 1) for body in world.messages("batches")) == [1, 2]
+
+
+def test_a_line_in_too_many_wrappers_does_not_hold_up_the_others(world: World) -> None:
+    """What is in the innermost one only its worker hears of, which says so in the job's result."""
+    wrapped: dict[str, Any] = {"prompt": text_to_image(), "output": {"1": {"class_type": "Other", "inputs": {}}}}
+    for _ in range(7):
+        wrapped = {"prompt": wrapped}
+    assert version_of(JobRequest.parse({"workflow": wrapped})) == 1
+    world.begin(manifest({"workflow": wrapped}, PLAIN))
+    world.read_all()
+    assert len(world.messages("batches")) == 2
 
 
 def test_named_ones_are_looked_at_for_what_is_random(world: World) -> None:

@@ -157,3 +157,18 @@ def test_no_declaration_of_a_pack_is_a_failure_of_ours(spec: Any) -> None:
             form,
         ):
             assert needs_of(graph, {"X": said}).to_json()["nodes"][0]["known"] is True
+
+
+def test_groups_with_many_nodes_or_values_in_many_instances_are_refused() -> None:
+    instances = [node(number, "workflow>G") for number in range(1, 200)]
+    for group in (
+        {"nodes": [{"type": "Nobody"}] * 500},
+        {"nodes": [{"type": "Nobody", "widgets_values": [1] * 20_000}]},
+    ):
+        with pytest.raises(InvalidWorkflow, match=r"has more than 20,000 nodes|more than 2,000,000 values"):
+            needs_of(saved(instances, [], extra={"groupNodes": {"G": group}}), OBJECT_INFO)
+
+
+def test_a_node_with_more_values_than_any_has_is_refused() -> None:
+    with pytest.raises(InvalidWorkflow, match="Node 1 has more than 20,000 values"):
+        needs_of(saved([node(1, "CustomCombo", widgets_values=["a"] * 500_000)], []), OBJECT_INFO)

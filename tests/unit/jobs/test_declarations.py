@@ -165,3 +165,17 @@ def test_classes_that_are_known_to_take_files_list_none() -> None:
 )
 def test_declarations_of_any_form_are_passed_on(odd: Any) -> None:
     assert without_files({"C": odd}, FILES) == {"C": odd}
+
+
+def test_names_of_files_stand_nowhere_else_either() -> None:
+    """Some classes make what they choose from, so their outputs list it, too."""
+    assert FILES
+    name = next(iter(sorted(FILES)))
+    declared = {
+        "input": {"required": {"x": ["COMBO", {"options": [f"{name} [output]", "none"], "placeholder": name}]}},
+        "output": [["none", name], "IMAGE"],
+    }
+    found = without_files({"C": declared}, FILES)
+    assert name not in json.dumps(found)
+    assert found["C"]["output"] == [["none"], "IMAGE"]
+    assert found["C"]["input"]["required"]["x"] == ["COMBO", {"options": ["none"]}]

@@ -16,7 +16,7 @@ from comfy_serverless.graph.convert.findings import Findings, named
 from comfy_serverless.graph.convert.groups import expand_groups
 from comfy_serverless.graph.convert.hosts import Hosts
 from comfy_serverless.graph.convert.ids import make_unique
-from comfy_serverless.graph.convert.limits import check_expansion
+from comfy_serverless.graph.convert.limits import check_expansion, check_values
 from comfy_serverless.graph.convert.model import BYPASSED, MUTED, Node
 from comfy_serverless.graph.convert.primitives import write_primitives
 from comfy_serverless.graph.convert.proxies import promote_proxies
@@ -78,6 +78,7 @@ def convert(
     findings.raise_if_refused()
     expand_groups(scene)
     make_unique(scene.workflow)
+    check_values(scene)
     check_expansion(scene)
     findings.raise_if_refused()
     hosts = Hosts(scene)
@@ -115,12 +116,14 @@ def _node(
     scope: Scope, node: Node, node_class: NodeClass, scene: Scene, sources: Sources, writer: Writer
 ) -> dict[str, Any]:
     filled = scene.filled(node)
+    writer.spend(scope.path(node))
     linked: dict[str, Any] = {}
     for slot, entry in enumerate(filled.inputs):
         if entry.link is None:
             continue
         match sources.of(scope, node, slot):
             case Linked(node_id, output):
+                writer.spend(node_id)
                 linked[entry.name] = [node_id, output]
             case Held(value) if value is not NOTHING:
                 linked[entry.name] = writer.wrapped(value)

@@ -20,8 +20,8 @@ from comfy_serverless.graph.convert.values import filled
 from comfy_serverless.graph.convert.virtual import PRIMITIVE, VIRTUAL
 
 _PREFIXES = ("workflow>", "workflow/")
-#: Groups within groups.
-_MOST_LEVELS = 10
+#: Groups within groups, and the parts of all groups together, once for each instance.
+_MOST_LEVELS, _MOST_PARTS = 10, 1_000_000
 _WITH_CONTROL = ("INT", "FLOAT", "COMBO")
 
 
@@ -29,25 +29,72 @@ def expand_groups(scene: Scene) -> None:
     """Replace each active group node by the nodes of its definition. One that is muted or bypassed stays as it is."""
     if not scene.workflow.groups:
         return
+    left, sizes = _MOST_PARTS, _Sizes()
     for graph in scene.graphs():
         pending = [(node, _MOST_LEVELS) for node in graph.nodes.values()]
+        ways = _Ways(graph)
         while pending:
             node, levels = pending.pop()
             name = group_name(node.type)
             raw = None if name is None or node.is_out else scene.workflow.groups.get(name)
             if not isinstance(raw, Mapping):
                 continue
-            if not levels or len(graph.nodes) > MOST_EXPANDED or len(graph.links) > MOST_LINKS:
-                scene.findings.refuse("too_large", f"{named(node.id, node.type)} holds too many groups within groups")
+            left -= sizes.of(str(name), raw)
+            if not levels or left < 0 or len(graph.nodes) > MOST_EXPANDED or len(graph.links) > MOST_LINKS:
+                its = named(node.id, node.type)
+                scene.findings.refuse("too_large", f"{its}: the groups hold too much, all instances together")
                 return
             group = _Group(node, raw, scene.findings)
-            _Expansion(scene, graph, node, group).expand()
+            _Expansion(scene, ways, node, group).expand()
             pending += [(inner, levels - 1) for inner in group.nodes]
 
 
 def group_name(class_type: str) -> str | None:
     """The name of the group that nodes of a type stand for; None if it is no such type."""
     return next((class_type[len(prefix) :] for prefix in _PREFIXES if class_type.startswith(prefix)), None)
+
+
+class _Sizes:
+    """How many parts groups have: each instance of one goes through all of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+
+    def of(self, name: str, raw: object) -> int:
+        """The number of values in a definition, at any depth."""
+        if name not in self._known:
+            count, pending = 0, [raw]
+            while pending:
+                value = pending.pop()
+                count += 1
+                if isinstance(value, Mapping):
+                    pending += value.values()
+                elif isinstance(value, list):
+                    pending += value
+            self._known[name] = count
+        return self._known[name]
+
+
+class _Ways:
+    """A graph, and its links by the nodes that they come from."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._leaving: dict[str, list[Link]] = {}
+        for link in graph.links.values():
+            self._leaving.setdefault(link.origin, []).append(link)
+
+    def add(self, link: Link) -> None:
+        """Add a link to the graph."""
+        self.graph.links[link.id] = link
+        self._leaving.setdefault(link.origin, []).append(link)
+
+    def lead_out(self, node_id: str, outputs: list[tuple[str, int]]) -> None:
+        """Let the links from the outputs of a node, by number, come from these nodes and outputs."""
+        for link in self._leaving.pop(node_id, []):
+            if link.origin_slot < len(outputs):
+                link.origin, link.origin_slot = outputs[link.origin_slot]
+                self._leaving.setdefault(link.origin, []).append(link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +150,15 @@ class _Group:
 class _Expansion:
     """The expansion of one instance in its graph."""
 
-    def __init__(self, scene: Scene, graph: Graph, instance: Node, group: _Group) -> None:
+    def __init__(self, scene: Scene, ways: _Ways, instance: Node, group: _Group) -> None:
         self._scene = scene
-        self._graph = graph
+        self._ways = ways
+        self._graph = ways.graph
         self._instance = instance
         self._group = group
         self._linked = {(number, self._saved_name(number, slot)) for number, slot in group.linked_inside()}
         self._fed = {number for number, _ in group.linked_inside()}
+        self._feeding = {link.origin for link in group.links}
 
     def expand(self) -> None:
         """Put the nodes of the group into the graph, and take the instance out."""
@@ -189,8 +238,7 @@ class _Expansion:
         """What each place for a value of an inner node holds, and whether the instance has no value for it."""
         node = self._group.nodes[number]
         if node.type == PRIMITIVE:
-            targets = [link for link in self._group.links if link.origin == number]
-            if targets:
+            if number in self._feeding:
                 kind = node.outputs[0].type if node.outputs else "*"
                 for at in range(2 if kind in _WITH_CONTROL else 1):
                     yield own[at] if at < len(own) else None, False
@@ -224,19 +272,14 @@ class _Expansion:
         socket = target.inputs[inner.target_slot]
         socket.link = link_id
         source = self._group.nodes[origin]
-        self._graph.links[link_id] = Link(
-            link_id, source.id, inner.origin_slot, target.id, inner.target_slot, socket.type
-        )
+        self._ways.add(Link(link_id, source.id, inner.origin_slot, target.id, inner.target_slot, socket.type))
         if inner.origin_slot < len(source.outputs):
             source.outputs[inner.origin_slot].links.append(link_id)
 
     def _lead_out(self) -> None:
         """Let links from the instance's outputs come from the inner nodes."""
-        outputs = [*self._outputs()]
-        for link in self._graph.links.values():
-            if link.origin == self._instance.id and link.origin_slot < len(outputs):
-                number, slot = outputs[link.origin_slot]
-                link.origin, link.origin_slot = self._group.nodes[number].id, slot
+        outputs = [(self._group.nodes[number].id, slot) for number, slot in self._outputs()]
+        self._ways.lead_out(self._instance.id, outputs)
 
     def _outputs(self) -> Iterator[tuple[int, int]]:
         """The inner outputs that the instance has, in order: those that lead nowhere inside, or that are led out."""

@@ -24,6 +24,7 @@ class Hosts:
         self._own: dict[int, dict[int, Any]] = {}
         self._hosts: dict[str, list[Node]] = {}
         self._slots_of_widgets: dict[str, dict[str, int]] = {}
+        self._slots_of_ports: dict[str, tuple[int, dict[str, int]]] = {}
         for graph in scene.graphs():
             for node in graph.nodes.values():
                 definition = scene.definition(node)
@@ -88,6 +89,14 @@ class Hosts:
                 if target is not None:
                     slots.setdefault(self._widget_name(*target), slot)
         return slots.get(name)
+
+    def slot_of_port(self, definition: Definition, name: object) -> int | None:
+        """The first input of a subgraph that has a name; None if none has."""
+        seen, slots = self._slots_of_ports.get(definition.id, (0, {}))
+        for slot in range(seen, len(definition.inputs)):  # those that are new since
+            slots.setdefault(definition.inputs[slot].name, slot)
+        self._slots_of_ports[definition.id] = len(definition.inputs), slots
+        return slots.get(name) if isinstance(name, str) else None
 
     def add_target(self, definition: Definition, node: Node, number: int) -> None:
         """Note what the last input of a definition, which is new and promoted, stands for."""

@@ -16,6 +16,11 @@ def make_unique(workflow: Workflow) -> None:
     """Give new ids to inner nodes whose ids are used already, and adapt links and `proxyWidgets`."""
     used = {node.number for node in workflow.root.nodes.values() if node.number is not None}
     last = max(workflow.last_node_id, *used, 0) if used else workflow.last_node_id
+    hosts: dict[str, list[Node]] = {}
+    for graph in (workflow.root, *workflow.definitions.values()):
+        for node in graph.nodes.values():
+            if node.type in workflow.definitions:
+                hosts.setdefault(node.type, []).append(node)
     for definition in workflow.definitions.values():
         if definition.is_nested:
             continue
@@ -32,10 +37,10 @@ def make_unique(workflow: Workflow) -> None:
             used.add(node.number)
             last = max(last, node.number)
         if renamed:
-            _rename(workflow, definition, renamed)
+            _rename(definition, renamed, hosts.get(definition.id, []))
 
 
-def _rename(workflow: Workflow, definition: Definition, renamed: dict[str, str]) -> None:
+def _rename(definition: Definition, renamed: dict[str, str], hosts: list[Node]) -> None:
     nodes = {renamed.get(node.id, node.id): node for node in definition.nodes.values()}
     for node_id, node in nodes.items():
         node.id = node_id
@@ -43,10 +48,8 @@ def _rename(workflow: Workflow, definition: Definition, renamed: dict[str, str])
     for link in definition.links.values():
         link.origin = renamed.get(link.origin, link.origin)
         link.target = renamed.get(link.target, link.target)
-    for graph in (workflow.root, *workflow.definitions.values()):
-        for host in graph.nodes.values():
-            if host.type == definition.id:
-                _rename_proxies(host, renamed)
+    for host in hosts:
+        _rename_proxies(host, renamed)
 
 
 def _rename_proxies(host: Node, renamed: dict[str, str]) -> None:

@@ -12,6 +12,8 @@ from comfy_serverless.graph.convert.scene import Scene
 MOST_EXPANDED, MOST_LEVELS = 50_000, 30
 #: The most inputs of all hosts together.
 MOST_HOST_INPUTS = 200_000
+#: The most values of the widgets of one node: of some classes, each becomes an input.
+MOST_VALUES = 20_000
 
 
 def check_expansion(scene: Scene) -> None:
@@ -56,6 +58,19 @@ def check_expansion(scene: Scene) -> None:
         definition
     ) in scene.workflow.definitions.values():  # one that no host at the root reaches may be in a circle, too
         of_definition(definition, 0)
+
+
+def check_values(scene: Scene) -> None:
+    """Note in the findings the nodes that have more values than any has."""
+    for graph in scene.graphs():
+        for node in graph.nodes.values():
+            if node.values is not None and len(node.values) > MOST_VALUES:
+                scene.findings.refuse(
+                    "too_large",
+                    f"node {shown(node.id)} ({shown(node.type)}) has more than {MOST_VALUES:,} values",
+                    node_id=node.id,
+                    class_type=node.type,
+                )
 
 
 def _of_hosts(scene: Scene) -> Iterator[Definition]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from comfy_serverless.graph.convert.findings import shown
 from comfy_serverless.graph.convert.hosts import Hosts
@@ -79,7 +78,7 @@ def _quarantined(hosts: Hosts, host: Node, definition: Definition) -> None:
         original = entry.get("originalEntry") if isinstance(entry, dict) else None
         if not isinstance(original, list) or len(original) < 2 or "hostValue" not in entry:
             continue
-        slot = _port_named(definition, original[1]) if _text(original[0]) == _OF_HOST else None
+        slot = hosts.slot_of_port(definition, original[1]) if _text(original[0]) == _OF_HOST else None
         if slot is not None and hosts.is_promoted(host, slot):
             hosts.set(host, slot, entry["hostValue"])
 
@@ -87,7 +86,7 @@ def _quarantined(hosts: Hosts, host: Node, definition: Definition) -> None:
 def _slot_for(scene: Scene, hosts: Hosts, definition: Definition, node_id: str, name: str) -> int | None:
     """The input of a subgraph that an entry means, made if there is none yet; None if the entry means nothing."""
     if node_id == _OF_HOST:
-        slot = _port_named(definition, name)
+        slot = hosts.slot_of_port(definition, name)
         return slot if slot is not None and hosts.target(definition, slot) is not None else None
     node = definition.nodes.get(node_id)
     if node is None:
@@ -176,10 +175,6 @@ def _numbered(name: str) -> Iterator[str]:
     while True:
         number += 1
         yield f"{name}_{number}"
-
-
-def _port_named(definition: Definition, name: Any) -> int | None:  # noqa: ANN401
-    return next((slot for slot, port in enumerate(definition.inputs) if port.name == name), None)
 
 
 def _text(value: object) -> str:

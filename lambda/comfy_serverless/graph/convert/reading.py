@@ -154,14 +154,14 @@ class _Reader:
             yield Port(self._name(entry, place), type_name(entry.get("type")), self._ids(entry.get("linkIds"), place))
 
     def _ids(self, raw: object, place: str) -> list[LinkId]:
-        found = []
+        found: dict[LinkId, None] = {}  # each once: what is linked is looked for by each
         for entry in self._list(raw, f"the links of {place}"):
             identity = link_id(entry)
             if identity is None:
                 self._malformed(f"a link of {place}", entry, "a number")
             else:
-                found.append(identity)
-        return found
+                found[identity] = None
+        return [*found]
 
     def _name(self, entry: Mapping[str, Any], place: str) -> str:
         name = entry.get("name")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from comfy_serverless.graph.convert.declared import Declarations
 from comfy_serverless.graph.convert.findings import Findings
@@ -26,14 +26,18 @@ class Scope:
     prefix: str = ""
     host: Node | None = None
     parent: Scope | None = None
+    _within: dict[str, Scope] = field(default_factory=dict, repr=False)
 
     def path(self, node: Node) -> str:
         """The id of a node in the prompt."""
         return self.prefix + node.id
 
     def inside(self, host: Node, definition: Definition) -> Scope:
-        """The scope within a host."""
-        return Scope(definition, f"{self.prefix}{host.id}:", host, self)
+        """The scope within a host; the same each time, because its prefix may be long."""
+        found = self._within.get(host.id)
+        if found is None:
+            found = self._within[host.id] = Scope(definition, f"{self.prefix}{host.id}:", host, self)
+        return found
 
 
 class Scene:

@@ -18,6 +18,11 @@ from comfy_serverless.graph.convert.values import Filled
 from comfy_serverless.graph.convert.virtual import GET, PRIMITIVE, SET, VIRTUAL, first_value
 
 _ANYTHING = ("", "*")
+#: The most steps of all ways together: one that is wanted as another type is a way of its own. The most inputs that are
+#: looked at for what bypassed nodes hand on.
+_MOST_STEPS, _MOST_COMPARISONS = 1_000_000, 200_000
+#: A place on a way: prefix and id of the node, slot, type that is wanted, and whether it is an input.
+_Key = tuple[str, str, int, str, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +59,17 @@ class Sources:
     def __init__(self, scene: Scene, hosts: Hosts) -> None:
         self._scene = scene
         self._hosts = hosts
-        self._known: dict[tuple[str, int, str, bool], Source] = {}
+        self._known: dict[_Key, Source] = {}
         self._setters: dict[int, dict[str, Node]] = {}
+        self._steps_left, self._comparisons_left = _MOST_STEPS, _MOST_COMPARISONS
 
     def of(self, scope: Scope, node: Node, slot: int) -> Source:
         """Where the value of an input comes from; None if from nowhere."""
         at: _At | Linked | Held | None = _At(scope, node, slot, self._type(scope, node, slot), is_input=True)
-        way: list[tuple[str, int, str, bool]] = []
-        seen: set[tuple[str, int, str, bool]] = set()
+        way: list[_Key] = []
+        seen: set[_Key] = set()
         while isinstance(at, _At):
-            key = (at.scope.path(at.node), at.slot, at.wanted, at.is_input)
+            key = (at.scope.prefix, at.node.id, at.slot, at.wanted, at.is_input)
             if key in self._known:
                 at = self._known[key]
                 break
@@ -73,10 +79,18 @@ class Sources:
                 break
             seen.add(key)
             way.append(key)
+            self._steps_left -= 1
+            self._check_effort()
             at = self._before(at) if at.is_input else self._behind(at)
         for key in way:
             self._known[key] = at
         return at
+
+    def _check_effort(self) -> None:
+        """Raise UiFormatWorkflow if the ways are longer, all together, than those of any workflow of people."""
+        if self._steps_left < 0 or self._comparisons_left < 0:
+            self._scene.findings.refuse("too_large", "its links, followed from node to node, take too many steps")
+            self._scene.findings.raise_if_refused()
 
     def _before(self, at: _At) -> _At | Held | None:
         """What is linked to an input."""
@@ -129,7 +143,10 @@ class Sources:
 
     def _through(self, at: _At) -> _At | None:
         """The input that a bypassed node hands on."""
-        chosen = passed_input(self._scene.filled(at.node), at.slot, at.wanted)
+        filled = self._scene.filled(at.node)
+        self._comparisons_left -= len(filled.inputs)
+        self._check_effort()
+        chosen = passed_input(filled, at.slot, at.wanted)
         if chosen is None:
             return None
         return self._input(at, chosen, self._type(at.scope, at.node, chosen))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 _OPENS, _LINE_OPENS = re.compile(r"/[*/]"), re.compile(r"//")
 _LINE_END = re.compile(r"[\n\r\u2028\u2029]|\Z")
@@ -40,15 +41,19 @@ class Dice:
         return int.from_bytes(digest[:16], "big") % sides
 
 
+#: Texts, and what was chosen within them. Put together at the end only: each level would copy what is nested in it.
+_Pieces = list[Any]
+
+
 @dataclass(slots=True)
 class _Choice:
     """A `{…|…}` that is being read: the alternatives before, and the pieces of the one at hand."""
 
-    alternatives: list[str] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
+    alternatives: list[_Pieces] = field(default_factory=list)
+    pieces: _Pieces = field(default_factory=list)
 
     def end_alternative(self) -> None:
-        self.alternatives.append("".join(self.pieces))
+        self.alternatives.append(self.pieces)
         self.pieces = []
 
 
@@ -98,4 +103,17 @@ def choose(text: str, dice: Dice) -> Chosen:
         unclosed.end_alternative()
         rolled = rolled or len(unclosed.alternatives) > 1
         open_choices[-1].pieces.append(unclosed.alternatives[dice.roll(len(unclosed.alternatives))])
-    return Chosen("".join(open_choices[0].pieces), rolled, lost)
+    return Chosen(_joined(open_choices[0].pieces), rolled, lost)
+
+
+def _joined(pieces: _Pieces) -> str:
+    """The text of pieces, at any depth."""
+    texts: list[str] = []
+    pending: list[Any] = [pieces]
+    while pending:
+        piece = pending.pop()
+        if isinstance(piece, str):
+            texts.append(piece)
+        else:
+            pending += reversed(piece)
+    return "".join(texts)

@@ -63,6 +63,10 @@ class Writer:
             return value
         return {**({"__type__": "CURVE"} if is_curve else {}), "__value__": copy.deepcopy(value)}
 
+    def spend(self, node_id: str) -> None:
+        """Count the characters of an id in the prompt: deep in subgraphs it is long. Raises as `wrapped`."""
+        self._spend(node_id)
+
     def _spend(self, value: object) -> None:
         """Count the characters of a value."""
         if isinstance(value, dict | list):
@@ -147,7 +151,10 @@ class Writer:
         """The value of a widget of the node that is called so: by the name for search and replace, else by title."""
         node = self._by_name().get(called)
         widget = None if node is None else self._scene.filled(node).widgets.get(name)
-        return None if widget is None or widget.value is NOTHING else as_javascript(widget.value)
+        if widget is None or widget.value is NOTHING:
+            return None
+        self._spend(widget.value)
+        return as_javascript(widget.value)
 
     def _by_name(self) -> Mapping[str, Node]:
         """All nodes by what they are called for search and replace, and by title; of several the first one."""

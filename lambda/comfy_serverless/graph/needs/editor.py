@@ -12,6 +12,7 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.files import MODEL_ENDINGS
+from comfy_serverless.graph.convert.limits import MOST_VALUES
 from comfy_serverless.graph.convert.virtual import VIRTUAL
 from comfy_serverless.graph.needs.answer import Pack
 from comfy_serverless.graph.nodes import MODEL_INPUTS
@@ -19,6 +20,8 @@ from comfy_serverless.graph.workflow import MAX_DEPTH, is_shallow
 
 #: The most nodes, those inside subgraphs counted once for each host.
 MAX_NODES = 20_000
+#: The most values of their widgets, inputs and properties, counted alike.
+_MOST_VALUES = 2_000_000
 _MUTED, _BYPASSED = 2, 4
 #: Where the old group nodes are named: "workflow>NAME", and "workflow/NAME" before that.
 _GROUP_PREFIXES = ("workflow>", "workflow/")
@@ -58,6 +61,11 @@ class _Definition:
     nodes: Sequence[Mapping[str, Any]]
     promoted: Mapping[str, Sequence[tuple[str, str]]]
 
+    @property
+    def size(self) -> int:
+        """What each host costs, beside the nodes: its promoted inputs, with where they lead to."""
+        return len(self.promoted) + sum(map(len, self.promoted.values()))
+
 
 class EditorFile:
     """A workflow as the editor saved it. Raises InvalidWorkflow for one that is nested too deep, or has too many nodes.
@@ -76,6 +84,9 @@ class EditorFile:
         }
         self._groups = _mapping(_mapping(workflow.get("extra")).get("groupNodes"))
         self._count = 0
+        #: How many values may be read yet, and how many each node has: those of a subgraph are read for each host.
+        self._values_left = _MOST_VALUES
+        self._sizes: dict[int, int] = {}
         self.nodes = tuple(self._walk(_mappings(workflow.get("nodes")), "", {}, ()))
         self.models = tuple(_mappings(workflow.get("models")))
         around = [workflow, *(definition for definition in _all_definitions(workflow))]
@@ -100,13 +111,10 @@ class EditorFile:
             kind, node_id = node.get("type"), str(node.get("id"))
             if not isinstance(kind, str) or node.get("mode") in (_MUTED, _BYPASSED) or kind in VIRTUAL:
                 continue
-            self._count += 1
-            if self._count > MAX_NODES:
-                raise InvalidWorkflow(
-                    f"The workflow has more than {MAX_NODES:,} nodes, those of a subgraph counted once for each host."
-                )
+            self._note(node)
             if (definition := self._definitions.get(kind)) is not None:
                 if kind not in within and len(within) < MAX_DEPTH:
+                    self._values_left -= definition.size
                     inner = _given_by(node, definition, given.get(node_id, {}))
                     yield from self._walk(definition.nodes, f"{path}{node_id}:", inner, (*within, kind))
             elif kind.startswith(_GROUP_PREFIXES):
@@ -117,6 +125,8 @@ class EditorFile:
     def _grouped(self, host: Mapping[str, Any], name: str, path: str) -> Iterator[EditorNode]:
         """The nodes of a group. The host has the values of all, in their order: those that are files are told apart."""
         inner = _mappings(_mapping(self._groups.get(name)).get("nodes"))
+        for node in inner:
+            self._note(node)
         files = [value for _, value in texts_in(host.get("widgets_values"), "") if is_model_file(value)]
         replaced = iter(files)
         for index, node in enumerate(inner):
@@ -126,6 +136,39 @@ class EditorFile:
                     (slot, next(replaced, value) if is_model_file(value) else value) for slot, value in _values(node)
                 ]
                 yield _node(node, f"{path}{index}", values)
+
+    def _note(self, node: Mapping[str, Any]) -> None:
+        """Count a node that is read, and its values. Raises InvalidWorkflow if they are too many."""
+        if id(node) not in self._sizes:
+            parts = (node.get("widgets_values"), node.get("inputs"), node.get("properties"))
+            self._sizes[id(node)] = sum(map(_size, parts))
+        values = node.get("widgets_values")
+        if isinstance(values, list | dict) and len(values) > MOST_VALUES:
+            raise InvalidWorkflow(f"Node {str(node.get('id'))[:100]} has more than {MOST_VALUES:,} values.")
+        self._count += 1
+        self._values_left -= self._sizes[id(node)]
+        if self._count > MAX_NODES:
+            raise InvalidWorkflow(
+                f"The workflow has more than {MAX_NODES:,} nodes, those of a subgraph counted once for each host."
+            )
+        if self._values_left < 0:
+            raise InvalidWorkflow(
+                f"The nodes of the workflow have more than {_MOST_VALUES:,} values, those of a subgraph counted once "
+                "for each host."
+            )
+
+
+def _size(value: object) -> int:
+    """The number of values in a value, at any depth."""
+    count, pending = 0, [value]
+    while pending:
+        each = pending.pop()
+        count += 1
+        if isinstance(each, Mapping):
+            pending += each.values()
+        elif isinstance(each, list):
+            pending += each
+    return count
 
 
 def is_model_file(value: str) -> bool:
