@@ -21,7 +21,7 @@ from comfy_lite import __version__
 from comfy_lite.execution import Executor
 from comfy_lite.faults import Faults
 from comfy_lite.node import NodeType
-from comfy_lite.nodes import ALL
+from comfy_lite.nodes.renewed import nodes_of
 from comfy_lite.object_info import features_of
 from comfy_lite.options import Options, parse
 from comfy_lite.prompt_queue import PromptQueue
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None, *, nodes: Mapping[str, NodeType
     sys.setrecursionlimit(_DEEPEST_RECURSION)
     time.sleep(options.start_delay_s)
     try:
-        asyncio.run(_serve(options, _offered({**ALL, **(nodes or {})}, options)))
+        asyncio.run(_serve(options, _offered({**nodes_of(options.release), **(nodes or {})}, options)))
     except KeyboardInterrupt:
         logger.info("\nStopped server")
         shutil.rmtree(options.directories.temp, ignore_errors=True)

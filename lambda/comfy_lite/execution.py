@@ -204,9 +204,12 @@ def _protect(result: NodeResult) -> None:
 
 
 def _hidden_inputs(run: Run, node_type: NodeType) -> dict[str, Any]:
-    """What a node gets besides its inputs. Our nodes take it from their context, but ComfyUI reports it on failures."""
+    """What a node gets besides its inputs. Our nodes take it from their context, but ComfyUI reports it on failures.
+
+    Nodes in the V3 form get it another way, and it is not reported.
+    """
     values = {"PROMPT": run.prompt, "EXTRA_PNGINFO": run.extra_data.get("extra_pnginfo")}
-    return {name: values[kind] for name, kind in node_type.hidden.items()}
+    return {name: values[kind] for name, kind in node_type.hidden.items() if isinstance(kind, str)}
 
 
 def _failure_of(error: Exception, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class NodeType:
     execute: Callable[..., NodeResult]
     required: Inputs = field(default_factory=dict)
     optional: Inputs = field(default_factory=dict)
-    hidden: Mapping[str, str] = field(default_factory=dict)
+    hidden: Mapping[str, Any] = field(default_factory=dict)
     returns: tuple[str, ...] = ()
     return_names: tuple[str, ...] = ()
     is_output: bool = False

@@ -81,6 +81,16 @@ class Release:
         return self._since(0, 33, 0)
 
     @property
+    def renews_nodes(self) -> bool:
+        """The nodes are declared anew, and those that save give on their images. (Seen in 0.33.0.)"""
+        return self._since(0, 33, 0)
+
+    @property
+    def checks_every_choice(self) -> bool:
+        """What is none of an input's choices is refused in the nodes' newer (V3) form, too. (Seen in 0.33.0.)"""
+        return self._since(0, 33, 0)
+
+    @property
     def names_its_packages(self) -> bool:
         """`/system_stats` lists ComfyUI's own packages, and how it was installed. (Seen in 0.33.0.)"""
         return self._since(0, 33, 0)

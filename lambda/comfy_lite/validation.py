@@ -144,7 +144,7 @@ class _Validator:
                 sources_valid = sources_valid and source_valid
             else:
                 skip_limits = judged_by_node is None or name in judged_by_node
-                problem = _check_value(name, spec, inputs, skip_limits=skip_limits)
+                problem = _check_value(name, spec, inputs, self._release, skip_limits=skip_limits)
             if problem is not None:
                 problems.append(problem)
         problems += self._ask_node(node_id, node_type, judged_by_node)
@@ -212,7 +212,9 @@ def _missing_node(node_id: str, node: Mapping[str, Any], release: Release) -> Pr
     )
 
 
-def _check_value(name: str, spec: tuple[Any, Any], inputs: dict[str, Any], *, skip_limits: bool) -> Problem | None:
+def _check_value(
+    name: str, spec: tuple[Any, Any], inputs: dict[str, Any], release: Release, *, skip_limits: bool
+) -> Problem | None:
     """Convert a constant in place and check it against its limits."""
     kind, options = spec
     value = inputs[name]
@@ -232,13 +234,22 @@ def _check_value(name: str, spec: tuple[Any, Any], inputs: dict[str, Any], *, sk
         return _problem("value_smaller_than_min", f"Value {value} smaller than min of {options['min']}", name, extra)
     if "max" in options and value > options["max"]:
         return _problem("value_bigger_than_max", f"Value {value} bigger than max of {options['max']}", name, extra)
-    if isinstance(kind, list) and value not in kind:
-        shown = str(kind)
-        if len(kind) > _LONGEST_LIST_SHOWN:
-            shown = f"(list of length {len(kind)})"
+    choices = _choices(kind, options, release)
+    if choices is not None and value not in choices:
+        shown = str(choices)
+        if len(choices) > _LONGEST_LIST_SHOWN:
+            shown = f"(list of length {len(choices)})"
             extra["input_config"] = None
-        return _problem("value_not_in_list", "Value not in list", f"{name}: '{value}' not in {shown}", extra)
+        wrong = repr(value) if release.checks_every_choice else f"'{value}'"
+        return _problem("value_not_in_list", "Value not in list", f"{name}: {wrong} not in {shown}", extra)
     return None
+
+
+def _choices(kind: object, options: Mapping[str, Any], release: Release) -> list[Any] | None:
+    """What an input offers, in either form; None if it takes anything, or if the release does not look."""
+    if isinstance(kind, list):
+        return kind
+    return options.get("options") if kind == "COMBO" and release.checks_every_choice else None
 
 
 def _names_judged_by(node_type: NodeType) -> frozenset[str] | None:

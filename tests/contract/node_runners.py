@@ -21,7 +21,7 @@ from PIL import Image, ImageSequence
 
 from comfy_lite.node import Directories, NodeResult
 from comfy_lite.nodes import ALL
-from tests.contract.node_cases import COPIES, DATA, EXTRA_PNGINFO, INPUTS, Case
+from tests.contract.node_cases import COPIES, DATA, EXTRA_PNGINFO, FIRST_RELEASE, INPUTS, Case
 
 Levels = npt.NDArray[np.uint8]
 
@@ -214,17 +214,21 @@ class FakeContext:
 
 
 class Expectations:
-    """A real ComfyUI's results of the cases, as stored by `record_nodes`."""
+    """What a real ComfyUI made of the cases, as stored by `record_nodes`: 0.3.64, and a later one where it differs."""
 
-    def __init__(self) -> None:
-        self._results = json.loads((DATA / "expected.json").read_text())
+    def __init__(self, release: str = FIRST_RELEASE) -> None:
+        self._results: dict[str, Any] = {}
         self._images: dict[str, list[Levels]] = {}
-        with np.load(DATA / "expected.npz") as arrays:
-            for key, image in arrays.items():
-                self._images.setdefault(key.rpartition("#")[0], []).append(image)
+        for recorded in dict.fromkeys((FIRST_RELEASE, release)):
+            results = json.loads((DATA / f"expected-{recorded}.json").read_text())
+            self._results |= results
+            self._images |= {name: [] for name in results}
+            with np.load(DATA / f"expected-{recorded}.npz") as arrays:
+                for key, image in arrays.items():
+                    self._images[key.rpartition("#")[0]].append(image)
 
     def of(self, case: Case) -> Result:
-        return Result(**self._results[case.name], images=self._images.get(case.name, []))
+        return Result(**self._results[case.name], images=self._images[case.name])
 
 
 def difference(result: Result, expected: Result, name: str) -> int:

@@ -17,22 +17,38 @@ import numpy as np
 import requests
 from PIL import Image, ImageSequence
 
-from tests.contract.node_cases import CASES, DATA, INPUTS
-from tests.contract.node_runners import HttpRunner
+from tests.contract.node_cases import CASES, DATA, FIRST_RELEASE, INPUTS
+from tests.contract.node_runners import Expectations, HttpRunner, Result, difference
 
-#: ComfyUI's own prose, which is not compared.
-_PROSE = ("tooltip", "output_tooltips", "description")
+#: ComfyUI's own prose and what its editor searches by, which are not compared.
+_PROSE = ("tooltip", "output_tooltips", "description", "search_aliases", "essentials_category")
 
 
 def record(url: str) -> None:
-    runner = HttpRunner(url)
+    runner, release = HttpRunner(url), version_of(url)
+    first = None if release == FIRST_RELEASE else Expectations()
     arrays, results = {}, {}
     for case in CASES:
         result = runner.run(case)
+        if first is not None and not differs(result, first.of(case)):
+            continue
         results[case.name] = result.as_json()
         arrays |= {f"{case.name}#{index}": image for index, image in enumerate(result.images)}
-    (DATA / "expected.json").write_text(json.dumps(results, indent=0, ensure_ascii=False) + "\n")
-    np.savez_compressed(DATA / "expected.npz", **arrays)  # type: ignore[arg-type]
+    text = json.dumps(results, indent=0, ensure_ascii=False) + "\n"
+    (DATA / f"expected-{release}.json").write_text(text)
+    np.savez_compressed(DATA / f"expected-{release}.npz", **arrays)  # type: ignore[arg-type]
+
+
+def differs(result: Result, first: Result) -> bool:
+    """Whether a later release makes something else of a case than the first one."""
+    try:
+        return difference(result, first, "") > 1
+    except AssertionError:
+        return True
+
+
+def version_of(url: str) -> str:
+    return str(requests.get(f"{url}/system_stats").json()["system"]["comfyui_version"])
 
 
 def record_object_info(url: str, nodes: list[str]) -> None:
@@ -40,7 +56,7 @@ def record_object_info(url: str, nodes: list[str]) -> None:
     known = {name: without_prose(everything[name]) for name in nodes}
     for name in ("LoadImage", "LoadImageMask"):
         known[name]["input"]["required"]["image"][0] = []
-    (DATA / "object_info.json").write_text(json.dumps(known, indent=1) + "\n")
+    (DATA / f"object_info-{version_of(url)}.json").write_text(json.dumps(known, indent=1) + "\n")
 
 
 def without_prose(value: Any) -> Any:

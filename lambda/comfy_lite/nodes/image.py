@@ -44,7 +44,8 @@ def _repeat(_: NodeContext, *, image: Pixels, amount: int) -> NodeResult:
 
 
 def _from_batch(_: NodeContext, *, image: Pixels, batch_index: int, length: int) -> NodeResult:
-    first = min(batch_index, image.shape[0] - 1)
+    count = image.shape[0]
+    first = min(max(batch_index + (count if batch_index < 0 else 0), 0), count - 1)
     return NodeResult((image[first : first + length],))
 
 

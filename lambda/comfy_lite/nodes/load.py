@@ -79,6 +79,15 @@ def _load_mask(context: NodeContext, *, image: str, channel: str) -> NodeResult:
     return NodeResult(((1.0 - mask if channel == "alpha" else mask)[np.newaxis],))
 
 
+def load_mask(context: NodeContext, *, image: str, channel: str) -> NodeResult:
+    """LoadImageMask of later releases: without an alpha channel the mask is that of an image without one."""
+    if channel == "alpha":
+        with _forgiving(Image.open, _existing(context.directories, image)) as picture:
+            if not picture.has_transparency_data:
+                return NodeResult((np.zeros((1, *_NO_MASK), np.float32),))
+    return _load_mask(context, image=image, channel=channel)
+
+
 def _eight_bit(picture: Image.Image) -> Image.Image:
     """The image; if it has 32-bit integers, its values are divided by 255, as ComfyUI does."""
     return picture.point(lambda value: value * (1 / 255)) if picture.mode == "I" else picture
@@ -125,6 +134,11 @@ def _is_image(name: str) -> bool:
 
 def _image_inputs(directories: Directories) -> Mapping[str, InputSpec]:
     return {"image": ([name for name in _files(directories) if _is_image(name)], {"image_upload": True})}
+
+
+def mask_inputs(directories: Directories) -> Mapping[str, InputSpec]:
+    """The inputs of LoadImageMask of later releases, which offers images only."""
+    return {**_image_inputs(directories), "channel": (list(_CHANNELS),)}
 
 
 def _mask_inputs(directories: Directories) -> Mapping[str, InputSpec]:

@@ -58,15 +58,25 @@ def _with_neighbours(masks: Pixels, *, axis: int, extreme: np.ufunc) -> Pixels:
 def _feather(_: NodeContext, *, mask: Pixels, left: int, top: int, right: int, bottom: int) -> NodeResult:
     """Multiply the mask by ramps from its edges inwards.
 
-    ComfyUI counts the right and bottom ramps from index -0, which is the first column and row, not the last: the
-    last ones get the second value of their ramp, and the opposite edge gets the first.
+    ComfyUI 0.3.64 counts the right and bottom ramps from index -0, which is the first column and row, not the last:
+    the last ones get the second value of their ramp, and the opposite edge gets the first.
     """
+    return NodeResult((_feathered(mask, left, top, right, bottom, last=0),))
+
+
+def feather(_: NodeContext, *, mask: Pixels, left: int, top: int, right: int, bottom: int) -> NodeResult:
+    """FeatherMask of later releases: every ramp begins at its own edge."""
+    return NodeResult((_feathered(mask, left, top, right, bottom, last=-1),))
+
+
+def _feathered(mask: Pixels, left: int, top: int, right: int, bottom: int, *, last: int) -> Pixels:
+    """The mask with its ramps; those of the right and the bottom are counted down from the line `last`."""
     result = _batch_of(mask).copy()
     for lines, before, after in ((result.swapaxes(1, 2), left, right), (result, top, bottom)):
         rising, falling = _ramp(min(before, lines.shape[1])), _ramp(min(after, lines.shape[1]))
         lines[:, : len(rising)] *= rising
-        lines[:, -np.arange(len(falling))] *= falling
-    return NodeResult((result,))
+        lines[:, last - np.arange(len(falling))] *= falling
+    return result
 
 
 def _ramp(length: int) -> Pixels:

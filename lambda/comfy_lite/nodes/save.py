@@ -1,4 +1,7 @@
-"""Nodes that write images to the output and temp folders, send them over the websocket, or show a value."""
+"""Nodes that write images to the output and temp folders, send them over the websocket, or show a value.
+
+They give on what they were given; older releases declare no such output, and nothing can be linked to it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import os
 import secrets
 import string
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +108,7 @@ def _write_pngs(
         name = place.file_name(number, "png")
         to_pillow(image).save(place.folder / name, pnginfo=info, compress_level=compress_level)
         saved.append({"filename": name, "subfolder": place.subfolder, "type": kind})
-    return NodeResult(ui={"images": saved})
+    return NodeResult((images,), ui={"images": saved})
 
 
 def _save_image(context: NodeContext, *, images: Pixels, filename_prefix: str) -> NodeResult:
@@ -145,7 +149,7 @@ def _save_animated_webp(
         quality=quality,
         method=_WEBP_METHODS[method],
     )
-    return _animation(place, name, animated=bool(others))
+    return _animation(place, name, images, animated=bool(others))
 
 
 def _save_animated_png(
@@ -170,12 +174,24 @@ def _save_animated_png(
         pnginfo=info,
         compress_level=compress_level,
     )
-    return _animation(place, name, animated=True)
+    return _animation(place, name, images, animated=True)
 
 
-def _animation(place: SavePlace, name: str, *, animated: bool) -> NodeResult:
+def _animation(place: SavePlace, name: str, images: Pixels, *, animated: bool) -> NodeResult:
     saved = {"filename": name, "subfolder": place.subfolder, "type": "output"}
-    return NodeResult(ui={"images": [saved], "animated": (animated,)})
+    return NodeResult((images,), ui={"images": [saved], "animated": (animated,)})
+
+
+def silent_if_still(execute: Callable[..., NodeResult]) -> Callable[..., NodeResult]:
+    """A node that saves an animation, as in later releases: they say only of more than one picture that it moves."""
+
+    def executed(context: NodeContext, *, images: Pixels, **inputs: object) -> NodeResult:
+        result = execute(context, images=images, **inputs)
+        if len(images) > 1 or result.ui is None:
+            return result
+        return replace(result, ui={"images": result.ui["images"]})
+
+    return executed
 
 
 def _save_websocket(context: NodeContext, *, images: Pixels) -> NodeResult:
@@ -185,16 +201,25 @@ def _save_websocket(context: NodeContext, *, images: Pixels) -> NodeResult:
 
 
 def _preview_any(_: NodeContext, *, source: object = None) -> NodeResult:
-    return NodeResult(ui={"text": (_as_text(source),)})
+    return _shown_as_text(_as_text(source, indent=None, edge_items=3))
 
 
-def _as_text(value: object) -> str:
+def preview_any(_: NodeContext, *, source: object = None) -> NodeResult:
+    """PreviewAny of later releases: JSON on lines of its own, and more of a tensor."""
+    return _shown_as_text(_as_text(source, indent=4, edge_items=6))
+
+
+def _shown_as_text(text: str) -> NodeResult:
+    return NodeResult((text,), ui={"text": (text,)})
+
+
+def _as_text(value: object, *, indent: int | None, edge_items: int) -> str:
     if value is None or isinstance(value, (str, int, float)):
         return str(value)
     try:
-        return json.dumps(value)
+        return json.dumps(value, indent=indent)
     except (TypeError, ValueError):
-        return tensor_text(value) if isinstance(value, np.ndarray) else str(value)
+        return tensor_text(value, edge_items=edge_items) if isinstance(value, np.ndarray) else str(value)
 
 
 def _time_of_call(*_: object, **__: object) -> float:

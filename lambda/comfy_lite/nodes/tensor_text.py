@@ -10,7 +10,6 @@ import numpy as np
 from comfy_lite.node import Pixels
 
 _LINE_WIDTH = 80
-_EDGE_ITEMS = 3
 _LONGEST_SHOWN_WHOLE = 1000
 _OPENING = "tensor("
 
@@ -26,17 +25,17 @@ class _Form:
         return (self.form if math.isfinite(value) else "{}").format(value).rjust(self.width)
 
 
-def tensor_text(array: Pixels) -> str:
-    """The array as text: in full up to 1000 values, else the first and last three of each dimension."""
+def tensor_text(array: Pixels, *, edge_items: int = 3) -> str:
+    """The array as text: in full up to 1000 values, else the first and last `edge_items` of each dimension."""
     shortened = array.size > _LONGEST_SHOWN_WHOLE
-    form = _form_for(_corners(array) if shortened else array)
-    return f"{_OPENING}{_block(array, len(_OPENING), form, shortened=shortened)})"
+    form = _form_for(_corners(array, edge_items) if shortened else array)
+    return f"{_OPENING}{_block(array, len(_OPENING), form, edge_items if shortened else 0)})"
 
 
-def _corners(array: Pixels) -> Pixels:
+def _corners(array: Pixels, edge_items: int) -> Pixels:
     for axis, size in enumerate(array.shape):
-        if size > 2 * _EDGE_ITEMS:
-            array = array.take([*range(_EDGE_ITEMS), *range(size - _EDGE_ITEMS, size)], axis=axis)
+        if size > 2 * edge_items:
+            array = array.take([*range(edge_items), *range(size - edge_items, size)], axis=axis)
     return array
 
 
@@ -54,20 +53,23 @@ def _form_for(values: Pixels) -> _Form:
     return _Form(form, max(len(form.format(number)) for number in numbers))
 
 
-def _block(array: Pixels, indent: int, form: _Form, *, shortened: bool) -> str:
-    gap = shortened and len(array) > 2 * _EDGE_ITEMS
-    shown = [*array[:_EDGE_ITEMS], *array[-_EDGE_ITEMS:]] if gap else list(array)
+def _block(array: Pixels, indent: int, form: _Form, edge: int) -> str:
+    """A part of the array; without its middle if that is longer than `edge` values on both sides, 0 for never."""
+    gap = 0 < 2 * edge < len(array)
+    shown = [*array[:edge], *array[-edge:]] if gap else list(array)
     if array.ndim == 1:
-        items = _with_gap([form.write(float(value)) for value in shown], " ...", gap=gap)
+        items = [form.write(float(value)) for value in shown]
+        items = _with_gap(items, " ...", edge) if gap else items
         per_line = max((_LINE_WIDTH - indent) // (form.width + len(", ")), 1)
         lines = [", ".join(items[start : start + per_line]) for start in range(0, len(items), per_line)]
         return f"[{(',' + _newlines(1, indent)).join(lines)}]"
-    blocks = [_block(part, indent + 1, form, shortened=shortened) for part in shown]
-    return f"[{(',' + _newlines(array.ndim - 1, indent)).join(_with_gap(blocks, '...', gap=gap))}]"
+    blocks = [_block(part, indent + 1, form, edge) for part in shown]
+    blocks = _with_gap(blocks, "...", edge) if gap else blocks
+    return f"[{(',' + _newlines(array.ndim - 1, indent)).join(blocks)}]"
 
 
-def _with_gap(items: list[str], sign: str, *, gap: bool) -> list[str]:
-    return [*items[:_EDGE_ITEMS], sign, *items[_EDGE_ITEMS:]] if gap else items
+def _with_gap(items: list[str], sign: str, edge: int) -> list[str]:
+    return [*items[:edge], sign, *items[edge:]]
 
 
 def _newlines(count: int, indent: int) -> str:

@@ -31,7 +31,10 @@ RELEASES = ("ComfyUI 0.3.64", "ComfyUI 0.33.0")
 RECORDINGS: dict[str, dict[str, Any]] = {
     **DECLARED,
     **{f"problems {k}": v for k, v in json.loads((TESTS / "unit/data/object_info.json").read_text()).items()},
-    "cases": json.loads((TESTS / "contract/data/nodes/object_info.json").read_text()),
+    **{
+        f"cases of {release}": json.loads((TESTS / f"contract/data/nodes/object_info-{release}.json").read_text())
+        for release in ("0.3.64", "0.33.0")
+    },
 }
 #: Classes that are known, take uploaded files and are left to the names of their inputs.
 LEFT_TO_NAMES = {("Painter", "mask")}
