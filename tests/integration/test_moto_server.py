@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import pytest
@@ -83,8 +83,10 @@ def test_an_object_that_is_cut_off_is_not_stored(aws: LocalAws, encoding: dict[s
 def test_answers_of_all_kinds_follow_each_other(connection: http.client.HTTPConnection) -> None:
     """Those without a body too, those of errors, and those after a body that had to be asked for."""
 
-    def ask(method: str, path: str, body: bytes | None = None, **others: str) -> tuple[int, bytes]:
-        connection.request(method, path, body, headers_of(ADMINISTRATOR, "s3", **others))
+    def ask(
+        method: str, path: str, body: bytes | None = None, others: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        connection.request(method, path, body, headers_of(ADMINISTRATOR, "s3", **(others or {})))
         answer = connection.getresponse()
         return answer.status, answer.read()
 
@@ -93,9 +95,9 @@ def test_answers_of_all_kinds_follow_each_other(connection: http.client.HTTPConn
         assert ask("HEAD", f"/{BUCKET}/none") == (404, b"")
         assert ask("GET", f"/{BUCKET}/none")[0] == 404
         assert ask("PUT", f"/{BUCKET}/owl", b"an owl") == (200, b"")
-        assert ask("GET", f"/{BUCKET}/owl", **{"If-None-Match": '"0"'}) == (200, b"an owl")
-        assert ask("GET", f"/{BUCKET}/owl", Range="bytes=1-3") == (206, b"n o")
-        assert ask("GET", f"/{BUCKET}/owl", **{"If-Match": '"0"'})[0] == 412
+        assert ask("GET", f"/{BUCKET}/owl", others={"If-None-Match": '"0"'}) == (200, b"an owl")
+        assert ask("GET", f"/{BUCKET}/owl", others={"Range": "bytes=1-3"}) == (206, b"n o")
+        assert ask("GET", f"/{BUCKET}/owl", others={"If-Match": '"0"'})[0] == 412
         assert ask("DELETE", f"/{BUCKET}/owl") == (204, b"")
         assert ask("PUT", f"/{BUCKET}/empty", b"") == (200, b"")
         assert ask("GET", f"/{BUCKET}/empty") == (200, b"")
