@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
+#: Answers that end with their head.
+_WITHOUT_BODY: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 _REGION: Final = re.compile(r"Credential=[^/]+/[^/]+/([^/]+)/")
 
 
@@ -59,7 +61,11 @@ def one_after_the_other(application: WSGIApplication) -> WSGIApplication:
 class _Handler(MotoRequestHandler):  # type: ignore[misc]
     """Keeps connections, as AWS does: to open and close one costs as much as most answers. It logs no requests.
 
-    Werkzeug closes each, since an application may leave a part of a body unread. Here each body is read first.
+    Werkzeug closes each, since an application may leave a part of a body unread. Here each body is read first, and an
+    answer has as many bytes as its head says, none where HTTP has none: the next begins right after it.
+
+    A client that ends before it has sent all of a request (a function that is killed, between the headers and the body,
+    which urllib3 sends apart) has asked for nothing. As at AWS, such a request is neither authorized nor done.
     """
 
     wbufsize = -1  # what is written leaves with the request's end, at once
@@ -67,24 +73,36 @@ class _Handler(MotoRequestHandler):  # type: ignore[misc]
     def log_request(self, *_arguments: object) -> None:
         return
 
+    def handle_expect_100(self) -> bool:
+        """Ask for the body: at once, and not again, which is what werkzeug does where it still finds the header."""
+        asked: bool = super().handle_expect_100()
+        self.wfile.flush()
+        del self.headers["Expect"]
+        return asked
+
     def run_wsgi(self) -> None:
         """Answer one request."""
         if "Transfer-Encoding" in self.headers:
             super().run_wsgi()
             return
-        if self.headers.get("Expect", "").lower() == "100-continue":
-            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.wfile.flush()
         environment = self.make_environ()
-        environment["wsgi.input"] = io.BytesIO(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+        length = int(self.headers.get("Content-Length") or 0)
+        sent = self.rfile.read(length)
+        if len(sent) < length:
+            self.close_connection = True
+            return
+        environment["wsgi.input"] = io.BytesIO(sent)
         status, headers, body = self._answer(environment)
-        self.send_response(int(status[:3]), status[4:])
+        code = int(status[:3])
+        has_body = self.command != "HEAD" and code not in _WITHOUT_BODY
+        self.send_response(code, status[4:])
         for name, value in headers:
-            self.send_header(name, value)
-        if all(name.lower() != "content-length" for name, _ in headers):
+            if not has_body or name.lower() != "content-length":
+                self.send_header(name, value)
+        if has_body:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
+        if has_body:
             self.wfile.write(body)
 
     def _answer(self, environment: WSGIEnvironment) -> tuple[str, list[tuple[str, str]], bytes]:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pytest
 
 from local.aws.processes import LOOPBACK, LocalProcess, clean_environment, free_port
 from local.aws.server import REGION
-from tests.unit.template.processed import ROOT, parse, processed
+from tests.unit.template.processed import ROOT, defaults, is_true, parse, processed
 from tools import adopt, undeploy
 from tools.deploy import Before, Plan, images_of
 from tools.retained import NoStack, find
@@ -51,7 +51,7 @@ class Cloud:
 
     def deploy(self, **parameters: str) -> str:
         """Create or update the stack, as `sam deploy` does; returns its state."""
-        template = as_the_emulator_takes_it(processed(parameters))
+        template = as_the_emulator_takes_it(processed(parameters), parameters)
         self.client("s3").put_object(Bucket="templates", Key="processed.json", Body=json.dumps(template).encode())
         cloudformation = self.client("cloudformation")
         arguments: dict[str, Any] = {
@@ -98,19 +98,22 @@ class Cloud:
         return (objects["KeyCount"], items["Count"]) == (1, 1)
 
 
-def as_the_emulator_takes_it(template: dict[str, Any]) -> dict[str, Any]:
+def as_the_emulator_takes_it(template: dict[str, Any], parameters: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The template without the resources that MiniStack does not know, and without what names them.
 
-    It takes every condition of joined lists for true: what is for buckets of one's own goes, too.
+    Its conditions are what they come to: MiniStack joins and splits nothing in them.
     """
     kept = {
         name: {key: value for key, value in entry.items() if key != "UpdatePolicy"}
         for name, entry in template["Resources"].items()
-        if not entry["Type"].startswith(UNKNOWN_TO_IT)
-        and "Metrics" not in entry.get("Properties", {})
-        and entry.get("Condition") not in ("HasInputBuckets", "HasOutputBuckets")
+        if not entry["Type"].startswith(UNKNOWN_TO_IT) and "Metrics" not in entry.get("Properties", {})
     }
-    return {**template, "Resources": kept}
+    values = {**defaults(), **(parameters or {})}
+    conditions = {
+        name: {"Fn::Equals": [str(is_true(template, condition, values)), "True"]}
+        for name, condition in template["Conditions"].items()
+    }
+    return {**template, "Resources": kept, "Conditions": conditions}
 
 
 @pytest.fixture(scope="module")

@@ -96,11 +96,28 @@ def is_true(template: Mapping[str, Any], condition: Any, parameters: Mapping[str
         case {"Fn::Or": conditions}:
             return any(is_true(template, one, parameters) for one in conditions)
         case {"Fn::Equals": [left, right]}:
-            sides = [evaluate(template, side, parameters) for side in (left, right)]
+            sides = [calculated(evaluate(template, side, parameters)) for side in (left, right)]
             return str(sides[0]) == str(sides[1])
         case {"Condition": str(name)}:
             return is_true(template, template["Conditions"][name], parameters)
     raise ValueError(f"not a condition: {condition}")
+
+
+def calculated(value: Any) -> Any:
+    """A side of a comparison, whose functions of texts are called; a list of a parameter is one text here."""
+    match value:
+        case list():
+            return [calculated(entry) for entry in value]
+        case {"Fn::Join": [str(delimiter), parts]}:
+            parts = calculated(parts)
+            return parts.replace(",", delimiter) if isinstance(parts, str) else delimiter.join(parts)
+        case {"Fn::Split": [str(delimiter), text]}:
+            return calculated(text).split(delimiter)
+        case {"Fn::Select": [index, entries]}:
+            return calculated(entries)[int(index)]
+        case dict():
+            raise ValueError(f"cannot be compared: {value}")
+    return value
 
 
 def resources_for(template: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
