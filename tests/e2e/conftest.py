@@ -51,7 +51,7 @@ def api_image() -> str:
 
 @pytest.fixture(scope="session")
 def worker_image() -> str:
-    """The image with the ComfyUI in comfyui/. TORCH and TORCH_INDEX_URL say which torch it has, as in the Dockerfile."""
+    """The image with the ComfyUI in comfyui/. TORCH and TORCH_INDEX_URL are arguments of its build."""
     arguments = ((name, os.environ.get(name)) for name in ("TORCH", "TORCH_INDEX_URL"))
     return build_image("worker", *(f"--build-arg={name}={value}" for name, value in arguments if value))
 
