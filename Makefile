@@ -78,7 +78,7 @@ soak: setup ## Thousands of jobs with faults thrown at random: make soak SOAK_JO
 e2e: setup ## Build the image and prove it: docker, sam build, sam local (needs a container engine)
 	$(RUN) -m pytest tests/e2e -m "not comfyui" $(PYTEST_ARGS)
 
-e2e-comfyui: setup ## The same for the image with ComfyUI itself, from a checkout in comfyui/ (minutes, gigabytes)
+e2e-comfyui: setup ## The same for the image with ComfyUI itself, from a checkout in comfyui/ (minutes, gigabytes; TORCH=cuda: torch from PyPI)
 	@test -f comfyui/main.py || { echo "Put a ComfyUI checkout into comfyui/ first: see comfyui/README.md."; exit 2; }
 	$(RUN) -m pytest tests/e2e -m comfyui $(PYTEST_ARGS)
 

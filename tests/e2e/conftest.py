@@ -51,9 +51,9 @@ def api_image() -> str:
 
 @pytest.fixture(scope="session")
 def worker_image() -> str:
-    """The image with the ComfyUI in comfyui/. TORCH_INDEX_URL says where torch comes from."""
-    options = [f"--build-arg=TORCH_INDEX_URL={url}"] if (url := os.environ.get("TORCH_INDEX_URL")) else []
-    return build_image("worker", *options)
+    """The image with the ComfyUI in comfyui/. TORCH and TORCH_INDEX_URL are arguments of its build."""
+    arguments = ((name, os.environ.get(name)) for name in ("TORCH", "TORCH_INDEX_URL"))
+    return build_image("worker", *(f"--build-arg={name}={value}" for name, value in arguments if value))
 
 
 @pytest.fixture(scope="session")

@@ -26,9 +26,10 @@ def docker(*arguments: str, timeout_s: float = 120) -> str:
 
 
 class LambdaContainer:
-    """One container, which lives for a `with` block. Its command is the image's own.
+    """One container, which lives for a `with` block.
 
     Args:
+        command: the handler, for an image of several functions; without it, the image's own.
         files: files of this machine that it sees, each with the path it has there.
     """
 
@@ -39,8 +40,10 @@ class LambdaContainer:
         *,
         timeout_s: int = 120,
         files: Mapping[Path, str] | None = None,
+        command: str = "",
     ) -> None:
         self._image = image
+        self._command = command
         self._environment = {**environment, "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout_s)}
         self._timeout_s = timeout_s
         self._files = {emulator_binary(): "/emulator", **(files or {})}
@@ -50,7 +53,7 @@ class LambdaContainer:
     def __enter__(self) -> Self:
         variables = [word for name, value in self._environment.items() for word in ("--env", f"{name}={value}")]
         entry_point = docker("inspect", "--format", "{{range .Config.Entrypoint}}{{println .}}{{end}}", self._image)
-        command = docker("inspect", "--format", "{{range .Config.Cmd}}{{println .}}{{end}}", self._image)
+        own_command = docker("inspect", "--format", "{{range .Config.Cmd}}{{println .}}{{end}}", self._image)
         docker(
             *("run", "--detach", "--name", self._name, "--publish", "127.0.0.1::8080"),
             *("--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777", "--user", USER),
@@ -59,7 +62,7 @@ class LambdaContainer:
             *variables,
             self._image,
             *entry_point.split(),
-            *command.split(),
+            *(self._command or own_command).split(),
         )
         try:
             self._url = f"http://{self._address()}/2015-03-31/functions/function/invocations"

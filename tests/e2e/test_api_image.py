@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.container, pytest.mark.timeout(1800)]
 #: All layers above the base, and the base itself, debian:bookworm-slim, as Debian publishes it: its stand-in on a
 #: machine without a network may be larger. Both together now take about 150 MB.
 MAX_BYTES, BASE_BYTES = 250_000_000, 80_000_000
-HANDLERS = ("api", "authorizer", "caretaker", "webhooks")
+HANDLERS = ("api", "authorizer", "caretaker", "ingest", "outcome", "webhooks")
 WARM_REQUESTS = 20
 
 

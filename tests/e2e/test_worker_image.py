@@ -19,8 +19,9 @@ from local.aws.server import LocalAws
 ROOT = Path(__file__).parent.parent.parent
 CHECKPOINT = "v1-5-pruned-emaonly.safetensors"
 HAS_MODEL = (ROOT / "comfyui" / "models" / "checkpoints" / CHECKPOINT).is_file()
-#: Events whose workflows need no model.
-MODEL_FREE = [sample for sample in SAMPLES if sample.event in {"direct", "s3_test", "s3", "s3_image", "http"}]
+#: Events whose workflows need one.
+NEED_A_MODEL = {"direct_text_to_image", "sqs_s3", "sqs_requests"}
+MODEL_FREE = [sample for sample in SAMPLES if sample.event not in NEED_A_MODEL]
 
 pytestmark = [pytest.mark.container, pytest.mark.comfyui, pytest.mark.timeout(3600)]
 
