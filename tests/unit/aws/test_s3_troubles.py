@@ -154,6 +154,7 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
 #: Codes of other services, or of ranges, which are no troubles of S3.
 ELSEWHERE = {
     "cli/stack.py": {"AccessDenied", "ExpiredToken"},  # of CloudFormation
+    "aws/kept_secrets.py": {"AccessDenied"},  # of SSM and Secrets Manager
     "aws/s3_clock.py": {"RequestTimeTooSkewed"},  # which the client itself cures, before anybody hears of it
 }
 

@@ -309,7 +309,10 @@ def test_a_download_of_civitai_needs_a_name(internet: Internet, capsys: pytest.C
 # ls
 
 
-def test_the_models_of_the_store_are_listed(s3: S3Client, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_models_of_the_store_are_listed(
+    s3: S3Client, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # a wide terminal: nothing is folded
     small = safetensors()
     assert add(files(small), folder="loras/styles") == 0
     s3.put_object(Bucket=IN, Key="models/vae/old.safetensors", Body=b"1234")

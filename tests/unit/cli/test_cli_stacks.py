@@ -22,7 +22,8 @@ def with_a_stack() -> dict[str, argparse.ArgumentParser]:
     return {
         parser.prog.partition(" ")[2]: parser
         for parser in parsers(cli_main.parser())
-        if any("--stack" in action.option_strings for action in parser._actions)
+        # `needs` asks the ComfyUI here unless a stack is named: no variable makes it ask another.
+        if any("--stack" in action.option_strings for action in parser._actions) and not parser.prog.endswith(" needs")
     }
 
 
