@@ -293,7 +293,10 @@ def _narrowed(titles: Sequence[str], widths: Sequence[int], missing: int, folds:
 def _row_lines(row: Sequence[str], widths: Sequence[int], at_right: Sequence[bool]) -> list[str]:
     from rich.cells import cell_len, chop_cells
 
-    pieces = [chop_cells(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+    # What fits is not chopped: rich would lose a letter that has no width of its own, like the tone of an emoji.
+    pieces = [
+        [cell] if cell_len(cell) <= width else chop_cells(cell, width) for cell, width in zip(row, widths, strict=True)
+    ]
     lines = []
     for level in range(max(map(len, pieces))):
         cells = []

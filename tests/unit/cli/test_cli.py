@@ -139,7 +139,7 @@ def test_a_workflow_saved_by_the_editor_is_recognised(tmp_path: Path) -> None:
     answer = command_line(tmp_path, "run", written(tmp_path, {"nodes": [], "links": [], "last_node_id": 1}))
     assert answer.returncode == 1
     assert "workflow_format_ui" in answer.stderr
-    assert "Export (API)" in answer.stderr
+    assert "has no nodes: save it again in ComfyUI" in answer.stderr
 
 
 def test_what_was_made_before_a_failure_is_saved(tmp_path: Path) -> None:

@@ -58,6 +58,10 @@ def test_no_width_loses_a_letter(rows: list[list[str]], width: int, folds: set[s
         assert kept(lines).count(letter) >= wanted
 
 
+def test_a_letter_without_a_width_of_its_own_is_kept() -> None:
+    assert "\U0001f3fb" in kept(table_lines(("a", "b"), [["\U0001f3fb", "x"]], width=80))
+
+
 def test_control_characters_are_shown_and_do_nothing() -> None:
     assert one_line("a\x1b[31m\nb\u202e\ud800 ü狐") == r"a\x1b[31m\nb\u202e\ud800 ü狐"
 

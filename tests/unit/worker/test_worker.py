@@ -124,7 +124,7 @@ def test_a_canceled_job_is_canceled(world: Worlds) -> None:
 @pytest.mark.parametrize(
     ("fields", "kind", "message"),
     [
-        ({"workflow": {"nodes": [], "links": [], "version": 0.4}}, UiFormatWorkflow, "Export (API)"),
+        ({"workflow": {"nodes": [], "links": [], "version": 0.4}}, UiFormatWorkflow, "save it again in ComfyUI"),
         ({"set": {"KSampelr.steps": 3}}, InvalidWorkflow, "KSampler"),
         ({"workflow": {"1": {"class_type": "A", "inputs": {"x": ["2", 0]}}}}, InvalidWorkflow, "'2'"),
         ({"workflow": "s3://in-bucket/none.json"}, MissingAsset, "s3://in-bucket/none.json does not exist"),
