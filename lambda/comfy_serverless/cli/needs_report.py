@@ -125,6 +125,8 @@ def _summary(needs: Mapping[str, Any], where: str) -> str:
         *([f"{missing['nodes']} node {'class' if missing['nodes'] == 1 else 'classes'}"] if missing["nodes"] else []),
     ]
     unknown = sum(model["there"] is None for model in needs["models"])
+    if needs["nodes"] and all(node["known"] is None for node in needs["nodes"]):
+        return f"what is missing at {where} is not known"
     if not parts:
         return f"nothing is missing at {where}" + (
             f", but of {counted(unknown, 'model')} it is not known" if unknown else ""

@@ -157,7 +157,7 @@ def names_of_others(graph: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
             if constant is None:
                 source = graph.get(value[0]) if is_link(value) else None
                 if is_file and source is not None and known(source["class_type"]).gives_text:
-                    yield node_id, input_name, "has a name that is made while the job runs: give the file itself"
+                    yield node_id, input_name, "has a name that is made while the job runs"
                 continue
             # Load3D's `image` is an object of file names.
             names = constant.values() if isinstance(constant, Mapping) else (constant,)
@@ -186,7 +186,7 @@ def _problem_of(name: str, *, is_file: bool) -> str:
         return "is not in ComfyUI's input folder"
     parts = PurePosixPath(name_in_input_folder(name).replace("\\", "/")).parts
     if is_file and not is_address(name) and OWN_FOLDER in parts[:-1]:
-        return "is where the files of jobs are put: give the file itself"
+        return "is where the files of jobs are put"
     return ""
 
 

@@ -331,6 +331,19 @@ def is_shallow(workflow: Mapping[str, Any]) -> bool:
     return False
 
 
+def count_values(value: object) -> int:
+    """The number of values in a value, at any depth, itself included."""
+    count, pending = 0, [value]
+    while pending:
+        each = pending.pop()
+        count += 1
+        if isinstance(each, Mapping):
+            pending += each.values()
+        elif isinstance(each, list):
+            pending += each
+    return count
+
+
 def raise_node_errors(
     heading: str, problems: Mapping[Any, tuple[str, object]], *, error_type: str, called: str = "node {!r} {}"
 ) -> None:

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from comfy_serverless.cli import model_lookup, remote, stack
 from comfy_serverless.cli.main import main
+from comfy_serverless.cli.needs_report import _summary
 from comfy_serverless.fetch.tokens import NO_TOKENS
 from comfy_serverless.graph.needs import needs_of
 from comfy_serverless.jobs.request import parse_manifest
@@ -334,3 +335,10 @@ def test_a_hostile_file_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> N
     out, err = capsys.readouterr()
     assert "\x1b" not in out + err
     assert "\x07" not in out + err
+
+
+def test_nothing_is_missing_only_if_somebody_has_looked() -> None:
+    nodes = [{"known": None}, {"known": None}]
+    told = {"missing": {"models": 0, "nodes": 0}, "models": [], "nodes": nodes}
+    assert _summary(told, "the stack") == "what is missing at the stack is not known"
+    assert _summary(told | {"nodes": [{"known": True}]}, "the stack") == "nothing is missing at the stack"

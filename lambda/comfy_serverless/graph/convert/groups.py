@@ -18,6 +18,7 @@ from comfy_serverless.graph.convert.reading import MOST_LINKS, MOST_PORTS, read_
 from comfy_serverless.graph.convert.scene import Scene
 from comfy_serverless.graph.convert.values import filled
 from comfy_serverless.graph.convert.virtual import PRIMITIVE, VIRTUAL
+from comfy_serverless.graph.workflow import count_values
 
 _PREFIXES = ("workflow>", "workflow/")
 #: Groups within groups, and the parts of all groups together, once for each instance.
@@ -63,15 +64,7 @@ class _Sizes:
     def of(self, name: str, raw: object) -> int:
         """The number of values in a definition, at any depth."""
         if name not in self._known:
-            count, pending = 0, [raw]
-            while pending:
-                value = pending.pop()
-                count += 1
-                if isinstance(value, Mapping):
-                    pending += value.values()
-                elif isinstance(value, list):
-                    pending += value
-            self._known[name] = count
+            self._known[name] = count_values(raw)
         return self._known[name]
 
 

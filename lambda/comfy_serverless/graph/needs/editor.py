@@ -16,7 +16,7 @@ from comfy_serverless.graph.convert.limits import MOST_VALUES
 from comfy_serverless.graph.convert.virtual import VIRTUAL
 from comfy_serverless.graph.needs.answer import Pack
 from comfy_serverless.graph.nodes import MODEL_INPUTS
-from comfy_serverless.graph.workflow import MAX_DEPTH, is_shallow
+from comfy_serverless.graph.workflow import MAX_DEPTH, count_values, is_shallow
 
 #: The most nodes, those inside subgraphs counted once for each host.
 MAX_NODES = 20_000
@@ -141,7 +141,7 @@ class EditorFile:
         """Count a node that is read, and its values. Raises InvalidWorkflow if they are too many."""
         if id(node) not in self._sizes:
             parts = (node.get("widgets_values"), node.get("inputs"), node.get("properties"))
-            self._sizes[id(node)] = sum(map(_size, parts))
+            self._sizes[id(node)] = sum(map(count_values, parts))
         values = node.get("widgets_values")
         if isinstance(values, list | dict) and len(values) > MOST_VALUES:
             raise InvalidWorkflow(f"Node {str(node.get('id'))[:100]} has more than {MOST_VALUES:,} values.")
@@ -156,19 +156,6 @@ class EditorFile:
                 f"The nodes of the workflow have more than {_MOST_VALUES:,} values, those of a subgraph counted once "
                 "for each host."
             )
-
-
-def _size(value: object) -> int:
-    """The number of values in a value, at any depth."""
-    count, pending = 0, [value]
-    while pending:
-        each = pending.pop()
-        count += 1
-        if isinstance(each, Mapping):
-            pending += each.values()
-        elif isinstance(each, list):
-            pending += each
-    return count
 
 
 def is_model_file(value: str) -> bool:
