@@ -165,7 +165,7 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	@# ministack and aws-sam-cli pin different versions of botocore; both work with any of the same minor version.
 	@printf 'botocore[crt]>=1.43.108,<1.44\n' | uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-emit-index-url --upgrade --override /dev/stdin \
-	  pyproject.toml --extra aws --extra lite --extra lambda --extra remote --extra dev -o requirements/dev.txt
+	  pyproject.toml --extra aws --extra env --extra lite --extra lambda --extra remote --extra dev -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  pyproject.toml --extra aws --extra lite --extra lambda -c requirements/dev.txt -o requirements/lambda.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
