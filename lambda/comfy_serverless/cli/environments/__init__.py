@@ -1,0 +1,1 @@
+"""The actions of `comfy-serverless env`, one file each."""
