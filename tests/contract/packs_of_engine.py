@@ -1,4 +1,4 @@
-"""The packs that a real ComfyUI has in the contract tests: `contract_nodes`, and files beside it, as people have them."""
+"""The packs that a real ComfyUI has in the contract tests: `contract_nodes`, and the files beside it."""
 
 from __future__ import annotations
 
