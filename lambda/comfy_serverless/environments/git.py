@@ -54,7 +54,7 @@ def checkout(repository: str, ref: str, folder: Path) -> Checkout:
     try:
         _git(folder, "fetch", "-q", "--depth", "1", "--no-tags", "--", "origin", wanted)
     except GitFailed as error:
-        raise _why(error, repository, ref, folder) from error
+        raise _why(error, ref, folder) from error
     _git(
         folder,
         "-c",
@@ -76,7 +76,7 @@ def check_address(repository: str) -> None:
         raise GitFailed("is no address of a repository")
     if re.match(r"https?://[^/]*@", repository):
         raise GitFailed(
-            "has a user name or password in its address, which would stand in the lock: take them out, and let git's credential helper have them"
+            "has a user name or password in its address, which would stand in the lock: git's credential helper has them"
         )
 
 
@@ -98,7 +98,7 @@ def commit_of(folder: Path, ref: str) -> str:
     return _git(folder, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}").strip()
 
 
-def _why(error: GitFailed, repository: str, ref: str, folder: Path) -> GitFailed:
+def _why(error: GitFailed, ref: str, folder: Path) -> GitFailed:
     """A better reason for a fetch that failed, where the repository itself answers."""
     try:
         refs = _git(folder, "ls-remote", "--heads", "--tags", "--", "origin")

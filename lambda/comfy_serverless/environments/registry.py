@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from comfy_serverless.environments.archives import MOST_PACKED_BYTES
@@ -31,11 +31,12 @@ _PAUSES_S: Final = (0.5, 2.0)
 _MOST_BYTES: Final = 8_000_000
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ACTIVE: Final = "Active"
+_Result = TypeVar("_Result")
 #: What a status means, as the end of a sentence that begins with the pack and its version.
 _STATUSES: Final = {
-    "Pending": "is pending: the registry has not looked at it yet. Take an older version, or the repository and a commit",
-    "Flagged": "has been flagged by the registry as possibly harmful. Look at its source before you use it: take another "
-    "version, or the repository and a commit that you have read",
+    "Pending": "is pending: the registry has not looked at it yet. Take an older version, or a commit of its repository",
+    "Flagged": "has been flagged by the registry as possibly harmful. Take another version, or a commit of its "
+    "repository that you have read",
     "Banned": "has been banned by the registry: do not use it",
     "Deleted": "has been deleted by its author. Take another version",
 }
@@ -105,20 +106,17 @@ class Registry:
             raise NotThere(f"cannot be written to {to}: {error.strerror}") from error
 
     def _download(self, url: str, to: Path) -> None:
-        for attempt in attempts(_PAUSES_S):
-            try:
-                deadline = time.monotonic() + _FETCH_TIMEOUT_S
-                with open_web_address(url, network=self._network, deadline=deadline) as stream, to.open("wb") as file:
-                    size = 0
-                    for chunk in stream.chunks:
-                        size += len(chunk)
-                        if size > MOST_PACKED_BYTES:
-                            raise Unusable(f"has more than {MOST_PACKED_BYTES:,} bytes")
-                        file.write(chunk)
-                return
-            except Unusable as error:
-                if attempt.is_last or not error.transient:
-                    raise
+        def once() -> None:
+            deadline = time.monotonic() + _FETCH_TIMEOUT_S
+            with open_web_address(url, network=self._network, deadline=deadline) as stream, to.open("wb") as file:
+                size = 0
+                for chunk in stream.chunks:
+                    size += len(chunk)
+                    if size > MOST_PACKED_BYTES:
+                        raise Unusable(f"has more than {MOST_PACKED_BYTES:,} bytes")
+                    file.write(chunk)
+
+        _again(once)
 
     def _latest(self, pack_id: str) -> str:
         node = self._get(f"/nodes/{pack_id}")
@@ -184,20 +182,26 @@ class Registry:
             raise NotThere(f"cannot be looked up: {error.message.rstrip('.')} (HTTP {answer.status})") from error
 
     def _ask(self, url: str) -> Answer:
-        for attempt in attempts(_PAUSES_S):
-            try:
-                answer = ask(
-                    url, method="GET", network=self._network, deadline=time.monotonic() + _ASK_TIMEOUT_S,
-                    most_bytes=_MOST_BYTES,
-                )  # fmt: skip
-                if answer.status in {200, 404}:
-                    return answer
+        def once() -> Answer:
+            deadline = time.monotonic() + _ASK_TIMEOUT_S
+            answer = ask(url, method="GET", network=self._network, deadline=deadline, most_bytes=_MOST_BYTES)
+            if answer.status not in {200, 404}:
                 is_transient = answer.status == 429 or answer.status >= 500
                 raise Unusable(f"answers with HTTP {answer.status}", transient=is_transient)
-            except Unusable as error:
-                if attempt.is_last or not error.transient:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+            return answer
+
+        return _again(once)
+
+
+def _again(call: Callable[[], _Result]) -> _Result:
+    """What a call returns, which is tried again where it may have failed by accident."""
+    for attempt in attempts(_PAUSES_S):
+        try:
+            return call()
+        except Unusable as error:
+            if attempt.is_last or not error.transient:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _list(value: object) -> list[Any]:
