@@ -110,8 +110,11 @@ def _quick_xplain(
 def _resolved(core: Question, whole: Question, resolver: Resolver) -> Conflict:
     """The conflict with its library and its override."""
     said = _unsolvable(core, resolver) or ""
-    edges = list(_edges(core.lines, said))
+    edges = list(_edges(said))
     names = _candidates(core.lines, edges)
+    if not resolver.can_override:
+        library = names[0] if names else core.lines[0].name
+        return Conflict(core.lines, said, library, _through(library, edges))
     for name in names:
         if _answers(replace(core, overrides=(*core.overrides, name)), resolver) is None:
             continue
@@ -168,7 +171,7 @@ def _candidates(lines: Sequence[Declared], edges: Sequence[tuple[str, str, str]]
     )
 
 
-def _edges(lines: Sequence[Declared], said: str) -> Iterator[tuple[str, str, str]]:
+def _edges(said: str) -> Iterator[tuple[str, str, str]]:
     """Who needs what, of the resolver's words: `transformers`, `tokenizers`, `tokenizers<0.20`."""
     seen = set()
     for match in _DEPENDS.finditer(said):

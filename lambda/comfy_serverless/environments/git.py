@@ -88,9 +88,12 @@ def file_at(folder: Path, name: str) -> str:
         raise GitFailed(f"has no {name}") from error
 
 
-def head_of(folder: Path) -> str:
-    """The commit that a checkout on this machine is at. Raises GitFailed if it is none."""
-    return _git(folder, "rev-parse", "HEAD^{commit}").strip()
+def shown(folder: Path, commit: str, name: str) -> str:
+    """The text of a file at a commit of a repository on this machine. Raises GitFailed if there is none."""
+    try:
+        return _git(folder, "show", f"{commit}:{name}")
+    except GitFailed as error:
+        raise GitFailed(f"has no {name}") from error
 
 
 def commit_of(folder: Path, ref: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from typing import Final
 from comfy_serverless.environments import base as bases
 from comfy_serverless.environments import builds, conflicts, explanations, wheel_choice
 from comfy_serverless.environments.base import Base
-from comfy_serverless.environments.lock_file import LockedRequirement
+from comfy_serverless.environments.lock_file import LockedRequirement, RequirementKind
 from comfy_serverless.environments.requirement_lines import Declared, admits, normalized, requirement_of
 from comfy_serverless.environments.resolver import Answer, Found, NotAnswered, Question, Resolver, Unsolvable
 from comfy_serverless.errors import LibraryUnavailable
@@ -232,7 +232,7 @@ def _asks_for(line: Declared, found: Found, *, cv2: bool) -> bool:
 
 
 def _locked(found: Found, declared_by: Sequence[str]) -> LockedRequirement:
-    def made(kind: str, url: str | None, hashes: tuple[str, ...], size: int | None) -> LockedRequirement:
+    def made(kind: RequirementKind, url: str | None, hashes: tuple[str, ...], size: int | None) -> LockedRequirement:
         return LockedRequirement(
             found.name,
             found.version,
@@ -263,8 +263,3 @@ def _via(found: Found, answer: Answer) -> list[str]:
 def _renamed(line: Declared, name: str) -> Declared:
     """The same line for another name of the same module; its versions are the same."""
     return replace(line, name=name, requirement=re.sub(r"^[A-Za-z0-9._-]+", name, line.requirement))
-
-
-def names_of(lines: Iterable[Declared]) -> frozenset[str]:
-    """The libraries that lines ask for."""
-    return frozenset(line.name for line in lines if line.name)

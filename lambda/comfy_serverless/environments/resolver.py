@@ -104,6 +104,10 @@ class Resolver(Protocol):
     def name(self) -> str:
         """The program's."""
 
+    @property
+    def can_override(self) -> bool:
+        """Whether it knows overrides."""
+
     def resolve(self, question: Question) -> Answer:
         """Answer a question. Raises Unsolvable and NotAnswered."""
 

@@ -54,6 +54,7 @@ class Uv:
     """uv, as it is installed."""
 
     name = "uv"
+    can_override = True
 
     def __init__(self, program: str) -> None:
         self._program = program

@@ -35,16 +35,17 @@ def _order() -> dict[str, int]:
     from packaging.tags import compatible_tags, cpython_tags
 
     major, minor = (int(part) for part in PYTHON.split("."))
-    platforms = list(_platforms())
+    fitting = list(platforms())
     interpreter = f"cp{major}{minor}"
     tags = [
-        *cpython_tags((major, minor), abis=[interpreter], platforms=platforms),
-        *compatible_tags((major, minor), interpreter, platforms),
+        *cpython_tags((major, minor), abis=[interpreter], platforms=fitting),
+        *compatible_tags((major, minor), interpreter, fitting),
     ]
     return {str(tag): place for place, tag in reversed(list(enumerate(tags)))}
 
 
-def _platforms() -> Iterator[str]:
+def platforms() -> Iterator[str]:
+    """The platforms of wheels that run in the image, the most specific first."""
     machine, _, newest = PLATFORM.partition("-manylinux_2_")
     for minor in range(int(newest), 4, -1):
         yield f"manylinux_2_{minor}_{machine}"
