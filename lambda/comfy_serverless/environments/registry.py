@@ -34,7 +34,7 @@ _ACTIVE: Final = "Active"
 _Result = TypeVar("_Result")
 #: What a status means, as the end of a sentence that begins with the pack and its version.
 _STATUSES: Final = {
-    "Pending": "is pending: the registry has not looked at it yet. Take an older version, or a commit of its repository",
+    "Pending": "is pending: the registry has not looked at it yet. Take an older version, or its repository",
     "Flagged": "has been flagged by the registry as possibly harmful. Take another version, or a commit of its "
     "repository that you have read",
     "Banned": "has been banned by the registry: do not use it",
