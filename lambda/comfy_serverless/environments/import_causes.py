@@ -206,12 +206,14 @@ def _missing_module(story: Story) -> Cause | None:
             subject=module,
         )
     library = names.library_of(module)
-    if has := story.known.modules.get(top):
+    plain = names.normal(re.split(r"[<>=!~]", library, maxsplit=1)[0])
+    if has := story.known.modules.get(top) or (plain if plain in story.known.libraries else ""):
         return Cause(
             Kind.LIBRARY_VERSION,
             f"{story.installed(has)} has no module {module}{story.place}: the pack was written for another version of "
             "it",
-            f"choose the version that it needs: a line for {has} in pipDependencies",
+            f"choose the version that it needs: a line for {has} in pipDependencies"
+            + (f" (`{library}`)" if library != plain else ""),
             story.declared(has),
             subject=has,
         )

@@ -102,7 +102,7 @@ def judge(
         *_not_imported(lost, known, allowed),
         *(Problem(pack, died(pack, how), tuple(lost), "") for pack, how in culprits.items()),
         *_not_started(starts, culprits),
-        *_not_asked(starts, classes),
+        *_not_asked(starts, named),
         *_in_one_alone(starts, failed),
         *_vanished(before, classes, allowed, failed),
     ]
@@ -161,16 +161,17 @@ def _exit(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _not_asked(starts: Sequence[Start], classes: Mapping[str, str]) -> Iterable[Problem]:
+def _not_asked(starts: Sequence[Start], named: Mapping[str, Collection[str]]) -> Iterable[Problem]:
     """Classes that are there, and that ComfyUI cannot describe: no workflow with them can be checked or converted."""
     found: dict[str, list[str]] = {}
     for start in starts:
         for name in _NOT_ASKED.findall(start.output):
             found.setdefault(name, []).append(start.mode)
     for name, modes in found.items():
+        pack = next((pack for pack, names in named.items() if name in names), COMFYUI)
         what = f"ComfyUI cannot describe the class {name}: its INPUT_TYPES raises an error"
         do = "take another version of the pack: see the traceback above"
-        yield Problem(classes.get(name, name), Cause(Kind.OTHER, what, do, subject=name), tuple(dict.fromkeys(modes)))
+        yield Problem(pack, Cause(Kind.OTHER, what, do, subject=name), tuple(dict.fromkeys(modes)))
 
 
 def _in_one_alone(starts: Sequence[Start], failed: Collection[str]) -> Iterable[Problem]:
@@ -215,13 +216,13 @@ def _notes(
     owners: dict[str, list[str]] = {}
     for pack, names in sorted(named.items()):
         for name in names:
-            if classes.get(name, pack) != pack:
+            if classes.get(name, pack) not in (pack, pack.removesuffix(".py")):
                 owners.setdefault(f"{pack}\0{classes[name]}", []).append(name)
     for pair, names in owners.items():
         pack, other = pair.split("\0")
         yield f"{pack} seems to declare {_listed(sorted(names))}, too: the one of {other} is used"
-    for pack in sorted(known.declared.keys() - set(classes.values()) - set(failed)):
-        if classes:
+    for pack in sorted(known.declared.keys() - set(failed)):
+        if classes and pack.removesuffix(".py") not in classes.values():
             yield f"{pack} imports, and declares no class"
 
 
