@@ -24,6 +24,7 @@
     ├── DeliveryFailed          delivery_failed        outputs exist but could not be stored
     │   └── DeliveryRefused     delivery_failed        S3 refuses them, and would again
     ├── JobExpired              job_expired            the job waited in the queue for too long
+    ├── InvalidBuildFile        invalid_build_file     a comfy-build.yaml cannot be used
     ├── InvalidLock             invalid_lock           a comfy-build.lock cannot be read
     ├── NotLocked               environment_not_locked an environment cannot be locked
     │   ├── PackUnavailable     pack_unavailable       a pack, or ComfyUI, cannot be had
@@ -240,6 +241,10 @@ class DeliveryRefused(
 
 class JobExpired(ComfyError, code="job_expired", by_itself="nothing: submit it again"):
     """The job waited in the queue for as long as messages are kept, and no worker has begun it."""
+
+
+class InvalidBuildFile(ComfyError, code="invalid_build_file", http_status=422, kind=Kind.REQUEST):
+    """A `comfy-build.yaml` cannot be used as it stands. `details.problems` has each problem: line, key, message."""
 
 
 class InvalidLock(ComfyError, code="invalid_lock", http_status=422, kind=Kind.REQUEST):
