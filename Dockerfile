@@ -99,15 +99,17 @@ COPY --from=code /opt/code/comfy_serverless.dist-info/ /opt/worker/lib/python3.1
 CMD ["comfy_serverless.handlers.api.handler"]
 
 # ---- what comfyui/comfy-build.lock says, as lists: the stages below copy those that they need ----
-# The glob is there whether there is a lock or not, so that it is our words that say how one is made.
-FROM build AS lock
+# Whether it is still of comfy-build.yaml is asked by our own code, with two libraries of Debian's beside ours.
+FROM worker-venv AS lock
 RUN apt-get install -y --no-install-recommends python3-packaging python3-yaml
+ENV PYTHONPATH=/build/lambda:/usr/lib/python3/dist-packages
+# The glob is there whether there is a lock or not, so that it is our words that say how one is made.
 COPY comfyui/*.* /build/comfyui/
-COPY requirements/torch.in requirements/torch-cpu.txt requirements/torch-cuda.txt requirements/apt.txt /build/requirements/
+COPY requirements/torch.in requirements/torch-needs.in requirements/torch-cpu.txt requirements/torch-cuda.txt \
+     requirements/apt.txt /build/requirements/
 COPY lambda/comfy_serverless/ /build/lambda/comfy_serverless/
-ENV PYTHONPATH=/build/lambda
 RUN python3 /build/comfyui/from_lock.py libraries /build/comfyui/comfy-build.lock /build/requirements /build/lists \
- && python3 -m comfy_serverless.environments.stale /build/comfyui /build/requirements \
+ && /opt/worker/bin/python -m comfy_serverless.environments.stale /build/comfyui /build/requirements \
  && mkdir /build/environment && cp /build/comfyui/comfy-build.* /build/environment/
 
 # ---- libraries of ComfyUI, in its virtual environment ----

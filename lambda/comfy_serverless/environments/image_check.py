@@ -110,11 +110,20 @@ def check(image: Image, modes: Iterable[str], allowed: verdict.Allowed) -> tuple
         starts.append(start(command, mode))
         shutil.rmtree(_TREE, ignore_errors=True)  # it belongs to the user of this start
     culprits = _culprits(command, starts, image)
-    named = {name: mapped_names(path) for name, path in image.packs.items()}
     judged = verdict.judge(
-        starts, known_of(image), allowed=allowed, before=image.classes_before, culprits=culprits, named=named
+        starts,
+        known_of(image),
+        allowed=allowed,
+        before=image.classes_before,
+        culprits=culprits,
+        named=named_in(image),
     )
     return starts, judged
+
+
+def named_in(image: Image) -> dict[str, frozenset[str]]:
+    """The names under which the source of each pack seems to declare classes."""
+    return {name: mapped_names(path) for name, path in image.packs.items()}
 
 
 def _culprits(command: Sequence[str], starts: Sequence[Start], image: Image) -> dict[str, str]:
