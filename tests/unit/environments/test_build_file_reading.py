@@ -307,5 +307,5 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, words
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.yaml", Path("/dev/zero"), Path("a\0b")):
-        with pytest.raises(InvalidBuildFile, match="cannot be read|is no file"):
+        with pytest.raises(InvalidBuildFile, match=r"cannot be read|is no file"):
             read_text(path)

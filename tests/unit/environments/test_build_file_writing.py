@@ -159,15 +159,13 @@ def test_what_the_scanner_knew_of_local_files_goes_with_them() -> None:
         for pack in build.packs
     )
 
-    assert changes(text, updated(text, replace(build, packs=packs))) == [
-        "-      localDigest: f96147780df473612c24241db4ed4c04d40f40bd55ab4c91ac85a401e4cd1e8f",
-        "-      localPath: local_folder",
-        "-      localSizeBytes: 145",
-        "+      id: lf",
-        "+      registryVersion: 2.0.0",
-        "-      source: local",
-        "+      source: registry",
-    ]
+    after = updated(text, replace(build, packs=packs))
+
+    assert (
+        "    - gitRef: null\n      id: lf\n      name: local_folder\n      registryVersion: 2.0.0\n"
+        "      repository: null\n      source: registry\n    - gitRef: null\n"
+    ) in after
+    assert len(after.splitlines()) == len(text.splitlines()) - 1
 
 
 def test_the_first_models_stand_behind_the_comment_of_the_empty_list() -> None:
@@ -250,7 +248,7 @@ def test_what_would_be_no_build_file_is_not_written() -> None:
 # ---- any file, in any layout, becomes any other, and nothing else changes
 
 NAMES = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._+ ü-]{0,8}[A-Za-z0-9_]", fullmatch=True).filter(
-    lambda name: not name.lower().partition(".")[0].strip() in {"con", "aux", "nul", "prn"}
+    lambda name: name.lower().partition(".")[0].strip() not in {"con", "aux", "nul", "prn"}
 )
 SAFE = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9.-]{0,6}[A-Za-z0-9]", fullmatch=True).filter(lambda text: ".." not in text)
 REFS = SAFE.filter(lambda ref: not ref.endswith(".lock"))
