@@ -38,6 +38,7 @@ class Found:
     Attributes:
         source: what people call it.
         version: a ref of ComfyUI's repository; "" if it does not say one.
+        is_of_install: whether there was such a ComfyUI; a workflow only says with which it was made.
         libraries: pip lines, e.g. "numpy==2.4.6", by their normalized names.
         declared: the libraries that its packs declare, by normalized names.
         pip: lines that a build file has itself, with its comments.
@@ -46,6 +47,7 @@ class Found:
 
     source: str
     version: str = ""
+    is_of_install: bool = True
     packs: list[FoundPack] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
     libraries: dict[str, str] = field(default_factory=dict)

@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     build, remarks = merged(found, ref=ref, name=name)
     base = existing if existing is not None else next((source.text for source in sources if source.text), "")
     if base:
-        build, more = onto(parse(base, name=str(target)), build, ref=ref)
+        is_of_install = any(source.version and source.is_of_install for source in found)
+        build, more = onto(parse(base, name=str(target)), build, ref=ref, is_of_install=is_of_install)
         remarks += more if existing is not None else []
     if options.name:
         build = replace(build, name=options.name)
