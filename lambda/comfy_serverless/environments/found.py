@@ -98,8 +98,8 @@ def pack_of(pack_id: str, owner_and_name: str, version: str) -> tuple[Pack, str]
         owner_and_name: `owner/repository` on GitHub, or ""; one of the two is given.
         version: of the registry, or a commit, or a word such as "nightly", or "".
     """
-    is_commit = _COMMIT.fullmatch(version) is not None and not version.isdecimal()
-    is_release = not is_commit and _RELEASE.fullmatch(version) is not None
+    is_commit = _COMMIT.fullmatch(version) is not None
+    is_release = _RELEASE.fullmatch(version) is not None
     if pack_id and is_release:
         return Pack(name=pack_id, id=pack_id, registry_version=version), ""
     said = f"its version there is {version!r}" if version else "its version is not said there"

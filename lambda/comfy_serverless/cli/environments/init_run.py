@@ -141,9 +141,14 @@ class _Source:
 
         if name != "-":
             document, _ = read_value(name)
-            if isinstance(document, Mapping) and is_snapshot(document):
+            if not isinstance(document, Mapping):
+                raise InvalidRequest(
+                    f"{name} is JSON, but no workflow and no snapshot: a SOURCE is a ComfyUI folder, a workflow, "
+                    "a snapshot or a comfy-build.yaml."
+                )
+            if is_snapshot(document):
                 return read_snapshot(document, source=self._name)
-            if isinstance(document, Mapping) and str(document.get("schema", "")).startswith("comfy-build/"):
+            if str(document.get("schema", "")).startswith("comfy-build/"):
                 return self._read_build_file(Path(name))
         return self._read_workflow(name)
 
