@@ -50,7 +50,7 @@ def test_an_override_that_was_proposed_resolves_the_conflict(checkout: Checkout)
     conflict = [registry("kit_conflict_a"), registry("kit_conflict_b")]
     checkout.write(*conflict)
     refused = checkout.env("lock", "--json")
-    (override,) = json.loads(refused.stderr)["details"]["override"]
+    (override,) = json.loads(refused.stdout)["error"]["details"]["override"]
     checkout.write(*conflict, pip=[override])
     checkout.succeeds("lock")
     assert override in json.loads(checkout.lock_file.read_text())["overrides"]
