@@ -211,7 +211,10 @@ def test_a_conflict_names_both_packs_both_lines_and_the_override_that_resolves_i
     assert error["code"] == "environment_conflict"
     message = error["message"]
     assert "kit_conflict_a (requirements.txt, line 1) asks for kit-math<2\n" in message
-    assert "kit_conflict_b (requirements.txt, line 2) asks for kit-geometry>=2: kit-geometry>=2.0 needs kit-math>=2" in message
+    assert (
+        "kit_conflict_b (requirements.txt, line 2) asks for kit-geometry>=2: kit-geometry>=2.0 needs kit-math>=2"
+        in message
+    )
     assert "kit_good" not in message
     assert message.endswith("\n\nkit-math==2.0")
     assert error["details"]["override"] == ["kit-math==2.0"]
@@ -219,7 +222,9 @@ def test_a_conflict_names_both_packs_both_lines_and_the_override_that_resolves_i
     made.write(*entries, overrides=error["details"]["override"])
     made.lock()
     assert made.versions["kit-math"] == "2.0"
-    assert "kit-math is 2.0, and kit_conflict_a (requirements.txt, line 1) asks for kit-math<2" in made.locked.warnings[0]
+    assert (
+        "kit-math is 2.0, and kit_conflict_a (requirements.txt, line 1) asks for kit-math<2" in made.locked.warnings[0]
+    )
 
 
 def test_all_that_cannot_be_had_is_told_at_once(made: Project) -> None:
@@ -272,7 +277,11 @@ def test_opencv_is_installed_once_whatever_it_is_called(made: Project) -> None:
     for name in ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"):
         made.world.wheelhouse.wheel(name, "4.12.0.88")
     asking = []
-    for name, line in (("cv_one", "opencv-python>=4.8"), ("cv_two", "opencv-python-headless"), ("cv_three", "opencv-contrib-python")):
+    for name, line in (
+        ("cv_one", "opencv-python>=4.8"),
+        ("cv_two", "opencv-python-headless"),
+        ("cv_three", "opencv-contrib-python"),
+    ):
         repository = Repository(made.world.folder / "git", name)
         repository.commit({**packs.files("kit_good"), "requirements.txt": f"{line}\n"})
         asking.append(of_git(name, repository.url, "master"))
