@@ -12,12 +12,15 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.environments import image_check
-from tests.contract.engines import REAL_COMFYUI
+from tests.contract.engines import REAL_COMFYUI, free_port
 from tests.environments import broken
 from tests.environments.checkout import Checkout, git, registry
 from tests.environments.image import BuiltImage
@@ -35,6 +38,17 @@ FAILING = (
     *("kit_wants_gpu", "kit_wants_network"),
 )
 SIX = ("kit_good", "kit_web", "kit_source", "kit_needs_compiler", "kit_writes_beside")
+#: A node of each of the six.
+GRAPH: dict[str, Any] = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 32, "batch_size": 1, "color": 0xC0C0C0}},
+    "2": {"class_type": "KitInvert", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "KitMirror", "inputs": {"image": ["2", 0]}},
+    "4": {"class_type": "KitHalf", "inputs": {"image": ["3", 0]}},
+    "5": {"class_type": "KitCompiled", "inputs": {"image": ["4", 0]}},
+    "6": {"class_type": "KitWrites", "inputs": {"image": ["5", 0]}},
+    "7": {"class_type": "KitBrighten", "inputs": {"image": ["6", 0], "by": 0.1}},
+    "8": {"class_type": "SaveImage", "inputs": {"images": ["7", 0], "filename_prefix": "packs"}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +110,7 @@ def check(checkout: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return checked
 
 
-def test_six_packs_of_all_origins_import_and_the_image_keeps_what_they_declare(
+def test_six_packs_import_the_image_keeps_what_they_declare_and_a_workflow_makes_its_picture(
     checkout: Checkout, check: Checked, world: Outside
 ) -> None:
     checkout.write(*map(registry, SIX), git("kit_v3", world.repository("kit_v3").url, "v0.3.0"))
@@ -115,6 +129,7 @@ def test_six_packs_of_all_origins_import_and_the_image_keeps_what_they_declare(
     release = json.loads((image.folder / "release.json").read_text())
     assert release["packs"].keys() == {pack for pack in classes.values() if pack.startswith("kit")}
     assert release["release_version"] == json.loads(checkout.succeeds("lock", "--json"))["release_version"]
+    assert _made(GRAPH) == (64, 32)
 
 
 def test_each_pack_that_does_not_import_is_told_with_its_reason_and_what_to_do(
@@ -152,6 +167,16 @@ def test_a_pack_that_ends_comfyui_is_found_among_the_others(
     assert code == 1
     assert re.search(r"^  kit-exits: ", said, re.MULTILINE), said
     assert "  kit-web: " not in said
+
+
+def _made(graph: dict[str, Any]) -> tuple[int, int] | None:
+    """The size of the picture that a workflow makes in the image."""
+    warm = ComfyConnector(settings=replace(Settings.from_environment(), initial_port=free_port()))
+    try:
+        (output,) = warm.run(graph).outputs
+        return output.pixels
+    finally:
+        warm.kill_api()
 
 
 def _told(said: str) -> dict[str, str]:
