@@ -20,7 +20,7 @@ from comfy_serverless.environments.resolver import Question, Resolver, Unsolvabl
 _MOST_CONFLICTS: Final = 10
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _DEPENDS: Final = re.compile(
-    r"(?P<of>[A-Za-z0-9][\w.-]*)(?:\[[\w,-]*\])?(?P<versions>[<>=!~][^\s]*)? depends on "
+    r"(?P<of>[A-Za-z0-9][\w.-]*)(?:\[[\w,-]*\])?(?P<versions>[<>=!~][^\s]*)? depends? on (?:one of:\s*)?"
     r"(?P<on>[A-Za-z0-9][\w.-]*)(?:\[[\w,-]*\])?(?P<limit>[<>=!~]\S*)?"
 )
 
@@ -51,6 +51,8 @@ class Conflict:
 def explain(question: Question, program: Resolver, *, tell: Callable[[str], None] = lambda _: None) -> list[Conflict]:
     """All conflicts of a question that has no answer, each with its override. Raises NotAnswered as the resolver."""
     resolver = _Remembering(program)
+    if (said := _unsolvable(replace(question, lines=()), resolver)) is not None:  # of what the image has itself
+        return [Conflict((), said, "", {})]
     found: list[Conflict] = []
     while len(found) < _MOST_CONFLICTS:
         said = _unsolvable(question, resolver)
@@ -58,14 +60,12 @@ def explain(question: Question, program: Resolver, *, tell: Callable[[str], None
             break
         tell(f"conflict {len(found) + 1}: which lines")
         core = _core(question, said, resolver)
-        if not core:  # what the image has is not to be had itself
-            found.append(Conflict((), said, "", {}))
-            break
         tell(f"conflict {len(found) + 1}: which override")
         conflict = _resolved(replace(question, lines=core), question, resolver)
         found.append(conflict)
         if conflict.override is not None:
-            question = replace(question, overrides=(*question.overrides, conflict.override))
+            applied = _given(question).get(conflict.library, (conflict.override, ""))[0]
+            question = replace(question, overrides=(*question.overrides, applied))
         else:
             question = replace(question, lines=tuple(line for line in question.lines if line != core[-1]))
     return found
@@ -107,8 +107,6 @@ def _core(question: Question, said: str, resolver: _Remembering) -> tuple[Declar
     named = {normalized(name) for name in _NAME.findall(said)}
     likely = tuple(line for line in question.lines if line.name in named)
     lines = likely if likely and _unsolvable(replace(question, lines=likely), resolver) is not None else question.lines
-    if _unsolvable(replace(question, lines=()), resolver) is not None:
-        return ()
     core = _quick_xplain(
         [], sorted(lines, key=_stays), lambda some: _unsolvable(replace(question, lines=tuple(some)), resolver) is None,
         has_new=False,
@@ -138,7 +136,14 @@ def _resolved(core: Question, whole: Question, resolver: _Remembering) -> Confli
     if not resolver.can_override:
         library = names[0] if names else core.lines[0].name
         return Conflict(core.lines, said, library, _through(library, edges))
+    given = _given(core)
     for name in names:
+        if name in given:
+            applied, had = given[name]
+            if _answers(replace(core, overrides=(*core.overrides, applied)), resolver) is not None:
+                against = tuple(text for _, on, text, _ in edges if on == name)
+                return Conflict(core.lines, said, name, _through(name, edges), f"{name}=={had}", against)
+            continue
         if _answers(replace(core, overrides=(*core.overrides, name)), resolver) is None:
             continue
         limits = {text: limit for _, on, text, limit in edges if on == name}
@@ -180,7 +185,7 @@ def _version(name: str, limits: Iterable[str], core: Question, whole: Question, 
 def _cost(
     name: str, version: str, lines: Iterable[Declared], limits: Iterable[str]
 ) -> tuple[int, int, int, tuple[int, ...]]:
-    """What a version goes against: ComfyUI's lines, then libraries' own limits, then packs' lines, then how old it is."""
+    """What a version goes against: ComfyUI's lines, then libraries' limits, then packs' lines; then how old it is."""
     broken = [line for line in lines if line.name == name and not admits(line.requirement, version)]
     newest_first = tuple(-int(part) for part in re.findall(r"\d+", version))
     libraries = sum(not admits(limit, version) for limit in limits)
@@ -220,6 +225,14 @@ def _through(library: str, edges: Sequence[tuple[str, str, str, str]]) -> dict[s
                 told[of] = text if on == library else f"{text}, and {told[on]}"
                 frontier.append(of)
     return told
+
+
+def _given(question: Question) -> dict[str, tuple[str, str]]:
+    """What the image has: name -> its stand-in as a requirement, and its version."""
+    return {
+        normalized(requirement.split(" @ ")[0]): (requirement, requirement.rpartition("/")[2].split("-")[1])
+        for requirement in question.given
+    }
 
 
 def _answers(question: Question, resolver: _Remembering) -> dict[str, str] | None:

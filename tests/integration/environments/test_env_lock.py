@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import zipfile
 from pathlib import Path
@@ -11,15 +10,9 @@ from pathlib import Path
 import pytest
 
 from comfy_serverless.environments import git, locking
-from comfy_serverless.environments.lock_file import Lock
-from comfy_serverless.environments.uv import Uv
 from tests.environments import packs, wheels
 from tests.environments.repositories import Repository
 from tests.integration.environments.env_world import Project, local, of_git, registered
-
-
-def by_name(lock: Lock, name: str) -> object:
-    return next(each for each in lock.requirements if each.name == name)
 
 
 def test_every_ref_becomes_a_commit_and_every_file_a_hash(made: Project) -> None:
@@ -135,12 +128,12 @@ def test_sources_repositories_and_addresses_are_pinned_with_what_builds_them(mad
     library = made.world.library("kit-lib")
     file = made.world.wheelhouse.wheel("kit-direct", "3.0")
     repository = Repository(made.world.folder / "git", "wants_all")
-    asked = f"kit-compiled\nkit-lib @ git+{library.url}@v1.0\nkit-direct @ {made.world.index.url}/files/{file.name}\n"
+    asked = f"kit-compiled\nkit-lib @ git+{library.url}@master\nkit-direct @ {made.world.index.url}/files/{file.name}\n"
     repository.commit({**packs.files("kit_good"), "requirements.txt": asked}, tag="one")
     made.write(of_git("wants_all", repository.url, "one"))
     made.lock()
     found = {each.name: each for each in made.locked.requirements}
-    commit = git.commit_of(library.bare, "v1.0")
+    commit = git.commit_of(library.bare, "master")
     assert (found["kit-lib"].kind, found["kit-lib"].url) == ("git", f"git+{library.url}@{commit}")
     assert found["kit-compiled"].kind == "sdist"
     assert found["kit-compiled"].hashes[0].startswith("sha256:")
@@ -148,7 +141,7 @@ def test_sources_repositories_and_addresses_are_pinned_with_what_builds_them(mad
     [builder] = made.locked.build_requirements
     assert (builder.name, builder.kind) == ("kit-backend", "wheel")
     assert "kit-compiled 1.0: kit-backend" in builder.declared_by
-    library.commit(wheels.source_files("kit-lib", "1.1"), tag="v1.0")  # a tag that has been moved
+    library.commit(wheels.source_files("kit-lib", "1.1"))
     made.write(of_git("wants_all", repository.url, "one"), registered("kit_good"))
     made.lock()
     assert {each.name: each for each in made.locked.requirements}["kit-lib"].url == f"git+{library.url}@{commit}"
@@ -156,7 +149,7 @@ def test_sources_repositories_and_addresses_are_pinned_with_what_builds_them(mad
 
 def test_vendored_archives_are_those_of_the_lock(made: Project) -> None:
     repository = made.world.repository("kit_v3")
-    made.write(registered("kit_good", "1.1.0"), of_git("kit_v3", repository.url, "v1.0.0"))
+    made.write(registered("kit_good", "1.1.0"), of_git("kit_v3", repository.url, "v0.3.0"))
     made.lock("--vendor")
     kept = {path.stem: path for path in (made.folder / "comfyui" / "archives").iterdir()}
     assert kept.keys() == {pack.sha256 for pack in made.locked.packs}
@@ -313,8 +306,8 @@ def test_a_lock_that_cannot_be_written_leaves_the_old_one(made: Project) -> None
     made.write(registered("kit_good", "1.0.0"))
     made.lock()
     before = made.lock_path.read_bytes()
-    made.write(registered("kit_conflict_a"), registered("kit_conflict_b"))
-    made.fail()
+    made.write(registered("kit_good", "7.0.0"))
+    assert "it has 1.1.0, 1.0.0" in made.fail()["message"]
     assert made.lock_path.read_bytes() == before
     assert sorted(path.name for path in made.lock_path.parent.iterdir()) == ["comfy-build.lock", "comfy-build.yaml"]
 
@@ -340,8 +333,3 @@ def test_diff_says_what_a_person_wants_to_know(made: Project) -> None:
     assert "Both build the same" in made.run("diff", str(made.lock_path))[1]
     code, out, _ = made.run("diff", "HEAD", "--json")
     assert (code, json.loads(out)["error"]["code"]) == (1, "invalid_lock")
-
-
-def test_uv_is_that_of_the_extra() -> None:
-    assert Uv.found() is not None
-    assert os.environ.get("UV") is None or Uv.found()
