@@ -183,7 +183,4 @@ def _told(said: str) -> dict[str, str]:
     """What is said of each pack, by its name."""
     _, _, problems = said.partition("The image is not as it should be:\n")
     parts = re.split(r"^  (\S+): ", problems, flags=re.MULTILINE)
-    return {
-        name: re.sub(r"/\S*/custom_nodes/", "…/custom_nodes/", text)
-        for name, text in zip(parts[1::2], parts[2::2], strict=True)
-    }
+    return {name: text.rstrip() + "\n" for name, text in zip(parts[1::2], parts[2::2], strict=True)}
