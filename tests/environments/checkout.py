@@ -94,4 +94,4 @@ def git(name: str, url: str, ref: str) -> str:
 
 def local(name: str) -> str:
     """An entry of a pack that lies below custom_nodes."""
-    return f"name: {name}\nsource: local\nlocalPath: custom_nodes/{name}"
+    return f"name: {name}\nsource: local\nlocalPath: {name}"

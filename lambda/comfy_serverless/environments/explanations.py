@@ -141,7 +141,7 @@ def _way_out(conflict: Conflict) -> list[str]:
     if conflict.leaves_out:
         better = "another version of the pack, or a copy of it (source: local) that does not ask for it"
         return [f"  It can only be left out, and the pack may not import then: {conflict.override}. Better: {better}."]
-    goes = f", which goes against {_listed(str(line) for line in conflict.against)}" if conflict.against else ""
+    goes = f", which goes against {_listed(conflict.against)}" if conflict.against else ""
     return [f"  The smallest override: {conflict.override}{goes}."]
 
 

@@ -64,7 +64,8 @@ class Sources:
         try:
             return self._fetch(pack, known)
         except (NotThere, git.GitFailed, archives.BadArchive, tree_zip.NotATree) as error:
-            raise PackUnavailable(f"{_called(pack)} {error}.", details={"pack": pack.name}) from error
+            end = "" if str(error).endswith("?") else "."
+            raise PackUnavailable(f"{_called(pack)} {error}{end}", details={"pack": pack.name}) from error
         except OSError as error:
             raise PackUnavailable(f"{_called(pack)} cannot be read: {error}.", details={"pack": pack.name}) from error
 
