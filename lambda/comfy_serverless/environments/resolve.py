@@ -118,7 +118,7 @@ class _Resolution:
             try:
                 if impossible := list(self._impossible_overrides()):
                     raise explanations.of_overrides(impossible) from error
-                found = conflicts.explain(question, self._resolver, tell=self._tell)
+                found = conflicts.explain(question, self._resolver, str(error), tell=self._tell)
             except NotAnswered as unanswered:
                 raise explanations.of_no_answer(unanswered, question.lines) from unanswered
             raise explanations.of_conflicts(found, self._base) from error
