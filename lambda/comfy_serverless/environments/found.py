@@ -38,6 +38,7 @@ class Found:
     Attributes:
         source: what people call it.
         version: a ref of ComfyUI's repository; "" if it does not say one.
+        is_of_install: whether there was such a ComfyUI; a workflow only says with which it was made.
         libraries: pip lines, e.g. "numpy==2.4.6", by their normalized names.
         declared: the libraries that its packs declare, by normalized names.
         pip: lines that a build file has itself, with its comments.
@@ -46,6 +47,7 @@ class Found:
 
     source: str
     version: str = ""
+    is_of_install: bool = True
     packs: list[FoundPack] = field(default_factory=list)
     models: list[Model] = field(default_factory=list)
     libraries: dict[str, str] = field(default_factory=dict)
@@ -96,8 +98,8 @@ def pack_of(pack_id: str, owner_and_name: str, version: str) -> tuple[Pack, str]
         owner_and_name: `owner/repository` on GitHub, or ""; one of the two is given.
         version: of the registry, or a commit, or a word such as "nightly", or "".
     """
-    is_commit = _COMMIT.fullmatch(version) is not None and not version.isdecimal()
-    is_release = not is_commit and _RELEASE.fullmatch(version) is not None
+    is_commit = _COMMIT.fullmatch(version) is not None
+    is_release = _RELEASE.fullmatch(version) is not None
     if pack_id and is_release:
         return Pack(name=pack_id, id=pack_id, registry_version=version), ""
     said = f"its version there is {version!r}" if version else "its version is not said there"

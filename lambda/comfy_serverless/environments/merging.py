@@ -47,13 +47,17 @@ def merged(sources: Sequence[Found], *, ref: str | None, name: str) -> tuple[Bui
     return build, remarks
 
 
-def onto(existing: BuildFile, build: BuildFile, *, ref: str | None) -> tuple[BuildFile, list[str]]:
-    """An existing build with what the sources have; what only the existing one has is kept, and told."""
+def onto(existing: BuildFile, build: BuildFile, *, ref: str | None, is_of_install: bool) -> tuple[BuildFile, list[str]]:
+    """An existing build with what the sources have; what only the existing one has is kept, and told.
+
+    Args:
+        is_of_install: whether the version of `build` is one that was run; else a newer one of the file stays.
+    """
     remarks = []
     packs = {_key(pack): pack for pack in existing.packs}
-    there = {known: key for key, pack in packs.items() for known in _known(pack)}
+    keys = {known: key for key, pack in packs.items() for known in _known(pack)}
     for pack in build.packs:
-        key = next((there[known] for known in _known(pack) if known in there), None)
+        key = next((keys[known] for known in _known(pack) if known in keys), None)
         if key is None:
             packs[_key(pack)] = pack
         else:  # it keeps its folder: the rest of the file may speak of it
@@ -70,7 +74,8 @@ def onto(existing: BuildFile, build: BuildFile, *, ref: str | None) -> tuple[Bui
         pip = existing.pip_dependencies
         if build.pip_dependencies:
             remarks.append("pipDependencies is kept as it is: it has lines of your own")
-    version = ref or build.base_comfy_version or existing.base_comfy_version
+    there, wanted = existing.base_comfy_version, build.base_comfy_version
+    version = ref or (wanted if is_of_install or there is None or wanted is None else newer(there, wanted)) or there
     return replace(
         existing,
         base_comfy_version=version,
@@ -123,7 +128,8 @@ def _entries_in_words(build: BuildFile) -> dict[tuple[str, str], str]:
 
 
 def _version(sources: Sequence[Found], remarks: list[str]) -> str:
-    versions = [(source.version, source.source) for source in sources if source.version]
+    by_worth = sorted(sources, key=lambda source: not source.is_of_install)
+    versions = [(source.version, source.source) for source in by_worth if source.version]
     if not versions:
         return ""
     first, said_by = versions[0]

@@ -23,7 +23,7 @@ def read_needs(needs: Needs, models: Iterable[Mapping[str, Any]], *, source: str
         needs: of the workflow, without declarations.
         models: its models as JSON, with what their hosts have told.
     """
-    found = Found(source)
+    found = Found(source, is_of_install=False)
     named: dict[str, list[tuple[Named, str]]] = {}
     nameless, core = [], []
     for node in needs.nodes:

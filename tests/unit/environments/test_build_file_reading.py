@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from build_samples import OFFICIAL, build_text, model_text, pack_text
 
 from comfy_serverless.environments.build_file import Model, Pack, overrides, parse, read_text
 from comfy_serverless.errors import InvalidBuildFile
 
 SHA256 = "a" * 64
+WIDE = "# \U0001f600 ü\n"
 
 
 def problems_of(text: str) -> list[tuple[int, str, str]]:
@@ -278,6 +280,17 @@ def test_a_model_may_be_of_this_machine_and_have_an_address() -> None:
 @pytest.mark.parametrize("around", ["\ufeff{}", "{}\n...\n", "---\n{}", "%YAML 1.1\n---\n{}"])
 def test_what_stands_around_a_document_is_taken(around: str) -> None:
     assert parse(around.format(build_text())).base_comfy_version == "v0.33.0"
+
+
+def test_both_parsers_of_pyyaml_say_the_same_places() -> None:
+    text = WIDE + "a: 'é𝄞'\r\nb:\r\n- {c: d}\r\n- |+\r\n  ü\r\n\r\n# c\r\ne: >\n  x\n f: \n"[:-5]
+
+    fast, plain = (
+        [(type(event), event.start_mark.index, event.end_mark.index, event.start_mark.line) for event in events]
+        for events in (yaml.parse(text, Loader=yaml.CSafeLoader), yaml.parse(text, Loader=yaml.SafeLoader))
+    )
+
+    assert fast == plain
 
 
 def test_json_is_a_build_file_too() -> None:

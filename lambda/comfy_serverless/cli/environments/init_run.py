@@ -39,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     build, remarks = merged(found, ref=ref, name=name)
     base = existing if existing is not None else next((source.text for source in sources if source.text), "")
     if base:
-        build, more = onto(parse(base, name=str(target)), build, ref=ref)
+        is_of_install = any(source.version and source.is_of_install for source in found)
+        build, more = onto(parse(base, name=str(target)), build, ref=ref, is_of_install=is_of_install)
         remarks += more if existing is not None else []
     if options.name:
         build = replace(build, name=options.name)
@@ -140,9 +141,14 @@ class _Source:
 
         if name != "-":
             document, _ = read_value(name)
-            if isinstance(document, Mapping) and is_snapshot(document):
+            if not isinstance(document, Mapping):
+                raise InvalidRequest(
+                    f"{name} is JSON, but no workflow and no snapshot: a SOURCE is a ComfyUI folder, a workflow, "
+                    "a snapshot or a comfy-build.yaml."
+                )
+            if is_snapshot(document):
                 return read_snapshot(document, source=self._name)
-            if isinstance(document, Mapping) and str(document.get("schema", "")).startswith("comfy-build/"):
+            if str(document.get("schema", "")).startswith("comfy-build/"):
                 return self._read_build_file(Path(name))
         return self._read_workflow(name)
 
