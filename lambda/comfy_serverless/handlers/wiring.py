@@ -150,7 +150,8 @@ def workers() -> Workers:
     from comfy_serverless.table.dispatch import Queues, Switch
 
     (url,) = settings().require("job_queue_url")
-    own = Queues.at(url, settings().batch_queue_url, sqs=sqs(), image=settings().worker_image)
+    image, release = settings().worker_image, settings().release_version
+    own = Queues.at(url, settings().batch_queue_url, sqs=sqs(), image=image, release=release)
     parameter = settings().dispatch_parameter
     return own if parameter is None else Switch(own, parameter, boto3.client("ssm", config=CONFIG), endpoint)
 
@@ -189,6 +190,7 @@ def services() -> Services:
     _, assets_bucket, output_bucket, _ = settings().require(
         "jobs_table", "assets_bucket", "output_bucket", "job_queue_url"
     )
+    told = (s3(), assets_bucket, workers().worker_image, workers().release_version)
     return Services(
         settings=settings(),
         s3=s3(),
@@ -197,8 +199,8 @@ def services() -> Services:
         assets=assets(),
         uploads=UploadStore(assets()),
         keys=keys(),
-        node_list=NodeListReader(s3(), assets_bucket, workers().worker_image),
-        declarations=DeclarationsReader(s3(), assets_bucket, workers().worker_image),
+        node_list=NodeListReader(*told),
+        declarations=DeclarationsReader(*told),
         workers=workers(),
         care=care(),
         assets_bucket=assets_bucket,
@@ -369,7 +371,8 @@ def node_list() -> NodeListWriter | None:
     bucket = settings().assets_bucket
     if bucket is None:
         return None
-    return NodeListWriter(s3(), bucket, settings().worker_image, worker().declarations.newest, connector().lost_packs)
+    image, release = settings().worker_image, settings().release_version
+    return NodeListWriter(s3(), bucket, image, worker().declarations.newest, connector().lost_packs, release)
 
 
 @functools.cache

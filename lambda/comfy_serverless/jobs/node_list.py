@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -29,7 +28,7 @@ from comfy_serverless.connector.refusals import pack_of, why_unknown
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.workflow import node_errors_entry
 from comfy_serverless.jobs.declarations import DeclarationsWriter
-from comfy_serverless.jobs.engine_documents import CLASSES, NOT_IMPORTED, TRUSTED_S, Build, Told, tell, told
+from comfy_serverless.jobs.engine_documents import CLASSES, NOT_IMPORTED, Build, Told, tell, told
 from comfy_serverless.jobs.outward import outward
 from comfy_serverless.observability import log
 from comfy_serverless.redaction import redacted
@@ -37,7 +36,7 @@ from comfy_serverless.redaction import redacted
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: How often a busy worker writes its lists anew, in seconds; they count for `TRUSTED_S`.
+#: How often a busy worker writes its lists anew, in seconds; see `engine_documents` for how long they count.
 WRITTEN_EVERY_S = 600
 #: How long after a write that failed the next job's tries again, in seconds.
 WRITTEN_AGAIN_AFTER_S = 30
@@ -160,12 +159,10 @@ class NodeListReader:
         if self.is_known():
             return True
         try:
-            told_at = self.s3.head_object(Bucket=self.bucket, Key=f"engine/{_OF_FIRST_RELEASE}{CLASSES}")[
-                "LastModified"
-            ]
+            found = told(self.s3, self.bucket, _OF_FIRST_RELEASE, CLASSES)
         except (ClientError, BotoCoreError):
             return False
-        return datetime.now(UTC) < told_at + timedelta(seconds=TRUSTED_S)
+        return found is not None and found.counts()
 
     def _read(self, build: Build) -> None:
         self._build, self._read_at = build, time.monotonic()

@@ -6,7 +6,8 @@
     {"backend": "sagemaker", "endpoint_name": …, "job_queue_url": …, "batch_queue_url": …, "image": …}
     {"backend": "queue", "job_queue_url": …, "batch_queue_url": …, "image": …}
 
-`image` names the workers' image (`WORKER_IMAGE`); stacks of older releases do not say it. A GPU stack (`infra/`) writes
+`image` names the workers' image (`WORKER_IMAGE`), and a `release_version` beside it what that was built from; stacks of
+older releases do not say them. A GPU stack (`infra/`) writes
 that parameter, and is seen within a minute: nothing is deployed again.
 """
 
@@ -59,6 +60,7 @@ class EndpointTarget:
     batch_queue_url: str
     job_queue_url: str = ""
     image: str = ""
+    release_version: str = ""
 
     def to_text(self) -> str:
         """The parameter's value."""
@@ -72,6 +74,7 @@ class QueueTarget:
     job_queue_url: str
     batch_queue_url: str
     image: str = ""
+    release_version: str = ""
 
     def to_text(self) -> str:
         """The parameter's value."""
@@ -87,11 +90,9 @@ def parse_target(text: str) -> EndpointTarget | QueueTarget:
     try:
         match fields := json.loads(text):
             case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
-                return EndpointTarget(
-                    name, batch_url, str(fields.get("job_queue_url", "")), str(fields.get("image", ""))
-                )
+                return EndpointTarget(name, batch_url, str(fields.get("job_queue_url", "")), *_build_of(fields))
             case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
-                return QueueTarget(url, batch_url, str(fields.get("image", "")))
+                return QueueTarget(url, batch_url, *_build_of(fields))
     except ValueError:
         pass
     raise InvalidSetting(
@@ -99,6 +100,11 @@ def parse_target(text: str) -> EndpointTarget | QueueTarget:
         '{"backend": "sagemaker", "endpoint_name": …, "job_queue_url": …, "batch_queue_url": …} or '
         '{"backend": "queue", "job_queue_url": …, "batch_queue_url": …}'
     )
+
+
+def _build_of(fields: Mapping[str, object]) -> tuple[str, str]:
+    """The workers' image, and what it was built from, as far as a target says it."""
+    return str(fields.get("image", "")), str(fields.get("release_version", ""))
 
 
 class Workers(Protocol):
@@ -128,6 +134,10 @@ class Workers(Protocol):
         """The name of their image, which says what nodes they have; "" if it is not known."""
         return ""
 
+    def release_version(self) -> str:
+        """What that image was built from: one build has the same nodes for good; "" if it is not known."""
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
 class Queues(Workers):
@@ -135,19 +145,29 @@ class Queues(Workers):
 
     Attributes:
         is_slow: whether Lambda may have to find a machine first. It keeps the messages meanwhile, and hides them.
-        image: see `worker_image`.
+        image, release: see `worker_image` and `release_version`.
     """
 
     jobs: JobQueue
     batches: JobQueue
     is_slow: bool = False
     image: str = ""
+    release: str = ""
 
     @classmethod
-    def at(cls, url: str, batch_url: str | None, *, sqs: SQSClient, is_slow: bool = False, image: str = "") -> Self:
+    def at(
+        cls,
+        url: str,
+        batch_url: str | None,
+        *,
+        sqs: SQSClient,
+        is_slow: bool = False,
+        image: str = "",
+        release: str = "",
+    ) -> Self:
         """The queues with these addresses; without the second, one queue has all jobs."""
         jobs = JobQueue(sqs, url)
-        return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow, image)
+        return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow, image, release)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         self._queue(is_batch).send(message.to_text(), tenant=message.owner_name, delay_s=delay_s)
@@ -163,6 +183,9 @@ class Queues(Workers):
 
     def worker_image(self) -> str:
         return self.image
+
+    def release_version(self) -> str:
+        return self.release
 
     def _queue(self, is_batch: bool) -> JobQueue:
         return self.batches if is_batch else self.jobs
@@ -223,6 +246,7 @@ class Gated(Workers):
     batches: JobQueue
     jobs: JobQueue | None
     image: str = ""
+    release: str = ""
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         if (queue := self._queue(is_batch)) is not None:
@@ -243,6 +267,9 @@ class Gated(Workers):
 
     def worker_image(self) -> str:
         return self.image
+
+    def release_version(self) -> str:
+        return self.release
 
 
 @dataclass(slots=True)
@@ -272,6 +299,9 @@ class Switch(Workers):
 
     def worker_image(self) -> str:
         return self.target().worker_image()
+
+    def release_version(self) -> str:
+        return self.target().release_version()
 
     def target(self) -> Workers:
         """The workers that the parameter names; it is read again once a minute."""
@@ -307,12 +337,13 @@ class Switch(Workers):
                 value = self._value
         if self._target is None or value != self._value:
             match parse_target(value) if value else None:
-                case EndpointTarget(name, batch_url, job_url, image):
+                case EndpointTarget(name, batch_url, job_url, image, release):
                     sqs = self.own.jobs.sqs
                     jobs = JobQueue(sqs, job_url) if job_url else None
-                    self._target = Gated(self.endpoint(name), JobQueue(sqs, batch_url), jobs, image)
-                case QueueTarget(url, batch_url, image):
-                    self._target = Queues.at(url, batch_url, sqs=self.own.jobs.sqs, is_slow=True, image=image)
+                    self._target = Gated(self.endpoint(name), JobQueue(sqs, batch_url), jobs, image, release)
+                case QueueTarget(url, batch_url, image, release):
+                    sqs = self.own.jobs.sqs
+                    self._target = Queues.at(url, batch_url, sqs=sqs, is_slow=True, image=image, release=release)
                 case None:
                     self._target = self.own
             self._value = value
