@@ -24,6 +24,7 @@
     ├── DeliveryFailed          delivery_failed        outputs exist but could not be stored
     │   └── DeliveryRefused     delivery_failed        S3 refuses them, and would again
     ├── JobExpired              job_expired            the job waited in the queue for too long
+    ├── InvalidBuildFile        invalid_build_file     a comfy-build.yaml cannot be used
     └── Refusal                                        the API refuses a request
         ├── Unauthorized        unauthorized           no key, or one that is not valid
         ├── Forbidden           forbidden              a valid key that may not do this
@@ -235,6 +236,10 @@ class DeliveryRefused(
 
 class JobExpired(ComfyError, code="job_expired", by_itself="nothing: submit it again"):
     """The job waited in the queue for as long as messages are kept, and no worker has begun it."""
+
+
+class InvalidBuildFile(ComfyError, code="invalid_build_file", http_status=422, kind=Kind.REQUEST):
+    """A `comfy-build.yaml` cannot be used as it stands. `details.problems` has each problem: line, key, message."""
 
 
 class Refusal(ComfyError, code="", kind=Kind.REQUEST):
