@@ -25,6 +25,11 @@
     │   └── DeliveryRefused     delivery_failed        S3 refuses them, and would again
     ├── JobExpired              job_expired            the job waited in the queue for too long
     ├── InvalidBuildFile        invalid_build_file     a comfy-build.yaml cannot be used
+    ├── InvalidLock             invalid_lock           a comfy-build.lock cannot be read
+    ├── NotLocked               environment_not_locked an environment cannot be locked
+    │   ├── PackUnavailable     pack_unavailable       a pack, or ComfyUI, cannot be had
+    │   ├── LibraryUnavailable  library_unavailable    a library, or a version of it, cannot be had
+    │   └── EnvironmentConflict environment_conflict   what is asked for cannot be together
     └── Refusal                                        the API refuses a request
         ├── Unauthorized        unauthorized           no key, or one that is not valid
         ├── Forbidden           forbidden              a valid key that may not do this
@@ -240,6 +245,26 @@ class JobExpired(ComfyError, code="job_expired", by_itself="nothing: submit it a
 
 class InvalidBuildFile(ComfyError, code="invalid_build_file", http_status=422, kind=Kind.REQUEST):
     """A `comfy-build.yaml` cannot be used as it stands. `details.problems` has each problem: line, key, message."""
+
+
+class InvalidLock(ComfyError, code="invalid_lock", http_status=422, kind=Kind.REQUEST):
+    """A `comfy-build.lock` is none, is damaged, or is of another version; the message names the key."""
+
+
+class NotLocked(ComfyError, code="environment_not_locked", http_status=422, kind=Kind.REQUEST):
+    """An environment cannot be locked, so nothing was written. `details.problems` has each reason."""
+
+
+class PackUnavailable(NotLocked, code="pack_unavailable"):
+    """A pack, or ComfyUI itself, cannot be had as the build file names it; the message has the entry and what to do."""
+
+
+class LibraryUnavailable(NotLocked, code="library_unavailable"):
+    """A library cannot be had for the image's Python and platform; the message has who asks for it."""
+
+
+class EnvironmentConflict(NotLocked, code="environment_conflict"):
+    """What ComfyUI and the packs ask for cannot be installed together. `details.override` is what would resolve it."""
 
 
 class Refusal(ComfyError, code="", kind=Kind.REQUEST):
