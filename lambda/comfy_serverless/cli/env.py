@@ -12,7 +12,7 @@ from typing import Final
 from comfy_serverless.cli.habits import add_command
 
 #: The modules below `cli/environments`, in the order of their use.
-_ACTIONS: Final[tuple[str, ...]] = ()
+_ACTIONS: Final[tuple[str, ...]] = ("models",)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
