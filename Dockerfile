@@ -98,74 +98,117 @@ COPY --from=code /opt/code/comfy_serverless/ /opt/worker/lib/python3.11/site-pac
 COPY --from=code /opt/code/comfy_serverless.dist-info/ /opt/worker/lib/python3.11/site-packages/comfy_serverless.dist-info/
 CMD ["comfy_serverless.handlers.api.handler"]
 
-# ---- ComfyUI's virtual environment, with the torch of the chosen build ----
-FROM build AS comfyui-venv
-# Libraries of packs may come as sources, or from git: see requirements/comfyui.in.
-RUN apt-get install -y --no-install-recommends gcc g++ git libc6-dev python3-dev
-ENV PIP_ONLY_BINARY=
-COPY requirements/comfyui.txt /build/
-# pip has no hashes for git: there the commit is the content. torch/testing has files that only a newer Python can
-# compile, and nothing that a worker needs.
+# ---- what comfyui/comfy-build.lock says, as lists: the stages below copy those that they need ----
+# Whether it is still of comfy-build.yaml is asked by our own code, with two libraries of Debian's beside ours.
+FROM worker-venv AS lock
+RUN apt-get install -y --no-install-recommends python3-packaging python3-yaml
+ENV PYTHONPATH=/build/lambda:/usr/lib/python3/dist-packages
+# The glob is there whether there is a lock or not, so that it is our words that say how one is made.
+COPY comfyui/*.* /build/comfyui/
+COPY requirements/torch.in requirements/torch-needs.in requirements/torch-cpu.txt requirements/torch-cuda.txt \
+     requirements/apt.txt /build/requirements/
+COPY lambda/comfy_serverless/ /build/lambda/comfy_serverless/
+RUN python3 /build/comfyui/from_lock.py libraries /build/comfyui/comfy-build.lock /build/requirements /build/lists \
+ && /opt/worker/bin/python -m comfy_serverless.environments.stale /build/comfyui /build/requirements \
+ && mkdir /build/environment && cp /build/comfyui/comfy-build.* /build/environment/
+
+# ---- libraries of ComfyUI, in its virtual environment ----
+FROM build AS libraries
+COPY --from=lock /build/lists/core.txt /build/
 RUN python3 -m venv --without-pip /opt/comfyui-venv \
- && sed -n '/ @ git+/!p' /build/comfyui.txt >/build/hashed.txt \
- && sed -n '/ @ git+/p' /build/comfyui.txt >/build/git.txt \
- && pip --python /opt/comfyui-venv/bin/python install --no-deps --require-hashes -r /build/hashed.txt \
- && { [ ! -s /build/git.txt ] || pip --python /opt/comfyui-venv/bin/python install --no-deps -r /build/git.txt; } \
- && byte-compile -x torch/testing/ /opt/comfyui-venv
+ && pip --python /opt/comfyui-venv/bin/python install --no-deps --require-hashes -r /build/core.txt \
+ && byte-compile /opt/comfyui-venv
+
+# ---- the torch of the chosen build: for the same environment, in a folder and so in a layer of its own ----
+FROM libraries AS torch
 # `cpu`, or `cuda`: PyPI's, for CUDA 13. Another build of the same versions has its own index, and no lock.
 ARG TORCH=cpu
 ARG TORCH_INDEX_URL=
-COPY requirements/torch.in requirements/torch-cpu.txt requirements/torch-cuda.txt /build/
+COPY requirements/torch.in /build/
+COPY --from=lock /build/lists/torch-cpu.txt /build/lists/torch-cuda.txt /build/
+# torch/testing has files that only a newer Python can compile, and nothing that a worker needs.
 RUN case "$TORCH_INDEX_URL:$TORCH" in \
       :cpu) set -- --no-deps --index-url https://download.pytorch.org/whl/cpu -r /build/torch-cpu.txt ;; \
       :cuda) set -- --no-deps --require-hashes -r /build/torch-cuda.txt ;; \
       :*) echo "TORCH is cpu or cuda; for another build set TORCH_INDEX_URL" >&2; exit 2 ;; \
       *) set -- --index-url "$TORCH_INDEX_URL" -r /build/torch.in ;; \
     esac \
- && pip --python /opt/comfyui-venv/bin/python install "$@" \
- && byte-compile -x torch/testing/ /opt/comfyui-venv
+ && pip --python /opt/comfyui-venv/bin/python install --prefix /opt/torch "$@" \
+ && byte-compile -s /opt/torch -p /opt/comfyui-venv -x torch/testing/ /opt/torch
 
-# ---- ComfyUI, at a pinned commit: 0.33.0, as of 22 August 2026 ----
-# `make comfyui-upgrade REF=…` pins another one, with the libraries that it needs.
+# ---- libraries that only packs need, also such as come as sources: those are built with what the lock has for it ----
+FROM torch AS pack-libraries
+COPY --from=lock /build/lists/packs.txt /build/lists/sources.txt /build/lists/git.txt /build/lists/builders.txt /build/
+RUN mkdir -p /opt/pack-libraries \
+ && { [ ! -s /build/packs.txt ] || pip --python /opt/comfyui-venv/bin/python install --prefix /opt/pack-libraries \
+        --no-deps --require-hashes -r /build/packs.txt; }
+RUN if [ -s /build/sources.txt ] || [ -s /build/git.txt ]; then \
+      apt-get install -y --no-install-recommends gcc g++ git libc6-dev make python3-dev \
+      && python3 -m venv --without-pip /opt/builders \
+      && { [ ! -s /build/builders.txt ] || PIP_ONLY_BINARY= pip --python /opt/builders/bin/python install --no-deps \
+             --no-build-isolation --require-hashes -r /build/builders.txt; } \
+      && for folder in comfyui-venv torch pack-libraries; do \
+           echo "/opt/$folder/lib/python3.11/site-packages"; \
+         done >/opt/builders/lib/python3.11/site-packages/libraries.pth \
+      && for list in "--require-hashes -r /build/sources.txt" "-r /build/git.txt"; do \
+           [ ! -s "${list##* }" ] || PIP_ONLY_BINARY= pip --python /opt/builders/bin/python wheel --no-deps \
+             --no-build-isolation --wheel-dir /build/wheels $list || { \
+             echo "A library that comes as sources cannot be built: see above. comfyui/comfy-build.lock says who asks for it" \
+               "(declared_by). Name a version that has a wheel in pipDependencies, or do without the pack." >&2; exit 1; }; \
+         done \
+      && pip --python /opt/comfyui-venv/bin/python install --prefix /opt/pack-libraries --no-deps --no-index /build/wheels/*.whl; \
+    fi
+# What cannot be compiled is for another Python. If a pack needs it, the import check at the end says so.
+RUN byte-compile -s /opt/pack-libraries -p /opt/comfyui-venv /opt/pack-libraries || true
+
+# ---- ComfyUI: of the lock, or a checkout in comfyui/ ----
 FROM build AS comfyui
-ARG COMFYUI_REPOSITORY=https://github.com/comfyanonymous/ComfyUI.git
-ARG COMFYUI_PINNED=783545f689a0af730065994b46b382ae24844c99
-# A tag, a branch or a commit that runs with the same libraries; empty for the pinned one.
+RUN apt-get install -y --no-install-recommends git
+# Where it comes from in place of the lock's repository, and a tag, a branch or a commit that runs with the same libraries.
+ARG COMFYUI_REPOSITORY=
 ARG COMFYUI_REF=
 COPY comfyui/ /build/comfyui/
-WORKDIR /opt/comfyui
-RUN if [ ! -f /build/comfyui/main.py ]; then \
-      apt-get install -y --no-install-recommends git \
-      && git init -q && git fetch -q --depth 1 "$COMFYUI_REPOSITORY" "${COMFYUI_REF:-$COMFYUI_PINNED}" && git checkout -q FETCH_HEAD; \
-    fi \
- && cp -r /build/comfyui/. . \
- && rm -rf .git .github .ci tests tests-unit input output temp user \
- && mkdir input web \
- && byte-compile .
+# What packed the archives of the lock unpacks them.
+COPY lambda/comfy_serverless/environments/archives.py lambda/comfy_serverless/environments/tree_zip.py \
+     /build/comfyui/comfy_serverless/environments/
+RUN python3 /build/comfyui/from_lock.py comfyui /build/comfyui/comfy-build.lock /build/comfyui /opt/comfyui \
+      "$COMFYUI_REPOSITORY" "$COMFYUI_REF" \
+ && byte-compile -x /custom_nodes/ /opt/comfyui \
+ && { byte-compile /opt/comfyui/custom_nodes || true; }
+
+# ---- packs of custom nodes ----
+FROM comfyui AS packs
+RUN python3 /build/comfyui/from_lock.py packs /build/comfyui/comfy-build.lock /build/comfyui /opt/comfyui/custom_nodes /opt/packs \
+ && { byte-compile -s /opt/packs -p /opt/comfyui/custom_nodes /opt/packs || true; }
 
 # ---- what ComfyUI needs of Debian: a compiler for torch.compile and Triton, and what packs ask for ----
 FROM runtime AS comfyui-runtime
-COPY requirements/apt.txt /opt/apt.txt
+COPY --from=lock /build/lists/apt.txt /opt/apt.txt
 RUN apt-get -o Acquire::Retries=5 update \
- && apt-get -o Acquire::Retries=5 install -y --no-install-recommends gcc g++ libc6-dev python3-dev \
-      $(sed 's/#.*//' /opt/apt.txt) \
+ && apt-get -o Acquire::Retries=5 install -y --no-install-recommends gcc g++ libc6-dev python3-dev $(cat /opt/apt.txt) \
  && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/*
 
 # ---- target: ComfyUI itself; what changes often comes last ----
 FROM comfyui-runtime AS worker
-COPY --from=comfyui-venv /opt/comfyui-venv/ /opt/comfyui-venv/
+COPY --from=torch /opt/torch/ /opt/comfyui-venv/
+COPY --from=libraries /opt/comfyui-venv/ /opt/comfyui-venv/
+COPY --from=pack-libraries /opt/pack-libraries/ /opt/comfyui-venv/
 COPY --from=comfyui /opt/comfyui/ /opt/comfyui/
+COPY --from=packs /opt/packs/ /opt/comfyui/custom_nodes/
 COPY --from=worker-venv /opt/worker/ /opt/worker/
 COPY workflows/ /opt/workflows/
 COPY --from=code /opt/code/ /opt/worker/lib/python3.11/site-packages/
+COPY --from=lock /build/environment/ /opt/environment/
 ARG COMFYUI_ARGS=--cpu
 # The first two make the container engine add the driver if there is a GPU.
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     API_COMMAND_LINE=/opt/comfyui/start.sh COMFYUI_ARGS=$COMFYUI_ARGS \
     HF_HOME=/tmp/comfy-engine/.cache/huggingface TORCHINDUCTOR_CACHE_DIR=/tmp/comfy-engine/.cache/inductor \
     TRITON_CACHE_DIR=/tmp/comfy-engine/.cache/triton
-# ComfyUI answers also without the packs that it cannot import: here that ends the build. Names of packs, with commas
-# between them, or `*`: those may fail.
+# ComfyUI answers also without the packs that it cannot import, or with fewer classes: here that ends the build. Names of
+# packs, with commas between them, or `*`: those may fail. Names of classes, or `*`: those may have vanished.
 ARG ALLOW_IMPORT_FAILURES=
-RUN COMFYUI_ARGS=--cpu /opt/worker/bin/python -m comfy_serverless.connector.import_check "$ALLOW_IMPORT_FAILURES" \
- && rm -rf /tmp/comfyui /tmp/comfy-engine
+ARG ALLOW_VANISHED=
+RUN COMFYUI_ARGS=--cpu /opt/worker/bin/python -m comfy_serverless.environments.image_check build \
+      --allow-import-failures "$ALLOW_IMPORT_FAILURES" --allow-vanished "$ALLOW_VANISHED" \
+ && rm -rf /tmp/*

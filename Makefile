@@ -31,9 +31,13 @@ SOAK_JOBS ?= 2000
 SOAK_SEED ?=
 # make comfyui-upgrade REF=v0.33.0
 REF ?=
-COMFYUI_REPOSITORY ?=
+# make image TORCH=cuda, or TAG=…, or IMAGE_ARGS="--build-arg ALLOW_IMPORT_FAILURES=pack"
+TORCH ?= cpu
+TAG ?= comfy-serverless:$(if $(filter cuda,$(TORCH)),gpu,cpu)
+IMAGE_ARGS ?=
+UPGRADE_ARGS ?=
 
-.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-comfyui comfyui-upgrade clean
+.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-torch comfyui-upgrade clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -134,10 +138,18 @@ cdk: $(INFRA)/.installed $(VENV)/.installed ## CDK with the GPU stacks: make cdk
 	@cd infra && PATH="$(CURDIR)/$(INFRA)/bin:$$PATH" npx --yes aws-cdk@$(CDK_VERSION) $(CDK_ARGS)
 	@$(if $(filter deploy,$(firstword $(CDK_ARGS))),$(RUN) -m tools.declarations --stack $(STACK) --if-there)
 
+image: ## Build ComfyUI's image from comfyui/comfy-build.lock, and fetch what it declares (out/image): make image TORCH=cuda
+	docker build --target worker -t $(TAG) --build-arg TORCH=$(TORCH) \
+	  --build-arg COMFYUI_ARGS=$(if $(filter cuda,$(TORCH)),,--cpu) $(IMAGE_ARGS) .
+	@$(PYTHON) tools/image_facts.py $(TAG) out/image
+
+image-size: ## What is largest in an image: libraries, packs, the rest; and whether Lambda takes it: make image-size TAG=…
+	@$(PYTHON) tools/image_size.py $(TAG)
+
 gpu-image: ## Build the image as the GPU stacks do, and say whether Lambda accepts it (needs a container engine)
-	docker build --target worker -t comfy-serverless:gpu --build-arg COMFYUI_ARGS= --build-arg TORCH=cuda \
-	  --build-arg TORCH_INDEX_URL="$$($(PYTHON) -c 'import json; print(json.load(open("infra/cdk.json"))["context"]["torch_index_url"])')" .
-	@$(PYTHON) tools/image_size.py comfy-serverless:gpu
+	@$(MAKE) --no-print-directory image TORCH=cuda TAG=comfy-serverless:gpu IMAGE_ARGS='$(IMAGE_ARGS) --build-arg \
+	  TORCH_INDEX_URL="$(shell $(PYTHON) -c 'import json; print(json.load(open("infra/cdk.json"))["context"]["torch_index_url"])')"'
+	@$(MAKE) --no-print-directory image-size TAG=comfy-serverless:gpu
 
 # What an image holds, and what is known of it: make scan IMAGE=comfy-serverless:gpu
 IMAGE ?= comfy-serverless:cpu
@@ -178,25 +190,22 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	@$(PYTHON) -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["api"]))' \
 	  | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  -c requirements/dev.txt - -o requirements/api.txt
-	@$(MAKE) --no-print-directory lock-comfyui
+	@$(MAKE) --no-print-directory lock-torch
 	@# The last, because not everybody reaches PyTorch's own index.
 	uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header \
 	  --no-emit-index-url --no-deps --default-index https://download.pytorch.org/whl/cpu \
 	  requirements/torch.in -o requirements/torch-cpu.txt
 
-lock-comfyui:
+lock-torch:
 	@command -v uv >/dev/null || { echo "uv is not installed: pip install uv"; exit 2; }
-	@# torch comes in two builds, with locks of their own, so it is left out of ComfyUI's.
-	@printf '%s; sys_platform == "never"\n' torch torchvision torchaudio | uv pip compile -q --python-version 3.11 \
-	  --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header --no-emit-index-url --upgrade \
-	  --override /dev/stdin -c requirements/lambda.txt requirements/comfyui.in -o requirements/comfyui.txt
-	uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header \
-	  --no-emit-index-url -c requirements/comfyui.txt requirements/torch.in -o requirements/torch-cuda.txt
+	@# The libraries that ComfyUI shares with torch have one version: that of comfyui/comfy-build.lock.
+	@PYTHONPATH=lambda $(PYTHON) comfyui/from_lock.py libraries comfyui/comfy-build.lock requirements out/lists
+	sed 's/ --hash=[^ ]*//g' out/lists/core.txt | uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
+	  --generate-hashes --no-header --no-emit-index-url -c - requirements/torch.in -o requirements/torch-cuda.txt
 
-comfyui-upgrade: ## Pin another ComfyUI, and lock what it needs: make comfyui-upgrade REF=v0.33.0 (COMFYUI_REPOSITORY=…; needs uv)
+comfyui-upgrade: setup ## Another ComfyUI, and what it needs: make comfyui-upgrade REF=v0.33.0 (= baseComfyVersion, and env lock)
 	@test -n "$(REF)" || { echo "Set REF to a tag, a branch or a commit of ComfyUI: make comfyui-upgrade REF=v0.33.0"; exit 2; }
-	@$(PYTHON) tools/comfyui_upgrade.py "$(REF)" $(if $(COMFYUI_REPOSITORY),--repository "$(COMFYUI_REPOSITORY)")
-	@$(MAKE) --no-print-directory lock-comfyui
+	@$(RUN) -m tools.comfyui_upgrade "$(REF)" $(UPGRADE_ARGS)
 
 clean: ## Remove everything that was made here
 	rm -rf $(VENV) $(INFRA) $(TYPESCRIPT) out .aws-sam build *.egg-info lambda/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,8 +38,6 @@ ROOT: Final = Path(__file__).parent.parent
 LEFT: Final = Path("out/image")
 RELEASE: Final = "release.json"
 DECLARATIONS: Final = "object_info.json.gz"
-#: The same in an image.
-IN_IMAGE: Final = {RELEASE: f"/opt/{RELEASE}", DECLARATIONS: f"/opt/declarations/{DECLARATIONS}"}
 #: The image of the SAM stack that has ComfyUI. (The other, worker-lite, has the embedded engine and no lock.)
 WITH_COMFYUI: Final = "worker"
 #: The parameter and the output of the SAM stack that say which image it has, and where documents go.
@@ -72,17 +69,6 @@ class Left:
             return cls(release, read_declarations(folder / DECLARATIONS))
         except ComfyError as error:
             raise NotTold(error.message) from error
-
-
-def copy_out(image: str, folder: Path) -> None:
-    """Copy what an image has of itself into a folder. Raises NotTold if it has none, or docker is not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    container = _docker("create", image, "nothing").strip()
-    try:
-        for name, path in IN_IMAGE.items():
-            _docker("cp", f"{container}:{path}", str(folder / name))
-    finally:
-        _docker("rm", "--force", container)
 
 
 def builds_of(left: Left, *, own_image: str | None, targets: Sequence[str]) -> list[Build]:
@@ -168,16 +154,6 @@ def _build_in(target: str) -> tuple[str, str]:
     if not isinstance(fields, dict):
         return "", ""
     return str(fields.get("image") or ""), str(fields.get("release_version") or "")
-
-
-def _docker(*words: str) -> str:
-    try:
-        done = subprocess.run(("docker", *words), capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise NotTold(f"docker cannot be run: {error.strerror}") from error
-    if done.returncode:
-        raise NotTold(f"`docker {' '.join(words[:2])}` has failed: {done.stderr.strip()[-500:]}")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from samcli.yamlhelper import yaml_parse
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.jobs.engine_documents import Build
 from comfy_serverless.settings import MORE, Settings, more_settings
-from tools.declarations import BUCKET_OUTPUT, LEFT, WITH_COMFYUI, Left, NotTold, copy_out, tell
+from tools.declarations import BUCKET_OUTPUT, LEFT, WITH_COMFYUI, Left, NotTold, tell
+from tools.image_facts import copy_out
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -273,7 +274,7 @@ def _left_by(plan: Plan) -> Left | None:
     try:
         copy_out(str(built["Resources"][SNAPPED]["Properties"]["ImageUri"]), ROOT / LEFT)
         return Left.in_folder(ROOT / LEFT)
-    except NotTold as error:
+    except (NotTold, OSError, subprocess.CalledProcessError) as error:
         _say_untold(error)
         return None
 

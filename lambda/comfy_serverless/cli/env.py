@@ -12,7 +12,12 @@ from typing import Final
 from comfy_serverless.cli.habits import add_command
 
 #: The modules below `cli/environments`, in the order of their use.
-_ACTIONS: Final[tuple[str, ...]] = ("models",)
+_ACTIONS: Final[tuple[str, ...]] = (
+    "lock",
+    "models",
+    "check",
+    "diff",
+)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -28,6 +28,8 @@ _SECRET = re.compile(
     r"(?:bearer\s+)?[^\s,;]+",
     re.IGNORECASE,
 )
+_TRACE = re.compile(r"Traceback \(most recent call last\):$")
+_MOST_TRACE_LINES = 60
 _LONGEST_REASON = 300
 _MOST_PACKS = 200
 _UNKNOWN = "ComfyUI does not say why: see its log"
@@ -42,12 +44,14 @@ class NotImported:
         reason: one line, without secrets of addresses.
         path: where it is, for ComfyUI.
         classes: the names of classes that its source seems to declare; empty until somebody has looked.
+        trace: the last lines of the traceback, of the exception that ended it.
     """
 
     pack: str
     reason: str
     path: str = ""
     classes: frozenset[str] = frozenset()
+    trace: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.pack} ({self.reason})"
@@ -59,6 +63,7 @@ class ImportReport:
     def __init__(self) -> None:
         self._found: dict[str, NotImported] = {}
         self._last_line = ""
+        self._trace: list[str] | None = None
         self._is_over = False
         #: The packs found so far.
         self.not_imported: tuple[NotImported, ...] = ()
@@ -67,7 +72,9 @@ class ImportReport:
         """Take the next line."""
         if self._is_over:
             return
-        line = _STYLE.sub("", line).strip()
+        line = _STYLE.sub("", line).rstrip()
+        self._see_trace(line)
+        line = line.strip()
         if _IS_UP.search(line):
             self._is_over = True
         elif said := _SAID.search(line):
@@ -77,12 +84,20 @@ class ImportReport:
             self._add(listed["path"], "")
         self._last_line = line or self._last_line
 
+    def _see_trace(self, line: str) -> None:
+        """Keep the traceback that the next pack is blamed with: only the last, where one exception led to another."""
+        if _TRACE.search(line):
+            self._trace = []
+        elif self._trace is not None and line.strip() and not _SAID.search(line):
+            self._trace = [*self._trace[-_MOST_TRACE_LINES + 1 :], _readable(line)]
+
     def _add(self, path: str, reason: str) -> None:
         # ComfyUI's own nodes are listed by name alone, after the lines that have their path.
         name = PurePosixPath(path.strip()).name
         found = self._found.get(name) or NotImported(_readable(name), _UNKNOWN, path.strip())
         if len(self._found) < _MOST_PACKS or name in self._found:
-            self._found[name] = replace(found, reason=_readable(reason)) if reason else found
+            trace, self._trace = tuple(self._trace or ()), None
+            self._found[name] = replace(found, reason=_readable(reason), trace=trace) if reason else found
             self.not_imported = tuple(self._found.values())
 
 

@@ -66,7 +66,7 @@ def choose_engine(settings: Settings) -> EngineChoice:
     if directory is None and Path("ComfyUI/main.py").is_file():
         directory = Path("ComfyUI")
     if directory is not None:
-        python = _python(settings.comfyui_python, directory) if settings.comfyui_python else _python_of(directory)
+        python = _python(settings.comfyui_python, directory) if settings.comfyui_python else python_of(directory)
         arguments = [*_words("COMFYUI_ARGS", settings.comfyui_args), *_model_paths_arguments(settings)]
         return EngineChoice([python, "main.py", *arguments], cwd=directory.resolve())
     return _embedded_engine(settings)
@@ -124,7 +124,8 @@ def _python(text: str, directory: Path) -> str:
         raise InvalidSetting(f"COMFYUI_PYTHON={text!r} cannot be used: {error}") from error
 
 
-def _python_of(directory: Path) -> str:
+def python_of(directory: Path) -> str:
+    """The Python of a checkout: of the environment in its folder, else the one on the path."""
     candidates = [directory / name / "bin" / "python" for name in (".venv", "venv")]
     return next((str(path.absolute()) for path in candidates if path.exists()), "python3")
 

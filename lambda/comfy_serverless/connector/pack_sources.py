@@ -25,12 +25,21 @@ def declared_classes(pack: Path) -> frozenset[str]:
 
     It has bounds, and nothing is raised: what cannot be read declares nothing.
     """
+    return _names_in(pack, "key", "id", "name")
+
+
+def mapped_names(pack: Path) -> frozenset[str]:
+    """The names under which a pack seems to declare its classes; keys of other mappings are among them."""
+    return _names_in(pack, "key", "id")
+
+
+def _names_in(pack: Path, *groups: str) -> frozenset[str]:
     names: set[str] = set()
     for file in _sources(pack):
         for found in _NAMES.finditer(_text(file)):
             if len(names) >= _MOST_NAMES:
                 return frozenset(names)
-            names.add(found["key"] or found["id"] or found["name"])
+            names |= {found[group] for group in groups if found[group]}
     return frozenset(names)
 
 

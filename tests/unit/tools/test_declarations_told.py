@@ -40,6 +40,7 @@ def leave(folder: Path, *, release: str = RELEASE, info: dict[str, Any] = INFO) 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "release.json").write_text(json.dumps({"release_version": release, "comfyui": "0.33.0"}))
     (folder / "object_info.json.gz").write_bytes(gzip.compress(json.dumps(info).encode()))
+    (folder / "classes.json").write_text("{}")
     return folder
 
 
@@ -167,23 +168,6 @@ def test_a_stack_without_a_bucket_to_tell_it_in_is_told(
     assert "AssetsBucketName" in capsys.readouterr().err
 
 
-def test_what_an_image_has_is_copied_out_of_it(docker: Path, tmp_path: Path) -> None:
-    tool.copy_out("generatefunction:worker", tmp_path / "out")
-    assert Left.in_folder(tmp_path / "out") == Left(RELEASE, INFO)
-    assert (docker / "removed").exists(), "no container stays"
-    (docker / "object_info.json.gz").unlink()
-    with pytest.raises(NotTold, match=r"`docker cp c0ffee:/opt/declarations/.*` has failed"):
-        tool.copy_out("generatefunction:worker", tmp_path / "other")
-    with pytest.raises(NotTold, match="No such image: nobodys"):
-        tool.copy_out("nobodys", tmp_path / "other")
-
-
-def test_without_a_container_engine_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NotTold, match="docker cannot be run"):
-        tool.copy_out("x", tmp_path / "out")
-
-
 def plan(target: str = "worker") -> deploy.Plan:
     return deploy.Plan(stack="comfy", target=target, settings={})
 
@@ -198,10 +182,11 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     template.write_text(json.dumps({"Resources": {"GenerateFunction": {"Properties": properties}}}))
 
 
-@pytest.mark.usefixtures("built", "docker")
-def test_make_deploy_tells_what_is_in_the_image_that_it_has_built(world: World) -> None:
+@pytest.mark.usefixtures("built")
+def test_make_deploy_tells_what_is_in_the_image_that_it_has_built(world: World, docker: Path) -> None:
     left = deploy._left_by(plan())
     assert left == Left(RELEASE, INFO)
+    assert (docker / "removed").exists(), "no container stays"
     deploy._tell(left, plan(), BUCKET)
     assert world.known("worker") == INFO
     assert deploy._left_by(plan("worker-lite")) is None

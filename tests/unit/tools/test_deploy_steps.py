@@ -64,7 +64,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 
 
 def no_image(image: str, folder: Path) -> None:
-    raise tool.NotTold(f"there is no {image} for {folder}")
+    raise FileNotFoundError(f"there is no docker to copy {image} to {folder}")
 
 
 def deploy(monkeypatch: pytest.MonkeyPatch, described: dict[str, dict[str, Any]], *words: str) -> int:

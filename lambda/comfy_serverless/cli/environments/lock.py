@@ -1,0 +1,251 @@
+"""`comfy-serverless env lock`: what the build file asks for becomes what that is, to the byte."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from comfy_serverless.cli.environments.lock_paths import ARCHIVES, add_files, read_build, read_lock, write_atomically
+from comfy_serverless.cli.habits import FAILED, add_command, counted, print_json, report, say, size_in_words
+from comfy_serverless.errors import NotLocked
+
+if TYPE_CHECKING:
+    from comfy_serverless.environments.base import Base
+    from comfy_serverless.environments.build_file import BuildFile
+    from comfy_serverless.environments.lock_file import Lock
+    from comfy_serverless.environments.locking import Locked, Locker, Upgrade
+    from comfy_serverless.environments.pack_sources import FetchedPack
+    from comfy_serverless.environments.resolver import Resolver
+
+_REQUIREMENTS: Final = Path("requirements")
+
+
+def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `env lock`."""
+    parser = add_command(
+        actions,
+        "lock",
+        summary="resolve the build file once: every ref to a commit, every archive and library to a hash",
+        examples=(
+            "comfy-serverless env lock",
+            "comfy-serverless env lock --upgrade",
+            "comfy-serverless env lock --upgrade numpy rgthree-comfy",
+            "comfy-serverless env lock --check",
+            "comfy-serverless env lock --comfyui ~/ComfyUI --vendor",
+        ),
+        notes=(
+            "What the lock pins is kept as long as nothing speaks against it; --upgrade lets it move.\n"
+            "An index of your own: UV_DEFAULT_INDEX, UV_INDEX, UV_FIND_LINKS, or pip's variables. It is never written\n"
+            "into the lock."
+        ),
+        exit_codes="exit codes: 0 done, 1 failed, or --check finds the lock stale, 2 wrong usage, 130 interrupted",
+    )
+    add_files(parser)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--check", action="store_true", help="only say whether the lock is of the build file; asks nobody"
+    )
+    what.add_argument(
+        "--upgrade", nargs="*", metavar="NAME",
+        help="choose anew: these libraries and packs (ComfyUI: its branch), or everything",
+    )  # fmt: skip
+    parser.add_argument(
+        "--vendor",
+        action="store_true",
+        help=f"keep the archive of every pack in {ARCHIVES}/ beside the lock, so that a build asks no host",
+    )
+    parser.add_argument(
+        "--comfyui", type=Path, default=os.environ.get("COMFYUI_DIR") or None, metavar="DIR",
+        help="a ComfyUI on this machine: read instead of its repository, and where local packs are",
+    )  # fmt: skip
+    parser.add_argument(
+        "--comfyui-repository", metavar="URL", help="another repository of ComfyUI (COMFYUI_REPOSITORY)"
+    )
+    parser.add_argument("--registry", metavar="URL", help="another Comfy Registry (COMFY_REGISTRY_URL)")
+    parser.add_argument(
+        "--requirements", type=Path, default=_REQUIREMENTS, metavar="DIR",
+        help="the folder with torch.in and apt.txt: what the image has (default: %(default)s)",
+    )  # fmt: skip
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from comfy_serverless.environments.base import Base
+
+    build, base = read_build(options.file), Base.read(options.requirements)
+    if options.check:
+        return _check(options, build, base)
+    known = _known(options.lock)
+    lock, text, is_new = _locked(options, build, base, known)
+    if options.json:
+        print_json(_summary(options.lock, lock, text, is_new))
+    else:
+        _tell(options.lock, lock, text, known, is_new)
+    return 0
+
+
+def _check(options: argparse.Namespace, build: BuildFile, base: Base) -> int:
+    """Say whether the lock is of the build file. Returns the exit code."""
+    from comfy_serverless.environments.locking import staleness
+
+    lock, text = read_lock(options.lock)
+    reasons = [*staleness(build, lock, base), *_changed_local(options, build, lock)]
+    if reasons:
+        message = (
+            f"{options.lock} is not of {options.file} any more: {'; '.join(reasons)}. Run comfy-serverless env lock."
+        )
+        report("lock_stale", message, {"reasons": reasons}, as_json=options.json)
+        return FAILED
+    if options.json:
+        print_json(_summary(options.lock, lock, text, False))
+    else:
+        say(f"{options.lock} is of {options.file}.")
+    return 0
+
+
+def _locked(options: argparse.Namespace, build: BuildFile, base: Base, known: Lock | None) -> tuple[Lock, str, bool]:
+    """The lock, its text, and whether it was written anew."""
+    from comfy_serverless.environments.locking import staleness, upgrade_of
+
+    with tempfile.TemporaryDirectory(prefix="comfy-lock-") as scratch:
+        is_fresh = known is not None and not staleness(build, known, base) and options.upgrade is None
+        if known is not None and is_fresh and not options.vendor and _keep_local(options, build, known, Path(scratch)):
+            return known, known.to_text(), False
+        locked = _lock_anew(options, build, base, known, Path(scratch), upgrade_of(options.upgrade))
+        _keep_archives(options, locked.packs)
+        text = locked.lock.to_text()
+        is_new = known is None or known.to_text() != text
+        if is_new:
+            write_atomically(options.lock, text.encode("utf-8"))
+        return locked.lock, text, is_new
+
+
+def _lock_anew(
+    options: argparse.Namespace, build: BuildFile, base: Base, known: Lock | None, scratch: Path, upgrade: Upgrade
+) -> Locked:
+    from comfy_serverless.cli.progress_line import ProgressLine
+
+    with ProgressLine("lock") as line:
+        return _locker(options, base, scratch, line.show).lock(build, known, upgrade)
+
+
+def _locker(options: argparse.Namespace, base: Base, scratch: Path, tell: Callable[[float, str], None]) -> Locker:
+    from comfy_serverless.environments import comfyui_source, registry
+    from comfy_serverless.environments.locking import Locker
+    from comfy_serverless.environments.pack_sources import Sources
+
+    repository = options.comfyui_repository or os.environ.get(comfyui_source.VARIABLE) or comfyui_source.REPOSITORY
+    address = options.registry or os.environ.get(registry.VARIABLE) or registry.DEFAULT_URL
+    return Locker(
+        comfyui=comfyui_source.ComfyUISource(repository, options.comfyui),
+        sources=Sources(registry.Registry(address), _custom_nodes(options), scratch),
+        base=base,
+        resolver=_resolver(),
+        tell=tell,
+    )
+
+
+def _resolver() -> Resolver:
+    from comfy_serverless.environments.pip import Pip
+    from comfy_serverless.environments.uv import Uv
+
+    return Uv.found() or Pip.found()
+
+
+def _custom_nodes(options: argparse.Namespace) -> tuple[Path, ...]:
+    """Where local packs may be: in the ComfyUI of this machine, in the one beside the build file."""
+    folders = [options.comfyui] if options.comfyui is not None else []
+    return tuple(
+        folder / "custom_nodes" for folder in [*folders, options.file.parent] if (folder / "custom_nodes").is_dir()
+    )
+
+
+def _known(path: Path) -> Lock | None:
+    return read_lock(path)[0] if path.exists() else None
+
+
+def _changed_local(options: argparse.Namespace, build: BuildFile, lock: Lock) -> list[str]:
+    """The local packs whose files have changed since they were locked; those that are not here are not looked at."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return [
+            f"the files of the local pack {name} have changed"
+            for name in _local(options, build, lock, Path(scratch))[1]
+        ]
+
+
+def _keep_local(options: argparse.Namespace, build: BuildFile, lock: Lock, scratch: Path) -> bool:
+    """Keep the archives of local packs that are here. Returns whether they are as they were."""
+    same, changed = _local(options, build, lock, scratch)
+    if not changed:
+        _keep_archives(options, same)
+    return not changed
+
+
+def _local(
+    options: argparse.Namespace, build: BuildFile, lock: Lock, scratch: Path
+) -> tuple[list[FetchedPack], list[str]]:
+    from comfy_serverless.environments.pack_sources import Sources
+    from comfy_serverless.environments.registry import Registry
+
+    sources = Sources(Registry(), _custom_nodes(options), scratch)
+    locked = {pack.name: pack.sha256 for pack in lock.packs}
+    here = [pack for pack in build.packs if pack.local_path is not None and sources.local_folder(pack.local_path)]
+    fetched = [sources.fetch(pack) for pack in here]
+    changed = [pack.locked.name for pack in fetched if locked.get(pack.locked.name) != pack.locked.sha256]
+    return [pack for pack in fetched if pack.locked.name not in changed], changed
+
+
+def _keep_archives(options: argparse.Namespace, packs: Iterable[FetchedPack]) -> None:
+    """Keep the archives that a build cannot fetch, or shall not: by their hash, beside the lock."""
+    folder = options.lock.parent / ARCHIVES
+    for pack in packs:
+        kept = folder / f"{pack.locked.sha256}.zip"
+        if (pack.locked.source == "local" or options.vendor) and not kept.exists():
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                part = kept.with_suffix(".part")
+                shutil.copyfile(pack.archive, part)
+                part.replace(kept)
+            except OSError as error:
+                raise NotLocked(f"{kept} cannot be written: {error.strerror}.") from error
+
+
+def _summary(path: Path, lock: Lock, text: str, is_new: bool) -> dict[str, object]:  # noqa: FBT001
+    from comfy_serverless.environments.differences import pack_version, sizes
+    from comfy_serverless.environments.lock_file import release_version
+
+    weight = sizes(lock)
+    return {
+        "lock": str(path),
+        "changed": is_new,
+        "release_version": release_version(text),
+        "comfyui": {"version": lock.comfyui.version, "ref": lock.comfyui.ref, "commit": lock.comfyui.commit},
+        "packs": {pack.name: pack_version(pack) for pack in lock.packs},
+        "libraries": len(lock.requirements),
+        "built_from_sources": [each.name for each in lock.requirements if each.kind != "wheel"],
+        "size_bytes": {"packs": weight.packs, "libraries": weight.libraries, "models": weight.models},
+        "overrides": list(lock.overrides),
+        "warnings": list(lock.warnings),
+    }
+
+
+def _tell(path: Path, lock: Lock, text: str, known: Lock | None, is_new: bool) -> None:  # noqa: FBT001
+    from comfy_serverless.cli.environments.diff import lines_of
+    from comfy_serverless.environments.differences import compare, sizes
+    from comfy_serverless.environments.lock_file import release_version
+
+    for warning in lock.warnings:
+        say(f"warning: {warning}")
+    if known is not None and is_new:
+        print("\n".join(lines_of(compare(known, lock))))
+    weight = sizes(lock)
+    print(
+        f"{path}: ComfyUI {lock.comfyui.version}, {counted(len(lock.packs), 'pack')} ({size_in_words(weight.packs)}), "
+        f"{len(lock.requirements):,} libraries ({size_in_words(weight.libraries)} to fetch), release {release_version(text)}"
+        + ("" if is_new else "; nothing has changed")
+    )

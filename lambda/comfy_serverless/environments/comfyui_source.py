@@ -1,0 +1,87 @@
+"""ComfyUI itself: from a tag, branch or commit to the commit, its version, and what it asks for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from comfy_serverless.environments import git, requirement_lines
+from comfy_serverless.environments.base import COMFYUI
+from comfy_serverless.environments.lock_file import ComfyUI
+from comfy_serverless.environments.requirement_lines import Declarations
+from comfy_serverless.errors import PackUnavailable
+
+REPOSITORY: Final = "https://github.com/comfyanonymous/ComfyUI.git"
+#: The variable that names another repository.
+VARIABLE: Final = "COMFYUI_REPOSITORY"
+_VERSION: Final = re.compile(r"""^__version__\s*=\s*["'](.+?)["']""", re.M)
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, slots=True)
+class ComfyUISource:
+    """Where ComfyUI comes from.
+
+    Attributes:
+        repository: what the build fetches it from.
+        at_hand: a ComfyUI on this machine, which is read instead of asking the repository.
+    """
+
+    repository: str = REPOSITORY
+    at_hand: Path | None = None
+
+    def fetch(self, ref: str, known: ComfyUI | None, scratch: Path) -> tuple[ComfyUI, Declarations]:
+        """ComfyUI at a ref, and what it asks for.
+
+        Args:
+            known: what the lock at hand has for this ref; its commit is kept.
+            scratch: an empty folder.
+
+        Raises:
+            PackUnavailable: the repository or the ref is not there, or is no ComfyUI.
+        """
+        wanted = known.commit if known is not None else ref
+        try:
+            if self.at_hand is not None:
+                return self._read_at_hand(self.at_hand, ref, wanted, scratch)
+            found = git.checkout(self.repository, wanted, scratch)
+            return self._read(found.folder, ref, found.commit)
+        except git.GitFailed as error:
+            where = f"{self.at_hand}" if self.at_hand is not None else self.repository
+            hint = (
+                f" Where it cannot be reached, give a checkout with --comfyui DIR, or another address with {VARIABLE}."
+                if self.at_hand is None else ""
+            )  # fmt: skip
+            raise PackUnavailable(
+                f"ComfyUI {ref} (definition.baseComfyVersion) cannot be had: {where} {error}.{hint}"
+            ) from error
+
+    def _read_at_hand(self, folder: Path, ref: str, wanted: str, scratch: Path) -> tuple[ComfyUI, Declarations]:
+        if (folder / ".git").exists():
+            commit = self._commit(folder, wanted)
+            for name in ("comfyui_version.py", "requirements.txt"):
+                (scratch / name).write_text(git.shown(folder, commit, name), encoding="utf-8")
+            return self._read(scratch, ref, commit)
+        if not _COMMIT.fullmatch(wanted):
+            raise git.GitFailed(
+                f"has no .git, so nobody can tell which commit {wanted} is: give definition.baseComfyVersion as a commit"
+            )
+        return self._read(folder, ref, wanted)
+
+    def _commit(self, folder: Path, wanted: str) -> str:
+        for name in (wanted, f"origin/{wanted}"):
+            try:
+                return git.commit_of(folder, name)
+            except git.GitFailed:
+                continue
+        raise git.GitFailed(f"has no branch, tag or commit {wanted}: `git fetch` there first")
+
+    def _read(self, folder: Path, ref: str, commit: str) -> tuple[ComfyUI, Declarations]:
+        version = _VERSION.search(git.file_at(folder, "comfyui_version.py"))
+        if version is None:
+            raise git.GitFailed("has a comfyui_version.py without a version")
+        git.file_at(folder, "requirements.txt")
+        declared = requirement_lines.read(folder, COMFYUI)
+        return ComfyUI(self.repository, ref, commit, version[1]), declared

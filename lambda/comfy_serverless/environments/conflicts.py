@@ -1,0 +1,213 @@
+"""Why no versions go together: which lines, of whom, over which library, and the one override that would do.
+
+It asks the resolver, and believes no explanation of it: lines are left out until those remain that cannot be together
+(QuickXplain, Junker 2004), and an override is proposed only after it has been resolved with. The resolver's words are
+used to ask the likely questions first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from comfy_serverless.environments.base import COMFYUI
+from comfy_serverless.environments.requirement_lines import Declared, admits, normalized, requirement_of
+from comfy_serverless.environments.resolver import Question, Resolver, Unsolvable
+
+#: A core of more lines than this is not made smaller; so many conflicts are told at once.
+_MOST_CONFLICTS: Final = 10
+_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_DEPENDS: Final = re.compile(
+    r"(?P<of>[A-Za-z0-9][\w.-]*)(?:\[[\w,-]*\])?(?P<versions>[<>=!~][^\s]*)? depends on "
+    r"(?P<on>[A-Za-z0-9][\w.-]*)(?:\[[\w,-]*\])?(?P<limit>[<>=!~]\S*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Lines that cannot be together, as few as there are.
+
+    Attributes:
+        lines: the smallest set; one line, where nothing fits it at all.
+        said: the resolver's explanation for these alone.
+        library: what they are about.
+        through: `name` of a line -> what it needs of the library, where that is not the library itself.
+        override: a line of pipDependencies that resolves it, tried; None if none does.
+        against: the lines that the override goes against.
+        leaves_out: whether the override takes the library out altogether.
+    """
+
+    lines: tuple[Declared, ...]
+    said: str
+    library: str
+    through: dict[str, str]
+    override: str | None = None
+    against: tuple[Declared, ...] = ()
+    leaves_out: bool = False
+
+
+def explain(question: Question, resolver: Resolver, *, tell: Callable[[str], None] = lambda _: None) -> list[Conflict]:
+    """All conflicts of a question that has no answer, each with its override. Raises NotAnswered as the resolver."""
+    found: list[Conflict] = []
+    while len(found) < _MOST_CONFLICTS:
+        said = _unsolvable(question, resolver)
+        if said is None:
+            break
+        tell(f"conflict {len(found) + 1}: which lines")
+        core = _core(question, said, resolver)
+        if not core:  # what the image has is not to be had itself
+            found.append(Conflict((), said, "", {}))
+            break
+        tell(f"conflict {len(found) + 1}: which override")
+        conflict = _resolved(replace(question, lines=core), question, resolver)
+        found.append(conflict)
+        if conflict.override is not None:
+            question = replace(question, overrides=(*question.overrides, conflict.override))
+        else:
+            question = replace(question, lines=tuple(line for line in question.lines if line != core[-1]))
+    return found
+
+
+def _unsolvable(question: Question, resolver: Resolver) -> str | None:
+    """Why a question has no answer; None if it has one."""
+    try:
+        resolver.check(question)
+    except Unsolvable as error:
+        return str(error)
+    return None
+
+
+def _core(question: Question, said: str, resolver: Resolver) -> tuple[Declared, ...]:
+    """The smallest set of lines that cannot be together."""
+    named = {normalized(name) for name in _NAME.findall(said)}
+    likely = tuple(line for line in question.lines if line.name in named)
+    lines = likely if likely and _unsolvable(replace(question, lines=likely), resolver) is not None else question.lines
+    if _unsolvable(replace(question, lines=()), resolver) is not None:
+        return ()
+    core = _quick_xplain(
+        [], sorted(lines, key=_stays), lambda some: _unsolvable(replace(question, lines=tuple(some)), resolver) is None,
+        has_new=False,
+    )  # fmt: skip
+    return tuple(sorted(core, key=_stays))
+
+
+def _quick_xplain(
+    known: list[Declared], lines: list[Declared], goes: Callable[[Sequence[Declared]], bool], *, has_new: bool
+) -> list[Declared]:
+    if has_new and not goes(known):
+        return []
+    if len(lines) == 1:
+        return lines
+    half = len(lines) // 2
+    first, second = lines[:half], lines[half:]
+    of_second = _quick_xplain([*known, *first], second, goes, has_new=bool(first))
+    of_first = _quick_xplain([*known, *of_second], first, goes, has_new=bool(of_second))
+    return [*of_first, *of_second]
+
+
+def _resolved(core: Question, whole: Question, resolver: Resolver) -> Conflict:
+    """The conflict with its library and its override."""
+    said = _unsolvable(core, resolver) or ""
+    edges = list(_edges(said))
+    names = _candidates(core.lines, edges)
+    if not resolver.can_override:
+        library = names[0] if names else core.lines[0].name
+        return Conflict(core.lines, said, library, _through(library, edges))
+    for name in names:
+        if _answers(replace(core, overrides=(*core.overrides, name)), resolver) is None:
+            continue
+        proposed = _override(name, core, whole, resolver)
+        if proposed is not None:
+            against = tuple(line for line in core.lines if line.name == name and not _keeps(line, proposed))
+            return Conflict(core.lines, said, name, _through(name, edges), proposed, against)
+    library = names[0] if names else core.lines[0].name
+    without = f'{library} ; sys_platform == "never"'
+    if (
+        len(core.lines) == 1
+        and library
+        and _answers(replace(core, overrides=(*core.overrides, without)), resolver) is not None
+    ):
+        return Conflict(core.lines, said, library, _through(library, edges), without, core.lines, leaves_out=True)
+    return Conflict(core.lines, said, library, _through(library, edges))
+
+
+def _override(name: str, core: Question, whole: Question, resolver: Resolver) -> str | None:
+    """`name==version`: of the versions that come out when one of the lines gives way, that which goes against least."""
+    versions = set()
+    for line in core.lines:
+        without = tuple(other for other in whole.lines if other != line)
+        answer = _answers(replace(whole, lines=without), resolver)
+        if answer is None:
+            rest = tuple(other for other in core.lines if other != line)
+            answer = _answers(replace(core, lines=rest), resolver)
+        if answer is not None and name in answer:
+            versions.add(answer[name])
+    answer = _answers(replace(core, overrides=(*core.overrides, name)), resolver)
+    if answer is not None and name in answer:
+        versions.add(answer[name])
+    for version in sorted(versions, key=lambda version: _cost(name, version, whole.lines)):
+        override = f"{name}=={version}"
+        if _answers(replace(core, overrides=(*core.overrides, override)), resolver) is not None:
+            return override
+    return None
+
+
+def _cost(name: str, version: str, lines: Iterable[Declared]) -> tuple[int, int, tuple[int, ...]]:
+    """What a version goes against: ComfyUI's own lines first, then how many, then how old it is."""
+    broken = [line for line in lines if line.name == name and not admits(line.requirement, version)]
+    newest_first = tuple(-int(part) for part in re.findall(r"\d+", version))
+    return sum(line.source == COMFYUI for line in broken), len(broken), newest_first
+
+
+def _candidates(lines: Sequence[Declared], edges: Sequence[tuple[str, str, str]]) -> list[str]:
+    """The libraries that the conflict may be about: first those that most ask for, then in the order they are named."""
+    asked = [line.name for line in lines if line.name]
+    needed = [on for _, on, _ in edges]
+    names = list(dict.fromkeys([*needed, *asked]))
+    return sorted(
+        names, key=lambda name: -(len({line.source for line in lines if line.name == name}) + needed.count(name))
+    )
+
+
+def _edges(said: str) -> Iterator[tuple[str, str, str]]:
+    """Who needs what, of the resolver's words: `transformers`, `tokenizers`, `tokenizers<0.20`."""
+    seen = set()
+    for match in _DEPENDS.finditer(said):
+        of, on = normalized(match["of"]), normalized(match["on"])
+        if on in {"python"} or (of, on) in seen:
+            continue
+        seen.add((of, on))
+        yield of, on, f"{of}{(match['versions'] or '').rstrip('.,')} needs {on}{(match['limit'] or '').rstrip('.,')}"
+
+
+def _through(library: str, edges: Sequence[tuple[str, str, str]]) -> dict[str, str]:
+    """For each library that needs it, directly or not: through what."""
+    told: dict[str, str] = {}
+    frontier = [library]
+    while frontier:
+        on = frontier.pop()
+        for of, needed, text in edges:
+            if needed == on and of not in told and of != library:
+                told[of] = text if on == library else f"{text}, and {told[on]}"
+                frontier.append(of)
+    return told
+
+
+def _keeps(line: Declared, override: str) -> bool:
+    return admits(line.requirement, override.partition("==")[2])
+
+
+def _answers(question: Question, resolver: Resolver) -> dict[str, str] | None:
+    try:
+        return resolver.check(question)
+    except Unsolvable:
+        return None
+
+
+def _stays(line: Declared) -> tuple[bool, str, str, int]:
+    """The order in which lines are kept, where several could give way: ComfyUI's first."""
+    requirement = requirement_of(line.requirement)
+    name = normalized(requirement.name) if requirement else ""
+    return line.source != COMFYUI, line.source, name, line.line

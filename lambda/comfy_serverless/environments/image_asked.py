@@ -1,0 +1,82 @@
+"""Asks an image, or a ComfyUI on this machine, what it has and whether every pack imports. `env check` shows it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from comfy_serverless.connector.import_check import start
+from comfy_serverless.environments import image_check, verdict
+from comfy_serverless.errors import EngineUnavailable
+
+HERE: Final = "as it is on this machine"
+_PROGRAM: Final = ("-m", "comfy_serverless.environments.image_check", "tell", "--mode")
+#: As Lambda runs it: nothing can be written but /tmp, another user, no network. And as it comes.
+_WAYS: Final[Mapping[str, Sequence[str]]] = {
+    "read-only": ("--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777", "--user", "993:990", "--network", "none"),  # noqa: S108
+    "writable": (),
+}
+
+
+def of_image(image: str) -> dict[str, Any]:
+    """What an image has: see `image_check.facts`. Problems of both ways stand in one list.
+
+    Raises:
+        EngineUnavailable: there is no container engine, no such image, or it is none of this project.
+    """
+    answers = [_asked(image, mode, options) for mode, options in _WAYS.items()]
+    merged = dict(answers[0])
+    problems: dict[tuple[str, str], dict[str, Any]] = {}
+    for answer in answers:
+        for problem in answer["problems"]:
+            known = problems.setdefault((problem["pack"], problem["what"]), {**problem, "modes": []})
+            known["modes"] = [*known["modes"], *problem["modes"]]
+    merged["problems"] = list(problems.values())
+    return merged
+
+
+def _asked(image: str, mode: str, options: Sequence[str]) -> dict[str, Any]:
+    command = [
+        *("docker", "run", "--rm", *options, "--env", "COMFYUI_ARGS=--cpu"),
+        *("--entrypoint", "/opt/worker/bin/python", image, *_PROGRAM, mode),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise EngineUnavailable(f"an image can only be checked with docker: {error}") from error
+    try:
+        return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
+    except ValueError as error:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        raise EngineUnavailable(
+            f"the image {image} cannot be checked: {' '.join(said) or f'exit code {done.returncode}'}. "
+            "Build it first: make image"
+        ) from error
+
+
+def of_folder(comfyui: Path, python: str, lock: Path) -> dict[str, Any]:
+    """The same of a ComfyUI in a folder, which is started once as it is.
+
+    Args:
+        lock: who declared what, where it is of this ComfyUI. It need not exist.
+
+    Raises:
+        EngineUnavailable: there is no port for it.
+        InvalidLock: the lock is damaged.
+    """
+    venv = Path(python).parent.parent if "/" in python else Path("/usr")
+    image = image_check.Image(comfyui, venv, lock.parent, comfyui)
+    command = [python, "main.py", "--cpu", "--disable-auto-launch"]
+    found = start(command, HERE, cwd=comfyui, is_image=False)
+    judged = verdict.judge(
+        [found],
+        image_check.known_of(image),
+        allowed=verdict.Allowed(),
+        before={},
+        culprits={},
+        named=image_check.named_in(image),
+    )
+    return image_check.facts(image, [found], judged)

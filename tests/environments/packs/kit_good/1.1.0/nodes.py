@@ -1,0 +1,31 @@
+import kit_colors
+
+
+class KitInvert:
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "run"
+    CATEGORY = "kit"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",)}}
+
+    def run(self, image):
+        return (kit_colors.inverted(image),)
+
+
+class KitGrey:
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "run"
+    CATEGORY = "kit"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",)}}
+
+    def run(self, image):
+        return (image.mean(dim=-1, keepdim=True).expand_as(image),)
+
+
+NODE_CLASS_MAPPINGS = {"KitInvert": KitInvert, "KitGrey": KitGrey}
+NODE_DISPLAY_NAME_MAPPINGS = {"KitInvert": "KitInvert (kit)", "KitGrey": "KitGrey (kit)"}

@@ -1,0 +1,3 @@
+import { app } from "../../scripts/app.js";
+
+app.registerExtension({ name: "kit.web" });
