@@ -136,7 +136,8 @@ def _surveyed(models: Sequence[Model], target: Any, options: argparse.Namespace)
     from comfy_serverless.cli.model_lookup import hosts
     from comfy_serverless.environments.models import Survey, models_folder_of
 
-    folder = models_folder_of(options.install) if options.install is not None else None
+    is_needed = options.install is not None and any(model.source == "local" for model in models)
+    folder = models_folder_of(options.install) if is_needed else None
     get, tokens = hosts()
     with byte_bar() as show:
         survey = Survey(
