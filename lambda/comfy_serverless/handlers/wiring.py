@@ -60,7 +60,11 @@ def at_start(make: Callable[[], object]) -> None:
 @functools.cache
 def settings() -> Settings:
     """The environment, read once. A wrong value is named and fails the start."""
-    return Settings.from_environment()
+    from comfy_serverless.observability import name_release
+
+    found = Settings.from_environment()
+    name_release(found.release_version)
+    return found
 
 
 @functools.cache
@@ -94,7 +98,12 @@ def table() -> Table:
 def _job_store(table: Table) -> JobStore:
     from comfy_serverless.table.jobs import JobStore
 
-    return JobStore(table, lease_s=settings().lease_s, max_runs=settings().max_runs)
+    return JobStore(
+        table,
+        lease_s=settings().lease_s,
+        max_runs=settings().max_runs,
+        release_version=settings().release_version,
+    )
 
 
 @functools.cache
