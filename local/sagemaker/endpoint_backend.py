@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from comfy_serverless.table.dispatch import EndpointTarget
+from comfy_serverless.table.target import EndpointTarget
 from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LocalProcess, clean_environment, free_port

@@ -54,7 +54,7 @@ class Care:
             for keeper in (OPEN, QUEUED, QUEUED_BATCH):
                 # While messages wait, a job that has not begun waits with them. Else its message is lost, or invisible
                 # for an hour because the worker that had it died before it could begin.
-                if keeper != OPEN and self.workers.depth(is_batch=keeper == QUEUED_BATCH):
+                if keeper != OPEN and self.workers.still_wait(is_batch=keeper == QUEUED_BATCH):
                     continue
                 for state in self.jobs.neglected(limit=MAX_JOBS, keeper=keeper):
                     with failures.logged("a job could not be looked after", job_id=state.id):
@@ -72,7 +72,7 @@ class Care:
             if self.jobs.renew(state, for_s=DISPATCH_S):
                 self.call_webhook(state)
             return
-        if state.waits_in_queue and (self.workers.depth(is_batch=state.is_of_batch) or self._may_be_held(state)):
+        if state.waits_in_queue and (self.workers.still_wait(is_batch=state.is_of_batch) or self._may_be_held(state)):
             return
         if (result := self._result(state)) is not None:
             self._finish(state, result)

@@ -64,6 +64,7 @@ class JobItem:
     undelivered: int = 0  # how often it has not reached any worker
     sent_again: int = 0  # how often it was sent again because no worker had it any more
     run: str | None = None  # the run it belongs to; None while it waits
+    release_version: str | None = None  # what the image of the worker that last began it was built from
     last_run: str | None = None  # the run before: a job that ends between two has that one's outputs
     started_at: str | None = None  # when the newest run has begun
     progress_json: str | None = None  # the run's last `Progress`

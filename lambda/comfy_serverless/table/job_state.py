@@ -188,6 +188,7 @@ class JobState(JobItem):
             metrics={"queue_ms": _between_ms(self.created_at, self.started_at), "execution_ms": None},
             urls=JobUrls.of(self.id),
             metadata=dict(self.labels),
+            release_version=self.release_version,
         )
 
 
