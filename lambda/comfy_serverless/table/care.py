@@ -200,14 +200,15 @@ def waited_s(state: JobState) -> float:
 
 def _lost(state: JobState) -> EngineCrashed:
     times = "once" if state.runs == 1 else f"{state.runs} times"
+    why = "part of its `extra_data` is not kept"
+    if state.release is not None:
+        why = f"it checks the release {state.release}, and no other may run it"
     if state.runs == 0:
         return EngineCrashed(
             "no worker has begun the job, and its message is in the queue no more. It cannot be sent again by itself, "
-            "since part of its `extra_data` is not kept: submit it again."
+            f"since {why}: submit it again."
         )
-    rest = (
-        "" if state.is_rerunnable else "; it cannot be run again by itself, since part of its `extra_data` is not kept"
-    )
+    rest = "" if state.is_rerunnable else f"; it cannot be run again by itself, since {why}"
     return EngineCrashed(
         f"the worker that ran the job has vanished ({times}; no sign of life for the time of its lease, LEASE_S)"
         f"{rest}. Submit it again; the worker's log tells whether it ran out of memory or time.",

@@ -50,6 +50,7 @@ class JobItem:
     labels: Mapping[str, str]  # `metadata` of the request
     runs: int  # how often it has been begun, without runs that a shutdown interrupted
     is_rerunnable: bool  # whether `request` has all that a worker needs: what may be a key is not kept
+    release: str | None = None  # the only one whose workers may run it: of a check (`cli.release_check`)
     open_owner: str | None = None  # the owner while it waits or runs, for the index that counts; batches do not count
     webhook: Mapping[str, str] | None = None  # `webhook_item` says where: {}; older releases wrote `url`, `secret`
     batches: frozenset[str] = frozenset()  # those it is a line of: the same line in two of them is one job
