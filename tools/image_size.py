@@ -3,7 +3,7 @@
     python3 tools/image_size.py comfy-serverless:gpu
 
 What a registry shows is the image compressed, and what `docker images` shows depends on how the engine keeps images. So
-the files are counted, in a container: each is of a library (its wheel says so), of a pack, of the models, or of the rest.
+the files are counted, in a container: each is of a library (its wheel says so), a pack, the models, or of the rest.
 No layer of our Dockerfile replaces files of another: Lambda, which counts all layers, counts the same.
 """
 

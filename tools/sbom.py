@@ -29,8 +29,14 @@ find / -xdev -path '*.dist-info/METADATA' 2>/dev/null | while read -r file; do
   echo "py|$(sed -n 's/^Name: *//p;/^$/q' "$file" | head -n 1)|$(sed -n 's/^Version: *//p;/^$/q' "$file" | head -n 1)"
 done
 sed -n 's/^__version__ *= *"\(.*\)"/comfyui|\1/p' /opt/comfyui/comfyui_version.py 2>/dev/null
-for pack in /opt/comfyui/custom_nodes/*/; do [ -d "$pack" ] && echo "pack|$(basename "$pack")"; done
-exit 0
+python3 - <<'END'
+import json, os
+release, packs = "/opt/release.json", "/opt/comfyui/custom_nodes"
+versions = json.load(open(release))["packs"] if os.path.exists(release) else {}
+for name in sorted(os.listdir(packs)) if os.path.isdir(packs) else ():
+    if not name.startswith(("__", ".")) and (name in versions or os.path.isdir(os.path.join(packs, name))):
+        print("pack|%s|%s" % (name, versions.get(name, "")))
+END
 """
 
 
@@ -79,8 +85,9 @@ def _components(facts: str) -> Iterator[Component]:
                 yield _library("pypi", re.sub(r"[-_.]+", "-", name).lower(), version)
             case ["comfyui", version]:
                 yield _library("github/comfyanonymous", "comfyui", f"v{version}") | {"type": "application"}
-            case ["pack", name]:
-                yield {"type": "library", "group": "custom_nodes", "bom-ref": f"pack:{name}", "name": name}
+            case ["pack", name, version]:
+                pack = {"type": "library", "group": "custom_nodes", "bom-ref": f"pack:{name}", "name": name}
+                yield pack | ({"version": version} if version else {})
 
 
 def _library(kind: str, name: str, version: str, qualifiers: str = "") -> Component:

@@ -8,6 +8,7 @@ pip-audit does not see: packages of Debian, and libraries that come from git.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -18,7 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 #: torch's build for processors has the code of the other one, under versions that are not on PyPI.
-LOCKS = ("api.txt", "lambda.txt", "comfyui.txt", "torch-cuda.txt")
+LOCKS = (
+    *("requirements/api.txt", "requirements/lambda.txt"),
+    *("comfyui/comfy-build.lock", "requirements/torch-cuda.txt"),
+)
 _NO_SCANNER = "There is no scanner: install trivy or grype, which look at the whole image, or `pip install pip-audit`."
 _NOTHING_KNOWN = (
     "It could not be looked up which vulnerabilities are known: the scan needs the network, or a mirror of its list. "
@@ -51,14 +55,25 @@ def main(bill: str, find: Callable[[str], str | None] = shutil.which) -> int:
 
 
 def _audit(lock: str) -> int:
-    text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
-    hashed = re.sub(r"^\S+ @ git\+.*\n", "", text, flags=re.MULTILINE)
-    with tempfile.NamedTemporaryFile("w", suffix=f"-{lock}") as file:
-        file.write(hashed)
+    path = ROOT / lock
+    with tempfile.NamedTemporaryFile("w", suffix=f"-{path.stem}.txt") as file:
+        file.write(_requirements(path))
         file.flush()
         print(lock, flush=True)
         # Without `--strict` what is not found counts as what is well.
         return _run(["pip-audit", "--strict", "--disable-pip", "--progress-spinner", "off", "--requirement", file.name])
+
+
+def _requirements(lock: Path) -> str:
+    """A lock as pip reads it, without what comes from repositories."""
+    text = lock.read_text(encoding="utf-8")
+    if lock.suffix == ".txt":
+        return text
+    entries = [entry for entry in json.loads(text)["requirements"] if entry["kind"] in ("wheel", "sdist")]
+    return "".join(
+        " ".join([f"{entry['name']}=={entry['version']}", *(f"--hash={digest}" for digest in entry["hashes"])]) + "\n"
+        for entry in entries
+    )
 
 
 def _run(command: list[str]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ py|ruamel.yaml|0.18
 py||
 py|Jinja2|3.1.6
 comfyui|0.3.64
-pack|toy
+pack|toy|1.2.0
+pack|own|
 """
 
 
@@ -34,8 +37,11 @@ def test_every_component_has_the_address_that_scanners_know() -> None:
         "pkg:pypi/ruamel-yaml@0.18",
         "pkg:github/comfyanonymous/comfyui@v0.3.64",
         "pack:toy",
+        "pack:own",
     }
-    assert len(bill["components"]) == 7, "each once"
+    assert len(bill["components"]) == 8, "each once"
+    versions = {component["name"]: component.get("version") for component in bill["components"]}
+    assert (versions["toy"], versions["own"]) == ("1.2.0", None)
 
 
 def test_the_same_image_has_the_same_bill_but_for_the_time() -> None:
@@ -138,5 +144,15 @@ def test_a_missing_bill_is_said_before_anything_is_scanned(
 
 def test_every_lock_of_an_image_is_scanned() -> None:
     dockerfile = (Path(__file__).parents[3] / "Dockerfile").read_text(encoding="utf-8")
-    locks = {name for name in ("api.txt", "lambda.txt", "comfyui.txt", "torch-cuda.txt") if name in dockerfile}
-    assert locks == set(scan.LOCKS)
+    assert {lock for lock in scan.LOCKS if lock.removeprefix("requirements/") in dockerfile} == set(scan.LOCKS)
+    assert set(re.findall(r"-r /build/((?:api|lambda)\.txt)", dockerfile)) == {"api.txt", "lambda.txt"}
+
+
+def test_the_lock_of_comfyui_is_read_by_pip_audit(scanners: Path, tmp_path: Path) -> None:
+    install(scanners, "pip-audit", f'eval "last=\\${{$#}}"; cat "$last" >>{tmp_path}/read')
+    scanned(scanners, tmp_path)
+    lock = json.loads((Path(__file__).parents[3] / "comfyui" / "comfy-build.lock").read_text(encoding="utf-8"))
+    read = (tmp_path / "read").read_text()
+    assert [
+        entry["name"] for entry in lock["requirements"] if f"{entry['name']}=={entry['version']} --hash" not in read
+    ] == []
