@@ -151,23 +151,22 @@ class SamStack:
 
         A release is only made known: `comfy-serverless release promote` has jobs sent to it.
         """
+        version = lock_version()
+        built = {**target, **({"release_version": version} if version else {})}
         if self._release:
-            told = {"stack": Stack.of(self._scope).stack_name, "release_version": lock_version()}
             return ssm.StringParameter(
                 self._scope,
                 "Release",
                 parameter_name=f"/comfy-serverless/{self.name}/releases/{self._release}",
                 description="Workers that jobs can be sent to: comfy-serverless release ls",
-                string_value=Stack.of(self._scope).to_json_string(
-                    {**target, **{name: value for name, value in told.items() if value}}
-                ),
+                string_value=Stack.of(self._scope).to_json_string({**built, "stack": Stack.of(self._scope).stack_name}),
             )
         return ssm.StringParameter(
             self._scope,
             "Dispatch",
             parameter_name=f"/comfy-serverless/{self.name}/dispatch",
             description="Where jobs run; without it, in the SAM stack's own function",
-            string_value=Stack.of(self._scope).to_json_string(dict(target)),
+            string_value=Stack.of(self._scope).to_json_string(built),
         )
 
     def worker_exceptions(self) -> dict[str, str]:
