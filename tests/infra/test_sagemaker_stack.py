@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from infra.worker_image import lock_version
 from tests.infra.permissions import plain
 from tests.infra.stacks import Synthesized, of_type, one, synthesize
 
@@ -184,4 +185,5 @@ def test_a_stack_is_announced_when_its_endpoint_is_there_and_not_before(template
         "batch_queue_url": "comfy-serverless-gpu-batches",
         # Whose list of node classes counts.
         "image": one(template, "AWS::SageMaker::Model")["PrimaryContainer"]["Environment"]["WORKER_IMAGE"],
+        "release_version": lock_version(),  # so does what was told of that build
     }
