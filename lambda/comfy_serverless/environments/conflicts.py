@@ -207,7 +207,7 @@ def _version(name: str, limits: Iterable[str], core: Question, whole: Question, 
     Only the lines that are about the library, and those of the conflict, are asked about: few, so that it is quick.
     """
     concerned = tuple(line for line in whole.lines if line.name == name or line in core.lines)
-    versions = set()
+    versions: set[str] = set()
     for line in reversed(core.lines):
         if versions and line.source == COMFYUI:  # a pack gives way, if that is enough
             break
