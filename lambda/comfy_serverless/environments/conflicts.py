@@ -168,7 +168,7 @@ def _quick_xplain(
 def _resolved(core: Question, whole: Question, resolver: _Remembering) -> Conflict:
     """The conflict with its library and its override."""
     said = _unsolvable(core, resolver) or ""
-    edges = list(_edges(said))
+    edges = _concerning(core.lines, list(_edges(said)))
     names = _candidates(core.lines, edges)
     if not resolver.can_override:
         library = names[0] if names else core.lines[0].name
@@ -207,14 +207,14 @@ def _version(name: str, limits: Iterable[str], core: Question, whole: Question, 
     Only the lines that are about the library, and those of the conflict, are asked about: few, so that it is quick.
     """
     concerned = tuple(line for line in whole.lines if line.name == name or line in core.lines)
-    versions = set()
+    versions: set[str] = set()
     for line in reversed(core.lines):
+        if versions and line.source == COMFYUI:  # a pack gives way, if that is enough
+            break
         rest = tuple(other for other in concerned if other != line)
         answer = _answers(replace(core, lines=rest), resolver)
         if answer is not None and name in answer:
             versions.add(answer[name])
-            if _cost(name, answer[name], concerned, limits)[:3] in {(0, 0, 0), (0, 0, 1)}:
-                break
     if not versions:
         answer = _answers(replace(core, overrides=(*core.overrides, name)), resolver)
         versions = {answer[name]} if answer is not None and name in answer else set()
@@ -253,6 +253,17 @@ def _edges(said: str) -> Iterator[tuple[str, str, str, str]]:
         seen.add((of, on))
         limit = f"{on}{(match['limit'] or '').rstrip('.,')}"
         yield of, on, f"{of}{(match['versions'] or '').rstrip('.,')} needs {limit}", limit
+
+
+def _concerning(
+    lines: Sequence[Declared], edges: Sequence[tuple[str, str, str, str]]
+) -> list[tuple[str, str, str, str]]:
+    """Of what libraries need: that of those which the lines bring in."""
+    names, pending = {line.name for line in lines}, True
+    while pending:
+        more = {on for of, on, _, _ in edges if of in names} - names
+        names, pending = names | more, bool(more)
+    return [edge for edge in edges if edge[0] in names]
 
 
 def _through(library: str, edges: Sequence[tuple[str, str, str, str]]) -> dict[str, str]:
