@@ -32,7 +32,9 @@ Show = Callable[[int, int], None]
 def comfyui_folder(folder: Path) -> Path | None:
     """The folder of an install in a folder: itself, or `ComfyUI` inside of it (the portable one). None if none is."""
     for candidate in (folder, folder / "ComfyUI"):
-        if any((candidate / name).is_dir() for name in ("custom_nodes", "models")) or (candidate / "main.py").is_file():
+        if (candidate / "custom_nodes").is_dir() or all(
+            (candidate / name).exists() for name in ("main.py", "nodes.py")
+        ):
             return candidate
     return None
 

@@ -53,7 +53,7 @@ def installed(packages: Path) -> dict[str, str]:
     """The libraries of a `site-packages`, as pip lines by their normalized names."""
     lines = {}
     for info in sorted(packages.glob("*.dist-info")):
-        name, _, version = info.name.removesuffix(".dist-info").partition("-")
+        name, _, version = info.name.removesuffix(".dist-info").rpartition("-")
         if name and version:
             lines[normalized(name)] = _line(normalized(name), version, info)
     return lines
@@ -94,7 +94,7 @@ def pip_text(libraries: Mapping[str, str], declared: Collection[str], remarks: l
         remarks: gets what people should know.
     """
     listed = {name: line for name, line in libraries.items() if not is_bases(name)}
-    counting = {name for name in declared if name in listed and re.fullmatch(r"[^ +#@]+", listed[name])}
+    counting = {name for name in declared if name in listed and _is_of_an_index(listed[name])}
     for group in _TOGETHER:
         if counting & group:
             counting |= group & set(listed)
@@ -124,6 +124,19 @@ def without_bases(text: str) -> tuple[str, int]:
     if not any(is_bases(name) for name in names_in(line.strip() for line in counting)):
         return text, 0
     return "\n".join(f"# {line}" if line in counting else line for line in lines), len(counting)
+
+
+def _is_of_an_index(line: str) -> bool:
+    """Whether a line can replace what packs ask for: a version that an index may have."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    if not re.fullmatch(r"[^ +#@]+", line):
+        return False
+    try:
+        Requirement(line)
+    except InvalidRequirement:  # a version of older days
+        return False
+    return True
 
 
 def _line(name: str, version: str, info: Path) -> str:

@@ -56,7 +56,7 @@ def _walk(folder: Path, found: ModelFiles, around: tuple[tuple[int, int], ...]) 
     """The files below a folder; `around` are the folders that it is in, so that links in a circle have an end."""
     try:
         status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        entries = sorted((entry.name, entry.is_dir()) for entry in os.scandir(folder))
     except OSError as error:
         found.left_out.append(f"{folder.name}: it cannot be read: {error.strerror}")
         return
@@ -64,15 +64,13 @@ def _walk(folder: Path, found: ModelFiles, around: tuple[tuple[int, int], ...]) 
     if here in around or len(around) > _MOST_DEPTH:
         found.left_out.append(f"{folder.name}: it is a link to a folder that it is in")
         return
-    for entry in entries:
-        if entry.name.startswith("."):
+    for name, is_folder in entries:
+        if name.startswith("."):
             continue
-        path = folder / entry.name
-        if path.is_dir():
-            if around or entry.name not in _NO_MODELS:
-                yield from _walk(path, found, (*around, here))
-        else:
-            yield path
+        if not is_folder:
+            yield folder / name
+        elif around or name not in _NO_MODELS:
+            yield from _walk(folder / name, found, (*around, here))
 
 
 def _is_wanted(path: Path, folder: Path) -> bool:

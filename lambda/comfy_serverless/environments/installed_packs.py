@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tomllib
@@ -39,7 +40,11 @@ def find_packs(custom_nodes: Path, found: Found) -> None:
     """Put what is below `custom_nodes/` into `found`."""
     seen: dict[str, str] = {}
     for path in _entries(custom_nodes, found):
-        pack = _pack_in(path, found)
+        try:
+            pack = _pack_in(path, found)
+        except OSError as error:
+            found.left_out.append(f"{path.name}: it cannot be read: {error.strerror}")
+            continue
         if pack is None:
             continue
         claims = [f"name {pack.pack.name.lower()}"]
@@ -217,6 +222,12 @@ def _has_entry_point(files: Iterable[Path]) -> bool:
     return False
 
 
+def _git_environment() -> dict[str, str]:
+    """The environment without what would name another repository: a hook of git has it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or "CONFIG" in name}
+    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
+
+
 def _git(folder: Path, *arguments: str) -> str | None:
     """What git prints; None if it fails, or is not there. The folder's own settings start no program."""
     safe = ("-c", f"safe.directory={folder.resolve()}", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
@@ -228,6 +239,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
             errors="replace",
             timeout=_GIT_TIMEOUT_S,
             check=False,
+            env=_git_environment(),
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

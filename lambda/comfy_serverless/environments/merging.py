@@ -140,14 +140,15 @@ def _version(sources: Sequence[Found], remarks: list[str]) -> str:
 
 
 def _packs(sources: Sequence[Found], remarks: list[str]) -> Iterator[FoundPack]:
-    taken: list[tuple[FoundPack, str]] = []
+    taken: list[tuple[FoundPack, Found]] = []
     for source in sources:
         for found in source.packs:
-            twin = next(((one, said_by) for one, said_by in taken if one.names & found.names), None)
+            others = ((one, by) for one, by in taken if by is not source and one.names & found.names)
+            twin = next(others, None)
             if twin is None:
-                taken.append((found, source.source))
+                taken.append((found, source))
                 yield found
-            elif twin[1] != source.source and _differ(twin[0].pack, found.pack):
+            elif _differ(twin[0].pack, found.pack):
                 remarks.append(
                     f"{found.pack.name}: {source.source} has {in_words(found.pack)}; {in_words(twin[0].pack)} is taken"
                 )

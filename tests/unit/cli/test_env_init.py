@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from comfy_serverless.cli.main import main
 from comfy_serverless.environments.build_file import parse, read_text
@@ -203,6 +205,29 @@ def test_a_whole_freeze_that_is_taken_over_is_put_behind_marks(
     assert [
         line.replace("# ", "", 1) if line != old else line for old, line in zip(before, after, strict=True)
     ] == before
+
+
+def test_the_file_itself_can_be_the_source(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    official = request.config.rootpath / "tests/fixtures/build_files/scanned.yaml"
+    (tmp_path / "own.yaml").write_bytes(official.read_bytes())
+
+    answer = run_json(capsys, "own.yaml", "-o", "own.yaml")
+
+    assert (answer["written"], answer["overrides"]) == (True, [])
+    assert [change["name"] for change in answer["changes"]] == ["pipDependencies"]
+
+
+def test_a_picture_with_a_workflow_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    info = PngInfo()
+    info.add_text("workflow", workflow(tmp_path / "w.json").read_text())
+    info.add_text("prompt", json.dumps({"2": {"class_type": "KitMore", "inputs": {}}}))
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png", pnginfo=info)
+
+    answer = run_json(capsys, "picture.png")
+
+    assert [pack["id"] for pack in answer["packs"]] == ["kit-more"]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,17 @@ def test_a_pack_of_git_is_the_one_that_a_workflow_names_by_its_id_or_repository(
         assert build.packs == (of_git,)
 
 
+def test_packs_of_two_owners_with_one_name_are_both_kept() -> None:
+    packs = [
+        FoundPack(Pack(name=owner, repository=f"https://github.com/{owner}/Kit", git_ref="a" * 40))
+        for owner in ("one", "two")
+    ]
+
+    build, _ = merged([install(*packs)], ref=None, name="x")
+
+    assert [pack.name for pack in build.packs] == ["one", "two"]
+
+
 def test_a_model_of_both_has_the_address_of_the_workflow_and_the_hash_of_the_file() -> None:
     mine = Model(filename="a.pt", type="vae", sha256=ONE, size_bytes=3, local_path="vae/a.pt")
     named = Model(filename="a.pt", type="vae", source_uri="https://h/a.pt")

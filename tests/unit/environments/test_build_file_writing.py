@@ -346,6 +346,7 @@ def layouts(draw: st.DrawFn, build: BuildFile) -> tuple[str, list[str]]:
         document,
         Dumper=dumper,
         allow_unicode=True,
+        default_flow_style=draw(st.sampled_from([False, False, None])),
         sort_keys=draw(st.booleans()),
         width=10**6,
         indent=draw(st.sampled_from([2, 4])),

@@ -89,7 +89,9 @@ def test_of_variants_of_one_module_one_counts_and_it_is_told() -> None:
     assert "are one module under several names" in remarks[0]
 
 
-@pytest.mark.parametrize("line", ["x==1.0+cu130", "x @ git+https://h/x@a", "x==1.0  # installed from elsewhere"])
+@pytest.mark.parametrize(
+    "line", ["x==1.0+cu130", "x @ git+https://h/x@a", "x==1.0  # installed from elsewhere", "x==git-abc"]
+)
 def test_what_no_index_has_never_counts(line: str) -> None:
     assert pip_text({"x": line}, {"x"}, []).splitlines()[1:] == [f"# {line}"]
 

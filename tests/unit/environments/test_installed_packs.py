@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from comfy_serverless.environments import installed_packs
 from comfy_serverless.environments.build_file import Pack
-from comfy_serverless.environments.found import Found
+from comfy_serverless.environments.found import Found, FoundPack
 from comfy_serverless.environments.install import scan
 from comfy_serverless.environments.installed_packs import find_packs, public_address
 from comfy_serverless.environments.model_hashes import HashCache
@@ -206,6 +207,25 @@ def test_links_are_packs_too_and_of_twins_the_first_is_taken(tmp_path: Path) -> 
 
     assert [one.pack.name for one in found.packs] == ["a", "linked"]
     assert found.left_out == ["b: it is the same pack as a", "dangling: it is a link to what is not there"]
+
+
+def test_a_pack_that_may_not_be_read_is_told_and_the_others_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path, {f"{name}/__init__.py": MAPPINGS for name in ("locked", "open")})
+    checked = installed_packs._folder
+
+    def folder(path: Path, found: Found) -> FoundPack:
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return checked(path, found)
+
+    monkeypatch.setattr(installed_packs, "_folder", folder)
+
+    found = found_below(tmp_path)
+
+    assert [one.pack.name for one in found.packs] == ["open"]
+    assert found.left_out == ["locked: it cannot be read: Permission denied"]
 
 
 def test_a_folder_without_packs_is_told(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def run(options: argparse.Namespace) -> int:
     found = [source.read() for source in sources]
     name = options.name or _name_of(options.sources[0])
     build, remarks = merged(found, ref=ref, name=name)
-    base = existing if existing is not None else next((source.text for source in sources if source.text), "")
+    own = next((source.text for source in sources if source.text and source.is_at(target)), "")
+    base = own or existing or next((source.text for source in sources if source.text), "")
     if base:
         is_of_install = any(source.version and source.is_of_install for source in found)
         build, more = onto(parse(base, name=str(target)), build, ref=ref, is_of_install=is_of_install)
@@ -88,6 +89,11 @@ class _Source:
             return self._read_build_file(path)
         return self._read_document(str(path) if self._name != "-" else "-")
 
+    def is_at(self, target: Path) -> bool:
+        """Whether the source is the file that is written."""
+        path = local_path(self._name)
+        return any(one.is_file() and one.samefile(target) for one in (path, path / _BUILD_FILE_NAME) if target.exists())
+
     def _read_folder(self, path: Path) -> Found:
         from comfy_serverless.environments.install import comfyui_folder, scan
         from comfy_serverless.environments.model_hashes import HashCache
@@ -97,7 +103,7 @@ class _Source:
             if (path / _BUILD_FILE_NAME).is_file():
                 return self._read_build_file(path / _BUILD_FILE_NAME)
             raise InvalidBuildFile(
-                f"{path} is no ComfyUI: it has no custom_nodes/, models/ or main.py. Name the folder that it is in."
+                f"{path} is no ComfyUI: it has no custom_nodes/ and no main.py. Name the folder that it is in."
             )
         self.install = install
         cache = HashCache(cache_folder() / "model-hashes.json")
@@ -178,7 +184,7 @@ class _Source:
 
 
 def _name_of(source: str) -> str:
-    return local_path(source).resolve().name.partition(".")[0] or "comfyui"
+    return "workflow" if source == "-" else local_path(source).resolve().name.partition(".")[0] or "comfyui"
 
 
 def _checked_ref(ref: str | None) -> str | None:
