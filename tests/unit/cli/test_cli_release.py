@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from comfy_serverless.cli.main import main
+from comfy_serverless.errors import NodeExecutionError
+from comfy_serverless.jobs.document import JobError, JobStatus
 from comfy_serverless.table import turn as turns
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import JobStore
@@ -19,6 +21,8 @@ from tests.patience import PATIENCE_S
 from tests.unit.jobs_table import REGION, aws, create_table
 
 STACK = "mine"
+#: None of these checks hangs for the half hour that one may take.
+pytestmark = pytest.mark.timeout(300)
 LIVE = f"/comfy-serverless/{STACK}/live"
 
 
@@ -75,14 +79,11 @@ class World:
 
 
 def succeed(world: World, state: JobState) -> None:
-    job = state.whole_document().model_copy(update={"status": "succeeded"})
+    job = state.whole_document().model_copy(update={"status": JobStatus.SUCCEEDED})
     assert world.jobs.finish(state.id, job, run="run-1", webhook=False, places=())
 
 
 def fail(world: World, state: JobState) -> None:
-    from comfy_serverless.errors import NodeExecutionError
-    from comfy_serverless.jobs.document import JobError, JobStatus
-
     error = NodeExecutionError("no module named flux", details={"node_id": "3", "class_type": "Flux"})
     job = state.whole_document().model_copy(update={"status": JobStatus.FAILED, "error": JobError.of(error)})
     assert world.jobs.finish(state.id, job, run="run-1", webhook=False, places=())
