@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.contract.packs_of_engine import fill_custom_nodes
+
 REAL_COMFYUI = os.environ.get("COMFYUI_DIR")
 #: The releases whose conversations are recorded, newest first: the embedded engine speaks as each of them.
 RELEASES = ("0.33.0", "0.3.64")
@@ -101,6 +103,6 @@ class EngineProcess:
 def _command(base: Path) -> list[str]:
     if REAL_COMFYUI is None:
         return [sys.executable, str(_HERE / "lite_engine.py")]
-    for name in ("models", "custom_nodes"):
-        (base / name).symlink_to(Path(REAL_COMFYUI) / name)
+    (base / "models").symlink_to(Path(REAL_COMFYUI) / "models")
+    fill_custom_nodes(base, Path(REAL_COMFYUI))
     return [os.environ.get("COMFYUI_PYTHON", sys.executable), "main.py", "--cpu"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import uuid
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 from tests.contract.engines import REAL_COMFYUI, free_port
+from tests.contract.packs_of_engine import fill_custom_nodes
 
 HERE = Path(__file__).parent
 
@@ -51,12 +51,7 @@ class SharedWorker:
         settings = replace(Settings.from_environment(), initial_port=free_port(), output_bucket=None, **changes)
         if REAL_COMFYUI:
             (base / "models").symlink_to(Path(REAL_COMFYUI) / "models")
-            for node in (
-                *(Path(REAL_COMFYUI) / "custom_nodes").glob("*.py"),
-                HERE / "saver_nodes.py",
-                HERE / "leaky_nodes.py",
-            ):
-                shutil.copy(node, base / "custom_nodes")
+            fill_custom_nodes(base, Path(REAL_COMFYUI))
             settings = replace(settings, comfyui_args=f"--cpu --base-directory {base}")
         else:
             command = f"{sys.executable} {HERE / 'lite_engine.py'} --base-directory {base}"

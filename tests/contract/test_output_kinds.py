@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from PIL import Image
 from comfy_serverless import ComfyConnector, Output, OutputKind, Settings
 from comfy_serverless.errors import EngineCrashed, NodeExecutionError
 from tests.contract.engines import REAL_COMFYUI
+from tests.contract.packs_of_engine import fill_custom_nodes
 
 HERE = Path(__file__).parent
 real_only = pytest.mark.skipif(REAL_COMFYUI is None, reason="nodes that the embedded engine does not have")
@@ -35,9 +35,7 @@ def connector(folder: Path) -> Iterator[ComfyConnector]:
     settings = replace(Settings.from_environment(), initial_port=18488)
     if REAL_COMFYUI:
         (folder / "models").symlink_to(Path(REAL_COMFYUI) / "models")
-        for node in (Path(REAL_COMFYUI) / "custom_nodes").glob("*.py"):
-            shutil.copy(node, folder / "custom_nodes")
-        shutil.copy(HERE / "real_nodes.py", folder / "custom_nodes")
+        fill_custom_nodes(folder, Path(REAL_COMFYUI))
         settings = replace(settings, comfyui_args=f"--cpu --base-directory {folder}")
     else:
         command = f"{sys.executable} {HERE / 'lite_engine.py'} --base-directory {folder}"

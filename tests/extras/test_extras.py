@@ -6,6 +6,7 @@ so that `.[lite]` after `.` is what `.[lite]` alone would be.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -21,6 +22,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.contract.engines import EngineProcess
 from tests.doc_blocks import blocks
+from tests.environments.outside import outside
 from tests.unit.jobs_table import NAME, REGION, create_table
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +33,13 @@ NEEDS = [
     ("remote", ("upload", "LICENSE")),
     ("remote", ("jobs", "ls")),
     ("remote", ("run", "workflows/thumbnail.json", "--remote")),
+    ("env", ("env", "lock")),
 ]
 
 pytestmark = pytest.mark.timeout(1800)
+
+
+_FOLDERS = {"lambda", "workflows", "events", "comfyui", "requirements"}
 
 
 class Environment:
@@ -47,7 +53,7 @@ class Environment:
             ["git", "ls-files", "-z", "--", "*"], cwd=ROOT, capture_output=True, text=True, check=True
         )
         for name in filter(None, files.stdout.split("\0")):
-            if name.split("/")[0] in {"lambda", "workflows", "events", "pyproject.toml", "README.md", "LICENSE"}:
+            if name.split("/")[0] in {*_FOLDERS, "pyproject.toml", "README.md", "LICENSE"}:
                 (self.checkout / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.checkout / name).write_bytes((ROOT / name).read_bytes())
         venv.create(folder / "venv", with_pip=False)
@@ -89,6 +95,13 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 def with_aws(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     made = Environment(tmp_path_factory.mktemp("aws"))
     made.install(".[aws]")
+    return made
+
+
+@pytest.fixture(scope="module")
+def with_env(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    made = Environment(tmp_path_factory.mktemp("env"))
+    made.install(".[env]")
     return made
 
 
@@ -192,3 +205,17 @@ def test_both_together_run_and_make_keys(with_aws: Environment, aws: dict[str, s
     assert with_aws.succeeds(
         "comfy-serverless", "keys", "create", "me", "--owner", "me", "--table", NAME, **aws
     ).strip()
+
+
+def test_env_locks_an_environment(with_env: Environment, tmp_path: Path) -> None:
+    assert "is of comfyui/comfy-build.yaml" in with_env.run("comfy-serverless", "env", "lock", "--check").stderr
+    with outside(tmp_path) as world:
+        # What ComfyUI and torch ask for of the real index is no part of this.
+        (with_env.checkout / "requirements" / "torch-needs.in").write_text("")
+        (with_env.checkout / "comfyui" / "comfy-build.lock").unlink()
+        build_file = with_env.checkout / "comfyui" / "comfy-build.yaml"
+        pack = {"name": "kit-good", "id": "kit-good", "registryVersion": "1.0.0"}
+        definition = {"schema": "distribution-definition/0", "baseComfyVersion": "v0.33.0", "customNodes": [pack]}
+        build_file.write_text(json.dumps({"schema": "comfy-build/1", "definition": definition}))
+        reached = {"COMFY_REGISTRY_URL": world.registry.url, "COMFYUI_REPOSITORY": world.comfyui.url, **world.variables}
+        assert "1 pack " in with_env.succeeds("comfy-serverless", "env", "lock", **reached)

@@ -13,6 +13,7 @@ from comfy_serverless.cli.habits import add_command
 
 #: The modules below `cli/environments`, in the order of their use.
 _ACTIONS: Final[tuple[str, ...]] = (
+    "init",
     "lock",
     "models",
     "check",

@@ -41,7 +41,11 @@ COMMANDS = (
 )
 
 #: The extra that brings a library which some commands need.
-_EXTRAS = {"boto3": "aws", "botocore": "aws", "pydantic": "aws", "blake3": "remote", "requests": "remote"}
+_EXTRAS = {
+    **dict.fromkeys(("boto3", "botocore", "pydantic"), "aws"),
+    **dict.fromkeys(("blake3", "requests"), "remote"),
+    **dict.fromkeys(("packaging", "yaml"), "env"),
+}
 
 _EPILOG = """\
 examples:

@@ -20,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final
@@ -126,6 +126,8 @@ def _answer(process: subprocess.Popen[bytes], address: str, cwd: Path, timeout_s
             return Start("", "", object_info=object_info, version=version, files=files)
         time.sleep(_STEP_S)
     process.send_signal(signal.SIGABRT)  # faulthandler writes what each thread does
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_END_S)
     return Start("", "")
 
 

@@ -58,8 +58,8 @@ class Base:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise NotLocked(
-                f"{path} cannot be read: {error.strerror}. It has the versions of torch that the image has; run this in a "
-                "checkout of comfy-serverless, or name its folder with --requirements."
+                f"{path} cannot be read: {error.strerror}. It has the versions of torch that the image has; run this "
+                "in a checkout of comfy-serverless, or name its folder with --requirements."
             ) from error
         torch = {}
         for line in lines_of(text):

@@ -175,8 +175,8 @@ def _answered(question: Question, resolver: Resolver) -> Answer:
     except Unsolvable as error:
         asked = "; ".join(_each(question.lines))
         raise LibraryUnavailable(
-            f"What builds the libraries that come as sources does not go together: {asked}. Take a version with a wheel of "
-            f"one of them. The resolver says: {error}"
+            f"What builds the libraries that come as sources does not go together: {asked}. Take a version with a "
+            f"wheel of one of them. The resolver says: {error}"
         ) from error
 
 

@@ -66,7 +66,7 @@ class ComfyUISource:
             return self._read(scratch, ref, commit)
         if not _COMMIT.fullmatch(wanted):
             raise git.GitFailed(
-                f"has no .git, so nobody can tell which commit {wanted} is: give definition.baseComfyVersion as a commit"
+                f"has no .git, so nobody knows which commit {wanted} is: set definition.baseComfyVersion to a commit"
             )
         return self._read(folder, ref, wanted)
 

@@ -20,7 +20,7 @@ from comfy_serverless.environments.resolver import Question, Resolver, Unsolvabl
 _MOST_CONFLICTS: Final = 10
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _DEPENDS: Final = re.compile(
-    r"(?P<of>[A-Za-z0-9][\w.-]*)(?:\[[\w,-]*\])?(?P<versions>[<>=!~][^\s]*)? depends on "
+    r"(?P<of>[A-Za-z0-9][\w.-]*)(?:\[[\w,-]*\])?(?P<versions>[<>=!~][^\s]*)? depends? on (?:one of:\s*)?"
     r"(?P<on>[A-Za-z0-9][\w.-]*)(?:\[[\w,-]*\])?(?P<limit>[<>=!~]\S*)?"
 )
 
@@ -44,12 +44,15 @@ class Conflict:
     library: str
     through: dict[str, str]
     override: str | None = None
-    against: tuple[Declared, ...] = ()
+    against: tuple[str, ...] = ()
     leaves_out: bool = False
 
 
-def explain(question: Question, resolver: Resolver, *, tell: Callable[[str], None] = lambda _: None) -> list[Conflict]:
+def explain(question: Question, program: Resolver, *, tell: Callable[[str], None] = lambda _: None) -> list[Conflict]:
     """All conflicts of a question that has no answer, each with its override. Raises NotAnswered as the resolver."""
+    resolver = _Remembering(program)
+    if (said := _unsolvable(replace(question, lines=()), resolver)) is not None:  # of what the image has itself
+        return [Conflict((), said, "", {})]
     found: list[Conflict] = []
     while len(found) < _MOST_CONFLICTS:
         said = _unsolvable(question, resolver)
@@ -57,20 +60,40 @@ def explain(question: Question, resolver: Resolver, *, tell: Callable[[str], Non
             break
         tell(f"conflict {len(found) + 1}: which lines")
         core = _core(question, said, resolver)
-        if not core:  # what the image has is not to be had itself
-            found.append(Conflict((), said, "", {}))
-            break
         tell(f"conflict {len(found) + 1}: which override")
         conflict = _resolved(replace(question, lines=core), question, resolver)
         found.append(conflict)
         if conflict.override is not None:
-            question = replace(question, overrides=(*question.overrides, conflict.override))
+            applied = _given(question).get(conflict.library, (conflict.override, ""))[0]
+            question = replace(question, overrides=(*question.overrides, applied))
         else:
             question = replace(question, lines=tuple(line for line in question.lines if line != core[-1]))
     return found
 
 
-def _unsolvable(question: Question, resolver: Resolver) -> str | None:
+class _Remembering:
+    """A resolver that is asked each question once."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
+        self._known: dict[tuple[frozenset[Declared], frozenset[str]], dict[str, str] | Unsolvable] = {}
+        self.can_override = resolver.can_override
+
+    def check(self, question: Question) -> dict[str, str]:
+        """As the resolver's own."""
+        key = frozenset(question.lines), frozenset(question.overrides)
+        if key not in self._known:
+            try:
+                self._known[key] = self._resolver.check(question)
+            except Unsolvable as error:
+                self._known[key] = error
+        known = self._known[key]
+        if isinstance(known, Unsolvable):
+            raise known
+        return known
+
+
+def _unsolvable(question: Question, resolver: _Remembering) -> str | None:
     """Why a question has no answer; None if it has one."""
     try:
         resolver.check(question)
@@ -79,13 +102,11 @@ def _unsolvable(question: Question, resolver: Resolver) -> str | None:
     return None
 
 
-def _core(question: Question, said: str, resolver: Resolver) -> tuple[Declared, ...]:
+def _core(question: Question, said: str, resolver: _Remembering) -> tuple[Declared, ...]:
     """The smallest set of lines that cannot be together."""
     named = {normalized(name) for name in _NAME.findall(said)}
     likely = tuple(line for line in question.lines if line.name in named)
     lines = likely if likely and _unsolvable(replace(question, lines=likely), resolver) is not None else question.lines
-    if _unsolvable(replace(question, lines=()), resolver) is not None:
-        return ()
     core = _quick_xplain(
         [], sorted(lines, key=_stays), lambda some: _unsolvable(replace(question, lines=tuple(some)), resolver) is None,
         has_new=False,
@@ -107,7 +128,7 @@ def _quick_xplain(
     return [*of_first, *of_second]
 
 
-def _resolved(core: Question, whole: Question, resolver: Resolver) -> Conflict:
+def _resolved(core: Question, whole: Question, resolver: _Remembering) -> Conflict:
     """The conflict with its library and its override."""
     said = _unsolvable(core, resolver) or ""
     edges = list(_edges(said))
@@ -115,13 +136,22 @@ def _resolved(core: Question, whole: Question, resolver: Resolver) -> Conflict:
     if not resolver.can_override:
         library = names[0] if names else core.lines[0].name
         return Conflict(core.lines, said, library, _through(library, edges))
+    given = _given(core)
     for name in names:
+        if name in given:
+            applied, had = given[name]
+            if _answers(replace(core, overrides=(*core.overrides, applied)), resolver) is not None:
+                against = tuple(text for _, on, text, _ in edges if on == name)
+                return Conflict(core.lines, said, name, _through(name, edges), f"{name}=={had}", against)
+            continue
         if _answers(replace(core, overrides=(*core.overrides, name)), resolver) is None:
             continue
-        proposed = _override(name, core, whole, resolver)
-        if proposed is not None:
-            against = tuple(line for line in core.lines if line.name == name and not _keeps(line, proposed))
-            return Conflict(core.lines, said, name, _through(name, edges), proposed, against)
+        limits = {text: limit for _, on, text, limit in edges if on == name}
+        version = _version(name, limits.values(), core, whole, resolver)
+        if version is not None:
+            broken = [str(line) for line in core.lines if line.name == name and not admits(line.requirement, version)]
+            broken += [text for text, limit in limits.items() if not admits(limit, version)]
+            return Conflict(core.lines, said, name, _through(name, edges), f"{name}=={version}", tuple(broken))
     library = names[0] if names else core.lines[0].name
     without = f'{library} ; sys_platform == "never"'
     if (
@@ -129,12 +159,12 @@ def _resolved(core: Question, whole: Question, resolver: Resolver) -> Conflict:
         and library
         and _answers(replace(core, overrides=(*core.overrides, without)), resolver) is not None
     ):
-        return Conflict(core.lines, said, library, _through(library, edges), without, core.lines, leaves_out=True)
+        return Conflict(core.lines, said, library, _through(library, edges), without, leaves_out=True)
     return Conflict(core.lines, said, library, _through(library, edges))
 
 
-def _override(name: str, core: Question, whole: Question, resolver: Resolver) -> str | None:
-    """`name==version`: of the versions that come out when one of the lines gives way, that which goes against least."""
+def _version(name: str, limits: Iterable[str], core: Question, whole: Question, resolver: _Remembering) -> str | None:
+    """The version for an override: of those that come out when one of the lines gives way, which goes against least."""
     versions = set()
     for line in core.lines:
         without = tuple(other for other in whole.lines if other != line)
@@ -144,62 +174,68 @@ def _override(name: str, core: Question, whole: Question, resolver: Resolver) ->
             answer = _answers(replace(core, lines=rest), resolver)
         if answer is not None and name in answer:
             versions.add(answer[name])
-    answer = _answers(replace(core, overrides=(*core.overrides, name)), resolver)
-    if answer is not None and name in answer:
-        versions.add(answer[name])
-    for version in sorted(versions, key=lambda version: _cost(name, version, whole.lines)):
-        override = f"{name}=={version}"
-        if _answers(replace(core, overrides=(*core.overrides, override)), resolver) is not None:
-            return override
-    return None
+    if not versions:
+        answer = _answers(replace(core, overrides=(*core.overrides, name)), resolver)
+        versions = {answer[name]} if answer is not None and name in answer else set()
+    ranked = sorted(versions, key=lambda version: _cost(name, version, whole.lines, limits))
+    overridden = ((version, replace(core, overrides=(*core.overrides, f"{name}=={version}"))) for version in ranked)
+    return next((version for version, question in overridden if _answers(question, resolver) is not None), None)
 
 
-def _cost(name: str, version: str, lines: Iterable[Declared]) -> tuple[int, int, tuple[int, ...]]:
-    """What a version goes against: ComfyUI's own lines first, then how many, then how old it is."""
+def _cost(
+    name: str, version: str, lines: Iterable[Declared], limits: Iterable[str]
+) -> tuple[int, int, int, tuple[int, ...]]:
+    """What a version goes against: ComfyUI's lines, then libraries' limits, then packs' lines; then how old it is."""
     broken = [line for line in lines if line.name == name and not admits(line.requirement, version)]
     newest_first = tuple(-int(part) for part in re.findall(r"\d+", version))
-    return sum(line.source == COMFYUI for line in broken), len(broken), newest_first
+    libraries = sum(not admits(limit, version) for limit in limits)
+    return sum(line.source == COMFYUI for line in broken), libraries, len(broken), newest_first
 
 
-def _candidates(lines: Sequence[Declared], edges: Sequence[tuple[str, str, str]]) -> list[str]:
+def _candidates(lines: Sequence[Declared], edges: Sequence[tuple[str, str, str, str]]) -> list[str]:
     """The libraries that the conflict may be about: first those that most ask for, then in the order they are named."""
     asked = [line.name for line in lines if line.name]
-    needed = [on for _, on, _ in edges]
+    needed = [on for _, on, _, _ in edges]
     names = list(dict.fromkeys([*needed, *asked]))
     return sorted(
         names, key=lambda name: -(len({line.source for line in lines if line.name == name}) + needed.count(name))
     )
 
 
-def _edges(said: str) -> Iterator[tuple[str, str, str]]:
-    """Who needs what, of the resolver's words: `transformers`, `tokenizers`, `tokenizers<0.20`."""
+def _edges(said: str) -> Iterator[tuple[str, str, str, str]]:
+    """Who needs what, of the resolver's words: `a`, `b`, `a==1 needs b<2`, `b<2`."""
     seen = set()
     for match in _DEPENDS.finditer(said):
         of, on = normalized(match["of"]), normalized(match["on"])
         if on in {"python"} or (of, on) in seen:
             continue
         seen.add((of, on))
-        yield of, on, f"{of}{(match['versions'] or '').rstrip('.,')} needs {on}{(match['limit'] or '').rstrip('.,')}"
+        limit = f"{on}{(match['limit'] or '').rstrip('.,')}"
+        yield of, on, f"{of}{(match['versions'] or '').rstrip('.,')} needs {limit}", limit
 
 
-def _through(library: str, edges: Sequence[tuple[str, str, str]]) -> dict[str, str]:
+def _through(library: str, edges: Sequence[tuple[str, str, str, str]]) -> dict[str, str]:
     """For each library that needs it, directly or not: through what."""
     told: dict[str, str] = {}
     frontier = [library]
     while frontier:
         on = frontier.pop()
-        for of, needed, text in edges:
+        for of, needed, text, _ in edges:
             if needed == on and of not in told and of != library:
                 told[of] = text if on == library else f"{text}, and {told[on]}"
                 frontier.append(of)
     return told
 
 
-def _keeps(line: Declared, override: str) -> bool:
-    return admits(line.requirement, override.partition("==")[2])
+def _given(question: Question) -> dict[str, tuple[str, str]]:
+    """What the image has: name -> its stand-in as a requirement, and its version."""
+    return {
+        normalized(requirement.split(" @ ")[0]): (requirement, requirement.rpartition("/")[2].split("-")[1])
+        for requirement in question.given
+    }
 
 
-def _answers(question: Question, resolver: Resolver) -> dict[str, str] | None:
+def _answers(question: Question, resolver: _Remembering) -> dict[str, str] | None:
     try:
         return resolver.check(question)
     except Unsolvable:

@@ -1,4 +1,4 @@
-"""The words for what cannot be locked: who asks for what, why it cannot be, and the lines to put into the build file."""
+"""The words for what cannot be locked: who asks for what, why it cannot be, and the lines for the build file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from comfy_serverless.errors import EnvironmentConflict, LibraryUnavailable, Not
 _MEANT: Final = {
     "cv2": "opencv-python-headless", "pil": "Pillow", "sklearn": "scikit-learn", "skimage": "scikit-image",
     "yaml": "PyYAML", "bs4": "beautifulsoup4", "dotenv": "python-dotenv", "serial": "pyserial", "git": "GitPython",
-    "attr": "attrs", "dateutil": "python-dateutil", "magic": "python-magic", "usb": "pyusb", "torch-audio": "torchaudio",
+    "attr": "attrs", "dateutil": "python-dateutil", "magic": "python-magic", "usb": "pyusb",
     "opencv": "opencv-python-headless", "pytorch": "torch", "clip": "open-clip-torch", "google": "protobuf",
 }  # fmt: skip
 _LONGEST: Final = 1500
@@ -84,7 +84,8 @@ def of_no_answer(error: NotAnswered, lines: Iterable[Declared]) -> NotLocked:
 
 def _told(conflict: Conflict, base: Base) -> str:
     if not conflict.lines:
-        return f"What the image's torch needs (requirements/torch-needs.in) cannot be had. The resolver says: {_short(conflict.said)}"
+        needs = "What the image's torch needs (requirements/torch-needs.in) cannot be had."
+        return f"{needs} The resolver says: {_short(conflict.said)}"
     if len(conflict.lines) == 1 and not (torch := _torch_of(conflict, base)):
         return _told_alone(conflict)
     torch = _torch_of(conflict, base)
@@ -135,16 +136,12 @@ def _why(said: str, library: str) -> str:
 
 def _way_out(conflict: Conflict) -> list[str]:
     if conflict.override is None:
-        return [
-            "  No single override resolves it: take another version of a pack, or a copy of it (source: local) that asks "
-            f"for less. The resolver says: {_short(conflict.said)}"
-        ]
+        advice = "take another version of a pack, or a copy of it (source: local) that asks for less"
+        return [f"  No single override resolves it: {advice}. The resolver says: {_short(conflict.said)}"]
     if conflict.leaves_out:
-        return [
-            f"  It can only be left out, and the pack may not import then: {conflict.override}. Better: another version of "
-            "the pack, or a copy of it (source: local) that does not ask for it."
-        ]
-    goes = f", which goes against {_listed(str(line) for line in conflict.against)}" if conflict.against else ""
+        better = "another version of the pack, or a copy of it (source: local) that does not ask for it"
+        return [f"  It can only be left out, and the pack may not import then: {conflict.override}. Better: {better}."]
+    goes = f", which goes against {_listed(conflict.against)}" if conflict.against else ""
     return [f"  The smallest override: {conflict.override}{goes}."]
 
 

@@ -76,7 +76,7 @@ def check_address(repository: str) -> None:
         raise GitFailed("is no address of a repository")
     if re.match(r"https?://[^/]*@", repository):
         raise GitFailed(
-            "has a user name or password in its address, which would stand in the lock: git's credential helper has them"
+            "has a user name or password in its address, which the lock would show: let git's credential helper know"
         )
 
 

@@ -110,7 +110,7 @@ def _abi(story: Story) -> Cause | None:
     else:
         of = f" ({story.installed(subject)})" if story.known.libraries.get(subject) else ""
         what = f"a compiled library was built for another {subject} than the image's{of}: {story.reason}"
-    library = story.through or _library_in_path(story.text)
+    library = story.through or story.library_in_path
     if library:
         what = what.replace("a compiled library", f"the compiled library {library}")
     return Cause(
@@ -145,7 +145,7 @@ def _shared_library(story: Story) -> Cause | None:
 
 
 def _compiler(story: Story) -> Cause | None:
-    program = _program_in(story)
+    program = story.program
     is_torch = any("torch/utils/cpp_extension" in path for path in story.frames)
     if not (is_torch or program in names.COMPILERS or _COMPILER.search(story.text)):
         return None
@@ -161,7 +161,7 @@ def _compiler(story: Story) -> Cause | None:
 
 
 def _program(story: Story) -> Cause | None:
-    program = _program_in(story)
+    program = story.program
     if re.search(r"Bad git executable|git executable must be specified", story.text):
         program = "git"
     package = names.PROGRAMS.get(program)
@@ -225,10 +225,16 @@ def _missing_module(story: Story) -> Cause | None:
         f"the module {module} is missing{story.place}{asked}",
         "see why it is not in the lock: comfy-serverless env lock says what it leaves out"
         if is_declared
-        else f"add the line `{library}` to the pack's requirements.txt (a pack of your own), or to pipDependencies in "
-        "comfyui/comfy-build.yaml; then lock and build again",
+        else _add_line(library),
         declared,
         subject=module,
+    )
+
+
+def _add_line(library: str) -> str:
+    return (
+        f"add the line `{library}` to its requirements.txt, then lock and build again. Of a pack that is not yours, "
+        "take a copy as a local one (`source: local`): pipDependencies adds no library"
     )
 
 
@@ -242,8 +248,7 @@ def _version(story: Story) -> Cause | None:
         return Cause(
             Kind.MISSING_MODULE,
             f"the library {found[1]} is not installed{story.place}",
-            f"add the line `{found[1]}` to the pack's requirements.txt (a pack of your own), or to pipDependencies in "
-            "comfyui/comfy-build.yaml; then lock and build again",
+            _add_line(found[1]),
             story.declared(found[1]),
             subject=found[1],
         )
@@ -344,18 +349,6 @@ def _other(story: Story) -> Cause:
         f"it fails while it is imported{story.place}: {said}",
         f"see the traceback above. Take another version of the pack, {story.let_it}",
     )
-
-
-def _program_in(story: Story) -> str:
-    if story.exception not in ("FileNotFoundError", "ExecutableNotFoundError", "CalledProcessError", "PermissionError"):
-        return ""
-    found = re.search(r"No such file or directory: '([^'/]+)'|Command '\[?'([^']+)'", story.text)
-    return next((group for group in found.groups() if group), "").rpartition("/")[2] if found else ""
-
-
-def _library_in_path(text: str) -> str:
-    found = re.search(r"/(?:site|dist)-packages/([^/\s'\"]+)", text)
-    return re.sub(r"\.cpython.*|\.(?:py|so).*", "", found[1]) if found else ""
 
 
 _GPU: Final = re.compile(

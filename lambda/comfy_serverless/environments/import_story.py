@@ -14,6 +14,8 @@ from comfy_serverless.environments import module_names as names
 PYTHON: Final = "3.11"
 _LET_IT: Final = "or let it fail: --build-arg ALLOW_IMPORT_FAILURES={pack}"
 
+_OF_PROGRAMS: Final = ("FileNotFoundError", "ExecutableNotFoundError", "CalledProcessError", "PermissionError")
+
 
 class Kind(StrEnum):
     """What was wrong; the value is its name in JSON."""
@@ -125,6 +127,20 @@ class Story:
     @property
     def let_it(self) -> str:
         return _LET_IT.format(pack=self.pack)
+
+    @property
+    def program(self) -> str:
+        """The program that could not be run; empty if that is not what happened."""
+        if self.exception not in _OF_PROGRAMS:
+            return ""
+        found = re.search(r"No such file or directory: '([^'/]+)'|Command '\[?'([^']+)'", self.text)
+        return next((group for group in found.groups() if group), "").rpartition("/")[2] if found else ""
+
+    @property
+    def library_in_path(self) -> str:
+        """The library whose file is named in the message."""
+        found = re.search(r"/(?:site|dist)-packages/([^/\s'\"]+)", self.text)
+        return re.sub(r"\.cpython.*|\.(?:py|so).*", "", found[1]) if found else ""
 
     def declared(self, library: str) -> str:
         """Who asks for a library: lines of the lock, of this pack's and of others' requirements; or nobody."""

@@ -66,12 +66,13 @@ class Locker:
     resolver: Resolver
     tell: Callable[[float, str], None] = _NOTHING
 
-    def lock(self, build: BuildFile, known: Lock | None = None, upgrade: Upgrade = Upgrade()) -> Locked:  # noqa: B008
+    def lock(self, build: BuildFile, known: Lock | None = None, upgrade: Upgrade | None = None) -> Locked:
         """Lock a build file.
 
         Raises:
             NotLocked: and its kinds; the message has every problem of its kind.
         """
+        upgrade = upgrade or Upgrade()
         ref = _ref_of(build)
         overriding = _overriding(build)
         self.tell(0.02, f"ComfyUI {ref}")
@@ -166,7 +167,7 @@ def staleness(build: BuildFile, lock: Lock, base: Base) -> list[str]:
     if lock.comfyui.ref != build.base_comfy_version:
         reasons.append(f"ComfyUI is {build.base_comfy_version} in the build file, {lock.comfyui.ref} in the lock")
     reasons += _changed_packs(build.packs, {pack.name: pack for pack in lock.packs})
-    if {name: version for name, version in lock.torch.items()} != dict(base.torch):
+    if dict(lock.torch) != dict(base.torch):
         reasons.append("the versions in requirements/torch.in have changed")
     if tuple(lock.apt) != base.apt:
         reasons.append("the list in requirements/apt.txt has changed")
@@ -204,8 +205,10 @@ def _overriding(build: BuildFile) -> list[Declared]:
         lines += [
             replace(line, text=text, requirement=text if ";" in text else line.requirement) for line in read.lines
         ]
-        problems += [f"pipDependencies: `{line.text}` does not say which library it replaces: name @ address" for line in
-                     read.lines if not line.name]  # fmt: skip
+        unnamed = (line.text for line in read.lines if not line.name)
+        problems += [
+            f"pipDependencies: `{line}` does not say which library it replaces: name @ address" for line in unnamed
+        ]
     if problems:
         raise NotLocked(
             "pipDependencies has lines that replace nothing a pack may ask for:\n  " + "\n  ".join(problems),
@@ -254,13 +257,12 @@ def _of_file(build: BuildFile) -> list[str]:
     warnings = []
     if build.base_image:
         warnings.append(
-            f"baseImage is {build.base_image}, a name of Comfy's own catalogue: it has no meaning here. The image is the "
-            "Dockerfile's."
+            f"baseImage is {build.base_image}, a name of Comfy's own catalogue: it has no meaning here. The image is "
+            "the Dockerfile's."
         )
-    warnings += [
-        f"The model {model.path} is in Comfy's own store (blobId), which only Comfy's builder reads: give it a sourceUri, or "
-        "bring it with `comfy-serverless models`." for model in build.models if model.source == "blob"
-    ]  # fmt: skip
+    where = "is in Comfy's own store (blobId), which only Comfy's builder reads"
+    what = "give it a sourceUri, or bring it with `comfy-serverless models`"
+    warnings += [f"The model {model.path} {where}: {what}." for model in build.models if model.source == "blob"]
     return warnings
 
 

@@ -9,6 +9,7 @@ blobId            refused: only Comfy's own builder reads that store
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -63,7 +64,8 @@ class Sources:
         try:
             return self._fetch(pack, known)
         except (NotThere, git.GitFailed, archives.BadArchive, tree_zip.NotATree) as error:
-            raise PackUnavailable(f"{_called(pack)} {error}.", details={"pack": pack.name}) from error
+            end = "" if str(error).endswith("?") else "."
+            raise PackUnavailable(f"{_called(pack)} {error}{end}", details={"pack": pack.name}) from error
         except OSError as error:
             raise PackUnavailable(f"{_called(pack)} cannot be read: {error}.", details={"pack": pack.name}) from error
 
@@ -100,13 +102,7 @@ class Sources:
             found = git.checkout(repository, wanted, Path(tempfile.mkdtemp(dir=self.scratch)))
         except git.GitFailed as error:
             raise git.GitFailed(f"comes from {repository}, which {error}") from error
-        warnings = [
-            f"{pack.name} has files of another repository in {', '.join(found.submodules[:_MOST_NAMED])} (submodules): "
-            "they are not in the image. If it does not import without them, take a copy (source: local)."
-        ] * bool(found.submodules) + [
-            f"{pack.name} has {len(found.pointers)} files in git LFS, of which only pointers are in the image: "
-            f"{', '.join(found.pointers[:_MOST_NAMED])}. If they are needed, take a copy (source: local)."
-        ] * bool(found.pointers)
+        warnings = list(_missing_files(pack.name, found))
         archive = self._tree(found.folder)
         return _fetched(
             pack, found.folder, archive, source="git", ref=asked, commit=found.commit, repository=repository,
@@ -118,13 +114,13 @@ class Sources:
         if folder is None:
             places = " and ".join(map(str, self.custom_nodes)) or "no folder: give one with --comfyui DIR"
             raise NotThere(
-                f"is of this machine (source: local, localPath {local_path}), and not there: looked for it in {places}. "
-                "Run this where it is, or name its repository"
+                f"is of this machine (source: local, localPath {local_path}), and not there: looked for it in "
+                f"{places}. Run this where it is, or name its repository"
             )
-        if folder.is_file():  # a single .py below custom_nodes is a pack, too
+        if folder.is_file():  # a single .py below custom_nodes is a pack, too, and stays one
             copied = Path(tempfile.mkdtemp(dir=self.scratch)) / pack.name
             copied.mkdir()
-            (copied / "__init__.py").write_bytes(folder.read_bytes())
+            (copied / (pack.name if pack.name.endswith(".py") else "__init__.py")).write_bytes(folder.read_bytes())
             folder = copied
         return _fetched(pack, folder, self._tree(folder), source="local", warnings=[])
 
@@ -139,6 +135,20 @@ class Sources:
         with archive.open("wb") as file:
             tree_zip.write(folder, file)
         return archive
+
+
+def _missing_files(name: str, found: git.Checkout) -> Iterator[str]:
+    """What a commit has and a checkout has not."""
+    if found.submodules:
+        yield (
+            f"{name} has files of another repository in {', '.join(found.submodules[:_MOST_NAMED])} (submodules): they "
+            "are not in the image. If it does not import without them, take a copy (source: local)."
+        )
+    if found.pointers:
+        yield (
+            f"{name} has {len(found.pointers)} files in git LFS, of which only pointers are in the image: "
+            f"{', '.join(found.pointers[:_MOST_NAMED])}. If they are needed, take a copy (source: local)."
+        )
 
 
 def _fetched(

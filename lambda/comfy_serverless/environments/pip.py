@@ -63,9 +63,8 @@ class Pip:
             )
         sources = [line for line in question.lines if "git+" in line.requirement]
         if sources:
-            raise NotAnswered(
-                f"pip cannot lock a repository for another Python ({'; '.join(map(str, sources))}): that needs uv. {_NEEDS_UV}"
-            )
+            asked = "; ".join(map(str, sources))
+            raise NotAnswered(f"pip cannot lock a repository for another Python ({asked}): that needs uv. {_NEEDS_UV}")
         pins = [f"{name}=={version}" for name, version in sorted(question.preferred.items())]
         try:
             report = self._report(question, pins)

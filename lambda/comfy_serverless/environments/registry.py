@@ -34,7 +34,7 @@ _ACTIVE: Final = "Active"
 _Result = TypeVar("_Result")
 #: What a status means, as the end of a sentence that begins with the pack and its version.
 _STATUSES: Final = {
-    "Pending": "is pending: the registry has not looked at it yet. Take an older version, or a commit of its repository",
+    "Pending": "is pending: the registry has not looked at it yet. Take an older version, or its repository",
     "Flagged": "has been flagged by the registry as possibly harmful. Take another version, or a commit of its "
     "repository that you have read",
     "Banned": "has been banned by the registry: do not use it",
@@ -138,11 +138,11 @@ class Registry:
         return f"has no version {version}" + self._usable(pack_id)
 
     def _unknown(self, pack_id: str) -> str:
-        found = self._get(f"/nodes/search?search={quote(pack_id)}&limit=30") or {}
-        words = self._get(f"/nodes/search?search={quote(re.split('[-_.]', pack_id)[-1])}&limit=30") or {}
-        nodes = [*_list(found.get("nodes")), *_list(words.get("nodes"))]
-        ids = sorted({str(node.get("id")) for node in nodes if isinstance(node, Mapping)})
-        near = Guesses().near(pack_id, ids, at_most=3)
+        words = dict.fromkeys([pack_id, *re.split("[-_.]", pack_id)])
+        answers = [self._get(f"/nodes/search?search={quote(word)}&limit=30") or {} for word in words if word]
+        nodes = [node for answer in answers for node in _list(answer.get("nodes")) if isinstance(node, Mapping)]
+        ids = sorted({str(node.get("id")) for node in nodes})
+        near = Guesses().near(pack_id, ids, at_most=3, likeness=0.7)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return f"is not in the registry: it has no pack with the id {pack_id!r}{hint}"
 

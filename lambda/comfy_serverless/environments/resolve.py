@@ -1,4 +1,4 @@
-"""From what ComfyUI and the packs ask for to libraries, each with its hash: all together, or a message that says why not.
+"""From what ComfyUI and the packs ask for to libraries, each with its hash: all together, or a message why not.
 
 lines of all ─► without the base's ─► resolver ─► one OpenCV, scipy with numpy ─► what builds sources ─► locked
 """
@@ -124,12 +124,12 @@ class _Resolution:
             raise explanations.of_no_answer(error, question.lines) from error
 
     def _one_opencv(self, question: Question, answer: Answer) -> tuple[Question, Answer]:
-        """One of OpenCV's names, where several have come: without windows, which no worker has, and with all modules."""
+        """One of OpenCV's names, where several have come: that without windows, and with all modules."""
         present = [name for name in _OPENCV if name in answer.versions]
         if len(present) == 1 and not present[0].endswith("-headless") and "libgl1" not in self._base.apt:
             self._warnings.append(
-                f"{self._who(present[0], answer)}: {present[0]} needs libgl1 and libglib2.0-0 of Debian, which are not in "
-                "requirements/apt.txt: add them, or its import fails."
+                f"{self._who(present[0], answer)}: {present[0]} needs libgl1 and libglib2.0-0 of Debian, which are not "
+                "in requirements/apt.txt: add them, or its import fails."
             )
         if len(present) < 2:
             return question, answer
@@ -144,7 +144,7 @@ class _Resolution:
             one = self._resolver.resolve(changed)
         except (Unsolvable, NotAnswered) as error:
             self._warnings.append(
-                f"{names} are one module, cv2, under several names, and all were asked for: whichever is installed last "
+                f"{names} are one module, cv2, under several names, and all are asked for: whichever is installed last "
                 f"counts, since one alone does not resolve ({error})."
             )
             return question, answer
@@ -185,9 +185,8 @@ class _Resolution:
                 rows = "; ".join(f"{line.place} asks for {line.text}" for line in against)
                 self._warnings.append(f"pipDependencies goes against what is asked for: {got}, and {rows}.")
             elif version is None and not left_out:
-                self._warnings.append(
-                    f"pipDependencies has {override.text}: nothing asks for {override.name}, and an override adds no library."
-                )
+                why = f"nothing asks for {override.name}, and an override adds no library"
+                self._warnings.append(f"pipDependencies has {override.text}: {why}.")
 
     def _warn_of_yanked(self, answer: Answer) -> None:
         for told in answer.warnings:
@@ -205,8 +204,8 @@ class _Resolution:
             declared = {known.partition(":")[2] for known in line.hashes if known.startswith("sha256:")}
             if declared and line.name in files and not declared & files[line.name]:
                 raise LibraryUnavailable(
-                    f"{line.place} asks for {line.text} with hashes, and none of them is of the files that the index has for "
-                    "the image's Python and platform."
+                    f"{line.place} asks for {line.text} with hashes, and none of them is of the files that the index "
+                    "has for the image's Python and platform."
                 )
 
     def _who(self, name: str, answer: Answer) -> str:
@@ -240,7 +239,7 @@ def _locked(found: Found, declared_by: Sequence[str]) -> LockedRequirement:
             size,
             kind,
             url,
-            tuple(declared_by),  # type: ignore[arg-type]
+            tuple(declared_by),
         )
 
     if found.git:

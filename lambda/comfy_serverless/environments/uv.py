@@ -167,8 +167,7 @@ def vias(text: str) -> dict[str, tuple[str, ...]]:
             name = normalized(pinned[1])
             found[name] = []
         elif (told := re.match(r"\s+#\s+(?:via\s*)?(.*)", line)) and name:
-            found[name] += [normalized(word) for word in re.split(r",\s*", told[1]) if re.fullmatch(r"[\w.-]+(\[.*\])?", word)
-                            and not word.startswith("-")]  # fmt: skip
+            found[name] += [normalized(word) for word in re.split(r",\s*", told[1]) if re.fullmatch(r"\w[\w.-]*", word)]
     return {name: tuple(sorted(set(names))) for name, names in found.items()}
 
 

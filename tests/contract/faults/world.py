@@ -24,6 +24,7 @@ from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.run import Execution
 from comfy_serverless.errors import ComfyError
 from tests.contract.faults.rows import Row
+from tests.contract.packs_of_engine import fill_custom_nodes
 from tests.patience import PATIENCE_S, QuietClock, wait_until
 
 REAL = bool(os.environ.get("COMFYUI_DIR"))
@@ -78,9 +79,10 @@ class World:
         given: dict[str, Any] = {"initial_port": FIRST_PORT, "stall_s": STALL_S}
         if REAL:
             options = f"--cpu --base-directory {self.folder}"
-            for name in ("models", "custom_nodes"):
-                if not (self.folder / name).exists():
-                    (self.folder / name).symlink_to(Path(os.environ["COMFYUI_DIR"]) / name)
+            comfyui = Path(os.environ["COMFYUI_DIR"])
+            if not (self.folder / "models").exists():
+                (self.folder / "models").symlink_to(comfyui / "models")
+                fill_custom_nodes(self.folder, comfyui)
             return replace(Settings.from_environment(), **{**given, "comfyui_args": options, **changes})
         return Settings(**{**given, "api_command_line": self.command(*arguments), **changes})
 

@@ -1,57 +1,63 @@
-"""The start at the end of an image's build, which fails on packs that do not import."""
+"""One start of ComfyUI as a worker would: what it wrote, what it declares, how it ended."""
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
-from comfy_serverless.connector import import_check
-from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.connector.import_check import READ_ONLY, WRITABLE, start
+from tests.patience import PATIENCE_S
+from tests.unit.fake_comfyui import FakeComfyUI
 
-LOST = "Cannot import /opt/comfyui/custom_nodes/{} module for custom nodes: No module named 'cv2'"
+INFO = {"KSampler": {"python_module": "nodes"}}
 
 
 @pytest.fixture
-def comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A script that stands for ComfyUI; tests write what it says."""
-    script = tmp_path / "start.sh"
-    monkeypatch.setenv("API_COMMAND_LINE", f"sh {script}")
-    return script
+def comfyui(tmp_path: Path) -> FakeComfyUI:
+    return FakeComfyUI(tmp_path)
 
 
-def test_nothing_is_said_where_all_packs_import(comfyui: Path) -> None:
-    comfyui.write_text('[ "$1" = --quick-test-for-ci ] && echo "Import times for custom nodes:"\n')
-    assert import_check.main([""]) is None
+@pytest.mark.parametrize("mode", [READ_ONLY, WRITABLE])
+def test_it_is_asked_once_it_answers_and_ended_then(comfyui: FakeComfyUI, mode: str) -> None:
+    (comfyui.folder / "input").mkdir()
+    (comfyui.folder / "input" / "example.png").touch()
+    comfyui.says("Import times for custom nodes:", object_info=INFO)
+    found = start(comfyui.command, mode)
+    assert (found.mode, found.code, found.object_info, found.version) == (mode, None, INFO, "0.33.0")
+    assert found.output == "Import times for custom nodes:\n"
+    assert "example.png" in found.files
 
 
-def test_packs_that_do_not_import_are_named_with_the_reason_and_what_to_do(comfyui: Path) -> None:
-    comfyui.write_text(f'echo "{LOST.format("one")}" >&2; echo "{LOST.format("two")}"\n')
-    said = import_check.main([]) or ""
-    assert "  one (No module named 'cv2')" in said
-    assert "requirements/comfyui.in" in said
-    assert "ALLOW_IMPORT_FAILURES" in said
+def test_only_where_nothing_can_be_written_there_is_no_network_either(
+    comfyui: FakeComfyUI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    for mode in (READ_ONLY, WRITABLE):
+        start(comfyui.command, mode)
+    lambdas, sagemakers = (entry["environment"] for entry in comfyui.starts)
+    assert lambdas["HTTPS_PROXY"] == "http://127.0.0.1:9"
+    assert "127.0.0.1" in lambdas["NO_PROXY"]
+    assert "HTTPS_PROXY" not in sagemakers
+    assert not {"AWS_SECRET_ACCESS_KEY"} & (lambdas.keys() | sagemakers.keys())
 
 
-@pytest.mark.parametrize(
-    ("allowed", "refused"), [("one", ["two"]), ("one, two", []), ("*", []), ("on,tw", ["one", "two"])]
-)
-def test_packs_that_are_named_may_fail(comfyui: Path, allowed: str, refused: list[str]) -> None:
-    comfyui.write_text(f'echo "{LOST.format("one")}"; echo "{LOST.format("two")}"\n')
-    said = import_check.main([allowed])
-    problems = said.rpartition("These did not import:")[2] if said else ""
-    assert [pack for pack in ("one", "two") if f"  {pack} (" in problems] == refused
-    assert (said is None) is (refused == [])
+def test_one_that_ends_before_it_answers_leaves_its_code_and_its_words(comfyui: FakeComfyUI) -> None:
+    comfyui.says("ImportError: no torch", ends=("pack",), code=3)
+    found = start(comfyui.command, READ_ONLY)
+    assert (found.code, found.object_info, found.output) == (3, None, "ImportError: no torch\n")
 
 
-def test_a_comfyui_that_does_not_start_fails_the_build_whatever_is_allowed(comfyui: Path) -> None:
-    comfyui.write_text("echo ImportError: no torch; exit 3\n")
-    said = import_check.main(["*"]) or ""
-    assert "ImportError: no torch" in said
-    assert "exit code 3" in said
+def test_one_that_never_answers_says_where_it_hangs(comfyui: FakeComfyUI) -> None:
+    comfyui.says(hangs=True)
+    found = start(comfyui.command, WRITABLE, timeout_s=min(3.0, PATIENCE_S))
+    assert (found.code, found.object_info) == (None, None)
+    assert "Fatal Python error: Aborted" in found.output
+    assert "program.py" in found.output, "the stack of each thread"
 
 
-def test_without_a_command_it_is_a_wrong_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("API_COMMAND_LINE", raising=False)
-    with pytest.raises(InvalidSetting, match="API_COMMAND_LINE"):
-        import_check.main([])
+def test_a_command_that_is_killed_is_told_by_its_signal(tmp_path: Path) -> None:
+    found = start(["sh", "-c", "kill -SEGV $$"], READ_ONLY)
+    assert found.code == -signal.SIGSEGV

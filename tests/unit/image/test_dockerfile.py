@@ -112,8 +112,6 @@ def pip_calls(tmp_path: Path, command: str, **variables: str) -> list[str]:
     calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
     plain = [call.replace(f"{tmp_path}/", "") for call in calls]
     return [re.split(" (?:install|wheel) ", call, maxsplit=1)[-1] for call in plain] or [done.stderr.strip()]
-        done.stderr.strip()
-    ]
 
 
 @pytest.mark.parametrize(

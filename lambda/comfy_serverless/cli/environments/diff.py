@@ -76,10 +76,14 @@ def _sizes(old: Sizes, new: Sizes) -> list[str]:
         ("models", old.models, new.models),
     )
     changed = [
-        f"{what} {size_in_words(before)} -> {size_in_words(after)} ({'+' if after > before else '-'}{size_in_words(abs(after - before))})"
+        f"{what} {size_in_words(before)} -> {size_in_words(after)} ({_signed(after - before)})"
         for what, before, after in rows if before != after
     ]  # fmt: skip
     return [f"to fetch: {', '.join(changed)}"] if changed else []
+
+
+def _signed(size_bytes: int) -> str:
+    return f"{'+' if size_bytes > 0 else '-'}{size_in_words(abs(size_bytes))}"
 
 
 def _lock_of(named: str, lock: Path) -> Lock:

@@ -215,7 +215,7 @@ def _keep_archives(options: argparse.Namespace, packs: Iterable[FetchedPack]) ->
                 raise NotLocked(f"{kept} cannot be written: {error.strerror}.") from error
 
 
-def _summary(path: Path, lock: Lock, text: str, is_new: bool) -> dict[str, object]:  # noqa: FBT001
+def _summary(path: Path, lock: Lock, text: str, is_new: bool) -> dict[str, object]:
     from comfy_serverless.environments.differences import pack_version, sizes
     from comfy_serverless.environments.lock_file import release_version
 
@@ -234,7 +234,7 @@ def _summary(path: Path, lock: Lock, text: str, is_new: bool) -> dict[str, objec
     }
 
 
-def _tell(path: Path, lock: Lock, text: str, known: Lock | None, is_new: bool) -> None:  # noqa: FBT001
+def _tell(path: Path, lock: Lock, text: str, known: Lock | None, is_new: bool) -> None:
     from comfy_serverless.cli.environments.diff import lines_of
     from comfy_serverless.environments.differences import compare, sizes
     from comfy_serverless.environments.lock_file import release_version
@@ -246,6 +246,6 @@ def _tell(path: Path, lock: Lock, text: str, known: Lock | None, is_new: bool) -
     weight = sizes(lock)
     print(
         f"{path}: ComfyUI {lock.comfyui.version}, {counted(len(lock.packs), 'pack')} ({size_in_words(weight.packs)}), "
-        f"{len(lock.requirements):,} libraries ({size_in_words(weight.libraries)} to fetch), release {release_version(text)}"
-        + ("" if is_new else "; nothing has changed")
+        f"{len(lock.requirements):,} libraries ({size_in_words(weight.libraries)} to fetch), "
+        f"release {release_version(text)}" + ("" if is_new else "; nothing has changed")
     )

@@ -41,8 +41,8 @@ def read_build(path: Path) -> BuildFile:
         text = build_file.read_text(path)
     except OSError as error:
         raise NotLocked(
-            f"{path} cannot be read: {error.strerror}. Make one: comfy-serverless env init ~/ComfyUI (or a workflow, or a "
-            "snapshot of the Manager)."
+            f"{path} cannot be read: {error.strerror}. Make one: comfy-serverless env init ~/ComfyUI (or a workflow, "
+            "or a snapshot of the Manager)."
         ) from error
     return build_file.parse(text, name=path.name)
 

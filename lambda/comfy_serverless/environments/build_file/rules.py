@@ -64,9 +64,9 @@ def file_name(text: str) -> str:
 
 def pack_name(text: str) -> str:
     """Of the folder (or `.py` file) of a pack below `custom_nodes/`."""
-    if text.startswith(".") or text == "__pycache__":
-        return f"{text!r} is no pack: ComfyUI passes over it"
-    return file_name(text)
+    if wrong := file_name(text):
+        return wrong
+    return f"{text!r} is no pack: ComfyUI passes over it" if text.startswith(".") or text == "__pycache__" else ""
 
 
 def path_below(text: str) -> str:

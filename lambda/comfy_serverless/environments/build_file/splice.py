@@ -84,8 +84,8 @@ class Splice:
         """
         for number, text in changed.items():
             self._edit(*self.span(items, number), text)
-        if len(removed) == len(items.values) and not added:
-            self._empty(fields, name, items)
+        if len(removed) == len(items.values) and not added and not items.flow:
+            self.empty(fields, name)
         elif items.flow:
             self._change_in_brackets(items, removed, added)
         else:
@@ -113,20 +113,21 @@ class Splice:
             self._edit(old.start, old.end, self._blank_before(old.start) + new)
 
     def _set_block_text(self, fields: Fields, old: Node, value: str) -> None:
-        indent = self._column(fields) + STEP
-        lines = rendering.text_lines(value, indent)
-        if self._is_block_scalar(old):
-            # A comment behind the header stays.
-            head_end = self._end_of_words(old.start)
-            comment = re.search(r"\s#.*\Z", self._text[old.start : head_end])
-            head = rendering.header(value)
-            if head == "|" and self._text.startswith("|+", old.start):
-                head = "|+"  # which says the same of a text that ends with one line end
-            head += comment[0] if comment else ""
-            self._edit(old.start, old.end, self._newline.join([head, *lines]) + self._newline)
+        head, indent = rendering.header(value), self._column(fields) + STEP
+        if not self._is_block_scalar(old):
+            self._edit(old.start, old.end, self._blank_before(old.start) + head)
+            self._insert_lines(self._line_end(old.end), rendering.text_lines(value, indent))
             return
-        self._edit(old.start, old.end, self._blank_before(old.start) + rendering.header(value))
-        self._insert_lines(self._line_end(old.end), lines)
+        # What stands behind the header stays, and how far the lines are indented.
+        first, *body = _LINE_END.split(self._text[old.start : old.end])
+        said = re.match(r"[|>]([-+0-9]*)", first)
+        if head == "|" and said is not None and said[1] == "+":
+            head = "|+"  # which says the same of a text that ends with one line end
+        if not any(letter.isdigit() for letter in head + (said[1] if said else "")):
+            indent = next((len(line) - len(line.lstrip(" ")) for line in body if line.strip()), indent)
+        head += first[said.end() :] if said else ""
+        lines = rendering.text_lines(value, indent)
+        self._edit(old.start, old.end, self._newline.join([head, *lines]) + self._newline)
 
     def _set_collection(self, fields: Fields, name: str, old: Node, value: Value) -> None:
         """A list or mapping in the place of an empty one, of null, or of what stands in brackets."""
@@ -154,15 +155,21 @@ class Splice:
             self._line_end(fields.items[place][1].end), rendering.keyed(name, value, self._column(fields))
         )
 
-    def _empty(self, fields: Fields, name: str, items: Items) -> None:
-        if items.flow:
-            self._edit(items.start, items.end, "[]")
-            return
+    def empty(self, fields: Fields, name: str) -> None:
+        """Take everything out of a list or a mapping; what stands between its lines stays."""
+        node = fields.get(name)
+        brackets = "[]" if isinstance(node, Items) else "{}"
+        if isinstance(node, Scalar) or node is None or node.flow:
+            raise TypeError(f"{name} has no lines of its own")
         key = fields.key(name)
         colon = self._text.index(":", key.end if key is not None else 0)
-        self._edit(colon + 1, colon + 1, " []")
-        for number in range(len(items.values)):
-            self._edit(*self.span(items, number), "")
+        self._edit(colon + 1, colon + 1, f" {brackets}")
+        if isinstance(node, Items):
+            for number in range(len(node.values)):
+                self._edit(*self.span(node, number), "")
+        else:
+            for inner, value in node.items:
+                self._edit(self._line_start(inner.start), self._line_end(value.end), "")
 
     def _change_in_brackets(
         self, items: Items, removed: set[int], added: Sequence[tuple[int, Mapping[str, Value]]]
@@ -171,7 +178,8 @@ class Splice:
             self._edit(items.start, items.end, rendering.flow([entry for _, entry in added]))
             return
         self._remove_in_brackets([(one.start, one.end) for one in items.values], removed)
-        for behind, entry in added:
+        for place, entry in added:
+            behind = max((number for number in range(place + 1) if number not in removed), default=-1)
             if behind < 0:
                 self._insert_after(items.start + 1, f"{rendering.flow(entry)}, ")
             else:

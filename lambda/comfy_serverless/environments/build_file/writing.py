@@ -172,11 +172,15 @@ def _with_environment(text: str, old: Mapping[str, str], new: Mapping[str, str])
         if old == new:
             return text
         return _with_key(text, ("definition",), "environment", dict(sorted(new.items())), _DEFINITION)
-    if old and not new and len(node.items) == len(old):
-        return _with_key(text, ("definition",), "environment", None, _DEFINITION)
-    for key in sorted({*old, *new}):
-        if old.get(key) != new.get(key):
-            text = _with_key(text, ("definition", "environment"), key, new.get(key), ())
+    if not new and not node.flow and len(node.items) == len(old):
+        splice = Splice(text)
+        splice.empty(_fields(text, ("definition",)), "environment")
+        return splice.text()
+    if not new and len(node.items) == len(old):
+        return _with_key(text, ("definition",), "environment", {}, _DEFINITION)
+    changed = sorted((key for key in {*old, *new} if old.get(key) != new.get(key)), key=lambda key: key not in new)
+    for key in changed:  # the new ones first, so that something is left
+        text = _with_key(text, ("definition", "environment"), key, new.get(key), ())
     return text
 
 
