@@ -7,7 +7,6 @@ Gigabytes are sent only when nothing is wrong with any of them, so all of it is 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 
 from comfy_serverless.environments.build_file import Model
 from comfy_serverless.environments.lock_file import LockedModel
+from comfy_serverless.environments.model_hashes import HashCache, hash_files
 from comfy_serverless.errors import ComfyError, MissingAsset
 from comfy_serverless.fetch.hashes import Get, Pin, hash_of
 from comfy_serverless.fetch.model_hosts import host_of
@@ -31,8 +31,7 @@ from comfy_serverless.jobs.request import ModelRequest
 #: What Lambda takes of an image, unpacked (quotas of Lambda), and what ComfyUI with torch for CUDA has of that.
 IMAGE_LIMIT_BYTES: Final = 10 * 1024**3
 IMAGE_WITHOUT_MODELS_BYTES: Final = 66 * 1024**3 // 10
-_AT_ONCE, _READERS = 8, 4
-_CHUNK_BYTES: Final = 4 << 20
+_AT_ONCE: Final = 8
 _SAFE: Final = (".safetensors", ".sft")
 
 
@@ -92,7 +91,8 @@ class Survey:
         models_folder: the folder `models/` of the install that has the local ones; None if nobody has said it.
         get, tokens: how hosts are asked.
         locked: what the lock says of them, by their places below `models/`.
-        show: is shown how far local files have been read.
+        hashes: what files of this machine were hashed to before.
+        show: is shown how far they have been read.
     """
 
     target: Target
@@ -100,6 +100,7 @@ class Survey:
     get: Get
     tokens: Tokens
     locked: Mapping[str, LockedModel]
+    hashes: HashCache
     show: Show
 
     def of(self, models: Sequence[Model]) -> list[Found]:
@@ -130,9 +131,16 @@ class Survey:
 
     def _read(self, local: Sequence[Found]) -> list[Found]:
         """The same with their hashes, which must be those that the file says."""
-        done = _Done(sum(found.size_bytes or 0 for found in local), self.show)
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="hash") as pool:
-            return list(pool.map(lambda found: _hashed(found, found.file or Path(), done), local))
+        done, total = 0, sum(found.size_bytes or 0 for found in local)
+
+        def show(count: int) -> None:
+            nonlocal done
+            done += count
+            self.show(done, total)
+
+        files = [found.file for found in local if found.file is not None]
+        read, failed = hash_files(files, self.hashes, progress=show)
+        return [_hashed(found, path, read.get(path), failed) for found, path in zip(local, files, strict=True)]
 
     def _asked(self, found: Found) -> Found:
         """What the model's host says of it: it must be what the file says, and must be handed out."""
@@ -211,36 +219,16 @@ def models_folder_of(folder: Path) -> Path:
     raise MissingAsset(f"{inner} is no folder: name the folder of the ComfyUI that has the models (--from ~/ComfyUI).")
 
 
-class _Done:
-    """Counts what has been read by several threads."""
-
-    def __init__(self, total: int, show: Show) -> None:
-        self._parts: dict[int, int] = {}
-        self._total, self._show = total, show
-
-    def add(self, reader: int, size_bytes: int) -> None:
-        self._parts[reader] = self._parts.get(reader, 0) + size_bytes  # each reader has an entry of its own
-        self._show(sum(self._parts.copy().values()), self._total)
-
-
-def _hashed(found: Found, path: Path, done: _Done) -> Found:
-    digest, size_bytes = hashlib.sha256(), 0
-    try:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                size_bytes += len(chunk)
-                done.add(id(digest), len(chunk))
-    except OSError as error:
-        return _wrong(found, f"{path} cannot be read: {error.strerror}")
-    sha256 = digest.hexdigest()
+def _hashed(found: Found, path: Path, sha256: str | None, failed: Mapping[Path, OSError]) -> Found:
+    if sha256 is None:
+        return _wrong(found, f"{path} cannot be read: {failed[path].strerror}")
     if found.sha256 not in {None, sha256}:
         return _wrong(
             found,
             f"{path} has the SHA-256 {sha256}, and the build file says {found.sha256}: it is another version, or was "
             "damaged. Bring the right file, or correct sha256 (and sizeBytes) there",
         )
-    return replace(found, sha256=sha256, size_bytes=size_bytes)
+    return replace(found, sha256=sha256)
 
 
 def _local(found: Found, folder: Path | None, target: Target) -> Found:

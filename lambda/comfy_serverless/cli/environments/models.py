@@ -134,6 +134,8 @@ def _surveyed(models: Sequence[Model], target: Any, options: argparse.Namespace)
     """What is known of them now: hosts are asked, files of this machine are read."""
     from comfy_serverless.cli.byte_bar import byte_bar
     from comfy_serverless.cli.model_lookup import hosts
+    from comfy_serverless.cli.paths import cache_folder
+    from comfy_serverless.environments.model_hashes import HashCache
     from comfy_serverless.environments.models import Survey, models_folder_of
 
     is_needed = options.install is not None and any(model.source == "local" for model in models)
@@ -141,7 +143,13 @@ def _surveyed(models: Sequence[Model], target: Any, options: argparse.Namespace)
     get, tokens = hosts()
     with byte_bar() as show:
         survey = Survey(
-            target, folder, get, tokens, _locked(options.file), lambda done, total: show("reading", done, total)
+            target=target,
+            models_folder=folder,
+            get=get,
+            tokens=tokens,
+            locked=_locked(options.file),
+            hashes=HashCache(cache_folder() / "model-hashes.json"),  # `env init` fills it, too
+            show=functools.partial(show, "reading"),
         )
         return survey.of(models)
 
