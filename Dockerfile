@@ -90,8 +90,17 @@ COPY --from=worker-venv /opt/worker/ /opt/worker/
 COPY workflows/ /opt/workflows/
 COPY --from=code /opt/code/ /opt/worker/lib/python3.11/site-packages/
 
+# ---- what the worker's image of these sources is built from: the API goes by what was told of that very build ----
+FROM python AS release
+COPY comfyui/comfy-build.* /build/
+RUN mkdir /opt/release \
+ && if [ -f /build/comfy-build.lock ]; then \
+      printf '{"release_version": "%s"}\n' "$(sha256sum /build/comfy-build.lock | cut -c1-12)" >/opt/release/release.json; \
+    fi
+
 # ---- target: the API, its authorizer, and the care of jobs ----
 FROM runtime AS api
+COPY --from=release /opt/release/ /opt/
 COPY --from=api-venv /opt/worker/ /opt/worker/
 COPY workflows/ /opt/workflows/
 COPY --from=code /opt/code/comfy_serverless/ /opt/worker/lib/python3.11/site-packages/comfy_serverless/

@@ -35,9 +35,10 @@ REF ?=
 TORCH ?= cpu
 TAG ?= comfy-serverless:$(if $(filter cuda,$(TORCH)),gpu,cpu)
 IMAGE_ARGS ?=
+IMAGE_OUT ?= out/image
 UPGRADE_ARGS ?=
 
-.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-torch comfyui-upgrade clean
+.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-torch comfyui-upgrade clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +93,9 @@ sam-demo: setup ## The same events through `sam build` and `sam local invoke` (n
 deploy: setup ## The stack on AWS: make deploy STACK=… TARGET=worker OWNER=… SET="Parameter=value …" (needs a container engine)
 	@$(RUN) -m tools.deploy --stack $(STACK) $(if $(TARGET),--target $(TARGET)) $(if $(OWNER),--owner $(OWNER)) $(DEPLOY_ARGS) -- $(SET)
 
+declarations: setup ## Tell the API what nodes an image has, before a worker has run: after make image, make declarations STACK=…
+	@$(RUN) -m tools.declarations --stack $(STACK)
+
 undeploy: setup ## Delete the stack; says what stays, and what that costs: make undeploy UNDEPLOY_ARGS=--tell
 	@$(RUN) -m tools.undeploy --stack $(STACK) $(UNDEPLOY_ARGS)
 
@@ -131,13 +135,14 @@ infra: $(INFRA)/.installed ## The GPU stacks: synthesize them, and check them wi
 	$(INFRA)/bin/mypy --strict -p infra
 	$(INFRA)/bin/python -m pytest tests/infra $(PYTEST_ARGS)
 
-cdk: $(INFRA)/.installed ## CDK with the GPU stacks: make cdk CDK_ARGS="deploy comfy-serverless-sagemaker" (docs/deploy-gpu.md)
+cdk: $(INFRA)/.installed $(VENV)/.installed ## CDK with the GPU stacks: make cdk CDK_ARGS="deploy comfy-serverless-sagemaker" (docs/deploy-gpu.md)
 	@cd infra && PATH="$(CURDIR)/$(INFRA)/bin:$$PATH" npx --yes aws-cdk@$(CDK_VERSION) $(CDK_ARGS)
+	@$(if $(filter deploy,$(firstword $(CDK_ARGS))),$(RUN) -m tools.declarations --stack $(STACK) --if-there)
 
 image: ## Build ComfyUI's image from comfyui/comfy-build.lock, and fetch what it declares (out/image): make image TORCH=cuda
 	docker build --target worker -t $(TAG) --build-arg TORCH=$(TORCH) \
 	  --build-arg COMFYUI_ARGS=$(if $(filter cuda,$(TORCH)),,--cpu) $(IMAGE_ARGS) .
-	@$(PYTHON) tools/image_facts.py $(TAG) out/image
+	@$(PYTHON) tools/image_facts.py $(TAG) $(IMAGE_OUT)
 
 image-size: ## What is largest in an image: libraries, packs, the rest; and whether Lambda takes it: make image-size TAG=…
 	@$(PYTHON) tools/image_size.py $(TAG)

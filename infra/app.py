@@ -1,26 +1,33 @@
-"""The GPU stacks, for `cdk`. `cdk list` names them; only one of them is deployed."""
+"""The GPU stacks, for `cdk`. `cdk list` names them; only one of them is deployed, and any number of releases.
+
+`-c release=NAME` makes of them workers of that name, which stand beside all others, on processors, too.
+"""
 
 from __future__ import annotations
 
 import sys
 
 import cdk_nag
-from aws_cdk import App, Tags, Validations
+from aws_cdk import App, Stack, Tags, Validations
 
+from infra.lambda_cpu_stack import LambdaCpuStack
 from infra.lambda_gpu_stack import LambdaGpuStack
 from infra.sagemaker_stack import SageMakerStack
 from infra.settings import GpuSettings, InvalidContext
 
 
-def build(app: App) -> tuple[SageMakerStack, LambdaGpuStack]:
-    """Build both stacks, and the rules that they are checked against."""
+def build(app: App) -> tuple[Stack, ...]:
+    """Build the stacks, and the rules that they are checked against."""
     settings = GpuSettings.of(app)
     _tag(app, settings)
     Validations.of(app).add_plugins(cdk_nag.AwsSolutionsChecks(app))
-    return (
-        SageMakerStack(app, f"{settings.stack}-sagemaker", settings=settings),
-        LambdaGpuStack(app, f"{settings.stack}-lambda-gpu", settings=settings),
+    stacks = (
+        SageMakerStack(app, f"{settings.stack}-sagemaker{settings.suffix}", settings=settings),
+        LambdaGpuStack(app, f"{settings.stack}-lambda-gpu{settings.suffix}", settings=settings),
     )
+    if not settings.release:
+        return stacks
+    return (*stacks, LambdaCpuStack(app, f"{settings.stack}-lambda-cpu{settings.suffix}", settings=settings))
 
 
 def _tag(app: App, settings: GpuSettings) -> None:

@@ -9,26 +9,24 @@ from __future__ import annotations
 
 from typing import cast
 
-from aws_cdk import CfnOutput, Duration, Size, Stack
+from aws_cdk import CfnOutput, Duration, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_lambda_event_sources as sources
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
-from infra.alarms import LATE_BATCH_H, Alarms
 from infra.images import OwnRepository
 from infra.instances import GIB_PER_VCPU
-from infra.justify import FUNCTION, justify
+from infra.justify import justify
+from infra.lambda_worker import feed_worker, watch_worker, worker_function
 from infra.logs import log_group, save_query
 from infra.network import network
-from infra.queues import BATCH_RETENTION, MAX_RECEIVES, VISIBILITY_TIMEOUTS, job_queue
+from infra.queues import BATCH_RETENTION, VISIBILITY_TIMEOUTS, job_queue
 from infra.roles import role_for
-from infra.sam_stack import SamStack, allow
+from infra.sam_stack import SamStack
 from infra.settings import GpuSettings
-from infra.tokens import token_statements
-from infra.worker_image import chosen_environment, worker_image
+from infra.worker_image import worker_image
 
 #: Where managed instances mount NVIDIA's driver. Source: aws/deep-learning-containers, docker/lambda/Dockerfile.
 DRIVER_LIBRARIES = "/x86_64-bottlerocket-linux-gnu/sys-root/usr/lib/nvidia"
@@ -47,21 +45,25 @@ class LambdaGpuStack(Stack):
         super().__init__(
             scope,
             construct_id,
-            stack_name=f"{settings.stack}-lambda-gpu",
+            stack_name=f"{settings.stack}-lambda-gpu{settings.suffix}",
             description="comfy-serverless on GPU Lambda",
             synthesizer=OwnRepository(settings),
         )
         self.settings = settings
         self.sam = SamStack(
-            self, settings.stack, input_buckets=settings.input_buckets, output_buckets=settings.output_buckets
+            self,
+            settings.stack,
+            input_buckets=settings.input_buckets,
+            output_buckets=settings.output_buckets,
+            release=settings.release,
         )
         self._image = worker_image(self, settings)
         visibility = Duration.seconds(VISIBILITY_TIMEOUTS * settings.function_timeout_s)
-        jobs, job_dead_letters = job_queue(self, "Jobs", queue_name=f"{settings.stack}-gpu-jobs", visibility=visibility)
+        jobs, job_dead_letters = job_queue(self, "Jobs", queue_name=settings.queue_name("jobs"), visibility=visibility)
         batches, batch_dead_letters = job_queue(
             self,
             "Batches",
-            queue_name=f"{settings.stack}-gpu-batches",
+            queue_name=settings.queue_name("batches"),
             visibility=visibility,
             retention=BATCH_RETENTION,
         )
@@ -76,14 +78,8 @@ class LambdaGpuStack(Stack):
                 max_execution_environments=settings.max_environments,
             ),
         )
-        for queue, at_once in (
-            (jobs, settings.max_environments - settings.max_batch_environments),
-            (batches, settings.max_batch_environments),
-        ):
-            function.add_event_source(
-                sources.SqsEventSource(queue, batch_size=1, max_concurrency=at_once, report_batch_item_failures=True)
-            )
-        self._alarms(function, (jobs, job_dead_letters), (batches, batch_dead_letters))
+        feed_worker(function, settings, jobs=jobs, batches=batches)
+        watch_worker(self, settings, function, jobs=(jobs, job_dead_letters), batches=(batches, batch_dead_letters))
         save_query(self, [function.log_group])
         self.sam.announce(
             {
@@ -98,37 +94,22 @@ class LambdaGpuStack(Stack):
         CfnOutput(self, "BatchQueueUrl", value=batches.queue_url, description="Jobs of batches wait here")
 
     def _function(self, jobs: sqs.Queue, batches: sqs.Queue) -> lambda_.DockerImageFunction:
-        log = log_group(self, "Log", days=self.settings.log_retention_days)
-        role = role_for(self, "Role", "lambda.amazonaws.com")
-        function = lambda_.DockerImageFunction(
+        function = worker_function(
             self,
-            "Generate",
+            self.settings,
+            self.sam,
+            image=self._image,
+            queues=(jobs, batches),
+            environment={"LD_LIBRARY_PATH": DRIVER_LIBRARIES},
             description="Runs one ComfyUI workflow on a GPU and delivers its outputs",
-            code=lambda_.DockerImageCode.from_ecr(self._image.repository, tag_or_digest=self._image.image_tag),
-            architecture=lambda_.Architecture.X86_64,
-            memory_size=10_240,
-            timeout=Duration.seconds(900),
-            ephemeral_storage_size=Size.mebibytes(10_240),
-            recursive_loop=lambda_.RecursiveLoop.TERMINATE,
-            log_group=log,
-            logging_format=lambda_.LoggingFormat.JSON,
-            role=role,
-            environment={
-                **self.sam.worker_environment(self._image),
-                "JOB_QUEUE_URL": jobs.queue_url,
-                "BATCH_QUEUE_URL": batches.queue_url,
-                **chosen_environment(self.settings),
-                "MAX_RECEIVES": str(MAX_RECEIVES),
-                "LD_LIBRARY_PATH": DRIVER_LIBRARIES,
+            exceptions={
+                "CKV_AWS_115": "FunctionScalingConfig limits how many run at once (max_environments), on instances "
+                "that no other function uses",
+                "CKV_AWS_116": "Only queues invoke it, which have dead letters",
+                "CKV_AWS_117": "Its instances are in the capacity provider's VPC: the function itself names none",
+                "CloudFormation-Validate::F3002": "The schema that CDK checks against does not know AcceleratorConfig",
             },
         )
-        for statement in (
-            *self.sam.worker_statements(),
-            *token_statements(self.settings),
-            allow("WriteTheLog", ["logs:CreateLogStream", "logs:PutLogEvents"], [log.log_group_arn]),
-            allow("SendJobsAgain", ["sqs:SendMessage"], [jobs.queue_arn, batches.queue_arn]),
-        ):
-            function.add_to_role_policy(statement)
         # CDK has no property for the first, and checks the others by the limits of ordinary functions.
         resource = cast("lambda_.CfnFunction", function.node.default_child)
         resource.add_property_override(
@@ -137,18 +118,6 @@ class LambdaGpuStack(Stack):
         resource.add_property_override("MemorySize", self.settings.memory_mb)
         resource.add_property_override("Timeout", self.settings.function_timeout_s)
         resource.add_property_override("EphemeralStorage", {"Size": self.settings.temporary_storage_mb})
-        justify(
-            function,
-            {
-                **FUNCTION,
-                "CKV_AWS_115": "FunctionScalingConfig limits how many run at once (max_environments), on instances "
-                "that no other function uses",
-                "CKV_AWS_116": "Only queues invoke it, which have dead letters",
-                "CKV_AWS_117": "Its instances are in the capacity provider's VPC: the function itself names none",
-                "CloudFormation-Validate::F3002": "The schema that CDK checks against does not know AcceleratorConfig",
-            },
-        )
-        justify(cast("Construct", role.node.find_child("DefaultPolicy")), self.sam.worker_exceptions())
         return function
 
     def _capacity_provider(self) -> lambda_.CapacityProvider:
@@ -192,34 +161,3 @@ class LambdaGpuStack(Stack):
             [{"PredefinedMetricType": "LambdaCapacityProviderAverageGPUUtilization", "TargetValue": BUSY_PERCENT}],
         )
         return provider
-
-    def _alarms(
-        self, function: lambda_.Function, jobs: tuple[sqs.Queue, sqs.Queue], batches: tuple[sqs.Queue, sqs.Queue]
-    ) -> None:
-        """Add the alarms; each queue comes with its dead letters.
-
-        The SAM stack's own alarms also count the failures here: the metric is the same.
-        """
-        alarms = Alarms(self, self.settings.alarm_topic_arn)
-        alarms.on_dead_letters("JobDeadLetters", jobs[1])
-        alarms.on_dead_letters("BatchDeadLetters", batches[1])
-        # The age includes the time a job runs, which may be an hour and a half.
-        alarms.on_age("OldestJob", jobs[0], hours=2)
-        alarms.on_age("OldestBatchJob", batches[0], hours=LATE_BATCH_H)
-        five_minutes = Duration.minutes(5)
-        alarms.on(
-            "WorkerErrors",
-            "A worker died: out of memory or time, or it did not start.",
-            function.metric_errors(period=five_minutes, statistic="Sum"),
-        )
-        alarms.on(
-            "Throttles",
-            "Lambda refuses invocations: no GPU is available, or the limit is reached.",
-            function.metric_throttles(period=five_minutes, statistic="Sum"),
-            periods=6,  # the first instance takes some minutes to start; a single job is refused only a few times
-        )
-        alarms.on(
-            "Recursion",
-            "Lambda stopped the function in what it took for an endless loop.",
-            function.metric("RecursiveInvocationsDropped", period=five_minutes, statistic="Sum"),
-        )

@@ -45,24 +45,28 @@ class SageMakerStack(Stack):
         super().__init__(
             scope,
             construct_id,
-            stack_name=f"{settings.stack}-sagemaker",
+            stack_name=f"{settings.stack}-sagemaker{settings.suffix}",
             description="comfy-serverless on SageMaker",
             synthesizer=OwnRepository(settings),
         )
         self.settings = settings
         self.sam = SamStack(
-            self, settings.stack, input_buckets=settings.input_buckets, output_buckets=settings.output_buckets
+            self,
+            settings.stack,
+            input_buckets=settings.input_buckets,
+            output_buckets=settings.output_buckets,
+            release=settings.release,
         )
         self.endpoint_name = settings.endpoint_name
         self._image = worker_image(self, settings)
 
         topics = self._topics()
         visibility = Duration.seconds(VISIBILITY_TIMEOUTS * FORWARD_TIMEOUT_S)
-        jobs, job_dead_letters = job_queue(self, "Jobs", queue_name=f"{settings.stack}-gpu-jobs", visibility=visibility)
+        jobs, job_dead_letters = job_queue(self, "Jobs", queue_name=settings.queue_name("jobs"), visibility=visibility)
         batches, batch_dead_letters = job_queue(
             self,
             "Batches",
-            queue_name=f"{settings.stack}-gpu-batches",
+            queue_name=settings.queue_name("batches"),
             visibility=visibility,
             retention=BATCH_RETENTION,
         )

@@ -10,6 +10,8 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
+from infra.worker_image import lock_version
+
 
 class SamStack:
     """The names and addresses of its resources, known to CloudFormation when it deploys.
@@ -18,12 +20,20 @@ class SamStack:
         name: of the SAM stack.
         input_buckets: that workers may read from, beside the stack's own.
         output_buckets: that they may write results to, beside the stack's own.
+        release: the name of these workers; "" for those that jobs go to at once.
     """
 
     def __init__(
-        self, scope: Construct, name: str, *, input_buckets: Sequence[str] = (), output_buckets: Sequence[str] = ()
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        input_buckets: Sequence[str] = (),
+        output_buckets: Sequence[str] = (),
+        release: str = "",
     ) -> None:
         self._scope = scope
+        self._release = release
         self.name = name
         #: Where its functions count what the dashboard and the alarms of the SAM stack watch.
         self.metrics_namespace = f"ComfyServerless/{name}"
@@ -137,13 +147,26 @@ class SamStack:
         return Stack.of(self._scope).format_arn(service="sagemaker", resource="endpoint", resource_name=names.lower())
 
     def announce(self, target: Mapping[str, str]) -> ssm.StringParameter:
-        """Have jobs sent here, within a minute. Both GPU stacks write this parameter: only one can be deployed."""
+        """Have jobs sent here, within a minute. Both GPU stacks write this parameter: only one can be deployed.
+
+        A release is only made known: `comfy-serverless release promote` has jobs sent to it.
+        """
+        version = lock_version()
+        built = {**target, **({"release_version": version} if version else {})}
+        if self._release:
+            return ssm.StringParameter(
+                self._scope,
+                "Release",
+                parameter_name=f"/comfy-serverless/{self.name}/releases/{self._release}",
+                description="Workers that jobs can be sent to: comfy-serverless release ls",
+                string_value=Stack.of(self._scope).to_json_string({**built, "stack": Stack.of(self._scope).stack_name}),
+            )
         return ssm.StringParameter(
             self._scope,
             "Dispatch",
             parameter_name=f"/comfy-serverless/{self.name}/dispatch",
             description="Where jobs run; without it, in the SAM stack's own function",
-            string_value=Stack.of(self._scope).to_json_string(dict(target)),
+            string_value=Stack.of(self._scope).to_json_string(built),
         )
 
     def worker_exceptions(self) -> dict[str, str]:

@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from infra.instances import Environment, vcpus
 from infra.logs import RETENTION_DAYS
 
+#: What the release without a name is called (table/live.py).
+DEFAULT_RELEASE = "default"
+#: Of the stack's name, and of a release's with it: an endpoint's name, made of them, has at most 63 characters.
+_LONGEST_STACK = 50
 #: SQS hides a message for at most 12 hours, and AWS advises six times the function's timeout.
 _LONGEST_FUNCTION_S = 5400
 #: The most vCPUs a capacity provider may have, and the fewest that CDK allows.
@@ -43,6 +47,8 @@ class GpuSettings(BaseModel):
 
     stack: str = Field("comfy-serverless", pattern=r"^[a-zA-Z][a-zA-Z0-9-]{0,49}$")
     """Name of the SAM stack that the GPUs work for. The endpoint's name, made of it, has at most 63 characters."""
+    release: str = Field("", pattern=r"^([a-z0-9](-?[a-z0-9]){0,19})?$")
+    """A name for these workers, to stand beside others (docs/releases.md); empty for those that jobs go to at once."""
     owner: str = Field("", max_length=256)
     """Who pays: the cost allocation tag `owner` of everything; empty for no such tag."""
     alarm_topic_arn: str = ""
@@ -85,6 +91,10 @@ class GpuSettings(BaseModel):
     """A folder in S3, uncompressed, laid out as ComfyUI's models/; ends with a slash. Empty for none."""
     startup_timeout_s: int = Field(1200, ge=60, le=3600)
     models_timeout_s: int = Field(1800, ge=60, le=3600)
+
+    # Lambda, without a GPU
+    cpu_memory_mb: int = Field(10_240, ge=2048, le=10_240)
+    """Memory of a release's function on processors, which come with it."""
 
     # Lambda
     accelerator_memory_gb: int = 24
@@ -146,6 +156,14 @@ class GpuSettings(BaseModel):
         return value
 
     @model_validator(mode="after")
+    def _may_be_called_so(self) -> Self:
+        if self.release == DEFAULT_RELEASE:
+            raise ValueError(f"release must not be {DEFAULT_RELEASE}: so the one without a name is called")
+        if len(self.stack + self.suffix) > _LONGEST_STACK:
+            raise ValueError(f"the names of stack and release must not have more than {_LONGEST_STACK - 1} characters")
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.max_environments - self.max_batch_environments < 2:
             raise ValueError("max_batch_environments must leave two of max_environments, the fewest a queue can have")
@@ -168,15 +186,24 @@ class GpuSettings(BaseModel):
         return f"{self.stack.lower()}/gpu"
 
     @property
+    def suffix(self) -> str:
+        """What the names of a release's resources end in."""
+        return f"-{self.release}" if self.release else ""
+
+    def queue_name(self, kind: str) -> str:
+        """The name of the queue of `jobs` or `batches`: the SAM stack may send to those that are called so."""
+        return f"{self.stack}-release-{self.release}-{kind}" if self.release else f"{self.stack}-gpu-{kind}"
+
+    @property
     def endpoint_name(self) -> str:
         """The endpoint's name, which depends on its instance types: SageMaker cannot change those if it scales."""
         types = hashlib.sha256(",".join(self.instance_types).encode()).hexdigest()
-        return f"{self.stack}-gpu-{types[:8]}"
+        return f"{self.stack}-gpu{self.suffix}-{types[:8]}"
 
     @property
     def endpoint_names(self) -> str:
         """A pattern of all names it can have, for IAM: while one endpoint replaces another, both work."""
-        return f"{self.stack}-gpu-{8 * '?'}"
+        return f"{self.stack}-gpu{self.suffix}-{8 * '?'}"
 
     @property
     def max_vcpus(self) -> int:

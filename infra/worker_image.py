@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from aws_cdk import aws_ecr_assets as ecr_assets
@@ -10,6 +11,13 @@ from constructs import Construct
 from infra.settings import GpuSettings
 
 ROOT = Path(__file__).parent.parent
+#: What the image is built from: `comfy-serverless env lock` writes it.
+LOCK = ROOT / "comfyui" / "comfy-build.lock"
+
+
+def lock_version() -> str:
+    """What an image that is built now tells as its release_version; "" without a lock."""
+    return hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12] if LOCK.is_file() else ""
 
 
 def worker_image(scope: Construct, settings: GpuSettings) -> ecr_assets.DockerImageAsset:
@@ -25,6 +33,18 @@ def worker_image(scope: Construct, settings: GpuSettings) -> ecr_assets.DockerIm
             "COMFYUI_REF": settings.comfyui_ref,
             "COMFYUI_ARGS": settings.comfyui_args,
         },
+        platform=ecr_assets.Platform.LINUX_AMD64,
+    )
+
+
+def cpu_worker_image(scope: Construct, settings: GpuSettings) -> ecr_assets.DockerImageAsset:
+    """The same with a torch for processors alone."""
+    return ecr_assets.DockerImageAsset(
+        scope,
+        "WorkerImage",
+        directory=str(ROOT),
+        target="worker",
+        build_args={"TORCH": "cpu", "COMFYUI_REF": settings.comfyui_ref},
         platform=ecr_assets.Platform.LINUX_AMD64,
     )
 

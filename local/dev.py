@@ -1,6 +1,6 @@
 """`make dev`: the whole service on this machine, behind http://127.0.0.1:8189. Ctrl-C ends it.
 
-    python -m local.dev [--port PORT] [--workers N] [--log-dir DIR]
+    python -m local.dev [--port PORT] [--workers N] [--release NAME=…] [--log-dir DIR]
 
 The same handlers as on AWS, against a local S3, SQS and DynamoDB, with the embedded engine or a real ComfyUI. Each
 function may do what its role in template.yaml may, and nothing else.
@@ -49,6 +49,7 @@ from local.aws.processes import (
     free_port,
 )
 from local.aws.queue_poller import QueuePoller
+from local.aws.release import DISPATCH, LocalRelease, ReleaseWish
 from local.aws.roles import functions_by_handler
 from local.aws.server import LocalAws, local_client
 from local.aws.stack import LocalStack, allow_origins
@@ -107,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         api_key=os.environ.get("API_KEY") or API_KEY,
         workers=options.workers,
         backend=options.backend,
+        releases=options.releases,
         log_folder=options.log_dir or log_folder_of(options.port),
     )
     asked_to_end = threading.Event()
@@ -215,6 +217,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=_told(port_number), default=port, help="where it listens")
     parser.add_argument("--workers", type=_told(_count), default=1, help="jobs that run at once (default: 1)")
     parser.add_argument("--backend", choices=BACKENDS, default=backend, help="what runs jobs (default: lambda)")
+    parser.add_argument(
+        "--release",
+        action="append",
+        default=[],
+        dest="releases",
+        type=_told(ReleaseWish.parse),
+        metavar="NAME=ENGINE",
+        help="a release beside it, for `comfy-serverless release`; its engine is a folder with a ComfyUI checkout, or "
+        "the command that starts one (repeat)",
+    )
     parser.add_argument("--log-dir", type=Path, help="where logs go (default: out/dev/, or out/dev/PORT/)")
     return parser.parse_args(arguments)
 
@@ -226,10 +238,10 @@ def _count(text: str) -> int:
     return value
 
 
-def _told(convert: Callable[[str], int]) -> Callable[[str], int]:
+def _told(convert: Callable[[str], T]) -> Callable[[str], T]:
     """The same for argparse, which says nothing of a plain ValueError's message."""
 
-    def converted(text: str) -> int:
+    def converted(text: str) -> T:
         try:
             return convert(text)
         except ValueError as error:
@@ -282,6 +294,7 @@ class DevStack:
         backend: what runs jobs: "lambda", or an asynchronous endpoint of "sagemaker".
         source_roots: the folders of packages of another release, by the functions that run it ("GenerateFunction"):
             a stack in the middle of an update. With "sagemaker" the GPU stack runs that of "GenerateFunction".
+        releases: named releases to start beside the workers.
 
     Attributes:
         aws: the local AWS.
@@ -305,6 +318,7 @@ class DevStack:
         engine: str | None = None,
         backend: Backend = "lambda",
         source_roots: Mapping[str, Path] | None = None,
+        releases: Sequence[ReleaseWish] = (),
     ) -> None:
         self.api_key = api_key
         self.port = port or free_port()
@@ -315,6 +329,7 @@ class DevStack:
         self._engine = {**chosen_engine(), **({"API_COMMAND_LINE": engine} if engine is not None else {})}
         self._backend_name = backend
         self._source_roots = source_roots or {}
+        self._wishes = releases
         self._is_over = threading.Event()
         self._running = ExitStack()
 
@@ -431,6 +446,8 @@ class DevStack:
                 source_root=self._source_roots.get(FUNCTION, SOURCE_ROOT),
             )
         variables = {**self._settings, **self._backend.function_variables}
+        if self._wishes:
+            variables["DISPATCH_PARAMETER"] = DISPATCH
         functions = {
             handler: LocalFunction(
                 environment={**self.stack.environment_of(name), **variables},
@@ -445,6 +462,11 @@ class DevStack:
             self.functions.warm(_handler(name))
         self._running.callback(self._backend.stop)
         self._backend.start()
+        for wish in self._wishes:
+            chosen = self._settings if wish.engine else environment
+            release = LocalRelease(self.stack, wish, chosen, log_folder=self.log_folder)
+            self._running.callback(release.stop)
+            release.start()
 
     def _start_queues(self) -> None:
         webhooks = self._call("webhooks", timeout_s=WEBHOOK_TIMEOUT_S)

@@ -3,7 +3,8 @@
     make deploy STACK=comfy-serverless TARGET=worker OWNER=pictures SET="MemorySize=10240 MaximumConcurrency=20"
 
 What it runs is printed, and can be run by hand. Parameters that SET does not name stay as they are. SAM asks before it
-changes anything (`DEPLOY_ARGS=--yes`: it does not).
+changes anything (`DEPLOY_ARGS=--yes`: it does not). What nodes the worker's image has is told to the API, as `make
+declarations` does, so that it knows them before a worker has run.
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 from samcli.yamlhelper import yaml_parse
 
 from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.jobs.engine_documents import Build
 from comfy_serverless.settings import MORE, Settings, more_settings
+from tools.declarations import BUCKET_OUTPUT, LEFT, WITH_COMFYUI, Left, NotTold, tell
+from tools.image_facts import copy_out
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
 
 ROOT: Final = Path(__file__).parent.parent
 PACKAGED: Final = "out/packaged.yaml"
+#: The template as `sam build` leaves it: with the names of the images on this machine.
+BUILT: Final = ".aws-sam/build/template.yaml"
 #: The function that is deployed bit by bit, and the parameter that names its version (template.yaml).
 STAGED, RELEASE = "ApiFunction", "ApiRelease"
 #: The function whose versions are snapshots, with `SnapStart=all`, and its parameter.
@@ -217,7 +223,13 @@ def deploy(plan: Plan, written: Mapping[str, Any], cloudformation: CloudFormatio
     _run(plan.package(images))
     packaged = yaml_parse((ROOT / PACKAGED).read_text(encoding="utf-8"))
     known = {**parameters, "ImageTarget": plan.target}
+    left = _left_by(plan)
+    is_new = BUCKET_OUTPUT not in before.outputs
+    if left is not None and not is_new:
+        _tell(left, plan, before.outputs[BUCKET_OUTPUT])  # before it is asked: of what is not deployed it says nothing
     _run(plan.deploy(images, release_of(packaged, known), release_of(packaged, known, SNAPPED)))
+    if left is not None and is_new:
+        _tell(left, plan, Before.of(cloudformation, plan.stack).outputs[BUCKET_OUTPUT])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -252,6 +264,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Not deployed: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _left_by(plan: Plan) -> Left | None:
+    """What the build of the worker's image has left in it; None if that is not ComfyUI's, or says nothing of itself."""
+    if plan.target != WITH_COMFYUI:
+        return None
+    built = yaml_parse((ROOT / BUILT).read_text(encoding="utf-8"))
+    try:
+        copy_out(str(built["Resources"][SNAPPED]["Properties"]["ImageUri"]), ROOT / LEFT)
+        return Left.in_folder(ROOT / LEFT)
+    except (NotTold, OSError, subprocess.CalledProcessError) as error:
+        _say_untold(error)
+        return None
+
+
+def _tell(left: Left, plan: Plan, bucket: str) -> None:
+    """Tell the API what nodes the image has. A stack that is deployed without it works, so this never ends it."""
+    try:
+        for line in tell(left, boto3.client("s3", region_name=plan.region), bucket, [Build(plan.target, left.release)]):
+            print(line, flush=True)
+    except (NotTold, BotoCoreError, ClientError) as error:
+        _say_untold(error)
+
+
+def _say_untold(error: Exception) -> None:
+    print(f"The API is not told what nodes the image has: {error}. A worker's first job tells it.", file=sys.stderr)
 
 
 def _repository_options(images: Mapping[str, str]) -> list[str]:

@@ -77,15 +77,18 @@ _OF_FAILURES = frozenset({"exception", "stack_trace"})
 log = Logger(service=_SERVICE, json_serializer=_to_line)
 _job: ContextVar[str | None] = ContextVar("job", default=None)
 _invocation: str | None = None
+_release = ""
 
 
 class _Names(logging.Filter):
-    """Adds the function's name to every line, and the job's id: that of the block, or of the failure it reports."""
+    """Adds the names of function and release to every line, and the job's id: of the block, or of the failure told."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every line through."""
         if _invocation is not None:
             record.request_id = _invocation
+        if _release:
+            record.release_version = _release
         record.service = os.environ.get("POWERTOOLS_SERVICE_NAME", _SERVICE)
         failure = record.exc_info[1] if record.exc_info else None
         if (job_id := getattr(failure, "job_id", None) or _job.get()) is not None and not hasattr(record, "job_id"):
@@ -107,6 +110,12 @@ def begin_invocation(request_id: str) -> None:
     """
     global _invocation
     _invocation = request_id
+
+
+def name_release(version: str) -> None:
+    """Have every line, and every line of metrics, tell what this process's image was built from; "" for nothing."""
+    global _release
+    _release = version
 
 
 @contextmanager
@@ -140,6 +149,8 @@ def emit(figures: Mapping[str, Sequence[float]], *dimensions: Mapping[str, str])
             them has the same value in both.
     """
     named = {name: value for one in dimensions for name, value in one.items()}
+    # A property of the line, to be searched for: as a dimension it would make each metric anew for every release.
+    told = {"release_version": _release} if _release else {}
     for first in range(0, max(map(len, figures.values()), default=0), MAX_VALUES):
         values = {name: list(some) for name, all_ in figures.items() if (some := all_[first : first + MAX_VALUES])}
         declared = {
@@ -149,7 +160,7 @@ def emit(figures: Mapping[str, Sequence[float]], *dimensions: Mapping[str, str])
         }
         head = {"_aws": {"Timestamp": round(time.time() * 1000), "CloudWatchMetrics": [declared]}}
         # One write for a line: other threads write, too.
-        sys.stdout.write(json.dumps({**head, **named, **values}) + "\n")
+        sys.stdout.write(json.dumps({**head, **told, **named, **values}) + "\n")
         sys.stdout.flush()
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from comfy_serverless import setting_values as to
 from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.release_file import RELEASE_FILE, release_version, version_in
 
 #: A variable with further settings, `NAME=value NAME=value`: where few variables can be given, as in a stack.
 MORE = "MORE_SETTINGS"
@@ -189,6 +190,16 @@ class Settings:
         "Name of the workers' image: their list of node classes is kept under it, and the API reads that of the "
         "workers that jobs go to",
     )
+    release_version: str = _env(
+        "RELEASE_VERSION",
+        release_version,
+        "",
+        "What the workers' image was built from: the hash of its lock. Jobs, logs and metrics tell it; by default as "
+        "RELEASE_FILE says",
+    )
+    release_file: Path = _env(
+        "RELEASE_FILE", to.path, RELEASE_FILE, "Where the image says it, as JSON with `release_version`"
+    )
     waiting_per_instance: int = _env(
         "WAITING_PER_INSTANCE",
         to.count,
@@ -291,6 +302,7 @@ class Settings:
         for setting in fields(cls):
             if text := environment.get(setting.metadata["variable"], ""):
                 values[setting.name] = _read(text, setting.metadata)
+        values.setdefault("release_version", _of_release(values.get("release_file", RELEASE_FILE)))
         return cls(**values)
 
     def require(self, *names: str) -> tuple[str, ...]:
@@ -340,3 +352,11 @@ def _read(text: str, facts: Mapping[str, Any]) -> object:
     except ValueError as error:
         value = "" if is_secret and facts["convert"] is not to.engine_address else f"={to.shown(text)!r}"
         raise InvalidSetting(f"{facts['variable']}{value} cannot be used: {error}") from error
+
+
+def _of_release(path: Path) -> str:
+    """The version that the image's own file tells."""
+    try:
+        return version_in(path)
+    except ValueError as error:
+        raise InvalidSetting(f"RELEASE_FILE={to.shown(str(path))!r} cannot be used: {error}") from error

@@ -60,7 +60,7 @@ class LambdaBackend:
             emulator.start()
             for queue in ("JobQueue", "BatchQueue"):
                 name = f"{queue} {number}"
-                self._pollers.append(self._stack.feed(queue, FUNCTION, _invoke_on(emulator), name=name))
+                self._pollers.append(self._stack.feed(queue, FUNCTION, invoke_on(emulator), name=name))
 
     def stop(self) -> None:
         """Stop everything. Jobs that run are cut off. Safe to call twice."""
@@ -79,7 +79,9 @@ class LambdaBackend:
                     os.kill(pid, signal.SIGKILL)
 
 
-def _invoke_on(emulator: LambdaEmulator) -> Callable[[Any], Any]:
+def invoke_on(emulator: LambdaEmulator) -> Callable[[Any], Any]:
+    """What invokes the function in an emulator with an event, and returns its result."""
+
     def invoke(event: Any) -> Any:  # noqa: ANN401  (any JSON value)
         emulator.start()  # again, if it was killed: Lambda always has another machine
         return emulator.invoke(event)

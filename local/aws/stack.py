@@ -135,8 +135,8 @@ def allow_origins(aws: LocalAws, *origins: str) -> None:
         aws.client().put_bucket_cors(Bucket=name_of(name), CORSConfiguration={"CORSRules": cors})
 
 
-def create_queue(aws: LocalAws, name: str) -> str:
-    """A queue with its dead-letter queue; returns its address."""
+def create_queue(aws: LocalAws, name: str, *, called: str = "") -> str:
+    """A queue of the template, or another like it, with its dead-letter queue; returns its address."""
     sqs = aws.sqs()
     properties = properties_of(name)
     redrive = properties["RedrivePolicy"]
@@ -146,4 +146,4 @@ def create_queue(aws: LocalAws, name: str) -> str:
         "MessageRetentionPeriod": str(properties["MessageRetentionPeriod"]),
         "RedrivePolicy": json.dumps(resolve(redrive)),
     }
-    return sqs.create_queue(QueueName=name_of(name), Attributes=attributes)["QueueUrl"]
+    return sqs.create_queue(QueueName=called or name_of(name), Attributes=attributes)["QueueUrl"]

@@ -17,19 +17,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from comfy_serverless.table.dispatch import EndpointTarget
+from comfy_serverless.table.target import EndpointTarget
 from local.aws.function_pool import FunctionPool, LocalFunction
 from local.aws.lambda_emulator import SOURCE_ROOT
 from local.aws.processes import LocalProcess, clean_environment, free_port
 from local.aws.queue_poller import QueuePoller
+from local.aws.release import DISPATCH
 from local.aws.roles import role_of
 from local.aws.server import LocalAws, credentials_of, local_client
 from local.aws.stack import LocalStack
-from local.aws.template import STACK
 from local.sagemaker.async_endpoint import AsyncEndpoint
 
 ENDPOINT = "comfy-local-gpu"
-PARAMETER = f"/comfy-serverless/{STACK}/dispatch"
 _START = [sys.executable, "-m", "comfy_serverless.handlers.start", "serve"]
 _FORWARD = "comfy_serverless.handlers.forward.handler"
 _BACKLOG_EVERY_S = 5.0
@@ -107,7 +106,7 @@ class EndpointBackend:
     def function_variables(self) -> dict[str, str]:
         """What the functions of the stack need beside their own."""
         return {
-            "DISPATCH_PARAMETER": PARAMETER,
+            "DISPATCH_PARAMETER": DISPATCH,
             "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": self.endpoint.url,
             "AWS_ENDPOINT_URL_SAGEMAKER": self.endpoint.url,
         }
@@ -118,7 +117,7 @@ class EndpointBackend:
         job_queue_url, batch_queue_url = self._queue_urls
         value = EndpointTarget(ENDPOINT, batch_queue_url, "" if self._is_old else job_queue_url).to_text()
         ssm: Any = local_client("ssm", self._aws.endpoint_url)
-        ssm.put_parameter(Name=PARAMETER, Value=value, Type="String", Overwrite=True)
+        ssm.put_parameter(Name=DISPATCH, Value=value, Type="String", Overwrite=True)
         self._backlog_thread.start()
         if self._is_old:
             self._old_thread.start()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from infra.instances import RESERVED_VCPUS, Environment, vcpus
+from infra.worker_image import lock_version
 from tests.infra.permissions import plain
 from tests.infra.stacks import Synthesized, of_type, one, synthesize
 
@@ -188,4 +189,5 @@ def test_it_is_announced_when_both_queues_are_read(template: dict[str, Any]) -> 
         "job_queue_url": "A",
         "batch_queue_url": "B",
         "image": function["Environment"]["Variables"]["WORKER_IMAGE"],  # whose list of node classes counts
+        "release_version": lock_version(),  # so does what was told of that build
     }

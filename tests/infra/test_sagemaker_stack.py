@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from infra.worker_image import lock_version
 from tests.infra.permissions import plain
 from tests.infra.stacks import Synthesized, of_type, one, synthesize
 
@@ -55,6 +56,9 @@ def test_the_driver_fits_the_torch_that_is_built_in(template: dict[str, Any], sy
         "COMFYUI_ARGS": "",
     }
     assert worker["platform"] == "linux/amd64"
+    assert worker.get("dockerFile", "Dockerfile") == "Dockerfile"
+    sent = synthesized.folder / worker["directory"]
+    assert {"comfy-build.lock", "comfy-build.yaml", "archives"} <= {path.name for path in (sent / "comfyui").iterdir()}
     lock = (Path(__file__).parents[2] / "requirements" / "torch-cuda.txt").read_text(encoding="utf-8")
     assert re.search(r"^cuda-toolkit==13\.", lock, re.MULTILINE)
 
@@ -181,4 +185,5 @@ def test_a_stack_is_announced_when_its_endpoint_is_there_and_not_before(template
         "batch_queue_url": "comfy-serverless-gpu-batches",
         # Whose list of node classes counts.
         "image": one(template, "AWS::SageMaker::Model")["PrimaryContainer"]["Environment"]["WORKER_IMAGE"],
+        "release_version": lock_version(),  # so does what was told of that build
     }

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.doc_blocks import blocks
 from tests.environments import broken, installs, packs
 from tests.environments.checkout import Checkout, git, local, registry
 from tests.environments.image import BuiltImage
@@ -145,6 +147,40 @@ def test_a_workflow_is_locked_to_the_packs_that_its_nodes_name(checkout: Checkou
     lock = json.loads(checkout.lock_file.read_text())
     assert [(pack["name"], pack["version"]) for pack in lock["packs"]] == [("kit-good", "1.0.0")]
     assert (lock["comfyui"]["ref"], lock["comfyui"]["version"]) == ("v0.33.0", "0.33.0")
+
+
+def test_the_page_shows_what_the_commands_print(checkout: Checkout, world: Outside) -> None:
+    made = Install(checkout.folder / "ComfyUI", world.comfyui)
+    made.add_registry_pack("kit_good", "1.0.0")
+    made.add_registry_pack("kit_v3")
+    made.add_local_pack("kit_web")
+    made.add_models(["checkpoints/kit.safetensors"])
+    (checkout.folder / "comfy-serverless").write_text('#!/bin/sh\nexec python -m comfy_serverless.cli "$@" 2>&1\n')
+    (checkout.folder / "comfy-serverless").chmod(0o755)
+    shown = [block for block in blocks() if block.page.name == "environments.md" and block.text.startswith("$ ")]
+    assert len(shown) >= 3
+    for command, lines in [step for block in shown for step in _steps(block.text)]:
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=checkout.folder,
+            env={**checkout.variables, "PATH": f"{checkout.folder}:{checkout.variables['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        printed = _alike((done.stdout + done.stderr).replace(str(checkout.folder), "~"))
+        assert done.returncode == 0, printed
+        assert [line for line in _alike("\n".join(lines)) if line not in printed] == []
+
+
+def _alike(text: str) -> list[str]:
+    """The lines of a text, without the hash of a lock that has an address of this machine in it."""
+    return re.sub(r"release [0-9a-f]{12}", "release …", text).splitlines()
+
+
+def _steps(text: str) -> list[tuple[str, list[str]]]:
+    """The commands of a block, each with the lines below it."""
+    return [(step.splitlines()[0], step.splitlines()[1:]) for step in re.split(r"(?m)^\$ ", text)[1:]]
 
 
 def test_a_lock_of_a_changed_file_is_stale(checkout: Checkout) -> None:

@@ -147,7 +147,7 @@ def test_a_job_waits_for_three_calls_before_it_executes_and_for_three_after(api:
 
 def test_what_a_process_of_the_api_does_not_know_yet_costs_two_more(api: ApiWorld) -> None:
     """Where jobs go, once a minute; then, at the same time, whether there is room, and what nodes there are."""
-    with in_rows(("GetParameter",), ("GetQueueAttributes", "GetObject"), *TO_MESSAGE, *TO_ANSWER):
+    with in_rows(("GetParameters",), ("GetQueueAttributes", "GetObject"), *TO_MESSAGE, *TO_ANSWER):
         submit(api)
 
 

@@ -118,6 +118,8 @@ GARBAGE: dict[str, list[str]] = {
     "BATCH_MAP_BYTES": WHOLE,
     "DISPATCH_PARAMETER": ["a b", "https://x", "ü"],
     "ENDPOINT_NAME": ["a b", "https://x", "ü"],
+    "RELEASE_VERSION": ["a b", "-x", "a/b", "x" * 65, "ü"],
+    "RELEASE_FILE": ["~nobody-here/x", "pyproject.toml", "/etc", "tests/unit/data/releases/0.1.0/ended.json"],
     "WAITING_PER_INSTANCE": WHOLE,
     "MAX_QUEUED_JOBS": WHOLE,
     "LEASE_S": NUMBER,

@@ -14,6 +14,7 @@ from functools import cache
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
@@ -45,10 +46,13 @@ _INLINE = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 )
 def health() -> Response[str]:
     """Show that this function runs; it asks nothing behind it, except with `?detail` what workers have told lately."""
-    lost = None
+    told: dict[str, Any] = {}
     if "detail" in (router.current_event.query_string_parameters or {}):
-        lost = len(services(router).node_list.not_imported())
-    return answer(HTTPStatus.OK, Health(version=package_version(), nodes_not_loaded=lost).model_dump(exclude_none=True))
+        known = services(router)
+        release, version = known.workers.release()
+        lost = len(known.node_list.not_imported())
+        told = {"nodes_not_loaded": lost, "release": release, "release_version": version or None}
+    return answer(HTTPStatus.OK, Health(version=package_version(), **told).model_dump(exclude_none=True))
 
 
 @router.get(
@@ -59,8 +63,11 @@ def health() -> Response[str]:
 )
 def workers_health() -> Response[str]:
     """Show what `?detail` only counts."""
-    lost = [LostPack(pack=pack.pack, reason=pack.reason) for pack in services(router).node_list.not_imported()]
-    return answer(HTTPStatus.OK, WorkersHealth(nodes_not_loaded=lost).model_dump())
+    known = services(router)
+    release, version = known.workers.release()
+    lost = [LostPack(pack=pack.pack, reason=pack.reason) for pack in known.node_list.not_imported()]
+    told = WorkersHealth(release=release, release_version=version or None, nodes_not_loaded=lost)
+    return answer(HTTPStatus.OK, told.model_dump())
 
 
 def attach(app: APIGatewayHttpResolver) -> None:

@@ -1,7 +1,7 @@
 """`POST /api/v2/workflows/needs`: what a workflow lacks on the workers, before anybody pays for a job.
 
-It keeps nothing and fetches nothing. What is there is told by what workers publish of their ComfyUI, in which no job's
-files stand: see `jobs.declarations`.
+It keeps nothing and fetches nothing. What is there is told by what workers, and who deploys them, publish of
+their ComfyUI, in which no job's files stand: see `jobs.declarations`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
 PATH = "/api/v2/workflows/needs"
-_NOT_TOLD = "no worker has told yet what its ComfyUI has: one does so when it runs a job, of any workflow"
+_NOT_TOLD = (
+    "no worker has told yet what its ComfyUI has: one does so when it runs a job, of any workflow (and `make "
+    "declarations` before that)"
+)
 
 
 class NeedsBody(BaseModel):

@@ -30,7 +30,7 @@ router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
     description="By the nodes that the workers have, as they have told it last. Nothing is run or fetched.",
     responses={
         200: documented("The workflow in API format.", Converted),
-        503: documented("`engine_unavailable`: no worker has told yet which nodes it has.", ErrorEnvelope),
+        503: documented("`engine_unavailable`: nobody has told yet which nodes the workers have.", ErrorEnvelope),
         **INVALID,
         **REFUSALS,
     },
@@ -44,8 +44,9 @@ def convert(body: Annotated[ConvertBody, Body()]) -> Response[str]:
     )
     if whole.graph is None:
         raise EngineUnavailable(
-            "no worker has told yet which nodes it has, and a workflow of the editor is converted by that: run a job "
-            "first, of any workflow; or convert it where ComfyUI is (`comfy-serverless convert`)."
+            "no worker has told yet which nodes it has, nor has who deployed it (`make declarations`), and a workflow "
+            "of the editor is converted by that: run a job first, of any workflow; or convert it where ComfyUI is "
+            "(`comfy-serverless convert`)."
         )
     told_at = behind.declarations.told_at() if whole.editors is not None else None
     converted = Converted(

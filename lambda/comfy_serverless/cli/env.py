@@ -15,6 +15,7 @@ from comfy_serverless.cli.habits import add_command
 _ACTIONS: Final[tuple[str, ...]] = (
     "init",
     "lock",
+    "models",
     "check",
     "diff",
 )

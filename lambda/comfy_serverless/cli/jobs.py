@@ -220,6 +220,7 @@ def _print_job(job: Mapping[str, Any], outputs: Sequence[Mapping[str, Any]]) -> 
         "error": f"{error['code']}: {error['message']}" if error else "",
         "node": " ".join(str(error[name]) for name in ("node_id", "class_type") if error.get(name)),
         "engine": job.get("engine"),
+        "release": job.get("release_version"),
         "labels": _labels(job.get("metadata") or {}),
     }
     longest = max(map(len, facts))

@@ -34,6 +34,7 @@ COMMANDS = (
     Command("jobs", "list, show, follow, cancel and download jobs of the deployed API, and read their logs", "jobs"),
     Command("upload", "upload a file of any size to the deployed API", "upload"),
     Command("models", "bring models to the deployed stack's store, and list those there are", "models"),
+    Command("release", "list the releases of a stack, make another one live, or go back to the one before", "release"),
     Command("logs", "show what all functions have logged of one job", "logs"),
     Command("env", "describe, lock and check the ComfyUI of the image: its packs, libraries and models", "env"),
     Command("completion", "print what makes bash, zsh or fish complete these commands", "completion"),

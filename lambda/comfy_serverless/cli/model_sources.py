@@ -10,7 +10,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import IO
 
 from pydantic import ValidationError
 
+from comfy_serverless.cli.byte_bar import Show
 from comfy_serverless.errors import AssetUnavailable, ComfyError, InvalidRequest, MissingAsset
 from comfy_serverless.fetch.hashes import getting, hash_of
 from comfy_serverless.fetch.model_hosts import download_address
@@ -31,9 +32,6 @@ from comfy_serverless.settings import Settings
 _CHUNK_BYTES = 1 << 20
 #: How long a host may take to say what a file is, and a whole file to come, in seconds.
 _ASK_S, _WHOLE_S = 30.0, 24 * 3600.0
-
-#: Is shown what goes on with how many bytes of how many; None if that is not known.
-Show = Callable[[str, int, "int | None"], None]
 
 
 def wanted(source: str, *, folder: str, name: str | None, sha256: str | None) -> ModelRequest:
@@ -81,6 +79,13 @@ class ModelSource:
             else:
                 with _opened(Path(source)) as file:
                     yield _of_file(file, source, model.sha256, show)
+
+    @classmethod
+    @contextmanager
+    def of_file(cls, path: Path, *, sha256: str) -> Iterator[ModelSource]:
+        """Open a file whose SHA-256 is known. Raises MissingAsset if it cannot be read."""
+        with _explained(str(path)), _opened(path) as file:
+            yield cls(sha256, os.fstat(file.fileno()).st_size, _chunks_of(file))
 
 
 def _is_address(source: str) -> bool:

@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.s3 import EXISTS_ALREADY, UPLOAD_GONE, Trouble, error_code, trouble_of
+from comfy_serverless.cli.byte_bar import Show
 from comfy_serverless.cli.model_sources import ModelSource
 from comfy_serverless.cli.paths import cache_folder
 from comfy_serverless.errors import InvalidRequest, MissingAsset, UpstreamError
@@ -40,9 +41,6 @@ _UNKNOWN_PART_BYTES = 64 << 20
 _MOST_PARTS = 10_000
 _AT_ONCE = 4
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-#: Is shown what goes on with how many bytes of how many; None if that is not known.
-Show = Callable[[str, int, "int | None"], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +76,14 @@ class ModelBucket:
         keys = [entry["Key"] for page in pages for entry in page.get("Contents", ()) if not entry["Key"].endswith("/")]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="models") as pool:
             return [one for one in pool.map(self._stored, keys) if one is not None]
+
+    def find(self, model: ModelRequest) -> Stored | None:
+        """What is there under the name of a model. Raises ClientError."""
+        return self._stored(f"{PREFIX}{model.path}")
+
+    def address(self, model: ModelRequest) -> str:
+        """Where a model is, or will be."""
+        return f"s3://{self._bucket}/{PREFIX}{model.path}"
 
     def add(self, source: ModelSource, model: ModelRequest, *, replaces: bool, show: Show) -> tuple[Stored, bool]:
         """Bring a model to the store. Returns it as it is there, and whether anything was sent.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +35,6 @@ _NEEDS = (
     "cloudformation:DescribeStacks, and on the input bucket s3:GetObject, PutObject, ListBucket, AbortMultipartUpload "
     "and ListMultipartUploadParts"
 )
-
-#: Is shown what goes on with how many bytes of how many; None if that is not known.
-Show = Callable[[str, int, "int | None"], None]
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -85,9 +81,7 @@ def _action(
 
 
 def _add(stack: Stack, options: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
+    from comfy_serverless.cli.byte_bar import byte_bar
     from comfy_serverless.cli.model_manifest import check_manifest, write_entry
     from comfy_serverless.cli.model_sources import ModelSource, wanted
     from comfy_serverless.cli.model_store import ModelBucket
@@ -95,17 +89,9 @@ def _add(stack: Stack, options: argparse.Namespace) -> None:
     model = wanted(options.source, folder=options.folder, name=options.name, sha256=options.sha256)
     if options.manifest is not None:
         check_manifest(options.manifest)  # before anything is sent
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
-    console = Console(stderr=True, highlight=False)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def show(what: str, done: int, total: int | None) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        with ModelSource.of(options.source, model, show=show) as source:
-            bucket = ModelBucket(stack.s3, stack.input_bucket)
-            stored, was_sent = bucket.add(source, model, replaces=options.replace, show=show)
+    with byte_bar() as show, ModelSource.of(options.source, model, show=show) as source:
+        bucket = ModelBucket(stack.s3, stack.input_bucket)
+        stored, was_sent = bucket.add(source, model, replaces=options.replace, show=show)
     entry = _entry(stored, model)
     if options.manifest is not None:
         write_entry(options.manifest, entry, replaces=options.replace)

@@ -76,7 +76,7 @@ class Stack:
         from comfy_serverless.aws.sqs import JobQueue, sqs_client
         from comfy_serverless.batches.store import BatchStore
 
-        outputs = _these_outputs(name, TABLE_OUTPUT, "InputBucketName", "ManifestQueueUrl")
+        outputs = these_outputs(name, TABLE_OUTPUT, "InputBucketName", "ManifestQueueUrl")
         batches = BatchStore(Table(dynamodb_client(), outputs[TABLE_OUTPUT]))
         manifest_queue = JobQueue(sqs_client(), outputs["ManifestQueueUrl"])
         return cls(batches, s3_client(), outputs["InputBucketName"], manifest_queue)
@@ -133,7 +133,7 @@ def key_store(options: argparse.Namespace) -> ApiKeyStore:
 
     name = options.table
     if not name and (options.stack or not os.environ.get(TABLE_VARIABLE)):
-        name = _these_outputs(chosen_stack(options), TABLE_OUTPUT)[TABLE_OUTPUT]
+        name = these_outputs(chosen_stack(options), TABLE_OUTPUT)[TABLE_OUTPUT]
     return ApiKeyStore(Table(dynamodb_client(), name or os.environ[TABLE_VARIABLE]))
 
 
@@ -189,7 +189,7 @@ def outputs_of(stack: str) -> dict[str, str]:
     return {str(output.get("OutputKey")): str(output.get("OutputValue")) for output in outputs}
 
 
-def _these_outputs(stack: str, *names: str) -> dict[str, str]:
+def these_outputs(stack: str, *names: str) -> dict[str, str]:
     """These outputs of a deployed stack."""
     found = outputs_of(stack)
     for name in names:

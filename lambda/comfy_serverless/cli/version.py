@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 
 def print_versions() -> int:
     """Print them, without starting anything. Returns the exit code."""
-    print(f"comfy-serverless {version('comfy-serverless')}")
-    print(_engine_in_words())
-    return 0
-
-
-def _engine_in_words() -> str:
     from comfy_serverless.settings import Settings
 
     settings = Settings.from_environment()
+    print(f"comfy-serverless {version('comfy-serverless')}")
+    print(_engine_in_words(settings))
+    if settings.release_version:
+        print(f"release: {settings.release_version}")
+    return 0
+
+
+def _engine_in_words(settings: Settings) -> str:
     if settings.comfyui_url:
         return _running_engine(settings)
     if settings.api_command_line:

@@ -53,6 +53,14 @@ def of_conflicts(conflicts: Sequence[Conflict], base: Base) -> NotLocked:
     return kind(text, details=details)
 
 
+def of_overrides(impossible: Iterable[tuple[Declared, str]]) -> NotLocked:
+    """The error for overrides that cannot be had themselves, each with the resolver's words."""
+    problems = [f"pipDependencies has {line.text}: {_why(said, line.name)}" for line, said in impossible]
+    which = "that line, or take it out" if len(problems) == 1 else "those lines, or take them out"
+    text = "\n".join([*problems, f"Change {which}: an override counts for everybody who asks for the library."])
+    return LibraryUnavailable(text, details={"problems": problems})
+
+
 def of_no_answer(error: NotAnswered, lines: Iterable[Declared]) -> NotLocked:
     """The error for a resolver that could not find out."""
     about = _lines_about(error.subject, lines)

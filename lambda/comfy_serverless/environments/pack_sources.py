@@ -146,7 +146,7 @@ def _missing_files(name: str, found: git.Checkout) -> Iterator[str]:
         )
     if found.pointers:
         yield (
-            f"{name} has {len(found.pointers)} files in git LFS, of which only pointers are in the image: "
+            f"{name} has files in git LFS, of which only pointers are in the image: "
             f"{', '.join(found.pointers[:_MOST_NAMED])}. If they are needed, take a copy (source: local)."
         )
 

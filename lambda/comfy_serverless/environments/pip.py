@@ -94,7 +94,7 @@ class Pip:
             command = [
                 sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--dry-run", "--ignore-installed",
                 "--python-version", PYTHON, "--implementation", "cp", *platforms, "--only-binary", ":all:",
-                "--report", "report.json", "-r", "asked.txt", "-c", "limits.txt",
+                "--report", "report.json", "--target", "none", "-r", "asked.txt", "-c", "limits.txt",
             ]  # fmt: skip
             try:
                 done = subprocess.run(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -116,12 +116,22 @@ class _Resolution:
             return self._resolver.resolve(question)
         except Unsolvable as error:
             try:
-                found = conflicts.explain(question, self._resolver, tell=self._tell)
+                if impossible := list(self._impossible_overrides()):
+                    raise explanations.of_overrides(impossible) from error
+                found = conflicts.explain(question, self._resolver, str(error), tell=self._tell)
             except NotAnswered as unanswered:
                 raise explanations.of_no_answer(unanswered, question.lines) from unanswered
             raise explanations.of_conflicts(found, self._base) from error
         except NotAnswered as error:
             raise explanations.of_no_answer(error, question.lines) from error
+
+    def _impossible_overrides(self) -> Iterator[tuple[Declared, str]]:
+        """The overrides that cannot be had even alone, and the resolver's words: nobody else is to blame then."""
+        for override in self._overrides:
+            try:
+                self._resolver.check(Question((override,), given=self._stand_ins))
+            except Unsolvable as error:
+                yield override, str(error)
 
     def _one_opencv(self, question: Question, answer: Answer) -> tuple[Question, Answer]:
         """One of OpenCV's names, where several have come: that without windows, and with all modules."""

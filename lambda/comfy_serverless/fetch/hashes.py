@@ -43,6 +43,7 @@ class Pin:
         said_by: the host, for people.
         url: where the file is: an address with this very content.
         name: the file's name; "" if the host does not say.
+        moved_to: where the host sends whoever asks for it: it was renamed; "" if it was not.
     """
 
     sha256: str
@@ -50,6 +51,7 @@ class Pin:
     said_by: str
     url: str
     name: str = ""
+    moved_to: str = ""
 
 
 def getting(network: Network, *, deadline: float) -> Get:
@@ -92,7 +94,7 @@ def _of_hugging_face(url: str, *, get: Get, tokens: Tokens) -> Pin | None:
         answer = get(asked, method="HEAD", tokens=tokens)
         _check(answer)
         if "X-Linked-ETag" in answer.headers or not answer.location:
-            return _linked(answer, url)
+            return _linked(answer, url, moved_to=asked if asked != url else "")
         further = urljoin(asked, answer.location)
         if host_of(further) is not HUGGING_FACE or urlsplit(further).netloc.lower() != urlsplit(asked).netloc.lower():
             return None
@@ -100,12 +102,13 @@ def _of_hugging_face(url: str, *, get: Get, tokens: Tokens) -> Pin | None:
     raise Unusable(f"is redirected more than {MAX_REDIRECTS} times by {HUGGING_FACE.name}")
 
 
-def _linked(answer: Answer, url: str) -> Pin | None:
+def _linked(answer: Answer, url: str, *, moved_to: str) -> Pin | None:
     sha256 = answer.headers.get("X-Linked-ETag", "").strip().removeprefix("W/").strip('"')
     if not _SHA256.fullmatch(sha256):
         return None  # a small file: a git hash of 40 digits
     size = answer.headers.get("X-Linked-Size", "").strip()
-    return Pin(sha256.lower(), int(size) if _SIZE.fullmatch(size) else None, HUGGING_FACE.name, url)
+    size_bytes = int(size) if _SIZE.fullmatch(size) else None
+    return Pin(sha256.lower(), size_bytes, HUGGING_FACE.name, url, moved_to=moved_to)
 
 
 def _of_civitai(url: str, version: str, *, get: Get, tokens: Tokens) -> Pin | None:
@@ -177,7 +180,7 @@ def _pin_of(file: Mapping[str, Any]) -> Pin | None:
 def _check(answer: Answer) -> None:
     """Raise Unusable if the host does not have the file, or does not answer as it should."""
     if answer.refusal is not None:
-        raise Unusable(answer.refusal)
+        raise Unusable(answer.refusal, is_guarded=True)
     if answer.status in {404, 410}:
         raise Unusable(f"is not there (HTTP {answer.status})")
     if answer.status == 429 or answer.status >= 500:

@@ -35,12 +35,16 @@ class Unusable(Exception):
     """The reason why an input cannot be used, and what to do about it.
 
     `transient`: the same fetch may succeed when tried again. `timed_out`: time ran out, perhaps through our own fault.
+    `is_guarded`: its host hands it out, and not to us.
     """
 
-    def __init__(self, reason: str, *, transient: bool = False, timed_out: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, transient: bool = False, timed_out: bool = False, is_guarded: bool = False
+    ) -> None:
         super().__init__(reason)
         self.transient = transient
         self.timed_out = timed_out
+        self.is_guarded = is_guarded
 
 
 class UnusableMask(Unusable):

@@ -79,7 +79,8 @@ class SageMakerServer:
     def ping(self) -> Answer:
         """Whether it can be given work, as far as is known."""
         health = self.watch.health
-        return 200 if health is Health.HEALTHY else 503, {"status": health.value}
+        told = {"release_version": version} if (version := wiring.settings().release_version) else {}
+        return 200 if health is Health.HEALTHY else 503, {"status": health.value, **told}
 
     def take_place(self) -> int | None:
         """Take a place for an invocation. Returns None, or how many are in hand if there is no place left."""

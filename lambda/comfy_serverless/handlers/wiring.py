@@ -60,7 +60,11 @@ def at_start(make: Callable[[], object]) -> None:
 @functools.cache
 def settings() -> Settings:
     """The environment, read once. A wrong value is named and fails the start."""
-    return Settings.from_environment()
+    from comfy_serverless.observability import name_release
+
+    found = Settings.from_environment()
+    name_release(found.release_version)
+    return found
 
 
 @functools.cache
@@ -94,7 +98,12 @@ def table() -> Table:
 def _job_store(table: Table) -> JobStore:
     from comfy_serverless.table.jobs import JobStore
 
-    return JobStore(table, lease_s=settings().lease_s, max_runs=settings().max_runs)
+    return JobStore(
+        table,
+        lease_s=settings().lease_s,
+        max_runs=settings().max_runs,
+        release_version=settings().release_version,
+    )
 
 
 @functools.cache
@@ -150,7 +159,8 @@ def workers() -> Workers:
     from comfy_serverless.table.dispatch import Queues, Switch
 
     (url,) = settings().require("job_queue_url")
-    own = Queues.at(url, settings().batch_queue_url, sqs=sqs(), image=settings().worker_image)
+    image, version = settings().worker_image, settings().release_version
+    own = Queues.at(url, settings().batch_queue_url, sqs=sqs(), image=image, version=version)
     parameter = settings().dispatch_parameter
     return own if parameter is None else Switch(own, parameter, boto3.client("ssm", config=CONFIG), endpoint)
 
@@ -189,6 +199,8 @@ def services() -> Services:
     _, assets_bucket, output_bucket, _ = settings().require(
         "jobs_table", "assets_bucket", "output_bucket", "job_queue_url"
     )
+    jobs_to = workers()
+    told = (s3(), assets_bucket, jobs_to.worker_image, lambda: jobs_to.release()[1])
     return Services(
         settings=settings(),
         s3=s3(),
@@ -197,9 +209,9 @@ def services() -> Services:
         assets=assets(),
         uploads=UploadStore(assets()),
         keys=keys(),
-        node_list=NodeListReader(s3(), assets_bucket, workers().worker_image),
-        declarations=DeclarationsReader(s3(), assets_bucket, workers().worker_image),
-        workers=workers(),
+        node_list=NodeListReader(*told),
+        declarations=DeclarationsReader(*told),
+        workers=jobs_to,
         care=care(),
         assets_bucket=assets_bucket,
         output_bucket=output_bucket,
@@ -369,7 +381,8 @@ def node_list() -> NodeListWriter | None:
     bucket = settings().assets_bucket
     if bucket is None:
         return None
-    return NodeListWriter(s3(), bucket, settings().worker_image, worker().declarations.newest, connector().lost_packs)
+    image, release = settings().worker_image, settings().release_version
+    return NodeListWriter(s3(), bucket, image, worker().declarations.newest, connector().lost_packs, release)
 
 
 @functools.cache

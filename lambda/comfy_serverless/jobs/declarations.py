@@ -1,10 +1,9 @@
 """What the workers' ComfyUI declares of its nodes: they publish it, and the API converts the editor's workflows by it.
 
     worker ──► engine/{its image}/object_info/{SHA-256 of the content}.json.gz    when it has changed
-           └─► engine/{its image}/object_info.json                                points there; written with each list
+           └─► engine/{its image}[/{release}]/object_info.json                    point there; written with each list
 
-It is read lazily: a stack that gets no workflow of the editor never reads it. Like the list of classes (`node_list`) it
-counts for `TRUSTED_S`: another image of the same name may have other nodes.
+It is read lazily: a stack that gets no workflow of the editor never reads it. How long it counts: `engine_documents`.
 
 Nothing of a job is in it. It is read while no job's files are in ComfyUI's sight (`worker.declarations`); and lists of
 files in ComfyUI's folders are emptied, whoever has put them there.
@@ -20,7 +19,6 @@ import time
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -28,14 +26,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.errors import NotJson
 from comfy_serverless.files import MODEL_ENDINGS, type_of_name
 from comfy_serverless.graph.nodes import FILE_INPUT_NAMES, known
+from comfy_serverless.jobs.engine_documents import DECLARATIONS, Build, Told, tell, told
 from comfy_serverless.json_text import finite, parse_json
 from comfy_serverless.observability import log
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from mypy_boto3_s3 import S3Client
 
-#: How old a pointer or a list of classes may be to count, in seconds.
-TRUSTED_S: Final = 900
 #: The most of it, unpacked: 900 classes have 2 MB, and lists of models some more for each class that takes them.
 MAX_DECLARATIONS_BYTES: Final = 16_000_000
 #: The time between two looks of the API at the pointer, and for as long as there is none, in seconds.
@@ -145,48 +144,81 @@ class DeclarationsWriter:
     s3: S3Client
     bucket: str
     image: str
+    release: str = ""
     _written: str = ""
     _written_at: float = field(default=float("-inf"))
 
     def write(self, object_info: Mapping[str, Any]) -> None:
-        """Write it, if it has changed, and the pointer."""
+        """Write it, if it has changed, and the pointers."""
+        packed = Packed.of(object_info)
+        is_due = packed.sha256 != self._written or time.monotonic() - self._written_at > _WRITTEN_AGAIN_S
+        if packed.sha256 is not None and is_due:
+            packed.put(self.s3, self.bucket, self.image)
+            self._written, self._written_at = packed.sha256, time.monotonic()
+        for key in Build(self.image, self.release).keys(DECLARATIONS):
+            tell(self.s3, self.bucket, key, packed.pointer)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Declarations as they are published.
+
+    Attributes:
+        sha256: of the content; None if it is too large for the API.
+        content: in JSON.
+        classes: how many there are.
+    """
+
+    sha256: str | None
+    content: bytes
+    classes: int
+
+    @classmethod
+    def of(cls, object_info: Mapping[str, Any]) -> Packed:
+        """Make them ready."""
         content = json.dumps(finite(dict(object_info)), separators=(",", ":")).encode("utf-8", "replace")
-        digest = hashlib.sha256(content).hexdigest()
-        pointer: dict[str, Any] = {"sha256": digest, "size_bytes": len(content), "classes": len(object_info)}
         if len(content) > MAX_DECLARATIONS_BYTES:
             log.warning("the declarations of nodes are too large for the API", size_bytes=len(content))
-            pointer["sha256"] = None
-        elif digest != self._written or time.monotonic() - self._written_at > _WRITTEN_AGAIN_S:
-            self._put(_content_key(self.image, digest), gzip.compress(content, mtime=0), "application/gzip")
-            self._written, self._written_at = digest, time.monotonic()
-        self._put(_pointer_key(self.image), json.dumps(pointer).encode(), "application/json")
+            return cls(None, content, len(object_info))
+        return cls(hashlib.sha256(content).hexdigest(), content, len(object_info))
 
-    def _put(self, key: str, body: bytes, content_type: str) -> None:
-        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType=content_type)
+    @property
+    def pointer(self) -> dict[str, Any]:
+        """What leads to them, and what people may want to know of them."""
+        return {"sha256": self.sha256, "size_bytes": len(self.content), "classes": self.classes}
+
+    def put(self, s3: S3Client, bucket: str, image: str) -> None:
+        """Write the content."""
+        key, body = _content_key(image, str(self.sha256)), gzip.compress(self.content, mtime=0)
+        s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="application/gzip")
 
 
 @dataclass(slots=True)
 class DeclarationsReader:
-    """Reads them for the API; `image` names that of the workers that jobs go to now, "" if it is not known."""
+    """Reads them for the API.
+
+    Attributes:
+        image: names that of the workers that jobs go to now; "" if it is not known.
+        release: names what it was built from; "" if it is not known.
+    """
 
     s3: S3Client
     bucket: str
     image: Callable[[], str]
-    _of_image: str = ""
+    release: Callable[[], str] = str
+    _build: Build = Build("")  # noqa: RUF009 - it cannot be changed
+    _told: Told | None = None
     _sha256: str = ""
-    _told_at: datetime | None = None
     _read_at: float = field(default=float("-inf"))
     _held: tuple[str, dict[str, Any]] | None = None
 
     def fresh(self) -> Mapping[str, Any] | None:
-        """What workers have told lately; None if they have not, or if it is too large."""
-        told_at = self.told_at()
-        if told_at is None or datetime.now(UTC) >= told_at + timedelta(seconds=TRUSTED_S):
-            return None
-        return self.newest()
+        """What is so of the workers that jobs go to; None if nobody has told it, or if it is too large."""
+        self._look()
+        return self.newest() if self._told is not None and self._told.counts() else None
 
     def newest(self) -> Mapping[str, Any] | None:
-        """What they have told last, however long ago: a newer image may have other nodes."""
+        """What was told last, however long ago: a newer image may have other nodes."""
         self._look()
         if not self._sha256:
             return None
@@ -197,52 +229,53 @@ class DeclarationsReader:
 
     def are_told_with_lists(self) -> bool:
         """Whether a list of classes that counts has them beside it; workers of older releases write the list alone."""
-        told_at = self.told_at()
-        return told_at is not None and datetime.now(UTC) < told_at + timedelta(seconds=TRUSTED_S + _BESIDE_S)
+        self._look()
+        return self._told is not None and self._told.counts(longer_s=_BESIDE_S)
 
     def told_at(self) -> datetime | None:
-        """When they have told it last; None if workers of this image never have: those of older releases do not."""
+        """When it was told last; None if it never was of this image: workers of older releases do not tell it."""
         self._look()
-        return self._told_at
+        return None if self._told is None else self._told.at
 
     def _look(self) -> None:
         """Look at the pointer, once in a while."""
-        image = self.image()
-        known_s = _NOT_KNOWN_S if self._told_at is None else _KNOWN_S
-        if image == self._of_image and time.monotonic() - self._read_at < known_s:
+        build = Build(self.image(), self.release())
+        known_s = _NOT_KNOWN_S if self._told is None else _KNOWN_S
+        if build == self._build and time.monotonic() - self._read_at < known_s:
             return
-        self._of_image, self._read_at = image, time.monotonic()
-        self._sha256, self._told_at = "", None
-        if not image:
-            return
+        self._build, self._read_at = build, time.monotonic()
+        self._sha256, self._told = "", None
         try:
-            answer = self.s3.get_object(Bucket=self.bucket, Key=_pointer_key(image))
-            pointer = json.loads(answer["Body"].read())
-            self._sha256, self._told_at = str(pointer.get("sha256") or ""), answer["LastModified"]
+            found = told(self.s3, self.bucket, build, DECLARATIONS)
+            if found is not None:
+                self._sha256, self._told = str(json.loads(found.content).get("sha256") or ""), found
         except (ClientError, BotoCoreError, ValueError, AttributeError):
-            log.debug("workers have told no declarations of nodes", image=image, exc_info=True)
+            log.debug("nobody has told declarations of nodes", image=build.image, exc_info=True)
 
     def _read(self, digest: str) -> dict[str, Any] | None:
         try:
-            answer = self.s3.get_object(Bucket=self.bucket, Key=_content_key(self._of_image, digest))
-            return _declared_in(answer["Body"].read(), digest)
+            answer = self.s3.get_object(Bucket=self.bucket, Key=_content_key(self._build.image, digest))
+            content = unpacked(answer["Body"].read(MAX_DECLARATIONS_BYTES))
+            if hashlib.sha256(content).hexdigest() != digest:
+                raise ValueError("it is another content than the pointer says")  # noqa: TRY301
+            return declared_in(content)
         except (ClientError, BotoCoreError, TypeError, ValueError, zlib.error, NotJson):
             log.warning("the declarations of nodes cannot be read: workers convert", sha256=digest, exc_info=True)
             return None
 
 
-def _declared_in(packed: bytes, digest: str) -> dict[str, Any]:
-    """The declarations in what was published. Raises ValueError, zlib.error, NotJson if it is something else."""
+def unpacked(packed: bytes) -> bytes:
+    """The content of a file that was packed with gzip. Raises ValueError, zlib.error if it is none, or is too large."""
     unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     content = unpacking.decompress(packed, MAX_DECLARATIONS_BYTES + 1)
-    if not unpacking.eof or hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError("it is another content than the pointer says, or breaks off")
-    object_info = parse_json(content, source="the declarations", most_bytes=MAX_DECLARATIONS_BYTES)
-    return dict(object_info)
+    if not unpacking.eof or len(content) > MAX_DECLARATIONS_BYTES:
+        raise ValueError("it breaks off, or is too large")
+    return content
 
 
-def _pointer_key(image: str) -> str:
-    return f"engine/{image}/object_info.json"
+def declared_in(content: bytes) -> dict[str, Any]:
+    """The declarations in a document. Raises NotJson, TypeError, ValueError if it is something else."""
+    return dict(parse_json(content, source="the declarations", most_bytes=MAX_DECLARATIONS_BYTES))
 
 
 def _content_key(image: str, digest: str) -> str:

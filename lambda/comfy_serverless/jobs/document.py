@@ -158,6 +158,7 @@ class Job(_Document):
         warnings: outputs that were not made or not delivered although the job went on, and other notes.
         seeds: the seeds that were drawn, by `node.input`.
         engine: name and version of the engine that executed it.
+        release_version: what the image of its worker was built from (`release_file`); null if the image does not say.
         timings_ms: the duration of each step.
         result_uri: where this document is kept; null if it is not kept (see `worker.worker`).
         outputs_total: how many outputs there are, if `outputs` has only the first of them.
@@ -181,6 +182,7 @@ class Job(_Document):
     warnings: tuple[str, ...] = ()
     seeds: dict[str, int] = Field(default_factory=dict)
     engine: str | None = None
+    release_version: str | None = None
     timings_ms: dict[str, int] = Field(default_factory=dict)
     metadata: dict[str, str] = Field(default_factory=dict)
     result_uri: str | None = None
@@ -197,7 +199,7 @@ class Job(_Document):
         """The document as it is sent."""
         document = self.model_dump(mode="json", exclude={"outputs"})
         document["outputs"] = [output.to_json() for output in self.outputs]
-        for name in ("outputs_total", "outputs_uri", "request_sha256"):
+        for name in ("release_version", "outputs_total", "outputs_uri", "request_sha256"):
             if document[name] is None:
                 del document[name]
         return document

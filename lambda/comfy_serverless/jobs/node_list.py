@@ -1,11 +1,10 @@
 """The node classes that the workers have: a worker lists them, and the API refuses workflows that no worker can run.
 
-    worker ──► engine/{its image}.json ──► the API, if jobs go to workers of that image
+    worker ──► engine/{its image}[/{release}].json ──► the API, if jobs go to workers of that image
 
 Each image of workers has a list of its own: when GPUs come or go, or other nodes with another image, the old workers'
-list says nothing of the new ones. A list counts while workers keep it fresh, for `TRUSTED_S`; one of the same name with
-other nodes in it is replaced by the first job that runs. Without a list nothing is refused here: the engine itself
-does that, later.
+list says nothing of the new ones. How long a list counts: `engine_documents`. Without a list nothing is refused here:
+the engine itself does that, later.
 
 Beside it stands what ComfyUI declares of these classes (`jobs.declarations`).
 
@@ -20,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -29,7 +27,8 @@ from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.refusals import pack_of, why_unknown
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.workflow import node_errors_entry
-from comfy_serverless.jobs.declarations import TRUSTED_S, DeclarationsWriter
+from comfy_serverless.jobs.declarations import DeclarationsWriter
+from comfy_serverless.jobs.engine_documents import CLASSES, NOT_IMPORTED, Build, Told, tell, told
 from comfy_serverless.jobs.outward import outward
 from comfy_serverless.observability import log
 from comfy_serverless.redaction import redacted
@@ -37,12 +36,12 @@ from comfy_serverless.redaction import redacted
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: How often a busy worker writes its lists anew, in seconds; they count for `TRUSTED_S`.
+#: How often a busy worker writes its lists anew, in seconds; see `engine_documents` for how long they count.
 WRITTEN_EVERY_S = 600
 #: How long after a write that failed the next job's tries again, in seconds.
 WRITTEN_AGAIN_AFTER_S = 30
 #: The name under which workers of release 0.1.0 write theirs, whatever their image is.
-_OF_FIRST_RELEASE = "nodes"
+_OF_FIRST_RELEASE = Build("nodes")
 #: How long the API waits before it reads the list again, in seconds.
 _KNOWN_S = 60.0
 
@@ -61,12 +60,13 @@ class NodeListWriter:
     image: str
     object_info: Callable[[], Mapping[str, Any]]
     lost: Callable[[], Iterable[NotImported]]
+    release: str = ""
     _declarations: DeclarationsWriter = field(init=False)
     _written_at: float = field(default=float("-inf"))
     _thread: threading.Thread | None = None
 
     def __post_init__(self) -> None:
-        self._declarations = DeclarationsWriter(self.s3, self.bucket, self.image)
+        self._declarations = DeclarationsWriter(self.s3, self.bucket, self.image, self.release)
 
     def write_if_due(self) -> None:
         """Begin to write the list, unless that was done lately. Returns at once."""
@@ -86,29 +86,35 @@ class NodeListWriter:
             object_info = self.object_info()
             # In this order: the API must not refuse a class of a lost pack without saying so, and takes workers that
             # list their classes alone for those of an older release.
-            self._put(_lost_key(self.image), [_to_json(pack) for pack in self.lost()])
+            self._tell(NOT_IMPORTED, [_to_json(pack) for pack in self.lost()])
             self._declarations.write(object_info)
-            self._put(_key(self.image), sorted(object_info))
+            self._tell(CLASSES, sorted(object_info))
         except Exception as error:  # noqa: BLE001  (nothing depends on the list)
             self._written_at = time.monotonic() - WRITTEN_EVERY_S + WRITTEN_AGAIN_AFTER_S
             log.warning("the list of node classes was not written", reason=redacted(error))
 
-    def _put(self, key: str, content: object) -> None:
-        body = json.dumps(content).encode()
-        self.s3.put_object(Bucket=self.bucket, Key=key, Body=body, ContentType="application/json")
+    def _tell(self, what: str, content: object) -> None:
+        for key in Build(self.image, self.release).keys(what):
+            tell(self.s3, self.bucket, key, content)
 
 
 @dataclass(slots=True)
 class NodeListReader:
-    """Reads the lists for the API; `image` names that of the workers that jobs go to now, "" if it is not known."""
+    """Reads the lists for the API.
+
+    Attributes:
+        image: names that of the workers that jobs go to now; "" if it is not known.
+        release: names what it was built from; "" if it is not known.
+    """
 
     s3: S3Client
     bucket: str
     image: Callable[[], str]
-    _of_image: str = ""
+    release: Callable[[], str] = str
+    _build: Build = Build("")  # noqa: RUF009 - it cannot be changed
     _classes: frozenset[str] = frozenset()
     _lost: tuple[NotImported, ...] | None = None
-    _trusted_until: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _told: Told | None = None
     _read_at: float = field(default=float("-inf"))
 
     def check(self, graph: Mapping[str, Any]) -> None:
@@ -143,44 +149,42 @@ class NodeListReader:
 
     def is_known(self) -> bool:
         """Whether there are lists that count; reads them anew once in a while."""
-        image = self.image()
-        if image != self._of_image or time.monotonic() - self._read_at >= _KNOWN_S:
-            self._read(image)
-        return datetime.now(UTC) < self._trusted_until
+        build = Build(self.image(), self.release())
+        if build != self._build or time.monotonic() - self._read_at >= _KNOWN_S:
+            self._read(build)
+        return self._told is not None and self._told.counts()
 
     def is_told(self) -> bool:
         """Whether workers have listed their classes lately: those of this image, or of release 0.1.0, any of them."""
         if self.is_known():
             return True
         try:
-            told_at = self.s3.head_object(Bucket=self.bucket, Key=_key(_OF_FIRST_RELEASE))["LastModified"]
+            found = told(self.s3, self.bucket, _OF_FIRST_RELEASE, CLASSES)
         except (ClientError, BotoCoreError):
             return False
-        return datetime.now(UTC) < told_at + timedelta(seconds=TRUSTED_S)
+        return found is not None and found.counts()
 
-    def _read(self, image: str) -> None:
-        self._of_image, self._read_at = image, time.monotonic()
-        self._trusted_until, self._lost = datetime.now(UTC), None
-        if not image:
-            return
+    def _read(self, build: Build) -> None:
+        self._build, self._read_at = build, time.monotonic()
+        self._told, self._lost = None, None
         try:
-            answer = self.s3.get_object(Bucket=self.bucket, Key=_key(image))
-            self._classes = frozenset(json.loads(answer["Body"].read()))
-            self._trusted_until = answer["LastModified"] + timedelta(seconds=TRUSTED_S)
-        except (ClientError, BotoCoreError, ValueError):
-            log.debug("there is no usable list of node classes", image=image, exc_info=True)
+            found = told(self.s3, self.bucket, build, CLASSES)
+            if found is not None:
+                self._classes, self._told = frozenset(json.loads(found.content)), found
+        except (ClientError, BotoCoreError, ValueError, TypeError):
+            log.debug("there is no usable list of node classes", image=build.image, exc_info=True)
 
     def _lost_packs(self) -> tuple[NotImported, ...]:
         """The packs that belong to the list; read when they are asked for, which most requests do not."""
         if self._lost is None:
-            self._lost = self._read_lost(self._of_image)
+            self._lost = self._read_lost(self._build)
         return self._lost
 
-    def _read_lost(self, image: str) -> tuple[NotImported, ...]:
+    def _read_lost(self, build: Build) -> tuple[NotImported, ...]:
         try:
-            packs = json.loads(self.s3.get_object(Bucket=self.bucket, Key=_lost_key(image))["Body"].read())
-            return tuple(map(_from_json, packs))
-        except (ClientError, BotoCoreError, ValueError, TypeError, KeyError):
+            found = told(self.s3, self.bucket, build, NOT_IMPORTED)
+            return () if found is None else tuple(map(_from_json, json.loads(found.content)))
+        except (ClientError, BotoCoreError, ValueError, TypeError, KeyError, AttributeError):
             return ()  # workers of an older release write none
 
 
@@ -196,11 +200,3 @@ def _to_json(lost: NotImported) -> dict[str, Any]:
 
 def _from_json(pack: Mapping[str, Any]) -> NotImported:
     return NotImported(str(pack["pack"]), outward(str(pack["reason"])), classes=frozenset(pack.get("classes") or ()))
-
-
-def _key(image: str) -> str:
-    return f"engine/{image}.json"
-
-
-def _lost_key(image: str) -> str:
-    return f"engine/{image}/not-imported.json"

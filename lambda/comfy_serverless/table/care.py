@@ -54,7 +54,7 @@ class Care:
             for keeper in (OPEN, QUEUED, QUEUED_BATCH):
                 # While messages wait, a job that has not begun waits with them. Else its message is lost, or invisible
                 # for an hour because the worker that had it died before it could begin.
-                if keeper != OPEN and self.workers.depth(is_batch=keeper == QUEUED_BATCH):
+                if keeper != OPEN and self.workers.still_wait(is_batch=keeper == QUEUED_BATCH):
                     continue
                 for state in self.jobs.neglected(limit=MAX_JOBS, keeper=keeper):
                     with failures.logged("a job could not be looked after", job_id=state.id):
@@ -72,7 +72,7 @@ class Care:
             if self.jobs.renew(state, for_s=DISPATCH_S):
                 self.call_webhook(state)
             return
-        if state.waits_in_queue and (self.workers.depth(is_batch=state.is_of_batch) or self._may_be_held(state)):
+        if state.waits_in_queue and (self.workers.still_wait(is_batch=state.is_of_batch) or self._may_be_held(state)):
             return
         if (result := self._result(state)) is not None:
             self._finish(state, result)
@@ -200,14 +200,15 @@ def waited_s(state: JobState) -> float:
 
 def _lost(state: JobState) -> EngineCrashed:
     times = "once" if state.runs == 1 else f"{state.runs} times"
+    why = "part of its `extra_data` is not kept"
+    if state.release is not None:
+        why = f"it checks the release {state.release}, and no other may run it"
     if state.runs == 0:
         return EngineCrashed(
             "no worker has begun the job, and its message is in the queue no more. It cannot be sent again by itself, "
-            "since part of its `extra_data` is not kept: submit it again."
+            f"since {why}: submit it again."
         )
-    rest = (
-        "" if state.is_rerunnable else "; it cannot be run again by itself, since part of its `extra_data` is not kept"
-    )
+    rest = "" if state.is_rerunnable else f"; it cannot be run again by itself, since {why}"
     return EngineCrashed(
         f"the worker that ran the job has vanished ({times}; no sign of life for the time of its lease, LEASE_S)"
         f"{rest}. Submit it again; the worker's log tells whether it ran out of memory or time.",

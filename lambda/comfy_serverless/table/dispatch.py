@@ -1,32 +1,35 @@
-"""Sends jobs to the workers that DISPATCH_PARAMETER names.
+"""Sends jobs to the workers that DISPATCH_PARAMETER names, or the parameter `live` beside it (`table.live`).
 
-    DISPATCH_PARAMETER ──► a queue of SQS, with Lambda functions behind it (our own, or those of a GPU stack)
-                      └──► a SageMaker endpoint, with two queues and a gate before it (`table.gate`)
+    live, else DISPATCH_PARAMETER ──► a queue of SQS, with Lambda functions behind it (our own, or those of a GPU stack)
+                                 └──► a SageMaker endpoint, with two queues and a gate before it (`table.gate`)
 
-    {"backend": "sagemaker", "endpoint_name": …, "job_queue_url": …, "batch_queue_url": …, "image": …}
-    {"backend": "queue", "job_queue_url": …, "batch_queue_url": …, "image": …}
+`table.target` says what stands in the parameters. A GPU stack (`infra/`) writes the one, `comfy-serverless release` the
+other, and both are seen within a minute: nothing is deployed again. Whose queues are gone is passed over, and told:
 
-`image` names the workers' image (`WORKER_IMAGE`); stacks of older releases do not say it. A GPU stack (`infra/`) writes
-that parameter, and is seen within a minute: nothing is deployed again.
+    live, and the releases before it ──► DISPATCH_PARAMETER ──► our own
+
+A message stays in the queue that it was sent to: jobs in flight end where they began, as long as there are workers
+there. What the caretaker sends again goes where jobs go now: its worker, or its message, is lost.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.aws.sqs import JobQueue
-from comfy_serverless.errors import InvalidSetting
+from comfy_serverless.errors import Kind
 from comfy_serverless.jobs.message import JobMessage
-from comfy_serverless.observability import log
+from comfy_serverless.observability import emit_failure, log
+from comfy_serverless.table.live import DEFAULT, Live, Release, live_parameter
+from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
@@ -34,71 +37,20 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_ssm import SSMClient
 
+T = TypeVar("T")
+
 #: How long it may take until a GPU stack, or its end, is seen, in seconds.
 TARGET_KNOWN_S = 60.0
 #: How long SageMaker lets an invocation wait, and last, at most, in seconds. The worker itself keeps deadlines.
 REQUEST_TTL_S, INVOCATION_TIMEOUT_S = 6 * 3600, 3600
+#: What a live release whose queues are gone counts as among the failures, once a minute for each process.
+RELEASE_GONE = "release_gone"
 #: The error codes of missing endpoints (and of other mistakes), and of missing queues.
 _GONE = frozenset(
     {"ValidationError", "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "NonExistentQueue"}
 )
 #: The name of an invocation's output, below the endpoint's output path and the job's id.
 ANSWER_NAME = "answer.json"
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointTarget:
-    """An endpoint of SageMaker, and the queues before it.
-
-    Attributes:
-        job_queue_url: empty if a GPU stack of the release before has written it: callers' jobs go straight to its
-            endpoint.
-    """
-
-    endpoint_name: str
-    batch_queue_url: str
-    job_queue_url: str = ""
-    image: str = ""
-
-    def to_text(self) -> str:
-        """The parameter's value."""
-        return _target_text("sagemaker", asdict(self))
-
-
-@dataclass(frozen=True, slots=True)
-class QueueTarget:
-    """Two queues with Lambda functions behind them."""
-
-    job_queue_url: str
-    batch_queue_url: str
-    image: str = ""
-
-    def to_text(self) -> str:
-        """The parameter's value."""
-        return _target_text("queue", asdict(self))
-
-
-def _target_text(backend: str, fields: Mapping[str, str | None]) -> str:
-    return json.dumps({"backend": backend, **{name: value for name, value in fields.items() if value}})
-
-
-def parse_target(text: str) -> EndpointTarget | QueueTarget:
-    """Read the parameter's value; further fields are ignored. Raises InvalidSetting if it is neither of the two."""
-    try:
-        match fields := json.loads(text):
-            case {"backend": "sagemaker", "endpoint_name": str(name), "batch_queue_url": str(batch_url)}:
-                return EndpointTarget(
-                    name, batch_url, str(fields.get("job_queue_url", "")), str(fields.get("image", ""))
-                )
-            case {"backend": "queue", "job_queue_url": str(url), "batch_queue_url": str(batch_url)}:
-                return QueueTarget(url, batch_url, str(fields.get("image", "")))
-    except ValueError:
-        pass
-    raise InvalidSetting(
-        f"the parameter of DISPATCH_PARAMETER holds {text[:200]!r}; it must be "
-        '{"backend": "sagemaker", "endpoint_name": …, "job_queue_url": …, "batch_queue_url": …} or '
-        '{"backend": "queue", "job_queue_url": …, "batch_queue_url": …}'
-    )
 
 
 class Workers(Protocol):
@@ -120,6 +72,10 @@ class Workers(Protocol):
     def depth(self, *, is_batch: bool = False) -> int:
         """How many jobs wait, about: jobs of batches, or those that a caller waits for."""
 
+    def still_wait(self, *, is_batch: bool = False) -> bool:
+        """Whether messages wait, here or at workers that had jobs before."""
+        return self.depth(is_batch=is_batch) > 0
+
     def may_hold(self, *, is_batch: bool = False) -> bool:  # noqa: ARG002
         """Whether invisible messages may wait for a machine, which can take hours with GPUs."""
         return False
@@ -128,6 +84,10 @@ class Workers(Protocol):
         """The name of their image, which says what nodes they have; "" if it is not known."""
         return ""
 
+    def release(self) -> tuple[str, str]:
+        """The name of their release, and what its image was built from (`release_file`); "" where it is not known."""
+        return DEFAULT, ""
+
 
 @dataclass(frozen=True, slots=True)
 class Queues(Workers):
@@ -135,19 +95,29 @@ class Queues(Workers):
 
     Attributes:
         is_slow: whether Lambda may have to find a machine first. It keeps the messages meanwhile, and hides them.
-        image: see `worker_image`.
+        image, version: see `worker_image` and `release`.
     """
 
     jobs: JobQueue
     batches: JobQueue
     is_slow: bool = False
     image: str = ""
+    version: str = ""
 
     @classmethod
-    def at(cls, url: str, batch_url: str | None, *, sqs: SQSClient, is_slow: bool = False, image: str = "") -> Self:
+    def at(
+        cls,
+        url: str,
+        batch_url: str | None,
+        *,
+        sqs: SQSClient,
+        is_slow: bool = False,
+        image: str = "",
+        version: str = "",
+    ) -> Self:
         """The queues with these addresses; without the second, one queue has all jobs."""
         jobs = JobQueue(sqs, url)
-        return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow, image)
+        return cls(jobs, JobQueue(sqs, batch_url) if batch_url else jobs, is_slow, image, version)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         self._queue(is_batch).send(message.to_text(), tenant=message.owner_name, delay_s=delay_s)
@@ -163,6 +133,9 @@ class Queues(Workers):
 
     def worker_image(self) -> str:
         return self.image
+
+    def release(self) -> tuple[str, str]:
+        return DEFAULT, self.version
 
     def _queue(self, is_batch: bool) -> JobQueue:
         return self.batches if is_batch else self.jobs
@@ -223,6 +196,7 @@ class Gated(Workers):
     batches: JobQueue
     jobs: JobQueue | None
     image: str = ""
+    version: str = ""
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
         if (queue := self._queue(is_batch)) is not None:
@@ -244,76 +218,151 @@ class Gated(Workers):
     def worker_image(self) -> str:
         return self.image
 
+    def release(self) -> tuple[str, str]:
+        return DEFAULT, self.version
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where jobs go, or went: a release, and its workers."""
+
+    release: Release
+    workers: Workers
+
+    def is_there(self) -> bool:
+        """Whether its queues are: those of one class may be gone before those of the other."""
+        return self.answers(lambda workers: all(workers.depth(is_batch=one) >= 0 for one in (False, True)))
+
+    def answers(self, ask: Callable[[Workers], bool]) -> bool:
+        """Whether its workers say yes. Those that are gone do not."""
+        try:
+            return ask(self.workers)
+        except ClientError as error:
+            if error_code(error) not in _GONE:
+                raise
+            return False
+
 
 @dataclass(slots=True)
 class Switch(Workers):
-    """The workers that the parameter names now, or without it our own queues. `endpoint` returns that of a name."""
+    """The workers that the parameters name now, or without them our own queues. `endpoint` returns that of a name."""
 
     own: Queues
     parameter: str
     ssm: SSMClient
     endpoint: Callable[[str], Endpoint]
-    _target: Workers | None = None
-    _value: str = ""
+    _places: tuple[_Place, ...] = ()
+    _now: _Place | None = None
+    _told: tuple[str, str] = ("", "")
     _known_at: float = field(default=-TARGET_KNOWN_S)
     _reading: threading.Lock = field(default_factory=threading.Lock)
 
     def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        self._to_target(lambda target: target.send(message, delay_s=delay_s, is_batch=is_batch))
+        self._of_target(lambda target: target.send(message, delay_s=delay_s, is_batch=is_batch))
 
     def send_many(self, messages: Sequence[JobMessage]) -> None:
-        self._to_target(lambda target: target.send_many(messages))
+        self._of_target(lambda target: target.send_many(messages))
 
     def depth(self, *, is_batch: bool = False) -> int:
-        return self.target().depth(is_batch=is_batch)
+        return self._of_target(lambda target: target.depth(is_batch=is_batch))
+
+    def still_wait(self, *, is_batch: bool = False) -> bool:
+        """See `Workers`. Jobs that were sent to a release before the live one wait there, and for nobody else."""
+        return self._in_any(lambda workers: workers.still_wait(is_batch=is_batch))
 
     def may_hold(self, *, is_batch: bool = False) -> bool:
-        return self.target().may_hold(is_batch=is_batch)
+        return self._in_any(lambda workers: workers.may_hold(is_batch=is_batch))
 
     def worker_image(self) -> str:
         return self.target().worker_image()
 
-    def target(self) -> Workers:
-        """The workers that the parameter names; it is read again once a minute."""
-        with self._reading:  # once, for threads that ask at the same time
-            if self._target is None or time.monotonic() - self._known_at >= TARGET_KNOWN_S:
-                self._read()
-            return self._target or self.own
+    def release(self) -> tuple[str, str]:
+        """See `Workers`. What a target says of itself is newer than what `live` has noted of it."""
+        place = self._place()
+        _, version = place.workers.release()
+        return place.release.name, version or place.release.version
 
-    def _to_target(self, send: Callable[[Workers], None]) -> None:
-        """Send to the target; if it has gone within the last minute, another may have replaced it."""
-        target = self.target()
+    def target(self) -> Workers:
+        """The workers that jobs go to; the parameters are read again once a minute."""
+        return self._place().workers
+
+    def _place(self) -> _Place:
+        with self._reading:  # once, for threads that ask at the same time
+            if self._now is None or time.monotonic() - self._known_at >= TARGET_KNOWN_S:
+                self._now = self._read()
+            return self._now
+
+    def _in_any(self, ask: Callable[[Workers], bool]) -> bool:
+        """Whether it is so of any workers that jobs may be at. Those that are gone have none."""
+        self._place()
+        return any(place.answers(ask) for place in self._places)
+
+    def _of_target(self, do: Callable[[Workers], T]) -> T:
+        """What the target answers; if it has gone within the last minute, another may have replaced it."""
+        place = self._place()
         try:
-            send(target)
+            return do(place.workers)
         except ClientError as error:
             if error_code(error) not in _GONE:
                 raise
             with self._reading:
-                self._read()
-            if self.target() is target:
+                self._now = self._read(gone=place)
+            if self.target() is place.workers:
                 raise
-            send(self.target())
+            return do(self.target())
 
-    def _read(self) -> None:
-        try:
-            value = self.ssm.get_parameter(Name=self.parameter)["Parameter"]["Value"]
-        except (ClientError, BotoCoreError) as error:
-            if error_code(error) == "ParameterNotFound":
-                value = ""
-            elif self._target is None:
-                raise
-            else:
-                log.warning("where jobs run cannot be read: it stays as it was", exc_info=True)
-                value = self._value
-        if self._target is None or value != self._value:
-            match parse_target(value) if value else None:
-                case EndpointTarget(name, batch_url, job_url, image):
-                    sqs = self.own.jobs.sqs
-                    jobs = JobQueue(sqs, job_url) if job_url else None
-                    self._target = Gated(self.endpoint(name), JobQueue(sqs, batch_url), jobs, image)
-                case QueueTarget(url, batch_url, image):
-                    self._target = Queues.at(url, batch_url, sqs=self.own.jobs.sqs, is_slow=True, image=image)
-                case None:
-                    self._target = self.own
-            self._value = value
+    def _read(self, *, gone: _Place | None = None) -> _Place:
+        """Where jobs go now: to the first place that is there. DISPATCH_PARAMETER alone has no other to go to.
+
+        `gone` is known not to be there.
+        """
+        live, dispatch = told = self._parameters()
+        if not self._places or told != self._told:
+            self._places, self._told = tuple(self._named(Live.parse(live), dispatch)), told
         self._known_at = time.monotonic()
+        wanted = self._places[0]
+        if not live:
+            return wanted
+        standing = (place for place in self._places if place.workers is self.own or place.is_there())
+        found = next(place for place in standing if place.workers is self.own or place is not gone)
+        if found.release.name != wanted.release.name:
+            emit_failure(RELEASE_GONE, Kind.INFRASTRUCTURE)
+            log.error(
+                "the live release is gone, and jobs go to another: promote one (comfy-serverless release ls)",
+                release=wanted.release.name,
+                now=found.release.name,
+            )
+        return found
+
+    def _parameters(self) -> tuple[str, str]:
+        """What `live` and DISPATCH_PARAMETER say now; "" for what is not there."""
+        names = [live_parameter(self.parameter), self.parameter]
+        try:
+            answer = self.ssm.get_parameters(Names=names)["Parameters"]
+        except (ClientError, BotoCoreError):
+            if not self._places:
+                raise
+            log.warning("where jobs run cannot be read: it stays as it was", exc_info=True)
+            return self._told
+        values = {found["Name"]: found["Value"] for found in answer}
+        return values.get(names[0], ""), values.get(names[1], "")
+
+    def _named(self, live: Live, dispatch: str) -> Iterator[_Place]:
+        """Every place that jobs may be in, in the order in which they would go there."""
+        for release in live.all():
+            text, what = release.target_text, f"the release {release.name} in `live`"
+            if release.name == DEFAULT:
+                text, what = dispatch, "the parameter of DISPATCH_PARAMETER"
+            if text:
+                yield _Place(release, self._workers(text, what))
+            if release.name == DEFAULT:
+                yield _Place(release, self.own)
+
+    def _workers(self, text: str, what: str) -> Workers:
+        sqs = self.own.jobs.sqs
+        match parse_target(text, what=what):
+            case EndpointTarget(name, batch_url, job_url, image, version):
+                jobs = JobQueue(sqs, job_url) if job_url else None
+                return Gated(self.endpoint(name), JobQueue(sqs, batch_url), jobs, image, version)
+            case QueueTarget(url, batch_url, image, version):
+                return Queues.at(url, batch_url, sqs=sqs, is_slow=True, image=image, version=version)

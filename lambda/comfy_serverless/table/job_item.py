@@ -50,6 +50,7 @@ class JobItem:
     labels: Mapping[str, str]  # `metadata` of the request
     runs: int  # how often it has been begun, without runs that a shutdown interrupted
     is_rerunnable: bool  # whether `request` has all that a worker needs: what may be a key is not kept
+    release: str | None = None  # the only one whose workers may run it: of a check (`cli.release_check`)
     open_owner: str | None = None  # the owner while it waits or runs, for the index that counts; batches do not count
     webhook: Mapping[str, str] | None = None  # `webhook_item` says where: {}; older releases wrote `url`, `secret`
     batches: frozenset[str] = frozenset()  # those it is a line of: the same line in two of them is one job
@@ -64,6 +65,7 @@ class JobItem:
     undelivered: int = 0  # how often it has not reached any worker
     sent_again: int = 0  # how often it was sent again because no worker had it any more
     run: str | None = None  # the run it belongs to; None while it waits
+    release_version: str | None = None  # what the image of the worker that last began it was built from
     last_run: str | None = None  # the run before: a job that ends between two has that one's outputs
     started_at: str | None = None  # when the newest run has begun
     progress_json: str | None = None  # the run's last `Progress`

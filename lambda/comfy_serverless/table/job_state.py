@@ -38,7 +38,7 @@ class NewJob:
         idempotency_key: the caller's key, single-use for 24 h.
         webhook: where its end must be reported, if anywhere.
         batch: the batch it is a line of.
-        is_rerunnable, version: see `JobItem`.
+        is_rerunnable, release, version: see `JobItem`.
     """
 
     job_id: str
@@ -49,6 +49,7 @@ class NewJob:
     idempotency_key: str | None = None
     webhook: Webhook | None = None
     is_rerunnable: bool = True
+    release: str | None = None
     batch: str | None = None
     version: int = 1
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -68,6 +69,7 @@ class NewJob:
             labels=dict(self.labels),
             runs=0,
             is_rerunnable=self.is_rerunnable,
+            release=self.release,
             # Jobs of batches do not count: a batch may have any number of them.
             open_owner=self.owner if self.batch is None else None,
             webhook={} if self.webhook else None,
@@ -188,6 +190,7 @@ class JobState(JobItem):
             metrics={"queue_ms": _between_ms(self.created_at, self.started_at), "execution_ms": None},
             urls=JobUrls.of(self.id),
             metadata=dict(self.labels),
+            release_version=self.release_version,
         )
 
 

@@ -57,9 +57,10 @@ _OURS_VALUES = {"running": JobStatus.RUNNING.value, "canceling": JobStatus.CANCE
 class JobStore(JobReader):
     """The jobs of one table: read as `JobReader` says, and changed. Thread-safe."""
 
-    def __init__(self, table: Table, *, lease_s: float, max_runs: int) -> None:
+    def __init__(self, table: Table, *, lease_s: float, max_runs: int, release_version: str = "") -> None:
         super().__init__(table)
         self._lease_s = lease_s
+        self._release_version = release_version  # of the workers that begin jobs here
         self.max_runs = max_runs  # how often a job is run before it fails for good
         self._turns = Turns(table, self.read_alone)
 
@@ -213,7 +214,9 @@ class JobStore(JobReader):
                 "keeper_due": self._lease_end(),
                 "started_at": now_text(),
                 "updated_at": now_text(),
+                **({"release_version": self._release_version} if self._release_version else {}),
             },
+            remove=[] if self._release_version else ["release_version"],
             add={"runs": 1},
             condition=_FREE,
             values={"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value, "now": now},

@@ -31,6 +31,7 @@ class JobRecord:
     """The notes of one run.
 
     Attributes:
+        release_version: of this worker's image; "" if it does not say.
         extra_data: given to the engine and written nowhere: it may hold a key.
         result: where the document is kept; None without a bucket.
         home: where it is kept if that bucket refuses it: in OUTPUT_BUCKET; None without one.
@@ -50,6 +51,7 @@ class JobRecord:
 
     job_id: str
     metadata: dict[str, str]
+    release_version: str = ""
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     begun: float = field(default_factory=time.monotonic)
     extra_data: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -129,6 +131,7 @@ class JobRecord:
             warnings=tuple(map(clean, first_warnings(warnings))),
             seeds=self.seeds,
             engine=self.engine,
+            release_version=self.release_version or None,
             timings_ms=timings,
             metadata=self.metadata,
             result_uri=str(self.result.address) if self.result else None,

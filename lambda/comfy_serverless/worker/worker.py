@@ -175,6 +175,7 @@ class Worker:
         record = JobRecord(
             job_id=source.default_id,
             metadata=dict(source.labels),
+            release_version=self._settings.release_version,
             extra_data=source.extra_data,
             most_listed=self._settings.max_listed_outputs,
         )
@@ -187,7 +188,7 @@ class Worker:
                     return self._run(record, source, call, running)
             except Exception as failure:  # noqa: BLE001  (and the other jobs of the batch must not pay for it)
                 error = own_mistake(failure)
-                bare = JobRecord(job_id=record.job_id, metadata={})
+                bare = JobRecord(job_id=record.job_id, metadata={}, release_version=record.release_version)
                 bare.tidy = record.tidy
                 return self._outcome(bare, bare.document(error), error=error, is_recorded=False)
 

@@ -114,6 +114,13 @@ class Doors:
         )
 
 
+def make_old(reader: DeclarationsReader) -> None:
+    """Let what it has read have been told long ago."""
+    assert reader.told_at() is not None
+    assert reader._told is not None
+    reader._told = replace(reader._told, at=reader._told.at.replace(year=2020))
+
+
 def titled(graph: Mapping[str, Any]) -> dict[str, Any]:
     return {node_id: {part: each[part] for part in ("class_type", "inputs")} for node_id, each in graph.items()}
 
@@ -359,7 +366,7 @@ def test_workers_of_the_first_release_get_none_whatever_their_image(
     api.s3.put_object(Bucket=ASSETS, Key="engine/nodes.json", Body=json.dumps(sorted(OBJECT_INFO)).encode())
     api.services.node_list._read_at = float("-inf")
     assert (doors.submit(PLAIN).code, doors.submit(PLAIN_GRAPH).status) == ("workflow_format_ui", 201)
-    monkeypatch.setattr("comfy_serverless.jobs.node_list.TRUSTED_S", -1)
+    monkeypatch.setattr("comfy_serverless.jobs.engine_documents.TRUSTED_S", -1)
     api.services.node_list._read_at = float("-inf")
     assert doors.submit(PLAIN).status == 201
 
@@ -368,9 +375,7 @@ def test_workers_that_were_set_back_to_an_older_release_get_none(api: ApiWorld) 
     """What newer ones had told is still there, and is older than the list of classes."""
     doors = Doors(api, is_told=True)
     api.s3.put_object(Bucket=ASSETS, Key="engine/nodes.json", Body=json.dumps(sorted(OBJECT_INFO)).encode())
-    told_at = api.services.declarations.told_at()
-    assert told_at is not None
-    api.services.declarations._told_at = told_at.replace(year=2020)
+    make_old(api.services.declarations)
     assert doors.submit(PLAIN).code == "workflow_format_ui"
 
 
@@ -491,8 +496,7 @@ def test_convert_goes_by_what_workers_have_told_long_ago_and_a_job_does_not(api:
     Doors(api, is_told=True)
     reader = DeclarationsReader(api.s3, ASSETS, lambda: "nodes")
     assert reader.fresh() is not None
-    assert reader._told_at is not None
-    reader._told_at = reader._told_at.replace(year=2020)
+    make_old(reader)
     assert reader.fresh() is None
     assert reader.newest() == OBJECT_INFO
     assert plain() == PLAIN

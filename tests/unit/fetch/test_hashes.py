@@ -61,7 +61,7 @@ def test_a_repository_that_was_renamed_is_followed_within_the_host(internet: Int
     internet.hub_file(FILE, b"x", SHA256)
     pin = asked(internet, internet.url(HF, "/old/model/resolve/main/m.safetensors"))
     assert pin is not None
-    assert pin.sha256 == SHA256
+    assert (pin.sha256, pin.moved_to) == (SHA256, internet.url(HF, FILE))
     assert [seen.token for seen in internet.seen] == [f"Bearer {HF_TOKEN}"] * 2
 
 

@@ -24,7 +24,7 @@ from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.jobs.sources import SentRequest
 from comfy_serverless.jobs.stored_request import VERSION, StoredRequest, read_line
 from comfy_serverless.settings import Settings
-from comfy_serverless.table.dispatch import EndpointTarget, QueueTarget, parse_target
+from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
 from tests.unit.fakes import IN, OUT
 
 if TYPE_CHECKING:

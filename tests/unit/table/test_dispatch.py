@@ -130,12 +130,12 @@ def test_what_is_known_stays_while_the_parameter_cannot_be_read(world: World, mo
         raise EndpointConnectionError(endpoint_url="https://ssm")
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.ssm, "get_parameter", away)
+        patch.setattr(world.ssm, "get_parameters", away)
         with pytest.raises(EndpointConnectionError):
             world.switch.send(job("job-0"))
     world.announce({"backend": "queue", "job_queue_url": world.gpu, "batch_queue_url": world.gpu_batches})
     world.switch.send(job("job-1"))
-    monkeypatch.setattr(world.ssm, "get_parameter", away)
+    monkeypatch.setattr(world.ssm, "get_parameters", away)
     world.switch.send(job("job-2"))
     assert sorted(message["job"] for message in world.waiting(world.gpu)) == ["job-1", "job-2"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_serverless.table.dispatch import EndpointTarget, QueueTarget, parse_target
+from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
 
 INFRA = Path(__file__).resolve().parents[3] / "infra"
 

@@ -45,6 +45,11 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 
     def run(command: list[str]) -> None:
         commands.append(command)
+        if command[1] == "build":
+            built = tmp_path / tool.BUILT
+            built.parent.mkdir(parents=True, exist_ok=True)
+            properties = {"ImageUri": "generatefunction:worker"}
+            built.write_text(json.dumps({"Resources": {"GenerateFunction": {"Properties": properties}}}))
         if command[1] == "package":
             template = parse()
             for name, image in (("ApiFunction", "api"), ("GenerateFunction", "worker")):
@@ -54,7 +59,12 @@ def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     (tmp_path / "template.yaml").write_bytes((ROOT / "template.yaml").read_bytes())
     monkeypatch.setattr(tool, "ROOT", tmp_path)
     monkeypatch.setattr(tool, "_run", run)
+    monkeypatch.setattr(tool, "copy_out", no_image)
     return commands
+
+
+def no_image(image: str, folder: Path) -> None:
+    raise FileNotFoundError(f"there is no docker to copy {image} to {folder}")
 
 
 def deploy(monkeypatch: pytest.MonkeyPatch, described: dict[str, dict[str, Any]], *words: str) -> int:

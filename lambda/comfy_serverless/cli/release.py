@@ -1,0 +1,289 @@
+"""`comfy-serverless release`: another image beside the old one, checked, and then live or not."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from comfy_serverless.cli.habits import (
+    add_command,
+    counted,
+    one_line,
+    print_json,
+    print_table,
+    say,
+    seconds,
+    time_in_words,
+    whole_number,
+)
+from comfy_serverless.cli.stack import TABLE_OUTPUT, add_stack_option, chosen_stack, explained, these_outputs
+from comfy_serverless.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from comfy_serverless.cli.release_check import Workflow
+    from comfy_serverless.cli.releases import Releases, Standing
+    from comfy_serverless.table.live import Live, Release
+
+#: How soon everybody sends jobs to another release: `dispatch.TARGET_KNOWN_S`.
+_SEEN_S = 60
+_TIMEOUT_S = 1800.0
+_KEPT = 3
+_EXAMPLES = {
+    "ls": ("comfy-serverless release ls --stack comfy-serverless", "comfy-serverless release ls --json"),
+    "promote": (
+        "comfy-serverless release promote next",
+        "comfy-serverless release promote next --check flux.json --input LoadImage.image=photo.png --timeout 3600",
+    ),
+    "rollback": ("comfy-serverless release rollback",),
+}
+_NOTES = """\
+A release is a set of workers with queues of their own, deployed with a name (docs/releases.md):
+    make cdk CDK_ARGS="deploy comfy-serverless-sagemaker-next -c release=next"
+`default` is the one without a name: a GPU stack, or else the stack's own function.
+
+`promote` runs a workflow on the release first, as a job like any other; it moves nothing if that fails. Within a minute
+all jobs go there. Jobs that were sent before end where they are, so leave the old release until nothing waits in it.
+`rollback` makes the one before live again, by one write.
+
+Needed are cloudformation:DescribeStacks; ssm:GetParameters, GetParametersByPath and PutParameter below
+/comfy-serverless/STACK/; sqs:GetQueueAttributes and SendMessage on the releases' queues; dynamodb:GetItem, Query,
+PutItem, UpdateItem and DeleteItem on the table; s3:PutObject on the assets bucket; cloudwatch:GetMetricStatistics.
+"""
+_NEEDS = "what `comfy-serverless release --help` lists"
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `release` to the commands of the command line."""
+    release = add_command(
+        commands,
+        "release",
+        summary="list the releases of a stack, make another one live, or go back to the one before",
+        examples=[line for lines in _EXAMPLES.values() for line in lines],
+        notes=_NOTES,
+        prints_data=False,
+    )
+    actions = release.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _action(actions, "ls", "all releases: what they were built from, which is live, and how many jobs wait")
+    promote = _action(actions, "promote", "run a check on a release, and send all jobs there if it succeeds")
+    promote.add_argument("name", metavar="NAME", help="the release, as `release ls` shows it")
+    check = promote.add_mutually_exclusive_group()
+    check.add_argument("--check", type=Path, metavar="FILE", help="the workflow to run (default: a small one)")
+    check.add_argument("--no-check", action="store_true", help="run none: callers' jobs are the first to try it")
+    promote.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        dest="inputs",
+        type=_input,
+        metavar="NODE.INPUT=FILE",
+        help="give the check's workflow a file (repeat)",
+    )
+    promote.add_argument(
+        "--timeout",
+        type=seconds,
+        default=_TIMEOUT_S,
+        metavar="SECONDS",
+        help=f"how long the check may take, the start of a first instance with it (default: {_TIMEOUT_S:g})",
+    )
+    promote.add_argument(
+        "--keep",
+        type=whole_number,
+        default=_KEPT,
+        metavar="N",
+        help=f"how many releases are remembered for a rollback, the live one among them (default: {_KEPT})",
+    )
+    _action(actions, "rollback", "make the release before live again")
+    release.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the chosen action. Returns the exit code. A `ComfyError` says in its message what to do."""
+    with explained(options, needs=_NEEDS):
+        releases, outputs = _found(chosen_stack(options))
+        match options.action:
+            case "ls":
+                _list(releases, options)
+            case "promote":
+                _promote(releases, outputs, options)
+            case "rollback":
+                _roll_back(releases, options)
+    return 0
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, description: str
+) -> argparse.ArgumentParser:
+    action = add_command(actions, name, summary=description, examples=_EXAMPLES[name])
+    add_stack_option(action)
+    return action
+
+
+def _input(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not (separator and name and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NODE.INPUT=FILE, e.g. 10.image=photo.png")
+    if not Path(path).is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {path!r}")
+    return name, Path(path)
+
+
+def _found(stack: str) -> tuple[Releases, Mapping[str, str]]:
+    import boto3
+
+    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
+    from comfy_serverless.aws.sqs import CONFIG, sqs_client
+    from comfy_serverless.cli.releases import Releases
+    from comfy_serverless.table.dispatch import Endpoint
+
+    outputs = these_outputs(stack, TABLE_OUTPUT, "JobQueueUrl", "AssetsBucketName", "OutputBucketName")
+
+    def endpoint(name: str) -> Endpoint:
+        runtime = boto3.client("sagemaker-runtime", config=CONFIG)
+        return Endpoint(runtime, boto3.client("cloudwatch", config=CONFIG), name)
+
+    ssm, table = boto3.client("ssm", config=CONFIG), Table(dynamodb_client(), outputs[TABLE_OUTPUT])
+    return Releases(stack, outputs["JobQueueUrl"], ssm, sqs_client(), table, endpoint), outputs
+
+
+def _list(releases: Releases, options: argparse.Namespace) -> None:
+    live, standings = releases.live(), releases.all()
+    if options.json:
+        print_json({"releases": [_as_json(one, live) for one in standings]})
+        return
+    titles = ("release", "version", "backend", "age", "state", "waiting", "running")
+    print_table(titles, [_row(one, live) for one in standings], folds=("state",), right=("waiting", "running"))
+    _say_deletable(live, standings, releases.stack)
+
+
+def _promote(releases: Releases, outputs: Mapping[str, str], options: argparse.Namespace) -> None:
+    found, seen = releases.find(options.name), releases.live()
+    if seen.now.name == found.release.name and seen.now.target == found.release.target:
+        say(f"{options.name} is live already")
+    else:
+        if options.inputs and options.no_check:
+            options.wrong_usage("--input: it is for the check's workflow, and --no-check runs none")
+        if options.no_check:
+            say(f"warning: no check is run: if {options.name} does not work, callers' jobs find out. Roll back then.")
+        else:
+            _check(releases, found.release, outputs, options)
+        seen = releases.change(seen, lambda live, at: live.promoted(found.release, since=at, keep=options.keep))
+        say(f"{options.name} is live: within {_SEEN_S} s all jobs go there. Jobs sent before end where they are.")
+    _print_live(seen, options)
+    if not options.json:
+        _say_deletable(seen, releases.all(), releases.stack)
+
+
+def _check(releases: Releases, release: Release, outputs: Mapping[str, str], options: argparse.Namespace) -> None:
+    from comfy_serverless.aws.s3 import s3_client
+    from comfy_serverless.cli.progress_line import ProgressLine
+    from comfy_serverless.cli.release_check import CHECK, Check, Workflow, failed_check, failure_of
+    from comfy_serverless.table.jobs import JobStore
+
+    workflow = Workflow(CHECK) if options.check is None else _workflow(options.check)
+    check = Check(
+        jobs=JobStore(releases.table, lease_s=30, max_runs=3),
+        s3=s3_client(),
+        assets_bucket=outputs["AssetsBucketName"],
+        output_bucket=outputs["OutputBucketName"],
+        workers=releases.workers(release),
+        release=release.name,
+        timeout_s=options.timeout,
+    )
+    say(f"checking {release.name} with {options.check or 'a small workflow that needs no model'} …")
+    with ProgressLine() as line:
+        job = check.run(workflow, options.inputs, line.show)
+    if (failure := failure_of(job)) is not None:
+        raise failed_check(failure, release.name, job=job, stack=release.stack or releases.stack)
+    made, version = len(job["outputs"]), job.get("release_version")
+    by = f" by {version}" if version else ""
+    say(f"the check has succeeded: {counted(made, 'output')}{by}, job {job['id']}")
+
+
+def _workflow(path: Path) -> Workflow:
+    from comfy_serverless.cli.documents import read_document
+    from comfy_serverless.cli.release_check import Workflow
+
+    document = read_document(str(path))
+    if document.inputs:
+        raise InvalidRequest(f"{path} has `inputs`: give its files with --input, e.g. --input 10.image=photo.png.")
+    return Workflow(document.editors or document.graph, document.values)
+
+
+def _roll_back(releases: Releases, options: argparse.Namespace) -> None:
+    seen = releases.live()
+
+    def decide(live: Live, at: str) -> Live:
+        back = live.rolled_back(since=at)
+        if back is None:
+            raise InvalidRequest(
+                f"{live.now.name} is live, and nothing was before it: `release promote NAME` makes another one live."
+            )
+        return back
+
+    changed = releases.change(seen, decide)
+    say(f"{changed.now.name} is live again: within {_SEEN_S} s all jobs go there, and no more to {seen.now.name}.")
+    _print_live(changed, options)
+
+
+def _print_live(live: Live, options: argparse.Namespace) -> None:
+    if options.json:
+        print_json({"live": live.now.name, "before": [one.name for one in live.before]})
+    else:
+        print(live.now.name)
+
+
+def _state(name: str, live: Live) -> str:
+    before = [one.name for one in live.before]
+    if name == live.now.name:
+        return "live"
+    return "" if name not in before else "previous" if before[0] == name else f"previous ({before.index(name) + 1})"
+
+
+def _row(one: Standing, live: Live) -> list[str]:
+    state = _state(one.release.name, live) if one.is_there else f"{_state(one.release.name, live)} gone".strip()
+    counts = ["", ""] if one.waiting is None else [str(one.waiting), str(one.running)]
+    backend = str(one.release.target.get("backend", ""))
+    return [one.release.name, one.release.version, backend, _age(one.announced_at), state, *counts]
+
+
+def _as_json(one: Standing, live: Live) -> dict[str, Any]:
+    return {
+        "name": one.release.name,
+        "release_version": one.release.version or None,
+        "backend": one.release.target.get("backend"),
+        "stack": one.release.stack or None,
+        "announced_at": one.announced_at or None,
+        "state": _state(one.release.name, live) or None,
+        "is_gone": not one.is_there,
+        "waiting": one.waiting,
+        "running": one.running,
+    }
+
+
+def _say_deletable(live: Live, standings: Iterable[Standing], stack: str) -> None:
+    """Name the releases that nobody goes back to, with the command that deletes each."""
+    kept = {one.name for one in (live.now, *live.before)}
+    for one in standings:
+        name = one.release.name
+        if name in kept or not one.announced_at or not one.is_there:
+            continue
+        if not one.is_empty:
+            say(f"{name}: jobs are still in it ({one.waiting} wait, {one.running} run); it can be deleted after them")
+        elif one.release.stack:
+            say(f"{name} can be deleted: {destroy_command(one.release, stack)}")
+
+
+def destroy_command(release: Release, stack: str) -> str:
+    """What deletes the stack of a release."""
+    other = "" if stack == "comfy-serverless" else f" -c stack={stack}"
+    return f'make cdk CDK_ARGS="destroy {one_line(release.stack)} -c release={release.name}{other}"'
+
+
+def _age(moment: str) -> str:
+    try:
+        return time_in_words((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
+    except ValueError:
+        return ""

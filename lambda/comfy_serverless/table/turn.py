@@ -1,0 +1,53 @@
+"""One at a time: who changes which release is live holds a turn in the table. SSM itself has no conditional write."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from comfy_serverless.aws.dynamodb import ConditionFailed, Table, delete_write, now_s
+from comfy_serverless.errors import UpstreamError
+
+#: How long a turn lasts at most, in seconds: of a holder that has died, another has it then.
+TURN_S = 60
+#: How long somebody waits for theirs, and how often they ask, in seconds.
+WAIT_S, ASK_EVERY_S = 75.0, 0.5
+PK, SK = "live", "turn"
+
+
+@contextmanager
+def turn(table: Table) -> Iterator[None]:
+    """Hold the turn for the block.
+
+    Raises:
+        UpstreamError: others have held it for the whole time.
+    """
+    holder = str(uuid.uuid4())
+    until = time.monotonic() + WAIT_S
+    while not _take(table, holder):
+        if time.monotonic() > until:
+            raise UpstreamError("others are changing which release is live, one after the other: try again.")
+        time.sleep(ASK_EVERY_S)
+    try:
+        yield
+    finally:
+        _give_back(table, holder)
+
+
+def _take(table: Table, holder: str) -> bool:
+    item = {"pk": PK, "sk": SK, "holder": holder, "expires": now_s() + TURN_S}
+    try:
+        # TTL deletes some time after the moment, so that is asked as well.
+        table.put(item, condition="attribute_not_exists(pk) OR #expires < :now", values={"now": now_s()})
+    except ConditionFailed:
+        return False
+    return True
+
+
+def _give_back(table: Table, holder: str) -> None:
+    try:
+        table.transact([delete_write(PK, SK, condition="#holder = :me", values={"me": holder})])
+    except ConditionFailed:
+        return  # it took longer than a turn, and is another's by now
