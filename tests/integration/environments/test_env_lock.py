@@ -333,3 +333,21 @@ def test_diff_says_what_a_person_wants_to_know(made: Project) -> None:
     assert "Both build the same" in made.run("diff", str(made.lock_path))[1]
     code, out, _ = made.run("diff", "HEAD", "--json")
     assert (code, json.loads(out)["error"]["code"]) == (1, "invalid_lock")
+
+
+def test_overrides_of_another_system_do_not_count_and_wrong_ones_are_told(made: Project) -> None:
+    made.write(registered("kit_good", "1.1.0"), overrides=["kit-math==1.0 ; sys_platform == 'win32'"])
+    assert "it is for another system or Python" in made.lock()
+    assert made.versions["kit-math"] == "2.0"
+    made.write(registered("kit_good", "1.1.0"), overrides=["--pre", "kit-math=1"])
+    message = made.fail()["message"]
+    assert "`--pre`" in message
+    assert "kit-math=1" in message
+
+
+def test_a_damaged_lock_is_made_anew_and_unknown_names_are_told(made: Project) -> None:
+    made.write(registered("kit_good", "1.0.0"))
+    made.lock_path.write_text("<<<<<<< HEAD\n{}\n")
+    assert "none of its pins is kept" in made.lock()
+    assert made.versions["kit-colors"] == "1.2"
+    assert "Did you mean kit-colors?" in made.fail("--upgrade", "kit-color")["message"]
