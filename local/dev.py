@@ -238,10 +238,10 @@ def _count(text: str) -> int:
     return value
 
 
-def _told(convert: Callable[[str], int]) -> Callable[[str], int]:
+def _told(convert: Callable[[str], T]) -> Callable[[str], T]:
     """The same for argparse, which says nothing of a plain ValueError's message."""
 
-    def converted(text: str) -> int:
+    def converted(text: str) -> T:
         try:
             return convert(text)
         except ValueError as error:

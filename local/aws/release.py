@@ -65,9 +65,9 @@ class LocalRelease:
             environment={
                 **stack.environment_of(FUNCTION),
                 **stack.aws.environment,
-                "RELEASE_VERSION": f"local-{wish.name}",
                 **environment,
                 **wish.engine,
+                "RELEASE_VERSION": f"local-{wish.name}",
                 "WORKER_IMAGE": f"release-{wish.name}",
                 "JOB_QUEUE_URL": self.queues["JobQueue"],
                 "BATCH_QUEUE_URL": self.queues["BatchQueue"],

@@ -167,11 +167,13 @@ class JobWorkflow(BaseModel):
 
 
 class Health(BaseModel):
-    """The API answers. With `?detail`, also how many packs of custom nodes the workers lack."""
+    """The API answers. With `?detail`, also how many packs of custom nodes the workers lack, and their release."""
 
     status: Literal["ok"] = "ok"
     version: str
     nodes_not_loaded: int | None = None
+    release: str | None = None
+    release_version: str | None = None
 
 
 class LostPack(BaseModel):
@@ -182,8 +184,10 @@ class LostPack(BaseModel):
 
 
 class WorkersHealth(BaseModel):
-    """What the workers have told lately."""
+    """What the workers have told lately, and the release that jobs go to now, if it has a name."""
 
+    release: str | None = None
+    release_version: str | None = None
     nodes_not_loaded: list[LostPack]
 
 

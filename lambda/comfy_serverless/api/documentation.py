@@ -14,6 +14,7 @@ from functools import cache
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
+from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
@@ -22,7 +23,8 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from comfy_serverless.api.bodies import REFUSALS, Health, LostPack, WorkersHealth, documented
 from comfy_serverless.api.examples import completed
 from comfy_serverless.api.responses import JSON, answer
-from comfy_serverless.api.services import services
+from comfy_serverless.api.services import Services, services
+from comfy_serverless.table.live import DEFAULT
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -45,10 +47,11 @@ _INLINE = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 )
 def health() -> Response[str]:
     """Show that this function runs; it asks nothing behind it, except with `?detail` what workers have told lately."""
-    lost = None
+    told: dict[str, Any] = {}
     if "detail" in (router.current_event.query_string_parameters or {}):
-        lost = len(services(router).node_list.not_imported())
-    return answer(HTTPStatus.OK, Health(version=package_version(), nodes_not_loaded=lost).model_dump(exclude_none=True))
+        known = services(router)
+        told = {"nodes_not_loaded": len(known.node_list.not_imported()), **_release(known)}
+    return answer(HTTPStatus.OK, Health(version=package_version(), **told).model_dump(exclude_none=True))
 
 
 @router.get(
@@ -59,8 +62,17 @@ def health() -> Response[str]:
 )
 def workers_health() -> Response[str]:
     """Show what `?detail` only counts."""
-    lost = [LostPack(pack=pack.pack, reason=pack.reason) for pack in services(router).node_list.not_imported()]
-    return answer(HTTPStatus.OK, WorkersHealth(nodes_not_loaded=lost).model_dump())
+    known = services(router)
+    lost = [LostPack(pack=pack.pack, reason=pack.reason) for pack in known.node_list.not_imported()]
+    told = WorkersHealth(nodes_not_loaded=lost, **_release(known))
+    return answer(HTTPStatus.OK, told.model_dump(exclude_none=True))
+
+
+def _release(known: Services) -> dict[str, str]:
+    """The release that jobs go to now, and what its image was built from; nothing of one without a name."""
+    name, built_from = known.workers.release()
+    told = {"release": "" if name == DEFAULT else name, "release_version": built_from}
+    return {field: value for field, value in told.items() if value}
 
 
 def attach(app: APIGatewayHttpResolver) -> None:

@@ -196,7 +196,7 @@ def _check(releases: Releases, release: Release, outputs: Mapping[str, str], opt
     with ProgressLine() as line:
         job = check.run(workflow, options.inputs, line.show)
     if (failure := failure_of(job)) is not None:
-        raise failed_check(failure, release.name, job=job, stack=releases.stack)
+        raise failed_check(failure, release.name, job=job, stack=release.stack or releases.stack)
     made, version = len(job["outputs"]), job.get("release_version")
     by = f" by {version}" if version else ""
     say(f"the check has succeeded: {counted(made, 'output')}{by}, job {job['id']}")

@@ -94,8 +94,8 @@ class Check:
     def _give_up(self, state: JobState) -> NoReturn:
         raise DeadlineExceeded(
             f"{self.release!r} was not promoted, and nothing was moved: the check (job {state.id}) has not ended "
-            f"within {self.timeout_s:g} s, and was {state.status.value} then. `--timeout` gives more: a first instance takes "
-            "minutes.",
+            f"within {self.timeout_s:g} s, and was {state.status.value} then. `--timeout` gives more: a first "
+            "instance takes minutes.",
             details={"job_id": state.id, "release": self.release},
         )
 

@@ -126,6 +126,8 @@ def test_jobs_say_what_their_items_say() -> None:
     assert (said["sent_again"].sent_again, said["queued"].sent_again) == (2, 0)
     assert (said["given_back"].run, said["given_back"].last_run) == (None, "run-1")
     assert not said["running"].is_rerunnable
+    assert (said["of_release"].release, said["of_release"].document().release_version) == ("next", "3f2a91c07b5e")
+    assert {said["running"].release_version, said["running"].document().release_version} == {None}
     assert said["queued"].webhook == {"url": "https://example.com/", "secret": "whsec_x"}
     progress = said["running"].document().progress
     assert progress is not None

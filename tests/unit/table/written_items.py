@@ -33,6 +33,7 @@ def written_items(session: Any) -> dict[str, dict[str, Any]]:
     jobs = JobStore(table, lease_s=30, max_runs=3)
     for write in _JOBS:
         write(jobs)
+    _of_release(JobStore(table, lease_s=30, max_runs=3, release_version="3f2a91c07b5e"))
     s3 = session.client("s3")
     s3.create_bucket(Bucket="assets", CreateBucketConfiguration={"LocationConstraint": REGION})
     assets = AssetStore(table, s3, bucket="assets")
@@ -131,6 +132,12 @@ def _sent_again(jobs: JobStore) -> None:
     assert state is not None
     assert jobs.take_turn(state)
     jobs.renew(state, for_s=60, assign={"keeper": "open", "sent_again": 2})
+
+
+def _of_release(jobs: JobStore) -> None:
+    """The check of a release, at a worker that tells what its image was built from."""
+    jobs.submit(_new("of_release", is_rerunnable=False, release="next"))
+    jobs.begin("of_release", run="run-1")
 
 
 def _of_batch(jobs: JobStore) -> None:

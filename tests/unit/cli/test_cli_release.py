@@ -1,0 +1,251 @@
+"""`comfy-serverless release` against a stack of CloudFormation: what it lists, moves, refuses and names."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_serverless.cli.main import main
+from comfy_serverless.errors import NodeExecutionError
+from comfy_serverless.jobs.document import JobError, JobStatus
+from comfy_serverless.table import turn as turns
+from comfy_serverless.table.job_state import JobState
+from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.live import DEFAULT, Live
+from tests.patience import PATIENCE_S
+from tests.unit.jobs_table import REGION, aws, create_table
+
+STACK = "mine"
+#: None of these checks hangs for the half hour that one may take.
+pytestmark = pytest.mark.timeout(300)
+LIVE = f"/comfy-serverless/{STACK}/live"
+
+
+class World:
+    """A stack with some releases, and workers that do as they are told."""
+
+    def __init__(self, session: Any) -> None:
+        self.table, _ = create_table(session)
+        self.sqs, self.ssm, self.s3 = (session.client(name) for name in ("sqs", "ssm", "s3"))
+        for bucket in ("assets", "output"):
+            self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        self.urls: dict[str, str] = {"own": self.sqs.create_queue(QueueName="own")["QueueUrl"]}
+        outputs = {
+            "JobsTableName": self.table.name,
+            "JobQueueUrl": self.urls["own"],
+            "AssetsBucketName": "assets",
+            "OutputBucketName": "output",
+        }
+        session.client("cloudformation").create_stack(
+            StackName=STACK,
+            TemplateBody=json.dumps({"Resources": {}, "Outputs": {k: {"Value": v} for k, v in outputs.items()}}),
+        )
+        self.jobs = JobStore(self.table, lease_s=30, max_runs=3)
+
+    def announce(self, name: str, version: str = "3f2a91c07b5e") -> None:
+        """A release, as a stack of `infra/` announces it."""
+        self.urls[name] = self.sqs.create_queue(QueueName=f"{STACK}-release-{name}-jobs")["QueueUrl"]
+        batches = self.sqs.create_queue(QueueName=f"{STACK}-release-{name}-batches")["QueueUrl"]
+        told = {"backend": "queue", "job_queue_url": self.urls[name], "batch_queue_url": batches, "image": "i"}
+        told |= {"stack": f"{STACK}-lambda-gpu-{name}", "release_version": version}
+        path = f"/comfy-serverless/{STACK}/releases/{name}"
+        self.ssm.put_parameter(Name=path, Value=json.dumps(told), Type="String", Overwrite=True)
+
+    def live(self) -> Live:
+        found = self.ssm.get_parameters(Names=[LIVE])["Parameters"]
+        return Live.parse(found[0]["Value"] if found else "")
+
+    def works(self, name: str, end: Callable[[World, JobState], None]) -> threading.Thread:
+        """Have a worker of this release take one job from its queue, and end it so."""
+
+        def work() -> None:
+            answer: dict[str, Any] = {}
+            while not answer.get("Messages"):
+                answer = self.sqs.receive_message(QueueUrl=self.urls[name], WaitTimeSeconds=1)
+            job_id = json.loads(answer["Messages"][0]["Body"])["job"]
+            self.sqs.delete_message(QueueUrl=self.urls[name], ReceiptHandle=answer["Messages"][0]["ReceiptHandle"])
+            state = self.jobs.begin(job_id, run="run-1").state
+            assert state is not None
+            end(self, state)
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return thread
+
+
+def succeed(world: World, state: JobState) -> None:
+    job = state.whole_document().model_copy(update={"status": JobStatus.SUCCEEDED})
+    assert world.jobs.finish(state.id, job, run="run-1", webhook=False, places=())
+
+
+def fail(world: World, state: JobState) -> None:
+    error = NodeExecutionError("no module named flux", details={"node_id": "3", "class_type": "Flux"})
+    job = state.whole_document().model_copy(update={"status": JobStatus.FAILED, "error": JobError.of(error)})
+    assert world.jobs.finish(state.id, job, run="run-1", webhook=False, places=())
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.setenv(name, REGION)
+    monkeypatch.setenv("COMFY_STACK", STACK)
+    monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
+    with aws() as session:
+        yield World(session)
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[str, str]]:
+    """Run a command with this exit code: what it prints, and what it says."""
+
+    def run(*arguments: str, code: int = 0) -> tuple[str, str]:
+        assert main(["release", *arguments]) == code
+        printed = capsys.readouterr()
+        return printed.out, printed.err
+
+    return run
+
+
+def test_a_stack_without_named_releases_has_one(world: World, told: Callable[..., tuple[str, str]]) -> None:
+    world.sqs.send_message(QueueUrl=world.urls["own"], MessageBody="x")
+    listed = json.loads(told("ls", "--json")[0])["releases"]
+    assert [(one["name"], one["state"], one["waiting"]) for one in listed] == [(DEFAULT, "live", 1)]
+    assert told("rollback", code=1)[1].startswith("invalid_request: default is live, and nothing was before it")
+
+
+def test_a_release_is_promoted_after_its_check_and_rolled_back(
+    world: World, told: Callable[..., tuple[str, str]]
+) -> None:
+    world.announce("next")
+    world.works("next", succeed)
+    printed, said = told("promote", "next")
+    assert printed == "next\n"
+    assert "the check has succeeded" in said
+    assert (world.live().now.name, world.live().now.version) == ("next", "3f2a91c07b5e")
+    assert "next is live already" in told("promote", "next")[1]
+    rows = told("ls")[0].splitlines()
+    assert [row.split()[0] for row in rows] == ["release", "next", DEFAULT]
+    assert "previous" in rows[2]
+    assert told("rollback")[0] == "default\n"
+    assert world.live().now.name == DEFAULT
+
+
+def test_one_whose_check_fails_is_not_and_the_node_and_the_log_are_named(
+    world: World, told: Callable[..., tuple[str, str]]
+) -> None:
+    world.announce("next")
+    world.works("next", fail)
+    printed, said = told("promote", "next", "--json", code=1)
+    error = json.loads(printed)["error"]
+    assert error["code"] == "node_execution_error"
+    assert "its check failed at node 3 Flux: no module named flux" in said
+    assert f"comfy-serverless logs {error['details']['job_id']} --stack {STACK}" in said
+    assert world.live() == Live()
+
+
+def test_a_check_that_takes_too_long_is_canceled(world: World, told: Callable[..., tuple[str, str]]) -> None:
+    world.announce("next")
+    printed, said = told("promote", "next", "--timeout", "0.1", "--json", code=1)
+    assert "`--timeout` gives more" in said
+    state = world.jobs.read(json.loads(printed)["error"]["details"]["job_id"])
+    assert state is not None
+    assert (state.status.value, state.release, world.live()) == ("canceled", "next", Live())
+
+
+def test_without_a_check_it_warns(world: World, told: Callable[..., tuple[str, str]]) -> None:
+    world.announce("next")
+    assert "warning: no check is run" in told("promote", "next", "--no-check")[1]
+    assert world.live().now.name == "next"
+
+
+def test_the_check_gets_the_files_it_is_given(
+    world: World, told: Callable[..., tuple[str, str]], tmp_path: Path
+) -> None:
+    world.announce("next")
+    (tmp_path / "photo.png").write_bytes(b"png")
+    seen: list[Any] = []
+
+    def see(world: World, state: JobState) -> None:
+        bucket, _, key = state.request.removeprefix("s3://").partition("/")
+        seen.append(json.loads(world.s3.get_object(Bucket=bucket, Key=key)["Body"].read())["request"])
+        succeed(world, state)
+
+    world.works("next", see)
+    told("promote", "next", "--check", "workflows/thumbnail.json", "--input", f"10.image={tmp_path / 'photo.png'}")
+    (request,) = seen
+    bucket, _, key = request["inputs"]["10.image"].removeprefix("s3://").partition("/")
+    assert world.s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"png"
+
+
+def test_two_who_promote_do_not_undo_each_other(world: World, told: Callable[..., tuple[str, str]]) -> None:
+    world.announce("next")
+    world.announce("other")
+
+    def meanwhile(world: World, state: JobState) -> None:
+        other = Live().promoted(Live().now.__class__("other", {"backend": "queue"}), since="now")
+        world.ssm.put_parameter(Name=LIVE, Value=other.to_text(), Type="String", Overwrite=True)
+        succeed(world, state)
+
+    world.works("next", meanwhile)
+    assert "somebody has made 'other' live since this command began" in told("promote", "next", code=1)[1]
+    assert world.live().now.name == "other"
+
+
+def test_one_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "ASK_EVERY_S", 0.01)
+    order: list[str] = []
+    has_it, may_end = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with turns.turn(world.table):
+            has_it.set()
+            may_end.wait(PATIENCE_S)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert has_it.wait(PATIENCE_S)
+    threading.Timer(0.2, may_end.set).start()
+    with turns.turn(world.table):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_turn_of_somebody_who_died_is_over_some_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "TURN_S", -2)
+    assert turns._take(world.table, "dead")
+    with turns.turn(world.table):
+        assert world.table.get(turns.PK, turns.SK) is not None
+    assert world.table.get(turns.PK, turns.SK) is None
+
+
+def test_what_can_be_deleted_is_named_with_its_command_once_nothing_is_in_it(
+    world: World, told: Callable[..., tuple[str, str]]
+) -> None:
+    for name in ("one", "two", "three"):
+        world.announce(name)
+        told("promote", name, "--no-check", "--keep", "2")
+    world.sqs.send_message(QueueUrl=world.urls["one"], MessageBody="x")
+    assert "one: jobs are still in it (1 wait, 0 run)" in told("ls")[1]
+    world.sqs.purge_queue(QueueUrl=world.urls["one"])
+    assert (
+        'one can be deleted: make cdk CDK_ARGS="destroy mine-lambda-gpu-one -c release=one -c stack=mine"'
+        in told("ls")[1]
+    )
+    assert [one.name for one in world.live().before] == ["two"]
+
+
+def test_one_that_is_gone_is_shown_and_cannot_be_promoted(world: World, told: Callable[..., tuple[str, str]]) -> None:
+    world.announce("next")
+    world.sqs.delete_queue(QueueUrl=world.urls["next"])
+    (gone,) = (one for one in json.loads(told("ls", "--json")[0])["releases"] if one["name"] == "next")
+    assert (gone["is_gone"], gone["waiting"]) == (True, None)
+    said = told("promote", "next", code=1)[1]
+    assert "its stack is gone. There are: default." in said
+    assert "-c release=next" in said
