@@ -35,6 +35,7 @@ REF ?=
 TORCH ?= cpu
 TAG ?= comfy-serverless:$(if $(filter cuda,$(TORCH)),gpu,cpu)
 IMAGE_ARGS ?=
+IMAGE_OUT ?= out/image
 UPGRADE_ARGS ?=
 
 .PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-torch comfyui-upgrade clean
@@ -141,7 +142,7 @@ cdk: $(INFRA)/.installed $(VENV)/.installed ## CDK with the GPU stacks: make cdk
 image: ## Build ComfyUI's image from comfyui/comfy-build.lock, and fetch what it declares (out/image): make image TORCH=cuda
 	docker build --target worker -t $(TAG) --build-arg TORCH=$(TORCH) \
 	  --build-arg COMFYUI_ARGS=$(if $(filter cuda,$(TORCH)),,--cpu) $(IMAGE_ARGS) .
-	@$(PYTHON) tools/image_facts.py $(TAG) out/image
+	@$(PYTHON) tools/image_facts.py $(TAG) $(IMAGE_OUT)
 
 image-size: ## What is largest in an image: libraries, packs, the rest; and whether Lambda takes it: make image-size TAG=…
 	@$(PYTHON) tools/image_size.py $(TAG)

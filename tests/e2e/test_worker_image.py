@@ -6,12 +6,14 @@ It takes minutes and gigabytes to build, and ComfyUI's code is not ours to keep,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from lambda_container import LambdaContainer
 
+from comfy_serverless.environments.lock_file import release_version
 from demo.samples import SAMPLES, Sample, read_result, send
 from demo.seed import OUTPUT_BUCKET
 from local.aws.server import LocalAws
@@ -55,3 +57,13 @@ def test_nothing_even_tried_to_write_outside_tmp(container: LambdaContainer) -> 
     assert "Read-only file system" not in container.log()
     assert container.shell("id -u") == "993"
     assert {"input", "output", "temp", "user", "main.py"} <= set(container.shell("ls /tmp/comfyui").split())
+
+
+def test_the_image_says_what_it_is_and_what_it_declares(container: LambdaContainer) -> None:
+    release = json.loads(container.shell("cat /opt/release.json"))
+    lock = (ROOT / "comfyui" / "comfy-build.lock").read_text(encoding="utf-8")
+    assert (release["release_version"], release["comfyui"]) == (release_version(lock), "0.33.0")
+    classes = json.loads(container.shell("cat /opt/declarations/classes.json"))
+    declared = json.loads(container.shell("zcat /opt/declarations/object_info.json.gz"))
+    assert classes.keys() == declared.keys()
+    assert classes["KSampler"] == "ComfyUI"

@@ -56,6 +56,9 @@ def test_the_driver_fits_the_torch_that_is_built_in(template: dict[str, Any], sy
         "COMFYUI_ARGS": "",
     }
     assert worker["platform"] == "linux/amd64"
+    assert worker.get("dockerFile", "Dockerfile") == "Dockerfile"
+    sent = synthesized.folder / worker["directory"]
+    assert {"comfy-build.lock", "comfy-build.yaml", "archives"} <= {path.name for path in (sent / "comfyui").iterdir()}
     lock = (Path(__file__).parents[2] / "requirements" / "torch-cuda.txt").read_text(encoding="utf-8")
     assert re.search(r"^cuda-toolkit==13\.", lock, re.MULTILINE)
 

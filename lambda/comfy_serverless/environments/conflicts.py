@@ -19,6 +19,8 @@ from comfy_serverless.environments.resolver import Question, Resolver, Unsolvabl
 #: A core of more lines than this is not made smaller; so many conflicts are told at once.
 _MOST_CONFLICTS: Final = 10
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_MISSING: Final = re.compile(r"([A-Za-z0-9][\w.-]*) was not found in")
+_PIN: Final = re.compile(r"={2,3}\s*([A-Za-z0-9.!+_-]+)(?![\w.*])")
 _DEPENDS: Final = re.compile(
     r"(?P<of>[A-Za-z0-9][\w.-]*)(?:\[[\w,-]*\])?(?P<versions>[<>=!~][^\s]*)? depends? on (?:one of:\s*)?"
     r"(?P<on>[A-Za-z0-9][\w.-]*)(?:\[[\w,-]*\])?(?P<limit>[<>=!~]\S*)?"
@@ -48,18 +50,30 @@ class Conflict:
     leaves_out: bool = False
 
 
-def explain(question: Question, program: Resolver, *, tell: Callable[[str], None] = lambda _: None) -> list[Conflict]:
-    """All conflicts of a question that has no answer, each with its override. Raises NotAnswered as the resolver."""
+def explain(
+    question: Question, program: Resolver, said: str, *, tell: Callable[[str], None] = lambda _: None
+) -> list[Conflict]:
+    """All conflicts of a question that has no answer, each with its override.
+
+    Args:
+        said: what the resolver has said to it.
+
+    Raises:
+        NotAnswered: as the resolver does.
+    """
     resolver = _Remembering(program)
-    if (said := _unsolvable(replace(question, lines=()), resolver)) is not None:  # of what the image has itself
-        return [Conflict((), said, "", {})]
+    resolver.knows(question, said)
+    if (own := _unsolvable(replace(question, lines=()), resolver)) is not None:  # of what the image has itself
+        return [Conflict((), own, "", {})]
     found: list[Conflict] = []
     while len(found) < _MOST_CONFLICTS:
-        said = _unsolvable(question, resolver)
-        if said is None:
-            break
         tell(f"conflict {len(found) + 1}: which lines")
-        core = _core(question, said, resolver)
+        core = _plain_core(question, "")
+        if core is None:
+            reason = _unsolvable(question, resolver)
+            if reason is None:
+                break
+            core = _core(question, reason, resolver)
         tell(f"conflict {len(found) + 1}: which override")
         conflict = _resolved(replace(question, lines=core), question, resolver)
         found.append(conflict)
@@ -78,6 +92,10 @@ class _Remembering:
         self._resolver = resolver
         self._known: dict[tuple[frozenset[Declared], frozenset[str]], dict[str, str] | Unsolvable] = {}
         self.can_override = resolver.can_override
+
+    def knows(self, question: Question, said: str) -> None:
+        """Take over what has been said to a question."""
+        self._known[frozenset(question.lines), frozenset(question.overrides)] = Unsolvable(said)
 
     def check(self, question: Question) -> dict[str, str]:
         """As the resolver's own."""
@@ -104,6 +122,8 @@ def _unsolvable(question: Question, resolver: _Remembering) -> str | None:
 
 def _core(question: Question, said: str, resolver: _Remembering) -> tuple[Declared, ...]:
     """The smallest set of lines that cannot be together."""
+    if (plain := _plain_core(question, said)) is not None:
+        return plain
     named = {normalized(name) for name in _NAME.findall(said)}
     likely = tuple(line for line in question.lines if line.name in named)
     lines = likely if likely and _unsolvable(replace(question, lines=likely), resolver) is not None else question.lines
@@ -112,6 +132,23 @@ def _core(question: Question, said: str, resolver: _Remembering) -> tuple[Declar
         has_new=False,
     )  # fmt: skip
     return tuple(sorted(core, key=_stays))
+
+
+def _plain_core(question: Question, said: str) -> tuple[Declared, ...] | None:
+    """The set where it can be told without asking: one pin against another line, or a name that the index has not."""
+    overridden = {normalized(match[0]) for line in question.overrides if (match := _NAME.match(line))}
+    asked = sorted((line for line in question.lines if line.name and line.name not in overridden), key=_stays)
+    for name in _MISSING.findall(said):
+        if alone := next((line for line in asked if line.name == normalized(name)), None):
+            return (alone,)
+    for line in reversed(asked):
+        pin = _PIN.search(line.requirement)
+        against = pin and next(
+            (other for other in asked if other.name == line.name and not admits(other.requirement, pin[1])), None
+        )
+        if against and against != line:
+            return tuple(sorted((line, against), key=_stays))
+    return None
 
 
 def _quick_xplain(
@@ -144,7 +181,8 @@ def _resolved(core: Question, whole: Question, resolver: _Remembering) -> Confli
                 against = tuple(text for _, on, text, _ in edges if on == name)
                 return Conflict(core.lines, said, name, _through(name, edges), f"{name}=={had}", against)
             continue
-        if _answers(replace(core, overrides=(*core.overrides, name)), resolver) is None:
+        is_direct = len({line.name for line in core.lines}) == 1 and len(core.lines) > 1
+        if not is_direct and _answers(replace(core, overrides=(*core.overrides, name)), resolver) is None:
             continue
         limits = {text: limit for _, on, text, limit in edges if on == name}
         version = _version(name, limits.values(), core, whole, resolver)
@@ -164,16 +202,19 @@ def _resolved(core: Question, whole: Question, resolver: _Remembering) -> Confli
 
 
 def _version(name: str, limits: Iterable[str], core: Question, whole: Question, resolver: _Remembering) -> str | None:
-    """The version for an override: of those that come out when one of the lines gives way, which goes against least."""
+    """The version for an override: of those that come out when one of the lines gives way, which goes against least.
+
+    Only the lines that are about the library, and those of the conflict, are asked about: few, so that it is quick.
+    """
+    concerned = tuple(line for line in whole.lines if line.name == name or line in core.lines)
     versions = set()
-    for line in core.lines:
-        without = tuple(other for other in whole.lines if other != line)
-        answer = _answers(replace(whole, lines=without), resolver)
-        if answer is None:
-            rest = tuple(other for other in core.lines if other != line)
-            answer = _answers(replace(core, lines=rest), resolver)
+    for line in reversed(core.lines):
+        rest = tuple(other for other in concerned if other != line)
+        answer = _answers(replace(core, lines=rest), resolver)
         if answer is not None and name in answer:
             versions.add(answer[name])
+            if _cost(name, answer[name], concerned, limits)[:3] in {(0, 0, 0), (0, 0, 1)}:
+                break
     if not versions:
         answer = _answers(replace(core, overrides=(*core.overrides, name)), resolver)
         versions = {answer[name]} if answer is not None and name in answer else set()

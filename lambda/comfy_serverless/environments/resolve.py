@@ -116,7 +116,7 @@ class _Resolution:
             return self._resolver.resolve(question)
         except Unsolvable as error:
             try:
-                found = conflicts.explain(question, self._resolver, tell=self._tell)
+                found = conflicts.explain(question, self._resolver, str(error), tell=self._tell)
             except NotAnswered as unanswered:
                 raise explanations.of_no_answer(unanswered, question.lines) from unanswered
             raise explanations.of_conflicts(found, self._base) from error

@@ -24,3 +24,11 @@ def test_the_worker_is_built_with_the_comfyui_that_was_chosen(ref: str) -> None:
     assert worker["DockerBuildTarget"] == "worker"
     assert worker["DockerBuildArgs"] == {"COMFYUI_REF": ref}
     assert [name for name, metadata in functions.items() if "DockerBuildArgs" in metadata] == []
+
+
+def test_every_image_is_built_from_the_one_dockerfile_and_the_whole_repository() -> None:
+    """Then the lock and its archives are there, as they are for `make image`."""
+    for metadata in built(ImageTarget="worker").values():
+        context = Path(str(metadata["DockerContext"]))
+        assert (context / str(metadata["Dockerfile"])).resolve() == ROOT / "Dockerfile"
+        assert context.resolve() == ROOT

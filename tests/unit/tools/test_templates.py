@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,16 @@ BEFORE = "a125cd84b054a57729b5eecab930ca9408719832"
 
 
 def pinned() -> str:
-    (commit,) = re.findall(r"^ARG COMFYUI_PINNED=(.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    return str(commit)
+    lock = json.loads((ROOT / "comfyui" / "comfy-build.lock").read_text(encoding="utf-8"))
+    return str(lock["comfyui"]["commit"])
 
 
 def test_the_pinned_comfyui_runs_the_official_templates() -> None:
     assert pinned() in RECORDED, "record its classes: `python -m tools.templates record ADDRESS COMMIT`"
     classes = RECORDED[pinned()]
     assert len(classes.finds(KNOWN)) >= BAR
-    assert f"# of ComfyUI {classes.version}, as of " in (ROOT / "requirements" / "comfyui.in").read_text()
+    lock = json.loads((ROOT / "comfyui" / "comfy-build.lock").read_text(encoding="utf-8"))
+    assert (classes.version, lock["comfyui"]["ref"]) == (lock["comfyui"]["version"], pinned())
 
 
 def test_it_has_what_the_one_before_it_had() -> None:

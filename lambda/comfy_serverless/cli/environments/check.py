@@ -30,11 +30,12 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
             "comfy-serverless env check --comfyui ~/ComfyUI --python ~/ComfyUI/.venv/bin/python",
         ),
         notes=(
-            "An image is started twice, on the processor: as Lambda does (nothing can be written but /tmp, no "
-            "network), and\n"
-            "as SageMaker does. A ComfyUI on this machine is started once, as it is."
+            "An image is started twice, on the processor: as Lambda does (nothing can be written but /tmp, no\n"
+            "network), and as SageMaker does. A ComfyUI on this machine is started once, as it is."
         ),
-        exit_codes="exit codes: 0 done, 1 failed, a pack does not import, or the lock is stale, 2 wrong usage, 130 interrupted",
+        exit_codes=(
+            "exit codes: 0 done, 1 failed, a pack does not import, or the lock is stale, 2 wrong usage, 130 interrupted"
+        ),
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--image", default=_IMAGE, metavar="TAG", help="the image (default: %(default)s)")

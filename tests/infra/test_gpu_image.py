@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,16 +15,33 @@ from tests.infra.stacks import CONTEXT, ROOT
 GIB = 1024**3
 
 
+RELEASE = {"release_version": "0123456789ab", "comfyui": "0.33.0", "packs": {"toy": "1.2.0"}}
+
+
 def gpu_image(folder: Path, size_bytes: int) -> tuple[subprocess.CompletedProcess[str], str]:
     """Run `make gpu-image` with a fake engine, whose images have this size. Returns also the engine's arguments."""
+    sizes = {
+        "library": {"torch 2.14.1": size_bytes // 2, "idna 3.20": 1000},
+        "pack": {"toy": 2000},
+        "rest": {"Debian": size_bytes - size_bytes // 2 - 3000},
+    }
+    (folder / "sizes").write_text(json.dumps(sizes), encoding="utf-8")
+    (folder / "release").write_text(json.dumps(RELEASE), encoding="utf-8")
     engine = folder / "docker"
     engine.write_text(
-        f'#!/bin/sh\necho "$@" >>{folder}/arguments\nif [ "$1" = run ]; then printf "{size_bytes}\\t/\\n"; fi\n',
+        f"""#!/bin/sh
+echo "$@" >>{folder}/arguments
+case "$1" in
+  run) cat >/dev/null; cat {folder}/sizes ;;
+  create) echo container ;;
+  cp) cp {folder}/release "$3" ;;
+esac
+""",
         encoding="utf-8",
     )
     engine.chmod(0o755)
     done = subprocess.run(
-        [shutil.which("make") or "make", "-C", str(ROOT), "gpu-image"],
+        [shutil.which("make") or "make", "-C", str(ROOT), "gpu-image", f"IMAGE_OUT={folder}/out"],
         env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
@@ -47,6 +65,9 @@ def test_an_image_that_lambda_refuses_is_refused_here(
     done, _ = gpu_image(tmp_path, size_bytes)
     assert said in done.stdout
     assert (done.returncode == 0) is is_taken
+    assert "comfy-serverless:gpu is release 0123456789ab: ComfyUI 0.33.0, packs: toy." in done.stdout
+    lines = [line.partition("%  ")[2] for line in done.stdout.splitlines() if " MiB " in line]
+    assert lines == ["library: torch 2.14.1", "Debian", "pack: toy", "library: 1 smaller ones"]
 
 
 def test_the_image_is_the_one_that_is_deployed(tmp_path: Path) -> None:

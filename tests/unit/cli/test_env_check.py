@@ -1,0 +1,160 @@
+"""`comfy-serverless env check`: what an image has, whether every pack imports, whether the lock is stale."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from comfy_serverless.cli.main import main
+from comfy_serverless.environments.lock_file import release_version
+from tests.unit.fake_comfyui import FakeComfyUI
+
+ROOT = Path(__file__).parents[3]
+PROBLEM = {
+    "pack": "toy",
+    "reason": "No module named 'cv2'",
+    "kind": "missing_module",
+    "subject": "cv2",
+    "what": "the module cv2 is missing",
+    "declared": "declared by nobody",
+    "do": "add the line `opencv-python-headless`",
+}
+
+
+def facts(release: str = "0" * 12, *, problems: tuple[Mapping[str, Any], ...] = ()) -> dict[str, Any]:
+    built = {"release_version": release, "comfyui": "0.33.0", "commit": "2" * 40, "from": "lock"}
+    return {
+        "release": {**built, "packs": {"toy": "1.2.0"}},
+        "inputs_sha256": "1" * 64,
+        "libraries": 96,
+        "torch": {"torch": "2.14.1"},
+        "apt": ["libgl1"],
+        "classes": {"ComfyUI": 887, "toy": 3},
+        "problems": list(problems),
+        "notes": ["toy seems to declare X, too"],
+    }
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with our own build file and lock, where the command runs."""
+    (tmp_path / "comfyui").mkdir()
+    for name in ("comfy-build.yaml", "comfy-build.lock"):
+        shutil.copy(ROOT / "comfyui" / name, tmp_path / "comfyui")
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A container engine that prints what the two files say; it writes down how it was called."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "docker").write_text(
+        f'#!/bin/sh\necho "$@" >>{folder}/calls\nfor last; do :; done\necho words of ComfyUI\ncat {folder}/$last.json\n'
+    )
+    (folder / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    return folder
+
+
+def answers(docker: Path, read_only: Mapping[str, Any], writable: Mapping[str, Any] | None = None) -> None:
+    for mode, said in (("read-only", read_only), ("writable", writable or read_only)):
+        (docker / f"{mode}.json").write_text(json.dumps(said))
+
+
+def here(checkout: Path) -> str:
+    return release_version((checkout / "comfyui" / "comfy-build.lock").read_text())
+
+
+def test_an_image_is_started_as_lambda_does_and_as_it_comes(
+    checkout: Path, docker: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers(docker, facts(here(checkout)))
+    assert main(["env", "check", "--image", "mine:1"]) == 0
+    shown = capsys.readouterr()
+    assert f"  release    {here(checkout)}\n  ComfyUI    0.33.0 (22222222)\n  libraries  96, torch 2.14.1" in shown.out
+    assert "classes    890: 887 of ComfyUI, 3 of packs" in shown.out
+    assert [line.split() for line in shown.out.splitlines() if line.startswith("toy")] == [["toy", "1.2.0", "3", "yes"]]
+    assert shown.err.splitlines() == ["note: toy seems to declare X, too", "every pack imports"]
+    lambdas, sagemakers = (docker / "calls").read_text().splitlines()
+    assert "--read-only --tmpfs /tmp:rw,exec,mode=1777 --user 993:990 --network none" in lambdas
+    assert "--read-only" not in sagemakers
+    assert all("--entrypoint /opt/worker/bin/python mine:1 " in call for call in (lambdas, sagemakers))
+
+
+def test_a_pack_that_does_not_import_is_said_with_what_to_do(
+    checkout: Path, docker: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = [facts(here(checkout), problems=({**PROBLEM, "modes": [mode]},)) for mode in ("as Lambda", "as SageMaker")]
+    answers(docker, *lost)
+    assert main(["env", "check"]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.splitlines()[1:] == [
+        "toy: the module cv2 is missing",
+        "    ComfyUI says: No module named 'cv2'",
+        "    declared by nobody",
+        "    do: add the line `opencv-python-headless`",
+        "1 problem",
+    ]
+    answers(docker, lost[0], facts(here(checkout)))
+    assert main(["env", "check", "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["problems"][0]["modes"] == ["as Lambda"]
+    assert (document["name"], document["stale"]) == ("comfy-serverless:cpu", [])
+
+
+def test_an_image_of_another_lock_is_stale(checkout: Path, docker: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers(docker, facts("abcdefabcdef"))
+    assert main(["env", "check"]) == 1
+    said = capsys.readouterr().err
+    assert f"stale: the image is of release abcdefabcdef, and comfyui/comfy-build.lock is {here(checkout)}" in said
+
+
+def test_a_lock_of_another_build_file_is_stale(
+    checkout: Path, docker: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = checkout / "comfyui" / "comfy-build.yaml"
+    file.write_text(file.read_text().replace("baseComfyVersion: ", "baseComfyVersion: v0.39.0 # "))
+    answers(docker, facts(here(checkout)))
+    assert main(["env", "check"]) == 1
+    assert "is not of comfyui/comfy-build.yaml any more: ComfyUI is v0.39.0" in capsys.readouterr().err
+
+
+def test_an_image_that_is_not_there_is_said(docker: Path, checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (docker / "docker").write_text("#!/bin/sh\necho Error: No such image: mine:1 >&2\nexit 125\n")
+    assert main(["env", "check", "--image", "mine:1", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)["error"]["message"]
+    assert "the image mine:1 cannot be checked: Error: No such image: mine:1. Build it first: make image" in said
+
+
+def test_without_a_container_engine_it_says_so(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(checkout))
+    assert main(["env", "check"]) == 1
+    assert "can only be checked with docker" in capsys.readouterr().err
+
+
+def test_a_comfyui_on_this_machine_is_started_as_it_is(
+    checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "ComfyUI"
+    (folder / "custom_nodes" / "toy").mkdir(parents=True)
+    fake = FakeComfyUI(folder)
+    (folder / "program.py").rename(folder / "main.py")
+    lost = "Cannot import /x/custom_nodes/toy module for custom nodes: No module named 'cv2'"
+    fake.says(lost, object_info={"KSampler": {"python_module": "nodes"}})
+    assert main(["env", "check", "--comfyui", str(folder), "--python", sys.executable]) == 1
+    shown = capsys.readouterr()
+    assert "  ComfyUI    0.33.0" in shown.out
+    assert "toy: the module cv2 is missing" in shown.err
+    (start,) = fake.starts
+    assert start["arguments"][:2] == ["--cpu", "--disable-auto-launch"]
