@@ -23,6 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 from comfy_serverless import ComfyConnector, Output, OutputKind, Progress, Settings
 from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, EngineUnavailable, InvalidWorkflow
+from tests.contract.engines import free_port
 from tests.patience import PATIENCE_S, QuietClock, wait_until
 
 TEST_PAYLOAD = Path(__file__).parent / "test_payload.json"
@@ -35,9 +36,9 @@ def settings(folder: Path) -> Settings:
         arguments = f"--cpu --output-directory {folder}/output --input-directory {folder}/input"
         for name in ("output", "input"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        return replace(chosen, comfyui_args=arguments, initial_port=18288)
+        return replace(chosen, comfyui_args=arguments, initial_port=free_port())
     command = f"{sys.executable} -m comfy_lite --base-directory {folder} --step-ms 20"
-    return replace(chosen, api_command_line=command, initial_port=18288)
+    return replace(chosen, api_command_line=command, initial_port=free_port())
 
 
 @pytest.fixture(scope="module")
@@ -314,7 +315,7 @@ assert api_singleton.get_image(uploaded['name'], uploaded['subfolder'], uploaded
 api_singleton.kill_api()
 """
     (tmp_path / "workflow_api.json").write_text(TEST_PAYLOAD.read_text())
-    environment = {**os.environ, "TEST_PAYLOAD": "workflow_api.json", "INITIAL_PORT": "18488"}
+    environment = {**os.environ, "TEST_PAYLOAD": "workflow_api.json", "INITIAL_PORT": str(free_port())}
     if REAL:
         environment["COMFYUI_ARGS"] = f"--cpu --output-directory {tmp_path} --input-directory {tmp_path}"
     answer = subprocess.run(
@@ -363,7 +364,7 @@ try:
 except EngineUnavailable:
     assert ComfyConnector(wait=False) is not connector
 """
-    environment = {**os.environ, "COMFYUI_ARGS": "--cpu", "INITIAL_PORT": "18588"}
+    environment = {**os.environ, "COMFYUI_ARGS": "--cpu", "INITIAL_PORT": str(free_port())}
     answer = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from comfy_serverless import ComfyConnector, Output, OutputKind, Settings
 from comfy_serverless.errors import EngineCrashed, NodeExecutionError
-from tests.contract.engines import REAL_COMFYUI
+from tests.contract.engines import REAL_COMFYUI, free_port
 
 HERE = Path(__file__).parent
 real_only = pytest.mark.skipif(REAL_COMFYUI is None, reason="nodes that the embedded engine does not have")
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def connector(folder: Path) -> Iterator[ComfyConnector]:
-    settings = replace(Settings.from_environment(), initial_port=18488)
+    settings = replace(Settings.from_environment(), initial_port=free_port())
     if REAL_COMFYUI:
         (folder / "models").symlink_to(Path(REAL_COMFYUI) / "models")
         for node in (Path(REAL_COMFYUI) / "custom_nodes").glob("*.py"):
