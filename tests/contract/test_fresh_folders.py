@@ -34,7 +34,7 @@ raise SystemExit(main())
 @pytest.fixture
 def connector(tmp_path: Path) -> Iterator[ComfyConnector]:
     base = tmp_path / "new"
-    base.mkdir()
+    (base / "custom_nodes").mkdir(parents=True)  # without it no ComfyUI starts
     settings = replace(Settings.from_environment(), initial_port=free_port())
     if REAL_COMFYUI:
         settings = replace(settings, comfyui_args=f"--cpu --base-directory {base}")
