@@ -50,7 +50,7 @@ from local.aws.processes import (
 )
 from local.aws.queue_poller import QueuePoller
 from local.aws.roles import functions_by_handler
-from local.aws.server import LocalAws, local_client
+from local.aws.server import LocalAws
 from local.aws.stack import LocalStack, allow_origins
 from local.aws.template import STACK, TABLE
 from local.sagemaker.async_endpoint import AsyncEndpoint
@@ -390,11 +390,8 @@ class DevStack:
 
     def describe(self) -> None:
         """Let the command line find the resources as it does on AWS, by a stack of CloudFormation."""
-        outputs = {name: {"Value": value} for name, value in self.stack.outputs.items()}
-        outputs["ApiUrl"] = {"Value": self.url}
-        outputs[FOLDER_OUTPUT] = {"Value": str(self.log_folder.resolve())}
-        cloudformation: Any = local_client("cloudformation", self.aws.endpoint_url)
-        cloudformation.create_stack(StackName=STACK, TemplateBody=json.dumps({"Resources": {}, "Outputs": outputs}))
+        folder = str(self.log_folder.resolve())
+        self.aws.describe(STACK, {**self.stack.outputs, "ApiUrl": self.url, FOLDER_OUTPUT: folder})
 
     def kill_workers(self) -> None:
         """End all workers at once, engine and all, as if their machines had lost power; new ones take their places."""
