@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import re
 import shlex
@@ -56,7 +55,7 @@ from local.aws.template import STACK, TABLE
 from local.sagemaker.async_endpoint import AsyncEndpoint
 from local.sagemaker.endpoint_backend import EndpointBackend
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PORT = 8189
 API_KEY = "local-key-for-development-only"
 OWNER = "local"
@@ -491,6 +490,3 @@ def _stop_pollers(pollers: Sequence[QueuePoller]) -> None:
         for poller in pollers:
             poller.stop(timeout_s=timeout_s)
 
-
-if __name__ == "__main__":
-    sys.exit(main())
