@@ -33,7 +33,7 @@ SOAK_SEED ?=
 REF ?=
 COMFYUI_REPOSITORY ?=
 
-.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy undeploy adopt budget contract bench infra cdk gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-comfyui comfyui-upgrade clean
+.PHONY: help setup demo dev test test-fast test-services extras soak e2e e2e-comfyui sam-demo deploy undeploy adopt budget contract bench infra cdk gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-comfyui comfyui-upgrade clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,8 +57,14 @@ $(TYPESCRIPT)/.installed: examples/typescript/package-lock.json $(VENV)/.install
 	@cd examples/typescript && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-test: setup $(TYPESCRIPT)/.installed ## Every test that needs no container
-	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/infra --ignore=tests/extras -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+# Whatever needs no container is in one of two targets: nearly all tests, and those of services that run as processes.
+PYTEST := $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+
+test: setup ## The tests that start no service; those that do: make test-services
+	$(PYTEST) tests/unit $(PYTEST_ARGS)
+
+test-services: setup $(TYPESCRIPT)/.installed ## Those of engines, workers and whole stacks, which run as processes
+	$(PYTEST) tests/contract tests/integration $(PYTEST_ARGS)
 
 # What decides without a process, a server or AWS: the state machine, the graph, requests, settings, the rooms.
 FAST_TESTS := tests/unit/graph tests/unit/jobs/test_request.py \
