@@ -489,4 +489,3 @@ def _stop_pollers(pollers: Sequence[QueuePoller]) -> None:
     for timeout_s in (0.0, 5.0):  # all are asked to end before the first is waited for
         for poller in pollers:
             poller.stop(timeout_s=timeout_s)
-

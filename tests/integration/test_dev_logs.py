@@ -25,9 +25,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
     engine = f"{sys.executable} -m comfy_lite --step-ms 200"
-    with DevStack(
-        log_folder=tmp_path_factory.mktemp("dev"), environment={"LEASE_S": "3"}, engine=engine
-    ) as started:
+    with DevStack(log_folder=tmp_path_factory.mktemp("dev"), environment={"LEASE_S": "3"}, engine=engine) as started:
         started.describe()
         yield started
 

@@ -37,7 +37,7 @@ from tests.patience import PATIENCE_S, QuietClock, slack
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.usefixtures("environment")]
 
-#: A step costs far more than it waits: few and long ones. On a busy machine all that must happen meanwhile takes longer.
+#: Few and long steps, since each costs more than it waits. What happens meanwhile takes longer on a busy machine.
 STEP_MS = 200
 ENGINE = f"{sys.executable} -m comfy_lite --step-ms {STEP_MS}"
 STEPS_A_SECOND = round(1000 / STEP_MS * slack())

@@ -1,4 +1,4 @@
-"""Whatever is proven here is proven before a change is merged: each test belongs to one target, and CI runs them all."""
+"""Whatever is proven is proven before a change is merged: each test belongs to one target, and CI runs them all."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def answered_here(*stacks: str) -> Any:
         assert web.post(STACKS_PATH, json={stack: OUTPUTS}).status_code == 200
 
     def answer(request: AWSRequest, **_: Any) -> AWSResponse:
-        headers = {name: value.decode() if isinstance(value, bytes) else value for name, value in request.headers.items()}
+        sent = request.headers.items()
+        headers = {name: value.decode() if isinstance(value, bytes) else value for name, value in sent}
         response = web.post("/", data=request.body, headers=headers)
 
         class Raw:
