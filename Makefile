@@ -9,9 +9,8 @@ RUN    := $(VENV)/bin/python
 export PYTHONDONTWRITEBYTECODE :=
 # Set PYTEST_ARGS="-k name -x" to run some of the tests.
 PYTEST_ARGS ?=
-# Most tests wait more than they work. TEST_PROCESSES=0 runs them one after the other, in one process.
-# Files begin in their order (`--no-loadscope-reorder`): the long ones of tests/integration must not be the last to begin.
-TEST_PROCESSES ?= 5
+# How many processes run tests: 0 is one after the other, in this one. Without it as many as two cores have work for.
+TEST_PROCESSES ?=
 # make sam-demo SAM_DEMO_ARGS=--serve keeps the local S3 up for `sam local invoke` by hand.
 SAM_DEMO_ARGS ?=
 BENCH_ARGS ?=
@@ -38,7 +37,7 @@ IMAGE_ARGS ?=
 IMAGE_OUT ?= out/image
 UPGRADE_ARGS ?=
 
-.PHONY: help setup demo dev test test-fast extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-torch comfyui-upgrade clean
+.PHONY: help setup demo dev test test-fast test-services extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-torch comfyui-upgrade clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,8 +61,16 @@ $(TYPESCRIPT)/.installed: examples/typescript/package-lock.json $(VENV)/.install
 	@cd examples/typescript && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-test: setup $(TYPESCRIPT)/.installed ## Every test that needs no container
-	$(RUN) -m pytest tests --ignore=tests/e2e --ignore=tests/infra --ignore=tests/extras -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+# Whatever needs no container is in one of two targets: nearly all tests, and those of services that run as processes.
+# Each process reads all tests first, ten seconds for ten thousand; those of services wait more than they work.
+# Files begin in their order (`--no-loadscope-reorder`): the long ones of tests/integration must not be the last to begin.
+PYTEST := $(RUN) -m pytest --dist loadfile --no-loadscope-reorder
+
+test: setup ## The tests that start no service; those that do: make test-services
+	$(PYTEST) tests/unit -n $(or $(TEST_PROCESSES),3) $(PYTEST_ARGS)
+
+test-services: setup $(TYPESCRIPT)/.installed ## Those of engines, workers and whole stacks, which run as processes
+	$(PYTEST) tests/integration tests/contract -n $(or $(TEST_PROCESSES),5) $(PYTEST_ARGS)
 
 # What decides without a process, a server or AWS: the state machine, the graph, requests, settings, the rooms.
 FAST_TESTS := tests/unit/graph tests/unit/jobs/test_request.py \
@@ -72,7 +79,7 @@ FAST_TESTS := tests/unit/graph tests/unit/jobs/test_request.py \
   tests/unit/test_settings.py tests/unit/test_errors.py tests/unit/test_files.py
 
 test-fast: setup ## The pure part of the tests: seconds, while you work
-	$(RUN) -m pytest $(FAST_TESTS) -n $(TEST_PROCESSES) $(PYTEST_ARGS)
+	$(RUN) -m pytest $(FAST_TESTS) -n $(or $(TEST_PROCESSES),5) $(PYTEST_ARGS)
 
 extras: setup ## Each extra in a fresh environment, and the README's lines with it (needs a package index)
 	$(RUN) -m pytest tests/extras $(PYTEST_ARGS)

@@ -16,7 +16,7 @@ def folder() -> Path:
     """The example, with its packages."""
     found = ROOT / "examples" / "typescript"
     assert (found / "node_modules").is_dir(), (
-        "its packages are missing: `make test` brings them, as `npm ci` there does"
+        "its packages are missing: `make test-services` brings them, as `npm ci` there does"
     )
     return found
 

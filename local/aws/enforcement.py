@@ -135,10 +135,11 @@ def request_of(environment: WSGIEnvironment, service: str) -> Request:
         query=dict(parse_qsl(environment.get("QUERY_STRING", ""), keep_blank_values=True)),
         headers=headers,
     )
-    return replace(request, body=_body_of(environment)) if needs_body(request) else request
+    return replace(request, body=body_of(environment)) if needs_body(request) else request
 
 
-def _body_of(environment: WSGIEnvironment) -> bytes:
+def body_of(environment: WSGIEnvironment) -> bytes:
+    """The body of a request, which is put back."""
     length = environment.get("CONTENT_LENGTH")
     body: bytes = environment["wsgi.input"].read(int(length)) if length else environment["wsgi.input"].read()
     environment["wsgi.input"] = io.BytesIO(body)

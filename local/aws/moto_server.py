@@ -20,6 +20,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import run_simple
 
 from local.aws.checksums import confirm_checksums
+from local.aws.described import Described
 from local.aws.enforcement import Guard
 from local.aws.ledger import Ledger
 from local.aws.numbered_drops import numbered_drops
@@ -129,7 +130,7 @@ def main() -> None:
     arguments = parser.parse_args()
     create: Callable[[str], Any] = create_backend_app
     moto = DomainDispatcherApplication(create)
-    application = Ledger(Guard(confirm_checksums(one_after_the_other(moto))))
+    application = Ledger(Guard(Described(confirm_checksums(one_after_the_other(moto)))))
     with quick_moto(), numbered_drops():
         run_simple(arguments.host, arguments.port, application, threaded=True, request_handler=_Handler)
 

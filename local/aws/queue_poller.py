@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WAIT_S = 1
+#: The longest that SQS lets a request wait, as Lambda does: each costs the same, whether a message comes or not.
+_WAIT_S = 20
 _PAUSE_AFTER_FAILURE_S = 0.5
 
 
@@ -42,6 +43,8 @@ class QueuePoller:
         account, name = url.rsplit("/", 2)[1:]
         self._arn = f"arn:aws:sqs:eu-central-1:{account}:{name}"
         self._is_over = threading.Event()
+        self._in_hand = 0
+        self._changed = threading.Condition()
         self._threads = [
             threading.Thread(target=self._poll, name=f"{name} {number}", daemon=True) for number in range(workers)
         ]
@@ -52,10 +55,10 @@ class QueuePoller:
             thread.start()
 
     def stop(self, *, timeout_s: float = 10.0) -> None:
-        """Take no more messages. Invocations that run are waited for, for a while."""
+        """Take no more messages. Invocations that run are waited for, for a while; requests for messages are not."""
         self._is_over.set()
-        for thread in self._threads:
-            thread.join(timeout_s)
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_hand == 0, timeout_s)
 
     def _poll(self) -> None:
         while not self._is_over.is_set():
@@ -75,8 +78,18 @@ class QueuePoller:
             MessageAttributeNames=["All"],
         )
         messages = answer.get("Messages", [])
-        if not messages:
-            return
+        with self._changed:
+            if not messages or self._is_over.is_set():
+                return
+            self._in_hand += 1
+        try:
+            self._hand_over(messages)
+        finally:
+            with self._changed:
+                self._in_hand -= 1
+                self._changed.notify_all()
+
+    def _hand_over(self, messages: list[Any]) -> None:
         response = self._invoke({"Records": [self._record(message) for message in messages]})
         failures = (response or {}).get("batchItemFailures", []) if isinstance(response, dict) else []
         failed = {failure["itemIdentifier"] for failure in failures}

@@ -21,6 +21,7 @@ from unittest.mock import patch
 
 import botocore.utils
 from botocore import useragent
+from botocore.useragent import UserAgentString
 from moto import backends
 from moto.core import responses
 from moto.core.base_backend import BaseBackend
@@ -58,6 +59,7 @@ def quick_moto() -> Iterator[None]:
             (BaseBackend, "urls", property(_urls)),
             (botocore.utils, "_parse_timestamp_with_tzinfo", _parse_timestamp),
             (useragent, "sanitize_user_agent_string_component", _sanitize),
+            (UserAgentString, "to_string", _user_agent),
             *quick_dynamodb.REPLACEMENTS,
         ):
             patches.enter_context(patch.object(owner, name, replacement, create=name == "__deepcopy__"))
@@ -128,6 +130,9 @@ def _services() -> tuple[str, ...]:
 _method_names: Final = functools.cache(method_names_from_class)
 
 _sanitize: Final = functools.lru_cache(maxsize=_EXPRESSIONS)(useragent.sanitize_user_agent_string_component)
+
+#: Each request says what its client is, which stays the same.
+_user_agent: Final = functools.lru_cache(maxsize=_EXPRESSIONS)(UserAgentString.to_string)
 
 _parse_timestamp: Final = functools.lru_cache(maxsize=_EXPRESSIONS)(
     vars(botocore.utils)["_parse_timestamp_with_tzinfo"]

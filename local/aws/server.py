@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, overload
@@ -40,6 +41,8 @@ START_ATTEMPTS = 5
 USAGE_PATH: Final = "/local-api/usage"
 #: Where it reports its newest requests.
 CALLS_PATH: Final = "/local-api/calls"
+#: Where it is told of the outputs of stacks.
+STACKS_PATH: Final = "/local-api/stacks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,12 @@ class LocalAws:
     def calls(self) -> list[AwsCall]:
         """The newest requests to it, in the order of their answers."""
         return [AwsCall(**call) for call in self._told(CALLS_PATH)]
+
+    def describe(self, stack: str, outputs: Mapping[str, str]) -> None:
+        """Let CloudFormation describe a stack, by its outputs."""
+        with requests.Session() as session:
+            session.trust_env = False  # proxies of the environment are not for loopback
+            session.post(f"{self.endpoint_url}{STACKS_PATH}", json={stack: outputs}, timeout=5).raise_for_status()
 
     def bucket(self, name: str) -> str:
         """Create a bucket, unless it exists; returns its name."""

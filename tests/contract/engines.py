@@ -53,6 +53,8 @@ class EngineProcess:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = base / "engine.log"
+        self._session = requests.Session()
+        self._session.trust_env = False
         base.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -69,30 +71,31 @@ class EngineProcess:
 
     def reset(self) -> None:
         """Bring it back to its first state, as far as a client can see."""
-        requests.post(f"{self.url}/queue", json={"clear": True}, timeout=30)
+        self._session.post(f"{self.url}/queue", json={"clear": True}, timeout=30)
         self.interrupt_until_idle()
-        requests.post(f"{self.url}/free", json={"free_memory": True}, timeout=30)
-        requests.post(f"{self.url}/history", json={"clear": True}, timeout=30)
+        self._session.post(f"{self.url}/free", json={"free_memory": True}, timeout=30)
+        self._session.post(f"{self.url}/history", json={"clear": True}, timeout=30)
         for name in ("input", "output", "temp"):
             shutil.rmtree(self.folder(name), ignore_errors=True)
             self.folder(name).mkdir()
         time.sleep(0.1)  # the worker acts on /free without saying when
 
     def interrupt_until_idle(self) -> None:
-        while requests.get(f"{self.url}/prompt", timeout=30).json()["exec_info"]["queue_remaining"]:
-            requests.post(f"{self.url}/interrupt", timeout=30)
+        while self._session.get(f"{self.url}/prompt", timeout=30).json()["exec_info"]["queue_remaining"]:
+            self._session.post(f"{self.url}/interrupt", timeout=30)
             time.sleep(0.05)
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         self.process.wait(_STOP_TIMEOUT_S)
+        self._session.close()
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + START_PATIENCE_S
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                requests.get(f"{self.url}/prompt", timeout=30).raise_for_status()
+                self._session.get(f"{self.url}/prompt", timeout=30).raise_for_status()
             except requests.RequestException:
                 time.sleep(0.01)
             else:

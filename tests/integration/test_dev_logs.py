@@ -17,14 +17,15 @@ import requests
 from examples.sdk_tour import paint
 from local.aws.processes import LOOPBACK
 from local.dev import DevStack
-from tests.patience import PATIENCE_S, QuietClock
+from tests.patience import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevStack]:
-    with DevStack(log_folder=tmp_path_factory.mktemp("dev"), environment={"LEASE_S": "3"}) as started:
+    engine = f"{sys.executable} -m comfy_lite --step-ms 200"
+    with DevStack(log_folder=tmp_path_factory.mktemp("dev"), environment={"LEASE_S": "3"}, engine=engine) as started:
         started.describe()
         yield started
 
@@ -71,15 +72,22 @@ def logged(stack: DevStack, job_id: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def wait_until_written(stack: DevStack, job_id: str, message: str) -> None:
+    """Return as soon as a file of the log says this of a job."""
+
+    def is_written() -> bool:
+        written = (line for path in stack.log_folder.glob("*.log") for line in path.read_text("utf-8").splitlines())
+        return any(job_id in line and message in line for line in written)
+
+    assert wait_until(is_written), f"{message!r} was not logged of {job_id}"
+
+
 def wait_for_line(stack: DevStack, job_id: str, message: str) -> list[dict[str, Any]]:
-    """The job's lines, once one of them says this."""
-    clock = QuietClock()
-    with clock:
-        while clock() < PATIENCE_S:
-            lines = logged(stack, job_id)
-            if any(line["message"] == message for line in lines):
-                return lines
-    raise AssertionError(f"{message!r} was not logged of {job_id}: {[line['message'] for line in lines]}")
+    """The job's lines, once one of them says this: what is in a file, the command line shows."""
+    wait_until_written(stack, job_id, message)
+    lines = logged(stack, job_id)
+    assert message in [line["message"] for line in lines]
+    return lines
 
 
 def test_a_job_is_followed_from_its_submission_to_its_webhook(stack: DevStack, receiver: str) -> None:
@@ -93,8 +101,8 @@ def test_a_job_is_followed_from_its_submission_to_its_webhook(stack: DevStack, r
 
 
 def test_a_job_is_followed_over_a_worker_that_dies(stack: DevStack) -> None:
-    job_id = submit(stack, paint(steps=400, seed=2))
-    wait_for_line(stack, job_id, "the job is begun")
+    job_id = submit(stack, paint(steps=40, seed=2))
+    wait_until_written(stack, job_id, "the job is begun")
     stack.kill_workers()
     lines = wait_for_line(stack, job_id, "job finished")
     assert [line["run"] for line in lines if line["message"] == "the job is begun"] == [1, 2]

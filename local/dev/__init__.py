@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import re
 import shlex
@@ -51,13 +50,13 @@ from local.aws.processes import (
 from local.aws.queue_poller import QueuePoller
 from local.aws.release import DISPATCH, LocalRelease, ReleaseWish
 from local.aws.roles import functions_by_handler
-from local.aws.server import LocalAws, local_client
+from local.aws.server import LocalAws
 from local.aws.stack import LocalStack, allow_origins
 from local.aws.template import STACK, TABLE
 from local.sagemaker.async_endpoint import AsyncEndpoint
 from local.sagemaker.endpoint_backend import EndpointBackend
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PORT = 8189
 API_KEY = "local-key-for-development-only"
 OWNER = "local"
@@ -405,11 +404,8 @@ class DevStack:
 
     def describe(self) -> None:
         """Let the command line find the resources as it does on AWS, by a stack of CloudFormation."""
-        outputs = {name: {"Value": value} for name, value in self.stack.outputs.items()}
-        outputs["ApiUrl"] = {"Value": self.url}
-        outputs[FOLDER_OUTPUT] = {"Value": str(self.log_folder.resolve())}
-        cloudformation: Any = local_client("cloudformation", self.aws.endpoint_url)
-        cloudformation.create_stack(StackName=STACK, TemplateBody=json.dumps({"Resources": {}, "Outputs": outputs}))
+        folder = str(self.log_folder.resolve())
+        self.aws.describe(STACK, {**self.stack.outputs, "ApiUrl": self.url, FOLDER_OUTPUT: folder})
 
     def kill_workers(self) -> None:
         """End all workers at once, engine and all, as if their machines had lost power; new ones take their places."""
@@ -515,7 +511,3 @@ def _stop_pollers(pollers: Sequence[QueuePoller]) -> None:
     for timeout_s in (0.0, 5.0):  # all are asked to end before the first is waited for
         for poller in pollers:
             poller.stop(timeout_s=timeout_s)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
