@@ -12,6 +12,7 @@ import pytest
 from comfy_serverless.environments import git, locking
 from tests.environments import packs, wheels
 from tests.environments.repositories import Repository
+from tests.environments.repositories import git as run_git
 from tests.integration.environments.env_world import Project, local, of_git, registered
 
 
@@ -333,6 +334,10 @@ def test_diff_says_what_a_person_wants_to_know(made: Project) -> None:
     assert "Both build the same" in made.run("diff", str(made.lock_path))[1]
     code, out, _ = made.run("diff", "HEAD", "--json")
     assert (code, json.loads(out)["error"]["code"]) == (1, "invalid_lock")
+    for arguments in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "a lock")):
+        run_git(made.folder, *arguments)
+    assert "Both build the same" in made.run("diff", "HEAD")[1]
+    assert "kit_good 1.0.0 -> 1.1.0" in made.run("diff", str(old), "main")[1]
 
 
 def test_overrides_of_another_system_do_not_count_and_wrong_ones_are_told(made: Project) -> None:
