@@ -218,6 +218,6 @@ ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility \
 # packs, with commas between them, or `*`: those may fail. Names of classes, or `*`: those may have vanished.
 ARG ALLOW_IMPORT_FAILURES=
 ARG ALLOW_VANISHED=
-RUN COMFYUI_ARGS=--cpu /opt/worker/bin/python -m comfy_serverless.environments.image_check build \
+RUN COMFYUI_ARGS=--cpu /opt/worker/bin/python -m comfy_serverless.environments.image.check build \
       --allow-import-failures "$ALLOW_IMPORT_FAILURES" --allow-vanished "$ALLOW_VANISHED" \
  && rm -rf /tmp/*

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from comfy_serverless.environments import build_file
-from comfy_serverless.environments.base import Base
 from comfy_serverless.environments.lock_file import Lock
-from comfy_serverless.environments.locking import staleness
+from comfy_serverless.environments.locking.base import Base
+from comfy_serverless.environments.locking.lock import staleness
 from comfy_serverless.errors import ComfyError
 
 

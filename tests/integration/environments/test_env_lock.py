@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_serverless.environments import git, locking
+from comfy_serverless.environments.locking import git, locking
 from tests.environments import packs, wheels
 from tests.environments.repositories import Repository
 from tests.environments.repositories import git as run_git

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from comfy_serverless.environments.uv import Uv
+from comfy_serverless.environments.locking.uv import Uv
 from tests.integration.environments.env_world import Project, registered
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from comfy_serverless.environments.build_file import BuildFile, Model, Pack
-from comfy_serverless.environments.found import Found, FoundPack
-from comfy_serverless.environments.installed_libraries import pip_text
-from comfy_serverless.environments.merging import Change, changes, merged, onto
+from comfy_serverless.environments.scan.found import Found, FoundPack
+from comfy_serverless.environments.scan.installed_libraries import pip_text
+from comfy_serverless.environments.scan.merging import Change, changes, merged, onto
 
 ONE, TWO = "1" * 64, "2" * 64
 

@@ -6,11 +6,11 @@ import itertools
 
 import pytest
 
-from comfy_serverless.environments.base import Base
-from comfy_serverless.environments.conflicts import explain
-from comfy_serverless.environments.explanations import of_conflicts
-from comfy_serverless.environments.requirement_lines import Declared, admits, normalized, requirement_of
-from comfy_serverless.environments.resolver import Answer, Question, Unsolvable
+from comfy_serverless.environments.locking.base import Base
+from comfy_serverless.environments.locking.conflicts import explain
+from comfy_serverless.environments.locking.explanations import of_conflicts
+from comfy_serverless.environments.locking.requirement_lines import Declared, admits, normalized, requirement_of
+from comfy_serverless.environments.locking.resolver import Answer, Question, Unsolvable
 from comfy_serverless.errors import EnvironmentConflict, LibraryUnavailable
 
 #: library -> version -> what it needs.
@@ -152,7 +152,7 @@ def test_the_message_ends_with_the_lines_to_put_into_the_file() -> None:
     ],
 )
 def test_why_one_library_cannot_be_had_is_told_in_our_words(said: str, told: str) -> None:
-    from comfy_serverless.environments.conflicts import Conflict
+    from comfy_serverless.environments.locking.conflicts import Conflict
 
     name = "cv2" if "cv2" in said else "x"
     error = of_conflicts([Conflict((line("pack", name),), said, name, {})], Base({}))

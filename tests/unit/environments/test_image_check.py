@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.environments import image_check
-from comfy_serverless.environments.image_check import Image
+from comfy_serverless.environments.image import image_check
+from comfy_serverless.environments.image.check import Image
 from comfy_serverless.environments.lock_file import release_version
 from comfy_serverless.errors import InvalidLock, InvalidSetting
 from tests.unit.fake_comfyui import FakeComfyUI

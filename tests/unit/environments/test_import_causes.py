@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from comfy_serverless.connector.import_report import ImportReport, NotImported
-from comfy_serverless.environments import module_names
-from comfy_serverless.environments.import_causes import cause_of
-from comfy_serverless.environments.import_story import Cause, Kind, Known, Library
+from comfy_serverless.environments.image import module_names
+from comfy_serverless.environments.image.import_causes import cause_of
+from comfy_serverless.environments.image.import_story import Cause, Kind, Known, Library
 
 #: What ComfyUI 0.33.0 wrote of packs that fail in these ways, without lines of its own source.
 REAL = Path(__file__).parents[2] / "fixtures" / "comfyui" / "import_failures.txt"

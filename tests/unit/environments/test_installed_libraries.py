@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_serverless.environments.installed_libraries import (
+from comfy_serverless.environments.scan.installed_libraries import (
     installed,
     is_bases,
     is_evidence,

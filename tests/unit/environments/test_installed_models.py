@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from comfy_serverless.environments import model_hashes
-from comfy_serverless.environments.install import scan
-from comfy_serverless.environments.installed_models import find_models
 from comfy_serverless.environments.model_hashes import HashCache, hash_files
+from comfy_serverless.environments.scan.install import scan
+from comfy_serverless.environments.scan.installed_models import find_models
 from tests.environments import packs as kit
 
 

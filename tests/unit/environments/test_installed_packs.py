@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from comfy_serverless.environments import installed_packs
 from comfy_serverless.environments.build_file import Pack
-from comfy_serverless.environments.found import Found, FoundPack
-from comfy_serverless.environments.install import scan
-from comfy_serverless.environments.installed_packs import find_packs, public_address
 from comfy_serverless.environments.model_hashes import HashCache
+from comfy_serverless.environments.scan import installed_packs
+from comfy_serverless.environments.scan.found import Found, FoundPack
+from comfy_serverless.environments.scan.install import scan
+from comfy_serverless.environments.scan.installed_packs import find_packs, public_address
 from tests.environments import packs as kit
 from tests.environments.installs import Install
 from tests.environments.repositories import Repository, comfyui, git, of_pack

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from comfy_serverless.environments.build_file import Pack
-from comfy_serverless.environments.comfyui_source import ComfyUISource
 from comfy_serverless.environments.lock_file import ComfyUI
-from comfy_serverless.environments.pack_sources import FetchedPack, Sources
-from comfy_serverless.environments.registry import Registry as Client
+from comfy_serverless.environments.locking.comfyui_source import ComfyUISource
+from comfy_serverless.environments.locking.pack_sources import FetchedPack, Sources
+from comfy_serverless.environments.locking.registry import Registry as Client
 from comfy_serverless.errors import PackUnavailable
 from tests.environments import packs
 from tests.environments.local_server import Answer
@@ -89,7 +89,7 @@ def test_what_the_registry_does_not_have_is_told_with_what_may_be_meant(tmp_path
 def test_a_registry_in_trouble_is_told_and_asked_again(
     tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("comfy_serverless.environments.registry._PAUSES_S", (0.0,))
+    monkeypatch.setattr("comfy_serverless.environments.locking.registry._PAUSES_S", (0.0,))
     registry.publish("kit_good", "1.0.0")
     registry.trouble["/nodes/kit-good/versions/1.0.0"] = Answer(503, b"down", "text/html")
     assert "answers with HTTP 503" in refused(sources(tmp_path, registry.url), of_registry("1.0.0"))

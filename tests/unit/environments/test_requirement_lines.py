@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from comfy_serverless.environments import requirement_lines
-from comfy_serverless.environments.requirement_lines import Declarations
+from comfy_serverless.environments.locking import requirement_lines
+from comfy_serverless.environments.locking.requirement_lines import Declarations
 
 
 def read(folder: Path, text: str | bytes, **others: str) -> Declarations:

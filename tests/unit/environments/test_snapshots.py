@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from comfy_serverless.environments.build_file import Pack
-from comfy_serverless.environments.found import Found
-from comfy_serverless.environments.snapshots import is_snapshot, read_snapshot
+from comfy_serverless.environments.scan.found import Found
+from comfy_serverless.environments.scan.snapshots import is_snapshot, read_snapshot
 from comfy_serverless.errors import InvalidBuildFile
 
 COMMIT = "783545f689a0af730065994b46b382ae24844c99"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from comfy_serverless.environments.resolver import File, NotAnswered, Unsolvable
-from comfy_serverless.environments.uv import environment, failure, vias
-from comfy_serverless.environments.wheel_choice import best
+from comfy_serverless.environments.locking.resolver import File, NotAnswered, Unsolvable
+from comfy_serverless.environments.locking.uv import environment, failure, vias
+from comfy_serverless.environments.locking.wheel_choice import best
 
 
 def test_pips_index_is_used_where_uv_has_none() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from comfy_serverless.connector.import_check import READ_ONLY, WRITABLE, Start
-from comfy_serverless.environments.import_story import Kind, Known
-from comfy_serverless.environments.verdict import Allowed, Verdict, judge
+from comfy_serverless.environments.image.import_story import Kind, Known
+from comfy_serverless.environments.image.verdict import Allowed, Verdict, judge
 
 LOST = "Cannot import /tmp/comfyui/custom_nodes/{} module for custom nodes: {}\n"
 MISSING = LOST.format("pack", "No module named 'cv2'")

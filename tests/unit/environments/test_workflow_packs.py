@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from comfy_serverless.environments.build_file import Model, Pack
-from comfy_serverless.environments.found import Found
-from comfy_serverless.environments.workflow_packs import newer, read_needs
+from comfy_serverless.environments.scan.found import Found
+from comfy_serverless.environments.scan.workflow_packs import newer, read_needs
 from comfy_serverless.graph.needs import needs_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -52,7 +52,7 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _run(options: argparse.Namespace) -> int:
-    from comfy_serverless.environments import image_asked
+    from comfy_serverless.environments.image import image_asked
 
     if options.comfyui is not None:
         folder = options.comfyui.expanduser().resolve()
@@ -82,9 +82,9 @@ def _python(comfyui: Path, named: str | None) -> str:
 
 def _stale(options: argparse.Namespace, found: dict[str, Any]) -> list[str]:
     """Why the image is not of the lock here, or that not of the build file here; nothing where there is neither."""
-    from comfy_serverless.environments.base import Base
     from comfy_serverless.environments.lock_file import release_version
-    from comfy_serverless.environments.locking import staleness
+    from comfy_serverless.environments.locking.base import Base
+    from comfy_serverless.environments.locking.lock import staleness
 
     if not options.lock.is_file():
         return []

@@ -11,7 +11,7 @@ from typing import Any, Final
 from comfy_serverless.cli.habits import counted, one_line, print_table, say, size_in_words
 from comfy_serverless.environments.build_file import BuildFile, overrides
 from comfy_serverless.environments.build_file.values import PackSource
-from comfy_serverless.environments.merging import Change, in_words
+from comfy_serverless.environments.scan.merging import Change, in_words
 
 _MOST_TOLD: Final = 40
 _SOURCES: Final[tuple[tuple[PackSource, str], ...]] = (

@@ -17,10 +17,10 @@ from comfy_serverless.cli.environments.init_report import Outcome, tell
 from comfy_serverless.cli.habits import print_json, size_in_words
 from comfy_serverless.cli.paths import cache_folder, is_folder, local_path
 from comfy_serverless.environments.build_file import BuildFile, new_text, parse, read_text, rules, updated
-from comfy_serverless.environments.found import Found, FoundPack
-from comfy_serverless.environments.installed_libraries import without_bases
-from comfy_serverless.environments.merging import changes, merged, onto
-from comfy_serverless.environments.snapshots import is_snapshot, read_snapshot
+from comfy_serverless.environments.scan.found import Found, FoundPack
+from comfy_serverless.environments.scan.installed_libraries import without_bases
+from comfy_serverless.environments.scan.merging import changes, merged, onto
+from comfy_serverless.environments.scan.snapshots import is_snapshot, read_snapshot
 from comfy_serverless.errors import InvalidBuildFile, InvalidRequest
 
 _BUILD_FILE_NAME = "comfy-build.yaml"
@@ -97,8 +97,8 @@ class _Source:
         return any(one.is_file() and one.samefile(target) for one in (path, path / _BUILD_FILE_NAME) if target.exists())
 
     def _read_folder(self, path: Path) -> Found:
-        from comfy_serverless.environments.install import comfyui_folder, scan
         from comfy_serverless.environments.model_hashes import HashCache
+        from comfy_serverless.environments.scan.install import comfyui_folder, scan
 
         install = comfyui_folder(path)
         if install is None:
@@ -162,7 +162,7 @@ class _Source:
 
     def _read_workflow(self, name: str) -> Found:
         from comfy_serverless.cli.documents import read_document
-        from comfy_serverless.environments.workflow_packs import read_needs
+        from comfy_serverless.environments.scan.workflow_packs import read_needs
         from comfy_serverless.graph.needs import needs_of
 
         document = read_document(name)

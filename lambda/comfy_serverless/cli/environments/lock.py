@@ -15,12 +15,12 @@ from comfy_serverless.cli.habits import FAILED, add_command, counted, print_json
 from comfy_serverless.errors import InvalidLock, NotLocked
 
 if TYPE_CHECKING:
-    from comfy_serverless.environments.base import Base
     from comfy_serverless.environments.build_file import BuildFile
     from comfy_serverless.environments.lock_file import Lock
-    from comfy_serverless.environments.locking import Locked, Locker, Upgrade
-    from comfy_serverless.environments.pack_sources import FetchedPack
-    from comfy_serverless.environments.resolver import Resolver
+    from comfy_serverless.environments.locking.base import Base
+    from comfy_serverless.environments.locking.lock import Locked, Locker, Upgrade
+    from comfy_serverless.environments.locking.pack_sources import FetchedPack
+    from comfy_serverless.environments.locking.resolver import Resolver
 
 _REQUIREMENTS: Final = Path("requirements")
 
@@ -75,7 +75,7 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _run(options: argparse.Namespace) -> int:
-    from comfy_serverless.environments.base import Base
+    from comfy_serverless.environments.locking.base import Base
 
     build, base = read_build(options.file), Base.read(options.requirements)
     if options.check:
@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace, build: BuildFile, base: Base) -> int:
     """Say whether the lock is of the build file. Returns the exit code."""
-    from comfy_serverless.environments.locking import staleness
+    from comfy_serverless.environments.locking.lock import staleness
 
     lock, text = read_lock(options.lock)
     reasons = [*staleness(build, lock, base), *_changed_local(options, build, lock)]
@@ -111,7 +111,7 @@ def _check(options: argparse.Namespace, build: BuildFile, base: Base) -> int:
 
 def _locked(options: argparse.Namespace, build: BuildFile, base: Base, known: Lock | None) -> tuple[Lock, str, bool]:
     """The lock, its text, and whether it was written anew."""
-    from comfy_serverless.environments.locking import staleness, upgrade_of
+    from comfy_serverless.environments.locking.lock import staleness, upgrade_of
 
     with tempfile.TemporaryDirectory(prefix="comfy-lock-") as scratch:
         is_fresh = known is not None and not staleness(build, known, base) and options.upgrade is None
@@ -136,9 +136,9 @@ def _lock_anew(
 
 
 def _locker(options: argparse.Namespace, base: Base, scratch: Path, tell: Callable[[float, str], None]) -> Locker:
-    from comfy_serverless.environments import comfyui_source, registry
-    from comfy_serverless.environments.locking import Locker
-    from comfy_serverless.environments.pack_sources import Sources
+    from comfy_serverless.environments.locking import comfyui_source, registry
+    from comfy_serverless.environments.locking.lock import Locker
+    from comfy_serverless.environments.locking.pack_sources import Sources
 
     repository = options.comfyui_repository or os.environ.get(comfyui_source.VARIABLE) or comfyui_source.REPOSITORY
     address = options.registry or os.environ.get(registry.VARIABLE) or registry.DEFAULT_URL
@@ -152,8 +152,8 @@ def _locker(options: argparse.Namespace, base: Base, scratch: Path, tell: Callab
 
 
 def _resolver() -> Resolver:
-    from comfy_serverless.environments.pip import Pip
-    from comfy_serverless.environments.uv import Uv
+    from comfy_serverless.environments.locking.pip import Pip
+    from comfy_serverless.environments.locking.uv import Uv
 
     return Uv.found() or Pip.found()
 
@@ -177,7 +177,7 @@ def _known(path: Path) -> Lock | None:
 
 def _check_names(names: Sequence[str] | None, lock: Lock | None) -> None:
     """Refuse names to upgrade that the lock does not have. Raises NotLocked."""
-    from comfy_serverless.environments.requirement_lines import normalized
+    from comfy_serverless.environments.locking.requirement_lines import normalized
     from comfy_serverless.graph.near import Guesses
 
     known = {"ComfyUI"}
@@ -211,8 +211,8 @@ def _keep_local(options: argparse.Namespace, build: BuildFile, lock: Lock, scrat
 def _local(
     options: argparse.Namespace, build: BuildFile, lock: Lock, scratch: Path
 ) -> tuple[list[FetchedPack], list[str]]:
-    from comfy_serverless.environments.pack_sources import Sources
-    from comfy_serverless.environments.registry import Registry
+    from comfy_serverless.environments.locking.pack_sources import Sources
+    from comfy_serverless.environments.locking.registry import Registry
 
     sources = Sources(Registry(), _custom_nodes(options), scratch)
     locked = {pack.name: pack.sha256 for pack in lock.packs}

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from comfy_serverless.connector.import_report import NotImported
-from comfy_serverless.environments import module_names as names
-from comfy_serverless.environments.import_story import PYTHON, Cause, Kind, Known, Story, exception_of
+from comfy_serverless.environments.image import module_names as names
+from comfy_serverless.environments.image.import_story import PYTHON, Cause, Kind, Known, Story, exception_of
 
 
 def cause_of(lost: NotImported, known: Known, *, mode: str = "") -> Cause:

@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from comfy_serverless.environments import wheel_choice
 from comfy_serverless.environments.lock_file import PYTHON
-from comfy_serverless.environments.requirement_lines import MARKERS, normalized, requirement_of
-from comfy_serverless.environments.resolver import Answer, File, Found, NotAnswered, Question, Unsolvable
+from comfy_serverless.environments.locking import wheel_choice
+from comfy_serverless.environments.locking.requirement_lines import MARKERS, normalized, requirement_of
+from comfy_serverless.environments.locking.resolver import Answer, File, Found, NotAnswered, Question, Unsolvable
 from comfy_serverless.errors import NotLocked
 from comfy_serverless.redaction import redacted
 

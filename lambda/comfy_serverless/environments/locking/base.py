@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from comfy_serverless.environments.lock_file import lines_of
-from comfy_serverless.environments.requirement_lines import Declared, admits, normalized, requirement_of
+from comfy_serverless.environments.locking.requirement_lines import Declared, admits, normalized, requirement_of
 from comfy_serverless.errors import NotLocked
 
 #: Who asks for what torch itself needs: see requirements/torch-needs.in.

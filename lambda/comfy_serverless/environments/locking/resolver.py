@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from comfy_serverless.environments.requirement_lines import Declared
+from comfy_serverless.environments.locking.requirement_lines import Declared
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from comfy_serverless.environments.lock_file import InstallScript
-from comfy_serverless.environments.requirement_lines import decoded
+from comfy_serverless.environments.locking.requirement_lines import decoded
 from comfy_serverless.redaction import redact_url
 
 #: ComfyUI-Manager runs the first; of the others people are told in READMEs.

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from comfy_serverless.environments import git
-from comfy_serverless.environments.base import Base
-from comfy_serverless.environments.requirement_lines import Declared, normalized, requirement_of
-from comfy_serverless.environments.resolver import Answer, File, Found, Question, Resolver, Unsolvable
+from comfy_serverless.environments.locking import git
+from comfy_serverless.environments.locking.base import Base
+from comfy_serverless.environments.locking.requirement_lines import Declared, normalized, requirement_of
+from comfy_serverless.environments.locking.resolver import Answer, File, Found, Question, Resolver, Unsolvable
 from comfy_serverless.errors import LibraryUnavailable
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.fetch.web import Network, open_web_address

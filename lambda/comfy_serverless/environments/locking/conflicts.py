@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from comfy_serverless.environments.base import COMFYUI
-from comfy_serverless.environments.requirement_lines import Declared, admits, normalized, requirement_of
-from comfy_serverless.environments.resolver import Question, Resolver, Unsolvable
+from comfy_serverless.environments.locking.base import COMFYUI
+from comfy_serverless.environments.locking.requirement_lines import Declared, admits, normalized, requirement_of
+from comfy_serverless.environments.locking.resolver import Question, Resolver, Unsolvable
 
 #: A core of more lines than this is not made smaller; so many conflicts are told at once.
 _MOST_CONFLICTS: Final = 10

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Final
 
 from comfy_serverless.connector.import_report import NotImported
-from comfy_serverless.environments import module_names as names
+from comfy_serverless.environments.image import module_names as names
 
 PYTHON: Final = "3.11"
 _LET_IT: Final = "or let it fail: --build-arg ALLOW_IMPORT_FAILURES={pack}"

@@ -1,7 +1,7 @@
 """Starts the image's ComfyUI as Lambda and as SageMaker do, and fails if a pack does not import. The build runs it.
 
-    python -m comfy_serverless.environments.image_check build [--allow-import-failures A,B] [--allow-vanished C,D]
-    python -m comfy_serverless.environments.image_check tell --mode read-only|writable        JSON, for `env check`
+    python -m comfy_serverless.environments.image.check build [--allow-import-failures A,B] [--allow-vanished C,D]
+    python -m comfy_serverless.environments.image.check tell --mode read-only|writable        JSON, for `env check`
 
 The build keeps what was found out: release.json, declarations/object_info.json.gz and declarations/classes.json.
 """
@@ -23,10 +23,10 @@ from typing import Any, Final
 
 from comfy_serverless.connector.import_check import READ_ONLY, WRITABLE, Start, start
 from comfy_serverless.connector.pack_sources import mapped_names
-from comfy_serverless.environments import verdict
-from comfy_serverless.environments.import_story import Known, Library
+from comfy_serverless.environments.image import verdict
+from comfy_serverless.environments.image.import_story import Known, Library
+from comfy_serverless.environments.image.module_names import normal
 from comfy_serverless.environments.lock_file import Lock, release_version
-from comfy_serverless.environments.module_names import normal
 from comfy_serverless.jobs.declarations import without_files
 from comfy_serverless.json_text import finite
 from comfy_serverless.settings import Settings

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from comfy_serverless.environments.build_file import Model
-from comfy_serverless.environments.found import Found, FoundPack, counted_names, pack_of
+from comfy_serverless.environments.scan.found import Found, FoundPack, counted_names, pack_of
 from comfy_serverless.graph.needs import Needs
 from comfy_serverless.graph.needs.answer import Pack as Named
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from comfy_serverless.environments.lock_file import PLATFORM, PYTHON
-from comfy_serverless.environments.resolver import File
+from comfy_serverless.environments.locking.resolver import File
 
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 

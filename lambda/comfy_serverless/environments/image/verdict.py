@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from comfy_serverless.connector.import_check import Start
 from comfy_serverless.connector.import_report import ImportReport, NotImported
-from comfy_serverless.environments.import_causes import cause_of, died
-from comfy_serverless.environments.import_story import Cause, Kind, Known
+from comfy_serverless.environments.image.import_causes import cause_of, died
+from comfy_serverless.environments.image.import_story import Cause, Kind, Known
 
 #: What stands for ComfyUI itself among the packs.
 COMFYUI: Final = "ComfyUI"

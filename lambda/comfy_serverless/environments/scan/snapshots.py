@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from comfy_serverless.environments.build_file import Pack
-from comfy_serverless.environments.found import Found, FoundPack, counted_names, pack_of
-from comfy_serverless.environments.installed_libraries import normalized
-from comfy_serverless.environments.installed_packs import public_address
+from comfy_serverless.environments.scan.found import Found, FoundPack, counted_names, pack_of
+from comfy_serverless.environments.scan.installed_libraries import normalized
+from comfy_serverless.environments.scan.installed_packs import public_address
 from comfy_serverless.errors import InvalidBuildFile
 
 _KEYS: Final = ("git_custom_nodes", "cnr_custom_nodes", "file_custom_nodes")

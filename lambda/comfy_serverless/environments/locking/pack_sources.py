@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from comfy_serverless.environments import archives, git, install_scripts, requirement_lines, tree_zip
+from comfy_serverless.environments import archives, tree_zip
 from comfy_serverless.environments.build_file import Pack
 from comfy_serverless.environments.lock_file import LockedPack
-from comfy_serverless.environments.registry import NotThere, Registry
-from comfy_serverless.environments.requirement_lines import Declarations
+from comfy_serverless.environments.locking import git, install_scripts, requirement_lines
+from comfy_serverless.environments.locking.registry import NotThere, Registry
+from comfy_serverless.environments.locking.requirement_lines import Declarations
 from comfy_serverless.errors import PackUnavailable
 
 _MOST_NAMED: Final = 5

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from comfy_serverless.environments import git, requirement_lines
-from comfy_serverless.environments.base import COMFYUI
 from comfy_serverless.environments.lock_file import ComfyUI
-from comfy_serverless.environments.requirement_lines import Declarations
+from comfy_serverless.environments.locking import git, requirement_lines
+from comfy_serverless.environments.locking.base import COMFYUI
+from comfy_serverless.environments.locking.requirement_lines import Declarations
 from comfy_serverless.errors import PackUnavailable
 
 REPOSITORY: Final = "https://github.com/comfyanonymous/ComfyUI.git"

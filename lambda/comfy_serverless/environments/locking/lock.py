@@ -16,15 +16,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from comfy_serverless.environments import lock_file, requirement_lines
-from comfy_serverless.environments.base import COMFYUI, Base
+from comfy_serverless.environments import lock_file
 from comfy_serverless.environments.build_file import BuildFile, Model, Pack, overrides
-from comfy_serverless.environments.comfyui_source import ComfyUISource
 from comfy_serverless.environments.lock_file import Lock, LockedModel, LockedPack
-from comfy_serverless.environments.pack_sources import FetchedPack, Sources
-from comfy_serverless.environments.requirement_lines import Declared
-from comfy_serverless.environments.resolve import Wanted, resolve
-from comfy_serverless.environments.resolver import Resolver
+from comfy_serverless.environments.locking import requirement_lines
+from comfy_serverless.environments.locking.base import COMFYUI, Base
+from comfy_serverless.environments.locking.comfyui_source import ComfyUISource
+from comfy_serverless.environments.locking.pack_sources import FetchedPack, Sources
+from comfy_serverless.environments.locking.requirement_lines import Declared
+from comfy_serverless.environments.locking.resolve import Wanted, resolve
+from comfy_serverless.environments.locking.resolver import Resolver
 from comfy_serverless.errors import NotLocked, PackUnavailable
 
 #: How many packs are fetched at once.

@@ -8,17 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from comfy_serverless.environments import installed_libraries as libraries
-from comfy_serverless.environments.found import Found, counted_names
-from comfy_serverless.environments.installed_models import find_models
-from comfy_serverless.environments.installed_packs import (
+from comfy_serverless.environments.model_hashes import HashCache, hash_files
+from comfy_serverless.environments.scan import installed_libraries as libraries
+from comfy_serverless.environments.scan.found import Found, counted_names
+from comfy_serverless.environments.scan.installed_models import find_models
+from comfy_serverless.environments.scan.installed_packs import (
     Checkout,
     find_packs,
     git_facts,
     public_address,
     requirements_in,
 )
-from comfy_serverless.environments.model_hashes import HashCache, hash_files
 from comfy_serverless.errors import InvalidBuildFile
 
 _VERSION = re.compile(r"""^(?:__)?version(?:__)?\s*=\s*["'](\d+(?:\.\d+)+)["']""", re.MULTILINE)

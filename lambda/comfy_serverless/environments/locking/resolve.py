@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from comfy_serverless.environments import base as bases
-from comfy_serverless.environments import builds, conflicts, explanations, wheel_choice
-from comfy_serverless.environments.base import Base
 from comfy_serverless.environments.lock_file import LockedRequirement, RequirementKind
-from comfy_serverless.environments.requirement_lines import Declared, admits, normalized, requirement_of
-from comfy_serverless.environments.resolver import Answer, Found, NotAnswered, Question, Resolver, Unsolvable
+from comfy_serverless.environments.locking import base as bases
+from comfy_serverless.environments.locking import builds, conflicts, explanations, wheel_choice
+from comfy_serverless.environments.locking.base import Base
+from comfy_serverless.environments.locking.requirement_lines import Declared, admits, normalized, requirement_of
+from comfy_serverless.environments.locking.resolver import Answer, Found, NotAnswered, Question, Resolver, Unsolvable
 from comfy_serverless.errors import LibraryUnavailable
 
 #: One module, `cv2`, under four names: whichever is installed last overwrites the others.

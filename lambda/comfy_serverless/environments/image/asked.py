@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from comfy_serverless.connector.import_check import start
-from comfy_serverless.environments import image_check, verdict
+from comfy_serverless.environments.image import image_check, verdict
 from comfy_serverless.errors import EngineUnavailable
 
 HERE: Final = "as it is on this machine"
-_PROGRAM: Final = ("-m", "comfy_serverless.environments.image_check", "tell", "--mode")
+_PROGRAM: Final = ("-m", "comfy_serverless.environments.image.check", "tell", "--mode")
 #: As Lambda runs it: nothing can be written but /tmp, another user, no network. And as it comes.
 _WAYS: Final[Mapping[str, Sequence[str]]] = {
     "read-only": ("--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777", "--user", "993:990", "--network", "none"),  # noqa: S108

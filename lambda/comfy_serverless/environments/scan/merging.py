@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from comfy_serverless.environments.build_file import BuildFile, Model, Pack
-from comfy_serverless.environments.found import Found, FoundPack, counted_names
-from comfy_serverless.environments.installed_libraries import is_evidence, pip_text
-from comfy_serverless.environments.workflow_packs import newer
+from comfy_serverless.environments.scan.found import Found, FoundPack, counted_names
+from comfy_serverless.environments.scan.installed_libraries import is_evidence, pip_text
+from comfy_serverless.environments.scan.workflow_packs import newer
 
 #: Where a model without an address is from.
 _ELSEWHERE = {"local": "of this machine", "blob": "of Comfy's store", "address": ""}

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from comfy_serverless.environments.base import Base
-from comfy_serverless.environments.conflicts import Conflict
 from comfy_serverless.environments.lock_file import PYTHON
-from comfy_serverless.environments.requirement_lines import Declared, normalized
-from comfy_serverless.environments.resolver import NotAnswered
+from comfy_serverless.environments.locking.base import Base
+from comfy_serverless.environments.locking.conflicts import Conflict
+from comfy_serverless.environments.locking.requirement_lines import Declared, normalized
+from comfy_serverless.environments.locking.resolver import NotAnswered
 from comfy_serverless.errors import EnvironmentConflict, LibraryUnavailable, NotLocked
 
 #: What people import is not always what it is called on the index.

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from comfy_serverless.environments.lock_file import PLATFORM, PYTHON
-from comfy_serverless.environments.requirement_lines import normalized
-from comfy_serverless.environments.resolver import Answer, File, Found, NotAnswered, Question, Unsolvable
+from comfy_serverless.environments.locking.requirement_lines import normalized
+from comfy_serverless.environments.locking.resolver import Answer, File, Found, NotAnswered, Question, Unsolvable
 from comfy_serverless.redaction import redacted
 
 _TIMEOUT_S: Final = 1800.0

@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from comfy_serverless.environments.build_file import Pack, rules
-from comfy_serverless.environments.found import Found, FoundPack
+from comfy_serverless.environments.scan.found import Found, FoundPack
 
 _ENTRY_POINTS: Final = (b"NODE_CLASS_MAPPINGS", b"comfy_entrypoint")
 _DISABLED: Final = ".disabled"
