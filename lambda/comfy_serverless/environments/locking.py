@@ -29,6 +29,8 @@ from comfy_serverless.errors import NotLocked, PackUnavailable
 
 #: How many packs are fetched at once.
 _FETCHERS: Final = 6
+#: A marker that never holds: the line takes a library out, as `explanations` proposes where nothing else helps.
+_LEFT_OUT: Final = "never"
 _NOTHING: Final[Callable[[float, str], None]] = lambda _fraction, _words: None  # noqa: E731
 
 
@@ -74,7 +76,7 @@ class Locker:
         """
         upgrade = upgrade or Upgrade()
         ref = _ref_of(build)
-        overriding = _overriding(build)
+        overriding, others = _overriding(build)
         self.tell(0.02, f"ComfyUI {ref}")
         kept = known.comfyui if known and known.comfyui.ref == ref and not upgrade.moves(COMFYUI) else None
         with tempfile.TemporaryDirectory(dir=self.sources.scratch) as scratch:
@@ -98,12 +100,8 @@ class Locker:
             tell=lambda words: self.tell(0.6, words),
         )
         self.tell(1.0, "done")
-        told = [
-            *core.warnings,
-            *(text for pack in fetched for text in pack.warnings),
-            *resolved.warnings,
-            *_of_file(build),
-        ]
+        of_packs = [text for pack in fetched for text in pack.warnings]
+        told = [*core.warnings, *of_packs, *resolved.warnings, *others, *_of_file(build)]
         lock = Lock(
             inputs_sha256=inputs_of(build, self.base),
             comfyui=comfyui,
@@ -195,26 +193,33 @@ def _ref_of(build: BuildFile) -> str:
     return build.base_comfy_version
 
 
-def _overriding(build: BuildFile) -> list[Declared]:
-    """The lines of pipDependencies. Raises NotLocked if one is no requirement."""
-    lines, problems = [], []
+def _overriding(build: BuildFile) -> tuple[list[Declared], list[str]]:
+    """The lines of pipDependencies that count, and a warning for each one that is of another system.
+
+    Raises:
+        NotLocked: a line is no requirement, or does not say which library it replaces.
+    """
+    lines: list[Declared] = []
+    warnings, problems = [], []
     for text in overrides(build):
         bare = text.split(";")[0].strip() if " @ " not in text else text
         read = requirement_lines.read_text(bare, "pipDependencies")
         problems += [*read.problems, *read.warnings]
-        lines += [
-            replace(line, text=text, requirement=text if ";" in text else line.requirement) for line in read.lines
-        ]
         unnamed = (line.text for line in read.lines if not line.name)
         problems += [
             f"pipDependencies: `{line}` does not say which library it replaces: name @ address" for line in unnamed
         ]
+        if requirement_lines.holds(text) or _LEFT_OUT in text:
+            whole = text if ";" in text else None
+            lines += [replace(line, text=text, requirement=whole or line.requirement) for line in read.lines]
+        else:
+            warnings.append(f"pipDependencies has {text}: it is for another system or Python, and not applied.")
     if problems:
         raise NotLocked(
             "pipDependencies has lines that replace nothing a pack may ask for:\n  " + "\n  ".join(problems),
             details={"problems": problems},
         )
-    return lines
+    return lines, warnings
 
 
 def _same(pack: Pack, known: LockedPack | None, upgrade: Upgrade) -> LockedPack | None:

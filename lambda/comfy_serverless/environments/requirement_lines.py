@@ -154,6 +154,12 @@ def requirement_of(text: str) -> Requirement | None:
         return None
 
 
+def holds(text: str) -> bool:
+    """Whether a line is for the image's Python and platform."""
+    requirement = requirement_of(text)
+    return requirement is None or requirement.marker is None or requirement.marker.evaluate(MARKERS)
+
+
 def admits(text: str, version: str) -> bool:
     """Whether what is asked for includes a version; an address includes every one."""
     requirement = requirement_of(text)
@@ -218,7 +224,7 @@ class _Reader:
         if requirement is None and not (made and _unnamed(made)):
             self._problem(where, line, _hint(wanted))
             return
-        if requirement is not None and requirement.marker and not requirement.marker.evaluate(MARKERS):
+        if not holds(made or wanted):
             return
         if (requirement is not None and _has_secret(requirement.url or "")) or (made and _has_secret(made)):
             self._problem(

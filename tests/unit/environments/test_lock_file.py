@@ -30,7 +30,7 @@ LOCK = Lock(
             ("numpy>=1.25",), (InstallScript("install.py", ("https://host.example/weights",)),), True,
         ),
     ),
-    requirements=(LockedRequirement("numpy", "2.4.6", ("sha256:" + "4" * 64,), 5, "wheel", None, ("pack: numpy>=1.25",)),),  # noqa: E501
+    requirements=(LockedRequirement("numpy", "2.4.6", ("sha256:" + "4" * 64,), 5, "wheel", None, ("pack: numpy>1",)),),
     build_requirements=(LockedRequirement("wheel", "1", ("sha256:" + "5" * 64,), None, "sdist", None, ()),),
     overrides=("numpy==2.4.6",),
     models=(LockedModel("a.safetensors", "loras", "6" * 64, 7, "https://host.example/a", None),),

@@ -86,10 +86,14 @@ def test_what_the_registry_does_not_have_is_told_with_what_may_be_meant(tmp_path
     assert "an id that no pack" in refused(where, of_registry("1.0.0", "../nodes"))
 
 
-def test_a_registry_in_trouble_is_told_and_asked_again(tmp_path: Path, registry: Registry) -> None:
+def test_a_registry_in_trouble_is_told_and_asked_again(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_serverless.environments.registry._PAUSES_S", (0.0,))
     registry.publish("kit_good", "1.0.0")
     registry.trouble["/nodes/kit-good/versions/1.0.0"] = Answer(503, b"down", "text/html")
     assert "answers with HTTP 503" in refused(sources(tmp_path, registry.url), of_registry("1.0.0"))
+    assert len(registry.requests) == 2
     registry.trouble["/nodes/kit-good/versions/1.0.0"] = Answer(200, b"<html>", "text/html")
     assert "not JSON" in refused(sources(tmp_path, registry.url), of_registry("1.0.0"))
     assert "COMFY_REGISTRY_URL" in refused(sources(tmp_path), of_registry("1.0.0"))

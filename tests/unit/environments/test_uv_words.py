@@ -40,12 +40,12 @@ def test_variables_that_change_what_is_chosen_do_not_count() -> None:
     ("said", "reason", "subject"),
     [
         (
-            "error: Request failed after 3 retries\n  cause: Failed to fetch: http://i/simple/a/\n  cause: tcp connect error",  # noqa: E501
+            "error: Request failed after 3 retries\n  cause: Failed to fetch: http://i/a/\n  cause: tcp connect error",
             "index",
             "",
         ),
         (
-            "error: Failed to fetch: `https://i/simple/numpy/`\n  cause: HTTP status client error (401 Unauthorized) for url",  # noqa: E501
+            "error: Failed to fetch: `https://i/simple/numpy/`\n  cause: HTTP status client error (401 Unauthorized)",
             "index",
             "https://i/simple/numpy/",
         ),
@@ -60,12 +60,12 @@ def test_variables_that_change_what_is_chosen_do_not_count() -> None:
             "x @ https://h/x-1-py3-none-any.whl",
         ),
         (
-            "error: Failed to download and build `cc==1.0`\n  cause: Build backend failed to build wheel (exit status: 1)",  # noqa: E501
+            "error: Failed to download and build `cc==1.0`\n  cause: Build backend failed (exit status: 1)",
             "build",
             "cc==1.0",
         ),
         (
-            "error: Failed to download and build `cc==1.0`\n  cause: No solution found when resolving: `setuptools>=40.8.0`",  # noqa: E501
+            "error: Failed to download and build `cc==1.0`\n  cause: No solution found when resolving: `setuptools`",
             "build",
             "cc==1.0",
         ),
@@ -79,7 +79,7 @@ def test_what_uv_cannot_find_out_has_a_reason_and_a_subject(said: str, reason: s
 
 
 def test_no_solution_is_a_paragraph() -> None:
-    said = "warning: x\nerror: No solution found when resolving dependencies\n  cause: Because a\n         And because b.\n"  # noqa: E501
+    said = "warning: x\nerror: No solution found when resolving dependencies\n  cause: Because a\n    And because b.\n"
     meant = failure(said)
     assert isinstance(meant, Unsolvable)
     assert str(meant) == "Because a And because b."

@@ -6,13 +6,13 @@ import argparse
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from comfy_serverless.cli.environments.lock_paths import ARCHIVES, add_files, read_build, read_lock, write_atomically
 from comfy_serverless.cli.habits import FAILED, add_command, counted, print_json, report, say, size_in_words
-from comfy_serverless.errors import NotLocked
+from comfy_serverless.errors import InvalidLock, NotLocked
 
 if TYPE_CHECKING:
     from comfy_serverless.environments.base import Base
@@ -81,6 +81,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.check:
         return _check(options, build, base)
     known = _known(options.lock)
+    _check_names(options.upgrade, known)
     lock, text, is_new = _locked(options, build, base, known)
     if options.json:
         print_json(_summary(options.lock, lock, text, is_new))
@@ -166,7 +167,28 @@ def _custom_nodes(options: argparse.Namespace) -> tuple[Path, ...]:
 
 
 def _known(path: Path) -> Lock | None:
-    return read_lock(path)[0] if path.exists() else None
+    """The lock at hand; None where there is none, or one that nothing can be kept of."""
+    try:
+        return read_lock(path)[0] if path.exists() else None
+    except InvalidLock as error:
+        say(f"warning: {error.message.partition(' Make it anew')[0]} It is made anew, and none of its pins is kept.")
+        return None
+
+
+def _check_names(names: Sequence[str] | None, lock: Lock | None) -> None:
+    """Refuse names to upgrade that the lock does not have. Raises NotLocked."""
+    from comfy_serverless.environments.requirement_lines import normalized
+    from comfy_serverless.graph.near import Guesses
+
+    known = {"ComfyUI"}
+    if lock is not None:
+        known |= {each.name for each in (*lock.requirements, *lock.build_requirements)}
+        known |= {name for pack in lock.packs for name in (pack.name, pack.id) if name}
+    unknown = [name for name in names or () if normalized(name) not in set(map(normalized, known))]
+    if unknown:
+        near = Guesses().near(unknown[0], sorted(known))
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise NotLocked(f"There is nothing of the name {', '.join(unknown)} in the lock that could be upgraded.{hint}")
 
 
 def _changed_local(options: argparse.Namespace, build: BuildFile, lock: Lock) -> list[str]:
