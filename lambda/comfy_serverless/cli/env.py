@@ -27,7 +27,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         commands,
         "env",
         summary="describe, lock and check the ComfyUI of the image: its packs, libraries and models",
-        examples=(),
+        examples=(
+            "comfy-serverless env init ~/ComfyUI",
+            "comfy-serverless env lock",
+            "comfy-serverless env check",
+        ),
         prints_data=False,
     )
     actions = env.add_subparsers(dest="action", required=True, metavar="ACTION")

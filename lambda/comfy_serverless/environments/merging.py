@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from comfy_serverless.environments.build_file import BuildFile, Model, Pack
@@ -47,11 +47,14 @@ def merged(sources: Sequence[Found], *, ref: str | None, name: str) -> tuple[Bui
     return build, remarks
 
 
-def onto(existing: BuildFile, build: BuildFile, *, ref: str | None, is_of_install: bool) -> tuple[BuildFile, list[str]]:
+def onto(
+    existing: BuildFile, build: BuildFile, *, ref: str | None, is_of_install: bool, wished: Collection[str] = ()
+) -> tuple[BuildFile, list[str]]:
     """An existing build with what the sources have; what only the existing one has is kept, and told.
 
     Args:
         is_of_install: whether the version of `build` is one that was run; else a newer one of the file stays.
+        wished: the names of packs that only a workflow names: it is told what the file has, and changes nothing of it.
     """
     remarks = []
     packs = {_key(pack): pack for pack in existing.packs}
@@ -60,6 +63,9 @@ def onto(existing: BuildFile, build: BuildFile, *, ref: str | None, is_of_instal
         key = next((keys[known] for known in _known(pack) if known in keys), None)
         if key is None:
             packs[_key(pack)] = pack
+        elif pack.name in wished:
+            if _differ(packs[key], pack):
+                remarks.append(f"{packs[key].name}: a workflow has {in_words(pack)}; {in_words(packs[key])} is kept")
         else:  # it keeps its folder: the rest of the file may speak of it
             packs[key] = replace(pack, name=packs[key].name, id=pack.id or packs[key].id)
     told = {known for pack in build.packs for known in _known(pack)}
@@ -171,7 +177,7 @@ def _models(sources: Sequence[Found], remarks: list[str]) -> Iterator[Model]:
 
 def _joined(first: Model, second: Model, remarks: list[str]) -> Model:
     """One model of two sources. An address is worth more than a file of this machine: everybody has it."""
-    address = second.source_uri or first.source_uri
+    address = first.source_uri or second.source_uri
     hashes = [sha256 for sha256 in (second.sha256, first.sha256) if sha256]
     if len(set(hashes)) > 1:
         remarks.append(
@@ -194,8 +200,12 @@ def _key(pack: Pack) -> str:
 
 
 def _known(pack: Pack) -> list[str]:
-    """What a pack claims: two packs of a build file share none of it."""
+    """What a pack is known by: an entry of the file and a pack of a source that share some of it are one."""
     claims = [f"name {pack.name.lower()}"]
     claims += [f"id {pack.id.lower()}"] if pack.id else []
-    claims += [f"repository {pack.repository.lower().removesuffix('.git')}"] if pack.repository else []
+    if pack.repository:
+        address = pack.repository.lower().removesuffix(".git")
+        claims += [f"repository {address}", f"name {address.rpartition('/')[2]}"]
+    if pack.id:  # the registry's ids are mostly the names of repositories
+        claims.append(f"name {pack.id.lower()}")
     return claims

@@ -62,6 +62,15 @@ def test_a_model_of_both_has_the_address_of_the_workflow_and_the_hash_of_the_fil
     assert build.models == (Model(filename="a.pt", type="vae", sha256=ONE, size_bytes=3, source_uri="https://h/a.pt"),)
 
 
+def test_a_file_keeps_its_own_address_of_a_model() -> None:
+    mirrored = Model(filename="a.pt", type="vae", sha256=ONE, source_uri="s3://ours/a.pt")
+    named = Model(filename="a.pt", type="vae", source_uri="https://h/a.pt")
+
+    build, _ = onto(BuildFile(models=(mirrored,)), BuildFile(models=(named,)), ref=None, is_of_install=False)
+
+    assert build.models == (mirrored,)
+
+
 def test_two_contents_of_one_name_are_told() -> None:
     mine = Model(filename="a.pt", type="vae", sha256=ONE, local_path="vae/a.pt")
     named = Model(filename="a.pt", type="vae", sha256=TWO, source_uri="https://h/a.pt")
@@ -120,6 +129,26 @@ def test_a_workflow_never_takes_a_file_back_to_an_older_comfyui() -> None:
     for wanted, version in (("v0.32.0", "v0.33.0"), ("v0.34.0", "v0.34.0"), (None, "v0.33.0")):
         build, _ = onto(existing, BuildFile(base_comfy_version=wanted), ref=None, is_of_install=False)
         assert build.base_comfy_version == version
+
+
+def test_a_workflow_changes_no_pack_that_the_file_has() -> None:
+    existing = BuildFile(
+        packs=(
+            Pack(name="KJ", repository="https://github.com/kijai/ComfyUI-KJNodes", git_ref="a" * 40),
+            registry("kit", "2.0.0"),
+        )
+    )
+    wanted = BuildFile(
+        packs=(registry("comfyui-kjnodes", "1.0.0"), registry("kit", "latest"), registry("new", "1.0.0"))
+    )
+
+    build, remarks = onto(existing, wanted, ref=None, is_of_install=False, wished={"comfyui-kjnodes", "kit", "new"})
+
+    assert build.packs == (*existing.packs, registry("new", "1.0.0"))
+    assert remarks[0] == (
+        "KJ: a workflow has comfyui-kjnodes 1.0.0 of the registry; "
+        f"https://github.com/kijai/ComfyUI-KJNodes at {'a' * 40} is kept"
+    )
 
 
 def test_changes_are_told_one_by_one() -> None:

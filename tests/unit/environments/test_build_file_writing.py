@@ -355,7 +355,7 @@ def layouts(draw: st.DrawFn, build: BuildFile) -> tuple[str, list[str]]:
     for number, line in enumerate(text.split("\n")[:-1]):
         if draw(st.integers(0, 3)) == 0 and _is_own_line(text, number):
             remarks.append(f"# remark {number}")
-            lines.append(f"{' ' * draw(st.integers(0, 3))}{remarks[-1]}")
+            lines.append(f"{' ' * draw(st.integers(0, 8))}{remarks[-1]}")
         lines.append(line)
     newline = draw(st.sampled_from(["\n", "\r\n"]))
     ending = newline if draw(st.booleans()) else ""

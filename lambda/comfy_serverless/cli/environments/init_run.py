@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ def run(options: argparse.Namespace) -> int:
     base = own or existing or next((source.text for source in sources if source.text), "")
     if base:
         is_of_install = any(source.version and source.is_of_install for source in found)
-        build, more = onto(parse(base, name=str(target)), build, ref=ref, is_of_install=is_of_install)
+        build, more = onto(
+            parse(base, name=str(target)), build, ref=ref, is_of_install=is_of_install, wished=_wished(found)
+        )
         remarks += more if existing is not None else []
     if options.name:
         build = replace(build, name=options.name)
@@ -181,6 +183,12 @@ class _Source:
                 "a graph in API format names no packs: give the file that the editor saved, or a picture made with it"
             )
         return found
+
+
+def _wished(found: Sequence[Found]) -> set[str]:
+    """The packs that only a workflow names."""
+    there = {pack.pack.name for source in found if source.is_of_install for pack in source.packs}
+    return {pack.pack.name for source in found if not source.is_of_install for pack in source.packs} - there
 
 
 def _name_of(source: str) -> str:

@@ -42,7 +42,7 @@ class Splice:
             self._add_key(fields, name, value, order)
         elif fields.flow or (not isinstance(old, Scalar) and old.flow and isinstance(value, str | int | None)):
             self._edit(old.start, old.end, rendering.flow(value))
-        elif isinstance(value, str) and rendering.is_block_text(value):
+        elif isinstance(value, str) and rendering.is_block_text(value) and self._takes_block(old, value):
             self._set_block_text(fields, old, value)
         elif isinstance(value, Mapping | Sequence) and not isinstance(value, str):
             self._set_collection(fields, name, old, value)
@@ -115,6 +115,8 @@ class Splice:
     def _set_block_text(self, fields: Fields, old: Node, value: str) -> None:
         head, indent = rendering.header(value), self._column(fields) + STEP
         if not self._is_block_scalar(old):
+            # A comment that is indented as far as a text is a part of it.
+            indent = max(indent, self._deepest_remark(self._line_end(old.end)) + 1)
             self._edit(old.start, old.end, self._blank_before(old.start) + head)
             self._insert_lines(self._line_end(old.end), rendering.text_lines(value, indent))
             return
@@ -128,6 +130,28 @@ class Splice:
         head += first[said.end() :] if said else ""
         lines = rendering.text_lines(value, indent)
         self._edit(old.start, old.end, self._newline.join([head, *lines]) + self._newline)
+
+    def _takes_block(self, old: Node, value: str) -> bool:
+        """Whether a text may be written as a block: what stands below must not become a part of it."""
+        if self._is_block_scalar(old):
+            return True
+        remark = self._deepest_remark(self._line_end(old.end))
+        return not value.endswith("\n\n") and (remark < 0 or rendering.header(value) in ("|", "|-"))
+
+    def _remark_at(self, at: int) -> int | None:
+        """How far the comment in a line is indented; a large number for a blank line; None for another line."""
+        line = self._text[at : self._end_of_words(at)]
+        if not line.strip():
+            return None if at >= len(self._text) else len(self._text)
+        return len(line) - len(line.lstrip(" ")) if line.lstrip(" ").startswith("#") else None
+
+    def _deepest_remark(self, at: int) -> int:
+        """How far the comments below a line are indented at most; -1 if there are none."""
+        deepest = -1
+        while (indent := self._remark_at(at)) is not None:
+            deepest = max(deepest, -1 if indent == len(self._text) else indent)
+            at = self._line_end(at + 1)
+        return deepest
 
     def _set_collection(self, fields: Fields, name: str, old: Node, value: Value) -> None:
         """A list or mapping in the place of an empty one, of null, or of what stands in brackets."""
@@ -150,10 +174,15 @@ class Splice:
             else:
                 self._insert_after(fields.items[before[-1] if before else 0][1].end, f", {new}")
             return
-        place = before[-1] if before else 0
-        self._insert_lines(
-            self._line_end(fields.items[place][1].end), rendering.keyed(name, value, self._column(fields))
-        )
+        at = self._line_end(fields.items[before[-1] if before else 0][1].end)
+        column = self._column(fields)
+        if isinstance(value, str) and rendering.is_block_text(value):
+            while self._remark_at(at) is not None and (self._remark_at(at) or 0) > column:
+                at = self._line_end(at + 1)  # a comment that is indented further would become a part of the text
+            if value.endswith("\n\n"):  # so would blank lines
+                self._insert_lines(at, [f"{' ' * column}{name}: {rendering.scalar(value)}"])
+                return
+        self._insert_lines(at, rendering.keyed(name, value, column))
 
     def empty(self, fields: Fields, name: str) -> None:
         """Take everything out of a list or a mapping; what stands between its lines stays."""
