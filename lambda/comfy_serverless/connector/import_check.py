@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -43,7 +44,6 @@ _NO_NETWORK: Final = {
     **dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost,::1"),
 }
 _HOST: Final = "127.0.0.1"
-_FIRST_PORT: Final = 8188
 _TIMEOUT_S: Final = 900.0
 _ANSWER_S: Final = 120.0
 _STEP_S: Final = 0.2
@@ -89,7 +89,7 @@ def start(
         environment |= _NO_NETWORK
     if user is not None:
         user.make_home()
-    port = ReservedPort(_HOST, _FIRST_PORT)
+    port = ReservedPort(_HOST, _any_port())
     with tempfile.TemporaryFile() as output, _only_tmp(is_wanted=mode == READ_ONLY and user is not None):
         process = subprocess.Popen(
             [*confining_prefix(user), *command, "--port", str(port.port)],
@@ -105,6 +105,13 @@ def start(
             port.release()
             _end(process)
         return replace(answered, mode=mode, output=_text(output))
+
+
+def _any_port() -> int:
+    """Where another build, in another container of the same network, hardly looks at the same moment."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def _user(mode: str) -> EngineUser | None:
