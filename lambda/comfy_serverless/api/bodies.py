@@ -184,10 +184,10 @@ class LostPack(BaseModel):
 
 
 class WorkersHealth(BaseModel):
-    """The workers that jobs go to now, and what they have told lately."""
+    """What the workers have told lately, and the release that jobs go to now, if it has a name."""
 
-    release: str
-    release_version: str | None
+    release: str | None = None
+    release_version: str | None = None
     nodes_not_loaded: list[LostPack]
 
 

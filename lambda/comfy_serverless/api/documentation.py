@@ -23,7 +23,8 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from comfy_serverless.api.bodies import REFUSALS, Health, LostPack, WorkersHealth, documented
 from comfy_serverless.api.examples import completed
 from comfy_serverless.api.responses import JSON, answer
-from comfy_serverless.api.services import services
+from comfy_serverless.api.services import Services, services
+from comfy_serverless.table.live import DEFAULT
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -49,9 +50,7 @@ def health() -> Response[str]:
     told: dict[str, Any] = {}
     if "detail" in (router.current_event.query_string_parameters or {}):
         known = services(router)
-        release, version = known.workers.release()
-        lost = len(known.node_list.not_imported())
-        told = {"nodes_not_loaded": lost, "release": release, "release_version": version or None}
+        told = {"nodes_not_loaded": len(known.node_list.not_imported()), **_release(known)}
     return answer(HTTPStatus.OK, Health(version=package_version(), **told).model_dump(exclude_none=True))
 
 
@@ -64,10 +63,16 @@ def health() -> Response[str]:
 def workers_health() -> Response[str]:
     """Show what `?detail` only counts."""
     known = services(router)
-    release, version = known.workers.release()
     lost = [LostPack(pack=pack.pack, reason=pack.reason) for pack in known.node_list.not_imported()]
-    told = WorkersHealth(release=release, release_version=version or None, nodes_not_loaded=lost)
-    return answer(HTTPStatus.OK, told.model_dump())
+    told = WorkersHealth(nodes_not_loaded=lost, **_release(known))
+    return answer(HTTPStatus.OK, told.model_dump(exclude_none=True))
+
+
+def _release(known: Services) -> dict[str, str]:
+    """The release that jobs go to now, and what its image was built from; nothing of one without a name."""
+    name, built_from = known.workers.release()
+    told = {"release": "" if name == DEFAULT else name, "release_version": built_from}
+    return {field: value for field, value in told.items() if value}
 
 
 def attach(app: APIGatewayHttpResolver) -> None:

@@ -293,6 +293,8 @@ def _with_rules(found: Found, target: Target) -> Found:
         what = "its folder" if first["loc"][:1] == ("folder",) else "its name"
         reason = str(first["msg"]).removeprefix("Value error, ")
         return _wrong(found, f"workers fetch no such model: {what} {reason}. With --to image it can be in the image")
+    if (model.source_uri or "").startswith("s3://"):
+        found = _noted(found, "workers fetch it from its bucket only if the stack's InputBuckets names that")
     lower = model.filename.lower()
     if lower.endswith(MODEL_ENDINGS) and not lower.endswith(_SAFE):
         found = _noted(found, "it is not safetensors: workers take it only with ALLOW_PICKLED_MODELS=true")

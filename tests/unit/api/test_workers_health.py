@@ -12,6 +12,7 @@ from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.upkeep import Condition
 from comfy_serverless.jobs import node_list
 from comfy_serverless.jobs.node_list import NodeListWriter
+from comfy_serverless.table.dispatch import Queues
 from comfy_serverless.worker.metrics import Meter
 from tests.patience import PATIENCE_S
 from tests.unit.api_world import ASSETS, Answer, ApiWorld, api_world
@@ -90,3 +91,10 @@ def test_the_metric_follows_the_running_engine(capsys: pytest.CaptureFixture[str
     meter.count([])
     lines: list[dict[str, Any]] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line.get("NodesNotLoaded") for line in lines] == [[2], None]
+
+
+def test_a_release_with_a_name_is_told(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Queues, "release", lambda _: ("next", "3f2a91c07b5e"))
+    told = {"release": "next", "release_version": "3f2a91c07b5e"}
+    assert api.request("GET", "/api/v2/health/workers").json == {"nodes_not_loaded": [], **told}
+    assert told.items() <= api.request("GET", "/api/v2/health?detail", owner="").json.items()

@@ -359,7 +359,9 @@ def test_all_of_them_are_brought_to_the_bucket_and_once(
         "s3://my-models/own.safetensors"
     }
     assert all(entry["sha256"] for entry in first), "also of a host that says nothing"
-    assert "4 models" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "4 models" in said
+    assert "only if the stack's InputBuckets names that" in said
     monkeypatch.setattr(bucket, "create_multipart_upload", lambda **_: pytest.fail("it is sent again"))
     assert run("--to", "bucket", "--json") == 0
     assert [one["was_sent"] for one in json.loads(capsys.readouterr().out)["models"]] == [False] * 4
