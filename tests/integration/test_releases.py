@@ -57,9 +57,7 @@ def look_now(stack: DevStack, release: str) -> None:
 
     def is_seen() -> bool:
         answer = requests.get(f"{stack.url}/api/v2/health/workers", headers=headers, timeout=PATIENCE_S)
-        return (
-            answer.ok and answer.json().get("release", "default") == release
-        )
+        return answer.ok and answer.json().get("release", "default") == release
 
     assert wait_until(is_seen)
 

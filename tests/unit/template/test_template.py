@@ -192,7 +192,9 @@ def test_a_role_names_every_action_and_every_resource(function: str) -> None:
             continue
         for resource in as_list(statement["Resource"]):
             assert resource.keys() in ({"Fn::GetAtt"}, {"Fn::Sub"}), statement["Sid"]
-            assert "*" not in re.sub(r"[/:]\*$", "", str(resource.get("Fn::Sub", ""))), statement["Sid"]
+            # A release's own name stands in those of its queues, and is chosen later.
+            named = re.sub(r":\$\{AWS::StackName\}-release-\*-(jobs|batches)$", "", str(resource.get("Fn::Sub", "")))
+            assert "*" not in re.sub(r"[/:]\*$", "", named), statement["Sid"]
 
 
 def rights(function: str, service: str) -> set[tuple[str, str]]:
