@@ -5,12 +5,27 @@ A test that takes `release`, too, is run once for each release that the embedded
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.contract.engines import REAL_COMFYUI, EngineProcess, releases
+from tests.contract.engines import REAL_COMFYUI, START_PATIENCE_S, EngineProcess, releases
+
+#: How long a test may take against a real ComfyUI, which some start several times.
+_TEST_PATIENCE_S = 6 * START_PATIENCE_S
+
+if REAL_COMFYUI:  # it takes as long as the machine makes it take: that says nothing about what is tested
+    os.environ.setdefault("MAX_COMFY_START_ATTEMPTS", str(START_PATIENCE_S))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not REAL_COMFYUI:
+        return
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TEST_PATIENCE_S))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -14,7 +14,7 @@ from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.sandbox.sandbox import Sandbox
 from comfy_serverless.worker.inputs.fetcher import InputFetcher
 from comfy_serverless.worker.worker import Call, Outcome, Worker
-from tests.contract.engines import REAL_COMFYUI, free_port
+from tests.contract.engines import REAL_COMFYUI, START_PATIENCE_S, free_port
 from tests.contract.packs_of_engine import fill_custom_nodes
 
 HERE = Path(__file__).parent
@@ -62,7 +62,9 @@ class SharedWorker:
         inputs = InputFetcher(settings=settings, s3=s3, connector=self.connector, sandbox=self._sandbox)
         self._worker = Worker(settings=settings, engine=self.connector, s3=s3, inputs=inputs)
 
-    def run(self, graph: Mapping[str, Any], *, owner: str = "bob", deadline_s: float = 60, **request: Any) -> Outcome:
+    def run(
+        self, graph: Mapping[str, Any], *, owner: str = "bob", deadline_s: float = START_PATIENCE_S, **request: Any
+    ) -> Outcome:
         """Run a job to its end. Its outputs can be read until it is released."""
         fields = {"workflow": dict(graph), "deadline_s": deadline_s, **request}
         source: Any = RequestOf(owner, fields, f"{owner}-{uuid.uuid4().hex}", {})

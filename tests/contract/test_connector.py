@@ -23,7 +23,8 @@ from PIL.PngImagePlugin import PngImageFile
 
 from comfy_serverless import ComfyConnector, Output, OutputKind, Progress, Settings
 from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, EngineUnavailable, InvalidWorkflow
-from tests.patience import PATIENCE_S, QuietClock
+from tests.contract.engines import free_port
+from tests.patience import PATIENCE_S, QuietClock, wait_until
 
 TEST_PAYLOAD = Path(__file__).parent / "test_payload.json"
 REAL = bool(os.environ.get("COMFYUI_DIR"))
@@ -35,9 +36,9 @@ def settings(folder: Path) -> Settings:
         arguments = f"--cpu --output-directory {folder}/output --input-directory {folder}/input"
         for name in ("output", "input"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        return replace(chosen, comfyui_args=arguments, initial_port=18288)
+        return replace(chosen, comfyui_args=arguments, initial_port=free_port())
     command = f"{sys.executable} -m comfy_lite --base-directory {folder} --step-ms 20"
-    return replace(chosen, api_command_line=command, initial_port=18288)
+    return replace(chosen, api_command_line=command, initial_port=free_port())
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,16 @@ def picture(color: int = 0xFF8000, *, batch: int = 1, size: int = 16) -> dict[st
             "_meta": {"title": "The result"},
         },
     }
+
+
+def wait_for(connector: ComfyConnector, prompt_id: str, *queues: str) -> None:
+    """Wait until ComfyUI has a prompt, in one of these queues."""
+
+    def is_there() -> bool:
+        queue = connector._engine.client.queue()
+        return any(item[1] == prompt_id for name in queues or queue for item in queue[name])
+
+    assert wait_until(is_there), "the prompt did not come"
 
 
 def test_the_two_lines_of_the_readme(connector: ComfyConnector) -> None:
@@ -197,21 +208,24 @@ def test_canceling_one_of_two_runs_does_not_touch_the_other(connector: ComfyConn
     first, second = str(uuid.uuid4()), str(uuid.uuid4())
     with ThreadPoolExecutor() as pool:
         running = pool.submit(connector.run, text_to_image(steps=60), prompt_id=first)
-        time.sleep(0.3)
+        wait_for(connector, first)
         waiting = pool.submit(connector.run, text_to_image(steps=10_000), prompt_id=second)
-        time.sleep(0.2)
+        wait_for(connector, second)
         assert connector.cancel(second)
         with pytest.raises(Canceled):
-            waiting.result(timeout=60)
-        assert running.result(timeout=120).outputs
+            waiting.result()
+        assert running.result().outputs
     assert not connector.cancel(second), "nothing runs under that id any more"
 
 
 def test_canceling_a_running_prompt_is_confirmed(connector: ComfyConnector) -> None:
     prompt_id = str(uuid.uuid4())
-    threading.Timer(0.5, connector.cancel, [prompt_id]).start()
-    with pytest.raises(Canceled):
-        connector.run(text_to_image(steps=10_000), prompt_id=prompt_id)
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(connector.run, text_to_image(steps=10_000), prompt_id=prompt_id)
+        wait_for(connector, prompt_id, "queue_running")
+        assert connector.cancel(prompt_id)
+        with pytest.raises(Canceled):
+            running.result()
     assert connector.run(picture()).outputs
 
 
@@ -234,10 +248,13 @@ def test_a_lost_websocket_loses_no_outcome(connector: ComfyConnector) -> None:
 def test_a_killed_engine_is_started_again_and_the_workflow_run_once_more(connector: ComfyConnector) -> None:
     process = connector._engine.process
     assert process is not None
-    starts, pid = connector.starts, process.pid
+    starts, pid, prompt_id = connector.starts, process.pid, str(uuid.uuid4())
     assert pid is not None
-    threading.Timer(0.4, os.kill, [pid, signal.SIGKILL]).start()
-    execution = connector.run(text_to_image(steps=60))
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(connector.run, text_to_image(steps=60), prompt_id=prompt_id)
+        wait_for(connector, prompt_id, "queue_running")
+        os.kill(pid, signal.SIGKILL)
+        execution = running.result()
     assert execution.attempts == 2
     assert execution.outputs
     assert connector.starts == starts + 1
@@ -298,7 +315,7 @@ assert api_singleton.get_image(uploaded['name'], uploaded['subfolder'], uploaded
 api_singleton.kill_api()
 """
     (tmp_path / "workflow_api.json").write_text(TEST_PAYLOAD.read_text())
-    environment = {**os.environ, "TEST_PAYLOAD": "workflow_api.json", "INITIAL_PORT": "18488"}
+    environment = {**os.environ, "TEST_PAYLOAD": "workflow_api.json", "INITIAL_PORT": str(free_port())}
     if REAL:
         environment["COMFYUI_ARGS"] = f"--cpu --output-directory {tmp_path} --input-directory {tmp_path}"
     answer = subprocess.run(
@@ -347,7 +364,7 @@ try:
 except EngineUnavailable:
     assert ComfyConnector(wait=False) is not connector
 """
-    environment = {**os.environ, "COMFYUI_ARGS": "--cpu", "INITIAL_PORT": "18588"}
+    environment = {**os.environ, "COMFYUI_ARGS": "--cpu", "INITIAL_PORT": str(free_port())}
     answer = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )

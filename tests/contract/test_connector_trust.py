@@ -18,7 +18,7 @@ from comfy_serverless import ComfyConnector, Progress, Settings
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.server import Server
 from comfy_serverless.errors import EngineStalled
-from tests.contract.engines import EngineProcess
+from tests.contract.engines import EngineProcess, free_port
 
 REAL = bool(os.environ.get("COMFYUI_DIR"))
 LITE_ENGINE = Path(__file__).parent / "lite_engine.py"
@@ -50,7 +50,7 @@ def frames() -> dict[str, Any]:
 
 @pytest.fixture
 def connector(tmp_path: Path) -> Iterator[ComfyConnector]:
-    chosen = replace(Settings.from_environment(), initial_port=18388, stall_s=STALL_S)
+    chosen = replace(Settings.from_environment(), initial_port=free_port(), stall_s=STALL_S)
     if REAL:
         folders = f"--output-directory {tmp_path}/output --input-directory {tmp_path}/input"
         for name in ("output", "input"):

@@ -18,6 +18,7 @@ from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.errors import UiFormatWorkflow
 from comfy_serverless.settings import Settings
+from tests.contract.engines import free_port
 from tests.patience import wait_until
 from tests.unit.editor_samples import plain, rolling, with_subgraph, with_unknown
 
@@ -26,7 +27,7 @@ PROMPT_ID = "5f0a1d3e-0000-4000-8000-00000000000{}"
 
 
 def settings_for(folder: Path) -> Settings:
-    settings = replace(Settings.from_environment(), initial_port=18888)
+    settings = replace(Settings.from_environment(), initial_port=free_port())
     if REAL:
         return replace(settings, comfyui_args="--cpu")
     return replace(settings, api_command_line=f"{sys.executable} -m comfy_lite --base-directory {folder}")

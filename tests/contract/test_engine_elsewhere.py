@@ -16,7 +16,7 @@ import pytest
 from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.errors import MissingAsset
 from comfy_serverless.settings import Settings
-from tests.contract.engines import EngineProcess
+from tests.contract.engines import EngineProcess, free_port
 from tests.patience import PATIENCE_S
 from tests.small_proxy import WAYS, SmallProxy
 
@@ -61,7 +61,13 @@ def elsewhere() -> Iterator[Callable[..., ComfyConnector]]:
 def behind(proxy: SmallProxy) -> dict[str, str]:
     """The environment of a program whose every way leads through a proxy."""
     named = {name: value for name, value in os.environ.items() if not name.startswith("COMFYUI_")}
-    return {**named, **dict.fromkeys(WAYS, proxy.url), **COMPANY, "PYTHONPATH": "lambda", "INITIAL_PORT": "18988"}
+    return {
+        **named,
+        **dict.fromkeys(WAYS, proxy.url),
+        **COMPANY,
+        "PYTHONPATH": "lambda",
+        "INITIAL_PORT": str(free_port()),
+    }
 
 
 def test_the_command_line_reaches_its_own_engine_without_a_proxy(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from comfy_serverless.connector.connector import ComfyConnector
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.errors import Canceled, InvalidWorkflow
 from comfy_serverless.settings import Settings
+from tests.contract.engines import free_port
 from tests.contract.faults.world import long_run, picture
 from tests.patience import PATIENCE_S, wait_until
 
@@ -32,7 +33,7 @@ REAL = bool(os.environ.get("COMFYUI_DIR"))
 @pytest.fixture(scope="module")
 def connector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyConnector]:
     folder = tmp_path_factory.mktemp("engine")
-    settings = replace(Settings.from_environment(), initial_port=18888)
+    settings = replace(Settings.from_environment(), initial_port=free_port())
     if REAL:
         settings = replace(settings, comfyui_args="--cpu")
     else:
@@ -166,7 +167,7 @@ EXIT = """
 
 @pytest.mark.parametrize("end", ["return", "raise SystemExit(0)"])
 def test_nothing_hangs_at_the_exit_of_a_program(end: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": "lambda", "INITIAL_PORT": "18930"}
+    environment = {**os.environ, "PYTHONPATH": "lambda", "INITIAL_PORT": str(free_port())}
     begun = time.monotonic()
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(EXIT).format(end=end)],
@@ -241,7 +242,7 @@ def test_processes_that_a_program_starts_share_its_engine(tmp_path: Path) -> Non
     script = tmp_path / "program.py"
     script.write_text(textwrap.dedent(WORKER))
     path = str(Path("lambda").absolute())
-    environment = {**os.environ, "PYTHONPATH": path, "INITIAL_PORT": "18940", "COMFYUI_ARGS": "--cpu"}
+    environment = {**os.environ, "PYTHONPATH": path, "INITIAL_PORT": str(free_port()), "COMFYUI_ARGS": "--cpu"}
     ended = subprocess.run(
         [sys.executable, str(script)],
         input=json.dumps([picture() for _ in range(4)]),

@@ -19,6 +19,7 @@ from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.sandbox.refused import Refused
 from comfy_serverless.sandbox.sandbox import Sandbox
+from tests.contract.engines import free_port
 from tests.patience import PATIENCE_S
 from tests.unit.picture_files import animation, picture, png_chunk, png_with, tiff_with_tiles
 
@@ -101,7 +102,7 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture(scope="module")
 def connector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyConnector]:
     folder = tmp_path_factory.mktemp("engine")
-    settings = replace(Settings.from_environment(), initial_port=18588)
+    settings = replace(Settings.from_environment(), initial_port=free_port())
     if REAL:
         for name in ("input", "output"):
             (folder / name).mkdir()

@@ -26,7 +26,7 @@ from PIL import Image
 from comfy_serverless import ComfyConnector, Output, Settings
 from comfy_serverless.worker.inputs.cache import InputCache
 from comfy_serverless.worker.inputs.fetcher import InputFetcher, PreparedInputs
-from tests.contract.engines import EngineProcess
+from tests.contract.engines import EngineProcess, free_port
 
 REAL = bool(os.environ.get("COMFYUI_DIR"))
 real_only = pytest.mark.skipif(not REAL, reason="the embedded engine has image nodes only: COMFYUI_DIR=…")
@@ -57,7 +57,7 @@ class SecondConnector(ComfyConnector):
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     folder = tmp_path_factory.mktemp("engine")
-    chosen = replace(Settings.from_environment(), initial_port=18488)
+    chosen = replace(Settings.from_environment(), initial_port=free_port())
     if not REAL:
         command = f"{sys.executable} -m comfy_lite --base-directory {folder}"
         return replace(chosen, api_command_line=command)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from comfy_serverless import ComfyConnector, Output, OutputKind, Settings
 from comfy_serverless.errors import EngineCrashed, NodeExecutionError
-from tests.contract.engines import REAL_COMFYUI
+from tests.contract.engines import REAL_COMFYUI, free_port
 from tests.contract.packs_of_engine import fill_custom_nodes
 
 HERE = Path(__file__).parent
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def connector(folder: Path) -> Iterator[ComfyConnector]:
-    settings = replace(Settings.from_environment(), initial_port=18488)
+    settings = replace(Settings.from_environment(), initial_port=free_port())
     if REAL_COMFYUI:
         (folder / "models").symlink_to(Path(REAL_COMFYUI) / "models")
         fill_custom_nodes(folder, Path(REAL_COMFYUI))

@@ -16,7 +16,7 @@ from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.connector.client import RequestFailed
 from comfy_serverless.connector.preflight import find_problems
 from comfy_serverless.errors import InvalidWorkflow
-from tests.contract.engines import REAL_COMFYUI
+from tests.contract.engines import REAL_COMFYUI, free_port
 
 HERE = Path(__file__).parent
 SAMPLES = sorted((HERE.parents[1] / "workflows").glob("*.json"))
@@ -27,7 +27,7 @@ def connector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyConnect
     folder = tmp_path_factory.mktemp("engine")
     for name in ("output", "input"):
         (folder / name).mkdir()
-    settings = replace(Settings.from_environment(), initial_port=18388)
+    settings = replace(Settings.from_environment(), initial_port=free_port())
     if REAL_COMFYUI:
         arguments = f"--cpu --output-directory {folder}/output --input-directory {folder}/input"
         settings = replace(settings, comfyui_args=arguments)

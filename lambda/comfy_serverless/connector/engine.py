@@ -18,7 +18,7 @@ from comfy_serverless.connector.all_declared import AllDeclared
 from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.confinement import engine_user
 from comfy_serverless.connector.events import EventStream
-from comfy_serverless.connector.folders import EngineFolders, names_below
+from comfy_serverless.connector.folders import EngineFolders, are_here, names_below
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.launch import choose_engine, engine_name, folders_of, places_of
 from comfy_serverless.connector.local_files import LocalFiles
@@ -454,9 +454,8 @@ class Engine:
         folders = folders_of(self._stats, process.cwd) if process is not None else {}
         folders = {kind: folder.resolve() for kind, folder in folders.items()}
         # What its command line does not tell we do not know: then it is as an engine elsewhere.
-        is_known = bool(folders) and folders["input"].is_dir() and folders["output"].is_dir()
-        self._folders = folders if is_known else {}
-        if self._own_folders is not None and is_known:
+        self._folders = folders if folders and are_here(folders) else {}
+        if self._own_folders is not None and self._folders:
             self._own_folders.follow(self._folders)
         self._declared = {}
         self._remembered = Remembered({kind: self._folders[kind] for kind in ("output", "temp") if self._folders})

@@ -54,6 +54,26 @@ def beside(folder: Path) -> Path:
     return own
 
 
+def are_here(folders: Mapping[str, Path]) -> bool:
+    """Whether an engine that answers has its folders on this machine.
+
+    ComfyUI makes its input folder when it starts, and its output folder with the first file (0.3.64, 0.33.0). Where
+    only that is missing it is made now, for ComfyUI's user: what is in it is one run's from the first file on.
+    """
+    made_by_engine, output = folders["input"], folders["output"]
+    if not made_by_engine.is_dir() or output.is_dir():
+        return made_by_engine.is_dir()
+    try:
+        output.mkdir()
+        like = made_by_engine.stat()
+        os.chown(output, like.st_uid, like.st_gid)
+        output.chmod(stat.S_IMODE(like.st_mode))
+    except OSError as error:
+        logger.info("ComfyUI's output folder is not known: %s", error)
+        return False
+    return True
+
+
 class EngineFolders:
     """The folders of one engine on this machine: one process at a time has them, and one owner's jobs are in them.
 

@@ -36,7 +36,7 @@ from comfy_serverless.errors import (
     InvalidWorkflow,
 )
 from comfy_serverless.files import OutputKind
-from comfy_serverless.graph.nodes import TEXT_JOINER
+from comfy_serverless.graph.nodes import SMALLEST_GRAPH, TEXT_JOINER
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -214,7 +214,12 @@ class WorkflowRun:
             while True:
                 # A second attempt is a test of its own; a TEST_PAYLOAD that crashes ComfyUI would go on forever.
                 self._prepare(wait_ready if attempt == 1 else self._engine.wait_ready)
-                outcome, collector, outputs = self._attempt(attempt_id(self.run_id, attempt))
+                outcome, collector, outputs = self._attempt(
+                    attempt_id(self.run_id, attempt),
+                    self.graph,
+                    on_progress=self._on_progress,
+                    on_output=self._on_output,
+                )
                 made = max(outputs, made, key=len)
                 if outcome.error is not None:
                     lost = None
@@ -227,7 +232,7 @@ class WorkflowRun:
                     return self._conclude(outcome, kept, attempt)
                 logger.warning("running the workflow again (%s): %s", step.value, outcome.error or lost)
                 if step is Recovery.FREE_MEMORY_AND_RETRY:
-                    self._engine.free_memory(unload_models=outcome.error is not None)
+                    self._free_memory(unload_models=outcome.error is not None)
                 attempt += 1
         except ComfyError as error:
             if kept is not None and kept.lost == recovery.FRAMES_ARE_MISSING and not isinstance(error, Canceled):
@@ -242,16 +247,36 @@ class WorkflowRun:
         wait_ready(left_until(self._deadline), self._canceled)
         self._check()
 
-    def _attempt(self, prompt_id: str) -> tuple[Outcome, OutputCollector, tuple[Output, ...]]:
+    def _free_memory(self, *, unload_models: bool) -> None:
+        """Have ComfyUI drop cached results, and unload models; return once no later prompt can meet them.
+
+        ComfyUI only notes the wish, and looks at it after the prompt that it executes: one that is sent at once may
+        still run on what was cached. Prompts run one after the other, so the end of any that is sent after the wish is
+        the proof. If that fails, the next attempt meets what it has failed of.
+        """
+        self._engine.free_memory(unload_models=unload_models)
+        prompt_id = str(uuid.uuid5(uuid.UUID(self.run_id), "free"))
+        outcome, _, _ = self._attempt(prompt_id, SMALLEST_GRAPH, on_progress=None, on_output=None)
+        if outcome.error is not None:
+            logger.info("whether ComfyUI has freed its memory is not known: %s", outcome.error)
+        self._engine.forget([prompt_id])
+
+    def _attempt(
+        self,
+        prompt_id: str,
+        graph: Mapping[str, Any],
+        *,
+        on_progress: Callable[[Progress], None] | None,
+        on_output: Callable[[Output], None] | None,
+    ) -> tuple[Outcome, OutputCollector, tuple[Output, ...]]:
         with self._folders():
-            graph = self.graph
             if self._apart_as is not None:
                 classes = {TEXT_JOINER, *(str(node["class_type"]) for node in graph.values())}
                 declarations = self._engine.declared(classes)
                 check_partner_nodes(graph, declarations, self._extra_data)
                 graph = in_own_folder(graph, self._apart_as, declarations, recalls_as=self._recalls_as)
             files = self._engine.made_files(self._apart_as)
-            collector = OutputCollector(graph, files, on_progress=self._on_progress, on_output=self._on_output)
+            collector = OutputCollector(graph, files, on_progress=on_progress, on_output=on_output)
             try:
                 outcome = self._follow(prompt_id, graph, collector)
                 return outcome, collector, collector.collect(outcome)

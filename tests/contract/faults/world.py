@@ -23,9 +23,11 @@ from comfy_serverless import ComfyConnector, Settings
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.run import Execution
 from comfy_serverless.errors import ComfyError
+from tests import patience
+from tests.contract.engines import START_PATIENCE_S
 from tests.contract.faults.rows import Row
 from tests.contract.packs_of_engine import fill_custom_nodes
-from tests.patience import PATIENCE_S, QuietClock, wait_until
+from tests.patience import PATIENCE_S, QuietClock
 
 REAL = bool(os.environ.get("COMFYUI_DIR"))
 lite_only = pytest.mark.skipif(REAL, reason="only the embedded engine fails on demand")
@@ -173,7 +175,7 @@ class World:
         if not REAL:
             with contextlib.suppress(requests.RequestException):
                 requests.delete(f"{connector.server_address}/lite/faults", timeout=10)
-        following = connector.run(picture(), deadline_s=PATIENCE_S)
+        following = connector.run(picture(), deadline_s=START_PATIENCE_S)
         assert (following.attempts, len(following.outputs)) == (1, 1), "the next job works"
         assert connector._runs == {}
         queue = connector._engine.client.queue
@@ -189,6 +191,11 @@ class World:
         # The lock on this process's own names of models ends with the process.
         new = open_descriptors() - self._descriptors_before
         return {(number, target) for number, target in new if Path(target).parent.name != "seen"}
+
+
+def wait_until(condition: Callable[[], object]) -> bool:
+    """Whether something becomes so, also if an engine has to start first."""
+    return patience.wait_until(condition, within_s=START_PATIENCE_S)
 
 
 def in_background(work: Callable[[], Any]) -> Future[Any]:

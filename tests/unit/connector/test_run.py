@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -16,7 +16,8 @@ from comfy_serverless.connector.made_files import MadeFiles, Remembered
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.remote_files import RemoteFiles
 from comfy_serverless.connector.run import WorkflowRun
-from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, EngineCrashed
+from comfy_serverless.errors import Canceled, ComfyError, DeadlineExceeded, EngineCrashed, OutOfMemory
+from comfy_serverless.graph.nodes import SMALLEST_GRAPH
 
 FRAMES = {"1": {"class_type": "SaveImageWebsocket", "inputs": {}}}
 GRAPH = {"2": {"class_type": "PreviewAny", "inputs": {}}}
@@ -24,9 +25,10 @@ GRAPH = {"2": {"class_type": "PreviewAny", "inputs": {}}}
 
 @dataclass
 class FakeEngine:
-    """An engine that is always ready; the attempts on it are the test's."""
+    """An engine that is always ready; the attempts on it are the test's. `did` has what it was asked for."""
 
     is_embedded: bool = False
+    did: list[object] = field(default_factory=list)
 
     def made_files(self, apart_as: str | None) -> MadeFiles:
         assert apart_as is None
@@ -34,6 +36,12 @@ class FakeEngine:
 
     def wait_ready(self, timeout_s: float | None, canceled: threading.Event) -> None:
         assert timeout_s is None
+
+    def free_memory(self, *, unload_models: bool) -> None:
+        self.did.append("free and unload" if unload_models else "free")
+
+    def forget(self, prompt_ids: Iterable[str]) -> None:
+        self.did.append(("forget", *prompt_ids))
 
 
 def outcome(
@@ -52,10 +60,21 @@ def outcome(
     )
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *outcomes: Outcome, graph: dict[str, Any] = GRAPH) -> Any:
-    engine: Any = FakeEngine()
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    *outcomes: Outcome,
+    graph: dict[str, Any] = GRAPH,
+    did: list[object] | None = None,
+    on_output: Callable[[Output], None] | None = None,
+) -> Any:
+    engine: Any = FakeEngine(did=[] if did is None else did)
     attempts: Iterator[Outcome] = iter(outcomes)
-    monkeypatch.setattr(WorkflowRun, "_follow", lambda *_: next(attempts))
+
+    def follow(_: WorkflowRun, prompt_id: str, submitted: Mapping[str, Any], *__: object) -> Outcome:
+        engine.did.append((prompt_id, submitted))
+        return next(attempts)
+
+    monkeypatch.setattr(WorkflowRun, "_follow", follow)
     workflow_run = WorkflowRun(
         graph,
         engine=engine,
@@ -63,7 +82,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *outcomes: Outcome, graph: dict[str, An
         deadline=None,
         stall_s=60,
         on_progress=None,
-        on_output=None,
+        on_output=on_output,
         extra_data=None,
     )
     return workflow_run.execute(wait_ready=engine.wait_ready)
@@ -127,3 +146,32 @@ def test_who_cancels_the_second_attempt_has_canceled(monkeypatch: pytest.MonkeyP
     with pytest.raises(Canceled) as raised:
         run(monkeypatch, first, outcome(None, error=Canceled("asked")), graph=FRAMES)
     assert read(raised.value.outputs) == [b"a"]
+
+
+@pytest.mark.parametrize(
+    ("of_another", "error"), [("shown", None), (None, DeadlineExceeded("late"))], ids=["it ran", "it did not"]
+)
+def test_a_workflow_is_run_once_more_when_the_memory_that_was_asked_for_is_free(
+    monkeypatch: pytest.MonkeyPatch, of_another: str | None, error: ComfyError | None
+) -> None:
+    """ComfyUI looks at the wish after the prompt that it executes next: that must not be the second attempt."""
+    did: list[Any] = []
+    told: list[Output] = []
+    execution = run(
+        monkeypatch,
+        outcome(None, error=OutOfMemory("no memory")),
+        outcome(of_another, error=error),
+        outcome("second"),
+        did=did,
+        on_output=told.append,
+    )
+    assert [step if isinstance(step, str) else step[1] for step in did[:3]] == [
+        GRAPH,
+        "free and unload",
+        SMALLEST_GRAPH,
+    ]
+    assert did[3] == ("forget", did[2][0]), "nobody asks for its history"
+    assert did[4][1] == GRAPH
+    assert len({did[0][0], did[2][0], did[4][0]}) == 3, "each prompt has an id of its own"
+    assert read(execution.outputs) == read(tuple(told)) == [b"second"]
+    assert execution.attempts == 2
