@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless import ComfyConnector, Settings
-from comfy_serverless.environments.image import image_check
+from comfy_serverless.environments.image import check as image_check
 from tests.contract.engines import REAL_COMFYUI, free_port
 from tests.environments import broken
 from tests.environments.checkout import Checkout, git, registry

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.environments.image import image_check
+from comfy_serverless.environments.image import check
 from comfy_serverless.environments.image.check import Image
 from comfy_serverless.environments.lock_file import release_version
 from comfy_serverless.errors import InvalidLock, InvalidSetting
@@ -92,7 +92,7 @@ def image(tmp_path: Path) -> Image:
 def test_what_was_found_out_is_kept_for_the_api_and_for_the_next_build(image: Image, comfyui: FakeComfyUI) -> None:
     (comfyui.folder / "input").mkdir()
     (comfyui.folder / "input" / "example.png").touch()
-    assert image_check.main(["build"], image=image) == 0
+    assert check.main(["build"], image=image) == 0
     assert len(comfyui.starts) == 2
     release = json.loads((image.out / "release.json").read_text())
     assert release == {
@@ -112,7 +112,7 @@ def test_what_was_found_out_is_kept_for_the_api_and_for_the_next_build(image: Im
 def test_the_same_image_is_kept_as_the_same_bytes(image: Image, comfyui: FakeComfyUI) -> None:
     kept = []
     for _ in range(2):
-        image_check.main(["build"], image=image)
+        check.main(["build"], image=image)
         kept.append({path: path.read_bytes() for path in image.out.rglob("*.*") if path.is_file()})
     assert kept[0] == kept[1]
 
@@ -121,12 +121,12 @@ def test_packs_that_do_not_import_end_the_build_and_nothing_is_kept(
     image: Image, comfyui: FakeComfyUI, capsys: pytest.CaptureFixture[str]
 ) -> None:
     comfyui.says(LOST.format("toy"), object_info=INFO)
-    assert image_check.main(["build", "--allow-import-failures", ""], image=image) == 1
+    assert check.main(["build", "--allow-import-failures", ""], image=image) == 1
     said = capsys.readouterr().err
     assert "The image is not as it should be:\n\n  toy: the module cv2 is missing\n" in said
     assert "declared by nobody" in said
     assert list(image.out.iterdir()) == []
-    assert image_check.main(["build", "--allow-import-failures", "other,toy"], image=image) == 0
+    assert check.main(["build", "--allow-import-failures", "other,toy"], image=image) == 0
 
 
 def test_a_class_that_has_vanished_ends_the_build_unless_it_is_named(
@@ -134,9 +134,9 @@ def test_a_class_that_has_vanished_ends_the_build_unless_it_is_named(
 ) -> None:
     before = {"KSampler": "ComfyUI", "Darken": "toy"}
     (image.environment / "comfy-build.classes.json").write_text(json.dumps(before))
-    assert image_check.main(["build"], image=image) == 1
+    assert check.main(["build"], image=image) == 1
     assert "toy: the class Darken of comfyui/comfy-build.classes.json is gone" in capsys.readouterr().err
-    assert image_check.main(["build", "--allow-vanished", "Darken"], image=image) == 0
+    assert check.main(["build", "--allow-vanished", "Darken"], image=image) == 0
 
 
 def test_the_pack_that_ends_comfyui_is_found_by_starting_each_alone(
@@ -144,7 +144,7 @@ def test_the_pack_that_ends_comfyui_is_found_by_starting_each_alone(
 ) -> None:
     (image.comfyui / "custom_nodes" / "good").mkdir()
     comfyui.says(ends=("toy",), code=7)
-    assert image_check.main(["build"], image=image) == 1
+    assert check.main(["build"], image=image) == 1
     said = capsys.readouterr().err
     assert "toy: ComfyUI itself ends while it imports this pack (exit code 7)" in said
     assert "good:" not in said
@@ -154,14 +154,14 @@ def test_a_comfyui_that_ends_by_itself_blames_no_pack(
     image: Image, comfyui: FakeComfyUI, capsys: pytest.CaptureFixture[str]
 ) -> None:
     comfyui.says("ImportError: no torch", ends=("",), code=3)
-    assert image_check.main(["build", "--allow-import-failures", "*"], image=image) == 1
+    assert check.main(["build", "--allow-import-failures", "*"], image=image) == 1
     said = capsys.readouterr().err
     assert "ImportError: no torch" in said
     assert "ComfyUI: it does not start (exit code 3)" in said
 
 
 def test_what_is_known_of_libraries_is_from_their_own_files_and_from_the_lock(image: Image) -> None:
-    known = image_check.known_of(image)
+    known = check.known_of(image)
     assert (known.libraries["numpy"].version, known.libraries["numpy"].declared_by) == ("1.26.4", ("toy: numpy<2",))
     assert known.modules == {"numpy": "numpy"}
     assert known.declared == {"toy": ("numpy<2",)}
@@ -171,7 +171,7 @@ def test_env_check_is_told_everything_as_one_document(
     image: Image, comfyui: FakeComfyUI, capsys: pytest.CaptureFixture[str]
 ) -> None:
     comfyui.says(LOST.format("toy"), object_info={"KSampler": INFO["KSampler"]})
-    assert image_check.main(["tell", "--mode", "read-only"], image=image) == 0
+    assert check.main(["tell", "--mode", "read-only"], image=image) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["libraries"], told["torch"], told["classes"]) == (1, {"torch": "2.14.1"}, {"ComfyUI": 1})
     (problem,) = told["problems"]
@@ -185,10 +185,10 @@ def test_env_check_is_told_everything_as_one_document(
 def test_without_a_command_it_is_a_wrong_setting(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("API_COMMAND_LINE", raising=False)
     with pytest.raises(InvalidSetting, match="API_COMMAND_LINE"):
-        image_check.main(["build"], image=image)
+        check.main(["build"], image=image)
 
 
 def test_a_damaged_lock_is_said(image: Image, comfyui: FakeComfyUI) -> None:
     (image.environment / "comfy-build.lock").write_text("{}")
     with pytest.raises(InvalidLock):
-        image_check.main(["build"], image=image)
+        check.main(["build"], image=image)

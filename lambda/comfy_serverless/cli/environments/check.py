@@ -52,14 +52,14 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _run(options: argparse.Namespace) -> int:
-    from comfy_serverless.environments.image import image_asked
+    from comfy_serverless.environments.image import asked
 
     if options.comfyui is not None:
         folder = options.comfyui.expanduser().resolve()
-        found = image_asked.of_folder(folder, _python(folder, options.python), options.lock)
+        found = asked.of_folder(folder, _python(folder, options.python), options.lock)
         name = str(options.comfyui)
     else:
-        found = image_asked.of_image(options.image)
+        found = asked.of_image(options.image)
         name = options.image
     stale = _stale(options, found) if options.comfyui is None else []
     if options.json:

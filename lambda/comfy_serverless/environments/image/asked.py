@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from comfy_serverless.connector.import_check import start
-from comfy_serverless.environments.image import image_check, verdict
+from comfy_serverless.environments.image import check, verdict
 from comfy_serverless.errors import EngineUnavailable
 
 HERE: Final = "as it is on this machine"
@@ -22,7 +22,7 @@ _WAYS: Final[Mapping[str, Sequence[str]]] = {
 
 
 def of_image(image: str) -> dict[str, Any]:
-    """What an image has: see `image_check.facts`. Problems of both ways stand in one list.
+    """What an image has: see `check.facts`. Problems of both ways stand in one list.
 
     Raises:
         EngineUnavailable: there is no container engine, no such image, or it is none of this project.
@@ -68,15 +68,15 @@ def of_folder(comfyui: Path, python: str, lock: Path) -> dict[str, Any]:
         InvalidLock: the lock is damaged.
     """
     venv = Path(python).parent.parent if "/" in python else Path("/usr")
-    image = image_check.Image(comfyui, venv, lock.parent, comfyui)
+    image = check.Image(comfyui, venv, lock.parent, comfyui)
     command = [python, "main.py", "--cpu", "--disable-auto-launch"]
     found = start(command, HERE, cwd=comfyui, is_image=False)
     judged = verdict.judge(
         [found],
-        image_check.known_of(image),
+        check.known_of(image),
         allowed=verdict.Allowed(),
         before={},
         culprits={},
-        named=image_check.named_in(image),
+        named=check.named_in(image),
     )
-    return image_check.facts(image, [found], judged)
+    return check.facts(image, [found], judged)
