@@ -15,7 +15,7 @@ from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.settings import Settings
 from tests.unit.api_world import ASSETS, RESULTS, api_world
 from tests.unit.editor_samples import plain, with_loader
-from tests.unit.handlers.test_same_request_everywhere import Doors, Seen
+from tests.unit.request_doors import Doors, Seen
 
 NO_CLIENT: Any = None
 

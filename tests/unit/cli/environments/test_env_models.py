@@ -113,7 +113,10 @@ def standing(s3: S3Client) -> list[dict[str, str]]:
 # Looking
 
 
-def test_without_a_place_they_are_looked_at(internet: Internet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_place_they_are_looked_at(
+    internet: Internet, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     build(local(), remote(internet.hub_file(SD_PATH, SD, sha256(SD))))
     assert run() == 0
     printed = capsys.readouterr()
