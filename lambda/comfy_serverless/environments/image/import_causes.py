@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.environments.image import module_names as names
 from comfy_serverless.environments.image.import_story import PYTHON, Cause, Kind, Known, Story, exception_of
+from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS
+from comfy_serverless.environments.locking.base import Base
+
+#: Of any image: what belongs to torch, and ComfyUI's page, come from no list.
+_NO_BASE: Final = Base({})
 
 
 def cause_of(lost: NotImported, known: Known, *, mode: str = "") -> Cause:
@@ -91,9 +96,7 @@ def _installs(story: Story) -> Cause | None:
     return Cause(
         Kind.INSTALLS,
         f"it installs libraries by itself while it is imported{story.place}, and the image has no pip",
-        "what it installs must be in the lock: its requirements.txt must name it (a pack of your own), or take a "
-        "version "
-        "that does not install",
+        f"{_add_line(story.installs)}. What is there already it does not install",
         subject="pip",
     )
 
@@ -218,6 +221,14 @@ def _missing_module(story: Story) -> Cause | None:
             subject=has,
         )
     asked = f", which the library {story.through} asks for" if story.through else ""
+    if _NO_BASE.owns(plain):
+        return Cause(
+            Kind.MISSING_MODULE,
+            f"the module {module} is missing{story.place}{asked}",
+            f"no list brings {plain} into the image ({_NO_BASE.why(plain)}): take a version of the pack that does "
+            f"without, {story.let_it}",
+            subject=module,
+        )
     declared = story.declared(library)
     is_declared = "nobody" not in declared and bool(declared)
     return Cause(
@@ -225,17 +236,17 @@ def _missing_module(story: Story) -> Cause | None:
         f"the module {module} is missing{story.place}{asked}",
         "see why it is not in the lock: comfy-serverless env lock says what it leaves out"
         if is_declared
-        else _add_line(library),
+        else _add_line([library]),
         declared,
         subject=module,
     )
 
 
-def _add_line(library: str) -> str:
-    return (
-        f"add the line `{library}` to its requirements.txt, then lock and build again. Of a pack that is not yours, "
-        "take a copy as a local one (`source: local`): pipDependencies adds no library"
-    )
+def _add_line(libraries: Sequence[str]) -> str:
+    """What to do for libraries that nobody declares; without one, what it installs is not known."""
+    lines = " and ".join(f"`{library}`" for library in libraries)
+    which = f"the line{'s' if len(libraries) > 1 else ''} {lines}" if libraries else "a line for what it installs"
+    return f"add {which} to comfyui/{MORE_REQUIREMENTS}, then comfy-serverless env lock, and build again"
 
 
 def _version(story: Story) -> Cause | None:
@@ -248,7 +259,7 @@ def _version(story: Story) -> Cause | None:
         return Cause(
             Kind.MISSING_MODULE,
             f"the library {found[1]} is not installed{story.place}",
-            _add_line(found[1]),
+            _add_line([found[1]]),
             story.declared(found[1]),
             subject=found[1],
         )
