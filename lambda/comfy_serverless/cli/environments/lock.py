@@ -43,8 +43,8 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
             "What the lock pins is kept as long as nothing speaks against it; --upgrade lets it move.\n"
             "An index of your own: UV_DEFAULT_INDEX, UV_INDEX, UV_FIND_LINKS, or pip's variables. It is never written\n"
             "into the lock.\n"
-            "Libraries that packs need and do not declare: as pip's lines in more-requirements.txt beside the build file.\n"
-            "(pipDependencies replaces what is asked for, and adds nothing.)"
+            "Libraries that packs need and do not declare are lines of more-requirements.txt, beside the build file:\n"
+            "pipDependencies replaces what is asked for, and adds nothing."
         ),
         exit_codes="exit codes: 0 done, 1 failed, or --check finds the lock stale, 2 wrong usage, 130 interrupted",
     )

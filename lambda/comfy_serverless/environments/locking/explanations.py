@@ -74,6 +74,13 @@ def of_no_answer(error: NotAnswered, lines: Iterable[Declared]) -> NotLocked:
             f"UV_DEFAULT_INDEX, a proxy with HTTPS_PROXY.{said}"
         )
         return LibraryUnavailable(text, details={"problems": [text], "reason": error.reason})
+    if error.reason == "login":
+        text = (
+            "The package index lets nobody in without a user and password, and it was given none, or wrong ones, so "
+            "nothing was resolved. They belong in its address (UV_DEFAULT_INDEX), in UV_INDEX_<NAME>_USERNAME and "
+            f"UV_INDEX_<NAME>_PASSWORD, or in ~/.netrc.{said}"
+        )
+        return LibraryUnavailable(text, details={"problems": [text], "reason": error.reason})
     if error.reason == "fetch":
         what = error.subject or "An address that is asked for"
         text = (

@@ -106,7 +106,7 @@ def commit_of(folder: Path, ref: str) -> str:
 
 
 def telling_line(said: str) -> str:
-    """The line of git's complaints that says why; "" if there is none. After it comes advice, and that it has failed."""
+    """The line of git's complaints that says why; "" if there is none. What comes after it is advice."""
     lines = [line.strip() for line in said.splitlines()]
     telling = [line for line in lines if line and not line.startswith(_TELLS_NOTHING)]
     fatal = next((line for line in telling if line.startswith(("fatal: ", "error: "))), "")

@@ -1,7 +1,7 @@
 """User and password of a package index, for the files of it that are read here: sources, and what has no hash.
 
-They are where uv and pip look for them: in the index's address, in uv's variables for a named index, in ~/.netrc. They are
-sent to that index alone, and stand in no lock and no message.
+They are where uv and pip look for them: in the index's address, in uv's variables for a named index, in ~/.netrc. They
+are sent to that index alone, and stand in no lock and no message.
 """
 
 from __future__ import annotations

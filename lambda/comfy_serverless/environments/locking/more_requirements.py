@@ -1,7 +1,7 @@
 """`more-requirements.txt` beside the build file: libraries that packs need and do not declare.
 
-pipDependencies replaces what is asked for, and adds nothing (that is Comfy's meaning of it). This file adds: its lines are
-pip's, and count as those of a pack do. It may be missing.
+pipDependencies replaces what is asked for, and adds nothing (that is Comfy's meaning of it). This file adds: its lines
+are pip's, and count as those of a pack do. It may be missing.
 """
 
 from __future__ import annotations

@@ -171,8 +171,7 @@ class Registry:
             answer = self._ask(self._url + path)
         except Unusable as error:
             raise NotThere(
-                f"cannot be looked up in the registry ({redact_url(self._url)}): {error}. "
-                f"{VARIABLE} names another one"
+                f"cannot be looked up in the registry ({redact_url(self._url)}): {error}. {VARIABLE} names another one"
             ) from error
         if answer.status == 404:
             return None
