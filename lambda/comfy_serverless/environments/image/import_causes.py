@@ -83,8 +83,7 @@ def _gpu(story: Story) -> Cause | None:
         Kind.GPU,
         f"it needs a GPU while it is imported{story.place}, and the build has none",
         f"on a worker with a GPU it will import: let it fail here, --build-arg ALLOW_IMPORT_FAILURES={story.pack}. A "
-        "worker "
-        "without one cannot have it",
+        "worker without one cannot have it",
         subject="GPU",
     )
 
@@ -120,8 +119,7 @@ def _abi(story: Story) -> Cause | None:
         Kind.ABI,
         what,
         f"take a version of {library or 'it'} that was built for the image's {subject} (a line in pipDependencies), "
-        "or one "
-        "that comes as sources: those are built against what the image has",
+        "or one that comes as sources: those are built against what the image has",
         story.declared(library) if library else "",
         subject=library or subject,
     )
@@ -157,8 +155,7 @@ def _compiler(story: Story) -> Cause | None:
         Kind.COMPILER,
         f"it compiles while it is imported{story.place}, and needs {wanted}: {story.reason}",
         "the image has gcc and g++, and no CUDA compiler: take a version of the pack (or of the library) that is "
-        "compiled "
-        f"already, {story.let_it}",
+        f"compiled already, {story.let_it}",
         subject=wanted,
     )
 
@@ -204,8 +201,7 @@ def _missing_module(story: Story) -> Cause | None:
         return Cause(
             Kind.MISSING_MODULE,
             f"the module {module} is missing{story.place}: a part of this pack, or of another one",
-            "the pack is not whole (a submodule, or a file that its archive leaves out), or needs another pack beside "
-            "it",
+            "the pack is not whole (a submodule, or a file that its archive leaves out), or needs another beside it",
             subject=module,
         )
     library = names.library_of(module)
@@ -291,8 +287,7 @@ def _another_version(story: Story, library: str, what: str) -> Cause:
         Kind.LIBRARY_VERSION,
         f"{what}: {asking} was written for an older or newer version of it",
         f"choose the version that it needs: a line for {library} in pipDependencies in comfyui/comfy-build.yaml, or "
-        "another "
-        "version of the pack",
+        "another version of the pack",
         story.declared(library),
         subject=library,
     )
@@ -318,8 +313,7 @@ def _writes(story: Story) -> Cause | None:
         Kind.WRITES,
         f"it writes{where or ' a file'} while it is imported{story.place}, which cannot be written{mode}",
         "beside itself and in /tmp it may write; elsewhere nothing of the image can be written. See whether the pack "
-        "has a "
-        f"setting for that folder, or take another version, {story.let_it}",
+        f"has a setting for that folder, or take another version, {story.let_it}",
         subject=path,
     )
 
@@ -334,8 +328,7 @@ def _network(story: Story) -> Cause | None:
         Kind.NETWORK,
         f"it needs the network{named} while it is imported{story.place}{mode}",
         "what it fetches each time a worker starts belongs into the image: put the file where the pack looks for it "
-        "(a pack "
-        f"of your own), {story.let_it}",
+        f"(a pack of your own), {story.let_it}",
         subject=host[1] if host else "",
     )
 

@@ -144,7 +144,8 @@ class Story:
         """What pip was told to install, as far as the message shows its command."""
         found = re.search(r"'install',? ((?:'[^']+',? ?)+)", self.text)
         words = re.findall(r"'([^']+)'", found[1]) if found else []
-        return [word for word in words if re.match(r"[A-Za-z0-9]", word)]
+        library = re.compile(r"[A-Za-z0-9][\w.\[\],<>=!~ -]*(?<!\.txt)")
+        return [word for word in words if library.fullmatch(word)]
 
     @property
     def library_in_path(self) -> str:
