@@ -155,7 +155,7 @@ def test_without_a_lock_nothing_is_said_about_who_declared_it() -> None:
             "transformers 5.1 has no module",
         ),
         (
-            "subprocess.CalledProcessError: Command '['python', '-m', 'pip', 'install', '-r', 'requirements.txt']' failed",
+            "subprocess.CalledProcessError: Command '['python', '-m', 'pip', 'install', '-r', 'needs.txt']' failed",
             Kind.INSTALLS,
             "add a line for what it installs to comfyui/more-requirements.txt",
         ),
