@@ -112,7 +112,7 @@ CMD ["comfy_serverless.handlers.api.handler"]
 FROM worker-venv AS lock
 RUN apt-get install -y --no-install-recommends python3-packaging python3-yaml
 ENV PYTHONPATH=/build/lambda:/usr/lib/python3/dist-packages
-# The glob is there whether there is a lock or not, so that it is our words that say how one is made.
+# The glob is there whether there is a lock (or more-requirements.txt) or not: our own words say how one is made.
 COPY comfyui/*.* /build/comfyui/
 COPY requirements/torch.in requirements/torch-needs.in requirements/torch-cpu.txt requirements/torch-cuda.txt \
      requirements/apt.txt /build/requirements/

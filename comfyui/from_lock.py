@@ -27,6 +27,7 @@ SOURCE: Final = "comfyui-source.json"
 #: Files of the folder `comfyui` that only the build needs.
 _FOR_THE_BUILD: Final = frozenset(
     {"README.md", "archives", "from_lock.py", "lock_reading.py", "pack_archives.py", "comfy_serverless", "__pycache__"}
+    | {"more-requirements.txt"}
 )
 _NOT_SHIPPED: Final = (".git", ".github", ".ci", "tests", "tests-unit", *("input", "output", "temp", "user"))
 _EMPTY: Final = ("input", "web", "custom_nodes")

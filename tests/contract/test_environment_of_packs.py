@@ -145,6 +145,17 @@ def test_each_pack_that_does_not_import_is_told_with_its_reason_and_what_to_do(
     assert told.keys() == {name.replace("_", "-") for name in FAILING}
 
 
+def test_a_library_that_a_pack_does_not_declare_is_added_by_a_line_of_ones_own(
+    checkout: Checkout, check: Checked
+) -> None:
+    checkout.write(registry("kit_hidden_requirements"))
+    (checkout.folder / "comfyui" / "more-requirements.txt").write_text("kit-extra\n")
+    code, image = check()
+    assert code == 0
+    assert "KitHidden" in json.loads((image.folder / "declarations" / "classes.json").read_text())
+    assert not (image.comfyui / "more-requirements.txt").exists()
+
+
 def test_a_class_that_has_vanished_since_the_last_image_ends_the_build(
     checkout: Checkout, check: Checked, capsys: pytest.CaptureFixture[str]
 ) -> None:

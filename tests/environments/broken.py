@@ -28,11 +28,13 @@ class Broken:
 
     Attributes:
         entries: makes the packs' entries in the build file, and what is wrong outside of it.
+        more: the text of more-requirements.txt.
     """
 
     entries: Callable[[Outside], tuple[str, ...]] = lambda _: ()
     comfyui: str = "v0.33.0"
     pip: tuple[str, ...] = ()
+    more: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -97,6 +99,8 @@ ENVIRONMENTS: Mapping[str, Broken] = {
     "an index that nobody answers for": Broken(
         _of("kit_good"), variables={"UV_DEFAULT_INDEX": f"{_NOBODY}/simple/", "UV_HTTP_RETRIES": "0"}
     ),
+    "a line of one's own that cannot be": Broken(_of("kit_good"), more="# of kit-good\nkit-nowhere\n"),
+    "a line of one's own against a pack's": Broken(_of("kit_conflict_a"), more="kit-math>=2\n"),
     "an override that cannot be": Broken(_of("kit_good"), pip=("kit-math==7",)),
 }
 
@@ -107,6 +111,8 @@ def said(title: str, world: Outside, folder: Path) -> str:
     checkout = Checkout(folder, world)
     try:
         checkout.write(*broken.entries(world), comfyui=broken.comfyui, pip=broken.pip)
+        if broken.more:
+            (folder / "comfyui" / "more-requirements.txt").write_text(broken.more)
         done = checkout.env("lock", **broken.variables)
     finally:
         world.registry.trouble.clear()

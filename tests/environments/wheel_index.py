@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import html
 import re
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from tests.environments.local_server import Answer, LocalServer, as_json
@@ -15,15 +17,26 @@ _JSON = "application/vnd.pypi.simple.v1+json"
 
 
 class WheelIndex(LocalServer):
-    """`simple` is the address for `--index-url`."""
+    """`simple` is the address for `--index-url`.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        login: `user:password` without which nothing is handed out; "" lets everybody in.
+    """
+
+    def __init__(self, folder: Path, *, login: str = "") -> None:
         super().__init__()
-        self._folder = folder
+        self._folder, self.login = folder, login
 
     @property
     def simple(self) -> str:
         return f"{self.url}/simple/"
+
+    def _serve(self, request: BaseHTTPRequestHandler) -> None:
+        wanted = "Basic " + base64.b64encode(self.login.encode()).decode()
+        if self.login and request.headers.get("Authorization") != wanted:
+            self._send(request, Answer(401, b"who is it?", "text/plain", {"WWW-Authenticate": 'Basic realm="kit"'}))
+        else:
+            super()._serve(request)
 
     def answer(self, path: str, query: Mapping[str, str], accept: str) -> Answer:
         match path.strip("/").split("/"):

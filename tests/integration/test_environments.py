@@ -183,6 +183,20 @@ def _steps(text: str) -> list[tuple[str, list[str]]]:
     return [(step.splitlines()[0], step.splitlines()[1:]) for step in re.split(r"(?m)^\$ ", text)[1:]]
 
 
+def test_a_library_that_a_pack_does_not_declare_is_installed_by_a_line_of_ones_own(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    checkout.write(registry("kit_hidden_requirements"))
+    (checkout.folder / "comfyui" / "more-requirements.txt").write_text("# of kit-hidden-requirements\nkit-extra\n")
+    checkout.succeeds("lock")
+    image = BuiltImage(tmp_path / "image", checkout)
+    done = image.build()
+    assert done.returncode == 0, done.stderr
+    image.install()
+    assert (image.site_packages / "kit_extra.py").is_file()
+    assert "kit-extra==1.0" in (image.folder / "lists" / "packs.txt").read_text()
+
+
 def test_a_lock_of_a_changed_file_is_stale(checkout: Checkout) -> None:
     checkout.write(registry("kit_web"))
     checkout.succeeds("lock")

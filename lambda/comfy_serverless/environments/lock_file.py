@@ -19,6 +19,8 @@ from comfy_serverless.errors import InvalidLock
 
 SCHEMA: Final = "comfy-serverless-lock/1"
 #: What the image has: see the Dockerfile.
+#: Beside the build file: libraries that packs need and do not declare. See `locking.more_requirements`.
+MORE_REQUIREMENTS: Final = "more-requirements.txt"
 PYTHON: Final = "3.11"
 PLATFORM: Final = "x86_64-manylinux_2_36"
 
@@ -130,6 +132,7 @@ class Lock:
         apt: packages of Debian.
         build_requirements: what builds the libraries of kind `sdist`, `git` and (where it is no wheel) `url`.
         overrides: the lines of pipDependencies that were applied.
+        more_requirements: the lines of more-requirements.txt; the key is missing where there are none.
     """
 
     inputs_sha256: str
@@ -142,6 +145,7 @@ class Lock:
     overrides: tuple[str, ...] = ()
     models: tuple[LockedModel, ...] = ()
     warnings: tuple[str, ...] = ()
+    more_requirements: tuple[str, ...] = ()
     python: str = PYTHON
     platform: str = PLATFORM
 
@@ -171,8 +175,11 @@ class Lock:
             "build_requirements": _sorted(self.build_requirements),
             "overrides": sorted(self.overrides),
             "models": [dataclasses.asdict(model) for model in sorted(self.models, key=_model_place)],
+            "more_requirements": sorted(self.more_requirements),
             "warnings": sorted(set(self.warnings)),
         }
+        if not self.more_requirements:  # so that a lock of earlier days stays as it is
+            del document["more_requirements"]
         return json.dumps(document, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -247,6 +254,7 @@ def _lock(document: Mapping[str, Any]) -> Lock:
         overrides=_texts(document["overrides"], "overrides"),
         models=_each(document["models"], "models", _model),
         warnings=_texts(document["warnings"], "warnings"),
+        more_requirements=_texts(document.get("more_requirements", []), "more_requirements"),
     )
 
 

@@ -15,6 +15,7 @@ from comfy_serverless.environments import build_file
 from comfy_serverless.environments.lock_file import Lock
 from comfy_serverless.environments.locking.base import Base
 from comfy_serverless.environments.locking.lock import staleness
+from comfy_serverless.environments.locking.more_requirements import MoreRequirements
 from comfy_serverless.errors import ComfyError
 
 
@@ -29,7 +30,8 @@ def why_stale(comfyui: Path, requirements: Path) -> list[str]:
     if not file.is_file():
         return []
     build = build_file.parse(build_file.read_text(file), name=file.name)
-    return staleness(build, Lock.parse(lock.read_text(encoding="utf-8")), Base.read(requirements))
+    locked = Lock.parse(lock.read_text(encoding="utf-8"))
+    return staleness(build, locked, Base.read(requirements), MoreRequirements.read(comfyui))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -101,6 +101,35 @@ def test_it_is_said_who_declared_it_or_that_nobody_did() -> None:
     assert cause("old_attr").declared == "asked for by ComfyUI: numpy>=1.25.0, scipy 1.17.1: numpy>=1.25"
 
 
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [("PIL.Image", "pillow"), ("yaml", "pyyaml"), ("cv2", "opencv-python-headless"), ("some_lib.x", "some-lib")],
+)
+def test_what_nobody_declares_is_told_with_the_whole_line_and_its_file(module: str, line: str) -> None:
+    known = Known(own_modules={"pack": frozenset({"pack"})})
+    lost = NotImported(
+        "pack", f"No module named '{module}'", trace=(f"ModuleNotFoundError: No module named '{module}'",)
+    )
+    found = cause_of(lost, known)
+    assert found.declared == "declared by nobody: no requirements.txt of a pack names it"
+    assert found.do == (
+        f"add the line `{line}` to comfyui/more-requirements.txt, then comfy-serverless env lock, and build again"
+    )
+
+
+def test_a_line_of_ones_own_that_is_not_in_the_lock_is_no_line_to_add() -> None:
+    lost = NotImported("pack", "No module named 'yaml'", trace=("ModuleNotFoundError: No module named 'yaml'",))
+    found = cause_of(lost, Known(more=["pyyaml; python_version < '3'"]))
+    assert found.declared.startswith("declared by more-requirements.txt: pyyaml; python_version < '3', and yet not in")
+    assert found.do.startswith("see why it is not in the lock")
+
+
+def test_what_no_list_brings_is_no_line_to_add() -> None:
+    found = said("ModuleNotFoundError: No module named 'xformers'", reason="No module named 'xformers'")
+    assert "no list brings xformers into the image (it is built for one torch" in found.do
+    assert "more-requirements.txt" not in found.do
+
+
 def test_without_a_lock_nothing_is_said_about_who_declared_it() -> None:
     lost = real()["missing_deep"]
     assert cause_of(lost, Known(is_locked=False)).declared == ""
@@ -125,11 +154,16 @@ def test_without_a_lock_nothing_is_said_about_who_declared_it() -> None:
             Kind.LIBRARY_VERSION,
             "transformers 5.1 has no module",
         ),
-        ("/opt/comfyui-venv/bin/python: No module named pip", Kind.INSTALLS, "installs libraries by itself"),
         (
-            "subprocess.CalledProcessError: Command '['python', '-m', 'pip', 'install', 'x']' returned 1",
+            "subprocess.CalledProcessError: Command '['python', '-m', 'pip', 'install', '-r', 'needs.txt']' failed",
             Kind.INSTALLS,
-            "pip",
+            "add a line for what it installs to comfyui/more-requirements.txt",
+        ),
+        ("/opt/comfyui-venv/bin/python: No module named pip", Kind.INSTALLS, "add a line for what it installs"),
+        (
+            "subprocess.CalledProcessError: Command '['python', '-m', 'pip', 'install', '-q', 'x>=1', 'y']' returned 1",
+            Kind.INSTALLS,
+            "add the lines `x>=1` and `y` to comfyui/more-requirements.txt",
         ),
         ("OSError: libcudart.so.12: cannot open shared object file: No such file", Kind.ABI, "another CUDA"),
         ("OSError: libcuda.so.1: cannot open shared object file: No such file", Kind.GPU, "needs a GPU"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from comfy_serverless.environments.build_file import Pack
 from comfy_serverless.environments.lock_file import ComfyUI
 from comfy_serverless.environments.locking.comfyui_source import ComfyUISource
+from comfy_serverless.environments.locking.git import telling_line
 from comfy_serverless.environments.locking.pack_sources import FetchedPack, Sources
 from comfy_serverless.environments.locking.registry import Registry as Client
 from comfy_serverless.errors import PackUnavailable
@@ -18,6 +20,11 @@ from tests.environments import packs
 from tests.environments.local_server import Answer
 from tests.environments.registry import BANNED, DELETED, FLAGGED, PENDING, Registry
 from tests.environments.repositories import Repository, comfyui, git
+
+ADVICE = (
+    "fatal: Could not read from remote repository.\n\n"
+    "Please make sure you have the correct access rights\nand the repository exists.\n"
+)
 
 
 @pytest.fixture
@@ -48,6 +55,52 @@ def test_a_zip_that_is_called_tar_gz_is_taken(tmp_path: Path, registry: Registry
     fetched = sources(tmp_path, registry.url).fetch(of_registry("1.1.0"))
     assert (fetched.locked.sha256, fetched.locked.version) == (published.sha256, "1.1.0")
     assert [line.requirement for line in fetched.declared.lines] == ["kit-colors>=1.0", "kit-math"]
+
+
+def test_only_the_requirements_of_the_archive_count_whatever_the_registry_says(
+    tmp_path: Path, registry: Registry
+) -> None:
+    files = {**packs.files("kit_good", "1.0.0"), "requirements.txt": b"kit-math==1.0\n"}
+    published = registry.publish("kit_good", "1.0.0", files=files)
+    registry.published["kit-good"]["1.0.0"] = replace(published, dependencies=("kit-math>=2", "kit-nowhere"))
+    fetched = sources(tmp_path, registry.url).fetch(of_registry("1.0.0"))
+    assert fetched.locked.requirements == ("kit-math==1.0",)
+    assert [line.requirement for line in fetched.declared.lines] == ["kit-math==1.0"]
+
+
+def test_what_the_registry_says_is_no_requirement_where_the_archive_has_none(
+    tmp_path: Path, registry: Registry
+) -> None:
+    files = {name: text for name, text in packs.files("kit_good", "1.0.0").items() if name != "requirements.txt"}
+    registry.published["kit-good"] = {
+        "1.0.0": replace(registry.publish("kit_good", "1.0.0", files=files), dependencies=("kit-nowhere",))
+    }
+    fetched = sources(tmp_path, registry.url).fetch(of_registry("1.0.0"))
+    assert (fetched.locked.requirements, fetched.declared.lines) == ((), [])
+
+
+def test_a_registry_that_nobody_answers_for_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("comfy_serverless.environments.locking.registry._PAUSES_S", ())
+    message = refused(sources(tmp_path), of_registry("1.0.0"))
+    assert "cannot be looked up in the registry (http://127.0.0.1:9): the connection failed: " in message
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (f"fatal: '/x' does not appear to be a repository\n{ADVICE}", "'/x' does not appear to be a repository"),
+        (f"git@host: Permission denied (publickey).\n{ADVICE}", "git@host: Permission denied (publickey)"),
+        ("remote: Not found.\nfatal: repository 'https://h/' not found\n", "repository 'https://h/' not found"),
+        ("warning: x\nfatal: unable to access 'https://h/'\n", "unable to access 'https://h/'"),
+        ("fatal: couldn't find remote ref v9\n", "couldn't find remote ref v9"),
+        ("fatal: Could not read from remote repository.\n", ""),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_of_what_git_complains_the_line_that_tells_why_is_quoted(said: str, line: str) -> None:
+    assert telling_line(said) == line
 
 
 def test_latest_is_the_newest_that_can_be_used(tmp_path: Path, registry: Registry) -> None:

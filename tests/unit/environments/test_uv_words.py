@@ -36,6 +36,12 @@ def test_variables_that_change_what_is_chosen_do_not_count() -> None:
     assert (got["UV_CACHE_DIR"], got["UV_INDEX_MINE_PASSWORD"]) == ("/c", "p")
 
 
+_HINT = (
+    "hint: An index URL (https://i/) could not be queried due to a lack of valid authentication credentials "
+    "(401 Unauthorized)\n"
+)
+
+
 @pytest.mark.parametrize(
     ("said", "reason", "subject"),
     [
@@ -68,6 +74,11 @@ def test_variables_that_change_what_is_chosen_do_not_count() -> None:
             "error: Failed to download and build `cc==1.0`\n  cause: No solution found when resolving: `setuptools`",
             "build",
             "cc==1.0",
+        ),
+        (
+            f"error: No solution found when resolving dependencies\n  cause: Because x was not found\n\n{_HINT}",
+            "login",
+            "",
         ),
         ("error: something that nobody has seen", "other", ""),
     ],

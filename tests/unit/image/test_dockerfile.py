@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS
+
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 STAGES = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL))
@@ -216,6 +218,14 @@ def test_what_only_the_build_needs_is_not_shipped(name: str) -> None:
     assert f'"{name}"' in (ROOT / "comfyui" / "from_lock.py").read_text(encoding="utf-8").partition("_NOT_SHIPPED")[0]
     assert (ROOT / "comfyui" / name).is_file()
     assert f"!/comfyui/{name}" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_a_list_of_more_requirements_is_committed_and_is_no_part_of_comfyui() -> None:
+    """It may be missing, so the glob that brings the lock brings it: see the stage `lock`."""
+    assert f"!/comfyui/{MORE_REQUIREMENTS}" in (ROOT / ".gitignore").read_text().splitlines()
+    ours = (ROOT / "comfyui" / "from_lock.py").read_text(encoding="utf-8")
+    assert f'"{MORE_REQUIREMENTS}"' in ours.partition("_NOT_SHIPPED")[0]
+    assert "!comfyui" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_the_worker_has_a_compiler_and_what_packs_ask_of_debian() -> None:

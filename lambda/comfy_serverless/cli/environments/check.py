@@ -85,6 +85,7 @@ def _stale(options: argparse.Namespace, found: dict[str, Any]) -> list[str]:
     from comfy_serverless.environments.lock_file import release_version
     from comfy_serverless.environments.locking.base import Base
     from comfy_serverless.environments.locking.lock import staleness
+    from comfy_serverless.environments.locking.more_requirements import MoreRequirements
 
     if not options.lock.is_file():
         return []
@@ -93,9 +94,10 @@ def _stale(options: argparse.Namespace, found: dict[str, Any]) -> list[str]:
     if (here := release_version(text)) != (there := found["release"]["release_version"]):
         reasons.append(f"the image is of release {there or 'none'}, and {options.lock} is {here}: build it again")
     if options.file.is_file() and options.requirements.is_dir():
+        base, more = Base.read(options.requirements), MoreRequirements.read(options.file.parent)
         reasons += [
             f"{options.lock} is not of {options.file} any more: {why} (comfy-serverless env lock)"
-            for why in staleness(read_build(options.file), lock, Base.read(options.requirements))
+            for why in staleness(read_build(options.file), lock, base, more)
         ]
     return reasons
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from comfy_serverless.environments.build_file import BuildFile
     from comfy_serverless.environments.lock_file import Lock
     from comfy_serverless.environments.locking.base import Base
-    from comfy_serverless.environments.locking.lock import Locked, Locker, Upgrade
+    from comfy_serverless.environments.locking.lock import Locker
+    from comfy_serverless.environments.locking.more_requirements import MoreRequirements
     from comfy_serverless.environments.locking.pack_sources import FetchedPack
     from comfy_serverless.environments.locking.resolver import Resolver
 
@@ -41,7 +42,9 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         notes=(
             "What the lock pins is kept as long as nothing speaks against it; --upgrade lets it move.\n"
             "An index of your own: UV_DEFAULT_INDEX, UV_INDEX, UV_FIND_LINKS, or pip's variables. It is never written\n"
-            "into the lock."
+            "into the lock.\n"
+            "Libraries that packs need and do not declare are lines of more-requirements.txt, beside the build file:\n"
+            "pipDependencies replaces what is asked for, and adds nothing."
         ),
         exit_codes="exit codes: 0 done, 1 failed, or --check finds the lock stale, 2 wrong usage, 130 interrupted",
     )
@@ -76,13 +79,15 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _run(options: argparse.Namespace) -> int:
     from comfy_serverless.environments.locking.base import Base
+    from comfy_serverless.environments.locking.more_requirements import MoreRequirements
 
     build, base = read_build(options.file), Base.read(options.requirements)
+    more = MoreRequirements.read(options.file.parent)
     if options.check:
-        return _check(options, build, base)
+        return _check(options, build, base, more)
     known = _known(options.lock)
     _check_names(options.upgrade, known)
-    lock, text, is_new = _locked(options, build, base, known)
+    lock, text, is_new = _locked(options, build, base, more, known)
     if options.json:
         print_json(_summary(options.lock, lock, text, is_new))
     else:
@@ -90,12 +95,12 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace, build: BuildFile, base: Base) -> int:
+def _check(options: argparse.Namespace, build: BuildFile, base: Base, more: MoreRequirements) -> int:
     """Say whether the lock is of the build file. Returns the exit code."""
     from comfy_serverless.environments.locking.lock import staleness
 
     lock, text = read_lock(options.lock)
-    reasons = [*staleness(build, lock, base), *_changed_local(options, build, lock)]
+    reasons = [*staleness(build, lock, base, more), *_changed_local(options, build, lock)]
     if reasons:
         message = (
             f"{options.lock} is not of {options.file} any more: {'; '.join(reasons)}. Run comfy-serverless env lock."
@@ -109,30 +114,26 @@ def _check(options: argparse.Namespace, build: BuildFile, base: Base) -> int:
     return 0
 
 
-def _locked(options: argparse.Namespace, build: BuildFile, base: Base, known: Lock | None) -> tuple[Lock, str, bool]:
+def _locked(
+    options: argparse.Namespace, build: BuildFile, base: Base, more: MoreRequirements, known: Lock | None
+) -> tuple[Lock, str, bool]:
     """The lock, its text, and whether it was written anew."""
+    from comfy_serverless.cli.progress_line import ProgressLine
     from comfy_serverless.environments.locking.lock import staleness, upgrade_of
 
     with tempfile.TemporaryDirectory(prefix="comfy-lock-") as scratch:
-        is_fresh = known is not None and not staleness(build, known, base) and options.upgrade is None
+        is_fresh = known is not None and not staleness(build, known, base, more) and options.upgrade is None
         if known is not None and is_fresh and not options.vendor and _keep_local(options, build, known, Path(scratch)):
             return known, known.to_text(), False
-        locked = _lock_anew(options, build, base, known, Path(scratch), upgrade_of(options.upgrade))
+        with ProgressLine("lock") as line:
+            locker = _locker(options, base, Path(scratch), line.show)
+            locked = locker.lock(build, known, upgrade_of(options.upgrade), more=more)
         _keep_archives(options, locked.packs)
         text = locked.lock.to_text()
         is_new = known is None or known.to_text() != text
         if is_new:
             write_atomically(options.lock, text.encode("utf-8"))
         return locked.lock, text, is_new
-
-
-def _lock_anew(
-    options: argparse.Namespace, build: BuildFile, base: Base, known: Lock | None, scratch: Path, upgrade: Upgrade
-) -> Locked:
-    from comfy_serverless.cli.progress_line import ProgressLine
-
-    with ProgressLine("lock") as line:
-        return _locker(options, base, scratch, line.show).lock(build, known, upgrade)
 
 
 def _locker(options: argparse.Namespace, base: Base, scratch: Path, tell: Callable[[float, str], None]) -> Locker:

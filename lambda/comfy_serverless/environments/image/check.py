@@ -91,6 +91,7 @@ def known_of(image: Image) -> Known:
         libraries,
         {pack.name: pack.requirements for pack in lock.packs} if lock else {},
         modules,
+        more=lock.more_requirements if lock else (),
         is_locked=lock is not None,
         own_modules={name: _own_modules(path) for name, path in image.packs.items()},
     )

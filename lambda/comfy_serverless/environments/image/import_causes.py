@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.environments.image import module_names as names
 from comfy_serverless.environments.image.import_story import PYTHON, Cause, Kind, Known, Story, exception_of
+from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS
+from comfy_serverless.environments.locking.base import Base
+
+#: Of any image: what belongs to torch, and ComfyUI's page, come from no list.
+_NO_BASE: Final = Base({})
 
 
 def cause_of(lost: NotImported, known: Known, *, mode: str = "") -> Cause:
@@ -78,8 +83,7 @@ def _gpu(story: Story) -> Cause | None:
         Kind.GPU,
         f"it needs a GPU while it is imported{story.place}, and the build has none",
         f"on a worker with a GPU it will import: let it fail here, --build-arg ALLOW_IMPORT_FAILURES={story.pack}. A "
-        "worker "
-        "without one cannot have it",
+        "worker without one cannot have it",
         subject="GPU",
     )
 
@@ -91,9 +95,7 @@ def _installs(story: Story) -> Cause | None:
     return Cause(
         Kind.INSTALLS,
         f"it installs libraries by itself while it is imported{story.place}, and the image has no pip",
-        "what it installs must be in the lock: its requirements.txt must name it (a pack of your own), or take a "
-        "version "
-        "that does not install",
+        f"{_add_line(story.installs)}. What is there already it does not install",
         subject="pip",
     )
 
@@ -117,8 +119,7 @@ def _abi(story: Story) -> Cause | None:
         Kind.ABI,
         what,
         f"take a version of {library or 'it'} that was built for the image's {subject} (a line in pipDependencies), "
-        "or one "
-        "that comes as sources: those are built against what the image has",
+        "or one that comes as sources: those are built against what the image has",
         story.declared(library) if library else "",
         subject=library or subject,
     )
@@ -154,8 +155,7 @@ def _compiler(story: Story) -> Cause | None:
         Kind.COMPILER,
         f"it compiles while it is imported{story.place}, and needs {wanted}: {story.reason}",
         "the image has gcc and g++, and no CUDA compiler: take a version of the pack (or of the library) that is "
-        "compiled "
-        f"already, {story.let_it}",
+        f"compiled already, {story.let_it}",
         subject=wanted,
     )
 
@@ -201,8 +201,7 @@ def _missing_module(story: Story) -> Cause | None:
         return Cause(
             Kind.MISSING_MODULE,
             f"the module {module} is missing{story.place}: a part of this pack, or of another one",
-            "the pack is not whole (a submodule, or a file that its archive leaves out), or needs another pack beside "
-            "it",
+            "the pack is not whole (a submodule, or a file that its archive leaves out), or needs another beside it",
             subject=module,
         )
     library = names.library_of(module)
@@ -218,6 +217,14 @@ def _missing_module(story: Story) -> Cause | None:
             subject=has,
         )
     asked = f", which the library {story.through} asks for" if story.through else ""
+    if _NO_BASE.owns(plain):
+        return Cause(
+            Kind.MISSING_MODULE,
+            f"the module {module} is missing{story.place}{asked}",
+            f"no list brings {plain} into the image ({_NO_BASE.why(plain)}): take a version of the pack that does "
+            f"without, {story.let_it}",
+            subject=module,
+        )
     declared = story.declared(library)
     is_declared = "nobody" not in declared and bool(declared)
     return Cause(
@@ -225,17 +232,17 @@ def _missing_module(story: Story) -> Cause | None:
         f"the module {module} is missing{story.place}{asked}",
         "see why it is not in the lock: comfy-serverless env lock says what it leaves out"
         if is_declared
-        else _add_line(library),
+        else _add_line([library]),
         declared,
         subject=module,
     )
 
 
-def _add_line(library: str) -> str:
-    return (
-        f"add the line `{library}` to its requirements.txt, then lock and build again. Of a pack that is not yours, "
-        "take a copy as a local one (`source: local`): pipDependencies adds no library"
-    )
+def _add_line(libraries: Sequence[str]) -> str:
+    """What to do for libraries that nobody declares; without one, what it installs is not known."""
+    lines = " and ".join(f"`{library}`" for library in libraries)
+    which = f"the line{'s' if len(libraries) > 1 else ''} {lines}" if libraries else "a line for what it installs"
+    return f"add {which} to comfyui/{MORE_REQUIREMENTS}, then comfy-serverless env lock, and build again"
 
 
 def _version(story: Story) -> Cause | None:
@@ -248,7 +255,7 @@ def _version(story: Story) -> Cause | None:
         return Cause(
             Kind.MISSING_MODULE,
             f"the library {found[1]} is not installed{story.place}",
-            _add_line(found[1]),
+            _add_line([found[1]]),
             story.declared(found[1]),
             subject=found[1],
         )
@@ -280,8 +287,7 @@ def _another_version(story: Story, library: str, what: str) -> Cause:
         Kind.LIBRARY_VERSION,
         f"{what}: {asking} was written for an older or newer version of it",
         f"choose the version that it needs: a line for {library} in pipDependencies in comfyui/comfy-build.yaml, or "
-        "another "
-        "version of the pack",
+        "another version of the pack",
         story.declared(library),
         subject=library,
     )
@@ -307,8 +313,7 @@ def _writes(story: Story) -> Cause | None:
         Kind.WRITES,
         f"it writes{where or ' a file'} while it is imported{story.place}, which cannot be written{mode}",
         "beside itself and in /tmp it may write; elsewhere nothing of the image can be written. See whether the pack "
-        "has a "
-        f"setting for that folder, or take another version, {story.let_it}",
+        f"has a setting for that folder, or take another version, {story.let_it}",
         subject=path,
     )
 
@@ -323,8 +328,7 @@ def _network(story: Story) -> Cause | None:
         Kind.NETWORK,
         f"it needs the network{named} while it is imported{story.place}{mode}",
         "what it fetches each time a worker starts belongs into the image: put the file where the pack looks for it "
-        "(a pack "
-        f"of your own), {story.let_it}",
+        f"(a pack of your own), {story.let_it}",
         subject=host[1] if host else "",
     )
 

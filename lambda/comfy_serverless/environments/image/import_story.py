@@ -10,6 +10,7 @@ from typing import Final
 
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.environments.image import module_names as names
+from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS
 
 PYTHON: Final = "3.11"
 _LET_IT: Final = "or let it fail: --build-arg ALLOW_IMPORT_FAILURES={pack}"
@@ -53,6 +54,7 @@ class Known:
     Attributes:
         libraries: those of the lock and what else is installed, by their normal names.
         declared: the lines of the packs' requirements.txt, by pack.
+        more: the lines of more-requirements.txt.
         modules: which library has a module, of those that are installed.
         is_locked: whether there is a lock to speak of. Without one nothing is said about who declared what.
         own_modules: by pack, the names at its top, without `.py`.
@@ -61,6 +63,7 @@ class Known:
     libraries: Mapping[str, Library] = field(default_factory=dict)
     declared: Mapping[str, Sequence[str]] = field(default_factory=dict)
     modules: Mapping[str, str] = field(default_factory=dict)
+    more: Sequence[str] = ()
     is_locked: bool = True
     own_modules: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
@@ -137,6 +140,14 @@ class Story:
         return next((group for group in found.groups() if group), "").rpartition("/")[2] if found else ""
 
     @property
+    def installs(self) -> list[str]:
+        """What pip was told to install, as far as the message shows its command."""
+        found = re.search(r"'install',? ((?:'[^']+',? ?)+)", self.text)
+        words = re.findall(r"'([^']+)'", found[1]) if found else []
+        library = re.compile(r"[A-Za-z0-9][\w.\[\],<>=!~ -]*(?<!\.txt)")
+        return [word for word in words if library.fullmatch(word)]
+
+    @property
     def library_in_path(self) -> str:
         """The library whose file is named in the message."""
         found = re.search(r"/(?:site|dist)-packages/([^/\s'\"]+)", self.text)
@@ -157,7 +168,7 @@ class Story:
             return f"asked for by {', '.join(said[:4])}"
         lines = [
             f"{pack}: {line}"
-            for pack, wanted in self.known.declared.items()
+            for pack, wanted in {**self.known.declared, MORE_REQUIREMENTS: self.known.more}.items()
             for line in wanted
             if names.normal(re.split(r"[^A-Za-z0-9._-]", line.strip(), maxsplit=1)[0]) in group
         ]

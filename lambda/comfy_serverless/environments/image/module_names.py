@@ -28,6 +28,9 @@ LIBRARIES: Final = _pairs(
     nacl=pynacl pynvml=nvidia-ml-py open_clip=open-clip-torch clip=openai-clip
     sentence_transformers=sentence-transformers torch_scatter=torch-scatter
     simple_lama_inpainting=simple-lama-inpainting
+    Cryptodome=pycryptodomex OpenSSL=pyopenssl ruamel=ruamel.yaml pptx=python-pptx faiss=faiss-cpu
+    whisper=openai-whisper mpl_toolkits=matplotlib skvideo=scikit-video wx=wxpython gi=pygobject Xlib=python-xlib
+    groundingdino=groundingdino-py dns=dnspython discord=discord.py jose=python-jose telegram=python-telegram-bot
     """
 )
 

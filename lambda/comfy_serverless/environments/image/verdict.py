@@ -215,7 +215,7 @@ def _notes(
             yield f"{pack} did not import, and may: ALLOW_IMPORT_FAILURES names it"
     owners: dict[str, list[str]] = {}
     for pack, names in sorted(named.items()):
-        for name in names:
+        for name in sorted(names):
             if classes.get(name, pack) not in (pack, pack.removesuffix(".py")):
                 owners.setdefault(f"{pack}\0{classes[name]}", []).append(name)
     for pair, names in owners.items():

@@ -7,6 +7,7 @@ that day.
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 import tempfile
 import time
@@ -20,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from comfy_serverless.environments.locking import git
 from comfy_serverless.environments.locking.base import Base
+from comfy_serverless.environments.locking.index_logins import IndexLogins
 from comfy_serverless.environments.locking.requirement_lines import Declared, normalized, requirement_of
 from comfy_serverless.environments.locking.resolver import Answer, File, Found, Question, Resolver, Unsolvable
 from comfy_serverless.errors import LibraryUnavailable
@@ -151,7 +153,7 @@ def _fetched(file: File, folder: Path) -> Path:
         try:
             _download(file.url, path)
         except Unusable as error:
-            raise LibraryUnavailable(f"{redact_url(file.url)} cannot be fetched: it {error}.") from error
+            raise LibraryUnavailable(f"{redact_url(file.url)} cannot be fetched: {error}.") from error
     if file.sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != file.sha256:
         raise LibraryUnavailable(f"{file.name} is not what the index says: its hash is another one.")
     return path
@@ -160,7 +162,8 @@ def _fetched(file: File, folder: Path) -> Path:
 def _download(url: str, path: Path) -> None:
     network = Network(allow_private=True, allow_own_host=True)  # whoever runs this names the index
     deadline = time.monotonic() + _FETCH_TIMEOUT_S
-    with open_web_address(url, network=network, deadline=deadline) as stream, path.open("wb") as to:
+    logins = IndexLogins(os.environ)
+    with open_web_address(url, network=network, deadline=deadline, tokens=logins) as stream, path.open("wb") as to:
         size = 0
         for chunk in stream.chunks:
             size += len(chunk)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
-from comfy_serverless.environments.lock_file import PYTHON
+from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS, PYTHON
 from comfy_serverless.environments.locking.base import Base
 from comfy_serverless.environments.locking.conflicts import Conflict
 from comfy_serverless.environments.locking.requirement_lines import Declared, normalized
@@ -25,6 +26,7 @@ _LONGEST: Final = 1500
 
 def of_conflicts(conflicts: Sequence[Conflict], base: Base) -> NotLocked:
     """The error for all that has been found."""
+    conflicts = [replace(each, override=None) if _is_own(each) else each for each in conflicts]
     problems = [_told(conflict, base) for conflict in conflicts]
     lines = [conflict.override for conflict in conflicts if conflict.override is not None]
     is_conflict = any(len(conflict.lines) > 1 or _torch_of(conflict, base) for conflict in conflicts)
@@ -70,6 +72,13 @@ def of_no_answer(error: NotAnswered, lines: Iterable[Declared]) -> NotLocked:
         text = (
             f"The package index cannot be reached, so nothing was resolved.{asked} Another index is named with "
             f"UV_DEFAULT_INDEX, a proxy with HTTPS_PROXY.{said}"
+        )
+        return LibraryUnavailable(text, details={"problems": [text], "reason": error.reason})
+    if error.reason == "login":
+        text = (
+            "The package index lets nobody in without a user and password, and it was given none, or wrong ones, so "
+            "nothing was resolved. They belong in its address (UV_DEFAULT_INDEX), in UV_INDEX_<NAME>_USERNAME and "
+            f"UV_INDEX_<NAME>_PASSWORD, or in ~/.netrc.{said}"
         )
         return LibraryUnavailable(text, details={"problems": [text], "reason": error.reason})
     if error.reason == "fetch":
@@ -142,7 +151,15 @@ def _why(said: str, library: str) -> str:
     return f"it cannot be resolved, not even alone. The resolver says: {_short(said)}"
 
 
+def _is_own(conflict: Conflict) -> bool:
+    """Whether it is of lines that whoever locks has written: those are changed, and nothing is overridden."""
+    return bool(conflict.lines) and all(line.source == MORE_REQUIREMENTS for line in conflict.lines)
+
+
 def _way_out(conflict: Conflict) -> list[str]:
+    if _is_own(conflict):
+        which = "that line, or take it out" if len(conflict.lines) == 1 else "one of those lines, or take it out"
+        return [f"  Change {which}: {MORE_REQUIREMENTS} is yours."]
     if conflict.override is None:
         advice = "take another version of a pack, or a copy of it (source: local) that asks for less"
         return [f"  No single override resolves it: {advice}. The resolver says: {_short(conflict.said)}"]

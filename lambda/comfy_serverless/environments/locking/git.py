@@ -15,6 +15,10 @@ from comfy_serverless.redaction import redacted
 _FETCH_TIMEOUT_S: Final = 600.0
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _SHORT: Final = re.compile(r"[0-9a-f]{7,39}")
+_TELLS_NOTHING: Final = (
+    *("Cloning into", "warning:", "hint:", "Please make sure", "and the repository exists"),
+    "fatal: Could not read from remote repository",
+)
 _POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES: Final = 1024
 #: Nobody is asked for a password, messages are English, and large files of LFS are not fetched: they are told.
@@ -101,6 +105,14 @@ def commit_of(folder: Path, ref: str) -> str:
     return _git(folder, "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}").strip()
 
 
+def telling_line(said: str) -> str:
+    """The line of git's complaints that says why; "" if there is none. What comes after it is advice."""
+    lines = [line.strip() for line in said.splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_TELLS_NOTHING)]
+    fatal = next((line for line in telling if line.startswith(("fatal: ", "error: "))), "")
+    return (fatal or "".join(telling[-1:])).removeprefix("fatal: ").removeprefix("error: ").rstrip(".")
+
+
 def _why(error: GitFailed, ref: str, folder: Path) -> GitFailed:
     """A better reason for a fetch that failed, where the repository itself answers."""
     try:
@@ -171,6 +183,6 @@ def _git(folder: Path, *arguments: str) -> str:
     except subprocess.TimeoutExpired as error:
         raise GitFailed(f"does not answer within {_FETCH_TIMEOUT_S:.0f} seconds") from error
     if done.returncode:
-        said = redacted(done.stderr.decode("utf-8", "replace").strip()) or f"exit code {done.returncode}"
-        raise GitFailed(f"git says: {said.splitlines()[-1] if said else said}")
+        said = telling_line(redacted(done.stderr.decode("utf-8", "replace"))) or f"exit code {done.returncode}"
+        raise GitFailed(f"git says: {said}")
     return done.stdout.decode("utf-8", "surrogateescape")

@@ -18,10 +18,11 @@ from typing import Any, Final
 
 from comfy_serverless.environments import lock_file
 from comfy_serverless.environments.build_file import BuildFile, Model, Pack, overrides
-from comfy_serverless.environments.lock_file import Lock, LockedModel, LockedPack
+from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS, Lock, LockedModel, LockedPack
 from comfy_serverless.environments.locking import requirement_lines
 from comfy_serverless.environments.locking.base import COMFYUI, Base
 from comfy_serverless.environments.locking.comfyui_source import ComfyUISource
+from comfy_serverless.environments.locking.more_requirements import MoreRequirements
 from comfy_serverless.environments.locking.pack_sources import FetchedPack, Sources
 from comfy_serverless.environments.locking.requirement_lines import Declared
 from comfy_serverless.environments.locking.resolve import Wanted, resolve
@@ -69,13 +70,24 @@ class Locker:
     resolver: Resolver
     tell: Callable[[float, str], None] = _NOTHING
 
-    def lock(self, build: BuildFile, known: Lock | None = None, upgrade: Upgrade | None = None) -> Locked:
+    def lock(
+        self,
+        build: BuildFile,
+        known: Lock | None = None,
+        upgrade: Upgrade | None = None,
+        *,
+        more: MoreRequirements | None = None,
+    ) -> Locked:
         """Lock a build file.
+
+        Args:
+            known: the lock at hand.
+            more: what packs need and do not declare.
 
         Raises:
             NotLocked: and its kinds; the message has every problem of its kind.
         """
-        upgrade = upgrade or Upgrade()
+        upgrade, more = upgrade or Upgrade(), more or MoreRequirements()
         ref = _ref_of(build)
         overriding, others = _overriding(build)
         self.tell(0.02, f"ComfyUI {ref}")
@@ -83,15 +95,10 @@ class Locker:
         with tempfile.TemporaryDirectory(dir=self.sources.scratch) as scratch:
             comfyui, core = self.comfyui.fetch(ref, kept, Path(scratch))
         fetched = self._packs(build.packs, known, upgrade)
-        declared = [core, *(pack.declared for pack in fetched)]
+        wished = more.declared
+        declared = [core, *(pack.declared for pack in fetched), wished]
         if problems := [problem for each in declared for problem in each.problems]:
-            raise NotLocked(
-                "Lines that nobody can install:\n  "
-                + "\n  ".join(problems)
-                + "\nTake another version of the pack, or a "
-                "copy of it (source: local) with that line put right.",
-                details={"problems": problems},
-            )
+            raise _not_installable(problems, is_own=problems == wished.problems)
         lines = tuple(_pinned(line, known, upgrade) for each in declared for line in each.lines)
         self.tell(0.5, "libraries")
         resolved = resolve(
@@ -102,9 +109,9 @@ class Locker:
         )
         self.tell(1.0, "done")
         of_packs = [text for pack in fetched for text in pack.warnings]
-        told = [*core.warnings, *of_packs, *resolved.warnings, *others, *_of_file(build)]
+        told = [*core.warnings, *of_packs, *wished.warnings, *resolved.warnings, *others, *_of_file(build)]
         lock = Lock(
-            inputs_sha256=inputs_of(build, self.base),
+            inputs_sha256=inputs_of(build, self.base, more),
             comfyui=comfyui,
             torch=dict(self.base.torch),
             apt=self.base.apt,
@@ -114,6 +121,7 @@ class Locker:
             overrides=resolved.overrides,
             models=tuple(map(_model, build.models)),
             warnings=tuple(told),
+            more_requirements=more.lines,
         )
         return Locked(Lock.parse(lock.to_text()), tuple(fetched))
 
@@ -143,7 +151,7 @@ class Locker:
         return done
 
 
-def inputs_of(build: BuildFile, base: Base) -> str:
+def inputs_of(build: BuildFile, base: Base, more: MoreRequirements) -> str:
     """The hash of all that is asked for: see `lock_file.inputs_sha256`."""
     asked: dict[str, Any] = {
         "comfyui": build.base_comfy_version,
@@ -153,12 +161,14 @@ def inputs_of(build: BuildFile, base: Base) -> str:
         ),
         "overrides": sorted(overrides(build)),
     }
+    if more.lines:  # without the file, a lock of the days before there was one is not stale
+        asked["more_requirements"] = more.lines
     return lock_file.inputs_sha256(asked, torch_in=base.torch_in, apt_txt=base.apt_txt)
 
 
-def staleness(build: BuildFile, lock: Lock, base: Base) -> list[str]:
+def staleness(build: BuildFile, lock: Lock, base: Base, more: MoreRequirements) -> list[str]:
     """Why a lock is not of a build file any more; empty if it is. Nothing is asked of anybody."""
-    if lock.inputs_sha256 == inputs_of(build, base) and (lock.python, lock.platform) == (
+    if lock.inputs_sha256 == inputs_of(build, base, more) and (lock.python, lock.platform) == (
         lock_file.PYTHON, lock_file.PLATFORM,
     ):  # fmt: skip
         return []
@@ -172,6 +182,8 @@ def staleness(build: BuildFile, lock: Lock, base: Base) -> list[str]:
         reasons.append("the list in requirements/apt.txt has changed")
     if set(lock.models) != set(map(_model, build.models)):
         reasons.append("the models have changed")
+    if lock.more_requirements != more.lines:
+        reasons.append(f"the lines in {MORE_REQUIREMENTS} have changed")
     return reasons or ["pipDependencies, or another entry, has changed"]
 
 
@@ -184,6 +196,13 @@ def _changed_packs(packs: Iterable[Pack], locked: Mapping[str, LockedPack]) -> l
         if not _is_same(wanted[name], locked[name])
     ]  # fmt: skip
     return [*added, *removed, *changed]
+
+
+def _not_installable(problems: Sequence[str], *, is_own: bool) -> NotLocked:
+    of_packs = "Take another version of the pack, or a copy of it (source: local) with that line put right"
+    what = "Put that right" if is_own else of_packs
+    listed = "\n  ".join(problems)
+    return NotLocked(f"Lines that nobody can install:\n  {listed}\n{what}.", details={"problems": list(problems)})
 
 
 def _ref_of(build: BuildFile) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 
 from comfy_serverless.environments import archives, tree_zip
 from comfy_serverless.environments.build_file import Pack
-from comfy_serverless.environments.lock_file import LockedPack
+from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS, LockedPack
 from comfy_serverless.environments.locking import git, install_scripts, requirement_lines
 from comfy_serverless.environments.locking.registry import NotThere, Registry
 from comfy_serverless.environments.locking.requirement_lines import Declarations
@@ -171,9 +171,10 @@ def _fetched(
     told = [
         f"{pack.name} has {script.file}, which is not run: {_what_it_fetches(script.fetches)}" for script in scripts
     ]
-    if not (folder / "requirements.txt").is_file() and (folder / "pyproject.toml").is_file() and _depends(folder):
+    if not (folder / "requirements.txt").is_file() and (named := _in_pyproject(folder)):
         told.append(
-            f"{pack.name} names libraries in pyproject.toml and has no requirements.txt: none is installed for it."
+            f"{pack.name} names libraries in pyproject.toml and has no requirements.txt: none is installed for it. "
+            f"Those that it needs belong in {MORE_REQUIREMENTS}: {', '.join(named)}."
         )
     return FetchedPack(
         LockedPack(
@@ -201,7 +202,7 @@ def _what_it_fetches(fetches: tuple[str, ...]) -> str:
     if not fetches:
         return "nothing that it would fetch was found in it; what it makes is missing in the image."
     named = "; ".join(fetches[:_MOST_NAMED]) + ("; …" if len(fetches) > _MOST_NAMED else "")
-    return f"it would fetch {named}. Libraries go to a requirements.txt, models to the build file."
+    return f"it would fetch {named}. Libraries belong in {MORE_REQUIREMENTS}, models in the build file."
 
 
 def _has_web(folder: Path) -> bool:
@@ -210,14 +211,18 @@ def _has_web(folder: Path) -> bool:
     return said or any((folder / name).is_dir() for name in ("web", "js"))
 
 
-def _depends(folder: Path) -> bool:
+def _in_pyproject(folder: Path) -> list[str]:
+    """What `[project]` depends on, which nobody installs."""
     import tomllib
 
+    path = folder / "pyproject.toml"
     try:
-        document = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return False
-    return bool(document.get("project", {}).get("dependencies"))
+        return []
+    project = document.get("project")
+    lines = project.get("dependencies") if isinstance(project, dict) else None
+    return [str(line) for line in lines] if isinstance(lines, list) else []
 
 
 def _called(pack: Pack) -> str:

@@ -101,7 +101,7 @@ class Registry:
         try:
             self._download(url, to)
         except Unusable as error:
-            raise NotThere(f"cannot be fetched: {redact_url(url)} {error}") from error
+            raise NotThere(f"cannot be fetched from {redact_url(url)}: {error}") from error
         except OSError as error:
             raise NotThere(f"cannot be written to {to}: {error.strerror}") from error
 
@@ -171,8 +171,7 @@ class Registry:
             answer = self._ask(self._url + path)
         except Unusable as error:
             raise NotThere(
-                f"cannot be looked up: the registry at {redact_url(self._url)} {error}. "
-                f"If it is another one, set {VARIABLE}"
+                f"cannot be looked up in the registry ({redact_url(self._url)}): {error}. {VARIABLE} names another one"
             ) from error
         if answer.status == 404:
             return None

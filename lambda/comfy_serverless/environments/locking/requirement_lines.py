@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
-from comfy_serverless.environments.lock_file import PYTHON
+from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS, PYTHON
 from comfy_serverless.redaction import redact_url
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Declared:
     """A line that asks for a library, or limits one.
 
     Attributes:
-        source: who asks: "ComfyUI", or a pack's folder.
+        source: who asks: "ComfyUI", a pack's folder, or a file of one's own.
         text: the line as declared, without comment.
         name: the library's, normalized; "" of an address that does not say it.
         requirement: what uv and pip are given.
@@ -82,7 +82,7 @@ class Declared:
     @property
     def place(self) -> str:
         """Who and where, for messages."""
-        return f"{self.source} ({self.file}, line {self.line})" if self.file else self.source
+        return _place(self.source, self.file, self.line)
 
     def __str__(self) -> str:
         return f"{self.source}: {self.text}"
@@ -112,12 +112,17 @@ def read(folder: Path, source: str, *, file: str = "requirements.txt") -> Declar
 
 
 def read_text(text: str, source: str, *, file: str = "") -> Declarations:
-    """Read lines that belong to no folder: those of pipDependencies. Options are problems there."""
+    """Read lines that belong to no folder: those of pipDependencies, and of more-requirements.txt."""
     found = Declarations()
     reader = _Reader(None, source, found)
     for number, line in _logical_lines(text):
         reader.read_line(line, file, number, is_limit=False)
     return found
+
+
+def lines_in(text: str) -> list[str]:
+    """The lines of a requirements file that say something, in their order, without comments."""
+    return [line for _, line in _logical_lines(text)]
 
 
 def decoded(content: bytes) -> str:
@@ -182,7 +187,7 @@ class _Reader:
             self.read_line(line, name, number, is_limit=is_limit)
 
     def read_line(self, line: str, file: str, number: int, *, is_limit: bool) -> None:
-        where = f"{self._source} ({file}, line {number})" if file else self._source
+        where = _place(self._source, file, number)
         if _VARIABLE.search(line):
             self._problem(where, line, "has a variable of somebody's machine in it; nobody can say what it stands for")
         elif (other := _FILE_OPTION.fullmatch(line)) is not None:
@@ -201,7 +206,10 @@ class _Reader:
 
     def _read_other(self, named: str, file: str, where: str, line: str, is_limit: bool) -> None:
         named = named.strip().strip("\"'")
-        if self._folder is None or "://" in named:
+        if self._folder is None:
+            self._problem(where, line, "names another file: write the lines of that in its place")
+            return
+        if "://" in named:
             self._problem(where, line, "names a file that is not part of it, and may be another one tomorrow")
             return
         path = _as_written(self._folder, (Path(file).parent / named).as_posix())
@@ -237,13 +245,22 @@ class _Reader:
         )
 
     def _local(self, where: str, line: str) -> None:
+        if self._folder is None:
+            self._problem(where, line, "is a folder or file of somebody's machine: name a version, or a repository")
+            return
         self._found.warnings.append(
             f"{where} asks for a folder or file of the pack itself, `{line}`: it is not installed. If the pack does "
-            "not import without it, publish it as a library, and name that in a copy of the pack (source: local)."
+            f"not import without it, publish it as a library, and name that in {MORE_REQUIREMENTS}."
         )
 
     def _problem(self, where: str, line: str, why: str) -> None:
         self._found.problems.append(f"{where}: `{line}` {why}.")
+
+
+def _place(source: str, file: str, line: int) -> str:
+    if not file:
+        return source
+    return f"{source}, line {line}" if file == source else f"{source} ({file}, line {line})"
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:

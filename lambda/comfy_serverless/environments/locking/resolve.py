@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from comfy_serverless.environments.lock_file import LockedRequirement, RequirementKind
+from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS, LockedRequirement, RequirementKind
 from comfy_serverless.environments.locking import base as bases
 from comfy_serverless.environments.locking import builds, conflicts, explanations, wheel_choice
 from comfy_serverless.environments.locking.base import Base
@@ -195,7 +195,10 @@ class _Resolution:
                 rows = "; ".join(f"{line.place} asks for {line.text}" for line in against)
                 self._warnings.append(f"pipDependencies goes against what is asked for: {got}, and {rows}.")
             elif version is None and not left_out:
-                why = f"nothing asks for {override.name}, and an override adds no library"
+                why = (
+                    f"nothing asks for {override.name}, and an override adds no library. One that a pack needs and "
+                    f"does not declare belongs in {MORE_REQUIREMENTS}"
+                )
                 self._warnings.append(f"pipDependencies has {override.text}: {why}.")
 
     def _warn_of_yanked(self, answer: Answer) -> None:

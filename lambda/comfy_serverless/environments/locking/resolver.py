@@ -85,13 +85,13 @@ class NotAnswered(Exception):
     """The resolver could not find out.
 
     Attributes:
-        reason: `index`: it cannot be reached; `build`: sources cannot be built here, not even to see what they need;
-            `fetch`: an address or repository that is asked for cannot be had; `other`.
+        reason: `index`: it cannot be reached; `login`: it does not let us in; `build`: sources cannot be built here,
+            not even to see what they need; `fetch`: an address or repository that is asked for cannot be had; `other`.
         subject: the library or address it is about; "" if it is not known.
     """
 
     def __init__(
-        self, message: str, *, reason: Literal["index", "build", "fetch", "other"] = "other", subject: str = ""
+        self, message: str, *, reason: Literal["index", "login", "build", "fetch", "other"] = "other", subject: str = ""
     ) -> None:
         super().__init__(message)
         self.reason, self.subject = reason, subject

@@ -37,6 +37,7 @@ _PIP_TO_UV: Final = {
 _INDEXES: Final = frozenset(
     {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX"}
 )
+_NOT_LET_IN: Final = "lack of valid authentication credentials (401"
 _NO_SOLUTION: Final = "No solution found when resolving"
 _YANKED: Final = re.compile(r"^warning: `(?P<what>[^`]+)` is yanked(?: \(reason: \"(?P<why>.*)\"\))?", re.M)
 _BACKTICKS: Final = re.compile(r"`([^`]+)`")
@@ -145,6 +146,8 @@ def failure(said: str) -> Unsolvable | NotAnswered:
     paragraph = " ".join(re.sub(r"^(?:error|\s*cause):\s*", "", line.strip()) for line in text.splitlines()).strip()
     lowered = text.lower()
     subject = next(iter(_BACKTICKS.findall(text)), "")
+    if _NOT_LET_IN in lowered:  # to uv its libraries are just not there
+        return NotAnswered(paragraph, reason="login")
     inner = text.partition(_NO_SOLUTION)[0]
     if _NO_SOLUTION in text and "build" not in inner.lower():
         return Unsolvable(paragraph.partition("dependencies")[2].strip(": ") or paragraph)

@@ -10,6 +10,7 @@ from typing import Final
 
 from comfy_serverless.environments.model_hashes import HashCache, hash_files
 from comfy_serverless.environments.scan import installed_libraries as libraries
+from comfy_serverless.environments.scan import undeclared
 from comfy_serverless.environments.scan.found import Found, counted_names
 from comfy_serverless.environments.scan.installed_models import find_models
 from comfy_serverless.environments.scan.installed_packs import (
@@ -61,6 +62,9 @@ def scan(folder: Path, cache: HashCache, *, python: Path | None, with_models: bo
     if packages is not None:
         found.libraries = libraries.installed(packages)
         found.environment = libraries.python_of(packages)
+        coming = found.declared | libraries.names_in(requirements_in(folder))
+        places = [folder / "custom_nodes" / pack.pack.name for pack in found.packs]
+        found.remarks += undeclared.remarks(places, coming, packages)
     elif python is not None:
         raise InvalidBuildFile(f"--python {python} has no site-packages: name the Python that ComfyUI runs with.")
     else:
