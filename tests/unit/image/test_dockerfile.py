@@ -242,4 +242,4 @@ def test_the_build_fails_on_a_pack_that_does_not_import() -> None:
     last = re.findall(r"^RUN ((?:.*\\\n)*.*)$", STAGES["worker"], re.MULTILINE)[-1]
     assert "-m comfy_serverless.environments.image.check build" in last
     assert {'"$ALLOW_IMPORT_FAILURES"', '"$ALLOW_VANISHED"'} <= set(last.split())
-    assert STAGES["worker"].index("image_check") > STAGES["worker"].index("COPY --from=code")
+    assert STAGES["worker"].index("image.check build") > STAGES["worker"].index("COPY --from=code")

@@ -215,12 +215,12 @@ def _notes(
             yield f"{pack} did not import, and may: ALLOW_IMPORT_FAILURES names it"
     owners: dict[str, list[str]] = {}
     for pack, names in sorted(named.items()):
-        for name in names:
+        for name in sorted(names):
             if classes.get(name, pack) not in (pack, pack.removesuffix(".py")):
                 owners.setdefault(f"{pack}\0{classes[name]}", []).append(name)
     for pair, names in owners.items():
         pack, other = pair.split("\0")
-        yield f"{pack} seems to declare {_listed(sorted(names))}, too: the one of {other} is used"
+        yield f"{pack} seems to declare {_listed(names)}, too: the one of {other} is used"
     for pack in sorted(known.declared.keys() - set(failed)):
         if classes and pack.removesuffix(".py") not in classes.values():
             yield f"{pack} imports, and declares no class"

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from comfy_serverless.environments import git_program
 from comfy_serverless.environments.lock_file import PLATFORM, PYTHON
 from comfy_serverless.environments.locking.requirement_lines import normalized
 from comfy_serverless.environments.locking.resolver import Answer, File, Found, NotAnswered, Question, Unsolvable
@@ -136,7 +137,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     certificates = variables.get("PIP_CERT")
     if certificates and "SSL_CERT_FILE" not in kept:
         kept["SSL_CERT_FILE"] = certificates
-    return {**kept, "LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0"}
+    return git_program.environment(kept)
 
 
 def failure(said: str) -> Unsolvable | NotAnswered:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from comfy_serverless.environments import git_program
 from comfy_serverless.environments.build_file import Pack, rules
 from comfy_serverless.environments.scan.found import Found, FoundPack
 
@@ -222,24 +223,17 @@ def _has_entry_point(files: Iterable[Path]) -> bool:
     return False
 
 
-def _git_environment() -> dict[str, str]:
-    """The environment without what would name another repository: a hook of git has it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or "CONFIG" in name}
-    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
-
-
 def _git(folder: Path, *arguments: str) -> str | None:
     """What git prints; None if it fails, or is not there. The folder's own settings start no program."""
-    safe = ("-c", f"safe.directory={folder.resolve()}", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *safe, *arguments],
+            git_program.command(folder, git_program.HARMLESS, *arguments),
             capture_output=True,
             text=True,
             errors="replace",
             timeout=_GIT_TIMEOUT_S,
             check=False,
-            env=_git_environment(),
+            env=git_program.environment(os.environ),
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
