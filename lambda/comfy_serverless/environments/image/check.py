@@ -89,7 +89,7 @@ def known_of(image: Image) -> Known:
                     modules.setdefault(top, name)
     return Known(
         libraries,
-        {pack.name: pack.requirements for pack in lock.packs} if lock else {},
+        {pack.name: pack.requirements for pack in lock.packs if pack.name in image.packs} if lock else {},
         modules,
         is_locked=lock is not None,
         own_modules={name: _own_modules(path) for name, path in image.packs.items()},
@@ -226,6 +226,7 @@ def facts(image: Image, starts: Sequence[Start], judged: verdict.Verdict) -> dic
         "classes": _counted(judged.classes.values()),
         "problems": [problem.document for problem in judged.problems],
         "notes": list(judged.notes),
+        "output": {found.mode: _interesting(found.output) for found in starts if found.object_info is None},
     }
 
 

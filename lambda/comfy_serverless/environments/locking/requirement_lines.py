@@ -196,7 +196,9 @@ class _Reader:
                 "from there only, set UV_INDEX to it and lock anew."
             )
         elif line.startswith("-") and editable is None:
-            self._found.warnings.append(f"{where} has an option for pip, `{redact_addresses(line)}`: it is not applied.")
+            self._found.warnings.append(
+                f"{where} has an option for pip, `{redact_addresses(line)}`: it is not applied."
+            )
         else:
             self._read_requirement(editable["what"] if editable else line, line, file, number, where, is_limit=is_limit)
 
