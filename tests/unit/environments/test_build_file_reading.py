@@ -154,6 +154,7 @@ def test_what_is_no_build_file_is_refused_with_its_line(text: str, line: int, wo
         (["name: a", "repository: --upload-pack=x"], "is no address that is taken"),
         (["name: a", "repository: ext::sh -c true"], "is no address"),
         (["name: a", "repository: http://h/a/b"], "is no address that is taken"),
+        (["name: a", "repository: https://h/a/../b"], "is no address that is taken"),
         (["name: a", "repository: ssh://-oProxyCommand=id/a"], "is no address that is taken"),
         (["name: a", "repository: 'me@-oProxyCommand:a'"], "is no address that is taken"),
         (["name: a", "repository: https://h/a/b", "gitRef: -x"], "is no branch, tag or commit"),

@@ -161,6 +161,7 @@ def _address(text: str, schemes: tuple[str, ...], advice: str) -> str:
         or not (host or parts.scheme == "file")
         or host.startswith("-")
         or parts.path in ("", "/")
+        or ".." in parts.path.split("/")
     ):
         return f"{shown} is no address that is taken: {advice}"
     return ""

@@ -80,6 +80,8 @@ def public_address(address: str) -> tuple[str, bool]:
     scp = _SCP_LIKE.fullmatch(address)
     if scp is not None and scp[1] in _FORGES:
         return f"https://{scp[1]}/{scp[2].removesuffix('.git')}", False
+    if address.partition("/")[0].lower() in _FORGES:  # snapshots of the Manager have them so
+        address = f"https://{address}"
     try:
         parts = urlsplit(address)
         host = parts.hostname or ""
