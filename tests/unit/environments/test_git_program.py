@@ -74,3 +74,15 @@ def test_the_files_are_the_commits_whatever_somebody_has_set(tmp_path: Path, mon
     found = asked.checkout(repository.url, "master", tmp_path / "out")
     assert (found.folder / "__init__.py").read_bytes() == b"a\nb\n"
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkouts_own_settings_start_no_program(mine: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (mine / ".gitattributes").write_text("*.txt filter=evil\n")
+    git(mine, "config", "filter.evil.clean", f"touch {ran}; cat")
+    git(mine, "config", "filter.evil.required", "true")
+    git(mine, "config", "core.fsmonitor", f"touch {ran}")
+    facts = git_facts(mine)
+    assert facts is not None
+    assert facts.is_changed
+    assert not ran.exists()

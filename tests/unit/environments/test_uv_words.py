@@ -55,6 +55,12 @@ def test_variables_that_change_what_is_chosen_do_not_count() -> None:
             "a @ git+https://f/x@main",
         ),
         (
+            "error: Git operation failed\n  cause: failed to fetch branch or tag `v9`\n"
+            + "  cause: process didn't exit successfully: `/usr/bin/git fetch --force 'https://f/x' '+refs/tags/v9'`",
+            "fetch",
+            "https://f/x",
+        ),
+        (
             "error: Failed to download `x @ https://h/x-1-py3-none-any.whl`\n  cause: Request failed",
             "fetch",
             "x @ https://h/x-1-py3-none-any.whl",

@@ -126,11 +126,11 @@ def library_address(text: str) -> str:
         return "has no address that can be read"
     is_web = parts.scheme.removeprefix("git+") in {"http", "https"}
     if parts.password is not None or (parts.username is not None and is_web) or has_token(parts.query):
-        return "has a password or token in its address; it would stand in the lock"
+        return "has a password or token in its address, which would stand in the lock: take it out"
     if parts.scheme == "file":
-        return "is a file of somebody's machine, as `pip freeze` writes it; name the library and its version"
+        return "is a file of somebody's machine, as `pip freeze` writes it: name the library and its version"
     if parts.scheme not in _LIBRARY_SCHEMES or host.startswith("-"):
-        return "has an address that is not taken; write https://, git+https:// or git+ssh://"
+        return "has an address that is not taken: write https://, git+https:// or git+ssh://"
     return ""
 
 

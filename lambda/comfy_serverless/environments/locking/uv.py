@@ -40,6 +40,7 @@ _INDEXES: Final = frozenset(
 )
 _NO_SOLUTION: Final = "No solution found when resolving"
 _YANKED: Final = re.compile(r"^warning: `(?P<what>[^`]+)` is yanked(?: \(reason: \"(?P<why>.*)\"\))?", re.M)
+_FETCHED: Final = re.compile(r"fetch [^`]*?'([a-z+]+://[^']+)'")
 _BACKTICKS: Final = re.compile(r"`([^`]+)`")
 _UNREACHABLE: Final = (
     "error sending request",
@@ -149,6 +150,8 @@ def failure(said: str) -> Unsolvable | NotAnswered:
     inner = text.partition(_NO_SOLUTION)[0]
     if _NO_SOLUTION in text and "build" not in inner.lower():
         return Unsolvable(paragraph.partition("dependencies")[2].strip(": ") or paragraph)
+    if " @ " not in subject and "git operation failed" in lowered and (address := _FETCHED.search(text)):
+        subject = address[1]  # of a line that is an address alone: uv's first words are of the ref
     if " @ " in subject or "git operation failed" in lowered:
         return NotAnswered(paragraph, reason="fetch", subject=subject)
     if "build" in lowered and not any(word in lowered for word in _UNREACHABLE):

@@ -70,7 +70,9 @@ def git_facts(folder: Path) -> Checkout | None:
     remote = "origin" if "origin" in remotes or not remotes else remotes[0]
     address = _git(folder, "config", "--get", f"remote.{remote}.url") or ""
     tags = sorted((_git(folder, "tag", "--points-at", "HEAD") or "").split(), key=lambda tag: not tag.startswith("v"))
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    changed = _git(
+        folder, *_without_filters(folder), "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty"
+    )
     known_there = _git(folder, "branch", "-r", "--contains", "HEAD") or _git(folder, "tag", "--contains", "HEAD")
     return Checkout(address, commit, tags[0] if tags else "", bool(changed), bool(known_there))
 
@@ -223,6 +225,15 @@ def _has_entry_point(files: Iterable[Path]) -> bool:
         if any(word in content for word in _ENTRY_POINTS):
             return True
     return False
+
+
+def _without_filters(folder: Path) -> Iterator[str]:
+    """Settings that take a checkout's own filters away: whoever made it may have put any program there."""
+    said = _git(folder, "config", "--show-scope", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process)$")
+    for line in (said or "").splitlines():
+        scope, _, name = line.partition("\t")
+        if scope in ("local", "worktree"):
+            yield from ("-c", f"{name}=", "-c", f"{name.rpartition('.')[0]}.required=false")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
