@@ -178,7 +178,8 @@ ARG COMFYUI_REPOSITORY=
 ARG COMFYUI_REF=
 COPY comfyui/ /build/comfyui/
 # What packed the archives of the lock unpacks them.
-COPY lambda/comfy_serverless/environments/archives.py lambda/comfy_serverless/environments/tree_zip.py \
+COPY lambda/comfy_serverless/environments/archives.py lambda/comfy_serverless/environments/git_program.py \
+    lambda/comfy_serverless/environments/tree_zip.py \
      /build/comfyui/comfy_serverless/environments/
 RUN python3 /build/comfyui/from_lock.py comfyui /build/comfyui/comfy-build.lock /build/comfyui /opt/comfyui \
       "$COMFYUI_REPOSITORY" "$COMFYUI_REF" \

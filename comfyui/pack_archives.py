@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from lock_reading import COMMIT, LOCK_ANEW, PACK, SHA256, URL, NotBuilt, checked, normal, without_secrets
 
-from comfy_serverless.environments import archives, tree_zip
+from comfy_serverless.environments import archives, git_program, tree_zip
 
 #: Where all of ComfyUI is put that one wants to build in place of the lock's; then its own packs stay.
 IS_CHECKOUT: Final = "main.py"
@@ -212,11 +212,10 @@ def fetch_commit(repository: str, ref: str, folder: Path, what: str, *, expected
     shown = without_secrets(repository)
 
     def git(*arguments: str) -> str:
-        environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
         try:
             done = subprocess.run(
-                ["git", "-C", str(folder), "-c", "advice.detachedHead=false", *arguments],
-                env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                git_program.command(folder, git_program.EXACT, *arguments),
+                env=git_program.environment(os.environ), stdin=subprocess.DEVNULL, capture_output=True, text=True,
                 timeout=_GIT_TIMEOUT_S, check=False,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 UNREADABLE = "an address that cannot be read"
 _MAX_SHOWN = 200
+#: Parameters of addresses that let somebody in.
+_TOKENS = frozenset(
+    {
+        "token", "access_token", "private_token", "api_key", "apikey", "key", "auth", "password", "sig", "signature",
+        "x-amz-signature", "x-goog-signature",
+    }
+)  # fmt: skip
 #: `user:password@` of an address inside a text, up to its last `@`, whatever the password has in it. Behind a port it
 #: is taken for one, too: `http://user:80/secret@host` cannot be told from it. Without `scheme://` it is one as well,
 #: except in an ARN, whose last part may be somebody's e-mail address.
 _USER = re.compile(
     r"""://(?:[^\s/?#@]*:\S*|[^\s/?#]*)@|(?<![^\s"'`(=,])(?!arn:)[^\s:/@"'`(=,]+:(?!//)\S+@""", re.IGNORECASE
 )
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"`]+")
 #: Names under which keys come, in JSON, good or broken. In a text in a text, `\\` stands before their last quote.
 _KEYS = re.compile(
     r"(?:(?:api|access|private|auth|secret|openai)[-_ ]?key|x-api-|secret|passw(?:or)?d|credential|authori[sz]ation"
@@ -36,6 +44,16 @@ def redact_url(url: str) -> str:
     query = "?…" if parts.query else ""
     shown = f"{parts.scheme}://{host}{parts.path}"[:_MAX_SHOWN] + query
     return shown if shown.isprintable() else ascii(shown)[1:-1]
+
+
+def has_token(query: str) -> bool:
+    """Whether the query of an address lets somebody in."""
+    return bool(_TOKENS & {name.lower() for name, _ in parse_qsl(query)})
+
+
+def redact_addresses(text: str) -> str:
+    """A text with every address in it as `redact_url` shows it, whatever its scheme."""
+    return _ADDRESS.sub(lambda found: redact_url(found[0]), text)
 
 
 def redacted(text: object) -> str:

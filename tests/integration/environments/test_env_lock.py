@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from comfy_serverless.environments.locking import git, locking
+from comfy_serverless.environments.locking import git
+from comfy_serverless.environments.locking.lock import Locker
 from tests.environments import packs, wheels
 from tests.environments.repositories import Repository
 from tests.environments.repositories import git as run_git
@@ -72,7 +73,7 @@ def test_an_unchanged_file_asks_nobody_and_writes_nothing(made: Project, monkeyp
     made.write(registered("kit_good", "1.1.0"))
     made.lock()
     before = made.lock_path.stat()
-    monkeypatch.setattr(locking.Locker, "lock", lambda *_: pytest.fail("it asks the network"))
+    monkeypatch.setattr(Locker, "lock", lambda *_: pytest.fail("it asks the network"))
     assert "nothing has changed" in made.lock()
     assert made.lock_path.stat() == before
     assert made.run("lock", "--check")[0] == 0
@@ -353,3 +354,13 @@ def test_a_damaged_lock_is_made_anew_and_unknown_names_are_told(made: Project) -
     assert "none of its pins is kept" in made.lock()
     assert made.versions["kit-colors"] == "1.2"
     assert "Did you mean kit-colors?" in made.fail("--upgrade", "kit-color")["message"]
+
+
+def test_without_a_build_file_or_with_a_folder_that_is_none_it_says_what_to_do(made: Project) -> None:
+    made.write(registered("kit_good"))
+    assert "gone (--comfyui, or COMFYUI_DIR) is no folder" in made.fail("--comfyui", "gone")["message"]
+    secret = made.fail("--comfyui-repository", "https://me:secret@forge.example/x")["message"]
+    assert "has a user name or password in its address" in secret
+    assert "secret@" not in secret
+    (made.folder / "comfyui" / "comfy-build.yaml").unlink()
+    assert "comfy-build.yaml is not there. Make it: comfy-serverless env init" in made.fail()["message"]

@@ -158,3 +158,41 @@ def test_a_comfyui_on_this_machine_is_started_as_it_is(
     assert "toy: the module cv2 is missing" in shown.err
     (start,) = fake.starts
     assert start["arguments"][:2] == ["--cpu", "--disable-auto-launch"]
+
+
+def test_a_folder_or_a_python_that_is_none_is_said(
+    checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["env", "check", "--comfyui", str(tmp_path / "gone")]) == 1
+    assert "gone is no ComfyUI: it has no main.py" in capsys.readouterr().err
+    (tmp_path / "main.py").touch()
+    assert main(["env", "check", "--comfyui", str(tmp_path), "--python", "/gone/python"]) == 1
+    assert "/gone/python is no Python that can be started" in capsys.readouterr().err
+
+
+def test_what_a_comfyui_that_does_not_start_wrote_is_shown_and_no_pack_is_called_good(
+    checkout: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "ComfyUI"
+    (folder / "custom_nodes" / "toy").mkdir(parents=True)
+    (folder / "main.py").write_text("raise SystemExit('no module named kit')\n")
+    lock = json.loads((checkout / "comfyui/comfy-build.lock").read_text())
+    pack = {
+        "id": None,
+        "source": "local",
+        "version": None,
+        "ref": None,
+        "repository": None,
+        "commit": None,
+        "url": None,
+    }
+    empty = {"requirements": [], "install_scripts": [], "has_web": False, "sha256": "1" * 64, "size": 1}
+    lock["packs"] = [{"name": name, **pack, **empty} for name in ("elsewhere", "toy")]
+    (checkout / "comfyui/comfy-build.lock").write_text(json.dumps(lock))
+    assert main(["env", "check", "--comfyui", str(folder), "--python", sys.executable]) == 1
+    shown = capsys.readouterr()
+    assert "no module named kit" in shown.err
+    assert "the pack elsewhere of the lock is not in this ComfyUI" in shown.err
+    [row] = [line.split() for line in shown.out.splitlines() if line.startswith("toy")]
+    assert row[-2:] == ["not", "known"]
+    assert "elsewhere" not in shown.out

@@ -233,8 +233,8 @@ def test_a_picture_with_a_workflow_becomes_a_file(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("missing", "cannot be read"),
-        ("missing.yaml", "cannot be read"),
+        ("missing", "missing is not there: a SOURCE is"),
+        ("missing.yaml", "missing.yaml is not there: a SOURCE is"),
         (".", "is no ComfyUI"),
         ("empty.json", "is empty"),
         ("list.json", "list.json is JSON, but no workflow and no snapshot"),

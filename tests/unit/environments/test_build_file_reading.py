@@ -154,6 +154,9 @@ def test_what_is_no_build_file_is_refused_with_its_line(text: str, line: int, wo
         (["name: a", "repository: --upload-pack=x"], "is no address that is taken"),
         (["name: a", "repository: ext::sh -c true"], "is no address"),
         (["name: a", "repository: http://h/a/b"], "is no address that is taken"),
+        (["name: a", "repository: https://h/a/../b"], "is no address that is taken"),
+        (["name: a", "repository: ssh://-oProxyCommand=id/a"], "is no address that is taken"),
+        (["name: a", "repository: 'me@-oProxyCommand:a'"], "is no address that is taken"),
         (["name: a", "repository: https://h/a/b", "gitRef: -x"], "is no branch, tag or commit"),
         (["name: a", "repository: https://h/a/b", "gitRef: 1234567"], 'write "1234567"'),
     ],
@@ -232,6 +235,11 @@ def test_a_model_that_stands_twice_is_refused() -> None:
         ("numpy=2", "is no requirement"),
         ("numpy==2 --hash=sha256:aa", "the lock finds the hashes itself"),
         ("Pillow==12", "stands in line 10 already"),
+        ("--index-url https://me:secret@h/simple", "is an option of pip"),
+        ("git+https://me:secret@h/a/b", "is no requirement"),
+        ("a @ https://h/a-1-py3-none-any.whl?token=secret", "has a password or token in its address"),
+        ("a @ git+ssh://me:secret@h/a", "has a password or token in its address"),
+        ("a @ file:///croot/a/work", "is a file of somebody's machine"),
     ],
 )
 def test_a_pip_line_that_nothing_can_be_made_of_is_refused(line: str, words: str) -> None:
@@ -239,6 +247,7 @@ def test_a_pip_line_that_nothing_can_be_made_of_is_refused(line: str, words: str
 
     assert [(place, key) for place, key, _ in found] == [(12, "definition.pipDependencies")]
     assert words in found[0][2]
+    assert "secret" not in found[0][2]
 
 
 def test_pip_lines_count_without_comments() -> None:

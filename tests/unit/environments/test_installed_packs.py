@@ -241,6 +241,7 @@ def test_a_folder_without_packs_is_told(tmp_path: Path) -> None:
         ("git@git.example.com:a/b.git", "git@git.example.com:a/b.git"),
         ("https://github.com/a/b.git", "https://github.com/a/b.git"),
         ("file:///srv/git/b", "file:///srv/git/b"),
+        ("github.com/a/b", "https://github.com/a/b"),
         ("http://[", "http://["),
     ],
 )

@@ -201,8 +201,14 @@ def test_addresses_that_git_would_run_or_that_hold_a_password_are_refused(tmp_pa
     where = sources(tmp_path)
     for address in ("--upload-pack=touch /tmp/x", "ext::sh -c id", f"file://{tmp_path}/none.git"):
         assert "mine" in refused(where, Pack(name="mine", repository=address, git_ref="main"))
-    message = refused(where, Pack(name="mine", repository="https://me:secret@forge.example/x", git_ref="main"))
-    assert "user name or password" in message
+    for address in (
+        "https://me:secret@forge.example/x",
+        "HTTPS://secret@forge.example/x",
+        "ssh://me:secret@forge.example/x",
+    ):
+        message = refused(where, Pack(name="mine", repository=address, git_ref="main"))
+        assert "user name or password" in message
+        assert "secret" not in message
 
 
 def test_submodules_and_pointers_of_large_files_are_told(tmp_path: Path) -> None:
@@ -267,5 +273,15 @@ def test_a_comfyui_without_its_history_is_of_the_commit_that_is_known(tmp_path: 
     known = ComfyUI("https://forge.example/ComfyUI", "v0.33.0", "1" * 40, "0.33.0")
     at_hand = ComfyUISource("https://forge.example/ComfyUI", tmp_path)
     assert at_hand.fetch("v0.33.0", known, tmp_path)[0] == known
-    with pytest.raises(PackUnavailable, match=r"nobody knows which commit v0.33.0 is"):
-        at_hand.fetch("v0.33.0", None, tmp_path)
+
+
+def test_which_commit_a_tag_is_says_the_repository_where_a_comfyui_has_no_history(tmp_path: Path) -> None:
+    repository = comfyui(tmp_path)
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    (unpacked / "comfyui_version.py").write_text('__version__ = "0.33.0"\n')
+    found, _ = ComfyUISource(repository.url, unpacked).fetch("v0.33.0", None, tmp_path / "one")
+    assert found == ComfyUISource(repository.url).fetch("v0.33.0", None, tmp_path / "two")[0]
+    gone = ComfyUISource(f"file://{tmp_path}/gone.git", unpacked)
+    with pytest.raises(PackUnavailable, match=r"unpacked has no \.git.* set definition\.baseComfyVersion to a commit"):
+        gone.fetch("v0.33.0", None, tmp_path / "three")

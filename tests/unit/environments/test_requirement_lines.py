@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from comfy_serverless.environments.locking import requirement_lines
-from comfy_serverless.environments.locking.requirement_lines import Declarations
+from comfy_serverless.environments.locking.requirement_lines import Declarations, repository_of
 
 
 def read(folder: Path, text: str | bytes, **others: str) -> Declarations:
@@ -101,6 +101,15 @@ def test_what_pip_would_do_beside_is_told(tmp_path: Path, text: str, told: str) 
         ("kit >= = 1", "no requirement that pip reads"),
         ("a @ git+https://x:${TOKEN}@forge.example/x", "has a variable"),
         ("a @ git+https://somebody:secret@forge.example/x", "has a password or token"),
+        ("a @ git+ssh://somebody:secret@forge.example/x", "has a password or token"),
+        ("git+ssh://somebody:secret@forge.example/x#egg=a", "has a password or token"),
+        ("a @ https://host.example/a-1.0-py3-none-any.whl?token=secret", "has a password or token"),
+        ("https://host.example/a-1.0-py3-none-any.whl?X-Amz-Signature=secret", "has a password or token"),
+        ("numpy @ file:///croot/numpy_1/work", "is a file of somebody's machine"),
+        ("a @ git+ext::sh%20-c%20id", "has an address that is not taken"),
+        ("a @ hg+https://forge.example/x", "has an address that is not taken"),
+        ("a @ git+ssh://-oProxyCommand=id/x", "has an address that is not taken"),
+        ("-c https://somebody:secret@host.example/c.txt", "not part of it"),
         ("-r gone.txt", "names a file that is not there"),
         ("-r ../outside.txt", "names a file that is not there"),
         ("-r https://host.example/r.txt", "not part of it"),
@@ -118,3 +127,17 @@ def test_lines_that_nobody_can_install_are_problems_with_pack_file_and_line(
     assert told in problem
     assert "secret" not in problem
     assert not found.lines
+
+
+@pytest.mark.parametrize(
+    ("address", "repository", "ref"),
+    [
+        ("git+ssh://git@forge.example/a/b.git", "git+ssh://git@forge.example/a/b.git", ""),
+        ("git+ssh://git@forge.example:22/a/b@v1", "git+ssh://git@forge.example:22/a/b", "v1"),
+        ("git+https://forge.example/a/b@feature/x#egg=b", "git+https://forge.example/a/b", "feature/x"),
+        ("b @ git+https://forge.example/a/b@v1", "b @ git+https://forge.example/a/b", "v1"),
+        ("git+file:///folder@2/b.git@v1", "git+file:///folder@2/b.git", "v1"),
+    ],
+)
+def test_a_users_at_sign_is_none_of_a_ref(address: str, repository: str, ref: str) -> None:
+    assert repository_of(address) == (repository, ref)

@@ -142,3 +142,17 @@ def test_odd_values_crash_nothing(odd: object) -> None:
     found = read({"comfyui": odd, "git_custom_nodes": {"https://github.com/a/b": odd}, "cnr_custom_nodes": {"x": odd}})
 
     assert len(found.packs) + len(found.left_out) == 2
+
+
+def test_an_address_without_a_scheme_is_that_of_a_forge_and_what_is_left_out_has_no_remark() -> None:
+    found = read(
+        {
+            "git_custom_nodes": {"github.com/a/b": {"hash": "a" * 40}, "https://github.com/a/../c": {"hash": ""}},
+            "cnr_custom_nodes": {"../x": "nightly"},
+        }
+    )
+    assert [pack.pack for pack in found.packs] == [
+        Pack(name="b", repository="https://github.com/a/b", git_ref="a" * 40)
+    ]
+    assert [text.partition(":")[0] for text in found.left_out] == ["c", "../x"]
+    assert not found.remarks

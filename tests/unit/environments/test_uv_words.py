@@ -61,6 +61,12 @@ _HINT = (
             "a @ git+https://f/x@main",
         ),
         (
+            "error: Git operation failed\n  cause: failed to fetch branch or tag `v9`\n"
+            "  cause: process didn't exit successfully: `/usr/bin/git fetch --force 'https://f/x' '+refs/tags/v9'`",
+            "fetch",
+            "https://f/x",
+        ),
+        (
             "error: Failed to download `x @ https://h/x-1-py3-none-any.whl`\n  cause: Request failed",
             "fetch",
             "x @ https://h/x-1-py3-none-any.whl",

@@ -48,6 +48,10 @@ def read(*nodes: dict[str, Any]) -> Found:
             {"aux_id": "kit/ComfyUI-Good", "ver": COMMIT[:10]},
             Pack(name="ComfyUI-Good", repository="https://github.com/kit/ComfyUI-Good", git_ref=COMMIT[:10]),
         ),
+        (
+            {"aux_id": "https://github.com/kit/Good.git", "ver": COMMIT},
+            Pack(name="Good", repository="https://github.com/kit/Good", git_ref=COMMIT),
+        ),
         ({"aux_id": "kit/Good"}, Pack(name="Good", repository="https://github.com/kit/Good")),
     ],
 )

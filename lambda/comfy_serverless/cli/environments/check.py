@@ -65,7 +65,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"name": name, **found, "stale": stale})
     else:
-        print("\n".join(lines_of(name, found)))
+        print("\n".join(lines_of(name, found, is_here=options.comfyui is not None)))
         _print_packs(found)
         for line in told(found, stale):
             say(line)
@@ -102,15 +102,16 @@ def _stale(options: argparse.Namespace, found: dict[str, Any]) -> list[str]:
     return reasons
 
 
-def lines_of(name: str, found: dict[str, Any]) -> Iterator[str]:
-    """What it is, in lines."""
+def lines_of(name: str, found: dict[str, Any], *, is_here: bool = False) -> Iterator[str]:
+    """What it is, in lines; a ComfyUI on this machine is of no release."""
     release = found["release"]
     commit = f" ({release['commit'][:8]})" if release["commit"] else ""
     origin = {"checkout": ", from a checkout in comfyui/", "ref": ", at another ref than the lock's"}
     classes = sum(found["classes"].values())
     own = found["classes"].get(_OF_COMFYUI, 0)
     yield name
-    yield f"  release    {release['release_version'] or 'none: there is no lock'}"
+    if not is_here:
+        yield f"  release    {release['release_version'] or 'none: there is no lock'}"
     yield f"  ComfyUI    {release['comfyui'] or 'did not start'}{commit}{origin.get(release['from'], '')}"
     torch = found["torch"].get("torch")
     yield f"  libraries  {found['libraries']:,}{f', torch {torch}' if torch else ''}"
@@ -129,7 +130,7 @@ def _print_packs(found: dict[str, Any]) -> None:
                 pack,
                 str(versions.get(pack, "")),
                 str(found["classes"].get(pack.removesuffix(".py"), 0)),
-                "no" if pack in lost else "yes",
+                "no" if pack in lost else "yes" if found["release"]["comfyui"] else "not known",
             )
             for pack in packs
         ]
@@ -138,6 +139,9 @@ def _print_packs(found: dict[str, Any]) -> None:
 
 def told(found: dict[str, Any], stale: list[str]) -> Iterator[str]:
     """What is wrong, and what is worth knowing, in lines."""
+    for mode, lines in found.get("output", {}).items():
+        yield f"---- ComfyUI, {mode}: the end of what it wrote ----"
+        yield from lines
     for note in found["notes"]:
         yield f"note: {note}"
     for problem in found["problems"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,14 +89,19 @@ def _signed(size_bytes: int) -> str:
 
 def _lock_of(named: str, lock: Path) -> Lock:
     """The lock that a file has, or a revision of git. Raises InvalidLock."""
+    from comfy_serverless.environments import git_program
     from comfy_serverless.environments.lock_file import Lock as LockFile
 
     if Path(named).is_file():
         return read_lock(Path(named))[0]
     folder = lock.parent if lock.parent.is_dir() else Path()
-    command = ["git", "-C", str(folder), "show", "--end-of-options", f"{named}:./{lock.name}"]
+    arguments = ("show", "--end-of-options", f"{named}:./{lock.name}")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            git_program.command(folder, git_program.HARMLESS, *arguments),
+            capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=False,
+            env=git_program.environment(os.environ),
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InvalidLock(
             f"{named} is no file, and git cannot be asked for a revision of that name: {error}."

@@ -78,7 +78,9 @@ def tell(outcome: Outcome) -> None:
     say(one_line(f"{outcome.path} {_what_was_done(outcome)}: {_contents(build)}."))
     if build.base_comfy_version is None:
         say("It names no version of ComfyUI, and cannot be locked so: write baseComfyVersion, or give --comfyui-ref.")
-    say(f"Next: {outcome.next_command}")
+        say(f"Then: {outcome.next_command}")
+    else:
+        say(f"Next: {outcome.next_command}")
 
 
 def _say_each(head: str, lines: tuple[str, ...] | list[str]) -> None:

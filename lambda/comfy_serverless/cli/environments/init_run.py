@@ -85,6 +85,8 @@ class _Source:
     def read(self) -> Found:
         """What the source has. Raises InvalidBuildFile, InvalidRequest or InvalidWorkflow if it has nothing."""
         path = local_path(self._name)
+        if self._name != "-":
+            _check_there(path)
         if self._name != "-" and is_folder(path):
             return self._read_folder(path)
         if path.suffix.lower() in (".yaml", ".yml"):
@@ -183,6 +185,18 @@ class _Source:
                 "a graph in API format names no packs: give the file that the editor saved, or a picture made with it"
             )
         return found
+
+
+def _check_there(path: Path) -> None:
+    """Raise InvalidRequest if there is nothing of that name; of what may not be looked at, its reader says why."""
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise InvalidRequest(
+            f"{path} is not there: a SOURCE is a ComfyUI folder, a workflow, a snapshot or a comfy-build.yaml."
+        ) from error
+    except (OSError, ValueError):
+        return
 
 
 def _wished(found: Sequence[Found]) -> set[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from comfy_serverless.cli.environments.lock_paths import ARCHIVES, add_files, read_build, read_lock, write_atomically
 from comfy_serverless.cli.habits import FAILED, add_command, counted, print_json, report, say, size_in_words
+from comfy_serverless.cli.paths import is_folder, local_path
 from comfy_serverless.errors import InvalidLock, NotLocked
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help=f"keep the archive of every pack in {ARCHIVES}/ beside the lock, so that a build asks no host",
     )
     parser.add_argument(
-        "--comfyui", type=Path, default=os.environ.get("COMFYUI_DIR") or None, metavar="DIR",
+        "--comfyui", type=local_path, default=os.environ.get("COMFYUI_DIR") or None, metavar="DIR",
         help="a ComfyUI on this machine: read instead of its repository, and where local packs are",
     )  # fmt: skip
     parser.add_argument(
@@ -82,6 +83,8 @@ def _run(options: argparse.Namespace) -> int:
     from comfy_serverless.environments.locking.more_requirements import MoreRequirements
 
     build, base = read_build(options.file), Base.read(options.requirements)
+    if options.comfyui is not None and not is_folder(options.comfyui):
+        raise NotLocked(f"{options.comfyui} (--comfyui, or COMFYUI_DIR) is no folder: name that of a ComfyUI.")
     more = MoreRequirements.read(options.file.parent)
     if options.check:
         return _check(options, build, base, more)
@@ -137,11 +140,15 @@ def _locked(
 
 
 def _locker(options: argparse.Namespace, base: Base, scratch: Path, tell: Callable[[float, str], None]) -> Locker:
-    from comfy_serverless.environments.locking import comfyui_source, registry
+    from comfy_serverless.environments.locking import comfyui_source, git, registry
     from comfy_serverless.environments.locking.lock import Locker
     from comfy_serverless.environments.locking.pack_sources import Sources
 
     repository = options.comfyui_repository or os.environ.get(comfyui_source.VARIABLE) or comfyui_source.REPOSITORY
+    try:
+        git.check_address(repository)
+    except git.GitFailed as error:
+        raise NotLocked(f"The address of ComfyUI's repository ({comfyui_source.VARIABLE}) {error}.") from error
     address = options.registry or os.environ.get(registry.VARIABLE) or registry.DEFAULT_URL
     return Locker(
         comfyui=comfyui_source.ComfyUISource(repository, options.comfyui),
@@ -231,7 +238,7 @@ def _keep_archives(options: argparse.Namespace, packs: Iterable[FetchedPack]) ->
         if (pack.locked.source == "local" or options.vendor) and not kept.exists():
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                part = kept.with_suffix(".part")
+                part = kept.with_suffix(f".{os.getpid()}.part")
                 shutil.copyfile(pack.archive, part)
                 part.replace(kept)
             except OSError as error:

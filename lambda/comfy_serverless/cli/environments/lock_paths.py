@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from comfy_serverless.errors import InvalidLock, NotLocked
+from comfy_serverless.errors import InvalidBuildFile, InvalidLock, NotLocked
 
 if TYPE_CHECKING:
     from comfy_serverless.environments.build_file import BuildFile
@@ -39,10 +39,12 @@ def read_build(path: Path) -> BuildFile:
 
     try:
         text = build_file.read_text(path)
-    except OSError as error:
+    except InvalidBuildFile as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
         raise NotLocked(
-            f"{path} cannot be read: {error.strerror}. Make one: comfy-serverless env init ~/ComfyUI (or a workflow, "
-            "or a snapshot of the Manager)."
+            f"{path} is not there. Make it: comfy-serverless env init ~/ComfyUI (or a workflow, or a snapshot of the "
+            "Manager)."
         ) from error
     return build_file.parse(text, name=path.name)
 

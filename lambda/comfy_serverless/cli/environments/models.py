@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from comfy_serverless.cli.environments.lock_paths import read_build
 from comfy_serverless.cli.habits import add_command, counted, print_json, print_table, say, size_in_words
 from comfy_serverless.cli.stack import Stack, add_stack_option, chosen_stack, explained
 
@@ -114,9 +115,7 @@ class _Done:
 
 
 def _models_of(path: Path) -> Sequence[Model]:
-    from comfy_serverless.environments.build_file import parse, read_text
-
-    return parse(read_text(path), name=str(path)).models
+    return read_build(path).models
 
 
 def _locked(path: Path) -> Mapping[str, LockedModel]:

@@ -18,6 +18,7 @@ from comfy_serverless.environments.build_file.values import (
     model_order,
     pack_order,
 )
+from comfy_serverless.redaction import redact_addresses
 
 _SHOWN: Final = 100
 _LARGEST: Final = 2**63
@@ -322,9 +323,9 @@ def _wrong_with(line: str, place: int, seen: dict[str, int]) -> str:
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
 
-    shown = repr(line[:_SHOWN])
+    shown = repr(redact_addresses(line)[:_SHOWN])
     if egg := _NAMED_EGG.fullmatch(line):
-        return f"{shown}: write it as `{egg[2]} @ {egg[1]}`"
+        return f"{shown}: write it as `{egg[2]} @ {redact_addresses(egg[1])}`"
     if line.startswith("-"):
         return f"{shown} is an option of pip, and the lock takes none: delete it, or put # before it"
     if line.endswith("\\") or " --hash" in line:
@@ -334,6 +335,8 @@ def _wrong_with(line: str, place: int, seen: dict[str, int]) -> str:
     except InvalidRequirement as error:
         reason = str(error).partition("\n")[0]
         return f"{shown} is no requirement ({reason}): write one like numpy==2.4.6, or put # before it"
+    if found.url is not None and (why := rules.library_address(found.url)):
+        return f"{shown} {why}, or put # before it"
     name = canonicalize_name(found.name)
     if found.marker is None:
         if name in seen:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import re
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from comfy_serverless.connector.model_folders import MODEL_FOLDERS
+from comfy_serverless.redaction import has_token, redact_addresses
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,99}", re.ASCII)
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@#=-]{0,249}", re.ASCII)
-_SCP_LIKE = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^\s:][^\s]*", re.ASCII)
+_SCP_LIKE = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9][A-Za-z0-9.-]*:[^\s:][^\s]*", re.ASCII)
 #: Names that Windows keeps for devices, with any ending.
 _DEVICES: Final = frozenset(
     {"con", "prn", "aux", "nul", *(f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10))}
 )
 _NOT_MODELS: Final = ("configs", "custom_nodes")
 _FOLDERS: Final = {folder.lower(): folder for folder in MODEL_FOLDERS}
-#: Parameters of addresses that let somebody in.
-_SECRETS: Final = frozenset(
-    {"token", "access_token", "api_key", "apikey", "key", "auth", "password", "x-amz-signature"}
-)
+_LIBRARY_SCHEMES: Final = frozenset({"http", "https", "git+http", "git+https", "git+ssh", "git+file"})
 _LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _LONGEST_NAME, _LONGEST_ADDRESS = 255, 4000
 
@@ -119,6 +117,23 @@ def model_address(text: str) -> str:
     return _address(text, ("https", "s3"), "write https://… or s3://bucket/key")
 
 
+def library_address(text: str) -> str:
+    """Of where a library comes from, in place of the index: the end of a sentence."""
+    try:
+        parts = urlsplit(text)
+        host = parts.hostname or ""
+    except ValueError:
+        return "has no address that can be read"
+    is_web = parts.scheme.removeprefix("git+") in {"http", "https"}
+    if parts.password is not None or (parts.username is not None and is_web) or has_token(parts.query):
+        return "has a password or token in its address, which would stand in the lock: take it out"
+    if parts.scheme == "file":
+        return "is a file of somebody's machine, as `pip freeze` writes it: name the library and its version"
+    if parts.scheme not in _LIBRARY_SCHEMES or host.startswith("-"):
+        return "has an address that is not taken: write https://, git+https:// or git+ssh://"
+    return ""
+
+
 def urlsplit_host(text: str) -> str:
     """The host of an address; "" if it has none."""
     try:
@@ -128,7 +143,7 @@ def urlsplit_host(text: str) -> str:
 
 
 def _address(text: str, schemes: tuple[str, ...], advice: str) -> str:
-    shown = repr(text[:200])
+    shown = repr(redact_addresses(text)[:200])
     if len(text) > _LONGEST_ADDRESS or not text.isprintable() or " " in text:
         return f"{shown} is no address: {advice}"
     try:
@@ -138,13 +153,15 @@ def _address(text: str, schemes: tuple[str, ...], advice: str) -> str:
         return f"{shown} is no address: {advice}"
     if parts.password or (parts.username and parts.scheme != "ssh"):
         return "the address has a name or a password in it: delete it; this file is read by others"
-    if _SECRETS & {name.lower() for name, _ in parse_qsl(parts.query)}:
+    if has_token(parts.query):
         return "the address has a token in it: delete it; tokens come from settings (HF_TOKEN, CIVITAI_TOKEN)"
     is_local = parts.scheme == "http" and host in _LOCAL_HOSTS
     if (
         (parts.scheme not in schemes and not is_local)
         or not (host or parts.scheme == "file")
+        or host.startswith("-")
         or parts.path in ("", "/")
+        or ".." in parts.path.split("/")
     ):
         return f"{shown} is no address that is taken: {advice}"
     return ""

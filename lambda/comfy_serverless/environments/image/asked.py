@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from comfy_serverless.connector.import_check import start
-from comfy_serverless.environments.image import check, verdict
+from comfy_serverless.environments.image import check, import_story, verdict
 from comfy_serverless.errors import EngineUnavailable
 
 HERE: Final = "as it is on this machine"
@@ -35,6 +36,7 @@ def of_image(image: str) -> dict[str, Any]:
             known = problems.setdefault((problem["pack"], problem["what"]), {**problem, "modes": []})
             known["modes"] = [*known["modes"], *problem["modes"]]
     merged["problems"] = list(problems.values())
+    merged["output"] = {mode: lines for answer in answers for mode, lines in answer.get("output", {}).items()}
     return merged
 
 
@@ -61,22 +63,44 @@ def of_folder(comfyui: Path, python: str, lock: Path) -> dict[str, Any]:
     """The same of a ComfyUI in a folder, which is started once as it is.
 
     Args:
-        lock: who declared what, where it is of this ComfyUI. It need not exist.
+        lock: who declared what, and which packs there should be. It need not exist.
 
     Raises:
-        EngineUnavailable: there is no port for it.
+        EngineUnavailable: the folder is no ComfyUI, there is no such Python, or no port for it.
         InvalidLock: the lock is damaged.
     """
+    if not (comfyui / "main.py").is_file():
+        raise EngineUnavailable(f"{comfyui} is no ComfyUI: it has no main.py. Name the folder that it is in")
+    if shutil.which(python) is None:
+        raise EngineUnavailable(f"{python} is no Python that can be started: name that of the ComfyUI with --python")
     venv = Path(python).parent.parent if "/" in python else Path("/usr")
     image = check.Image(comfyui, venv, lock.parent, comfyui)
     command = [python, "main.py", "--cpu", "--disable-auto-launch"]
     found = start(command, HERE, cwd=comfyui, is_image=False)
+    known = check.known_of(image)
     judged = verdict.judge(
         [found],
-        check.known_of(image),
+        known,
         allowed=verdict.Allowed(),
         before={},
         culprits={},
         named=check.named_in(image),
     )
-    return check.facts(image, [found], judged)
+    return _of_this_machine(check.facts(image, [found], judged), image, known.libraries)
+
+
+def _of_this_machine(
+    facts: dict[str, Any], image: check.Image, libraries: Mapping[str, import_story.Library]
+) -> dict[str, Any]:
+    """What is there, in place of what the lock says of an image; what is missing of the lock is told."""
+    locked = facts["release"]["packs"]
+    missing = sorted(locked.keys() - image.packs.keys())
+    packs = {name: version for name, version in locked.items() if name not in missing}
+    torch = libraries.get("torch")
+    return {
+        **facts,
+        "release": {**facts["release"], "packs": packs, "release_version": ""},
+        "torch": {"torch": torch.version} if torch else {},
+        "apt": [],
+        "notes": [*facts["notes"], *(f"the pack {name} of the lock is not in this ComfyUI" for name in missing)],
+    }

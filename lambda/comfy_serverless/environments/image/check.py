@@ -89,7 +89,7 @@ def known_of(image: Image) -> Known:
                     modules.setdefault(top, name)
     return Known(
         libraries,
-        {pack.name: pack.requirements for pack in lock.packs} if lock else {},
+        {pack.name: pack.requirements for pack in lock.packs if pack.name in image.packs} if lock else {},
         modules,
         more=lock.more_requirements if lock else (),
         is_locked=lock is not None,
@@ -227,6 +227,7 @@ def facts(image: Image, starts: Sequence[Start], judged: verdict.Verdict) -> dic
         "classes": _counted(judged.classes.values()),
         "problems": [problem.document for problem in judged.problems],
         "notes": list(judged.notes),
+        "output": {found.mode: _interesting(found.output) for found in starts if found.object_info is None},
     }
 
 

@@ -220,7 +220,7 @@ def _notes(
                 owners.setdefault(f"{pack}\0{classes[name]}", []).append(name)
     for pair, names in owners.items():
         pack, other = pair.split("\0")
-        yield f"{pack} seems to declare {_listed(sorted(names))}, too: the one of {other} is used"
+        yield f"{pack} seems to declare {_listed(names)}, too: the one of {other} is used"
     for pack in sorted(known.declared.keys() - set(failed)):
         if classes and pack.removesuffix(".py") not in classes.values():
             yield f"{pack} imports, and declares no class"

@@ -12,6 +12,7 @@ from comfy_serverless.environments.locking import git, requirement_lines
 from comfy_serverless.environments.locking.base import COMFYUI
 from comfy_serverless.environments.locking.requirement_lines import Declarations
 from comfy_serverless.errors import PackUnavailable
+from comfy_serverless.redaction import redact_addresses
 
 REPOSITORY: Final = "https://github.com/comfyanonymous/ComfyUI.git"
 #: The variable that names another repository.
@@ -43,32 +44,42 @@ class ComfyUISource:
             PackUnavailable: the repository or the ref is not there, or is no ComfyUI.
         """
         wanted = known.commit if known is not None else ref
+        folder = self._folder_for(wanted)
+        where = str(folder) if folder is not None else redact_addresses(self.repository)
         try:
-            if self.at_hand is not None:
-                return self._read_at_hand(self.at_hand, ref, wanted, scratch)
+            if folder is not None:
+                return self._read_at_hand(folder, ref, wanted, scratch)
             found = git.checkout(self.repository, wanted, scratch)
             return self._read(found.folder, ref, found.commit)
         except git.GitFailed as error:
-            where = f"{self.at_hand}" if self.at_hand is not None else self.repository
-            hint = (
-                f" Where it cannot be reached, give a checkout with --comfyui DIR, or another address with {VARIABLE}."
-                if self.at_hand is None else ""
-            )  # fmt: skip
+            hint = self._hint(folder, wanted)
             raise PackUnavailable(
                 f"ComfyUI {ref} (definition.baseComfyVersion) cannot be had: {where} {error}.{hint}"
             ) from error
 
-    def _read_at_hand(self, folder: Path, ref: str, wanted: str, scratch: Path) -> tuple[ComfyUI, Declarations]:
-        if (folder / ".git").exists():
-            commit = self._commit(folder, wanted)
-            for name in ("comfyui_version.py", "requirements.txt"):
-                (scratch / name).write_text(git.shown(folder, commit, name), encoding="utf-8")
-            return self._read(scratch, ref, commit)
-        if not _COMMIT.fullmatch(wanted):
-            raise git.GitFailed(
-                f"has no .git, so nobody knows which commit {wanted} is: set definition.baseComfyVersion to a commit"
+    def _folder_for(self, wanted: str) -> Path | None:
+        """The ComfyUI on this machine, if it says which commit is wanted; without a history it knows no tag."""
+        folder = self.at_hand
+        knows = folder is not None and ((folder / ".git").exists() or _COMMIT.fullmatch(wanted) is not None)
+        return folder if knows else None
+
+    def _hint(self, folder: Path | None, wanted: str) -> str:
+        if folder is not None:
+            return ""
+        if self.at_hand is not None:
+            return (
+                f" {self.at_hand} has no .git, so it does not know which commit {wanted} is: set "
+                f"definition.baseComfyVersion to a commit, or name a repository that can be reached with {VARIABLE}."
             )
-        return self._read(folder, ref, wanted)
+        return f" Where it cannot be reached, give a checkout with --comfyui DIR, or another address with {VARIABLE}."
+
+    def _read_at_hand(self, folder: Path, ref: str, wanted: str, scratch: Path) -> tuple[ComfyUI, Declarations]:
+        if not (folder / ".git").exists():
+            return self._read(folder, ref, wanted)
+        commit = self._commit(folder, wanted)
+        for name in ("comfyui_version.py", "requirements.txt"):
+            (scratch / name).write_text(git.shown(folder, commit, name), encoding="utf-8")
+        return self._read(scratch, ref, commit)
 
     def _commit(self, folder: Path, wanted: str) -> str:
         for name in (wanted, f"origin/{wanted}"):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from comfy_serverless.environments import git_program
 from comfy_serverless.redaction import redacted
 
 _FETCH_TIMEOUT_S: Final = 600.0
@@ -21,8 +22,6 @@ _TELLS_NOTHING: Final = (
 )
 _POINTER: Final = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES: Final = 1024
-#: Nobody is asked for a password, messages are English, and large files of LFS are not fetched: they are told.
-_ENVIRONMENT: Final = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8", "GIT_LFS_SKIP_SMUDGE": "1"}
 
 
 class GitFailed(Exception):
@@ -59,17 +58,7 @@ def checkout(repository: str, ref: str, folder: Path) -> Checkout:
         _git(folder, "fetch", "-q", "--depth", "1", "--no-tags", "--", "origin", wanted)
     except GitFailed as error:
         raise _why(error, ref, folder) from error
-    _git(
-        folder,
-        "-c",
-        "advice.detachedHead=false",
-        "-c",
-        "core.autocrlf=false",
-        "checkout",
-        "-q",
-        "--force",
-        "FETCH_HEAD",
-    )
+    _git(folder, "checkout", "-q", "--force", "FETCH_HEAD")
     commit = _git(folder, "rev-parse", "FETCH_HEAD^{commit}").strip()
     return Checkout(commit, folder, tuple(_submodules(folder)), tuple(_pointers(folder)))
 
@@ -78,7 +67,7 @@ def check_address(repository: str) -> None:
     """Refuse an address that git would take for an option or a program, or that has a password in it."""
     if repository.startswith("-") or "::" in repository:
         raise GitFailed("is no address of a repository")
-    if re.match(r"https?://[^/]*@", repository):
+    if re.match(r"https?://[^/]*@|[a-z+]+://[^/@]*:[^/]*@", repository, re.IGNORECASE):
         raise GitFailed(
             "has a user name or password in its address, which the lock would show: let git's credential helper know"
         )
@@ -173,11 +162,12 @@ def _pointers(folder: Path) -> list[str]:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
+    command = git_program.command(folder, git_program.EXACT, *arguments)
     try:
         done = subprocess.run(
-            command, capture_output=True, timeout=_FETCH_TIMEOUT_S, check=False, env={**os.environ, **_ENVIRONMENT}
-        )
+            command, capture_output=True, timeout=_FETCH_TIMEOUT_S, check=False,
+            env=git_program.environment(os.environ), stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     except FileNotFoundError as error:
         raise GitFailed("cannot be asked: git is not installed") from error
     except subprocess.TimeoutExpired as error:

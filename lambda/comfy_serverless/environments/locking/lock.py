@@ -8,7 +8,6 @@ What the lock at hand pins is kept where the entry is the same, unless it is to 
 from __future__ import annotations
 
 import dataclasses
-import re
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -262,9 +261,9 @@ def _pinned(line: Declared, known: Lock | None, upgrade: Upgrade) -> Declared:
         return line
     for found in known.requirements:
         if found.kind == "git" and found.url and str(line) in found.declared_by and not upgrade.moves(found.name):
-            commit = found.url.partition("#")[0].rpartition("@")[2]
-            address, hash_sign, below = line.requirement.partition("#")
-            bare = re.sub(r"(?<=[^/@])@[^@/]*(?:/[^@:]*)?$", "", address.split(" ;")[0].strip())
+            _, commit = requirement_lines.repository_of(found.url)
+            address, hash_sign, below = line.requirement.split(" ;")[0].partition("#")
+            bare, _ = requirement_lines.repository_of(address.strip())
             return replace(line, requirement=f"{bare}@{commit}{hash_sign}{below}")
     return line
 

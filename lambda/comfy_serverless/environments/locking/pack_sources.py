@@ -21,6 +21,7 @@ from comfy_serverless.environments.locking import git, install_scripts, requirem
 from comfy_serverless.environments.locking.registry import NotThere, Registry
 from comfy_serverless.environments.locking.requirement_lines import Declarations
 from comfy_serverless.errors import PackUnavailable
+from comfy_serverless.redaction import redact_addresses
 
 _MOST_NAMED: Final = 5
 
@@ -102,7 +103,7 @@ class Sources:
         try:
             found = git.checkout(repository, wanted, Path(tempfile.mkdtemp(dir=self.scratch)))
         except git.GitFailed as error:
-            raise git.GitFailed(f"comes from {repository}, which {error}") from error
+            raise git.GitFailed(f"comes from {redact_addresses(repository)}, which {error}") from error
         warnings = list(_missing_files(pack.name, found))
         archive = self._tree(found.folder)
         return _fetched(

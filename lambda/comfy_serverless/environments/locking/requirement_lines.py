@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
+from comfy_serverless.environments.build_file import rules
 from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS, PYTHON
-from comfy_serverless.redaction import redact_url
+from comfy_serverless.redaction import redact_addresses
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -196,11 +197,13 @@ class _Reader:
             self._local(where, line)
         elif _INDEX.match(line):
             self._found.warnings.append(
-                f"{where} names an index of its own, `{_redacted_line(line)}`: it is not used. Where a library comes "
+                f"{where} names an index of its own, `{redact_addresses(line)}`: it is not used. Where a library comes "
                 "from there only, set UV_INDEX to it and lock anew."
             )
         elif line.startswith("-") and editable is None:
-            self._found.warnings.append(f"{where} has an option for pip, `{line}`: it is not applied.")
+            self._found.warnings.append(
+                f"{where} has an option for pip, `{redact_addresses(line)}`: it is not applied."
+            )
         else:
             self._read_requirement(editable["what"] if editable else line, line, file, number, where, is_limit=is_limit)
 
@@ -234,10 +237,9 @@ class _Reader:
             return
         if not holds(made or wanted):
             return
-        if (requirement is not None and _has_secret(requirement.url or "")) or (made and _has_secret(made)):
-            self._problem(
-                where, _redacted_line(line), "has a password or token in its address; it would stand in the lock"
-            )
+        address = (requirement.url if requirement is not None else made) or ""
+        if address and (why := rules.library_address(address.rpartition(" @ ")[2].partition(" ;")[0])):
+            self._problem(where, line, why)
             return
         name = normalized(requirement.name) if requirement is not None else ""
         self._found.lines.append(
@@ -254,7 +256,7 @@ class _Reader:
         )
 
     def _problem(self, where: str, line: str, why: str) -> None:
-        self._found.problems.append(f"{where}: `{line}` {why}.")
+        self._found.problems.append(f"{where}: `{redact_addresses(line)}` {why}.")
 
 
 def _place(source: str, file: str, line: int) -> str:
@@ -326,13 +328,13 @@ def _plain(wanted: str) -> str:
     return wanted.split(";")[0].strip() if " @ " not in wanted else wanted
 
 
-def _has_secret(address: str) -> bool:
-    parts = urlsplit(address.rpartition(" @ ")[2].removeprefix("git+"))
-    return parts.password is not None or (parts.username is not None and parts.scheme in {"http", "https"})
-
-
-def _redacted_line(line: str) -> str:
-    return re.sub(r"https?://[^\s'\"]+", lambda match: redact_url(match[0]), line)
+def repository_of(address: str) -> tuple[str, str]:
+    """The address of a repository and the ref behind it; "" if there is none. A user's `@` stands before the host."""
+    bare = address.partition("#")[0]
+    scheme, slashes, rest = bare.partition("://")
+    host, slash, path = rest.partition("/")
+    below, _, ref = path.rpartition("@") if "@" in path else (path, "", "")
+    return f"{scheme}{slashes}{host}{slash}{below}", ref
 
 
 def _hint(wanted: str) -> str:

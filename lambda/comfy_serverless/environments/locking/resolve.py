@@ -16,7 +16,13 @@ from comfy_serverless.environments.lock_file import MORE_REQUIREMENTS, LockedReq
 from comfy_serverless.environments.locking import base as bases
 from comfy_serverless.environments.locking import builds, conflicts, explanations, wheel_choice
 from comfy_serverless.environments.locking.base import Base
-from comfy_serverless.environments.locking.requirement_lines import Declared, admits, normalized, requirement_of
+from comfy_serverless.environments.locking.requirement_lines import (
+    Declared,
+    admits,
+    normalized,
+    repository_of,
+    requirement_of,
+)
 from comfy_serverless.environments.locking.resolver import Answer, Found, NotAnswered, Question, Resolver, Unsolvable
 from comfy_serverless.errors import LibraryUnavailable
 
@@ -238,9 +244,9 @@ class _Resolution:
 def _asks_for(line: Declared, found: Found, *, cv2: bool) -> bool:
     if line.name:
         return line.name == found.name or (cv2 and line.name in _OPENCV)
-    address = line.requirement.removeprefix("git+").split("#")[0]
-    where = (found.git or "").removeprefix("git+") or (found.direct.url if found.direct else "")
-    return bool(where) and where.split("@")[0].rstrip("/") == address.split("@")[0].rstrip("/")
+    where = found.git or (found.direct.url if found.direct else "")
+    asked, is_at = repository_of(line.requirement)[0], repository_of(where)[0]
+    return bool(where) and asked.rstrip("/") == is_at.rstrip("/")
 
 
 def _locked(found: Found, declared_by: Sequence[str]) -> LockedRequirement:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from comfy_serverless.environments import git_program
 from comfy_serverless.environments.lock_file import PLATFORM, PYTHON
 from comfy_serverless.environments.locking.requirement_lines import normalized
 from comfy_serverless.environments.locking.resolver import Answer, File, Found, NotAnswered, Question, Unsolvable
@@ -40,6 +41,7 @@ _INDEXES: Final = frozenset(
 _NOT_LET_IN: Final = "lack of valid authentication credentials (401"
 _NO_SOLUTION: Final = "No solution found when resolving"
 _YANKED: Final = re.compile(r"^warning: `(?P<what>[^`]+)` is yanked(?: \(reason: \"(?P<why>.*)\"\))?", re.M)
+_FETCHED: Final = re.compile(r"fetch [^`]*?'([a-z+]+://[^']+)'")
 _BACKTICKS: Final = re.compile(r"`([^`]+)`")
 _UNREACHABLE: Final = (
     "error sending request",
@@ -137,7 +139,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     certificates = variables.get("PIP_CERT")
     if certificates and "SSL_CERT_FILE" not in kept:
         kept["SSL_CERT_FILE"] = certificates
-    return {**kept, "LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0"}
+    return git_program.environment(kept)
 
 
 def failure(said: str) -> Unsolvable | NotAnswered:
@@ -151,6 +153,8 @@ def failure(said: str) -> Unsolvable | NotAnswered:
     inner = text.partition(_NO_SOLUTION)[0]
     if _NO_SOLUTION in text and "build" not in inner.lower():
         return Unsolvable(paragraph.partition("dependencies")[2].strip(": ") or paragraph)
+    if " @ " not in subject and "git operation failed" in lowered and (address := _FETCHED.search(text)):
+        subject = address[1]  # of a line that is an address alone: uv's first words are of the ref
     if " @ " in subject or "git operation failed" in lowered:
         return NotAnswered(paragraph, reason="fetch", subject=subject)
     if "build" in lowered and not any(word in lowered for word in _UNREACHABLE):

@@ -12,6 +12,7 @@ from comfy_serverless.environments.build_file import Model, Pack, rules
 #: ComfyUI's Manager would change the image, and its page is not shown there.
 _NOT_FOR_IMAGES: Final = frozenset({"comfyui-manager", "comfy-manager"})
 _COMMIT = re.compile(r"[0-9a-f]{7,40}", re.ASCII)
+_GITHUB: Final = re.compile(r"(?:https?://)?(?:www\.)?github\.com/", re.IGNORECASE)
 _RELEASE = re.compile(r"v?[0-9]+(?:\.[0-9]+)+[A-Za-z0-9.+_-]*", re.ASCII)
 
 
@@ -57,8 +58,8 @@ class Found:
     left_out: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
-    def add_pack(self, found: FoundPack) -> None:
-        """Take a pack, or say why it is left out."""
+    def add_pack(self, found: FoundPack, remark: str = "") -> None:
+        """Take a pack, with what is to be known of it, or say why it is left out."""
         pack = found.pack
         if _NOT_FOR_IMAGES & found.names:
             self.left_out.append(f"{pack.name}: ComfyUI's Manager is of no use in an image, which nobody changes")
@@ -66,6 +67,7 @@ class Found:
             self.left_out.append(f"{pack.name}: {wrong}")
         else:
             self.packs.append(found)
+            self.remarks += [remark] if remark else []
 
     def add_model(self, model: Model) -> None:
         """Take a model, or say why it is left out."""
@@ -104,7 +106,8 @@ def pack_of(pack_id: str, owner_and_name: str, version: str) -> tuple[Pack, str]
         return Pack(name=pack_id, id=pack_id, registry_version=version), ""
     said = f"its version there is {version!r}" if version else "its version is not said there"
     if owner_and_name:
-        repository = f"https://github.com/{owner_and_name.removesuffix('.git').strip('/')}"
+        below = _GITHUB.sub("", owner_and_name).strip("/").removesuffix(".git")
+        repository = f"https://github.com/{below}"
         name = pack_id or repository.rpartition("/")[2]
         if is_commit:
             return Pack(name=name, id=pack_id or None, repository=repository, git_ref=version), ""

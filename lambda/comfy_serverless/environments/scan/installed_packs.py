@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
+from comfy_serverless.environments import git_program
 from comfy_serverless.environments.build_file import Pack, rules
 from comfy_serverless.environments.scan.found import Found, FoundPack
 
@@ -69,7 +70,9 @@ def git_facts(folder: Path) -> Checkout | None:
     remote = "origin" if "origin" in remotes or not remotes else remotes[0]
     address = _git(folder, "config", "--get", f"remote.{remote}.url") or ""
     tags = sorted((_git(folder, "tag", "--points-at", "HEAD") or "").split(), key=lambda tag: not tag.startswith("v"))
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    changed = _git(
+        folder, *_without_filters(folder), "status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty"
+    )
     known_there = _git(folder, "branch", "-r", "--contains", "HEAD") or _git(folder, "tag", "--contains", "HEAD")
     return Checkout(address, commit, tags[0] if tags else "", bool(changed), bool(known_there))
 
@@ -79,6 +82,8 @@ def public_address(address: str) -> tuple[str, bool]:
     scp = _SCP_LIKE.fullmatch(address)
     if scp is not None and scp[1] in _FORGES:
         return f"https://{scp[1]}/{scp[2].removesuffix('.git')}", False
+    if address.partition("/")[0].lower() in _FORGES:  # snapshots of the Manager have them so
+        address = f"https://{address}"
     try:
         parts = urlsplit(address)
         host = parts.hostname or ""
@@ -222,24 +227,26 @@ def _has_entry_point(files: Iterable[Path]) -> bool:
     return False
 
 
-def _git_environment() -> dict[str, str]:
-    """The environment without what would name another repository: a hook of git has it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or "CONFIG" in name}
-    return {**kept, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
+def _without_filters(folder: Path) -> Iterator[str]:
+    """Settings that take a checkout's own filters away: whoever made it may have put any program there."""
+    said = _git(folder, "config", "--show-scope", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process)$")
+    for line in (said or "").splitlines():
+        scope, _, name = line.partition("\t")
+        if scope in ("local", "worktree"):
+            yield from ("-c", f"{name}=", "-c", f"{name.rpartition('.')[0]}.required=false")
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
     """What git prints; None if it fails, or is not there. The folder's own settings start no program."""
-    safe = ("-c", f"safe.directory={folder.resolve()}", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *safe, *arguments],
+            git_program.command(folder, git_program.HARMLESS, *arguments),
             capture_output=True,
             text=True,
             errors="replace",
             timeout=_GIT_TIMEOUT_S,
             check=False,
-            env=_git_environment(),
+            env=git_program.environment(os.environ),
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

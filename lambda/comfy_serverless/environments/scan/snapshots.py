@@ -51,7 +51,7 @@ def _read_managers(document: Mapping[str, Any], found: Found) -> None:
         name = _text(entry.get("filename") if isinstance(entry, Mapping) else entry)
         if isinstance(entry, Mapping) and entry.get("disabled"):
             found.left_out.append(f"{name}: it is switched off")
-        elif name != "websocket_image_save.py":
+        elif name and name != "websocket_image_save.py":
             found.left_out.append(f"{name}: a snapshot has its name alone: give the install, too, which has the file")
     _add_libraries(found, _mapping(document, "pips", found.source))
 
@@ -83,9 +83,8 @@ def _add_git(found: Found, address: str, commit: str, *, is_on: bool, name: str 
     if not is_on:
         found.left_out.append(f"{name}: it is switched off")
         return
-    if not commit:
-        found.remarks.append(f"{name}: the snapshot names no commit, so the lock takes its default branch")
-    found.add_pack(FoundPack(Pack(name=name, repository=public, git_ref=commit or None)))
+    remark = "" if commit else f"{name}: the snapshot names no commit, so the lock takes its default branch"
+    found.add_pack(FoundPack(Pack(name=name, repository=public, git_ref=commit or None)), remark)
 
 
 def _add_registry(found: Found, pack_id: str, version: str, *, is_on: bool, name: str = "") -> None:
@@ -93,9 +92,8 @@ def _add_registry(found: Found, pack_id: str, version: str, *, is_on: bool, name
         found.left_out.append(f"{pack_id}: it is switched off")
         return
     pack, remark = pack_of(pack_id, "", version)
-    found.remarks += [remark] if remark else []
     named = Pack(name=name, id=pack.id, registry_version=pack.registry_version) if name else pack
-    found.add_pack(FoundPack(named))
+    found.add_pack(FoundPack(named), remark)
 
 
 def _add_libraries(found: Found, lines: Mapping[str, Any]) -> None:

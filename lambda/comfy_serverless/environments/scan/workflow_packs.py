@@ -59,12 +59,11 @@ def _add_pack(found: Found, uses: list[tuple[Named, str]]) -> None:
     pack, remark = pack_of(uses[0][0].cnr_id, aux_id, newest)
     if len(versions) > 1:
         found.remarks.append(f"{pack.name}: its nodes are of versions {counted_names(versions)}; {newest} is taken")
-    found.remarks += [remark] if remark else []
     known_as = {name.lower() for named, _ in uses for name in (named.cnr_id, named.aux_id.rpartition("/")[2]) if name}
     if pack.name.lower() in {one.pack.name.lower() for one in found.packs}:
         found.left_out.append(f"{pack.name}: another pack of that name is taken already")
         return
-    found.add_pack(FoundPack(pack, frozenset(known_as)))
+    found.add_pack(FoundPack(pack, frozenset(known_as)), remark)
 
 
 def _add_models(found: Found, models: Iterable[Mapping[str, Any]]) -> None:
