@@ -11,7 +11,8 @@ without a name: what DISPATCH_PARAMETER says, or else the stack's own queues. De
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -19,6 +20,8 @@ from comfy_serverless.errors import InvalidSetting
 
 #: The release without a name. No stack may be called so.
 DEFAULT = "default"
+#: What a release may be called, beside `DEFAULT`: `release` of infra/settings.py.
+NAME = re.compile(r"[a-z0-9](-?[a-z0-9]){0,19}")
 #: How many releases are remembered, the live one among them.
 KEPT = 3
 
@@ -114,12 +117,13 @@ class Live:
         dropped = earlier[keep - 1 :]
         return replace(self, now=new, before=tuple(earlier[: keep - 1]), left=_left(self.left, dropped, new))
 
-    def rolled_back(self, *, since: str) -> Self | None:
-        """The same with the release before live again; None if there is none."""
-        if not self.before:
-            return None
-        back = replace(self.before[0], since=since)
-        return replace(self, now=back, before=self.before[1:], left=_left(self.left, [self.now], back))
+    def rolled_back(self, *, since: str, is_there: Callable[[Release], bool] = lambda _: True) -> Self | None:
+        """The same with the last release before live again that is there; None if none is."""
+        for number, release in enumerate(self.before):
+            if is_there(release):
+                back, passed = replace(release, since=since), [self.now, *self.before[:number]]
+                return replace(self, now=back, before=self.before[number + 1 :], left=_left(self.left, passed, back))
+        return None
 
     def emptied(self, names: set[str]) -> Self:
         """The same without those `left` releases: nothing waits in them, or they are gone."""

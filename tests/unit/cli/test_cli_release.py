@@ -34,10 +34,12 @@ class World:
         self.sqs, self.ssm, self.s3 = (session.client(name) for name in ("sqs", "ssm", "s3"))
         for bucket in ("assets", "output"):
             self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
-        self.urls: dict[str, str] = {"own": self.sqs.create_queue(QueueName="own")["QueueUrl"]}
+        names = ("own", "own-batches")
+        self.urls: dict[str, str] = {name: self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in names}
         outputs = {
             "JobsTableName": self.table.name,
             "JobQueueUrl": self.urls["own"],
+            "BatchQueueUrl": self.urls["own-batches"],
             "AssetsBucketName": "assets",
             "OutputBucketName": "output",
         }
