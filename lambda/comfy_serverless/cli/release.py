@@ -165,8 +165,12 @@ def _check(releases: Releases, release: Release, outputs: Mapping[str, str], opt
     workflow = Workflow(CHECK) if options.check is None else _workflow(options.check)
     check = check_on(releases, release, outputs, timeout_s=options.timeout)
     say(f"checking {release.name} with {options.check or 'a small workflow that needs no model'} …")
-    with ProgressLine() as line:
-        job = check.run(workflow, options.inputs, line.show)
+    try:
+        with ProgressLine() as line:
+            job = check.run(workflow, options.inputs, line.show)
+    except KeyboardInterrupt:
+        say(f"{release.name!r} was not promoted, and nothing was moved: its check is canceled")
+        raise
     if (failure := failure_of(job)) is not None:
         raise failed_check(failure, release.name, job=job, stack=release.stack or releases.stack)
     made, version = len(job["outputs"]), job.get("release_version")
@@ -268,7 +272,9 @@ def _say_what_to_do(live: Live, standings: Iterable[Standing], stack: str) -> No
         if one.problem:
             say(f"{name} cannot be used: {one.problem}")
         elif _is_changed(one, live):
-            say(f"{name} was deployed anew since it was promoted: `release promote {name}` checks it, and tells the API")
+            say(
+                f"{name} was deployed anew since it was promoted: `release promote {name}` checks it, and tells the API"
+            )
         if name in kept or not one.announced_at or not one.is_there or one.announced_at > live.now.since:
             continue
         if not one.is_empty:

@@ -162,7 +162,7 @@ def failed_check(failure: ComfyError, release: str, *, job: Mapping[str, Any], s
     node = " ".join(str(error[name]) for name in ("node_id", "class_type") if error.get(name))
     at = f" at node {node}" if node else ""
     return type(failure)(
-        f"{release!r} was not promoted, and nothing was moved: its check failed{at}: {failure.message} "
+        f"{release!r} was not promoted, and nothing was moved: its check failed{at}: {failure.message.rstrip('.')}. "
         f"Job {job['id']}; what its workers logged: comfy-serverless logs {job['id']} --stack {stack}. "
         "Mend the image and deploy the release again, or give a workflow that it is meant for: --check FILE.",
         details={**failure.details, "job_id": job["id"], "release": release},

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.errors import InvalidRequest, InvalidSetting, NotFound
 from comfy_serverless.table.dispatch import TARGET_KNOWN_S, Endpoint, Gated, Queues, Workers
-from comfy_serverless.table.live import DEFAULT, NAME, UNNAMED, Live, Release, live_parameter
+from comfy_serverless.table.live import DEFAULT, NAME, Live, Release, live_parameter
 from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
 from comfy_serverless.table.turn import turn
 
@@ -97,7 +97,7 @@ class Releases:
                 name, at = one["Name"].removeprefix(path), _moment(one.get("LastModifiedDate"))
                 try:
                     found[name] = self._standing(Release.announced(name, one["Value"]), at)
-                except InvalidSetting as error:  # one stack's mistake: the others can be used
+                except InvalidSetting as error:
                     found[name] = Standing(Release(name, {}), None, announced_at=at, problem=error.message)
         return [found[name] for name in sorted(found, key=lambda name: (name != live.now.name, name))]
 
@@ -111,7 +111,7 @@ class Releases:
         """
         if not NAME.fullmatch(name):
             raise InvalidRequest(
-                f"{name!r} is no name of a release: that has at most 20 small letters, digits and single hyphens between."
+                f"{name!r} is no name of a release: at most 20 small letters, digits and hyphens between."
             )
         standings = {one.release.name: one for one in self.all()}
         found = standings.get(name)
@@ -127,7 +127,10 @@ class Releases:
         )
 
     def workers(self, release: Release) -> Workers:
-        """The workers of a release; of `default` those of the GPU stack without a name, else the stack's own."""
+        """The workers of a release; of `default` those of the GPU stack without a name, else the stack's own.
+
+        Raises InvalidSetting if what it has announced is no target.
+        """
         text = release.target_text or self._parameter(self.dispatch)
         if not text:
             return Queues.at(self.own_queue_url, self.own_batch_url, sqs=self.sqs)
@@ -176,7 +179,10 @@ class Releases:
         return self._standing(release).is_there
 
     def _standing(self, release: Release, announced_at: str = "") -> Standing:
-        workers = self.workers(release)
+        try:
+            workers = self.workers(release)
+        except InvalidSetting as error:  # one stack's mistake: the others can be used
+            return Standing(release, None, announced_at=announced_at, problem=error.message)
         queues = [queue for queue in (getattr(workers, "jobs", None), getattr(workers, "batches", None)) if queue]
         try:
             waiting = sum(queue.depth() for queue in {queue.url: queue for queue in queues}.values())

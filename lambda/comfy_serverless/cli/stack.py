@@ -157,9 +157,7 @@ def releases_of(stack: str) -> tuple[Releases, Mapping[str, str]]:
     from comfy_serverless.table.dispatch import Endpoint
 
     # Functions that do not look for a live release yet are of stacks without the output BatchQueueUrl.
-    outputs = these_outputs(
-        stack, "BatchQueueUrl", TABLE_OUTPUT, "JobQueueUrl", "AssetsBucketName", "OutputBucketName"
-    )
+    outputs = these_outputs(stack, "BatchQueueUrl", TABLE_OUTPUT, "JobQueueUrl", "AssetsBucketName", "OutputBucketName")
 
     def endpoint(name: str) -> Endpoint:
         runtime = boto3.client("sagemaker-runtime", config=CONFIG)

@@ -46,7 +46,7 @@ class Release:
     @property
     def target_text(self) -> str:
         """The target, as DISPATCH_PARAMETER would say it; "" of `default`."""
-        return json.dumps(dict(self.target)) if self.target else ""
+        return "" if self.name == DEFAULT else json.dumps(dict(self.target))
 
     @classmethod
     def announced(cls, name: str, text: str) -> Self:
