@@ -20,6 +20,8 @@ from comfy_serverless.errors import InvalidSetting
 
 #: The release without a name. No stack may be called so.
 DEFAULT = "default"
+#: Nobody promotes beside it: what was live, and where jobs may still be, cannot be known.
+_FORGET = "delete it (aws ssm delete-parameter --name /comfy-serverless/STACK/live), and promote a release again"
 #: What a release may be called, beside `DEFAULT`: `release` of infra/settings.py.
 NAME = re.compile(r"[a-z0-9](-?[a-z0-9]){0,19}")
 #: How many releases are remembered, the live one among them.
@@ -51,7 +53,7 @@ class Release:
     @classmethod
     def announced(cls, name: str, text: str) -> Self:
         """Read a release's own parameter. Raises InvalidSetting for a text that is none."""
-        fields = _object(text, f"the parameter of the release {name}")
+        fields = _object(text, f"the parameter of the release {name}", remedy=f"deploy the release {name} again")
         return cls.of({"release": name, **fields})
 
     @classmethod
@@ -92,7 +94,7 @@ class Live:
         """
         if not text:
             return cls()
-        fields = _object(text, "the parameter `live`")
+        fields = _object(text, "the parameter `live`", remedy=_FORGET)
         try:
             return cls(
                 Release.of(fields),
@@ -100,7 +102,7 @@ class Live:
                 tuple(map(Release.of, fields.get("left", ()))),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise _unusable("the parameter `live`", text) from error
+            raise _unusable("the parameter `live`", text, _FORGET) from error
 
     def to_text(self) -> str:
         """The parameter's value."""
@@ -151,18 +153,17 @@ def _left(left: tuple[Release, ...], more: list[Release], now: Release) -> tuple
     return (*more, *(one for one in left if one.name not in names))
 
 
-def _object(text: str, what: str) -> dict[str, Any]:
+def _object(text: str, what: str, *, remedy: str) -> dict[str, Any]:
     try:
         fields = json.loads(text)
     except ValueError as error:
-        raise _unusable(what, text) from error
+        raise _unusable(what, text, remedy) from error
     if not isinstance(fields, dict):
-        raise _unusable(what, text)
+        raise _unusable(what, text, remedy)
     return fields
 
 
-def _unusable(what: str, text: str) -> InvalidSetting:
+def _unusable(what: str, text: str, remedy: str) -> InvalidSetting:
     return InvalidSetting(
-        f"{what} holds {text[:200]!r}, which no `comfy-serverless release` and no stack has written: promote a "
-        "release again, or delete the parameter"
+        f"{what} holds {text[:200]!r}, which no `comfy-serverless release` and no stack has written: {remedy}"
     )

@@ -99,7 +99,7 @@ def test_the_first_format_stays_readable() -> None:
     "text", ["{", "[]", "7", "{}", '{"release": "a", "before": 3}', '{"release": "a", "left": [1]}']
 )
 def test_what_no_command_has_written_is_named(text: str) -> None:
-    with pytest.raises(InvalidSetting, match="the parameter `live` holds"):
+    with pytest.raises(InvalidSetting, match=r"the parameter `live` holds .*: delete it \(aws ssm delete-parameter"):
         Live.parse(text)
 
 
