@@ -11,6 +11,7 @@ gone, for 90 days.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -72,12 +73,26 @@ class Account:
         return cls(*(session.client(name) for name in ("cloudformation", "s3", "dynamodb", "ssm")))
 
     def has_gpus(self, stack: str) -> bool:
-        """Whether a GPU stack works for this one."""
-        try:
-            self.ssm.get_parameter(Name=f"/comfy-serverless/{stack}/dispatch")
-        except self.ssm.exceptions.ParameterNotFound:
-            return False
-        return True
+        """Whether a GPU stack without a name works for this one."""
+        return self._has_parameter(f"/comfy-serverless/{stack}/dispatch")
+
+    def releases(self, stack: str) -> list[str]:
+        """The stacks of the releases that work for this one; of one that does not say its stack, its name."""
+        path = f"/comfy-serverless/{stack}/releases/"
+        pages = self.ssm.get_paginator("get_parameters_by_path").paginate(Path=path)
+        found = {entry["Name"].removeprefix(path): entry["Value"] for page in pages for entry in page["Parameters"]}
+        return [f"{_stack_in(text) or f'{stack}-…-{name}'} -c release={name}" for name, text in sorted(found.items())]
+
+    def has_live(self, stack: str) -> bool:
+        """Whether `comfy-serverless release` has written which release is live."""
+        return self._has_parameter(_live(stack))
+
+    def forget_live(self, stack: str) -> None:
+        """Delete that: another stack of this name would send its jobs to releases that are gone."""
+        self.ssm.delete_parameters(Names=[_live(stack)])
+
+    def _has_parameter(self, name: str) -> bool:
+        return bool(self.ssm.get_parameters(Names=[name])["Parameters"])
 
     def has(self, one: Kept) -> bool:
         """Whether it is still there."""
@@ -179,11 +194,16 @@ def undeploy(
     doomed = named(found, delete_data)
     sizes = [(one, size) for one in found.kept if (size := account.size_of(one)) is not None]
     print(told(stack, sizes))
+    has_live = account.has_live(stack)
+    if has_live:
+        print(f"Which release is live ({_live(stack)}) is forgotten with the stack.")
+    in_the_way = _in_the_way(account, stack)
     if only_tell:
+        if in_the_way:
+            print(f"It cannot be deleted yet: {in_the_way}")
         return
-    if account.has_gpus(stack):
-        gpus = " or ".join(f"{stack}-{kind}" for kind in ("sagemaker", "lambda-gpu"))
-        raise Refused(f'a GPU stack works for it. Delete that first: make cdk CDK_ARGS="destroy …" with {gpus}')
+    if in_the_way:
+        raise Refused(in_the_way)
     if doomed:
         print(f"\nDeleted for good, with all that is in it: {', '.join(one.name for one in doomed)}")
     if not agreed(stack):
@@ -197,6 +217,8 @@ def undeploy(
         except WaiterError as error:
             raise Refused(f"CloudFormation has not deleted all of it: its events say what ({error})") from error
         print(f"The stack {stack} is deleted.")
+    if has_live:
+        account.forget_live(stack)
     left = {one.name for one, _ in sizes}
     for one in doomed:
         if one.name in left:
@@ -229,6 +251,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Not deleted: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _in_the_way(account: Account, stack: str) -> str:
+    """What works for the stack, and must be deleted before it; "" if nothing does."""
+    other = "" if stack == "comfy-serverless" else f" -c stack={stack}"
+    if releases := account.releases(stack):
+        commands = "; ".join(f'make cdk CDK_ARGS="destroy {one}{other}"' for one in releases)
+        return f"releases work for it. Delete them first, once no job is in them: {commands}"
+    if account.has_gpus(stack):
+        gpus = " or ".join(f"{stack}-{kind}" for kind in ("sagemaker", "lambda-gpu"))
+        return f'a GPU stack works for it. Delete that first: make cdk CDK_ARGS="destroy …{other}" with {gpus}'
+    return ""
+
+
+def _live(stack: str) -> str:
+    return f"/comfy-serverless/{stack}/live"
+
+
+def _stack_in(announced: str) -> str:
+    try:
+        return str(json.loads(announced).get("stack", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _ask(stack: str) -> bool:

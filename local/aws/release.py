@@ -6,12 +6,12 @@ It has queues and a worker of its own, and announces itself; `comfy-serverless r
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from comfy_serverless.table.live import DEFAULT, NAME
 from comfy_serverless.table.target import QueueTarget
 from local.aws.lambda_backend import FUNCTION, TIMEOUT_S, invoke_on
 from local.aws.lambda_emulator import LambdaEmulator
@@ -24,7 +24,6 @@ from local.aws.template import STACK
 #: The parameter in which a stack says where jobs run, and the folder in which releases announce themselves.
 DISPATCH = f"/comfy-serverless/{STACK}/dispatch"
 _FOLDER = f"/comfy-serverless/{STACK}/releases"
-_NAME = re.compile(r"[a-z0-9](-?[a-z0-9]){0,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class ReleaseWish:
     def parse(cls, text: str) -> ReleaseWish:
         """Read NAME, NAME=FOLDER of a ComfyUI checkout, or NAME=COMMAND that starts an engine. Raises ValueError."""
         name, _, engine = text.partition("=")
-        if not _NAME.fullmatch(name) or name == "default":
+        if not NAME.fullmatch(name) or name == DEFAULT:
             raise ValueError("must begin with a name of small letters, digits and -, other than default: next=FOLDER")
         if not engine:
             return cls(name, {})

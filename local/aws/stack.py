@@ -71,6 +71,7 @@ class LocalStack:
             "JobsTableName": TABLE,
             **{f"{bucket}Name": name_of(bucket) for bucket in BUCKETS},
             "JobQueueUrl": self.queues["JobQueue"],
+            "BatchQueueUrl": self.queues["BatchQueue"],
             "ManifestQueueUrl": self.queues["ManifestQueue"],
         }
 

@@ -46,8 +46,9 @@ def test_every_parameter_that_is_read_is_one_that_the_sam_stack_writes(template:
 @pytest.mark.parametrize("role", SENDERS)
 def test_the_functions_of_the_sam_stack_see_that_there_are_gpus(role: str, template: dict[str, Any]) -> None:
     (parameter,) = of_type(template, "AWS::SSM::Parameter").values()
-    known = statement(role, "SeeWhetherThereAreGpus")["Resource"]["Fn::Sub"].replace("${AWS::StackName}", NAME)
-    assert known.endswith(f":parameter{parameter['Name']}")
+    known = [one["Fn::Sub"] for one in statement(role, "SeeWhetherThereAreGpus")["Resource"]]
+    names = {arn.replace("${AWS::StackName}", NAME).rpartition(":parameter")[2] for arn in known}
+    assert names == {parameter["Name"], f"/comfy-serverless/{NAME}/live"}
 
 
 @pytest.mark.parametrize("role", SENDERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from infra import worker_image
 from infra.app import build
 from infra.settings import GpuSettings
 from tests.infra.stacks import CONTEXT, ROOT, Synthesized, of_type, one
+from tests.infra.test_gpu_reach import reach, reached, role_of
 
 pytestmark = pytest.mark.timeout(900)
 KINDS = ("sagemaker", "lambda-gpu", "lambda-cpu")
@@ -108,6 +110,22 @@ def test_a_worker_on_processors_may_what_one_on_gpus_may(named: dict[str, dict[s
 
     assert statements("lambda-cpu") == statements("lambda-gpu")
     assert set(statements("lambda-cpu")) == _OF_WORKERS
+
+
+def test_it_reaches_what_the_docs_say_of_a_worker_and_nothing_else(named: dict[str, dict[str, Any]]) -> None:
+    assert reached(role_of(named["lambda-cpu"], "Role")) == reach.meant("Role")
+
+
+def test_stacks_without_a_name_are_called_as_before_there_were_releases(synthesized: Synthesized) -> None:
+    """One that was deployed before must not be replaced: names of resources, and what the SAM stack looks for."""
+    for template in (synthesized.sagemaker, synthesized.lambda_gpu):
+        assert one(template, "AWS::SSM::Parameter")["Name"] == "/comfy-serverless/comfy-serverless/dispatch"
+        names = {queue.get("QueueName") for queue in of_type(template, "AWS::SQS::Queue").values()} - {None}
+        assert names == {"comfy-serverless-gpu-jobs", "comfy-serverless-gpu-batches"}
+        assert "Release" not in "".join(template["Resources"])
+        assert "-release-" not in json.dumps(template)
+    endpoint = one(synthesized.sagemaker, "AWS::SageMaker::Endpoint")["EndpointName"]
+    assert re.fullmatch("comfy-serverless-gpu-[0-9a-f]{8}", endpoint)
 
 
 _OF_WORKERS = {"TellHowJobsAre", "TellWhatJobsHaveMade", "SendWebhooks", "ReadInputs", "SendJobsAgain", "WriteTheLog"}

@@ -19,7 +19,7 @@ from comfy_serverless.cli.habits import (
     time_in_words,
     whole_number,
 )
-from comfy_serverless.cli.stack import TABLE_OUTPUT, add_stack_option, chosen_stack, explained, these_outputs
+from comfy_serverless.cli.stack import add_stack_option, check_on, chosen_stack, explained, releases_of
 from comfy_serverless.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def run(options: argparse.Namespace) -> int:
     """Run the chosen action. Returns the exit code. A `ComfyError` says in its message what to do."""
     with explained(options, needs=_NEEDS):
-        releases, outputs = _found(chosen_stack(options))
+        releases, outputs = releases_of(chosen_stack(options))
         match options.action:
             case "ls":
                 _list(releases, options)
@@ -130,24 +130,6 @@ def _input(text: str) -> tuple[str, Path]:
     return name, Path(path)
 
 
-def _found(stack: str) -> tuple[Releases, Mapping[str, str]]:
-    import boto3
-
-    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
-    from comfy_serverless.aws.sqs import CONFIG, sqs_client
-    from comfy_serverless.cli.releases import Releases
-    from comfy_serverless.table.dispatch import Endpoint
-
-    outputs = these_outputs(stack, TABLE_OUTPUT, "JobQueueUrl", "AssetsBucketName", "OutputBucketName")
-
-    def endpoint(name: str) -> Endpoint:
-        runtime = boto3.client("sagemaker-runtime", config=CONFIG)
-        return Endpoint(runtime, boto3.client("cloudwatch", config=CONFIG), name)
-
-    ssm, table = boto3.client("ssm", config=CONFIG), Table(dynamodb_client(), outputs[TABLE_OUTPUT])
-    return Releases(stack, outputs["JobQueueUrl"], ssm, sqs_client(), table, endpoint), outputs
-
-
 def _list(releases: Releases, options: argparse.Namespace) -> None:
     live, standings = releases.live(), releases.all()
     if options.json:
@@ -155,12 +137,12 @@ def _list(releases: Releases, options: argparse.Namespace) -> None:
         return
     titles = ("release", "version", "backend", "age", "state", "waiting", "running")
     print_table(titles, [_row(one, live) for one in standings], folds=("state",), right=("waiting", "running"))
-    _say_deletable(live, standings, releases.stack)
+    _say_what_to_do(live, standings, releases.stack)
 
 
 def _promote(releases: Releases, outputs: Mapping[str, str], options: argparse.Namespace) -> None:
     found, seen = releases.find(options.name), releases.live()
-    if seen.now.name == found.release.name and seen.now.target == found.release.target:
+    if _is_same(seen.now, found.release):
         say(f"{options.name} is live already")
     else:
         if options.inputs and options.no_check:
@@ -173,28 +155,22 @@ def _promote(releases: Releases, outputs: Mapping[str, str], options: argparse.N
         say(f"{options.name} is live: within {_SEEN_S} s all jobs go there. Jobs sent before end where they are.")
     _print_live(seen, options)
     if not options.json:
-        _say_deletable(seen, releases.all(), releases.stack)
+        _say_what_to_do(seen, releases.all(), releases.stack)
 
 
 def _check(releases: Releases, release: Release, outputs: Mapping[str, str], options: argparse.Namespace) -> None:
-    from comfy_serverless.aws.s3 import s3_client
     from comfy_serverless.cli.progress_line import ProgressLine
-    from comfy_serverless.cli.release_check import CHECK, Check, Workflow, failed_check, failure_of
-    from comfy_serverless.table.jobs import JobStore
+    from comfy_serverless.cli.release_check import CHECK, Workflow, failed_check, failure_of
 
     workflow = Workflow(CHECK) if options.check is None else _workflow(options.check)
-    check = Check(
-        jobs=JobStore(releases.table, lease_s=30, max_runs=3),
-        s3=s3_client(),
-        assets_bucket=outputs["AssetsBucketName"],
-        output_bucket=outputs["OutputBucketName"],
-        workers=releases.workers(release),
-        release=release.name,
-        timeout_s=options.timeout,
-    )
+    check = check_on(releases, release, outputs, timeout_s=options.timeout)
     say(f"checking {release.name} with {options.check or 'a small workflow that needs no model'} …")
-    with ProgressLine() as line:
-        job = check.run(workflow, options.inputs, line.show)
+    try:
+        with ProgressLine() as line:
+            job = check.run(workflow, options.inputs, line.show)
+    except KeyboardInterrupt:
+        say(f"{release.name!r} was not promoted, and nothing was moved: its check is canceled")
+        raise
     if (failure := failure_of(job)) is not None:
         raise failed_check(failure, release.name, job=job, stack=release.stack or releases.stack)
     made, version = len(job["outputs"]), job.get("release_version")
@@ -216,16 +192,27 @@ def _roll_back(releases: Releases, options: argparse.Namespace) -> None:
     seen = releases.live()
 
     def decide(live: Live, at: str) -> Live:
-        back = live.rolled_back(since=at)
+        back = live.rolled_back(since=at, is_there=releases.is_there)
         if back is None:
+            names = ", ".join(one.name for one in live.before)
+            before = f"what was before it is gone ({names})" if names else "nothing was before it"
             raise InvalidRequest(
-                f"{live.now.name} is live, and nothing was before it: `release promote NAME` makes another one live."
+                f"{live.now.name} is live, and {before}: `release promote NAME` makes another one live."
             )
         return back
 
     changed = releases.change(seen, decide)
+    for gone in seen.before:
+        if gone.name == changed.now.name:
+            break
+        say(f"{gone.name} is gone, and was passed over")
     say(f"{changed.now.name} is live again: within {_SEEN_S} s all jobs go there, and no more to {seen.now.name}.")
     _print_live(changed, options)
+
+
+def _is_same(live: Release, announced: Release) -> bool:
+    """Whether the live release is this one, as it is now: one that was deployed anew has another image."""
+    return (live.name, live.target, live.version) == (announced.name, announced.target, announced.version)
 
 
 def _print_live(live: Live, options: argparse.Namespace) -> None:
@@ -243,7 +230,11 @@ def _state(name: str, live: Live) -> str:
 
 
 def _row(one: Standing, live: Live) -> list[str]:
-    state = _state(one.release.name, live) if one.is_there else f"{_state(one.release.name, live)} gone".strip()
+    state = _state(one.release.name, live)
+    if not one.is_there:
+        state = f"{state} {'unusable' if one.problem else 'gone'}".strip()
+    elif _is_changed(one, live):
+        state = "live, deployed anew since"
     counts = ["", ""] if one.waiting is None else [str(one.waiting), str(one.running)]
     backend = str(one.release.target.get("backend", ""))
     return [one.release.name, one.release.version, backend, _age(one.announced_at), state, *counts]
@@ -258,17 +249,33 @@ def _as_json(one: Standing, live: Live) -> dict[str, Any]:
         "announced_at": one.announced_at or None,
         "state": _state(one.release.name, live) or None,
         "is_gone": not one.is_there,
+        "is_changed": _is_changed(one, live),
+        "problem": one.problem or None,
         "waiting": one.waiting,
         "running": one.running,
     }
 
 
-def _say_deletable(live: Live, standings: Iterable[Standing], stack: str) -> None:
-    """Name the releases that nobody goes back to, with the command that deletes each."""
+def _is_changed(one: Standing, live: Live) -> bool:
+    """Whether the live release has announced something else since it was promoted."""
+    return one.release.name == live.now.name and bool(one.announced_at) and not _is_same(live.now, one.release)
+
+
+def _say_what_to_do(live: Live, standings: Iterable[Standing], stack: str) -> None:
+    """Name the releases that nobody goes back to, with the command that deletes each, and those that need a hand.
+
+    One that was announced after the live one was promoted is no old one: it is to be promoted yet.
+    """
     kept = {one.name for one in (live.now, *live.before)}
     for one in standings:
         name = one.release.name
-        if name in kept or not one.announced_at or not one.is_there:
+        if one.problem:
+            say(f"{name} cannot be used: {one.problem}")
+        elif _is_changed(one, live):
+            say(
+                f"{name} was deployed anew since it was promoted: `release promote {name}` checks it, and tells the API"
+            )
+        if name in kept or not one.announced_at or not one.is_there or one.announced_at > live.now.since:
             continue
         if not one.is_empty:
             say(f"{name}: jobs are still in it ({one.waiting} wait, {one.running} run); it can be deleted after them")

@@ -77,9 +77,11 @@ class Check:
         Raises:
             DeadlineExceeded: it has not ended in time. It is asked to end.
         """
-        state = self._send(workflow, inputs)
+        state, message = self._submitted(workflow, inputs)
         until = time.monotonic() + self.timeout_s
         try:
+            self.workers.send(message)
+            self.jobs.dispatched(state.id, for_s=int(self.timeout_s) + _LONGER_S)
             while not state.is_over:
                 if time.monotonic() > until:
                     self._give_up(state)
@@ -99,7 +101,8 @@ class Check:
             details={"job_id": state.id, "release": self.release},
         )
 
-    def _send(self, workflow: Workflow, inputs: Sequence[tuple[str, Path]]) -> JobState:
+    def _submitted(self, workflow: Workflow, inputs: Sequence[tuple[str, Path]]) -> tuple[JobState, JobMessage]:
+        """Write the job, and what is to be sent to its workers."""
         job_id = f"check-{self.release}-{uuid.uuid4().hex[:12]}"
         folder = f"requests/{OWNER}/{job_id}"
         place = OutputTarget(bucket=self.output_bucket, prefix=owner_prefix(OWNER, Settings()))
@@ -125,7 +128,6 @@ class Check:
             is_rerunnable=False,
             release=self.release,
         )
-        state = self.jobs.submit(job)
         message = JobMessage(
             job_id=job_id,
             address=address,
@@ -133,9 +135,7 @@ class Check:
             content=stored.in_message(),
             result=S3Address.parse(job.result_uri),
         )
-        self.workers.send(message)
-        self.jobs.dispatched(job_id, for_s=int(self.timeout_s) + _LONGER_S)
-        return state
+        return self.jobs.submit(job), message
 
     def _uploaded(self, inputs: Sequence[tuple[str, Path]], folder: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -162,7 +162,7 @@ def failed_check(failure: ComfyError, release: str, *, job: Mapping[str, Any], s
     node = " ".join(str(error[name]) for name in ("node_id", "class_type") if error.get(name))
     at = f" at node {node}" if node else ""
     return type(failure)(
-        f"{release!r} was not promoted, and nothing was moved: its check failed{at}: {failure.message} "
+        f"{release!r} was not promoted, and nothing was moved: its check failed{at}: {failure.message.rstrip('.')}. "
         f"Job {job['id']}; what its workers logged: comfy-serverless logs {job['id']} --stack {stack}. "
         "Mend the image and deploy the release again, or give a workflow that it is meant for: --check FILE.",
         details={**failure.details, "job_id": job["id"], "release": release},

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.s3 import error_code
-from comfy_serverless.errors import InvalidRequest, NotFound
-from comfy_serverless.table.dispatch import Endpoint, Gated, Queues, Workers
-from comfy_serverless.table.live import DEFAULT, UNNAMED, Live, Release, live_parameter
+from comfy_serverless.errors import InvalidRequest, InvalidSetting, NotFound
+from comfy_serverless.table.dispatch import TARGET_KNOWN_S, Endpoint, Gated, Queues, Workers
+from comfy_serverless.table.live import DEFAULT, NAME, Live, Release, live_parameter
 from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
 from comfy_serverless.table.turn import turn
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.dynamodb import Table
 
 _GONE = frozenset({"QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue", "NonExistentQueue"})
+#: The most that a parameter of SSM holds, of the advanced tier, in bytes.
+MAX_PARAMETER_BYTES = 8192
+#: How long after a change functions may still send jobs to where they went before, in seconds: twice what they say.
+SETTLED_S = 2 * TARGET_KNOWN_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,14 @@ class Standing:
         waiting: how many jobs wait for it, about; None if its queues are gone.
         running: how many its workers have in hand, about.
         announced_at: when its stack made it known, in ISO 8601; "" of `default` and of one that is gone.
+        problem: why its parameter cannot be used; "" if it can.
     """
 
     release: Release
     waiting: int | None
     running: int = 0
     announced_at: str = ""
+    problem: str = ""
 
     @property
     def is_there(self) -> bool:
@@ -62,11 +68,12 @@ class Releases:
 
     Attributes:
         stack: its name, which the names of the parameters begin with.
-        own_queue_url: of the stack's own workers.
+        own_queue_url, own_batch_url: of the stack's own workers.
     """
 
     stack: str
     own_queue_url: str
+    own_batch_url: str
     ssm: SSMClient
     sqs: SQSClient
     table: Table
@@ -83,28 +90,35 @@ class Releases:
 
     def all(self) -> list[Standing]:
         """Every release that has announced itself or is remembered, and `default`: the live one first, then by name."""
-        path = f"/comfy-serverless/{self.stack}/releases/"
-        announced = {}
+        path, live = f"/comfy-serverless/{self.stack}/releases/", self.live()
+        found = {release.name: self._standing(release) for release in live.all()}
         for page in self.ssm.get_paginator("get_parameters_by_path").paginate(Path=path):
-            for found in page["Parameters"]:
-                name = found["Name"].removeprefix(path)
-                announced[name] = (Release.announced(name, found["Value"]), _moment(found.get("LastModifiedDate")))
-        remembered = {release.name: (release, "") for release in self.live().all()}
-        whole = {DEFAULT: (UNNAMED, ""), **remembered, **announced}
-        live = self.live().now.name
-        names = sorted(whole, key=lambda name: (name != live, name))
-        return [self._standing(*whole[name]) for name in names]
+            for one in page["Parameters"]:
+                name, at = one["Name"].removeprefix(path), _moment(one.get("LastModifiedDate"))
+                try:
+                    found[name] = self._standing(Release.announced(name, one["Value"]), at)
+                except InvalidSetting as error:
+                    found[name] = Standing(Release(name, {}), None, announced_at=at, problem=error.message)
+        return [found[name] for name in sorted(found, key=lambda name: (name != live.now.name, name))]
 
     def find(self, name: str) -> Standing:
         """A release by its name, as it has announced itself.
 
         Raises:
             NotFound: it has not, or its queues are gone.
+            InvalidRequest: no release can be called so.
+            InvalidSetting: what it has announced cannot be used.
         """
+        if not NAME.fullmatch(name):
+            raise InvalidRequest(
+                f"{name!r} is no name of a release: at most 20 small letters, digits and hyphens between."
+            )
         standings = {one.release.name: one for one in self.all()}
         found = standings.get(name)
         if found is not None and found.is_there and (found.announced_at or name == DEFAULT):
             return found
+        if found is not None and found.problem:
+            raise InvalidSetting(found.problem)
         others = ", ".join(one.release.name for one in standings.values() if one.is_there)
         gone = "its stack is gone" if found is not None else "no stack has announced it"
         raise NotFound(
@@ -113,10 +127,13 @@ class Releases:
         )
 
     def workers(self, release: Release) -> Workers:
-        """The workers of a release; of `default` those of the GPU stack without a name, else the stack's own."""
+        """The workers of a release; of `default` those of the GPU stack without a name, else the stack's own.
+
+        Raises InvalidSetting if what it has announced is no target.
+        """
         text = release.target_text or self._parameter(self.dispatch)
         if not text:
-            return Queues.at(self.own_queue_url, None, sqs=self.sqs)
+            return Queues.at(self.own_queue_url, self.own_batch_url, sqs=self.sqs)
         match parse_target(text, what=f"the parameter of the release {release.name}"):
             case QueueTarget(url, batch_url, image):
                 return Queues.at(url, batch_url, sqs=self.sqs, image=image)
@@ -128,7 +145,8 @@ class Releases:
         """Write what `decide` makes of what is live and of the moment; returns it. One at a time.
 
         Raises:
-            InvalidRequest: somebody else has changed it since `seen` was read. Nothing is written.
+            InvalidRequest: somebody else has changed it since `seen` was read, or it is more than a parameter holds.
+                Nothing is written.
         """
         with turn(self.table):
             now = self.live()
@@ -138,19 +156,33 @@ class Releases:
                     "nothing was changed. Look at `comfy-serverless release ls`, and try again."
                 )
             changed = decide(now, f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
-            changed = changed.emptied({one.name for one in changed.left if self._standing(one, "").is_empty})
+            changed = changed.emptied({one.name for one in _settled(now) if self._standing(one).is_empty})
+            text = changed.to_text()
+            if len(text.encode()) > MAX_PARAMETER_BYTES:
+                raise InvalidRequest(
+                    f"{len([*changed.all()])} releases are more than the parameter `live` can remember "
+                    f"({len(text.encode()):,} bytes of {MAX_PARAMETER_BYTES:,}): nothing was changed. Give a smaller "
+                    "--keep, and delete those in which no jobs are."
+                )
             self.ssm.put_parameter(
                 Name=live_parameter(self.dispatch),
                 Description="The release that jobs go to: written by comfy-serverless release",
-                Value=changed.to_text(),
+                Value=text,
                 Type="String",
                 Overwrite=True,
                 Tier="Intelligent-Tiering",  # of many releases it has more than the 4 KB of the standard tier
             )
         return changed
 
-    def _standing(self, release: Release, announced_at: str) -> Standing:
-        workers = self.workers(release)
+    def is_there(self, release: Release) -> bool:
+        """Whether jobs can be sent to a release that is remembered."""
+        return self._standing(release).is_there
+
+    def _standing(self, release: Release, announced_at: str = "") -> Standing:
+        try:
+            workers = self.workers(release)
+        except InvalidSetting as error:  # one stack's mistake: the others can be used
+            return Standing(release, None, announced_at=announced_at, problem=error.message)
         queues = [queue for queue in (getattr(workers, "jobs", None), getattr(workers, "batches", None)) if queue]
         try:
             waiting = sum(queue.depth() for queue in {queue.url: queue for queue in queues}.values())
@@ -166,6 +198,15 @@ class Releases:
     def _parameter(self, name: str) -> str:
         found = self.ssm.get_parameters(Names=[name])["Parameters"]
         return found[0]["Value"] if found else ""
+
+
+def _settled(live: Live) -> tuple[Release, ...]:
+    """Those left to which nobody sends jobs any more: it is some time since any of them was live."""
+    try:
+        is_over = datetime.now(UTC) - datetime.fromisoformat(live.now.since) > timedelta(seconds=SETTLED_S)
+    except ValueError:
+        return ()
+    return live.left if is_over else ()
 
 
 def _moment(moment: object) -> str:

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import JobQueue
     from comfy_serverless.batches.orders import Order
     from comfy_serverless.batches.store import Batch, BatchStore
+    from comfy_serverless.cli.release_check import Check
+    from comfy_serverless.cli.releases import Releases
     from comfy_serverless.table.api_keys import ApiKeyStore
+    from comfy_serverless.table.live import Release
     from comfy_serverless.worker.inputs.plan import Wanted
 
 #: The environment variable that names the stack.
@@ -142,6 +145,44 @@ def clients_of_logs() -> tuple[BaseClient, BaseClient]:
     import boto3
 
     return boto3.client("cloudformation"), boto3.client("logs")
+
+
+def releases_of(stack: str) -> tuple[Releases, Mapping[str, str]]:
+    """The releases of a deployed stack, and the outputs of it that a check needs."""
+    import boto3
+
+    from comfy_serverless.aws.dynamodb import Table, dynamodb_client
+    from comfy_serverless.aws.sqs import CONFIG, sqs_client
+    from comfy_serverless.cli.releases import Releases
+    from comfy_serverless.table.dispatch import Endpoint
+
+    # Functions that do not look for a live release yet are of stacks without the output BatchQueueUrl.
+    outputs = these_outputs(stack, "BatchQueueUrl", TABLE_OUTPUT, "JobQueueUrl", "AssetsBucketName", "OutputBucketName")
+
+    def endpoint(name: str) -> Endpoint:
+        runtime = boto3.client("sagemaker-runtime", config=CONFIG)
+        return Endpoint(runtime, boto3.client("cloudwatch", config=CONFIG), name)
+
+    ssm, table = boto3.client("ssm", config=CONFIG), Table(dynamodb_client(), outputs[TABLE_OUTPUT])
+    own = outputs["JobQueueUrl"], outputs["BatchQueueUrl"]
+    return Releases(stack, *own, ssm, sqs_client(), table, endpoint), outputs
+
+
+def check_on(releases: Releases, release: Release, outputs: Mapping[str, str], *, timeout_s: float) -> Check:
+    """What runs a job on the workers of one release alone."""
+    from comfy_serverless.aws.s3 import s3_client
+    from comfy_serverless.cli.release_check import Check
+    from comfy_serverless.table.jobs import JobStore
+
+    return Check(
+        jobs=JobStore(releases.table, lease_s=30, max_runs=3),
+        s3=s3_client(),
+        assets_bucket=outputs["AssetsBucketName"],
+        output_bucket=outputs["OutputBucketName"],
+        workers=releases.workers(release),
+        release=release.name,
+        timeout_s=timeout_s,
+    )
 
 
 def client_of_models() -> S3Client:

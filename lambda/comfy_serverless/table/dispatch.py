@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.aws.sqs import JobQueue
-from comfy_serverless.errors import Kind
+from comfy_serverless.errors import InvalidSetting, Kind
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.observability import emit_failure, log
 from comfy_serverless.table.live import DEFAULT, Live, Release, live_parameter
@@ -230,8 +230,15 @@ class _Place:
     workers: Workers
 
     def is_there(self) -> bool:
-        """Whether its queues are: those of one class may be gone before those of the other."""
-        return self.answers(lambda workers: all(workers.depth(is_batch=one) >= 0 for one in (False, True)))
+        """Whether its queues are: those of one class may be gone before those of the other.
+
+        A queue that cannot be asked now, because there are too many requests or AWS is in trouble, is not gone.
+        """
+        try:
+            return self.answers(lambda workers: all(workers.depth(is_batch=one) >= 0 for one in (False, True)))
+        except (ClientError, BotoCoreError):
+            log.warning("whether a release is there cannot be seen", release=self.release.name, exc_info=True)
+            return True
 
     def answers(self, ask: Callable[[Workers], bool]) -> bool:
         """Whether its workers say yes. Those that are gone do not."""
@@ -348,13 +355,24 @@ class Switch(Workers):
         return values.get(names[0], ""), values.get(names[1], "")
 
     def _named(self, live: Live, dispatch: str) -> Iterator[_Place]:
-        """Every place that jobs may be in, in the order in which they would go there."""
+        """Every place that jobs may be in, in the order in which they would go there.
+
+        Raises:
+            InvalidSetting: where jobs go now cannot be understood. Where they went before must not stop them.
+        """
         for release in live.all():
             text, what = release.target_text, f"the release {release.name} in `live`"
             if release.name == DEFAULT:
                 text, what = dispatch, "the parameter of DISPATCH_PARAMETER"
-            if text:
-                yield _Place(release, self._workers(text, what))
+            try:
+                found = self._workers(text, what) if text else None
+            except InvalidSetting:
+                if release.name == live.now.name:
+                    raise
+                log.error("a release that was live before cannot be used", release=release.name, exc_info=True)
+                found = None
+            if found is not None:
+                yield _Place(release, found)
             if release.name == DEFAULT:
                 yield _Place(release, self.own)
 

@@ -11,7 +11,8 @@ without a name: what DISPATCH_PARAMETER says, or else the stack's own queues. De
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -19,6 +20,10 @@ from comfy_serverless.errors import InvalidSetting
 
 #: The release without a name. No stack may be called so.
 DEFAULT = "default"
+#: Nobody promotes beside it: what was live, and where jobs may still be, cannot be known.
+_FORGET = "delete it (aws ssm delete-parameter --name /comfy-serverless/STACK/live), and promote a release again"
+#: What a release may be called, beside `DEFAULT`: `release` of infra/settings.py.
+NAME = re.compile(r"[a-z0-9](-?[a-z0-9]){0,19}")
 #: How many releases are remembered, the live one among them.
 KEPT = 3
 
@@ -43,12 +48,12 @@ class Release:
     @property
     def target_text(self) -> str:
         """The target, as DISPATCH_PARAMETER would say it; "" of `default`."""
-        return json.dumps(dict(self.target)) if self.target else ""
+        return "" if self.name == DEFAULT else json.dumps(dict(self.target))
 
     @classmethod
     def announced(cls, name: str, text: str) -> Self:
         """Read a release's own parameter. Raises InvalidSetting for a text that is none."""
-        fields = _object(text, f"the parameter of the release {name}")
+        fields = _object(text, f"the parameter of the release {name}", remedy=f"deploy the release {name} again")
         return cls.of({"release": name, **fields})
 
     @classmethod
@@ -89,7 +94,7 @@ class Live:
         """
         if not text:
             return cls()
-        fields = _object(text, "the parameter `live`")
+        fields = _object(text, "the parameter `live`", remedy=_FORGET)
         try:
             return cls(
                 Release.of(fields),
@@ -97,7 +102,7 @@ class Live:
                 tuple(map(Release.of, fields.get("left", ()))),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise _unusable("the parameter `live`", text) from error
+            raise _unusable("the parameter `live`", text, _FORGET) from error
 
     def to_text(self) -> str:
         """The parameter's value."""
@@ -114,12 +119,13 @@ class Live:
         dropped = earlier[keep - 1 :]
         return replace(self, now=new, before=tuple(earlier[: keep - 1]), left=_left(self.left, dropped, new))
 
-    def rolled_back(self, *, since: str) -> Self | None:
-        """The same with the release before live again; None if there is none."""
-        if not self.before:
-            return None
-        back = replace(self.before[0], since=since)
-        return replace(self, now=back, before=self.before[1:], left=_left(self.left, [self.now], back))
+    def rolled_back(self, *, since: str, is_there: Callable[[Release], bool] = lambda _: True) -> Self | None:
+        """The same with the last release before live again that is there; None if none is."""
+        for number, release in enumerate(self.before):
+            if is_there(release):
+                back, passed = replace(release, since=since), [self.now, *self.before[:number]]
+                return replace(self, now=back, before=self.before[number + 1 :], left=_left(self.left, passed, back))
+        return None
 
     def emptied(self, names: set[str]) -> Self:
         """The same without those `left` releases: nothing waits in them, or they are gone."""
@@ -147,18 +153,17 @@ def _left(left: tuple[Release, ...], more: list[Release], now: Release) -> tuple
     return (*more, *(one for one in left if one.name not in names))
 
 
-def _object(text: str, what: str) -> dict[str, Any]:
+def _object(text: str, what: str, *, remedy: str) -> dict[str, Any]:
     try:
         fields = json.loads(text)
     except ValueError as error:
-        raise _unusable(what, text) from error
+        raise _unusable(what, text, remedy) from error
     if not isinstance(fields, dict):
-        raise _unusable(what, text)
+        raise _unusable(what, text, remedy)
     return fields
 
 
-def _unusable(what: str, text: str) -> InvalidSetting:
+def _unusable(what: str, text: str, remedy: str) -> InvalidSetting:
     return InvalidSetting(
-        f"{what} holds {text[:200]!r}, which no `comfy-serverless release` and no stack has written: promote a "
-        "release again, or delete the parameter"
+        f"{what} holds {text[:200]!r}, which no `comfy-serverless release` and no stack has written: {remedy}"
     )

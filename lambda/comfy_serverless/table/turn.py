@@ -39,8 +39,9 @@ def turn(table: Table) -> Iterator[None]:
 def _take(table: Table, holder: str) -> bool:
     item = {"pk": PK, "sk": SK, "holder": holder, "expires": now_s() + TURN_S}
     try:
-        # TTL deletes some time after the moment, so that is asked as well.
-        table.put(item, condition="attribute_not_exists(pk) OR #expires < :now", values={"now": now_s()})
+        # TTL deletes some time after the moment. It is ours already if only the first answer was lost.
+        free = "attribute_not_exists(pk) OR #expires < :now OR #holder = :me"
+        table.put(item, condition=free, values={"now": now_s(), "me": holder})
     except ConditionFailed:
         return False
     return True

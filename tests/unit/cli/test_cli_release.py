@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from comfy_serverless.cli import releases
 from comfy_serverless.cli.main import main
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import JobError, JobStatus
@@ -34,10 +35,12 @@ class World:
         self.sqs, self.ssm, self.s3 = (session.client(name) for name in ("sqs", "ssm", "s3"))
         for bucket in ("assets", "output"):
             self.s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
-        self.urls: dict[str, str] = {"own": self.sqs.create_queue(QueueName="own")["QueueUrl"]}
+        names = ("own", "own-batches")
+        self.urls: dict[str, str] = {name: self.sqs.create_queue(QueueName=name)["QueueUrl"] for name in names}
         outputs = {
             "JobsTableName": self.table.name,
             "JobQueueUrl": self.urls["own"],
+            "BatchQueueUrl": self.urls["own-batches"],
             "AssetsBucketName": "assets",
             "OutputBucketName": "output",
         }
@@ -223,6 +226,129 @@ def test_a_turn_of_somebody_who_died_is_over_some_time(world: World, monkeypatch
     with turns.turn(world.table):
         assert world.table.get(turns.PK, turns.SK) is not None
     assert world.table.get(turns.PK, turns.SK) is None
+
+
+def test_a_turn_is_ours_although_only_the_first_answer_was_lost(world: World) -> None:
+    assert turns._take(world.table, "me")
+    assert turns._take(world.table, "me")
+    assert not turns._take(world.table, "another")
+
+
+def test_what_waits_in_the_stacks_own_queue_of_batches_counts(
+    world: World, told: Callable[..., tuple[str, str]]
+) -> None:
+    world.sqs.send_message(QueueUrl=world.urls["own-batches"], MessageBody="x")
+    (default,) = json.loads(told("ls", "--json")[0])["releases"]
+    assert default["waiting"] == 1
+
+
+def test_rolling_back_never_leads_to_one_that_is_gone(world: World, told: Callable[..., tuple[str, str]]) -> None:
+    for name in ("one", "two", "three"):
+        world.announce(name)
+        told("promote", name, "--no-check")
+    world.sqs.delete_queue(QueueUrl=world.urls["two"])
+    printed, said = told("rollback")
+    assert (printed, world.live().now.name) == ("one\n", "one")
+    assert "two is gone, and was passed over" in said
+
+
+def test_without_one_that_is_there_nothing_is_rolled_back(world: World, told: Callable[..., tuple[str, str]]) -> None:
+    for name in ("one", "two"):
+        world.announce(name)
+        told("promote", name, "--no-check", "--keep", "2")
+    world.sqs.delete_queue(QueueUrl=world.urls["one"])
+    before = world.live()
+    assert "two is live, and what was before it is gone (one)" in told("rollback", code=1)[1]
+    assert world.live() == before
+
+
+def test_a_release_is_forgotten_once_nobody_sends_to_it_any_more(
+    world: World, told: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a minute functions still send jobs to it: an empty queue alone says nothing."""
+    for name in ("one", "two", "three"):
+        world.announce(name)
+        told("promote", name, "--no-check", "--keep", "1")
+    assert {one.name for one in world.live().left} == {"one", "two", DEFAULT}
+    world.sqs.send_message(QueueUrl=world.urls["one"], MessageBody="x")
+    monkeypatch.setattr(releases, "SETTLED_S", -1)
+    told("promote", "one", "--no-check", "--keep", "1")
+    told("promote", "two", "--no-check", "--keep", "1")
+    assert {one.name for one in world.live().left} == {"one"}, "three is empty, and so is the stack's own"
+
+
+def test_one_that_was_deployed_anew_is_told_and_promoted_again(
+    world: World, told: Callable[..., tuple[str, str]]
+) -> None:
+    world.announce("next")
+    told("promote", "next", "--no-check")
+    world.announce("next", version="000000000001")
+    assert "next was deployed anew since it was promoted" in told("ls")[1]
+    assert json.loads(told("ls", "--json")[0])["releases"][0]["is_changed"]
+    told("promote", "next", "--no-check")
+    assert world.live().now.version == "000000000001"
+    assert "is live already" in told("promote", "next")[1]
+
+
+def test_one_stacks_mistake_leaves_the_others_to_be_listed_and_promoted(
+    world: World, told: Callable[..., tuple[str, str]]
+) -> None:
+    world.announce("next")
+    for name, text in (("odd", "{}"), ("older", "[")):
+        world.ssm.put_parameter(Name=f"/comfy-serverless/{STACK}/releases/{name}", Value=text, Type="String")
+    printed, said = told("ls")
+    assert "odd cannot be used: the parameter of the release odd holds" in said
+    assert sum("unusable" in row for row in printed.splitlines()) == 2
+    assert "the parameter of the release odd holds '{}'" in told("promote", "odd", code=1)[1]
+    assert told("promote", "next", "--no-check")[0] == "next\n"
+
+
+@pytest.mark.parametrize("name", ["Next", "a/b", "a--b", "x" * 21, "", "-x"])
+def test_a_name_that_no_release_can_have_is_refused(
+    world: World, told: Callable[..., tuple[str, str]], name: str
+) -> None:
+    assert "is no name of a release" in told("promote", "--", name, code=1)[1]
+
+
+def test_more_than_a_parameter_holds_is_refused_and_moves_nothing(
+    world: World, told: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.announce("next")
+    monkeypatch.setattr(releases, "MAX_PARAMETER_BYTES", 100)
+    assert "Give a smaller --keep" in told("promote", "next", "--no-check", code=1)[1]
+    assert world.live() == Live()
+
+
+def test_a_check_that_could_not_be_sent_is_canceled(
+    world: World, told: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.announce("next")
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("comfy_serverless.table.dispatch.Queues.send", interrupt)
+    assert (
+        "'next' was not promoted, and nothing was moved: its check is canceled" in told("promote", "next", code=130)[1]
+    )
+    ((job,), _) = world.jobs.page("release-check", labels={}, status=None, limit=9, before=None)
+    assert job.status == "canceled"
+
+
+def test_a_stack_whose_functions_do_not_look_for_a_live_release_is_told_to_be_deployed_first(
+    world: World, told: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.announce("next")
+    monkeypatch.setattr("comfy_serverless.cli.stack.outputs_of", lambda _: {"JobsTableName": "x", "JobQueueUrl": "y"})
+    assert "has no output BatchQueueUrl" in told("promote", "next", "--no-check", code=1)[1]
+    assert world.live() == Live()
+
+
+def test_one_that_was_never_promoted_yet_is_not_offered_to_be_deleted(
+    world: World, told: Callable[..., tuple[str, str]]
+) -> None:
+    world.announce("next")
+    assert "can be deleted" not in told("ls")[1]
 
 
 def test_what_can_be_deleted_is_named_with_its_command_once_nothing_is_in_it(

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.handlers import wiring
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.table import dispatch as module
 from comfy_serverless.table.dispatch import RELEASE_GONE, Queues, Switch
-from comfy_serverless.table.live import DEFAULT, UNNAMED, Live, Release, live_parameter
+from comfy_serverless.table.live import DEFAULT, NAME, UNNAMED, Live, Release, live_parameter
 from comfy_serverless.table.target import parse_target
 from tests.unit.jobs_table import REGION, aws
 
@@ -58,6 +61,26 @@ def test_rolling_back_leads_to_the_one_before_and_back_to_where_no_release_had_a
     assert first.rolled_back(since="5") is None
 
 
+def test_rolling_back_passes_over_what_is_gone_but_forgets_no_job_in_it() -> None:
+    live = (
+        Live()
+        .promoted(release("one"), since="1")
+        .promoted(release("two"), since="2")
+        .promoted(release("three"), since="3")
+    )
+    back = live.rolled_back(since="4", is_there=lambda one: one.name != "two")
+    assert back is not None
+    assert (back.now.name, names(back.before), names(back.left)) == ("one", [], ["three", "two", DEFAULT])
+    assert live.rolled_back(since="4", is_there=lambda _: False) is None
+
+
+@pytest.mark.parametrize("name", ["next", "a", "v2", "flux-2", "a" * 20])
+def test_a_release_is_called_as_infra_allows_it(name: str) -> None:
+    assert NAME.fullmatch(name)
+    settings = (Path(__file__).parents[3] / "infra" / "settings.py").read_text(encoding="utf-8")
+    assert f'pattern=r"^({NAME.pattern})?$"' in settings
+
+
 def test_what_is_written_is_read_the_same() -> None:
     live = Live().promoted(release("one"), since="1").promoted(release("two", backend="new", any=[1]), since="2")
     assert Live.parse(live.to_text()) == live
@@ -76,7 +99,7 @@ def test_the_first_format_stays_readable() -> None:
     "text", ["{", "[]", "7", "{}", '{"release": "a", "before": 3}', '{"release": "a", "left": [1]}']
 )
 def test_what_no_command_has_written_is_named(text: str) -> None:
-    with pytest.raises(InvalidSetting, match="the parameter `live` holds"):
+    with pytest.raises(InvalidSetting, match=r"the parameter `live` holds .*: delete it \(aws ssm delete-parameter"):
         Live.parse(text)
 
 
@@ -227,8 +250,40 @@ def test_jobs_of_the_release_before_still_wait_there_and_are_not_taken_for_lost(
     assert (world.switch.still_wait(), world.switch.may_hold()) == (False, True)
 
 
+def test_a_queue_that_cannot_be_asked_now_is_not_taken_for_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.promote("one", "two")
+
+    def refuse(_: JobQueue, *, error: Exception) -> int:
+        raise error
+
+    errors = (
+        ClientError({"Error": {"Code": "ThrottlingException"}}, "GetQueueAttributes"),
+        EndpointConnectionError(endpoint_url="https://sqs"),
+    )
+    for error in errors:
+        with monkeypatch.context() as patch:
+            patch.setattr(JobQueue, "depth", functools.partialmethod(refuse, error=error))
+            world.send("job-1")
+        assert world.waiting("two") == ["job-1"]
+    assert gone(capsys.readouterr().out) == 0
+
+
+def test_one_before_that_cannot_be_used_stops_no_job(world: World) -> None:
+    odd = Release("odd", {"backend": "ecs"})
+    live = Live().promoted(odd, since="1").promoted(world.release("one"), since="2")
+    world.put(LIVE, live.to_text())
+    world.send("job-1")
+    assert (world.waiting("one"), world.switch.still_wait()) == (["job-1"], False)
+    world.delete("one")
+    world.send("job-2")
+    assert world.waiting("own") == ["job-2"]
+
+
 def test_a_parameter_that_nobody_can_read_is_named_and_no_job_goes_astray(world: World) -> None:
-    world.put(LIVE, '{"release": "one", "backend": "ecs"}')
-    with pytest.raises(InvalidSetting, match="the release one in `live` holds"):
-        world.send("job-1")
+    for text in ('{"release": "one", "backend": "ecs"}', '{"release": "one"}'):
+        world.put(LIVE, text)
+        with pytest.raises(InvalidSetting, match="the release one in `live` holds"):
+            world.send("job-1")
     assert world.waiting("own") == []
