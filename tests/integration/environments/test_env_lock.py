@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from comfy_serverless.environments.locking import git, locking
+from comfy_serverless.environments.locking import git
+from comfy_serverless.environments.locking.lock import Locker
 from tests.environments import packs, wheels
 from tests.environments.repositories import Repository
 from tests.environments.repositories import git as run_git
@@ -72,7 +73,7 @@ def test_an_unchanged_file_asks_nobody_and_writes_nothing(made: Project, monkeyp
     made.write(registered("kit_good", "1.1.0"))
     made.lock()
     before = made.lock_path.stat()
-    monkeypatch.setattr(locking.Locker, "lock", lambda *_: pytest.fail("it asks the network"))
+    monkeypatch.setattr(Locker, "lock", lambda *_: pytest.fail("it asks the network"))
     assert "nothing has changed" in made.lock()
     assert made.lock_path.stat() == before
     assert made.run("lock", "--check")[0] == 0
