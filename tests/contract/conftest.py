@@ -18,6 +18,8 @@ _TEST_PATIENCE_S = 6 * START_PATIENCE_S
 
 if REAL_COMFYUI:  # it takes as long as the machine makes it take: that says nothing about what is tested
     os.environ.setdefault("MAX_COMFY_START_ATTEMPTS", str(START_PATIENCE_S))
+    # The models are tiny: threads that share one step wait for each other, and on a busy machine mostly do only that.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
