@@ -61,8 +61,10 @@ _HINT = (
             "a @ git+https://f/x@main",
         ),
         (
-            "error: Git operation failed\n  cause: failed to fetch branch or tag `v9`\n"
-            "  cause: process didn't exit successfully: `/usr/bin/git fetch --force 'https://f/x' '+refs/tags/v9'`",
+            (
+                "error: Git operation failed\n  cause: failed to fetch branch or tag `v9`\n"
+                "  cause: process didn't exit successfully: `/usr/bin/git fetch --force 'https://f/x' '+refs/tags/v9'`"
+            ),
             "fetch",
             "https://f/x",
         ),
