@@ -61,10 +61,7 @@ _HINT = (
             "a @ git+https://f/x@main",
         ),
         (
-            (
-                "error: Git operation failed\n  cause: failed to fetch branch or tag `v9`\n"
-                "  cause: process didn't exit successfully: `/usr/bin/git fetch --force 'https://f/x' '+refs/tags/v9'`"
-            ),
+            "error: Git operation failed\n  cause: no branch `v9`\n  cause: `git fetch 'https://f/x' '+v9'`",
             "fetch",
             "https://f/x",
         ),
