@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ class World:
         def work() -> None:
             answer: dict[str, Any] = {}
             while not answer.get("Messages"):
-                answer = self.sqs.receive_message(QueueUrl=self.urls[name], WaitTimeSeconds=1)
+                time.sleep(0.1)  # the emulator would turn in circles while it waits, and hold up everybody
+                answer = self.sqs.receive_message(QueueUrl=self.urls[name])
             job_id = json.loads(answer["Messages"][0]["Body"])["job"]
             self.sqs.delete_message(QueueUrl=self.urls[name], ReceiptHandle=answer["Messages"][0]["ReceiptHandle"])
             state = self.jobs.begin(job_id, run="run-1").state
