@@ -23,8 +23,7 @@ from lambda_container import LambdaContainer, docker
 from PIL import Image
 
 from demo.sam import build_arguments
-from demo.samples import read_result
-from demo.seed import OUTPUT_BUCKET
+from demo.samples import download, read_result
 from local.aws.server import LocalAws
 from tests.environments import packs
 from tests.environments.outside import Outside, outside
@@ -122,13 +121,13 @@ def test_a_workflow_of_all_packs_makes_its_picture_in_the_image(
         "7": {"class_type": "KitGone", "inputs": {"image": ["6", 0]}},
         "8": {"class_type": "SaveImage", "inputs": {"images": ["7", 0], "filename_prefix": "packs"}},
     }
-    container.invoke({"job_id": JOB, "workflow": graph})
+    answer = container.invoke({"job_id": JOB, "workflow": graph})
+    assert answer.get("error") is None, f"{answer['error']}\n{container.log()[-6000:]}"
     s3 = local_s3.client()
     job = read_result(s3, f"{JOB}/result.json")
     assert job.error is None, container.log()[-6000:]
-    (output,) = job.outputs
-    s3.download_file(OUTPUT_BUCKET, f"{JOB}/{output.name}", str(tmp_path / "made.png"))
-    with Image.open(tmp_path / "made.png") as picture:
+    (made,) = download(job, s3, tmp_path).values()
+    with Image.open(made) as picture:
         assert picture.size == (64, 32)
         assert np.asarray(picture.convert("RGB"))[0, 0].tolist() == pytest.approx([108, 75, 13], abs=2)
 
