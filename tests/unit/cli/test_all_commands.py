@@ -14,6 +14,7 @@ import pytest
 
 from comfy_serverless.cli import completion
 from comfy_serverless.cli.main import COMMANDS, main, parser
+from comfy_serverless.cli.paths import local_path
 from tests.patience import PATIENCE_S
 
 Leaf = tuple[tuple[str, ...], argparse.ArgumentParser]
@@ -29,6 +30,8 @@ def leaves(within: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iter
 
 
 LEAVES = dict(leaves(parser()))
+#: What takes any text, and says later whether there is such a file.
+PATHS = (None, Path, local_path)
 EACH = pytest.mark.parametrize("words", LEAVES, ids=" ".join)
 #: They print words or a script, and no data.
 WITHOUT_DATA = {("completion",)}
@@ -91,7 +94,7 @@ def test_a_command_loads_no_other_and_nothing_that_takes_time(command: object) -
 def test_a_value_that_is_none_is_refused_in_words_and_as_json(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    typed = [action for action in LEAVES[words]._actions if action.type not in (None, Path) and action.option_strings]
+    typed = [action for action in LEAVES[words]._actions if action.type not in PATHS and action.option_strings]
     for action in typed:
         with pytest.raises(SystemExit) as caught:
             main(
