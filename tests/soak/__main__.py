@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import random
 import sys
 import tempfile
@@ -67,21 +68,27 @@ def _soak(world: World, numbers: range, *, seed: int, console: Console) -> list[
         task = bar.add_task("jobs", total=len(numbers))
         stories: list[Story] = []
         levels: list[Level] = []
+        expected = 0
         for part in (warm_up, numbers[len(warm_up) :]):
             thrower.start()
             for story in _run(driver, part, seed):
                 stories.append(story)
                 wrong = sum(bool(story.problems) for story in stories)
                 bar.update(task, advance=1, description=f"{wrong} wrong" if wrong else "jobs")
+            # An engine that died after the last job is started again by the next one: jobs come until all has passed.
             thrower.stop()
+            calm = itertools.count()
+            while thrower.is_busy:
+                stories.append(driver.drive(plain_job(f"soak-{seed}-calm-{len(levels)}-{next(calm)}")))
             # After all that, the next job works; and it reopens the connections that are kept.
             stories.append(driver.drive(plain_job(f"soak-{seed}-between-{len(levels)}")))
+            expected += len(part) + next(calm) + 1
             levels.append(world.level())
     elapsed_s = time.monotonic() - started
     _print(console, stories, thrower, levels, elapsed_s)
     problems = [str(story) for story in stories if story.problems]
-    if len(stories) != len(numbers) + len(levels):
-        problems.append(f"{len(stories)} of {len(numbers) + len(levels)} jobs have ended")
+    if len(stories) != expected:
+        problems.append(f"{len(stories)} of {expected} jobs have ended")
     problems += [
         f"the engine had not recovered {RECOVERY_S:g} s after {trouble.name}"
         for trouble in thrower.thrown

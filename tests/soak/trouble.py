@@ -81,10 +81,13 @@ class Thrower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop throwing faults. Returns when the last one has passed."""
+        """Throw no more faults. The last one may take a while to pass, and needs a job if it has ended the engine."""
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something of a fault is left."""
+        return self._thread is not None and self._thread.is_alive()
 
     def during(self, began: float, ended: float) -> list[Trouble]:
         """The faults that were active between two moments."""
