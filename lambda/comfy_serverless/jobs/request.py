@@ -19,6 +19,7 @@ from pydantic import (
     PrivateAttr,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -65,13 +66,20 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
-def _check_input(value: object) -> object:
+def _check_input(value: object, info: ValidationInfo) -> object:
+    """The value of an input: a file or some, or any JSON in a request for a named workflow, whose schema judges it."""
     if isinstance(value, str) or (isinstance(value, list) and value and all(isinstance(item, str) for item in value)):
+        return value
+    if _is_name(info.data.get("workflow")):
         return value
     raise ValueError("should be a string, or a list of strings for a batch of images")
 
 
-InputValue = Annotated[str | list[str], BeforeValidator(_check_input)]
+InputValue = Annotated[Any, BeforeValidator(_check_input)]
+
+
+def _is_name(workflow: object) -> bool:
+    return isinstance(workflow, str) and not is_address(workflow)
 
 
 class OutputTarget(_Request):
@@ -207,9 +215,10 @@ class JobRequest(_Request):
     Attributes:
         job_id: names the job; the same id never runs twice. If absent, it is random or derived from the event.
         workflow: a graph in API format or what the editor saved, `s3://bucket/key.json` of either, or the name of a
-            file in `WORKFLOWS_DIR`.
+            workflow (`workflows.reference`) or of a file in `WORKFLOWS_DIR`.
         values: `set` in JSON: `{"3.seed": 42}`, put into the graph before it runs.
-        inputs: `{"10.image": "s3://…"}`, fetched and given to the node; several in a list are a batch.
+        inputs: `{"10.image": "s3://…"}`, fetched and given to the node; several in a list are a batch. Of a named
+            workflow also `{"prompt": "a fox"}`, any JSON by the names of its inputs.
         models: fetched before the workflow runs.
         deadline_s: how many seconds the job may take once a worker has begun it.
         reply: whether the reply carries the outputs themselves ("inline"), links to them ("links"), or small
@@ -241,6 +250,11 @@ class JobRequest(_Request):
         copy = self.model_copy()
         copy._warnings = first_warnings(warnings)
         return copy
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it names a workflow: `workflow` is a text and no address."""
+        return _is_name(self.workflow)
 
     def digest(self) -> str:
         """SHA-256 of what is asked for, in hex: labels, place and patience make no other request."""
