@@ -125,7 +125,7 @@ class Drops:
     def _with_graph(self, request: JobRequest) -> JobRequest:
         """A request with an id; of a named workflow, with the graph of the version that the name means now.
 
-        What it names is judged once more: the workflow is somebody's else, and the job is the dropper's.
+        What the graph names is judged as if it had been dropped itself, whoever has written the workflow.
         """
         job_id = str(request.job_id)
         whole = expanded(self.keeper.named, request, owner=self.settings.drop_owner, key=job_id)
