@@ -69,7 +69,7 @@ def described(
         description=version.description,
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version, object_info),
+        json_schema=schema_of(version, object_info),
         example=example_of(version, object_info),
     )
 
@@ -112,7 +112,7 @@ def whole_version(version: Version) -> WorkflowVersion:
         sha256=version.content_sha256,
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version),
+        json_schema=schema_of(version),
         needs=dict(version.needs),
         workflow=dict(version.graph),
         editors=None if version.editors is None else dict(version.editors),
@@ -130,7 +130,7 @@ def pushed(
         aliases={} if head is None else aliases_json(head),
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version, object_info),
+        json_schema=schema_of(version, object_info),
         notes=list(notes),
     )
 
@@ -142,7 +142,7 @@ def would_be(prepared: Prepared, object_info: Mapping[str, Any] | None, *, notes
         name=version.name,
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version, object_info),
+        json_schema=schema_of(version, object_info),
         proposal=Proposed(
             inputs=[one.to_json() for one in found.inputs], outputs=[one.to_json() for one in found.outputs]
         ),

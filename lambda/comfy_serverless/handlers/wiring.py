@@ -224,6 +224,7 @@ def services() -> Services:
     )
     jobs_to = workers()
     told = (s3(), assets_bucket, jobs_to.worker_image, lambda: jobs_to.release()[1])
+    declarations = DeclarationsReader(*told)
     return Services(
         settings=settings(),
         s3=s3(),
@@ -233,9 +234,9 @@ def services() -> Services:
         uploads=UploadStore(assets()),
         keys=keys(),
         node_list=NodeListReader(*told),
-        declarations=DeclarationsReader(*told),
+        declarations=declarations,
         workflows=workflow_store(),
-        named=named_workflows(),
+        named=named_workflows(declarations.newest),
         workers=jobs_to,
         care=care(),
         assets_bucket=assets_bucket,
