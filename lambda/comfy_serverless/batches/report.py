@@ -40,7 +40,6 @@ from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix
 from comfy_serverless.jobs.named import VERSION_LABEL, WORKFLOW_LABEL
 from comfy_serverless.jobs.named_lines import with_job_id
-from comfy_serverless.jobs.request import is_plain_input
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -255,12 +254,13 @@ def _labels(request: JobRequest, state: JobState) -> Mapping[str, str]:
 
 
 def _shown(value: object) -> str | list[str]:
-    if is_plain_input(value) and isinstance(value, list):
-        return [_cut(text) for text in value]
-    return _cut(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))  # of a named workflow it may be anything
+    """The value of an input: files by their addresses, other values as JSON."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return [_shortened(text) for text in value]
+    return _shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def _cut(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= MAX_INPUT_CHARACTERS else f"{text[:100]}…"
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from comfy_serverless.aws.s3 import UNPINNED, Pin, PinnedAddress, S3Address, read_json
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, PayloadTooLarge
+from comfy_serverless.files import type_of_name
 from comfy_serverless.graph.active_nodes import active_nodes
 from comfy_serverless.graph.nodes import DROPPED_IMAGE_LOADER
 from comfy_serverless.graph.wrappers import is_of_editor
-from comfy_serverless.files import type_of_name
 from comfy_serverless.jobs.drop_names import ACCEPTED_DROPS, DropKind, kind_of_drop, stem_of
 from comfy_serverless.jobs.embedded import embedded_in
 from comfy_serverless.jobs.named import NamedWorkflows, file_for

@@ -22,7 +22,9 @@ def input_for(version: Version, *, media: str, address: str) -> NamedInput:
     """
     files = [one for one in version.inputs if one.kind is InputKind.FILE]
     # An input whose kind of files is not known takes what no other is for.
-    found = [one for one in files if media and one.media == media] or [one for one in files if not (media and one.media)]
+    found = [one for one in files if media and one.media == media] or [
+        one for one in files if not (media and one.media)
+    ]
     required = [one for one in found if one.is_required]
     if len(found) == 1 or len(required) == 1:
         return found[0] if len(found) == 1 else required[0]
