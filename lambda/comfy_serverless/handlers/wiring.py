@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from comfy_serverless.connector.connector import ComfyConnector
     from comfy_serverless.fetch.web import Network
     from comfy_serverless.jobs.node_list import NodeListWriter
-    from comfy_serverless.jobs.request import ModelRequest
+    from comfy_serverless.jobs.request import JobRequest, ModelRequest
     from comfy_serverless.sandbox.sandbox import Sandbox
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.assets import AssetStore
@@ -233,9 +233,9 @@ def services() -> Services:
         uploads=UploadStore(assets()),
         keys=keys(),
         node_list=NodeListReader(*told),
-        declarations=DeclarationsReader(*told),
+        declarations=(declarations := DeclarationsReader(*told)),
         workflows=workflow_store(),
-        named=named_workflows(),
+        named=named_workflows(declarations.fresh),
         workers=jobs_to,
         care=care(),
         assets_bucket=assets_bucket,
@@ -297,11 +297,13 @@ def ingest() -> Drops:
     from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.keeper import Keeper
     from comfy_serverless.batches.store import BatchStore
+    from comfy_serverless.jobs.declarations import DeclarationsReader
 
     table_name, assets_bucket, output_bucket, _, _ = settings().require(
         "jobs_table", "assets_bucket", "output_bucket", "manifest_queue_url", "job_queue_url"
     )
-    patient = Table(dynamodb_client(is_patient=True), table_name)
+    patient, jobs_to = Table(dynamodb_client(is_patient=True), table_name), workers()
+    told = (s3(), assets_bucket, jobs_to.worker_image, lambda: jobs_to.release()[1])
     keeper = Keeper(
         jobs=_job_store(patient),
         batches=BatchStore(patient),
@@ -311,6 +313,7 @@ def ingest() -> Drops:
         settings=settings(),
         output_bucket=output_bucket,
         step_functions=boto3.client("stepfunctions") if settings().batch_state_machine else None,
+        named=named_workflows(DeclarationsReader(*told).fresh),
     )
     return Drops(
         jobs=keeper.jobs, workers=workers(), s3=s3(), settings=settings(), assets_bucket=assets_bucket, keeper=keeper
@@ -363,7 +366,9 @@ def worker() -> Worker:
     inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network(), sandbox=sandbox())
     if settings().models_manifest and not snapshot.IS_TAKEN:
         model_store()  # they are fetched while ComfyUI starts
-    return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models())
+    return Worker(
+        settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models(), named=_Named()
+    )
 
 
 @functools.cache
@@ -436,3 +441,19 @@ class _Models:
         if not models and not settings().models_manifest:
             return NothingShown()
         return model_store().hold(models, job_id=job_id, deadline=deadline, owner=owner)
+
+
+@functools.cache
+def _workers_named() -> Finder:
+    """The named workflows, judged by what the worker's own engine has declared."""
+    return named_workflows(lambda: worker().declarations.read_already())
+
+
+class _Named:
+    """The named workflows, looked up only for jobs that name one."""
+
+    def expand(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+        return _workers_named().expand(request, owner=owner, key=key)
+
+    def with_file(self, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
+        return _workers_named().with_file(workflow, address, media=media, owner=owner, key=key)

@@ -4,10 +4,34 @@ from __future__ import annotations
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.inputs import InputKind
+from comfy_serverless.graph.wrappers import is_of_editor, unwrap
+from comfy_serverless.jobs.sources import loader_in
 from comfy_serverless.workflows.reference import Reference
 from comfy_serverless.workflows.version import NamedInput, Version
 
 _MOST_SHOWN = 10
+
+
+def place_for(version: Version, *, media: str, address: str, has_choices: bool) -> str:
+    """What `inputs` of a request call the place of a file: the name of an input, or an address.
+
+    A file in WORKFLOWS_DIR for which nobody has chosen inputs has its only LoadImage, as ever; a video or a sound goes to
+    an input for its kind, if there is one.
+
+    Args:
+        has_choices: whether somebody has said which inputs a file in WORKFLOWS_DIR has.
+
+    Raises:
+        InvalidRequest: as `input_for`, or there is not one LoadImage.
+    """
+    if version.number > 0 or has_choices:
+        return input_for(version, media=media, address=address).name
+    of_its_kind = [one for one in version.inputs if one.kind is InputKind.FILE and one.media == media]
+    if media not in ("", "image") and len(of_its_kind) == 1:
+        return of_its_kind[0].name
+    found = unwrap(version.editors) if version.editors is not None else None
+    workflow = found.workflow if found is not None and is_of_editor(found.workflow) else version.graph
+    return f"{loader_in(workflow, version.name, address)}.image"
 
 
 def input_for(version: Version, *, media: str, address: str) -> NamedInput:

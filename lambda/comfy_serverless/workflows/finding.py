@@ -9,6 +9,7 @@ never change, and are kept. That something is not there is never kept.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -21,9 +22,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, NotFound
 from comfy_serverless.graph.near import Guesses
+from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.observability import log
+from comfy_serverless.workflows.chance import is_random
 from comfy_serverless.workflows.changes import MOST_NAMES, aliases_in_words
+from comfy_serverless.workflows.dropped import place_for
 from comfy_serverless.workflows.folder import NUMBER, Folder
 from comfy_serverless.workflows.items import Head, VersionRow
 from comfy_serverless.workflows.pick import key_for, pick
@@ -32,7 +36,7 @@ from comfy_serverless.workflows.request import check_values, expand
 from comfy_serverless.workflows.version import Version
 
 if TYPE_CHECKING:
-    from comfy_serverless.jobs.request import JobRequest
+    from comfy_serverless.jobs.line_ids import Question
     from comfy_serverless.workflows.reader import WorkflowReader
     from comfy_serverless.workflows.schema import InputCheck
 
@@ -106,7 +110,7 @@ class Finder:
     def expand(self, request: JobRequest, *, owner: str, key: str, strict: bool = False) -> JobRequest:
         """The request with the workflow's graph in it, if `workflow` is a name; otherwise the request itself.
 
-        Raises as `jobs.named.NamedWorkflows.expand`.
+        Raises as `jobs.named.Named.expand`.
 
         Args:
             strict: whether inputs have names only, and no addresses.
@@ -137,9 +141,36 @@ class Finder:
         check_values(request, version, check=self.check_of(version), strict=False)
         if version.number == NUMBER:
             return request
-        of_operator = version.owner == OPERATOR != owner
-        pinned = f"{_SHARED if of_operator else ''}{version.name}@{version.number}"
-        return request.model_copy(update={"workflow": pinned})
+        return request.model_copy(update={"workflow": _pin(version, owner)})
+
+    def with_file(self, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
+        """A request for a workflow, pinned, that gets a file. Raises as `jobs.named.Named.with_file`."""
+        version = self._refused(lambda: self.find(workflow, owner=owner, key=key))
+        name = workflow if version.number == NUMBER else _pin(version, owner)
+        place = place_for(version, media=media, address=address, has_choices=self._folder.has_choices(version.name))
+        return JobRequest.parse({"workflow": name, "inputs": {place: address}})
+
+    def draws(self, question: Question, *, owner: str) -> bool:
+        """Whether something random is left in any version that is meant. Raises as `expand`."""
+        versions = self._refused(lambda: list(self._all_meant(question.workflow, owner)))
+        return any(is_random(version, question) for version in versions)
+
+    def remembering(self) -> Finder:
+        """The same workflows for many requests in a row: where a name leads is looked up once."""
+        other = copy.copy(self)
+        other._store = self._store and self._store.remembering()
+        return other
+
+    def _all_meant(self, workflow: str, owner: str) -> Iterator[Version]:
+        """The versions that a name means, of an alias with weights each of them. Raises as `find`."""
+        meant = _Meant.of(workflow)
+        alias = meant.reference.alias if meant.reference is not None else None
+        heads, _ = self._look(meant, owner)
+        weights = heads[0].weights_of(alias) if heads and alias is not None and not heads[0].is_retired else {}
+        if len(weights) <= 1:
+            yield self.find(workflow, owner=owner)
+        for number in weights if len(weights) > 1 else ():
+            yield self._document(heads[0], number, heads[0].documents.get(number))
 
     def visible(self, owner: str) -> Iterator[Head]:
         """The heads of the workflows that an owner may run: his own, then those that the operator shares.
@@ -301,6 +332,12 @@ class _Meant:
     def may_be_file(self) -> bool:
         """Whether a worker's image may have what is meant."""
         return not self.is_shared and (self.reference is None or self.is_of_image or self.reference.alias == LIVE)
+
+
+def _pin(version: Version, owner: str) -> str:
+    """What an owner calls a version for good."""
+    of_operator = version.owner == OPERATOR != owner
+    return f"{_SHARED if of_operator else ''}{version.name}@{version.number}"
 
 
 class _Check(NamedTuple):

@@ -61,7 +61,7 @@ class Folder:
         if path is None:
             return None
         name = name.removesuffix(_ENDING)
-        choices = next((other for ending in _CHOICES if (other := path.with_suffix(ending)).is_file()), None)
+        choices = _choices_of(path)
         writings = tuple((one.stat().st_mtime_ns, one.stat().st_size) for one in (path, choices) if one is not None)
         with self._lock:
             known = self._read.get(name)
@@ -72,10 +72,19 @@ class Folder:
             self._read[name] = _Read(writings, declared, version)
         return version
 
+    def has_choices(self, name: str) -> bool:
+        """Whether somebody has said which inputs the file of this name has."""
+        path = self._files().get(name)
+        return path is not None and _choices_of(path) is not None
+
     def _files(self) -> dict[str, Path]:
         if self.path is None:
             return {}
         return {path.relative_to(self.path).with_suffix("").as_posix(): path for path in self.path.rglob(f"*{_ENDING}")}
+
+
+def _choices_of(path: Path) -> Path | None:
+    return next((other for ending in _CHOICES if (other := path.with_suffix(ending)).is_file()), None)
 
 
 def _version(name: str, path: Path) -> Version:
