@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from comfy_serverless.jobs.request import JobRequest
     from comfy_serverless.table.job_state import JobState
 
-#: The ending of a file in WORKFLOWS_DIR, which no named workflow has; and the beginning of one that is the operator's.
-_FILE, _SHARED = ".json", "shared/"
+#: The ending of a file in WORKFLOWS_DIR, which no named workflow has, and of what is found there; and the beginning of a
+#: workflow that is the operator's.
+_FILE, _AT_0, _SHARED = ".json", "@0", "shared/"
 
 
 def pin(request: JobRequest, named: NamedWorkflows | None, *, owner: str) -> JobRequest:
@@ -47,8 +48,8 @@ def pin(request: JobRequest, named: NamedWorkflows | None, *, owner: str) -> Job
             raise
         raise InvalidRequest(error.message, details=error.details) from error
     workflow = str(found.workflow)
-    if "@" not in workflow and not workflow.endswith(_FILE):
-        workflow += _FILE
+    if workflow.endswith(_AT_0) or "@" not in workflow:
+        workflow = workflow.removesuffix(_AT_0).removesuffix(_FILE) + _FILE
     labels = {**found.metadata, **_labels_of(workflow)}
     if len(labels) > MAX_LABELS:
         raise InvalidRequest(f"`metadata` has no room for the labels {WORKFLOW_LABEL!r} and {VERSION_LABEL!r}.")

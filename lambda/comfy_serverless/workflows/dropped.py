@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.inputs import InputKind
-from comfy_serverless.graph.wrappers import is_of_editor, unwrap
 from comfy_serverless.jobs.sources import loader_in
+from comfy_serverless.workflows.folder import workflow_of_file
 from comfy_serverless.workflows.reference import Reference
 from comfy_serverless.workflows.version import NamedInput, Version
 
@@ -29,9 +29,7 @@ def place_for(version: Version, *, media: str, address: str, has_choices: bool) 
     of_its_kind = [one for one in version.inputs if one.kind is InputKind.FILE and one.media == media]
     if media not in ("", "image") and len(of_its_kind) == 1:
         return of_its_kind[0].name
-    found = unwrap(version.editors) if version.editors is not None else None
-    workflow = found.workflow if found is not None and is_of_editor(found.workflow) else version.graph
-    return f"{loader_in(workflow, version.name, address)}.image"
+    return f"{loader_in(workflow_of_file(version), version.name, address)}.image"
 
 
 def input_for(version: Version, *, media: str, address: str) -> NamedInput:

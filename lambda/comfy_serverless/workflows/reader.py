@@ -23,9 +23,6 @@ MOST_NUMBER: Final = 999_999
 #: Items of one query of a list.
 _PAGE: Final = 300
 
-#: What was looked up, by owner, name, and number of the version.
-_Looked = dict[tuple[str, str, int | None], Head | VersionRow]
-
 
 class WorkflowReader:
     """The named workflows of one table, to be read. Thread-safe.
@@ -75,7 +72,7 @@ class WorkflowReader:
                 return
             before = int(page.last_key["sk"].partition("#")[2])
 
-    def look(self, keys: Sequence[tuple[str, str, int | None]]) -> _Looked:
+    def look(self, keys: Sequence[tuple[str, str, int | None]]) -> dict[tuple[str, str, int | None], Head | VersionRow]:
         """Heads, and rows of versions, that are there: by owner, name, and number of the version. One read."""
         wanted = {
             (partition_of(owner), name if number is None else row_sk(name, number)): (owner, name, number)
@@ -85,10 +82,6 @@ class WorkflowReader:
             wanted[item["pk"], item["sk"]]: VersionRow.from_item(item) if "#" in item["sk"] else Head.from_item(item)
             for item in self._table.get_all(list(wanted))
         }
-
-    def remembering(self) -> WorkflowReader:
-        """The same workflows; where a name leads is looked up once, and then remembered."""
-        return _Remembering(self._table, self._s3, self._bucket)
 
     def document(self, owner: str | Head, name: str, number: int) -> Version:
         """A version with all that it has. Raises NotFound, or as `read`.
@@ -139,15 +132,3 @@ def _damaged(source: str, address: S3Address, reason: str) -> InvalidWorkflow:
         f"{source} cannot be run: {address} {reason}. Push the workflow again, or let the alias lead to "
         "another version."
     )
-
-
-class _Remembering(WorkflowReader):
-    def __init__(self, table: Table, s3: S3Client, bucket: str) -> None:
-        super().__init__(table, s3, bucket)
-        self._looked: dict[Sequence[tuple[str, str, int | None]], _Looked] = {}
-
-    def look(self, keys: Sequence[tuple[str, str, int | None]]) -> _Looked:
-        asked = tuple(keys)
-        if asked not in self._looked:
-            self._looked[asked] = super().look(asked)
-        return self._looked[asked]
