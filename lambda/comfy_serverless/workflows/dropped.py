@@ -51,8 +51,8 @@ def input_for(version: Version, *, media: str, address: str) -> NamedInput:
     if len(found) == 1 or len(required) == 1:
         return found[0] if len(found) == 1 else required[0]
     shown = ", ".join(one.name for one in found[:_MOST_SHOWN])
-    called = f"{media} file" if media else "file"
-    counted = f"{len(found)} inputs for a {called} ({shown})" if found else f"no input for a {called}"
+    called = f"{media} files" if media else "files"
+    counted = f"{len(found)} inputs for {called} ({shown})" if found else f"no input for {called}"
     raise InvalidRequest(
         f"the workflow {version.name!r} (version {version.number}) has {counted}, so it is not clear where {address} "
         f'belongs. Drop a request instead: {{"workflow": "{Reference(version.name, None, version.number).to_text()}", '
