@@ -24,12 +24,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, NotFound
 from comfy_serverless.graph.near import Guesses
 from comfy_serverless.jobs.request import JobRequest
-from comfy_serverless.jobs.sources import OPERATOR, loader_in
+from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.observability import log
 from comfy_serverless.workflows.chance import is_random
 from comfy_serverless.workflows.changes import MOST_NAMES, aliases_in_words
-from comfy_serverless.workflows.dropped import input_for
-from comfy_serverless.workflows.folder import NUMBER, Folder, workflow_of_file
+from comfy_serverless.workflows.dropped import place_for
+from comfy_serverless.workflows.folder import NUMBER, Folder
 from comfy_serverless.workflows.items import HASH_LETTERS, Head, VersionRow, Weights
 from comfy_serverless.workflows.pick import key_for, pick
 from comfy_serverless.workflows.reference import LIVE, Reference
@@ -147,11 +147,8 @@ class Finder:
         Raises as `jobs.named.NamedWorkflows.with_file`.
         """
         version = self._refused(lambda: self._found_or_unknown(_Meant.of(workflow), owner=owner, key=key))
-        if version.number == NUMBER and not self._folder.has_choices(version.name):
-            given = {f"{loader_in(workflow_of_file(version), version.name, address)}.image": address}
-        else:
-            given = {input_for(version, media=media, address=address).name: address}
-        return JobRequest.parse({"workflow": _pinned_name(version, owner), "inputs": given})
+        place = place_for(version, media=media, address=address, has_choices=self._folder.has_choices(version.name))
+        return JobRequest.parse({"workflow": _pinned_name(version, owner), "inputs": {place: address}})
 
     def draws(self, question: Question, *, owner: str) -> bool:
         """Whether something random is left in a workflow, in any version that its name may mean now.
