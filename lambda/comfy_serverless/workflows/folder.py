@@ -110,7 +110,7 @@ def _version(name: str, path: Path, choices: Path | None, declared: Declared) ->
         graph = check_format(workflow)
     else:
         graph = convert(editors, declared).graph if declared is not None else {}
-    bare = Version(name=name, number=NUMBER, owner="", graph=graph, editors=document if workflow != graph else None)
+    bare = Version(name=name, number=NUMBER, owner="", graph=graph, editors=document if document != graph else None)
     if not graph:
         return bare
     proposal = propose(graph, declared, editors=editors)
