@@ -235,7 +235,9 @@ class _Choosing:
     def _as_editor_shows(self, address: str) -> list[Target]:
         """What an address means by an id within a subgraph, or by what a subgraph shows."""
         node, dot, name = address.partition(".")
-        within = [each for each in self._graph if each.rpartition(":")[2] == node and name in self._graph[each]["inputs"]]
+        within = [
+            each for each in self._graph if each.rpartition(":")[2] == node and name in self._graph[each]["inputs"]
+        ]
         if dot and len(within) == 1:
             return [(within[0], name)]
         places = self._read_places() if dot else None
