@@ -381,9 +381,8 @@ def test_a_line_that_names_a_bucket_which_is_not_listed_is_refused_as_any(
         given = {"output_bucket": "results-bucket", "assets_bucket": ASSETS, "allowed_input_buckets": ("mine",)}
         named.world.keeper = replace(named.world.keeper, settings=Settings(**given))
         named.push()
-        batch = named.world.drops.begin_batch(
-            named.world.drop("batches/a.jsonl", lines(*({"workflow": "poster", "inputs": {"photo": f"s3://{bucket}/a.png"}} for bucket in ("mine", "theirs"))))
-        )
+        photos = [{"photo": f"s3://{bucket}/a.png"} for bucket in ("mine", "theirs")]
+        batch = named.world.begin(lines(*({"workflow": "poster", "inputs": photo} for photo in photos)))
         named.world.read_all()
         (job_id,) = named.jobs()
         named.end(job_id)
