@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.graph.convert.texts import Dice, choose
 from comfy_serverless.graph.file_inputs import as_address, is_address
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant
@@ -184,9 +183,15 @@ class _Values:
                 place = self._place_file if one.kind is InputKind.FILE else self._place_value
                 place(one, one.default)
         if self._version.number:  # the texts of a file are rolled when it is read
-            for address, text in self._version.rolled.items():
-                if address not in taken and address not in self.set:
-                    self.set[address] = choose(text, Dice(self._seed or None, address)).text
+            self._roll({at: text for at, text in self._version.rolled.items() if at not in taken | self.set.keys()})
+
+    def _roll(self, texts: Mapping[str, str]) -> None:
+        if not texts:
+            return
+        from comfy_serverless.graph.convert.texts import Dice, choose  # seldom needed, and takes a while to load
+
+        for address, text in texts.items():
+            self.set[address] = choose(text, Dice(self._seed or None, address)).text
 
     def _has(self, one: NamedInput, value: object) -> bool:
         """Whether the graph has this default, as it mostly has, and a worker sees that it is a seed, if it is one."""
