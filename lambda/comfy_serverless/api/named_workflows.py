@@ -156,7 +156,7 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
         return _shown(views.would_be(prepared, object_info, notes=made.notes))
     if prepared.refusal is not None:
         raise prepared.refusal
-    kept = behind.workflows.push(prepared.version, alias=body.alias)
+    kept = behind.workflows.push(prepared.version, alias=body.alias, if_head=body.expected)
     head = behind.workflows.head(who.owner, name)
     shown = views.pushed(kept, object_info, notes=made.notes, is_new=kept.is_new, head=head)
     return _shown(shown, status=HTTPStatus.CREATED if kept.is_new else HTTPStatus.OK)
