@@ -119,6 +119,7 @@ def test_a_slip_of_the_pen_is_told(api: ApiWorld) -> None:
     push(api)
     assert "did you mean 'color'?" in problems(run(api, {"colour": 5}))["inputs.colour"]
     assert "did you mean 'metadata'?" in problems(run(api, {"inputs": {}, "metadta": {}}))["metadta"]
+    assert "goes into `inputs`" in problems(run(api, {"inputs": {}, "color": 5}))["color"]
     assert "beside `inputs`" in problems(run(api, {"metadata": {"a": "b"}}))["inputs.metadata"]
 
 
