@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.graph.convert.texts import Dice, choose
 from comfy_serverless.graph.file_inputs import as_address, is_address
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant
@@ -24,7 +23,14 @@ from comfy_serverless.graph.nodes import SEED_INPUTS
 from comfy_serverless.graph.workflow import SEED_LIMIT, is_link
 from comfy_serverless.graph.wrappers import merged
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT
-from comfy_serverless.jobs.request import MAX_LABELS, MAX_REQUEST_ERRORS, NOT_PLAIN, JobRequest, is_plain_input
+from comfy_serverless.jobs.request import (
+    MAX_LABELS,
+    MAX_LABELS_BYTES,
+    MAX_REQUEST_ERRORS,
+    NOT_PLAIN,
+    JobRequest,
+    is_plain_input,
+)
 from comfy_serverless.jobs.workflow_source import goes_along
 from comfy_serverless.workflows.targets import place_of
 from comfy_serverless.workflows.version import NamedInput, Version
@@ -54,9 +60,11 @@ def expand(request: JobRequest, version: Version, *, check: InputCheck, strict: 
     values = _Values(version, request, strict=strict, seed=request.job_id or seed)
     problems = values.problems(check)
     labels = {**request.metadata, **labels_of(version)}
-    if len(labels) > MAX_LABELS:
+    size_bytes = sum(len(text.encode("utf-8", "replace")) for label in labels.items() for text in label)
+    if len(labels) > MAX_LABELS or size_bytes > MAX_LABELS_BYTES:
         problems["metadata"] = (
-            f"has {len(request.metadata)} labels, and at most {MAX_LABELS} can be kept with those that say what runs"
+            f"has {len(request.metadata)} labels, and with those that say what runs at most {MAX_LABELS} of "
+            f"{MAX_LABELS_BYTES:,} bytes are kept"
         )
     if problems:
         raise _refusal(version, problems)
@@ -184,9 +192,15 @@ class _Values:
                 place = self._place_file if one.kind is InputKind.FILE else self._place_value
                 place(one, one.default)
         if self._version.number:  # the texts of a file are rolled when it is read
-            for address, text in self._version.rolled.items():
-                if address not in taken and address not in self.set:
-                    self.set[address] = choose(text, Dice(self._seed or None, address)).text
+            self._roll({at: text for at, text in self._version.rolled.items() if at not in taken | self.set.keys()})
+
+    def _roll(self, texts: Mapping[str, str]) -> None:
+        if not texts:
+            return
+        from comfy_serverless.graph.convert.texts import Dice, choose  # seldom needed, and takes a while to load
+
+        for address, text in texts.items():
+            self.set[address] = choose(text, Dice(self._seed or None, address)).text
 
     def _has(self, one: NamedInput, value: object) -> bool:
         """Whether the graph has this default, as it mostly has, and a worker sees that it is a seed, if it is one."""
