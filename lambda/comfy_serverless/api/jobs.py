@@ -52,6 +52,7 @@ from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobStatus, shorten_job
 from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.links import Links
+from comfy_serverless.jobs.named import expanded
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.stored_request import read_line, submitted_workflow
@@ -88,7 +89,7 @@ def post_job(body: Annotated[SubmitBody, Body()], idempotency_key: IdempotencyKe
     request = JobRequest.parse({"workflow": body.workflow, "metadata": body.metadata, "extra_data": extra_data})
     request = request.with_warnings((*left_out(router), *request.warnings))
     try:
-        return _answer(HTTPStatus.CREATED, _submit(request, body, idempotency_key))
+        return answer_job(HTTPStatus.CREATED, _submit(request, body, idempotency_key))
     except JobExists as error:
         raise UpstreamError("there is a job of the id that was drawn for this one: send it again.") from error
 
@@ -149,8 +150,8 @@ def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
     def is_enough(seen: JobState) -> bool:
         return seen.is_over or (seen.status is JobStatus.QUEUED and age_s(seen) > young_s / 4)
 
-    until = _in(young_s - age_s(state))
-    return _answer(HTTPStatus.OK, wait_for(state, look=jobs.read, enough=is_enough, until=until))
+    until = moment_in(young_s - age_s(state))
+    return answer_job(HTTPStatus.OK, wait_for(state, look=jobs.read, enough=is_enough, until=until))
 
 
 @router.get(
@@ -172,7 +173,7 @@ def _workflow_of(state: JobState, behind: Services) -> Mapping[str, Any]:
     address = S3Address.parse(state.request)
     try:
         line = LineAddress.parse(address)
-        given = submitted_workflow(behind.s3, address) if line is None else read_line(behind.s3, line).workflow
+        given = submitted_workflow(behind.s3, address) if line is None else _workflow_in(line, state, behind)
         if isinstance(given, str):
             Reserved.of(behind.settings).check_addresses(given)  # it may be why the job was refused
         return resolve_workflow(given, s3=behind.s3, settings=behind.settings)
@@ -181,6 +182,12 @@ def _workflow_of(state: JobState, behind: Services) -> Mapping[str, Any]:
     except (ValueError, KeyError, TypeError, InvalidRequest, InvalidWorkflow, MissingAsset) as error:
         reason = error.message if isinstance(error, ComfyError) else "its request is no JSON with a workflow."
         raise NotFound(f"the workflow of job {state.id} cannot be shown: {reason}") from error
+
+
+def _workflow_in(line: LineAddress, state: JobState, behind: Services) -> dict[str, Any] | str:
+    """The workflow of a line: of a named one, that of the version that the line is pinned to."""
+    request = read_line(behind.s3, line)
+    return expanded(behind.named, request, owner=state.owner, key=state.id).workflow
 
 
 @router.post(
@@ -195,14 +202,15 @@ def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
     state = jobs.cancel(find_job(id, caller(router), services(router), read=jobs.read))
     if state.status is JobStatus.CANCELED:
         services(router).care.call_webhook(state)
-    return _answer(HTTPStatus.OK, state)
+    return answer_job(HTTPStatus.OK, state)
 
 
 @router.post(
     "/generate",
     summary="Submit a job and wait for its end",
     tags=["generate"],
-    description="Takes a job request with `set`, `inputs`, `models`, `deadline_s`, or a workflow in any wrapper. "
+    description="Takes a job request with `set`, `inputs`, `models`, `deadline_s`; a workflow in any wrapper, or the "
+    "name of one with its inputs by name. "
     "The same `job_id` never runs twice.",
     responses={
         200: documented("The job has ended; `status` says how.", Job),
@@ -214,23 +222,33 @@ def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
 )
 def generate(body: Annotated[GenerateBody, Body()], idempotency_key: IdempotencyKey = None) -> Response[str]:
     """Submit, and wait up to `wait_s` seconds."""
-    until, jobs = _in(body.wait_s), services(router).jobs
+    until, jobs = moment_in(body.wait_s), services(router).jobs
     document = body.model_dump(by_alias=True, include=set(JobRequest.model_fields))
+    request = JobRequest.model_validate(document, strict=False).with_warnings(left_out(router))
     try:
-        request = JobRequest.model_validate(document, strict=False).with_warnings(left_out(router))
         state = _submit(request, body, idempotency_key)
-    except JobExists:
-        standing = jobs.read_alone(str(body.job_id))
+    except (JobExists, InvalidRequest) as refusal:
+        # A name may lead elsewhere, or nowhere, when the request is sent again: its job stands.
+        may_stand = isinstance(refusal, JobExists) or (request.is_named and request.job_id is not None)
+        standing = jobs.read_alone(str(request.job_id)) if may_stand else None
         if standing is None or standing.owner != caller(router).owner:
+            if not isinstance(refusal, JobExists):
+                raise
             raise Forbidden(f"the job_id {body.job_id!r} is taken: choose another.") from None
         state = standing
+    return answer_at_end(state, until=until)
+
+
+def answer_at_end(state: JobState, *, until: float) -> Response[str]:
+    """A job when it is over: 200; or as it is at a moment, on the monotonic clock: 202."""
+    jobs = services(router).jobs
     # Without outputs, which may be thousands.
     state = wait_for(state, look=jobs.read_alone, enough=_is_over, until=until)
     state = jobs.read(state.id) or state
-    return _answer(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, state)
+    return answer_job(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, state)
 
 
-def _in(seconds: float) -> float:
+def moment_in(seconds: float) -> float:
     """The moment in so many seconds on the monotonic clock, or before that when this invocation must answer."""
     left_s: float = router.lambda_context.get_remaining_time_in_millis() / 1000 - ANSWER_RESERVE_S
     return time.monotonic() + min(seconds, left_s)
@@ -268,7 +286,8 @@ def find_job(job_id: str, who: Caller, behind: Services, *, read: Callable[[str]
     return state
 
 
-def _answer(status: int, state: JobState) -> Response[str]:
+def answer_job(status: int, state: JobState) -> Response[str]:
+    """A job as the contract has it, with links that work for a while."""
     behind = services(router)
     job = Links(behind.s3, behind.settings.link_expiry_s).of_job(state.document())
     if _size_bytes(job) > REPLY_LIMIT_BYTES:

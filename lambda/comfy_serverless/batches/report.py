@@ -18,7 +18,7 @@ import json
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -30,13 +30,15 @@ from boto3.s3.transfer import TransferConfig
 from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
-from comfy_serverless.batches.fates import Fate, fates
+from comfy_serverless.batches.fates import BadBetween, Fate, fates
+from comfy_serverless.batches.pinning import Pins
 from comfy_serverless.batches.reading import THREADS
-from comfy_serverless.batches.results import Row
+from comfy_serverless.batches.results import Row, shown_input
 from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix
+from comfy_serverless.jobs.named import VERSION_LABEL, WORKFLOW_LABEL
 from comfy_serverless.jobs.named_lines import with_job_id
 
 if TYPE_CHECKING:
@@ -60,8 +62,6 @@ COLUMNS = (
 )
 #: The most columns for labels, and for inputs; what has none is in the rows.
 MAX_COLUMNS = 100
-#: The most characters of an input: data URIs hold the file itself.
-MAX_INPUT_CHARACTERS = 1024
 #: The most characters of a message in a row.
 MAX_MESSAGE_CHARACTERS = 500
 #: Characters of a job's id (JOB_ID_PATTERN).
@@ -115,20 +115,28 @@ class Summary:
         return 0 < self.lines == self.bad
 
 
-def write_part(s3: S3Client, jobs: JobReader, batch: Batch, part: Range, *, reserved: Reserved) -> int | None:
-    """Write a range's part of the report, next to our copy of the manifest.
+def write_part(
+    s3: S3Client,
+    jobs: JobReader,
+    batch: Batch,
+    part: Range,
+    *,
+    reserved: Reserved,
+    bad_between: BadBetween = lambda _first, _last: {},
+) -> int | None:
+    """Write a range's part of the report, next to our copy of the manifest. `bad_between`: see `fates`.
 
     Returns None; or, without writing, the offset of the first line whose job has not ended.
     """
-    content, number = io.BytesIO(), 0
+    content, number, pins = io.BytesIO(), 0, Pins(s3)
     with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=1, mtime=0) as rows:
-        for chunk in fates(s3, jobs, batch, part, reserved=reserved):
+        for chunk in fates(s3, jobs, batch, part, reserved=reserved, bad_between=bad_between):
             open_fate = next((fate for fate in chunk.lines if fate.is_open_in(batch)), None)
             if open_fate is not None:
                 return open_fate.line.offset
             outputs = _unsaid_outputs([fate.state for fate in chunk.lines if fate.state is not None], jobs)
             for fate in chunk.lines:
-                rows.write(json.dumps(_row(fate, outputs)).encode() + b"\n")
+                rows.write(json.dumps(_row(fate, outputs, pins)).encode() + b"\n")
             number = chunk.number
         rows.write(json.dumps({"begun": number}).encode() + b"\n")
     place = _place(batch, part)
@@ -187,7 +195,7 @@ def write_report(
 # The rows of a part.
 
 
-def _row(fate: Fate, outputs: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+def _row(fate: Fate, outputs: dict[str, tuple[str, ...]], pins: Pins) -> dict[str, Any]:
     """A line's row, with its number in the range, and what another try of it needs."""
     if (request := fate.request) is None:
         bad = Row(line=fate.line.number, status=BAD, code=InvalidRequest.code, message=fate.problem)
@@ -195,13 +203,15 @@ def _row(fate: Fate, outputs: dict[str, tuple[str, ...]]) -> dict[str, Any]:
         raw = (fate.line.content or b"").decode("utf-8", "surrogateescape") if is_shown else None
         return {**bad.to_json(), "raw": raw}
     row = _row_of_job(fate, request, outputs)
-    again = with_job_id(fate.line, next_id(fate.job_id)) if row.status in REPEATABLE else None
+    if row.status not in REPEATABLE:
+        return {**row.to_json(), "again": None}
+    again = with_job_id(fate.line, next_id(fate.job_id), workflow=pins.of(request, fate.state))
     return {**row.to_json(), "again": again}
 
 
 def _row_of_job(fate: Fate, request: JobRequest, outputs: dict[str, tuple[str, ...]]) -> Row:
     state = fate.state
-    inputs = {name: _shown(value) for name, value in request.inputs.items()}
+    inputs = {name: shown_input(value) for name, value in request.inputs.items()}
     if state is None:  # the batch was canceled before it was read
         status = JobStatus.CANCELED.value
         return Row(line=fate.line.number, job_id=fate.job_id, status=status, metadata=request.metadata, inputs=inputs)
@@ -218,7 +228,7 @@ def _row_of_job(fate: Fate, request: JobRequest, outputs: dict[str, tuple[str, .
         result=result,
         created_at=state.created_at,
         completed_at=state.completed_at or "",
-        metadata=request.metadata,
+        metadata=_labels(request, state),
         inputs=inputs,
         outputs=state.outputs_beside(result) or outputs.get(state.id, ()),
         outputs_uri=document.outputs_uri or "",
@@ -235,10 +245,10 @@ def _unsaid_outputs(states: Sequence[JobState], jobs: JobReader) -> dict[str, tu
     return {state.id: tuple(output.s3_uri for output in state.outputs if output.s3_uri) for state in read}
 
 
-def _shown(value: str | list[str]) -> str | list[str]:
-    if isinstance(value, list):
-        return [text if len(text) <= MAX_INPUT_CHARACTERS else f"{text[:100]}…" for text in value]
-    return value if len(value) <= MAX_INPUT_CHARACTERS else f"{value[:100]}…"
+def _labels(request: JobRequest, state: JobState) -> Mapping[str, str]:
+    """The labels of a line, and those that say which version of a named workflow its job ran."""
+    told = (WORKFLOW_LABEL, VERSION_LABEL) if request.is_named else ()
+    return {**request.metadata, **{name: state.labels[name] for name in told if name in state.labels}}
 
 
 def _place(batch: Batch, part: Range) -> S3Address:
