@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,8 @@ from comfy_serverless.errors import (
     WorkflowChanged,
 )
 from comfy_serverless.workflows import changes, items, store
-from comfy_serverless.workflows.items import Head, key_of, partition_of
+from comfy_serverless.workflows.items import Head, Weights, key_of, partition_of
+from comfy_serverless.workflows.pick import are_same
 from comfy_serverless.workflows.version import Version
 from tests.unit.workflows.stored_workflows import BUCKET, World, stored, version
 
@@ -541,3 +543,46 @@ def test_nothing_of_it_ever_expires(shared: World) -> None:
     rows = list(shared.table.query_all("#pk = :pk", {"pk": partition_of("damaged5")}))
     assert len(rows) == 3
     assert not [row for row in rows if {"expires", "lease", "lease_until"} & row.keys()]
+
+
+# Any order.
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_done_in_any_order_an_alias_means_what_the_last_move_said(shared: World, seed: int) -> None:
+    """Against a model: what each alias means, what it meant before, and the text of each version."""
+    dice, owner, name = random.Random(seed), f"model{seed}", "poster"
+    texts: list[str] = []
+    means: dict[str, tuple[Weights, Weights]] = {}
+
+    def mean(alias: str, weights: Weights) -> None:
+        before = means.get(alias, ({}, {}))[0]
+        if not are_same(before, weights):
+            means[alias] = weights, before
+
+    for step in range(60):
+        alias = dice.choice(["live", "staging", "beta"])
+        match dice.choice(["push", "push", "move", "move", "rollback", "drop"]):
+            case "push":
+                text, moves = f"text {dice.randrange(4)}", dice.random() < 0.5
+                is_new = not texts or texts[-1] != text
+                pushed = shared.push(text, owner=owner, alias=alias if moves else None)
+                texts += [text] if is_new else []
+                assert (pushed.number, pushed.is_new, text_of(pushed)) == (len(texts), is_new, text)
+                if moves or len(texts) == 1:
+                    mean(alias if moves else "live", {len(texts): 1})
+            case "move" if texts:
+                weights = {1 + dice.randrange(len(texts)): dice.randrange(1, 9) for _ in range(3)}
+                shared.store.move(owner, name, alias, weights, by=str(step), expected=means.get(alias, ({}, {}))[0])
+                mean(alias, dict(sorted(weights.items())))
+            case "rollback" if means.get(alias, ({}, {}))[1]:
+                shared.store.rollback(owner, name, alias)
+                means[alias] = means[alias][1], means[alias][0]
+            case "drop" if alias in means:
+                shared.store.drop_alias(owner, name, alias)
+                del means[alias]
+    head = head_of(shared, name, owner)
+    assert {alias: (one.weights, one.before) for alias, one in head.aliases.items()} == means
+    assert [row.number for row in shared.store.versions(owner, name)] == list(range(len(texts), 0, -1))
+    assert [text_of(shared.store.document(head, name, 1 + number)) for number in range(len(texts))] == texts
+    assert set(head.documents) == {number for weights, _ in means.values() for number in weights}
