@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ PAGE = (Path(__file__).parents[3] / "docs" / "workflows.md").read_text(encoding=
 
 
 def block(language: str, beginning: str) -> str:
-    found = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    """What stands between two fences."""
+    found = (part.removeprefix(f"{language}\n") for part in PAGE.split("```")[1::2])
     return next(text for text in found if text.startswith(beginning))
 
 
@@ -37,7 +37,7 @@ def test_the_file_that_is_shown_can_be_used() -> None:
 
 
 def test_the_problems_that_are_shown_are_told() -> None:
-    given = {name: raw for name, raw in (read_choices(block("yaml", "description:")).inputs or {}).items()}
+    given = dict(read_choices(block("yaml", "description:")).inputs or {})
     given.pop("everywhere")
     check = InputCheck.of(version(*chosen(given)[0]))
     values = {"photo": "s3://bucket/key.png", "steps": 400, "sampler": "eulr", "promt": "x"}
