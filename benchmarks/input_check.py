@@ -7,6 +7,7 @@ version; a request costs a few microseconds, and no more with a thousand choices
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -63,7 +64,7 @@ def ratio(choices: int) -> float:
     )
 
 
-def _repeat(run: partial[object]) -> None:
+def _repeat(run: Callable[[], object]) -> None:
     for _ in range(_TIMES):
         run()
 
