@@ -112,7 +112,8 @@ def fetched_addresses(graph: Mapping[str, Any], inputs: Mapping[str, object]) ->
     Args:
         inputs: given with the graph, in the place of what stands there.
     """
-    replaced = {target for meaning in NodeLookup(graph).resolve_all(inputs)[0] for target in meaning.targets}
+    meanings = NodeLookup(graph).resolve_all(inputs)[0] if inputs else []
+    replaced = {target for meaning in meanings for target in meaning.targets}
     for node_id, node in graph.items():
         for input_name, value in node["inputs"].items():
             if (node_id, input_name) in replaced:
