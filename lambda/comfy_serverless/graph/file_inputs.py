@@ -118,10 +118,11 @@ def fetched_addresses(graph: Mapping[str, Any], inputs: Mapping[str, object]) ->
         for input_name, value in node["inputs"].items():
             if (node_id, input_name) in replaced:
                 continue
-            if isinstance(value, str) and is_address(value) and takes_file(node["class_type"], input_name):
+            if not isinstance(value, str):
+                for _, uri in nested_files(value):
+                    yield f"{node_id}.{input_name}", uri
+            elif is_address(value) and takes_file(node["class_type"], input_name):
                 yield f"{node_id}.{input_name}", value
-            for _, uri in nested_files(value):
-                yield f"{node_id}.{input_name}", uri
 
 
 def nested_files(value: object) -> Iterator[tuple[Steps, str]]:
