@@ -1,4 +1,8 @@
-"""Reads comfy-build.lock for the build, and checks each value that a command is given. Standard library only."""
+"""Reads comfy-build.lock for the build, and checks each value that a command is given. Standard library only.
+
+`comfy_serverless/environments/lock_file.py` reads the same, by the same forms: tests/unit/image/test_lock_readings.py
+holds them together. The stages of the build do not take that file: they would be made anew with all that it imports.
+"""
 
 from __future__ import annotations
 

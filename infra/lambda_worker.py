@@ -13,6 +13,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from infra.alarms import LATE_BATCH_H, Alarms
+from infra.dashboard import of_function, show
 from infra.justify import FUNCTION, justify
 from infra.logs import log_group
 from infra.queues import MAX_RECEIVES
@@ -100,10 +101,11 @@ def watch_worker(
     jobs: tuple[sqs.Queue, sqs.Queue],
     batches: tuple[sqs.Queue, sqs.Queue],
 ) -> None:
-    """Add the alarms; each queue comes with its dead letters.
+    """Add the alarms and the dashboard; each queue comes with its dead letters.
 
     The SAM stack's own alarms also count the failures here: the metric is the same.
     """
+    show(scope, jobs=jobs, batches=batches, workers=of_function(function))
     alarms = Alarms(scope, settings.alarm_topic_arn)
     alarms.on_dead_letters("JobDeadLetters", jobs[1])
     alarms.on_dead_letters("BatchDeadLetters", batches[1])

@@ -21,6 +21,7 @@ from constructs import Construct
 
 from infra.alarms import LATE_BATCH_H, Alarms
 from infra.autoscaling import VARIANT, endpoint_metric, scale_from_zero
+from infra.dashboard import of_endpoint, show
 from infra.forward import FORWARD_TIMEOUT_S, forward, watch_forward
 from infra.images import OwnRepository
 from infra.justify import justify
@@ -78,6 +79,13 @@ class SageMakerStack(Stack):
         scale_from_zero(self, endpoint, settings, jobs=jobs, batches=batches)
         function = forward(self, settings, self.sam, jobs=jobs, batches=batches, endpoint=endpoint)
         self._alarms(job_dead_letters, batch_dead_letters, function)
+        show(
+            self,
+            jobs=(jobs, job_dead_letters),
+            batches=(batches, batch_dead_letters),
+            more_dead_letters=[self._outcome_dead_letters],
+            workers=of_endpoint(self.endpoint_name, function),
+        )
         save_query(self, [self._endpoint_log, function.log_group])
         self.sam.announce(
             {

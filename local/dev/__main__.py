@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from local.dev import main
+from local.dev.command_line import main
 
 sys.exit(main())

@@ -13,6 +13,7 @@ from demo.sam import SamFailed, build_arguments, check_engine, host_address, wor
 from demo.seed import seed
 from local.aws.server import LocalAws
 from local.aws.stack import LocalStack
+from tests.start_limit import patient
 
 ROOT = Path(__file__).parent.parent.parent
 BUILD_TIMEOUT_S = 1500
@@ -69,6 +70,12 @@ def container_environment(lite_image: str, local_s3: LocalAws) -> dict[str, str]
     """The environment of a worker in a container that uses the local S3."""
     host = host_address(local_s3.port, image=lite_image)
     return {**local_s3.environment, **worker_variables(host, local_s3.port)}
+
+
+@pytest.fixture(scope="session")
+def comfyui_environment(container_environment: dict[str, str]) -> dict[str, str]:
+    """The same for ComfyUI itself, which may take long to start (E2E_START_S)."""
+    return patient(container_environment)
 
 
 @pytest.fixture(scope="session")

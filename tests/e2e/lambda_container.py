@@ -13,6 +13,7 @@ from typing import Any, Self
 import requests
 
 from local.aws.lambda_emulator import emulator_binary, read_answer
+from tests.start_limit import JOB_S
 
 USER = "993:990"
 START_TIMEOUT_S = 60
@@ -29,6 +30,8 @@ class LambdaContainer:
     """One container, which lives for a `with` block.
 
     Args:
+        timeout_s: the function's; of an image that may start for long, as long as that and a job together.
+        start_s: how long the container may take to start, and ComfyUI in it.
         command: the handler, for an image of several functions; without it, the image's own.
         files: files of this machine that it sees, each with the path it has there.
     """
@@ -39,13 +42,15 @@ class LambdaContainer:
         environment: Mapping[str, str],
         *,
         timeout_s: int = 120,
+        start_s: int = START_TIMEOUT_S,
         files: Mapping[Path, str] | None = None,
         command: str = "",
     ) -> None:
         self._image = image
         self._command = command
-        self._environment = {**environment, "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout_s)}
-        self._timeout_s = timeout_s
+        self._start_s = start_s
+        self._timeout_s = timeout_s if start_s <= timeout_s else start_s + JOB_S
+        self._environment = {**environment, "AWS_LAMBDA_FUNCTION_TIMEOUT": str(self._timeout_s)}
         self._files = {emulator_binary(): "/emulator", **(files or {})}
         self._name = f"comfy-serverless-test-{uuid.uuid4().hex[:12]}"
         self._url = ""
@@ -63,6 +68,7 @@ class LambdaContainer:
             self._image,
             *entry_point.split(),
             *(self._command or own_command).split(),
+            timeout_s=max(120, self._start_s),
         )
         try:
             self._url = f"http://{self._address()}/2015-03-31/functions/function/invocations"
@@ -93,7 +99,7 @@ class LambdaContainer:
 
     def _address(self) -> str:
         address = docker("port", self._name, "8080/tcp").splitlines()[0]
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + self._start_s
         while time.monotonic() < deadline:
             try:
                 requests.get(f"http://{address}/", timeout=5)

@@ -28,6 +28,7 @@ from local.aws.server import LocalAws
 from tests.environments import packs
 from tests.environments.outside import Outside, outside
 from tests.environments.repositories import git
+from tests.start_limit import start_limit_s
 
 ROOT = Path(__file__).parent.parent.parent
 NAME = "comfy-serverless-test:packs"
@@ -97,8 +98,8 @@ def built(tmp_path_factory: pytest.TempPathFactory, install: Path, world: Outsid
 
 
 @pytest.fixture(scope="module")
-def container(built: Built, container_environment: dict[str, str]) -> Iterator[LambdaContainer]:
-    with LambdaContainer(NAME, container_environment, timeout_s=600) as running:
+def container(built: Built, comfyui_environment: dict[str, str]) -> Iterator[LambdaContainer]:
+    with LambdaContainer(NAME, comfyui_environment, start_s=start_limit_s()) as running:
         yield running
 
 

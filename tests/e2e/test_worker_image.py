@@ -17,6 +17,7 @@ from comfy_serverless.environments.lock_file import release_version
 from demo.samples import SAMPLES, Sample, read_result, send
 from demo.seed import OUTPUT_BUCKET
 from local.aws.server import LocalAws
+from tests.start_limit import start_limit_s
 
 ROOT = Path(__file__).parent.parent.parent
 CHECKPOINT = "v1-5-pruned-emaonly.safetensors"
@@ -29,14 +30,12 @@ pytestmark = [pytest.mark.container, pytest.mark.comfyui, pytest.mark.timeout(36
 
 
 @pytest.fixture(scope="module")
-def container(
-    worker_image: str, container_environment: dict[str, str], local_s3: LocalAws
-) -> Iterator[LambdaContainer]:
+def container(worker_image: str, comfyui_environment: dict[str, str], local_s3: LocalAws) -> Iterator[LambdaContainer]:
     # The same job ids ran in another image: their results would be the answer.
     s3 = local_s3.client()
     for entry in s3.list_objects_v2(Bucket=OUTPUT_BUCKET).get("Contents", ()):
         s3.delete_object(Bucket=OUTPUT_BUCKET, Key=entry["Key"])
-    with LambdaContainer(worker_image, container_environment, timeout_s=600) as running:
+    with LambdaContainer(worker_image, comfyui_environment, start_s=start_limit_s()) as running:
         yield running
 
 

@@ -13,6 +13,7 @@ from comfy_serverless.connector.own_folder import check_prefixes
 from comfy_serverless.connector.partners import check_partner_nodes
 from comfy_serverless.connector.refusals import explained, refusal
 from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.graph.node_errors import MOST_NODES_TOLD
 from comfy_serverless.graph.nodes import declared
 from comfy_serverless.graph.workflow import as_engine_reads, check_format, check_links
 from comfy_serverless.jobs.document import JobError
@@ -81,11 +82,32 @@ def test_a_refusal_names_its_node_as_comfyui_does(name: str) -> None:
     assert (told.node_id, told.class_type) == ("2", entry["class_type"])
 
 
+MANY = {
+    "no class": (check_format, {"inputs": {}}),
+    "a link to nowhere": (check_links, {"class_type": "A", "inputs": {"a": ["-", 0]}}),
+    "an infinite number": (as_engine_reads, {"class_type": "A", "inputs": {"a": float("inf")}}),
+    "a prefix that leads out": (check_prefixes, {"class_type": "SaveImage", "inputs": {"filename_prefix": "../x"}}),
+    "a loader of nothing": (lambda graph: plan_inputs(graph, {}), {"class_type": "LoadImage", "inputs": {"image": ""}}),
+    "a class that no worker has": (of_a_list, {"class_type": "Nobody", "inputs": {}}),
+}
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_of_very_many_nodes_the_first_are_told_and_the_number_of_the_others(name: str) -> None:
+    check, wrong = MANY[name]
+    with pytest.raises(InvalidWorkflow) as caught:
+        check({str(number): wrong for number in range(2000)})
+    details = caught.value.details
+    assert list(details["node_errors"]) == [str(number) for number in range(MOST_NODES_TOLD)]
+    assert details["more_node_errors"] == 2000 - MOST_NODES_TOLD
+    assert JobError.of(caught.value).details["node_errors"], "there is room for them in every reply"
+
+
 def test_whatever_writes_node_errors_is_in_the_table() -> None:
     writing = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
-        if re.search(r'"node_errors":|raise_node_errors\(', path.read_text())
+        if re.search(r'"node_errors":|(?<!def )(raise_node_errors|node_errors_of)\(', path.read_text())
     }
     assert writing == {
         "cli/assignments.py",
@@ -93,6 +115,7 @@ def test_whatever_writes_node_errors_is_in_the_table() -> None:
         "connector/own_folder.py",
         "connector/partners.py",
         "connector/refusals.py",
+        "graph/node_errors.py",  # the shape itself
         "graph/workflow.py",
         "jobs/node_list.py",
         "worker/inputs/plan.py",

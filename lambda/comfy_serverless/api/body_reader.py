@@ -17,11 +17,13 @@ from aws_lambda_powertools.event_handler.middlewares.openapi_validation import O
 from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupportedContentType, RequestValidationError
 from aws_lambda_powertools.event_handler.openapi.params import UploadFile
 
+from comfy_serverless.api.query import check_query
 from comfy_serverless.errors import NotJson
 from comfy_serverless.jobs.sources import MAX_PAYLOAD_BYTES
 from comfy_serverless.json_text import parse_json
 
 if TYPE_CHECKING:
+    from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
     from multipart import MultipartSegment
 
@@ -74,6 +76,11 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
         self._files = files
         self._lists = lists
         self._shapers = shapers or {}
+
+    def handler(self, app: EventHandlerInstance, next_middleware: NextMiddleware) -> Any:  # noqa: ANN401
+        """Check a request, its parameters first: they cost nothing."""
+        check_query(app)
+        return super().handler(app, next_middleware)
 
     def _get_body(self, app: EventHandlerInstance) -> Any:  # noqa: ANN401
         event = app.current_event

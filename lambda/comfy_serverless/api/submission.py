@@ -110,7 +110,7 @@ def _runnable(request: JobRequest, owner: str, services: Services, *, job_id: st
 
     What the editor saved is converted here if workers have told lately what nodes they have; else by the worker.
     """
-    document = request.model_dump(mode="json", by_alias=True, exclude={"extra_data"})
+    document = (request.workflow, request.model_dump(mode="json", exclude={"workflow", "extra_data"}))
     if request.output.bucket is not None or request.output.prefix is not None:
         raise InvalidRequest(
             "`output` is not possible here: results are kept with the job, and are downloaded by links."

@@ -11,8 +11,9 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant, Specificity, listing
+from comfy_serverless.graph.node_errors import raise_node_errors
 from comfy_serverless.graph.typed import Untyped, declared_input, from_json, typed
-from comfy_serverless.graph.workflow import copy_graph, raise_node_errors
+from comfy_serverless.graph.workflow import copy_graph
 
 Declarations = Mapping[str, Mapping[str, Any] | None]
 

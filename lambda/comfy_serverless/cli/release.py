@@ -1,4 +1,4 @@
-"""`comfy-serverless release`: another image beside the old one, checked, and then live or not."""
+"""`comfy-serverless release`: another image beside the old one, checked, then live or not, and deleted in the end."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ _EXAMPLES = {
         "comfy-serverless release promote next --check flux.json --input LoadImage.image=photo.png --timeout 3600",
     ),
     "rollback": ("comfy-serverless release rollback",),
+    "prune": ("comfy-serverless release prune", "comfy-serverless release prune --delete --yes"),
 }
 _NOTES = """\
 A release is a set of workers with queues of their own, deployed with a name (docs/releases.md):
@@ -46,11 +47,13 @@ A release is a set of workers with queues of their own, deployed with a name (do
 
 `promote` runs a workflow on the release first, as a job like any other; it moves nothing if that fails. Within a minute
 all jobs go there. Jobs that were sent before end where they are, so leave the old release until nothing waits in it.
-`rollback` makes the one before live again, by one write.
+`rollback` makes the one before live again, by one write. `prune` lists the releases that nobody goes back to and in
+which no jobs are; with --delete it deletes their stacks. Their images stay until newer ones push them out.
 
 Needed are cloudformation:DescribeStacks; ssm:GetParameters, GetParametersByPath and PutParameter below
 /comfy-serverless/STACK/; sqs:GetQueueAttributes and SendMessage on the releases' queues; dynamodb:GetItem, Query,
-PutItem, UpdateItem and DeleteItem on the table; s3:PutObject on the assets bucket; cloudwatch:GetMetricStatistics.
+PutItem, UpdateItem and DeleteItem on the table; s3:PutObject on the assets bucket; cloudwatch:GetMetricStatistics. For
+`prune --delete` also cloudformation:DeleteStack; CDK's own role deletes what is in the stack.
 """
 _NEEDS = "what `comfy-serverless release --help` lists"
 
@@ -96,6 +99,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help=f"how many releases are remembered for a rollback, the live one among them (default: {_KEPT})",
     )
     _action(actions, "rollback", "make the release before live again")
+    prune = _action(actions, "prune", "list the releases that nobody goes back to, or delete their stacks")
+    prune.add_argument("--delete", action="store_true", help="delete them, after a question (default: only list them)")
+    prune.add_argument("--yes", action="store_true", help="with --delete: ask nothing")
+    prune.add_argument("--previous", action="store_true", help="those too that a rollback leads to")
     release.set_defaults(run=run)
 
 
@@ -110,6 +117,8 @@ def run(options: argparse.Namespace) -> int:
                 _promote(releases, outputs, options)
             case "rollback":
                 _roll_back(releases, options)
+            case "prune":
+                _prune(releases, options)
     return 0
 
 
@@ -208,6 +217,28 @@ def _roll_back(releases: Releases, options: argparse.Namespace) -> None:
         say(f"{gone.name} is gone, and was passed over")
     say(f"{changed.now.name} is live again: within {_SEEN_S} s all jobs go there, and no more to {seen.now.name}.")
     _print_live(changed, options)
+
+
+def _prune(releases: Releases, options: argparse.Namespace) -> None:
+    from comfy_serverless.cli.release_prune import Pruning, agreed
+    from comfy_serverless.cli.stack import client_of_stacks
+
+    if options.yes and not options.delete:
+        options.wrong_usage("--yes: nothing is asked without --delete")
+    pruning, seen = Pruning(releases, client_of_stacks()), releases.live()
+    verdicts = pruning.verdicts(seen, with_previous=options.previous)
+    old = [one for one in verdicts if not one.kept]
+    if not options.json:
+        rows = [[one.name, one.standing.release.stack, one.kept or "can be deleted"] for one in verdicts]
+        print_table(("release", "stack", "state"), rows, folds=("state",))
+    is_deleted = bool(options.delete and old and (options.yes or agreed(old)))
+    if is_deleted:
+        pruning.delete(seen, old, with_previous=options.previous)
+    elif old:
+        say(f"nothing was deleted: --delete deletes {counted(len(old), 'stack')}")
+    if options.json:
+        told = [{"name": one.name, "stack": one.standing.release.stack, "kept": one.kept or None} for one in verdicts]
+        print_json({"releases": told, "is_deleted": is_deleted})
 
 
 def _is_same(live: Release, announced: Release) -> bool:

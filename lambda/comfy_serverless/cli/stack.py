@@ -29,6 +29,7 @@ from comfy_serverless.redaction import redacted
 if TYPE_CHECKING:
     from botocore.client import BaseClient
     from botocore.exceptions import BotoCoreError, ClientError
+    from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.aws.sqs import JobQueue
@@ -145,6 +146,13 @@ def clients_of_logs() -> tuple[BaseClient, BaseClient]:
     import boto3
 
     return boto3.client("cloudformation"), boto3.client("logs")
+
+
+def client_of_stacks() -> CloudFormationClient:
+    """The client that deletes stacks."""
+    import boto3
+
+    return boto3.client("cloudformation")
 
 
 def releases_of(stack: str) -> tuple[Releases, Mapping[str, str]]:

@@ -12,14 +12,12 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from comfy_serverless.connector.client import RequestFailed
 from comfy_serverless.connector.engine import Engine
-from comfy_serverless.connector.engine_asked import EngineAsked
+from comfy_serverless.connector.engine_given import EngineGiven
 from comfy_serverless.connector.events import NoWebsocket
-from comfy_serverless.connector.folders import place_file
 from comfy_serverless.connector.in_thread import InThread
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.own_folder import may_overlap
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class ComfyConnector(EngineAsked):
+class ComfyConnector(EngineGiven):
     """The connector. `ComfyConnector()` is the same instance everywhere in a process, until `kill_api()`.
 
     Args:
@@ -398,43 +396,6 @@ class ComfyConnector(EngineAsked):
         """The same, asked now, once ComfyUI answers. Raises ComfyError as `wait_ready`."""
         self.wait_ready()
         return self._engine.all_declared.read()
-
-    def upload_image(
-        self,
-        filepath: str | Path,
-        subfolder: str | None = None,
-        folder_type: str | None = None,
-        overwrite: bool = False,
-    ) -> dict[str, Any]:
-        """Give ComfyUI an image. Returns `{"name": …, "subfolder": …, "type": …}`; use that name.
-
-        Raises:
-            MissingAsset: ComfyUI does not take it, for instance because it is too large.
-        """
-        self.wait_ready()
-        path = Path(filepath)
-        with path.open("rb") as file:
-            return self._engine.uploads.send(
-                file, path.name, subfolder=subfolder, folder_type=folder_type, overwrite=overwrite
-            )
-
-    def upload_file(self, file: BinaryIO | Path, name: str, *, subfolder: str = "", overwrite: bool = False) -> str:
-        """Give ComfyUI any input file. Returns the value for the input of a LoadImage (or similar) node.
-
-        A file on this machine is copied into a local engine's input folder, unless the name is taken there.
-
-        Raises:
-            MissingAsset: ComfyUI does not take it, for instance because it is too large.
-        """
-        self.wait_ready()
-        folder = self.input_directory
-        if isinstance(file, Path):
-            if folder is not None and place_file(file, name, subfolder=subfolder, folder=folder):
-                return f"{subfolder}/{name}" if subfolder else name
-            with file.open("rb") as stream:
-                return self.upload_file(stream, name, subfolder=subfolder, overwrite=overwrite)
-        answer = self._engine.uploads.send(file, name, subfolder=subfolder, overwrite=overwrite)
-        return f"{answer['subfolder']}/{answer['name']}" if answer.get("subfolder") else str(answer["name"])
 
     # Reading and editing workflows, as in the original.
 

@@ -15,8 +15,9 @@ from comfy_serverless.connector.made_files import JOBS_FOLDER
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.file_inputs import text_behind
 from comfy_serverless.graph.lookup import listing
+from comfy_serverless.graph.node_errors import node_errors_of
 from comfy_serverless.graph.nodes import PREFIX, TEXT_JOINER, Declared, known
-from comfy_serverless.graph.workflow import copy_graph, is_link, node_errors_entry
+from comfy_serverless.graph.workflow import copy_graph, is_link
 
 #: An input that makes ComfyUI run a node again. Unless something about them changes, output nodes that we give no
 #: folder name the files of a job that is over, and nodes that read what the graph does not have give what they have
@@ -49,14 +50,11 @@ def check_prefixes(graph: Mapping[str, Any]) -> None:
     if problems:
         raise InvalidWorkflow(
             f"{listing(problems, form='Node {}: {}')}. Use a name, or a folder below it: 'ComfyUI' or 'today/fox'.",
-            details={
-                "node_errors": {
-                    node_id: node_errors_entry(
-                        graph[node_id]["class_type"], error_type="invalid_filename_prefix", message=problem
-                    )
-                    for node_id, problem in problems.items()
-                }
-            },
+            details=node_errors_of(
+                problems,
+                lambda node_id, problem: (graph[node_id]["class_type"], problem),
+                error_type="invalid_filename_prefix",
+            ),
         )
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.lookup import listing
+from comfy_serverless.graph.node_errors import node_errors_of
 from comfy_serverless.graph.nodes import Declared
-from comfy_serverless.graph.workflow import is_link, node_errors_entry
+from comfy_serverless.graph.workflow import is_link
 
 #: Where ComfyUI looks for the caller's key in `extra_data`.
 KEYS = ("api_key_comfy_org", "auth_token_comfy_org")
@@ -33,12 +34,9 @@ def check_partner_nodes(
         raise InvalidWorkflow(
             f"{listing(partners, form='Node {} {}')}: it calls a paid service, and this job has no key for it. Send "
             f"one of your own as extra_data.{KEYS[0]} (https://platform.comfy.org), or take the node out.",
-            details={
-                "node_errors": {
-                    node_id: node_errors_entry(graph[node_id]["class_type"], error_type=_TYPE, message=problem)
-                    for node_id, problem in partners.items()
-                }
-            },
+            details=node_errors_of(
+                partners, lambda node_id, problem: (graph[node_id]["class_type"], problem), error_type=_TYPE
+            ),
         )
 
 

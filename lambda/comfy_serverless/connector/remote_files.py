@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
+from comfy_serverless.connector.client import ComfyClient, RequestFailed
 from comfy_serverless.connector.made_files import Made, MadeFiles, Place, Remembered, View
+
+logger = logging.getLogger(__name__)
 
 #: `Last-Modified` has whole seconds.
 _WHOLE_SECOND_S = 1.0
@@ -69,3 +73,12 @@ class RemoteFiles(MadeFiles):
 
     def leave(self) -> None:
         """See MadeFiles. ComfyUI has no route that removes a file."""
+
+
+def changed_at(client: ComfyClient, place: Place) -> float | None:
+    """When ComfyUI last changed a file; None if it has none, or does not answer."""
+    try:
+        return client.changed_at(*place)
+    except RequestFailed as error:
+        logger.warning("ComfyUI could not be asked for %s: %s", place, error)
+        return None

@@ -27,8 +27,16 @@ PLATFORM: Final = "x86_64-manylinux_2_36"
 PackSource = Literal["registry", "git", "local"]
 RequirementKind = Literal["wheel", "sdist", "git", "url"]
 _VERSION_DIGITS: Final = 12
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+#: What pip, apt and git are given. The build reads locks by itself (comfyui/lock_reading.py), before our code is there,
+#: and by the same forms: tests/unit/image/test_lock_readings.py.
+NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+SHA256: Final = re.compile(r"[0-9a-f]{64}")
+COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+PACK: Final = re.compile(r"[^\s/\\:*?\"<>|\x00-\x1f][^/\\:*?\"<>|\x00-\x1f]*")
+APT: Final = re.compile(r"[a-z0-9][a-z0-9+.:=~-]+")
+URL: Final = re.compile(r"(?:git\+)?(?:https?|file|ssh)://[^\s'\"]+")
+_AT_A_COMMIT: Final = re.compile(r"@[0-9a-f]{40}(?:#\S*)?$")
 _Entry = TypeVar("_Entry")
 
 
@@ -237,20 +245,20 @@ def _document(text: str, name: str) -> dict[str, Any]:
 def _lock(document: Mapping[str, Any]) -> Lock:
     comfyui = document["comfyui"]
     return Lock(
-        inputs_sha256=_matching(document["inputs_sha256"], _SHA256, "inputs_sha256"),
+        inputs_sha256=_matching(document["inputs_sha256"], SHA256, "inputs_sha256"),
         python=_text(document["python"], "python"),
         platform=_text(document["platform"], "platform"),
         comfyui=ComfyUI(
-            repository=_text(comfyui["repository"], "comfyui.repository"),
+            repository=_matching(comfyui["repository"], URL, "comfyui.repository", "address"),
             ref=_text(comfyui["ref"], "comfyui.ref"),
-            commit=_matching(comfyui["commit"], _COMMIT, "comfyui.commit"),
+            commit=_matching(comfyui["commit"], COMMIT, "comfyui.commit"),
             version=_text(comfyui["version"], "comfyui.version"),
         ),
         torch={name: _text(version, f"torch.{name}") for name, version in document["torch"].items()},
-        apt=_texts(document["apt"], "apt"),
+        apt=tuple(_matching(name, APT, "apt", "package of Debian") for name in _texts(document["apt"], "apt")),
         packs=_each(document["packs"], "packs", _pack),
-        requirements=_each(document["requirements"], "requirements", _requirement),
-        build_requirements=_each(document["build_requirements"], "build_requirements", _requirement),
+        requirements=_libraries(document, "requirements"),
+        build_requirements=_libraries(document, "build_requirements"),
         overrides=_texts(document["overrides"], "overrides"),
         models=_each(document["models"], "models", _model),
         warnings=_texts(document["warnings"], "warnings"),
@@ -259,20 +267,25 @@ def _lock(document: Mapping[str, Any]) -> Lock:
 
 
 def _pack(entry: Mapping[str, Any], where: str) -> LockedPack:
-    name = _text(entry["name"], f"{where}.name")
-    if name in {"", ".", ".."} or "/" in name or "\\" in name or "\0" in name:
+    name = _matching(entry["name"], PACK, f"{where}.name", "folder's name")
+    if name in {".", ".."}:
         raise _WrongForm(f"{where}.name is {name!r}, which is no folder's name")
-    commit = entry["commit"]
+    commit, source = entry["commit"], _one_of(entry["source"], get_args(PackSource), f"{where}.source")
+    if source == "git":
+        _matching(commit, COMMIT, f"{where}.commit")
+        _matching(entry["repository"], URL, f"{where}.repository", "address")
+    if source == "registry":
+        _matching(entry["url"], URL, f"{where}.url", "address")
     return LockedPack(
         name=name,
         id=_text_or_none(entry["id"], f"{where}.id"),
-        source=_one_of(entry["source"], get_args(PackSource), f"{where}.source"),
+        source=source,
         version=_text_or_none(entry["version"], f"{where}.version"),
         ref=_text_or_none(entry["ref"], f"{where}.ref"),
         repository=_text_or_none(entry["repository"], f"{where}.repository"),
-        commit=None if commit is None else _matching(commit, _COMMIT, f"{where}.commit"),
+        commit=None if commit is None else _matching(commit, COMMIT, f"{where}.commit"),
         url=_text_or_none(entry["url"], f"{where}.url"),
-        sha256=_matching(entry["sha256"], _SHA256, f"{where}.sha256"),
+        sha256=_matching(entry["sha256"], SHA256, f"{where}.sha256"),
         size=_size(entry["size"], f"{where}.size"),
         requirements=_texts(entry["requirements"], f"{where}.requirements"),
         install_scripts=_each(entry["install_scripts"], f"{where}.install_scripts", _install_script),
@@ -284,19 +297,33 @@ def _install_script(entry: Mapping[str, Any], where: str) -> InstallScript:
     return InstallScript(_text(entry["file"], f"{where}.file"), _texts(entry["fetches"], f"{where}.fetches"))
 
 
+def _libraries(document: Mapping[str, Any], key: str) -> tuple[LockedRequirement, ...]:
+    found = _each(document[key], key, _requirement)
+    seen: set[str] = set()
+    for one in found:
+        if (name := re.sub(r"[-_.]+", "-", one.name).lower()) in seen:
+            raise _WrongForm(f"{key} has the library {name} twice")
+        seen.add(name)
+    return found
+
+
 def _requirement(entry: Mapping[str, Any], where: str) -> LockedRequirement:
     hashes = _texts(entry["hashes"], f"{where}.hashes")
     for known in hashes:
         algorithm, _, digits = known.partition(":")
         if algorithm != "sha256":
             raise _WrongForm(f"{where}.hashes has {known!r}, and not sha256:…")
-        _matching(digits, _SHA256, f"{where}.hashes")
+        _matching(digits, SHA256, f"{where}.hashes")
     kind = _one_of(entry["kind"], get_args(RequirementKind), f"{where}.kind")
     if kind != "git" and not hashes:
         raise _WrongForm(f"{where} has no hash")
+    if kind in {"git", "url"}:
+        url = _matching(entry["url"], URL, f"{where}.url", "address")
+        if kind == "git" and _AT_A_COMMIT.search(url) is None:
+            raise _WrongForm(f"{where}.url has no commit")
     return LockedRequirement(
-        name=_text(entry["name"], f"{where}.name"),
-        version=_text(entry["version"], f"{where}.version"),
+        name=_matching(entry["name"], NAME, f"{where}.name", "library's name"),
+        version=_matching(entry["version"], VERSION, f"{where}.version", "version"),
         hashes=hashes,
         size=None if entry["size"] is None else _size(entry["size"], f"{where}.size"),
         kind=kind,
@@ -310,7 +337,7 @@ def _model(entry: Mapping[str, Any], where: str) -> LockedModel:
     return LockedModel(
         filename=_text(entry["filename"], f"{where}.filename"),
         type=_text(entry["type"], f"{where}.type"),
-        sha256=None if sha256 is None else _matching(sha256, _SHA256, f"{where}.sha256"),
+        sha256=None if sha256 is None else _matching(sha256, SHA256, f"{where}.sha256"),
         size=None if entry["size"] is None else _size(entry["size"], f"{where}.size"),
         url=_text_or_none(entry["url"], f"{where}.url"),
         local_path=_text_or_none(entry["local_path"], f"{where}.local_path"),
@@ -353,9 +380,9 @@ def _size(value: object, where: str) -> int:
     return value
 
 
-def _matching(value: object, pattern: re.Pattern[str], where: str) -> str:
-    if not isinstance(value, str) or pattern.fullmatch(value) is None:
-        raise _WrongForm(f"{where} is {value!r}, which is no hash")
+def _matching(value: object, form: re.Pattern[str], where: str, what: str = "hash") -> str:
+    if not isinstance(value, str) or form.fullmatch(value) is None:
+        raise _WrongForm(f"{where} is {value!r}, which is no {what}")
     return value
 
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+from comfy_serverless.graph.editor_nodes import (
+    BYPASSED,
+    GROUP_PREFIXES,
+    MUTED,
+    Inside,
+    Step,
+    all_subgraphs,
+    groups_in,
+    walk,
+)
 from comfy_serverless.graph.file_inputs import name_in_input_folder
 from comfy_serverless.graph.nodes import known
 
-_OUT = (2, 4)  # muted, bypassed
 #: The most nodes that are walked: a subgraph in a subgraph can mean very many.
 _MOST_NODES = 20_000
 
@@ -47,26 +57,30 @@ class ActiveNode(NamedTuple):
 def active_nodes(workflow: Mapping[str, Any]) -> Iterator[ActiveNode]:
     """The nodes that are neither muted nor bypassed, with those inside of subgraphs and group nodes."""
     inner = _definitions(workflow)
-    pending = _nodes(workflow, "", frozenset())
-    count = 0
-    while pending and count < _MOST_NODES:
-        found, hosts = pending.pop()
-        count += 1
-        if found.class_type not in inner:
-            yield found
-        elif found.class_type not in hosts:  # else it is in itself
-            pending += _nodes(inner[found.class_type], f"{found.path}:", hosts | {found.class_type})
+    left = iter(range(_MOST_NODES))
+
+    def inside(step: Step[None]) -> Inside[None] | None:
+        if next(left, None) is None:
+            raise _Enough
+        if step.kind not in inner:
+            return None
+        return () if step.kind in step.hosts else _nodes(inner[step.kind])  # one that is in itself has an end
+
+    with suppress(_Enough):
+        for step in walk(_nodes(workflow), inside):
+            yield ActiveNode(step.path, step.node)
 
 
-def _nodes(graph: Mapping[str, Any], above: str, hosts: frozenset[str]) -> list[tuple[ActiveNode, frozenset[str]]]:
-    """Those of one graph that are not out, the last one first."""
+class _Enough(Exception):
+    """So many nodes are walked, and no more."""
+
+
+def _nodes(graph: Mapping[str, Any]) -> Inside[None]:
+    """Those of one graph that are not out."""
     nodes = graph.get("nodes")
-    found = [
-        (ActiveNode(f"{above}{node.get('id', place)}", node), hosts)
-        for place, node in enumerate(nodes if isinstance(nodes, list) else ())
-        if isinstance(node, Mapping) and node.get("mode") not in _OUT
-    ]
-    return found[::-1]
+    for place, node in enumerate(nodes if isinstance(nodes, list) else ()):
+        if isinstance(node, Mapping) and node.get("mode") not in (MUTED, BYPASSED):
+            yield str(node.get("id", place)), node, None
 
 
 def file_inputs(workflow: Mapping[str, Any]) -> list[str]:
@@ -83,18 +97,10 @@ def file_inputs(workflow: Mapping[str, Any]) -> list[str]:
 def _definitions(workflow: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """What its nodes may stand for: subgraphs by their ids, group nodes by their types."""
     found: dict[str, Mapping[str, Any]] = {}
-    pending: list[object] = [workflow]
-    while pending:
-        graph = pending.pop()
-        definitions = graph.get("definitions") if isinstance(graph, Mapping) else None
-        subgraphs = definitions.get("subgraphs") if isinstance(definitions, Mapping) else None
-        for each in subgraphs if isinstance(subgraphs, list) else ():
-            if isinstance(each, Mapping) and isinstance(each.get("id"), str) and each["id"] not in found:
-                found[each["id"]] = each
-                pending.append(each)
-    extra = workflow.get("extra")
-    groups = extra.get("groupNodes") if isinstance(extra, Mapping) else None
-    for name, group in groups.items() if isinstance(groups, Mapping) else ():
+    for each in all_subgraphs(workflow):
+        if isinstance(each.get("id"), str):
+            found.setdefault(each["id"], each)
+    for name, group in groups_in(workflow).items():
         if isinstance(group, Mapping):
-            found |= dict.fromkeys((f"workflow>{name}", f"workflow/{name}"), group)
+            found |= dict.fromkeys((f"{prefix}{name}" for prefix in GROUP_PREFIXES), group)
     return found

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from comfy_serverless.graph.editor_files import nodes_of, values_of
+from comfy_serverless.graph.editor_nodes import subgraphs_in
 from comfy_serverless.graph.nodes import SEED_INPUTS
 from comfy_serverless.graph.workflow import draws_seeds, is_to_draw
 from comfy_serverless.graph.wrappers import is_of_editor
@@ -62,9 +63,7 @@ def _is_rolled(text: str) -> bool:
 
 def _definitions(workflow: Mapping[str, Any]) -> set[object]:
     """The ids of its subgraphs: what their hosts hold is taken as it is."""
-    definitions = workflow.get("definitions")
-    subgraphs = definitions.get("subgraphs") if isinstance(definitions, Mapping) else None
-    found = [each.get("id") for each in subgraphs or () if isinstance(each, Mapping)]
+    found = (each.get("id") for each in subgraphs_in(workflow))
     return {each for each in found if isinstance(each, str)}
 
 

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from comfy_serverless.graph.editor_nodes import graphs_of
 from comfy_serverless.graph.file_inputs import as_address, is_address, scheme_of
 
 #: Classes whose widgets are notes of people: nothing in them is fetched.
@@ -22,18 +23,9 @@ _UNPLACED = "proxyWidgetErrorQuarantine"
 
 def nodes_of(workflow: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """All nodes of an editor's workflow: its own, and those of its subgraphs and group nodes, at any depth."""
-    pending: list[object] = [workflow]
-    while pending:
-        graph = pending.pop()
-        if not isinstance(graph, Mapping):
-            continue
+    for graph in graphs_of(workflow):
         nodes = graph.get("nodes")
         yield from (node for node in nodes if isinstance(node, dict)) if isinstance(nodes, list) else ()
-        definitions, extra = graph.get("definitions"), graph.get("extra")
-        subgraphs = definitions.get("subgraphs") if isinstance(definitions, Mapping) else None
-        pending += subgraphs if isinstance(subgraphs, list) else []
-        groups = extra.get("groupNodes") if isinstance(extra, Mapping) else None
-        pending += groups.values() if isinstance(groups, Mapping) else []
 
 
 def values_of(node: Mapping[str, Any]) -> Iterator[object]:

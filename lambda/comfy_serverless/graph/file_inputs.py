@@ -112,15 +112,17 @@ def fetched_addresses(graph: Mapping[str, Any], inputs: Mapping[str, object]) ->
     Args:
         inputs: given with the graph, in the place of what stands there.
     """
-    replaced = {target for meaning in NodeLookup(graph).resolve_all(inputs)[0] for target in meaning.targets}
+    meanings = NodeLookup(graph).resolve_all(inputs)[0] if inputs else []
+    replaced = {target for meaning in meanings for target in meaning.targets}
     for node_id, node in graph.items():
         for input_name, value in node["inputs"].items():
             if (node_id, input_name) in replaced:
                 continue
-            if isinstance(value, str) and is_address(value) and takes_file(node["class_type"], input_name):
+            if not isinstance(value, str):
+                for _, uri in nested_files(value):
+                    yield f"{node_id}.{input_name}", uri
+            elif is_address(value) and takes_file(node["class_type"], input_name):
                 yield f"{node_id}.{input_name}", value
-            for _, uri in nested_files(value):
-                yield f"{node_id}.{input_name}", uri
 
 
 def nested_files(value: object) -> Iterator[tuple[Steps, str]]:

@@ -6,10 +6,10 @@ Pure: reads the graph, changes nothing. `workflow.targets` and `workflow.apply_s
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from comfy_serverless.graph.near import Guesses
 
@@ -23,6 +23,9 @@ _MAX_CANDIDATES = 2000
 _MAX_SUGGESTED, _MAX_NEAR = 3, 10
 #: The longest title in a list of nodes, in characters.
 _SHOWN_TITLE = 40
+
+#: What stands for a problem: its text, or more.
+_Problem = TypeVar("_Problem")
 
 
 class Specificity(IntEnum):
@@ -178,9 +181,12 @@ class NodeLookup:
         return f"node {node_id} ({node['class_type']}) has no input {input_name!r}, it has: {has}"
 
 
-def listing(problems: Mapping[Any, str], *, form: str = "{!r}: {}") -> str:
+def listing(
+    problems: Mapping[Any, _Problem], *, form: str = "{!r}: {}", reason: Callable[[_Problem], object] = str
+) -> str:
     """Problems by address or node in one sentence; where there are very many, the first ones only."""
-    shown = [form.format(str(key)[:MAX_ADDRESS_LENGTH], reason) for key, reason in islice(problems.items(), MAX_LISTED)]
+    first = islice(problems.items(), MAX_LISTED)
+    shown = [form.format(str(key)[:MAX_ADDRESS_LENGTH], reason(problem)) for key, problem in first]
     left_out = [f"and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
     return "; ".join(shown + left_out)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant, listing
+from comfy_serverless.graph.node_errors import raise_node_errors
 from comfy_serverless.graph.nodes import IMAGE_SAVER, SEED_INPUTS
 from comfy_serverless.json_text import finite, is_finite, parse_json
 
@@ -28,6 +29,12 @@ MAX_DEPTH = 64
 SEED_LIMIT = 2**53
 #: The parts of a node that ComfyUI reads; what else stands in one, it or an editor has written for itself.
 _NODE_PARTS = ("inputs", "class_type", "_meta")
+#: How many of them a node has without `_meta`.
+_OF_A_NODE = 2
+#: The most nodes of a graph, as of the editor's file (`graph.convert`). Real ones have some hundred.
+MAX_NODES = 50_000
+#: The types of values that hold no others: most of a workflow, and quicker to tell than by `isinstance`.
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 _SLOT = re.compile(r"\d{1,9}")
 _MINUS_ONE = re.compile(r"\s*-1(\.0*)?\s*")
 
@@ -55,6 +62,8 @@ def check_format(workflow: object) -> dict[str, Any]:
         raise UiFormatWorkflow(_EXPORT_HINT)
     if not workflow:
         raise InvalidWorkflow("The workflow has no nodes.")
+    if len(workflow) > MAX_NODES:
+        raise InvalidWorkflow(f"The workflow has {len(workflow):,} nodes; at most {MAX_NODES:,} are taken: divide it.")
     if not is_shallow(workflow):
         raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")
     problems = {node_id: (reason, node) for node_id, node in workflow.items() if (reason := _malformed(node_id, node))}
@@ -70,13 +79,10 @@ def check_links(graph: Mapping[str, Any]) -> None:
     """
     problems: dict[object, tuple[str, object]] = {}
     for node_id, node in graph.items():
-        dangling = [
-            f"input {name!r} links to node {value[0]!r}"
-            for name, value in node["inputs"].items()
-            if is_link(value) and value[0] not in graph
-        ]
+        dangling = [name for name, value in node["inputs"].items() if is_link(value) and value[0] not in graph]
         if dangling:
-            problems[node_id] = (f"{', '.join(dangling)}, which is not in the workflow", node)
+            links = ", ".join(f"input {name!r} links to node {node['inputs'][name][0]!r}" for name in dangling)
+            problems[node_id] = (f"{links}, which is not in the workflow", node)
     raise_node_errors("The workflow has links to nodes that do not exist", problems, error_type="bad_linked_input")
 
 
@@ -92,22 +98,39 @@ def as_engine_reads(graph: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     """
     result: dict[str, Any] = {}
     notes: list[str] = []
-    problems: dict[object, tuple[str, object]] = {}
     for node_id, node in graph.items():
-        inputs = {name: _as_link(value, graph) for name, value in node["inputs"].items()}
-        mended = [name for name, value in node["inputs"].items() if inputs[name] is not value]
-        notes += [f"node {node_id}: the link {name!r} is read as {json.dumps(inputs[name])}" for name in mended]
-        if reason := _unwritable({**node, "inputs": inputs}):
-            problems[node_id] = (reason, node)
-        parts = {part: finite(node[part]) if part == "_meta" else node[part] for part in _NODE_PARTS if part in node}
-        result[node_id] = {**parts, "inputs": inputs}
-    raise_node_errors("JSON cannot hold a value", problems, error_type="invalid_input_type", called="Node {!r} {}")
+        mended = {
+            name: link
+            for name, value in node["inputs"].items()
+            if isinstance(value, list) and (link := _as_link(value, graph)) is not value
+        }
+        notes += [f"node {node_id}: the link {name!r} is read as {json.dumps(link)}" for name, link in mended.items()]
+        if mended or "_meta" in node or len(node) > _OF_A_NODE:
+            parts = {part: node[part] for part in _NODE_PARTS if part in node}
+            if "_meta" in parts:
+                parts["_meta"] = finite(parts["_meta"])
+            result[node_id] = {**parts, "inputs": {**node["inputs"], **mended}}
+        else:
+            result[node_id] = node
+    if not _is_writable(result):
+        said = {node_id: _unwritable(node) for node_id, node in result.items()}
+        problems = {node_id: (reason, graph[node_id]) for node_id, reason in said.items() if reason is not None}
+        raise_node_errors("JSON cannot hold a value", problems, error_type="invalid_input_type", called="Node {!r} {}")
     return result, notes
 
 
-def _as_link(value: object, graph: Mapping[str, Any]) -> object:
+def _is_writable(graph: Mapping[str, Any]) -> bool:
+    """Whether JSON can hold all of a graph: asked once for all of its nodes, it takes a tenth of the time."""
+    try:
+        json.dumps(graph, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _as_link(value: list[Any], graph: Mapping[str, Any]) -> object:
     """The link that is meant by a list of two that ComfyUI would take for one; any other value itself."""
-    if not isinstance(value, list) or len(value) != 2 or is_link(value):
+    if len(value) != 2 or is_link(value):
         return value
     source, slot = value
     is_slot = (isinstance(slot, int) and not isinstance(slot, bool)) or (
@@ -174,6 +197,8 @@ def apply_set(graph: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
     Raises:
         InvalidWorkflow: all addresses that mean nothing, each with its reason in `details["set"]`.
     """
+    if not values:
+        return copy_graph(graph)
     meanings, problems = NodeLookup(graph).resolve_all(values)
     if problems:
         raise InvalidWorkflow(f"`set` does not fit the workflow: {listing(problems)}.", details={"set": problems})
@@ -323,7 +348,7 @@ def is_shallow(workflow: Mapping[str, Any]) -> bool:
             id(child): child
             for container in level
             for child in (container.values() if isinstance(container, Mapping) else container)
-            if isinstance(child, (Mapping, list, tuple))
+            if type(child) not in _PLAIN and isinstance(child, (Mapping, list, tuple))
         }
         level = list(children.values())
         if not level:
@@ -342,39 +367,6 @@ def count_values(value: object) -> int:
         elif isinstance(each, list):
             pending += each
     return count
-
-
-def raise_node_errors(
-    heading: str, problems: Mapping[Any, tuple[str, object]], *, error_type: str, called: str = "node {!r} {}"
-) -> None:
-    """Raise InvalidWorkflow for `{node id: (reason, node)}`, if any, with details shaped like ComfyUI's.
-
-    Args:
-        called: how the message puts id and reason together.
-    """
-    if not problems:
-        return
-    reasons = {node_id: reason for node_id, (reason, _) in problems.items()}
-    raise InvalidWorkflow(
-        f"{heading}: {listing(reasons, form=called)}.",
-        details={
-            "node_errors": {
-                str(node_id): node_errors_entry(
-                    node.get("class_type") if isinstance(node, dict) else None, error_type=error_type, message=reason
-                )
-                for node_id, (reason, node) in problems.items()
-            }
-        },
-    )
-
-
-def node_errors_entry(class_type: object, *, error_type: str, message: str) -> dict[str, Any]:
-    """What `node_errors` has for a node, shaped as ComfyUI has it."""
-    return {
-        "errors": [{"type": error_type, "message": message, "details": "", "extra_info": {}}],
-        "dependent_outputs": [],
-        "class_type": class_type,
-    }
 
 
 def kind_in_words(value: object) -> str:

@@ -234,10 +234,11 @@ def shorten(details: Mapping[str, Any]) -> dict[str, Any]:
     short: dict[str, Any] = {}
     left = MAX_ERROR_DETAILS
     for name, value in details.items():
-        plain = _plain(value)
-        if isinstance(plain, str):
-            plain = _cut(plain)
-        size = len(json.dumps(plain))
+        try:
+            plain = _cut(clean(value)) if isinstance(value, str) else _plain(value, _Room(left))
+            size = len(json.dumps(plain))
+        except _TooLong:
+            size = left + 1
         if size > left:
             short["left_out"] = [*short.get("left_out", []), clean(str(name)[:100])][:20]
             continue
@@ -246,8 +247,26 @@ def shorten(details: Mapping[str, Any]) -> dict[str, Any]:
     return short
 
 
-def _plain(value: object, levels: int = MAX_ERROR_LEVELS) -> object:
-    """A value as plain JSON: engines and nodes may report anything."""
+class _TooLong(Exception):
+    """There is no room for a value."""
+
+
+class _Room:
+    """How much of a value's JSON may still come. A workflow may have errors at each of its 50,000 nodes."""
+
+    def __init__(self, characters: int) -> None:
+        self._left = characters
+
+    def take(self, characters: int) -> None:
+        """Count what is at least needed. Raises _TooLong."""
+        self._left -= characters
+        if self._left < 0:
+            raise _TooLong
+
+
+def _plain(value: object, room: _Room, levels: int = MAX_ERROR_LEVELS) -> object:
+    """A value as plain JSON: engines and nodes may report anything. Raises _TooLong as soon as there is no room."""
+    room.take(1)
     match value:
         case None | bool() | int():
             return value
@@ -256,10 +275,15 @@ def _plain(value: object, levels: int = MAX_ERROR_LEVELS) -> object:
         case Mapping() | list() | tuple() if not levels:
             return "…"
         case Mapping():
-            return {clean(str(key)): _plain(item, levels - 1) for key, item in value.items()}
+            return {_text_in(str(key), room): _plain(item, room, levels - 1) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item, levels - 1) for item in value]
-    return clean(str(value))
+            return [_plain(item, room, levels - 1) for item in value]
+    return _text_in(str(value), room)
+
+
+def _text_in(text: str, room: _Room) -> str:
+    room.take(len(text))
+    return clean(text)
 
 
 def _cut(text: str) -> str:

@@ -26,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.connector.refusals import pack_of, why_unknown
 from comfy_serverless.errors import InvalidWorkflow
-from comfy_serverless.graph.workflow import node_errors_entry
+from comfy_serverless.graph.node_errors import node_errors_of
 from comfy_serverless.jobs.declarations import DeclarationsWriter
 from comfy_serverless.jobs.engine_documents import CLASSES, NOT_IMPORTED, Build, Told, tell, told
 from comfy_serverless.jobs.outward import outward
@@ -131,16 +131,14 @@ class NodeListReader:
                 f"{len(unknown)} of {len(graph)} nodes are of classes that ComfyUI does not have on the workers, e.g. "
                 f"node {first} ({class_type}){_whose(class_type, lost)}: put the custom node into the image, or "
                 f"correct the name. {why_unknown(lost)}.",
-                details={
-                    "node_errors": {
-                        node_id: node_errors_entry(
-                            class_type,
-                            error_type="missing_node_type",
-                            message=f"there is no node class {class_type!r}{_whose(class_type, lost)}",
-                        )
-                        for node_id, class_type in unknown.items()
-                    }
-                },
+                details=node_errors_of(
+                    unknown,
+                    lambda _, class_type: (
+                        class_type,
+                        f"there is no node class {class_type!r}{_whose(class_type, lost)}",
+                    ),
+                    error_type="missing_node_type",
+                ),
             )
 
     def not_imported(self) -> tuple[NotImported, ...]:

@@ -103,6 +103,8 @@ def resolve_assets(graph: Mapping[str, Any], *, owner: str, assets: Assets) -> R
     found = _Found(owner, assets)
     for node_id, node in graph.items():
         for input_name, given in node["inputs"].items():
+            if isinstance(given, str):
+                continue  # a name: see `_resolve_names`
             value = _unwrapped(given)
             where = _Place(node_id, node["class_type"], input_name)
             if is_reference(value):

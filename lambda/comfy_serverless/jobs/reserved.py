@@ -9,6 +9,7 @@ account, and no owner: for all of them these places are closed, whatever their r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from comfy_serverless.settings import Settings
 
 _OWNERS = "owners"
+#: What stands in every address in S3, however it is written: most texts of a workflow need no closer look.
+_S3 = re.compile("s3:", re.IGNORECASE)
+#: The types of values that hold no others: most of a workflow, and quicker to tell than by `isinstance`.
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def owner_prefix(owner: str, settings: Settings) -> str:
@@ -40,6 +45,8 @@ def everything_in(value: object) -> Iterator[object]:
     while pending:
         item = pending.pop()
         yield item
+        if type(item) in _PLAIN:
+            continue
         if isinstance(item, Mapping):
             pending.extend(item.values())
         elif isinstance(item, list | tuple):
@@ -49,7 +56,9 @@ def everything_in(value: object) -> Iterator[object]:
 def addresses_in(document: object, buckets: Collection[str | None]) -> Iterator[tuple[str, str, str]]:
     """The addresses in a document that are in one of the buckets, as they are meant, each with its bucket and key."""
     for value in everything_in(document):
-        if isinstance(value, str) and scheme_of(address := as_address(value)) == "s3" and is_address(address):
+        if type(value) is not str or _S3.search(value) is None:
+            continue
+        if scheme_of(address := as_address(value)) == "s3" and is_address(address):
             bucket, _, key = address[len("s3://") :].partition("/")
             if bucket in buckets:
                 yield address, bucket, key

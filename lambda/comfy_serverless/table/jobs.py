@@ -23,7 +23,7 @@ from comfy_serverless.errors import Canceled, ComfyError, IdempotencyKeyReuse, I
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, Output, Progress, status_of
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.asset_item import Asset
-from comfy_serverless.table.columns import OPEN, QUEUED, QUEUED_BATCH
+from comfy_serverless.table.columns import OPEN, QUEUED_BATCH
 from comfy_serverless.table.job_item import (
     IDEMPOTENCY,
     JOB,
@@ -37,24 +37,20 @@ from comfy_serverless.table.job_item import (
     stored_document,
 )
 from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
-from comfy_serverless.table.reader import JobReader
 from comfy_serverless.table.turns import Turns
+from comfy_serverless.table.waiting_jobs import IN_QUEUE_S, UNBEGUN, UNBEGUN_VALUES, WaitingJobs, sent_again
 from comfy_serverless.table.webhook_item import WEBHOOK, webhook_pk
 
 #: How long a submit may take between the table and the queue; then the caretaker looks after it.
 DISPATCH_S = 60
 #: How long a message may wait in the job queue and in the batch queue: `MessageRetentionPeriod` in template.yaml.
 QUEUE_RETENTION_S, BATCH_RETENTION_S = 4 * 24 * 3600, 14 * 24 * 3600
-#: How long the caretaker leaves a job alone whose message is in the queue, at least.
-IN_QUEUE_S = 60
 _FREE = "#status = :queued OR (#status = :running AND (attribute_not_exists(#run) OR #keeper_due < :now))"
-_UNBEGUN = "attribute_not_exists(#run) AND #status IN (:queued, :running)"
-_UNBEGUN_VALUES = {"queued": JobStatus.QUEUED.value, "running": JobStatus.RUNNING.value}
 _OURS = "#run = :run AND #status IN (:running, :canceling)"
 _OURS_VALUES = {"running": JobStatus.RUNNING.value, "canceling": JobStatus.CANCELING.value}
 
 
-class JobStore(JobReader):
+class JobStore(WaitingJobs):
     """The jobs of one table: read as `JobReader` says, and changed. Thread-safe."""
 
     def __init__(self, table: Table, *, lease_s: float, max_runs: int, release_version: str = "") -> None:
@@ -107,49 +103,16 @@ class JobStore(JobReader):
         """Add a batch to a job: the same line was in another batch, or this one is read once more."""
         change = job_update(
             job.job_id,
-            assign=_sent_again(),
+            assign=sent_again(),
             add={"batches": {str(job.batch)}},
             remove=["was_parked"],  # it is sent, whatever is wanted of the other batch
-            condition=f"attribute_exists(#batches) AND {_UNBEGUN}",
-            values=_UNBEGUN_VALUES,
+            condition=f"attribute_exists(#batches) AND {UNBEGUN}",
+            values=UNBEGUN_VALUES,
         )
         try:
             return JobState.from_item(self._table.update(change))
         except ConditionFailed as failure:
             return JobState.from_item(failure.item) if failure.item else self.submit_of_batch(job)
-
-    def park(self, job_id: str, *, batches: frozenset[str]) -> frozenset[str] | None:
-        """Park a job of paused batches: its message is gone, and it has no keeper until one of them is resumed.
-
-        `batches` are those known to want it. Returns None if it is parked; else those that really want it, which are
-        none if it must no longer be parked.
-        """
-        return self._hold(job_id, {"was_parked": True}, batches=batches, remove=["keeper", "keeper_due"])
-
-    def leave(self, job_id: str, *, batches: frozenset[str]) -> frozenset[str] | None:
-        """Mark a job of canceled batches: their keeper will end it. Returns as `park`."""
-        return self._hold(job_id, {"status": JobStatus.CANCELING.value}, batches=batches)
-
-    def _hold(
-        self, job_id: str, assign: Mapping[str, Any], *, batches: frozenset[str], remove: Sequence[str] = ()
-    ) -> frozenset[str] | None:
-        change = job_update(
-            job_id,
-            assign=assign,
-            remove=remove,
-            condition=f"#batches = :seen AND {_UNBEGUN}",
-            values={"seen": set(batches), **_UNBEGUN_VALUES},
-        )
-        try:
-            self._table.update(change)
-        except ConditionFailed as failure:
-            standing = JobState.from_item(failure.item) if failure.item else None
-            return standing.batches if standing is not None and standing.may_begin else frozenset()
-        return None
-
-    def unpark(self, job_id: str) -> None:
-        """Write that the job's message was sent again: it waits from now on."""
-        self._update_unbegun(job_id, _sent_again(), remove=["was_parked"])
 
     def withdraw(self, job: NewJob) -> None:
         """Take back a submit that has not reached the queue: no job, and the idempotency key is free again."""
@@ -159,15 +122,6 @@ class JobStore(JobReader):
         if job.webhook:
             writes.append(delete_write(webhook_pk(job.job_id), WEBHOOK))
         self._table.transact(writes)
-
-    def dispatched(self, job_id: str, *, is_batch: bool = False, for_s: int = IN_QUEUE_S) -> None:
-        """Write that the queue has the job: it is its keeper while messages wait there, and for this long at least."""
-        assign = {"keeper": QUEUED_BATCH if is_batch else QUEUED, "keeper_due": now_s() + for_s}
-        self._update_unbegun(job_id, assign, remove=["was_parked", "is_held"])
-
-    def _update_unbegun(self, job_id: str, assign: Mapping[str, Any], *, remove: Sequence[str]) -> None:
-        change = job_update(job_id, assign=assign, remove=remove, condition=_UNBEGUN, values=_UNBEGUN_VALUES)
-        self._table.try_update(change)
 
     def cancel(self, state: JobState) -> JobState:
         """Ask a job to end, at once if it has not begun. Returns it as it is then; an ended job stays as it is."""
@@ -407,10 +361,6 @@ class JobStore(JobReader):
         else:
             remove += ["keeper", "keeper_due"]
         return job_update(job_id, assign=assign, remove=remove, condition=condition, values=values)
-
-
-def _sent_again() -> dict[str, Any]:
-    return {"keeper": QUEUED_BATCH, "keeper_due": now_s() + IN_QUEUE_S, "waits_since": now_s()}
 
 
 def check_idempotency_key(key: str | None) -> str | None:

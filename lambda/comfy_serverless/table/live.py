@@ -131,6 +131,11 @@ class Live:
         """The same without those `left` releases: nothing waits in them, or they are gone."""
         return replace(self, left=tuple(one for one in self.left if one.name not in names))
 
+    def forgotten(self, names: set[str]) -> Self:
+        """The same without those releases: neither a rollback leads to them, nor are jobs looked for there."""
+        rest = self.emptied(names)
+        return replace(rest, before=tuple(one for one in rest.before if one.name not in names))
+
     def all(self) -> Iterator[Release]:
         """Every release that jobs may be in, each once, in the order in which they would go there.
 

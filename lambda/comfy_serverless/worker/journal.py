@@ -27,7 +27,8 @@ from comfy_serverless.observability import about, emit_wait, log
 from comfy_serverless.redaction import redacted
 from comfy_serverless.table.care import is_too_old, waited_s
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
-from comfy_serverless.table.jobs import IN_QUEUE_S, JobStore
+from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.waiting_jobs import IN_QUEUE_S
 
 if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import WebhookQueue

@@ -112,6 +112,23 @@ def test_a_body_of_wrong_entries_is_refused_before_each_becomes_an_error(api: Ap
     assert "more than 10,000 entries" in answer.text
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{}, 1, {"class_type": "X", "inputs": {"a": ["none", 0]}}, {"class_type": "X", "inputs": {"a": float("inf")}}],
+    ids=["no class", "no node", "a link to nowhere", "no number of JSON"],
+)
+def test_a_graph_that_is_wrong_at_each_node_is_answered_with_the_first_and_the_number_of_all(
+    api: ApiWorld, wrong: Any
+) -> None:
+    answer = api.request("POST", "/api/v2/jobs", body={"workflow": {str(number): wrong for number in range(50_000)}})
+    assert (answer.status, answer.code) == (422, "invalid_workflow")
+    error = answer.json["error"]
+    assert "'0'" in error["message"]
+    assert "and 49980 more" in error["message"]
+    assert len(error["details"]["node_errors"]) + error["details"]["more_node_errors"] == 50_000
+    assert error["details"]["node_errors"]["0"]["errors"][0]["message"]
+
+
 def test_addresses_are_counted(api: ApiWorld) -> None:
     many = {f"3.x{number}": 1 for number in range(MAX_ADDRESSES + 1)}
     assert api.request("POST", "/generate", body={"workflow": WORKFLOW, "set": many}).status == 422

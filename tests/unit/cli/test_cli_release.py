@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.cli import releases
+from comfy_serverless.cli import release_prune, releases
 from comfy_serverless.cli.main import main
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import JobError, JobStatus
@@ -49,6 +51,7 @@ class World:
             StackName=STACK,
             TemplateBody=json.dumps({"Resources": {}, "Outputs": {k: {"Value": v} for k, v in outputs.items()}}),
         )
+        self.cloudformation = session.client("cloudformation")
         self.jobs = JobStore(self.table, lease_s=30, max_runs=3)
 
     def announce(self, name: str, version: str = "3f2a91c07b5e") -> None:
@@ -59,6 +62,16 @@ class World:
         told |= {"stack": f"{STACK}-lambda-gpu-{name}", "release_version": version}
         path = f"/comfy-serverless/{STACK}/releases/{name}"
         self.ssm.put_parameter(Name=path, Value=json.dumps(told), Type="String", Overwrite=True)
+
+    def deploy(self, name: str) -> None:
+        """The stack that a release is."""
+        topic = {"T": {"Type": "AWS::SNS::Topic"}}
+        text = json.dumps({"Resources": topic})
+        self.cloudformation.create_stack(StackName=f"{STACK}-lambda-gpu-{name}", TemplateBody=text)
+
+    def stacks(self) -> set[str]:
+        """The names of the stacks that there are."""
+        return {one["StackName"] for one in self.cloudformation.describe_stacks()["Stacks"]}
 
     def live(self) -> Live:
         found = self.ssm.get_parameters(Names=[LIVE])["Parameters"]
@@ -377,3 +390,114 @@ def test_one_that_is_gone_is_shown_and_cannot_be_promoted(world: World, told: Ca
     said = told("promote", "next", code=1)[1]
     assert "its stack is gone. There are: default." in said
     assert "-c release=next" in said
+
+
+def three_releases(
+    world: World, told: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch, *, settled_s: float = -10
+) -> None:
+    """`one`, `two` and `three`, promoted one after the other: a rollback leads from `three` to `two`, to no other."""
+    monkeypatch.setattr(release_prune, "SETTLED_S", settled_s)
+    for name in ("one", "two", "three"):
+        world.announce(name)
+        world.deploy(name)
+        told("promote", name, "--no-check", "--keep", "2")
+
+
+def test_pruning_lists_what_nobody_goes_back_to_and_deletes_nothing(
+    world: World, told: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_releases(world, told, monkeypatch)
+    printed, said = told("prune")
+    assert [line.split()[0] for line in printed.splitlines()] == ["release", "one", "two"]
+    assert "can be deleted" in printed
+    assert "a rollback leads to it (--previous takes it, too)" in printed
+    assert said == "nothing was deleted: --delete deletes 1 stack\n"
+    assert world.stacks() == {"mine", *(f"mine-lambda-gpu-{name}" for name in ("one", "two", "three"))}
+
+
+def test_pruning_deletes_the_stacks_and_forgets_them(
+    world: World, told: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_releases(world, told, monkeypatch)
+    printed, said = told("prune", "--delete", "--yes", "--previous", "--json")
+    assert json.loads(printed)["is_deleted"]
+    assert "one is gone" in said
+    assert world.stacks() == {"mine", "mine-lambda-gpu-three"}
+    assert [one.name for one in world.live().all()] == ["three", DEFAULT]
+    assert told("rollback", code=1)[1].startswith("invalid_request: three is live, and nothing was before it")
+
+
+@pytest.mark.parametrize(("answer", "is_deleted"), [("y\n", True), ("Yes\n", True), ("\n", False), ("n\n", False)])
+def test_a_person_is_asked_first(
+    world: World,
+    told: Callable[..., tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    is_deleted: bool,
+) -> None:
+    three_releases(world, told, monkeypatch)
+    terminal = io.StringIO(answer)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", terminal)
+    assert "Delete 1 stack? [y/N]" in told("prune", "--delete")[1]
+    assert ("mine-lambda-gpu-one" not in world.stacks()) == is_deleted
+
+
+def test_where_nobody_can_answer_nothing_is_deleted(
+    world: World, told: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_releases(world, told, monkeypatch)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert "--yes deletes without asking. Nothing was deleted." in told("prune", "--delete", code=1)[1]
+    assert "mine-lambda-gpu-one" in world.stacks()
+
+
+def test_one_with_jobs_one_just_left_and_one_to_be_promoted_stay(
+    world: World, told: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_releases(world, told, monkeypatch, settled_s=1000)
+    assert "functions may still send jobs to it" in told("prune")[0]
+    monkeypatch.setattr(release_prune, "SETTLED_S", -10)
+    world.sqs.send_message(QueueUrl=world.urls["one"], MessageBody="x")
+    time.sleep(1.1)  # the moments that decide are whole seconds
+    world.announce("four")
+    kept = {one["name"]: one["kept"] for one in json.loads(told("prune", "--previous", "--json")[0])["releases"]}
+    assert kept == {
+        "one": "jobs are still in it (1 wait, 0 run)",
+        "two": None,
+        "four": "it was deployed after the live one was promoted: it is to be promoted yet",
+    }
+
+
+def test_what_has_come_since_the_question_keeps_a_release(
+    world: World, told: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_releases(world, told, monkeypatch)
+
+    def answer(_verdicts: object) -> bool:
+        world.sqs.send_message(QueueUrl=world.urls["one"], MessageBody="x")
+        return True
+
+    monkeypatch.setattr(release_prune, "agreed", answer)
+    said = told("prune", "--delete", code=1)[1]
+    assert "one: jobs are still in it (1 wait, 0 run). Nothing was deleted" in said
+    assert "mine-lambda-gpu-one" in world.stacks()
+
+
+def test_a_stack_that_is_none_of_a_release_is_never_deleted(
+    world: World, told: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_releases(world, told, monkeypatch)
+    path = f"/comfy-serverless/{STACK}/releases/one"
+    fields = json.loads(world.ssm.get_parameter(Name=path)["Parameter"]["Value"])
+    text = json.dumps({**fields, "stack": STACK})
+    world.ssm.put_parameter(Name=path, Value=text, Type="String", Overwrite=True)
+    printed, _ = told("prune", "--delete", "--yes", "--previous")
+    assert "the stack that it names (mine) is none of a release of mine: delete it by hand" in printed
+    assert STACK in world.stacks()
+
+
+def test_yes_without_delete_is_a_mistake(capsys: pytest.CaptureFixture[str], world: World) -> None:
+    with pytest.raises(SystemExit):
+        main(["release", "prune", "--yes"])
+    assert "nothing is asked without --delete" in capsys.readouterr().err

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from comfy_serverless.cli.environments import check
 from comfy_serverless.cli.main import main
+from comfy_serverless.environments.image import container
 from comfy_serverless.environments.lock_file import release_version
+from tests.patience import PATIENCE_S
 from tests.unit.fake_comfyui import FakeComfyUI
 
 ROOT = Path(__file__).parents[3]
@@ -196,3 +204,99 @@ def test_what_a_comfyui_that_does_not_start_wrote_is_shown_and_no_pack_is_called
     [row] = [line.split() for line in shown.out.splitlines() if line.startswith("toy")]
     assert row[-2:] == ["not", "known"]
     assert "elsewhere" not in shown.out
+
+
+#: A container engine whose container runs until it is removed.
+HANGING = """#!/bin/sh
+echo "$@" >>{folder}/calls
+case $1 in
+run) echo $$ >{folder}/client; while [ ! -e {folder}/removed ]; do sleep 0.1; done ;;
+rm) touch {folder}/removed; echo $3 ;;
+esac
+"""
+
+
+@pytest.fixture
+def hanging(docker: Path) -> Path:
+    (docker / "docker").write_text(HANGING.format(folder=docker))
+    return docker
+
+
+@pytest.fixture
+def deaf() -> Iterator[None]:
+    """Should the command not listen for a signal, it is this test that fails, and not pytest that ends."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    yield
+    for number, before in previous.items():
+        assert signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN), "what was there stands again"
+        signal.signal(number, before)
+
+
+@pytest.mark.usefixtures("deaf")
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)], ids=["TERM", "HUP", "INT"]
+)
+def test_whatever_ends_the_command_its_container_is_removed(
+    hanging: Path, checkout: Path, number: signal.Signals, code: int
+) -> None:
+    def send() -> None:
+        give_up_at = time.monotonic() + PATIENCE_S
+        while not (hanging / "client").exists() and time.monotonic() < give_up_at:
+            time.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()
+    assert ended(["env", "check", "--image", "mine:1"]) == code
+    started, removed = (hanging / "calls").read_text().splitlines()
+    name = started.split()[started.split().index("--name") + 1]
+    assert removed == f"rm --force {name}"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((hanging / "client").read_text()), 0)
+
+
+def ended(arguments: list[str]) -> int:
+    """The code that a command ends with, in whatever way."""
+    try:
+        return main(arguments)
+    except SystemExit as left:
+        return int(str(left.code))
+
+
+def test_a_container_that_was_being_made_is_removed_a_moment_later(
+    hanging: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = (
+        f"rm) if [ -e {hanging}/asked ]; then touch {hanging}/removed; echo $3; else touch {hanging}/asked; exit 1; fi"
+    )
+    text = (hanging / "docker").read_text()
+    (hanging / "docker").write_text(re.sub(r"^rm\).*?;;", f"{first} ;;", text, flags=re.MULTILINE))
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        container.run(["mine:1"], goes_on=stop)
+    assert (hanging / "removed").exists()
+
+
+def test_where_there_is_no_terminal_it_says_now_and_then_that_it_goes_on(
+    checkout: Path, docker: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "SAID_EVERY_S", 0.0)
+    monkeypatch.setattr(container, "TOLD_EVERY_S", 0.05)
+    answers(docker, facts(here(checkout)))
+    script = (docker / "docker").read_text()
+    (docker / "docker").write_text(
+        script.replace("for last", f"until [ -e {docker}/go ]; do sleep 0.05; done\nfor last")
+    )
+    said: list[str] = []
+
+    def hear(text: str) -> None:
+        said.append(text)
+        (docker / "go").touch()
+
+    monkeypatch.setattr(check, "say", hear)
+    assert main(["env", "check", "--image", "mine:1"]) == 0
+    assert said[0].startswith("mine:1: ComfyUI in the image, as on Lambda (1 of 2), ")
+    assert "so far" in said[0]

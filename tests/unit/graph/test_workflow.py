@@ -83,6 +83,12 @@ class TestCheckFormat:
             workflow.check_format({str(number): None for number in range(5000)})
         assert len(caught.value.message) < 2000
 
+    def test_a_graph_of_very_many_nodes_is_refused_before_they_are_looked_at(self) -> None:
+        node = {"class_type": "X", "inputs": {}}
+        assert workflow.check_format({str(number): node for number in range(workflow.MAX_NODES)})
+        with pytest.raises(InvalidWorkflow, match="50,001 nodes; at most 50,000"):
+            workflow.check_format({str(number): None for number in range(workflow.MAX_NODES + 1)})
+
 
 class TestCheckLinks:
     def test_a_sound_graph_passes(self) -> None:

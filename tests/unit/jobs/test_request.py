@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,26 @@ def test_details_never_grow_beyond_a_reply() -> None:
     assert details["a"] == 1
     assert details["left_out"] == ["node_errors"]
     assert "characters left out" in details["log_tail"]
+
+
+def test_details_without_room_are_not_gone_through_to_their_end() -> None:
+    class Endless(Mapping[str, Any]):
+        seen = 0
+
+        def __iter__(self) -> Iterator[str]:
+            for number in itertools.count():
+                self.seen = number
+                yield str(number)
+
+        def __len__(self) -> int:
+            return 2**40
+
+        def __getitem__(self, name: str) -> Any:
+            return {"errors": [{"message": "x" * 50}], "of": name}
+
+    endless = Endless()
+    assert shorten({"node_errors": endless, "a": 1}) == {"left_out": ["node_errors"], "a": 1}
+    assert endless.seen < MAX_ERROR_DETAILS / 50
 
 
 def test_details_are_json_whatever_they_were() -> None:

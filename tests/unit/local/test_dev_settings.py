@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from local import dev
 from local.aws.processes import ENGINE_VARIABLES, LOOPBACK, MODEL_VARIABLES, free_port
+from local.dev import command_line as dev
 
 
 @pytest.fixture(autouse=True)

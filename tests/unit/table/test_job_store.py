@@ -17,7 +17,7 @@ from comfy_serverless.errors import AssetUnavailable, EngineCrashed, Idempotency
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.table import care as care_module
-from comfy_serverless.table import columns, job_item, job_state
+from comfy_serverless.table import columns, job_item, job_state, waiting_jobs
 from comfy_serverless.table import jobs as module
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Queues
@@ -70,7 +70,7 @@ class World:
         later_s = self._later_s
         real = module.time.time
         now = int(real()) + later_s
-        for place in (module, columns, job_item, job_state, care_module):
+        for place in (module, columns, job_item, job_state, care_module, waiting_jobs):
             self._patch.setattr(place, "now_s", lambda: now)
         self._patch.setattr(JobStore, "_lease_end", lambda _self: now + 31)
 
@@ -432,7 +432,7 @@ def test_a_job_whose_message_a_worker_took_and_died_before_it_began_is_sent_agai
     monkeypatch.setattr("comfy_serverless.aws.sqs.DEPTH_KNOWN_S", 0.0)
     job_id = world.submit()
     world.queue.send(JobMessage(job_id=job_id, address=S3Address.parse(REQUEST)))
-    world.later(module.IN_QUEUE_S + 1)
+    world.later(waiting_jobs.IN_QUEUE_S + 1)
     assert world.care.round() == 0, "it waits with the others"
     assert len(world.messages(world.queue_url)) == 1  # taken, and not begun
     assert world.care.round() == 1
@@ -452,7 +452,7 @@ def test_while_a_gpu_is_sought_a_hidden_message_is_believed_and_a_job_with_a_key
     for job_id in ("keyed", plain):
         slow.send(JobMessage(job_id=job_id, address=S3Address.parse(REQUEST)))
     assert len(world.messages(world.queue_url)) == 2  # Lambda has them, and no machine yet
-    world.later(module.IN_QUEUE_S + 1)
+    world.later(waiting_jobs.IN_QUEUE_S + 1)
     care.round()
     assert world.messages(world.queue_url) == [], "nothing is sent twice"
     for _ in range(6):

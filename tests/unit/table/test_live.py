@@ -50,6 +50,15 @@ def test_promoting_remembers_so_many_and_forgets_none_in_which_jobs_may_wait() -
     assert names(again.emptied({"two"}).left) == [DEFAULT]
 
 
+def test_what_is_forgotten_is_neither_gone_back_to_nor_looked_for() -> None:
+    live = Live()
+    for name in ("one", "two", "three", "four"):
+        live = live.promoted(release(name), since="now")
+    assert (names(live.before), names(live.left)) == (["three", "two"], ["one", DEFAULT])
+    gone = live.forgotten({"two", "one"})
+    assert (gone.now, names(gone.before), names(gone.left)) == (live.now, ["three"], [DEFAULT])
+
+
 def test_rolling_back_leads_to_the_one_before_and_back_to_where_no_release_had_a_name() -> None:
     live = Live().promoted(release("one"), since="1").promoted(release("two"), since="2")
     back = live.rolled_back(since="3")

@@ -10,7 +10,7 @@ import pytest
 
 from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.jobs.message import JobMessage
-from comfy_serverless.table import care, columns, job_item, job_state, jobs, turns
+from comfy_serverless.table import care, columns, job_item, job_state, jobs, turns, waiting_jobs
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobState, NewJob
@@ -61,7 +61,7 @@ class World:
         self.begun: list[tuple[int, str]] = []
         self.fleet = Fleet(self)
         self.care = Care(self.jobs, self.fleet, WebhookQueue(None, None), session.client("s3"))
-        for module in (care, columns, job_item, job_state, jobs, turns):
+        for module in (care, columns, job_item, job_state, jobs, turns, waiting_jobs):
             monkeypatch.setattr(module, "now_s", lambda: self.now_s)
 
     def submit(self, count: int, *, is_batch: bool = False) -> None:

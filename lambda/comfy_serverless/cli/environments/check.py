@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.cli.environments.lock_paths import add_files, read_build, read_lock
-from comfy_serverless.cli.habits import FAILED, add_command, counted, print_json, print_table, say
+from comfy_serverless.cli.habits import FAILED, add_command, counted, print_json, print_table, say, time_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
 #: What `make image` calls it.
 _IMAGE = "comfy-serverless:cpu"
 _OF_COMFYUI = "ComfyUI"
+#: How often it is said that it goes on, where there is no terminal, in seconds.
+SAID_EVERY_S = 30.0
+_WAYS_IN_WORDS = {"read-only": "as on Lambda", "writable": "as on SageMaker"}
 
 
 def add_parser(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -59,7 +65,10 @@ def _run(options: argparse.Namespace) -> int:
         found = asked.of_folder(folder, _python(folder, options.python), options.lock)
         name = str(options.comfyui)
     else:
-        found = asked.of_image(options.image)
+        from comfy_serverless.cli.interrupts import ends_in_order
+
+        with ends_in_order(), _Progress(options.image) as progress:
+            found = asked.of_image(options.image, tell=progress.show)
         name = options.image
     stale = _stale(options, found) if options.comfyui is None else []
     if options.json:
@@ -70,6 +79,34 @@ def _run(options: argparse.Namespace) -> int:
         for line in told(found, stale):
             say(line)
     return FAILED if found["problems"] or stale else 0
+
+
+class _Progress:
+    """Says which container is being waited for: in a terminal all the time, elsewhere every half a minute."""
+
+    def __init__(self, image: str) -> None:
+        from comfy_serverless.cli.progress_line import ProgressLine
+
+        self._image, self._line = image, ProgressLine("starting the image", width=48)
+        self._began = self._said_at = time.monotonic()
+
+    def __enter__(self) -> _Progress:
+        self._line.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._line.__exit__(kind, error, traceback)
+
+    def show(self, mode: str, number: int, count: int) -> None:
+        """Show that the container of this way goes on: it is one of so many."""
+        words = f"ComfyUI in the image, {_WAYS_IN_WORDS.get(mode, mode)} ({number} of {count})"
+        self._line.show((number - 1) / count, words)
+        now = time.monotonic()
+        if not sys.stderr.isatty() and now - self._said_at >= SAID_EVERY_S:
+            self._said_at = now
+            say(f"{self._image}: {words}, {time_in_words(now - self._began)} so far")
 
 
 def _python(comfyui: Path, named: str | None) -> str:

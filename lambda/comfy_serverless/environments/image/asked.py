@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from comfy_serverless.connector.import_check import start
-from comfy_serverless.environments.image import check, import_story, verdict
+from comfy_serverless.environments.image import check, container, import_story, verdict
 from comfy_serverless.errors import EngineUnavailable
 
 HERE: Final = "as it is on this machine"
@@ -22,13 +22,20 @@ _WAYS: Final[Mapping[str, Sequence[str]]] = {
 }
 
 
-def of_image(image: str) -> dict[str, Any]:
+def of_image(image: str, *, tell: Callable[[str, int, int], object] = lambda *_: None) -> dict[str, Any]:
     """What an image has: see `check.facts`. Problems of both ways stand in one list.
+
+    Args:
+        tell: called twice a second while a container runs, with how it was started, which of them it is, and of how
+            many.
 
     Raises:
         EngineUnavailable: there is no container engine, no such image, or it is none of this project.
     """
-    answers = [_asked(image, mode, options) for mode, options in _WAYS.items()]
+    answers = [
+        _asked(image, mode, options, goes_on=partial(tell, mode, number, len(_WAYS)))
+        for number, (mode, options) in enumerate(_WAYS.items(), start=1)
+    ]
     merged = dict(answers[0])
     problems: dict[tuple[str, str], dict[str, Any]] = {}
     for answer in answers:
@@ -40,15 +47,11 @@ def of_image(image: str) -> dict[str, Any]:
     return merged
 
 
-def _asked(image: str, mode: str, options: Sequence[str]) -> dict[str, Any]:
-    command = [
-        *("docker", "run", "--rm", *options, "--env", "COMFYUI_ARGS=--cpu"),
-        *("--entrypoint", "/opt/worker/bin/python", image, *_PROGRAM, mode),
-    ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise EngineUnavailable(f"an image can only be checked with docker: {error}") from error
+def _asked(image: str, mode: str, options: Sequence[str], *, goes_on: Callable[[], object]) -> dict[str, Any]:
+    entry_point = ("--entrypoint", "/opt/worker/bin/python")
+    done = container.run(
+        [*options, "--env", "COMFYUI_ARGS=--cpu", *entry_point, image, *_PROGRAM, mode], goes_on=goes_on
+    )
     try:
         return dict(json.loads(done.stdout.strip().rpartition("\n")[2]))
     except ValueError as error:

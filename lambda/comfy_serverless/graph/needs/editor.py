@@ -14,6 +14,18 @@ from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.files import MODEL_ENDINGS
 from comfy_serverless.graph.convert.limits import MOST_VALUES
 from comfy_serverless.graph.convert.virtual import VIRTUAL
+from comfy_serverless.graph.editor_nodes import (
+    BYPASSED,
+    GROUP_PREFIXES,
+    MUTED,
+    Inside,
+    Step,
+    all_subgraphs,
+    groups_in,
+    mapping,
+    mappings,
+    walk,
+)
 from comfy_serverless.graph.needs.answer import Pack
 from comfy_serverless.graph.nodes import MODEL_INPUTS
 from comfy_serverless.graph.workflow import MAX_DEPTH, count_values, is_shallow
@@ -22,9 +34,6 @@ from comfy_serverless.graph.workflow import MAX_DEPTH, count_values, is_shallow
 MAX_NODES = 20_000
 #: The most values of their widgets, inputs and properties, counted alike.
 _MOST_VALUES = 2_000_000
-_MUTED, _BYPASSED = 2, 4
-#: Where the old group nodes are named: "workflow>NAME", and "workflow/NAME" before that.
-_GROUP_PREFIXES = ("workflow>", "workflow/")
 #: How deep values are looked at: a list of objects of a list.
 _VALUE_LEVELS = 4
 _LONGEST_ENDING = max(map(len, MODEL_ENDINGS))
@@ -33,6 +42,8 @@ _LONGEST_ENDING = max(map(len, MODEL_ENDINGS))
 Named = tuple[str, str]
 #: What a host gives to nodes within it: `{node id: {input name: value}}`.
 Given = Mapping[str, Mapping[str, object]]
+#: What one node is given: values in the place of its own; of a group's node, all that it has.
+_GivenToNode = Mapping[str, object] | tuple[Named, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,51 +91,47 @@ class EditorFile:
         if not is_shallow(workflow):
             raise InvalidWorkflow(f"The workflow is nested more than {MAX_DEPTH} levels deep.")
         self._definitions = {
-            str(definition.get("id")): _definition(definition) for definition in _all_definitions(workflow)
+            str(definition.get("id")): _definition(definition) for definition in all_subgraphs(workflow)
         }
-        self._groups = _mapping(_mapping(workflow.get("extra")).get("groupNodes"))
+        self._groups = groups_in(workflow)
         self._count = 0
         #: How many values may be read yet, and how many each node has: those of a subgraph are read for each host.
         self._values_left = _MOST_VALUES
         self._sizes: dict[int, int] = {}
-        self.nodes = tuple(self._walk(_mappings(workflow.get("nodes")), "", {}, ()))
-        self.models = tuple(_mappings(workflow.get("models")))
-        around = [workflow, *(definition for definition in _all_definitions(workflow))]
+        self.nodes = tuple(self._walk(mappings(workflow.get("nodes"))))
+        self.models = tuple(mappings(workflow.get("models")))
+        around = [workflow, *(definition for definition in all_subgraphs(workflow))]
         self.texts = tuple(
             text
             for graph in around
-            for node in _mappings(graph.get("nodes"))
+            for node in mappings(graph.get("nodes"))
             if node.get("type") in ("Note", "MarkdownNote")
             for _, text in texts_in(node.get("widgets_values"), "")
         )
 
-    def _walk(
-        self, nodes: Iterable[Mapping[str, Any]], path: str, given: Given, within: tuple[str, ...]
-    ) -> Iterator[EditorNode]:
-        """The active nodes of a graph, and those within its hosts.
+    def _walk(self, nodes: Iterable[Mapping[str, Any]]) -> Iterator[EditorNode]:
+        """The active nodes, and those within hosts."""
+        for step in walk(_active(nodes, {}), self._inside):
+            values = step.given if isinstance(step.given, tuple) else _with_given(_values(step.node), step.given)
+            yield _node(step.node, step.path, values)
 
-        Args:
-            given: what the host gives to inputs of nodes in here.
-            within: the definitions that this is in, so that one that holds itself has an end.
-        """
-        for node in nodes:
-            kind, node_id = node.get("type"), str(node.get("id"))
-            if not isinstance(kind, str) or node.get("mode") in (_MUTED, _BYPASSED) or kind in VIRTUAL:
-                continue
-            self._note(node)
-            if (definition := self._definitions.get(kind)) is not None:
-                if kind not in within and len(within) < MAX_DEPTH:
-                    self._values_left -= definition.size
-                    inner = _given_by(node, definition, given.get(node_id, {}))
-                    yield from self._walk(definition.nodes, f"{path}{node_id}:", inner, (*within, kind))
-            elif kind.startswith(_GROUP_PREFIXES):
-                yield from self._grouped(node, kind[len(_GROUP_PREFIXES[0]) :], f"{path}{node_id}:")
-            else:
-                yield _node(node, f"{path}{node_id}", _with_given(_values(node), given.get(node_id, {})))
+    def _inside(self, step: Step[_GivenToNode]) -> Inside[_GivenToNode] | None:
+        """The nodes within a host, and what it gives to each of them; None of another node."""
+        if isinstance(step.given, tuple):
+            return None  # of a group: it has been counted, and is no host
+        self._note(step.node)
+        if (definition := self._definitions.get(step.kind)) is not None:
+            if step.kind in step.hosts or len(step.hosts) >= MAX_DEPTH:
+                return ()
+            self._values_left -= definition.size
+            return _active(definition.nodes, _given_by(step.node, definition, step.given))
+        if step.kind.startswith(GROUP_PREFIXES):
+            return self._grouped(step.node, step.kind[len(GROUP_PREFIXES[0]) :])
+        return None
 
-    def _grouped(self, host: Mapping[str, Any], name: str, path: str) -> Iterator[EditorNode]:
+    def _grouped(self, host: Mapping[str, Any], name: str) -> Inside[_GivenToNode]:
         """The nodes of a group. The host has the values of all, in their order: those that are files are told apart."""
-        inner = _mappings(_mapping(self._groups.get(name)).get("nodes"))
+        inner = mappings(mapping(self._groups.get(name)).get("nodes"))
         for node in inner:
             self._note(node)
         files = [value for _, value in texts_in(host.get("widgets_values"), "") if is_model_file(value)]
@@ -132,10 +139,10 @@ class EditorFile:
         for index, node in enumerate(inner):
             kind = node.get("type")
             if isinstance(kind, str) and kind not in VIRTUAL:
-                values = [
+                values = tuple(
                     (slot, next(replaced, value) if is_model_file(value) else value) for slot, value in _values(node)
-                ]
-                yield _node(node, f"{path}{index}", values)
+                )
+                yield str(index), node, values
 
     def _note(self, node: Mapping[str, Any]) -> None:
         """Count a node that is read, and its values. Raises InvalidWorkflow if they are too many."""
@@ -190,7 +197,7 @@ def muted(workflow: Mapping[str, Any], classes: frozenset[str]) -> dict[str, Any
 
     def mute(node: object) -> object:
         kind = node.get("type") if isinstance(node, Mapping) else None
-        return {**node, "mode": _MUTED} if isinstance(kind, str) and kind in classes else node  # type: ignore[dict-item]
+        return {**node, "mode": MUTED} if isinstance(kind, str) and kind in classes else node  # type: ignore[dict-item]
 
     def within(graph: dict[str, Any]) -> dict[str, Any]:
         definitions = graph.get("definitions")
@@ -203,16 +210,16 @@ def muted(workflow: Mapping[str, Any], classes: frozenset[str]) -> dict[str, Any
 
 
 def _node(node: Mapping[str, Any], node_id: str, values: Iterable[Named]) -> EditorNode:
-    properties = _mapping(node.get("properties"))
+    properties = mapping(node.get("properties"))
     facts = [properties.get(name) for name in ("cnr_id", "aux_id", "ver")]
     cnr_id, aux_id, ver = (fact[:200] if isinstance(fact, str) else "" for fact in facts)
     return EditorNode(
         node_id,
         str(node["type"]),
         Pack(cnr_id, aux_id, ver) if cnr_id or aux_id else None,
-        tuple(_mappings(properties.get("models"))),
+        tuple(mappings(properties.get("models"))),
         tuple(values),
-        tuple(str(slot.get("type")) for slot in _mappings(node.get("outputs"))),
+        tuple(str(slot.get("type")) for slot in mappings(node.get("outputs"))),
     )
 
 
@@ -221,7 +228,7 @@ def _values(node: Mapping[str, Any]) -> list[Named]:
     values = node.get("widgets_values")
     if not isinstance(values, list):
         return list(texts_in(values, ""))
-    names = [str(_mapping(slot["widget"]).get("name")) for slot in _mappings(node.get("inputs")) if slot.get("widget")]
+    names = [str(mapping(slot["widget"]).get("name")) for slot in mappings(node.get("inputs")) if slot.get("widget")]
     if len(names) == len(values):
         return [named for name, value in zip(names, values, strict=True) for named in texts_in(value, name)]
     known = iter(MODEL_INPUTS.get(str(node.get("type")), {}))
@@ -244,14 +251,14 @@ def _given_by(host: Mapping[str, Any], definition: _Definition, around: Mapping[
     """
     values = host.get("widgets_values")
     values = values if isinstance(values, list) else []
-    entries = _mapping(host.get("properties")).get("proxyWidgets")
+    entries = mapping(host.get("properties")).get("proxyWidgets")
     given: dict[str, dict[str, object]] = {}
     if isinstance(entries, list):
         for entry, value in zip(entries, values, strict=False):
             if isinstance(entry, list) and len(entry) > 1 and value is not None:
                 given.setdefault(str(entry[0]), {})[str(entry[1])] = value
         return given
-    linked = {str(slot.get("name")) for slot in _mappings(host.get("inputs")) if slot.get("link") is not None}
+    linked = {str(slot.get("name")) for slot in mappings(host.get("inputs")) if slot.get("link") is not None}
     for position, (name, targets) in enumerate(definition.promoted.items()):
         value = around.get(name, values[position] if position < len(values) else None)
         if name not in linked and value is not None:
@@ -262,15 +269,15 @@ def _given_by(host: Mapping[str, Any], definition: _Definition, around: Mapping[
 
 def _definition(definition: Mapping[str, Any]) -> _Definition:
     """A definition, with its promoted inputs: those that lead to a value of an inner node, or to an input of a host."""
-    nodes = _mappings(definition.get("nodes"))
+    nodes = mappings(definition.get("nodes"))
     slots = {
-        slot.get("link"): (str(node.get("id")), _mapping(slot.get("widget")).get("name"))
+        slot.get("link"): (str(node.get("id")), mapping(slot.get("widget")).get("name"))
         for node in nodes
-        for slot in _mappings(node.get("inputs"))
+        for slot in mappings(node.get("inputs"))
         if isinstance(slot.get("link"), int | str)
     }
     promoted: dict[str, list[tuple[str, str]]] = {}
-    for given in _mappings(definition.get("inputs")):
+    for given in mappings(definition.get("inputs")):
         links = given.get("linkIds")
         found = [slots.get(link) for link in links if isinstance(link, int | str)] if isinstance(links, list) else []
         targets = [(target[0], str(target[1])) for target in found if target is not None and target[1]]
@@ -279,20 +286,9 @@ def _definition(definition: Mapping[str, Any]) -> _Definition:
     return _Definition(nodes, promoted)
 
 
-def _all_definitions(workflow: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The definitions of subgraphs, those within definitions too."""
-    found: list[Mapping[str, Any]] = []
-    waiting: list[Mapping[str, Any]] = [workflow]
-    while waiting:
-        inner = _mappings(_mapping(waiting.pop().get("definitions")).get("subgraphs"))
-        found += inner
-        waiting += inner
-    return found
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _mappings(values: object) -> list[Mapping[str, Any]]:
-    return [value for value in values if isinstance(value, Mapping)] if isinstance(values, list) else []
+def _active(nodes: Iterable[Mapping[str, Any]], given: Given) -> Inside[_GivenToNode]:
+    """The nodes of a graph that run, with what the host gives to inputs of each."""
+    for node in nodes:
+        kind, node_id = node.get("type"), str(node.get("id"))
+        if isinstance(kind, str) and node.get("mode") not in (MUTED, BYPASSED) and kind not in VIRTUAL:
+            yield node_id, node, given.get(node_id, {})

@@ -19,8 +19,9 @@ from comfy_serverless.graph.file_inputs import (
     takes_file,
 )
 from comfy_serverless.graph.lookup import NodeLookup, listing
+from comfy_serverless.graph.node_errors import raise_node_errors
 from comfy_serverless.graph.nodes import IMAGE_LOADERS, Takes, known
-from comfy_serverless.graph.workflow import copy_graph, is_link, raise_node_errors
+from comfy_serverless.graph.workflow import copy_graph, is_link
 from comfy_serverless.worker.inputs.image_batches import put_batch, taken_outputs
 
 #: The most different files one job may bring, and images in one batch.
