@@ -210,7 +210,7 @@ def _declared_at_url() -> Callable[[], Mapping[str, Any]] | None:
         return None
     from comfy_serverless.connector.connector import ComfyConnector
 
-    return ComfyConnector(settings=settings).object_info
+    return ComfyConnector(settings=settings).object_info_now
 
 
 def client_of_models() -> S3Client:

@@ -61,7 +61,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     group = add_command(
         commands,
         "workflows",
-        summary="give workflows names, typed inputs and versions; move between versions; make typed clients",
+        summary="give workflows names, typed inputs and versions, and make typed clients",
         examples=[lines[0] for lines in _EXAMPLES.values()],
         notes=_NOTES,
         prints_data=False,

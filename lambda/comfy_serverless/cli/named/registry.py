@@ -26,7 +26,7 @@ class Registry(Protocol):
         """All workflows, by name."""
 
     def described(self, name: str, *, alias: str | None = None, version: int | None = None) -> Document:
-        """A workflow, and what the version takes that an alias leads to (by default `live`), or that has this number."""
+        """A workflow, and what a version of it takes: that of an alias (by default `live`), or of this number."""
 
     def versions(self, name: str) -> Iterator[Document]:
         """Its versions, the newest first."""
