@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.api.workflow_bodies import (
     Move,
@@ -21,9 +21,11 @@ from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows import items
 from comfy_serverless.workflows.example import example_of
 from comfy_serverless.workflows.items import Head, VersionRow, Weights
-from comfy_serverless.workflows.pushing import Prepared
 from comfy_serverless.workflows.schema import schema_of
 from comfy_serverless.workflows.version import Version
+
+if TYPE_CHECKING:
+    from comfy_serverless.workflows.pushing import Prepared
 
 OWN, SHARED, IMAGE = "own", "operator", "image"
 
@@ -69,7 +71,7 @@ def described(
         description=version.description,
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version, object_info),
+        json_schema=schema_of(version, object_info),
         example=example_of(version, object_info),
     )
 
@@ -112,7 +114,7 @@ def whole_version(version: Version) -> WorkflowVersion:
         sha256=version.content_sha256,
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version),
+        json_schema=schema_of(version),
         needs=dict(version.needs),
         workflow=dict(version.graph),
         editors=None if version.editors is None else dict(version.editors),
@@ -130,7 +132,7 @@ def pushed(
         aliases={} if head is None else aliases_json(head),
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version, object_info),
+        json_schema=schema_of(version, object_info),
         notes=list(notes),
     )
 
@@ -142,7 +144,7 @@ def would_be(prepared: Prepared, object_info: Mapping[str, Any] | None, *, notes
         name=version.name,
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version, object_info),
+        json_schema=schema_of(version, object_info),
         proposal=Proposed(
             inputs=[one.to_json() for one in found.inputs], outputs=[one.to_json() for one in found.outputs]
         ),
