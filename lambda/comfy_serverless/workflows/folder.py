@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from comfy_serverless.graph.convert import convert
 from comfy_serverless.graph.editor_format import check_editor_format
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import is_of_editor, unwrap
 from comfy_serverless.json_text import parse_json
-from comfy_serverless.workflows.proposal import propose
 from comfy_serverless.workflows.version import Version
 
 #: The number of what is in the image.
@@ -97,6 +95,9 @@ def _choices_beside(path: Path) -> Path | None:
 
 
 def _version(name: str, path: Path, declared: Declared) -> Version:
+    from comfy_serverless.graph.convert import convert  # and what finds inputs: with the first file that is asked for
+    from comfy_serverless.workflows.proposal import propose
+
     source = f"the workflow {name!r}"
     document = parse_json(path.read_bytes(), source=source)
     found = unwrap(document)
@@ -113,6 +114,7 @@ def _version(name: str, path: Path, declared: Declared) -> Version:
         owner="",
         graph=graph,
         editors=None if workflow is document and editors is None else document,
-        inputs=proposal.inputs,
+        # Nobody has chosen them: what was run before by its address alone, or with the file that it names, still is.
+        inputs=tuple(replace(one, is_required=False) for one in proposal.inputs),
         outputs=proposal.outputs,
     )
