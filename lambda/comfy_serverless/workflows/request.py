@@ -20,11 +20,12 @@ from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant
 from comfy_serverless.graph.near import Guesses
 from comfy_serverless.graph.nodes import SEED_INPUTS
-from comfy_serverless.graph.workflow import SEED_LIMIT
+from comfy_serverless.graph.workflow import SEED_LIMIT, is_link
 from comfy_serverless.graph.wrappers import merged
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT
 from comfy_serverless.jobs.request import MAX_LABELS, MAX_REQUEST_ERRORS, NOT_PLAIN, JobRequest, is_plain_input
 from comfy_serverless.jobs.workflow_source import goes_along
+from comfy_serverless.workflows.targets import place_of
 from comfy_serverless.workflows.version import NamedInput, Version
 
 if TYPE_CHECKING:
@@ -178,9 +179,9 @@ class _Values:
                 self._place_value(one, value)
         for one in self._inputs.values():
             is_set = one.name in self._request.inputs or not taken.isdisjoint(one.targets)
-            # All other defaults stand in the graph.
-            if one.role is Role.SEED and not is_set and one.default is not None and not self._has(one, one.default):
-                self._place_value(one, one.default)
+            if one.default is not None and not is_set and not self._has(one, one.default):
+                place = self._place_file if one.kind is InputKind.FILE else self._place_value
+                place(one, one.default)
         if self._version.number:  # the texts of a file are rolled when it is read
             self._roll({at: text for at, text in self._version.rolled.items() if at not in taken | self.set.keys()})
 
@@ -193,11 +194,15 @@ class _Values:
             self.set[address] = choose(text, Dice(self._seed or None, address)).text
 
     def _has(self, one: NamedInput, value: object) -> bool:
-        """Whether the graph has this value for the only target, and a worker sees that it is a seed."""
-        node_id, _, name = one.targets[0].rpartition(".")
-        node = self._version.graph.get(node_id)
-        is_there = node is not None and node["inputs"].get(name) == value
-        return is_there and (_is_drawn_by_worker(one) or not _is_minus_one(value))
+        """Whether the graph has this default, as it mostly has, and a worker sees that it is a seed, if it is one."""
+        if one.role is Role.SEED and _is_minus_one(value) and not _is_drawn_by_worker(one):
+            return False
+        stands = [self._standing(target) for target in one.targets]
+        return all(found == value or is_link(found) for found in stands)
+
+    def _standing(self, target: str) -> object:
+        place = place_of(self._version.graph, target)
+        return None if place is None else self._version.graph[place[0]]["inputs"].get(place[1])
 
     def _place_file(self, one: NamedInput, value: Any) -> None:  # noqa: ANN401  (any JSON value)
         if isinstance(value, list) and len(value) == 1:

@@ -183,7 +183,7 @@ def test_a_seed_that_no_worker_draws_is_drawn_here_and_is_one_for_all_targets() 
     assert f"the seed 'luck' was drawn: {drawn}" in request.warnings
     assert expanded({"luck": -1}, one).values == request.values, "the same job has the same"
     assert len({expanded({"luck": -1}, one, job_id=f"job-{number}").values["20.value"] for number in range(9)}) > 1
-    assert expanded({}, one).values == {}
+    assert expanded({}, one).values == {"20.value": 5, "3.seed": 5}, "as it says of itself"
 
 
 # What goes along, and what stays as it is.
