@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -238,9 +239,13 @@ def _show(registry: Registry, options: argparse.Namespace) -> int:
             print(f"{title:<11}  {one_line(str(value))}")
     print()
     _print_inputs(told)
-    example = json.dumps(told.get("example") or {}, ensure_ascii=False)
-    say(one_line(f"run it: curl $COMFY_BASE_URL/api/v2/workflows/{told['name']}/runs -d '{words.shown(example)}'"))
-    say(f"or:     comfy-serverless run {told['name']} --help")
+    print()
+    print(f"comfy-serverless run {told['name']} --help")
+    print(
+        f'curl "$COMFY_BASE_URL/api/v2/workflows/{told["name"]}/runs" -H "Authorization: Bearer $COMFY_API_KEY" '
+        f"-H 'content-type: application/json' -d {shlex.quote(json.dumps(told.get('example') or {}))}",
+        flush=True,
+    )
     return 0
 
 

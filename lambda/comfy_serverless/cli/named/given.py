@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.cli.habits import one_line
-from comfy_serverless.cli.named.words import shown, takes
+from comfy_serverless.cli.named.words import shown, takes, what_it_is
 from comfy_serverless.cli.wishes import origin
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.inputs import InputKind
@@ -38,6 +38,7 @@ _METAVARS: Final = {
     InputKind.FILE: "FILE",
     InputKind.OTHER: "JSON",
 }
+_LONGEST_LIST: Final = 2_000
 _PREFIX: Final = "input of the workflow: "
 
 
@@ -87,24 +88,25 @@ def add_inputs(parser: argparse.ArgumentParser, taken: Taken) -> None:
     """Add an option for each input. One that is called like another option has none: `--set NAME=VALUE` gives it."""
     group = parser.add_argument_group(f"inputs of {taken.name}, version {taken.number}")
     for one in taken.inputs:
-        names = [f"--{name}" for name in dict.fromkeys((one.name, one.name.replace("_", "-")))]
+        names = [f"--{name}" for name in dict.fromkeys((one.name.replace("_", "-"), one.name))]
         free = [name for name in names if _OPTION.fullmatch(name[2:]) and name not in parser._option_string_actions]
-        if not free:
-            continue
         may_stand_alone: dict[str, Any] = {"nargs": "?", "const": "true"} if one.kind is InputKind.BOOLEAN else {}
-        group.add_argument(
-            *free,
-            dest=f"{_PREFIX}{one.name}",
-            action="append",
-            metavar=_METAVARS.get(one.kind, "TEXT"),
-            help=_help(one, taken).replace("%", "%%"),
-            **may_stand_alone,
-        )
+        for number, name in enumerate(free):
+            group.add_argument(
+                name,
+                dest=f"{_PREFIX}{one.name}",
+                action="append",
+                metavar=_METAVARS.get(one.kind, "TEXT"),
+                help=argparse.SUPPRESS if number else _help(one, taken).replace("%", "%%"),
+                **may_stand_alone,
+            )
+    parser._action_groups.insert(0, parser._action_groups.pop())  # what one came for comes first
 
 
 def options_of(parser: argparse.ArgumentParser) -> list[str]:
     """The options that stand for inputs."""
-    return [action.option_strings[0] for action in parser._actions if action.dest.startswith(_PREFIX)]
+    named = (action for action in parser._actions if action.dest.startswith(_PREFIX))
+    return [action.option_strings[0] for action in named if action.help != argparse.SUPPRESS]
 
 
 def without_options(parser: argparse.ArgumentParser, taken: Taken) -> list[str]:
@@ -230,7 +232,6 @@ def paths_of(given: Given) -> list[Path]:
 
 def _help(one: NamedInput, taken: Taken) -> str:
     told = one.to_json()
-    what = one.description or (one.title if one.title != one.name else "")
     default = "required" if one.is_required else f"default: {shown(one.default)}" if one.default is not None else ""
-    facts = "; ".join(filter(None, (takes(told, taken.spec(one.name)), default)))
-    return one_line(" ".join(f"{what} ({facts})".split()))
+    facts = "; ".join(filter(None, (takes(told, taken.spec(one.name), longest=_LONGEST_LIST), default)))
+    return one_line(" ".join(f"{what_it_is(told)} ({facts})".split()))
