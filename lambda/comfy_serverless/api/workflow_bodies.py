@@ -48,6 +48,10 @@ class PushBody(_Body):
         Field(max_length=100, description="Moved to this version. `live` if the workflow is new; none if it is not."),
     ] = None
     dry_run: Annotated[bool, Field(description="Shows what would be kept, and what is wrong; writes nothing.")] = False
+    expected: Annotated[
+        int | None,
+        Field(ge=0, description="The number that the newest version must have now, 0 for a new name; otherwise 409."),
+    ] = None
     extra_data: Annotated[
         dict[str, Any] | None,
         Field(description="`extra_pnginfo.workflow`: the editor's workflow of a graph in API format. Nothing else."),

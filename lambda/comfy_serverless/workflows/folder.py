@@ -13,14 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from comfy_serverless.graph.convert import convert
 from comfy_serverless.graph.editor_format import check_editor_format
 from comfy_serverless.graph.inputs import Role
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import is_of_editor, unwrap
 from comfy_serverless.json_text import parse_json, text_of
-from comfy_serverless.workflows.choosing import choose, read_choices
-from comfy_serverless.workflows.proposal import propose
 from comfy_serverless.workflows.targets import place_of
 from comfy_serverless.workflows.version import NamedInput, Version
 
@@ -101,6 +98,10 @@ def _choices_beside(path: Path) -> Path | None:
 
 def _version(name: str, path: Path, choices: Path | None, declared: Declared) -> Version:
     """The version that a file is now. Raises as `Folder.version`."""
+    from comfy_serverless.graph.convert import convert  # and what finds inputs: with the first file that is asked for
+    from comfy_serverless.workflows.choosing import choose, read_choices
+    from comfy_serverless.workflows.proposal import propose
+
     source = f"the workflow {name!r}"
     document = parse_json(path.read_bytes(), source=source)
     found = unwrap(document)
@@ -110,7 +111,7 @@ def _version(name: str, path: Path, choices: Path | None, declared: Declared) ->
         graph = check_format(workflow)
     else:
         graph = convert(editors, declared).graph if declared is not None else {}
-    bare = Version(name=name, number=NUMBER, owner="", graph=graph, editors=document if workflow != graph else None)
+    bare = Version(name=name, number=NUMBER, owner="", graph=graph, editors=document if document != graph else None)
     if not graph:
         return bare
     proposal = propose(graph, declared, editors=editors)
