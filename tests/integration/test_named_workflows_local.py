@@ -35,7 +35,8 @@ def test_a_folders_workflow_runs_by_its_name(folder: Path, capsys: pytest.Captur
 
 def test_the_file_beside_it_says_what_its_inputs_are_called(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "workflows" / "thumbnail.yaml").write_text(
-        "inputs:\n  picture: {target: 1.image, required: true}\n  side: {targets: [2.width, 2.height], default: 64, maximum: 128}\n"
+        "inputs:\n  picture: {target: 1.image, required: true}\n"
+        "  side: {targets: [2.width, 2.height], default: 64, maximum: 128}\n"
     )
     assert main(["run", "thumbnail", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())

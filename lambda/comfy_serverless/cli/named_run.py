@@ -24,7 +24,7 @@ from comfy_serverless.cli.named.given import (
     unknown_in_words,
     without_options,
 )
-from comfy_serverless.cli.run import add_options, is_remote
+from comfy_serverless.cli.run_options import add_options, is_remote
 from comfy_serverless.cli.wishes import check_files, check_folder
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound
 from comfy_serverless.graph.editor_format import with_saved
