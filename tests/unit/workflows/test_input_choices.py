@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
+from named_samples import GRAPH, OBJECT_INFO
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.workflows.choosing import choose, read_choices, with_defaults
 from comfy_serverless.workflows.proposal import Proposal, propose
 from comfy_serverless.workflows.version import NamedInput, NamedOutput
-from tests.unit.workflows.named_samples import GRAPH, OBJECT_INFO
 
 PROPOSAL = propose(GRAPH, OBJECT_INFO)
 
