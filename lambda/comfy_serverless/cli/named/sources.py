@@ -77,10 +77,7 @@ def _chosen(options: argparse.Namespace) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise InvalidRequest(f"{path} cannot be read: {reason}") from error
-    try:
-        choices = read_choices(text)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{path}: {error.message}", details=error.details) from error
+    choices = read_choices(text, source=str(path))
     return {"inputs": choices.inputs, "outputs": choices.outputs, "description": choices.description}
 
 
