@@ -48,13 +48,20 @@ def body_of(options: argparse.Namespace) -> dict[str, Any]:
         "description": described,
         "note": options.note,
         "alias": options.alias,
-        "extra_data": dict(document.extra_data),
+        "extra_data": _saved(document.extra_data),
     }
     return {
         "workflow": dict(document.editors or document.graph),
         **{name: value for name, value in body.items() if value not in (None, "") and (value or name != "extra_data")},
         "dry_run": options.dry_run,
     }
+
+
+def _saved(extra_data: Mapping[str, Any]) -> dict[str, Any]:
+    """The editor's workflow, which pictures have beside the graph. Nothing else is kept: keys stay on this machine."""
+    info = extra_data.get("extra_pnginfo")
+    saved = info.get("workflow") if isinstance(info, Mapping) else None
+    return {} if saved is None else {"extra_pnginfo": {"workflow": saved}}
 
 
 def _merged(chosen: Mapping[str, Any] | None, given: list[tuple[str, str]]) -> dict[str, Any] | None:
