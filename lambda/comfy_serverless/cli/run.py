@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
+import re
+from collections.abc import Sequence
 
-from comfy_serverless.cli.habits import add_command, interrupt_ends, label, say, seconds
+from comfy_serverless.cli.habits import CommandParser, add_command, interrupt_ends, say
+from comfy_serverless.cli.paths import is_file, local_path
+from comfy_serverless.cli.run_options import add_options
 
 _EXAMPLES = (
     "comfy-serverless run workflow.json",
@@ -23,9 +26,8 @@ _EXAMPLES = (
     "cat request.json | comfy-serverless run - --json",
     "comfy-serverless run edit.json --input 10.image=photo.png --remote --label campaign=autumn",
 )
-#: An example of each option's text, for who got its form wrong.
-_EXAMPLE = {"--set": "3.seed=42", "--set-json": "'3.model=[\"12\", 0]'", "--input": "10.image=photo.png"}
-_LONGEST_SHOWN = 200
+#: `poster`, `poster@staging`, `poster@3`: `workflows.reference` says exactly what a name is.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(@[A-Za-z0-9-]*)?")
 _NOTES = """\
 An input is named by node id, class or title: 3.seed, KSampler.seed, "My sampler.seed"; its own name is enough if one
 node has it: seed. A class or a title means all nodes of it, and which those are is said.
@@ -34,6 +36,9 @@ called like 2:101, and `comfy-serverless convert` shows them all.
 `--set` makes of the text what the input takes: a text stays as it is written, "5" is a number for an input that takes
 numbers, true and false for one that takes those. `--set-json` puts in any JSON: links, lists, null.
 No file in --out is replaced: a name that is taken gets the next free number.
+
+A NAME is that of a workflow which was pushed (`comfy-serverless workflows`), if COMFY_BASE_URL is set; otherwise that
+of a file in WORKFLOWS_DIR, workflows/ or this folder, without its ending. Its inputs are options, behind the name.
 
 Which ComfyUI runs it: COMFYUI_URL (one that runs), COMFYUI_DIR (a checkout; COMFYUI_PYTHON, COMFYUI_ARGS="--cpu"),
 API_COMMAND_LINE, or ComfyUI/ in this folder. Without any of them the embedded engine runs it: it needs no GPU,
@@ -56,43 +61,24 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "workflow",
-        metavar="FILE",
-        help="the workflow, a request with one, or a file that ComfyUI has made; - for standard input",
+        metavar="FILE|NAME",
+        help="the workflow, a request with one, or a file that ComfyUI has made; - for standard input; or its name",
     )
-    for option, metavar, text in (
-        ("--set", "NODE.INPUT=VALUE", "set an input (repeat)"),
-        ("--set-json", "NODE.INPUT=JSON", "set an input to any JSON (repeat)"),
-        ("--input", "NODE.INPUT=FILE", "give an input a file (repeat; for the same input: a batch of images)"),
-    ):
-        parser.add_argument(
-            option,
-            action="append",
-            default=[],
-            dest="assignments",
-            type=_with_option(option, metavar),
-            metavar=metavar,
-            help=text,
-        )
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out/)")
-    parser.add_argument(
-        "--remote", action="store_true", help="run it on the API that COMFY_BASE_URL and COMFY_API_KEY name"
-    )
-    parser.add_argument(
-        "--label",
-        action="append",
-        default=[],
-        dest="labels",
-        type=label,
-        metavar="NAME=VALUE",
-        help="with --remote: a label of the job, to find it again by (repeat)",
-    )
-    parser.add_argument("--deadline", type=seconds, metavar="SECONDS", help="interrupt it after this long")
-    parser.add_argument("--log", metavar="FILE", help="write what ComfyUI logs into a file; - for standard error")
+    add_options(parser)
     parser.set_defaults(run=run, wrong_usage=parser.error)
+    if isinstance(parser, CommandParser):
+        parser.other_form = lambda arguments: _of_name(parser, arguments)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the workflow and save its outputs, also those made before a failure. Returns the exit code."""
+    if _is_name(options.workflow):
+        with interrupt_ends():
+            from comfy_serverless.cli import named_run
+        options.arguments = getattr(options, "arguments", [])
+        return named_run.run(options)
+    if options.alias is not None or options.version_number is not None or options.sticky is not None:
+        options.wrong_usage("--alias, --version and --sticky are for named workflows: give a NAME, and no FILE")
     if options.remote:
         if options.log is not None:
             options.wrong_usage("--log: what the API's ComfyUI logs is there: `comfy-serverless jobs logs ID` shows it")
@@ -108,17 +94,19 @@ def run(options: argparse.Namespace) -> int:
     return local_run.run(options)
 
 
-class _with_option:  # noqa: N801 - it is what argparse calls, and its name is in no message
-    """Makes of an option's text a pair of option and text."""
+def _of_name(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace | None:
+    """The arguments of a run of a named workflow: a name, and options that only the workflow knows."""
+    if not arguments or not _is_name(arguments[0]):
+        return None
+    return argparse.Namespace(
+        workflow=arguments[0],
+        arguments=list(arguments[1:]),
+        json="--json" in arguments,
+        run=run,
+        wrong_usage=parser.error,
+    )
 
-    def __init__(self, option: str, form: str) -> None:
-        self._option, self._form = option, form
 
-    def __call__(self, text: str) -> tuple[str, str]:
-        form = f"{self._form}, e.g. {_EXAMPLE[self._option]}"
-        if "=" not in text[1:]:
-            shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
-            raise argparse.ArgumentTypeError(f"{shown!r} is not of the form {form}")
-        if self._option == "--input" and not text.partition("=")[2]:
-            raise argparse.ArgumentTypeError(f"{text!r} names no file: it must be of the form {form}")
-        return self._option, text
+def _is_name(text: str) -> bool:
+    """Whether it is the name of a workflow, and no file."""
+    return bool(_NAME.fullmatch(text)) and not is_file(local_path(text))
