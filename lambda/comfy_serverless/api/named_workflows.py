@@ -22,7 +22,6 @@ from comfy_serverless.api.bodies import INVALID, MAX_WAIT_S, NOT_FOUND, REFUSALS
 from comfy_serverless.api.body_reader import EVERY_PATH, BodyReader, left_out
 from comfy_serverless.api.jobs import IdempotencyKey, answer_at_end, answer_job, moment_in
 from comfy_serverless.api.named_runs import NamedRun, start
-from comfy_serverless.api.queries import check_query
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.run_bodies import read_run
 from comfy_serverless.api.services import services
@@ -69,7 +68,6 @@ _TAG = "named workflows"
 )
 def list_workflows(limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Response[str]:
     """Return a page of what the caller can run."""
-    _check_query("limit", "cursor")
     if cursor is not None and not NAME.fullmatch(cursor):
         raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
     found = list(islice(entries(services(router), caller(router).owner, after=cursor or ""), limit + 1))
@@ -85,7 +83,6 @@ def list_workflows(limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Respon
 )
 def get_workflow(name: Name, alias: AliasQuery = None, version: VersionQuery = None) -> Response[str]:
     """Return a head, and what one of its versions takes: of two behind an alias, that of the greater weight."""
-    _check_query("alias", "version")
     reference = _reference(name, alias, version)
     behind, owner = services(router), caller(router).owner
     found = seen(behind, reference, owner=owner)
@@ -100,7 +97,6 @@ def get_workflow(name: Name, alias: AliasQuery = None, version: VersionQuery = N
 )
 def list_versions(name: Name, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Response[str]:
     """Return a page of versions, without their graphs."""
-    _check_query("limit", "cursor")
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and 0 < int(cursor[:7]) <= 999_999):
         raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
     head = seen(services(router), _reference(name, None, None), owner=caller(router).owner).head
@@ -121,7 +117,6 @@ def list_versions(name: Name, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None
 )
 def get_version(name: Name, number: Annotated[int, Path(ge=0, le=999_999)]) -> Response[str]:
     """Return all that is kept of a version."""
-    _check_query()
     version = services(router).named.find(_reference(name, None, number), owner=caller(router).owner, key="")
     tag = f'"{version.content_sha256[:32]}"'
     headers = {"etag": tag, "cache-control": "private, no-cache"}
@@ -150,7 +145,6 @@ def get_version(name: Name, number: Annotated[int, Path(ge=0, le=999_999)]) -> R
 )
 def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]:
     """Keep a workflow under a name, or show what would be kept."""
-    _check_query()
     behind, who = services(router), caller(router)
     made = draft(name, body, who, behind, left_out=left_out(router))
     object_info, prepared = behind.declarations.fresh(), made.prepared
@@ -179,7 +173,6 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
 )
 def move_alias(name: Name, body: Annotated[AliasBody, Body()]) -> Response[str]:
     """Move an alias by one conditional write."""
-    _check_query()
     check_alias(body.alias)
     targets, expected = body.targets(), body.expects()
     head, store, by = _own_head(name), services(router).workflows, caller(router).key_name
@@ -200,7 +193,6 @@ def move_alias(name: Name, body: Annotated[AliasBody, Body()]) -> Response[str]:
 )
 def retire_workflow(name: Name) -> Response[str]:
     """Hide a workflow of the caller's."""
-    _check_query()
     head = _own_head(name)
     services(router).workflows.retire(head.owner, name)
     return answer(HTTPStatus.NO_CONTENT, None)
@@ -237,7 +229,6 @@ def run_workflow(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[str]:
     """Check the inputs, and take the job, durably."""
-    _check_query("alias", "version", "wait_s", "sticky")
     until = moment_in(wait_s)
     run = NamedRun(
         reference=_reference(name, alias, version),
@@ -282,10 +273,6 @@ def _own_head(name: str) -> Head:
     """A head that the caller may change. Raises NotFound."""
     _check_known(name)
     return own_head(services(router), name, owner=caller(router).owner)
-
-
-def _check_query(*known: str) -> None:
-    check_query(router.current_event.query_string_parameters, known)
 
 
 def _shown(
