@@ -62,7 +62,7 @@ def find_problems(graph: Mapping[str, Any], declarations: Declarations) -> dict[
 
     The graph's form has been checked. Nodes of a class that is not in the declarations are not judged.
     """
-    relevant = _upstream_of_outputs(graph, declarations)
+    relevant = checked_nodes(graph, declarations)
     guesses = Guesses()
     problems: dict[str, list[Problem]] = {}
     for node_id, node in graph.items():
@@ -210,7 +210,7 @@ def _number_problem(wanted: _Input, value: object, extra: Mapping[str, Any]) -> 
     return None
 
 
-def _upstream_of_outputs(graph: Mapping[str, Any], declarations: Declarations) -> frozenset[str]:
+def checked_nodes(graph: Mapping[str, Any], declarations: Declarations) -> frozenset[str]:
     """The nodes ComfyUI checks: output nodes and all that they need. An unknown node may be an output."""
     waiting = [
         node_id

@@ -74,7 +74,24 @@ def graph_of(
         InvalidWorkflow: it is no workflow, `set` does not fit it, or links lead nowhere.
         UiFormatWorkflow: it is the editor's, and cannot be converted; every reason is in its details.
     """
-    found, warnings = _found_in(*_document(request.workflow, s3=s3, settings=settings))
+    document, left_out = _document(request.workflow, s3=s3, settings=settings)
+    return graph_in(document, request, left_out=left_out, declarations=declarations, seed=seed)
+
+
+def graph_in(
+    document: object,
+    request: JobRequest,
+    *,
+    left_out: Sequence[str] = (),
+    declarations: Declarations = nobody_declares,
+    seed: str | None = None,
+) -> Resolved:
+    """The workflow in a document, in whatever wrapper, with what a request sets in it. No IO. Raises as `graph_of`.
+
+    Args:
+        left_out: what was left out of the file that the document was in, for people.
+    """
+    found, warnings = _found_in(document, left_out)
     extra_data = merged(request.extra_data or {}, found.extra_data)
     if not is_of_editor(found.workflow):
         graph, mended = _checked(check_format(found.workflow), request)

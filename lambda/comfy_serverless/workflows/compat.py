@@ -1,0 +1,450 @@
+"""Whether a version of a named workflow still does what it did, on the workers that are asked about. Pure.
+
+    its graph  ──► connector.preflight   what ComfyUI would refuse, in its own vocabulary
+    its models ──► graph.needs           with the folder, the address, and the name that comes near
+    its inputs ──► graph.inputs          what callers can set, as these workers declare it
+
+A finding breaks the version, or warns. `breaks` is what ComfyUI refuses, or drops an output for; and what takes away an
+input or an output that the version has promised. What declarations cannot say is never called broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from comfy_serverless.connector.import_report import NotImported
+from comfy_serverless.connector.preflight import (
+    Problem,
+    checked_nodes,
+    choice_hint,
+    choices_of,
+    find_problems,
+    is_model,
+    nearest,
+)
+from comfy_serverless.connector.refusals import command_to_add, pack_of
+from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.graph.convert.declared import Declarations
+from comfy_serverless.graph.file_inputs import is_address, takes_file
+from comfy_serverless.graph.inputs import Input, InputKind, Role, inputs_of
+from comfy_serverless.graph.needs import Model, Needs, Pack, needs_of
+from comfy_serverless.graph.nodes import model_folder
+from comfy_serverless.graph.workflow import check_format, draw_seeds, is_link
+from comfy_serverless.workflows.version import NamedInput, Version
+
+#: The findings of one version, the choices that one of them names, and the letters of a value.
+_MOST: Final = 200
+_NAMED: Final = 5
+_SHOWN: Final = 80
+
+
+class Severity(StrEnum):
+    """What a finding means for a run."""
+
+    BREAKS = "breaks"
+    WARNS = "warns"
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    GRAPH = "no_graph"
+    CLASS = "class_missing"
+    INPUT_MISSING = "input_missing"
+    INPUT_UNKNOWN = "input_unknown"
+    LINK = "wrong_link"
+    CYCLE = "cycle"
+    MODEL = "model_missing"
+    CHOICE = "value_not_offered"
+    RANGE = "value_out_of_range"
+    VALUE = "wrong_value"
+    FILE = "file_not_brought"
+    OUTPUT = "output_gone"
+    TARGET = "target_gone"
+    CHOICES = "choices_changed"
+    LIMITS = "limits_changed"
+    TYPE = "type_changed"
+    NOT_CHECKED = "not_checked"
+    MORE = "more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is wrong with a version on these workers.
+
+    Attributes:
+        message: a sentence without a full stop: what, where, and what to do.
+        input_name: of the node.
+        name: of the named input or output that it is about.
+    """
+
+    kind: Kind
+    severity: Severity
+    message: str
+    node_id: str = ""
+    class_type: str = ""
+    input_name: str = ""
+    name: str = ""
+
+    @property
+    def breaks(self) -> bool:
+        """Whether a run fails by it, or lacks what the version has promised."""
+        return self.severity is Severity.BREAKS
+
+    def to_json(self) -> dict[str, str]:
+        """The finding as JSON, without what says nothing."""
+        told = {
+            "kind": self.kind.value,
+            "severity": self.severity.value,
+            "message": self.message,
+            "node_id": self.node_id,
+            "class_type": self.class_type,
+            "input_name": self.input_name,
+            "name": self.name,
+        }
+        return {name: text for name, text in told.items() if text}
+
+
+def problems_of(
+    version: Version,
+    object_info: Mapping[str, Any],
+    *,
+    lost: Sequence[NotImported] = (),
+    knows_models: bool = True,
+) -> tuple[Finding, ...]:
+    """Everything that is wrong with a version on workers that declare this, in the order of its graph.
+
+    Args:
+        object_info: as ComfyUI answers it, or as workers have published it.
+        lost: the packs that did not import there.
+        knows_models: whether the lists of models in it are those of a worker. An image that no worker has run yet
+            declares only the models that are in itself.
+    """
+    try:
+        graph = check_format(version.graph)
+    except InvalidWorkflow as error:
+        return (Finding(kind=Kind.GRAPH, severity=Severity.BREAKS, message=error.message.rstrip(".")),)
+    found = [*_Checking(version, graph, object_info, lost, knows_models=knows_models).findings()]
+    if len(found) <= _MOST:
+        return tuple(found)
+    left = found[_MOST:]
+    severity = Severity.BREAKS if any(one.breaks for one in left) else Severity.WARNS
+    return (*found[:_MOST], Finding(kind=Kind.MORE, severity=severity, message=f"and {len(left)} more"))
+
+
+_OF_VALUES: Final[Mapping[str, Kind]] = {
+    "value_not_in_list": Kind.CHOICE,
+    "value_smaller_than_min": Kind.RANGE,
+    "value_bigger_than_max": Kind.RANGE,
+    "invalid_input_type": Kind.VALUE,
+}
+_OF_GRAPHS: Final[Mapping[str, Kind]] = {
+    "required_input_missing": Kind.INPUT_MISSING,
+    "bad_linked_input": Kind.LINK,
+    "return_type_mismatch": Kind.LINK,
+    "dependency_cycle": Kind.CYCLE,
+}
+
+
+class _Checking:
+    """One version beside the declarations of some workers."""
+
+    def __init__(
+        self,
+        version: Version,
+        graph: Mapping[str, Any],
+        object_info: Mapping[str, Any],
+        lost: Sequence[NotImported],
+        *,
+        knows_models: bool,
+    ) -> None:
+        self._version = version
+        self._graph, _ = draw_seeds(graph, draw=lambda _: 0)  # a seed of -1 is a number by the time ComfyUI sees it
+        self._object_info = object_info
+        self._lost = lost
+        self._of_models = Severity.BREAKS if knows_models else Severity.WARNS
+        self._classes = Declarations(object_info)
+        self._declared = {str(node["class_type"]): object_info.get(node["class_type"]) for node in graph.values()}
+        self._checked = checked_nodes(self._graph, self._declared)
+        self._problems = find_problems(self._graph, self._declared)
+        self._needs: Needs = needs_of(self._graph, object_info, saved=version.editors)
+        self._settable = {now.address: now for now in inputs_of(self._graph, object_info)}
+        self._targets = {target: one.name for one in version.inputs for target in one.targets}
+        #: What callers have to give: what stands there is never used.
+        self._given = {
+            tuple(target.split(".", 1)) for one in version.inputs if one.is_required for target in one.targets
+        }
+
+    def findings(self) -> Iterator[Finding]:
+        """All of them."""
+        yield from self._missing_classes()
+        yield from self._of_nodes()
+        yield from self._other_models()
+        yield from self._of_outputs()
+        for one in self._version.inputs:
+            yield from self._of_input(one)
+
+    def _missing_classes(self) -> Iterator[Finding]:
+        by_class: dict[str, list[str]] = {}
+        for node_id, node in self._graph.items():
+            if self._declared[node["class_type"]] is None:
+                by_class.setdefault(node["class_type"], []).append(node_id)
+        for class_type, node_ids in by_class.items():
+            more = f" and {len(node_ids) - 1} more" if len(node_ids) > 1 else ""
+            yield self._finding(
+                Kind.CLASS,
+                node_ids[0],
+                f"node {node_ids[0]}{more} is of the class {_shown(class_type)}, which these workers do not have"
+                f"{self._whence(class_type)}",
+            )
+
+    def _whence(self, class_type: str) -> str:
+        """Why a class may be missing, to stand after its name."""
+        if (lost := pack_of(class_type, self._lost)) is not None:
+            return f": it is of {lost.pack}, which did not import: {lost.reason}"
+        if (pack := self._pack(class_type)) is not None:
+            called = " ".join(filter(None, (pack.cnr_id or pack.aux_id, pack.ver)))
+            return f": put its pack, {_shown(called)}, into the image (`comfy-serverless env`)"
+        near = nearest(class_type, self._object_info)
+        return f": did you mean {near!r}?" if near else ": put its pack into the image, or correct the name"
+
+    def _pack(self, class_type: str) -> Pack | None:
+        """The pack that the editor's file names for a class, or that the version's needs have noted."""
+        of_file = next((one.pack for one in self._needs.nodes if one.class_type == class_type and one.pack), None)
+        if of_file is not None:
+            return of_file
+        noted = self._version.needs.get("nodes")
+        for one in noted if isinstance(noted, list) else ():
+            pack = one.get("pack") if isinstance(one, Mapping) and one.get("class_type") == class_type else None
+            if isinstance(pack, Mapping):
+                return Pack(*(str(pack.get(field) or "") for field in ("cnr_id", "aux_id", "ver")))
+        return None
+
+    def _of_nodes(self) -> Iterator[Finding]:
+        for node_id, node in self._graph.items():
+            if self._declared[node["class_type"]] is None:
+                continue
+            found = self._problems.get(node_id, ())
+            for problem in found:
+                yield from self._of_problem(node_id, problem)
+            named = {str(problem["extra_info"].get("input_name")) for problem in found}
+            yield from self._of_further_inputs(node_id, node, named)
+
+    def _of_problem(self, node_id: str, problem: Problem) -> Iterator[Finding]:
+        """A problem as ComfyUI would have it."""
+        name = str(problem["extra_info"].get("input_name") or "")
+        where = self._where(node_id)
+        if (kind := _OF_VALUES.get(problem["type"])) is None:
+            details = f": {problem['details']}" if problem["details"] else ""
+            hint = f" ({problem['hint']})" if problem.get("hint") else ""
+            kind = _OF_GRAPHS.get(problem["type"], Kind.VALUE)
+            yield self._finding(kind, node_id, f"{where}: {problem['message']}{details}{hint}", input_name=name)
+        elif (node_id, name) not in self._given:
+            if kind is Kind.CHOICE:
+                yield self._of_choice(node_id, name, problem["extra_info"].get("received_value"))
+            else:
+                details = problem["details"] if kind is Kind.VALUE else name
+                message = f"{where}: {problem['message']}: {details}"
+                yield self._finding(kind, node_id, message, input_name=name)
+
+    def _of_choice(self, node_id: str, name: str, value: object) -> Finding:
+        """A value that is none of an input's choices; a model that is gone is named as such."""
+        class_type = self._graph[node_id]["class_type"]
+        model = self._model(node_id, name)
+        if model is not None or is_model(name, value):
+            model = model or Model(folder=model_folder(class_type, name), name=str(value))
+            return self._of_model(model, node_id, name, severity=self._of_models)
+        hint = choice_hint(name, value, choices_of(self._object_info[class_type], name) or ())
+        message = f"{self._where(node_id)}: {_shown(value)} is none of the choices of {name} any more"
+        return self._finding(Kind.CHOICE, node_id, f"{message} ({hint})" if hint else message, input_name=name)
+
+    def _of_model(self, model: Model, node_id: str, name: str, *, severity: Severity) -> Finding:
+        near = f", but {model.near!r} is" if model.near else ""
+        command = command_to_add(model.folder, model.name, model.url)
+        is_told = (
+            "is not there" if severity is Severity.BREAKS or self._of_models is Severity.BREAKS else "is not known"
+        )
+        message = (
+            f"{self._where(node_id)}: the model {model.folder or '?'}/{_shown(model.name)} {is_told}{near}: {command}"
+        )
+        return self._finding(Kind.MODEL, node_id, message, input_name=name, severity=severity)
+
+    def _model(self, node_id: str, name: str) -> Model | None:
+        return next(
+            (
+                model
+                for model in self._needs.missing_models
+                if any((use.node_id, use.input_name) == (node_id, name) for use in model.used_by)
+            ),
+            None,
+        )
+
+    def _other_models(self) -> Iterator[Finding]:
+        """Models that are missing where ComfyUI itself does not look before it runs: it is the node that fails."""
+        for model in self._needs.missing_models:
+            use = next(iter(model.used_by), None)
+            if use is None or use.node_id not in self._checked or (use.node_id, use.input_name) in self._given:
+                continue
+            if self._declared.get(use.class_type) is None:
+                continue
+            named = {problem["extra_info"].get("input_name") for problem in self._problems.get(use.node_id, ())}
+            if use.input_name not in named:
+                yield self._of_model(model, use.node_id, use.input_name, severity=Severity.WARNS)
+
+    def _of_further_inputs(self, node_id: str, node: Mapping[str, Any], named: set[str]) -> Iterator[Finding]:
+        """What ComfyUI says nothing of: inputs that it does not know, links out of them, files that nobody brings."""
+        class_type = node["class_type"]
+        for name, value in node["inputs"].items():
+            is_unknown = self._is_undeclared(class_type, name)
+            if is_link(value) and value[0] not in self._graph and name not in named:
+                message = f"{self._where(node_id)}: {name} is linked to node {value[0]}, which is not in the workflow"
+                yield self._finding(Kind.LINK, node_id, message, input_name=name)
+            elif is_unknown and f"{node_id}.{name}" not in self._targets:
+                message = f"{self._where(node_id)} has no input {_shown(name)} any more: ComfyUI ignores its value"
+                yield self._finding(Kind.INPUT_UNKNOWN, node_id, message, input_name=name, severity=Severity.WARNS)
+            elif self._names_a_file(node_id, name, value):
+                yield self._finding(
+                    Kind.FILE,
+                    node_id,
+                    f"{self._where(node_id)}: no caller has to bring the file {_shown(value)} of {name}: make it an "
+                    "input that is required, or see that it is in the image's input folder",
+                    input_name=name,
+                    severity=Severity.WARNS,
+                )
+
+    def _names_a_file(self, node_id: str, name: str, value: object) -> bool:
+        is_name = isinstance(value, str) and bool(value) and not is_address(value)
+        is_file = is_name and takes_file(self._graph[node_id]["class_type"], name) is not None
+        return is_file and node_id in self._checked and (node_id, name) not in self._given
+
+    def _is_undeclared(self, class_type: str, name: str) -> bool:
+        """Whether a class surely has no such input. One with an empty list of optional inputs may take any."""
+        declaration, known = self._object_info.get(class_type), self._classes.get(class_type)
+        groups = declaration.get("input") if isinstance(declaration, Mapping) else None
+        if known is None or not isinstance(groups, Mapping) or groups.get("optional") == {}:
+            return False
+        names = {entry.name for entry in known.inputs} | set(known.growing) | set(groups.get("hidden") or ())
+        return name not in names and name.partition(".")[0] not in names
+
+    def _of_outputs(self) -> Iterator[Finding]:
+        is_whole = all(declaration is not None for declaration in self._declared.values())
+        if is_whole and not self._checked:
+            message = "no node of it is an output: ComfyUI refuses to run what shows nothing"
+            yield Finding(kind=Kind.OUTPUT, severity=Severity.BREAKS, message=message)
+        for one in self._version.outputs:
+            node = self._graph.get(one.node_id)
+            if node is None:
+                message = f"the output {one.name!r} is of node {_shown(one.node_id)}, which is not in the workflow"
+                yield self._finding(Kind.OUTPUT, one.node_id, message, name=one.name)
+                continue
+            declaration = self._declared[node["class_type"]]
+            if declaration is None or declaration.get("output_node"):
+                continue
+            runs = one.node_id in self._checked
+            consequence = "and shows nothing by itself" if runs else "and does not run"
+            message = f"the output {one.name!r}: {self._where(one.node_id)} is no output node, {consequence}"
+            severity = Severity.WARNS if runs else Severity.BREAKS
+            yield self._finding(Kind.OUTPUT, one.node_id, message, name=one.name, severity=severity)
+
+    def _of_input(self, one: NamedInput) -> Iterator[Finding]:
+        for target in one.targets:
+            node_id, _, input_name = target.partition(".")
+            node = self._graph.get(node_id)
+            if node is None or input_name not in node["inputs"]:
+                message = f"the input {one.name!r} sets {_shown(target)}, which is not in the workflow"
+                yield self._finding(Kind.TARGET, node_id, message, input_name=input_name, name=one.name)
+            elif self._declared[node["class_type"]] is None:
+                continue
+            elif self._is_undeclared(node["class_type"], input_name):
+                message = (
+                    f"the input {one.name!r} sets {input_name} of {self._where(node_id)}, which has no such input any "
+                    "more: what callers give would have no effect"
+                )
+                yield self._finding(Kind.TARGET, node_id, message, input_name=input_name, name=one.name)
+            elif (now := self._settable.get(target)) is not None:
+                yield from self._of_change(one, now)
+
+    def _of_change(self, one: NamedInput, now: Input) -> Iterator[Finding]:
+        """How an input that callers know differs from what these workers declare."""
+        for kind, message in (
+            (Kind.TYPE, _type_change(one, now)),
+            (Kind.CHOICES, _choices_change(one, now)),
+            (Kind.LIMITS, _limits_change(one, now)),
+        ):
+            is_of_models = kind is Kind.CHOICES and now.role is Role.MODEL and self._of_models is Severity.WARNS
+            if message and not is_of_models:
+                yield self._finding(
+                    kind,
+                    now.node_id,
+                    f"the input {one.name!r} ({self._where(now.node_id)}, {now.name}) {message}",
+                    input_name=now.name,
+                    name=one.name,
+                    severity=Severity.WARNS,
+                )
+
+    def _where(self, node_id: str) -> str:
+        return f"node {_shown(node_id)} ({_shown(self._graph[node_id]['class_type'])})"
+
+    def _finding(
+        self,
+        kind: Kind,
+        node_id: str,
+        message: str,
+        *,
+        input_name: str = "",
+        name: str = "",
+        severity: Severity = Severity.BREAKS,
+    ) -> Finding:
+        class_type = str(self._graph[node_id]["class_type"]) if node_id in self._graph else ""
+        return Finding(
+            kind=kind,
+            severity=severity,
+            message=message,
+            node_id=node_id,
+            class_type=class_type,
+            input_name=input_name,
+            name=name or self._targets.get(f"{node_id}.{input_name}", ""),
+        )
+
+
+_PLAIN: Final = frozenset({InputKind.TEXT, InputKind.INTEGER, InputKind.NUMBER, InputKind.BOOLEAN, InputKind.CHOICE})
+
+
+def _type_change(one: NamedInput, now: Input) -> str:
+    is_told = one.kind in _PLAIN and now.kind in _PLAIN
+    is_wider = (one.kind, now.kind) == (InputKind.INTEGER, InputKind.NUMBER)
+    return (
+        f"took {one.kind.value}, and takes {now.kind.value} now"
+        if is_told and one.kind != now.kind and not is_wider
+        else ""
+    )
+
+
+def _choices_change(one: NamedInput, now: Input) -> str:
+    """The choices that callers are offered and are no longer there. More than those is no harm."""
+    if one.kind is not InputKind.CHOICE or now.kind is not InputKind.CHOICE or now.is_open or one.is_open:
+        return ""
+    gone = [choice for choice in one.choices if choice not in now.choices]
+    if not gone:
+        return ""
+    more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
+    return f"has no longer the choices {', '.join(map(_shown, gone[:_NAMED]))}{more}: it has {len(now.choices)}"
+
+
+def _limits_change(one: NamedInput, now: Input) -> str:
+    if one.role is Role.SEED:
+        return ""
+    told = []
+    if one.minimum is not None and now.minimum is not None and now.minimum > one.minimum:
+        told.append(f"takes at least {now.minimum:g} now, and took {one.minimum:g}")
+    if one.maximum is not None and now.maximum is not None and now.maximum < one.maximum:
+        told.append(f"takes at most {now.maximum:g} now, and took {one.maximum:g}")
+    return "; ".join(told)
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
