@@ -31,7 +31,7 @@ from comfy_serverless.graph.convert.declared import Declarations
 from comfy_serverless.graph.file_inputs import is_address, takes_file
 from comfy_serverless.graph.inputs import Input, InputKind, Role, inputs_of
 from comfy_serverless.graph.needs import Model, Needs, Pack, needs_of
-from comfy_serverless.graph.nodes import model_folder
+from comfy_serverless.graph.nodes import known, model_folder
 from comfy_serverless.graph.workflow import check_format, draw_seeds, is_link
 from comfy_serverless.workflows.version import NamedInput, Version
 
@@ -146,6 +146,7 @@ _OF_GRAPHS: Final[Mapping[str, Kind]] = {
     "bad_linked_input": Kind.LINK,
     "return_type_mismatch": Kind.LINK,
     "dependency_cycle": Kind.CYCLE,
+    "unknown_input": Kind.INPUT_UNKNOWN,
 }
 
 
@@ -305,6 +306,9 @@ class _Checking:
             elif is_unknown and f"{node_id}.{name}" not in self._targets:
                 message = f"{self._where(node_id)} has no input {_shown(name)} any more: ComfyUI ignores its value"
                 yield self._finding(Kind.INPUT_UNKNOWN, node_id, message, input_name=name, severity=Severity.WARNS)
+            elif self._is_no_file(node_id, name, value):
+                message = f"{self._where(node_id)}: {name} takes the name of a file, and {_shown(value)} is none"
+                yield self._finding(Kind.VALUE, node_id, message, input_name=name)
             elif self._names_a_file(node_id, name, value):
                 yield self._finding(
                     Kind.FILE,
@@ -320,13 +324,20 @@ class _Checking:
         is_file = is_name and takes_file(self._graph[node_id]["class_type"], name) is not None
         return is_file and node_id in self._checked and (node_id, name) not in self._given
 
+    def _is_no_file(self, node_id: str, name: str, value: object) -> bool:
+        files = known(self._graph[node_id]["class_type"]).files
+        is_name = isinstance(value, str | list) or (
+            isinstance(value, Mapping) and bool({"__type", "__value__"} & set(value))
+        )
+        return name in files and not is_name and node_id in self._checked and (node_id, name) not in self._given
+
     def _is_undeclared(self, class_type: str, name: str) -> bool:
         """Whether a class surely has no such input. One with an empty list of optional inputs may take any."""
-        declaration, known = self._object_info.get(class_type), self._classes.get(class_type)
+        declaration, node_class = self._object_info.get(class_type), self._classes.get(class_type)
         groups = declaration.get("input") if isinstance(declaration, Mapping) else None
-        if known is None or not isinstance(groups, Mapping) or groups.get("optional") == {}:
+        if node_class is None or not isinstance(groups, Mapping) or groups.get("optional") == {}:
             return False
-        names = {entry.name for entry in known.inputs} | set(known.growing) | set(groups.get("hidden") or ())
+        names = {entry.name for entry in node_class.inputs} | set(node_class.growing) | set(groups.get("hidden") or ())
         return name not in names and name.partition(".")[0] not in names
 
     def _of_outputs(self) -> Iterator[Finding]:
