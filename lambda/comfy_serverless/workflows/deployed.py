@@ -1,0 +1,100 @@
+"""What is known of the workers that a workflow is held against: those that are live, or those of a release.
+
+    engine/{image}[/{release_version}]/…  ──► Deployed ──► compat    (`jobs.engine_documents` says how long each counts)
+
+What an image's build has told knows no models but its own; what a worker has told since knows the standing manifest's,
+too, and takes its place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.connector.import_report import NotImported
+from comfy_serverless.errors import InvalidWorkflow
+from comfy_serverless.jobs.declarations import DeclarationsReader
+from comfy_serverless.jobs.engine_documents import Build
+from comfy_serverless.jobs.image_declarations import is_of_image
+from comfy_serverless.jobs.node_list import NodeListReader
+from comfy_serverless.workflows.compat import Finding, Kind, Severity, problems_of
+from comfy_serverless.workflows.version import Version
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+#: The findings that a message names; `details` has all of them.
+_NAMED: Final = 10
+#: Why nothing is known, to begin a sentence.
+NOBODY_TOLD: Final = "no worker has told yet which nodes it has, nor has who deployed it (`make declarations`)"
+_NOT_CHECKED: Final = Finding(
+    kind=Kind.NOT_CHECKED,
+    severity=Severity.WARNS,
+    message=f"whether it would run is not known: {NOBODY_TOLD}. `workflows doctor` checks it later",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployed:
+    """The workers that a workflow is held against.
+
+    Attributes:
+        object_info: what their ComfyUI declares.
+        lost: the packs that did not import there.
+        knows_models: whether a worker has said which models there are; the image alone does not know all of them.
+        release: what their image was built from (`release_version`); "" if that is not known.
+    """
+
+    object_info: Mapping[str, Any]
+    lost: Sequence[NotImported] = ()
+    knows_models: bool = True
+    release: str = ""
+
+    @classmethod
+    def told(cls, declarations: DeclarationsReader, node_list: NodeListReader) -> Self | None:
+        """What these readers know of the workers that they ask about; None if nobody has told it."""
+        object_info = declarations.newest()
+        if object_info is None:
+            return None
+        build = Build(declarations.image(), declarations.release())
+        sha256 = declarations.sha256
+        return cls(
+            object_info=object_info,
+            lost=node_list.not_imported(),
+            knows_models=not is_of_image(declarations.s3, declarations.bucket, build, sha256),
+            release=build.release,
+        )
+
+    @classmethod
+    def of_build(cls, s3: S3Client, bucket: str, build: Build) -> Self | None:
+        """What is told of one build of an image; None if nobody has told it."""
+        told = s3, bucket, lambda: build.image, lambda: build.release
+        return cls.told(DeclarationsReader(*told), NodeListReader(*told))
+
+
+def findings_of(version: Version, deployed: Deployed | None) -> tuple[Finding, ...]:
+    """What is wrong with a version on these workers; one warning if nobody has told what they have."""
+    if deployed is None:
+        return (_NOT_CHECKED,)
+    return problems_of(version, deployed.object_info, lost=deployed.lost, knows_models=deployed.knows_models)
+
+
+def refuse_broken(name: str, findings: Sequence[Finding]) -> None:
+    """Raise InvalidWorkflow if a run of what is pushed would fail. Not for those who push it all the same (`force`)."""
+    breaking = [one for one in findings if one.breaks]
+    if breaking:
+        raise InvalidWorkflow(
+            f"{name} would not run on the workers that are deployed, so it was not pushed: {in_one(breaking)}. Mend "
+            "it, or push it all the same: `force` (--force).",
+            details={"findings": [one.to_json() for one in findings]},
+        )
+
+
+def in_one(findings: Sequence[Finding]) -> str:
+    """Findings in one sentence, without a full stop."""
+    more = f"; and {len(findings) - _NAMED} more" if len(findings) > _NAMED else ""
+    return "; ".join(one.message for one in findings[:_NAMED]) + more
