@@ -8,12 +8,9 @@ too, and takes its place.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
-
-from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.errors import InvalidWorkflow
