@@ -211,6 +211,8 @@ def services() -> Services:
         keys=keys(),
         node_list=NodeListReader(*told),
         declarations=DeclarationsReader(*told),
+        workflows=workflow_store(),
+        named=named_workflows(),
         workers=jobs_to,
         care=care(),
         assets_bucket=assets_bucket,

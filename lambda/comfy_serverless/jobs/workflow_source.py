@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comfy_serverless.aws.s3 import PinnedAddress
@@ -41,12 +42,14 @@ class Resolved(NamedTuple):
         extra_data: what the engine gets with it, of the request and of the file that the workflow stood in.
         warnings: what was put right, left out of that file, or guessed.
         editors: the workflow as the editor saved it; None if it came in API format.
+        rolled: its texts that have alternatives, `{red|blue}`, as they were written, by address.
     """
 
     graph: dict[str, Any] | None
     extra_data: dict[str, Any]
     warnings: list[str]
     editors: dict[str, Any] | None = None
+    rolled: Mapping[str, str] = MappingProxyType({})
 
 
 def nobody_declares() -> None:
@@ -105,7 +108,8 @@ def graph_in(
     conversion = convert(editors, object_info, supplied={**_first_of(request.inputs), **request.values}, seed=seed)
     graph, mended = _checked(check_format(conversion.graph), request)
     along, too_large = _goes_along(editors, graph)
-    return Resolved(graph, merged(extra_data, along), [*warnings, *conversion.warnings, *mended, *too_large], editors)
+    told = [*warnings, *conversion.warnings, *mended, *too_large]
+    return Resolved(graph, merged(extra_data, along), told, editors, conversion.rolled)
 
 
 def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> dict[str, Any]:

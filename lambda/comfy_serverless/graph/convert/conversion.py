@@ -7,7 +7,7 @@ file ─► read ─► groups expanded ─► ids made unique ─► size and c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -36,10 +36,12 @@ class Conversion:
     Attributes:
         graph: the workflow in API format.
         warnings: what was guessed, left out or rolled, each with its node.
+        rolled: the texts that have alternatives, `{red|blue}`, as they were written, by address: `6.text`.
     """
 
     graph: dict[str, Any]
     warnings: tuple[str, ...]
+    rolled: Mapping[str, str] = field(default_factory=dict)
 
 
 def to_prompt(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def convert(
     write_primitives(scene, hosts, writer.with_values)
     graph = _written(scene, Sources(scene, hosts), writer)
     findings.raise_if_refused()
-    return Conversion(graph, findings.warnings)
+    return Conversion(graph, findings.warnings, writer.rolled)
 
 
 def _written(scene: Scene, sources: Sources, writer: Writer) -> dict[str, Any]:
