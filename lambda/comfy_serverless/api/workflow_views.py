@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.api.workflow_bodies import (
+    Finding,
     Move,
     Problem,
     Proposed,
@@ -18,12 +19,14 @@ from comfy_serverless.api.workflow_bodies import (
 from comfy_serverless.api.workflow_openapi import Described
 from comfy_serverless.errors import ComfyError
 from comfy_serverless.jobs.sources import OPERATOR
-from comfy_serverless.workflows import items
+from comfy_serverless.workflows import compat, items
 from comfy_serverless.workflows.example import example_of
 from comfy_serverless.workflows.items import Head, VersionRow, Weights
-from comfy_serverless.workflows.pushing import Prepared
 from comfy_serverless.workflows.schema import schema_of
 from comfy_serverless.workflows.version import Version
+
+if TYPE_CHECKING:
+    from comfy_serverless.api.workflow_pushes import Draft
 
 OWN, SHARED, IMAGE = "own", "operator", "image"
 
@@ -120,7 +123,7 @@ def whole_version(version: Version) -> WorkflowVersion:
 
 
 def pushed(
-    version: Version, object_info: Mapping[str, Any] | None, *, notes: tuple[str, ...], is_new: bool, head: Head | None
+    version: Version, object_info: Mapping[str, Any] | None, *, draft: Draft, is_new: bool, head: Head | None
 ) -> Pushed:
     """What a push has kept."""
     return Pushed(
@@ -131,12 +134,19 @@ def pushed(
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
         schema=schema_of(version, object_info),
-        notes=list(notes),
+        findings=findings_json(draft.findings),
+        notes=list(draft.notes),
     )
 
 
-def would_be(prepared: Prepared, object_info: Mapping[str, Any] | None, *, notes: tuple[str, ...]) -> Pushed:
+def findings_json(findings: Iterable[compat.Finding]) -> list[Finding]:
+    """What is wrong with a version, as the API shows it."""
+    return [Finding(**one.to_json()) for one in findings]
+
+
+def would_be(draft: Draft, object_info: Mapping[str, Any] | None) -> Pushed:
     """What a push would keep, and why it would not."""
+    prepared = draft.prepared
     version, found = prepared.version, prepared.proposal
     return Pushed(
         name=version.name,
@@ -147,7 +157,8 @@ def would_be(prepared: Prepared, object_info: Mapping[str, Any] | None, *, notes
             inputs=[one.to_json() for one in found.inputs], outputs=[one.to_json() for one in found.outputs]
         ),
         problems=problems_of(prepared.refusal),
-        notes=list(notes),
+        findings=findings_json(draft.findings),
+        notes=list(draft.notes),
     )
 
 

@@ -1,9 +1,9 @@
 """From a file to a version that can be pushed: its graph, its inputs and outputs, what it needs, what is wrong. Pure.
 
-    a document ──► graph_in ──► prepare ──► findings_of ──► Draft
-                   unwrapped,   proposal,   beside what
-                   converted    choices,    is deployed
-                                needs
+a document ──► graph_in ──► prepare ──► findings_of ──► Draft
+               unwrapped,   proposal,   beside what
+               converted    choices,    is deployed
+                            needs
 """
 
 from __future__ import annotations
