@@ -67,8 +67,8 @@ class Diagnosis(BaseModel):
     PATH,
     summary="Which named workflows would fail on the workers, and why (ours)",
     tags=["named workflows"],
-    description="Every version of yours that an alias leads to, held against what the live workers declare, or those of "
-    "another release. `?name=` looks at one workflow alone. Nothing is run.",
+    description="Every version of yours that an alias leads to, held against what the live workers declare, or those "
+    "of another release. `?name=` looks at one workflow alone. Nothing is run.",
     responses={200: documented("What is wrong.", Diagnosis), **NOT_FOUND, **INVALID, **REFUSALS},
 )
 def get_diagnosis(

@@ -295,7 +295,7 @@ class Switch(Workers):
         return place.release.name, version or place.release.version
 
     def build_of(self, release: str) -> tuple[str, str] | None:
-        """See `Workers`. What a release announces of itself is newer than what `live` has noted; it need not be live."""
+        """See `Workers`. What a release announces is newer than what `live` has noted; it need not have been live."""
         self._place()
         found = next((place for place in self._places if place.release.name == release), None)
         announced = self._announced(release) if NAME.fullmatch(release) and release != DEFAULT else ""
