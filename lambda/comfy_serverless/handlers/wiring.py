@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.handlers import snapshot
 from comfy_serverless.settings import Settings
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from comfy_serverless.worker.protocols import ShownModels
     from comfy_serverless.worker.replies import Replies
     from comfy_serverless.worker.worker import Worker
+    from comfy_serverless.workflows.finding import Finder
+    from comfy_serverless.workflows.store import WorkflowStore
 
 
 IS_LAMBDA = "AWS_LAMBDA_RUNTIME_API" in os.environ
@@ -127,6 +129,27 @@ def assets() -> AssetStore:
 
     _, bucket = settings().require("jobs_table", "assets_bucket")
     return AssetStore(table(), s3(), bucket=bucket)
+
+
+@functools.cache
+def workflow_store() -> WorkflowStore:
+    """The named workflows."""
+    from comfy_serverless.workflows.store import WorkflowStore
+
+    _, bucket = settings().require("jobs_table", "assets_bucket")
+    return WorkflowStore(table(), s3(), bucket)
+
+
+def named_workflows(declarations: Callable[[], Mapping[str, Any] | None]) -> Finder:
+    """Finds named workflows: those in the table, if there is one, and the files in the image.
+
+    Args:
+        declarations: what the workers' nodes are; None if nobody has told.
+    """
+    from comfy_serverless.workflows.finding import Finder
+
+    has_table = settings().jobs_table is not None and settings().assets_bucket is not None
+    return Finder(workflow_store() if has_table else None, settings().workflows_dir, declarations)
 
 
 @functools.cache
