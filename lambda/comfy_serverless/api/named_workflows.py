@@ -136,7 +136,7 @@ def get_version(name: Name, number: Annotated[int, Path(ge=0, le=999_999)]) -> R
     summary="Make a version of a named workflow (ours)",
     tags=[_TAG],
     description="Takes a workflow in any format and wrapper. What is the same as the newest version makes no new one. "
-    "What would fail on the workers that are deployed is refused, unless `force` is true; `findings` has what is wrong.",
+    "What would fail on the workers that are deployed is refused, without `force`: `findings` has all that is wrong.",
     responses={
         200: documented("`dry_run`: what would be made; or the newest version has this content already.", Pushed),
         201: documented("The version.", Pushed),

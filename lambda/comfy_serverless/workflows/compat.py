@@ -33,6 +33,7 @@ from comfy_serverless.graph.inputs import Input, InputKind, Role, inputs_of
 from comfy_serverless.graph.needs import Model, Needs, Pack, needs_of
 from comfy_serverless.graph.nodes import known, model_folder
 from comfy_serverless.graph.workflow import check_format, draw_seeds, is_link
+from comfy_serverless.workflows.targets import place_of
 from comfy_serverless.workflows.version import NamedInput, Version
 
 #: The findings of one version, the choices that one of them names, and the letters of a value.
@@ -163,7 +164,7 @@ class _Checking:
         knows_models: bool,
     ) -> None:
         self._version = version
-        self._graph, _ = draw_seeds(graph, draw=lambda _: 0)  # a seed of -1 is a number by the time ComfyUI sees it
+        self._graph = _with_seeds(graph, version.inputs)
         self._object_info = object_info
         self._lost = lost
         self._of_models = Severity.BREAKS if knows_models else Severity.WARNS
@@ -173,11 +174,10 @@ class _Checking:
         self._problems = find_problems(self._graph, self._declared)
         self._needs: Needs = needs_of(self._graph, object_info, saved=version.editors)
         self._settable = {now.address: now for now in inputs_of(self._graph, object_info)}
-        self._targets = {target: one.name for one in version.inputs for target in one.targets}
+        self._places = {target: place_of(self._graph, target) for one in version.inputs for target in one.targets}
+        self._named = {self._places[target]: one.name for one in version.inputs for target in one.targets}
         #: What callers have to give: what stands there is never used.
-        self._given = {
-            tuple(target.split(".", 1)) for one in version.inputs if one.is_required for target in one.targets
-        }
+        self._given = {self._places[target] for one in version.inputs if one.is_required for target in one.targets}
 
     def findings(self) -> Iterator[Finding]:
         """All of them."""
@@ -303,7 +303,7 @@ class _Checking:
             if is_link(value) and value[0] not in self._graph and name not in named:
                 message = f"{self._where(node_id)}: {name} is linked to node {value[0]}, which is not in the workflow"
                 yield self._finding(Kind.LINK, node_id, message, input_name=name)
-            elif is_unknown and f"{node_id}.{name}" not in self._targets:
+            elif is_unknown and (node_id, name) not in self._named:
                 message = f"{self._where(node_id)} has no input {_shown(name)} any more: ComfyUI ignores its value"
                 yield self._finding(Kind.INPUT_UNKNOWN, node_id, message, input_name=name, severity=Severity.WARNS)
             elif self._is_no_file(node_id, name, value):
@@ -362,7 +362,7 @@ class _Checking:
 
     def _of_input(self, one: NamedInput) -> Iterator[Finding]:
         for target in one.targets:
-            node_id, _, input_name = target.partition(".")
+            node_id, input_name = self._places[target] or (target.partition(".")[0], "")
             node = self._graph.get(node_id)
             if node is None or input_name not in node["inputs"]:
                 message = f"the input {one.name!r} sets {_shown(target)}, which is not in the workflow"
@@ -417,8 +417,18 @@ class _Checking:
             node_id=node_id,
             class_type=class_type,
             input_name=input_name,
-            name=name or self._targets.get(f"{node_id}.{input_name}", ""),
+            name=name or self._named.get((node_id, input_name), ""),
         )
+
+
+def _with_seeds(graph: Mapping[str, Any], inputs: Sequence[NamedInput]) -> dict[str, Any]:
+    """A copy of the graph as ComfyUI sees it, as far as seeds are concerned: those of -1 have a number by then."""
+    drawn, _ = draw_seeds(graph, draw=lambda _: 0)
+    places = (place_of(drawn, target) for one in inputs if one.role is Role.SEED for target in one.targets)
+    for node_id, name in filter(None, places):
+        if drawn[node_id]["inputs"].get(name) == -1:
+            drawn[node_id]["inputs"][name] = 0
+    return drawn
 
 
 _PLAIN: Final = frozenset({InputKind.TEXT, InputKind.INTEGER, InputKind.NUMBER, InputKind.BOOLEAN, InputKind.CHOICE})
@@ -435,14 +445,26 @@ def _type_change(one: NamedInput, now: Input) -> str:
 
 
 def _choices_change(one: NamedInput, now: Input) -> str:
-    """The choices that callers are offered and are no longer there. More than those is no harm."""
+    """How the choices that callers know differ from those there are. Models come and go: that more are there is none.
+
+    Of choices that the author has narrowed it is not known which others there were.
+    """
     if one.kind is not InputKind.CHOICE or now.kind is not InputKind.CHOICE or now.is_open or one.is_open:
         return ""
-    gone = [choice for choice in one.choices if choice not in now.choices]
-    if not gone:
+    if not one.choices:
         return ""
-    more = f" and {len(gone) - _NAMED} more" if len(gone) > _NAMED else ""
-    return f"has no longer the choices {', '.join(map(_shown, gone[:_NAMED]))}{more}: it has {len(now.choices)}"
+    gone = [choice for choice in one.choices if choice not in now.choices]
+    is_told_all = not one.is_narrowed and one.role is not Role.MODEL
+    new = [choice for choice in now.choices if choice not in one.choices] if is_told_all else []
+    parts = (
+        f"has {words}: {_listed(choices)}" for words, choices in (("lost choices", gone), ("new ones", new)) if choices
+    )
+    return " and ".join(parts)
+
+
+def _listed(choices: Sequence[object]) -> str:
+    more = f" and {len(choices) - _NAMED} more" if len(choices) > _NAMED else ""
+    return ", ".join(map(_shown, choices[:_NAMED])) + more
 
 
 def _limits_change(one: NamedInput, now: Input) -> str:

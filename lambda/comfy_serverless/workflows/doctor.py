@@ -65,7 +65,18 @@ def examined(
         AssetUnavailable: S3 does not answer. What else is wrong with a document is a finding.
     """
     led_to = [(head, number, shares) for head in heads if not head.is_retired for number, shares in _versions(head)]
-    yield from each(lambda one: _examined(*one, reader, deployed), led_to)
+
+    def examine(one: tuple[Head, int, dict[str, float]]) -> Examined:
+        head, number, shares = one
+        return Examined(
+            owner=head.owner,
+            name=head.name,
+            number=number,
+            aliases=shares,
+            findings=_findings(head, number, reader, deployed),
+        )
+
+    yield from each(examine, led_to)
 
 
 def _versions(head: Head) -> Iterator[tuple[int, dict[str, float]]]:
@@ -79,13 +90,10 @@ def _versions(head: Head) -> Iterator[tuple[int, dict[str, float]]]:
     yield from sorted(found.items())
 
 
-def _examined(
-    head: Head, number: int, shares: Mapping[str, float], reader: WorkflowReader, deployed: Deployed | None
-) -> Examined:
+def _findings(head: Head, number: int, reader: WorkflowReader, deployed: Deployed | None) -> tuple[Finding, ...]:
     try:
-        findings = findings_of(reader.document(head, head.name, number), deployed)
+        return findings_of(reader.document(head, head.name, number), deployed)
     except AssetUnavailable:
         raise
     except ComfyError as error:
-        findings = (Finding(kind=Kind.GRAPH, severity=Severity.BREAKS, message=error.message.rstrip(".")),)
-    return Examined(owner=head.owner, name=head.name, number=number, aliases=shares, findings=findings)
+        return (Finding(kind=Kind.GRAPH, severity=Severity.BREAKS, message=error.message.rstrip(".")),)
