@@ -41,7 +41,7 @@ from comfy_serverless.api.workflow_lookup import entries, own_head, seen
 from comfy_serverless.api.workflow_pushes import draft
 from comfy_serverless.errors import InvalidCursor, InvalidRequest, NotFound
 from comfy_serverless.jobs.document import Job
-from comfy_serverless.workflows.deployed import refuse_broken
+from comfy_serverless.workflows.checkup import refuse_broken
 from comfy_serverless.workflows.items import Head
 from comfy_serverless.workflows.reference import NAME, Reference, check_alias, check_name
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from comfy_serverless.api.auth import Caller
     from comfy_serverless.api.services import Services
     from comfy_serverless.api.workflow_bodies import PushBody
-    from comfy_serverless.workflows.compat import Finding
+    from comfy_serverless.workflows.checkup import Finding
     from comfy_serverless.workflows.pushing import Prepared
 
 

@@ -19,7 +19,7 @@ from comfy_serverless.api.workflow_bodies import (
 from comfy_serverless.api.workflow_openapi import Described
 from comfy_serverless.errors import ComfyError
 from comfy_serverless.jobs.sources import OPERATOR
-from comfy_serverless.workflows import compat, items
+from comfy_serverless.workflows import checkup, items
 from comfy_serverless.workflows.example import example_of
 from comfy_serverless.workflows.items import Head, VersionRow, Weights
 from comfy_serverless.workflows.schema import schema_of
@@ -139,7 +139,7 @@ def pushed(
     )
 
 
-def findings_json(findings: Iterable[compat.Finding]) -> list[Finding]:
+def findings_json(findings: Iterable[checkup.Finding]) -> list[Finding]:
     """What is wrong with a version, as the API shows it."""
     return [Finding(**one.to_json()) for one in findings]
 

@@ -11,8 +11,6 @@ input or an output that the version has promised. What declarations cannot say i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from comfy_serverless.connector.import_report import NotImported
@@ -29,84 +27,17 @@ from comfy_serverless.connector.refusals import command_to_add, pack_of
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.convert.declared import Declarations
 from comfy_serverless.graph.file_inputs import is_address, takes_file
-from comfy_serverless.graph.inputs import Input, InputKind, Role, inputs_of
+from comfy_serverless.graph.inputs import Input, Role, inputs_of
 from comfy_serverless.graph.needs import Model, Needs, Pack, needs_of
 from comfy_serverless.graph.nodes import known, model_folder
 from comfy_serverless.graph.workflow import check_format, draw_seeds, is_link
+from comfy_serverless.workflows.checkup import Finding, Kind, Severity
+from comfy_serverless.workflows.input_changes import changes_of, shown
 from comfy_serverless.workflows.targets import place_of
 from comfy_serverless.workflows.version import NamedInput, Version
 
-#: The findings of one version, the choices that one of them names, and the letters of a value.
+#: The findings of one version.
 _MOST: Final = 200
-_NAMED: Final = 5
-_SHOWN: Final = 80
-
-
-class Severity(StrEnum):
-    """What a finding means for a run."""
-
-    BREAKS = "breaks"
-    WARNS = "warns"
-
-
-class Kind(StrEnum):
-    """What is wrong."""
-
-    GRAPH = "no_graph"
-    CLASS = "class_missing"
-    INPUT_MISSING = "input_missing"
-    INPUT_UNKNOWN = "input_unknown"
-    LINK = "wrong_link"
-    CYCLE = "cycle"
-    MODEL = "model_missing"
-    CHOICE = "value_not_offered"
-    RANGE = "value_out_of_range"
-    VALUE = "wrong_value"
-    FILE = "file_not_brought"
-    OUTPUT = "output_gone"
-    TARGET = "target_gone"
-    CHOICES = "choices_changed"
-    LIMITS = "limits_changed"
-    TYPE = "type_changed"
-    NOT_CHECKED = "not_checked"
-    MORE = "more"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that is wrong with a version on these workers.
-
-    Attributes:
-        message: a sentence without a full stop: what, where, and what to do.
-        input_name: of the node.
-        name: of the named input or output that it is about.
-    """
-
-    kind: Kind
-    severity: Severity
-    message: str
-    node_id: str = ""
-    class_type: str = ""
-    input_name: str = ""
-    name: str = ""
-
-    @property
-    def breaks(self) -> bool:
-        """Whether a run fails by it, or lacks what the version has promised."""
-        return self.severity is Severity.BREAKS
-
-    def to_json(self) -> dict[str, str]:
-        """The finding as JSON, without what says nothing."""
-        told = {
-            "kind": self.kind.value,
-            "severity": self.severity.value,
-            "message": self.message,
-            "node_id": self.node_id,
-            "class_type": self.class_type,
-            "input_name": self.input_name,
-            "name": self.name,
-        }
-        return {name: text for name, text in told.items() if text}
 
 
 def problems_of(
@@ -198,7 +129,7 @@ class _Checking:
             yield self._finding(
                 Kind.CLASS,
                 node_ids[0],
-                f"node {node_ids[0]}{more} is of the class {_shown(class_type)}, which these workers do not have"
+                f"node {node_ids[0]}{more} is of the class {shown(class_type)}, which these workers do not have"
                 f"{self._whence(class_type)}",
             )
 
@@ -208,7 +139,7 @@ class _Checking:
             return f": it is of {lost.pack}, which did not import: {lost.reason}"
         if (pack := self._pack(class_type)) is not None:
             called = " ".join(filter(None, (pack.cnr_id or pack.aux_id, pack.ver)))
-            return f": put its pack, {_shown(called)}, into the image (`comfy-serverless env`)"
+            return f": put its pack, {shown(called)}, into the image (`comfy-serverless env`)"
         near = nearest(class_type, self._object_info)
         return f": did you mean {near!r}?" if near else ": put its pack into the image, or correct the name"
 
@@ -259,7 +190,7 @@ class _Checking:
             model = model or Model(folder=model_folder(class_type, name), name=str(value))
             return self._of_model(model, node_id, name, severity=self._of_models)
         hint = choice_hint(name, value, choices_of(self._object_info[class_type], name) or ())
-        message = f"{self._where(node_id)}: {_shown(value)} is none of the choices of {name} any more"
+        message = f"{self._where(node_id)}: {shown(value)} is none of the choices of {name} any more"
         return self._finding(Kind.CHOICE, node_id, f"{message} ({hint})" if hint else message, input_name=name)
 
     def _of_model(self, model: Model, node_id: str, name: str, *, severity: Severity) -> Finding:
@@ -269,7 +200,7 @@ class _Checking:
             "is not there" if severity is Severity.BREAKS or self._of_models is Severity.BREAKS else "is not known"
         )
         message = (
-            f"{self._where(node_id)}: the model {model.folder or '?'}/{_shown(model.name)} {is_told}{near}: {command}"
+            f"{self._where(node_id)}: the model {model.folder or '?'}/{shown(model.name)} {is_told}{near}: {command}"
         )
         return self._finding(Kind.MODEL, node_id, message, input_name=name, severity=severity)
 
@@ -304,16 +235,16 @@ class _Checking:
                 message = f"{self._where(node_id)}: {name} is linked to node {value[0]}, which is not in the workflow"
                 yield self._finding(Kind.LINK, node_id, message, input_name=name)
             elif is_unknown and (node_id, name) not in self._named:
-                message = f"{self._where(node_id)} has no input {_shown(name)} any more: ComfyUI ignores its value"
+                message = f"{self._where(node_id)} has no input {shown(name)} any more: ComfyUI ignores its value"
                 yield self._finding(Kind.INPUT_UNKNOWN, node_id, message, input_name=name, severity=Severity.WARNS)
             elif self._is_no_file(node_id, name, value):
-                message = f"{self._where(node_id)}: {name} takes the name of a file, and {_shown(value)} is none"
+                message = f"{self._where(node_id)}: {name} takes the name of a file, and {shown(value)} is none"
                 yield self._finding(Kind.VALUE, node_id, message, input_name=name)
             elif self._names_a_file(node_id, name, value):
                 yield self._finding(
                     Kind.FILE,
                     node_id,
-                    f"{self._where(node_id)}: no caller has to bring the file {_shown(value)} of {name}: make it an "
+                    f"{self._where(node_id)}: no caller has to bring the file {shown(value)} of {name}: make it an "
                     "input that is required, or see that it is in the image's input folder",
                     input_name=name,
                     severity=Severity.WARNS,
@@ -348,7 +279,7 @@ class _Checking:
         for one in self._version.outputs:
             node = self._graph.get(one.node_id)
             if node is None:
-                message = f"the output {one.name!r} is of node {_shown(one.node_id)}, which is not in the workflow"
+                message = f"the output {one.name!r} is of node {shown(one.node_id)}, which is not in the workflow"
                 yield self._finding(Kind.OUTPUT, one.node_id, message, name=one.name)
                 continue
             declaration = self._declared[node["class_type"]]
@@ -365,7 +296,7 @@ class _Checking:
             node_id, input_name = self._places[target] or (target.partition(".")[0], "")
             node = self._graph.get(node_id)
             if node is None or input_name not in node["inputs"]:
-                message = f"the input {one.name!r} sets {_shown(target)}, which is not in the workflow"
+                message = f"the input {one.name!r} sets {shown(target)}, which is not in the workflow"
                 yield self._finding(Kind.TARGET, node_id, message, input_name=input_name, name=one.name)
             elif self._declared[node["class_type"]] is None:
                 continue
@@ -380,13 +311,9 @@ class _Checking:
 
     def _of_change(self, one: NamedInput, now: Input) -> Iterator[Finding]:
         """How an input that callers know differs from what these workers declare."""
-        for kind, message in (
-            (Kind.TYPE, _type_change(one, now)),
-            (Kind.CHOICES, _choices_change(one, now)),
-            (Kind.LIMITS, _limits_change(one, now)),
-        ):
-            is_of_models = kind is Kind.CHOICES and now.role is Role.MODEL and self._of_models is Severity.WARNS
-            if message and not is_of_models:
+        for kind, message in changes_of(one, now):
+            is_of_models = kind is Kind.CHOICES and now.role is Role.MODEL
+            if not (is_of_models and self._of_models is Severity.WARNS):
                 yield self._finding(
                     kind,
                     now.node_id,
@@ -397,7 +324,7 @@ class _Checking:
                 )
 
     def _where(self, node_id: str) -> str:
-        return f"node {_shown(node_id)} ({_shown(self._graph[node_id]['class_type'])})"
+        return f"node {shown(node_id)} ({shown(self._graph[node_id]['class_type'])})"
 
     def _finding(
         self,
@@ -429,55 +356,3 @@ def _with_seeds(graph: Mapping[str, Any], inputs: Sequence[NamedInput]) -> dict[
         if drawn[node_id]["inputs"].get(name) == -1:
             drawn[node_id]["inputs"][name] = 0
     return drawn
-
-
-_PLAIN: Final = frozenset({InputKind.TEXT, InputKind.INTEGER, InputKind.NUMBER, InputKind.BOOLEAN, InputKind.CHOICE})
-
-
-def _type_change(one: NamedInput, now: Input) -> str:
-    is_told = one.kind in _PLAIN and now.kind in _PLAIN
-    is_wider = (one.kind, now.kind) == (InputKind.INTEGER, InputKind.NUMBER)
-    return (
-        f"took {one.kind.value}, and takes {now.kind.value} now"
-        if is_told and one.kind != now.kind and not is_wider
-        else ""
-    )
-
-
-def _choices_change(one: NamedInput, now: Input) -> str:
-    """How the choices that callers know differ from those there are. Models come and go: that more are there is none.
-
-    Of choices that the author has narrowed it is not known which others there were.
-    """
-    if one.kind is not InputKind.CHOICE or now.kind is not InputKind.CHOICE or now.is_open or one.is_open:
-        return ""
-    if not one.choices:
-        return ""
-    gone = [choice for choice in one.choices if choice not in now.choices]
-    is_told_all = not one.is_narrowed and one.role is not Role.MODEL
-    new = [choice for choice in now.choices if choice not in one.choices] if is_told_all else []
-    parts = (
-        f"has {words}: {_listed(choices)}" for words, choices in (("lost choices", gone), ("new ones", new)) if choices
-    )
-    return " and ".join(parts)
-
-
-def _listed(choices: Sequence[object]) -> str:
-    more = f" and {len(choices) - _NAMED} more" if len(choices) > _NAMED else ""
-    return ", ".join(map(_shown, choices[:_NAMED])) + more
-
-
-def _limits_change(one: NamedInput, now: Input) -> str:
-    if one.role is Role.SEED:
-        return ""
-    told = []
-    if one.minimum is not None and now.minimum is not None and now.minimum > one.minimum:
-        told.append(f"takes at least {now.minimum:g} now, and took {one.minimum:g}")
-    if one.maximum is not None and now.maximum is not None and now.maximum < one.maximum:
-        told.append(f"takes at most {now.maximum:g} now, and took {one.maximum:g}")
-    return "; ".join(told)
-
-
-def _shown(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -13,19 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from comfy_serverless.connector.import_report import NotImported
-from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.jobs.declarations import DeclarationsReader
 from comfy_serverless.jobs.engine_documents import Build
 from comfy_serverless.jobs.image_declarations import is_of_image
 from comfy_serverless.jobs.node_list import NodeListReader
-from comfy_serverless.workflows.compat import Finding, Kind, Severity, problems_of
+from comfy_serverless.workflows.checkup import Finding, Kind, Severity
+from comfy_serverless.workflows.compat import problems_of
 from comfy_serverless.workflows.version import Version
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-#: The findings that a message names; `details` has all of them.
-_NAMED: Final = 10
 #: Why nothing is known, to begin a sentence.
 NOBODY_TOLD: Final = "no worker has told yet which nodes it has, nor has who deployed it (`make declarations`)"
 _NOT_CHECKED: Final = Finding(
@@ -78,20 +76,3 @@ def findings_of(version: Version, deployed: Deployed | None) -> tuple[Finding, .
     if deployed is None:
         return (_NOT_CHECKED,)
     return problems_of(version, deployed.object_info, lost=deployed.lost, knows_models=deployed.knows_models)
-
-
-def refuse_broken(name: str, findings: Sequence[Finding]) -> None:
-    """Raise InvalidWorkflow if a run of what is pushed would fail. Not for those who push it all the same (`force`)."""
-    breaking = [one for one in findings if one.breaks]
-    if breaking:
-        raise InvalidWorkflow(
-            f"{name} would not run on the workers that are deployed, so it was not pushed: {in_one(breaking)}. Mend "
-            "it, or push it all the same: `force` (--force).",
-            details={"findings": [one.to_json() for one in findings]},
-        )
-
-
-def in_one(findings: Sequence[Finding]) -> str:
-    """Findings in one sentence, without a full stop."""
-    more = f"; and {len(findings) - _NAMED} more" if len(findings) > _NAMED else ""
-    return "; ".join(one.message for one in findings[:_NAMED]) + more

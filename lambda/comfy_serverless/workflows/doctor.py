@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import AssetUnavailable, ComfyError
-from comfy_serverless.workflows.compat import Finding, Kind, Severity
+from comfy_serverless.workflows.checkup import Finding, Kind, Severity
 from comfy_serverless.workflows.deployed import Deployed, findings_of
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 from comfy_serverless.errors import EngineUnavailable
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.workflow_source import Resolved, graph_in
+from comfy_serverless.workflows.checkup import Finding
 from comfy_serverless.workflows.choosing import Choices
-from comfy_serverless.workflows.compat import Finding
 from comfy_serverless.workflows.deployed import NOBODY_TOLD, Deployed, findings_of
 from comfy_serverless.workflows.pushing import Prepared, prepare
 from comfy_serverless.workflows.reference import check_name
@@ -29,7 +29,7 @@ class Draft:
 
     Attributes:
         prepared: the version, whose number is 0, and the proposal.
-        findings: what is wrong with it on the workers that are deployed; `deployed.refuse_broken` refuses it.
+        findings: what is wrong with it on the workers that are deployed; `checkup.refuse_broken` refuses it.
         notes: what was put right, left out, guessed or not found, for people.
     """
 

@@ -11,7 +11,8 @@ import pytest
 
 from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.graph.inputs import InputKind, Role
-from comfy_serverless.workflows.compat import Finding, Kind, Severity, problems_of
+from comfy_serverless.workflows.checkup import Finding, Kind, Severity
+from comfy_serverless.workflows.compat import problems_of
 from comfy_serverless.workflows.version import NamedInput, NamedOutput, Version
 from tests.unit.editor_samples import node, saved
 from tests.unit.needs_samples import combo, declared
