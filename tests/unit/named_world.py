@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from tests.unit.api_world import ASSETS, Answer, ApiWorld
+from tests.unit.api_world import Answer, ApiWorld
 
 #: A picture of one color, scaled, saved: it runs on the embedded engine without a model.
 GRAPH: dict[str, Any] = {
@@ -19,7 +17,9 @@ INPUTS = {"color": "1.color", "width": "1.width"}
 
 def push(api: ApiWorld, name: str = "poster", *, owner: str = "team", **body: Any) -> Answer:
     """Push the graph above, or what `body` says."""
-    return api.request("PUT", f"/api/v2/workflows/{name}", body={"workflow": GRAPH, "inputs": INPUTS, **body}, owner=owner)
+    return api.request(
+        "PUT", f"/api/v2/workflows/{name}", body={"workflow": GRAPH, "inputs": INPUTS, **body}, owner=owner
+    )
 
 
 def run(

@@ -11,11 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from comfy_serverless.api.auth import Caller
-from comfy_serverless.api.run_bodies import Asked, hint_at_options
+from comfy_serverless.api.run_bodies import Asked, hint_at_options, problems_in
 from comfy_serverless.api.services import Services
 from comfy_serverless.api.submission import Submission, submit
 from comfy_serverless.errors import ComfyError, InvalidRequest, UpstreamError
@@ -75,48 +78,61 @@ def start(run: NamedRun, services: Services) -> Started:
 def _submission(run: NamedRun, job_id: str, services: Services) -> Submission:
     key = run.sticky or run.idempotency_key or job_id
     version = services.named.find(run.reference, owner=run.caller.owner, key=key)
-    options = run.asked.options
-    request = JobRequest.model_validate(
-        {
-            "job_id": job_id,
-            "workflow": run.reference.to_text(),
-            "inputs": dict(run.asked.inputs),
-            "deadline_s": options.deadline_s,
-            "metadata": options.metadata,
-            "extra_data": options.extra_data.model_dump(exclude_none=True) if options.extra_data else None,
-        }
-    )
+    request = _request(run, job_id)
     return Submission(
         request=_expanded(request, version, run.asked, check=services.named.check_of(version)),
         caller=run.caller,
         idempotency_key=run.idempotency_key,
-        webhook_url=options.webhook_url,
-        webhook_secret=options.webhook_secret,
+        webhook_url=run.asked.options.webhook_url,
+        webhook_secret=run.asked.options.webhook_secret,
     )
+
+
+def _request(run: NamedRun, job_id: str) -> JobRequest:
+    """What is asked for, as any door would say it. Raises InvalidRequest for what no request may have."""
+    options = run.asked.options
+    fields = {
+        "job_id": job_id,
+        "workflow": run.reference.to_text(),
+        "inputs": dict(run.asked.inputs),
+        "deadline_s": options.deadline_s,
+        "metadata": options.metadata,
+        "extra_data": options.extra_data.model_dump(exclude_none=True) if options.extra_data else None,
+    }
+    try:
+        return JobRequest.model_validate(fields)
+    except ValidationError as error:
+        raise _refusal(run.reference.name, (*problems_in(error), *run.asked.problems)) from None
 
 
 def _expanded(request: JobRequest, version: Version, asked: Asked, *, check: InputCheck) -> JobRequest:
     """The request with its graph. Raises InvalidRequest with all problems at once, of inputs and of options."""
-    problems = [{"field": field, "problem": problem} for field, problem in asked.problems]
+    problems = list(asked.problems)
     try:
         expanded = expand(request, version, check=check, strict=True)
     except InvalidRequest as refusal:
         found = refusal.details.get("errors")
         if not isinstance(found, list):
             raise
-        problems = [*(_with_hint(problem, asked) for problem in found), *problems]
+        problems = [*(_with_hint(one["field"], one["problem"], asked) for one in found), *problems]
     else:
         if not problems:
             return expanded
-    listing = "; ".join(f"{problem['field']}: {problem['problem']}" for problem in problems[:20])
-    message = f"The inputs of {version.name!r} cannot be used: {listing}."
-    raise InvalidRequest(message[:MAX_ERROR_TEXT], details={"errors": problems})
+    raise _refusal(version.name, problems)
 
 
-def _with_hint(problem: dict[str, str], asked: Asked) -> dict[str, str]:
+def _refusal(name: str, problems: Sequence[tuple[str, str]]) -> InvalidRequest:
+    listing = "; ".join(f"{field}: {problem}" for field, problem in problems[:20])
+    return InvalidRequest(
+        f"The workflow {name!r} cannot be run so: {listing}."[:MAX_ERROR_TEXT],
+        details={"errors": [{"field": field, "problem": problem} for field, problem in problems]},
+    )
+
+
+def _with_hint(field: str, problem: str, asked: Asked) -> tuple[str, str]:
     """A problem; that of an option's name among flat inputs says where options stand."""
-    hint = hint_at_options(problem["field"].removeprefix("inputs.")) if asked.is_flat else ""
-    return {**problem, "problem": hint} if hint else problem
+    hint = hint_at_options(field.removeprefix("inputs.")) if asked.is_flat else ""
+    return field, hint or problem
 
 
 def _id_of(run: NamedRun, key: str) -> str:

@@ -155,14 +155,15 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
     made = draft(name, body, who, behind, left_out=left_out(router))
     object_info, prepared = behind.declarations.newest(), made.prepared
     if body.dry_run:
-        return _shown(views.would_be(made, object_info))
+        return _shown(views.would_be(prepared, object_info, notes=made.notes, findings=made.findings))
     if prepared.refusal is not None:
         raise prepared.refusal
     if not body.force:
         refuse_broken(name, made.findings)
     kept = behind.workflows.push(prepared.version, alias=body.alias)
     head = behind.workflows.head(who.owner, name)
-    shown = views.pushed(kept, object_info, draft=made, is_new=kept.is_new, head=head)
+    told = {"notes": made.notes, "findings": made.findings, "is_new": kept.is_new, "head": head}
+    shown = views.pushed(kept, object_info, **told)
     return _shown(shown, status=HTTPStatus.CREATED if kept.is_new else HTTPStatus.OK)
 
 

@@ -58,7 +58,7 @@ def read_run(body: Mapping[str, Any]) -> Asked:
     try:
         return Asked(inputs, RunOptions.model_validate(given.fields))
     except ValidationError as error:
-        return Asked(inputs, problems=tuple(_problems(error)))
+        return Asked(inputs, problems=tuple(problems_in(error)))
 
 
 def hint_at_options(name: str) -> str:
@@ -68,7 +68,8 @@ def hint_at_options(name: str) -> str:
     return f'is no input: options of a job stand beside `inputs`: {{"inputs": {{…}}, "{name}": …}}'
 
 
-def _problems(error: ValidationError) -> list[tuple[str, str]]:
+def problems_in(error: ValidationError) -> list[tuple[str, str]]:
+    """What is wrong, by field, in our words."""
     entries = error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_PROBLEMS]
     return [
         (

@@ -164,7 +164,7 @@ class Workflow(WorkflowEntry):
         example: inputs of a run that can be sent as they stand.
     """
 
-    model_config = ConfigDict(serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     history: list[Move] = Field(default_factory=list)
     version: int | None = None
@@ -203,7 +203,7 @@ class WorkflowVersion(BaseModel):
         json_schema: `schema` in JSON, by what the workers had when it was pushed.
     """
 
-    model_config = ConfigDict(serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     name: str
     number: int
@@ -264,7 +264,7 @@ class Pushed(BaseModel):
         notes: what was guessed, left out, or may not fit.
     """
 
-    model_config = ConfigDict(serialize_by_alias=True)
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     name: str
     version: int | None = None

@@ -11,13 +11,13 @@ from comfy_serverless.api import workflow_views as views
 from comfy_serverless.errors import ComfyError, NotFound
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.observability import log
+from comfy_serverless.workflows.items import Head
 from comfy_serverless.workflows.reference import LIVE, Reference
 
 if TYPE_CHECKING:
     from comfy_serverless.api.services import Services
     from comfy_serverless.api.workflow_bodies import WorkflowEntry
     from comfy_serverless.api.workflow_openapi import Described
-    from comfy_serverless.workflows.items import Head
     from comfy_serverless.workflows.version import Version
 
 
@@ -57,9 +57,7 @@ def seen(behind: Services, reference: Reference, *, owner: str) -> Seen:
 
     Raises NotFound; but a workflow whose `live` leads nowhere is one without a version.
     """
-    found = behind.workflows.look([(owner, reference.name, None), (OPERATOR, reference.name, None)])
-    own, shared = (found.get((one, reference.name, None)) for one in (owner, OPERATOR))
-    head = own or (shared if shared is not None and shared.is_shared else None)
+    head = _head(behind, reference.name, owner=owner)
     if head is None or head.is_retired:
         return Seen(None, behind.named.find(reference, owner=owner))  # or says that there is none
     meant = reference
@@ -70,6 +68,15 @@ def seen(behind: Services, reference: Reference, *, owner: str) -> Seen:
         if weights:
             meant = Reference(reference.name, None, max(weights, key=lambda number: (weights[number], -number)))
     return Seen(head, behind.named.find(meant, owner=owner))
+
+
+def _head(behind: Services, name: str, *, owner: str) -> Head | None:
+    """The head that a name means for its owner, also a retired one. One read."""
+    found = behind.workflows.look([(owner, name, None), (OPERATOR, name, None)])
+    own, shared = found.get((owner, name, None)), found.get((OPERATOR, name, None))
+    if isinstance(own, Head):
+        return own
+    return shared if isinstance(shared, Head) and shared.is_shared else None
 
 
 def own_head(behind: Services, name: str, *, owner: str) -> Head:

@@ -106,7 +106,7 @@ def _options() -> dict[str, Any]:
 
 def _schema(one: Described) -> dict[str, Any]:
     """The schema of its inputs, unless that is huge: then any object."""
-    schema = _without_references({name: part for name, part in one.schema.items() if name != "$schema"})
+    schema: dict[str, Any] = _without_references({name: part for name, part in one.schema.items() if name != "$schema"})
     if len(json.dumps(schema)) <= _MOST_OF_ONE:
         return schema
     return {"type": "object", "description": f"Too large to be shown here: GET /api/v2/workflows/{one.name} has it."}

@@ -57,7 +57,7 @@ def draft(name: str, body: PushBody, who: Caller, behind: Services, *, left_out:
     _check_addresses((body.workflow, saved), who, behind)
     request = JobRequest.parse({"workflow": body.workflow, "extra_data": extra_data})
     whole = whole_of(request, behind)
-    editors = (whole.extra_data.get("extra_pnginfo") or {}).get("workflow")
+    editors = whole.editors or saved
     _check_addresses((whole.graph, editors), who, behind)
     bare = Version(
         name=name,

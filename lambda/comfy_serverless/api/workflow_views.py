@@ -26,7 +26,7 @@ from comfy_serverless.workflows.schema import schema_of
 from comfy_serverless.workflows.version import Version
 
 if TYPE_CHECKING:
-    from comfy_serverless.api.workflow_pushes import Draft
+    from comfy_serverless.workflows.pushing import Prepared
 
 OWN, SHARED, IMAGE = "own", "operator", "image"
 
@@ -72,7 +72,7 @@ def described(
         description=version.description,
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version, object_info),
+        json_schema=schema_of(version, object_info),
         example=example_of(version, object_info),
     )
 
@@ -115,7 +115,7 @@ def whole_version(version: Version) -> WorkflowVersion:
         sha256=version.content_sha256,
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version),
+        json_schema=schema_of(version),
         needs=dict(version.needs),
         workflow=dict(version.graph),
         editors=None if version.editors is None else dict(version.editors),
@@ -123,7 +123,13 @@ def whole_version(version: Version) -> WorkflowVersion:
 
 
 def pushed(
-    version: Version, object_info: Mapping[str, Any] | None, *, draft: Draft, is_new: bool, head: Head | None
+    version: Version,
+    object_info: Mapping[str, Any] | None,
+    *,
+    notes: tuple[str, ...],
+    is_new: bool,
+    head: Head | None,
+    findings: Iterable[checkup.Finding] = (),
 ) -> Pushed:
     """What a push has kept."""
     return Pushed(
@@ -133,9 +139,9 @@ def pushed(
         aliases={} if head is None else aliases_json(head),
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version, object_info),
-        findings=findings_json(draft.findings),
-        notes=list(draft.notes),
+        json_schema=schema_of(version, object_info),
+        findings=findings_json(findings),
+        notes=list(notes),
     )
 
 
@@ -144,21 +150,26 @@ def findings_json(findings: Iterable[checkup.Finding]) -> list[Finding]:
     return [Finding(**one.to_json()) for one in findings]
 
 
-def would_be(draft: Draft, object_info: Mapping[str, Any] | None) -> Pushed:
+def would_be(
+    prepared: Prepared,
+    object_info: Mapping[str, Any] | None,
+    *,
+    notes: tuple[str, ...],
+    findings: Iterable[checkup.Finding] = (),
+) -> Pushed:
     """What a push would keep, and why it would not."""
-    prepared = draft.prepared
     version, found = prepared.version, prepared.proposal
     return Pushed(
         name=version.name,
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
-        schema=schema_of(version, object_info),
+        json_schema=schema_of(version, object_info),
         proposal=Proposed(
             inputs=[one.to_json() for one in found.inputs], outputs=[one.to_json() for one in found.outputs]
         ),
         problems=problems_of(prepared.refusal),
-        findings=findings_json(draft.findings),
-        notes=list(draft.notes),
+        findings=findings_json(findings),
+        notes=list(notes),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -85,7 +84,19 @@ def editors_picture() -> dict[str, Any]:
         {"prompt": [5, "id", GRAPH, {}, ["2"]], "outputs": {}, "status": {}},
         {"abc": {"prompt": [5, "id", GRAPH, {}, ["2"]], "outputs": {}}},
     ],
-    ids=["plain", "bare", "prompt", "text", "nested", "envelope", "list", "graphToPrompt", "picture", "entry", "history"],
+    ids=[
+        "plain",
+        "bare",
+        "prompt",
+        "text",
+        "nested",
+        "envelope",
+        "list",
+        "graphToPrompt",
+        "picture",
+        "entry",
+        "history",
+    ],
 )
 def test_a_graph_is_pushed_in_any_wrapper(api: ApiWorld, body: object) -> None:
     answer = api.request("PUT", f"{LIST}/poster", body=body)
@@ -315,7 +326,9 @@ def test_a_parameter_that_no_route_has_is_refused(api: ApiWorld, method: str, pa
     assert f"did you mean {near!r}?" in answer.json["error"]["message"]
 
 
-@pytest.mark.parametrize("query", ["alias=live&version=1", "version=x", "version=-1", "alias=", "alias=V3", "wait_s=99"])
+@pytest.mark.parametrize(
+    "query", ["alias=live&version=1", "version=x", "version=-1", "alias=", "alias=V3", "wait_s=99"]
+)
 def test_a_parameter_that_cannot_be_is_refused(api: ApiWorld, query: str) -> None:
     push(api)
     assert run(api, query=query).code == "invalid_request"
@@ -330,4 +343,3 @@ def test_a_method_that_no_route_has_is_told_in_the_envelope(api: ApiWorld, metho
 def test_a_body_in_base64_is_read_as_any_other(api: ApiWorld) -> None:
     body = json.dumps({"workflow": GRAPH}).encode()
     assert api.request("PUT", f"{LIST}/poster", body=body, headers={"content-type": "application/json"}).status == 201
-    assert base64.b64encode(body)
