@@ -162,8 +162,7 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
         refuse_broken(name, made.findings)
     kept = behind.workflows.push(prepared.version, alias=body.alias)
     head = behind.workflows.head(who.owner, name)
-    told = {"notes": made.notes, "findings": made.findings, "is_new": kept.is_new, "head": head}
-    shown = views.pushed(kept, object_info, **told)
+    shown = views.pushed(kept, object_info, notes=made.notes, findings=made.findings, is_new=kept.is_new, head=head)
     return _shown(shown, status=HTTPStatus.CREATED if kept.is_new else HTTPStatus.OK)
 
 
