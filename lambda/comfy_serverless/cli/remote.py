@@ -162,7 +162,7 @@ def _session(proxy: Proxy | None) -> requests.Session:
 
 def submit(api: Api, request: Mapping[str, Any]) -> Document:
     """Submit a job request with a `job_id`, and do not wait for its end. Sent twice, it is the same job."""
-    return _document(api, "POST", "/generate", _JOB, json={**request, "wait_s": 0})
+    return ask(api, "POST", "/generate", _JOB, json={**request, "wait_s": 0})
 
 
 def convert(
@@ -188,7 +188,7 @@ def _convert(api: Api, workflow: Mapping[str, Any], values: Mapping[str, Any], s
     # That no worker has told anything does not pass while this waits.
     transient = _TRANSIENT - {HTTPStatus.SERVICE_UNAVAILABLE}
     needs = ("workflow", "warnings")
-    document = _document(api, "POST", "/api/v2/workflows/convert", needs, transient=transient, json=body)
+    document = ask(api, "POST", "/api/v2/workflows/convert", needs, transient=transient, json=body)
     return Conversion(dict(document["workflow"]), tuple(map(str, document["warnings"])))
 
 
@@ -205,17 +205,17 @@ def _needed(error: UiFormatWorkflow, supplied: Mapping[str, Any]) -> dict[str, A
 
 def needs(api: Api, request: Mapping[str, Any]) -> Document:
     """What a workflow needs, by what the API's workers have."""
-    return _document(api, "POST", "/api/v2/workflows/needs", ("models", "nodes", "missing"), json=dict(request))
+    return ask(api, "POST", "/api/v2/workflows/needs", ("models", "nodes", "missing"), json=dict(request))
 
 
 def job(api: Api, job_id: str) -> Document:
     """A job, with its progress and outputs."""
-    return _document(api, "GET", f"/api/v2/jobs/{quote(job_id, safe='')}", _JOB)
+    return ask(api, "GET", f"/api/v2/jobs/{quote(job_id, safe='')}", _JOB)
 
 
 def cancel(api: Api, job_id: str) -> Document:
     """Ask for the end of a job, and return it as it is now. An ended one stays as it is."""
-    return _document(api, "POST", f"/api/v2/jobs/{quote(job_id, safe='')}/cancel", _JOB)
+    return ask(api, "POST", f"/api/v2/jobs/{quote(job_id, safe='')}/cancel", _JOB)
 
 
 def jobs(
@@ -229,9 +229,7 @@ def jobs(
     """A page of jobs, newest first, with the `next_cursor` of the following one."""
     query = {"limit": limit, "cursor": cursor, "status": status}
     query |= {f"metadata[{name}]": value for name, value in (labels or {}).items()}
-    return _document(
-        api, "GET", "/api/v2/jobs", ("jobs",), params={name: value for name, value in query.items() if value}
-    )
+    return ask(api, "GET", "/api/v2/jobs", ("jobs",), params={name: value for name, value in query.items() if value})
 
 
 def outputs(api: Api, found: Mapping[str, Any]) -> Iterator[Document]:
@@ -244,7 +242,7 @@ def outputs(api: Api, found: Mapping[str, Any]) -> Iterator[Document]:
     while True:
         query = {"limit": 1000, **({"cursor": cursor} if cursor else {})}
         path = f"/api/v2/jobs/{quote(str(found['id']), safe='')}/outputs"
-        page = _document(api, "GET", path, ("outputs",), params=query)
+        page = ask(api, "GET", path, ("outputs",), params=query)
         yield from page["outputs"]
         cursor = page.get("next_cursor")
         if not cursor:
@@ -287,14 +285,14 @@ def has_bytes(api: Api, digest: str, naming: Mapping[str, Any]) -> Document | No
     if not answer.ok:
         raise api.refusal(answer)
     try:
-        return _document(api, "POST", "/api/v2/assets/from-hash", ("id",), json={**naming, "hash": digest})
+        return ask(api, "POST", "/api/v2/assets/from-hash", ("id",), json={**naming, "hash": digest})
     except NotFound:
         return None  # deleted meanwhile
 
 
 def begin_upload(api: Api, upload: Mapping[str, Any]) -> Document:
     """Announce a file. Returns where to put its bytes."""
-    return _document(api, "POST", "/api/v2/uploads", _TARGET, json=dict(upload))
+    return ask(api, "POST", "/api/v2/uploads", _TARGET, json=dict(upload))
 
 
 def put_bytes(api: Api, target: Mapping[str, Any], content: Callable[[], Any]) -> None:
@@ -316,7 +314,7 @@ def put_bytes(api: Api, target: Mapping[str, Any], content: Callable[[], Any]) -
 
 def complete_upload(api: Api, target: Mapping[str, Any]) -> Document:
     """Let the API check the bytes and register them."""
-    return _document(api, "POST", f"/api/v2/uploads/{quote(str(target['id']), safe='')}/complete", ("id",))
+    return ask(api, "POST", f"/api/v2/uploads/{quote(str(target['id']), safe='')}/complete", ("id",))
 
 
 def open_output(api: Api, output: Mapping[str, Any], *, start: int = 0) -> requests.Response:
@@ -343,7 +341,7 @@ def open_output(api: Api, output: Mapping[str, Any], *, start: int = 0) -> reque
     return answer
 
 
-def _document(
+def ask(
     api: Api,
     method: str,
     path: str,
@@ -352,8 +350,12 @@ def _document(
     transient: frozenset[int] = _TRANSIENT,
     **arguments: Any,  # noqa: ANN401
 ) -> Document:
-    """The JSON object that an operation answers, with the fields in `needs`. Raises ComfyError for everything else."""
+    """The JSON object that an operation answers, with the fields in `needs`; {} if it answers nothing, and none is
+    needed. Raises ComfyError for everything else.
+    """
     answer = _answer(api, method, path, transient=transient, **arguments)
+    if answer.status_code == HTTPStatus.NO_CONTENT and not needs:
+        return {}
     document = object_in(answer.text) if answer.ok and not answer.is_redirect else None
     if document is None or not all(name in document for name in needs):
         raise api.refusal(answer)

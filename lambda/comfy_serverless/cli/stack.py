@@ -9,10 +9,10 @@ import argparse
 import os
 import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import (
     ComfyError,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import JobQueue
     from comfy_serverless.batches.orders import Order
     from comfy_serverless.batches.store import Batch, BatchStore
+    from comfy_serverless.cli.named.operator import OfOperator
     from comfy_serverless.cli.release_check import Check
     from comfy_serverless.cli.releases import Releases
     from comfy_serverless.table.api_keys import ApiKeyStore
@@ -183,6 +184,33 @@ def check_on(releases: Releases, release: Release, outputs: Mapping[str, str], *
         release=release.name,
         timeout_s=timeout_s,
     )
+
+
+def operators_workflows(stack: str) -> OfOperator:
+    """The operator's named workflows of a deployed stack."""
+    from comfy_serverless.aws.s3 import s3_client
+    from comfy_serverless.cli.named.operator import OfOperator
+    from comfy_serverless.jobs.declarations import DeclarationsReader
+    from comfy_serverless.workflows.store import WorkflowStore
+
+    releases, outputs = releases_of(stack)
+    bucket = outputs["AssetsBucketName"]
+    workers = releases.workers(releases.live().now)
+    declarations = DeclarationsReader(s3_client(), bucket, workers.worker_image, lambda: workers.release()[1])
+    store = WorkflowStore(releases.table, s3_client(), bucket)
+    return OfOperator(store, _declared_at_url() or declarations.newest, release=workers.release()[1])
+
+
+def _declared_at_url() -> Callable[[], Mapping[str, Any]] | None:
+    """What the ComfyUI of COMFYUI_URL declares, if there is one."""
+    from comfy_serverless.settings import Settings
+
+    settings = Settings.from_environment()
+    if not settings.comfyui_url:
+        return None
+    from comfy_serverless.connector.connector import ComfyConnector
+
+    return ComfyConnector(settings=settings).object_info_now
 
 
 def client_of_models() -> S3Client:
