@@ -189,16 +189,22 @@ def check_on(releases: Releases, release: Release, outputs: Mapping[str, str], *
 def operators_workflows(stack: str) -> OfOperator:
     """The operator's named workflows of a deployed stack."""
     from comfy_serverless.aws.s3 import s3_client
+    from comfy_serverless.cli.named.of_releases import OfReleases
     from comfy_serverless.cli.named.operator import OfOperator
-    from comfy_serverless.jobs.declarations import DeclarationsReader
     from comfy_serverless.workflows.store import WorkflowStore
 
     releases, outputs = releases_of(stack)
-    bucket = outputs["AssetsBucketName"]
-    workers = releases.workers(releases.live().now)
-    declarations = DeclarationsReader(s3_client(), bucket, workers.worker_image, lambda: workers.release()[1])
+    bucket, live = outputs["AssetsBucketName"], OfReleases.of(releases, outputs)
     store = WorkflowStore(releases.table, s3_client(), bucket)
-    return OfOperator(store, _declared_at_url() or declarations.newest, release=workers.release()[1])
+    if (declared := _declared_at_url()) is not None:
+        return OfOperator(store, declared)
+    deployed = live.deployed(releases.live().now)
+    return OfOperator(
+        store,
+        lambda: None if deployed is None else deployed.object_info,
+        release="" if deployed is None else deployed.release,
+        deployed=lambda: deployed,
+    )
 
 
 def _declared_at_url() -> Callable[[], Mapping[str, Any]] | None:
