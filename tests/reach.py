@@ -95,6 +95,7 @@ ITEMS: Final = (
     "idempotency#",
     "asset_idempotency#",
     "webhook#",
+    "workflows#",
     "batch#",
     "rate#",
     "keys",
@@ -112,6 +113,7 @@ OBJECTS: Final[Mapping[str, tuple[str, ...]]] = {
         "uploads/theirs/1",
         "engine/theirs.json",
         "pins/theirs.json",
+        "workflows/owners/theirs/poster/000001-0123456789abcdef.json",
         "else/1",
     ),
 }

@@ -31,9 +31,9 @@ from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
 from comfy_serverless.batches.fates import BadBetween, Fate, fates
-from comfy_serverless.batches.pinning import pin_of
+from comfy_serverless.batches.pinning import Pins
 from comfy_serverless.batches.reading import THREADS
-from comfy_serverless.batches.results import Row
+from comfy_serverless.batches.results import Row, shown_input
 from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
@@ -62,8 +62,6 @@ COLUMNS = (
 )
 #: The most columns for labels, and for inputs; what has none is in the rows.
 MAX_COLUMNS = 100
-#: The most characters of an input: data URIs hold the file itself.
-MAX_INPUT_CHARACTERS = 1024
 #: The most characters of a message in a row.
 MAX_MESSAGE_CHARACTERS = 500
 #: Characters of a job's id (JOB_ID_PATTERN).
@@ -130,7 +128,7 @@ def write_part(
 
     Returns None; or, without writing, the offset of the first line whose job has not ended.
     """
-    content, number = io.BytesIO(), 0
+    content, number, pins = io.BytesIO(), 0, Pins(s3)
     with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=1, mtime=0) as rows:
         for chunk in fates(s3, jobs, batch, part, reserved=reserved, bad_between=bad_between):
             open_fate = next((fate for fate in chunk.lines if fate.is_open_in(batch)), None)
@@ -138,7 +136,7 @@ def write_part(
                 return open_fate.line.offset
             outputs = _unsaid_outputs([fate.state for fate in chunk.lines if fate.state is not None], jobs)
             for fate in chunk.lines:
-                rows.write(json.dumps(_row(fate, outputs)).encode() + b"\n")
+                rows.write(json.dumps(_row(fate, outputs, pins)).encode() + b"\n")
             number = chunk.number
         rows.write(json.dumps({"begun": number}).encode() + b"\n")
     place = _place(batch, part)
@@ -197,7 +195,7 @@ def write_report(
 # The rows of a part.
 
 
-def _row(fate: Fate, outputs: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+def _row(fate: Fate, outputs: dict[str, tuple[str, ...]], pins: Pins) -> dict[str, Any]:
     """A line's row, with its number in the range, and what another try of it needs."""
     if (request := fate.request) is None:
         bad = Row(line=fate.line.number, status=BAD, code=InvalidRequest.code, message=fate.problem)
@@ -207,13 +205,13 @@ def _row(fate: Fate, outputs: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     row = _row_of_job(fate, request, outputs)
     if row.status not in REPEATABLE:
         return {**row.to_json(), "again": None}
-    pinned = pin_of(request, fate.state.labels) if fate.state is not None else None
-    return {**row.to_json(), "again": with_job_id(fate.line, next_id(fate.job_id), workflow=pinned)}
+    again = with_job_id(fate.line, next_id(fate.job_id), workflow=pins.of(request, fate.state))
+    return {**row.to_json(), "again": again}
 
 
 def _row_of_job(fate: Fate, request: JobRequest, outputs: dict[str, tuple[str, ...]]) -> Row:
     state = fate.state
-    inputs = {name: _shown(value) for name, value in request.inputs.items()}
+    inputs = {name: shown_input(value) for name, value in request.inputs.items()}
     if state is None:  # the batch was canceled before it was read
         status = JobStatus.CANCELED.value
         return Row(line=fate.line.number, job_id=fate.job_id, status=status, metadata=request.metadata, inputs=inputs)
@@ -251,17 +249,6 @@ def _labels(request: JobRequest, state: JobState) -> Mapping[str, str]:
     """The labels of a line, and those that say which version of a named workflow its job ran."""
     told = (WORKFLOW_LABEL, VERSION_LABEL) if request.is_named else ()
     return {**request.metadata, **{name: state.labels[name] for name in told if name in state.labels}}
-
-
-def _shown(value: object) -> str | list[str]:
-    """The value of an input: files by their addresses, other values as JSON."""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return [_shortened(text) for text in value]
-    return _shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_INPUT_CHARACTERS else f"{text[:100]}…"
 
 
 def _place(batch: Batch, part: Range) -> S3Address:

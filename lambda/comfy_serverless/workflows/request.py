@@ -15,17 +15,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.graph.convert.texts import Dice, choose
 from comfy_serverless.graph.file_inputs import as_address, is_address
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant
 from comfy_serverless.graph.near import Guesses
 from comfy_serverless.graph.nodes import SEED_INPUTS
-from comfy_serverless.graph.workflow import SEED_LIMIT
+from comfy_serverless.graph.workflow import SEED_LIMIT, is_link
 from comfy_serverless.graph.wrappers import merged
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT
 from comfy_serverless.jobs.request import MAX_LABELS, MAX_REQUEST_ERRORS, NOT_PLAIN, JobRequest, is_plain_input
 from comfy_serverless.jobs.workflow_source import goes_along
+from comfy_serverless.workflows.targets import place_of
 from comfy_serverless.workflows.version import NamedInput, Version
 
 if TYPE_CHECKING:
@@ -179,12 +179,30 @@ class _Values:
                 self._place_value(one, value)
         for one in self._inputs.values():
             is_set = one.name in self._request.inputs or not taken.isdisjoint(one.targets)
-            if one.role is Role.SEED and not is_set and _is_minus_one(one.default):
-                self._place_value(one, one.default)
+            if one.default is not None and not is_set and not self._has(one, one.default):
+                place = self._place_file if one.kind is InputKind.FILE else self._place_value
+                place(one, one.default)
         if self._version.number:  # the texts of a file are rolled when it is read
-            for address, text in self._version.rolled.items():
-                if address not in taken and address not in self.set:
-                    self.set[address] = choose(text, Dice(self._seed or None, address)).text
+            self._roll({at: text for at, text in self._version.rolled.items() if at not in taken | self.set.keys()})
+
+    def _roll(self, texts: Mapping[str, str]) -> None:
+        if not texts:
+            return
+        from comfy_serverless.graph.convert.texts import Dice, choose  # seldom needed, and takes a while to load
+
+        for address, text in texts.items():
+            self.set[address] = choose(text, Dice(self._seed or None, address)).text
+
+    def _has(self, one: NamedInput, value: object) -> bool:
+        """Whether the graph has this default, as it mostly has, and a worker sees that it is a seed, if it is one."""
+        if one.role is Role.SEED and _is_minus_one(value) and not _is_drawn_by_worker(one):
+            return False
+        stands = [self._standing(target) for target in one.targets]
+        return all(found == value or is_link(found) for found in stands)
+
+    def _standing(self, target: str) -> object:
+        place = place_of(self._version.graph, target)
+        return None if place is None else self._version.graph[place[0]]["inputs"].get(place[1])
 
     def _place_file(self, one: NamedInput, value: Any) -> None:  # noqa: ANN401  (any JSON value)
         if isinstance(value, list) and len(value) == 1:
@@ -197,12 +215,9 @@ class _Values:
     def _place_value(self, one: NamedInput, value: Any) -> None:  # noqa: ANN401  (any JSON value)
         if one.kind is InputKind.INTEGER and isinstance(value, float):
             value = int(value)
-        if one.role is Role.SEED and _is_minus_one(value):
-            drawn_by_worker = len(one.targets) == 1 and one.targets[0].rpartition(".")[2] in SEED_INPUTS
-            if not drawn_by_worker:
-                # A worker draws one number for each seed, and only for those that it knows for one.
-                value = self._draw(one)
-                self.drawn.append(f"the seed {one.name!r} was drawn: {value}")
+        if one.role is Role.SEED and _is_minus_one(value) and not _is_drawn_by_worker(one):
+            value = self._draw(one)
+            self.drawn.append(f"the seed {one.name!r} was drawn: {value}")
         for target in one.targets:
             self.set.setdefault(target, value)
 
@@ -214,17 +229,27 @@ class _Values:
         return least + int.from_bytes(digest[:16], "big") % max(1, most - least + 1)
 
 
+def _is_drawn_by_worker(one: NamedInput) -> bool:
+    """Whether a worker draws a seed of -1: a number for each, of inputs whose name says that they are one."""
+    return len(one.targets) == 1 and one.targets[0].rpartition(".")[2] in SEED_INPUTS
+
+
 def _along(version: Version) -> tuple[dict[str, Any], list[str]]:
     """What lets ComfyUI's pictures be opened in the editor again, and why it does not. A file's goes with the file."""
     if version.number == 0 or version.editors is None:
         return {}, []
-    return goes_along(version.editors, version.graph)
+    return goes_along(_copied(version.editors), version.graph)
 
 
 def _document(version: Version) -> Any:  # noqa: ANN401  (a workflow)
     """A copy of what runs: of a file, as it stands there; of a version, its graph."""
     is_file = version.number == 0 and version.editors is not None
-    return json.loads(json.dumps(version.editors if is_file else version.graph))
+    return _copied(version.editors if is_file else version.graph)
+
+
+def _copied(document: Any) -> Any:  # noqa: ANN401  (JSON)
+    """A deep copy: several times as fast as `deepcopy`."""
+    return json.loads(json.dumps(document))
 
 
 def _is_address(value: object) -> bool:
