@@ -96,8 +96,11 @@ class Leads:
     def _follow_prompts(self) -> None:
         pending: list[tuple[str, int, Sign]] = []
         for node_id in self.active:
+            is_guider = "Guider" in str(self._graph[node_id].get("class_type"))
             for name, source, slot in _links(self._graph[node_id]):
                 pending += [(source, slot, sign) for sign in Sign if name.lower().startswith(sign)]
+                if is_guider and name == "conditioning":
+                    pending.append((source, slot, Sign.POSITIVE))
         seen: set[tuple[str, int, Sign]] = set()
         while pending:
             source, slot, sign = pending.pop()
