@@ -160,7 +160,7 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
         raise prepared.refusal
     if not body.force:
         refuse_broken(name, made.findings)
-    kept = behind.workflows.push(prepared.version, alias=body.alias)
+    kept = behind.workflows.push(prepared.version, alias=body.alias, if_head=body.expected)
     head = behind.workflows.head(who.owner, name)
     shown = views.pushed(kept, object_info, notes=made.notes, findings=made.findings, is_new=kept.is_new, head=head)
     return _shown(shown, status=HTTPStatus.CREATED if kept.is_new else HTTPStatus.OK)

@@ -51,6 +51,10 @@ class PushBody(_Body):
         bool, Field(description="Keeps it although a run of it would fail on the workers that are deployed now.")
     ] = False
     dry_run: Annotated[bool, Field(description="Shows what would be kept, and what is wrong; writes nothing.")] = False
+    expected: Annotated[
+        int | None,
+        Field(ge=0, description="The number that the newest version must have now, 0 for a new name; otherwise 409."),
+    ] = None
     extra_data: Annotated[
         dict[str, Any] | None,
         Field(description="`extra_pnginfo.workflow`: the editor's workflow of a graph in API format. Nothing else."),

@@ -65,6 +65,14 @@ def test_the_same_content_again_is_no_new_version(api: ApiWorld) -> None:
     assert (again.status, again.json["version"], again.json["is_new"]) == (200, 1, False)
 
 
+def test_a_push_may_expect_what_is_there(api: ApiWorld) -> None:
+    assert push(api, expected=0).status == 201
+    late = push(api, expected=0, description="another")
+    assert (late.status, late.code) == (409, "workflow_changed")
+    assert push(api, expected=1, description="another").json["version"] == 2
+    assert push(api, expected=-1).status == 422
+
+
 def editors_picture() -> dict[str, Any]:
     return {"prompt": PLAIN_GRAPH, "workflow": PLAIN}
 
