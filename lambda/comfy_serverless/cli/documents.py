@@ -133,7 +133,7 @@ def check_plainly(fields: Mapping[str, Any]) -> None:
 
 def _find(workflow: str) -> object | None:
     """The workflow in a file that a request names; None if there is no such file here."""
-    candidates = [folder / name for folder in _folders() for name in (workflow, f"{workflow}.json")]
+    candidates = [folder / name for folder in workflow_folders() for name in (workflow, f"{workflow}.json")]
     found = next((path for path in candidates if is_file(path)), None)
     return None if found is None else parse_json(found.read_bytes(), source=f"the workflow {found}")
 
@@ -141,11 +141,12 @@ def _find(workflow: str) -> object | None:
 def _not_here(workflow: str) -> InvalidRequest:
     return InvalidRequest(
         f"The request names the workflow {workflow[:200]!r}, and there is no such file in "
-        f"{', '.join(dict.fromkeys(map(str, _folders())))} (WORKFLOWS_DIR names another folder)."
+        f"{', '.join(dict.fromkeys(map(str, workflow_folders())))} (WORKFLOWS_DIR names another folder)."
     )
 
 
-def _folders() -> list[Path]:
+def workflow_folders() -> list[Path]:
+    """The folders in which a workflow has a name on this machine."""
     from comfy_serverless.settings import Settings
 
     return [folder for folder in (Settings.from_environment().workflows_dir, Path("workflows"), Path()) if folder]

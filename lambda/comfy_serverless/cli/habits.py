@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from comfy_serverless.cli.interrupts import INTERRUPTED as INTERRUPTED
@@ -43,11 +43,25 @@ class WrongUsage(SystemExit):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """argparse's, whose help keeps its lines, and whose errors can be told to programs."""
+    """argparse's, whose help keeps its lines, and whose errors can be told to programs.
+
+    Attributes:
+        other_form: reads arguments that have another form than the options say, like those of a named workflow; None
+            for all others.
+    """
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(**options)
+        self.other_form: Callable[[Sequence[str]], argparse.Namespace | None] | None = None
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's."""
+        if self.other_form is not None and args is not None and (found := self.other_form(args)) is not None:
+            return found, []
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and raise WrongUsage."""
@@ -190,6 +204,14 @@ def whole_number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def version_number(text: str) -> int:
+    """The number of a version of a workflow, as the `type` of an option."""
+    plain = text.removeprefix("v")
+    if not (plain.isascii() and plain.isdigit() and len(plain) <= 6):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of a version, e.g. 2")
+    return int(plain)
 
 
 def report_error(error: ComfyError, *, as_json: bool) -> int:

@@ -60,10 +60,10 @@ def run(options: argparse.Namespace) -> int:
             document = converted(
                 document, engine().convert(document.editors, supplied=supplied, seed=str(uuid.uuid4()))
             )
-        return _run(document, options, engine, cleanup)
+        return run_document(document, options, engine, cleanup)
 
 
-def _run(
+def run_document(
     document: Document, options: argparse.Namespace, engine: Callable[[], ComfyConnector], cleanup: ExitStack
 ) -> int:
     """The same for a document that has a graph. `engine` starts ComfyUI when it is called first."""

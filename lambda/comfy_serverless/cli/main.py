@@ -29,11 +29,7 @@ COMMANDS = (
     Command("run", "run a workflow and save everything it makes", "run"),
     Command("convert", "make of the editor's file the graph (API format) that ComfyUI runs", "convert"),
     Command("needs", "list the models, nodes and keys that a workflow needs, and what of it is missing", "needs"),
-    Command(
-        "workflows",
-        "give workflows names, typed inputs and versions; move between versions; make typed clients",
-        "workflows",
-    ),
+    Command("workflows", "give workflows names, typed inputs and versions, and make typed clients", "workflows"),
     Command("keys", "make, list and revoke the keys of the deployed API", "keys"),
     Command("batch", "run many jobs: from a manifest or a folder of files to a folder of results", "batch"),
     Command("jobs", "list, show, follow, cancel and download jobs of the deployed API, and read their logs", "jobs"),

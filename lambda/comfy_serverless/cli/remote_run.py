@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -48,12 +48,17 @@ def run(options: argparse.Namespace) -> int:
     wishes, fields = kind(api, document, options)
     request = _request(document, wishes, options) | fields
     job = _run_job(api, request)
+    return finish(api, job, wishes.notes, options=options)
+
+
+def finish(api: remote.Api, job: Mapping[str, Any], notes: Sequence[str], *, options: argparse.Namespace) -> int:
+    """Save what an ended job has made, and say it. Returns the exit code; raises what it has failed with."""
     fetched = fetch_all(api, remote.outputs(api, job), options.out)
     failure = failure_of(job)
     if failure is not None:
         _tell_kept(fetched)
         raise failure
-    _report(job, fetched, wishes.notes, engine=f"{job.get('engine') or 'ComfyUI'} at {api.shown}", options=options)
+    _report(job, fetched, notes, engine=f"{job.get('engine') or 'ComfyUI'} at {api.shown}", options=options)
     check_fetched(fetched, options.out)
     return 0
 
@@ -118,11 +123,11 @@ def _unconverted(api: remote.Api, document: Document, options: argparse.Namespac
             )
     check_files(given)
     check_folder(options.out)
-    references, addresses = _references(api, {**files, **given})
+    uploaded, addresses = references(api, {**files, **given})
     wishes = Wishes({}, (), {})
     for note in (*document.warnings, "no worker has told yet which nodes it has: one checks the options when it runs"):
         wishes.note(note)
-    return wishes, {"workflow": document.editors, "set": {**values, **references}, "inputs": addresses}
+    return wishes, {"workflow": document.editors, "set": {**values, **uploaded}, "inputs": addresses}
 
 
 def _json_of(address: str, text: str) -> Any:  # noqa: ANN401  (any JSON)
@@ -178,11 +183,11 @@ def _uploaded(
 ) -> tuple[dict[tuple[str, str], Any], dict[str, Any]]:
     """References to the files, which are uploaded, by node id and input; and the inputs that are addresses."""
     lookup = NodeLookup(with_mask_inputs(graph))
-    given, addresses = _references(api, files)
+    given, addresses = references(api, files)
     return {target: value for address, value in given.items() for target in lookup.resolve(address)[1]}, addresses
 
 
-def _references(api: remote.Api, files: Files) -> tuple[dict[str, Any], dict[str, Any]]:
+def references(api: remote.Api, files: Files) -> tuple[dict[str, Any], dict[str, Any]]:
     """What stands for the files, which are uploaded, by the address of the input; and the inputs that are addresses."""
     given: dict[str, Any] = {}
     addresses: dict[str, Any] = {}
@@ -220,15 +225,24 @@ def _reference(api: remote.Api, path: Path, known: dict[Path, dict[str, Any]], l
 
 
 def _run_job(api: remote.Api, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Submit a job and follow it to its end. Ctrl-C asks the API to cancel it; a second one leaves it to itself."""
-    job_id = str(request["job_id"])
+    return followed(api, lambda: remote.submit(api, request), job_id=str(request["job_id"]))
+
+
+def followed(api: remote.Api, submit: Callable[[], Mapping[str, Any]], *, job_id: str = "") -> dict[str, Any]:
+    """Submit a job and follow it to its end. Ctrl-C asks the API to cancel it; a second one leaves it to itself.
+
+    Args:
+        submit: submits it; called again, it is the same job.
+        job_id: its id; "" if only the answer says it.
+    """
     with ProgressLine("sending") as line:
         try:
-            remote.submit(api, request)
+            job_id = str(submit()["id"])
             say(f"job {job_id}")
             return follow(api, job_id, line.show)
         except KeyboardInterrupt:
             line.show(0.0, "canceling")
+            job_id = job_id or str(submit()["id"])
             _cancel(api, job_id)
             return follow(api, job_id, line.show)
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from comfy_serverless.cli.habits import add_command, interrupt_ends, label, say, seconds
+from comfy_serverless.cli.habits import CommandParser, add_command, interrupt_ends, label, say, seconds, version_number
+from comfy_serverless.cli.paths import is_file, local_path
 
 _EXAMPLES = (
     "comfy-serverless run workflow.json",
@@ -26,6 +29,8 @@ _EXAMPLES = (
 #: An example of each option's text, for who got its form wrong.
 _EXAMPLE = {"--set": "3.seed=42", "--set-json": "'3.model=[\"12\", 0]'", "--input": "10.image=photo.png"}
 _LONGEST_SHOWN = 200
+#: `poster`, `poster@staging`, `poster@3`: `workflows.reference` says exactly what a name is.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(@[A-Za-z0-9-]*)?")
 _NOTES = """\
 An input is named by node id, class or title: 3.seed, KSampler.seed, "My sampler.seed"; its own name is enough if one
 node has it: seed. A class or a title means all nodes of it, and which those are is said.
@@ -34,6 +39,9 @@ called like 2:101, and `comfy-serverless convert` shows them all.
 `--set` makes of the text what the input takes: a text stays as it is written, "5" is a number for an input that takes
 numbers, true and false for one that takes those. `--set-json` puts in any JSON: links, lists, null.
 No file in --out is replaced: a name that is taken gets the next free number.
+
+A NAME is that of a workflow which was pushed (`comfy-serverless workflows`), if COMFY_BASE_URL is set; otherwise that
+of a file in WORKFLOWS_DIR, workflows/ or this folder, without its ending. Its inputs are options, behind the name.
 
 Which ComfyUI runs it: COMFYUI_URL (one that runs), COMFYUI_DIR (a checkout; COMFYUI_PYTHON, COMFYUI_ARGS="--cpu"),
 API_COMMAND_LINE, or ComfyUI/ in this folder. Without any of them the embedded engine runs it: it needs no GPU,
@@ -56,9 +64,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "workflow",
-        metavar="FILE",
-        help="the workflow, a request with one, or a file that ComfyUI has made; - for standard input",
+        metavar="FILE|NAME",
+        help="the workflow, a request with one, or a file that ComfyUI has made; - for standard input; or its name",
     )
+    add_options(parser)
+    parser.set_defaults(run=run, wrong_usage=parser.error)
+    if isinstance(parser, CommandParser):
+        parser.other_form = lambda arguments: _of_name(parser, arguments)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what can be said of every run."""
     for option, metavar, text in (
         ("--set", "NODE.INPUT=VALUE", "set an input (repeat)"),
         ("--set-json", "NODE.INPUT=JSON", "set an input to any JSON (repeat)"),
@@ -88,11 +104,28 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--deadline", type=seconds, metavar="SECONDS", help="interrupt it after this long")
     parser.add_argument("--log", metavar="FILE", help="write what ComfyUI logs into a file; - for standard error")
-    parser.set_defaults(run=run, wrong_usage=parser.error)
+    parser.add_argument("--alias", metavar="ALIAS", help="of a named workflow: whose version runs (default: live)")
+    parser.add_argument(
+        "--version",
+        dest="version_number",
+        type=version_number,
+        metavar="N",
+        help="of a named workflow: run this version",
+    )
+    parser.add_argument(
+        "--sticky", metavar="KEY", help="of a named workflow: the same KEY gets the same of two versions each time"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the workflow and save its outputs, also those made before a failure. Returns the exit code."""
+    if _is_name(options.workflow):
+        with interrupt_ends():
+            from comfy_serverless.cli.named import running
+        options.arguments = getattr(options, "arguments", [])
+        return running.run(options)
+    if options.alias is not None or options.version_number is not None or options.sticky is not None:
+        options.wrong_usage("--alias, --version and --sticky are for named workflows: give a NAME, and no FILE")
     if options.remote:
         if options.log is not None:
             options.wrong_usage("--log: what the API's ComfyUI logs is there: `comfy-serverless jobs logs ID` shows it")
@@ -106,6 +139,29 @@ def run(options: argparse.Namespace) -> int:
     with interrupt_ends():
         from comfy_serverless.cli import local_run
     return local_run.run(options)
+
+
+def is_remote(options: argparse.Namespace) -> bool:
+    """Whether a named workflow is that of the API."""
+    return bool(options.remote or os.environ.get("COMFY_BASE_URL"))
+
+
+def _of_name(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace | None:
+    """The arguments of a run of a named workflow: a name, and options that only the workflow knows."""
+    if not arguments or not _is_name(arguments[0]):
+        return None
+    return argparse.Namespace(
+        workflow=arguments[0],
+        arguments=list(arguments[1:]),
+        json="--json" in arguments,
+        run=run,
+        wrong_usage=parser.error,
+    )
+
+
+def _is_name(text: str) -> bool:
+    """Whether it is the name of a workflow, and no file."""
+    return bool(_NAME.fullmatch(text)) and not is_file(local_path(text))
 
 
 class _with_option:  # noqa: N801 - it is what argparse calls, and its name is in no message

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.cli.habits import add_command, one_line, print_json, print_table, say, whole_number
+from comfy_serverless.cli.habits import (
+    add_command,
+    one_line,
+    print_json,
+    print_table,
+    say,
+    version_number,
+    whole_number,
+)
 from comfy_serverless.cli.named import doctor
 from comfy_serverless.cli.paths import local_path
 from comfy_serverless.cli.stack import add_stack_option
@@ -75,7 +84,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     versions = _named(_action(actions, "versions", "list the versions of a workflow, newest first", _versions))
     versions.add_argument("--limit", type=whole_number, default=20, metavar="N", help="at most so many (default: 20)")
     promote = _named(_action(actions, "promote", "let an alias lead to a version", _promote))
-    promote.add_argument("number", type=_version, metavar="VERSION", help="the version's number")
+    promote.add_argument("number", type=version_number, metavar="VERSION", help="the version's number")
     _add_alias(promote)
     _add_alias(_named(_action(actions, "rollback", "let an alias lead to where it led before", _roll_back)))
     split = _named(_action(actions, "split", "let an alias lead to several versions, by weight", _split))
@@ -87,7 +96,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     client = _action(actions, "client", "print a typed client of a workflow, in Python", _client)
     _add_reference(client)
     client.add_argument("--alias", metavar="ALIAS", help="whose version it runs (default: live)")
-    client.add_argument("--version", dest="number", type=_version, metavar="N", help="pin this version instead")
+    client.add_argument("--version", dest="number", type=version_number, metavar="N", help="pin this version instead")
     doctor.add_parser(actions)
 
 
@@ -237,9 +246,13 @@ def _show(registry: Registry, options: argparse.Namespace) -> int:
             print(f"{title:<11}  {one_line(str(value))}")
     print()
     _print_inputs(told)
-    example = json.dumps(told.get("example") or {}, ensure_ascii=False)
-    say(one_line(f"run it: curl $COMFY_BASE_URL/api/v2/workflows/{told['name']}/runs -d '{words.shown(example)}'"))
-    say(f"or:     comfy-serverless run {told['name']} --help")
+    print()
+    print(f"comfy-serverless run {told['name']} --help")
+    print(
+        f'curl "$COMFY_BASE_URL/api/v2/workflows/{told["name"]}/runs" -H "Authorization: Bearer $COMFY_API_KEY" '
+        f"-H 'content-type: application/json' -d {shlex.quote(json.dumps(told.get('example') or {}))}",
+        flush=True,
+    )
     return 0
 
 
@@ -349,18 +362,11 @@ def _client(registry: Registry, options: argparse.Namespace) -> int:
     return 0
 
 
-def _version(text: str) -> int:
-    plain = text.removeprefix("v")
-    if not (plain.isascii() and plain.isdigit() and len(plain) <= 6):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of a version, e.g. 2")
-    return int(plain)
-
-
 def _weight(text: str) -> tuple[str, int]:
-    version, _, weight = text.partition("=")
+    number, _, weight = text.partition("=")
     if not (weight.isascii() and weight.isdigit() and len(weight) <= 6):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form VERSION=WEIGHT, e.g. 2=90")
-    return str(_version(version)), int(weight)
+    return str(version_number(number)), int(weight)
 
 
 class _pair:  # noqa: N801 - it is what argparse calls, and its name is in no message

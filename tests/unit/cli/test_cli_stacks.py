@@ -23,9 +23,10 @@ def with_a_stack() -> dict[str, argparse.ArgumentParser]:
         parser.prog.partition(" ")[2]: parser
         for parser in parsers(cli_main.parser())
         # `needs` asks the ComfyUI here unless a stack is named: no variable makes it ask another. `env models` needs
-        # none to look.
+        # none to look, and `workflows` asks the API unless the operator's are meant (--shared).
         if any("--stack" in action.option_strings for action in parser._actions)
         and not parser.prog.endswith((" needs", " env models"))
+        and " workflows " not in parser.prog
     }
 
 

@@ -20,8 +20,8 @@ from comfy_serverless.errors import InvalidRequest
 #: What may stand beside a workflow, by the endings that replace its own.
 _BESIDE: Final = (".inputs.yaml", ".inputs.yml", ".yaml", ".yml")
 _MOST_BYTES: Final = 1_000_000
-#: What is written for each input into the file that is edited, and as what.
-_WRITTEN: Final = ("title", "description", "minimum", "maximum", "step", "choices")
+#: What is written of each input. Its range and choices are those of its node, unless somebody narrows them.
+_WRITTEN: Final = ("title", "description")
 
 
 def body_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -98,7 +98,8 @@ def as_choices(document: Mapping[str, Any], *, name: str, file: str) -> str:
     """The file of choices that says what a push has found, to be edited. YAML whose values are JSON."""
     lines = [
         f"# Inputs and outputs of the workflow {name}, for `comfy-serverless workflows push {name} {one_line(file)}`.",
-        "# Rename them, take away what callers do not set, and describe the others.",
+        "# Rename them, take away what callers do not set, and describe the others. Each may also have: required,",
+        "# default, minimum, maximum, step, choices, media.",
     ]
     if document.get("description"):
         lines.append(f"description: {_json(document['description'])}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from comfy_serverless.cli.habits import counted
@@ -11,27 +11,38 @@ from comfy_serverless.cli.habits import counted
 INPUT_TITLES: Final = ("input", "takes", "where", "default", "what it is")
 #: The columns of these tables that may be folded.
 FOLDED: Final = ("takes", "where", "default", "what it is", "note", "title", "aliases")
-_MOST_CHOICES: Final = 12
 _LONGEST: Final = 60
+_LONGEST_LIST: Final = 80
 
 
 def input_row(one: Mapping[str, Any], schema: Mapping[str, Any]) -> list[str]:
     """An input as a row. `schema` is that of the whole object, whose choices are those that there are now."""
     spec = (schema.get("properties") or {}).get(one["name"]) or {}
     default = "(required)" if one.get("is_required") else shown(one.get("default"))
-    what = one.get("description") or (one.get("title") if one.get("title") != one["name"] else "") or ""
-    return [str(one["name"]), takes(one, spec), " ".join(one.get("targets") or ()), default, str(what)]
+    return [str(one["name"]), takes(one, spec), " ".join(one.get("targets") or ()), default, what_it_is(one)]
 
 
-def takes(one: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
-    """What an input takes: `integer 1 to 100`, `euler, ddim, …`, `image`."""
+def what_it_is(one: Mapping[str, Any]) -> str:
+    """What an author says of an input; "" if that is no more than its name."""
+    title = str(one.get("title") or "")
+    return str(one.get("description") or ("" if _plain(title) == _plain(str(one["name"])) else title))
+
+
+def _plain(text: str) -> str:
+    return "_".join(text.lower().replace("_", " ").replace("-", " ").split())
+
+
+def takes(one: Mapping[str, Any], spec: Mapping[str, Any], *, longest: int = _LONGEST_LIST) -> str:
+    """What an input takes: `integer from 1 to 100`, `euler, ddim and 8 more`, `image`.
+
+    Args:
+        longest: how many letters choices may have.
+    """
     kind = str(one.get("kind"))
     if kind == "choice":
         choices = spec.get("enum") or one.get("choices") or ()
-        told = ", ".join(map(shown, choices[:_MOST_CHOICES]))
-        more = len(choices) - _MOST_CHOICES
-        others = f" and {more:,} more" if more > 0 else ""
-        return f"{told}{others}{', or another text' if one.get('is_open') else ''}" or "a choice"
+        told = _listed(choices, longest)
+        return f"{told}{', or another' if one.get('is_open') else ''}" if told else "a choice"
     if kind == "file":
         may_be_many = any(option.get("type") == "array" for option in spec.get("anyOf") or ())
         return f"{one.get('media') or 'file'}{', or several' if may_be_many else ''}"
@@ -40,6 +51,17 @@ def takes(one: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
     step = one.get("step")
     words += [f"in steps of {shown(step)}"] if step not in (None, 1, 0) else []
     return " ".join([kind, *words])
+
+
+def _listed(choices: Sequence[object], longest: int) -> str:
+    """The first choices, and how many more there are."""
+    told: list[str] = []
+    for choice in choices:
+        if told and len(", ".join(told)) + len(shown(choice)) > longest:
+            break
+        told.append(shown(choice))
+    more = len(choices) - len(told)
+    return ", ".join(told) + (f" and {more:,} more" if more else "")
 
 
 def output_row(one: Mapping[str, Any]) -> list[str]:
@@ -85,6 +107,8 @@ def weights_in_words(weights: Mapping[str, int]) -> str:
 
 def shown(value: object) -> str:
     """A value in a table: a text as it is, shortened; anything else as JSON."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
     flat = " ".join(text.split())
     return flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 1]}…"
