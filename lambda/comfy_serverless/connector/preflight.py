@@ -159,7 +159,7 @@ def _expanded(inputs: Iterable[_Input], given: Mapping[str, Any]) -> Iterator[_I
             if not isinstance(given.get(wanted.name), list):  # nobody looks where a link leads
                 keys = {"options": [one.get("key") for one in options]}
                 yield replace(wanted, kind="COMBO", options=keys, required=False)
-            chosen = next((one for one in options if one.get("key") == given.get(wanted.name)), {})
+            chosen: Mapping[str, Any] = next((one for one in options if one.get("key") == given.get(wanted.name)), {})
             yield from _expanded(_inputs({"input": chosen.get("inputs")}, prefix=f"{wanted.name}."), given)
         elif wanted.kind == _GROWS:
             yield wanted
