@@ -103,7 +103,7 @@ class Mover(threading.Thread):
                 self._move(alias, {"version": version}, lambda _: {version: 1})
             case "split":
                 chosen = self._draw.sample(versions, 2)
-                weights = dict(zip(chosen, self._draw.choice([(1, 1), (9, 1), (99, 1)]), strict=True))
+                weights = dict(zip(chosen, self._draw.choice([(1, 1), (1, 1), (9, 1)]), strict=True))
                 asked = {str(version): weight for version, weight in weights.items()}
                 self._move(alias, {"weights": asked}, lambda _: weights)
             case _:

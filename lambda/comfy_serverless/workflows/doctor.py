@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import AssetUnavailable, ComfyError
+from comfy_serverless.jobs.sources import OPERATOR
+from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.workflows.checkup import Finding, Kind, Severity
 from comfy_serverless.workflows.deployed import Deployed, findings_of
 
 if TYPE_CHECKING:
+    from comfy_serverless.aws.dynamodb import Table
     from comfy_serverless.workflows.items import Head
     from comfy_serverless.workflows.reader import WorkflowReader
 
@@ -38,6 +41,12 @@ class Examined:
         """Whether a run of it fails, or lacks what it has promised."""
         return any(one.breaks for one in self.findings)
 
+    def __str__(self) -> str:
+        """What is wrong with it, to the operator: `poster@live (version 3) of team: …`, with the first reason."""
+        reason = next((f": {one.message}" for one in self.findings if one.breaks), "")
+        aliases = ", ".join(sorted(self.aliases))
+        return f"{self.name}@{aliases} (version {self.number}) of {self.owner or 'the operator'}{reason}"
+
     def to_json(self) -> dict[str, Any]:
         """What owners are told; whose it is they know."""
         return {
@@ -47,6 +56,13 @@ class Examined:
             "breaks": self.breaks,
             "findings": [one.to_json() for one in self.findings],
         }
+
+
+def everybodys_heads(table: Table, reader: WorkflowReader) -> list[Head]:
+    """The workflows of everybody who has, or had, a key, and the operator's, as far as runs can get them."""
+    owners = [OPERATOR, *sorted({key.owner for key in ApiKeyStore(table).list()} - {OPERATOR})]
+    found = (head for owner in owners for head in reader.heads(owner))
+    return [head for head in found if not head.is_retired and head.aliases]
 
 
 def examined(

@@ -35,6 +35,8 @@ NEEDS = (
     "sqs:GetQueueAttributes on the releases' queues; dynamodb:BatchGetItem and Query on the table; s3:GetObject on the "
     "assets bucket"
 )
+#: The versions that one sentence names.
+_NAMED = 10
 _TITLES = ("workflow", "version", "aliases", "finding")
 
 
@@ -127,8 +129,5 @@ def _rows(one: dict[str, Any]) -> Iterator[list[str]]:
 
 def in_words(found: list[Examined]) -> str:
     """Versions that would fail, each with its first reason."""
-    from comfy_serverless.cli.named.of_releases import called
-
-    parts = [f"{called(one)}: {next(each.message for each in one.findings if each.breaks)}" for one in found[:10]]
-    more = f"; and {len(found) - 10} more (`workflows doctor --everybody`)" if len(found) > 10 else ""
-    return one_line("; ".join(parts) + more)
+    more = f"; and {len(found) - _NAMED} more (`workflows doctor --everybody`)" if len(found) > _NAMED else ""
+    return one_line("; ".join(map(str, found[:_NAMED])) + more)

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows.deployed import Deployed
-from comfy_serverless.workflows.doctor import Examined, examined
+from comfy_serverless.workflows.doctor import Examined, everybodys_heads, examined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,13 +47,10 @@ class OfReleases:
 
     def heads(self, *, name: str | None = None) -> list[Head]:
         """The workflows of everybody who has a key, and the operator's; of one name alone, if it is given."""
-        from comfy_serverless.table.api_keys import ApiKeyStore
         from comfy_serverless.workflows.reader import WorkflowReader
 
         reader = WorkflowReader(self.releases.table, self.s3, self.bucket)
-        owners = [OPERATOR, *sorted({key.owner for key in ApiKeyStore(self.releases.table).list()} - {OPERATOR})]
-        found = (head for owner in owners for head in reader.heads(owner))
-        return [head for head in found if not head.is_retired and head.aliases and name in (None, head.name)]
+        return [head for head in everybodys_heads(self.releases.table, reader) if name in (None, head.name)]
 
     def deployed(self, release: Release, *, wait: bool = False) -> Deployed | None:
         """What is told of a release's workers; None if nobody has told it.
@@ -91,9 +87,3 @@ class OfReleases:
         stack = boto3.client("cloudformation").describe_stacks(StackName=self.releases.stack)["Stacks"][0]
         parameters = {one.get("ParameterKey"): one.get("ParameterValue") for one in stack.get("Parameters", [])}
         return str(parameters.get(_IMAGE_PARAMETER) or "")
-
-
-def called(one: Examined) -> str:
-    """A version in words: `poster@live (version 3) of team`."""
-    aliases = ", ".join(sorted(one.aliases))
-    return f"{one.name}@{aliases} (version {one.number}) of {one.owner or 'the operator'}"
