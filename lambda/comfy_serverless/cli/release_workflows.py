@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from comfy_serverless.cli.habits import counted, say
-from comfy_serverless.cli.named.doctor import in_words
+from comfy_serverless.cli.workflow_doctor import in_words
 from comfy_serverless.errors import InvalidRequest
 
 if TYPE_CHECKING:

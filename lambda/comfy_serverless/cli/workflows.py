@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comfy_serverless.cli import workflow_doctor
 from comfy_serverless.cli.habits import (
     add_command,
     one_line,
@@ -23,7 +24,6 @@ from comfy_serverless.cli.habits import (
     version_number,
     whole_number,
 )
-from comfy_serverless.cli.named import doctor
 from comfy_serverless.cli.paths import local_path
 from comfy_serverless.cli.stack import add_stack_option
 
@@ -97,7 +97,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_reference(client)
     client.add_argument("--alias", metavar="ALIAS", help="whose version it runs (default: live)")
     client.add_argument("--version", dest="number", type=version_number, metavar="N", help="pin this version instead")
-    doctor.add_parser(actions)
+    workflow_doctor.add_parser(actions)
 
 
 def _action(
