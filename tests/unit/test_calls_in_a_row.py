@@ -29,6 +29,8 @@ from comfy_serverless.worker.worker import Call, Outcome, Worker
 from tests.patience import PATIENCE_S
 from tests.unit.api_world import ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW, FakeEngine, FakeInputs, made
+from tests.unit.named_world import push
+from tests.unit.named_world import run as run_named
 
 Row = Sequence[str]
 
@@ -143,6 +145,19 @@ def test_a_job_waits_for_three_calls_before_it_executes_and_for_three_after(api:
     assert (job["status"], len(job["outputs"])) == ("succeeded", 1)
     with in_rows(("Query",)):
         assert "succeeded" in api.request("GET", f"/api/v2/jobs/{job_id}/events").text
+
+
+def test_a_run_of_a_named_workflow_waits_for_one_read_more(api: ApiWorld) -> None:
+    """The heads of the owner and of the operator, in one call; the version was read before."""
+    assert push(api).status == 201
+    for number in (1, 2):
+        assert run_named(api, {"color": number}).status == 201
+    with in_rows(("BatchGetItem",), *TO_MESSAGE, *TO_ANSWER):
+        assert run_named(api, {"color": 3}).status == 201
+    with in_rows(("BatchGetItem",), *TO_MESSAGE, *TO_ANSWER):
+        assert run_named(api, {"color": 3}, query="version=1&sticky=customer-7").status == 201
+    with in_rows(("BatchGetItem",)):
+        assert run_named(api, {"colour": 3}).status == 422, "what is refused has written nothing"
 
 
 def test_what_a_process_of_the_api_does_not_know_yet_costs_two_more(api: ApiWorld) -> None:

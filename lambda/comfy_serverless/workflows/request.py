@@ -23,7 +23,14 @@ from comfy_serverless.graph.nodes import SEED_INPUTS
 from comfy_serverless.graph.workflow import SEED_LIMIT, is_link
 from comfy_serverless.graph.wrappers import merged
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT
-from comfy_serverless.jobs.request import MAX_LABELS, MAX_REQUEST_ERRORS, NOT_PLAIN, JobRequest, is_plain_input
+from comfy_serverless.jobs.request import (
+    MAX_LABELS,
+    MAX_LABELS_BYTES,
+    MAX_REQUEST_ERRORS,
+    NOT_PLAIN,
+    JobRequest,
+    is_plain_input,
+)
 from comfy_serverless.jobs.workflow_source import goes_along
 from comfy_serverless.workflows.targets import place_of
 from comfy_serverless.workflows.version import NamedInput, Version
@@ -53,9 +60,11 @@ def expand(request: JobRequest, version: Version, *, check: InputCheck, strict: 
     values = _Values(version, request, strict=strict, seed=request.job_id or seed)
     problems = values.problems(check)
     labels = {**request.metadata, **labels_of(version)}
-    if len(labels) > MAX_LABELS:
+    size_bytes = sum(len(text.encode("utf-8", "replace")) for label in labels.items() for text in label)
+    if len(labels) > MAX_LABELS or size_bytes > MAX_LABELS_BYTES:
         problems["metadata"] = (
-            f"has {len(request.metadata)} labels, and at most {MAX_LABELS} can be kept with those that say what runs"
+            f"has {len(request.metadata)} labels, and with those that say what runs at most {MAX_LABELS} of "
+            f"{MAX_LABELS_BYTES:,} bytes are kept"
         )
     if problems:
         raise _refusal(version, problems)

@@ -143,6 +143,8 @@ def test_labels_of_the_caller_stay_but_not_for_long_or_instead() -> None:
     many = {str(number): "x" for number in range(49)}
     assert "at most 50" in refused({}, metadata=many)["metadata"]
     assert len(expanded({}, metadata=dict(list(many.items())[:48])).metadata) == 50
+    long = {str(number): "x" * 1_000 for number in range(15)} | {"rest": "x" * 960}
+    assert "16,000 bytes" in refused({}, metadata=long)["metadata"]
 
 
 # What is random.
