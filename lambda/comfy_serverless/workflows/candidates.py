@@ -100,6 +100,7 @@ class Candidates:
         self._info = object_info
         self._leads = leads
         self._places = places
+        self._alone: dict[str, bool] = {}
 
     def all(self) -> list[Candidate]:
         """All candidates, in the order of the graph; each input is in one of them at most."""
@@ -107,8 +108,10 @@ class Candidates:
         hidden: list[Candidate] = []
         taken: set[Target] = set()
         for targets, label, title, is_hidden in self._each():
+            if len(found) + len(hidden) >= _MOST_FOUND:
+                break
             free = tuple(target for target in targets if target not in taken)
-            if free and len(found) < _MOST_FOUND:
+            if free:
                 taken.update(free)
                 (hidden if is_hidden else found).append(self.candidate(free, label=label, title=title))
         shown = {one.order for one in found}
@@ -129,7 +132,7 @@ class Candidates:
             title = title_of(node)
         word = self._word(one)
         titled = self._titled(title, node, word)
-        is_of_title = bool(titled) and (name in _SAYS_NOTHING or len(self._settable(node)) == 1)
+        is_of_title = bool(titled) and (name in _SAYS_NOTHING or self._is_alone(node_id))
         wishes = [name_of(label) if label else "", titled if is_of_title else "", word, _with(titled, word)]
         shown = label or (title if is_of_title else "")
         role = self._role(one)
@@ -201,13 +204,20 @@ class Candidates:
     def _settable(self, node: Mapping[str, Any]) -> list[str]:
         return [name for name, value in node["inputs"].items() if isinstance(value, _SCALARS) and name != PREFIX]
 
+    def _is_alone(self, node_id: str) -> bool:
+        """Whether a node has one input with a value, and no more."""
+        found = self._alone.get(node_id)
+        if found is None:
+            found = self._alone[node_id] = len(self._settable(self._graph[node_id])) == 1
+        return found
+
     def _is_wanted(self, node_id: str, node: Mapping[str, Any], name: str) -> bool:
         if self._is_inside(node_id):  # the subgraph shows what is to be set; but what every run needs anew
             one = input_at(self._graph, node_id, name, self._info)
             return (one.kind is InputKind.FILE and bool(one.value)) or one.role is Role.SEED or self._is_prompt(one)
         if self._is_known(node_id, name):
             return True
-        is_only = name in _SAYS_NOTHING or len(self._settable(node)) == 1
+        is_only = name in _SAYS_NOTHING or self._is_alone(node_id)
         return is_only and is_given(node, self._info) and not self._is_inner_model(node, name)
 
     def _is_inside(self, node_id: str) -> bool:

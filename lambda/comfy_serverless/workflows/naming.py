@@ -74,14 +74,15 @@ class Names:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
 
     def take(self, *wishes: str) -> str:
         """The first wish that is free; else the first one with a number. One wish at least is a name."""
         good = [wish for wish in wishes if wish]
         free = next((wish for wish in good if wish not in self._taken), None)
-        number = 2
         while free is None:
+            number = self._numbers[good[0]] = self._numbers.get(good[0], 1) + 1
             numbered = f"{good[0]}_{number}"
-            free, number = (numbered if numbered not in self._taken else None), number + 1
+            free = numbered if numbered not in self._taken else None
         self._taken.add(free)
         return free
