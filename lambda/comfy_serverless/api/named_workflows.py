@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from comfy_serverless.api import workflow_views as views
 from comfy_serverless.api.auth import caller
-from comfy_serverless.api.bodies import INVALID, MAX_WAIT_S, NOT_FOUND, REFUSALS, ErrorEnvelope, documented
+from comfy_serverless.api.bodies import INVALID, MAX_WAIT_S, NOT_FOUND, REFUSALS, UNREADABLE, ErrorEnvelope, documented
 from comfy_serverless.api.body_reader import EVERY_PATH, BodyReader, left_out
 from comfy_serverless.api.jobs import IdempotencyKey, answer_at_end, answer_job, moment_in
 from comfy_serverless.api.named_runs import NamedRun, start
@@ -142,6 +142,8 @@ def get_version(name: Name, number: Annotated[int, Path(ge=0, le=999_999)]) -> R
         201: documented("The version.", Pushed),
         409: documented("`workflow_changed`: others have changed it at the same moment.", ErrorEnvelope),
         503: documented("`engine_unavailable`: nobody has told yet which nodes the workers have.", ErrorEnvelope),
+        **NOT_FOUND,  # a name that no path has
+        **UNREADABLE,
         **INVALID,
         **REFUSALS,
     },
@@ -174,6 +176,7 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
         200: documented("The workflow, as it is then.", WorkflowEntry),
         409: documented("`workflow_changed`: the alias was moved by somebody else meanwhile.", ErrorEnvelope),
         **NOT_FOUND,
+        **UNREADABLE,
         **INVALID,
         **REFUSALS,
     },
@@ -219,6 +222,7 @@ def retire_workflow(name: Name) -> Response[str]:
         201: documented("The job, queued.", Job),
         202: documented("`wait_s`: the job has not ended yet: poll `urls.self`.", Job),
         **NOT_FOUND,
+        **UNREADABLE,
         **INVALID,
         **REFUSALS,
     },
