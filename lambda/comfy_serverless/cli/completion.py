@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from comfy_serverless.cli.habits import add_command
 
 PROGRAM = "comfy-serverless"
+#: The arguments that are names of workflows: the command, and what argparse calls them.
+_NAMES = frozenset({("run", "workflow"), ("workflows", "name"), ("workflows", "reference")})
+#: What prints those that were listed last (`cli.named.names`), and nothing that a shell would run.
+_LISTED = "tr -cd 'A-Za-z0-9_\\n-' 2>/dev/null < \"${XDG_CACHE_HOME:-$HOME/.cache}/comfy-serverless/workflow-names\""
 _EXAMPLES = (
     "source <(comfy-serverless completion bash)                             in ~/.bashrc",
     "source <(comfy-serverless completion zsh)                              in ~/.zshrc, after compinit",
@@ -45,6 +49,7 @@ class Place:
         actions: the commands that may follow, with their summaries.
         choices: what its argument can be, if that is one of a list.
         takes_files: whether an argument may be a file.
+        takes_names: whether the first argument may be the name of a workflow: of those that were listed last.
     """
 
     words: tuple[str, ...]
@@ -52,6 +57,7 @@ class Place:
     options: tuple[Option, ...]
     choices: tuple[str, ...]
     takes_files: bool
+    takes_names: bool = False
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -80,7 +86,7 @@ def places(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iter
     actions: list[tuple[str, str]] = []
     options: list[Option] = []
     choices: list[str] = []
-    takes_files = False
+    takes_files = takes_names = False
     inner: dict[str, argparse.ArgumentParser] = {}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -94,7 +100,8 @@ def places(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iter
             choices += map(str, action.choices)
         else:
             takes_files = True
-    yield Place(words, tuple(actions), tuple(options), tuple(choices), takes_files)
+            takes_names = takes_names or (*words[:1], action.dest) in _NAMES
+    yield Place(words, tuple(actions), tuple(options), tuple(choices), takes_files, takes_names)
     for name, command in inner.items():
         yield from places(command, (*words, name))
 
@@ -102,7 +109,7 @@ def places(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iter
 def _bash(found: Sequence[Place]) -> str:
     known = " ".join(_quoted(" ".join(place.words)) for place in found if place.words)
     cases = "\n".join(map(_bash_case, found))
-    return _BASH.format(program=PROGRAM, known=known, cases=cases)
+    return _BASH.format(program=PROGRAM, known=known, cases=cases, listed=_LISTED)
 
 
 def _bash_case(place: Place) -> str:
@@ -116,9 +123,15 @@ def _bash_case(place: Place) -> str:
     lines = [
         f"    {_quoted(' '.join(place.words))})",
         *(['      case "$previous" in', *after, "      esac"] if after else []),
-        f"      words={_quoted(' '.join(words))} options={_quoted(' '.join(names))} ;;",
+        f"      words={_quoted(' '.join(words))} options={_quoted(' '.join(names))}{_bash_names(place)} ;;",
     ]
     return "\n".join(lines)
+
+
+def _bash_names(place: Place) -> str:
+    """Lets the first argument be the name of a workflow; a file, where no name fits."""
+    depth = len(place.words) + 1
+    return f' names="$(( COMP_CWORD == {depth} ))"' if place.takes_names else ""
 
 
 def _bash_words(choices: Sequence[str]) -> str:
@@ -129,7 +142,7 @@ _BASH = """\
 # Completion of {program} for bash. Made by `{program} completion bash`.
 _comfy_serverless() {{
   local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}"
-  local place="" word known words="" options=""
+  local place="" word known words="" options="" names=0
   COMPREPLY=()
   for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
     for known in {known}; do
@@ -143,6 +156,8 @@ _comfy_serverless() {{
     COMPREPLY=($(compgen -W "$options" -- "$current"))
   elif [[ -n "$words" ]]; then
     COMPREPLY=($(compgen -W "$words" -- "$current"))
+  elif (( names )); then
+    COMPREPLY=($(compgen -W "$({listed})" -- "$current"))
   fi
 }}
 complete -o default -F _comfy_serverless {program}"""
@@ -157,6 +172,7 @@ def _zsh(found: Sequence[Place]) -> str:
         elif place.choices:
             specs.append(f"'1: :({' '.join(place.choices)})'")
         elif place.takes_files:
+            specs += ["'1:name:_comfy_serverless_names'"] if place.takes_names else []
             specs.append("'*:file:_files'")
         lines = " \\\n    ".join(specs)
         body = f"  _arguments -C \\\n    {lines}\n"
@@ -177,6 +193,10 @@ def _zsh(found: Sequence[Place]) -> str:
     return f"""\
 #compdef {PROGRAM}
 # Completion of {PROGRAM} for zsh. Made by `{PROGRAM} completion zsh`.
+_comfy_serverless_names() {{
+  compadd -- ${{(f)"$({_LISTED})"}}
+  _files
+}}
 {joined}
 compdef {_function(())} {PROGRAM}"""
 
@@ -196,6 +216,8 @@ def _fish(found: Sequence[Place]) -> str:
         next_word = f"complete -c {PROGRAM} -n '__comfy_serverless_next {words}' -f"
         lines += [f"{next_word} -a {name} -d {_quoted(text)}" for name, text in place.actions]
         lines += [f"{next_word} -a {_quoted(' '.join(place.choices))}"] if place.choices else []
+        # Files are completed beside the names: so no -f.
+        lines += [f"{next_word.removesuffix(' -f')} -a '(__comfy_serverless_names)'"] if place.takes_names else []
         for option in place.options:
             names = " ".join(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names)
             value = (
@@ -214,6 +236,11 @@ function __comfy_serverless_at
     set -l wanted {program} $argv
     set -l length (count $wanted)
     test "$words[1..$length]" = "$wanted"
+end
+function __comfy_serverless_names
+    set -l folder $XDG_CACHE_HOME
+    test -n "$folder"; or set folder $HOME/.cache
+    cat $folder/comfy-serverless/workflow-names 2>/dev/null | string match -r '^[A-Za-z0-9_-]+$'
 end
 function __comfy_serverless_next
     set -l words (commandline -opc | string match -v -- '-*')

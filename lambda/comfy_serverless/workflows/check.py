@@ -169,8 +169,7 @@ def _file(rule: Rule) -> _Check:
         if isinstance(value, str):
             return _address(value, kind)
         if isinstance(value, Mapping):
-            is_asset = value.get("__type") == ASSET_TYPE and isinstance(value.get("info"), Mapping)
-            return "" if is_asset else f"takes {kind}, and this object is no uploaded file"
+            return "" if _is_asset(value) else f"takes {kind}, and this object is no uploaded file"
         if isinstance(value, list) and may_be_many:
             return _addresses(value, kind)
         return f"takes {kind}, and {_said(value)} is none"
@@ -190,10 +189,17 @@ def _address(value: str, kind: str) -> str:
     return _too_long(value, MOST_FILE_LETTERS) if value else f"takes {kind}, and an empty text is none"
 
 
+def _is_asset(value: Mapping[str, Any]) -> bool:
+    """Whether it is a file that was uploaded, as an object."""
+    return value.get("__type") == ASSET_TYPE and isinstance(value.get("info"), Mapping)
+
+
 def _addresses(values: list[object], kind: str) -> str:
     if not 0 < len(values) <= MOST_FILES:
         return f"takes 1 to {MOST_FILES} files, and these are {len(values)}"
     for number, value in enumerate(values, 1):
+        if isinstance(value, Mapping) and _is_asset(value):
+            continue
         if not isinstance(value, str):
             return f"takes {kind}, and number {number} of the list, {_said(value)}, is none"
         if problem := _address(value, kind):

@@ -141,9 +141,12 @@ class _Values:
             return f"is given twice: `set` has {clash!r}, which is the same input"
         files = value if one.kind is InputKind.FILE and isinstance(value, list) and len(value) > 1 else ()
         wrong = next((number for number, each in enumerate(files, 1) if not _is_address(each)), None)
-        if wrong is None:
+        if wrong is None or all(isinstance(each, Mapping) for each in files):
             return ""
-        return f"has several files, and number {wrong} is none: several are given by s3://, https:// or data: addresses"
+        return (
+            f"has several files, and number {wrong} is none: several are given all by s3://, https:// or data: "
+            "addresses, or all as files that were uploaded (core/ASSET)"
+        )
 
     def _judge_addresses(self, given: Mapping[str, Any], problems: dict[str, str]) -> set[str]:
         """Note what is wrong with `inputs` that are no names; return which inputs they set."""
@@ -216,8 +219,9 @@ class _Values:
     def _place_file(self, one: NamedInput, value: Any) -> None:  # noqa: ANN401  (any JSON value)
         if isinstance(value, list) and len(value) == 1:
             (value,) = value
-        meant = [as_address(each) for each in value] if isinstance(value, list) else _as_meant(value)
-        place = self.files if isinstance(meant, list) or _is_address(meant) else self.set
+        meant = [_as_meant(each) for each in value] if isinstance(value, list) else _as_meant(value)
+        first = meant[0] if isinstance(meant, list) else meant
+        place = self.files if _is_address(first) else self.set
         for target in one.targets:
             place[target] = meant
 

@@ -115,5 +115,5 @@ def _file(rule: Rule) -> dict[str, Any]:
         "maxLength": MOST_FILE_LETTERS,
         **({} if media is None else {"contentMediaType": media}),
     }
-    many = {"type": "array", "items": dict(one), "minItems": 1, "maxItems": MOST_FILES}
+    many = {"type": "array", "items": {"anyOf": [one, dict(_ASSET)]}, "minItems": 1, "maxItems": MOST_FILES}
     return {"anyOf": [one, *([many] if rule.may_be_many else []), dict(_ASSET)]}

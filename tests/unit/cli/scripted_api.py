@@ -71,7 +71,7 @@ class ScriptedApi:
                 if self.command != "HEAD":
                     self.wfile.write(told.content)
 
-            do_GET = do_HEAD = do_POST = do_PUT = handle_one  # noqa: N815
+            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_one  # noqa: N815
 
             def log_message(self, *_: object) -> None: ...
 

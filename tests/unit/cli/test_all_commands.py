@@ -257,3 +257,40 @@ def test_bash_completes_by_the_script(line: list[str], expected: list[str], tmp_
     answer = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == expected
     assert answer.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (["run", "po"], ["poster"]),
+        (["run", "poster", ""], []),
+        (["workflows", "show", ""], ["poster", "fox"]),
+        (["workflows", "client", "f"], ["fox"]),
+        (["workflows", "promote", "poster", ""], []),
+        (["keys", "revoke", ""], []),
+    ],
+    ids=" ".join,
+)
+def test_bash_completes_the_names_of_workflows_that_were_listed_last(
+    line: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    names = tmp_path / "comfy-serverless" / "workflow-names"
+    names.parent.mkdir()
+    script = tmp_path / "completion.bash"
+    script.write_text(completion._bash(list(completion.places(parser()))))
+    words = " ".join(f"'{word}'" for word in ["comfy-serverless", *line])
+    program = (
+        f"source {script}; COMP_WORDS=({words}); COMP_CWORD={len(line)}; _comfy_serverless; echo ${{COMPREPLY[@]}}"
+    )
+
+    def complete() -> tuple[list[str], str]:
+        environment = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(tmp_path)}
+        answer = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True, env=environment)
+        return answer.stdout.split(), answer.stderr
+
+    assert complete() == ([], "")
+    names.write_text("poster\nfox\n")
+    assert complete() == (expected, "")
+    names.write_text(f"$(touch {tmp_path}/run)\n`touch {tmp_path}/run`\n")
+    complete()
+    assert not (tmp_path / "run").exists()

@@ -82,6 +82,12 @@ def test_files_are_fetched_and_names_are_set(given: Any, values: dict[str, Any],
 
 def test_several_files_are_all_addresses() -> None:
     assert "number 2 is none" in refused({"photo": [PICTURE, "fox.png"]})["inputs.photo"]
+    assert "number 2 is none" in refused({"photo": [PICTURE, ASSET]})["inputs.photo"]
+
+
+def test_several_files_that_were_uploaded_are_put_into_the_graph() -> None:
+    request = expanded({"photo": [ASSET, ASSET]})
+    assert (request.values["10.image"], request.inputs) == ([ASSET, ASSET], {})
 
 
 @pytest.mark.parametrize("text", [' "quoted" ', "iVBORw0KGgo" + "A" * 60, "s3://a/b", "{red|blue}", "", "\n", "data:x"])
