@@ -37,7 +37,7 @@ from local.dev import DevStack
 from tests.soak.moving import ALIASES, NAME, PAUSE_S, Api, Mover, picture
 
 IN_FLIGHT = 6
-GROUP = 3
+GROUP = 5
 SHARED = "banner"
 OWNERS = ("alice", "bob")
 STICKY = tuple(f"customer-{number}" for number in range(8))
@@ -136,7 +136,7 @@ class Driver:
             name=name,
             alias=None if is_pinned else "live" if name == SHARED else draw.choice(ALIASES),
             pinned=draw.choice(self._world.movers[owner].versions()) if is_pinned else None,
-            sticky=draw.choice(STICKY) if draw.random() < 0.6 else None,
+            sticky=draw.choice(STICKY) if draw.random() < 0.7 else None,
         )
 
     def _run(self, story: Story, draw: random.Random) -> None:
