@@ -29,6 +29,7 @@ from comfy_serverless.errors import ComfyError
 from comfy_serverless.jobs.engine_documents import Build
 from comfy_serverless.jobs.image_declarations import publish, read_declarations
 from comfy_serverless.release_file import version_in
+from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.workflows.deployed import Deployed
 from comfy_serverless.workflows.doctor import everybodys_heads, examined
 from comfy_serverless.workflows.reader import WorkflowReader
@@ -161,7 +162,7 @@ def broken(left: Left, table: Table, s3: S3Client, bucket: str) -> Iterator[str]
     """Everybody's named workflows that would fail on an image, in words. Raises ClientError, BotoCoreError."""
     reader = WorkflowReader(table, s3, bucket)
     deployed = Deployed(object_info=left.object_info, knows_models=False, release=left.release)
-    found = examined(everybodys_heads(table, reader), reader, deployed)
+    found = examined(everybodys_heads(ApiKeyStore(table), reader), reader, deployed)
     for one in found:
         if one.breaks:
             yield f"warning: on release {left.release} fails {one}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
@@ -24,9 +24,10 @@ from comfy_serverless.api.workflow_bodies import Finding
 from comfy_serverless.api.workflow_lookup import own_head
 from comfy_serverless.errors import InvalidCursor, NotFound
 from comfy_serverless.jobs.engine_documents import Build
-from comfy_serverless.workflows.deployed import Deployed
-from comfy_serverless.workflows.doctor import examined
 from comfy_serverless.workflows.reference import NAME, check_name
+
+if TYPE_CHECKING:
+    from comfy_serverless.workflows.deployed import Deployed
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -78,6 +79,8 @@ def get_diagnosis(
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
 ) -> Response[str]:
     """Examine a page of the caller's workflows."""
+    from comfy_serverless.workflows.doctor import examined  # and what looks at graphs: no other start waits for it
+
     check_query(router.current_event.query_string_parameters, ("release", "name", "limit", "cursor"))
     if cursor is not None and not NAME.fullmatch(cursor):
         raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
@@ -101,8 +104,10 @@ def get_diagnosis(
 
 def _deployed(behind: Services, release: str | None) -> tuple[str, Deployed | None]:
     """The name of a release, and what its workers have told; without a name that of those which are live."""
+    from comfy_serverless.workflows.deployed import Deployed
+
     if release is None:
-        return behind.workers.release()[0], Deployed.told(behind.declarations, behind.node_list)
+        return behind.workers.release()[0], Deployed.told(behind.declarations, behind.node_list.not_imported)
     build = behind.workers.build_of(release)
     if build is None:
         raise NotFound(f"there is no release {release!r}: `comfy-serverless release ls` shows those there are.")

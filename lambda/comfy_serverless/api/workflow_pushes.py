@@ -73,7 +73,7 @@ def draft(name: str, body: PushBody, who: Caller, behind: Services, *, left_out:
     )
     prepared = prepare(bare, behind.declarations.newest(), inputs=body.inputs, outputs=body.outputs)
     told = (*left_out, *_unused(body.extra_data or {}, saved), *whole.warnings, *prepared.proposal.notes)
-    findings = findings_of(prepared.version, Deployed.told(behind.declarations, behind.node_list))
+    findings = findings_of(prepared.version, Deployed.told(behind.declarations, behind.node_list.not_imported))
     return Draft(prepared, findings, first_warnings(dict.fromkeys(told)))
 
 

@@ -19,7 +19,14 @@ from comfy_serverless.cli.habits import (
     time_in_words,
     whole_number,
 )
-from comfy_serverless.cli.stack import add_stack_option, check_on, chosen_stack, explained, releases_of
+from comfy_serverless.cli.stack import (
+    add_stack_option,
+    check_on,
+    chosen_stack,
+    explained,
+    releases_of,
+    workflows_beside,
+)
 from comfy_serverless.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -146,7 +153,6 @@ def _list(releases: Releases, options: argparse.Namespace) -> None:
 
 
 def _promote(releases: Releases, outputs: Mapping[str, str], options: argparse.Namespace) -> None:
-    from comfy_serverless.cli.named.of_releases import OfReleases
     from comfy_serverless.cli.release_workflows import check_workflows, tell_broken
 
     found, seen = releases.find(options.name), releases.live()
@@ -159,7 +165,7 @@ def _promote(releases: Releases, outputs: Mapping[str, str], options: argparse.N
             say(f"warning: no check is run: if {options.name} does not work, callers' jobs find out. Roll back then.")
         else:
             _check(releases, found.release, outputs, options)
-        workflows = OfReleases.of(releases, outputs)
+        workflows = workflows_beside(releases, outputs)
         check_workflows(workflows, found.release, live=seen.now, is_forced=options.force, wait=not options.no_check)
         seen = releases.change(seen, lambda live, at: live.promoted(found.release, since=at, keep=options.keep))
         say(f"{options.name} is live: within {_SEEN_S} s all jobs go there. Jobs sent before end where they are.")
@@ -200,7 +206,6 @@ def _workflow(path: Path) -> Workflow:
 
 
 def _roll_back(releases: Releases, outputs: Mapping[str, str], options: argparse.Namespace) -> None:
-    from comfy_serverless.cli.named.of_releases import OfReleases
     from comfy_serverless.cli.release_workflows import tell_broken
 
     seen = releases.live()
@@ -221,7 +226,7 @@ def _roll_back(releases: Releases, outputs: Mapping[str, str], options: argparse
             break
         say(f"{gone.name} is gone, and was passed over")
     say(f"{changed.now.name} is live again: within {_SEEN_S} s all jobs go there, and no more to {seen.now.name}.")
-    tell_broken(OfReleases.of(releases, outputs), changed.now)
+    tell_broken(workflows_beside(releases, outputs), changed.now)
     _print_live(changed, options)
 
 

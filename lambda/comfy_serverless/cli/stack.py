@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import JobQueue
     from comfy_serverless.batches.orders import Order
     from comfy_serverless.batches.store import Batch, BatchStore
+    from comfy_serverless.cli.named.of_releases import OfReleases
     from comfy_serverless.cli.named.operator import OfOperator
     from comfy_serverless.cli.release_check import Check
     from comfy_serverless.cli.releases import Releases
@@ -47,6 +48,8 @@ STACK_VARIABLE = "COMFY_STACK"
 TABLE_VARIABLE = "JOBS_TABLE"
 #: The output of the stack that names the table: `Outputs` in template.yaml.
 TABLE_OUTPUT = "JobsTableName"
+#: The parameter of the stack that names the image of its own workers.
+IMAGE_PARAMETER = "ImageTarget"
 
 _UNKNOWN_CREDENTIALS = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
@@ -189,12 +192,11 @@ def check_on(releases: Releases, release: Release, outputs: Mapping[str, str], *
 def operators_workflows(stack: str) -> OfOperator:
     """The operator's named workflows of a deployed stack."""
     from comfy_serverless.aws.s3 import s3_client
-    from comfy_serverless.cli.named.of_releases import OfReleases
     from comfy_serverless.cli.named.operator import OfOperator
     from comfy_serverless.workflows.store import WorkflowStore
 
     releases, outputs = releases_of(stack)
-    bucket, live = outputs["AssetsBucketName"], OfReleases.of(releases, outputs)
+    bucket, live = outputs["AssetsBucketName"], workflows_beside(releases, outputs)
     store = WorkflowStore(releases.table, s3_client(), bucket)
     if (declared := _declared_at_url()) is not None:
         return OfOperator(store, declared)
@@ -204,6 +206,28 @@ def operators_workflows(stack: str) -> OfOperator:
         lambda: None if deployed is None else deployed.object_info,
         release="" if deployed is None else deployed.release,
         deployed=lambda: deployed,
+    )
+
+
+def workflows_beside(releases: Releases, outputs: Mapping[str, str]) -> OfReleases:
+    """Everybody's named workflows of a deployed stack, beside its releases."""
+    import boto3
+
+    from comfy_serverless.aws.s3 import s3_client
+    from comfy_serverless.cli.named.of_releases import OfReleases
+    from comfy_serverless.table.api_keys import ApiKeyStore
+    from comfy_serverless.workflows.reader import WorkflowReader
+
+    described = boto3.client("cloudformation").describe_stacks(StackName=releases.stack)["Stacks"][0]
+    parameters = {one.get("ParameterKey"): one.get("ParameterValue") for one in described.get("Parameters", [])}
+    s3, bucket = s3_client(), outputs["AssetsBucketName"]
+    return OfReleases(
+        releases,
+        ApiKeyStore(releases.table),
+        WorkflowReader(releases.table, s3, bucket),
+        s3,
+        bucket,
+        str(parameters.get(IMAGE_PARAMETER) or ""),
     )
 
 

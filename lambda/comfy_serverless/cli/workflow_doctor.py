@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.cli.habits import add_command, counted, one_line, print_json, print_table, say
-from comfy_serverless.cli.stack import add_stack_option, chosen_stack, explained, releases_of
+from comfy_serverless.cli.stack import add_stack_option, chosen_stack, explained, releases_of, workflows_beside
 
 if TYPE_CHECKING:
     from comfy_serverless.workflows.doctor import Examined
@@ -82,11 +82,9 @@ def _of_owner(options: argparse.Namespace) -> dict[str, Any]:
 
 def _of_everybody(options: argparse.Namespace) -> dict[str, Any]:
     with explained(options, needs=NEEDS):
-        from comfy_serverless.cli.named.of_releases import OfReleases
-
         releases, outputs = releases_of(chosen_stack(options))
         release = releases.find(options.release).release if options.release else releases.live().now
-        workflows = OfReleases.of(releases, outputs)
+        workflows = workflows_beside(releases, outputs)
         deployed = workflows.deployed(release)
         found = list(workflows.examined(workflows.heads(name=options.name), deployed))
     return {

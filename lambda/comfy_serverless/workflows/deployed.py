@@ -8,7 +8,7 @@ too, and takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -16,7 +16,7 @@ from comfy_serverless.connector.import_report import NotImported
 from comfy_serverless.jobs.declarations import DeclarationsReader
 from comfy_serverless.jobs.engine_documents import Build
 from comfy_serverless.jobs.image_declarations import is_of_image
-from comfy_serverless.jobs.node_list import NodeListReader
+from comfy_serverless.jobs.node_list import lost_packs
 from comfy_serverless.workflows.checkup import Finding, Kind, Severity
 from comfy_serverless.workflows.compat import problems_of
 from comfy_serverless.workflows.version import Version
@@ -50,8 +50,12 @@ class Deployed:
     release: str = ""
 
     @classmethod
-    def told(cls, declarations: DeclarationsReader, node_list: NodeListReader) -> Self | None:
-        """What these readers know of the workers that they ask about; None if nobody has told it."""
+    def told(cls, declarations: DeclarationsReader, lost: Callable[[], Sequence[NotImported]]) -> Self | None:
+        """What a reader knows of the workers that it asks about; None if nobody has told it.
+
+        Args:
+            lost: returns the packs that did not import on them.
+        """
         object_info = declarations.newest()
         if object_info is None:
             return None
@@ -59,7 +63,7 @@ class Deployed:
         sha256 = declarations.sha256
         return cls(
             object_info=object_info,
-            lost=node_list.not_imported(),
+            lost=lost(),
             knows_models=not is_of_image(declarations.s3, declarations.bucket, build, sha256),
             release=build.release,
         )
@@ -67,8 +71,8 @@ class Deployed:
     @classmethod
     def of_build(cls, s3: S3Client, bucket: str, build: Build) -> Self | None:
         """What is told of one build of an image; None if nobody has told it."""
-        told = s3, bucket, lambda: build.image, lambda: build.release
-        return cls.told(DeclarationsReader(*told), NodeListReader(*told))
+        declarations = DeclarationsReader(s3, bucket, lambda: build.image, lambda: build.release)
+        return cls.told(declarations, lambda: lost_packs(s3, bucket, build))
 
 
 def findings_of(version: Version, deployed: Deployed | None) -> tuple[Finding, ...]:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.errors import AssetUnavailable, ComfyError
 from comfy_serverless.jobs.sources import OPERATOR
-from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.workflows.checkup import Finding, Kind, Severity
 from comfy_serverless.workflows.deployed import Deployed, findings_of
 
 if TYPE_CHECKING:
-    from comfy_serverless.aws.dynamodb import Table
+    from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.workflows.items import Head
     from comfy_serverless.workflows.reader import WorkflowReader
 
@@ -58,9 +57,9 @@ class Examined:
         }
 
 
-def everybodys_heads(table: Table, reader: WorkflowReader) -> list[Head]:
+def everybodys_heads(keys: ApiKeyStore, reader: WorkflowReader) -> list[Head]:
     """The workflows of everybody who has, or had, a key, and the operator's, as far as runs can get them."""
-    owners = [OPERATOR, *sorted({key.owner for key in ApiKeyStore(table).list()} - {OPERATOR})]
+    owners = [OPERATOR, *sorted({key.owner for key in keys.list()} - {OPERATOR})]
     found = (head for owner in owners for head in reader.heads(owner))
     return [head for head in found if not head.is_retired and head.aliases]
 
