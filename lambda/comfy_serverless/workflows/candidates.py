@@ -155,11 +155,17 @@ class Candidates:
         return _with(own, word) if is_added else own
 
     def constant_behind(self, link: Sequence[Any]) -> Iterator[Target]:
-        """The input of the node that a link comes from, if that node does nothing but hold a value."""
+        """The input of the node that a link comes from, if that node does nothing but hold a value or load a file."""
         node = self._graph.get(link[0])
-        name = self._constant(link[0], node) if node is not None else ""
-        if name:
+        if node is None:
+            return
+        if name := self._constant(link[0], node):
             yield link[0], name
+            return
+        for name in self._settable(node):
+            if input_at(self._graph, link[0], name, self._info).kind is InputKind.FILE:
+                yield link[0], name
+                return
 
     def _each(self) -> Iterator[tuple[tuple[Target, ...], str, str, bool]]:
         """Inputs that may be set together, with a label and a title, and whether a subgraph hides them."""

@@ -56,16 +56,14 @@ def name_of(text: str, *, noise: frozenset[str] = _NOISE) -> str:
     words = tuple(word for word in words if word not in noise) or words
     if words in _CALLED:
         return _CALLED[words]
-    while words and words[0].isdigit():
-        words = (*words[1:], words[0]) if len(words) > 1 and not all(map(str.isdigit, words)) else ()
+    first = next((place for place, word in enumerate(words) if word[0].isalpha()), len(words))
+    words = (*words[first:], *words[:first]) if first < len(words) else ()  # `3D model` is `model_3d`
     name = ""
     for word in words:
         longer = f"{name}_{word}" if name else word
         if len(longer) > _LONGEST:
             break
         name = longer
-    if not name[:1].isalpha():
-        return ""
     return f"{name}_value" if name in RESERVED or keyword.iskeyword(name) else name
 
 

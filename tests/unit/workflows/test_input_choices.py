@@ -142,6 +142,13 @@ def test_defaults_go_into_the_graph_and_a_drawn_seed_does_not() -> None:
     assert GRAPH["3"]["inputs"]["steps"] == 20
 
 
+def test_what_stands_in_the_graph_already_is_not_written_again() -> None:
+    [text] = chosen({"text": ["6.text", "7.text"]})
+    assert with_defaults(GRAPH, (text,)) == GRAPH
+    [fixed] = chosen({"seed": {"target": "3.seed", "default": 42}})
+    assert with_defaults(GRAPH, (fixed,))["3"]["inputs"]["seed"] == 42
+
+
 def test_a_file_of_choices_is_yaml_or_json() -> None:
     read = read_choices(
         "description: A poster\ninputs:\n  prompt: 6.text\n  photo: {target: 10.image, required: true}\n"

@@ -43,7 +43,7 @@ def world() -> Iterator[World]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("thumbnail", "common", "withdrawn", "sub/old", "[v2] banner"):
+    for name in ("thumbnail", "common", "withdrawn", "sub/old", "[v2] banner", "shared/frame"):
         path = tmp_path / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(FILE), encoding="utf-8")
@@ -90,6 +90,9 @@ def refusal(finder: Finder, name: str, owner: str = "alice") -> str:
         ("sub/old", "alice", "the file sub/old@0"),
         ("sub/old@0", "alice", "the file sub/old@0"),
         ("[v2] banner", "alice", "the file [v2] banner@0"),
+        ("shared/frame", "alice", "the file shared/frame@0"),
+        ("shared/frame@0", "alice", "the file shared/frame@0"),
+        ("shared/frame.json", "alice", "the file shared/frame@0"),
     ],
 )
 def test_a_name_is_the_owner_s_own_else_shared_else_a_file(
@@ -266,7 +269,7 @@ def test_what_is_not_there_is_looked_for_again(world: World) -> None:
 def test_documents_are_kept_up_to_a_number_of_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(1, 7):
         world.push(f"{number}" * 1_000, name="heavy")
-    monkeypatch.setattr("comfy_serverless.workflows.finding._KEPT_BYTES", 7_000)
+    monkeypatch.setattr("comfy_serverless.workflows.kept.KEPT_BYTES", 7_000)
     finder = world.finder()
 
     def reads(number: int) -> int:
