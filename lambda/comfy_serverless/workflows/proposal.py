@@ -83,6 +83,8 @@ class _Proposer:
         ways = (self._from_app_mode(app), self._from_input_nodes(), self._from_candidates())
         inputs: list[NamedInput] = next(filter(None, ([*islice(way, MOST_PROPOSED + 1)] for way in ways)), [])
         outputs = named_outputs(self._graph, self._info, self._leads, chosen=self._chosen_outputs())
+        if not inputs:
+            self._note("nothing that leads to an output is plainly an input: choose by address what callers set")
         if len(inputs) > MOST_PROPOSED:
             self._note(f"there are more inputs than the first {MOST_PROPOSED}, which are proposed")
         notes = tuple(self._notes)
