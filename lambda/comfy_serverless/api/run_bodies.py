@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,7 +25,7 @@ IS_INPUT = "is an input: it goes into `inputs`"
 class RunOptions(BaseModel):
     """What a run may have beside its inputs, as a submit of a job has it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
     metadata: Labels = Field(default_factory=dict, description="Labels, to find the job again by.")
     webhook_url: Annotated[str, WEBHOOK_URL] | None = None
@@ -46,7 +46,7 @@ class Asked:
     """
 
     inputs: Mapping[str, Any]
-    options: RunOptions = RunOptions()  # noqa: RUF009 - it cannot be changed
+    options: RunOptions = field(default_factory=RunOptions)
     problems: tuple[tuple[str, str], ...] = ()
     is_flat: bool = False
 

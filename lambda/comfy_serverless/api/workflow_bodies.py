@@ -18,7 +18,11 @@ MAX_CHOSEN = 200
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+
+
+class _Shown(BaseModel):
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, defer_build=True)
 
 
 class PushBody(_Body):
@@ -125,7 +129,7 @@ def _numbered(field: str, weights: Mapping[str, float]) -> dict[int, float]:
     return {int(name): weight for name, weight in weights.items()}
 
 
-class WorkflowEntry(BaseModel):
+class WorkflowEntry(_Shown):
     """A named workflow in a list.
 
     Attributes:
@@ -147,14 +151,14 @@ class WorkflowEntry(BaseModel):
         return self.latest == 0 or LIVE in self.aliases
 
 
-class WorkflowList(BaseModel):
+class WorkflowList(_Shown):
     """Named workflows, by name. `next_cursor` is absent on the last page."""
 
     workflows: list[WorkflowEntry]
     next_cursor: str | None = None
 
 
-class Move(BaseModel):
+class Move(_Shown):
     """A move of an alias, from `before` to `weights`; {} is nothing."""
 
     alias: str
@@ -173,8 +177,6 @@ class Workflow(WorkflowEntry):
         example: inputs of a run that can be sent as they stand.
     """
 
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
-
     history: list[Move] = Field(default_factory=list)
     version: int | None = None
     description: str = ""
@@ -184,7 +186,7 @@ class Workflow(WorkflowEntry):
     example: dict[str, Any] = Field(default_factory=dict)
 
 
-class VersionEntry(BaseModel):
+class VersionEntry(_Shown):
     """A version in a list."""
 
     number: int
@@ -196,14 +198,14 @@ class VersionEntry(BaseModel):
     aliases: Annotated[list[str], Field(description="The aliases that lead here, also with a part of their runs.")]
 
 
-class VersionList(BaseModel):
+class VersionList(_Shown):
     """Versions, the newest first. `next_cursor` is absent on the last page."""
 
     versions: list[VersionEntry]
     next_cursor: str | None = None
 
 
-class WorkflowVersion(BaseModel):
+class WorkflowVersion(_Shown):
     """A version, with its graph. Nothing of it ever changes.
 
     Attributes:
@@ -211,8 +213,6 @@ class WorkflowVersion(BaseModel):
         editors: as the editor saved it, if it came so.
         json_schema: `schema` in JSON, by what the workers had when it was pushed.
     """
-
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     name: str
     number: int
@@ -230,21 +230,21 @@ class WorkflowVersion(BaseModel):
     editors: dict[str, Any] | None = None
 
 
-class Problem(BaseModel):
+class Problem(_Shown):
     """What is wrong with a part of a request."""
 
     field: str
     problem: str
 
 
-class Proposed(BaseModel):
+class Proposed(_Shown):
     """What was found in a workflow, before anything was chosen."""
 
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
 
 
-class Finding(BaseModel):
+class Finding(_Shown):
     """What is wrong with a version on given workers.
 
     Attributes:
@@ -261,7 +261,7 @@ class Finding(BaseModel):
     name: str | None = None
 
 
-class Pushed(BaseModel):
+class Pushed(_Shown):
     """What a push has kept, or would.
 
     Attributes:
@@ -272,8 +272,6 @@ class Pushed(BaseModel):
         findings: what is wrong with it on the workers that are deployed: what breaks it is refused without `force`.
         notes: what was guessed, left out, or may not fit.
     """
-
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
     name: str
     version: int | None = None

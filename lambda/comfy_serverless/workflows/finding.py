@@ -161,7 +161,7 @@ class Finder:
     def remembering(self) -> Finder:
         """The same workflows for many requests in a row: where a name leads is looked up once."""
         other = copy(self)
-        other._remembered = {}
+        other._remembered, other._folder = {}, self._folder.remembering()
         return other
 
     def visible(self, owner: str) -> Iterator[Head]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -45,6 +46,13 @@ class Folder:
         self.path = path
         self._read: dict[str, _Read] = {}
         self._lock = threading.Lock()
+        self._listed: dict[str, Path] | None = None
+
+    def remembering(self) -> Folder:
+        """The same files, listed once: for many names in a row."""
+        other = copy(self)
+        other._listed = self._files()
+        return other
 
     def names(self) -> list[str]:
         """The names that it has, in alphabetical order."""
@@ -80,6 +88,8 @@ class Folder:
         return path is not None and _choices_beside(path) is not None
 
     def _files(self) -> dict[str, Path]:
+        if self._listed is not None:
+            return self._listed
         if self.path is None:
             return {}
         return {path.relative_to(self.path).with_suffix("").as_posix(): path for path in self.path.rglob(f"*{_ENDING}")}

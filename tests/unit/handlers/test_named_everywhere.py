@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 import pytest
 from botocore.exceptions import EndpointConnectionError
@@ -19,9 +21,11 @@ from comfy_serverless.jobs.stored_request import StoredRequest
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.worker import Call, Worker
 from comfy_serverless.workflows.finding import Finder
+from comfy_serverless.workflows.folder import Folder
 from comfy_serverless.workflows.version import NamedInput, Version
-from tests.unit import request_doors
+from tests.unit import editor_samples, request_doors
 from tests.unit.api_world import ASSETS
+from tests.unit.fakes import FakeEngine, FakeInputs
 from tests.unit.request_doors import ALL, DROPS, TEXTS, Doors, Seen, opened
 
 POSTER: dict[str, Any] = {
@@ -88,6 +92,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "letters beyond ASCII": ({"prompt": "Ünï 🦊"}, with_values(n6__text="Ünï 🦊"), {}),
     "a file": ({"photo": "s3://photos/fox.png"}, POSTER, {"1.image": "s3://photos/fox.png"}),
     "a file with blanks": ({"photo": " s3://photos/fox.png\n"}, POSTER, {"1.image": "s3://photos/fox.png"}),
+    "a file with any name": ({"photo": "s3://photos/a b/ü %#?.png"}, POSTER, {"1.image": "s3://photos/a b/ü %#?.png"}),
     "the only one of a list": ({"photo": ["s3://photos/fox.png"]}, POSTER, {"1.image": "s3://photos/fox.png"}),
     "a number": ({"denoise": 0.5}, with_values(n3__denoise=0.5), {}),
     "a whole number as a fraction": ({"size": 128.0}, with_values(n4__size=128, n4__copy=128), {}),
@@ -265,6 +270,7 @@ def media(doors: Doors) -> Doors:
         ("images/required/fox.png", "1.image"),
         ("images/any/fox.png", "1.image"),
         ("images/any/what.bin", "1.image"),
+        ("images/one/my fox (1) ü%20+?.png", "1.image"),
         ("images/portrait/fox.png", "1.image"),
     ],
 )
@@ -277,7 +283,7 @@ def test_a_dropped_file_goes_to_the_input_for_its_kind(media: Doors, key: str, t
     name = key.split("/")[1].partition("@")[0]
     assert seen.labels == {"workflow": name, "version": "0" if name == "portrait" else "1"}
     media.s3.put_object(Bucket=DROPS, Key=key, Body=b"picture")
-    straight = media._of_event(request_doors.s3_event(key, bucket=DROPS))
+    straight = media._of_event(request_doors.s3_event(quote_plus(key, safe="/"), bucket=DROPS))
     assert straight.inputs == {target: f"s3://{DROPS}/{key}"}
     assert straight.labels == seen.labels
 
@@ -340,3 +346,34 @@ def test_a_worker_without_a_table_has_the_files_of_its_image_alone(doors: Doors)
         assert (outcome.error is None) == is_there, name
         assert is_there or outcome.error.code == "invalid_request"  # type: ignore[union-attr]
     bare.close()
+
+
+def test_a_file_of_the_editors_has_its_inputs_once_the_engine_has_declared_its_nodes(
+    doors: Doors, tmp_path: Path
+) -> None:
+    (tmp_path / "saved.json").write_text(json.dumps(request_doors.SAVED), encoding="utf-8")
+    asked: list[object] = []
+
+    def declared() -> Any:
+        asked.append(None)
+        return worker.declarations.read_already()
+
+    worker = Worker(
+        settings=Settings(workflows_dir=tmp_path),
+        engine=FakeEngine(declares=editor_samples.OBJECT_INFO),
+        s3=doors.s3,
+        inputs=FakeInputs(),
+        named=Finder(None, tmp_path, declared),
+    )
+    found = Folder(tmp_path).version("saved", editor_samples.OBJECT_INFO)
+    assert found is not None
+    width = next(one for one in found.inputs if one.targets == ("1.width",))
+    sent = {"workflow": "saved", "inputs": {width.name: 24}}
+    outcome = worker.run(SentRequest(payload=sent, default_id="a"), Call())
+    outcome.release()
+    assert outcome.error is None, outcome.error
+    assert worker._engine.runs[-1]["workflow"]["1"]["inputs"]["width"] == 24  # type: ignore[attr-defined]
+    outcome = worker.run(SentRequest(payload={**sent, "inputs": {"heigth": 1}}, default_id="b"), Call())
+    assert outcome.error is not None
+    assert outcome.error.code == "invalid_request"
+    worker.close()
