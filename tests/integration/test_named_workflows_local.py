@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -33,9 +34,20 @@ def test_a_folders_workflow_runs_by_its_name(folder: Path, capsys: pytest.Captur
         assert picture.size == (64, 32)
 
 
+def test_a_request_may_name_it_and_its_inputs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = "data:image/jpeg;base64," + base64.b64encode((folder / "photo.jpg").read_bytes()).decode()
+    request = {"workflow": "thumbnail", "inputs": {"photo": photo, "width": 40}, "set": {"2.height": 20}}
+    (folder / "request.json").write_text(json.dumps(request))
+    assert main(["run", "request.json", "--json"]) == 0
+    (made,) = json.loads(capsys.readouterr().out)["outputs"]
+    with Image.open(folder / made["path"]) as picture:
+        assert picture.size == (40, 20)
+
+
 def test_the_file_beside_it_says_what_its_inputs_are_called(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "workflows" / "thumbnail.yaml").write_text(
-        "inputs:\n  picture: {target: 1.image, required: true}\n  side: {targets: [2.width, 2.height], default: 64, maximum: 128}\n"
+        "inputs:\n  picture: {target: 1.image, required: true}\n"
+        "  side: {targets: [2.width, 2.height], default: 64, maximum: 128}\n"
     )
     assert main(["run", "thumbnail", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())

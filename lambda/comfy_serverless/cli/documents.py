@@ -11,6 +11,7 @@ from comfy_serverless.cli.made_files import read_value
 from comfy_serverless.cli.paths import is_file
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.editor_format import check_editor_format
+from comfy_serverless.graph.inputs import InputKind
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
 from comfy_serverless.jobs.shapes import shape
@@ -75,9 +76,12 @@ def _document(value: object, *, elsewhere: bool) -> Document:
     _check(fields)
     workflow, named, beside = fields["workflow"], "", fields.get("extra_data", {})
     if isinstance(workflow, str):
-        content = _find(workflow)
-        if content is None and not elsewhere:
+        path = _find(workflow)
+        if path is None and not elsewhere:
             raise _not_here(workflow)
+        content = None if path is None else parse_json(path.read_bytes(), source=f"the workflow {path}")
+        if path is not None:
+            fields = {**fields, **_by_address(path, fields)}
         found = unwrap(content) or Unwrapped(content)  # type: ignore[arg-type]  # its check says what it is
         workflow, named = ({}, workflow) if content is None else (found.workflow, "")
         beside = merged(beside, found.extra_data)
@@ -116,10 +120,8 @@ def check_plainly(fields: Mapping[str, Any]) -> None:
     for name in ("set", "inputs", "extra_data", "metadata"):
         if not isinstance(fields.get(name, {}), Mapping):
             raise InvalidRequest(f'`{name}` of the request must be an object: {{"3.seed": 42}}.')
-    for address, given in fields.get("inputs", {}).items():
-        items = given if isinstance(given, list) and given else [given]
-        if not all(isinstance(item, str) for item in items):
-            raise InvalidRequest(f"inputs.{address} of the request must be a text, or a list of texts for a batch.")
+    if not isinstance(fields["workflow"], str):  # the inputs of one that is named may be anything
+        _check_files(fields.get("inputs", {}))
     if not all(isinstance(value, str) for value in fields.get("metadata", {}).values()):
         raise InvalidRequest("`metadata` of the request must have texts as its values.")
     if not isinstance(fields.get("job_id", ""), str):
@@ -131,11 +133,35 @@ def check_plainly(fields: Mapping[str, Any]) -> None:
         raise InvalidRequest("`deadline_s` of the request must be a number of seconds.")
 
 
-def _find(workflow: str) -> object | None:
-    """The workflow in a file that a request names; None if there is no such file here."""
+def _by_address(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`set` and `inputs` of a request, by addresses: its inputs may go by the names that those of the file have."""
+    given = fields.get("inputs", {})
+    if all("." in name for name in given):
+        return {}
+    from comfy_serverless.workflows.folder import version_of
+
+    known = {one.name: one for one in version_of(path, None).inputs}
+    values: dict[str, Any] = dict(fields.get("set", {}))
+    files: dict[str, Any] = {}
+    for name, value in given.items():
+        one = known.get(name)
+        targets = (name,) if one is None else one.targets
+        (files if one is None or one.kind is InputKind.FILE else values).update(dict.fromkeys(targets, value))
+    _check_files(files)
+    return {"set": values, "inputs": files}
+
+
+def _check_files(given: Mapping[str, Any]) -> None:
+    for address, value in given.items():
+        items = value if isinstance(value, list) and value else [value]
+        if not all(isinstance(item, str) for item in items):
+            raise InvalidRequest(f"inputs.{address} of the request must be a text, or a list of texts for a batch.")
+
+
+def _find(workflow: str) -> Path | None:
+    """The file that a request names; None if there is no such file here."""
     candidates = [folder / name for folder in workflow_folders() for name in (workflow, f"{workflow}.json")]
-    found = next((path for path in candidates if is_file(path)), None)
-    return None if found is None else parse_json(found.read_bytes(), source=f"the workflow {found}")
+    return next((path for path in candidates if is_file(path)), None)
 
 
 def _not_here(workflow: str) -> InvalidRequest:

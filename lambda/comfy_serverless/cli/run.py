@@ -9,10 +9,10 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-from comfy_serverless.cli.habits import CommandParser, add_command, interrupt_ends, label, say, seconds, version_number
+from comfy_serverless.cli.habits import CommandParser, add_command, interrupt_ends, say
 from comfy_serverless.cli.paths import is_file, local_path
+from comfy_serverless.cli.run_options import add_options
 
 _EXAMPLES = (
     "comfy-serverless run workflow.json",
@@ -26,9 +26,6 @@ _EXAMPLES = (
     "cat request.json | comfy-serverless run - --json",
     "comfy-serverless run edit.json --input 10.image=photo.png --remote --label campaign=autumn",
 )
-#: An example of each option's text, for who got its form wrong.
-_EXAMPLE = {"--set": "3.seed=42", "--set-json": "'3.model=[\"12\", 0]'", "--input": "10.image=photo.png"}
-_LONGEST_SHOWN = 200
 #: `poster`, `poster@staging`, `poster@3`: `workflows.reference` says exactly what a name is.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(@[A-Za-z0-9-]*)?")
 _NOTES = """\
@@ -73,57 +70,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parser.other_form = lambda arguments: _of_name(parser, arguments)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what can be said of every run."""
-    for option, metavar, text in (
-        ("--set", "NODE.INPUT=VALUE", "set an input (repeat)"),
-        ("--set-json", "NODE.INPUT=JSON", "set an input to any JSON (repeat)"),
-        ("--input", "NODE.INPUT=FILE", "give an input a file (repeat; for the same input: a batch of images)"),
-    ):
-        parser.add_argument(
-            option,
-            action="append",
-            default=[],
-            dest="assignments",
-            type=_with_option(option, metavar),
-            metavar=metavar,
-            help=text,
-        )
-    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where results go (default: out/)")
-    parser.add_argument(
-        "--remote", action="store_true", help="run it on the API that COMFY_BASE_URL and COMFY_API_KEY name"
-    )
-    parser.add_argument(
-        "--label",
-        action="append",
-        default=[],
-        dest="labels",
-        type=label,
-        metavar="NAME=VALUE",
-        help="with --remote: a label of the job, to find it again by (repeat)",
-    )
-    parser.add_argument("--deadline", type=seconds, metavar="SECONDS", help="interrupt it after this long")
-    parser.add_argument("--log", metavar="FILE", help="write what ComfyUI logs into a file; - for standard error")
-    parser.add_argument("--alias", metavar="ALIAS", help="of a named workflow: whose version runs (default: live)")
-    parser.add_argument(
-        "--version",
-        dest="version_number",
-        type=version_number,
-        metavar="N",
-        help="of a named workflow: run this version",
-    )
-    parser.add_argument(
-        "--sticky", metavar="KEY", help="of a named workflow: the same KEY gets the same of two versions each time"
-    )
-
-
 def run(options: argparse.Namespace) -> int:
     """Run the workflow and save its outputs, also those made before a failure. Returns the exit code."""
     if _is_name(options.workflow):
         with interrupt_ends():
-            from comfy_serverless.cli.named import running
+            from comfy_serverless.cli import named_run
         options.arguments = getattr(options, "arguments", [])
-        return running.run(options)
+        return named_run.run(options)
     if options.alias is not None or options.version_number is not None or options.sticky is not None:
         options.wrong_usage("--alias, --version and --sticky are for named workflows: give a NAME, and no FILE")
     if options.remote:
@@ -139,11 +92,6 @@ def run(options: argparse.Namespace) -> int:
     with interrupt_ends():
         from comfy_serverless.cli import local_run
     return local_run.run(options)
-
-
-def is_remote(options: argparse.Namespace) -> bool:
-    """Whether a named workflow is that of the API."""
-    return bool(options.remote or os.environ.get("COMFY_BASE_URL"))
 
 
 def _of_name(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace | None:
@@ -162,19 +110,3 @@ def _of_name(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpa
 def _is_name(text: str) -> bool:
     """Whether it is the name of a workflow, and no file."""
     return bool(_NAME.fullmatch(text)) and not is_file(local_path(text))
-
-
-class _with_option:  # noqa: N801 - it is what argparse calls, and its name is in no message
-    """Makes of an option's text a pair of option and text."""
-
-    def __init__(self, option: str, form: str) -> None:
-        self._option, self._form = option, form
-
-    def __call__(self, text: str) -> tuple[str, str]:
-        form = f"{self._form}, e.g. {_EXAMPLE[self._option]}"
-        if "=" not in text[1:]:
-            shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
-            raise argparse.ArgumentTypeError(f"{shown!r} is not of the form {form}")
-        if self._option == "--input" and not text.partition("=")[2]:
-            raise argparse.ArgumentTypeError(f"{text!r} names no file: it must be of the form {form}")
-        return self._option, text

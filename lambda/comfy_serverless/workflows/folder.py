@@ -95,6 +95,11 @@ class Folder:
         return {path.relative_to(self.path).with_suffix("").as_posix(): path for path in self.path.rglob(f"*{_ENDING}")}
 
 
+def version_of(path: Path, declared: Declared) -> Version:
+    """A file alone as version 0, by its own name. Arguments and errors as of `Folder.version`."""
+    return _version(path.stem, path, _choices_beside(path), declared)
+
+
 def workflow_of_file(version: Version) -> dict[str, Any]:
     """The workflow that is in a file, in either format, without any wrapper."""
     document = version.graph if version.editors is None else version.editors

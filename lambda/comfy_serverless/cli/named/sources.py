@@ -48,7 +48,7 @@ def body_of(options: argparse.Namespace) -> dict[str, Any]:
         "description": described,
         "note": options.note,
         "alias": options.alias,
-        "extra_data": dict(document.extra_data),
+        "extra_data": _saved(document.extra_data),
     }
     return {
         "workflow": dict(document.editors or document.graph),
@@ -56,6 +56,13 @@ def body_of(options: argparse.Namespace) -> dict[str, Any]:
         "dry_run": options.dry_run,
         **({"force": True} if options.force else {}),
     }
+
+
+def _saved(extra_data: Mapping[str, Any]) -> dict[str, Any]:
+    """The editor's workflow, which pictures have beside the graph. Nothing else is kept: keys stay on this machine."""
+    info = extra_data.get("extra_pnginfo")
+    saved = info.get("workflow") if isinstance(info, Mapping) else None
+    return {} if saved is None else {"extra_pnginfo": {"workflow": saved}}
 
 
 def _merged(chosen: Mapping[str, Any] | None, given: list[tuple[str, str]]) -> dict[str, Any] | None:
@@ -78,10 +85,7 @@ def _chosen(options: argparse.Namespace) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise InvalidRequest(f"{path} cannot be read: {reason}") from error
-    try:
-        choices = read_choices(text)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{path}: {error.message}", details=error.details) from error
+    choices = read_choices(text, source=str(path))
     return {"inputs": choices.inputs, "outputs": choices.outputs, "description": choices.description}
 
 

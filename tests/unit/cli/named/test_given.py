@@ -10,7 +10,7 @@ import pytest
 
 from comfy_serverless.cli.habits import CommandParser
 from comfy_serverless.cli.named.given import Given, Taken, add_inputs, read_given, unknown_in_words, without_options
-from comfy_serverless.cli.run import add_options
+from comfy_serverless.cli.run_options import add_options
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.workflows.schema import schema_of

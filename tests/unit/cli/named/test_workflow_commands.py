@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from comfy_serverless.cli import remote, stack
 from comfy_serverless.cli.main import main
 from comfy_serverless.cli.named import names
 from comfy_serverless.cli.named.operator import OfOperator
+from comfy_serverless.cli.named.sources import body_of
 from comfy_serverless.jobs.declarations import DeclarationsWriter
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows.version import Version
@@ -180,6 +182,15 @@ def test_the_editors_file_is_sent_as_it_is(cli: Cli, tmp_path: Path, world: ApiW
     head = world.services.workflows.head("ana", "plain")
     assert head is not None
     assert world.services.workflows.document(head, "plain", 1).editors == PLAIN
+
+
+def test_a_key_in_a_request_stays_on_this_machine(tmp_path: Path) -> None:
+    extra_data = {"api_key_comfy_org": "secret", "extra_pnginfo": {"workflow": PLAIN, "k": 1}}
+    request = {"workflow": GRAPH, "extra_data": extra_data}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    given = {"inputs": [], "outputs": [], "inputs_file": None, "description": None, "note": None, "alias": None}
+    body = body_of(argparse.Namespace(file=str(tmp_path / "request.json"), dry_run=False, **given))
+    assert body["extra_data"] == {"extra_pnginfo": {"workflow": PLAIN}}
 
 
 def test_what_is_no_part_of_a_workflow_is_left_out_and_said(cli: Cli, tmp_path: Path) -> None:

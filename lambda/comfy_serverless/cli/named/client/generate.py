@@ -81,7 +81,7 @@ def client_of(described: Described) -> str:
     result = _unused(f"{class_name}Result", taken, "Of") if described.outputs else "Result"
     arguments, literals = _arguments(described.schema, taken)
     parts = [
-        f"{_head(described, class_name, arguments)}\n\n{_runtime()}",
+        f"{_head(described, class_name, arguments)}\n\n{_runtime(has_literals=bool(literals))}",
         f"# The workflow {_quoted(described.name)}.",
         *literals,
         *([_result_class(result, described)] if described.outputs else []),
@@ -112,8 +112,8 @@ def _head(described: Described, class_name: str, arguments: Sequence[_Argument])
 
 
 @cache
-def _runtime() -> str:
-    """The two files as one: their imports, and then all that they define."""
+def _runtime(*, has_literals: bool) -> str:
+    """The two files as one: their imports, and then all that they define. What our linter is told is left out."""
     imports: dict[str, list[str]] = {}
     bodies = []
     for module in (transport, workflow):
@@ -134,12 +134,13 @@ def _runtime() -> str:
         bodies.append("\n".join(lines[last:]).strip("\n"))
     future = "from __future__ import annotations"
     imports.pop("from __future__ import", None)
-    names_of_literals = imports.setdefault("from typing import", [])
-    names_of_literals += [] if "Literal" in names_of_literals else ["Literal"]
+    if has_literals:
+        imports["from typing import"].append("Literal")
     plain = sorted(line for line, names in imports.items() if not names)
     some = sorted(f"{line} {', '.join(sorted(names, key=_as_isort))}" for line, names in imports.items() if names)
     text = "\n".join([future, "", *plain, *some])
-    return "\n\n\n".join([text, "# How it is called: the same in each client.", *bodies])
+    whole = "\n\n\n".join([f"{text}\n\n# How it is called: the same in each client.", *bodies])
+    return re.sub(r"  # noqa: .*", "", whole)
 
 
 def _as_isort(name: str) -> tuple[int, str]:
@@ -150,7 +151,7 @@ def _as_isort(name: str) -> tuple[int, str]:
 def _names_of_runtime() -> frozenset[str]:
     """The names that the text has at its top already."""
     found: set[str] = {"Literal"}
-    for node in ast.parse(_runtime()).body:
+    for node in ast.parse(_runtime(has_literals=True)).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ClassDef | ast.FunctionDef):
@@ -268,7 +269,7 @@ def _told(name: str, argument: str, spec: Mapping[str, Any]) -> str:
     bounds = [
         f"{word} {spec[key]}"
         for key, word in (("minimum", "from"), ("maximum", "to"), ("x-step", "in steps of"))
-        if isinstance(spec.get(key), int | float)
+        if isinstance(spec.get(key), int | float) and (key, spec[key]) != ("x-step", 1)
     ]
     called = f"called {_quoted(name)} by the workflow" if argument != name else ""
     told = [said.rstrip(". "), " ".join(bounds), str(spec.get("contentMediaType") or ""), called]
@@ -304,7 +305,7 @@ def _workflow_class(name: str, result: str, described: Described, arguments: Seq
         f"        {one.argument}: {one.type}{f' = {one.default}' if one.default else ''},\n" for one in arguments
     )
     taken = f"(\n        self,\n        *,\n{signature}    )" if arguments else "(self)"
-    values = "".join(f"            {_quoted(one.name)}: {one.sent},\n" for one in arguments)
+    values = "".join(f"                {_quoted(one.name)}: {one.sent},\n" for one in arguments)
     passed = "".join(f"            {one.argument}={one.argument},\n" for one in arguments)
     lines = [f"    {one.told}" for one in arguments if one.told]
     submit = ["Submit a job, and do not wait for it. Arguments, and InvalidInputs, as of `run`."]
@@ -312,7 +313,7 @@ def _workflow_class(name: str, result: str, described: Described, arguments: Seq
     run += [*(["", "Args:", *lines] if lines else []), "", "Raises:"]
     run += ["    InvalidInputs: values do not fit; `problems` has all of them.", "    JobFailed: it did not succeed."]
     called = f"self.submit(\n{passed}        )" if arguments else "self.submit()"
-    sent = f"{{\n{values}        }}" if arguments else "{}"
+    sent = f"\n            {{\n{values}            }}\n        " if arguments else "{}"
     return (
         f"class {name}(Workflow[{result}]):\n{told}\n\n"
         f"    _name = {_quoted(described.name)}\n"

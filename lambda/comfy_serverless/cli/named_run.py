@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.cli.documents import Document, workflow_folders
 from comfy_serverless.cli.habits import CommandParser, one_line
@@ -24,17 +24,20 @@ from comfy_serverless.cli.named.given import (
     unknown_in_words,
     without_options,
 )
-from comfy_serverless.cli.run import add_options, is_remote
+from comfy_serverless.cli.run_options import add_options, is_remote
 from comfy_serverless.cli.wishes import check_files, check_folder
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound
 from comfy_serverless.graph.editor_format import with_saved
 from comfy_serverless.graph.inputs import Role
 from comfy_serverless.graph.nodes import SEED_INPUTS
 from comfy_serverless.graph.workflow import SEED_LIMIT
-from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor
+from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, unwrap
 from comfy_serverless.workflows.reference import LIVE, Reference
 from comfy_serverless.workflows.schema import schema_of
 from comfy_serverless.workflows.version import Version
+
+if TYPE_CHECKING:
+    from comfy_serverless.connector.connector import ComfyConnector
 
 _EPILOG = """\
 A file on this machine is uploaded; where several are taken, repeat the option. A seed of -1 is drawn.
@@ -146,6 +149,7 @@ def _file_here(name: str) -> Path | None:
 def _run_here(options: argparse.Namespace, first: argparse.Namespace, reference: Reference) -> int:
     from comfy_serverless.cli import local_run
     from comfy_serverless.settings import Settings
+    from comfy_serverless.workflows.folder import version_of
 
     path = _file_here(reference.name)
     if path is None:
@@ -162,7 +166,7 @@ def _run_here(options: argparse.Namespace, first: argparse.Namespace, reference:
     with ExitStack() as cleanup:
         connector = cleanup.enter_context(local_run.started(first.log, Settings.from_environment()))
         declared = connector.object_info_now()
-        version = _version_in(path, declared)
+        version = version_of(path, declared)
         taken = Taken(version.name, version.number, version.inputs, schema_of(version, declared), version.description)
         parsed = _parsed(options, first, taken)
         if parsed is None:
@@ -171,28 +175,22 @@ def _run_here(options: argparse.Namespace, first: argparse.Namespace, reference:
         if asked.labels:
             asked.wrong_usage("--label: only a job of the API has labels")
         asked.assignments = others
-        return local_run.run_document(_document(version, given), asked, lambda: connector, cleanup)
+        return local_run.run_document(_document(version, given, connector), asked, lambda: connector, cleanup)
 
 
-def _version_in(path: Path, declared: Mapping[str, Any]) -> Version:
-    from comfy_serverless.workflows.folder import Folder
-
-    version = Folder(path.parent).version(path.stem, declared)
-    if version is None:
-        raise NotFound(f"{path} is gone.")
-    return version
-
-
-def _document(version: Version, given: Given) -> Document:
+def _document(version: Version, given: Given, connector: ComfyConnector) -> Document:
     """The workflow with what was given for its inputs, by their addresses."""
     inputs = {one.name: one for one in version.inputs}
     values: dict[str, Any] = {}
     for name, value in given.values.items():
         values |= dict.fromkeys(inputs[name].targets, _drawn(value, inputs[name].targets, inputs[name].role))
     files = {target: origins for name, origins in given.files.items() for target in inputs[name].targets}
-    saved = version.editors
-    extra_data = with_saved(Unwrapped(saved, {})) if is_of_editor(saved) and saved is not None else {}
-    return Document(graph=dict(version.graph), values=values, inputs=files, extra_data=extra_data)
+    whole: Mapping[str, Any] = version.graph if version.editors is None else version.editors
+    found = unwrap(whole) or Unwrapped(dict(whole))
+    if not is_of_editor(found.workflow):
+        return Document(graph=dict(version.graph), values=values, inputs=files, extra_data=found.extra_data)
+    conversion = connector.convert(found.workflow, supplied=values, seed=str(uuid.uuid4()))
+    return Document(conversion.graph, values, files, extra_data=with_saved(found), warnings=conversion.warnings)
 
 
 def _drawn(value: object, targets: tuple[str, ...], role: Role) -> object:
