@@ -14,6 +14,7 @@ import pytest
 
 from comfy_serverless.api import workflows
 from comfy_serverless.aws.s3 import S3Address
+from comfy_serverless.graph.convert import Conversion
 from comfy_serverless.jobs.declarations import DeclarationsReader, DeclarationsWriter
 from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.message import JobMessage
@@ -24,6 +25,7 @@ from comfy_serverless.table.asset_names import digest_of
 from comfy_serverless.table.assets import Naming
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.worker.worker import Call, Outcome, Worker
+from comfy_serverless.workflows.finding import Finder
 from tests.unit.api_world import ASSETS, RESULTS, Answer, ApiWorld, api_world
 from tests.unit.editor_samples import (
     OBJECT_INFO,
@@ -232,9 +234,7 @@ def test_an_address_that_a_conversion_puts_together_is_refused_too(
 ) -> None:
     """A dynamic prompt, a name with `%Node.widget%`: what it becomes was in no file."""
     made = {**PLAIN_GRAPH, "1": {"class_type": "LoadImage", "inputs": {"image": FOREIGN[0]}}}
-    monkeypatch.setattr(
-        "comfy_serverless.graph.convert.convert", lambda *_, **__: type("Made", (), {"graph": made, "warnings": ()})()
-    )
+    monkeypatch.setattr("comfy_serverless.graph.convert.convert", lambda *_, **__: Conversion(made, ()))
     answer = doors.submit(PLAIN)
     if doors.is_told:
         assert (answer.status, answer.code) == (422, "missing_asset")
@@ -422,7 +422,8 @@ def test_the_workflow_of_a_job_that_came_otherwise(
     """A drop has what its request has, and a line of a manifest too: a name, for instance."""
     (tmp_path / "named.json").write_text(json.dumps(PLAIN))
     here = replace(api.services.settings, workflows_dir=tmp_path)
-    monkeypatch.setattr(api, "services", replace(api.services, settings=here))
+    named = Finder(api.services.workflows, tmp_path, api.services.declarations.fresh)
+    monkeypatch.setattr(api, "services", replace(api.services, settings=here, named=named))
     rival = json.dumps({"prompt": PLAIN_GRAPH}).encode()
     api.s3.put_object(Bucket=RESULTS, Key="owners/rival/theirs.json", Body=rival)
     text = json.dumps(document).encode()
