@@ -15,6 +15,8 @@ from comfy_serverless.workflows.version import NamedInput
 #: The longest default that is told beside the graph, in characters of JSON.
 LONGEST_DEFAULT: Final = 10_000
 _LONGEST_TITLE, _LONGEST_DESCRIPTION = 200, 2_000
+#: Numbers that are whole in every node.
+_WHOLE: Final = frozenset({"width", "height", "batch_size", "length", "frames", "steps"})
 #: By what a class or an input is called: the media of its files.
 _MEDIA: Final = (
     ("video", "video"),
@@ -47,7 +49,7 @@ def described(
     """
     ones = [input_at(graph, node_id, input_name, object_info) for node_id, input_name in targets]
     first = ones[0]
-    kind = _kind(ones)
+    kind = _kind(ones, object_info or {})
     role = next((one.role for one in ones if one.role is not Role.NONE), role)
     addresses = tuple(f"{node_id}.{input_name}" for node_id, input_name in targets)
     choices = common_choices(graph, addresses, object_info) if kind is InputKind.CHOICE else None
@@ -90,12 +92,21 @@ def plain_text(text: str, longest: int) -> str:
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
-def _kind(ones: list[Input]) -> InputKind:
-    """The kind that all have; of numbers, whole ones are taken by all."""
+def _kind(ones: list[Input], object_info: Mapping[str, Any]) -> InputKind:
+    """The kind that all have; of numbers, whole ones are taken by all.
+
+    Where nobody has told what a node takes, a whole number in the graph says only that a number is taken: JavaScript,
+    and so the editor, writes 8.0 as `8`. Seeds, and sizes in pixels and frames, are whole all the same.
+    """
     kinds = {one.kind for one in ones}
     if kinds == {InputKind.INTEGER, InputKind.NUMBER}:
-        return InputKind.INTEGER
-    return ones[0].kind if len(kinds) == 1 else InputKind.OTHER
+        kinds = {InputKind.INTEGER}
+    if len(kinds) > 1:
+        return InputKind.OTHER
+    is_told = any(one.class_type in object_info for one in ones)
+    is_whole = any(one.role is Role.SEED or one.name in _WHOLE for one in ones)
+    (kind,) = kinds
+    return InputKind.NUMBER if kind is InputKind.INTEGER and not is_told and not is_whole else kind
 
 
 def _default(value: object) -> object:
