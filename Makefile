@@ -28,6 +28,8 @@ UNDEPLOY_ARGS ?=
 # How many jobs a soak runs, and which: the same seed makes the same jobs; without one they are random.
 SOAK_JOBS ?= 2000
 SOAK_SEED ?=
+# How many runs of named workflows follow, while their aliases move.
+SOAK_RUNS ?= 500
 # make comfyui-upgrade REF=v0.33.0
 REF ?=
 # make image TORCH=cuda, or TAG=…, or IMAGE_ARGS="--build-arg ALLOW_IMPORT_FAILURES=pack"
@@ -86,6 +88,7 @@ extras: setup ## Each extra in a fresh environment, and the README's lines with 
 
 soak: setup ## Thousands of jobs with faults thrown at random: make soak SOAK_JOBS=2000 SOAK_SEED=7
 	@$(RUN) -m tests.soak --jobs $(SOAK_JOBS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+	@$(RUN) -m tests.soak.named --runs $(SOAK_RUNS) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 e2e: setup ## Build the image and prove it: docker, sam build, sam local (needs a container engine)
 	$(RUN) -m pytest tests/e2e -m "not comfyui" $(PYTEST_ARGS)

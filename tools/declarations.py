@@ -3,9 +3,11 @@
     make image            leaves what ComfyUI declared in the build, and the image's release_version, in out/image/
     make declarations STACK=comfy-serverless
 
-`make deploy` does it by itself, from the image that it has built; `make cdk CDK_ARGS="deploy …"` from out/image/. It
-needs cloudformation:DescribeStacks, ssm:GetParametersByPath, and s3:PutObject and GetObject on engine/* of the stack's
-assets bucket.
+Then it names the named workflows, of all owners, that would fail on that image: those that an alias leads to.
+
+`make deploy` tells by itself, from the image that it has built; `make cdk CDK_ARGS="deploy …"` from out/image/. It
+needs cloudformation:DescribeStacks, ssm:GetParametersByPath, s3:PutObject and GetObject on engine/* of the stack's
+assets bucket; and for the named workflows s3:GetObject on workflows/* there, and dynamodb:Query on the table.
 """
 
 from __future__ import annotations
@@ -22,10 +24,15 @@ from typing import TYPE_CHECKING, Any, Final
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.errors import ComfyError
 from comfy_serverless.jobs.engine_documents import Build
 from comfy_serverless.jobs.image_declarations import publish, read_declarations
 from comfy_serverless.release_file import version_in
+from comfy_serverless.table.api_keys import ApiKeyStore
+from comfy_serverless.workflows.deployed import Deployed
+from comfy_serverless.workflows.doctor import everybodys_heads, examined
+from comfy_serverless.workflows.reader import WorkflowReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +50,8 @@ WITH_COMFYUI: Final = "worker"
 #: The parameter and the output of the SAM stack that say which image it has, and where documents go.
 IMAGE_PARAMETER: Final = "ImageTarget"
 BUCKET_OUTPUT: Final = "AssetsBucketName"
+#: The one that names its table, where the owners of keys and their named workflows are.
+TABLE_OUTPUT: Final = "JobsTableName"
 
 
 class NotTold(Exception):
@@ -142,7 +151,21 @@ def _told(stack: str, region: str | None, folder: Path) -> Iterator[str]:
             f"no workers of the stack {stack!r} were built from the lock of this image (release {left.release}): "
             "deploy it first, or build the image of the lock that was deployed (`make image`)"
         )
-    yield from tell(left, boto3.client("s3", region_name=region), outputs[BUCKET_OUTPUT], builds)
+    s3 = boto3.client("s3", region_name=region)
+    yield from tell(left, s3, outputs[BUCKET_OUTPUT], builds)
+    if TABLE_OUTPUT in outputs:
+        table = Table(boto3.client("dynamodb", region_name=region), outputs[TABLE_OUTPUT])
+        yield from broken(left, table, s3, outputs[BUCKET_OUTPUT])
+
+
+def broken(left: Left, table: Table, s3: S3Client, bucket: str) -> Iterator[str]:
+    """Everybody's named workflows that would fail on an image, in words. Raises ClientError, BotoCoreError."""
+    reader = WorkflowReader(table, s3, bucket)
+    deployed = Deployed(object_info=left.object_info, knows_models=False, release=left.release)
+    found = examined(everybodys_heads(ApiKeyStore(table), reader), reader, deployed)
+    for one in found:
+        if one.breaks:
+            yield f"warning: on release {left.release} fails {one}"
 
 
 def _build_in(target: str) -> tuple[str, str]:

@@ -86,6 +86,7 @@ OBJECT_INFO: dict[str, Any] = {
         "input": {"required": {"images": ["IMAGE", {}], "filename_prefix": ["STRING", {"default": "ComfyUI"}]}},
         "input_order": {"required": ["images", "filename_prefix"]},
         "output": [],
+        "output_node": True,
         "name": "SaveImage",
         "display_name": "Save Image",
     },

@@ -40,6 +40,7 @@ from comfy_serverless.api.workflow_lookup import entries, own_head, seen
 from comfy_serverless.api.workflow_pushes import draft
 from comfy_serverless.errors import InvalidCursor, InvalidRequest, NotFound
 from comfy_serverless.jobs.document import Job
+from comfy_serverless.workflows.checkup import refuse_broken
 from comfy_serverless.workflows.items import Head
 from comfy_serverless.workflows.reference import NAME, Reference, check_alias, check_name
 
@@ -129,7 +130,8 @@ def get_version(name: Name, number: Annotated[int, Path(ge=0, le=999_999)]) -> R
     ONE,
     summary="Make a version of a named workflow (ours)",
     tags=[_TAG],
-    description="Takes a workflow in any format and wrapper. What is the same as the newest version makes no new one.",
+    description="Takes a workflow in any format and wrapper. What is the same as the newest version makes no new one. "
+    "What would fail on the workers that are deployed is refused, without `force`: `findings` has all that is wrong.",
     responses={
         200: documented("`dry_run`: what would be made; or the newest version has this content already.", Pushed),
         201: documented("The version.", Pushed),
@@ -149,12 +151,14 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
     made = draft(name, body, who, behind, left_out=left_out(router))
     object_info, prepared = behind.declarations.fresh(), made.prepared
     if body.dry_run:
-        return _shown(views.would_be(prepared, object_info, notes=made.notes))
+        return _shown(views.would_be(prepared, object_info, notes=made.notes, findings=made.findings))
     if prepared.refusal is not None:
         raise prepared.refusal
+    if not body.force:
+        refuse_broken(name, made.findings)
     kept = behind.workflows.push(prepared.version, alias=body.alias, if_head=body.expected)
     head = behind.workflows.head(who.owner, name)
-    shown = views.pushed(kept, object_info, notes=made.notes, is_new=kept.is_new, head=head)
+    shown = views.pushed(kept, object_info, notes=made.notes, findings=made.findings, is_new=kept.is_new, head=head)
     return _shown(shown, status=HTTPStatus.CREATED if kept.is_new else HTTPStatus.OK)
 
 

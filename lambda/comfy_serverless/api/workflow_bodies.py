@@ -50,6 +50,9 @@ class PushBody(_Body):
         str | None,
         Field(max_length=100, description="Moved to this version. `live` if the workflow is new; none if it is not."),
     ] = None
+    force: Annotated[
+        bool, Field(description="Keeps it although a run of it would fail on the workers that are deployed now.")
+    ] = False
     dry_run: Annotated[bool, Field(description="Shows what would be kept, and what is wrong; writes nothing.")] = False
     expected: Annotated[
         int | None,
@@ -241,6 +244,23 @@ class Proposed(_Shown):
     outputs: list[dict[str, Any]]
 
 
+class Finding(_Shown):
+    """What is wrong with a version on given workers.
+
+    Attributes:
+        severity: `breaks`: a run of it fails, or lacks what it promises; or `warns`.
+        name: of the input or output of the workflow that it is about.
+    """
+
+    kind: str
+    severity: str
+    message: str
+    node_id: str | None = None
+    class_type: str | None = None
+    input_name: str | None = None
+    name: str | None = None
+
+
 class Pushed(_Shown):
     """What a push has kept, or would.
 
@@ -249,6 +269,7 @@ class Pushed(_Shown):
         is_new: false if the newest version has the same content already: then nothing was written.
         proposal: in a dry run: what was found, whatever was chosen.
         problems: in a dry run: what would be refused.
+        findings: what is wrong with it on the workers that are deployed: what breaks it is refused without `force`.
         notes: what was guessed, left out, or may not fit.
     """
 
@@ -261,4 +282,5 @@ class Pushed(_Shown):
     json_schema: Annotated[dict[str, Any], Field(alias="schema")]
     proposal: Proposed | None = None
     problems: list[Problem] | None = None
+    findings: list[Finding] = Field(default_factory=list)
     notes: list[str]

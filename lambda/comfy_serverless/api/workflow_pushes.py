@@ -23,14 +23,16 @@ if TYPE_CHECKING:
     from comfy_serverless.api.auth import Caller
     from comfy_serverless.api.services import Services
     from comfy_serverless.api.workflow_bodies import PushBody
+    from comfy_serverless.workflows.checkup import Finding
     from comfy_serverless.workflows.pushing import Prepared
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A version as it would be kept, and what was said on the way."""
+    """A version as it would be kept, what is wrong with it on the workers, and what was said on the way."""
 
     prepared: Prepared
+    findings: tuple[Finding, ...]
     notes: tuple[str, ...]
 
 
@@ -42,7 +44,9 @@ def draft(name: str, body: PushBody, who: Caller, behind: Services, *, left_out:
         InvalidWorkflow: it is no workflow, or cannot be converted.
         EngineUnavailable: it is the editor's, and nobody has told yet which nodes the workers have.
     """
-    from comfy_serverless.workflows.pushing import prepare  # and what finds inputs: no run of a job waits for it
+    # No run of a job waits for these, and what finds inputs.
+    from comfy_serverless.workflows.deployed import Deployed, findings_of
+    from comfy_serverless.workflows.pushing import prepare
 
     check_name(name)
     if body.alias is not None:
@@ -65,7 +69,8 @@ def draft(name: str, body: PushBody, who: Caller, behind: Services, *, left_out:
     )
     prepared = prepare(bare, behind.declarations.newest(), inputs=body.inputs, outputs=body.outputs)
     told = (*left_out, *_unused(body.extra_data or {}), *whole.warnings, *prepared.proposal.notes)
-    return Draft(prepared, first_warnings(dict.fromkeys(told)))
+    findings = findings_of(prepared.version, Deployed.told(behind.declarations, behind.node_list.not_imported))
+    return Draft(prepared, findings, first_warnings(dict.fromkeys(told)))
 
 
 def _check_addresses(document: object, who: Caller, behind: Services) -> None:

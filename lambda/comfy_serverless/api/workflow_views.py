@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.api.workflow_bodies import (
+    Finding,
     Move,
     Problem,
     Proposed,
@@ -18,7 +19,7 @@ from comfy_serverless.api.workflow_bodies import (
 from comfy_serverless.api.workflow_openapi import Described
 from comfy_serverless.errors import ComfyError
 from comfy_serverless.jobs.sources import OPERATOR
-from comfy_serverless.workflows import items
+from comfy_serverless.workflows import checkup, items
 from comfy_serverless.workflows.example import example_of
 from comfy_serverless.workflows.items import Head, VersionRow, Weights
 from comfy_serverless.workflows.schema import schema_of
@@ -122,7 +123,13 @@ def whole_version(version: Version) -> WorkflowVersion:
 
 
 def pushed(
-    version: Version, object_info: Mapping[str, Any] | None, *, notes: tuple[str, ...], is_new: bool, head: Head | None
+    version: Version,
+    object_info: Mapping[str, Any] | None,
+    *,
+    notes: tuple[str, ...],
+    is_new: bool,
+    head: Head | None,
+    findings: Iterable[checkup.Finding] = (),
 ) -> Pushed:
     """What a push has kept."""
     return Pushed(
@@ -133,11 +140,23 @@ def pushed(
         inputs=[one.to_json() for one in version.inputs],
         outputs=[one.to_json() for one in version.outputs],
         json_schema=schema_of(version, object_info),
+        findings=findings_json(findings),
         notes=list(notes),
     )
 
 
-def would_be(prepared: Prepared, object_info: Mapping[str, Any] | None, *, notes: tuple[str, ...]) -> Pushed:
+def findings_json(findings: Iterable[checkup.Finding]) -> list[Finding]:
+    """What is wrong with a version, as the API shows it."""
+    return [Finding(**one.to_json()) for one in findings]
+
+
+def would_be(
+    prepared: Prepared,
+    object_info: Mapping[str, Any] | None,
+    *,
+    notes: tuple[str, ...],
+    findings: Iterable[checkup.Finding] = (),
+) -> Pushed:
     """What a push would keep, and why it would not."""
     version, found = prepared.version, prepared.proposal
     return Pushed(
@@ -149,6 +168,7 @@ def would_be(prepared: Prepared, object_info: Mapping[str, Any] | None, *, notes
             inputs=[one.to_json() for one in found.inputs], outputs=[one.to_json() for one in found.outputs]
         ),
         problems=problems_of(prepared.refusal),
+        findings=findings_json(findings),
         notes=list(notes),
     )
 

@@ -19,7 +19,14 @@ from comfy_serverless.cli.habits import (
     time_in_words,
     whole_number,
 )
-from comfy_serverless.cli.stack import add_stack_option, check_on, chosen_stack, explained, releases_of
+from comfy_serverless.cli.stack import (
+    add_stack_option,
+    check_on,
+    chosen_stack,
+    explained,
+    releases_of,
+    workflows_beside,
+)
 from comfy_serverless.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -45,15 +52,17 @@ A release is a set of workers with queues of their own, deployed with a name (do
     make cdk CDK_ARGS="deploy comfy-serverless-sagemaker-next -c release=next"
 `default` is the one without a name: a GPU stack, or else the stack's own function.
 
-`promote` runs a workflow on the release first, as a job like any other; it moves nothing if that fails. Within a minute
-all jobs go there. Jobs that were sent before end where they are, so leave the old release until nothing waits in it.
+`promote` runs a workflow on the release first, as a job like any other; it moves nothing if that fails, nor if a named
+workflow of anybody would fail there that does not now (`workflows doctor`, --force). Within a minute all jobs go there.
+Jobs that were sent before end where they are, so leave the old release until nothing waits in it.
 `rollback` makes the one before live again, by one write. `prune` lists the releases that nobody goes back to and in
 which no jobs are; with --delete it deletes their stacks. Their images stay until newer ones push them out.
 
 Needed are cloudformation:DescribeStacks; ssm:GetParameters, GetParametersByPath and PutParameter below
 /comfy-serverless/STACK/; sqs:GetQueueAttributes and SendMessage on the releases' queues; dynamodb:GetItem, Query,
-PutItem, UpdateItem and DeleteItem on the table; s3:PutObject on the assets bucket; cloudwatch:GetMetricStatistics. For
-`prune --delete` also cloudformation:DeleteStack; CDK's own role deletes what is in the stack.
+BatchGetItem, PutItem, UpdateItem and DeleteItem on the table; s3:PutObject and GetObject on the assets bucket;
+cloudwatch:GetMetricStatistics. For `prune --delete` also cloudformation:DeleteStack; CDK's own role deletes what is in
+the stack.
 """
 _NEEDS = "what `comfy-serverless release --help` lists"
 
@@ -98,6 +107,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="N",
         help=f"how many releases are remembered for a rollback, the live one among them (default: {_KEPT})",
     )
+    promote.add_argument(
+        "--force", action="store_true", help="make it live although named workflows would fail on it that do not now"
+    )
     _action(actions, "rollback", "make the release before live again")
     prune = _action(actions, "prune", "list the releases that nobody goes back to, or delete their stacks")
     prune.add_argument("--delete", action="store_true", help="delete them, after a question (default: only list them)")
@@ -116,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
             case "promote":
                 _promote(releases, outputs, options)
             case "rollback":
-                _roll_back(releases, options)
+                _roll_back(releases, outputs, options)
             case "prune":
                 _prune(releases, options)
     return 0
@@ -150,6 +162,8 @@ def _list(releases: Releases, options: argparse.Namespace) -> None:
 
 
 def _promote(releases: Releases, outputs: Mapping[str, str], options: argparse.Namespace) -> None:
+    from comfy_serverless.cli.release_workflows import check_workflows, tell_broken
+
     found, seen = releases.find(options.name), releases.live()
     if _is_same(seen.now, found.release):
         say(f"{options.name} is live already")
@@ -160,8 +174,11 @@ def _promote(releases: Releases, outputs: Mapping[str, str], options: argparse.N
             say(f"warning: no check is run: if {options.name} does not work, callers' jobs find out. Roll back then.")
         else:
             _check(releases, found.release, outputs, options)
+        workflows = workflows_beside(releases, outputs)
+        check_workflows(workflows, found.release, live=seen.now, is_forced=options.force, wait=not options.no_check)
         seen = releases.change(seen, lambda live, at: live.promoted(found.release, since=at, keep=options.keep))
         say(f"{options.name} is live: within {_SEEN_S} s all jobs go there. Jobs sent before end where they are.")
+        tell_broken(workflows, seen.now)
     _print_live(seen, options)
     if not options.json:
         _say_what_to_do(seen, releases.all(), releases.stack)
@@ -197,7 +214,9 @@ def _workflow(path: Path) -> Workflow:
     return Workflow(document.editors or document.graph, document.values)
 
 
-def _roll_back(releases: Releases, options: argparse.Namespace) -> None:
+def _roll_back(releases: Releases, outputs: Mapping[str, str], options: argparse.Namespace) -> None:
+    from comfy_serverless.cli.release_workflows import tell_broken
+
     seen = releases.live()
 
     def decide(live: Live, at: str) -> Live:
@@ -216,6 +235,7 @@ def _roll_back(releases: Releases, options: argparse.Namespace) -> None:
             break
         say(f"{gone.name} is gone, and was passed over")
     say(f"{changed.now.name} is live again: within {_SEEN_S} s all jobs go there, and no more to {seen.now.name}.")
+    tell_broken(workflows_beside(releases, outputs), changed.now)
     _print_live(changed, options)
 
 

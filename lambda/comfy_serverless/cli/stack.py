@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import JobQueue
     from comfy_serverless.batches.orders import Order
     from comfy_serverless.batches.store import Batch, BatchStore
+    from comfy_serverless.cli.named.of_releases import OfReleases
     from comfy_serverless.cli.named.operator import OfOperator
     from comfy_serverless.cli.release_check import Check
     from comfy_serverless.cli.releases import Releases
@@ -48,6 +49,8 @@ STACK_VARIABLE = "COMFY_STACK"
 TABLE_VARIABLE = "JOBS_TABLE"
 #: The output of the stack that names the table: `Outputs` in template.yaml.
 TABLE_OUTPUT = "JobsTableName"
+#: The parameter of the stack that names the image of its own workers.
+IMAGE_PARAMETER = "ImageTarget"
 
 _UNKNOWN_CREDENTIALS = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
@@ -198,15 +201,42 @@ def operators_workflows(stack: str) -> OfOperator:
     """The operator's named workflows of a deployed stack."""
     from comfy_serverless.aws.s3 import s3_client
     from comfy_serverless.cli.named.operator import OfOperator
-    from comfy_serverless.jobs.declarations import DeclarationsReader
     from comfy_serverless.workflows.store import WorkflowStore
 
     releases, outputs = releases_of(stack)
-    bucket = outputs["AssetsBucketName"]
-    workers = releases.workers(releases.live().now)
-    declarations = DeclarationsReader(s3_client(), bucket, workers.worker_image, lambda: workers.release()[1])
+    bucket, live = outputs["AssetsBucketName"], workflows_beside(releases, outputs)
     store = WorkflowStore(releases.table, s3_client(), bucket)
-    return OfOperator(store, _declared_at_url() or declarations.newest, release=workers.release()[1])
+    if (declared := _declared_at_url()) is not None:
+        return OfOperator(store, declared)
+    deployed = live.deployed(releases.live().now)
+    return OfOperator(
+        store,
+        lambda: None if deployed is None else deployed.object_info,
+        release="" if deployed is None else deployed.release,
+        deployed=lambda: deployed,
+    )
+
+
+def workflows_beside(releases: Releases, outputs: Mapping[str, str]) -> OfReleases:
+    """Everybody's named workflows of a deployed stack, beside its releases."""
+    import boto3
+
+    from comfy_serverless.aws.s3 import s3_client
+    from comfy_serverless.cli.named.of_releases import OfReleases
+    from comfy_serverless.table.api_keys import ApiKeyStore
+    from comfy_serverless.workflows.reader import WorkflowReader
+
+    described = boto3.client("cloudformation").describe_stacks(StackName=releases.stack)["Stacks"][0]
+    parameters = {one.get("ParameterKey"): one.get("ParameterValue") for one in described.get("Parameters", [])}
+    s3, bucket = s3_client(), outputs["AssetsBucketName"]
+    return OfReleases(
+        releases,
+        ApiKeyStore(releases.table),
+        WorkflowReader(releases.table, s3, bucket),
+        s3,
+        bucket,
+        str(parameters.get(IMAGE_PARAMETER) or ""),
+    )
 
 
 def _declared_at_url() -> Callable[[], Mapping[str, Any]] | None:

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from comfy_serverless.cli import workflow_doctor
 from comfy_serverless.cli.habits import (
     add_command,
     one_line,
@@ -96,6 +97,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_reference(client)
     client.add_argument("--alias", metavar="ALIAS", help="whose version it runs (default: live)")
     client.add_argument("--version", dest="number", type=version_number, metavar="N", help="pin this version instead")
+    workflow_doctor.add_parser(actions)
 
 
 def _action(
@@ -147,6 +149,9 @@ def _add_push(push: argparse.ArgumentParser) -> None:
     push.add_argument("--alias", metavar="ALIAS", help="let it lead there (default: live for a new workflow)")
     push.add_argument("--description", metavar="TEXT", help="what the workflow is for")
     push.add_argument("--note", metavar="TEXT", help="what is new in this version")
+    push.add_argument(
+        "--force", action="store_true", help="push it although it would fail on the workers that are live"
+    )
     push.add_argument("--dry-run", action="store_true", help="show what would be pushed, and what is wrong with it")
 
 
@@ -175,6 +180,8 @@ def _push(registry: Registry, options: argparse.Namespace) -> int:
         _print_inputs(told)
     for note in told["notes"]:
         say(one_line(f"note: {note}"))
+    for finding in told.get("findings", ()):  # an API of an older release tells none
+        say(one_line(f"{finding['severity']}: {finding['message']}"))
     if problems := told.get("problems"):
         listing = "; ".join(f"{one['field']}: {one['problem']}" for one in problems)
         if options.json:

@@ -1,16 +1,19 @@
 """Finds all that is wrong with a graph at once, by the nodes as ComfyUI declares them. No IO.
 
 ComfyUI stops at the first unknown node, and says nothing of the parts it did not check. `find_problems` goes on, in
-ComfyUI's own vocabulary. It is called only for graphs that ComfyUI has refused already: it explains, and decides
-nothing. Values that a declaration cannot judge (files of upload widgets, lists fetched by the editor, inputs that come
-and go with others) are never called wrong.
+ComfyUI's own vocabulary: of graphs that ComfyUI has refused already, and of named workflows before anybody runs them.
+Values that a declaration cannot judge (files of upload widgets, lists fetched by the editor) are never called wrong.
+
+Inputs that come and go with others are judged as ComfyUI 0.33.0 does (observed): those of the option that is chosen,
+and the first ones of those that grow. It lets an option pass that is none, and more inputs than may grow, and fails at
+the node; and a node may do without an option that is not given.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from comfy_serverless.files import MODEL_ENDINGS
@@ -32,6 +35,10 @@ _LONGEST_NAME, _MOST_CANDIDATES = 200, 5000
 #: A huge graph may have any number of cycles, each through any number of nodes: that many are shown.
 _CYCLES_SHOWN, _NODES_OF_CYCLE_SHOWN = 20, 50
 _LINK_LENGTH = 2
+#: The types of inputs that match others', that bring others with what is chosen, and that grow.
+_MATCHES, _CHOOSES, _GROWS = "COMFY_MATCHTYPE_V3", "COMFY_DYNAMICCOMBO_V3", "COMFY_AUTOGROW_V3"
+#: The most that an input grows to here, whatever its declaration says.
+_MOST_GROWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ class _Input:
 
     @property
     def is_settled_later(self) -> bool:
-        """Whether its form depends on other inputs (`COMFY_DYNAMICCOMBO_V3` and others)."""
+        """Whether its form depends on other inputs, in a way that we do not know."""
         return isinstance(self.kind, str) and self.kind.startswith("COMFY_")
 
 
@@ -62,7 +69,7 @@ def find_problems(graph: Mapping[str, Any], declarations: Declarations) -> dict[
 
     The graph's form has been checked. Nodes of a class that is not in the declarations are not judged.
     """
-    relevant = _upstream_of_outputs(graph, declarations)
+    relevant = checked_nodes(graph, declarations)
     guesses = Guesses()
     problems: dict[str, list[Problem]] = {}
     for node_id, node in graph.items():
@@ -117,10 +124,12 @@ def _node_problems(
     class_type = str(node.get("class_type"))
     given = node.get("inputs")
     given = given if isinstance(given, Mapping) else {}
-    declared = list(_inputs(declarations[class_type] or {}))
+    declared = list(_expanded(_inputs(declarations[class_type] or {}), given))
     names = {wanted.name for wanted in declared}
     undeclared = [name for name in given if name not in names]
     for wanted in declared:
+        if wanted.kind == _GROWS:
+            yield from _surplus(wanted, given, names)
         if wanted.is_settled_later:
             continue
         if wanted.name not in given:
@@ -135,6 +144,55 @@ def _node_problems(
             problem = _value_problem(class_type, wanted, value)
         if problem is not None:
             yield problem
+
+
+def _expanded(inputs: Iterable[_Input], given: Mapping[str, Any]) -> Iterator[_Input]:
+    """The inputs with those that come with the values that are given: `format.codec`, `images.image0`."""
+    for wanted in inputs:
+        template = wanted.options.get("template")
+        template = template if isinstance(template, Mapping) else {}
+        if wanted.kind == _MATCHES:
+            yield replace(wanted, kind="*")  # ComfyUI takes any link
+        elif wanted.kind == _CHOOSES:
+            options = wanted.options.get("options")
+            options = [one for one in options if isinstance(one, Mapping)] if isinstance(options, list) else []
+            if not isinstance(given.get(wanted.name), list):  # nobody looks where a link leads
+                keys = {"options": [one.get("key") for one in options]}
+                yield replace(wanted, kind="COMBO", options=keys, required=False)
+            chosen: Mapping[str, Any] = next((one for one in options if one.get("key") == given.get(wanted.name)), {})
+            yield from _expanded(_inputs({"input": chosen.get("inputs")}, prefix=f"{wanted.name}."), given)
+        elif wanted.kind == _GROWS:
+            yield wanted
+            yield from _expanded(_grown(wanted, template, given), given)
+        else:
+            yield wanted
+
+
+def _grown(wanted: _Input, template: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[_Input]:
+    """The inputs that one which grows has grown to: the first ones, which it needs, and those that are given."""
+    least = template.get("min")
+    least = least if isinstance(least, int) else 0
+    for one in itertools.islice(_inputs({"input": template.get("input")}), 1):
+        for number, name in enumerate(_names_of_growing(template)):
+            is_needed = number < least and one.required
+            if is_needed or f"{wanted.name}.{name}" in given:
+                yield replace(one, name=f"{wanted.name}.{name}", required=is_needed)
+
+
+def _names_of_growing(template: Mapping[str, Any]) -> Sequence[str]:
+    names, prefix, most = template.get("names"), template.get("prefix"), template.get("max")
+    if isinstance(names, list):
+        return [name for name in names if isinstance(name, str)]
+    count = min(most, _MOST_GROWN) if isinstance(most, int) else _MOST_GROWN
+    return [f"{prefix}{number}" for number in range(count)] if isinstance(prefix, str) else ()
+
+
+def _surplus(wanted: _Input, given: Mapping[str, Any], names: Container[str]) -> Iterator[Problem]:
+    """The inputs that are called like those of one that grows, and are more than it takes."""
+    for name in given:
+        if name.startswith(f"{wanted.name}.") and name not in names:
+            message = f"{wanted.name!r} does not grow so far, and the node fails"
+            yield _problem("unknown_input", message, name, {"input_name": name})
 
 
 def _missing(wanted: _Input, undeclared: Sequence[str], guesses: Guesses) -> Problem:
@@ -171,11 +229,17 @@ def _link_problem(
 
 
 def _can_feed(received: object, wanted: object) -> bool:
-    """Whether an output may feed an input. Only plain names of types can be told apart from outside."""
+    """Whether an output may feed an input. Only plain names of types can be told apart from outside.
+
+    ComfyUI takes no text for a list of choices, in neither form of declaration.
+    """
+    wanted = "a list of choices" if isinstance(wanted, list) else wanted
     if not isinstance(received, str) or not isinstance(wanted, str):
         return True
     received_types, wanted_types = ({kind.strip() for kind in kinds.split(",")} for kinds in (received, wanted))
-    if any(kind in ("*", "COMBO", "") or kind.startswith("COMFY_") for kind in received_types | wanted_types):
+    if "COMBO" in received_types or any(
+        kind in ("*", "") or kind.startswith("COMFY_") for kind in received_types | wanted_types
+    ):
         return True
     return bool(received_types & wanted_types)
 
@@ -210,7 +274,7 @@ def _number_problem(wanted: _Input, value: object, extra: Mapping[str, Any]) -> 
     return None
 
 
-def _upstream_of_outputs(graph: Mapping[str, Any], declarations: Declarations) -> frozenset[str]:
+def checked_nodes(graph: Mapping[str, Any], declarations: Declarations) -> frozenset[str]:
     """The nodes ComfyUI checks: output nodes and all that they need. An unknown node may be an output."""
     waiting = [
         node_id
@@ -260,7 +324,7 @@ def _cycles(graph: Mapping[str, Any], declarations: Declarations, starts: Iterab
             following = None
 
 
-def _inputs(declaration: Mapping[str, Any]) -> Iterator[_Input]:
+def _inputs(declaration: Mapping[str, Any], *, prefix: str = "") -> Iterator[_Input]:
     """The declared inputs. Custom nodes declare all kinds of values: one that is no declaration is passed over."""
     groups = declaration.get("input")
     for group in ("required", "optional"):
@@ -268,7 +332,7 @@ def _inputs(declaration: Mapping[str, Any]) -> Iterator[_Input]:
         for name, spec in inputs.items() if isinstance(inputs, Mapping) else ():
             if isinstance(spec, list) and spec:
                 options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
-                yield _Input(str(name), spec[0], options, required=group == "required")
+                yield _Input(f"{prefix}{name}", spec[0], options, required=group == "required")
 
 
 def _bare(name: str) -> str:

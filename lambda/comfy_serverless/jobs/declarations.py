@@ -227,6 +227,12 @@ class DeclarationsReader:
             self._held = None if object_info is None else (self._sha256, object_info)
         return None if self._held is None else self._held[1]
 
+    @property
+    def sha256(self) -> str:
+        """That of what `newest` returns, in hex; "" if nobody has told anything."""
+        self._look()
+        return self._sha256
+
     def are_told_with_lists(self) -> bool:
         """Whether a list of classes that counts has them beside it; workers of older releases write the list alone."""
         self._look()

@@ -76,6 +76,11 @@ def publish(s3: S3Client, bucket: str, build: Build, object_info: Mapping[str, A
     return True
 
 
+def is_of_image(s3: S3Client, bucket: str, build: Build, sha256: str) -> bool:
+    """Whether these declarations of a build are those that its image has left, and no worker has told since."""
+    return bool(build.image and build.release) and _is_published(s3, bucket, build.key(_PUBLISHED), sha256)
+
+
 def _is_published(s3: S3Client, bucket: str, marker: str, sha256: str) -> bool:
     try:
         found = json.loads(s3.get_object(Bucket=bucket, Key=marker)["Body"].read(1000))

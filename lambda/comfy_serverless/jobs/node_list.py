@@ -175,15 +175,17 @@ class NodeListReader:
     def _lost_packs(self) -> tuple[NotImported, ...]:
         """The packs that belong to the list; read when they are asked for, which most requests do not."""
         if self._lost is None:
-            self._lost = self._read_lost(self._build)
+            self._lost = lost_packs(self.s3, self.bucket, self._build)
         return self._lost
 
-    def _read_lost(self, build: Build) -> tuple[NotImported, ...]:
-        try:
-            found = told(self.s3, self.bucket, build, NOT_IMPORTED)
-            return () if found is None else tuple(map(_from_json, json.loads(found.content)))
-        except (ClientError, BotoCoreError, ValueError, TypeError, KeyError, AttributeError):
-            return ()  # workers of an older release write none
+
+def lost_packs(s3: S3Client, bucket: str, build: Build) -> tuple[NotImported, ...]:
+    """The packs that did not import on workers of a build, as they have told; none if they have told nothing."""
+    try:
+        found = told(s3, bucket, build, NOT_IMPORTED)
+        return () if found is None else tuple(map(_from_json, json.loads(found.content)))
+    except (ClientError, BotoCoreError, ValueError, TypeError, KeyError, AttributeError):
+        return ()  # workers of an older release write none
 
 
 def _whose(class_type: str, lost: Iterable[NotImported]) -> str:

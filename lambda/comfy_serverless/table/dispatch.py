@@ -28,7 +28,7 @@ from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.errors import InvalidSetting, Kind
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.observability import emit_failure, log
-from comfy_serverless.table.live import DEFAULT, Live, Release, live_parameter
+from comfy_serverless.table.live import DEFAULT, NAME, Live, Release, live_parameter
 from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
 
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ class Workers(Protocol):
     def release(self) -> tuple[str, str]:
         """The name of their release, and what its image was built from (`release_file`); "" where it is not known."""
         return DEFAULT, ""
+
+    def build_of(self, release: str) -> tuple[str, str] | None:
+        """The name of a release's image, and what that was built from; None if no release is called so."""
+        name, version = self.release()
+        return (self.worker_image(), version) if release == name else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +293,24 @@ class Switch(Workers):
         place = self._place()
         _, version = place.workers.release()
         return place.release.name, version or place.release.version
+
+    def build_of(self, release: str) -> tuple[str, str] | None:
+        """See `Workers`. What a release announces is newer than what `live` has noted; it need not have been live."""
+        self._place()
+        found = next((place for place in self._places if place.release.name == release), None)
+        announced = self._announced(release) if NAME.fullmatch(release) and release != DEFAULT else ""
+        if announced:
+            named = Release.announced(release, announced)
+            target = parse_target(named.target_text, what=f"the parameter of the release {release}")
+            return target.image, target.release_version or named.version
+        if found is None:
+            return None
+        return found.workers.worker_image(), found.workers.release()[1] or found.release.version
+
+    def _announced(self, release: str) -> str:
+        """What a release's own parameter says; "" if there is none."""
+        name = f"{self.parameter.rpartition('/')[0]}/releases/{release}"
+        return next((one["Value"] for one in self.ssm.get_parameters(Names=[name])["Parameters"]), "")
 
     def target(self) -> Workers:
         """The workers that jobs go to; the parameters are read again once a minute."""

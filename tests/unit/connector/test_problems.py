@@ -124,6 +124,23 @@ def test_what_an_unknown_node_needs_is_judged_too(nodes: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize(
+    ("link", "says"),
+    [
+        (["1", 0], "received_type(STRING) mismatch"),
+        (["5", 0], "received_type(LATENT) mismatch"),
+    ],
+)
+def test_a_list_of_choices_takes_no_output_of_another_type(nodes: dict[str, Any], link: list[Any], says: str) -> None:
+    graph = text_to_image()
+    graph["1"] = {"class_type": "Says", "inputs": {}}
+    graph["3"]["inputs"]["scheduler"] = link
+    says_text = {"input": {}, "output": ["STRING"], "output_node": False}
+    [(node_id, kind, details)] = told(find_problems(graph, declared(nodes, graph) | {"Says": says_text}))
+    assert (node_id, kind) == ("3", "return_type_mismatch")
+    assert says in details
+
+
+@pytest.mark.parametrize(
     "node",
     [
         {"class_type": "LoadImage", "inputs": {"image": "not-listed.png"}},

@@ -90,6 +90,20 @@ def test_jobs_go_at_once_where_they_are_run_now_although_that_was_not_known_yet(
         world.switch.send_many([job("job-2")])
 
 
+def test_the_build_of_a_release_is_what_it_announces_and_it_need_not_be_live(world: World) -> None:
+    urls = {"job_queue_url": world.gpu, "batch_queue_url": world.gpu_batches}
+    told = {"backend": "queue", **urls, "image": "gpu", "release_version": "1111"}
+    folder = PARAMETER.rpartition("/")[0]
+    world.ssm.put_parameter(Name=f"{folder}/releases/next", Value=json.dumps(told), Type="String")
+    assert world.switch.build_of("next") == ("gpu", "1111")
+    assert world.switch.build_of("default") == ("", "")
+    live = {"release": "gone", **told, "image": "old", "before": []}
+    world.ssm.put_parameter(Name=f"{folder}/live", Value=json.dumps(live), Type="String")
+    assert world.switch.build_of("gone") == ("old", "1111")
+    for name in ("none", "../live", "", "Next"):
+        assert world.switch.build_of(name) is None
+
+
 def test_an_endpoint_is_a_target_and_all_jobs_wait_in_queues_before_it(world: World) -> None:
     urls = {"job_queue_url": world.gpu, "batch_queue_url": world.gpu_batches}
     world.announce({"backend": "sagemaker", "endpoint_name": "stack-gpu", **urls})

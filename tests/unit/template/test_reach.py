@@ -32,6 +32,7 @@ WORLD = reach.World(
         "another queue": [arn("sqs", "theirs")],
         "dispatch": [arn("ssm", f"parameter/comfy-serverless/{STACK}/dispatch")],
         "live": [arn("ssm", f"parameter/comfy-serverless/{STACK}/live")],
+        "releases": [arn("ssm", f"parameter/comfy-serverless/{STACK}/releases/next")],
         "another parameter": [arn("ssm", f"parameter/comfy-serverless/{STACK}/theirs"), arn("ssm", "parameter/theirs")],
         "tokens": [*(arn("ssm", f"parameter{name}") for name in TOKEN_NAMES.values()), *TOKEN_SECRETS.values()],
         "another secret": [arn("secretsmanager", "secret:theirs-AbCdEf")],

@@ -13,7 +13,10 @@ import pytest
 
 from comfy_serverless.jobs.declarations import DeclarationsReader
 from comfy_serverless.jobs.engine_documents import Build
-from tests.unit.jobs_table import REGION, aws
+from comfy_serverless.table.api_keys import ApiKeyStore
+from comfy_serverless.workflows.store import WorkflowStore
+from comfy_serverless.workflows.version import Version
+from tests.unit.jobs_table import REGION, aws, create_table
 from tools import declarations as tool
 from tools import deploy
 from tools.declarations import Left, NotTold, builds_of
@@ -65,13 +68,14 @@ class World:
     """AWS of this process, with a stack."""
 
     def __init__(self, session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.session = session
         self.s3: S3Client = session.client("s3")
         self.ssm = session.client("ssm")
         self.s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
         self.cloudformation = CloudFormation()
-        clients = {"s3": self.s3, "ssm": self.ssm}
+        self.clients: dict[str, Any] = {"s3": self.s3, "ssm": self.ssm}
         for module in (tool, deploy):
-            monkeypatch.setattr(module.boto3, "client", lambda name, **_: clients.get(name) or self.cloudformation)
+            monkeypatch.setattr(module.boto3, "client", lambda name, **_: self.clients.get(name, self.cloudformation))
 
     def announce(self, name: str, /, **target: str) -> None:
         self.ssm.put_parameter(Name=f"/comfy-serverless/comfy/{name}", Value=json.dumps(target), Type="String")
@@ -202,3 +206,20 @@ def test_a_stack_is_deployed_also_if_the_image_says_nothing_of_itself(
     said = capsys.readouterr().err
     assert said.count("A worker's first job tells it") == 2
     assert "NoSuchBucket" in said
+
+
+def test_named_workflows_that_would_fail_on_the_image_are_named(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, _ = create_table(world.session)
+    ApiKeyStore(table).create("one", owner="team")
+    store = WorkflowStore(table, world.s3, BUCKET)
+    for name, class_type in (("good", "SaveImage"), ("bad", "NobodyHasThis")):
+        graph = {"1": {"class_type": class_type, "inputs": {}}}
+        store.push(Version(name=name, number=0, owner="team", graph=graph))
+    info = {"SaveImage": {"input": {}, "output_node": True}}
+    world.cloudformation.outputs["JobsTableName"] = table.name
+    monkeypatch.setitem(world.clients, "dynamodb", table._client)
+    assert run(leave(tmp_path / "left", info=info)) == 0
+    [warning] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert f"on release {RELEASE} fails bad@live (version 1) of team: node 1 is of the class NobodyHasThis" in warning

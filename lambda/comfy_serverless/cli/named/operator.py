@@ -17,6 +17,8 @@ from comfy_serverless.graph.editor_format import check_editor_format
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.sources import OPERATOR
+from comfy_serverless.workflows.checkup import refuse_broken
+from comfy_serverless.workflows.deployed import Deployed, findings_of
 from comfy_serverless.workflows.pushing import Prepared, prepare
 from comfy_serverless.workflows.reference import LIVE, check_alias, check_name
 from comfy_serverless.workflows.version import Version
@@ -35,10 +37,23 @@ class OfOperator:
 
     Args:
         release: names what the workers were built from; "" if it is not known.
+        deployed: returns what a push is held against; by default what is declared.
     """
 
-    def __init__(self, store: WorkflowStore, declared: Declared, *, release: str = "") -> None:
+    def __init__(
+        self,
+        store: WorkflowStore,
+        declared: Declared,
+        *,
+        release: str = "",
+        deployed: Callable[[], Deployed | None] | None = None,
+    ) -> None:
         self._store, self._declared, self._release = store, declared, release
+        self._deployed = deployed or self._as_declared
+
+    def _as_declared(self) -> Deployed | None:
+        object_info = self._declared()
+        return None if object_info is None else Deployed(object_info=object_info, release=self._release)
 
     def entries(self) -> Iterator[Document]:
         """See `Registry`."""
@@ -67,14 +82,17 @@ class OfOperator:
             check_alias(body["alias"])
         declared = self._declared()
         prepared, notes = self._prepared(name, body, declared)
+        findings = findings_of(prepared.version, self._deployed())
         if body.get("dry_run"):
-            shown = views.would_be(prepared, declared, notes=notes)
+            shown = views.would_be(prepared, declared, notes=notes, findings=findings)
             return shown.model_dump(by_alias=True, exclude_none=True)
         if prepared.refusal is not None:
             raise prepared.refusal
+        if not body.get("force"):
+            refuse_broken(name, findings)
         kept = self._store.push(prepared.version, alias=body.get("alias"))
         head = self._store.share(name)
-        told = views.pushed(kept, declared, notes=notes, is_new=kept.is_new, head=head)
+        told = views.pushed(kept, declared, notes=notes, findings=findings, is_new=kept.is_new, head=head)
         return told.model_dump(by_alias=True, exclude_none=True)
 
     def move(self, name: str, body: Mapping[str, Any]) -> Document:

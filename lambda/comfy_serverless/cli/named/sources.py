@@ -54,6 +54,7 @@ def body_of(options: argparse.Namespace) -> dict[str, Any]:
         "workflow": dict(document.editors or document.graph),
         **{name: value for name, value in body.items() if value not in (None, "") and (value or name != "extra_data")},
         "dry_run": options.dry_run,
+        **({"force": True} if options.force else {}),
     }
 
 

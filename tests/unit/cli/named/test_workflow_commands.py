@@ -23,7 +23,7 @@ from tests.unit.cli.scripted_api import Asked, Told, scripted_api
 from tests.unit.editor_samples import OBJECT_INFO, PLAIN
 from tests.unit.named_world import GRAPH
 
-_SIZE = ["INT", {"default": 512, "min": 16, "max": 4096, "step": 1}]
+_SIZE = ["INT", {"default": 512, "min": 8, "max": 4096, "step": 1}]
 #: What the workers declare of the nodes in that workflow.
 DECLARED: dict[str, Any] = {
     "EmptyImage": {
@@ -105,7 +105,7 @@ def test_a_push_shows_what_the_workflow_takes_and_says_what_it_has_made(cli: Cli
     assert done.status == 0
     lines = done.out.splitlines()
     assert lines[0].split() == ["input", "takes", "where", "default", "what", "it", "is"]
-    assert "integer from 16 to 4096" in next(line for line in lines if line.startswith("width"))
+    assert "integer from 8 to 4096" in next(line for line in lines if line.startswith("width"))
     assert done.err.startswith("poster has version 1 now: ")
     assert done.err.endswith("\naliases: live 1\n")
 
@@ -189,7 +189,7 @@ def test_a_key_in_a_request_stays_on_this_machine(tmp_path: Path) -> None:
     request = {"workflow": GRAPH, "extra_data": extra_data}
     (tmp_path / "request.json").write_text(json.dumps(request))
     given = {"inputs": [], "outputs": [], "inputs_file": None, "description": None, "note": None, "alias": None}
-    body = body_of(argparse.Namespace(file=str(tmp_path / "request.json"), dry_run=False, **given))
+    body = body_of(argparse.Namespace(file=str(tmp_path / "request.json"), dry_run=False, force=False, **given))
     assert body["extra_data"] == {"extra_pnginfo": {"workflow": PLAIN}}
 
 
@@ -228,7 +228,7 @@ def test_versions_aliases_and_the_way_back(cli: Cli, world: ApiWorld) -> None:
 def test_show_tells_types_ranges_defaults_and_a_run_to_copy(cli: Cli) -> None:
     cli("push", "poster", "poster.json", "--description", "A poster.\nIn one color.")
     done = cli("show", "poster")
-    assert "integer from 16 to 4096" in done.out
+    assert "integer from 8 to 4096" in done.out
     assert "description  A poster.\\nIn one color." in done.out
     assert 'curl "$COMFY_BASE_URL/api/v2/workflows/poster/runs" -H "Authorization: Bearer $COMFY_API_KEY"' in done.out
     assert cli("show", "poster@1", "--json").json["version"] == 1
@@ -344,3 +344,40 @@ def test_wrong_usage_says_the_form(cli: Cli, arguments: list[str], capsys: pytes
         cli(*arguments)
     assert caught.value.code == 2
     assert "e.g." in (err := capsys.readouterr().err) or "of the form" in err
+
+
+def test_what_would_fail_on_the_workers_is_pushed_only_by_force(cli: Cli, tmp_path: Path) -> None:
+    broken = {**GRAPH, "3": {"class_type": "NobodyHasThis", "inputs": {}}}
+    (tmp_path / "broken.json").write_text(json.dumps(broken))
+    refused = cli("push", "poster", "broken.json")
+    assert refused.status == 1
+    assert "NobodyHasThis" in refused.err
+    assert "--force" in refused.err
+    forced = cli("push", "poster", "broken.json", "--force")
+    assert forced.status == 0
+    assert "breaks: node 3 is of the class NobodyHasThis" in forced.err
+
+
+def test_the_operators_are_held_against_what_is_deployed_too(cli: Cli, operators: ApiWorld, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text(json.dumps({"3": {"class_type": "NobodyHasThis", "inputs": {}}}))
+    words = ("push", "poster", "broken.json", "--shared", "--stack", "mine")
+    assert "NobodyHasThis" in cli(*words).err
+    assert operators.services.workflows.head("", "poster") is None
+    assert cli(*words, "--force").status == 0
+
+
+def test_doctor_says_which_would_fail_and_ends_with_1(cli: Cli, tmp_path: Path) -> None:
+    assert cli("push", "poster", "poster.json").status == 0
+    healthy = cli("doctor")
+    assert (healthy.status, healthy.out) == (0, "")
+    assert "1 version that an alias leads to: none would fail on default" in healthy.err
+    (tmp_path / "broken.json").write_text(json.dumps({**GRAPH, "3": {"class_type": "NobodyHasThis", "inputs": {}}}))
+    cli("push", "broken", "broken.json", "--force")
+    ill = cli("doctor")
+    assert ill.status == 1
+    assert "NobodyHasThis" in ill.out
+    assert "1 of 2 versions would fail on default" in ill.err
+    assert cli("doctor", "poster").status == 0
+    told = cli("doctor", "broken", "--json").json
+    assert (told["breaks"], told["versions"][0]["name"]) == (1, "broken")
+    assert "there is no release 'next'" in cli("doctor", "--release", "next").err

@@ -1,0 +1,114 @@
+"""`GET /api/v2/workflows/doctor`: which of the caller's named workflows would fail, and why (ours).
+
+Every version that an alias leads to is held against what the live workers declare, or those of another release. Nothing
+is run, and nothing is kept.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.event_handler.openapi.params import Query
+from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
+from pydantic import BaseModel
+
+from comfy_serverless.api.auth import caller
+from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, documented
+from comfy_serverless.api.queries import check_query
+from comfy_serverless.api.responses import answer
+from comfy_serverless.api.services import Services, services
+from comfy_serverless.api.workflow_bodies import Finding
+from comfy_serverless.api.workflow_lookup import own_head
+from comfy_serverless.errors import InvalidCursor, NotFound
+from comfy_serverless.jobs.engine_documents import Build
+from comfy_serverless.workflows.reference import NAME, check_name
+
+if TYPE_CHECKING:
+    from comfy_serverless.workflows.deployed import Deployed
+
+router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
+
+PATH = "/api/v2/workflows/doctor"
+#: Names on a page: each may have several versions, and each of those is read.
+_MAX_PAGE, _DEFAULT_PAGE = 100, 20
+
+
+class ExaminedVersion(BaseModel):
+    """A version that an alias leads to; `aliases` says with which share of its runs, from 0 to 1."""
+
+    name: str
+    version: int
+    aliases: dict[str, float]
+    breaks: bool
+    findings: list[Finding]
+
+
+class Diagnosis(BaseModel):
+    """What is wrong with a page of the caller's workflows.
+
+    Attributes:
+        release: whose workers they were held against.
+        release_version: what those were built from; absent if that is not known.
+        is_known: whether anybody has told what these workers have; if not, nothing could be checked.
+        breaks: how many versions on this page would fail.
+    """
+
+    release: str
+    release_version: str | None = None
+    is_known: bool
+    breaks: int
+    versions: list[ExaminedVersion]
+    next_cursor: str | None = None
+
+
+@router.get(
+    PATH,
+    summary="Which named workflows would fail on the workers, and why (ours)",
+    tags=["named workflows"],
+    description="Every version of yours that an alias leads to, held against what the live workers declare, or those "
+    "of another release. `?name=` looks at one workflow alone. Nothing is run.",
+    responses={200: documented("What is wrong.", Diagnosis), **NOT_FOUND, **INVALID, **REFUSALS},
+)
+def get_diagnosis(
+    release: Annotated[str | None, Query(max_length=100, description="A release, as `release ls` shows it.")] = None,
+    name: Annotated[str | None, Query(max_length=100, description="One workflow alone.")] = None,
+    limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = _DEFAULT_PAGE,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+) -> Response[str]:
+    """Examine a page of the caller's workflows."""
+    from comfy_serverless.workflows.doctor import examined  # and what looks at graphs: no other start waits for it
+
+    check_query(router.current_event.query_string_parameters, ("release", "name", "limit", "cursor"))
+    if cursor is not None and not NAME.fullmatch(cursor):
+        raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
+    behind, owner = services(router), caller(router).owner
+    called, deployed = _deployed(behind, release)
+    if name is not None:
+        heads = [own_head(behind, check_name(name), owner=owner)]
+    else:
+        heads = list(islice(behind.workflows.heads(owner, after=cursor or ""), limit + 1))
+    found = [one.to_json() for one in examined(heads[:limit], behind.workflows, deployed, each=behind.beside.map)]
+    document: dict[str, Any] = {
+        "release": called,
+        "release_version": (deployed.release if deployed is not None else "") or None,
+        "is_known": deployed is not None,
+        "breaks": sum(one["breaks"] for one in found),
+        "versions": found,
+        "next_cursor": heads[limit - 1].name if len(heads) > limit else None,
+    }
+    return answer(HTTPStatus.OK, Diagnosis(**document).model_dump(exclude_none=True))
+
+
+def _deployed(behind: Services, release: str | None) -> tuple[str, Deployed | None]:
+    """The name of a release, and what its workers have told; without a name that of those which are live."""
+    from comfy_serverless.workflows.deployed import Deployed
+
+    if release is None:
+        return behind.workers.release()[0], Deployed.told(behind.declarations, behind.node_list.not_imported)
+    build = behind.workers.build_of(release)
+    if build is None:
+        raise NotFound(f"there is no release {release!r}: `comfy-serverless release ls` shows those there are.")
+    return release, Deployed.of_build(behind.s3, behind.assets_bucket, Build(*build))
