@@ -49,13 +49,7 @@ class Authentication(BaseMiddlewareHandler[Any]):
             services = self._services()
             event = app.current_event
             if event.http_method != "OPTIONS" and (event.http_method, event.path) not in PUBLIC:
-                who = _caller_of(event.raw_event)
-                limit = who.requests_per_minute
-                if limit is not None and not services.keys.count_request(who.key_id, limit=limit):
-                    raise RateLimited(
-                        f"this key may send {limit} requests a minute, and has: wait for the next minute."
-                    )
-                app.append_context(caller=who)  # type: ignore[no-untyped-call]
+                app.append_context(caller=admit(event.raw_event, services))  # type: ignore[no-untyped-call]
             app.append_context(services=services)  # type: ignore[no-untyped-call]
         return next_middleware(app)
 
@@ -64,13 +58,23 @@ class Authentication(BaseMiddlewareHandler[Any]):
         return lambda app, next_middleware: self(app, cast("Any", MiddlewareFrame(then, next_middleware)))
 
 
+def admit(event: dict[str, Any], services: Services) -> Caller:
+    """Who sends a request, which is counted. Raises Unauthorized for no owner, RateLimited beyond the key's limit."""
+    who = caller_of(event)
+    limit = who.requests_per_minute
+    if limit is not None and not services.keys.count_request(who.key_id, limit=limit):
+        raise RateLimited(f"this key may send {limit} requests a minute, and has: wait for the next minute.")
+    return who
+
+
 def caller(router: APIGatewayHttpRouter) -> Caller:
     """The sender of the request in hand."""
     found: Caller = router.context["caller"]
     return found
 
 
-def _caller_of(event: dict[str, Any]) -> Caller:
+def caller_of(event: dict[str, Any]) -> Caller:
+    """Who sends a request, as the authorizer found. Raises Unauthorized if it found nobody."""
     authorizer = (event.get("requestContext") or {}).get("authorizer") or {}
     facts = authorizer.get("lambda") or {}
     owner = str(facts.get("owner") or "")

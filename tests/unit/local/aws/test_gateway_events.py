@@ -31,7 +31,7 @@ class GatewayWorld:
     def ask(self, use: Callable[[TestClient[Any, Any]], Awaitable[None]]) -> None:
         async def run() -> None:
             api = self._remember(self.events, self._answers)
-            gateway = Gateway(api, self._remember(self.asked, lambda _event: self._authorizer))
+            gateway = Gateway(api, self._remember(self.asked, lambda _event: self._authorizer), api)
             async with TestClient(TestServer(gateway.application())) as client:
                 await use(client)
 
