@@ -37,6 +37,7 @@
         │   └── BlobNotFound    blob_not_found         the owner has no file with this hash
         ├── HashMismatch        hash_mismatch          the bytes are not those that were announced
         ├── AssetInUse          asset_in_use           a job's output goes with its job
+        ├── WorkflowChanged     workflow_changed       somebody else has changed it meanwhile
         ├── InvalidCursor       invalid_cursor         the cursor is none of ours
         ├── InvalidMetadata     metadata_invalid       labels beyond the limits
         ├── InvalidFilter       invalid_metadata_filter likewise, of a list
@@ -299,6 +300,10 @@ class HashMismatch(Refusal, code="hash_mismatch", http_status=409):
 
 class AssetInUse(Refusal, code="asset_in_use", http_status=409):
     """The record cannot be deleted yet."""
+
+
+class WorkflowChanged(Refusal, code="workflow_changed", http_status=409):
+    """Somebody else has pushed a named workflow or moved its alias meanwhile; `details` has what is so now."""
 
 
 class InvalidCursor(Refusal, code="invalid_cursor", http_status=422):

@@ -1,6 +1,6 @@
 """The HTTP API as one Powertools resolver: the routes of all modules, and one way to refuse a request.
 
-API Gateway ─► authorizer (whose key is it?) ─► app ─► jobs.py  outputs.py  events.py  assets.py  workflows.py
+API Gateway ─► authorizer (whose key is it?) ─► app ─► jobs.py  outputs.py  events.py  assets.py  workflows.py …
                                                    └──► {"error": {"code", "message", "details"}}
 """
 
@@ -15,7 +15,7 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
-from comfy_serverless.api import assets, documentation, events, jobs, needs, outputs, workflows
+from comfy_serverless.api import assets, documentation, events, jobs, named_workflows, needs, outputs, workflows
 from comfy_serverless.api.auth import Authentication
 from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
@@ -72,6 +72,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         assets.router,
         workflows.router,
         needs.router,
+        named_workflows.router,
         documentation.router,
     ):
         app.include_router(router)
@@ -97,7 +98,10 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         return refuse(InternalError("the request failed because of a mistake of ours; the log has the details."))
 
     def invalid(error: RequestValidationError) -> Response[str]:
-        return refuse(_invalid(error, _BODIES.get(app.current_event.path)))
+        event = app.current_event
+        return refuse(
+            _invalid(error, _BODIES.get(event.path) or named_workflows.body_of(event.http_method, event.path))
+        )
 
     app.exception_handler(RequestValidationError)(invalid)
     app.exception_handler(ComfyError)(refuse)

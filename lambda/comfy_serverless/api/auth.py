@@ -12,6 +12,7 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.api.services import Services
 from comfy_serverless.errors import RateLimited, Unauthorized
+from comfy_serverless.table.api_keys import bearer
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
@@ -28,11 +29,13 @@ class Caller:
     Attributes:
         owner: the jobs and assets are those of this owner.
         key_id: names the key, without being it.
+        key_name: what people call it; its id, if its name is not known.
         max_in_flight: how many jobs may wait and run at once.
     """
 
     owner: str
     key_id: str = ""
+    key_name: str = ""
     max_in_flight: int | None = None
     requests_per_minute: int | None = None
 
@@ -61,10 +64,42 @@ class Authentication(BaseMiddlewareHandler[Any]):
 def admit(event: dict[str, Any], services: Services) -> Caller:
     """Who sends a request, which is counted. Raises Unauthorized for no owner, RateLimited beyond the key's limit."""
     who = caller_of(event)
+    _count(who, services)
+    return who
+
+
+def caller_by_header(header: str, services: Services) -> Caller:
+    """The sender of a request that no authorizer has seen; it counts as one of the key.
+
+    Raises:
+        Unauthorized: no such key works.
+        RateLimited: it has sent too many requests.
+    """
+    key = services.keys.find(text) if (text := bearer(header)) else None
+    if key is None:
+        raise _unauthorized()
+    who = Caller(
+        owner=key.owner,
+        key_id=key.id,
+        key_name=key.name,
+        max_in_flight=key.max_in_flight,
+        requests_per_minute=key.requests_per_minute,
+    )
+    _count(who, services)
+    return who
+
+
+def _count(who: Caller, services: Services) -> None:
     limit = who.requests_per_minute
     if limit is not None and not services.keys.count_request(who.key_id, limit=limit):
         raise RateLimited(f"this key may send {limit} requests a minute, and has: wait for the next minute.")
-    return who
+
+
+def _unauthorized() -> Unauthorized:
+    return Unauthorized(
+        "the API key is missing, unknown, revoked or expired: send `Authorization: Bearer <key>`. "
+        "Keys are made with `comfy-serverless keys create`."
+    )
 
 
 def caller(router: APIGatewayHttpRouter) -> Caller:
@@ -79,13 +114,12 @@ def caller_of(event: dict[str, Any]) -> Caller:
     facts = authorizer.get("lambda") or {}
     owner = str(facts.get("owner") or "")
     if not owner:
-        raise Unauthorized(
-            "the API key is missing, unknown, revoked or expired: send `Authorization: Bearer <key>`. "
-            "Keys are made with `comfy-serverless keys create`."
-        )
+        raise _unauthorized()
+    key_id = str(facts.get("key_id") or "")
     return Caller(
         owner=owner,
-        key_id=str(facts.get("key_id") or ""),
+        key_id=key_id,
+        key_name=str(facts.get("key_name") or key_id),
         max_in_flight=_number(facts.get("max_in_flight")),
         requests_per_minute=_number(facts.get("requests_per_minute")),
     )

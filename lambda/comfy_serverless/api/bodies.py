@@ -40,8 +40,8 @@ class ExtraData(_Body):
     preview_method: Annotated[str | None, Field(max_length=100, description="Of the previews. Ours.")] = None
 
 
-_WEBHOOK_URL = Field(max_length=2048, description="Called when the job has ended; a public https address. Ours.")
-_WEBHOOK_SECRET = Field(max_length=256, description="Signs the call, as Standard Webhooks has it: `whsec_…`. Ours.")
+WEBHOOK_URL = Field(max_length=2048, description="Called when the job has ended; a public https address. Ours.")
+WEBHOOK_SECRET = Field(max_length=256, description="Signs the call, as Standard Webhooks has it: `whsec_…`. Ours.")
 
 
 class SubmitBody(_Body):
@@ -53,8 +53,8 @@ class SubmitBody(_Body):
     ]
     extra_data: ExtraData | None = None
     metadata: Labels = Field(default_factory=dict, description="Labels, to find the job again by.")
-    webhook_url: Annotated[str, _WEBHOOK_URL] | None = None
-    webhook_secret: Annotated[str, _WEBHOOK_SECRET] | None = None
+    webhook_url: Annotated[str, WEBHOOK_URL] | None = None
+    webhook_secret: Annotated[str, WEBHOOK_SECRET] | None = None
 
 
 class ConvertBody(_Body):
@@ -90,8 +90,8 @@ class GenerateBody(JobRequest):
     """A job request, and how long to wait for its end."""
 
     wait_s: Annotated[float, Field(ge=0, le=MAX_WAIT_S)] = DEFAULT_WAIT_S
-    webhook_url: Annotated[str, _WEBHOOK_URL] | None = None
-    webhook_secret: Annotated[str, _WEBHOOK_SECRET] | None = None
+    webhook_url: Annotated[str, WEBHOOK_URL] | None = None
+    webhook_secret: Annotated[str, WEBHOOK_SECRET] | None = None
 
 
 def read_generate(document: object) -> tuple[object, Sequence[str]]:

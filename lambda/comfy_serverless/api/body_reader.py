@@ -35,6 +35,8 @@ _MAX_LEVELS = 100
 _MAX_ENTRIES = 10_000
 _BODY = "the body"
 _LEFT_OUT = "left_out"
+#: In the place of a path, for the reader of a single route: its path may have a name in it.
+EVERY_PATH = ""
 
 
 class Malformed(ValueError):
@@ -95,7 +97,7 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
 
     def _shaped(self, app: EventHandlerInstance, document: object) -> object:
         _count(document, limit=None)
-        shaper = self._shapers.get(app.current_event.path)
+        shaper = self._shapers.get(app.current_event.path) or self._shapers.get(EVERY_PATH)
         if shaper is not None:
             document, left_out = shaper(document)
             app.append_context(**{_LEFT_OUT: tuple(left_out)})  # type: ignore[no-untyped-call]

@@ -1,7 +1,8 @@
 """The API about itself: `/api/v2/health`, `/openapi.json` and the page at `/docs`. These need no key.
 
 Anybody may ask for them, so they are small, made once a process, and kept by browsers (`ETag`). What the workers
-tell of themselves names what is in the image: that needs a key.
+tell of themselves names what is in the image: that needs a key. Whoever sends one with `/openapi.json` gets the named
+workflows of its owner, too, which nobody else may keep.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.openapi.models import HTTPBearer
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
+from comfy_serverless.api.auth import caller_by_header
 from comfy_serverless.api.bodies import REFUSALS, Health, LostPack, WorkersHealth, documented
 from comfy_serverless.api.examples import completed
 from comfy_serverless.api.responses import JSON, answer
 from comfy_serverless.api.services import Services, services
+from comfy_serverless.api.workflow_lookup import described_for
+from comfy_serverless.api.workflow_openapi import MOST_WORKFLOWS, with_workflows
 from comfy_serverless.table.live import DEFAULT
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
@@ -36,6 +40,8 @@ DESCRIPTION = (
 _HTML = "text/html; charset=utf-8"
 #: Also shared caches may keep them: they are the same for everybody. A new release shows within the hour.
 _KEPT = "public, max-age=3600"
+#: What is one owner's: it is asked for each time, and often answered with 304.
+_KEPT_FOR_ONE = "private, no-cache"
 _INLINE = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 
 
@@ -88,7 +94,15 @@ def attach(app: APIGatewayHttpResolver) -> None:
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi() -> Response[str]:
-        return _kept(app, schema(), content_type=JSON)
+        header = app.current_event.headers.get("authorization") or ""
+        if not header:
+            return _kept(app, schema(), content_type=JSON, vary="authorization")
+        known: Services = app.context["services"]
+        who = caller_by_header(header, known)
+        described = json.dumps(
+            with_workflows(json.loads(schema()), described_for(known, who.owner, most=MOST_WORKFLOWS + 1))
+        )
+        return _kept(app, described, content_type=JSON, vary="authorization", cache=_KEPT_FOR_ONE)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> Response[str]:
@@ -119,11 +133,19 @@ def package_version() -> str:
         return "dev"
 
 
-def _kept(app: APIGatewayHttpResolver, body: str, *, content_type: str, policy: str | None = None) -> Response[str]:
+def _kept(
+    app: APIGatewayHttpResolver,
+    body: str,
+    *,
+    content_type: str,
+    policy: str | None = None,
+    vary: str | None = None,
+    cache: str = _KEPT,
+) -> Response[str]:
     """A document that browsers keep, or that the one which a browser has is still good."""
-    headers = {"cache-control": _KEPT, "etag": f'"{_digest(body)[:32]}"'}
-    if policy is not None:
-        headers["content-security-policy"] = policy
+    headers = {"cache-control": cache, "etag": f'"{_digest(body)[:32]}"'}
+    further = {"content-security-policy": policy, "vary": vary}
+    headers |= {name: value for name, value in further.items() if value is not None}
     if headers["etag"] in (app.current_event.headers.get("if-none-match") or ""):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, body="", headers=headers)
     return Response(status_code=HTTPStatus.OK, content_type=content_type, body=body, headers=headers, compress=True)

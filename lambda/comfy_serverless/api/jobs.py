@@ -88,7 +88,7 @@ def post_job(body: Annotated[SubmitBody, Body()], idempotency_key: IdempotencyKe
     request = JobRequest.parse({"workflow": body.workflow, "metadata": body.metadata, "extra_data": extra_data})
     request = request.with_warnings((*left_out(router), *request.warnings))
     try:
-        return _answer(HTTPStatus.CREATED, _submit(request, body, idempotency_key))
+        return answer_job(HTTPStatus.CREATED, _submit(request, body, idempotency_key))
     except JobExists as error:
         raise UpstreamError("there is a job of the id that was drawn for this one: send it again.") from error
 
@@ -149,8 +149,8 @@ def get_job(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
     def is_enough(seen: JobState) -> bool:
         return seen.is_over or (seen.status is JobStatus.QUEUED and age_s(seen) > young_s / 4)
 
-    until = _in(young_s - age_s(state))
-    return _answer(HTTPStatus.OK, wait_for(state, look=jobs.read, enough=is_enough, until=until))
+    until = moment_in(young_s - age_s(state))
+    return answer_job(HTTPStatus.OK, wait_for(state, look=jobs.read, enough=is_enough, until=until))
 
 
 @router.get(
@@ -195,7 +195,7 @@ def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
     state = jobs.cancel(find_job(id, caller(router), services(router), read=jobs.read))
     if state.status is JobStatus.CANCELED:
         services(router).care.call_webhook(state)
-    return _answer(HTTPStatus.OK, state)
+    return answer_job(HTTPStatus.OK, state)
 
 
 @router.post(
@@ -214,7 +214,7 @@ def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
 )
 def generate(body: Annotated[GenerateBody, Body()], idempotency_key: IdempotencyKey = None) -> Response[str]:
     """Submit, and wait up to `wait_s` seconds."""
-    until, jobs = _in(body.wait_s), services(router).jobs
+    until, jobs = moment_in(body.wait_s), services(router).jobs
     document = body.model_dump(by_alias=True, include=set(JobRequest.model_fields))
     try:
         request = JobRequest.model_validate(document, strict=False).with_warnings(left_out(router))
@@ -224,13 +224,19 @@ def generate(body: Annotated[GenerateBody, Body()], idempotency_key: Idempotency
         if standing is None or standing.owner != caller(router).owner:
             raise Forbidden(f"the job_id {body.job_id!r} is taken: choose another.") from None
         state = standing
+    return answer_at_end(state, until=until)
+
+
+def answer_at_end(state: JobState, *, until: float) -> Response[str]:
+    """A job when it is over: 200; or as it is at a moment, on the monotonic clock: 202."""
+    jobs = services(router).jobs
     # Without outputs, which may be thousands.
     state = wait_for(state, look=jobs.read_alone, enough=_is_over, until=until)
     state = jobs.read(state.id) or state
-    return _answer(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, state)
+    return answer_job(HTTPStatus.OK if state.is_over else HTTPStatus.ACCEPTED, state)
 
 
-def _in(seconds: float) -> float:
+def moment_in(seconds: float) -> float:
     """The moment in so many seconds on the monotonic clock, or before that when this invocation must answer."""
     left_s: float = router.lambda_context.get_remaining_time_in_millis() / 1000 - ANSWER_RESERVE_S
     return time.monotonic() + min(seconds, left_s)
@@ -268,7 +274,8 @@ def find_job(job_id: str, who: Caller, behind: Services, *, read: Callable[[str]
     return state
 
 
-def _answer(status: int, state: JobState) -> Response[str]:
+def answer_job(status: int, state: JobState) -> Response[str]:
+    """A job as the contract has it, with links that work for a while."""
     behind = services(router)
     job = Links(behind.s3, behind.settings.link_expiry_s).of_job(state.document())
     if _size_bytes(job) > REPLY_LIMIT_BYTES:

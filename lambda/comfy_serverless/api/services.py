@@ -18,6 +18,8 @@ from comfy_serverless.table.care import Care
 from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import UploadStore
+from comfy_serverless.workflows.finding import Finder
+from comfy_serverless.workflows.store import WorkflowStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -30,6 +32,8 @@ class Services:
     Attributes:
         assets_bucket: where uploads and the requests of jobs are kept.
         output_bucket: where workers put the outputs of jobs.
+        workflows: the named workflows, to be written and listed.
+        named: the same, to be run.
         beside: does what need not be waited for one after the other.
     """
 
@@ -42,6 +46,8 @@ class Services:
     keys: ApiKeyStore
     node_list: NodeListReader
     declarations: DeclarationsReader
+    workflows: WorkflowStore
+    named: Finder
     workers: Workers
     care: Care
     assets_bucket: str

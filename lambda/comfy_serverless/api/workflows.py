@@ -12,13 +12,13 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.api.bodies import INVALID, REFUSALS, ConvertBody, Converted, ErrorEnvelope, documented
 from comfy_serverless.api.body_reader import left_out
+from comfy_serverless.api.conversion import whole_of
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import services
-from comfy_serverless.errors import EngineUnavailable, PayloadTooLarge
+from comfy_serverless.errors import PayloadTooLarge
 from comfy_serverless.graph.wrappers import unwrap
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES
 from comfy_serverless.jobs.request import JobRequest
-from comfy_serverless.jobs.workflow_source import graph_of
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -39,15 +39,7 @@ def convert(body: Annotated[ConvertBody, Body()]) -> Response[str]:
     """Answer the graph that a job of this workflow would run, but for seeds of -1 and the choices that are rolled."""
     behind = services(router)
     request = JobRequest.parse({"workflow": body.workflow, "set": body.values})
-    whole = graph_of(
-        request, s3=behind.s3, settings=behind.settings, declarations=behind.declarations.newest, seed=body.seed
-    )
-    if whole.graph is None:
-        raise EngineUnavailable(
-            "no worker has told yet which nodes it has, nor has who deployed it (`make declarations`), and a workflow "
-            "of the editor is converted by that: run a job first, of any workflow; or convert it where ComfyUI is "
-            "(`comfy-serverless convert`)."
-        )
+    whole = whole_of(request, behind, seed=body.seed)
     told_at = behind.declarations.told_at() if whole.editors is not None else None
     converted = Converted(
         workflow=whole.graph,

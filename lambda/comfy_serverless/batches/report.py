@@ -38,6 +38,7 @@ from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix
 from comfy_serverless.jobs.named_lines import with_job_id
+from comfy_serverless.jobs.request import is_plain_input
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -235,10 +236,14 @@ def _unsaid_outputs(states: Sequence[JobState], jobs: JobReader) -> dict[str, tu
     return {state.id: tuple(output.s3_uri for output in state.outputs if output.s3_uri) for state in read}
 
 
-def _shown(value: str | list[str]) -> str | list[str]:
-    if isinstance(value, list):
-        return [text if len(text) <= MAX_INPUT_CHARACTERS else f"{text[:100]}…" for text in value]
-    return value if len(value) <= MAX_INPUT_CHARACTERS else f"{value[:100]}…"
+def _shown(value: object) -> str | list[str]:
+    if is_plain_input(value) and isinstance(value, list):
+        return [_cut(text) for text in value]
+    return _cut(value if isinstance(value, str) else json.dumps(value))  # of a named workflow it may be anything
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_INPUT_CHARACTERS else f"{text[:100]}…"
 
 
 def _place(batch: Batch, part: Range) -> S3Address:

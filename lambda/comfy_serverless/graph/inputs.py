@@ -136,6 +136,15 @@ def inputs_of(graph: Mapping[str, Any], object_info: Mapping[str, Any] | None) -
     return tuple(found)
 
 
+def input_at(graph: Mapping[str, Any], node_id: str, name: str, object_info: Mapping[str, Any] | None) -> Input:
+    """An input of a node, however long its value is; also one that is connected, or has no value yet."""
+    node = graph[node_id]
+    declaration = (object_info or {}).get(str(node.get("class_type")))
+    value = node["inputs"].get(name)
+    one = _input(node_id, node, name, value, _spec(declaration, name, node["inputs"]))
+    return replace(one, value=None if is_link(value) else value)
+
+
 def _input(node_id: str, node: Mapping[str, Any], name: str, value: object, spec: list[Any] | None) -> Input:
     class_type = str(node.get("class_type"))
     options = spec[1] if spec is not None and len(spec) > 1 and isinstance(spec[1], Mapping) else {}

@@ -6,13 +6,11 @@ with the contract's 401. API Gateway keeps each result for a minute, so that is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from comfy_serverless.handlers import wiring
-
-_BEARER = re.compile(r"bearer +([!-~]+) *", re.IGNORECASE)
+from comfy_serverless.table.api_keys import bearer
 
 wiring.at_start(wiring.keys)
 
@@ -25,13 +23,8 @@ def handler(event: Mapping[str, Any], _context: Any) -> dict[str, Any]:  # noqa:
     context = {
         "owner": key.owner if key else "",
         "key_id": key.id if key else "",
+        "key_name": key.name if key else "",
         "max_in_flight": str(key.max_in_flight or "") if key else "",
         "requests_per_minute": str(key.requests_per_minute or "") if key else "",
     }
     return {"isAuthorized": True, "context": context}
-
-
-def bearer(header: str) -> str:
-    """The key in an `Authorization` header, "" if there is none."""
-    match = _BEARER.fullmatch(header)
-    return match[1] if match else ""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.handlers import snapshot
 from comfy_serverless.settings import Settings
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from comfy_serverless.worker.protocols import ShownModels
     from comfy_serverless.worker.replies import Replies
     from comfy_serverless.worker.worker import Worker
+    from comfy_serverless.workflows.finding import Finder
+    from comfy_serverless.workflows.store import WorkflowStore
 
 
 IS_LAMBDA = "AWS_LAMBDA_RUNTIME_API" in os.environ
@@ -130,6 +132,27 @@ def assets() -> AssetStore:
 
 
 @functools.cache
+def workflow_store() -> WorkflowStore:
+    """The named workflows."""
+    from comfy_serverless.workflows.store import WorkflowStore
+
+    _, bucket = settings().require("jobs_table", "assets_bucket")
+    return WorkflowStore(table(), s3(), bucket)
+
+
+def named_workflows(declarations: Callable[[], Mapping[str, Any] | None]) -> Finder:
+    """Finds named workflows: those in the table, if there is one, and the files in the image.
+
+    Args:
+        declarations: what the workers' nodes are; None if nobody has told.
+    """
+    from comfy_serverless.workflows.finding import Finder
+
+    has_table = settings().jobs_table is not None and settings().assets_bucket is not None
+    return Finder(workflow_store() if has_table else None, settings().workflows_dir, declarations)
+
+
+@functools.cache
 def keys() -> ApiKeyStore:
     """The API keys."""
     from comfy_serverless.table.api_keys import ApiKeyStore
@@ -201,6 +224,7 @@ def services() -> Services:
     )
     jobs_to = workers()
     told = (s3(), assets_bucket, jobs_to.worker_image, lambda: jobs_to.release()[1])
+    declarations = DeclarationsReader(*told)
     return Services(
         settings=settings(),
         s3=s3(),
@@ -210,7 +234,9 @@ def services() -> Services:
         uploads=UploadStore(assets()),
         keys=keys(),
         node_list=NodeListReader(*told),
-        declarations=DeclarationsReader(*told),
+        declarations=declarations,
+        workflows=workflow_store(),
+        named=named_workflows(declarations.newest),
         workers=jobs_to,
         care=care(),
         assets_bucket=assets_bucket,

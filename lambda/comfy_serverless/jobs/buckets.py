@@ -85,8 +85,9 @@ def _fetched(request: JobRequest, graph: Mapping[str, Any] | None) -> Iterator[t
     if isinstance(request.workflow, str):
         yield "the workflow", request.workflow
     for name, given in request.inputs.items():
-        for address in (given,) if isinstance(given, str) else given:
-            yield f"the input {name[:100]!r}", address
+        for address in everything_in(given):
+            if isinstance(address, str):
+                yield f"the input {name[:100]!r}", address
     for model in request.models:
         yield f"the model {model.path!r}", model.url
     if graph is not None:

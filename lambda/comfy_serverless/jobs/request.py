@@ -19,6 +19,7 @@ from pydantic import (
     PrivateAttr,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -27,6 +28,7 @@ from comfy_serverless.connector.model_folders import EMBEDDINGS, MODEL_FOLDERS, 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.files import MODEL_ENDINGS
 from comfy_serverless.graph.file_inputs import is_address, scheme_of
+from comfy_serverless.graph.workflow import MAX_DEPTH, is_shallow
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT, clean, first_warnings
 from comfy_serverless.jobs.extra_data import check_extra_data
 from comfy_serverless.jobs.shapes import MAX_ADDRESSES, shape
@@ -65,13 +67,33 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
-def _check_input(value: object) -> object:
-    if isinstance(value, str) or (isinstance(value, list) and value and all(isinstance(item, str) for item in value)):
+#: What is wrong with an input that is not plain.
+NOT_PLAIN = "should be a string, or a list of strings for a batch of images"
+
+
+def is_plain_input(value: object) -> bool:
+    """Whether a value is one that any workflow takes in `inputs`: a file, or a list of files."""
+    return isinstance(value, str) or (
+        isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+    )
+
+
+def _check_input(value: object, info: ValidationInfo) -> object:
+    """Return the value. Of a named workflow it may be any: what its inputs are is known when the name is looked up."""
+    if is_plain_input(value):
         return value
-    raise ValueError("should be a string, or a list of strings for a batch of images")
+    if not _is_name(info.data.get("workflow")):
+        raise ValueError(NOT_PLAIN)
+    if not is_shallow({"": value}):
+        raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
+    return value
 
 
-InputValue = Annotated[str | list[str], BeforeValidator(_check_input)]
+def _is_name(workflow: object) -> bool:
+    return isinstance(workflow, str) and not is_address(workflow)
+
+
+InputValue = Annotated[Any, BeforeValidator(_check_input)]
 
 
 class OutputTarget(_Request):
@@ -206,10 +228,11 @@ class JobRequest(_Request):
 
     Attributes:
         job_id: names the job; the same id never runs twice. If absent, it is random or derived from the event.
-        workflow: a graph in API format or what the editor saved, `s3://bucket/key.json` of either, or the name of a
-            file in `WORKFLOWS_DIR`.
+        workflow: a graph in API format or what the editor saved, `s3://bucket/key.json` of either, or a name: of a
+            named workflow (`poster`, `poster@staging`, `poster@3`), or of a file in `WORKFLOWS_DIR`.
         values: `set` in JSON: `{"3.seed": 42}`, put into the graph before it runs.
-        inputs: `{"10.image": "s3://…"}`, fetched and given to the node; several in a list are a batch.
+        inputs: `{"10.image": "s3://…"}`, fetched and given to the node; several in a list are a batch. Of a named
+            workflow also any value by the input's name: `{"prompt": "a fox"}`.
         models: fetched before the workflow runs.
         deadline_s: how many seconds the job may take once a worker has begun it.
         reply: whether the reply carries the outputs themselves ("inline"), links to them ("links"), or small
@@ -230,6 +253,11 @@ class JobRequest(_Request):
     extra_data: Annotated[dict[str, Any], AfterValidator(check_extra_data)] | None = Field(default=None, repr=False)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
     _files: KnownFiles | None = PrivateAttr(default=None)
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the workflow is a name, which somebody has to look up (`jobs.named`)."""
+        return _is_name(self.workflow)
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comfy_serverless.aws.s3 import PinnedAddress
@@ -19,6 +20,7 @@ from comfy_serverless.graph.workflow import apply_set, as_engine_reads, check_fo
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
 from comfy_serverless.jobs.embedded import workflow_document
 from comfy_serverless.jobs.extra_data import MAX_EXTRA_DATA_BYTES, split
+from comfy_serverless.jobs.request import NOT_PLAIN, is_plain_input
 from comfy_serverless.json_text import finite, parse_json
 
 if TYPE_CHECKING:
@@ -41,12 +43,14 @@ class Resolved(NamedTuple):
         extra_data: what the engine gets with it, of the request and of the file that the workflow stood in.
         warnings: what was put right, left out of that file, or guessed.
         editors: the workflow as the editor saved it; None if it came in API format.
+        rolled: its texts that have alternatives, `{red|blue}`, as they were written, by address.
     """
 
     graph: dict[str, Any] | None
     extra_data: dict[str, Any]
     warnings: list[str]
     editors: dict[str, Any] | None = None
+    rolled: Mapping[str, str] = MappingProxyType({})
 
 
 def nobody_declares() -> None:
@@ -74,6 +78,8 @@ def graph_of(
         InvalidWorkflow: it is no workflow, `set` does not fit it, or links lead nowhere.
         UiFormatWorkflow: it is the editor's, and cannot be converted; every reason is in its details.
     """
+    if request.is_named:
+        _check_plain(request)
     found, warnings = _found_in(*_document(request.workflow, s3=s3, settings=settings))
     extra_data = merged(request.extra_data or {}, found.extra_data)
     if not is_of_editor(found.workflow):
@@ -87,8 +93,19 @@ def graph_of(
 
     conversion = convert(editors, object_info, supplied={**_first_of(request.inputs), **request.values}, seed=seed)
     graph, mended = _checked(check_format(conversion.graph), request)
-    along, too_large = _goes_along(editors, graph)
-    return Resolved(graph, merged(extra_data, along), [*warnings, *conversion.warnings, *mended, *too_large], editors)
+    along, too_large = goes_along(editors, graph)
+    told = [*warnings, *conversion.warnings, *mended, *too_large]
+    return Resolved(graph, merged(extra_data, along), told, editors, conversion.rolled)
+
+
+def _check_plain(request: JobRequest) -> None:
+    """Raise InvalidRequest if inputs have values that only a named workflow takes, and nobody has looked it up."""
+    if errors := [name for name, value in request.inputs.items() if not is_plain_input(value)]:
+        raise InvalidRequest(
+            f"the inputs {', '.join(errors)[:200]} of the workflow {show(str(request.workflow))} are neither a string "
+            "nor a list of strings: a file in WORKFLOWS_DIR takes files only. Other values go into `set`.",
+            details={"errors": [{"field": f"inputs.{name}"[:200], "problem": NOT_PLAIN} for name in errors[:100]]},
+        )
 
 
 def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> dict[str, Any]:
@@ -122,7 +139,7 @@ def _first_of(inputs: Mapping[str, str | list[str]]) -> dict[str, str]:
     return {name: given if isinstance(given, str) else next(iter(given), "") for name, given in inputs.items()}
 
 
-def _goes_along(editors: Mapping[str, Any], graph: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def goes_along(editors: Mapping[str, Any], graph: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The data with which ComfyUI's pictures can be opened in the editor again; or a sentence on why they cannot."""
     fetched = {address for _, address in fetched_addresses(graph, {})}
     data = {"extra_pnginfo": {"workflow": finite(without_addresses(editors, fetched))}}

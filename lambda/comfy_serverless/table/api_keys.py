@@ -19,6 +19,7 @@ MAX_KEY_CHARACTERS = 200
 _KEY_BYTES = 32
 _ID_CHARACTERS = 12
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_BEARER = re.compile(r"bearer +([!-~]+) *", re.IGNORECASE)
 _KEYS = "keys"
 #: The columns whose name in the table is not that of the field: DynamoDB would delete an item that `expires`.
 _STORED = {"owner": "owner_name", "expires": "expires_at"}
@@ -150,6 +151,12 @@ class ApiKeyStore:
             values={"limit": limit},
         )
         return self._table.try_update(change)
+
+
+def bearer(header: str) -> str:
+    """The key in an `Authorization` header, "" if there is none."""
+    match = _BEARER.fullmatch(header)
+    return match[1] if match else ""
 
 
 def hash_of(text: str) -> str:

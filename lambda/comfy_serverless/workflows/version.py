@@ -28,6 +28,7 @@ class NamedInput:
         default: what stands in the graph when nothing is given; None together with `is_required` means there is none.
         choices: of `InputKind.CHOICE`, as they were when the version was made; workers may have others by now.
         is_open: whether values beside the choices are taken.
+        is_narrowed: whether the author has chosen the choices: workers take some away, and add none.
         media: of `InputKind.FILE`: `image`, `video`, `audio`, `model3d`, or "" for any file.
     """
 
@@ -44,6 +45,7 @@ class NamedInput:
     step: float | None = None
     choices: tuple[object, ...] = ()
     is_open: bool = False
+    is_narrowed: bool = False
     multiline: bool = False
     media: str = ""
 
@@ -59,6 +61,7 @@ class NamedInput:
             "step": self.step,
             "choices": list(self.choices),
             "is_open": self.is_open,
+            "is_narrowed": self.is_narrowed,
             "multiline": self.multiline,
             "media": self.media,
         }
@@ -83,6 +86,7 @@ class NamedInput:
             step=document.get("step"),
             choices=tuple(document.get("choices", ())),
             is_open=document.get("is_open", False),
+            is_narrowed=document.get("is_narrowed", False),
             multiline=document.get("multiline", False),
             media=document.get("media", ""),
         )

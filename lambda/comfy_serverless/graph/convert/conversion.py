@@ -7,7 +7,7 @@ file ─► read ─► groups expanded ─► ids made unique ─► size and c
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -36,10 +36,12 @@ class Conversion:
     Attributes:
         graph: the workflow in API format.
         warnings: what was guessed, left out or rolled, each with its node.
+        rolled: the texts that have alternatives, `{red|blue}`, as they were written, by address: `6.text`.
     """
 
     graph: dict[str, Any]
     warnings: tuple[str, ...]
+    rolled: Mapping[str, str] = field(default_factory=dict)
 
 
 def to_prompt(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,6 +72,16 @@ def convert(
     Raises:
         UiFormatWorkflow: it cannot be converted; `details["reasons"]` has every reason.
     """
+    scene, hosts = understood(workflow, object_info)
+    writer = Writer(scene, supplied or {}, seed, now)
+    write_primitives(scene, hosts, writer.with_values)
+    graph = _written(scene, Sources(scene, hosts), writer)
+    scene.findings.raise_if_refused()
+    return Conversion(graph, scene.findings.warnings, writer.rolled)
+
+
+def understood(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> tuple[Scene, Hosts]:
+    """A workflow of the editor, read, with all its ids and with the values of its subgraphs. Raises as `convert`."""
     findings = Findings()
     if not is_editor_format(workflow):
         findings.refuse("malformed", "it has no list of nodes, so it is none of the editor's")
@@ -83,11 +95,7 @@ def convert(
     findings.raise_if_refused()
     hosts = Hosts(scene)
     promote_proxies(scene, hosts)
-    writer = Writer(scene, supplied or {}, seed, now)
-    write_primitives(scene, hosts, writer.with_values)
-    graph = _written(scene, Sources(scene, hosts), writer)
-    findings.raise_if_refused()
-    return Conversion(graph, findings.warnings)
+    return scene, hosts
 
 
 def _written(scene: Scene, sources: Sources, writer: Writer) -> dict[str, Any]:

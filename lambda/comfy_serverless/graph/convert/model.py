@@ -21,12 +21,14 @@ class Socket:
         type: its type; "COMBO" for a list of choices, "*" for anything.
         link: the link that it names; None if it is not connected.
         of_widget: whether the file says that a widget stands behind it.
+        label: what somebody has called it; "" if nothing.
     """
 
     name: str
     type: str
     link: LinkId | None = None
     of_widget: bool = False
+    label: str = ""
 
 
 @dataclass(slots=True)
@@ -86,11 +88,12 @@ class Graph:
 
 @dataclass(slots=True)
 class Port:
-    """An input or an output of a subgraph, with the links inside that it names."""
+    """An input or an output of a subgraph, with the links inside that it names, and what somebody has called it."""
 
     name: str
     type: str
     links: list[LinkId] = field(default_factory=list)
+    label: str = ""
 
 
 @dataclass(slots=True)

@@ -141,9 +141,8 @@ class _Reader:
             identity = None if link is None else link_id(link)
             if link is not None and identity is None:
                 self._malformed(f"a link in {place}", link, "a number")
-            yield Socket(
-                self._name(entry, place), type_name(entry.get("type")), identity, entry.get("widget") is not None
-            )
+            is_of_widget = entry.get("widget") is not None
+            yield Socket(self._name(entry, place), type_name(entry.get("type")), identity, is_of_widget, _label(entry))
 
     def _outlets(self, raw: object, place: str) -> Iterator[Outlet]:
         for entry in self._objects(raw, place, most=MOST_PORTS):
@@ -151,7 +150,8 @@ class _Reader:
 
     def _ports(self, raw: object, place: str) -> Iterator[Port]:
         for entry in self._objects(raw, place, most=MOST_PORTS):
-            yield Port(self._name(entry, place), type_name(entry.get("type")), self._ids(entry.get("linkIds"), place))
+            links = self._ids(entry.get("linkIds"), place)
+            yield Port(self._name(entry, place), type_name(entry.get("type")), links, _label(entry))
 
     def _ids(self, raw: object, place: str) -> list[LinkId]:
         found: dict[LinkId, None] = {}  # each once: what is linked is looked for by each
@@ -231,6 +231,11 @@ class _Reader:
 
     def _malformed(self, place: str, value: object, wanted: str) -> None:
         self._findings.refuse("malformed", f"{place} should be {wanted} and is {in_words(value)}")
+
+
+def _label(entry: Mapping[str, Any]) -> str:
+    label = entry.get("label")
+    return label[:_LONGEST_NAME] if isinstance(label, str) else ""
 
 
 def read_node(raw: object, node_id: str, findings: Findings) -> Node | None:

@@ -35,9 +35,15 @@ class Linked:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A value that a host of a subgraph has."""
+    """A value that a host of a subgraph has, for one of its inputs.
+
+    Attributes:
+        host, slot: where the host would stand in the prompt, and the number of the input.
+    """
 
     value: Any
+    host: str
+    slot: int
 
 
 Source = Linked | Held | None
@@ -121,7 +127,9 @@ class Sources:
             return None
         if inputs[slot].link is not None:
             return _At(parent, host, slot, at.wanted, is_input=True)
-        return Held(self._hosts.value(host, slot)) if self._hosts.is_promoted(host, slot) else None
+        if not self._hosts.is_promoted(host, slot):
+            return None
+        return Held(self._hosts.value(host, slot), parent.path(host), slot)
 
     def _behind(self, at: _At) -> _At | Linked | None:
         """What stands behind an output."""

@@ -35,6 +35,7 @@ class Writer:
         self._called: dict[str, Node] | None = None
         self._left = MOST_CHARACTERS
         self._sizes: dict[int, int] = {}
+        self.rolled: dict[str, str] = {}  # the texts with alternatives, by address, as they were written
 
     def own_values(
         self, scope: Scope, node: Node, node_class: NodeClass, filled: Filled, linked: Mapping[str, Any]
@@ -108,6 +109,7 @@ class Writer:
         chosen = choose(text, Dice(self._seed, f"{path}.{name}"))
         its = f"{named(path, node.type, node.title)}: of the text {name!r}"
         if chosen.rolled:
+            self.rolled[f"{path}.{name}"] = text
             how = "the first alternatives are taken" if self._seed is None else "alternatives are rolled"
             self._scene.findings.warn(f"{its} {how}: {shown(chosen.text)!r}")
         if chosen.lost_comments:

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from editor_files import inputs, node, prompt, subgraph, warnings, workflow
+from editor_files import CLASSES, inputs, node, prompt, subgraph, warnings, workflow
 
+from comfy_serverless.graph.convert import convert
 from comfy_serverless.graph.convert.numbers import as_javascript
 
 NOW = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -65,6 +66,11 @@ def test_what_was_rolled_and_what_was_lost_is_told() -> None:
     assert "rolled" in told
     assert "comments" in told
     assert not warnings(workflow(node(4, "CLIPTextEncode", ["plain"])))
+
+
+def test_texts_with_alternatives_are_told_as_they_were_written() -> None:
+    nodes = [node(4, "CLIPTextEncode", ["a {red|blue} fox // why"]), node(5, "CLIPTextEncode", ["{plain}"])]
+    assert convert(workflow(*nodes), CLASSES).rolled == {"4.text": "a {red|blue} fox // why"}
 
 
 @pytest.mark.parametrize(

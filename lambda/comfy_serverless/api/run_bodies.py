@@ -1,0 +1,82 @@
+"""The body of `POST …/runs`: inputs by name, or `inputs` with options of the job beside them. No IO.
+
+{"prompt": "a fox", "seed": 5}
+{"inputs": {"prompt": "a fox"}, "metadata": {"campaign": "autumn"}, "webhook_url": "https://…"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from comfy_serverless.api.bodies import WEBHOOK_SECRET, WEBHOOK_URL, ExtraData
+from comfy_serverless.jobs.request import Labels, problem_in_words, unknown_field
+from comfy_serverless.jobs.shapes import cleaned
+
+_INPUTS = "inputs"
+_MOST_PROBLEMS = 100
+
+
+class RunOptions(BaseModel):
+    """What a run may have beside its inputs, as a submit of a job has it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    metadata: Labels = Field(default_factory=dict, description="Labels, to find the job again by.")
+    webhook_url: Annotated[str, WEBHOOK_URL] | None = None
+    webhook_secret: Annotated[str, WEBHOOK_SECRET] | None = None
+    extra_data: ExtraData | None = None
+    deadline_s: Annotated[
+        float | None, Field(ge=0, allow_inf_nan=False, description="How long the job may take once it has begun.")
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a body asks for.
+
+    Attributes:
+        problems: of its options, by field; the inputs are checked by the workflow's own schema.
+        is_flat: whether the body is the inputs themselves.
+    """
+
+    inputs: Mapping[str, Any]
+    options: RunOptions = RunOptions()  # noqa: RUF009 - it cannot be changed
+    problems: tuple[tuple[str, str], ...] = ()
+    is_flat: bool = False
+
+
+def read_run(body: Mapping[str, Any]) -> Asked:
+    """Read a body: if its `inputs` is an object, whatever else it has are options."""
+    inputs = body.get(_INPUTS)
+    if not isinstance(inputs, Mapping):
+        return Asked(body, is_flat=True)
+    given = cleaned({name: value for name, value in body.items() if name != _INPUTS})
+    try:
+        return Asked(inputs, RunOptions.model_validate(given.fields))
+    except ValidationError as error:
+        return Asked(inputs, problems=tuple(problems_in(error)))
+
+
+def hint_at_options(name: str) -> str:
+    """The rest of a sentence on a name in flat inputs that is no input, if an option has it; else ""."""
+    if name not in RunOptions.model_fields:
+        return ""
+    return f'is no input: options of a job stand beside `inputs`: {{"inputs": {{…}}, "{name}": …}}'
+
+
+def problems_in(error: ValidationError) -> list[tuple[str, str]]:
+    """What is wrong, by field, in our words."""
+    entries = error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_PROBLEMS]
+    return [
+        (
+            ".".join(str(part) for part in entry["loc"] if part != "[key]")[:200],
+            unknown_field(entry["loc"], RunOptions)
+            if entry["type"] == "extra_forbidden"
+            else problem_in_words(entry["type"], entry["msg"]),
+        )
+        for entry in entries
+    ]

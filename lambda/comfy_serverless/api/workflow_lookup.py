@@ -1,0 +1,105 @@
+"""What an owner can run, read from the table, from S3 and from the image."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+from comfy_serverless.api import workflow_views as views
+from comfy_serverless.errors import ComfyError, NotFound
+from comfy_serverless.jobs.sources import OPERATOR
+from comfy_serverless.observability import log
+from comfy_serverless.workflows.items import Head
+from comfy_serverless.workflows.reference import LIVE, Reference
+
+if TYPE_CHECKING:
+    from comfy_serverless.api.services import Services
+    from comfy_serverless.api.workflow_bodies import WorkflowEntry
+    from comfy_serverless.api.workflow_openapi import Described
+    from comfy_serverless.workflows.version import Version
+
+
+class Seen(NamedTuple):
+    """A workflow as its owner sees it; without a head it is a file in the image."""
+
+    head: Head | None
+    version: Version | None
+
+
+def entries(behind: Services, owner: str, *, after: str = "") -> Iterator[WorkflowEntry]:
+    """What an owner can run, by name; of one name, their own, then the operator's, then the image's file.
+
+    Args:
+        after: only names behind this one.
+    """
+    shared = (head for head in behind.workflows.heads(OPERATOR, after=after) if head.is_shared)
+    ranked = heapq.merge(
+        ((head.name, 0, head) for head in behind.workflows.heads(owner, after=after)),
+        ((head.name, 1, head) for head in shared),
+        ((name, 2, None) for name in sorted(behind.named.files()) if name > after),
+        key=lambda each: each[:2],
+    )
+    last = after
+    for name, _, head in ranked:
+        if name == last:
+            continue
+        last = name
+        if head is None:
+            yield views.entry_of_file(name)
+        elif not head.is_retired:
+            yield views.entry(head)
+
+
+def seen(behind: Services, reference: Reference, *, owner: str) -> Seen:
+    """A workflow, and the version that a reference means; of two, that with the greater weight.
+
+    Raises NotFound; but a workflow whose `live` leads nowhere is one without a version.
+    """
+    head = _head(behind, reference.name, owner=owner)
+    if head is None or head.is_retired:
+        return Seen(None, behind.named.find(reference, owner=owner))  # or says that there is none
+    meant = reference
+    if reference.version is None and reference.alias is not None:
+        weights = head.weights_of(reference.alias)
+        if not weights and reference.alias == LIVE:
+            return Seen(head, None)
+        if weights:
+            meant = Reference(reference.name, None, max(weights, key=lambda number: (weights[number], -number)))
+    return Seen(head, behind.named.find(meant, owner=owner))
+
+
+def _head(behind: Services, name: str, *, owner: str) -> Head | None:
+    """The head that a name means for its owner, also a retired one. One read."""
+    found = behind.workflows.look([(owner, name, None), (OPERATOR, name, None)])
+    own, shared = found.get((owner, name, None)), found.get((OPERATOR, name, None))
+    if isinstance(own, Head):
+        return own
+    return shared if isinstance(shared, Head) and shared.is_shared else None
+
+
+def own_head(behind: Services, name: str, *, owner: str) -> Head:
+    """A head that its owner may change. Raises NotFound for the operator's, and for a retired one."""
+    head = behind.workflows.head(owner, name)
+    if head is None or head.is_retired:
+        raise NotFound(f"there is no workflow {name!r} of yours; what the operator shares is changed by the operator.")
+    return head
+
+
+def described_for(behind: Services, owner: str, *, most: int) -> Iterator[Described]:
+    """What an owner can run, with schemas and examples, by name: the first of them."""
+    found = islice((entry.name for entry in entries(behind, owner) if entry.is_live), most)
+    object_info = behind.declarations.newest()
+    for version in behind.beside.map(lambda name: _version(behind, name, owner), found):
+        if version is not None:
+            yield views.as_described(version, object_info)
+
+
+def _version(behind: Services, name: str, owner: str) -> Version | None:
+    """The version that runs now; None if it is gone or cannot be read: the others are shown all the same."""
+    try:
+        return behind.named.find(Reference(name), owner=owner)
+    except ComfyError:
+        log.warning("a named workflow is not described", workflow=name, owner=owner, exc_info=True)
+        return None

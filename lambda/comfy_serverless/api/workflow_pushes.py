@@ -1,0 +1,92 @@
+"""`PUT /api/v2/workflows/{name}`: from what somebody sends to a version, or to what would be one.
+
+the workflow, in any wrapper ──► a graph ──► inputs: found, or chosen ──► the document in S3, the head in the table
+                                                             └─ a dry run ends here
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from comfy_serverless.api.conversion import whole_of
+from comfy_serverless.graph.wrappers import is_of_editor
+from comfy_serverless.jobs.document import first_warnings
+from comfy_serverless.jobs.references import refuse_foreign_addresses
+from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.reserved import owner_prefix
+from comfy_serverless.workflows.reference import check_alias, check_name
+from comfy_serverless.workflows.version import Version
+
+if TYPE_CHECKING:
+    from comfy_serverless.api.auth import Caller
+    from comfy_serverless.api.services import Services
+    from comfy_serverless.api.workflow_bodies import PushBody
+    from comfy_serverless.workflows.pushing import Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A version as it would be kept, and what was said on the way."""
+
+    prepared: Prepared
+    notes: tuple[str, ...]
+
+
+def draft(name: str, body: PushBody, who: Caller, behind: Services, *, left_out: tuple[str, ...]) -> Draft:
+    """Look at a push; nothing is written.
+
+    Raises:
+        InvalidRequest: the name or the alias cannot be one.
+        InvalidWorkflow: it is no workflow, or cannot be converted.
+        EngineUnavailable: it is the editor's, and nobody has told yet which nodes the workers have.
+    """
+    from comfy_serverless.workflows.pushing import prepare  # and what finds inputs: no run of a job waits for it
+
+    check_name(name)
+    if body.alias is not None:
+        check_alias(body.alias)
+    info = (body.extra_data or {}).get("extra_pnginfo")
+    saved = info.get("workflow") if isinstance(info, Mapping) else None
+    extra_data = {"extra_pnginfo": {"workflow": saved}} if is_of_editor(saved) else None
+    _check_addresses((body.workflow, saved), who, behind)
+    request = JobRequest.parse({"workflow": body.workflow, "extra_data": extra_data})
+    whole = whole_of(request, behind)
+    editors = whole.editors or saved
+    _check_addresses((whole.graph, editors), who, behind)
+    bare = Version(
+        name=name,
+        number=0,
+        owner=who.owner,
+        graph=whole.graph,
+        editors=editors if is_of_editor(editors) else None,
+        rolled=whole.rolled,
+        description=body.description,
+        note=body.note,
+        created_by=who.key_name,
+        release=behind.workers.release()[1],
+    )
+    prepared = prepare(bare, behind.declarations.newest(), inputs=body.inputs, outputs=body.outputs)
+    told = (*left_out, *_unused(body.extra_data or {}, saved), *whole.warnings, *prepared.proposal.notes)
+    return Draft(prepared, first_warnings(dict.fromkeys(told)))
+
+
+def _check_addresses(document: object, who: Caller, behind: Services) -> None:
+    """Raise MissingAsset if it names files in our own buckets that are not the caller's results."""
+    buckets = {behind.assets_bucket, behind.output_bucket}
+    own = f"s3://{behind.output_bucket}/{owner_prefix(who.owner, behind.settings)}/"
+    refuse_foreign_addresses(document, buckets=buckets, allowed_prefix=own)
+
+
+def _unused(extra_data: Mapping[str, Any], saved: object) -> list[str]:
+    """A sentence on the data for ComfyUI that no version keeps: each run brings its own."""
+    info = extra_data.get("extra_pnginfo")
+    names = [name for name in extra_data if name != "extra_pnginfo"]
+    within = (
+        [f"extra_pnginfo.{name}" for name in info if name != "workflow" or saved is None]
+        if isinstance(info, Mapping)
+        else []
+    )
+    shown = ", ".join(repr(name[:60]) for name in sorted([*names, *within])[:20])
+    return [f"not kept, because each run brings its own `extra_data`: {shown}"] if shown else []

@@ -1,0 +1,295 @@
+"""What a person would call an input of a graph, with the names that it may get. No IO."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from comfy_serverless.graph.inputs import Input, InputKind, Role, input_at
+from comfy_serverless.graph.lookup import title_of
+from comfy_serverless.graph.nodes import PREFIX, SEED_INPUTS, known, model_folder
+from comfy_serverless.graph.workflow import is_link
+from comfy_serverless.workflows.describing import media_of
+from comfy_serverless.workflows.leads import Leads, Sign
+from comfy_serverless.workflows.naming import name_of, words_of
+from comfy_serverless.workflows.targets import Target
+from comfy_serverless.workflows.titles import is_given
+
+if TYPE_CHECKING:
+    from comfy_serverless.graph.convert.places import Places, Seen
+
+#: The most inputs of a graph that are looked at, and the most that are found.
+_MOST_LOOKED_AT: Final = 50_000
+_MOST_FOUND: Final = 1_000
+
+
+class Order(IntEnum):
+    """The order in which inputs are proposed."""
+
+    PROMPT = 0
+    NEGATIVE = 1
+    FILE = 2
+    TEXT = 3
+    SIZE = 4
+    NUMBER = 5
+    CHOICE = 6
+    SEED = 7
+    OTHER = 8
+    MODEL = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Something that could be an input.
+
+    Attributes:
+        wishes: names for it, the best first; one at least.
+        title: what its author has called it; "" if nothing.
+    """
+
+    targets: tuple[Target, ...]
+    wishes: tuple[str, ...]
+    order: Order = Order.OTHER
+    title: str = ""
+
+
+#: What people call inputs that have other names in ComfyUI.
+_CALLED: Final[Mapping[str, str]] = {
+    "ckpt_name": "checkpoint",
+    "control_net_name": "controlnet",
+    "lora_name": "lora",
+    "noise_seed": "seed",
+    "unet_name": "model",
+    "upscale_model_name": "upscale_model",
+    "strength_model": "strength",
+    "string": "text",
+}
+#: Names of inputs that say nothing of what they are for: the title of their node does.
+_SAYS_NOTHING: Final = frozenset({
+    "any", "audio", "bool", "boolean", "ckpt_name", "file", "float", "image", "index", "input", "int", "lora_name",
+    "mask", "name", "noise_seed", "number", "path", "prompt", "seed", "select", "string", "text", "value", "video",
+})  # fmt: skip
+#: Numbers and choices that people know.
+_NUMBERS: Final = frozenset({
+    "cfg", "denoise", "duration", "guidance", "guidance_scale", "lora_strength", "megapixels", "scale_by", "seconds",
+    "steps", "strength", "strength_model", "upscale_by",
+})  # fmt: skip
+_CHOICES: Final = frozenset({
+    "aspect_ratio", "model", "quality", "ratio", "resolution", "size", "style", "style_preset",
+})  # fmt: skip
+#: Texts that people write, in whatever node.
+_TEXTS: Final = frozenset({"prompt", "text", "negative_prompt", "positive_prompt", "lyrics", "tags", "caption"})
+#: Folders of the models that people choose; the others belong to one of these.
+_MODELS: Final = frozenset({"checkpoints", "controlnet", "diffusion_models", "loras", "style_models", "upscale_models"})
+_PLAIN_TYPES: Final = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "NUMBER"})
+_SCALARS = str | int | float
+
+
+class Candidates:
+    """The candidates of one graph."""
+
+    def __init__(
+        self, graph: Mapping[str, Any], object_info: Mapping[str, Any] | None, leads: Leads, places: Places | None
+    ) -> None:
+        self._graph = graph
+        self._info = object_info
+        self._leads = leads
+        self._places = places
+
+    def all(self) -> list[Candidate]:
+        """All candidates, in the order of the graph; each input is in one of them at most."""
+        found: list[Candidate] = []
+        hidden: list[Candidate] = []
+        taken: set[Target] = set()
+        for targets, label, title, is_hidden in self._each():
+            free = tuple(target for target in targets if target not in taken)
+            if free and len(found) < _MOST_FOUND:
+                taken.update(free)
+                (hidden if is_hidden else found).append(self.candidate(free, label=label, title=title))
+        shown = {one.order for one in found}
+        found += [one for one in hidden if one.order not in shown]
+        return sorted(found, key=lambda one: one.order)
+
+    def candidate(self, targets: Sequence[Target], *, label: str = "", title: str = "") -> Candidate:
+        """What a value that goes to these inputs is called.
+
+        Args:
+            label: what the author called the widget.
+            title: what the author called the node that shows it; else that of the first target counts.
+        """
+        node_id, name = targets[0]
+        node = self._graph[node_id]
+        one = input_at(self._graph, node_id, name, self._info)
+        if not title and is_given(node, self._info):
+            title = title_of(node)
+        word = self._word(one)
+        titled = name_of(title) if title else ""
+        is_of_title = bool(titled) and (name in _SAYS_NOTHING or len(self._settable(node)) == 1)
+        of_title = _in_title(titled, word) if is_of_title else ""
+        wishes = [name_of(label) if label else "", of_title, word, f"{titled}_{word}"[:64] if titled else ""]
+        shown = label or (title if of_title else "")
+        return Candidate(tuple(targets), tuple(wish for wish in wishes if wish), self._order(one), shown)
+
+    def constant_behind(self, link: Sequence[Any]) -> Iterator[Target]:
+        """The input of the node that a link comes from, if that node does nothing but hold a value."""
+        node = self._graph.get(link[0])
+        name = self._constant(link[0], node) if node is not None else ""
+        if name:
+            yield link[0], name
+
+    def _each(self) -> Iterator[tuple[tuple[Target, ...], str, str, bool]]:
+        """Inputs that may be set together, with a label and a title, and whether a subgraph hides them."""
+        if self._places is not None:
+            for seen in self._places.primitives():
+                if targets := self._there(seen):
+                    yield targets, seen.label, seen.title, False
+            for seen in self._places.promoted():
+                if (targets := self._there(seen)) and (seen.label or self._is_known(*targets[0])):
+                    yield targets, seen.label, seen.title, False
+        yield from self._of_nodes()
+
+    def _there(self, seen: Seen) -> tuple[Target, ...]:
+        return tuple(
+            (node_id, name)
+            for node_id, name in seen.targets
+            if node_id in self._leads.active and isinstance(self._graph[node_id]["inputs"].get(name), _SCALARS)
+        )
+
+    def _of_nodes(self) -> Iterator[tuple[tuple[Target, ...], str, str, bool]]:
+        left = _MOST_LOOKED_AT
+        for node_id in self._leads.active:
+            node, is_inside = self._graph[node_id], self._is_inside(node_id)
+            if constant := self._constant(node_id, node):
+                if not is_inside or self._leads.sign(node_id, constant) is not None:
+                    yield self._of_constant(node_id, constant), "", "", is_inside
+                continue
+            texts: dict[tuple[object, object], list[Target]] = {}
+            for name in self._settable(node):
+                left -= 1
+                if left < 0:
+                    return
+                if not self._is_wanted(node_id, node, name):
+                    continue
+                value, sign = node["inputs"][name], self._leads.sign(node_id, name)
+                # The two texts of SDXL and of Flux are one, as long as they say the same.
+                key = (sign, value) if sign is not None and isinstance(value, str) else (name, name)
+                texts.setdefault(key, []).append((node_id, name))
+            for targets in texts.values():
+                yield tuple(targets), "", "", is_inside
+
+    def _settable(self, node: Mapping[str, Any]) -> list[str]:
+        return [name for name, value in node["inputs"].items() if isinstance(value, _SCALARS) and name != PREFIX]
+
+    def _is_wanted(self, node_id: str, node: Mapping[str, Any], name: str) -> bool:
+        if self._is_inside(node_id):  # the subgraph shows what is to be set; but what every run needs anew
+            one = input_at(self._graph, node_id, name, self._info)
+            return (one.kind is InputKind.FILE and bool(one.value)) or one.role is Role.SEED or self._is_prompt(one)
+        if self._is_known(node_id, name):
+            return True
+        is_only = name in _SAYS_NOTHING or len(self._settable(node)) == 1
+        return is_only and is_given(node, self._info) and not self._is_inner_model(node, name)
+
+    def _is_inside(self, node_id: str) -> bool:
+        return self._places is not None and self._places.is_inside(node_id)
+
+    def _is_inner_model(self, node: Mapping[str, Any], name: str) -> bool:
+        folder = model_folder(str(node.get("class_type")), name)
+        return bool(folder) and folder not in _MODELS
+
+    def _is_known(self, node_id: str, name: str) -> bool:
+        """Whether people know an input by itself, whatever its node is called."""
+        node = self._graph[node_id]
+        one = input_at(self._graph, node_id, name, self._info)
+        if one.kind is InputKind.FILE:
+            return bool(one.value)
+        if one.role is Role.SEED:
+            return True
+        if one.role is Role.MODEL:
+            return not self._is_inner_model(node, name)
+        if one.kind is InputKind.TEXT:
+            return self._is_prompt(one)
+        if one.role is Role.SIZE:
+            made = self._leads.makes(node_id)
+            return not made or set(made) != {"CONDITIONING"}
+        last = name.rpartition(".")[2]
+        if one.kind is InputKind.CHOICE:
+            return last in _CHOICES
+        return one.kind in (InputKind.INTEGER, InputKind.NUMBER) and last in _NUMBERS
+
+    def _is_prompt(self, one: Input) -> bool:
+        if one.kind is not InputKind.TEXT or known(one.class_type).gives_text:
+            return False
+        is_called_so = one.name in _TEXTS or "prompt" in one.name.lower()
+        is_long = one.role is Role.PROMPT
+        if self._leads.sign(one.node_id, one.name) is not None:
+            return is_long or is_called_so
+        return is_long and is_called_so
+
+    def _constant(self, node_id: str, node: Mapping[str, Any]) -> str:
+        """The input of a node that does nothing but hold a plain value; "" if it does more."""
+        inputs = node["inputs"]
+        if constant := known(node.get("class_type")).constant:
+            return constant if isinstance(inputs.get(constant), str) else ""
+        made = self._leads.makes(node_id)
+        if not made or not _PLAIN_TYPES.issuperset(made) or any(is_link(value) for value in inputs.values()):
+            return ""
+        settable = self._settable(node)
+        return settable[0] if len(settable) == 1 else ""
+
+    def _of_constant(self, node_id: str, name: str) -> tuple[Target, ...]:
+        """What is set for a constant: itself, or the seeds that it gives its value to, which -1 makes random."""
+        consumers = self._leads.consumers(node_id)
+        if consumers and all(input_name in SEED_INPUTS for _, input_name in consumers):
+            return tuple(consumers)
+        return ((node_id, name),)
+
+    def _word(self, one: Input) -> str:
+        """What an input is called by itself."""
+        if one.kind is InputKind.TEXT and (sign := self._leads.sign(one.node_id, one.name)) is not None:
+            is_own = one.name not in _TEXTS and one.name not in _SAYS_NOTHING and one.role is not Role.PROMPT
+            if not is_own:
+                return "negative_prompt" if sign is Sign.NEGATIVE else "prompt"
+        if one.kind is InputKind.FILE:
+            return "mask" if one.name == "mask" or "Mask" in one.class_type else _FILES.get(media_of(one), "file")
+        if one.name == "value" and (consumers := self._leads.consumers(one.node_id)):
+            node_id, name = min(consumers, key=lambda each: each[1] in _SAYS_NOTHING)
+            return self._word_of(name, str(self._graph[node_id].get("class_type"))) or "value"
+        return self._word_of(one.name, one.class_type) or "value"
+
+    def _word_of(self, name: str, class_type: str) -> str:
+        last = name.rpartition(".")[2]
+        if "lora" in class_type.lower() and last.startswith("strength"):
+            return "lora_strength" if last != "strength_clip" else "lora_strength_clip"
+        if name == "model_name" and model_folder(class_type, name) == "upscale_models":
+            return "upscale_model"
+        return name_of(_CALLED.get(last, last), noise=frozenset())
+
+    def _order(self, one: Input) -> Order:
+        sign = self._leads.sign(one.node_id, one.name)
+        if one.kind is InputKind.TEXT:
+            if "system" in one.name.lower():
+                return Order.OTHER
+            if sign is not None:
+                return Order.NEGATIVE if sign is Sign.NEGATIVE else Order.PROMPT
+            return Order.PROMPT if one.role is Role.PROMPT else Order.TEXT
+        if one.kind is InputKind.FILE:
+            return Order.FILE
+        by_role = {Role.SEED: Order.SEED, Role.MODEL: Order.MODEL, Role.SIZE: Order.SIZE}
+        if one.role in by_role:
+            return by_role[one.role]
+        if one.kind is InputKind.CHOICE:
+            return Order.CHOICE
+        return Order.NUMBER if one.kind in (InputKind.INTEGER, InputKind.NUMBER) else Order.OTHER
+
+
+_FILES: Final[Mapping[str, str]] = {"image": "image", "video": "video", "audio": "audio", "model3d": "model"}
+
+
+def _in_title(titled: str, word: str) -> str:
+    """The name that a title gives; "" if it says no more than what ComfyUI calls such a node."""
+    words = set(words_of(titled))
+    usual = {"clip", "text", "encode", "prompt", "positive", "negative", "conditioning", "string", "multiline", "model"}
+    usual |= {"image", "video", "audio", "checkpoint", "lora", "diffusion", "seed", *word.split("_")}
+    return "" if words <= usual and words != {*word.split("_")} and not words - usual else titled

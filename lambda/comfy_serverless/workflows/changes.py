@@ -1,0 +1,84 @@
+"""What changes of a head, and how that is written. No IO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from comfy_serverless.aws.dynamodb import Update, now_text
+from comfy_serverless.workflows.items import COUNT_SK, MOST_MOVES, Alias, Head, Move, Weights, partition_of
+
+#: The names of an owner, retired ones among them.
+MOST_NAMES: Final = 1_000
+#: As many letters of a document's hash are in its key, and in a head.
+_HASH_LETTERS: Final = 16
+
+
+def moved(head: Head, alias: str, weights: Weights, *, by: str, known: Mapping[int, str]) -> Head:
+    """The head with an alias that leads to these versions; `known` has the hashes of those that are new to it."""
+    before = head.weights_of(alias)
+    aliases = {**head.aliases, alias: Alias(weights=weights, before=before)}
+    hashes = {**head.documents, **{version: sha256[:_HASH_LETTERS] for version, sha256 in known.items()}}
+    return replace(
+        head,
+        aliases=aliases,
+        documents=_meant(hashes, aliases),
+        history=(Move(alias=alias, before=before, after=weights, by=by, at=now_text()), *head.history)[:MOST_MOVES],
+    )
+
+
+def without(head: Head, alias: str, *, by: str) -> Head:
+    """The head without an alias that it has."""
+    aliases = {other: one for other, one in head.aliases.items() if other != alias}
+    told = Move(alias=alias, before=head.weights_of(alias), after={}, by=by, at=now_text())
+    return replace(
+        head, aliases=aliases, documents=_meant(head.documents, aliases), history=(told, *head.history)[:MOST_MOVES]
+    )
+
+
+def _meant(documents: Mapping[int, str], aliases: Mapping[str, Alias]) -> dict[int, str]:
+    """The documents of versions that an alias leads to."""
+    meant = {version for one in aliases.values() for version in one.weights}
+    return {version: sha256 for version, sha256 in documents.items() if version in meant}
+
+
+def renewed(head: Head) -> Head:
+    """The head as it is written next."""
+    return replace(head, revision=head.revision + 1, updated_at=now_text())
+
+
+def head_update(before: Head, after: Head) -> Update:
+    """The write of a changed head, if nobody has changed it since it was read."""
+    return Update(
+        pk=partition_of(before.owner),
+        sk=before.name,
+        assign=after.columns(),
+        condition="#revision = :seen",
+        values={"seen": before.revision},
+    )
+
+
+def one_name_more(owner: str) -> Update:
+    """The count of an owner's names and one, if that may be."""
+    return Update(
+        pk=partition_of(owner),
+        sk=COUNT_SK,
+        assign={},
+        add={"names": 1},
+        condition="attribute_not_exists(#names) OR #names < :most",
+        values={"most": MOST_NAMES},
+    )
+
+
+def in_words(weights: Weights) -> str:
+    """What an alias means: `version 3`, or `version 3 (90 %) and version 4 (10 %)`."""
+    if len(weights) <= 1:
+        return next((f"version {version}" for version in weights), "nothing")
+    total = sum(weights.values())
+    return " and ".join(f"version {version} ({100 * weight / total:.3g} %)" for version, weight in weights.items())
+
+
+def aliases_in_words(head: Head) -> str:
+    """The end of a sentence: which aliases there are."""
+    return f"it has {', '.join(sorted(head.aliases))}" if head.aliases else "it has none"

@@ -1,0 +1,339 @@
+"""Finds what a name means, and makes jobs of it: what every door asks (`jobs.named`).
+
+    NAME ──► the owner's own ──► one that the operator shares ──► a file in the image
+             └──────── one read of the table ────────┘
+
+A name of the owner's hides the operator's. Heads are read each time, so that a moved alias counts at once; documents
+never change, and are kept. That something is not there is never kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.errors import AssetUnavailable, InvalidRequest, NotFound
+from comfy_serverless.graph.near import Guesses
+from comfy_serverless.jobs.sources import OPERATOR
+from comfy_serverless.observability import log
+from comfy_serverless.workflows.changes import MOST_NAMES, aliases_in_words
+from comfy_serverless.workflows.folder import NUMBER, Folder
+from comfy_serverless.workflows.items import Head, VersionRow
+from comfy_serverless.workflows.pick import key_for, pick
+from comfy_serverless.workflows.reference import LIVE, Reference
+from comfy_serverless.workflows.request import check_values, expand
+from comfy_serverless.workflows.version import Version
+
+if TYPE_CHECKING:
+    from comfy_serverless.jobs.request import JobRequest
+    from comfy_serverless.workflows.reader import WorkflowReader
+    from comfy_serverless.workflows.schema import InputCheck
+
+Declarations = Callable[[], Mapping[str, Any] | None]
+
+#: The bytes of documents that are kept, and how many checks.
+_KEPT_BYTES: Final = 16_000_000
+_KEPT_CHECKS: Final = 200
+#: The names that a message lists.
+_MOST_LISTED: Final = 20
+#: Before the name of a workflow that the operator shares, whatever the owner has of that name.
+_SHARED: Final = "shared/"
+
+_Found = TypeVar("_Found")
+
+
+class Finder:
+    """Names of one deployment. Implements `jobs.named.NamedWorkflows`. Thread-safe.
+
+    Args:
+        store: None where there is no table: only the image's files have names.
+        folder: WORKFLOWS_DIR.
+        declarations: what the workers' nodes are, for choices that are true now; None where nobody has told.
+    """
+
+    def __init__(self, store: WorkflowReader | None, folder: Path | None, declarations: Declarations) -> None:
+        self._store = store
+        self._folder = Folder(folder)
+        self._declarations = declarations
+        self._documents = _Documents()
+        self._checks: OrderedDict[tuple[str, str, int], _Check] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def find(self, reference: Reference | str, *, owner: str, key: str = "") -> Version:
+        """The version that a reference means. One read of the table, and one of S3 for what was not read before.
+
+        Args:
+            owner: who asks; "" is the operator, who has what is shared and what is not.
+            key: decides between the versions of an alias that has several.
+
+        Raises:
+            NotFound: there is no such workflow, alias or version for this owner; the message says which there are.
+            InvalidRequest: no workflow can be called so.
+            InvalidWorkflow: the version is damaged, or a newer release has written it.
+            AssetUnavailable: the table or S3 does not answer.
+        """
+        meant = _Meant.of(reference)
+        found = self._found(meant, owner=owner, key=key)
+        if found is None:
+            raise self._unknown(meant, owner)
+        return found
+
+    def check_of(self, version: Version) -> InputCheck:
+        """The check of a version's inputs, with the choices that there are now. Made once for both."""
+        from comfy_serverless.workflows.schema import InputCheck
+
+        declared = self._declarations()
+        key = (version.owner, version.name, version.number)
+        with self._lock:
+            known = self._checks.get(key)
+            if known is not None and known.version is version and known.declared is declared:
+                self._checks.move_to_end(key)
+                return known.check
+        check = InputCheck.of(version, declared)
+        with self._lock:
+            self._checks[key] = _Check(version, declared, check)
+            while len(self._checks) > _KEPT_CHECKS:
+                self._checks.popitem(last=False)
+        return check
+
+    def expand(self, request: JobRequest, *, owner: str, key: str, strict: bool = False) -> JobRequest:
+        """The request with the workflow's graph in it, if `workflow` is a name; otherwise the request itself.
+
+        Raises as `jobs.named.NamedWorkflows.expand`.
+
+        Args:
+            strict: whether inputs have names only, and no addresses.
+        """
+        if not request.is_named:
+            return request
+        version = self._required(request, owner=owner, key=key)
+        return expand(request, version, check=self.check_of(version), strict=strict, seed=key)
+
+    def pinned(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+        """The request with the number of the version in its name, and its inputs checked.
+
+        What is in the image is not pinned: the worker's image has it, and may be newer. Where no folder is known, a
+        name that nobody has pushed is left to the worker, too. One of the operator's is pinned as `shared/NAME@3`, so
+        that a workflow of the owner's that is pushed meanwhile is not taken for it.
+
+        Raises as `jobs.named.NamedWorkflows.pinned`.
+        """
+        if not request.is_named:
+            return request
+        meant = _Meant.of(str(request.workflow))
+        if self._folder.path is None and meant.may_be_file:
+            version = self._refused(lambda: self._found(meant, owner=owner, key=key))
+            if version is None:
+                return request
+        else:
+            version = self._required(request, owner=owner, key=key)
+        check_values(request, version, check=self.check_of(version), strict=False)
+        if version.number == NUMBER:
+            return request
+        of_operator = version.owner == OPERATOR != owner
+        pinned = f"{_SHARED if of_operator else ''}{version.name}@{version.number}"
+        return request.model_copy(update={"workflow": pinned})
+
+    def visible(self, owner: str) -> Iterator[Head]:
+        """The heads of the workflows that an owner may run: his own, then those that the operator shares.
+
+        Those that are retired, and those that a name of his own hides, are not among them.
+        """
+        if self._store is None:
+            return
+        hidden = set()
+        for head in self._store.heads(owner):
+            hidden.add(head.name)
+            if not head.is_retired:
+                yield head
+        if owner != OPERATOR:
+            shared = (head for head in self._store.heads(OPERATOR) if head.is_shared and not head.is_retired)
+            yield from (head for head in shared if head.name not in hidden)
+
+    def files(self) -> list[str]:
+        """The names of the image's files."""
+        return self._folder.names()
+
+    def _required(self, request: JobRequest, *, owner: str, key: str) -> Version:
+        """What a request's name means. Raises InvalidRequest if it means nothing."""
+        return self._refused(lambda: self.find(str(request.workflow), owner=owner, key=key))
+
+    def _refused(self, find: Callable[[], _Found]) -> _Found:
+        try:
+            return find()
+        except NotFound as error:
+            raise InvalidRequest(error.message, details=error.details) from error
+
+    def _found(self, meant: _Meant, *, owner: str, key: str) -> Version | None:
+        """The version that is meant; None if nobody has a workflow of this name. Raises as `find`."""
+        if self._store is not None and meant.reference is not None:
+            heads, rows = self._look(meant, owner)
+            for head in heads:
+                if head.is_retired and head.owner != owner:
+                    return None
+                if head.is_retired:
+                    raise NotFound(f"the workflow {head.name!r} is retired: push it again to bring it back.")
+                version = self._file(meant) if head.owner == OPERATOR and meant.is_of_image else None
+                return version or self._of_head(head, meant.reference, rows.get(head.owner), key=key)
+        return self._file(meant)
+
+    def _look(self, meant: _Meant, owner: str) -> tuple[list[Head], dict[str, VersionRow]]:
+        """The heads of this name that count for the owner, the nearest first; and the rows of the version, by owner."""
+        if self._store is None or meant.reference is None:
+            return [], {}
+        name, number = meant.reference.name, meant.reference.version
+        whose = [OPERATOR] if meant.is_shared else list(dict.fromkeys((owner, OPERATOR)))
+        keys: list[tuple[str, str, int | None]] = [(one, name, None) for one in whose]
+        keys += [(one, name, number) for one in whose if number]
+        try:
+            found = self._store.look(keys)
+        except (ClientError, BotoCoreError, TimeoutError) as error:
+            raise AssetUnavailable(
+                f"the workflow {name!r} could not be looked up, because the table does not answer: try again."
+            ) from error
+        heads = [head for one in whose if isinstance(head := found.get((one, name, None)), Head)]
+        rows = {row.owner: row for row in found.values() if isinstance(row, VersionRow)}
+        return [head for head in heads if head.owner == owner or head.is_shared], rows
+
+    def _of_head(self, head: Head, reference: Reference, row: VersionRow | None, *, key: str) -> Version:
+        if reference.version is not None:
+            if row is None:
+                raise NotFound(
+                    f"the workflow {head.name!r} has no version {reference.version}: it has 1 to {head.latest}."
+                )
+            return self._document(head, row.number, row.sha256[:16])
+        alias = reference.alias or LIVE
+        if not (weights := head.weights_of(alias)):
+            near = Guesses().near(alias, head.aliases)
+            hint = f"did you mean {head.name}@{near[0]}?" if near else f"{aliases_in_words(head)}."
+            raise NotFound(f"the workflow {head.name!r} has no alias {alias!r}; {hint}")
+        number = pick(weights, key_for(head.name, alias, key)) if len(weights) > 1 else next(iter(weights))
+        return self._document(head, number, head.documents.get(number))
+
+    def _document(self, head: Head, number: int, sha256: str | None) -> Version:
+        kept = (head.owner, head.name, number, sha256 or "")
+        if (version := self._documents.get(kept)) is not None:
+            return version
+        if self._store is None:
+            raise AssertionError("a head comes from the store")
+        version = self._store.document(head, head.name, number) if sha256 is None else self._store.read(*kept)
+        self._documents.put(kept, version)
+        return version
+
+    def _file(self, meant: _Meant) -> Version | None:
+        """What the image has of this name. Raises NotFound if it has it, but no such alias or version."""
+        version = None
+        if meant.text in self._folder.names() or meant.reference is None:
+            return self._folder.version(meant.text, self._declarations()) if not meant.is_shared else None
+        version = self._folder.version(meant.reference.name, self._declarations())
+        if version is None or meant.is_of_image or meant.reference.alias == LIVE:
+            return version
+        raise NotFound(
+            f"the workflow {version.name!r} is a file in the image: it has version {NUMBER} alone, and no alias but "
+            f"{LIVE!r}."
+        )
+
+    def _unknown(self, meant: _Meant, owner: str) -> NotFound:
+        """What to say of a name that nobody has: the owner hears of what he may run, and of nothing else."""
+        if self._store is None and self._folder.path is None:
+            return NotFound(
+                f"the workflow {meant.text[:200]!r} is a name, but WORKFLOWS_DIR is not set: "
+                "send the workflow itself, or the s3:// address of one."
+            )
+        names = sorted({*self._names(owner), *self._folder.names()})
+        near = Guesses().near(meant.name.removesuffix(".json"), names)
+        more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+        listed = f"{', '.join(names[:_MOST_LISTED])}{more}"
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {listed or 'none'}."
+        return NotFound(f"there is no workflow {meant.name[:200]!r}; {hint}")
+
+    def _names(self, owner: str) -> list[str]:
+        """The names of workflows that an owner may run, as far as they can be listed: a hint is not worth a failure."""
+        try:
+            return [head.name for head in islice(self.visible(owner), MOST_NAMES)]
+        except (ClientError, BotoCoreError) as error:
+            log.warning("the names of workflows cannot be listed", error=str(error))
+            return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """What a request calls a workflow.
+
+    Attributes:
+        text: as it stands there.
+        reference: what it means as a named workflow; None if it can only be a file in the image.
+        is_shared: whether the operator's is meant, whatever the owner has.
+    """
+
+    text: str
+    reference: Reference | None
+    is_shared: bool = False
+
+    @classmethod
+    def of(cls, meant: Reference | str) -> Self:
+        if isinstance(meant, Reference):
+            return cls(meant.to_text(), meant)
+        is_shared = meant.startswith(_SHARED)
+        try:
+            return cls(meant, Reference.parse(meant.removeprefix(_SHARED)), is_shared)
+        except InvalidRequest:
+            return cls(meant, None)
+
+    @property
+    def name(self) -> str:
+        """The name alone, as far as it is one."""
+        return self.text if self.reference is None else self.reference.name
+
+    @property
+    def is_of_image(self) -> bool:
+        """Whether the image's file is asked for by its number."""
+        return self.reference is not None and self.reference.version == NUMBER
+
+    @property
+    def may_be_file(self) -> bool:
+        """Whether a worker's image may have what is meant."""
+        return not self.is_shared and (self.reference is None or self.is_of_image or self.reference.alias == LIVE)
+
+
+class _Check(NamedTuple):
+    """A check, and what it was made of."""
+
+    version: Version
+    declared: Mapping[str, Any] | None
+    check: InputCheck
+
+
+class _Documents:
+    """The versions that were read last, up to a number of bytes. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str, int, str], tuple[Version, int]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[str, str, int, str]) -> Version | None:
+        """A version that was read before."""
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
+
+    def put(self, key: tuple[str, str, int, str], version: Version) -> None:
+        """Keep a version, and forget those that were not asked for the longest."""
+        size_bytes = len(version.to_bytes())
+        with self._lock:
+            _, before = self._kept.pop(key, (version, 0))
+            self._kept[key] = version, size_bytes
+            self._bytes += size_bytes - before
+            while self._bytes > _KEPT_BYTES and self._kept:
+                _, (_, least) = self._kept.popitem(last=False)
+                self._bytes -= least

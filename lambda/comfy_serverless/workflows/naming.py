@@ -1,0 +1,91 @@
+"""Names for inputs and outputs: short words in snake_case, made of titles that somebody gave. No IO."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import unicodedata
+from typing import Final
+
+from comfy_serverless.errors import InvalidRequest
+
+#: What people may call an input or an output.
+NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+#: Not as names of inputs: a run's body has its inputs under this one.
+RESERVED: Final = frozenset({"inputs"})
+_LONGEST: Final = 40
+#: What titles have beside what is meant.
+_NOISE: Final = frozenset(
+    {"load", "loader", "upload", "input", "node", "primitive", "select", "enter", "your", "the", "a"}
+)
+_LETTERS: Final = str.maketrans(
+    {
+        "ß": "ss",
+        "ø": "o",
+        "Ø": "O",
+        "ł": "l",
+        "Ł": "L",
+        "æ": "ae",
+        "Æ": "Ae",
+        "œ": "oe",
+        "đ": "d",
+        "ð": "d",
+        "þ": "th",
+        "ı": "i",
+    }
+)
+_HUMP: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD: Final = re.compile(r"[A-Za-z0-9]+")
+_CALLED: Final = {("positive",): "prompt", ("positive", "prompt"): "prompt", ("negative",): "negative_prompt"}
+
+
+def check_name(name: object) -> str:
+    """The name itself. Raises InvalidRequest, whose message is the rest of a sentence, if nothing may be called so."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InvalidRequest("is no name: 1 to 64 letters, digits or '_', the first one a letter")
+    if name in RESERVED:
+        raise InvalidRequest("is reserved: a run's body has its inputs under it")
+    return name
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The words of a text in small Latin letters; those of other scripts are left out."""
+    plain = unicodedata.normalize("NFKD", text[:500].translate(_LETTERS)).encode("ascii", "ignore").decode()
+    return tuple(word.lower() for word in _WORD.findall(_HUMP.sub(" ", plain)))
+
+
+def name_of(text: str, *, noise: frozenset[str] = _NOISE) -> str:
+    """A name made of a title or a label; "" if there is nothing in it to make one of."""
+    words = words_of(text)
+    words = tuple(word for word in words if word not in noise) or words
+    if words in _CALLED:
+        return _CALLED[words]
+    while words and words[0].isdigit():
+        words = (*words[1:], words[0]) if len(words) > 1 and not all(map(str.isdigit, words)) else ()
+    name = ""
+    for word in words:
+        longer = f"{name}_{word}" if name else word
+        if len(longer) > _LONGEST:
+            break
+        name = longer
+    if not name[:1].isalpha():
+        return ""
+    return f"{name}_value" if name in RESERVED or keyword.iskeyword(name) else name
+
+
+class Names:
+    """The names that are given out: each once."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, *wishes: str) -> str:
+        """The first wish that is free; else the first one with a number. One wish at least is a name."""
+        good = [wish for wish in wishes if wish]
+        free = next((wish for wish in good if wish not in self._taken), None)
+        number = 2
+        while free is None:
+            numbered = f"{good[0]}_{number}"
+            free, number = (numbered if numbered not in self._taken else None), number + 1
+        self._taken.add(free)
+        return free

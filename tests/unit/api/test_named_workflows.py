@@ -1,0 +1,347 @@
+"""Named workflows over HTTP: pushed in any format, shown, listed, moved, retired; each owner for itself."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from comfy_serverless.jobs.declarations import DeclarationsWriter
+from comfy_serverless.workflows.version import Version
+from tests.unit.api_world import ASSETS, RESULTS, ApiWorld, api_world
+from tests.unit.editor_samples import OBJECT_INFO, PLAIN, PLAIN_GRAPH
+from tests.unit.named_world import GRAPH, problems, push, run
+
+LIST = "/api/v2/workflows"
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiWorld]:
+    with api_world(monkeypatch) as world:
+        yield world
+
+
+@pytest.fixture
+def told(api: ApiWorld) -> ApiWorld:
+    """The API of workers that have told what they have."""
+    DeclarationsWriter(api.s3, ASSETS, "nodes").write(OBJECT_INFO)
+    return api
+
+
+def shared(api: ApiWorld, name: str = "poster", *, is_shared: bool = True) -> None:
+    """A workflow of the operator's."""
+    api.services.workflows.push(Version(name=name, number=0, owner="", graph=GRAPH, description="The operator's."))
+    api.services.workflows.share(name, is_shared)
+
+
+def test_a_first_push_is_version_1_and_live(api: ApiWorld) -> None:
+    answer = push(api, description="A poster.", note="first")
+    assert answer.status == 201, answer.text
+    assert (answer.json["version"], answer.json["is_new"]) == (1, True)
+    assert answer.json["aliases"] == {"live": {"weights": {"1": 1}}}
+    assert [one["name"] for one in answer.json["inputs"]] == ["color", "width"]
+    assert answer.json["schema"]["properties"].keys() == {"color", "width"}
+
+    shown = api.request("GET", f"{LIST}/poster").json
+    assert (shown["version"], shown["source"], shown["description"]) == (1, "own", "A poster.")
+    assert shown["schema"]["additionalProperties"] is False
+    assert run(api, shown["example"]).status == 201
+
+
+def test_a_later_push_moves_nothing_unless_it_says_so(api: ApiWorld) -> None:
+    push(api)
+    second = push(api, description="another")
+    assert (second.json["version"], second.json["aliases"]) == (2, {"live": {"weights": {"1": 1}}})
+    third = push(api, description="a third", alias="staging")
+    assert third.json["aliases"]["staging"] == {"weights": {"3": 1}}
+    assert third.json["aliases"]["live"] == {"weights": {"1": 1}}
+
+
+def test_the_same_content_again_is_no_new_version(api: ApiWorld) -> None:
+    push(api)
+    again = push(api, note="said otherwise")
+    assert (again.status, again.json["version"], again.json["is_new"]) == (200, 1, False)
+
+
+def editors_picture() -> dict[str, Any]:
+    return {"prompt": PLAIN_GRAPH, "workflow": PLAIN}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"workflow": GRAPH},
+        GRAPH,
+        {"prompt": GRAPH, "client_id": "me", "extra_data": {"client_id": "me"}},
+        {"workflow": json.dumps(GRAPH)},
+        {"workflow": {"prompt": GRAPH}},
+        {"input": {"workflow": GRAPH}},
+        [{"workflow": GRAPH}],
+        {"output": GRAPH, "workflow": PLAIN},
+        {"prompt": GRAPH, "workflow": PLAIN},
+        {"prompt": [5, "id", GRAPH, {}, ["2"]], "outputs": {}, "status": {}},
+        {"abc": {"prompt": [5, "id", GRAPH, {}, ["2"]], "outputs": {}}},
+    ],
+    ids=[
+        "plain",
+        "bare",
+        "prompt",
+        "text",
+        "nested",
+        "envelope",
+        "list",
+        "graphToPrompt",
+        "picture",
+        "entry",
+        "history",
+    ],
+)
+def test_a_graph_is_pushed_in_any_wrapper(api: ApiWorld, body: object) -> None:
+    answer = api.request("PUT", f"{LIST}/poster", body=body)
+    assert answer.status == 201, answer.text
+    version = api.request("GET", f"{LIST}/poster/versions/1").json
+    assert {node_id: node["inputs"] for node_id, node in version["workflow"].items()} == {
+        node_id: node["inputs"] for node_id, node in GRAPH.items()
+    }
+
+
+@pytest.mark.parametrize("body", [{"workflow": PLAIN}, PLAIN, {"workflow": json.dumps(PLAIN)}, editors_picture()])
+def test_what_the_editor_saved_is_converted_and_goes_into_pictures(told: ApiWorld, body: object) -> None:
+    answer = told.request("PUT", f"{LIST}/poster", body=body)
+    assert answer.status == 201, answer.text
+    version = told.request("GET", f"{LIST}/poster/versions/1").json
+    assert {node["class_type"] for node in version["workflow"].values()} == {
+        node["class_type"] for node in PLAIN_GRAPH.values()
+    }
+    assert version["editors"]["nodes"]
+
+
+def test_what_the_editor_saved_waits_for_somebody_to_tell_the_nodes(api: ApiWorld) -> None:
+    answer = api.request("PUT", f"{LIST}/poster", body={"workflow": PLAIN})
+    assert (answer.status, answer.code) == (503, "engine_unavailable")
+    assert api.request("GET", f"{LIST}/poster").status == 404
+
+
+def test_a_workflow_is_pushed_by_its_address(api: ApiWorld) -> None:
+    key = "owners/team/mine.json"
+    api.s3.put_object(Bucket=RESULTS, Key=key, Body=json.dumps({"prompt": GRAPH}).encode())
+    assert push(api, workflow=f"s3://{RESULTS}/{key}").status == 201
+
+
+@pytest.mark.parametrize("address", [f"s3://{RESULTS}/owners/other/a.json", f"s3://{ASSETS}/workflows/owners/x/y.json"])
+def test_no_address_of_anothers_is_read(api: ApiWorld, address: str) -> None:
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    api.s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(GRAPH).encode())
+    assert push(api, workflow=address).code == "missing_asset"
+    graph = {**GRAPH, "3": {"class_type": "LoadImage", "inputs": {"image": address}}}
+    assert push(api, workflow=graph).code == "missing_asset"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "workflow"),
+        ({"workflow": "poster"}, "is the name"),
+        ({"workflow": GRAPH, "alais": "live"}, "did you mean 'alias'?"),
+        ({"workflow": GRAPH, "alias": "v3"}, "no alias can be called"),
+        ({"workflow": GRAPH, "dry_run": "yes"}, "dry_run"),
+        ({"workflow": {"1": {"class_type": 5}}}, "workflow"),
+        ({"workflow": GRAPH, "inputs": {"a": "9.color", "b": "1.colour"}}, "1.color"),
+        ({"workflow": GRAPH, "outputs": {"picture": "7"}}, "7"),
+        ("not json", "JSON"),
+        ([], ""),
+        (None, ""),
+    ],
+)
+def test_a_push_that_cannot_be_kept_says_why_and_leaves_nothing(api: ApiWorld, body: object, words: str) -> None:
+    answer = api.request("PUT", f"{LIST}/poster", body=body)
+    assert 400 <= answer.status < 500, answer.text
+    assert words in answer.json["error"]["message"]
+    assert api.request("GET", LIST).json == {"workflows": []}
+    assert "Contents" not in api.s3.list_objects_v2(Bucket=ASSETS, Prefix="workflows/")
+
+
+def test_all_wrong_choices_are_named_at_once(api: ApiWorld) -> None:
+    told = problems(push(api, inputs={"a": "9.color", "b": "1.colour", "no name": "1.width"}, outputs={"c": "77"}))
+    assert len(told) == 4
+
+
+def test_a_dry_run_writes_nothing_and_shows_the_proposal_beside_what_is_wrong(api: ApiWorld) -> None:
+    answer = push(api, inputs={"a": "1.colour"}, dry_run=True)
+    assert answer.status == 200, answer.text
+    assert "version" not in answer.json
+    assert answer.json["problems"]
+    assert answer.json["proposal"]["inputs"]
+    good = push(api, dry_run=True, note="x")
+    assert (good.status, good.json["problems"]) == (200, [])
+    assert [one["name"] for one in good.json["inputs"]] == ["color", "width"]
+    assert api.request("GET", f"{LIST}/poster").status == 404
+
+
+@pytest.mark.parametrize("name", ["doctor", "convert", "needs", "a b", "x" * 65, "-a", "é", "a@b"])
+def test_no_workflow_gets_a_name_that_it_cannot_have(api: ApiWorld, name: str) -> None:
+    answer = push(api, name)
+    assert (answer.status, answer.code) == (422, "invalid_request")
+    assert run(api, name=name).status == 404
+
+
+def test_keys_for_partner_nodes_are_kept_nowhere(api: ApiWorld) -> None:
+    answer = push(api, extra_data={"api_key_comfy_org": "secret-key", "extra_pnginfo": {"workflow": PLAIN, "mine": 1}})
+    assert answer.status == 201, answer.text
+    assert any("api_key_comfy_org" in note and "mine" in note for note in answer.json["notes"])
+    for item in api.s3.list_objects_v2(Bucket=ASSETS, Prefix="workflows/")["Contents"]:
+        assert b"secret-key" not in api.s3.get_object(Bucket=ASSETS, Key=item["Key"])["Body"].read()
+
+
+def test_a_version_is_kept_by_its_reader(api: ApiWorld) -> None:
+    push(api, note="first")
+    answer = api.request("GET", f"{LIST}/poster/versions/1")
+    assert answer.headers["cache-control"] == "private, no-cache"
+    again = api.request("GET", f"{LIST}/poster/versions/1", headers={"if-none-match": answer.headers["etag"]})
+    assert (again.status, again.text) == (304, "")
+    assert answer.json["workflow"] == GRAPH
+    assert (answer.json["note"], answer.json["created_by"]) == ("first", "key-1")
+
+
+def test_versions_are_listed_newest_first_in_pages(api: ApiWorld) -> None:
+    for number in range(5):
+        push(api, description=f"version {number + 1}", note=f"note {number + 1}")
+    api.request("POST", f"{LIST}/poster/alias", body={"alias": "live", "weights": {"2": 90, "5": 10}})
+    page = api.request("GET", f"{LIST}/poster/versions?limit=3").json
+    assert [(one["number"], one["aliases"]) for one in page["versions"]] == [(5, ["live"]), (4, []), (3, [])]
+    rest = api.request("GET", f"{LIST}/poster/versions?limit=3&cursor={page['next_cursor']}").json
+    assert [(one["number"], one["note"]) for one in rest["versions"]] == [(2, "note 2"), (1, "note 1")]
+    assert "next_cursor" not in rest
+    for cursor in ("x", "0", "-1", "²"):
+        assert api.request("GET", f"{LIST}/poster/versions?cursor={cursor}").code == "invalid_cursor"
+
+
+def test_an_alias_moves_to_a_version_to_weights_and_back(api: ApiWorld) -> None:
+    for number in (1, 2):
+        push(api, description=f"version {number}")
+
+    def move(**body: Any) -> Any:
+        return api.request("POST", f"{LIST}/poster/alias", body={"alias": "live", **body})
+
+    assert move(version=2).json["aliases"] == {"live": {"weights": {"2": 1}}}
+    assert move(rollback=True).json["aliases"] == {"live": {"weights": {"1": 1}}}
+    assert move(weights={"1": 90, "2": 10}).json["aliases"] == {"live": {"weights": {"1": 90, "2": 10}}}
+    shown = api.request("GET", f"{LIST}/poster").json
+    assert (shown["version"], shown["history"][0]["by"]) == (1, "key-1")
+    assert api.request("GET", f"{LIST}/poster?version=2").json["version"] == 2
+    stale = move(version=2, expected={"1": 1})
+    assert (stale.status, stale.code) == (409, "workflow_changed")
+    assert move(version=2, expected={"1": 90, "2": 10}).status == 200
+    assert move(version=7).status == 404
+    for wrong in ({}, {"version": 1, "rollback": True}, {"weights": {"x": 1}}, {"weights": {}}, {"weights": {"1": -1}}):
+        answer = move(**wrong)
+        assert (answer.status, answer.code) == (422, "invalid_request"), wrong
+
+
+def test_a_retired_workflow_is_gone_until_it_is_pushed_again(api: ApiWorld) -> None:
+    push(api)
+    assert api.request("DELETE", f"{LIST}/poster").status == 204
+    for method, path in (("GET", ""), ("GET", "/versions"), ("GET", "/versions/1"), ("DELETE", "")):
+        assert api.request(method, f"{LIST}/poster{path}").status == 404, path
+    assert run(api).status == 404
+    assert api.request("POST", f"{LIST}/poster/alias", body={"alias": "live", "version": 1}).status == 404
+    assert api.request("GET", LIST).json == {"workflows": []}
+    assert push(api).status == 200
+    assert run(api).status == 201
+
+
+def test_another_owners_workflow_is_not_there(api: ApiWorld) -> None:
+    push(api, "posters", owner="other")
+    push(api, "mine")
+    for method, path, body in (
+        ("GET", "", None),
+        ("GET", "/versions", None),
+        ("GET", "/versions/1", None),
+        ("DELETE", "", None),
+        ("POST", "/alias", {"alias": "live", "version": 1}),
+        ("POST", "/runs", {}),
+    ):
+        answers = [api.request(method, f"{LIST}/{name}{path}", body=body) for name in ("posters", "nowhere")]
+        assert {answer.status for answer in answers} == {404}, path
+        assert answers[0].text == answers[1].text.replace("nowhere", "posters")
+    near = run(api, name="poster").json["error"]["message"]
+    assert "posters" not in near
+    assert [one["name"] for one in api.request("GET", LIST).json["workflows"]] == ["mine"]
+    assert push(api, "posters").json["version"] == 1, "names of owners are apart"
+
+
+def test_what_the_operator_shares_is_run_and_never_written(api: ApiWorld) -> None:
+    shared(api)
+    shared(api, "secret", is_shared=False)
+    assert [(one["name"], one["source"]) for one in api.request("GET", LIST).json["workflows"]] == [
+        ("poster", "operator")
+    ]
+    assert run(api).status == 201
+    shown = api.request("GET", f"{LIST}/poster").json
+    assert "history" not in shown or shown["history"] == []
+    assert api.request("GET", f"{LIST}/poster/versions").json["versions"][0]["number"] == 1
+    assert api.request("DELETE", f"{LIST}/poster").status == 404
+    assert api.request("POST", f"{LIST}/poster/alias", body={"alias": "live", "version": 1}).status == 404
+    for path in ("", "/versions", "/versions/1"):
+        assert api.request("GET", f"{LIST}/secret{path}").status == 404
+    assert run(api, name="secret").status == 404
+    own = push(api)
+    assert (own.status, own.json["version"]) == (201, 1)
+    assert [(one["name"], one["source"]) for one in api.request("GET", LIST).json["workflows"]] == [("poster", "own")]
+    assert api.services.workflows.head("", "poster").latest == 1
+
+
+def test_workflows_are_listed_by_name_in_pages(api: ApiWorld) -> None:
+    for name in ("d", "b"):
+        push(api, name)
+    for name in ("a", "b", "c"):
+        shared(api, name)
+    names, cursor = [], ""
+    while True:
+        page = api.request("GET", f"{LIST}?limit=2{cursor and f'&cursor={cursor}'}").json
+        names += [(one["name"], one["source"]) for one in page["workflows"]]
+        if (cursor := page.get("next_cursor", "")) == "":
+            break
+    assert names == [("a", "operator"), ("b", "own"), ("c", "operator"), ("d", "own")]
+    assert api.request("GET", f"{LIST}?cursor=%23x").code == "invalid_cursor"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "near"),
+    [
+        ("GET", f"{LIST}?limits=3", "limit"),
+        ("GET", f"{LIST}/poster?alais=live", "alias"),
+        ("GET", f"{LIST}/poster/versions?curser=3", "cursor"),
+        ("POST", f"{LIST}/poster/runs?wait=3", "wait_s"),
+        ("POST", f"{LIST}/poster/runs?stick=3", "sticky"),
+        ("POST", f"{LIST}/poster/runs?Version=1", "version"),
+    ],
+)
+def test_a_parameter_that_no_route_has_is_refused(api: ApiWorld, method: str, path: str, near: str) -> None:
+    push(api)
+    answer = api.request(method, path, body={} if method == "POST" else None)
+    assert (answer.status, answer.code) == (422, "invalid_request")
+    assert f"did you mean {near!r}?" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "query", ["alias=live&version=1", "version=x", "version=-1", "alias=", "alias=V3", "wait_s=99"]
+)
+def test_a_parameter_that_cannot_be_is_refused(api: ApiWorld, query: str) -> None:
+    push(api)
+    assert run(api, query=query).code == "invalid_request"
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "HEAD"])
+def test_a_method_that_no_route_has_is_told_in_the_envelope(api: ApiWorld, method: str) -> None:
+    answer = api.request(method, f"{LIST}/poster")
+    assert (answer.status, answer.code) == (404, "not_found")
+
+
+def test_a_body_in_base64_is_read_as_any_other(api: ApiWorld) -> None:
+    body = json.dumps({"workflow": GRAPH}).encode()
+    assert api.request("PUT", f"{LIST}/poster", body=body, headers={"content-type": "application/json"}).status == 201
+    assert base64.b64encode(body)
