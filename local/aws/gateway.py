@@ -112,7 +112,7 @@ class Gateway:
             return refused.response()
 
     async def _answer_agent(self, request: web.Request, event: dict[str, Any]) -> web.StreamResponse:
-        """A message of an agent: while its call goes on, the function is asked again, and what it tells is passed on."""
+        """Answer an agent. While its call goes on, the function is asked again, and what it tells is passed on."""
         event["requestContext"][STREAMS] = True
         result = await self._invoke(self.agents, event)
         if not isinstance(result, Mapping) or GOES_ON not in result:

@@ -1,4 +1,4 @@
-"""The Lambda function behind `/mcp`: the tools of agents. One of its own, since the protocol's library takes a second."""
+"""The Lambda function behind `/mcp`: the tools of agents. One of its own: the protocol's library takes a second."""
 
 from __future__ import annotations
 

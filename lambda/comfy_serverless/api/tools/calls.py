@@ -20,6 +20,7 @@ from comfy_serverless.api.assets import UploadBody, target_of
 from comfy_serverless.api.jobs import find_job
 from comfy_serverless.api.named_runs import NamedRun, start
 from comfy_serverless.api.outputs import outputs_page
+from comfy_serverless.api.run_bodies import Asked
 from comfy_serverless.api.tools.generic import (
     INLINE_BYTES,
     MAX_SENT_BYTES,
@@ -86,7 +87,13 @@ class Visit:
 
 
 def run(workflow: str, values: Mapping[str, Any], visit: Visit) -> ToolResult:
-    """Run a named workflow. Raises NoSuchWorkflow for one that the caller may not see; ComfyError for what does not fit."""
+    """Run a named workflow.
+
+    Raises:
+        NoSuchWorkflow: the caller has none of this name, and the operator shares none.
+        ComfyError: it is refused: inputs that do not fit, no room for the job, and so on.
+        Unfinished: the job goes on, and so does the call.
+    """
     behind = visit.services
     if visit.job_id is not None:
         state = find_job(visit.job_id, visit.caller, behind, read=behind.jobs.read_alone)
@@ -169,9 +176,7 @@ def _cancel(job_id: str, visit: Visit) -> ToolResult:
 
 
 def _outputs(asked: GetOutputs, visit: Visit) -> ToolResult:
-    page = outputs_page(
-        asked.job_id, visit.caller, visit.services, start=int(asked.cursor or 0), limit=asked.limit
-    )
+    page = outputs_page(asked.job_id, visit.caller, visit.services, start=int(asked.cursor or 0), limit=asked.limit)
     found = of_outputs(page.outputs, visit.services, inline_bytes=asked.inline_bytes)
     words = found.texts[0] or "The job has made nothing (yet): get_job says how it is."
     if page.end is None:
@@ -270,6 +275,11 @@ def _body(file: UploadFile, *, size_bytes: int) -> UploadBody:
 
 
 def _kept(asset: Asset) -> ToolResult:
-    words = f"Kept {asset.size_bytes:,} bytes as {asset.file_path!r}: give this name to an input of a workflow that takes a file."
-    data = {"asset_id": asset.id, "name": asset.file_path, "content_type": asset.content_type, "size_bytes": asset.size_bytes}
-    return ToolResult(texts=(words,), data=data)
+    kept = f"Kept {asset.size_bytes:,} bytes as {asset.file_path!r}"
+    data = {
+        "asset_id": asset.id,
+        "name": asset.file_path,
+        "content_type": asset.content_type,
+        "size_bytes": asset.size_bytes,
+    }
+    return ToolResult(texts=(f"{kept}: give this name to an input of a workflow that takes a file.",), data=data)

@@ -52,7 +52,7 @@ def tool_name(workflow: str) -> str:
 
 
 def workflow_in(tool: str) -> str | None:
-    """The name of the workflow that a tool runs, if its own name has it whole; "" if it is shortened; None for others."""
+    """The name of the workflow that a tool runs; "" if the tool's own name is shortened, None for other tools."""
     if tool.startswith(_SHORTENED):
         return ""
     name = tool.removeprefix(_RUN)

@@ -28,7 +28,7 @@ from comfy_serverless.api.body_reader import Malformed, bytes_of, moderate
 from comfy_serverless.api.responses import JSON, NOT_KEPT, security_headers, shown
 from comfy_serverless.api.tools import calls
 from comfy_serverless.api.tools.protocol import VERSION_HEADER, is_of_old_kind, serve
-from comfy_serverless.errors import ComfyError, NotJson, PayloadTooLarge, Refusal, TooLarge, UpstreamError
+from comfy_serverless.errors import ComfyError, NotJson, PayloadTooLarge, Refusal, UpstreamError
 from comfy_serverless.json_text import parse_json
 from comfy_serverless.observability import log
 
@@ -195,15 +195,16 @@ def _document(event: Mapping[str, Any]) -> object:
     """The body as JSON. Raises _Refused."""
     try:
         body = bytes_of(event.get("body"), is_base64=bool(event.get("isBase64Encoded")))
-        if len(body) > MAX_BODY_BYTES:
-            raise TooLarge(f"the body has {len(body):,} bytes, and at most {MAX_BODY_BYTES:,} are taken.")
-        return moderate(parse_json(body, source="the body", most_bytes=MAX_BODY_BYTES))
-    except (TooLarge, PayloadTooLarge) as error:
-        raise _refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, types.INVALID_REQUEST, error.message) from error
+        if len(body) <= MAX_BODY_BYTES:
+            return moderate(parse_json(body, source="the body", most_bytes=MAX_BODY_BYTES))
+        message = f"the body has {len(body):,} bytes, and at most {MAX_BODY_BYTES:,} are taken."
+    except PayloadTooLarge as error:
+        message = error.message
     except NotJson as error:
         raise _refused(HTTPStatus.BAD_REQUEST, types.PARSE_ERROR, error.message) from error
     except Malformed as error:
         raise _refused(HTTPStatus.BAD_REQUEST, types.INVALID_REQUEST, f"the body {error}.") from error
+    raise _refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, types.INVALID_REQUEST, message)
 
 
 def _checked(document: object) -> dict[str, Any]:
@@ -211,7 +212,9 @@ def _checked(document: object) -> dict[str, Any]:
     if isinstance(document, list):
         raise _refused(HTTPStatus.BAD_REQUEST, types.INVALID_REQUEST, "send one message at a time, and no batch.")
     if not isinstance(document, dict) or document.get("jsonrpc") != "2.0":
-        raise _refused(HTTPStatus.BAD_REQUEST, types.INVALID_REQUEST, 'the body must be an object with "jsonrpc": "2.0".')
+        raise _refused(
+            HTTPStatus.BAD_REQUEST, types.INVALID_REQUEST, 'the body must be an object with "jsonrpc": "2.0".'
+        )
     given = document.get("id")
     known = given if _is_id(given) else None
     if "id" in document and known is None:

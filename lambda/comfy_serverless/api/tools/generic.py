@@ -8,12 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from comfy_serverless.api.tools.catalogue import Tool
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_REQUEST_ERRORS, problem_in_words, unknown_field
 
 #: How long `get_job` waits if nobody says otherwise, and at most, in seconds: API Gateway ends a request after 30.
 WAIT_S, LONGEST_WAIT_S = 20, 25
-#: Bytes of pictures and sounds that an answer has in it, unless `get_outputs` is asked for more. Some clients take 1 MB.
+#: Bytes of pictures and sounds that come with an answer, unless `get_outputs` is asked for more: clients take 1 MB.
 INLINE_BYTES, MOST_INLINE_BYTES = 700_000, 3_000_000
 #: Bytes of a file that comes as base64; a larger one goes to S3 itself, by a link.
 MAX_SENT_BYTES: Final = 3_000_000
@@ -46,9 +45,9 @@ class GetOutputs(_Arguments):
 
     job_id: JobId
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE, description="How many outputs to list.")] = DEFAULT_PAGE
-    cursor: Annotated[
-        str | None, Field(pattern=r"^[0-9]{1,12}$", description="`next_cursor` of the page before.")
-    ] = None
+    cursor: Annotated[str | None, Field(pattern=r"^[0-9]{1,12}$", description="`next_cursor` of the page before.")] = (
+        None
+    )
     inline_bytes: Annotated[
         int,
         Field(
@@ -177,5 +176,3 @@ TOOLS: Final[tuple[Tool, ...]] = (
         input_schema=schema_of(UploadFile),
     ),
 )
-assert {tool.name for tool in TOOLS} == MODELS.keys()
-assert set(ListJobs.model_json_schema()["properties"]["status"]["anyOf"][0]["enum"]) == set(JobStatus)

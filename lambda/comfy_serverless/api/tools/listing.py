@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from comfy_serverless.api.tools import generic
 from comfy_serverless.api.tools.calls import NoSuchWorkflow, Visit, stickiness
-from comfy_serverless.api.tools.catalogue import PAGE, Tool, read_cursor, tool_name, tool_of, write_cursor
+from comfy_serverless.api.tools.catalogue import PAGE, Tool, read_cursor, tool_name, tool_of, workflow_in, write_cursor
 from comfy_serverless.api.workflow_lookup import entries
 from comfy_serverless.api.workflow_views import OWN
 from comfy_serverless.errors import ComfyError
@@ -48,7 +48,12 @@ def page_of_tools(cursor: str | None, visit: Visit) -> tuple[list[Tool], str | N
 
 
 def workflow_of(tool: str, visit: Visit) -> str:
-    """The workflow of a tool whose name is shortened. Raises NoSuchWorkflow."""
+    """The workflow that a tool runs. Raises NoSuchWorkflow for a name that no such tool has."""
+    name = workflow_in(tool)
+    if name is None:
+        raise NoSuchWorkflow(tool)
+    if name:
+        return name
     for entry in _runnable(visit, after=""):
         if tool_name(entry.name) == tool:
             return entry.name

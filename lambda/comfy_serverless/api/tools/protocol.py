@@ -1,8 +1,8 @@
 """The protocol of agents, as the official package speaks it: one message in, one result out.
 
 The package's own HTTP transport keeps a task group and streams between requests; an invocation has neither. So its
-kernel (`serve_one`) is driven directly, which serves both kinds of clients: those of before 2026-07-28, which begin with
-`initialize`, and those that bring their version and capabilities along with each request. No session is kept.
+kernel (`serve_one`) is driven directly, which serves both kinds of clients: those of before 2026-07-28, which begin
+with `initialize`, and those that bring their version and capabilities along with each request. No session is kept.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, is_version_at_least
 
 from comfy_serverless.api.documentation import TITLE, package_version
 from comfy_serverless.api.tools import calls
-from comfy_serverless.api.tools.catalogue import Tool, workflow_in
+from comfy_serverless.api.tools.catalogue import Tool
 from comfy_serverless.api.tools.generic import MODELS
 from comfy_serverless.api.tools.listing import page_of_tools, workflow_of
 from comfy_serverless.api.tools.results import ToolResult, of_error
@@ -63,11 +63,19 @@ class _Exchange:
     can_send_request: bool = False
 
     async def send_raw_request(
-        self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,  # noqa: ARG002  (the package's names)
+        opts: CallOptions | None = None,  # noqa: ARG002
     ) -> dict[str, Any]:
         raise NoBackChannelError(method)
 
-    async def notify(self, method: str, params: Mapping[str, Any] | None, opts: CallOptions | None = None) -> None:
+    async def notify(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None,  # noqa: ARG002
+        opts: CallOptions | None = None,  # noqa: ARG002
+    ) -> None:
         log.debug("a notification has no way to its client", method=method)
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
@@ -155,11 +163,7 @@ def _done(name: str, arguments: dict[str, Any], visit: calls.Visit) -> ToolResul
     try:
         if name in MODELS:
             return calls.call(name, arguments, visit)
-        workflow = workflow_in(name)
-        workflow = workflow_of(name, visit) if workflow == "" else workflow
-        if workflow is None:
-            raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {name[:100]}")
-        return calls.run(workflow, arguments, visit)
+        return calls.run(workflow_of(name, visit), arguments, visit)
     except calls.NoSuchWorkflow as error:
         raise MCPError(types.INVALID_PARAMS, f"Unknown tool: {name[:100]}") from error
     except ComfyError as error:
@@ -167,9 +171,9 @@ def _done(name: str, arguments: dict[str, Any], visit: calls.Visit) -> ToolResul
     except (ClientError, BotoCoreError, TimeoutError):
         log.exception("AWS did not do its part")
         return of_error(UpstreamError("a service behind this API does not answer as it should: try again."))
-    except (MCPError, calls.Unfinished):
+    except calls.Unfinished:
         raise
-    except Exception:
+    except Exception:  # noqa: BLE001  (an agent can do something else; the operator is called)
         log.exception("bug: a tool failed in our own code")
         return of_error(InternalError("the call failed because of a mistake of ours; the log has the details."))
 

@@ -74,11 +74,7 @@ def of_error(error: ComfyError) -> ToolResult:
     """A refusal or a failure, with every problem of the arguments."""
     told = shown(error)
     details: Mapping[str, Any] = told["details"] or {}
-    problems = [
-        f"{plain(str(one.get('field', '')).removeprefix('inputs.'), _LONGEST_NAME)}: {plain(one.get('problem', ''), 500)}"
-        for one in details.get("errors", ())
-        if isinstance(one, Mapping)
-    ]
+    problems = [_problem(one) for one in details.get("errors", ()) if isinstance(one, Mapping)]
     again = " The same call may succeed later." if error.retryable else ""
     words = f"{plain(told['message'], 4_000)}{again} ({told['code']})"
     if problems:  # the message has the first of them already
@@ -88,6 +84,12 @@ def of_error(error: ComfyError) -> ToolResult:
         data={"error": {"code": told["code"], "message": told["message"], "details": dict(details)}},
         is_error=True,
     )
+
+
+def _problem(one: Mapping[str, Any]) -> str:
+    """A problem of an argument, by the name that it has for the agent."""
+    name = plain(str(one.get("field", "")).removeprefix("inputs."), _LONGEST_NAME)
+    return f"{name}: {plain(one.get('problem', ''), 500)}"
 
 
 @dataclass(slots=True)
@@ -113,11 +115,12 @@ class Inlined:
             return False
         if is_text:
             made = plain(content.decode("utf-8", "replace"), LONGEST_MADE_TEXT)
-            self.texts.append(f"The text of {plain(output.name, _LONGEST_NAME, is_line=True)}, made by the job:\n{made}")
-        elif type_of_head(content[:HEAD_BYTES]) == kind:  # who shows it goes by the type that it is given
-            self.pictures.append(Picture(content, kind))
-        else:
+            name = plain(output.name, _LONGEST_NAME, is_line=True)
+            self.texts.append(f"The text of {name}, made by the job:\n{made}")
+        elif not _is_of(kind, content):
             return False
+        else:
+            self.pictures.append(Picture(content, kind))
         self.left_bytes -= len(content)
         return True
 
@@ -134,6 +137,12 @@ class Inlined:
             log.exception("an output does not come with the answer", output=output.id)
             return None
         return content if len(content) == output.size_bytes else None
+
+
+def _is_of(kind: str, content: bytes) -> bool:
+    """Whether a file is of the type that it is said to be, by which it is shown; sounds may begin anyhow."""
+    found = type_of_head(content[:HEAD_BYTES])
+    return found == kind or (found is None and kind.startswith("audio/"))
 
 
 def of_job(
@@ -158,7 +167,7 @@ def of_job(
         data |= {"outputs": listing.data["outputs"], "outputs_total": job.outputs_made, "seeds": dict(job.seeds)}
         words += listing.texts[:1]
         if job.outputs_made > MOST_OUTPUTS:
-            words.append(f"These are {len(made[:MOST_OUTPUTS])} of {job.outputs_made} outputs: get_outputs has all of them.")
+            words.append(f"These are {len(made[:MOST_OUTPUTS])} of {job.outputs_made}: get_outputs has all of them.")
     if job.warnings:
         told = [plain(warning, 500, is_line=True) for warning in job.warnings[:10]]
         data["warnings"] = told
@@ -219,7 +228,8 @@ def _in_words(job: Job) -> str:
         case JobStatus.CANCELING:
             return f"Job {job.id} is being canceled."
     how = f", {job.progress.value:.0%} done" if job.progress is not None else ""
-    return f'Job {job.id} is {job.status.value}{how}. It goes on: call get_job with {{"job_id": "{job.id}"}} for its end.'
+    ask = f'call get_job with {{"job_id": "{job.id}"}} for its end'
+    return f"Job {job.id} is {job.status.value}{how}. It goes on: {ask}."
 
 
 def _entry(output: Output, called: str, *, comes_along: bool) -> dict[str, Any]:
@@ -236,7 +246,8 @@ def _line(output: Output, called: str, *, comes_along: bool) -> str:
     size = f"{output.width}x{output.height}, " if output.width and output.height else ""
     name = plain(output.name, _LONGEST_NAME, is_line=True)
     where = "with this answer" if comes_along else "by its link"
-    return f"{f'{called}: ' if called else ''}{name} ({output.content_type}, {size}{output.size_bytes:,} bytes), {where}"
+    what = f"{name} ({output.content_type}, {size}{output.size_bytes:,} bytes)"
+    return f"{f'{called}: ' if called else ''}{what}, {where}"
 
 
 def _link(output: Output, called: str) -> FileLink:

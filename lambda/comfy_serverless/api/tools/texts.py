@@ -18,8 +18,8 @@ LONGEST_TITLE, LONGEST_DESCRIPTION, LONGEST_TEXT = 100, 2_000, 500
 MOST_CHOICES: Final = 200
 #: Bytes of a schema, as JSON; a larger one loses its descriptions first, then its choices.
 MOST_SCHEMA_BYTES: Final = 30_000
-#: Control characters, halves of characters, private ones, and what has no meaning yet. Format characters (Cf) hide texts
-#: from people (tags, zero-width letters) or turn them around.
+#: Control characters, halves of characters, private ones, and what has no meaning yet. Format characters (Cf) hide
+#: texts from people (tags, zero-width letters) or turn them around.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _BLANKS: Final = re.compile(r"[^\S\n]+")
 _LINES: Final = re.compile(r"\n{3,}")
@@ -42,7 +42,7 @@ def plain(text: object, most: int, *, is_line: bool = False) -> str:
 
 
 def shown_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a workflow's inputs as a tool's: an object of these properties and no other, small enough to list."""
+    """The schema of a workflow's inputs as a tool's: an object of these properties and no other, not too large."""
     properties = schema.get("properties")
     given = properties if isinstance(properties, Mapping) else {}
     required = [name for name in schema.get("required", ()) if name in given]
@@ -59,15 +59,14 @@ def shown_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _value(schema: object, has_texts: bool, has_choices: bool, levels: int = 4) -> dict[str, Any]:  # noqa: FBT001
+def _value(schema: object, has_texts: bool, has_choices: bool, levels: int = 4) -> dict[str, Any]:
     """The part of a schema that is about one value, with the keywords that we know."""
     if not isinstance(schema, Mapping) or not levels:
         return {}
     shown: dict[str, Any] = {}
     kind = schema.get("type")
-    if isinstance(kind, str) and kind in _TYPES:
-        shown["type"] = kind
-    elif isinstance(kind, list) and kind and all(isinstance(one, str) and one in _TYPES for one in kind):
+    kinds = kind if isinstance(kind, list) else [kind]
+    if kinds and all(isinstance(one, str) and one in _TYPES for one in kinds):
         shown["type"] = kind
     if has_texts:
         shown |= _texts(schema)
@@ -91,7 +90,7 @@ def _texts(schema: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _choices(schema: Mapping[str, Any], description: str, has_choices: bool) -> dict[str, Any]:  # noqa: FBT001
+def _choices(schema: Mapping[str, Any], description: str, has_choices: bool) -> dict[str, Any]:
     """`const` and `enum`; choices that are too many to list, or cannot be told as they are, are in the description."""
     if "const" in schema and _is_tellable(schema["const"]):
         return {"const": schema["const"]}
@@ -102,7 +101,8 @@ def _choices(schema: Mapping[str, Any], description: str, has_choices: bool) -> 
     if has_choices and tellable and len(choices) <= MOST_CHOICES:
         return {"enum": tellable}
     some = ", ".join(plain(choice, 100, is_line=True) for choice in tellable[:5])
-    told = f"One of {len(choices)} values{f', such as {some}' if some else ''}: a wrong one is answered with those like it."
+    such = f", such as {some}" if some else ""
+    told = f"One of {len(choices)} values{such}: a wrong one is answered with those like it."
     return {"description": f"{description} {told}".strip()}
 
 
@@ -114,9 +114,7 @@ def _default(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _is_tellable(value: object, most: int = LONGEST_TEXT) -> bool:
     """Whether a value can stand in a schema as it is. (A prompt has ends of lines.)"""
     if isinstance(value, str):
-        return len(value) <= most and all(
-            sign in "\n\t" or unicodedata.category(sign) not in _UNSEEN for sign in value
-        )
+        return len(value) <= most and all(sign in "\n\t" or unicodedata.category(sign) not in _UNSEEN for sign in value)
     return isinstance(value, bool) or value is None or _is_number(value)
 
 
