@@ -1,5 +1,6 @@
 """From a request to a job in the queue.
 
+    a name becomes a graph, which is judged as the caller's
     checked, and is there room? ─┬─► request to S3 ──────────────────────────┬─► message ──► marked as sent
      └─ assets resolved          └─► job and idempotency key to the table ───┘
 
@@ -24,6 +25,7 @@ from comfy_serverless.fetch.addresses import is_aws_here
 from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.named import expanded
 from comfy_serverless.jobs.references import known_files, refuse_foreign_addresses, resolve_assets
 from comfy_serverless.jobs.request import JobRequest, OutputTarget
 from comfy_serverless.jobs.reserved import owner_prefix
@@ -71,7 +73,9 @@ def submit(submission: Submission, services: Services) -> JobState:
     owner = submission.caller.owner
     job_id = submission.request.job_id or str(uuid.uuid4())
     room = services.beside.submit(_check_room, submission.caller, services)
-    stored = _runnable(submission.request, owner, services, job_id=job_id)
+    key = submission.idempotency_key or job_id
+    whole = expanded(services.named, submission.request, owner=owner, key=key)
+    stored = _runnable(whole, owner, services, job_id=job_id)
     _wait_for_room(room)
     _, secrets = split(submission.request.extra_data)
     address = S3Address(services.assets_bucket, f"requests/{owner}/{job_id}-{uuid.uuid4().hex[:8]}.json")

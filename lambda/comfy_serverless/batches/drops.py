@@ -33,6 +33,7 @@ from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.drop_names import DropKind
 from comfy_serverless.jobs.extra_data import split
 from comfy_serverless.jobs.lines import manifest_address
+from comfy_serverless.jobs.named import expanded
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
@@ -80,8 +81,7 @@ class Drops:
         """Make a job of an object; one that is no request becomes a failed job, with a result that says why."""
         job_id = dropped.default_id
         try:
-            request = dropped.read(s3=self.s3, settings=self.settings)
-            Reserved.of(self.settings).check(request, job_id=request.job_id or job_id)
+            request = self._read(dropped)
         except ComfyError as error:
             if error.retryable:
                 raise
@@ -91,11 +91,14 @@ class Drops:
         rename(job_id)
         request = request.model_copy(update={"job_id": job_id, "metadata": {**dropped.labels, **request.metadata}})
         try:
+            request = self._with_graph(request)
             check_buckets(request, s3=self.s3, settings=self.settings)
             if dropped.kind is DropKind.IMAGE:
                 address = str(self._keep_file(dropped, job_id))
                 request = request.model_copy(update={"inputs": dict.fromkeys(request.inputs, address)})
         except ComfyError as error:
+            if error.retryable:
+                raise
             self._refuse(dropped, job_id, error, labels=request.metadata)
             return
         _, secrets = split(request.extra_data)
@@ -111,6 +114,24 @@ class Drops:
             log.info("a dropped object is taken as a job", source=str(dropped.address))
         self.workers.send(replace(state.message, extra_data=secrets))
         self.jobs.dispatched(state.id)
+
+    def _read(self, dropped: DroppedObject) -> JobRequest:
+        """The request that an object is, or stands for. Raises a ComfyError if there is none that may be run."""
+        owned = replace(dropped, owner_name=self.settings.drop_owner)
+        request = owned.read(s3=self.s3, settings=self.settings, named=self.keeper.named)
+        Reserved.of(self.settings).check(request, job_id=request.job_id or dropped.default_id)
+        return request
+
+    def _with_graph(self, request: JobRequest) -> JobRequest:
+        """A request with an id; of a named workflow, with the graph of the version that the name means now.
+
+        What the graph names is judged as if it had been dropped itself, whoever has written the workflow.
+        """
+        job_id = str(request.job_id)
+        whole = expanded(self.keeper.named, request, owner=self.settings.drop_owner, key=job_id)
+        if whole is not request:
+            Reserved.of(self.settings).check(whole, job_id=job_id)
+        return whole
 
     def _refuse(self, dropped: DroppedObject, job_id: str, error: ComfyError, *, labels: Mapping[str, str]) -> None:
         if self.settings.output_bucket in (None, dropped.origin_bucket):

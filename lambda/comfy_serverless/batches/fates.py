@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 #: Characters of what is wrong with a line.
 MAX_PROBLEM_CHARACTERS = 500
+
+#: `BatchStore.bad_between` of a batch.
+BadBetween = Callable[[int, int], Mapping[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +81,14 @@ def fates(
     reserved: Reserved,
     start: int | None = None,
     end: int | None = None,
+    bad_between: BadBetween = lambda _first, _last: {},
 ) -> Iterator[Fates]:
     """The lines of a range and their jobs, a hundred at a time: one read of the table each.
 
     Args:
         start, end: only lines that begin from here on, and before here, in bytes.
+        bad_between: returns what was wrong with lines when they were read: asked about those that name a workflow, and
+            have no job of this batch.
     """
     draws = part.draws if part.has_ids_of_places else None
 
@@ -98,7 +104,29 @@ def fates(
     for chunk in in_chunks(lines, MAX_READS):
         found = [asked(line) for line in chunk.lines]
         states = jobs.many([fate.job_id for fate in found if fate.job_id])
-        yield Fates([replace(fate, state=states.get(fate.job_id)) for fate in found], chunk.number)
+        found = [replace(fate, state=states.get(fate.job_id)) for fate in found]
+        yield Fates(_as_read(found, batch, bad_between), chunk.number)
+
+
+def _as_read(found: list[Fate], batch: Batch, bad_between: BadBetween) -> list[Fate]:
+    """The fates, of lines that were bad when they were read as those of bad ones, whatever became of their workflow."""
+    unsure = [
+        fate.line.offset
+        for fate in found
+        if fate.request is not None and fate.request.is_named
+        if fate.state is None or batch.id not in fate.state.batches
+    ]
+    bad = bad_between(unsure[0], unsure[-1]) if unsure else {}
+    return [
+        Fate(
+            fate.line,
+            problem=bad[fate.line.offset][:MAX_PROBLEM_CHARACTERS],
+            may_hold_keys=may_hold_keys(fate.line.content or b""),
+        )
+        if fate.line.offset in bad and fate.line.offset in unsure
+        else fate
+        for fate in found
+    ]
 
 
 def may_hold_keys(content: bytes) -> bool:

@@ -8,16 +8,17 @@ Everything may come twice and be cut off anywhere: what is done is recognised, a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.aws.sqs import JobQueue
-from comfy_serverless.batches.fates import Fate, fates
+from comfy_serverless.batches.fates import BadBetween, Fate, Fates, fates
 from comfy_serverless.batches.orders import Order, machine_input
 from comfy_serverless.batches.progress import ENDED, counts_of
 from comfy_serverless.batches.ranges import Range
@@ -128,7 +129,9 @@ class Keeper(BatchReader):
                 continue
             if part.end > settled or now() >= until:
                 return
-            open_at = write_part(self.s3, self.jobs, batch, part, reserved=Reserved.of(self.settings))
+            open_at = write_part(
+                self.s3, self.jobs, batch, part, reserved=Reserved.of(self.settings), bad_between=self._bad_in(batch)
+            )
             if open_at is not None:  # a job was forgotten meanwhile: what ends there is seen the next time
                 self.batches.mark_counted(batch.id, replace(part, ended=0, ends={}, ahead={}))
                 self.batches.extend(batch, open_at)
@@ -192,8 +195,7 @@ class Keeper(BatchReader):
         tally, renewed = Tally.of(batch, part), now()
         is_canceled = batch.status is BatchStatus.CANCELED
         limit = part.end if is_canceled else min(part.offset, part.end)
-        reserved = Reserved.of(self.settings)
-        for chunk in fates(self.s3, self.jobs, batch, part, reserved=reserved, start=part.settled, end=limit):
+        for chunk in self._fates(batch, part, start=part.settled, end=limit):
             just_ended = self._end_unbegun(batch, chunk.lines) if is_canceled else frozenset()
             for fate in chunk.lines:
                 tally.see(fate, just_ended=just_ended)
@@ -205,15 +207,31 @@ class Keeper(BatchReader):
         tally.see_end(limit)
         return tally
 
+    def _fates(self, batch: Batch, part: Range, *, start: int, end: int | None = None) -> Iterator[Fates]:
+        return fates(
+            self.s3,
+            self.jobs,
+            batch,
+            part,
+            reserved=Reserved.of(self.settings),
+            start=start,
+            end=end,
+            bad_between=self._bad_in(batch),
+        )
+
+    def _bad_in(self, batch: Batch) -> BadBetween:
+        return partial(self.batches.bad_between, batch.id)
+
     def _help(self, batch: Batch, part: Range, fate: Fate) -> None:
         """Send the job of the first open line, and of those behind it without one, if nothing else will."""
         if batch.status is not BatchStatus.RUNNING:
             return
         if fate.is_missing:  # the job was another batch's, 30 days ago, and is forgotten; its outputs may still exist
-            reserved = Reserved.of(self.settings)
-            for chunk in fates(self.s3, self.jobs, batch, part, reserved=reserved, start=fate.line.offset):
+            for chunk in self._fates(batch, part, start=fate.line.offset):
                 missing = [one.line for one in chunk.lines if one.is_missing and one.line.offset < part.offset]
-                self.submit(batch, missing, draws=part.draws if part.has_ids_of_places else None)
+                bad = self.submit(batch, missing, draws=part.draws if part.has_ids_of_places else None)
+                # The workflow that it names may be gone: its number is not known here.
+                self.batches.mark_bad(batch.id, [replace(one, line=None) for one in bad])
                 return
         elif fate.state is not None and fate.state.is_parked:  # its message came just before the resume
             self._resume_at(batch, fate.line.offset)
@@ -248,9 +266,9 @@ class Keeper(BatchReader):
         if batch is None or batch.status is not BatchStatus.RUNNING:
             return
         self._read_on(batch, self.batches.ranges(batch_id))
-        reserved, first = Reserved.of(self.settings), max(start, batch.settled)
+        first = max(start, batch.settled)
         for part in self.batches.ranges(batch_id):
-            for chunk in fates(self.s3, self.jobs, batch, part, reserved=reserved, start=first):
+            for chunk in self._fates(batch, part, start=first):
                 if now() >= until:
                     self._resume_at(batch, chunk.lines[0].line.offset if chunk.lines else part.end)
                     return

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from comfy_serverless.aws.dynamodb import Item, now_s
+from comfy_serverless.jobs.line_ids import Question
 from comfy_serverless.table.columns import read_columns, write_columns
 from comfy_serverless.table.turns import MAX_PAUSE_S
 
@@ -87,8 +88,8 @@ class Range:
         }
 
     def draws(self, workflow: str) -> bool:
-        """Whether this workflow was found to have something random, as the range was read."""
-        return workflow_key(workflow) in self.drawing
+        """Whether this workflow was found to have something random, as the range was read (`line_ids.Question`)."""
+        return is_drawing(workflow, self.drawing, self.steady)
 
     @property
     def has_ids_of_places(self) -> bool:
@@ -122,8 +123,14 @@ def first_lines(ranges: Sequence[Range]) -> list[int | None]:
     return firsts
 
 
+def is_drawing(question: str, drawing: Collection[str], steady: Collection[str]) -> bool:
+    """The answer to a question that a range remembers; of one that was not asked, that about the workflow as it is."""
+    key, bare = workflow_key(question), Question.parse(question).without_inputs.to_text()
+    return key in drawing or (key not in steady and workflow_key(bare) in drawing)
+
+
 def workflow_key(workflow: str) -> str:
-    """A short name for the name or address of a workflow."""
+    """A short name for the name or address of a workflow, or for a question about one."""
     return hashlib.sha256(workflow.encode("utf-8", "replace")).hexdigest()[:16]
 
 

@@ -16,16 +16,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from comfy_serverless.aws.s3 import S3Address
-from comfy_serverless.batches.ranges import MAX_DRAWING, MAX_STEADY, BadLine, Range, workflow_key
+from comfy_serverless.batches.pinning import pin
+from comfy_serverless.batches.ranges import MAX_DRAWING, MAX_STEADY, BadLine, Range, is_drawing, workflow_key
 from comfy_serverless.batches.refusals import check_buckets, refuse
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.errors import ComfyError, InvalidRequest
 from comfy_serverless.graph.chance import draws, rolls
 from comfy_serverless.graph.file_inputs import is_address
+from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.extra_data import refuse_unkept
-from comfy_serverless.jobs.line_ids import asked_about
+from comfy_serverless.jobs.line_ids import Question
 from comfy_serverless.jobs.lines import Line, LineAddress, lines_in_range, named_lines_address
-from comfy_serverless.jobs.named_lines import named
+from comfy_serverless.jobs.named import NamedWorkflows, expanded
+from comfy_serverless.jobs.named_lines import named as named_line
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import result_address
@@ -70,16 +73,23 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A line with a request, and why it is refused, if it is.
+    """A line with a request.
 
     Attributes:
+        request: of a named workflow, with the version that it runs (`batches.pinning`).
         is_named: whether workers read it beside the manifest, with its job's id (`jobs.named_lines`).
+        refusal: why it is refused; None if it is not.
     """
 
     line: Line
     request: JobRequest
     is_named: bool
     refusal: ComfyError | None
+
+    @property
+    def pin(self) -> str | None:
+        """The name of its workflow as workers read it; None for any other workflow."""
+        return str(self.request.workflow) if self.request.is_named else None
 
 
 @dataclass(slots=True)
@@ -95,10 +105,9 @@ class _Drawing:
 
     def __call__(self, workflow: str) -> bool:
         key = workflow_key(workflow)
-        if key in self.drawing:
-            return True
-        if key in self.steady or len(self.drawing) >= MAX_DRAWING or len(self.steady) >= MAX_STEADY:
-            return False
+        is_known = key in self.drawing or key in self.steady
+        if is_known or len(self.drawing) >= MAX_DRAWING or len(self.steady) >= MAX_STEADY:
+            return is_drawing(workflow, self.drawing, self.steady)
         if self.find(workflow):
             self.drawing |= {key}
             return True
@@ -108,13 +117,18 @@ class _Drawing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchReader:
-    """Makes jobs of a manifest's lines."""
+    """Makes jobs of a manifest's lines.
+
+    Attributes:
+        named: the workflows that lines may name; None if names are those of files in WORKFLOWS_DIR alone.
+    """
 
     jobs: JobStore
     batches: BatchStore
     workers: Workers
     s3: S3Client
     settings: Settings
+    named: NamedWorkflows | None = None
 
     def read_range(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
         """Go on reading a range. Returns True if it is read, if another function reads it, or if it must not be."""
@@ -155,16 +169,22 @@ class BatchReader:
         found: dict[str, _Asked] = {}
         bad: list[BadLine] = []
         reserved = Reserved.of(self.settings)
+        # A name leads where it does now for all of these lines: they are few, and are read in a moment.
+        named = self.named and self.named.remembering()
         for line in lines:
             try:
-                request, is_of_place, is_plain = request_in(line, batch, reserved, draws=draws)
+                asked = request_in(line, batch, reserved, draws=draws)
+                request = asked.request
+                if request.job_id in found:
+                    continue
+                pinned = pin(request, named, owner=batch.owner)
             except InvalidRequest as error:
                 message = error.message[:MAX_MESSAGE_CHARACTERS]
                 bad.append(BadLine(offset=line.offset, line=line.number, message=message))
             else:
-                if request.job_id not in found:
-                    is_named = is_of_place or not is_plain
-                    found[str(request.job_id)] = _Asked(line, request, is_named, self._refusal(request))
+                is_named = asked.is_of_place or not asked.is_plain or pinned.workflow != request.workflow
+                refusal = self._refusal(pinned, named, owner=batch.owner)
+                found[str(request.job_id)] = _Asked(line, pinned, is_named, refusal)
         places = self._places(batch, found.values())
         with ThreadPoolExecutor(THREADS, thread_name_prefix="submit") as pool:
             states = list(pool.map(lambda asked: self._submit(batch, asked, places[asked.line.offset]), found.values()))
@@ -176,13 +196,16 @@ class BatchReader:
 
         Raises as S3 does not answer. One in a bucket that only workers may read counts as having none.
         """
-        workflow, is_of_texts = asked_about(question)
+        asked = Question.parse(question)
+        workflow = asked.workflow
         try:
+            if self.named is not None and not is_address(workflow):
+                return self.named.draws(asked, owner=batch.owner)
             here = {S3Address.parse(batch.source).bucket, self.settings.output_bucket}
             if is_address(workflow) and S3Address.parse(workflow).bucket not in here:
                 return False
             found = resolve_workflow(workflow, s3=self.s3, settings=self.settings)
-            return rolls(found) if is_of_texts else draws(found)
+            return rolls(found) if asked.is_of_texts else draws(found)
         except ComfyError as error:
             if error.retryable:
                 raise
@@ -201,7 +224,7 @@ class BatchReader:
             line = one.line
             places[line.offset] = LineAddress(bucket, batch.id, line.offset, line.length).to_text()
             if one.is_named:
-                text, behind = named(line, str(one.request.job_id))
+                text, behind = named_line(line, str(one.request.job_id), workflow=one.pin)
                 lengths[line.offset] = (len(content), len(text))
                 content += text + b"\n" + behind + (b"\n" if behind else b"")
         if content:
@@ -211,10 +234,14 @@ class BatchReader:
             places |= {at: f"{address}#{offset}-{length}" for at, (offset, length) in lengths.items()}
         return places
 
-    def _refusal(self, request: JobRequest) -> ComfyError | None:
+    def _refusal(self, request: JobRequest, named: NamedWorkflows | None, *, owner: str) -> ComfyError | None:
         try:
-            check_buckets(request, s3=self.s3, settings=self.settings)
+            is_suspect = request.is_named and Buckets.of(self.settings).names_foreign((request.values, request.inputs))
+            whole = expanded(named, request, owner=owner, key=str(request.job_id)) if is_suspect else request
+            check_buckets(whole, s3=self.s3, settings=self.settings)
         except ComfyError as error:
+            if error.retryable:
+                raise
             return error
         return None
 

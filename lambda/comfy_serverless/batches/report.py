@@ -18,7 +18,7 @@ import json
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -30,15 +30,16 @@ from boto3.s3.transfer import TransferConfig
 from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
-from comfy_serverless.batches.fates import Fate, fates
+from comfy_serverless.batches.fates import BadBetween, Fate, fates
+from comfy_serverless.batches.pinning import pin_of
 from comfy_serverless.batches.reading import THREADS
 from comfy_serverless.batches.results import Row
 from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix
+from comfy_serverless.jobs.named import VERSION_LABEL, WORKFLOW_LABEL
 from comfy_serverless.jobs.named_lines import with_job_id
-from comfy_serverless.jobs.request import is_plain_input
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -116,14 +117,22 @@ class Summary:
         return 0 < self.lines == self.bad
 
 
-def write_part(s3: S3Client, jobs: JobReader, batch: Batch, part: Range, *, reserved: Reserved) -> int | None:
-    """Write a range's part of the report, next to our copy of the manifest.
+def write_part(
+    s3: S3Client,
+    jobs: JobReader,
+    batch: Batch,
+    part: Range,
+    *,
+    reserved: Reserved,
+    bad_between: BadBetween = lambda _first, _last: {},
+) -> int | None:
+    """Write a range's part of the report, next to our copy of the manifest. `bad_between`: see `fates`.
 
     Returns None; or, without writing, the offset of the first line whose job has not ended.
     """
     content, number = io.BytesIO(), 0
     with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=1, mtime=0) as rows:
-        for chunk in fates(s3, jobs, batch, part, reserved=reserved):
+        for chunk in fates(s3, jobs, batch, part, reserved=reserved, bad_between=bad_between):
             open_fate = next((fate for fate in chunk.lines if fate.is_open_in(batch)), None)
             if open_fate is not None:
                 return open_fate.line.offset
@@ -196,8 +205,10 @@ def _row(fate: Fate, outputs: dict[str, tuple[str, ...]]) -> dict[str, Any]:
         raw = (fate.line.content or b"").decode("utf-8", "surrogateescape") if is_shown else None
         return {**bad.to_json(), "raw": raw}
     row = _row_of_job(fate, request, outputs)
-    again = with_job_id(fate.line, next_id(fate.job_id)) if row.status in REPEATABLE else None
-    return {**row.to_json(), "again": again}
+    if row.status not in REPEATABLE:
+        return {**row.to_json(), "again": None}
+    pinned = pin_of(request, fate.state.labels) if fate.state is not None else None
+    return {**row.to_json(), "again": with_job_id(fate.line, next_id(fate.job_id), workflow=pinned)}
 
 
 def _row_of_job(fate: Fate, request: JobRequest, outputs: dict[str, tuple[str, ...]]) -> Row:
@@ -219,7 +230,7 @@ def _row_of_job(fate: Fate, request: JobRequest, outputs: dict[str, tuple[str, .
         result=result,
         created_at=state.created_at,
         completed_at=state.completed_at or "",
-        metadata=request.metadata,
+        metadata=_labels(request, state),
         inputs=inputs,
         outputs=state.outputs_beside(result) or outputs.get(state.id, ()),
         outputs_uri=document.outputs_uri or "",
@@ -236,13 +247,20 @@ def _unsaid_outputs(states: Sequence[JobState], jobs: JobReader) -> dict[str, tu
     return {state.id: tuple(output.s3_uri for output in state.outputs if output.s3_uri) for state in read}
 
 
+def _labels(request: JobRequest, state: JobState) -> Mapping[str, str]:
+    """The labels of a line, and those that say which version of a named workflow its job ran."""
+    told = (WORKFLOW_LABEL, VERSION_LABEL) if request.is_named else ()
+    return {**request.metadata, **{name: state.labels[name] for name in told if name in state.labels}}
+
+
 def _shown(value: object) -> str | list[str]:
-    if is_plain_input(value) and isinstance(value, list):
-        return [_cut(text) for text in value]
-    return _cut(value if isinstance(value, str) else json.dumps(value))  # of a named workflow it may be anything
+    """The value of an input: files by their addresses, other values as JSON."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return [_shortened(text) for text in value]
+    return _shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
-def _cut(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= MAX_INPUT_CHARACTERS else f"{text[:100]}…"
 
 

@@ -192,18 +192,23 @@ class BatchStore:
         values = {"pk": batch_pk(batch_id), "first": f"{kind}#", "last": f"{kind}~"}
         return self._table.query_all("#pk = :pk AND #sk BETWEEN :first AND :last", values)
 
-    def mark_read(self, batch_id: str, before: Range, after: Range, bad: Sequence[BadLine]) -> bool:
-        """Write how far a range has been read. Returns False if another reader was faster.
+    def bad_between(self, batch_id: str, first: int, last: int) -> dict[int, str]:
+        """What was wrong with bad lines when they were read, by their offsets: of those from one offset to another.
 
-        Args:
-            bad: lines with their numbers in the range.
+        A line that names a workflow is judged when it is read, and not again.
         """
+        values = {"pk": batch_pk(batch_id), "first": _bad_sk(first), "last": _bad_sk(last)}
+        found = self._table.query_all("#pk = :pk AND #sk BETWEEN :first AND :last", values)
+        return {int(item["sk"].partition("#")[2]): str(item["message"]) for item in found}
+
+    def mark_bad(self, batch_id: str, bad: Sequence[BadLine]) -> None:
+        """Write which lines are bad, with their numbers in the range."""
         expires = _expires()
         self._table.put_all(
             [
                 {
                     "pk": batch_pk(batch_id),
-                    "sk": f"bad#{one.offset:015}",
+                    "sk": _bad_sk(one.offset),
                     "line": one.line,
                     "message": one.message,
                     "expires": expires,
@@ -211,6 +216,14 @@ class BatchStore:
                 for one in bad
             ]
         )
+
+    def mark_read(self, batch_id: str, before: Range, after: Range, bad: Sequence[BadLine]) -> bool:
+        """Write how far a range has been read. Returns False if another reader was faster.
+
+        Args:
+            bad: lines with their numbers in the range.
+        """
+        self.mark_bad(batch_id, bad)
         read: dict[str, Any] = {"offset": after.offset, "lines": after.lines, "bad": after.bad, "touched": now_s()}
         if after.begun is not None:
             read["begun"] = after.begun
@@ -314,6 +327,10 @@ class BatchStore:
 
     def _change(self, batch_id: str, assign: dict[str, Any]) -> Update:
         return Update(pk=batch_pk(batch_id), sk="batch", assign=assign, condition="attribute_not_exists(#report)")
+
+
+def _bad_sk(offset: int) -> str:
+    return f"bad#{offset:015}"
 
 
 def _expires() -> int:

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from comfy_serverless.batches.store import BatchStore
     from comfy_serverless.connector.connector import ComfyConnector
     from comfy_serverless.fetch.web import Network
+    from comfy_serverless.jobs.line_ids import Question
+    from comfy_serverless.jobs.named import NamedWorkflows
     from comfy_serverless.jobs.node_list import NodeListWriter
-    from comfy_serverless.jobs.request import ModelRequest
+    from comfy_serverless.jobs.request import JobRequest, ModelRequest
     from comfy_serverless.sandbox.sandbox import Sandbox
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.assets import AssetStore
@@ -236,7 +238,7 @@ def services() -> Services:
         node_list=NodeListReader(*told),
         declarations=declarations,
         workflows=workflow_store(),
-        named=named_workflows(declarations.newest),
+        named=named_workflows(declarations.fresh),
         workers=jobs_to,
         care=care(),
         assets_bucket=assets_bucket,
@@ -298,23 +300,27 @@ def ingest() -> Drops:
     from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.keeper import Keeper
     from comfy_serverless.batches.store import BatchStore
+    from comfy_serverless.jobs.declarations import DeclarationsReader
 
     table_name, assets_bucket, output_bucket, _, _ = settings().require(
         "jobs_table", "assets_bucket", "output_bucket", "manifest_queue_url", "job_queue_url"
     )
     patient = Table(dynamodb_client(is_patient=True), table_name)
+    jobs_to = workers()
+    declarations = DeclarationsReader(s3(), assets_bucket, jobs_to.worker_image, lambda: jobs_to.release()[1])
     keeper = Keeper(
         jobs=_job_store(patient),
         batches=BatchStore(patient),
-        workers=workers(),
+        workers=jobs_to,
         own_queue=manifest_queue(),
         s3=s3(),
         settings=settings(),
         output_bucket=output_bucket,
         step_functions=boto3.client("stepfunctions") if settings().batch_state_machine else None,
+        named=named_workflows(declarations.fresh),
     )
     return Drops(
-        jobs=keeper.jobs, workers=workers(), s3=s3(), settings=settings(), assets_bucket=assets_bucket, keeper=keeper
+        jobs=keeper.jobs, workers=jobs_to, s3=s3(), settings=settings(), assets_bucket=assets_bucket, keeper=keeper
     )
 
 
@@ -364,7 +370,7 @@ def worker() -> Worker:
     inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network(), sandbox=sandbox())
     if settings().models_manifest and not snapshot.IS_TAKEN:
         model_store()  # they are fetched while ComfyUI starts
-    return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models())
+    return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models(), named=_Named())
 
 
 @functools.cache
@@ -426,6 +432,30 @@ def model_store() -> ModelStore:
         places=lambda deadline: places_of(connector(), deadline=deadline),
         sandbox=sandbox(),
     )
+
+
+@functools.cache
+def _names_of_worker() -> Finder:
+    return named_workflows(lambda: worker().declarations.known())
+
+
+class _Named:
+    """The named workflows, opened only by requests that name one. They are all expanded, or name where a file goes."""
+
+    def expand(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+        return _names_of_worker().expand(request, owner=owner, key=key)
+
+    def pinned(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+        return _names_of_worker().pinned(request, owner=owner, key=key)
+
+    def with_file(self, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
+        return _names_of_worker().with_file(workflow, address, media=media, owner=owner, key=key)
+
+    def draws(self, question: Question, *, owner: str) -> bool:
+        return _names_of_worker().draws(question, owner=owner)
+
+    def remembering(self) -> NamedWorkflows:
+        return _names_of_worker().remembering()
 
 
 class _Models:

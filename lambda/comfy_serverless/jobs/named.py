@@ -1,11 +1,29 @@
-"""What every door asks for a request that names a workflow; `workflows.finding` answers."""
+"""What every door asks for a request that names a workflow; `workflows.finding` answers.
+
+    payload, SQS, HTTP, a drop to the worker ──► the worker expands it
+    POST /generate, a drop into the stack    ──► expanded before the job is stored: workers get a graph
+    a line of a manifest                     ──► checked and pinned by the keeper; the worker expands `poster@3`
+
+A graph that comes of it is the caller's as any: what it names is judged as if the caller had sent it, whoever wrote it.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from comfy_serverless.errors import InvalidRequest, UpstreamError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from comfy_serverless.jobs.line_ids import Question
     from comfy_serverless.jobs.request import JobRequest
+
+#: The labels of a job that say which named workflow it ran, and which version of it.
+WORKFLOW_LABEL, VERSION_LABEL = "workflow", "version"
 
 
 class NamedWorkflows(Protocol):
@@ -29,3 +47,76 @@ class NamedWorkflows(Protocol):
 
         Raises as `expand`.
         """
+
+    def with_file(self, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
+        """A request for a workflow, pinned, that gets a file: in the only input that takes files of its kind.
+
+        Args:
+            media: the kind of file as `NamedInput.media` has it: `image`, `video`, …; "" if it is not known.
+
+        Raises:
+            InvalidRequest: there is no such workflow, or not one such input.
+        """
+
+    def draws(self, question: Question, *, owner: str) -> bool:
+        """Whether something random is left in a workflow, in any version that its name may mean now.
+
+        Raises as `expand`.
+        """
+
+    def remembering(self) -> NamedWorkflows:
+        """The same workflows for many requests in a row: where a name leads is looked up once."""
+
+
+def expanded(named: NamedWorkflows | None, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+    """As `NamedWorkflows.expand`; without any, names are left to WORKFLOWS_DIR.
+
+    Raises:
+        InvalidRequest: as `expand`.
+        UpstreamError: the table or S3 does not answer.
+    """
+    if not request.is_named:
+        return request
+    if named is None:
+        _check_files(request)
+        return request
+    with _looked_up(request.workflow):
+        return named.expand(request, owner=owner, key=key)
+
+
+def pinned(named: NamedWorkflows, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+    """As `NamedWorkflows.pinned`. Raises UpstreamError, too, if the table or S3 does not answer."""
+    with _looked_up(request.workflow):
+        return named.pinned(request, owner=owner, key=key)
+
+
+def file_for(named: NamedWorkflows, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
+    """As `NamedWorkflows.with_file`. Raises UpstreamError, too, if the table or S3 does not answer."""
+    with _looked_up(workflow):
+        return named.with_file(workflow, address, media=media, owner=owner, key=key)
+
+
+@contextmanager
+def _looked_up(workflow: object) -> Iterator[None]:
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise UpstreamError(
+            f"the workflow {str(workflow)[:200]!r} could not be looked up: the table or S3 does not answer. Send the "
+            "request again."
+        ) from error
+
+
+def _check_files(request: JobRequest) -> None:
+    """Raise InvalidRequest if a request gives inputs anything but files: a file in WORKFLOWS_DIR has no others here."""
+    wrong = [name for name, given in request.inputs.items() if not _is_file(given)]
+    if wrong:
+        problem = "should be a string, or a list of strings for a batch of images"
+        raise InvalidRequest(
+            f"The job request cannot be used: inputs.{wrong[0]}: {problem}.",
+            details={"errors": [{"field": f"inputs.{name}", "problem": problem} for name in wrong]},
+        )
+
+
+def _is_file(given: object) -> bool:
+    return isinstance(given, str) or (isinstance(given, list) and all(isinstance(one, str) for one in given))

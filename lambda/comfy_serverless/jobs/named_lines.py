@@ -1,7 +1,11 @@
 """Lines of a manifest, written once more for the workers: in the form of a request, and with the job's id. No IO.
 
     {"job_id": "line-…", "workflow": {…}}
+    {"job_id": "line-…", "workflow": "poster@3", "inputs": {…}}
     {"of": "line-…", "extra_data": {…}, "warnings": ["…"]}
+
+A line with the name of a workflow is written so, too, with the version that the name meant when the line was read: it
+runs that version, whatever becomes of the name. The graph is not in it.
 
 Workers of older releases know fewer shapes of a request than `jobs.shapes`, and make other ids. So a line that they
 would not read as we do is written so, beside the manifest, and its job's request is there. They refuse a request with
@@ -37,15 +41,21 @@ def is_plain(line: Line, document: object) -> bool:
     return is_bare and "extra_data" not in fields and fields in (document, {"workflow": document})
 
 
-def with_job_id(line: Line, job_id: str) -> str:
-    """A line with the same request and this job's id."""
-    return _written({**shaped(document_of(line.content or b"{}")).fields, "job_id": job_id})
+def with_job_id(line: Line, job_id: str, *, workflow: str | None = None) -> str:
+    """A line with the same request and this job's id; and with this name of its workflow, if there is one."""
+    pin = {} if workflow is None else {"workflow": workflow}
+    return _written({**shaped(document_of(line.content or b"{}")).fields, **pin, "job_id": job_id})
 
 
-def named(line: Line, job_id: str) -> tuple[bytes, bytes]:
-    """A line with the same request and this job's id for workers of every release; and the line behind it, or b""."""
+def named(line: Line, job_id: str, *, workflow: str | None = None) -> tuple[bytes, bytes]:
+    """A line with the same request and this job's id for workers of every release; and the line behind it, or b"".
+
+    Args:
+        workflow: the name of its workflow with the version that it runs; None to leave it as it is.
+    """
     found = shaped(document_of(line.content or b"{}"))
-    fields = {**found.fields, "job_id": job_id}
+    pin = {} if workflow is None else {"workflow": workflow}
+    fields = {**found.fields, **pin, "job_id": job_id}
     more = {"extra_data": fields.pop("extra_data", None), "warnings": list(found.warnings)}
     behind = {"of": job_id, **{name: value for name, value in more.items() if value}}
     return _written(fields).encode(), _written(behind).encode() if len(behind) > 1 else b""

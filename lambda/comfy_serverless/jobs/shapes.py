@@ -20,7 +20,7 @@ from typing import Any
 
 from comfy_serverless.errors import InvalidRequest, NotJson
 from comfy_serverless.files import type_of_name
-from comfy_serverless.graph.file_inputs import as_address, name_in_input_folder, takes_file
+from comfy_serverless.graph.file_inputs import as_address, is_address, name_in_input_folder, takes_file
 from comfy_serverless.graph.nodes import NODES, PREFIX
 from comfy_serverless.graph.workflow import is_shallow, kind_in_words
 from comfy_serverless.graph.wrappers import PROMPT_FIELDS, from_text, is_graph, merged, only_item, unwrap
@@ -251,7 +251,13 @@ def _clean_up(fields: dict[str, Any], warnings: list[str]) -> None:
     if isinstance(labels, Mapping):
         fields["metadata"] = {name: _as_text(value) for name, value in labels.items() if value is not None}
     if isinstance(inputs, Mapping):
-        fields["inputs"] = {name: _as_meant(value) for name, value in inputs.items() if value is not None}
+        # What has no dot is an input of a named workflow by its name: a text is taken as it is written.
+        is_named = isinstance(fields.get("workflow"), str) and not is_address(fields["workflow"])
+        fields["inputs"] = {
+            name: value if is_named and "." not in name else _as_meant(value)
+            for name, value in inputs.items()
+            if value is not None
+        }
         left_out = [name for name, value in inputs.items() if value is None]
         warnings += [f"the input {name[:_LONGEST_NAME]!r} is null, and was left as it is" for name in left_out]
     if isinstance(fields.get("models"), list):
@@ -292,8 +298,9 @@ def _as_number(value: object) -> object:
 
 
 def _as_meant(value: object) -> object:
+    """A file, or several, as they were meant; any other value itself."""
     if isinstance(value, list):
-        return [_as_meant(item) for item in value]
+        return [as_address(item) if isinstance(item, str) else item for item in value]
     return as_address(value) if isinstance(value, str) else value
 
 

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from comfy_serverless.aws.s3 import UNPINNED, Pin, PinnedAddress, S3Address, read_json
 from comfy_serverless.errors import InvalidRequest, InvalidWorkflow, PayloadTooLarge
+from comfy_serverless.files import type_of_name
 from comfy_serverless.graph.active_nodes import active_nodes
 from comfy_serverless.graph.nodes import DROPPED_IMAGE_LOADER
 from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.drop_names import ACCEPTED_DROPS, DropKind, kind_of_drop, stem_of
 from comfy_serverless.jobs.embedded import embedded_in
+from comfy_serverless.jobs.named import NamedWorkflows, file_for
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
 from comfy_serverless.jobs.workflow_source import named_workflow
 from comfy_serverless.json_text import parse_json
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 #: Largest request that can be sent: Lambda's own limit, each way.
 MAX_PAYLOAD_BYTES = 6 * 1024 * 1024
+
+#: Kinds of files that inputs call otherwise than their types do.
+_MEDIA = {"model": "model3d"}
 
 #: The owner of jobs that come without a key: who may invoke the function, or drop into its bucket, is the operator.
 OPERATOR = ""
@@ -63,8 +68,12 @@ class RequestSource(Protocol):
     def extra_data(self) -> Mapping[str, Any] | None:
         """Data that the engine gets with the workflow. It is kept nowhere."""
 
-    def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:
-        """Read the request. Raises a ComfyError if there is none."""
+    def read(self, *, s3: S3Client, settings: Settings, named: NamedWorkflows | None = None) -> JobRequest:
+        """Read the request. Raises a ComfyError if there is none.
+
+        Args:
+            named: the workflows that a source may name, to know where a file goes; None for WORKFLOWS_DIR alone.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +89,7 @@ class SentRequest:
     is_checked: ClassVar[bool] = False
     extra_data: ClassVar[None] = None
 
-    def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:  # noqa: ARG002  (as all sources)
+    def read(self, *, s3: S3Client, settings: Settings, named: NamedWorkflows | None = None) -> JobRequest:  # noqa: ARG002  (as all sources)
         """Read the request in the payload."""
         text = self.payload if isinstance(self.payload, str | bytes) else None
         try:
@@ -106,12 +115,13 @@ class DroppedObject:
         version: distinguishes this writing of the key from others, also from one of the same content: each is a wish
             of its own. Every delivery of one event says the same.
         pin: what was written then: this is read, and nothing that was written later.
+        owner_name: see `RequestSource`; `ingest` has an owner for what is dropped.
     """
 
     address: S3Address
     version: str
     pin: Pin = UNPINNED
-    owner_name: ClassVar[str] = OPERATOR
+    owner_name: str = OPERATOR
     is_checked: ClassVar[bool] = False
     extra_data: ClassVar[None] = None
 
@@ -137,11 +147,11 @@ class DroppedObject:
         """The bucket it was dropped into."""
         return self.address.bucket
 
-    def read(self, *, s3: S3Client, settings: Settings) -> JobRequest:
+    def read(self, *, s3: S3Client, settings: Settings, named: NamedWorkflows | None = None) -> JobRequest:
         """Read the request that the object is, or stands for."""
         match self.kind:
             case DropKind.IMAGE:
-                request = self._request_for_image(self.address.key.split("/")[1], settings)
+                request = self._request_for_file(self.address.key.split("/")[1], settings, named)
             case DropKind.REQUEST:
                 request = JobRequest.parse(read_json(s3, self.address, what="the dropped request", pin=self.pin))
             case DropKind.MADE:
@@ -169,16 +179,30 @@ class DroppedObject:
         request = JobRequest.parse(found.document)
         return request.with_warnings([*request.warnings, *found.warnings])
 
-    def _request_for_image(self, name: str, settings: Settings) -> JobRequest:
-        loaders = _loaders(named_workflow(name, settings.workflows_dir))
-        if len(loaders) != 1:
-            raise InvalidRequest(
-                f"the workflow {name!r} has {len(loaders)} {DROPPED_IMAGE_LOADER} nodes, so it is not clear where "
-                f"{self.address} belongs. "
-                'Drop a request instead: {"workflow": …, "inputs": {"<node>.image": "s3://…"}}.'
-            )
+    def _request_for_file(self, name: str, settings: Settings, named: NamedWorkflows | None) -> JobRequest:
         address = str(PinnedAddress(self.address, self.pin))
-        return JobRequest.parse({"workflow": name, "inputs": {f"{loaders[0]}.image": address}})
+        if named is not None:
+            media = (type_of_name(self.address.key) or "").partition("/")[0]
+            return file_for(
+                named, name, address, media=_MEDIA.get(media, media), owner=self.owner_name, key=self.default_id
+            )
+        loader = loader_in(named_workflow(name, settings.workflows_dir), name, address)
+        return JobRequest.parse({"workflow": name, "inputs": {f"{loader}.image": address}})
+
+
+def loader_in(workflow: Mapping[str, Any], name: str, address: str) -> str:
+    """What to call the only node of a file in WORKFLOWS_DIR that a dropped picture goes to.
+
+    Raises InvalidRequest if there is not one.
+    """
+    loaders = _loaders(workflow)
+    if len(loaders) != 1:
+        raise InvalidRequest(
+            f"the workflow {name!r} has {len(loaders)} {DROPPED_IMAGE_LOADER} nodes, so it is not clear where "
+            f"{address} belongs. "
+            'Drop a request instead: {"workflow": …, "inputs": {"<node>.image": "s3://…"}}.'
+        )
+    return loaders[0]
 
 
 def _loaders(workflow: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,8 @@
     {"request": {…JobRequest…}, "workflow": {…}, "extra_data": {…}, "warnings": ["…"], "files": {…}, "version": 2}
 
 Version 2 is for jobs whose workflow is the editor's: their worker converts it. `files` has the addresses of what such a
-workflow names (`jobs.known_files`).
+workflow names (`jobs.known_files`). Version 3 is for those that name a version of a workflow, `poster@3`: their worker
+looks it up.
 
 Workers of another release read it too: those of 0.1.0 refuse a `request` with a field that they do not know, so new
 ones, like `extra_data`, stand beside it. A field that they may ignore is simply added. One that they must understand
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
 
 #: The newest version that this release can run. A line of a manifest has its version in its message and in the job's
 #: item (`JobItem.version`), of which the caretaker makes new messages.
-VERSION = 2
-#: That of jobs which a worker of any release can run, of those whose worker converts the editor's workflow, and of
-#: those with a model that has no sha256.
-_PLAIN, _OF_EDITOR, _UNHASHED = 1, 2, 2
+VERSION = 3
+#: That of jobs which a worker of any release can run, of those whose worker converts the editor's workflow, of those
+#: with a model that has no sha256, and of those that name a version of a workflow.
+_PLAIN, _OF_EDITOR, _UNHASHED, _NAMED = 1, 2, 2, 3
 #: The most of a request that goes with the message. SQS counts, and bills, each 64 KB of a message.
 MAX_IN_MESSAGE_BYTES = 48_000
 _READ_BYTES = 64 * 1024
@@ -117,6 +118,7 @@ def version_of(request: JobRequest) -> int:
     return max(
         _OF_EDITOR if _is_of_editor(request.workflow) else _PLAIN,
         _UNHASHED if any(model.sha256 is None for model in request.models) else _PLAIN,
+        _NAMED if request.is_named and "@" in str(request.workflow) else _PLAIN,
     )
 
 

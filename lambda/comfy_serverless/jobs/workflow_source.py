@@ -20,7 +20,6 @@ from comfy_serverless.graph.workflow import apply_set, as_engine_reads, check_fo
 from comfy_serverless.graph.wrappers import Unwrapped, is_of_editor, merged, unwrap
 from comfy_serverless.jobs.embedded import workflow_document
 from comfy_serverless.jobs.extra_data import MAX_EXTRA_DATA_BYTES, split
-from comfy_serverless.jobs.request import NOT_PLAIN, is_plain_input
 from comfy_serverless.json_text import finite, parse_json
 
 if TYPE_CHECKING:
@@ -78,8 +77,6 @@ def graph_of(
         InvalidWorkflow: it is no workflow, `set` does not fit it, or links lead nowhere.
         UiFormatWorkflow: it is the editor's, and cannot be converted; every reason is in its details.
     """
-    if request.is_named:
-        _check_plain(request)
     found, warnings = _found_in(*_document(request.workflow, s3=s3, settings=settings))
     extra_data = merged(request.extra_data or {}, found.extra_data)
     if not is_of_editor(found.workflow):
@@ -96,16 +93,6 @@ def graph_of(
     along, too_large = goes_along(editors, graph)
     told = [*warnings, *conversion.warnings, *mended, *too_large]
     return Resolved(graph, merged(extra_data, along), told, editors, conversion.rolled)
-
-
-def _check_plain(request: JobRequest) -> None:
-    """Raise InvalidRequest if inputs have values that only a named workflow takes, and nobody has looked it up."""
-    if errors := [name for name, value in request.inputs.items() if not is_plain_input(value)]:
-        raise InvalidRequest(
-            f"the inputs {', '.join(errors)[:200]} of the workflow {show(str(request.workflow))} are neither a string "
-            "nor a list of strings: a file in WORKFLOWS_DIR takes files only. Other values go into `set`.",
-            details={"errors": [{"field": f"inputs.{name}"[:200], "problem": NOT_PLAIN} for name in errors[:100]]},
-        )
 
 
 def resolve_workflow(workflow: dict[str, Any] | str, *, s3: S3Client, settings: Settings) -> dict[str, Any]:

@@ -57,6 +57,10 @@ class EngineDeclarations:
         nobody = RunningJob("", owner="")
         return self._read(nobody, until=time.monotonic() + _WAIT_S) if known is None else known
 
+    def known(self) -> Mapping[str, Any] | None:
+        """The declarations as they were read last; None if they were not yet. Nobody waits for them."""
+        return self._known(for_s=float("inf"))
+
     def _known(self, *, for_s: float) -> dict[str, Any] | None:
         with self._lock:
             is_old = time.monotonic() - self._read_at > for_s

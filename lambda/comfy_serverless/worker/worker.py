@@ -66,6 +66,7 @@ if TYPE_CHECKING:
 
     from comfy_serverless.connector.outputs import Output as Made
     from comfy_serverless.connector.progress import Progress
+    from comfy_serverless.jobs.named import NamedWorkflows
     from comfy_serverless.jobs.sources import RequestSource
     from comfy_serverless.settings import Settings
     from comfy_serverless.worker.protocols import Engine, Inputs, Models, PreparedGraph, Shown, ShownModels
@@ -130,10 +131,21 @@ class Outcome:
 
 
 class Worker:
-    """Runs jobs with one warm engine. Thread-safe."""
+    """Runs jobs with one warm engine. Thread-safe.
+
+    Args:
+        named: the workflows that requests may name; None if names are those of files in WORKFLOWS_DIR alone.
+    """
 
     def __init__(
-        self, *, settings: Settings, engine: Engine, s3: S3Client, inputs: Inputs, models: Models | None = None
+        self,
+        *,
+        settings: Settings,
+        engine: Engine,
+        s3: S3Client,
+        inputs: Inputs,
+        models: Models | None = None,
+        named: NamedWorkflows | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -146,7 +158,8 @@ class Worker:
         self.ahead = Ahead(s3, self._jobs)
         self._tidying = Tidying(engine, self._jobs, self._files_in_use)
         self.declarations = EngineDeclarations(engine, self._jobs)
-        self._workflows = Workflows(s3, settings, self.declarations)
+        self._named = named
+        self._workflows = Workflows(s3, settings, self.declarations, named)
 
     def close(self) -> None:
         """End the worker's threads, once they have tidied up."""
@@ -209,7 +222,7 @@ class Worker:
         """Fill the record; return the stored result if the job has run before."""
         default_bucket = self._settings.output_bucket if self._settings.output_bucket != source.origin_bucket else None
         record.result = record.home = self._result_file(record, default_bucket)
-        request = source.read(s3=self._s3, settings=self._settings)
+        request = source.read(s3=self._s3, settings=self._settings, named=self._named)
         if not source.is_checked:  # before its place is known: nothing is written there, not even the refusal
             Reserved.of(self._settings).check(request, job_id=request.job_id or record.job_id)
         record.job_id = request.job_id or record.job_id
@@ -239,7 +252,8 @@ class Worker:
         workflow = self._workflows.of(request, source, running, job_id=record.job_id, until=record.latest)
         # It may have waited for the jobs before it, to learn what nodes there are.
         record.deadline = min(record.latest, record.deadline + time.monotonic() - begun)
-        self._run_engine(record, request, workflow, leftovers, call, running)
+        record.metadata.update(workflow.request.metadata)
+        self._run_engine(record, workflow, leftovers, call, running)
         return None
 
     def _claim(self, record: JobRecord, call: Call, running: RunningJob) -> Leftovers:
@@ -284,12 +298,12 @@ class Worker:
     def _run_engine(
         self,
         record: JobRecord,
-        request: JobRequest,
         workflow: JobWorkflow,
         leftovers: Leftovers,
         call: Call,
         running: RunningJob,
     ) -> None:
+        request = workflow.request
         record.warnings += workflow.warnings
         record.extra_data = merged(record.extra_data or {}, workflow.extra_data)
         record.warnings += met_several(workflow.graph, [*request.values, *request.inputs])

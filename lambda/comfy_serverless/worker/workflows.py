@@ -1,5 +1,6 @@
 """Reads the workflow of a job, before anything is fetched for it; what the editor saved becomes a graph here.
 
+a name ──────────────────────────────────► the graph of a version, and inputs by name put in their places
 API format ──────────────────────────────► checked where it came in, unless nobody has read it before
 the editor's ──► converted by what the engine declares ──► checked again: a conversion may put addresses together
 """
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from comfy_serverless.jobs.named import NamedWorkflows, expanded
 from comfy_serverless.jobs.references import refuse_foreign_addresses, resolve_assets
 from comfy_serverless.jobs.reserved import Reserved, owner_place
 from comfy_serverless.jobs.workflow_source import graph_of
@@ -28,12 +30,14 @@ class JobWorkflow(NamedTuple):
     """The workflow of a job.
 
     Attributes:
+        request: as it was read; of a named workflow, with its graph and its labels.
         graph: in API format, with the request's `set` applied.
         inputs: those of the request, and files that the workflow names by their assets.
         extra_data: what the engine gets with it.
         warnings: about it, for people.
     """
 
+    request: JobRequest
     graph: dict[str, Any]
     inputs: Mapping[str, str | list[str]]
     extra_data: dict[str, Any]
@@ -42,11 +46,16 @@ class JobWorkflow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Workflows:
-    """Reads them for one worker."""
+    """Reads them for one worker.
+
+    Attributes:
+        named: the workflows that requests may name; None if names are those of files in WORKFLOWS_DIR alone.
+    """
 
     s3: S3Client
     settings: Settings
     declarations: EngineDeclarations
+    named: NamedWorkflows | None = None
 
     def of(
         self, request: JobRequest, source: RequestSource, job: RunningJob, *, job_id: str, until: float
@@ -57,9 +66,11 @@ class Workflows:
             until: when it is of no use any more, on the monotonic clock.
 
         Raises:
-            ComfyError: as `graph_of`, and as `EngineDeclarations.for_job` if the workflow is the editor's.
+            ComfyError: as `graph_of`, as `EngineDeclarations.for_job` if the workflow is the editor's, and as
+                `jobs.named.expanded`.
             InvalidRequest, MissingAsset: it names a file of others.
         """
+        given, request = request, expanded(self.named, request, owner=source.owner_name, key=job_id)
         whole = graph_of(
             request,
             s3=self.s3,
@@ -71,19 +82,19 @@ class Workflows:
         if graph is None:
             raise AssertionError("the engine has declared nothing, and not failed")
         inputs: Mapping[str, str | list[str]] = request.inputs
-        if isinstance(request.workflow, str) or whole.editors is not None:
-            self._check_places(graph, request, source)
+        if isinstance(given.workflow, str) or whole.editors is not None:
+            self._check_places((graph, request.inputs), request, source)
         if request.files is not None:
             resolved = resolve_assets(graph, owner=source.owner_name, assets=request.files)
             graph, inputs = resolved.graph, {**resolved.inputs, **request.inputs}
-        return JobWorkflow(graph, inputs, whole.extra_data, whole.warnings)
+        return JobWorkflow(request, graph, inputs, whole.extra_data, whole.warnings)
 
-    def _check_places(self, graph: Mapping[str, Any], request: JobRequest, source: RequestSource) -> None:
-        """Raise MissingAsset or InvalidRequest if a graph names a file of others in our buckets."""
+    def _check_places(self, document: object, request: JobRequest, source: RequestSource) -> None:
+        """Raise MissingAsset or InvalidRequest if a graph, or an input, names a file of others in our buckets."""
         place = request.output
         if not (source.is_checked and place.prefix and place.prefix.endswith(owner_place(source.owner_name))):
-            Reserved.of(self.settings).check_addresses(graph)
+            Reserved.of(self.settings).check_addresses(document)
             return
         # A request of the API: in our buckets its owner has results, and nothing else that has an address.
         buckets = {bucket for bucket in (self.settings.assets_bucket, self.settings.output_bucket) if bucket}
-        refuse_foreign_addresses(graph, buckets=buckets, allowed_prefix=f"s3://{place.bucket}/{place.prefix}/")
+        refuse_foreign_addresses(document, buckets=buckets, allowed_prefix=f"s3://{place.bucket}/{place.prefix}/")

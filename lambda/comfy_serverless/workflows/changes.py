@@ -7,19 +7,26 @@ from dataclasses import replace
 from typing import Final
 
 from comfy_serverless.aws.dynamodb import Update, now_text
-from comfy_serverless.workflows.items import COUNT_SK, MOST_MOVES, Alias, Head, Move, Weights, partition_of
+from comfy_serverless.workflows.items import (
+    COUNT_SK,
+    HASH_LETTERS,
+    MOST_MOVES,
+    Alias,
+    Head,
+    Move,
+    Weights,
+    partition_of,
+)
 
 #: The names of an owner, retired ones among them.
 MOST_NAMES: Final = 1_000
-#: As many letters of a document's hash are in its key, and in a head.
-_HASH_LETTERS: Final = 16
 
 
 def moved(head: Head, alias: str, weights: Weights, *, by: str, known: Mapping[int, str]) -> Head:
     """The head with an alias that leads to these versions; `known` has the hashes of those that are new to it."""
     before = head.weights_of(alias)
     aliases = {**head.aliases, alias: Alias(weights=weights, before=before)}
-    hashes = {**head.documents, **{version: sha256[:_HASH_LETTERS] for version, sha256 in known.items()}}
+    hashes = {**head.documents, **{version: sha256[:HASH_LETTERS] for version, sha256 in known.items()}}
     return replace(
         head,
         aliases=aliases,

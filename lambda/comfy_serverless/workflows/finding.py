@@ -2,6 +2,7 @@
 
     NAME ──► the owner's own ──► one that the operator shares ──► a file in the image
              └──────── one read of the table ────────┘
+    NAME@0 ──────────────────────────────────────────────────────► a file in the image
 
 A name of the owner's hides the operator's. Heads are read each time, so that a moved alias counts at once; documents
 never change, and are kept. That something is not there is never kept.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,18 +23,21 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, NotFound
 from comfy_serverless.graph.near import Guesses
-from comfy_serverless.jobs.sources import OPERATOR
+from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.sources import OPERATOR, loader_in
 from comfy_serverless.observability import log
+from comfy_serverless.workflows.chance import is_random
 from comfy_serverless.workflows.changes import MOST_NAMES, aliases_in_words
-from comfy_serverless.workflows.folder import NUMBER, Folder
-from comfy_serverless.workflows.items import Head, VersionRow
+from comfy_serverless.workflows.dropped import input_for
+from comfy_serverless.workflows.folder import NUMBER, Folder, workflow_of_file
+from comfy_serverless.workflows.items import HASH_LETTERS, Head, VersionRow, Weights
 from comfy_serverless.workflows.pick import key_for, pick
 from comfy_serverless.workflows.reference import LIVE, Reference
 from comfy_serverless.workflows.request import check_values, expand
 from comfy_serverless.workflows.version import Version
 
 if TYPE_CHECKING:
-    from comfy_serverless.jobs.request import JobRequest
+    from comfy_serverless.jobs.line_ids import Question
     from comfy_serverless.workflows.reader import WorkflowReader
     from comfy_serverless.workflows.schema import InputCheck
 
@@ -65,6 +70,7 @@ class Finder:
         self._documents = _Documents()
         self._checks: OrderedDict[tuple[str, str, int], _Check] = OrderedDict()
         self._lock = threading.Lock()
+        self._remembered: dict[tuple[str, str], _Looked] | None = None
 
     def find(self, reference: Reference | str, *, owner: str, key: str = "") -> Version:
         """The version that a reference means. One read of the table, and one of S3 for what was not read before.
@@ -79,11 +85,7 @@ class Finder:
             InvalidWorkflow: the version is damaged, or a newer release has written it.
             AssetUnavailable: the table or S3 does not answer.
         """
-        meant = _Meant.of(reference)
-        found = self._found(meant, owner=owner, key=key)
-        if found is None:
-            raise self._unknown(meant, owner)
-        return found
+        return self._found_or_unknown(_Meant.of(reference), owner=owner, key=key, is_run=False)
 
     def check_of(self, version: Version) -> InputCheck:
         """The check of a version's inputs, with the choices that there are now. Made once for both."""
@@ -119,9 +121,9 @@ class Finder:
     def pinned(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
         """The request with the number of the version in its name, and its inputs checked.
 
-        What is in the image is not pinned: the worker's image has it, and may be newer. Where no folder is known, a
-        name that nobody has pushed is left to the worker, too. One of the operator's is pinned as `shared/NAME@3`, so
-        that a workflow of the owner's that is pushed meanwhile is not taken for it.
+        Where no folder is known, a name that nobody has pushed is left to the worker: its image may have it. One of the
+        operator's is pinned as `shared/NAME@3`, so that a workflow of the owner's that is pushed meanwhile is not taken
+        for it.
 
         Raises as `jobs.named.NamedWorkflows.pinned`.
         """
@@ -135,11 +137,36 @@ class Finder:
         else:
             version = self._required(request, owner=owner, key=key)
         check_values(request, version, check=self.check_of(version), strict=False)
-        if version.number == NUMBER:
-            return request
-        of_operator = version.owner == OPERATOR != owner
-        pinned = f"{_SHARED if of_operator else ''}{version.name}@{version.number}"
-        return request.model_copy(update={"workflow": pinned})
+        return request.model_copy(update={"workflow": _pinned_name(version, owner)})
+
+    def with_file(self, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
+        """A request for a workflow, pinned, that gets a file: in the only input that takes files of its kind.
+
+        Of a file in the image that nobody has chosen inputs of, its only loader of images takes it.
+
+        Raises as `jobs.named.NamedWorkflows.with_file`.
+        """
+        version = self._refused(lambda: self._found_or_unknown(_Meant.of(workflow), owner=owner, key=key))
+        if version.number == NUMBER and not self._folder.has_choices(version.name):
+            given = {f"{loader_in(workflow_of_file(version), version.name, address)}.image": address}
+        else:
+            given = {input_for(version, media=media, address=address).name: address}
+        return JobRequest.parse({"workflow": _pinned_name(version, owner), "inputs": given})
+
+    def draws(self, question: Question, *, owner: str) -> bool:
+        """Whether something random is left in a workflow, in any version that its name may mean now.
+
+        Raises as `jobs.named.NamedWorkflows.draws`.
+        """
+        meant = _Meant.of(question.workflow)
+        versions = self._refused(lambda: list(self._all_of(meant, owner)))
+        return any(is_random(version, question) for version in versions)
+
+    def remembering(self) -> Finder:
+        """The same workflows for many requests in a row: where a name leads is looked up once."""
+        other = copy(self)
+        other._remembered = {}
+        return other
 
     def visible(self, owner: str) -> Iterator[Head]:
         """The heads of the workflows that an owner may run: his own, then those that the operator shares.
@@ -163,7 +190,13 @@ class Finder:
 
     def _required(self, request: JobRequest, *, owner: str, key: str) -> Version:
         """What a request's name means. Raises InvalidRequest if it means nothing."""
-        return self._refused(lambda: self.find(str(request.workflow), owner=owner, key=key))
+        return self._refused(lambda: self._found_or_unknown(_Meant.of(str(request.workflow)), owner=owner, key=key))
+
+    def _found_or_unknown(self, meant: _Meant, *, owner: str, key: str, is_run: bool = True) -> Version:
+        found = self._found(meant, owner=owner, key=key, is_run=is_run)
+        if found is None:
+            raise self._unknown(meant, owner)
+        return found
 
     def _refused(self, find: Callable[[], _Found]) -> _Found:
         try:
@@ -171,23 +204,51 @@ class Finder:
         except NotFound as error:
             raise InvalidRequest(error.message, details=error.details) from error
 
-    def _found(self, meant: _Meant, *, owner: str, key: str) -> Version | None:
-        """The version that is meant; None if nobody has a workflow of this name. Raises as `find`."""
-        if self._store is not None and meant.reference is not None:
-            heads, rows = self._look(meant, owner)
-            for head in heads:
-                if head.is_retired and head.owner != owner:
-                    return None
-                if head.is_retired:
-                    raise NotFound(f"the workflow {head.name!r} is retired: push it again to bring it back.")
-                version = self._file(meant) if head.owner == OPERATOR and meant.is_of_image else None
-                return version or self._of_head(head, meant.reference, rows.get(head.owner), key=key)
-        return self._file(meant)
+    def _found(self, meant: _Meant, *, owner: str, key: str, is_run: bool = True) -> Version | None:
+        """The version that is meant; None if nobody has a workflow of this name. Raises as `find`.
 
-    def _look(self, meant: _Meant, owner: str) -> tuple[list[Head], dict[str, VersionRow]]:
-        """The heads of this name that count for the owner, the nearest first; and the rows of the version, by owner."""
+        Args:
+            is_run: whether a job runs it, which may have been taken before its workflow was retired: then a version
+                that is named by its number is found all the same.
+        """
+        if (head := self._head(meant, owner)) is None or meant.reference is None:
+            return self._file(meant)
+        if head.is_retired and not (is_run and meant.reference.version):
+            if head.owner != owner:
+                return None
+            raise NotFound(f"the workflow {head.name!r} is retired: push it again to bring it back.")
+        if meant.reference.version is not None:
+            row = self._look(meant, owner).rows.get(head.owner)
+            if row is None:
+                raise NotFound(
+                    f"the workflow {head.name!r} has no version {meant.reference.version}: it has 1 to {head.latest}."
+                )
+            return self._document(head, row.number, row.sha256)
+        alias, weights = _weights(head, meant.reference)
+        number = pick(weights, key_for(head.name, alias, key)) if len(weights) > 1 else next(iter(weights))
+        return self._document(head, number, head.documents.get(number))
+
+    def _all_of(self, meant: _Meant, owner: str) -> Iterator[Version]:
+        """The versions that a name may mean now. Raises as `find`."""
+        head = self._head(meant, owner)
+        if head is None or head.is_retired or meant.reference is None or meant.reference.version is not None:
+            yield self._found_or_unknown(meant, owner=owner, key="")
+            return
+        for number in _weights(head, meant.reference)[1]:
+            yield self._document(head, number, head.documents.get(number))
+
+    def _head(self, meant: _Meant, owner: str) -> Head | None:
+        """The head that counts for the owner; None if only the image can have what is meant."""
+        if meant.is_of_image and self._file(meant) is not None:
+            return None
+        return next(iter(self._look(meant, owner).heads), None)
+
+    def _look(self, meant: _Meant, owner: str) -> _Looked:
+        """What the table has of a name. One read, unless it is remembered."""
         if self._store is None or meant.reference is None:
-            return [], {}
+            return _Looked([], {})
+        if self._remembered is not None and (known := self._remembered.get((owner, meant.text))) is not None:
+            return known
         name, number = meant.reference.name, meant.reference.version
         whose = [OPERATOR] if meant.is_shared else list(dict.fromkeys((owner, OPERATOR)))
         keys: list[tuple[str, str, int | None]] = [(one, name, None) for one in whose]
@@ -200,25 +261,13 @@ class Finder:
             ) from error
         heads = [head for one in whose if isinstance(head := found.get((one, name, None)), Head)]
         rows = {row.owner: row for row in found.values() if isinstance(row, VersionRow)}
-        return [head for head in heads if head.owner == owner or head.is_shared], rows
-
-    def _of_head(self, head: Head, reference: Reference, row: VersionRow | None, *, key: str) -> Version:
-        if reference.version is not None:
-            if row is None:
-                raise NotFound(
-                    f"the workflow {head.name!r} has no version {reference.version}: it has 1 to {head.latest}."
-                )
-            return self._document(head, row.number, row.sha256[:16])
-        alias = reference.alias or LIVE
-        if not (weights := head.weights_of(alias)):
-            near = Guesses().near(alias, head.aliases)
-            hint = f"did you mean {head.name}@{near[0]}?" if near else f"{aliases_in_words(head)}."
-            raise NotFound(f"the workflow {head.name!r} has no alias {alias!r}; {hint}")
-        number = pick(weights, key_for(head.name, alias, key)) if len(weights) > 1 else next(iter(weights))
-        return self._document(head, number, head.documents.get(number))
+        looked = _Looked([head for head in heads if head.owner == owner or head.is_shared], rows)
+        if self._remembered is not None:
+            self._remembered[owner, meant.text] = looked
+        return looked
 
     def _document(self, head: Head, number: int, sha256: str | None) -> Version:
-        kept = (head.owner, head.name, number, sha256 or "")
+        kept = (head.owner, head.name, number, (sha256 or "")[:HASH_LETTERS])
         if (version := self._documents.get(kept)) is not None:
             return version
         if self._store is None:
@@ -229,9 +278,10 @@ class Finder:
 
     def _file(self, meant: _Meant) -> Version | None:
         """What the image has of this name. Raises NotFound if it has it, but no such alias or version."""
-        version = None
-        if meant.text in self._folder.names() or meant.reference is None:
-            return self._folder.version(meant.text, self._declarations()) if not meant.is_shared else None
+        if meant.is_shared:
+            return None
+        if meant.reference is None or meant.text in self._folder.names():
+            return self._folder.version(meant.text.removesuffix(f"@{NUMBER}"), self._declarations())
         version = self._folder.version(meant.reference.name, self._declarations())
         if version is None or meant.is_of_image or meant.reference.alias == LIVE:
             return version
@@ -261,6 +311,34 @@ class Finder:
         except (ClientError, BotoCoreError) as error:
             log.warning("the names of workflows cannot be listed", error=str(error))
             return []
+
+
+def _pinned_name(version: Version, owner: str) -> str:
+    """What means this version, and no other, to this owner, whatever is pushed and moved meanwhile."""
+    is_shared = version.owner == OPERATOR != owner and version.number != NUMBER
+    return f"{_SHARED if is_shared else ''}{version.name}@{version.number}"
+
+
+def _weights(head: Head, reference: Reference) -> tuple[str, Weights]:
+    """The alias that a reference means, and what it leads to. Raises NotFound if there is none."""
+    alias = reference.alias or LIVE
+    if not (weights := head.weights_of(alias)):
+        near = Guesses().near(alias, head.aliases)
+        hint = f"did you mean {head.name}@{near[0]}?" if near else f"{aliases_in_words(head)}."
+        raise NotFound(f"the workflow {head.name!r} has no alias {alias!r}; {hint}")
+    return alias, weights
+
+
+class _Looked(NamedTuple):
+    """What the table has of a name.
+
+    Attributes:
+        heads: those that count for the owner, the nearest first.
+        rows: of the version that is meant by its number, by owner.
+    """
+
+    heads: list[Head]
+    rows: dict[str, VersionRow]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from comfy_serverless.graph.convert import convert
 from comfy_serverless.graph.editor_format import check_editor_format
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import is_of_editor, unwrap
 from comfy_serverless.json_text import parse_json
+from comfy_serverless.workflows.proposal import propose
 from comfy_serverless.workflows.version import Version
 
 #: The number of what is in the image.
@@ -61,16 +63,21 @@ class Folder:
         if path is None:
             return None
         name = name.removesuffix(_ENDING)
-        choices = next((other for ending in _CHOICES if (other := path.with_suffix(ending)).is_file()), None)
+        choices = _choices_beside(path)
         writings = tuple((one.stat().st_mtime_ns, one.stat().st_size) for one in (path, choices) if one is not None)
         with self._lock:
             known = self._read.get(name)
         if known is not None and known.writings == writings and known.declared is declared:
             return known.version
-        version = _version(name, path)
+        version = _version(name, path, declared)
         with self._lock:
             self._read[name] = _Read(writings, declared, version)
         return version
+
+    def has_choices(self, name: str) -> bool:
+        """Whether somebody has chosen which inputs a file has."""
+        path = self._files().get(name)
+        return path is not None and _choices_beside(path) is not None
 
     def _files(self) -> dict[str, Path]:
         if self.path is None:
@@ -78,14 +85,34 @@ class Folder:
         return {path.relative_to(self.path).with_suffix("").as_posix(): path for path in self.path.rglob(f"*{_ENDING}")}
 
 
-def _version(name: str, path: Path) -> Version:
+def workflow_of_file(version: Version) -> dict[str, Any]:
+    """The workflow that is in a file, in either format, without any wrapper."""
+    document = version.graph if version.editors is None else version.editors
+    found = unwrap(document)
+    return dict(document if found is None else found.workflow)
+
+
+def _choices_beside(path: Path) -> Path | None:
+    return next((other for ending in _CHOICES if (other := path.with_suffix(ending)).is_file()), None)
+
+
+def _version(name: str, path: Path, declared: Declared) -> Version:
     source = f"the workflow {name!r}"
     document = parse_json(path.read_bytes(), source=source)
     found = unwrap(document)
     workflow = document if found is None else found.workflow
-    is_plain = workflow is document
     if not is_of_editor(workflow):
-        graph = check_format(workflow)
-        return Version(name=name, number=NUMBER, owner="", graph=graph, editors=None if is_plain else document)
-    check_editor_format(workflow)
-    return Version(name=name, number=NUMBER, owner="", graph={}, editors=document)
+        graph, editors = check_format(workflow), None
+    else:
+        editors = check_editor_format(workflow)
+        graph = convert(editors, declared).graph if declared is not None else {}
+    proposal = propose(graph, declared, editors=editors)
+    return Version(
+        name=name,
+        number=NUMBER,
+        owner="",
+        graph=graph,
+        editors=None if workflow is document and editors is None else document,
+        inputs=proposal.inputs,
+        outputs=proposal.outputs,
+    )

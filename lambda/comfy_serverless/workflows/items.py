@@ -21,6 +21,8 @@ Weights = Mapping[int, int]
 
 #: The moves that a head tells of.
 MOST_MOVES: Final = 20
+#: As many letters of a document's hash are in its key, and in a head.
+HASH_LETTERS: Final = 16
 #: The letters of a head's title.
 LONGEST_TITLE: Final = 200
 #: The sort key of the count of an owner's names.
@@ -208,7 +210,7 @@ def after_rows(name: str) -> str:
 def key_of(owner: str, name: str, number: int, sha256: str) -> str:
     """The key of a version's document in the assets bucket: another content has another key."""
     folder = f"owners/{owner}" if owner else "operator"
-    return f"workflows/{folder}/{name}/{number:06}-{sha256[:16]}.json"
+    return f"workflows/{folder}/{name}/{number:06}-{sha256[:HASH_LETTERS]}.json"
 
 
 def _weights(item: object) -> dict[int, int]:

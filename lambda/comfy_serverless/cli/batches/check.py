@@ -27,7 +27,7 @@ from comfy_serverless.graph.lookup import listing
 from comfy_serverless.graph.workflow import apply_set, check_format, check_links, load_payload
 from comfy_serverless.graph.wrappers import is_of_editor, unwrap
 from comfy_serverless.jobs.extra_data import refuse_unkept
-from comfy_serverless.jobs.line_ids import asked_about
+from comfy_serverless.jobs.line_ids import Question
 from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.stored_request import request_at
@@ -136,12 +136,12 @@ class Workflows:
 
     def draws(self, question: str) -> bool:
         """Whether a workflow is known to have something random (`line_ids.asks_for_chance`)."""
-        name, is_of_texts = asked_about(question)
+        asked = Question.parse(question)
         try:
-            workflow = self.find(name)
+            workflow = self.find(asked.workflow)
         except ComfyError:
             return False
-        return workflow is not None and (rolls(workflow) if is_of_texts else draws(workflow))
+        return workflow is not None and (rolls(workflow) if asked.is_of_texts else draws(workflow))
 
     def file_of(self, name: str) -> Path | None:
         """The local file that a `workflow` names; None for an address, or for the name of one of the image's."""
