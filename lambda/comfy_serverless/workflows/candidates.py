@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,6 +51,7 @@ class Candidate:
 
     targets: tuple[Target, ...]
     wishes: tuple[str, ...]
+    role: Role = Role.NONE
     order: Order = Order.OTHER
     title: str = ""
 
@@ -130,7 +131,10 @@ class Candidates:
         of_title = _in_title(titled, word) if is_of_title else ""
         wishes = [name_of(label) if label else "", of_title, word, f"{titled}_{word}"[:64] if titled else ""]
         shown = label or (title if of_title else "")
-        return Candidate(tuple(targets), tuple(wish for wish in wishes if wish), self._order(one), shown)
+        role = self._role(one)
+        return Candidate(
+            tuple(targets), tuple(wish for wish in wishes if wish), role, self._order(replace(one, role=role)), shown
+        )
 
     def constant_behind(self, link: Sequence[Any]) -> Iterator[Target]:
         """The input of the node that a link comes from, if that node does nothing but hold a value."""
@@ -163,7 +167,7 @@ class Candidates:
             node, is_inside = self._graph[node_id], self._is_inside(node_id)
             if constant := self._constant(node_id, node):
                 if not is_inside or self._leads.sign(node_id, constant) is not None:
-                    yield self._of_constant(node_id, constant), "", "", is_inside
+                    yield ((node_id, constant),), "", "", is_inside
                 continue
             texts: dict[tuple[object, object], list[Target]] = {}
             for name in self._settable(node):
@@ -238,12 +242,13 @@ class Candidates:
         settable = self._settable(node)
         return settable[0] if len(settable) == 1 else ""
 
-    def _of_constant(self, node_id: str, name: str) -> tuple[Target, ...]:
-        """What is set for a constant: itself, or the seeds that it gives its value to, which -1 makes random."""
-        consumers = self._leads.consumers(node_id)
-        if consumers and all(input_name in SEED_INPUTS for _, input_name in consumers):
-            return tuple(consumers)
-        return ((node_id, name),)
+    def _role(self, one: Input) -> Role:
+        """What it is set for. A constant that seeds alone get their value from is a seed."""
+        consumers = self._leads.consumers(one.node_id)
+        is_seed = one.kind is InputKind.INTEGER and bool(self._constant(one.node_id, self._graph[one.node_id]))
+        if is_seed and consumers and all(name in SEED_INPUTS for _, name in consumers):
+            return Role.SEED
+        return one.role
 
     def _word(self, one: Input) -> str:
         """What an input is called by itself."""

@@ -15,8 +15,8 @@ from comfy_serverless.graph.file_inputs import ASSET_TYPE
 from comfy_serverless.graph.inputs import InputKind
 from comfy_serverless.graph.near import Guesses
 from comfy_serverless.graph.workflow import is_link, kind_in_words
-from comfy_serverless.workflows.rules import MOST_FILE_LETTERS, MOST_FILES, MOST_LETTERS, Rule, rules_of
-from comfy_serverless.workflows.version import Version
+from comfy_serverless.workflows.rules import MOST_FILE_LETTERS, MOST_FILES, MOST_LETTERS, Rule, rule_of, rules_of
+from comfy_serverless.workflows.version import NamedInput, Version
 
 #: What a problem shows of a value and of choices; and the most problems that are told.
 _SHOWN: Final = 60
@@ -74,6 +74,11 @@ class InputCheck:
         if near:
             return f"is no input of this workflow (did you mean {near[0]!r}?)"
         return f"is no input of this workflow, which has: {_listed([*self._checks])}"
+
+
+def problem_of(one: NamedInput, value: object) -> str:
+    """What is wrong with a value for an input, as the rest of a sentence; "" if nothing is."""
+    return _check_of(rule_of(one, {}))(value, Guesses())
 
 
 def _check_of(rule: Rule) -> _Check:

@@ -10,7 +10,6 @@ from comfy_serverless.graph.file_inputs import is_address, takes_file
 from comfy_serverless.graph.inputs import Input, InputKind, Role, input_at
 from comfy_serverless.graph.nodes import Takes
 from comfy_serverless.workflows.renewal import common_choices
-from comfy_serverless.workflows.rules import is_drawn
 from comfy_serverless.workflows.version import NamedInput
 
 #: The longest default that is told beside the graph, in characters of JSON.
@@ -34,6 +33,7 @@ def described(
     name: str,
     title: str = "",
     description: str = "",
+    role: Role = Role.NONE,
     is_random: bool = False,
 ) -> NamedInput:
     """The named input that sets these inputs of the graph, one at least, all to the same value.
@@ -42,18 +42,19 @@ def described(
     needed.
 
     Args:
+        role: if the inputs themselves do not tell it.
         is_random: whether it is drawn for each run, unless somebody sets it.
     """
     ones = [input_at(graph, node_id, input_name, object_info) for node_id, input_name in targets]
     first = ones[0]
     kind = _kind(ones)
-    role = next((one.role for one in ones if one.role is not Role.NONE), Role.NONE)
+    role = next((one.role for one in ones if one.role is not Role.NONE), role)
     addresses = tuple(f"{node_id}.{input_name}" for node_id, input_name in targets)
     choices = common_choices(graph, addresses, object_info) if kind is InputKind.CHOICE else None
     default = _default(first.value)
     if kind is InputKind.FILE:
         default = default if isinstance(default, str) and is_address(default) else None
-    elif is_random and is_drawn(role, [input_name for _, input_name in targets]):
+    elif is_random and role is Role.SEED and kind is InputKind.INTEGER:
         default = -1
     return NamedInput(
         name=name,

@@ -7,8 +7,6 @@ import re
 import unicodedata
 from typing import Final
 
-from comfy_serverless.errors import InvalidRequest
-
 #: What people may call an input or an output.
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 #: Not as names of inputs: a run's body has its inputs under this one.
@@ -39,13 +37,11 @@ _WORD: Final = re.compile(r"[A-Za-z0-9]+")
 _CALLED: Final = {("positive",): "prompt", ("positive", "prompt"): "prompt", ("negative",): "negative_prompt"}
 
 
-def check_name(name: object) -> str:
-    """The name itself. Raises InvalidRequest, whose message is the rest of a sentence, if nothing may be called so."""
+def unfit(name: object) -> str:
+    """Why no input may be called so, as the rest of a sentence; "" if one may."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InvalidRequest("is no name: 1 to 64 letters, digits or '_', the first one a letter")
-    if name in RESERVED:
-        raise InvalidRequest("is reserved: a run's body has its inputs under it")
-    return name
+        return "is no name: it has 1 to 64 letters, digits or '_', and begins with a letter"
+    return "is reserved: a run's body has its inputs under it" if name in RESERVED else ""
 
 
 def words_of(text: str) -> tuple[str, ...]:

@@ -185,6 +185,7 @@ class _Proposer:
             name=name,
             title=declared.title,
             description=declared.description,
+            role=fallback.role,
             is_random=self._is_random(targets),
         )
         kind = declared.kind or one.kind
@@ -214,6 +215,7 @@ class _Proposer:
             candidate.targets,
             name=self._names.take(*candidate.wishes),
             title=candidate.title,
+            role=candidate.role,
             is_random=self._is_random(candidate.targets),
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from comfy_serverless.graph.inputs import Role
-from comfy_serverless.graph.nodes import IMAGE_LOADERS, SEED_INPUTS
+from comfy_serverless.graph.nodes import IMAGE_LOADERS
 from comfy_serverless.workflows.renewal import renewed
 from comfy_serverless.workflows.targets import place_of
 from comfy_serverless.workflows.version import NamedInput, Version
@@ -23,7 +23,7 @@ class Rule:
     """What an input takes.
 
     Attributes:
-        minimum: of numbers; -1 is within that of a seed which can be drawn.
+        minimum: of numbers; a seed may always be -1, which means a random one.
         choices: those that are plain values.
         may_be_many: whether several files are taken, which become one batch.
     """
@@ -36,14 +36,15 @@ class Rule:
 
 def rules_of(version: Version, object_info: Mapping[str, Any] | None) -> tuple[Rule, ...]:
     """The rules of a version's inputs, with the choices that there are now."""
-    return tuple(_rule(one, version.graph) for one in renewed(version, object_info))
+    return tuple(rule_of(one, version.graph) for one in renewed(version, object_info))
 
 
-def _rule(one: NamedInput, graph: Mapping[str, Any]) -> Rule:
-    places = [place for target in one.targets if (place := place_of(graph, target)) is not None]
+def rule_of(one: NamedInput, graph: Mapping[str, Any]) -> Rule:
+    """The rule of one input, as it is."""
     minimum = one.minimum
-    if minimum is not None and is_drawn(one.role, [name for _, name in places]):
+    if minimum is not None and one.role is Role.SEED:
         minimum = min(minimum, -1)
+    places = [place for target in one.targets if (place := place_of(graph, target)) is not None]
     loaders = [str(graph[node_id].get("class_type")) for node_id, _ in places]
     return Rule(
         one,
@@ -51,8 +52,3 @@ def _rule(one: NamedInput, graph: Mapping[str, Any]) -> Rule:
         choices=tuple(choice for choice in one.choices if isinstance(choice, str | int | float)),
         may_be_many=bool(loaders) and IMAGE_LOADERS.issuperset(loaders),
     )
-
-
-def is_drawn(role: Role, names: list[str]) -> bool:
-    """Whether -1 means a random number in all of these inputs."""
-    return role is Role.SEED and bool(names) and SEED_INPUTS.issuperset(names)
