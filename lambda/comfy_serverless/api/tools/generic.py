@@ -13,7 +13,7 @@ from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_REQUEST_ERRORS, pr
 #: How long `get_job` waits if nobody says otherwise, and at most, in seconds: API Gateway ends a request after 30.
 WAIT_S, LONGEST_WAIT_S = 20, 25
 #: Bytes of pictures and sounds that come with an answer, unless `get_outputs` is asked for more: clients take 1 MB.
-INLINE_BYTES, MOST_INLINE_BYTES = 700_000, 3_000_000
+INLINE_BYTES, MOST_INLINE_BYTES = 600_000, 3_000_000
 #: Bytes of a file that comes as base64; a larger one goes to S3 itself, by a link.
 MAX_SENT_BYTES: Final = 3_000_000
 MAX_PAGE, DEFAULT_PAGE = 50, 20

@@ -1,7 +1,7 @@
 """Texts and schemas of other people, made safe to show to an agent. No IO.
 
 What an author has written is data: it is shortened, its invisible characters go, and of a schema only keywords that
-describe a value stay. Whatever is changed here makes a tool narrower, never wider: the call is checked by the workflow.
+describe a value stay. A call is checked by the workflow's own schema, whatever is shown of it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+from comfy_serverless.workflows.naming import NAME
 
 #: Letters of a title, of a description, and of a text that stands in a schema.
 LONGEST_TITLE, LONGEST_DESCRIPTION, LONGEST_TEXT = 100, 2_000, 500
@@ -44,12 +46,12 @@ def plain(text: object, most: int, *, is_line: bool = False) -> str:
 def shown_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of a workflow's inputs as a tool's: an object of these properties and no other, not too large."""
     properties = schema.get("properties")
-    given = properties if isinstance(properties, Mapping) else {}
+    given = {name: one for name, one in properties.items() if NAME.fullmatch(name)} if properties else {}
     required = [name for name in schema.get("required", ()) if name in given]
     for keeps in ((True, True), (False, True), (False, False)):
         shown: dict[str, Any] = {
             "type": "object",
-            "properties": {str(name): _value(value, *keeps) for name, value in given.items()},
+            "properties": {name: _value(value, *keeps) for name, value in given.items()},
             "additionalProperties": False,
         }
         if required:
@@ -72,13 +74,28 @@ def _value(schema: object, has_texts: bool, has_choices: bool, levels: int = 4) 
         shown |= _texts(schema)
     shown |= {name: schema[name] for name in (*_VALUES, *_COUNTS) if _is_number(schema.get(name))}
     shown |= {name: plain(schema[name], 100, is_line=True) for name in _NAMES if isinstance(schema.get(name), str)}
-    for name in ("items", "anyOf", "oneOf"):
-        part = schema.get(name)
-        if isinstance(part, list):
-            shown[name] = [_value(one, has_texts, has_choices, levels - 1) for one in part]
-        elif isinstance(part, Mapping):
-            shown[name] = _value(part, has_texts, has_choices, levels - 1)
-    return shown | _choices(schema, shown.get("description", ""), has_choices) | _default(schema)
+    if isinstance(items := schema.get("items"), Mapping):
+        shown["items"] = _value(items, has_texts, has_choices, levels - 1)
+    if isinstance(ways := schema.get("anyOf"), list):
+        # Files can be given as objects, too: agents have addresses and names.
+        values = [_value(one, has_texts, has_choices, levels - 1) for one in ways if not _is_object(one)]
+        shown = shown | values[0] if len(values) == 1 else {**shown, "anyOf": values}
+    shown |= _choices(schema, shown.get("description", ""), has_choices) | _default(schema)
+    return shown | (_file(shown.get("description", "")) if has_texts and _is_file(shown) else {})
+
+
+def _is_object(schema: object) -> bool:
+    return isinstance(schema, Mapping) and schema.get("type") == "object"
+
+
+def _is_file(shown: Mapping[str, Any]) -> bool:
+    return any(one.get("format") == "uri-reference" for one in (shown, *shown.get("anyOf", ())))
+
+
+def _file(description: str) -> dict[str, str]:
+    """What an input takes that takes a file."""
+    told = "An https:// or s3:// address, or the name of a file that `upload` has kept."
+    return {"description": f"{description} {told}".strip()}
 
 
 def _texts(schema: Mapping[str, Any]) -> dict[str, str]:
@@ -96,7 +113,8 @@ def _choices(schema: Mapping[str, Any], description: str, has_choices: bool) -> 
         return {"const": schema["const"]}
     choices = schema.get("enum")
     if not isinstance(choices, list):
-        return {}
+        examples = [one for one in schema.get("examples", ()) if _is_tellable(one)] if has_choices else []
+        return {"examples": examples} if examples else {}
     tellable = [choice for choice in choices if _is_tellable(choice)]
     if has_choices and tellable and len(choices) <= MOST_CHOICES:
         return {"enum": tellable}
