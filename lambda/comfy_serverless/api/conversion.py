@@ -26,7 +26,7 @@ class Whole:
     extra_data: dict[str, Any]
     warnings: list[str]
     editors: dict[str, Any] | None
-    rolled: Mapping[str, str]
+    rolled: dict[str, str]
 
 
 def whole_of(request: JobRequest, behind: Services, *, seed: str | None = None) -> Whole:
@@ -50,5 +50,5 @@ def whole_of(request: JobRequest, behind: Services, *, seed: str | None = None) 
         extra_data=found.extra_data,
         warnings=found.warnings,
         editors=found.editors,
-        rolled=found.rolled,
+        rolled=dict(found.rolled),
     )

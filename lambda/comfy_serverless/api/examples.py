@@ -23,6 +23,13 @@ _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("post", "/generate"): {"workflow": _WORKFLOW, "set": {"EmptyImage.color": 255}, "wait_s": 20},
     ("post", "/api/v2/workflows/needs"): {"workflow": _WORKFLOW},
     ("post", "/api/v2/workflows/convert"): {"workflow": _WORKFLOW, "set": {"EmptyImage.color": 255}},
+    ("put", "/api/v2/workflows/{name}"): {
+        "workflow": _WORKFLOW,
+        "inputs": {"color": "EmptyImage.color", "width": {"target": "EmptyImage.width", "maximum": 512}},
+        "description": "A picture of one color.",
+    },
+    ("post", "/api/v2/workflows/{name}/alias"): {"alias": "staging", "version": 1},
+    ("post", "/api/v2/workflows/{name}/runs"): {"color": 255},
     ("post", "/api/v2/assets"): {"file": _FILE, "content_type": "text/plain", "file_path": "hello.txt"},
     ("post", "/api/v2/assets/from-hash"): {"hash": _HASH, "file_path": "again.txt"},
     ("post", "/api/v2/uploads"): {
@@ -53,7 +60,8 @@ _PARAMETERS: Final[dict[tuple[str, str], list[dict[str, Any]]]] = {
         }
     ],
 }
-_VALUES: Final = {("head", "/api/v2/assets/by-hash/{hash}", "hash"): _HASH}
+#: Parameters in paths, by their names: what is made by the examples themselves.
+_VALUES: Final = {"hash": _HASH, "name": "example", "number": "1"}
 
 
 def completed(document: dict[str, Any]) -> dict[str, Any]:
@@ -67,6 +75,6 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
                 content["example"] = body
             operation.setdefault("parameters", []).extend(_PARAMETERS.get((method, path), ()))
             for parameter in operation["parameters"]:
-                if (value := _VALUES.get((method, path, parameter["name"]))) is not None:
+                if parameter["in"] == "path" and (value := _VALUES.get(parameter["name"])) is not None:
                     parameter["example"] = value
     return document

@@ -89,7 +89,7 @@ def get_workflow(name: Name, alias: AliasQuery = None, version: VersionQuery = N
     reference = _reference(name, alias, version)
     behind, owner = services(router), caller(router).owner
     found = seen(behind, reference, owner=owner)
-    return _shown(views.described(found.head, found.version, behind.declarations.newest(), name=name))
+    return _shown(views.described(found.head, found.version, behind.declarations.fresh(), name=name))
 
 
 @router.get(
@@ -151,7 +151,7 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
     _check_query()
     behind, who = services(router), caller(router)
     made = draft(name, body, who, behind, left_out=left_out(router))
-    object_info, prepared = behind.declarations.newest(), made.prepared
+    object_info, prepared = behind.declarations.fresh(), made.prepared
     if body.dry_run:
         return _shown(views.would_be(prepared, object_info, notes=made.notes))
     if prepared.refusal is not None:

@@ -90,7 +90,7 @@ def own_head(behind: Services, name: str, *, owner: str) -> Head:
 def described_for(behind: Services, owner: str, *, most: int) -> Iterator[Described]:
     """What an owner can run, with schemas and examples, by name: the first of them."""
     found = islice((entry.name for entry in entries(behind, owner) if entry.is_live), most)
-    object_info = behind.declarations.newest()
+    object_info = behind.declarations.fresh()
     for version in behind.beside.map(lambda name: _version(behind, name, owner), found):
         if version is not None:
             yield views.as_described(version, object_info)

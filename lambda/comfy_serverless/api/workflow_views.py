@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.api.workflow_bodies import (
     Move,
@@ -21,9 +21,11 @@ from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows import items
 from comfy_serverless.workflows.example import example_of
 from comfy_serverless.workflows.items import Head, VersionRow, Weights
-from comfy_serverless.workflows.pushing import Prepared
 from comfy_serverless.workflows.schema import schema_of
 from comfy_serverless.workflows.version import Version
+
+if TYPE_CHECKING:
+    from comfy_serverless.workflows.pushing import Prepared
 
 OWN, SHARED, IMAGE = "own", "operator", "image"
 

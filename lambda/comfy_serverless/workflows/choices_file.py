@@ -24,6 +24,7 @@ _MOST_DEPTH, _MOST_VALUES = 20, 50_000
 _FIELDS: Final = ("description", "inputs", "outputs")
 _PLAIN: Final = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq"))
 _LONGEST_DESCRIPTION: Final = 10_000
+_MOST_TOLD: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ def _instead(document: Mapping[str, Any]) -> str:
 def _refused(source: str, problems: Mapping[str, str], lines: Mapping[str, int]) -> InvalidRequest:
     told = [f"{f'line {lines[name]}, ' if name in lines else ''}{name} {problem}" for name, problem in problems.items()]
     errors = [{"field": name, "problem": problem} for name, problem in problems.items()]
-    return InvalidRequest(f"{source} cannot be used: {'; '.join(told[:20])}.", details={"errors": errors})
+    return InvalidRequest(f"{source} cannot be used: {'; '.join(told[:_MOST_TOLD])}.", details={"errors": errors})
 
 
 def _from_json(text: str, source: str) -> tuple[object, Mapping[str, int]]:
@@ -129,8 +130,8 @@ def _from_yaml(text: str, source: str) -> tuple[object, Mapping[str, int]]:
         loader = yaml.SafeLoader(text)
         try:
             node = loader.get_single_node()
-            lines: dict[str, int] = {}
-            return (None if node is None else _Tree(yaml, loader, source, lines).value(node, "")), lines
+            tree = _Tree(yaml, loader)
+            document = None if node is None else tree.value(node, "")
         finally:
             loader.dispose()
     except (yaml.YAMLError, UnicodeEncodeError, RecursionError, ValueError, OverflowError) as error:
@@ -138,6 +139,9 @@ def _from_yaml(text: str, source: str) -> tuple[object, Mapping[str, int]]:
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
         said = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise InvalidRequest(f"{source}{place} is no YAML: {said[:200]}.") from error
+    if tree.problems:
+        raise InvalidRequest(f"{source} cannot be used: {'; '.join(tree.problems[:_MOST_TOLD])}.")
+    return document, tree.lines
 
 
 def _check_events(yaml: Any, text: str, source: str) -> None:  # noqa: ANN401 - a module
@@ -162,13 +166,18 @@ def _check_events(yaml: Any, text: str, source: str) -> None:  # noqa: ANN401 - 
 
 
 class _Tree:
-    """Makes plain values of nodes, and notes in which lines they stand."""
+    """Makes plain values of nodes.
 
-    def __init__(self, yaml: Any, loader: Any, source: str, lines: dict[str, int]) -> None:  # noqa: ANN401 - a module
+    Attributes:
+        lines: where each key stands.
+        problems: keys that cannot stay as they are.
+    """
+
+    def __init__(self, yaml: Any, loader: Any) -> None:  # noqa: ANN401 - a module
+        self.lines: dict[str, int] = {}
+        self.problems: list[str] = []
         self._yaml = yaml
         self._loader = loader
-        self._source = source
-        self._lines = lines
 
     def value(self, node: Any, way: str) -> Any:  # noqa: ANN401 - a node of PyYAML
         """The value of a node. The tree has been found to be small and shallow."""
@@ -185,15 +194,15 @@ class _Tree:
         for key, item in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, self._yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
-                raise InvalidRequest(f"{self._source}, line {line}: a key should be a plain name.")
+                self.problems.append(f"line {line}: a key should be a plain name")
+                continue
             name = key.value
             inner = f"{way}.{name}" if way else name
             if name in found:
-                raise InvalidRequest(
-                    f"{self._source}, line {line}: {name[:100]!r} stands in line {self._lines[inner]} already: delete "
-                    "one of them."
-                )
-            self._lines[inner] = line
+                first = self.lines[inner]
+                self.problems.append(f"line {line}: {name[:100]!r} stands in line {first} already, delete one of them")
+                continue
+            self.lines[inner] = line
             found[name] = self.value(item, inner)
         return found
 

@@ -1,7 +1,7 @@
 """A version of a named workflow, as it is kept: nothing of it ever changes. No IO.
 
 Its document is JSON, kept in S3; another release reads it too. A missing field has its default, an unknown one is
-ignored.
+ignored. One that must be understood raises `format`, and `readable_from` with it: older releases refuse the document.
 """
 
 from __future__ import annotations
@@ -169,8 +169,11 @@ class Version:
 
     @classmethod
     def parse(cls, content: bytes, *, source: str) -> Self:
-        """Read the document. Raises InvalidWorkflow, which names `source`, if it is none."""
+        """Read the document. Raises InvalidWorkflow, which names `source`, if it is none, or a newer release's."""
         document = parse_json(content, source=source)
+        told = document if isinstance(document, Mapping) else {}
+        if not _is_readable(told.get("readable_from", FORMAT)):
+            raise _of_newer_release(source, told)
         try:
             return cls(
                 name=document["name"],
@@ -189,6 +192,8 @@ class Version:
                 release=document.get("release", ""),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if not _is_readable(told.get("format", FORMAT)):
+                raise _of_newer_release(source, told) from error
             raise InvalidWorkflow(f"{source} is no version of a named workflow: push the workflow again.") from error
 
     @property
@@ -196,3 +201,14 @@ class Version:
         """SHA-256 of what it runs and what it takes, in hex: two versions of the same content are the same workflow."""
         asked = [self.graph, self.rolled, [one.to_json() for one in self.inputs], [o.to_json() for o in self.outputs]]
         return hashlib.sha256(json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _is_readable(form: object) -> bool:
+    return isinstance(form, int) and form <= FORMAT
+
+
+def _of_newer_release(source: str, document: Mapping[str, Any]) -> InvalidWorkflow:
+    return InvalidWorkflow(
+        f"{source} was pushed by a newer release (its format is {str(document.get('format'))[:20]}, and this one knows "
+        f"{FORMAT}): deploy that release here too, or use an older version. Nothing of it is lost."
+    )

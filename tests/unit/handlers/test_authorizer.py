@@ -13,7 +13,7 @@ from comfy_serverless.handlers import authorizer, wiring
 from comfy_serverless.table.api_keys import ApiKeyStore
 from tests.unit.jobs_table import aws, create_table
 
-NOBODY = {"owner": "", "key_id": "", "max_in_flight": "", "requests_per_minute": ""}
+NOBODY = {"owner": "", "key_id": "", "key_name": "", "max_in_flight": "", "requests_per_minute": ""}
 
 
 @pytest.fixture
@@ -33,14 +33,14 @@ def context_for(value: str | None, name: str = "authorization") -> Any:
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_a_good_key_has_an_owner(keys: ApiKeyStore, scheme: str) -> None:
     text, key = keys.create("ci", owner="team", max_in_flight=2, requests_per_minute=60)
-    expected = {"owner": "team", "key_id": key.id, "max_in_flight": "2", "requests_per_minute": "60"}
+    expected = {"owner": "team", "key_id": key.id, "key_name": "ci", "max_in_flight": "2", "requests_per_minute": "60"}
     assert context_for(f"{scheme} {text}") == expected
     assert context_for(f"{scheme} {text}", name="Authorization") == expected
 
 
 def test_no_limit_is_an_empty_text(keys: ApiKeyStore) -> None:
     text, key = keys.create("ci", owner="team")
-    assert context_for(f"Bearer {text}") == {**NOBODY, "owner": "team", "key_id": key.id}
+    assert context_for(f"Bearer {text}") == {**NOBODY, "owner": "team", "key_id": key.id, "key_name": "ci"}
 
 
 @pytest.mark.parametrize(

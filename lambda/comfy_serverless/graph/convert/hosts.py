@@ -16,10 +16,15 @@ from comfy_serverless.graph.convert.widgets import NOTHING, first_choice
 
 
 class Hosts:
-    """The promoted inputs of all definitions, and the values of all hosts."""
+    """The promoted inputs of all definitions, and the values of all hosts.
+
+    Attributes:
+        replaced: the inputs that stand for primitives inside, by the identity of the primitive.
+    """
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
+        self.replaced: dict[int, int] = {}
         self._targets: dict[str, list[tuple[Node, int] | None]] = {}
         self._own: dict[int, dict[int, Any]] = {}
         self._hosts: dict[str, list[Node]] = {}

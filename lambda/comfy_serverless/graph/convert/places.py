@@ -53,6 +53,7 @@ class Places:
         self._scene, hosts = understood(workflow, object_info)
         self._sources = Sources(self._scene, hosts)
         self._slot_of_widget = hosts.slot_of_widget
+        self._replaced = hosts.replaced
         self._workflow_id = workflow.get("id")
         self._root = Scope(self._scene.workflow.root)
         self._scopes: dict[str, Scope] = {"": self._root}
@@ -152,7 +153,10 @@ class Places:
             node = scope.graph.nodes.get(steps[-1]) if scope is not None and steps else None
             if scope is not None and node is not None:
                 return [(scope, node)]
-        return self._by_id.get(node_id, [])
+        if node_id in self._by_id:
+            return self._by_id[node_id]
+        inside = ((scope, scope.graph.nodes.get(node_id)) for scope in self._scopes.values())
+        return [(scope, node) for scope, node in inside if node is not None]
 
     def _seen(self, scope: Scope, node: Node, name: str) -> Seen:
         definition = self._scene.definition(node)
@@ -186,6 +190,9 @@ class Places:
         """What a primitive is linked to. One that leads into a subgraph or through a Reroute means what is behind it,
         though the editor does not write its value there.
         """
+        slot = self._replaced.get(id(node))
+        if slot is not None and scope.host is not None and scope.parent is not None:
+            return Seen(tuple(self._fed.get((scope.parent.path(scope.host), slot), ())), title=node.title or "")
         targets: list[Target] = []
         pending = [(scope, *linked) for linked in linked_targets(self._scene, scope.graph, node)]
         passed: set[tuple[str, int]] = set()

@@ -129,6 +129,8 @@ def _replace_primitive(scene: Scene, hosts: Hosts, definition: Definition, primi
     value = first_value(primitive)
     for outlet in primitive.outputs:
         outlet.links = []
+    if slot is not None:
+        hosts.replaced[id(primitive)] = slot
     if slot is not None and value is not None:
         for host in hosts.of(definition):
             hosts.set(host, slot, value)
