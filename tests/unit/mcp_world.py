@@ -108,9 +108,9 @@ class McpWorld:
         transport = _InThisProcess(self, owner=owner, streams=streams)
 
         async def run() -> None:
-            async with httpx2.AsyncClient(transport=transport) as http:
-                async with Client(streamable_http_client(URL, http_client=http), mode=mode) as client:
-                    await use(client)
+            http = httpx2.AsyncClient(transport=transport)
+            async with http, Client(streamable_http_client(URL, http_client=http), mode=mode) as client:
+                await use(client)
 
         anyio.run(run)
         return transport.requests
@@ -129,7 +129,9 @@ class McpWorld:
         return _answer({**result, "body": body})
 
     @contextmanager
-    def worker(self, *made: tuple[Output, bytes], error: JobError | None = None, first: float | None = None) -> Iterator[None]:
+    def worker(
+        self, *made: tuple[Output, bytes], error: JobError | None = None, first: float | None = None
+    ) -> Iterator[None]:
         """From `with` to the end of the block jobs are run: each makes these outputs, or fails.
 
         Args:
@@ -174,7 +176,9 @@ def finish(
     assert api.services.jobs.finish(job_id, job, run="run", webhook=False, places=range(len(outputs)))
 
 
-def file(name: str, content: bytes = PNG, *, kind: str = "image", content_type: str = "image/png") -> tuple[Output, bytes]:
+def file(
+    name: str, content: bytes = PNG, *, kind: str = "image", content_type: str = "image/png"
+) -> tuple[Output, bytes]:
     """An output of node 2, and its bytes."""
     output = Output(
         node_id="2",

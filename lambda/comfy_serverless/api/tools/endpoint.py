@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import mcp_types as types
 from botocore.exceptions import BotoCoreError, ClientError
@@ -46,7 +45,8 @@ SLICE_S: Final = 1.0
 #: The code of refusals that JSON-RPC and the protocol have none for; `data.code` says which.
 REFUSED: Final = -32010
 _LONGEST_ID, _LONGEST_METHOD = 256, 128
-_THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_PAGE: Final = re.compile(r"https?://(?P<host>\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
 _JSON_TYPE: Final = re.compile(r"application/json\s*(;.*)?", re.IGNORECASE)
 
 
@@ -152,11 +152,13 @@ def _check_origin(headers: Mapping[str, str], event: Mapping[str, Any], allowed:
     origin = headers.get("origin")
     if origin is None or origin in allowed:
         return
-    host = str(event["requestContext"].get("domainName") or "")
-    own = urlsplit(f"//{host}").hostname or ""
-    page = urlsplit(origin)
-    is_own = page.scheme == "https" and page.netloc == host
-    if is_own if own not in _THIS_MACHINE else page.hostname in _THIS_MACHINE:
+    domain = str(event["requestContext"].get("domainName") or "")
+    own, page = _PAGE.fullmatch(f"http://{domain}"), _PAGE.fullmatch(origin)
+    if (
+        own
+        and page
+        and (page["host"] in _THIS_MACHINE if own["host"] in _THIS_MACHINE else origin == f"https://{domain}")
+    ):
         return
     raise _Refused(
         HTTPStatus.FORBIDDEN,
