@@ -77,7 +77,8 @@ class Doors:
         self._numbers = itertools.count()
         self.engine, self.inputs = FakeEngine(declares=editor_samples.OBJECT_INFO), FakeInputs()
         settings = Settings(output_bucket=RESULTS, assets_bucket=ASSETS, workflows_dir=workflows)
-        self.worker = Worker(settings=settings, engine=self.engine, s3=self.s3, inputs=self.inputs)
+        named = services.named
+        self.worker = Worker(settings=settings, engine=self.engine, s3=self.s3, inputs=self.inputs, named=named)
         self.batch_queue, self.own_queue = (
             api.sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("batches", "manifests")
         )
@@ -90,6 +91,7 @@ class Doors:
             s3=self.s3,
             settings=settings,
             output_bucket=RESULTS,
+            named=named,
         )
         self.drops = Drops(
             jobs=services.jobs, workers=workers, s3=self.s3, settings=settings, assets_bucket=ASSETS, keeper=self.keeper

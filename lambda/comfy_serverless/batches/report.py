@@ -31,7 +31,7 @@ from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
 from comfy_serverless.batches.fates import BadBetween, Fate, fates
-from comfy_serverless.batches.pinning import pin_of
+from comfy_serverless.batches.pinning import Pins
 from comfy_serverless.batches.reading import THREADS
 from comfy_serverless.batches.results import Row
 from comfy_serverless.batches.store import Batch, BatchStatus
@@ -130,7 +130,7 @@ def write_part(
 
     Returns None; or, without writing, the offset of the first line whose job has not ended.
     """
-    content, number = io.BytesIO(), 0
+    content, number, pins = io.BytesIO(), 0, Pins(s3)
     with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=1, mtime=0) as rows:
         for chunk in fates(s3, jobs, batch, part, reserved=reserved, bad_between=bad_between):
             open_fate = next((fate for fate in chunk.lines if fate.is_open_in(batch)), None)
@@ -138,7 +138,7 @@ def write_part(
                 return open_fate.line.offset
             outputs = _unsaid_outputs([fate.state for fate in chunk.lines if fate.state is not None], jobs)
             for fate in chunk.lines:
-                rows.write(json.dumps(_row(fate, outputs)).encode() + b"\n")
+                rows.write(json.dumps(_row(fate, outputs, pins)).encode() + b"\n")
             number = chunk.number
         rows.write(json.dumps({"begun": number}).encode() + b"\n")
     place = _place(batch, part)
@@ -197,7 +197,7 @@ def write_report(
 # The rows of a part.
 
 
-def _row(fate: Fate, outputs: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+def _row(fate: Fate, outputs: dict[str, tuple[str, ...]], pins: Pins) -> dict[str, Any]:
     """A line's row, with its number in the range, and what another try of it needs."""
     if (request := fate.request) is None:
         bad = Row(line=fate.line.number, status=BAD, code=InvalidRequest.code, message=fate.problem)
@@ -207,8 +207,8 @@ def _row(fate: Fate, outputs: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     row = _row_of_job(fate, request, outputs)
     if row.status not in REPEATABLE:
         return {**row.to_json(), "again": None}
-    pinned = pin_of(request, fate.state.labels) if fate.state is not None else None
-    return {**row.to_json(), "again": with_job_id(fate.line, next_id(fate.job_id), workflow=pinned)}
+    again = with_job_id(fate.line, next_id(fate.job_id), workflow=pins.of(request, fate.state))
+    return {**row.to_json(), "again": again}
 
 
 def _row_of_job(fate: Fate, request: JobRequest, outputs: dict[str, tuple[str, ...]]) -> Row:

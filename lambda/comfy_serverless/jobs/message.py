@@ -22,7 +22,7 @@ from comfy_serverless.jobs.lines import LineAddress
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from comfy_serverless.jobs.named import NamedWorkflows
+    from comfy_serverless.jobs.named import Named
     from comfy_serverless.jobs.request import JobRequest
     from comfy_serverless.settings import Settings
 
@@ -116,7 +116,7 @@ class JobMessage:
         """A stored request was checked before it was stored; a line of a manifest is as it came."""
         return self.batch_id is None
 
-    def read(self, *, s3: S3Client, settings: Settings, named: NamedWorkflows | None = None) -> JobRequest:  # noqa: ARG002  (as all sources)
+    def read(self, *, s3: S3Client, settings: Settings, named: Named | None = None) -> JobRequest:  # noqa: ARG002  (as all sources)
         """Read the stored request, or that of a line. Raises WorkerOutdated if a newer release has written it."""
         from comfy_serverless.jobs.stored_request import StoredRequest, check_version, read_line
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 WORKFLOW_LABEL, VERSION_LABEL = "workflow", "version"
 
 
-class NamedWorkflows(Protocol):
-    """Turns names into workflows."""
+class Named(Protocol):
+    """Makes graphs of names, for whoever runs a request."""
 
     def expand(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
         """The request with the workflow's graph in it, if `workflow` is a name; otherwise the request itself.
@@ -42,12 +42,6 @@ class NamedWorkflows(Protocol):
             InvalidRequest: there is no such workflow, or the inputs do not fit; `details` has every problem.
         """
 
-    def pinned(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
-        """The request with the number of the version in its name (`poster@3`), and its inputs checked.
-
-        Raises as `expand`.
-        """
-
     def with_file(self, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
         """A request for a workflow, pinned, that gets a file: in the only input that takes files of its kind.
 
@@ -56,6 +50,16 @@ class NamedWorkflows(Protocol):
 
         Raises:
             InvalidRequest: there is no such workflow, or not one such input.
+        """
+
+
+class NamedWorkflows(Named, Protocol):
+    """Turns names into workflows, and says what they lead to."""
+
+    def pinned(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+        """The request with the number of the version in its name (`poster@3`), and its inputs checked.
+
+        Raises as `expand`.
         """
 
     def draws(self, question: Question, *, owner: str) -> bool:
@@ -68,8 +72,8 @@ class NamedWorkflows(Protocol):
         """The same workflows for many requests in a row: where a name leads is looked up once."""
 
 
-def expanded(named: NamedWorkflows | None, request: JobRequest, *, owner: str, key: str) -> JobRequest:
-    """As `NamedWorkflows.expand`; without any, names are left to WORKFLOWS_DIR.
+def expanded(named: Named | None, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+    """As `Named.expand`; without any, names are left to WORKFLOWS_DIR.
 
     Raises:
         InvalidRequest: as `expand`.
@@ -90,8 +94,8 @@ def pinned(named: NamedWorkflows, request: JobRequest, *, owner: str, key: str) 
         return named.pinned(request, owner=owner, key=key)
 
 
-def file_for(named: NamedWorkflows, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
-    """As `NamedWorkflows.with_file`. Raises UpstreamError, too, if the table or S3 does not answer."""
+def file_for(named: Named, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
+    """As `Named.with_file`. Raises UpstreamError, too, if the table or S3 does not answer."""
     with _looked_up(workflow):
         return named.with_file(workflow, address, media=media, owner=owner, key=key)
 

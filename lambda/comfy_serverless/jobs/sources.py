@@ -21,7 +21,7 @@ from comfy_serverless.graph.nodes import DROPPED_IMAGE_LOADER
 from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.drop_names import ACCEPTED_DROPS, DropKind, kind_of_drop, stem_of
 from comfy_serverless.jobs.embedded import embedded_in
-from comfy_serverless.jobs.named import NamedWorkflows, file_for
+from comfy_serverless.jobs.named import Named, file_for
 from comfy_serverless.jobs.request import MAX_LABEL_CHARACTERS, JobRequest
 from comfy_serverless.jobs.workflow_source import named_workflow
 from comfy_serverless.json_text import parse_json
@@ -68,7 +68,7 @@ class RequestSource(Protocol):
     def extra_data(self) -> Mapping[str, Any] | None:
         """Data that the engine gets with the workflow. It is kept nowhere."""
 
-    def read(self, *, s3: S3Client, settings: Settings, named: NamedWorkflows | None = None) -> JobRequest:
+    def read(self, *, s3: S3Client, settings: Settings, named: Named | None = None) -> JobRequest:
         """Read the request. Raises a ComfyError if there is none.
 
         Args:
@@ -89,7 +89,7 @@ class SentRequest:
     is_checked: ClassVar[bool] = False
     extra_data: ClassVar[None] = None
 
-    def read(self, *, s3: S3Client, settings: Settings, named: NamedWorkflows | None = None) -> JobRequest:  # noqa: ARG002  (as all sources)
+    def read(self, *, s3: S3Client, settings: Settings, named: Named | None = None) -> JobRequest:  # noqa: ARG002  (as all sources)
         """Read the request in the payload."""
         text = self.payload if isinstance(self.payload, str | bytes) else None
         try:
@@ -147,7 +147,7 @@ class DroppedObject:
         """The bucket it was dropped into."""
         return self.address.bucket
 
-    def read(self, *, s3: S3Client, settings: Settings, named: NamedWorkflows | None = None) -> JobRequest:
+    def read(self, *, s3: S3Client, settings: Settings, named: Named | None = None) -> JobRequest:
         """Read the request that the object is, or stands for."""
         match self.kind:
             case DropKind.IMAGE:
@@ -179,7 +179,7 @@ class DroppedObject:
         request = JobRequest.parse(found.document)
         return request.with_warnings([*request.warnings, *found.warnings])
 
-    def _request_for_file(self, name: str, settings: Settings, named: NamedWorkflows | None) -> JobRequest:
+    def _request_for_file(self, name: str, settings: Settings, named: Named | None) -> JobRequest:
         address = str(PinnedAddress(self.address, self.pin))
         if named is not None:
             media = (type_of_name(self.address.key) or "").partition("/")[0]

@@ -3,8 +3,8 @@
     {"request": {…JobRequest…}, "workflow": {…}, "extra_data": {…}, "warnings": ["…"], "files": {…}, "version": 2}
 
 Version 2 is for jobs whose workflow is the editor's: their worker converts it. `files` has the addresses of what such a
-workflow names (`jobs.known_files`). Version 3 is for those that name a version of a workflow, `poster@3`: their worker
-looks it up.
+workflow names (`jobs.known_files`). Version 3 is for those that name a version of a workflow, `poster@3`, or give
+inputs by name: their worker looks them up.
 
 Workers of another release read it too: those of 0.1.0 refuse a `request` with a field that they do not know, so new
 ones, like `extra_data`, stand beside it. A field that they may ignore is simply added. One that they must understand
@@ -31,7 +31,7 @@ from comfy_serverless.jobs.known_files import KnownFiles
 from comfy_serverless.jobs.line_ids import asks_for_chance, id_at, id_of_text, may_draw
 from comfy_serverless.jobs.lines import MAX_LINE_BYTES, Line, LineAddress, document_of, lines_of
 from comfy_serverless.jobs.named_lines import is_named, is_plain, with_behind
-from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.request import JobRequest, is_plain_input
 from comfy_serverless.json_text import finite
 
 if TYPE_CHECKING:
@@ -118,8 +118,14 @@ def version_of(request: JobRequest) -> int:
     return max(
         _OF_EDITOR if _is_of_editor(request.workflow) else _PLAIN,
         _UNHASHED if any(model.sha256 is None for model in request.models) else _PLAIN,
-        _NAMED if request.is_named and "@" in str(request.workflow) else _PLAIN,
+        _NAMED if _is_of_newer(request) else _PLAIN,
     )
+
+
+def _is_of_newer(request: JobRequest) -> bool:
+    """Whether older workers would not find the workflow that it names, or would not know its inputs."""
+    by_name = not all("." in name and is_plain_input(value) for name, value in request.inputs.items())
+    return request.is_named and ("@" in str(request.workflow) or by_name)
 
 
 def _is_of_editor(workflow: dict[str, Any] | str) -> bool:

@@ -48,8 +48,12 @@ class EngineDeclarations:
             DeadlineExceeded: the jobs before it have left no time.
             Canceled, WorkerStopped: the job was asked to end meanwhile.
         """
-        known = self._known(for_s=float("inf"))
+        known = self.read_already()
         return self._read(job, until=until) if known is None else known
+
+    def read_already(self) -> Mapping[str, Any] | None:
+        """The declarations, if they were read since ComfyUI has started; None otherwise."""
+        return self._known(for_s=float("inf"))
 
     def newest(self) -> Mapping[str, Any]:
         """The declarations, for the API: read again if they are old. Raises ComfyError if there are none."""

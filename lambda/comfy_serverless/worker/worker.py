@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 
     from comfy_serverless.connector.outputs import Output as Made
     from comfy_serverless.connector.progress import Progress
-    from comfy_serverless.jobs.named import NamedWorkflows
+    from comfy_serverless.jobs.named import Named
     from comfy_serverless.jobs.sources import RequestSource
     from comfy_serverless.settings import Settings
     from comfy_serverless.worker.protocols import Engine, Inputs, Models, PreparedGraph, Shown, ShownModels
@@ -145,7 +145,7 @@ class Worker:
         s3: S3Client,
         inputs: Inputs,
         models: Models | None = None,
-        named: NamedWorkflows | None = None,
+        named: Named | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine

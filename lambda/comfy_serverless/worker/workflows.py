@@ -7,11 +7,12 @@ the editor's ──► converted by what the engine declares ──► checked a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from comfy_serverless.jobs.named import NamedWorkflows, expanded
+from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.jobs.named import Named, expanded
 from comfy_serverless.jobs.references import refuse_foreign_addresses, resolve_assets
 from comfy_serverless.jobs.reserved import Reserved, owner_place
 from comfy_serverless.jobs.workflow_source import graph_of
@@ -55,7 +56,7 @@ class Workflows:
     s3: S3Client
     settings: Settings
     declarations: EngineDeclarations
-    named: NamedWorkflows | None = None
+    named: Named | None = None
 
     def of(
         self, request: JobRequest, source: RequestSource, job: RunningJob, *, job_id: str, until: float
@@ -70,14 +71,12 @@ class Workflows:
                 `jobs.named.expanded`.
             InvalidRequest, MissingAsset: it names a file of others.
         """
-        given, request = request, expanded(self.named, request, owner=source.owner_name, key=job_id)
-        whole = graph_of(
-            request,
-            s3=self.s3,
-            settings=self.settings,
-            declarations=lambda: self.declarations.for_job(job, until=until),
-            seed=job_id,
-        )
+
+        def declared() -> Mapping[str, Any]:
+            return self.declarations.for_job(job, until=until)
+
+        given, request = request, self._expanded(request, declared, owner=source.owner_name, key=job_id)
+        whole = graph_of(request, s3=self.s3, settings=self.settings, declarations=declared, seed=job_id)
         graph = whole.graph
         if graph is None:
             raise AssertionError("the engine has declared nothing, and not failed")
@@ -88,6 +87,22 @@ class Workflows:
             resolved = resolve_assets(graph, owner=source.owner_name, assets=request.files)
             graph, inputs = resolved.graph, {**resolved.inputs, **request.inputs}
         return JobWorkflow(request, graph, inputs, whole.extra_data, whole.warnings)
+
+    def _expanded(
+        self, request: JobRequest, declared: Callable[[], Mapping[str, Any]], *, owner: str, key: str
+    ) -> JobRequest:
+        """The request with the graph of the workflow that it names. Raises as `jobs.named.expanded`, and as `for_job`.
+
+        A file that the editor saved has its inputs once the engine has declared its nodes: only if a request does not
+        fit without that, it is asked.
+        """
+        try:
+            return expanded(self.named, request, owner=owner, key=key)
+        except InvalidRequest:
+            if self.named is None or not request.inputs or self.declarations.read_already() is not None:
+                raise
+        declared()
+        return expanded(self.named, request, owner=owner, key=key)
 
     def _check_places(self, document: object, request: JobRequest, source: RequestSource) -> None:
         """Raise MissingAsset or InvalidRequest if a graph, or an input, names a file of others in our buckets."""

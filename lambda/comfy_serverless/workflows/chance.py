@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from comfy_serverless.graph.chance import draws, rolls
 from comfy_serverless.graph.inputs import Role
 from comfy_serverless.graph.workflow import is_to_draw
-from comfy_serverless.graph.wrappers import is_of_editor, unwrap
+from comfy_serverless.workflows.folder import workflow_of_file
 from comfy_serverless.workflows.version import Version
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def is_random(version: Version, question: Question) -> bool:
 
 def _is_random_file(version: Version, question: Question) -> bool:
     """The same of a file in WORKFLOWS_DIR, as releases without named workflows have judged it."""
-    found = unwrap(version.editors) if version.editors is not None else None
-    workflow = found.workflow if found is not None and is_of_editor(found.workflow) else version.graph
+    workflow = workflow_of_file(version)
     return rolls(workflow) if question.is_of_texts else draws(workflow)
 
 

@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.inputs import InputKind
+from comfy_serverless.jobs.sources import loader_in
+from comfy_serverless.workflows.folder import workflow_of_file
 from comfy_serverless.workflows.reference import Reference
 from comfy_serverless.workflows.version import NamedInput, Version
 
 _MOST_SHOWN = 10
+
+
+def place_for(version: Version, *, media: str, address: str, has_choices: bool) -> str:
+    """What `inputs` of a request call the place of a file: the name of an input, or an address.
+
+    A file in WORKFLOWS_DIR for which nobody has chosen inputs has its only LoadImage, as ever; a video or a sound goes to
+    an input for its kind, if there is one.
+
+    Args:
+        has_choices: whether somebody has said which inputs a file in WORKFLOWS_DIR has.
+
+    Raises:
+        InvalidRequest: as `input_for`, or there is not one LoadImage.
+    """
+    if version.number > 0 or has_choices:
+        return input_for(version, media=media, address=address).name
+    of_its_kind = [one for one in version.inputs if one.kind is InputKind.FILE and one.media == media]
+    if media not in ("", "image") and len(of_its_kind) == 1:
+        return of_its_kind[0].name
+    return f"{loader_in(workflow_of_file(version), version.name, address)}.image"
 
 
 def input_for(version: Version, *, media: str, address: str) -> NamedInput:
@@ -29,8 +51,8 @@ def input_for(version: Version, *, media: str, address: str) -> NamedInput:
     if len(found) == 1 or len(required) == 1:
         return found[0] if len(found) == 1 else required[0]
     shown = ", ".join(one.name for one in found[:_MOST_SHOWN])
-    called = f"{media} file" if media else "file"
-    counted = f"{len(found)} inputs for a {called} ({shown})" if found else f"no input for a {called}"
+    called = f"{media} files" if media else "files"
+    counted = f"{len(found)} inputs for {called} ({shown})" if found else f"no input for {called}"
     raise InvalidRequest(
         f"the workflow {version.name!r} (version {version.number}) has {counted}, so it is not clear where {address} "
         f'belongs. Drop a request instead: {{"workflow": "{Reference(version.name, None, version.number).to_text()}", '

@@ -24,12 +24,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from comfy_serverless.errors import AssetUnavailable, InvalidRequest, NotFound
 from comfy_serverless.graph.near import Guesses
 from comfy_serverless.jobs.request import JobRequest
-from comfy_serverless.jobs.sources import OPERATOR, loader_in
+from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.observability import log
 from comfy_serverless.workflows.chance import is_random
 from comfy_serverless.workflows.changes import MOST_NAMES, aliases_in_words
-from comfy_serverless.workflows.dropped import input_for
-from comfy_serverless.workflows.folder import NUMBER, Folder, workflow_of_file
+from comfy_serverless.workflows.dropped import place_for
+from comfy_serverless.workflows.folder import NUMBER, Folder
 from comfy_serverless.workflows.items import HASH_LETTERS, Head, VersionRow, Weights
 from comfy_serverless.workflows.pick import key_for, pick
 from comfy_serverless.workflows.reference import LIVE, Reference
@@ -147,11 +147,8 @@ class Finder:
         Raises as `jobs.named.NamedWorkflows.with_file`.
         """
         version = self._refused(lambda: self._found_or_unknown(_Meant.of(workflow), owner=owner, key=key))
-        if version.number == NUMBER and not self._folder.has_choices(version.name):
-            given = {f"{loader_in(workflow_of_file(version), version.name, address)}.image": address}
-        else:
-            given = {input_for(version, media=media, address=address).name: address}
-        return JobRequest.parse({"workflow": _pinned_name(version, owner), "inputs": given})
+        place = place_for(version, media=media, address=address, has_choices=self._folder.has_choices(version.name))
+        return JobRequest.parse({"workflow": _pinned_name(version, owner), "inputs": {place: address}})
 
     def draws(self, question: Question, *, owner: str) -> bool:
         """Whether something random is left in a workflow, in any version that its name may mean now.
@@ -211,14 +208,15 @@ class Finder:
             is_run: whether a job runs it, which may have been taken before its workflow was retired: then a version
                 that is named by its number is found all the same.
         """
-        if (head := self._head(meant, owner)) is None or meant.reference is None:
+        looked = self._look(meant, owner)
+        if (head := looked.head) is None or meant.reference is None:
             return self._file(meant)
         if head.is_retired and not (is_run and meant.reference.version):
             if head.owner != owner:
-                return None
+                return self._file(meant)
             raise NotFound(f"the workflow {head.name!r} is retired: push it again to bring it back.")
         if meant.reference.version is not None:
-            row = self._look(meant, owner).rows.get(head.owner)
+            row = looked.rows.get(head.owner)
             if row is None:
                 raise NotFound(
                     f"the workflow {head.name!r} has no version {meant.reference.version}: it has 1 to {head.latest}."
@@ -230,23 +228,17 @@ class Finder:
 
     def _all_of(self, meant: _Meant, owner: str) -> Iterator[Version]:
         """The versions that a name may mean now. Raises as `find`."""
-        head = self._head(meant, owner)
+        head = self._look(meant, owner).head
         if head is None or head.is_retired or meant.reference is None or meant.reference.version is not None:
             yield self._found_or_unknown(meant, owner=owner, key="")
             return
         for number in _weights(head, meant.reference)[1]:
             yield self._document(head, number, head.documents.get(number))
 
-    def _head(self, meant: _Meant, owner: str) -> Head | None:
-        """The head that counts for the owner; None if only the image can have what is meant."""
-        if meant.is_of_image and self._file(meant) is not None:
-            return None
-        return next(iter(self._look(meant, owner).heads), None)
-
     def _look(self, meant: _Meant, owner: str) -> _Looked:
-        """What the table has of a name. One read, unless it is remembered."""
-        if self._store is None or meant.reference is None:
-            return _Looked([], {})
+        """What the table has of a name: one read, unless it is remembered, or the image has what is meant."""
+        if self._store is None or meant.reference is None or (meant.is_of_image and self._file(meant) is not None):
+            return _Looked(None, {})
         if self._remembered is not None and (known := self._remembered.get((owner, meant.text))) is not None:
             return known
         name, number = meant.reference.name, meant.reference.version
@@ -259,9 +251,10 @@ class Finder:
             raise AssetUnavailable(
                 f"the workflow {name!r} could not be looked up, because the table does not answer: try again."
             ) from error
-        heads = [head for one in whose if isinstance(head := found.get((one, name, None)), Head)]
+        heads = (head for one in whose if isinstance(head := found.get((one, name, None)), Head))
+        head = next((head for head in heads if head.owner == owner or head.is_shared), None)
         rows = {row.owner: row for row in found.values() if isinstance(row, VersionRow)}
-        looked = _Looked([head for head in heads if head.owner == owner or head.is_shared], rows)
+        looked = _Looked(head, rows)
         if self._remembered is not None:
             self._remembered[owner, meant.text] = looked
         return looked
@@ -333,11 +326,11 @@ class _Looked(NamedTuple):
     """What the table has of a name.
 
     Attributes:
-        heads: those that count for the owner, the nearest first.
+        head: the owner's own, or else that of the operator, if it is shared; None if there is neither.
         rows: of the version that is meant by its number, by owner.
     """
 
-    heads: list[Head]
+    head: Head | None
     rows: dict[str, VersionRow]
 
 

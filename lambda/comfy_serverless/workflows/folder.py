@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -113,6 +113,7 @@ def _version(name: str, path: Path, declared: Declared) -> Version:
         owner="",
         graph=graph,
         editors=None if workflow is document and editors is None else document,
-        inputs=proposal.inputs,
+        # Nobody has chosen them: what was run before by its address alone, or with the file that it names, still is.
+        inputs=tuple(replace(one, is_required=False) for one in proposal.inputs),
         outputs=proposal.outputs,
     )

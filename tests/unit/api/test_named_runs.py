@@ -144,7 +144,13 @@ def test_a_huge_body_of_inputs_is_refused_before_it_costs_anything(api: ApiWorld
 def test_a_version_or_an_alias_is_chosen_in_the_query(api: ApiWorld) -> None:
     push(api)
     push(api, description="second", alias="staging")
-    for query, version in (("", "1"), ("alias=staging", "2"), ("version=2", "2"), ("version=1", "1"), ("alias=live", "1")):
+    for query, version in (
+        ("", "1"),
+        ("alias=staging", "2"),
+        ("version=2", "2"),
+        ("version=1", "1"),
+        ("alias=live", "1"),
+    ):
         job = run(api, query=query).json["id"]
         assert api.request("GET", f"/api/v2/jobs/{job}").json["metadata"]["version"] == version
     for query in ("alias=stagin", "version=9", "version=0"):
@@ -171,7 +177,11 @@ def test_a_key_is_of_one_request_and_of_one_owner(api: ApiWorld) -> None:
     push(api, owner="other")
     key = {"idempotency-key": "k1"}
     first = run(api, {"color": 5}, headers=key).json["id"]
-    for body, query in (({"color": 6}, ""), ({"inputs": {"color": 5}, "metadata": {"a": "b"}}, ""), ({"color": 5}, "version=1")):
+    for body, query in (
+        ({"color": 6}, ""),
+        ({"inputs": {"color": 5}, "metadata": {"a": "b"}}, ""),
+        ({"color": 5}, "version=1"),
+    ):
         refused = run(api, body, query=query, headers=key)
         assert (refused.status, refused.code) == (422, "idempotency_key_reuse")
     theirs = run(api, {"color": 5}, headers=key, owner="other")

@@ -32,7 +32,9 @@ def described(api: ApiWorld, headers: dict[str, str] | None = None) -> Answer:
 
 
 def own_paths(answer: Answer) -> set[str]:
-    return {path for path, entry in answer.json["paths"].items() if "your workflows" in next(iter(entry.values()))["tags"]}
+    return {
+        path for path, entry in answer.json["paths"].items() if "your workflows" in next(iter(entry.values()))["tags"]
+    }
 
 
 def test_without_a_key_there_are_the_routes_alone_and_everybody_may_keep_them(api: ApiWorld) -> None:
@@ -87,7 +89,9 @@ def test_the_document_counts_as_a_request_of_the_key(api: ApiWorld) -> None:
 
 def test_each_example_runs_as_it_stands(api: ApiWorld) -> None:
     push(api)
-    push(api, "photo", workflow={**GRAPH, "3": {"class_type": "LoadImage", "inputs": {"image": "fox.png"}}}, inputs=None)
+    push(
+        api, "photo", workflow={**GRAPH, "3": {"class_type": "LoadImage", "inputs": {"image": "fox.png"}}}, inputs=None
+    )
     answer = described(api, key_of(api, "team"))
     for path in own_paths(answer):
         content = answer.json["paths"][path]["post"]["requestBody"]["content"]["application/json"]
@@ -133,7 +137,9 @@ def test_no_value_of_an_author_names_another_place() -> None:
     evil = {"$ref": "file:///etc/passwd", "kept": 1}
     schema = {"$schema": "x", "type": "object", "properties": {"a": {"default": evil, "enum": [evil, [evil]]}}}
     document = _document(_one("poster", schema=schema, example={"a": evil}))
-    text = json.dumps([document["components"]["schemas"]["Inputs-poster"], document["paths"][RUNS]["post"]["requestBody"]])
+    text = json.dumps(
+        [document["components"]["schemas"]["Inputs-poster"], document["paths"][RUNS]["post"]["requestBody"]]
+    )
     assert "file:" not in text
     assert "$schema" not in text
     assert '"kept": 1' in text

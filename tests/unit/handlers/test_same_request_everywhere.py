@@ -42,6 +42,11 @@ def text(value: object) -> str:
     return json.dumps(value)
 
 
+def of_file(name: str) -> dict[str, str]:
+    """The labels of a job that runs a file of WORKFLOWS_DIR."""
+    return {"workflow": name, "version": "0"}
+
+
 #: A shape, what it means, and words of what is said about it.
 SHAPES: Mapping[str, tuple[object, Seen, tuple[str, ...]]] = {
     "a request": ({"workflow": GRAPH}, Seen(), ()),
@@ -158,15 +163,19 @@ SHAPES: Mapping[str, tuple[object, Seen, tuple[str, ...]]] = {
         Seen(),
         ("node 2",),
     ),
-    "a name": ({"workflow": "pair"}, Seen(extra_data=PNGINFO), ()),
-    "a name that begins like a list": ({"workflow": "[v2] poster"}, Seen(), ()),
+    "a name": ({"workflow": "pair"}, Seen(extra_data=PNGINFO, labels=of_file("pair")), ()),
+    "a name that begins like a list": ({"workflow": "[v2] poster"}, Seen(labels=of_file("[v2] poster")), ()),
     "a name with data for ComfyUI beside it": (
         {"workflow": "[v2] poster", **PNGINFO, "extra_data": {"preview_method": "none"}},
-        Seen(extra_data={**PNGINFO, "preview_method": "none"}),
+        Seen(extra_data={**PNGINFO, "preview_method": "none"}, labels=of_file("[v2] poster")),
         (),
     ),
     "in an envelope, with a field of others": ({"input": {"workflow": GRAPH, "randomise": 1}}, Seen(), ("randomise",)),
-    "a name in an envelope, with one": ({"input": {"workflow": "[v2] poster", "randomise": 1}}, Seen(), ("randomise",)),
+    "a name in an envelope, with one": (
+        {"input": {"workflow": "[v2] poster", "randomise": 1}},
+        Seen(labels=of_file("[v2] poster")),
+        ("randomise",),
+    ),
     "what the editor saved": (SAVED, Seen(OF_SAVED, WITH_SAVED), ()),
     "a request with it, of the editor": ({"workflow": SAVED}, Seen(OF_SAVED, WITH_SAVED), ()),
     "of the editor, in a prompt": ({"prompt": SAVED, "client_id": "a"}, Seen(OF_SAVED, WITH_SAVED), ("client_id",)),
@@ -192,7 +201,7 @@ SHAPES: Mapping[str, tuple[object, Seen, tuple[str, ...]]] = {
         Seen(OF_SAVED, PNGINFO),
         (),
     ),
-    "a name, of the editor": ({"workflow": "saved"}, Seen(OF_SAVED, WITH_SAVED), ()),
+    "a name, of the editor": ({"workflow": "saved"}, Seen(OF_SAVED, WITH_SAVED, labels=of_file("saved")), ()),
     "words for a prompt beside a graph of RunPod": (
         {"workflow_api": GRAPH, "prompt": "{red|blue} fox: a {study}"},
         Seen(),
