@@ -97,6 +97,7 @@ ITEMS: Final = (
     "webhook#",
     "batch#",
     "rate#",
+    "workflows#",
     "keys",
     "care",
     "gate#",
@@ -112,6 +113,7 @@ OBJECTS: Final[Mapping[str, tuple[str, ...]]] = {
         "uploads/theirs/1",
         "engine/theirs.json",
         "pins/theirs.json",
+        "workflows/owners/theirs/poster/1-0123456789abcdef.json",
         "else/1",
     ),
 }

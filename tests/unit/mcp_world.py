@@ -18,7 +18,7 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from comfy_serverless.api.tools.calls import ANSWER_RESERVE_S
-from comfy_serverless.api.tools.endpoint import GOES_ON, Endpoint
+from comfy_serverless.api.tools.endpoint import GOES_ON, AgentsEndpoint
 from comfy_serverless.jobs.document import JobError, Output, Progress
 from tests.patience import PATIENCE_S
 from tests.unit.api_world import RESULTS, Answer, ApiWorld
@@ -38,7 +38,7 @@ class McpWorld:
 
     def __init__(self, api: ApiWorld, *, wait_s: float = 0.05) -> None:
         self.api = api
-        self.endpoint = Endpoint(lambda: api.services)
+        self.endpoint = AgentsEndpoint(lambda: api.services)
         self.wait_s = wait_s
 
     def event(

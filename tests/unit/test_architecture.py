@@ -40,7 +40,6 @@ NOT_AT_START = {
     "authorizer": {"api", "batches", "connector", "jobs", "worker"},
     "caretaker": {"api", "batches.store", "batches.keeper", "worker", "connector.connector"},
     "forward": {"api", "worker", "connector"},
-    "mcp": {"api.app", "connector.connector", "worker", "batches"},
     "ingest": {"api", "connector.connector", "worker.worker", "worker.journal", "webhooks"},
     "outcome": {"api", "batches", "worker", "webhooks"},
     "webhooks": {"api", "batches", "worker"},

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_serverless.api.tools.endpoint import Endpoint
+from comfy_serverless.api.tools.endpoint import AgentsEndpoint
 from comfy_serverless.handlers import snapshot, wiring
 
 wiring.at_start(wiring.services)
-_endpoint = Endpoint(wiring.services)
+_endpoint = AgentsEndpoint(wiring.services)
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)

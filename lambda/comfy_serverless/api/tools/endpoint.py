@@ -61,7 +61,7 @@ class _Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class AgentsEndpoint:
     """Answers events of API Gateway (payload format 2.0). `services` is called with each request."""
 
     services: Callable[[], Services]

@@ -103,18 +103,21 @@ MODELS: Final[dict[str, type[_Arguments]]] = {
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The JSON Schema of a tool's arguments, without titles, which say nothing more than the names."""
+    """The JSON Schema of a tool's arguments, without what says nothing: titles, and that what may be null is null."""
     schema = model.model_json_schema()
-    properties = {
-        name: {key: value for key, value in entry.items() if key != "title"}
-        for name, entry in schema["properties"].items()
-    }
+    properties = {name: _plain(entry) for name, entry in schema["properties"].items()}
     return {
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
         **({"required": schema["required"]} if "required" in schema else {}),
     }
+
+
+def _plain(entry: dict[str, Any]) -> dict[str, Any]:
+    told = {key: value for key, value in entry.items() if key not in ("title", "anyOf") and value is not None}
+    given = [way for way in entry.get("anyOf", ()) if way != {"type": "null"}]
+    return told | (given[0] if given else {})
 
 
 def arguments_of(name: str, given: dict[str, Any]) -> _Arguments:

@@ -26,7 +26,8 @@ _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _BLANKS: Final = re.compile(r"[^\S\n]+")
 _LINES: Final = re.compile(r"\n{3,}")
 _VALUES: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength")
+_COUNTS: Final = ("minItems", "maxItems")
+_LEVELS: Final = 4
 _NAMES: Final = ("format", "contentMediaType", "contentEncoding")
 _TYPES: Final = frozenset({"string", "integer", "number", "boolean", "array", "object", "null"})
 
@@ -61,7 +62,7 @@ def shown_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _value(schema: object, has_texts: bool, has_choices: bool, levels: int = 4) -> dict[str, Any]:
+def _value(schema: object, has_texts: bool, has_choices: bool, levels: int = _LEVELS) -> dict[str, Any]:
     """The part of a schema that is about one value, with the keywords that we know."""
     if not isinstance(schema, Mapping) or not levels:
         return {}
@@ -81,7 +82,8 @@ def _value(schema: object, has_texts: bool, has_choices: bool, levels: int = 4) 
         values = [_value(one, has_texts, has_choices, levels - 1) for one in ways if not _is_object(one)]
         shown = shown | values[0] if len(values) == 1 else {**shown, "anyOf": values}
     shown |= _choices(schema, shown.get("description", ""), has_choices) | _default(schema)
-    return shown | (_file(shown.get("description", "")) if has_texts and _is_file(shown) else {})
+    is_file = has_texts and levels == _LEVELS and _is_file(shown)
+    return shown | (_file(shown.get("description", "")) if is_file else {})
 
 
 def _is_object(schema: object) -> bool:

@@ -147,5 +147,5 @@ def test_the_states_of_jobs_are_those_that_there_are() -> None:
     from comfy_serverless.jobs.document import JobStatus
 
     (tool,) = (tool for tool in TOOLS if tool.name == "list_jobs")
-    assert set(tool.input_schema["properties"]["status"]["anyOf"][0]["enum"]) == {*JobStatus}
+    assert set(tool.input_schema["properties"]["status"]["enum"]) == {*JobStatus}
     assert MODELS.keys() == {tool.name for tool in TOOLS}
