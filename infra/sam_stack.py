@@ -89,6 +89,13 @@ class SamStack:
                 [self.jobs_table_arn],
                 {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["batch#*"]}},
             ),
+            allow(
+                "FindNamedWorkflows",
+                ["dynamodb:BatchGetItem", "dynamodb:Query"],
+                [self.jobs_table_arn],
+                {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["workflows#*"]}},
+            ),
+            allow("ReadNamedWorkflows", ["s3:GetObject"], [self.objects(self.assets_bucket, "workflows/*")]),
             allow("SendWebhooks", ["sqs:SendMessage"], [self.webhook_queue_arn]),
             allow(
                 "ReadInputs",

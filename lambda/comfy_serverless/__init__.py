@@ -34,6 +34,8 @@ _HOMES = {
     "Progress": "connector.progress",
     "Settings": "settings",
     "Timings": "connector.facts",
+    # For the connector, which knows no room above its own.
+    "workflow_here": "workflows.local",
 }
 
 

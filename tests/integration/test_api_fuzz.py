@@ -9,13 +9,20 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from local.dev import DevStack
+from tests.patience import PATIENCE_S
 from tests.unit import api_contract
+from tests.unit.named_world import GRAPH, INPUTS
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
 
@@ -46,3 +53,33 @@ def test_no_request_breaks_the_api(stack: DevStack, case: schemathesis.Case) -> 
     case.headers["Authorization"] = f"Bearer {stack.api_key}"
     response = case.call(base_url=stack.url, allow_redirects=False, timeout=30)
     case.validate_response(response, checks=[not_a_server_error, response_schema_conformance, content_type_conformance])
+
+
+@pytest.fixture(scope="module")
+def named(stack: DevStack) -> schemathesis.BaseSchema:
+    """Our own description of named workflows, as an owner sees it who has two of them."""
+    headers = {"Authorization": f"Bearer {stack.api_key}"}
+    photo = {**GRAPH, "3": {"class_type": "LoadImage", "inputs": {"image": "fox.png"}}}
+    for name, body in {"poster": {"workflow": GRAPH, "inputs": INPUTS}, "photo": {"workflow": photo}}.items():
+        url = f"{stack.url}/api/v2/workflows/{name}"
+        assert requests.put(url, json=body, headers=headers, timeout=PATIENCE_S).status_code == 201
+    described = requests.get(f"{stack.url}/openapi.json", headers=headers, timeout=PATIENCE_S).json()
+    assert {"/api/v2/workflows/poster/runs", "/api/v2/workflows/photo/runs"} <= described["paths"].keys()
+    return schemathesis.openapi.from_dict(described).include(tag=["named workflows", "your workflows"])
+
+
+@pytest.mark.timeout(1800)
+@schemathesis.pytest.from_fixture("named").parametrize()
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_no_request_breaks_the_routes_of_named_workflows(stack: DevStack, case: schemathesis.Case) -> None:
+    case.headers["Authorization"] = f"Bearer {stack.api_key}"
+    response = case.call(base_url=stack.url, allow_redirects=False, timeout=30)
+    case.validate_response(
+        response,
+        checks=[
+            not_a_server_error,
+            response_schema_conformance,
+            content_type_conformance,
+            status_code_conformance,
+        ],
+    )

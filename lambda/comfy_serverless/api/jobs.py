@@ -52,6 +52,7 @@ from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobStatus, shorten_job
 from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.links import Links
+from comfy_serverless.jobs.named import expanded
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.stored_request import read_line, submitted_workflow
@@ -172,7 +173,7 @@ def _workflow_of(state: JobState, behind: Services) -> Mapping[str, Any]:
     address = S3Address.parse(state.request)
     try:
         line = LineAddress.parse(address)
-        given = submitted_workflow(behind.s3, address) if line is None else read_line(behind.s3, line).workflow
+        given = submitted_workflow(behind.s3, address) if line is None else _workflow_in(line, state, behind)
         if isinstance(given, str):
             Reserved.of(behind.settings).check_addresses(given)  # it may be why the job was refused
         return resolve_workflow(given, s3=behind.s3, settings=behind.settings)
@@ -181,6 +182,12 @@ def _workflow_of(state: JobState, behind: Services) -> Mapping[str, Any]:
     except (ValueError, KeyError, TypeError, InvalidRequest, InvalidWorkflow, MissingAsset) as error:
         reason = error.message if isinstance(error, ComfyError) else "its request is no JSON with a workflow."
         raise NotFound(f"the workflow of job {state.id} cannot be shown: {reason}") from error
+
+
+def _workflow_in(line: LineAddress, state: JobState, behind: Services) -> dict[str, Any] | str:
+    """The workflow of a line: of a named one, that of the version that the line is pinned to."""
+    request = read_line(behind.s3, line)
+    return expanded(behind.named, request, owner=state.owner, key=state.id).workflow
 
 
 @router.post(
@@ -202,7 +209,8 @@ def cancel_job(id: JobId) -> Response[str]:  # noqa: A002
     "/generate",
     summary="Submit a job and wait for its end",
     tags=["generate"],
-    description="Takes a job request with `set`, `inputs`, `models`, `deadline_s`, or a workflow in any wrapper. "
+    description="Takes a job request with `set`, `inputs`, `models`, `deadline_s`; a workflow in any wrapper, or the "
+    "name of one with its inputs by name. "
     "The same `job_id` never runs twice.",
     responses={
         200: documented("The job has ended; `status` says how.", Job),
@@ -216,12 +224,16 @@ def generate(body: Annotated[GenerateBody, Body()], idempotency_key: Idempotency
     """Submit, and wait up to `wait_s` seconds."""
     until, jobs = moment_in(body.wait_s), services(router).jobs
     document = body.model_dump(by_alias=True, include=set(JobRequest.model_fields))
+    request = JobRequest.model_validate(document, strict=False).with_warnings(left_out(router))
     try:
-        request = JobRequest.model_validate(document, strict=False).with_warnings(left_out(router))
         state = _submit(request, body, idempotency_key)
-    except JobExists:
-        standing = jobs.read_alone(str(body.job_id))
+    except (JobExists, InvalidRequest) as refusal:
+        # A name may lead elsewhere, or nowhere, when the request is sent again: its job stands.
+        may_stand = isinstance(refusal, JobExists) or (request.is_named and request.job_id is not None)
+        standing = jobs.read_alone(str(request.job_id)) if may_stand else None
         if standing is None or standing.owner != caller(router).owner:
+            if not isinstance(refusal, JobExists):
+                raise
             raise Forbidden(f"the job_id {body.job_id!r} is taken: choose another.") from None
         state = standing
     return answer_at_end(state, until=until)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from comfy_serverless.jobs.request import JobRequest
     from comfy_serverless.table.job_state import JobState
 
-#: The ending of a file in WORKFLOWS_DIR, which no named workflow has, and of what is found there; and the beginning of a
-#: workflow that is the operator's.
+#: The ending of a file in WORKFLOWS_DIR, which no named workflow has, and of what is found there; and how a workflow of
+#: the operator's begins.
 _FILE, _AT_0, _SHARED = ".json", "@0", "shared/"
 
 

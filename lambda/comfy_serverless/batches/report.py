@@ -33,7 +33,7 @@ from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
 from comfy_serverless.batches.fates import BadBetween, Fate, fates
 from comfy_serverless.batches.pinning import Pins
 from comfy_serverless.batches.reading import THREADS
-from comfy_serverless.batches.results import Row
+from comfy_serverless.batches.results import Row, shown_input
 from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
@@ -62,8 +62,6 @@ COLUMNS = (
 )
 #: The most columns for labels, and for inputs; what has none is in the rows.
 MAX_COLUMNS = 100
-#: The most characters of an input: data URIs hold the file itself.
-MAX_INPUT_CHARACTERS = 1024
 #: The most characters of a message in a row.
 MAX_MESSAGE_CHARACTERS = 500
 #: Characters of a job's id (JOB_ID_PATTERN).
@@ -213,7 +211,7 @@ def _row(fate: Fate, outputs: dict[str, tuple[str, ...]], pins: Pins) -> dict[st
 
 def _row_of_job(fate: Fate, request: JobRequest, outputs: dict[str, tuple[str, ...]]) -> Row:
     state = fate.state
-    inputs = {name: _shown(value) for name, value in request.inputs.items()}
+    inputs = {name: shown_input(value) for name, value in request.inputs.items()}
     if state is None:  # the batch was canceled before it was read
         status = JobStatus.CANCELED.value
         return Row(line=fate.line.number, job_id=fate.job_id, status=status, metadata=request.metadata, inputs=inputs)
@@ -251,17 +249,6 @@ def _labels(request: JobRequest, state: JobState) -> Mapping[str, str]:
     """The labels of a line, and those that say which version of a named workflow its job ran."""
     told = (WORKFLOW_LABEL, VERSION_LABEL) if request.is_named else ()
     return {**request.metadata, **{name: state.labels[name] for name in told if name in state.labels}}
-
-
-def _shown(value: object) -> str | list[str]:
-    """The value of an input: files by their addresses, other values as JSON."""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return [_shortened(text) for text in value]
-    return _shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_INPUT_CHARACTERS else f"{text[:100]}…"
 
 
 def _place(batch: Batch, part: Range) -> S3Address:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from comfy_serverless.batches.store import Batch
 
 _SUMMARY = ".report.json"
+#: The most characters of an input: data URIs hold the file itself.
+MAX_INPUT_CHARACTERS = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +169,17 @@ class Results:
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for line in self._lines(ending) or ():
             yield decoder.decode(line) + "\n"
+
+
+def shown_input(value: object) -> str | list[str]:
+    """The value of an input: files by their addresses, other values as JSON."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return [_shortened(text) for text in value]
+    return _shortened(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_INPUT_CHARACTERS else f"{text[:100]}…"
 
 
 def _cut(body: Any) -> Iterator[bytes]:  # noqa: ANN401  (botocore's stream)

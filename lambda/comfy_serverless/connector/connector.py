@@ -6,6 +6,7 @@ The methods of the original ComfyConnector are kept name for name: a program wri
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import uuid
@@ -159,8 +160,9 @@ class ComfyConnector(EngineAsked):
 
     def run(
         self,
-        workflow: Mapping[str, Any],
+        workflow: Mapping[str, Any] | str,
         *,
+        inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
         execution_s: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
@@ -179,7 +181,9 @@ class ComfyConnector(EngineAsked):
         Args:
             workflow: as the editor saves it, which is converted and goes along, so that pictures can be opened in the
                 editor again (its dynamic prompts are rolled anew for each `prompt_id`); or in API format. In any
-                wrapper (`graph.wrappers`).
+                wrapper (`graph.wrappers`). Or the name of a file in WORKFLOWS_DIR, or in `workflows/`: `"poster"`.
+            inputs: of a workflow that is named, values by the names of its inputs: `{"prompt": "a fox"}`; a file by
+                its path. ComfyUI must answer then; the time that it takes to start is not of `deadline_s`.
             deadline_s: seconds it may take altogether; then it is interrupted.
             execution_s: seconds it may execute, not counting the wait for other workflows.
             on_progress: called in this thread with every new snapshot.
@@ -197,7 +201,7 @@ class ComfyConnector(EngineAsked):
             ComfyError: one of `comfy_serverless.errors`; its `.outputs` has what was made before the failure.
         """
         run = self._new_run(
-            workflow,
+            self._named(workflow, inputs),
             prompt_id=prompt_id,
             deadline_s=deadline_s,
             execution_s=execution_s,
@@ -209,10 +213,25 @@ class ComfyConnector(EngineAsked):
         )
         return self._execute(run)
 
+    def _named(self, workflow: Mapping[str, Any] | str, inputs: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """The workflow that a name means on this machine, with its inputs; or the workflow itself."""
+        if not isinstance(workflow, str):
+            if inputs:
+                raise InvalidRequest("`inputs` are for a workflow that is named: put the values into this one itself.")
+            return workflow
+        from comfy_serverless import workflow_here  # it knows what names are; nothing here does
+
+        self.wait_ready()
+        found: Mapping[str, Any] = workflow_here(
+            workflow, inputs or {}, connector=self, folder=self._settings.workflows_dir
+        )
+        return found
+
     async def arun(
         self,
-        workflow: Mapping[str, Any],
+        workflow: Mapping[str, Any] | str,
         *,
+        inputs: Mapping[str, Any] | None = None,
         deadline_s: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_output: Callable[[Output], None] | None = None,
@@ -229,7 +248,7 @@ class ComfyConnector(EngineAsked):
         """
         async with InThread() as thread:
             run = self._new_run(
-                workflow,
+                await asyncio.to_thread(self._named, workflow, inputs),
                 prompt_id=prompt_id,
                 deadline_s=deadline_s,
                 on_progress=thread.called_in_loop(on_progress),
@@ -304,15 +323,17 @@ class ComfyConnector(EngineAsked):
         """
         return may_overlap(workflow, self._engine.known_declared()) and not self._upkeep.wants_a_moment()
 
-    def generate_images(self, payload: Mapping[str, Any]) -> list[Image.Image]:
-        """Run a workflow and return all its images, previews included, in the order of its nodes.
+    def generate_images(
+        self, payload: Mapping[str, Any] | str, *, inputs: Mapping[str, Any] | None = None
+    ) -> list[Image.Image]:
+        """Run a workflow, given as to `run`, and return all its images, previews included, in the order of its nodes.
 
         The original printed a failure and returned None; this method raises it.
 
         Raises:
             ComfyError: the workflow was refused, or failed.
         """
-        return self.run(payload).images
+        return self.run(payload, inputs=inputs).images
 
     def convert(
         self, workflow: Mapping[str, Any], *, supplied: Mapping[str, Any] | None = None, seed: str | None = None

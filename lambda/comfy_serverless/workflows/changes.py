@@ -20,28 +20,30 @@ from comfy_serverless.workflows.items import (
 
 #: The names of an owner, retired ones among them.
 MOST_NAMES: Final = 1_000
+#: The letters of who has moved an alias.
+LONGEST_BY: Final = 100
 
 
 def moved(head: Head, alias: str, weights: Weights, *, by: str, known: Mapping[int, str]) -> Head:
     """The head with an alias that leads to these versions; `known` has the hashes of those that are new to it."""
-    before = head.weights_of(alias)
-    aliases = {**head.aliases, alias: Alias(weights=weights, before=before)}
+    aliases = {**head.aliases, alias: Alias(weights=weights, before=head.weights_of(alias))}
     hashes = {**head.documents, **{version: sha256[:HASH_LETTERS] for version, sha256 in known.items()}}
-    return replace(
-        head,
-        aliases=aliases,
-        documents=_meant(hashes, aliases),
-        history=(Move(alias=alias, before=before, after=weights, by=by, at=now_text()), *head.history)[:MOST_MOVES],
-    )
+    return _told(replace(head, documents=hashes), aliases, alias, by=by)
 
 
 def without(head: Head, alias: str, *, by: str) -> Head:
     """The head without an alias that it has."""
-    aliases = {other: one for other, one in head.aliases.items() if other != alias}
-    told = Move(alias=alias, before=head.weights_of(alias), after={}, by=by, at=now_text())
-    return replace(
-        head, aliases=aliases, documents=_meant(head.documents, aliases), history=(told, *head.history)[:MOST_MOVES]
+    return _told(head, {other: one for other, one in head.aliases.items() if other != alias}, alias, by=by)
+
+
+def _told(head: Head, aliases: Mapping[str, Alias], alias: str, *, by: str) -> Head:
+    """The head with other aliases, and the move of one of them in its history."""
+    after = replace(head, aliases=aliases)
+    move = Move(
+        alias=alias, before=head.weights_of(alias), after=after.weights_of(alias), by=by[:LONGEST_BY], at=now_text()
     )
+    history = (move, *head.history)[:MOST_MOVES]
+    return replace(after, documents=_meant(head.documents, aliases), history=history)
 
 
 def _meant(documents: Mapping[int, str], aliases: Mapping[str, Alias]) -> dict[int, str]:

@@ -15,8 +15,8 @@ _MOST_SHOWN = 10
 def place_for(version: Version, *, media: str, address: str, has_choices: bool) -> str:
     """What `inputs` of a request call the place of a file: the name of an input, or an address.
 
-    A file in WORKFLOWS_DIR for which nobody has chosen inputs has its only LoadImage, as ever; a video or a sound goes to
-    an input for its kind, if there is one.
+    In a file of WORKFLOWS_DIR for which nobody has chosen inputs it is the only LoadImage, as ever; for a video or a
+    sound an input for its kind, if there is one.
 
     Args:
         has_choices: whether somebody has said which inputs a file in WORKFLOWS_DIR has.

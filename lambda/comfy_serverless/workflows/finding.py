@@ -116,6 +116,7 @@ class Finder:
         if not request.is_named:
             return request
         version = self._required(request, owner=owner, key=key)
+        self._check_known(version, request)
         return expand(request, version, check=self.check_of(version), strict=strict, seed=key)
 
     def pinned(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
@@ -136,6 +137,7 @@ class Finder:
                 return request
         else:
             version = self._required(request, owner=owner, key=key)
+        self._check_known(version, request)
         check_values(request, version, check=self.check_of(version), strict=False)
         return request.model_copy(update={"workflow": _pinned_name(version, owner)})
 
@@ -184,6 +186,15 @@ class Finder:
     def files(self) -> list[str]:
         """The names of the image's files."""
         return self._folder.names()
+
+    def _check_known(self, version: Version, request: JobRequest) -> None:
+        """Raise AssetUnavailable if a file's inputs have names, and nobody can tell yet what they mean."""
+        is_unknown = not version.graph and self._folder.has_choices(version.name)
+        if is_unknown and any("." not in name for name in request.inputs):
+            raise AssetUnavailable(
+                f"what the inputs of the workflow {version.name!r} mean is not known yet, because no worker has told "
+                "what nodes it has: send it again when one has started."
+            )
 
     def _required(self, request: JobRequest, *, owner: str, key: str) -> Version:
         """What a request's name means. Raises InvalidRequest if it means nothing."""

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from comfy_serverless.graph.convert import convert
 from comfy_serverless.graph.editor_format import check_editor_format
+from comfy_serverless.graph.inputs import Role
 from comfy_serverless.graph.workflow import check_format
 from comfy_serverless.graph.wrappers import is_of_editor, unwrap
-from comfy_serverless.json_text import parse_json
-from comfy_serverless.workflows.proposal import propose
-from comfy_serverless.workflows.version import Version
+from comfy_serverless.json_text import parse_json, text_of
+from comfy_serverless.workflows.targets import place_of
+from comfy_serverless.workflows.version import NamedInput, Version
 
 #: The number of what is in the image.
 NUMBER: Final = 0
@@ -53,8 +53,8 @@ class Folder:
     def version(self, name: str, declared: Declared) -> Version | None:
         """The file of this name, as version 0; None if there is none.
 
-        What the editor saved is converted if the nodes are known. If not, the version has no graph and no inputs: a
-        worker converts what `editors` has, as with any request.
+        What runs is the file as it stands (`editors`, if it is more than a graph), as with any request. What the editor
+        saved is converted to know its inputs, if the nodes are known. If not, the version has no graph and no inputs.
 
         Raises:
             InvalidRequest, InvalidWorkflow: the file, or that of its inputs, cannot be used; the message names it.
@@ -69,7 +69,7 @@ class Folder:
             known = self._read.get(name)
         if known is not None and known.writings == writings and known.declared is declared:
             return known.version
-        version = _version(name, path, declared)
+        version = _version(name, path, choices, declared)
         with self._lock:
             self._read[name] = _Read(writings, declared, version)
         return version
@@ -96,24 +96,45 @@ def _choices_beside(path: Path) -> Path | None:
     return next((other for ending in _CHOICES if (other := path.with_suffix(ending)).is_file()), None)
 
 
-def _version(name: str, path: Path, declared: Declared) -> Version:
+def _version(name: str, path: Path, choices: Path | None, declared: Declared) -> Version:
+    """The version that a file is now. Raises as `Folder.version`."""
+    from comfy_serverless.graph.convert import convert  # and what finds inputs: with the first file that is asked for
+    from comfy_serverless.workflows.choosing import choose, read_choices
+    from comfy_serverless.workflows.proposal import propose
+
     source = f"the workflow {name!r}"
     document = parse_json(path.read_bytes(), source=source)
     found = unwrap(document)
     workflow = document if found is None else found.workflow
-    if not is_of_editor(workflow):
-        graph, editors = check_format(workflow), None
+    editors = check_editor_format(workflow) if is_of_editor(workflow) else None
+    if editors is None:
+        graph = check_format(workflow)
     else:
-        editors = check_editor_format(workflow)
         graph = convert(editors, declared).graph if declared is not None else {}
+    bare = Version(name=name, number=NUMBER, owner="", graph=graph, editors=document if document != graph else None)
+    if not graph:
+        return bare
     proposal = propose(graph, declared, editors=editors)
-    return Version(
-        name=name,
-        number=NUMBER,
-        owner="",
-        graph=graph,
-        editors=None if workflow is document and editors is None else document,
-        # Nobody has chosen them: what was run before by its address alone, or with the file that it names, still is.
-        inputs=tuple(replace(one, is_required=False) for one in proposal.inputs),
-        outputs=proposal.outputs,
+    if choices is None:
+        inputs = tuple(_as_it_stands(one, graph) for one in proposal.inputs)
+        return replace(bare, inputs=inputs, outputs=proposal.outputs)
+    text = text_of(choices.read_bytes(), source=choices.name)
+    chosen = read_choices(text, source=f"{choices.name}, beside {source},")
+    inputs, outputs = choose(
+        graph,
+        declared,
+        inputs=chosen.inputs,
+        outputs=chosen.outputs,
+        proposal=proposal,
+        editors=editors,
+        lines=chosen.lines,
     )
+    return replace(bare, inputs=inputs, outputs=outputs, description=chosen.description)
+
+
+def _as_it_stands(one: NamedInput, graph: Mapping[str, Any]) -> NamedInput:
+    """An input that nobody has chosen: what was run before, with the file and the seed in the file, still runs so."""
+    place = place_of(graph, one.targets[0])
+    value = None if place is None else graph[place[0]]["inputs"].get(place[1])
+    is_seed = one.role is Role.SEED and isinstance(value, int)
+    return replace(one, is_required=False, default=value if is_seed else one.default)

@@ -38,6 +38,12 @@ def key_for(name: str, alias: str, key: str) -> str:
     return "\0".join((name, alias, key))
 
 
+def are_same(one: Mapping[int, int], other: Mapping[int, int]) -> bool:
+    """Whether two weightings give every version the same share."""
+    total, other_total = sum(one.values()), sum(other.values())
+    return one.keys() == other.keys() and all(one[key] * other_total == other[key] * total for key in one)
+
+
 def checked(weights: Mapping[int, float]) -> dict[int, int]:
     """Weights as they are kept: whole, above 0, by version. Fractions become parts of a million.
 

@@ -15,17 +15,24 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.graph.convert.texts import Dice, choose
 from comfy_serverless.graph.file_inputs import as_address, is_address
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant
 from comfy_serverless.graph.near import Guesses
 from comfy_serverless.graph.nodes import SEED_INPUTS
-from comfy_serverless.graph.workflow import SEED_LIMIT
+from comfy_serverless.graph.workflow import SEED_LIMIT, is_link
 from comfy_serverless.graph.wrappers import merged
 from comfy_serverless.jobs.document import MAX_ERROR_TEXT
-from comfy_serverless.jobs.request import MAX_LABELS, MAX_REQUEST_ERRORS, NOT_PLAIN, JobRequest, is_plain_input
+from comfy_serverless.jobs.request import (
+    MAX_LABELS,
+    MAX_LABELS_BYTES,
+    MAX_REQUEST_ERRORS,
+    NOT_PLAIN,
+    JobRequest,
+    is_plain_input,
+)
 from comfy_serverless.jobs.workflow_source import goes_along
+from comfy_serverless.workflows.targets import place_of
 from comfy_serverless.workflows.version import NamedInput, Version
 
 if TYPE_CHECKING:
@@ -53,9 +60,11 @@ def expand(request: JobRequest, version: Version, *, check: InputCheck, strict: 
     values = _Values(version, request, strict=strict, seed=request.job_id or seed)
     problems = values.problems(check)
     labels = {**request.metadata, **labels_of(version)}
-    if len(labels) > MAX_LABELS:
+    size_bytes = sum(len(text.encode("utf-8", "replace")) for label in labels.items() for text in label)
+    if len(labels) > MAX_LABELS or size_bytes > MAX_LABELS_BYTES:
         problems["metadata"] = (
-            f"has {len(request.metadata)} labels, and at most {MAX_LABELS} can be kept with those that say what runs"
+            f"has {len(request.metadata)} labels, and with those that say what runs at most {MAX_LABELS} of "
+            f"{MAX_LABELS_BYTES:,} bytes are kept"
         )
     if problems:
         raise _refusal(version, problems)
@@ -179,20 +188,30 @@ class _Values:
                 self._place_value(one, value)
         for one in self._inputs.values():
             is_set = one.name in self._request.inputs or not taken.isdisjoint(one.targets)
-            # All other defaults stand in the graph.
-            if one.role is Role.SEED and not is_set and one.default is not None and not self._has(one, one.default):
-                self._place_value(one, one.default)
+            if one.default is not None and not is_set and not self._has(one, one.default):
+                place = self._place_file if one.kind is InputKind.FILE else self._place_value
+                place(one, one.default)
         if self._version.number:  # the texts of a file are rolled when it is read
-            for address, text in self._version.rolled.items():
-                if address not in taken and address not in self.set:
-                    self.set[address] = choose(text, Dice(self._seed or None, address)).text
+            self._roll({at: text for at, text in self._version.rolled.items() if at not in taken | self.set.keys()})
+
+    def _roll(self, texts: Mapping[str, str]) -> None:
+        if not texts:
+            return
+        from comfy_serverless.graph.convert.texts import Dice, choose  # seldom needed, and takes a while to load
+
+        for address, text in texts.items():
+            self.set[address] = choose(text, Dice(self._seed or None, address)).text
 
     def _has(self, one: NamedInput, value: object) -> bool:
-        """Whether the graph has this value for the only target, and a worker sees that it is a seed."""
-        node_id, _, name = one.targets[0].rpartition(".")
-        node = self._version.graph.get(node_id)
-        is_there = node is not None and node["inputs"].get(name) == value
-        return is_there and (_is_drawn_by_worker(one) or not _is_minus_one(value))
+        """Whether the graph has this default, as it mostly has, and a worker sees that it is a seed, if it is one."""
+        if one.role is Role.SEED and _is_minus_one(value) and not _is_drawn_by_worker(one):
+            return False
+        stands = [self._standing(target) for target in one.targets]
+        return all(found == value or is_link(found) for found in stands)
+
+    def _standing(self, target: str) -> object:
+        place = place_of(self._version.graph, target)
+        return None if place is None else self._version.graph[place[0]]["inputs"].get(place[1])
 
     def _place_file(self, one: NamedInput, value: Any) -> None:  # noqa: ANN401  (any JSON value)
         if isinstance(value, list) and len(value) == 1:

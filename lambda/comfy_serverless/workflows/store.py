@@ -19,11 +19,13 @@ from typing import Final
 from comfy_serverless.aws.dynamodb import ConditionFailed, now_text, put_write, update_write
 from comfy_serverless.errors import (
     InvalidRequest,
+    InvalidWorkflow,
     NotFound,
     PayloadTooLarge,
     WorkflowChanged,
 )
 from comfy_serverless.jobs.sources import MAX_PAYLOAD_BYTES, OPERATOR
+from comfy_serverless.observability import log
 from comfy_serverless.retry import attempts
 from comfy_serverless.workflows.changes import (
     MOST_NAMES,
@@ -42,7 +44,7 @@ from comfy_serverless.workflows.items import (
     Weights,
     key_of,
 )
-from comfy_serverless.workflows.pick import checked
+from comfy_serverless.workflows.pick import are_same, checked
 from comfy_serverless.workflows.reader import MOST_NUMBER, WorkflowReader
 from comfy_serverless.workflows.reference import LIVE, check_alias, check_name
 from comfy_serverless.workflows.version import Version
@@ -98,8 +100,8 @@ class WorkflowStore(WorkflowReader):
                     "pushed meanwhile, and push again.",
                     details={"latest": latest, "expected": if_head},
                 )
-            if head is not None and head.content == content:
-                return self._pushed_again(head, alias, by=made.created_by)
+            if head is not None and head.content == content and (same := self._newest(head)) is not None:
+                return self._pushed_again(head, same, alias, by=made.created_by)
             try:
                 return self._push_next(head, replace(made, number=latest + 1), alias, content)
             except ConditionFailed as failed:
@@ -221,13 +223,21 @@ class WorkflowStore(WorkflowReader):
         self._table.transact(writes)
         return _as_pushed(version, is_new=True)
 
-    def _pushed_again(self, head: Head, alias: str | None, *, by: str) -> Pushed:
+    def _newest(self, head: Head) -> Version | None:
+        """The newest version; None if it is damaged: then it can be pushed again."""
+        try:
+            return self.document(head, head.name, head.latest)
+        except InvalidWorkflow:
+            log.warning("a version of a workflow is damaged", workflow=head.name, version=head.latest, exc_info=True)
+            return None
+
+    def _pushed_again(self, head: Head, same: Version, alias: str | None, *, by: str) -> Pushed:
         """The newest version, which is what was pushed; the alias leads to it, and the name is not retired."""
         if alias is not None and head.weights_of(alias).keys() != {head.latest}:
             head = self._move(head.owner, head.name, alias, lambda _: {head.latest: 1}, by=by, expected=None)
         if head.is_retired:
             head = self._change(head.owner, head.name, lambda found: replace(found, is_retired=False))
-        return _as_pushed(self.document(head, head.name, head.latest), is_new=False)
+        return _as_pushed(same, is_new=False)
 
     def _move(self, owner: str, name: str, alias: str, to: _Targets, *, by: str, expected: Weights | None) -> Head:
         seen: list[Weights] = [] if expected is None else [expected]
@@ -236,14 +246,14 @@ class WorkflowStore(WorkflowReader):
             now = head.weights_of(alias)
             if not seen:
                 seen.append(now)
-            if dict(now) != dict(seen[0]):
+            if not are_same(now, seen[0]):
                 raise WorkflowChanged(
                     f"the alias {alias!r} of the workflow {name!r} has been moved meanwhile: it leads to "
                     f"{in_words(now)}, not to {in_words(seen[0])}. Look what is meant, and move it again.",
                     details={"alias": alias, "weights": {str(one): weight for one, weight in now.items()}},
                 )
             weights = to(head)
-            if now and dict(now) == dict(weights):
+            if are_same(now, weights):
                 return head
             if alias not in head.aliases and len(head.aliases) >= MOST_ALIASES:
                 raise InvalidRequest(f"the workflow {name!r} has {MOST_ALIASES} aliases already: drop one first.")

@@ -151,9 +151,9 @@ def test_a_batch_that_is_read_while_the_alias_moves_loses_nothing(
     assert named.world.look(batch).status is BatchStatus.COMPLETED
     summary, rows, _ = named.world.report(batch)
     assert (summary["lines"], summary["bad_lines"], summary["statuses"]) == (40, 0, {"succeeded": 40})
-    assert Counter(json.loads(row["metadata"])["version"] if "metadata" in row else row["version"] for row in rows) == {
-        "1": 20,
-        "2": 20,
+    assert Counter((row["metadata.workflow"], row["metadata.version"]) for row in rows) == {
+        ("poster", "1"): 20,
+        ("poster", "2"): 20,
     }
 
 
@@ -336,7 +336,7 @@ def test_a_line_that_asks_for_something_random_is_a_job_of_its_own(
     named.world.read_all()
     found = named.jobs()
     assert len(found) == jobs
-    named.push(graph=GRAPH, steps=8)  # whatever it is now, the ids stay
+    named.push(steps=8)  # whatever it is now, the ids stay
     named.live(v2=1)
     for job_id in found:
         named.end(job_id)
@@ -381,9 +381,8 @@ def test_a_line_that_names_a_bucket_which_is_not_listed_is_refused_as_any(
         given = {"output_bucket": "results-bucket", "assets_bucket": ASSETS, "allowed_input_buckets": ("mine",)}
         named.world.keeper = replace(named.world.keeper, settings=Settings(**given))
         named.push()
-        batch = named.world.drops.begin_batch(
-            named.world.drop("batches/a.jsonl", lines(*({"workflow": "poster", "inputs": {"photo": f"s3://{bucket}/a.png"}} for bucket in ("mine", "theirs"))))
-        )
+        photos = [{"photo": f"s3://{bucket}/a.png"} for bucket in ("mine", "theirs")]
+        batch = named.world.begin(lines(*({"workflow": "poster", "inputs": photo} for photo in photos)))
         named.world.read_all()
         (job_id,) = named.jobs()
         named.end(job_id)

@@ -68,12 +68,14 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
 
 LABELS = {"workflow": "poster", "version": "1"}
 
+BASE64 = "iVBORw0KGgo" + "A" * 60
+
 #: A request, its graph, and the files that the worker is to fetch.
 REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "by its name alone": ({}, POSTER, {}),
     "a text": ({"prompt": "a red fox"}, with_values(n6__text="a red fox"), {}),
     "a text with blanks and quotes": ({"prompt": ' "a fox" '}, with_values(n6__text=' "a fox" '), {}),
-    "a text that looks like a picture": ({"prompt": "iVBORw0KGgo" + "A" * 60}, with_values(n6__text="iVBORw0KGgo" + "A" * 60), {}),
+    "a text that looks like a picture": ({"prompt": BASE64}, with_values(n6__text=BASE64), {}),
     "a text that is empty": ({"prompt": ""}, with_values(n6__text=""), {}),
     "letters beyond ASCII": ({"prompt": "Ünï 🦊"}, with_values(n6__text="Ünï 🦊"), {}),
     "a file": ({"photo": "s3://photos/fox.png"}, POSTER, {"1.image": "s3://photos/fox.png"}),
@@ -86,7 +88,11 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "an object": ({"more": {"a": [1, None], "b": "s3"}}, with_values(n4__more={"a": [1, None], "b": "s3"}), {}),
     "null": ({"prompt": None, "size": 8}, with_values(n4__size=8, n4__copy=8), {}),
     "an address": ({"1.image": "s3://photos/a.png"}, POSTER, {"1.image": "s3://photos/a.png"}),
-    "a class, and blanks": ({"LoadImage.image": " s3://photos/a.png"}, POSTER, {"LoadImage.image": "s3://photos/a.png"}),
+    "a class, and blanks": (
+        {"LoadImage.image": " s3://photos/a.png"},
+        POSTER,
+        {"LoadImage.image": "s3://photos/a.png"},
+    ),
 }
 
 
@@ -179,9 +185,7 @@ def test_a_seed_of_minus_one_is_left_to_the_worker_which_says_what_it_drew(doors
 
 
 @pytest.mark.parametrize("door", ["direct", "sqs", "sagemaker", "drop_to_the_worker", "generate"])
-def test_a_table_that_does_not_answer_refuses_nothing(
-    doors: Doors, door: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_that_does_not_answer_refuses_nothing(doors: Doors, door: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(*_: object) -> Any:
         raise EndpointConnectionError(endpoint_url="http://table")
 

@@ -20,6 +20,8 @@ from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import UploadStore
 from comfy_serverless.table.webhook_item import Webhook
+from comfy_serverless.workflows.store import WorkflowStore
+from comfy_serverless.workflows.version import Version
 from tests.unit.jobs_table import REGION, create_table
 
 AT = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -46,6 +48,7 @@ def written_items(session: Any) -> dict[str, dict[str, Any]]:
     keys.count_request(key.id, limit=60)
     keys.revoke("ci")
     _write_batch(BatchStore(table))
+    _push_workflow(WorkflowStore(table, s3, "assets"))
     places = PlaceStore(table, "stack-gpu")
     assert places.replace(places.read(), {"queued": 1_795_917_900})
     client: Any = table._client
@@ -69,8 +72,18 @@ def _name_of(pk: str, sk: str) -> str | None:
             return "batch_bad_line"
         case "batch", "range", _:
             return "batch_range" if sk.endswith("#" + "0" * 15) else None
+        case "workflows", part, _:
+            return "workflow_count" if not part else f"workflow{'_version' if '#' in sk else ''}"
         case kind, *_:
             return kind if kind != "keys" else "api_key"
+
+
+def _push_workflow(workflows: WorkflowStore) -> None:
+    graph = {"6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox"}}}
+    told = {"description": "A poster", "note": "wider", "created_by": "ci", "release": "blue"}
+    version = Version(name="poster", number=0, owner="team", graph=graph, created_at="2026-11-29T12:00:00.000Z", **told)
+    workflows.push(version)
+    workflows.move("team", "poster", "staging", {1: 90}, by="ann")
 
 
 def _queued(jobs: JobStore) -> None:

@@ -18,6 +18,7 @@ from tests.unit.jobs_table import REGION, aws, create_table
 BUCKET = "assets-bucket"
 GRAPH: dict[str, Any] = {
     "3": {"class_type": "KSampler", "inputs": {"seed": -1, "steps": 20, "positive": ["6", 0]}},
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "a.safetensors"}},
     "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a fox", "clip": ["4", 1]}},
     "7": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry", "clip": ["4", 1]}},
     "10": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},

@@ -143,6 +143,8 @@ def test_labels_of_the_caller_stay_but_not_for_long_or_instead() -> None:
     many = {str(number): "x" for number in range(49)}
     assert "at most 50" in refused({}, metadata=many)["metadata"]
     assert len(expanded({}, metadata=dict(list(many.items())[:48])).metadata) == 50
+    long = {str(number): "x" * 1_000 for number in range(15)} | {"rest": "x" * 960}
+    assert "16,000 bytes" in refused({}, metadata=long)["metadata"]
 
 
 # What is random.
@@ -183,7 +185,7 @@ def test_a_seed_that_no_worker_draws_is_drawn_here_and_is_one_for_all_targets() 
     assert f"the seed 'luck' was drawn: {drawn}" in request.warnings
     assert expanded({"luck": -1}, one).values == request.values, "the same job has the same"
     assert len({expanded({"luck": -1}, one, job_id=f"job-{number}").values["20.value"] for number in range(9)}) > 1
-    assert expanded({}, one).values == {}
+    assert expanded({}, one).values == {"20.value": 5, "3.seed": 5}, "as it says of itself"
 
 
 # What goes along, and what stays as it is.

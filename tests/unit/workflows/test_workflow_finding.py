@@ -364,7 +364,7 @@ def test_a_file_goes_to_the_input_for_it(world: World, folder: Path) -> None:
     assert given("poster") == ("poster@1", {"photo": picture})
     assert given("common@live") == ("shared/common@1", {"photo": picture})
     assert given("thumbnail") == ("thumbnail@0", {"1.image": picture})
-    with pytest.raises(InvalidRequest, match="no input for a audio file"):
+    with pytest.raises(InvalidRequest, match="no input for audio files"):
         finder.with_file("poster", "s3://input/images/x/a.wav", media="audio", owner="alice", key="1")
     with pytest.raises(InvalidRequest, match="there is no workflow"):
         finder.with_file("secret", picture, media="image", owner="alice", key="1")

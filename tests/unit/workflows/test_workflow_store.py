@@ -289,6 +289,14 @@ def test_a_push_and_a_move_of_another_alias_do_not_stop_a_move(shared: World) ->
     assert (head.latest, head.weights_of("live"), head.weights_of("staging")) == (5, {3: 1}, {1: 1})
 
 
+def test_what_is_expected_are_shares_not_sums(shared: World) -> None:
+    name = moved(shared, "shares", versions=2)
+    shared.store.move("alice", name, "live", {1: 9, 2: 1}, by="", expected={1: 50})
+    assert shared.store.move("alice", name, "live", {2: 1}, by="", expected={1: 0.9, 2: 0.1}).latest == 2
+    with pytest.raises(WorkflowChanged):
+        shared.store.move("alice", name, "live", {1: 1}, by="", expected={1: 9, 2: 1})
+
+
 def test_a_new_alias_is_expected_to_mean_nothing(shared: World) -> None:
     name = moved(shared, "fresh", versions=1)
     shared.store.move("alice", name, "staging", {1: 1}, by="", expected={})
@@ -477,6 +485,15 @@ def test_a_document_that_is_gone_damaged_or_not_to_be_read_says_which(shared: Wo
     assert text_of(shared.store.document("damaged1", "poster", 1)) == "one"
     with pytest.raises(NotFound, match="no version 3"):
         shared.store.document("damaged1", "poster", 3)
+
+
+def test_what_is_damaged_can_be_pushed_again(shared: World) -> None:
+    shared.push("one", owner="mended")
+    (key,) = [key for key in shared.documents() if "/mended/" in key]
+    shared.s3.delete_object(Bucket=BUCKET, Key=key)
+    again = shared.push("one", owner="mended", alias="live")
+    assert (again.number, again.is_new) == (2, True)
+    assert head_of(shared, "poster", "mended").weights_of("live") == {2: 1}
 
 
 def test_s3_that_does_not_answer_is_no_damage(shared: World) -> None:
