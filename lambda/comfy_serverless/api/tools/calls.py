@@ -32,7 +32,7 @@ from comfy_serverless.api.tools.generic import (
     arguments_of,
 )
 from comfy_serverless.api.tools.results import ToolResult, of_job, of_jobs, of_outputs
-from comfy_serverless.api.waiting import wait_for
+from comfy_serverless.api.waiting import age_s, wait_for
 from comfy_serverless.errors import ComfyError, InvalidRequest, NotFound, TooLarge
 from comfy_serverless.files import UNKNOWN_TYPE, type_of_name
 from comfy_serverless.jobs.document import Job, JobStatus
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 #: The part of an invocation that is kept back to fetch what comes with the answer.
 ANSWER_RESERVE_S = 4.0
+#: How old a job may be whose call still goes on, where the transport streams; then it is left to `get_job`.
+LONGEST_STREAM_S = 600.0
 
 
 class NoSuchWorkflow(Exception):
@@ -148,7 +150,7 @@ def _at_end(state: JobState, visit: Visit, *, until: float, is_run: bool = False
 
     visit.tell(state)
     state = wait_for(state, look=look, enough=lambda seen: seen.is_over, until=until)
-    if is_run and visit.is_streamed and not state.is_over:
+    if is_run and visit.is_streamed and not state.is_over and age_s(state) < LONGEST_STREAM_S:
         raise Unfinished(state.id)
     job = (jobs.read(state.id) or state).document()
     return of_job(job, visit.services, inline_bytes=INLINE_BYTES, names=_names(job, visit), is_run=is_run)

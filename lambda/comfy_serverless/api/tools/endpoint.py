@@ -26,6 +26,8 @@ from comfy_serverless.api.auth import admit, caller_of
 from comfy_serverless.api.body_reader import Malformed, bytes_of, moderate
 from comfy_serverless.api.responses import JSON, NOT_KEPT, security_headers, shown
 from comfy_serverless.api.tools import calls
+from comfy_serverless.api.tools.catalogue import workflow_in
+from comfy_serverless.api.tools.generic import WAIT_S
 from comfy_serverless.api.tools.protocol import VERSION_HEADER, is_of_old_kind, serve
 from comfy_serverless.errors import ComfyError, NotJson, PayloadTooLarge, Refusal, UpstreamError
 from comfy_serverless.json_text import parse_json
@@ -99,7 +101,7 @@ class AgentsEndpoint:
             return {"statusCode": HTTPStatus.ACCEPTED, "headers": dict(NOT_KEPT), "body": ""}
         told = _Told(progress_token_from_params(message.get("params")), (goes_on or {}).get("told", -1.0))
         is_streamed = bool(event["requestContext"].get("streams")) and _is_streamable(message, headers, told)
-        wait_s = min(SLICE_S if is_streamed else remaining_s, remaining_s - calls.ANSWER_RESERVE_S)
+        wait_s = min(SLICE_S if is_streamed else WAIT_S, remaining_s - calls.ANSWER_RESERVE_S)
         visit = calls.Visit(
             services=behind,
             caller=who,
@@ -248,7 +250,11 @@ def _accepts(headers: Mapping[str, str], kind: str) -> bool:
 
 
 def _is_streamable(message: Mapping[str, Any], headers: Mapping[str, str], told: _Told) -> bool:
-    return message["method"] == "tools/call" and told.token is not None and _accepts(headers, EVENT_STREAM)
+    """Whether it is a run whose client wants to hear of its progress, and can."""
+    is_run = (
+        message["method"] == "tools/call" and workflow_in(str((message.get("params") or {}).get("name"))) is not None
+    )
+    return is_run and told.token is not None and _accepts(headers, EVENT_STREAM)
 
 
 def _status_of(code: int, headers: Mapping[str, str]) -> int:

@@ -10,8 +10,8 @@ from comfy_serverless.api.tools.catalogue import Tool
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_REQUEST_ERRORS, problem_in_words, unknown_field
 
-#: How long `get_job` waits if nobody says otherwise, and at most, in seconds: API Gateway ends a request after 30.
-WAIT_S, LONGEST_WAIT_S = 20, 25
+#: How long a call waits for its job, in seconds: API Gateway ends a request after 30, of which a start takes some.
+WAIT_S: Final = 20
 #: Bytes of pictures and sounds that come with an answer, unless `get_outputs` is asked for more: clients take 1 MB.
 INLINE_BYTES, MOST_INLINE_BYTES = 600_000, 3_000_000
 #: Bytes of a file that comes as base64; a larger one goes to S3 itself, by a link.
@@ -29,9 +29,9 @@ class GetJob(_Arguments):
     """The arguments of `get_job`."""
 
     job_id: JobId
-    wait_s: Annotated[
-        int, Field(ge=0, le=LONGEST_WAIT_S, description="How long to wait for the job's end, in seconds.")
-    ] = WAIT_S
+    wait_s: Annotated[int, Field(ge=0, le=WAIT_S, description="How long to wait for the job's end, in seconds.")] = (
+        WAIT_S
+    )
 
 
 class CancelJob(_Arguments):

@@ -34,12 +34,11 @@ def page_of_tools(cursor: str | None, visit: Visit) -> tuple[list[Tool], str | N
     tools = [] if cursor else list(generic.TOOLS)
     for entry, version in zip(shown, versions, strict=True):
         if version is not None:
-            title, _, rest = version.description.strip().partition("\n")
             tools.append(
                 tool_of(
                     entry.name,
-                    title=entry.title or title,
-                    description=rest.strip() if not entry.title and rest.strip() else version.description,
+                    title=entry.title or version.description.strip().partition("\n")[0],
+                    description=version.description,
                     schema=schema_of(version, object_info),
                     is_shared=entry.source != OWN,
                 )

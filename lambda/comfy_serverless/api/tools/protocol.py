@@ -38,8 +38,8 @@ from comfy_serverless.errors import ComfyError, InternalError, InvalidCursor, Up
 from comfy_serverless.observability import log
 
 VERSION_HEADER: Final = "mcp-protocol-version"
-#: Since then a result may have links and data beside its content.
-_WITH_LINKS: Final = "2025-06-18"
+#: Since then a result may have sounds; since then links, and data beside its content.
+_WITH_SOUNDS, _WITH_LINKS = "2025-03-26", "2025-06-18"
 #: How long a client may go by the list of tools that it has, in milliseconds.
 _LIST_KEPT_MS: Final = 60_000
 _INSTRUCTIONS: Final = (
@@ -154,8 +154,7 @@ def _shown(tool: Tool) -> types.Tool:
 async def _call(
     context: ServerRequestContext[calls.Visit, Any], params: types.CallToolRequestParams
 ) -> types.CallToolResult:
-    has_links = is_version_at_least(context.protocol_version, _WITH_LINKS)
-    return _as_sent(_done(params.name, params.arguments or {}, context.lifespan_context), has_links=has_links)
+    return _as_sent(_done(params.name, params.arguments or {}, context.lifespan_context), context.protocol_version)
 
 
 def _done(name: str, arguments: dict[str, Any], visit: calls.Visit) -> ToolResult:
@@ -178,13 +177,16 @@ def _done(name: str, arguments: dict[str, Any], visit: calls.Visit) -> ToolResul
         return of_error(InternalError("the call failed because of a mistake of ours; the log has the details."))
 
 
-def _as_sent(result: ToolResult, *, has_links: bool) -> types.CallToolResult:
+def _as_sent(result: ToolResult, version: str) -> types.CallToolResult:
     """A result for clients, in the words of their protocol; before it had links, a text has the addresses."""
+    has_sounds, has_links = (is_version_at_least(version, since) for since in (_WITH_SOUNDS, _WITH_LINKS))
     content: list[types.ContentBlock] = [types.TextContent(text=text) for text in result.texts if text]
     for picture in result.pictures:
         data = base64.b64encode(picture.content).decode("ascii")
-        kind = types.AudioContent if picture.content_type.startswith("audio/") else types.ImageContent
-        content.append(kind(data=data, mime_type=picture.content_type))
+        if not picture.content_type.startswith("audio/"):
+            content.append(types.ImageContent(data=data, mime_type=picture.content_type))
+        elif has_sounds:
+            content.append(types.AudioContent(data=data, mime_type=picture.content_type))
     if has_links:
         content += [
             types.ResourceLink(

@@ -7,6 +7,7 @@ describe a value stay. A call is checked by the workflow's own schema, whatever 
 from __future__ import annotations
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -25,7 +26,7 @@ MOST_SCHEMA_BYTES: Final = 30_000
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 _BLANKS: Final = re.compile(r"[^\S\n]+")
 _LINES: Final = re.compile(r"\n{3,}")
-_VALUES: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_VALUES: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _COUNTS: Final = ("minItems", "maxItems")
 _LEVELS: Final = 4
 _NAMES: Final = ("format", "contentMediaType", "contentEncoding")
@@ -69,18 +70,19 @@ def _value(schema: object, has_texts: bool, has_choices: bool, levels: int = _LE
     shown: dict[str, Any] = {}
     kind = schema.get("type")
     kinds = kind if isinstance(kind, list) else [kind]
-    if kinds and all(isinstance(one, str) and one in _TYPES for one in kinds):
+    if kinds and all(isinstance(one, str) and one in _TYPES for one in kinds) and len(set(kinds)) == len(kinds):
         shown["type"] = kind
     if has_texts:
         shown |= _texts(schema)
-    shown |= {name: schema[name] for name in (*_VALUES, *_COUNTS) if _is_number(schema.get(name))}
+    shown |= {name: schema[name] for name in _VALUES if _is_number(schema.get(name))}
+    shown |= {name: schema[name] for name in _COUNTS if isinstance(schema.get(name), int) and schema[name] > 0}
     shown |= {name: plain(schema[name], 100, is_line=True) for name in _NAMES if isinstance(schema.get(name), str)}
     if isinstance(items := schema.get("items"), Mapping):
         shown["items"] = _value(items, has_texts, has_choices, levels - 1)
     if isinstance(ways := schema.get("anyOf"), list):
         # Files can be given as objects, too: agents have addresses and names.
         values = [_value(one, has_texts, has_choices, levels - 1) for one in ways if not _is_object(one)]
-        shown = shown | values[0] if len(values) == 1 else {**shown, "anyOf": values}
+        shown |= values[0] if len(values) == 1 else {"anyOf": values} if values else {}
     shown |= _choices(schema, shown.get("description", ""), has_choices) | _default(schema)
     is_file = has_texts and levels == _LEVELS and _is_file(shown)
     return shown | (_file(shown.get("description", "")) if is_file else {})
@@ -139,7 +141,7 @@ def _is_tellable(value: object, most: int = LONGEST_TEXT) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def listed(lines: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from mcp import Client
 from mcp_types import AudioContent, ImageContent, ResourceLink, TextContent
 
+from comfy_serverless.api.tools import calls
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.document import JobError
 from tests.unit.api_world import ApiWorld, api_world
@@ -162,6 +163,15 @@ def test_sounds_and_texts_come_along_too_and_what_lies_about_its_type_does_not(a
         agents.with_client(use)
 
 
+def test_a_client_of_the_oldest_protocol_gets_no_sound_but_its_address(agents: McpWorld) -> None:
+    agents.wait_s = 20.0
+    body = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "run_poster", "arguments": {}}}
+    with agents.worker(file("song.flac", b"fLaC and more", kind="audio", content_type="audio/flac")):
+        result = agents.ask(body, headers={"mcp-protocol-version": "2024-11-05"}).json["result"]
+    assert [part["type"] for part in result["content"]] == ["text", "text"]
+    assert result["content"][1]["text"].startswith("song.flac: https://")
+
+
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26"])
 def test_a_client_of_a_protocol_without_links_reads_the_addresses(agents: McpWorld, version: str) -> None:
     agents.wait_s = 20.0
@@ -200,6 +210,25 @@ def test_without_a_stream_no_progress_is_told_and_the_answer_is_whole(agents: Mc
     agents.wait_s = 20.0
     with agents.worker(file("fox.png"), first=0.5):
         agents.with_client(use)
+
+
+def test_a_call_does_not_go_on_for_ever(agents: McpWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "LONGEST_STREAM_S", 0.0)
+    params = {"name": "run_poster", "arguments": {}, "_meta": {"progressToken": "mine"}}
+    event = agents.event({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}, streams=True)
+    assert "call get_job with" in agents.answer_whole(event).text
+
+
+def test_a_question_after_a_job_waits_as_long_as_it_says_also_where_the_transport_streams(agents: McpWorld) -> None:
+    job_id = agents.call("run_poster")["structuredContent"]["job_id"]
+    agents.wait_s = 20.0
+    with agents.worker(file("fox.png"), first=0.5):
+        asked = agents.send(
+            "tools/call",
+            {"name": "get_job", "arguments": {"job_id": job_id}, "_meta": {"progressToken": 1}},
+            streams=True,
+        )
+    assert asked.json["result"]["structuredContent"]["status"] == "succeeded"
 
 
 def test_a_call_that_goes_on_makes_one_job_and_counts_once(agents: McpWorld) -> None:
