@@ -184,6 +184,7 @@ class SamStack:
             "AssetsBucket>/requests/*": "The requests of all jobs are in it",
             "AssetsBucket>/engine/*": "One document for each kind of engine",
             "AssetsBucket>/pins/*": "One document for each address of a model",
+            "AssetsBucket>/workflows/*": "The versions of all named workflows are in it",
             "OutputBucket>/*": "A result is a folder, and its name is the job's",
         }
         named = {f"<{objects}": reason for objects, reason in reasons.items()}

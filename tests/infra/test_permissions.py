@@ -24,6 +24,8 @@ WORKER = (
     may(("dynamodb:PutItem", "dynamodb:UpdateItem"), "JobsTable", where=JOBS)
     | may("dynamodb:BatchWriteItem", "JobsTable", where=keys("job#*", "asset#*"))
     | may("dynamodb:GetItem", "JobsTable", where=BATCHES)
+    | may(("dynamodb:BatchGetItem", "dynamodb:Query"), "JobsTable", where=keys("workflows#*"))
+    | may("s3:GetObject", f"{ASSETS}/workflows/*")
     | may("sqs:SendMessage", "WebhookQueue")
     | may("s3:GetObject", f"{INPUT}/*", f"{ASSETS}/blobs/*", f"{ASSETS}/requests/*")
     | may("s3:GetObjectVersion", f"{INPUT}/*")

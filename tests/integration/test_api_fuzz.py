@@ -5,6 +5,7 @@ Nothing may be a server error, and every answer has the form the document gives 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -19,10 +20,13 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from comfy_serverless.api.app import create_app
+from comfy_serverless.api.examples import completed
+from comfy_serverless.api.workflow_openapi import TAG, Described, with_workflows
 from local.dev import DevStack
 from tests.patience import PATIENCE_S
 from tests.unit import api_contract
-from tests.unit.named_world import GRAPH, INPUTS
+from tests.unit.named_world import GRAPH
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))
 
@@ -55,25 +59,44 @@ def test_no_request_breaks_the_api(stack: DevStack, case: schemathesis.Case) -> 
     case.validate_response(response, checks=[not_a_server_error, response_schema_conformance, content_type_conformance])
 
 
+def our_own() -> schemathesis.BaseSchema:
+    """Our own description of named workflows, as an owner sees it who has one of them."""
+    app = create_app(lambda: pytest.fail("nothing is asked"))
+    inputs = {
+        "color": {"type": "integer", "minimum": 0, "maximum": 0xFFFFFF},
+        "width": {"type": "integer", "minimum": 1, "maximum": 512},
+    }
+    poster = Described(
+        name="poster",
+        title="",
+        description="",
+        schema={"type": "object", "properties": inputs, "additionalProperties": False},
+        example={"color": 255},
+    )
+    document = with_workflows(completed(json.loads(app.get_openapi_json_schema())), [poster])
+    return schemathesis.openapi.from_dict(document).include(tag=["named workflows", TAG])
+
+
 @pytest.fixture(scope="module")
-def named(stack: DevStack) -> schemathesis.BaseSchema:
-    """Our own description of named workflows, as an owner sees it who has two of them."""
+def with_poster(stack: DevStack) -> DevStack:
+    """The stack with the workflow that is described."""
     headers = {"Authorization": f"Bearer {stack.api_key}"}
-    photo = {**GRAPH, "3": {"class_type": "LoadImage", "inputs": {"image": "fox.png"}}}
-    for name, body in {"poster": {"workflow": GRAPH, "inputs": INPUTS}, "photo": {"workflow": photo}}.items():
-        url = f"{stack.url}/api/v2/workflows/{name}"
+    chosen = {
+        "color": {"target": "1.color", "minimum": 0, "maximum": 0xFFFFFF},
+        "width": {"target": "1.width", "minimum": 1, "maximum": 512},
+    }
+    for name in ("poster", "example"):
+        url, body = f"{stack.url}/api/v2/workflows/{name}", {"workflow": GRAPH, "inputs": chosen}
         assert requests.put(url, json=body, headers=headers, timeout=PATIENCE_S).status_code == 201
-    described = requests.get(f"{stack.url}/openapi.json", headers=headers, timeout=PATIENCE_S).json()
-    assert {"/api/v2/workflows/poster/runs", "/api/v2/workflows/photo/runs"} <= described["paths"].keys()
-    return schemathesis.openapi.from_dict(described).include(tag=["named workflows", "your workflows"])
+    return stack
 
 
 @pytest.mark.timeout(1800)
-@schemathesis.pytest.from_fixture("named").parametrize()
+@our_own().parametrize()
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_no_request_breaks_the_routes_of_named_workflows(stack: DevStack, case: schemathesis.Case) -> None:
-    case.headers["Authorization"] = f"Bearer {stack.api_key}"
-    response = case.call(base_url=stack.url, allow_redirects=False, timeout=30)
+def test_no_request_breaks_the_routes_of_named_workflows(with_poster: DevStack, case: schemathesis.Case) -> None:
+    case.headers["Authorization"] = f"Bearer {with_poster.api_key}"
+    response = case.call(base_url=with_poster.url, allow_redirects=False, timeout=30)
     case.validate_response(
         response,
         checks=[

@@ -19,6 +19,7 @@ from botocore.client import BaseClient
 
 from comfy_serverless.aws import sqs as sqs_module
 from comfy_serverless.handlers import authorizer, wiring
+from comfy_serverless.jobs import declarations as declarations_module
 from comfy_serverless.jobs import node_list as node_list_module
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.message import JobMessage
@@ -27,8 +28,11 @@ from comfy_serverless.worker import journal as journal_module
 from comfy_serverless.worker.journal import Journal
 from comfy_serverless.worker.worker import Call, Outcome, Worker
 from tests.patience import PATIENCE_S
+from tests.unit import named_world
 from tests.unit.api_world import ApiWorld, api_world
 from tests.unit.fakes import WORKFLOW, FakeEngine, FakeInputs, made
+from tests.unit.named_world import push
+from tests.unit.named_world import run as run_named
 
 Row = Sequence[str]
 
@@ -145,10 +149,34 @@ def test_a_job_waits_for_three_calls_before_it_executes_and_for_three_after(api:
         assert "succeeded" in api.request("GET", f"/api/v2/jobs/{job_id}/events").text
 
 
+def test_a_run_of_a_named_workflow_waits_for_one_read_more(api: ApiWorld) -> None:
+    """The heads of the owner and of the operator, in one call; the version was read before."""
+    assert push(api).status == 201
+    for number in (1, 2):
+        assert run_named(api, {"color": number}).status == 201
+    with in_rows(("BatchGetItem",), *TO_MESSAGE, *TO_ANSWER):
+        assert run_named(api, {"color": 3}).status == 201
+    with in_rows(("BatchGetItem",), *TO_MESSAGE, *TO_ANSWER):
+        assert run_named(api, {"color": 3}, query="version=1&sticky=customer-7").status == 201
+    with in_rows(("BatchGetItem",)):
+        assert run_named(api, {"colour": 3}).status == 422, "what is refused has written nothing"
+
+
 def test_what_a_process_of_the_api_does_not_know_yet_costs_two_more(api: ApiWorld) -> None:
     """Where jobs go, once a minute; then, at the same time, whether there is room, and what nodes there are."""
     with in_rows(("GetParameters",), ("GetQueueAttributes", "GetObject"), *TO_MESSAGE, *TO_ANSWER):
         submit(api)
+
+
+def test_a_run_of_a_named_workflow_costs_one_read_more_than_a_job(
+    api: ApiWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(declarations_module, "_NOT_KNOWN_S", PATIENCE_S)
+    assert named_world.push(api).status == 201
+    assert named_world.run(api).status == 201
+    for headers in ({}, {"idempotency-key": "once"}):
+        with in_rows(("BatchGetItem",), *TO_MESSAGE, *TO_ANSWER):
+            assert named_world.run(api, {"color": 5}, headers=headers).status == 201
 
 
 def test_whose_key_it_is_costs_one_call_a_minute(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:

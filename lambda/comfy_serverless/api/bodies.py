@@ -222,4 +222,10 @@ NOT_FOUND: dict[int, OpenAPIResponse] = {
 INVALID: dict[int, OpenAPIResponse] = {
     422: documented("The request cannot be used; `details` says why.", ErrorEnvelope)
 }
+#: Of a body that is no JSON, or too much of it.
+UNREADABLE: dict[int, OpenAPIResponse] = {
+    400: documented("The body is no JSON.", ErrorEnvelope),
+    413: documented("`payload_too_large`.", ErrorEnvelope),
+    415: documented("`unsupported_media_type`: send application/json.", ErrorEnvelope),
+}
 JOB: dict[int, OpenAPIResponse] = {200: documented("The job.", Job)}

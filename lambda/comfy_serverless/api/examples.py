@@ -60,6 +60,8 @@ _PARAMETERS: Final[dict[tuple[str, str], list[dict[str, Any]]]] = {
         }
     ],
 }
+#: Answers that have none, for which Powertools writes one down all the same.
+_WITHOUT_BODY: Final = frozenset({"204", "302"})
 #: Parameters in paths, by their names: what is made by the examples themselves.
 _VALUES: Final = {"hash": _HASH, "name": "example", "number": "1"}
 
@@ -73,6 +75,8 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
             if (body := _BODIES.get((method, path))) is not None:
                 (content,) = operation["requestBody"]["content"].values()
                 content["example"] = body
+            for status in _WITHOUT_BODY & operation["responses"].keys():
+                operation["responses"][status].pop("content", None)
             operation.setdefault("parameters", []).extend(_PARAMETERS.get((method, path), ()))
             for parameter in operation["parameters"]:
                 if parameter["in"] == "path" and (value := _VALUES.get(parameter["name"])) is not None:

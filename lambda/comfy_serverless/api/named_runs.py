@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from comfy_serverless.api.auth import Caller
-from comfy_serverless.api.run_bodies import Asked, hint_at_options, problems_in
+from comfy_serverless.api.run_bodies import IS_INPUT, Asked, hint_at_options, problems_in
 from comfy_serverless.api.services import Services
 from comfy_serverless.api.submission import Submission, submit
 from comfy_serverless.errors import ComfyError, InvalidRequest, UpstreamError
@@ -107,7 +107,8 @@ def _request(run: NamedRun, job_id: str) -> JobRequest:
 
 def _expanded(request: JobRequest, version: Version, asked: Asked, *, check: InputCheck) -> JobRequest:
     """The request with its graph. Raises InvalidRequest with all problems at once, of inputs and of options."""
-    problems = list(asked.problems)
+    named = {one.name for one in version.inputs}
+    problems = [(field, IS_INPUT if field in named else problem) for field, problem in asked.problems]
     try:
         expanded = expand(request, version, check=check, strict=True)
     except InvalidRequest as refusal:

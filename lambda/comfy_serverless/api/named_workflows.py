@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from comfy_serverless.api import workflow_views as views
 from comfy_serverless.api.auth import caller
-from comfy_serverless.api.bodies import INVALID, MAX_WAIT_S, NOT_FOUND, REFUSALS, ErrorEnvelope, documented
+from comfy_serverless.api.bodies import INVALID, MAX_WAIT_S, NOT_FOUND, REFUSALS, UNREADABLE, ErrorEnvelope, documented
 from comfy_serverless.api.body_reader import EVERY_PATH, BodyReader, left_out
 from comfy_serverless.api.jobs import IdempotencyKey, answer_at_end, answer_job, moment_in
 from comfy_serverless.api.named_runs import NamedRun, start
@@ -140,6 +140,8 @@ def get_version(name: Name, number: Annotated[int, Path(ge=0, le=999_999)]) -> R
         201: documented("The version.", Pushed),
         409: documented("`workflow_changed`: others have changed it at the same moment.", ErrorEnvelope),
         503: documented("`engine_unavailable`: nobody has told yet which nodes the workers have.", ErrorEnvelope),
+        **NOT_FOUND,  # a name that no path has
+        **UNREADABLE,
         **INVALID,
         **REFUSALS,
     },
@@ -156,7 +158,7 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
         return _shown(views.would_be(prepared, object_info, notes=made.notes))
     if prepared.refusal is not None:
         raise prepared.refusal
-    kept = behind.workflows.push(prepared.version, alias=body.alias)
+    kept = behind.workflows.push(prepared.version, alias=body.alias, if_head=body.expected)
     head = behind.workflows.head(who.owner, name)
     shown = views.pushed(kept, object_info, notes=made.notes, is_new=kept.is_new, head=head)
     return _shown(shown, status=HTTPStatus.CREATED if kept.is_new else HTTPStatus.OK)
@@ -170,6 +172,7 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
         200: documented("The workflow, as it is then.", WorkflowEntry),
         409: documented("`workflow_changed`: the alias was moved by somebody else meanwhile.", ErrorEnvelope),
         **NOT_FOUND,
+        **UNREADABLE,
         **INVALID,
         **REFUSALS,
     },
@@ -215,6 +218,7 @@ def retire_workflow(name: Name) -> Response[str]:
         201: documented("The job, queued.", Job),
         202: documented("`wait_s`: the job has not ended yet: poll `urls.self`.", Job),
         **NOT_FOUND,
+        **UNREADABLE,
         **INVALID,
         **REFUSALS,
     },

@@ -18,6 +18,8 @@ from comfy_serverless.jobs.shapes import cleaned
 
 _INPUTS = "inputs"
 _MOST_PROBLEMS = 100
+#: The rest of a sentence on an input that stands where options do.
+IS_INPUT = "is an input: it goes into `inputs`"
 
 
 class RunOptions(BaseModel):

@@ -9,11 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.file_inputs import is_address
-from comfy_serverless.jobs.shapes import shape
+from comfy_serverless.jobs.shapes import NULL_INPUT, shape
 from comfy_serverless.workflows.reference import LIVE
+from comfy_serverless.workflows.store import LONGEST_DESCRIPTION, LONGEST_NOTE
 
-MAX_DESCRIPTION_CHARACTERS = 4_000
-MAX_NOTE_CHARACTERS = 1_000
 #: Of a version, and of what it shows.
 MAX_CHOSEN = 200
 
@@ -30,24 +29,28 @@ class PushBody(_Body):
         Field(description="In the editor's format or in API format; or the s3:// address of either, or of a picture."),
     ]
     inputs: Annotated[
-        dict[str, str | dict[str, Any]] | None,
+        dict[str, Any] | None,
         Field(
             max_length=MAX_CHOSEN,
-            description='Names, and what they set: `{"prompt": "6.text"}`, or `{"prompt": {"target": "6.text", '
-            '"description": …}}`. Without it, those that are found.',
+            description='Names, and what they set: `{"prompt": "6.text"}`, `{"prompt": {"target": "6.text", '
+            '"description": …}}`, or null for the one of this name that is found. Without it, all that are found.',
         ),
     ] = None
     outputs: Annotated[
-        dict[str, str] | None,
+        dict[str, Any] | None,
         Field(max_length=MAX_CHOSEN, description='Names, and the nodes that make them: `{"picture": "9"}`.'),
     ] = None
-    description: Annotated[str, Field(max_length=MAX_DESCRIPTION_CHARACTERS, description="What it is for.")] = ""
-    note: Annotated[str, Field(max_length=MAX_NOTE_CHARACTERS, description="What is new in this version.")] = ""
+    description: Annotated[str, Field(max_length=LONGEST_DESCRIPTION, description="What it is for.")] = ""
+    note: Annotated[str, Field(max_length=LONGEST_NOTE, description="What is new in this version.")] = ""
     alias: Annotated[
         str | None,
         Field(max_length=100, description="Moved to this version. `live` if the workflow is new; none if it is not."),
     ] = None
     dry_run: Annotated[bool, Field(description="Shows what would be kept, and what is wrong; writes nothing.")] = False
+    expected: Annotated[
+        int | None,
+        Field(ge=0, description="The number that the newest version must have now, 0 for a new name; otherwise 409."),
+    ] = None
     extra_data: Annotated[
         dict[str, Any] | None,
         Field(description="`extra_pnginfo.workflow`: the editor's workflow of a graph in API format. Nothing else."),
@@ -68,7 +71,13 @@ def read_push(document: object) -> tuple[object, Sequence[str]]:
         raise InvalidRequest(
             f"`workflow` is the name {workflow[:100]!r}: send the workflow itself, or the s3:// address of one."
         )
-    return shaped.fields, shaped.warnings
+    given = document.get("inputs") if isinstance(document, Mapping) else None
+    if not isinstance(given, Mapping):
+        return shaped.fields, shaped.warnings
+    # null is no empty field here: it chooses the input of this name that is found.
+    kept = {name: value for name, value in given.items() if value is None}
+    warnings = [warning for warning in shaped.warnings if not warning.endswith(NULL_INPUT)]
+    return {**shaped.fields, "inputs": {**shaped.fields.get("inputs", {}), **kept}}, warnings
 
 
 class AliasBody(_Body):

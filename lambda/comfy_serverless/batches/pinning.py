@@ -22,6 +22,8 @@ from comfy_serverless.jobs.named_lines import is_named
 from comfy_serverless.jobs.request import MAX_LABELS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.jobs.request import JobRequest
@@ -60,6 +62,12 @@ def _labels_of(workflow: str) -> dict[str, str]:
     """The labels of a job with a pinned name, as the worker gives them to it, too."""
     name, _, version = workflow.removeprefix(_SHARED).removesuffix(_FILE).partition("@")
     return {WORKFLOW_LABEL: name, VERSION_LABEL: version or "0"}
+
+
+def labels_of_job(request: JobRequest, state: JobState) -> Mapping[str, str]:
+    """The labels of a line, and those that say which version of a named workflow its job ran."""
+    told = (WORKFLOW_LABEL, VERSION_LABEL) if request.is_named else ()
+    return {**request.metadata, **{name: state.labels[name] for name in told if name in state.labels}}
 
 
 class Pins:

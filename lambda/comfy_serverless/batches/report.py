@@ -18,7 +18,7 @@ import json
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -31,14 +31,13 @@ from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
 from comfy_serverless.batches.fates import BadBetween, Fate, fates
-from comfy_serverless.batches.pinning import Pins
+from comfy_serverless.batches.pinning import Pins, labels_of_job
 from comfy_serverless.batches.reading import THREADS
 from comfy_serverless.batches.results import Row, shown_input
 from comfy_serverless.batches.store import Batch, BatchStatus
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.document import JobStatus
 from comfy_serverless.jobs.keys import folder_prefix
-from comfy_serverless.jobs.named import VERSION_LABEL, WORKFLOW_LABEL
 from comfy_serverless.jobs.named_lines import with_job_id
 
 if TYPE_CHECKING:
@@ -228,7 +227,7 @@ def _row_of_job(fate: Fate, request: JobRequest, outputs: dict[str, tuple[str, .
         result=result,
         created_at=state.created_at,
         completed_at=state.completed_at or "",
-        metadata=_labels(request, state),
+        metadata=labels_of_job(request, state),
         inputs=inputs,
         outputs=state.outputs_beside(result) or outputs.get(state.id, ()),
         outputs_uri=document.outputs_uri or "",
@@ -243,12 +242,6 @@ def _unsaid_outputs(states: Sequence[JobState], jobs: JobReader) -> dict[str, tu
     with ThreadPoolExecutor(THREADS, thread_name_prefix="outputs") as pool:
         read = [state for state in pool.map(jobs.read, unsaid) if state is not None]
     return {state.id: tuple(output.s3_uri for output in state.outputs if output.s3_uri) for state in read}
-
-
-def _labels(request: JobRequest, state: JobState) -> Mapping[str, str]:
-    """The labels of a line, and those that say which version of a named workflow its job ran."""
-    told = (WORKFLOW_LABEL, VERSION_LABEL) if request.is_named else ()
-    return {**request.metadata, **{name: state.labels[name] for name in told if name in state.labels}}
 
 
 def _place(batch: Batch, part: Range) -> S3Address:

@@ -35,6 +35,8 @@ _IMAGES, _PARTNER_KEY = "images", "comfy_org_api_key"
 _EXTRA_DATA = "the text of `extra_data`"
 #: Known fields that mean nothing to the door in hand, and why.
 _UNUSED = {**PROMPT_FIELDS, "wait_s": "nobody waits for the answer here"}
+#: The end of a warning.
+NULL_INPUT = "is null, and was left as it is"
 _MOST_ENVELOPES = 4
 _MOST_NAMES = 20
 _LONGEST_NAME = 60
@@ -259,7 +261,7 @@ def _clean_up(fields: dict[str, Any], warnings: list[str]) -> None:
             if value is not None
         }
         left_out = [name for name, value in inputs.items() if value is None]
-        warnings += [f"the input {name[:_LONGEST_NAME]!r} is null, and was left as it is" for name in left_out]
+        warnings += [f"the input {name[:_LONGEST_NAME]!r} {NULL_INPUT}" for name in left_out]
     if isinstance(fields.get("models"), list):
         fields["models"] = [_with_stripped_url(model) for model in fields["models"]]
     for name in ("deadline_s", "wait_s"):

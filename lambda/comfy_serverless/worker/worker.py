@@ -86,6 +86,13 @@ class _Limits(TypedDict, total=False):
     execution_s: float
 
 
+class _Before(TypedDict):
+    """The job, and when its workflow is of no use any more: see `Workflows`."""
+
+    job_id: str
+    until: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """How a job came to us.
@@ -249,11 +256,13 @@ class Worker:
         record.replaces = standing
         record.deadline = self._deadline(record, request, call)
         begun = time.monotonic()
-        workflow = self._workflows.of(request, source, running, job_id=record.job_id, until=record.latest)
+        before: _Before = {"job_id": record.job_id, "until": record.latest}
+        whole = self._workflows.expanded(request, source, running, **before)
+        record.metadata.update(whole.metadata)
+        workflow = self._workflows.of(whole, source, running, was_named=whole is not request, **before)
         # It may have waited for the jobs before it, to learn what nodes there are.
         record.deadline = min(record.latest, record.deadline + time.monotonic() - begun)
-        record.metadata.update(workflow.request.metadata)
-        self._run_engine(record, workflow, leftovers, call, running)
+        self._run_engine(record, whole, workflow, leftovers, call, running)
         return None
 
     def _claim(self, record: JobRecord, call: Call, running: RunningJob) -> Leftovers:
@@ -298,12 +307,13 @@ class Worker:
     def _run_engine(
         self,
         record: JobRecord,
+        request: JobRequest,
         workflow: JobWorkflow,
         leftovers: Leftovers,
         call: Call,
         running: RunningJob,
     ) -> None:
-        request = workflow.request
+        record.warnings += [warning for warning in request.warnings if warning not in record.warnings]
         record.warnings += workflow.warnings
         record.extra_data = merged(record.extra_data or {}, workflow.extra_data)
         record.warnings += met_several(workflow.graph, [*request.values, *request.inputs])

@@ -7,7 +7,7 @@ the editor's ──► converted by what the engine declares ──► checked a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,14 +31,12 @@ class JobWorkflow(NamedTuple):
     """The workflow of a job.
 
     Attributes:
-        request: as it was read; of a named workflow, with its graph and its labels.
         graph: in API format, with the request's `set` applied.
         inputs: those of the request, and files that the workflow names by their assets.
         extra_data: what the engine gets with it.
         warnings: about it, for people.
     """
 
-    request: JobRequest
     graph: dict[str, Any]
     inputs: Mapping[str, str | list[str]]
     extra_data: dict[str, Any]
@@ -58,51 +56,66 @@ class Workflows:
     declarations: EngineDeclarations
     named: Named | None = None
 
-    def of(
+    def expanded(
         self, request: JobRequest, source: RequestSource, job: RunningJob, *, job_id: str, until: float
+    ) -> JobRequest:
+        """The request with the graph of the workflow that it names, and its labels; any other request itself.
+
+        A file that the editor saved has its inputs once the engine has declared its nodes: only if values do not fit
+        without that, it is asked.
+
+        Args:
+            until: when it is of no use any more, on the monotonic clock.
+
+        Raises as `jobs.named.expanded`, and as `EngineDeclarations.for_job`.
+        """
+        owner = source.owner_name
+        try:
+            return expanded(self.named, request, owner=owner, key=job_id)
+        except InvalidRequest as error:
+            may_fit = self.named is not None and "errors" in error.details and bool(request.inputs)
+            if not may_fit or self.declarations.read_already() is not None:
+                raise
+        self.declarations.for_job(job, until=until)
+        return expanded(self.named, request, owner=owner, key=job_id)
+
+    def of(
+        self,
+        request: JobRequest,
+        source: RequestSource,
+        job: RunningJob,
+        *,
+        job_id: str,
+        until: float,
+        was_named: bool = False,
     ) -> JobWorkflow:
         """The workflow of a request.
 
         Args:
             until: when it is of no use any more, on the monotonic clock.
+            was_named: whether `expanded` has put the graph into it.
 
         Raises:
-            ComfyError: as `graph_of`, as `EngineDeclarations.for_job` if the workflow is the editor's, and as
-                `jobs.named.expanded`.
+            ComfyError: as `graph_of`, and as `EngineDeclarations.for_job` if the workflow is the editor's.
             InvalidRequest, MissingAsset: it names a file of others.
         """
-
-        def declared() -> Mapping[str, Any]:
-            return self.declarations.for_job(job, until=until)
-
-        given, request = request, self._expanded(request, declared, owner=source.owner_name, key=job_id)
-        whole = graph_of(request, s3=self.s3, settings=self.settings, declarations=declared, seed=job_id)
+        whole = graph_of(
+            request,
+            s3=self.s3,
+            settings=self.settings,
+            declarations=lambda: self.declarations.for_job(job, until=until),
+            seed=job_id,
+        )
         graph = whole.graph
         if graph is None:
             raise AssertionError("the engine has declared nothing, and not failed")
         inputs: Mapping[str, str | list[str]] = request.inputs
-        if isinstance(given.workflow, str) or whole.editors is not None:
+        if was_named or isinstance(request.workflow, str) or whole.editors is not None:
             self._check_places((graph, request.inputs), request, source)
         if request.files is not None:
             resolved = resolve_assets(graph, owner=source.owner_name, assets=request.files)
             graph, inputs = resolved.graph, {**resolved.inputs, **request.inputs}
-        return JobWorkflow(request, graph, inputs, whole.extra_data, whole.warnings)
-
-    def _expanded(
-        self, request: JobRequest, declared: Callable[[], Mapping[str, Any]], *, owner: str, key: str
-    ) -> JobRequest:
-        """The request with the graph of the workflow that it names. Raises as `jobs.named.expanded`, and as `for_job`.
-
-        A file that the editor saved has its inputs once the engine has declared its nodes: only if a request does not
-        fit without that, it is asked.
-        """
-        try:
-            return expanded(self.named, request, owner=owner, key=key)
-        except InvalidRequest:
-            if self.named is None or not request.inputs or self.declarations.read_already() is not None:
-                raise
-        declared()
-        return expanded(self.named, request, owner=owner, key=key)
+        return JobWorkflow(graph, inputs, whole.extra_data, whole.warnings)
 
     def _check_places(self, document: object, request: JobRequest, source: RequestSource) -> None:
         """Raise MissingAsset or InvalidRequest if a graph, or an input, names a file of others in our buckets."""

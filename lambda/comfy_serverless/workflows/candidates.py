@@ -15,7 +15,7 @@ from comfy_serverless.workflows.describing import media_of
 from comfy_serverless.workflows.leads import Leads, Sign
 from comfy_serverless.workflows.naming import name_of, words_of
 from comfy_serverless.workflows.targets import Target
-from comfy_serverless.workflows.titles import is_given
+from comfy_serverless.workflows.titles import is_given, usual_title
 
 if TYPE_CHECKING:
     from comfy_serverless.graph.convert.places import Places, Seen
@@ -82,6 +82,8 @@ _CHOICES: Final = frozenset({
 })  # fmt: skip
 #: Texts that people write, in whatever node.
 _TEXTS: Final = frozenset({"prompt", "text", "negative_prompt", "positive_prompt", "lyrics", "tags", "caption"})
+#: Those of them that are no prompt, though they lead to one.
+_OWN_TEXTS: Final = frozenset({"lyrics", "tags", "caption"})
 #: Folders of the models that people choose; the others belong to one of these.
 _MODELS: Final = frozenset({"checkpoints", "controlnet", "diffusion_models", "loras", "style_models", "upscale_models"})
 _PLAIN_TYPES: Final = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "NUMBER"})
@@ -98,6 +100,7 @@ class Candidates:
         self._info = object_info
         self._leads = leads
         self._places = places
+        self._alone: dict[str, bool] = {}
 
     def all(self) -> list[Candidate]:
         """All candidates, in the order of the graph; each input is in one of them at most."""
@@ -105,8 +108,10 @@ class Candidates:
         hidden: list[Candidate] = []
         taken: set[Target] = set()
         for targets, label, title, is_hidden in self._each():
+            if len(found) + len(hidden) >= _MOST_FOUND:
+                break
             free = tuple(target for target in targets if target not in taken)
-            if free and len(found) < _MOST_FOUND:
+            if free:
                 taken.update(free)
                 (hidden if is_hidden else found).append(self.candidate(free, label=label, title=title))
         shown = {one.order for one in found}
@@ -126,22 +131,41 @@ class Candidates:
         if not title and is_given(node, self._info):
             title = title_of(node)
         word = self._word(one)
-        titled = name_of(title) if title else ""
-        is_of_title = bool(titled) and (name in _SAYS_NOTHING or len(self._settable(node)) == 1)
-        of_title = _in_title(titled, word) if is_of_title else ""
-        wishes = [name_of(label) if label else "", of_title, word, f"{titled}_{word}"[:64] if titled else ""]
-        shown = label or (title if of_title else "")
+        titled = self._titled(title, node, word)
+        is_of_title = bool(titled) and (name in _SAYS_NOTHING or self._is_alone(node_id))
+        wishes = [name_of(label) if label else "", titled if is_of_title else "", word, _with(titled, word)]
+        shown = label or (title if is_of_title else "")
         role = self._role(one)
         return Candidate(
             tuple(targets), tuple(wish for wish in wishes if wish), role, self._order(replace(one, role=role)), shown
         )
 
+    def _titled(self, title: str, node: Mapping[str, Any], word: str) -> str:
+        """The name that a title gives; "" if it says no more than what ComfyUI calls such a node.
+
+        What is added to the usual title says which of several it is: `KSampler - BASE` is about `base_seed`.
+        """
+        usual = {*words_of(usual_title(node, self._info)), *words_of(str(node.get("class_type")))}
+        words = words_of(title)
+        rest = [each for each in words if each not in usual]
+        own = name_of(" ".join(rest)) if rest else ""
+        is_added = len(rest) < len(words)
+        if not own or set(rest) <= _USUAL:
+            return f"{word}_{rest[0]}" if is_added and len(rest) == 1 and rest[0].isdigit() else ""
+        return _with(own, word) if is_added else own
+
     def constant_behind(self, link: Sequence[Any]) -> Iterator[Target]:
-        """The input of the node that a link comes from, if that node does nothing but hold a value."""
+        """The input of the node that a link comes from, if that node does nothing but hold a value or load a file."""
         node = self._graph.get(link[0])
-        name = self._constant(link[0], node) if node is not None else ""
-        if name:
+        if node is None:
+            return
+        if name := self._constant(link[0], node):
             yield link[0], name
+            return
+        for name in self._settable(node):
+            if input_at(self._graph, link[0], name, self._info).kind is InputKind.FILE:
+                yield link[0], name
+                return
 
     def _each(self) -> Iterator[tuple[tuple[Target, ...], str, str, bool]]:
         """Inputs that may be set together, with a label and a title, and whether a subgraph hides them."""
@@ -186,13 +210,20 @@ class Candidates:
     def _settable(self, node: Mapping[str, Any]) -> list[str]:
         return [name for name, value in node["inputs"].items() if isinstance(value, _SCALARS) and name != PREFIX]
 
+    def _is_alone(self, node_id: str) -> bool:
+        """Whether a node has one input with a value, and no more."""
+        found = self._alone.get(node_id)
+        if found is None:
+            found = self._alone[node_id] = len(self._settable(self._graph[node_id])) == 1
+        return found
+
     def _is_wanted(self, node_id: str, node: Mapping[str, Any], name: str) -> bool:
         if self._is_inside(node_id):  # the subgraph shows what is to be set; but what every run needs anew
             one = input_at(self._graph, node_id, name, self._info)
             return (one.kind is InputKind.FILE and bool(one.value)) or one.role is Role.SEED or self._is_prompt(one)
         if self._is_known(node_id, name):
             return True
-        is_only = name in _SAYS_NOTHING or len(self._settable(node)) == 1
+        is_only = name in _SAYS_NOTHING or self._is_alone(node_id)
         return is_only and is_given(node, self._info) and not self._is_inner_model(node, name)
 
     def _is_inside(self, node_id: str) -> bool:
@@ -252,9 +283,9 @@ class Candidates:
 
     def _word(self, one: Input) -> str:
         """What an input is called by itself."""
-        if one.kind is InputKind.TEXT and (sign := self._leads.sign(one.node_id, one.name)) is not None:
-            is_own = one.name not in _TEXTS and one.name not in _SAYS_NOTHING and one.role is not Role.PROMPT
-            if not is_own:
+        if one.kind is InputKind.TEXT and one.name not in _OWN_TEXTS:
+            sign = self._leads.sign(one.node_id, one.name)
+            if sign is not None or (one.name in _SAYS_NOTHING and one.role is Role.PROMPT):
                 return "negative_prompt" if sign is Sign.NEGATIVE else "prompt"
         if one.kind is InputKind.FILE:
             return "mask" if one.name == "mask" or "Mask" in one.class_type else _FILES.get(media_of(one), "file")
@@ -292,9 +323,15 @@ class Candidates:
 _FILES: Final[Mapping[str, str]] = {"image": "image", "video": "video", "audio": "audio", "model3d": "model"}
 
 
-def _in_title(titled: str, word: str) -> str:
-    """The name that a title gives; "" if it says no more than what ComfyUI calls such a node."""
-    words = set(words_of(titled))
-    usual = {"clip", "text", "encode", "prompt", "positive", "negative", "conditioning", "string", "multiline", "model"}
-    usual |= {"image", "video", "audio", "checkpoint", "lora", "diffusion", "seed", *word.split("_")}
-    return "" if words <= usual and words != {*word.split("_")} and not words - usual else titled
+#: Words of titles that say what the class and the input say already.
+_USUAL: Final = frozenset({
+    "audio", "checkpoint", "clip", "conditioning", "diffusion", "encode", "image", "lora", "model", "multiline",
+    "negative", "positive", "prompt", "seed", "string", "text", "value", "video",
+})  # fmt: skip
+
+
+def _with(own: str, word: str) -> str:
+    """A name of two parts, without saying a word twice."""
+    if not own or word in own.split("_") or own.endswith(word):
+        return own
+    return f"{own}_{word}"[:64]

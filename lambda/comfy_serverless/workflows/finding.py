@@ -14,10 +14,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -31,6 +30,8 @@ from comfy_serverless.workflows.changes import MOST_NAMES, aliases_in_words
 from comfy_serverless.workflows.dropped import place_for
 from comfy_serverless.workflows.folder import NUMBER, Folder
 from comfy_serverless.workflows.items import HASH_LETTERS, Head, VersionRow, Weights
+from comfy_serverless.workflows.kept import KeptVersions
+from comfy_serverless.workflows.meant import Meant, pinned_name
 from comfy_serverless.workflows.pick import key_for, pick
 from comfy_serverless.workflows.reference import LIVE, Reference
 from comfy_serverless.workflows.request import check_values, expand
@@ -43,14 +44,10 @@ if TYPE_CHECKING:
 
 Declarations = Callable[[], Mapping[str, Any] | None]
 
-#: The bytes of documents that are kept, and how many checks.
-_KEPT_BYTES: Final = 16_000_000
+#: The checks that are kept.
 _KEPT_CHECKS: Final = 200
 #: The names that a message lists.
 _MOST_LISTED: Final = 20
-#: Before the name of a workflow that the operator shares, whatever the owner has of that name.
-_SHARED: Final = "shared/"
-
 _Found = TypeVar("_Found")
 
 
@@ -67,7 +64,7 @@ class Finder:
         self._store = store
         self._folder = Folder(folder)
         self._declarations = declarations
-        self._documents = _Documents()
+        self._documents = KeptVersions()
         self._checks: OrderedDict[tuple[str, str, int], _Check] = OrderedDict()
         self._lock = threading.Lock()
         self._remembered: dict[tuple[str, str], _Looked] | None = None
@@ -85,7 +82,7 @@ class Finder:
             InvalidWorkflow: the version is damaged, or a newer release has written it.
             AssetUnavailable: the table or S3 does not answer.
         """
-        return self._found_or_unknown(_Meant.of(reference), owner=owner, key=key, is_run=False)
+        return self._found_or_unknown(Meant.of(reference), owner=owner, key=key, is_run=False)
 
     def check_of(self, version: Version) -> InputCheck:
         """The check of a version's inputs, with the choices that there are now. Made once for both."""
@@ -130,7 +127,7 @@ class Finder:
         """
         if not request.is_named:
             return request
-        meant = _Meant.of(str(request.workflow))
+        meant = Meant.of(str(request.workflow))
         if self._folder.path is None and meant.may_be_file:
             version = self._refused(lambda: self._found(meant, owner=owner, key=key))
             if version is None:
@@ -139,7 +136,7 @@ class Finder:
             version = self._required(request, owner=owner, key=key)
         self._check_known(version, request)
         check_values(request, version, check=self.check_of(version), strict=False)
-        return request.model_copy(update={"workflow": _pinned_name(version, owner)})
+        return request.model_copy(update={"workflow": pinned_name(version, owner)})
 
     def with_file(self, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
         """A request for a workflow, pinned, that gets a file: in the only input that takes files of its kind.
@@ -148,16 +145,16 @@ class Finder:
 
         Raises as `jobs.named.NamedWorkflows.with_file`.
         """
-        version = self._refused(lambda: self._found_or_unknown(_Meant.of(workflow), owner=owner, key=key))
+        version = self._refused(lambda: self._found_or_unknown(Meant.of(workflow), owner=owner, key=key))
         place = place_for(version, media=media, address=address, has_choices=self._folder.has_choices(version.name))
-        return JobRequest.parse({"workflow": _pinned_name(version, owner), "inputs": {place: address}})
+        return JobRequest.parse({"workflow": pinned_name(version, owner), "inputs": {place: address}})
 
     def draws(self, question: Question, *, owner: str) -> bool:
         """Whether something random is left in a workflow, in any version that its name may mean now.
 
         Raises as `jobs.named.NamedWorkflows.draws`.
         """
-        meant = _Meant.of(question.workflow)
+        meant = Meant.of(question.workflow)
         versions = self._refused(lambda: list(self._all_of(meant, owner)))
         return any(is_random(version, question) for version in versions)
 
@@ -198,9 +195,9 @@ class Finder:
 
     def _required(self, request: JobRequest, *, owner: str, key: str) -> Version:
         """What a request's name means. Raises InvalidRequest if it means nothing."""
-        return self._refused(lambda: self._found_or_unknown(_Meant.of(str(request.workflow)), owner=owner, key=key))
+        return self._refused(lambda: self._found_or_unknown(Meant.of(str(request.workflow)), owner=owner, key=key))
 
-    def _found_or_unknown(self, meant: _Meant, *, owner: str, key: str, is_run: bool = True) -> Version:
+    def _found_or_unknown(self, meant: Meant, *, owner: str, key: str, is_run: bool = True) -> Version:
         found = self._found(meant, owner=owner, key=key, is_run=is_run)
         if found is None:
             raise self._unknown(meant, owner)
@@ -212,7 +209,7 @@ class Finder:
         except NotFound as error:
             raise InvalidRequest(error.message, details=error.details) from error
 
-    def _found(self, meant: _Meant, *, owner: str, key: str, is_run: bool = True) -> Version | None:
+    def _found(self, meant: Meant, *, owner: str, key: str, is_run: bool = True) -> Version | None:
         """The version that is meant; None if nobody has a workflow of this name. Raises as `find`.
 
         Args:
@@ -237,7 +234,7 @@ class Finder:
         number = pick(weights, key_for(head.name, alias, key)) if len(weights) > 1 else next(iter(weights))
         return self._document(head, number, head.documents.get(number))
 
-    def _all_of(self, meant: _Meant, owner: str) -> Iterator[Version]:
+    def _all_of(self, meant: Meant, owner: str) -> Iterator[Version]:
         """The versions that a name may mean now. Raises as `find`."""
         head = self._look(meant, owner).head
         if head is None or head.is_retired or meant.reference is None or meant.reference.version is not None:
@@ -246,7 +243,7 @@ class Finder:
         for number in _weights(head, meant.reference)[1]:
             yield self._document(head, number, head.documents.get(number))
 
-    def _look(self, meant: _Meant, owner: str) -> _Looked:
+    def _look(self, meant: Meant, owner: str) -> _Looked:
         """What the table has of a name: one read, unless it is remembered, or the image has what is meant."""
         if self._store is None or meant.reference is None or (meant.is_of_image and self._file(meant) is not None):
             return _Looked(None, {})
@@ -280,7 +277,7 @@ class Finder:
         self._documents.put(kept, version)
         return version
 
-    def _file(self, meant: _Meant) -> Version | None:
+    def _file(self, meant: Meant) -> Version | None:
         """What the image has of this name. Raises NotFound if it has it, but no such alias or version."""
         if meant.is_shared:
             return None
@@ -294,7 +291,7 @@ class Finder:
             f"{LIVE!r}."
         )
 
-    def _unknown(self, meant: _Meant, owner: str) -> NotFound:
+    def _unknown(self, meant: Meant, owner: str) -> NotFound:
         """What to say of a name that nobody has: the owner hears of what he may run, and of nothing else."""
         if self._store is None and self._folder.path is None:
             return NotFound(
@@ -315,12 +312,6 @@ class Finder:
         except (ClientError, BotoCoreError) as error:
             log.warning("the names of workflows cannot be listed", error=str(error))
             return []
-
-
-def _pinned_name(version: Version, owner: str) -> str:
-    """What means this version, and no other, to this owner, whatever is pushed and moved meanwhile."""
-    is_shared = version.owner == OPERATOR != owner and version.number != NUMBER
-    return f"{_SHARED if is_shared else ''}{version.name}@{version.number}"
 
 
 def _weights(head: Head, reference: Reference) -> tuple[str, Weights]:
@@ -345,77 +336,9 @@ class _Looked(NamedTuple):
     rows: dict[str, VersionRow]
 
 
-@dataclass(frozen=True, slots=True)
-class _Meant:
-    """What a request calls a workflow.
-
-    Attributes:
-        text: as it stands there.
-        reference: what it means as a named workflow; None if it can only be a file in the image.
-        is_shared: whether the operator's is meant, whatever the owner has.
-    """
-
-    text: str
-    reference: Reference | None
-    is_shared: bool = False
-
-    @classmethod
-    def of(cls, meant: Reference | str) -> Self:
-        if isinstance(meant, Reference):
-            return cls(meant.to_text(), meant)
-        is_shared = meant.startswith(_SHARED)
-        try:
-            return cls(meant, Reference.parse(meant.removeprefix(_SHARED)), is_shared)
-        except InvalidRequest:
-            return cls(meant, None)
-
-    @property
-    def name(self) -> str:
-        """The name alone, as far as it is one."""
-        return self.text if self.reference is None else self.reference.name
-
-    @property
-    def is_of_image(self) -> bool:
-        """Whether the image's file is asked for by its number."""
-        return self.reference is not None and self.reference.version == NUMBER
-
-    @property
-    def may_be_file(self) -> bool:
-        """Whether a worker's image may have what is meant."""
-        return not self.is_shared and (self.reference is None or self.is_of_image or self.reference.alias == LIVE)
-
-
 class _Check(NamedTuple):
     """A check, and what it was made of."""
 
     version: Version
     declared: Mapping[str, Any] | None
     check: InputCheck
-
-
-class _Documents:
-    """The versions that were read last, up to a number of bytes. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, str, int, str], tuple[Version, int]] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[str, str, int, str]) -> Version | None:
-        """A version that was read before."""
-        with self._lock:
-            if key not in self._kept:
-                return None
-            self._kept.move_to_end(key)
-            return self._kept[key][0]
-
-    def put(self, key: tuple[str, str, int, str], version: Version) -> None:
-        """Keep a version, and forget those that were not asked for the longest."""
-        size_bytes = len(version.to_bytes())
-        with self._lock:
-            _, before = self._kept.pop(key, (version, 0))
-            self._kept[key] = version, size_bytes
-            self._bytes += size_bytes - before
-            while self._bytes > _KEPT_BYTES and self._kept:
-                _, (_, least) = self._kept.popitem(last=False)
-                self._bytes -= least

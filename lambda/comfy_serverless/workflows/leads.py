@@ -39,6 +39,7 @@ class Leads:
     def __init__(self, graph: Mapping[str, Any], object_info: Mapping[str, Any] | None) -> None:
         self._graph = graph
         self._info = object_info or {}
+        self._made: dict[str, list[str]] = {}
         self._consumers: dict[str, list[tuple[str, str]]] = {}
         for node_id, node in graph.items():
             for name, source, _ in _links(node):
@@ -65,9 +66,13 @@ class Leads:
 
     def makes(self, node_id: str) -> list[str]:
         """The types of a node's results, as far as they are declared."""
-        declared = self._info.get(str(self._graph[node_id].get("class_type")))
-        outputs = declared.get("output") if isinstance(declared, Mapping) else None
-        return [kind if isinstance(kind, str) else "*" for kind in outputs] if isinstance(outputs, list) else []
+        class_type = str(self._graph[node_id].get("class_type"))
+        if class_type not in self._made:
+            declared = self._info.get(class_type)
+            outputs = declared.get("output") if isinstance(declared, Mapping) else None
+            kinds = outputs if isinstance(outputs, list) else []
+            self._made[class_type] = [kind if isinstance(kind, str) else "*" for kind in kinds]
+        return self._made[class_type]
 
     def _is_output(self, node_id: str) -> bool:
         class_type = str(self._graph[node_id].get("class_type"))
@@ -96,8 +101,11 @@ class Leads:
     def _follow_prompts(self) -> None:
         pending: list[tuple[str, int, Sign]] = []
         for node_id in self.active:
+            is_guider = "Guider" in str(self._graph[node_id].get("class_type"))
             for name, source, slot in _links(self._graph[node_id]):
                 pending += [(source, slot, sign) for sign in Sign if name.lower().startswith(sign)]
+                if is_guider and name == "conditioning":
+                    pending.append((source, slot, Sign.POSITIVE))
         seen: set[tuple[str, int, Sign]] = set()
         while pending:
             source, slot, sign = pending.pop()

@@ -56,16 +56,14 @@ def name_of(text: str, *, noise: frozenset[str] = _NOISE) -> str:
     words = tuple(word for word in words if word not in noise) or words
     if words in _CALLED:
         return _CALLED[words]
-    while words and words[0].isdigit():
-        words = (*words[1:], words[0]) if len(words) > 1 and not all(map(str.isdigit, words)) else ()
+    first = next((place for place, word in enumerate(words) if word[0].isalpha()), len(words))
+    words = (*words[first:], *words[:first]) if first < len(words) else ()  # `3D model` is `model_3d`
     name = ""
     for word in words:
         longer = f"{name}_{word}" if name else word
         if len(longer) > _LONGEST:
             break
         name = longer
-    if not name[:1].isalpha():
-        return ""
     return f"{name}_value" if name in RESERVED or keyword.iskeyword(name) else name
 
 
@@ -74,14 +72,15 @@ class Names:
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
+        self._numbers: dict[str, int] = {}
 
     def take(self, *wishes: str) -> str:
         """The first wish that is free; else the first one with a number. One wish at least is a name."""
         good = [wish for wish in wishes if wish]
         free = next((wish for wish in good if wish not in self._taken), None)
-        number = 2
         while free is None:
+            number = self._numbers[good[0]] = self._numbers.get(good[0], 1) + 1
             numbered = f"{good[0]}_{number}"
-            free, number = (numbered if numbered not in self._taken else None), number + 1
+            free = numbered if numbered not in self._taken else None
         self._taken.add(free)
         return free

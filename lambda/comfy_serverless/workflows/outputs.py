@@ -14,6 +14,8 @@ from comfy_serverless.workflows.naming import Names, name_of, words_of
 from comfy_serverless.workflows.titles import is_given
 from comfy_serverless.workflows.version import NamedOutput
 
+#: The most outputs that get a name.
+_MOST_OUTPUTS: Final = 100
 _NOISE: Final = frozenset({"save", "output", "node", "preview", "the", "a", "advanced"})
 #: What the beginnings of names have, as the editor writes them.
 _EDITORS: Final = frozenset({"comfyui", "comfy", "ui"})
@@ -41,7 +43,7 @@ def named_outputs(
     savers = [node_id for node_id in leads.outputs if not _only_shows(str(graph[node_id].get("class_type")))]
     names = Names()
     found: list[NamedOutput] = []
-    for node_id in chosen or [*of_packs] or savers or leads.outputs:
+    for node_id in (chosen or [*of_packs] or savers or [*leads.outputs])[:_MOST_OUTPUTS]:
         node = graph[node_id]
         title = plain_text(title_of(node), 200) if is_given(node, object_info) else ""
         own = name_of(of_packs.get(node_id) or title, noise=_NOISE)

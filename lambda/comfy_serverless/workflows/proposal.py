@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.errors import UiFormatWorkflow
@@ -79,13 +80,14 @@ class _Proposer:
 
     def proposal(self) -> Proposal:
         app = self._app_mode("inputs")
-        inputs = [*self._from_app_mode(app)] or [*self._from_input_nodes()] or [*self._from_candidates()]
+        ways = (self._from_app_mode(app), self._from_input_nodes(), self._from_candidates())
+        inputs: list[NamedInput] = next(filter(None, ([*islice(way, MOST_PROPOSED + 1)] for way in ways)), [])
         outputs = named_outputs(self._graph, self._info, self._leads, chosen=self._chosen_outputs())
         if len(inputs) > MOST_PROPOSED:
-            self._note(f"{len(inputs)} inputs were found, and the first {MOST_PROPOSED} are proposed")
+            self._note(f"there are more inputs than the first {MOST_PROPOSED}, which are proposed")
         notes = tuple(self._notes)
         more = (f"and {len(notes) - _MOST_NOTES} more",) if len(notes) > _MOST_NOTES else ()
-        return Proposal(tuple(inputs[:MOST_PROPOSED]), outputs[:MOST_PROPOSED], (*notes[:_MOST_NOTES], *more))
+        return Proposal(tuple(inputs[:MOST_PROPOSED]), outputs, (*notes[:_MOST_NOTES], *more))
 
     def _read_places(self) -> Places | None:
         if self._editors is None or not self._info:

@@ -37,8 +37,8 @@ def prepare(
     bare: Version,
     object_info: Mapping[str, Any] | None,
     *,
-    inputs: Mapping[str, str | Mapping[str, Any]] | None = None,
-    outputs: Mapping[str, str] | None = None,
+    inputs: Mapping[str, Any] | None = None,
+    outputs: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """The version with its inputs, outputs and needs.
 
@@ -56,7 +56,9 @@ def prepare(
     needs = needs_of(bare.graph, object_info, saved=bare.editors).to_json()
     known = replace(bare, needs={name: needs[name] for name in _KEPT_NEEDS if needs.get(name)})
     try:
-        chosen = choose(bare.graph, object_info, inputs=inputs, outputs=outputs, proposal=proposal)
+        chosen = choose(
+            bare.graph, object_info, inputs=inputs, outputs=outputs, proposal=proposal, editors=bare.editors
+        )
     except InvalidRequest as refusal:
         whole = replace(known, inputs=proposal.inputs, outputs=proposal.outputs)
         return Prepared(version=whole, proposal=proposal, refusal=refusal)

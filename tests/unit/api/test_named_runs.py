@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from comfy_serverless.jobs.declarations import DeclarationsWriter
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.settings import Settings
 from comfy_serverless.worker.worker import Call, Worker
 from comfy_serverless.workflows.version import Version
+from tests.unit import editor_samples
 from tests.unit.api_world import ASSETS, RESULTS, ApiWorld, api_world
 from tests.unit.fakes import FakeEngine, FakeInputs
 from tests.unit.named_world import GRAPH, problems, push, run
@@ -57,6 +60,29 @@ def test_a_run_is_a_job_like_any_other(api: ApiWorld) -> None:
     assert [one["id"] for one in page["jobs"]] == [answer.json["id"]]
     assert api.request("GET", "/api/v2/jobs?metadata[workflow]=other").json["jobs"] == []
     assert api.request("POST", f"/api/v2/jobs/{answer.json['id']}/cancel").json["status"] == "canceled"
+
+
+def test_texts_with_alternatives_are_rolled_for_each_run_unless_the_caller_sets_them(api: ApiWorld) -> None:
+    loader = {
+        "input": {"required": {"ckpt_name": [["m.safetensors"], {}]}},
+        "input_order": {"required": ["ckpt_name"]},
+        "output": ["MODEL", "CLIP", "VAE"],
+        "name": "CheckpointLoaderSimple",
+        "display_name": "Load Checkpoint",
+    }
+    DeclarationsWriter(api.s3, ASSETS, "nodes").write({**editor_samples.OBJECT_INFO, "CheckpointLoaderSimple": loader})
+    pushed = api.request(
+        "PUT", "/api/v2/workflows/poster", body={"workflow": editor_samples.rolling(), "inputs": {"prompt": "2.text"}}
+    )
+    assert pushed.status == 201, pushed.text
+    texts = set()
+    for _ in range(12):
+        assert run(api).status == 201
+        texts |= {node["inputs"]["text"] for node in ran(api).values() if "text" in node["inputs"]}
+    assert len(texts) > 3
+    assert all(re.fullmatch("a (red|green|blue|white|black) (fox|cat|owl|hen|eel)", each) for each in texts)
+    assert run(api, {"prompt": "a {b|c}"}).status == 201
+    assert "a {b|c}" in {node["inputs"].get("text") for node in ran(api).values()}
 
 
 def test_what_is_not_given_stays_as_the_author_left_it(api: ApiWorld) -> None:
@@ -119,6 +145,7 @@ def test_a_slip_of_the_pen_is_told(api: ApiWorld) -> None:
     push(api)
     assert "did you mean 'color'?" in problems(run(api, {"colour": 5}))["inputs.colour"]
     assert "did you mean 'metadata'?" in problems(run(api, {"inputs": {}, "metadta": {}}))["metadta"]
+    assert "goes into `inputs`" in problems(run(api, {"inputs": {}, "color": 5}))["color"]
     assert "beside `inputs`" in problems(run(api, {"metadata": {"a": "b"}}))["inputs.metadata"]
 
 

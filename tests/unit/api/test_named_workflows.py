@@ -65,6 +65,14 @@ def test_the_same_content_again_is_no_new_version(api: ApiWorld) -> None:
     assert (again.status, again.json["version"], again.json["is_new"]) == (200, 1, False)
 
 
+def test_a_push_may_expect_what_is_there(api: ApiWorld) -> None:
+    assert push(api, expected=0).status == 201
+    late = push(api, expected=0, description="another")
+    assert (late.status, late.code) == (409, "workflow_changed")
+    assert push(api, expected=1, description="another").json["version"] == 2
+    assert push(api, expected=-1).status == 422
+
+
 def editors_picture() -> dict[str, Any]:
     return {"prompt": PLAIN_GRAPH, "workflow": PLAIN}
 
@@ -163,9 +171,21 @@ def test_a_push_that_cannot_be_kept_says_why_and_leaves_nothing(api: ApiWorld, b
     assert "Contents" not in api.s3.list_objects_v2(Bucket=ASSETS, Prefix="workflows/")
 
 
+def test_null_chooses_what_is_found_and_the_editors_names_are_addresses(told: ApiWorld) -> None:
+    found = {one["name"]: one["targets"] for one in push(told, dry_run=True, inputs=None).json["inputs"]}
+    name, targets = next(iter(found.items()))
+    answer = push(told, inputs={name: None, "mine": "1.color"})
+    assert answer.status == 201, answer.text
+    assert {one["name"]: one["targets"] for one in answer.json["inputs"]} == {name: targets, "mine": ["1.color"]}
+    assert answer.json["notes"] == []
+    titled = told.request("PUT", f"{LIST}/saved", body={"workflow": PLAIN, "inputs": {"shade": "The canvas.color"}})
+    assert titled.status == 201, titled.text
+
+
 def test_all_wrong_choices_are_named_at_once(api: ApiWorld) -> None:
     told = problems(push(api, inputs={"a": "9.color", "b": "1.colour", "no name": "1.width"}, outputs={"c": "77"}))
     assert len(told) == 4
+    assert len(problems(push(api, inputs={"a": 5, "b": {"target": [], "minimum": "x"}, "c": None}))) >= 3
 
 
 def test_a_dry_run_writes_nothing_and_shows_the_proposal_beside_what_is_wrong(api: ApiWorld) -> None:

@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError
 from comfy_serverless.graph.inputs import InputKind, Role
+from comfy_serverless.jobs.message import JobMessage
+from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.sources import SentRequest
+from comfy_serverless.jobs.stored_request import StoredRequest
+from comfy_serverless.settings import Settings
+from comfy_serverless.worker.worker import Call, Worker
+from comfy_serverless.workflows.finding import Finder
 from comfy_serverless.workflows.version import NamedInput, Version
 from tests.unit import request_doors
 from tests.unit.api_world import ASSETS
@@ -288,3 +296,47 @@ def test_a_dropped_file_goes_to_the_input_for_its_kind(media: Doors, key: str, t
 def test_a_dropped_file_without_a_place_becomes_a_job_that_says_why(media: Doors, key: str, words: str) -> None:
     seen = drop(media, key)
     assert (seen.code, words in seen.message) == ("invalid_request", True), seen
+
+
+def test_what_an_older_release_has_stored_by_its_name_is_run(doors: Doors) -> None:
+    """Its ingest has left the name to the worker."""
+    request = JobRequest.parse(
+        {"job_id": "older-1", "workflow": "portrait", "inputs": {"1.image": "s3://photos/a.png"}}
+    )
+    message = JobMessage(
+        job_id="older-1",
+        address=S3Address(ASSETS, "requests/drops/older-1.json"),
+        owner="drops",
+        content=StoredRequest(request, request.workflow).in_message() or {},
+    )
+    seen = doors._seen(doors.worker.run(message, Call()))
+    assert (seen.graph, seen.inputs) == (POSTER, {"1.image": "s3://photos/a.png"})
+
+
+def test_a_job_that_fails_says_what_it_was_to_run_and_a_warning_is_said_once(doors: Doors) -> None:
+    sent = {"job_id": "bad-set", "workflow": "poster", "set": {"99.x": 1}, "metadata": {"version": "mine"}}
+    outcome = doors.worker.run(SentRequest(payload=sent, default_id="x"), Call())
+    assert outcome.error is not None
+    assert outcome.job.metadata == LABELS
+    good = {"workflow": "poster", "metadata": {"version": "mine"}}
+    for door in ALL:
+        seen: Seen = getattr(doors, door)(json.dumps(good).encode())
+        assert seen.labels == LABELS, door
+        assert len([one for one in seen.warnings if "'version'" in one]) == 1, (door, seen.warnings)
+
+
+def test_a_worker_without_a_table_has_the_files_of_its_image_alone(doors: Doors) -> None:
+    folder = doors.api.services.settings.workflows_dir
+    bare = Worker(
+        settings=Settings(workflows_dir=folder),
+        engine=doors.engine,
+        s3=doors.s3,
+        inputs=doors.inputs,
+        named=Finder(None, folder, lambda: None),
+    )
+    for name, is_there in (("portrait", True), ("poster", False), ("portrait@1", False)):
+        outcome = bare.run(SentRequest(payload={"workflow": name}, default_id=name[:8]), Call())
+        outcome.release()
+        assert (outcome.error is None) == is_there, name
+        assert is_there or outcome.error.code == "invalid_request"  # type: ignore[union-attr]
+    bare.close()

@@ -266,7 +266,7 @@ def test_what_is_not_there_is_looked_for_again(world: World) -> None:
 def test_documents_are_kept_up_to_a_number_of_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(1, 7):
         world.push(f"{number}" * 1_000, name="heavy")
-    monkeypatch.setattr("comfy_serverless.workflows.finding._KEPT_BYTES", 7_000)
+    monkeypatch.setattr("comfy_serverless.workflows.kept.KEPT_BYTES", 7_000)
     finder = world.finder()
 
     def reads(number: int) -> int:

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from comfy_serverless.cli.batches.by_name import Inputs, inputs_of
 from comfy_serverless.cli.habits import counted
 from comfy_serverless.cli.paths import is_file, local_path
 from comfy_serverless.errors import ComfyError, InvalidRequest, InvalidWorkflow
@@ -32,6 +33,8 @@ from comfy_serverless.jobs.lines import Line
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.stored_request import request_at
 from comfy_serverless.worker.inputs.plan import plan_inputs
+from comfy_serverless.workflows.folder import Folder
+from comfy_serverless.workflows.version import Version
 
 #: How many problems are kept; of the others there is the number.
 MAX_PROBLEMS = 1000
@@ -143,6 +146,24 @@ class Workflows:
             return False
         return workflow is not None and (rolls(workflow) if asked.is_of_texts else draws(workflow))
 
+    def inputs_of(self, request: JobRequest) -> Inputs:
+        """The inputs of a request, as far as its workflow is known. Raises InvalidRequest if values do not fit."""
+        return inputs_of(request, self._version(request), is_here=lambda text: self.files.find(text) is not None)
+
+    def _version(self, request: JobRequest) -> Version | None:
+        """The named workflow of a request, if a folder here has it."""
+        name = str(request.workflow)
+        if not request.is_named or self.folder is None or self.file_of(name) is not None:
+            return None
+        try:
+            return self._named_files.version(_of_image(name), None)
+        except ComfyError:
+            return None  # `find` says why
+
+    @cached_property
+    def _named_files(self) -> Folder:
+        return Folder(self.folder)
+
     def file_of(self, name: str) -> Path | None:
         """The local file that a `workflow` names; None for an address, or for the name of one of the image's."""
         if is_address(name) or name in self.names:
@@ -154,13 +175,20 @@ class Workflows:
     def _read(self, name: str) -> dict[str, Any] | None:
         if is_address(name):
             return None
-        path = self.file_of(name) or self.names.get(name.removesuffix(".json"))
+        path = self.file_of(name) or self.names.get(_of_image(name).removesuffix(".json"))
         if path is not None:
             return read_workflow(path)
+        if "@" in name:  # another version of a named workflow: the stack has it
+            return None
         near = difflib.get_close_matches(name.removesuffix(".json"), self.names, n=1, cutoff=0.75)
         if near:
             raise InvalidRequest(f"there is no workflow {name[:200]!r} in {self.folder}; did you mean {near[0]!r}?")
         return None
+
+
+def _of_image(name: str) -> str:
+    """The name of a file in WORKFLOWS_DIR, which is version 0 of a named workflow."""
+    return name.removesuffix("@0").removesuffix("@live")
 
 
 class _Judged(NamedTuple):
@@ -229,7 +257,7 @@ def check(lines: Iterable[Line], *, workflows: Workflows, input_bucket: str, upl
             findings.duplicates.append((line.number, first))
     findings.notes += [
         f"the workflow {name!r} ({counted(count, 'line')}) is not known here: it must be one of the "
-        "image's workflows (WORKFLOWS_DIR)"
+        "image's workflows (WORKFLOWS_DIR), or a named one, whose inputs are checked when the batch is read"
         for name, count in unknown.most_common(5)
         if count
     ]
@@ -260,16 +288,17 @@ def _judged(request: JobRequest, workflows: Workflows, *, input_bucket: str, upl
         graph = workflows.find(request.workflow)
         if (path := workflows.file_of(request.workflow)) is not None:
             workflow = _to_send(f"the workflow {request.workflow!r}", path, uploads=uploads)
-    for name, given in request.inputs.items():
+    inputs = workflows.inputs_of(request)
+    for name, given in inputs.files.items():
         for value in (given,) if isinstance(given, str) else given:
             files += _local_files(name, value, workflows.files, uploads=uploads)
     if graph is None:
         return _Judged(files, workflow, [])
     if is_of_editor(graph):
         return _Judged(files, workflow, _standing_in(graph, request), is_converted=True)
-    graph = apply_set(graph, request.values)
+    graph = apply_set(graph, {**inputs.values, **request.values})
     check_links(graph)
-    wanted = plan_inputs(graph, dict(request.inputs)).wanted if request.inputs else ()
+    wanted = plan_inputs(graph, inputs.given).wanted if inputs.given else ()
     brought = {target for one in wanted for target in one.targets}
     return _Judged(files, workflow, [place for place, target in _named_files(graph) if target not in brought])
 

@@ -104,6 +104,7 @@ def _rewritten(content: bytes, workflows: Workflows, addresses: Mapping[Path, st
     try:
         document = document_of(content)
         request = JobRequest.parse(document)
+        files = workflows.inputs_of(request).files
         fields = shape(document, known=JobRequest.field_names()).fields
     except InvalidRequest:
         return content
@@ -115,12 +116,13 @@ def _rewritten(content: bytes, workflows: Workflows, addresses: Mapping[Path, st
     if isinstance(request.workflow, str):
         changes["workflow"] = address(request.workflow, workflows.file_of(request.workflow))
     if request.inputs:
-        changes["inputs"] = {
+        sent = {
             name: address(given, _local(given, workflows))
             if isinstance(given, str)
             else [address(value, _local(value, workflows)) for value in given]
-            for name, given in request.inputs.items()
+            for name, given in files.items()
         }
+        changes["inputs"] = {**request.inputs, **sent}
     if all(fields.get(name) == value for name, value in changes.items()):
         return content
     return json.dumps(finite({**fields, **changes})).encode()

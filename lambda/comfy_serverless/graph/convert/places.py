@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from comfy_serverless.graph.convert.conversion import each_active, understood
@@ -19,7 +20,7 @@ from comfy_serverless.graph.convert.sources import Held, Sources
 from comfy_serverless.graph.convert.virtual import PRIMITIVE, VIRTUAL
 
 _CONTROL, _RANDOM = "control_after_generate", "randomize"
-#: The most primitives and inputs of subgraphs that are told.
+#: The most inputs that a primitive is followed to.
 _MOST_SEEN: Final = 2_000
 _NUMBERED = re.compile(r"_\d+$")
 
@@ -62,6 +63,7 @@ class Places:
         #: By the host of a subgraph and the number of its input: what gets the value inside, and what that is called.
         self._fed: dict[tuple[str, int], list[Target]] = {}
         self._labels: dict[tuple[str, int], str] = {}
+        self._primitives: dict[str, tuple[Target, ...]] = {}
         self.random: set[Target] = set()
         for scope, node in each_active(self._scene):
             self._scopes.setdefault(scope.prefix, scope)
@@ -193,8 +195,16 @@ class Places:
         slot = self._replaced.get(id(node))
         if slot is not None and scope.host is not None and scope.parent is not None:
             return Seen(tuple(self._fed.get((scope.parent.path(scope.host), slot), ())), title=node.title or "")
+        known = self._primitives.get(scope.path(node))
+        if known is None:
+            known = self._primitives[scope.path(node)] = self._behind(scope, node)
+        if isinstance(node.values, list) and _RANDOM in node.values[1:2]:
+            self.random.update(known)
+        return Seen(known, title=node.title or "")
+
+    def _behind(self, scope: Scope, node: Node) -> tuple[Target, ...]:
         targets: list[Target] = []
-        pending = [(scope, *linked) for linked in linked_targets(self._scene, scope.graph, node)]
+        pending = [(scope, *linked) for linked in self._linked(scope, node)]
         passed: set[tuple[str, int]] = set()
         while pending and len(targets) < _MOST_SEEN:
             where, target, slot = pending.pop()
@@ -206,12 +216,13 @@ class Places:
                 inside = where.inside(target, definition)
                 pending += [(inside, *end) for end in self._ends(definition, slot)]
             elif target.type in VIRTUAL:
-                pending += [(where, *linked) for linked in linked_targets(self._scene, where.graph, target)]
+                pending += [(where, *linked) for linked in self._linked(where, target)]
             elif where.path(target) in self._active:
                 targets.append((where.path(target), self._scene.filled(target).inputs[slot].name))
-        if isinstance(node.values, list) and _RANDOM in node.values[1:2]:
-            self.random.update(targets)
-        return Seen(tuple(reversed(targets)), title=node.title or "")
+        return tuple(reversed(targets))
+
+    def _linked(self, scope: Scope, node: Node) -> Iterator[tuple[Node, int]]:
+        return islice(linked_targets(self._scene, scope.graph, node), _MOST_SEEN)
 
     def _ends(self, definition: Definition, slot: int) -> Iterator[tuple[Node, int]]:
         """The inner nodes and inputs that an input of a subgraph leads to."""
