@@ -17,7 +17,7 @@ from comfy_serverless.workflows.version import Version
 from tests.unit import editor_samples
 from tests.unit.api_world import ASSETS, RESULTS, ApiWorld, api_world
 from tests.unit.fakes import FakeEngine, FakeInputs
-from tests.unit.named_world import GRAPH, problems, push, run
+from tests.unit.named_world import GRAPH, push, run
 
 ALIAS = "/api/v2/workflows/poster/alias"
 
@@ -115,57 +115,6 @@ def test_a_caller_cannot_say_that_another_workflow_ran(api: ApiWorld) -> None:
     assert answer.status == 201
     job = api.request("GET", f"/api/v2/jobs/{answer.json['id']}").json
     assert job["metadata"] == {"workflow": "poster", "version": "1", "mine": "1"}
-
-
-@pytest.mark.parametrize(
-    ("body", "fields"),
-    [
-        ({"colour": 5, "width": "wide"}, {"inputs.colour", "inputs.width"}),
-        ({"inputs": {"colour": 5}, "meta": {}, "deadline_s": -1}, {"inputs.colour", "meta", "deadline_s"}),
-        ({"inputs": {"color": 5}, "webhook_url": 7}, {"webhook_url"}),
-        ({"inputs": {"1.color": 5}}, {"inputs.1.color"}),
-        ({"inputs": [1]}, {"inputs.inputs"}),
-        ({"metadata": {"a": "b"}, "color": None}, {"inputs.metadata", "inputs.color"}),
-        ({"width": 5.5, "color": True}, {"inputs.width", "inputs.color"}),
-        ({"prompt": {"1": {"class_type": "EvilNode", "inputs": {}}}}, {"inputs.prompt"}),
-    ],
-)
-def test_all_that_does_not_fit_is_said_at_once_and_nothing_is_queued(
-    api: ApiWorld, body: object, fields: set[str]
-) -> None:
-    push(api)
-    answer = run(api, body)
-    assert (answer.status, answer.code) == (422, "invalid_request"), answer.text
-    assert set(problems(answer)) == fields
-    assert api.messages() == []
-    assert api.request("GET", "/api/v2/jobs").json["jobs"] == []
-
-
-def test_a_slip_of_the_pen_is_told(api: ApiWorld) -> None:
-    push(api)
-    assert "did you mean 'color'?" in problems(run(api, {"colour": 5}))["inputs.colour"]
-    assert "did you mean 'metadata'?" in problems(run(api, {"inputs": {}, "metadta": {}}))["metadta"]
-    assert "goes into `inputs`" in problems(run(api, {"inputs": {}, "color": 5}))["color"]
-    assert "beside `inputs`" in problems(run(api, {"metadata": {"a": "b"}}))["inputs.metadata"]
-
-
-@pytest.mark.parametrize("body", ["", "[]", "nope", '"text"', "5", "null", b"\xff\xfe\x00"])
-def test_a_body_that_is_no_object_is_refused(api: ApiWorld, body: object) -> None:
-    push(api)
-    answer = run(api, body)
-    assert 400 <= answer.status < 500
-    assert answer.json["error"]["code"]
-
-
-def test_a_huge_body_of_inputs_is_refused_before_it_costs_anything(api: ApiWorld) -> None:
-    push(api)
-    deep: Any = 1
-    for _ in range(60):
-        deep = [deep]
-    for body in ({f"a{number}": 1 for number in range(5_000)}, {"color": deep}, {"inputs": {"color": deep}}):
-        answer = run(api, body)
-        assert (answer.status, answer.code) == (422, "invalid_request")
-        assert len(answer.text) < 100_000
 
 
 def test_a_version_or_an_alias_is_chosen_in_the_query(api: ApiWorld) -> None:

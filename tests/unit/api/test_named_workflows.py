@@ -147,30 +147,6 @@ def test_no_address_of_anothers_is_read(api: ApiWorld, address: str) -> None:
     assert push(api, workflow=graph).code == "missing_asset"
 
 
-@pytest.mark.parametrize(
-    ("body", "words"),
-    [
-        ({}, "workflow"),
-        ({"workflow": "poster"}, "is the name"),
-        ({"workflow": GRAPH, "alais": "live"}, "did you mean 'alias'?"),
-        ({"workflow": GRAPH, "alias": "v3"}, "no alias can be called"),
-        ({"workflow": GRAPH, "dry_run": "yes"}, "dry_run"),
-        ({"workflow": {"1": {"class_type": 5}}}, "workflow"),
-        ({"workflow": GRAPH, "inputs": {"a": "9.color", "b": "1.colour"}}, "1.color"),
-        ({"workflow": GRAPH, "outputs": {"picture": "7"}}, "7"),
-        ("not json", "JSON"),
-        ([], ""),
-        (None, ""),
-    ],
-)
-def test_a_push_that_cannot_be_kept_says_why_and_leaves_nothing(api: ApiWorld, body: object, words: str) -> None:
-    answer = api.request("PUT", f"{LIST}/poster", body=body)
-    assert 400 <= answer.status < 500, answer.text
-    assert words in answer.json["error"]["message"]
-    assert api.request("GET", LIST).json == {"workflows": []}
-    assert "Contents" not in api.s3.list_objects_v2(Bucket=ASSETS, Prefix="workflows/")
-
-
 def test_null_chooses_what_is_found_and_the_editors_names_are_addresses(told: ApiWorld) -> None:
     found = {one["name"]: one["targets"] for one in push(told, dry_run=True, inputs=None).json["inputs"]}
     name, targets = next(iter(found.items()))
@@ -198,13 +174,6 @@ def test_a_dry_run_writes_nothing_and_shows_the_proposal_beside_what_is_wrong(ap
     assert (good.status, good.json["problems"]) == (200, [])
     assert [one["name"] for one in good.json["inputs"]] == ["color", "width"]
     assert api.request("GET", f"{LIST}/poster").status == 404
-
-
-@pytest.mark.parametrize("name", ["doctor", "convert", "needs", "a b", "x" * 65, "-a", "é", "a@b"])
-def test_no_workflow_gets_a_name_that_it_cannot_have(api: ApiWorld, name: str) -> None:
-    answer = push(api, name)
-    assert (answer.status, answer.code) == (422, "invalid_request")
-    assert run(api, name=name).status == 404
 
 
 def test_keys_for_partner_nodes_are_kept_nowhere(api: ApiWorld) -> None:
@@ -326,38 +295,6 @@ def test_workflows_are_listed_by_name_in_pages(api: ApiWorld) -> None:
             break
     assert names == [("a", "operator"), ("b", "own"), ("c", "operator"), ("d", "own")]
     assert api.request("GET", f"{LIST}?cursor=%23x").code == "invalid_cursor"
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "near"),
-    [
-        ("GET", f"{LIST}?limits=3", "limit"),
-        ("GET", f"{LIST}/poster?alais=live", "alias"),
-        ("GET", f"{LIST}/poster/versions?curser=3", "cursor"),
-        ("POST", f"{LIST}/poster/runs?wait=3", "wait_s"),
-        ("POST", f"{LIST}/poster/runs?stick=3", "sticky"),
-        ("POST", f"{LIST}/poster/runs?Version=1", "version"),
-    ],
-)
-def test_a_parameter_that_no_route_has_is_refused(api: ApiWorld, method: str, path: str, near: str) -> None:
-    push(api)
-    answer = api.request(method, path, body={} if method == "POST" else None)
-    assert (answer.status, answer.code) == (422, "invalid_request")
-    assert f"did you mean {near!r}?" in answer.json["error"]["message"]
-
-
-@pytest.mark.parametrize(
-    "query", ["alias=live&version=1", "version=x", "version=-1", "alias=", "alias=V3", "wait_s=99"]
-)
-def test_a_parameter_that_cannot_be_is_refused(api: ApiWorld, query: str) -> None:
-    push(api)
-    assert run(api, query=query).code == "invalid_request"
-
-
-@pytest.mark.parametrize("method", ["POST", "PATCH", "HEAD"])
-def test_a_method_that_no_route_has_is_told_in_the_envelope(api: ApiWorld, method: str) -> None:
-    answer = api.request(method, f"{LIST}/poster")
-    assert (answer.status, answer.code) == (404, "not_found")
 
 
 def test_a_body_in_base64_is_read_as_any_other(api: ApiWorld) -> None:
