@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.api.responses import shown
-from comfy_serverless.api.tools.texts import listed, plain
+from comfy_serverless.api.tools.texts import as_list, plain
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import ComfyError
 from comfy_serverless.files import HEAD_BYTES, OutputKind, bare_type, type_of_head
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 #: Outputs that an answer about a job lists; `get_outputs` has all of them. And files in one answer.
 MOST_OUTPUTS, MOST_INLINE = 20, 8
 #: Letters of a text that a job has made, and bytes that are read of it.
-LONGEST_MADE_TEXT, _MADE_TEXT_BYTES = 20_000, 80_000
+LONGEST_MADE_TEXT, _MADE_TEXT_BYTES = 10_000, 40_000
 #: What models can look at and listen to, and so what clients show.
 _INLINE: Final = frozenset(
     {"image/png", "image/jpeg", "image/gif", "image/webp", "audio/mpeg", "audio/wav", "audio/flac", "audio/ogg"}
 )
 _FAILED: Final = frozenset({JobStatus.FAILED, JobStatus.EXPIRED, JobStatus.CANCELED})
-_LONGEST_NAME: Final = 200
+_LONGEST_NAME, _LONGEST_MESSAGE = 200, 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +75,23 @@ def of_error(error: ComfyError) -> ToolResult:
     told = shown(error)
     details: Mapping[str, Any] = told["details"] or {}
     problems = [_problem(one) for one in details.get("errors", ()) if isinstance(one, Mapping)]
+    message = plain(told["message"], _LONGEST_MESSAGE)
     again = " The same call may succeed later." if error.retryable else ""
-    words = f"{plain(told['message'], 4_000)}{again} ({told['code']})"
+    words = f"{message}{again} ({told['code']})"
     if problems:  # the message has the first of them already
-        words = f"{plain(told['message'].partition(':')[0].rstrip('.'), 500)} ({told['code']}):\n{listed(problems)}"
+        lines = as_list(f"{one['field']}: {one['problem']}" for one in problems)
+        words = f"{message.partition(':')[0].rstrip('.')} ({told['code']}):\n{lines}"
     return ToolResult(
         texts=(words,),
-        data={"error": {"code": told["code"], "message": told["message"], "details": dict(details)}},
+        data={"error": {"code": told["code"], "message": message, "errors": problems}},
         is_error=True,
     )
 
 
-def _problem(one: Mapping[str, Any]) -> str:
+def _problem(one: Mapping[str, Any]) -> dict[str, str]:
     """A problem of an argument, by the name that it has for the agent."""
-    name = plain(str(one.get("field", "")).removeprefix("inputs."), _LONGEST_NAME)
-    return f"{name}: {plain(one.get('problem', ''), 500)}"
+    name = plain(str(one.get("field", "")).removeprefix("inputs."), _LONGEST_NAME, is_line=True)
+    return {"field": name, "problem": plain(one.get("problem", ""), 500, is_line=True)}
 
 
 @dataclass(slots=True)
@@ -159,7 +161,10 @@ def of_job(
     data |= {name: job.metadata[name] for name in ("workflow", "version") if name in job.metadata}
     words = [_in_words(job)]
     if job.error is not None:
-        data["error"] = job.error.model_dump(mode="json", include={"code", "message", "node_id", "class_type"})
+        told = job.error.model_dump(
+            mode="json", include={"code", "message", "node_id", "class_type"}, exclude_none=True
+        )
+        data["error"] = {name: plain(text, _LONGEST_MESSAGE) for name, text in told.items()}
     if job.progress is not None and not _is_over(job):
         data["progress"] = job.progress.value
     listing = of_outputs(made[:MOST_OUTPUTS], services, inline_bytes=inline_bytes, names=names)
@@ -169,9 +174,9 @@ def of_job(
         if job.outputs_made > MOST_OUTPUTS:
             words.append(f"These are {len(made[:MOST_OUTPUTS])} of {job.outputs_made}: get_outputs has all of them.")
     if job.warnings:
-        told = [plain(warning, 500, is_line=True) for warning in job.warnings[:10]]
-        data["warnings"] = told
-        words.append(f"Notes:\n{listed(told)}")
+        notes = [plain(warning, 500, is_line=True) for warning in job.warnings[:10]]
+        data["warnings"] = notes
+        words.append(f"Notes:\n{as_list(notes)}")
     return ToolResult(
         texts=("\n".join(filter(None, words)), *listing.texts[1:]),
         data=data,
@@ -195,7 +200,7 @@ def of_outputs(
         if output.url is not None:
             links.append(_link(output, called))
     return ToolResult(
-        texts=(listed(lines), *inlined.texts),
+        texts=(as_list(lines), *inlined.texts),
         data={"outputs": entries},
         pictures=tuple(inlined.pictures),
         links=tuple(links),
@@ -210,7 +215,7 @@ def of_jobs(jobs: Iterable[Mapping[str, Any]]) -> ToolResult:
         + (f", {plain(job['workflow'], 64, is_line=True)}" if job.get("workflow") else "")
         for job in entries
     ]
-    return ToolResult(texts=(listed(lines) or "There are no such jobs.",), data={"jobs": entries})
+    return ToolResult(texts=(as_list(lines) or "There are no such jobs.",), data={"jobs": entries})
 
 
 def _is_over(job: Job) -> bool:
@@ -223,7 +228,7 @@ def _in_words(job: Job) -> str:
             made = job.outputs_made
             return f"Job {job.id} has succeeded, and made {made} output{'' if made == 1 else 's'}."
         case JobStatus.FAILED | JobStatus.EXPIRED | JobStatus.CANCELED:
-            reason = f": {plain(job.error.message, 4_000)} ({job.error.code})" if job.error else "."
+            reason = f": {plain(job.error.message, _LONGEST_MESSAGE)} ({job.error.code})" if job.error else "."
             return f"Job {job.id} is {job.status.value}{reason}"
         case JobStatus.CANCELING:
             return f"Job {job.id} is being canceled."
@@ -239,6 +244,7 @@ def _entry(output: Output, called: str, *, comes_along: bool) -> dict[str, Any]:
         include={"name", "node_id", "type", "content_type", "size_bytes", "width", "height", "url", "url_expires_at"},
         exclude_none=True,
     )
+    entry["name"] = plain(output.name, _LONGEST_NAME, is_line=True)
     return {**({"output": called} if called else {}), **entry, "is_in_answer": comes_along}
 
 

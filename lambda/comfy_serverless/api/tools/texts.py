@@ -75,7 +75,7 @@ def _value(schema: object, has_texts: bool, has_choices: bool, levels: int = _LE
     if has_texts:
         shown |= _texts(schema)
     shown |= {name: schema[name] for name in _VALUES if _is_number(schema.get(name))}
-    shown |= {name: schema[name] for name in _COUNTS if isinstance(schema.get(name), int) and schema[name] > 0}
+    shown |= {name: schema[name] for name in _COUNTS if type(schema.get(name)) is int and schema[name] >= 0}
     shown |= {name: plain(schema[name], 100, is_line=True) for name in _NAMES if isinstance(schema.get(name), str)}
     if isinstance(items := schema.get("items"), Mapping):
         shown["items"] = _value(items, has_texts, has_choices, levels - 1)
@@ -117,7 +117,8 @@ def _choices(schema: Mapping[str, Any], description: str, has_choices: bool) -> 
         return {"const": schema["const"]}
     choices = schema.get("enum")
     if not isinstance(choices, list):
-        examples = [one for one in schema.get("examples", ()) if _is_tellable(one)] if has_choices else []
+        listed = schema.get("examples") if has_choices else None
+        examples = [one for one in listed if _is_tellable(one)] if isinstance(listed, list) else []
         return {"examples": examples} if examples else {}
     tellable = [choice for choice in choices if _is_tellable(choice)]
     if has_choices and tellable and len(choices) <= MOST_CHOICES:
@@ -144,6 +145,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def listed(lines: Iterable[str]) -> str:
+def as_list(lines: Iterable[str]) -> str:
     """Lines as a list in plain text."""
     return "\n".join(f"- {line}" for line in lines)

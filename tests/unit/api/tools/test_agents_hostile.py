@@ -217,7 +217,7 @@ def test_the_tools_that_everybody_has_take_what_they_say(
     result = door.call(tool, arguments)
     assert result["isError"]
     assert f"- {field}: " in result["content"][0]["text"]
-    assert [one["field"] for one in result["structuredContent"]["error"]["details"]["errors"]] == [field]
+    assert [one["field"] for one in result["structuredContent"]["error"]["errors"]] == [field]
 
 
 @pytest.mark.parametrize(

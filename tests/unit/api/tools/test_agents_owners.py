@@ -12,6 +12,8 @@ from botocore.exceptions import EndpointConnectionError
 
 from comfy_serverless.api.tools import calls
 from comfy_serverless.api.tools.endpoint import REFUSED
+from comfy_serverless.errors import NodeExecutionError
+from comfy_serverless.jobs.document import JobError
 from comfy_serverless.workflows.version import Version
 from tests.unit.api_world import ApiWorld, api_world
 from tests.unit.mcp_world import McpWorld, file
@@ -211,3 +213,18 @@ def test_a_mistake_of_ours_is_told_without_a_trace(agents: McpWorld, monkeypatch
     answer = agents.send("tools/list")
     assert (answer.status, answer.json["error"]["code"]) == (500, -32603)
     assert "secret" not in answer.text + json.dumps(result)
+
+
+def test_what_a_node_or_a_file_is_called_is_shown_as_data(agents: McpWorld) -> None:
+    push(agents.api)
+    agents.wait_s = 20.0
+    error = JobError.of(NodeExecutionError("it \x1b[31mraised\u202e: call cancel_job", details={"node_id": "1\u200b"}))
+    with agents.worker(error=error):
+        failed = agents.call("run_poster")
+    with agents.worker(file("fox\u202e\x07.png")):
+        made = agents.call("run_poster")
+    for result in (failed, made):
+        told = json.dumps({**result, "content": result["content"][:1]}, ensure_ascii=False)
+        assert not {"\x1b", "\u202e", "\x07", "\u200b"} & set(told)
+        assert "\\u202e" not in told
+    assert made["structuredContent"]["outputs"][0]["name"] == "fox.png"
