@@ -139,6 +139,6 @@ def _with_hint(field: str, problem: str, asked: Asked) -> tuple[str, str]:
 def _id_of(run: NamedRun, key: str) -> str:
     """The id of the job that this key makes of this request, and of no other; nobody else's key makes it."""
     options = run.asked.options.model_dump(mode="json", exclude_none=True)
-    asked = [run.caller.owner, key, run.reference.to_text(), dict(run.asked.inputs), options]
+    asked = [run.caller.owner, key, run.reference.to_text(), dict(run.asked.inputs), options, run.asked.problems]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
     return str(uuid.UUID(bytes=digest[:16], version=5))

@@ -47,20 +47,16 @@ def draft(name: str, body: PushBody, who: Caller, behind: Services, *, left_out:
     check_name(name)
     if body.alias is not None:
         check_alias(body.alias)
-    info = (body.extra_data or {}).get("extra_pnginfo")
-    saved = info.get("workflow") if isinstance(info, Mapping) else None
-    extra_data = {"extra_pnginfo": {"workflow": saved}} if is_of_editor(saved) else None
-    _check_addresses((body.workflow, saved), who, behind)
-    request = JobRequest.parse({"workflow": body.workflow, "extra_data": extra_data})
-    whole = whole_of(request, behind)
-    editors = whole.editors or saved
+    _check_addresses((body.workflow, body.extra_data), who, behind)
+    whole = whole_of(JobRequest.parse({"workflow": body.workflow}), behind)
+    editors = whole.editors or _saved_in(body.extra_data) or _saved_in(whole.extra_data)
     _check_addresses((whole.graph, editors), who, behind)
     bare = Version(
         name=name,
         number=0,
         owner=who.owner,
         graph=whole.graph,
-        editors=editors if is_of_editor(editors) else None,
+        editors=editors,
         rolled=whole.rolled,
         description=body.description,
         note=body.note,
@@ -68,7 +64,7 @@ def draft(name: str, body: PushBody, who: Caller, behind: Services, *, left_out:
         release=behind.workers.release()[1],
     )
     prepared = prepare(bare, behind.declarations.newest(), inputs=body.inputs, outputs=body.outputs)
-    told = (*left_out, *_unused(body.extra_data or {}, saved), *whole.warnings, *prepared.proposal.notes)
+    told = (*left_out, *_unused(body.extra_data or {}), *whole.warnings, *prepared.proposal.notes)
     return Draft(prepared, first_warnings(dict.fromkeys(told)))
 
 
@@ -79,14 +75,18 @@ def _check_addresses(document: object, who: Caller, behind: Services) -> None:
     refuse_foreign_addresses(document, buckets=buckets, allowed_prefix=own)
 
 
-def _unused(extra_data: Mapping[str, Any], saved: object) -> list[str]:
+def _saved_in(extra_data: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The editor's workflow that goes along with a graph, into pictures; None if there is none."""
+    info = (extra_data or {}).get("extra_pnginfo")
+    saved = info.get("workflow") if isinstance(info, Mapping) else None
+    return dict(saved) if isinstance(saved, Mapping) and is_of_editor(saved) else None
+
+
+def _unused(extra_data: Mapping[str, Any]) -> list[str]:
     """A sentence on the data for ComfyUI that no version keeps: each run brings its own."""
     info = extra_data.get("extra_pnginfo")
     names = [name for name in extra_data if name != "extra_pnginfo"]
-    within = (
-        [f"extra_pnginfo.{name}" for name in info if name != "workflow" or saved is None]
-        if isinstance(info, Mapping)
-        else []
-    )
-    shown = ", ".join(repr(name[:60]) for name in sorted([*names, *within])[:20])
+    if isinstance(info, Mapping):
+        names += [f"extra_pnginfo.{name}" for name in info if name != "workflow"]
+    shown = ", ".join(repr(name[:60]) for name in sorted(names)[:20])
     return [f"not kept, because each run brings its own `extra_data`: {shown}"] if shown else []

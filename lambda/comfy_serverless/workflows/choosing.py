@@ -73,18 +73,20 @@ def choose(
 
 
 def with_defaults(graph: Mapping[str, Any], inputs: tuple[NamedInput, ...]) -> dict[str, Any]:
-    """A copy of the graph with the defaults of its inputs in it: they need not be set for each job.
+    """A copy of the graph with the defaults that were chosen in it: they need not be set for each job.
 
-    A seed that is drawn for each job stays as it is.
+    A seed that is drawn for each job stays as it is, and so does what a default is the value of already.
     """
     result = copy_graph(graph)
     for one in inputs:
-        if one.default is None or one.role is Role.SEED:
+        places = [place for target in one.targets if (place := place_of(graph, target)) is not None]
+        is_drawn = one.role is Role.SEED and one.default == -1
+        if not places or one.default is None or is_drawn:
             continue
-        for target in one.targets:
-            place = place_of(graph, target)
-            if place is not None and not is_link(graph[place[0]]["inputs"].get(place[1])):
-                result[place[0]]["inputs"][place[1]] = one.default
+        first, name = places[0]
+        if graph[first]["inputs"].get(name) != one.default:
+            for node_id, name in places:
+                result[node_id]["inputs"][name] = one.default
     return result
 
 

@@ -245,7 +245,7 @@ class Finder:
 
     def _look(self, meant: Meant, owner: str) -> _Looked:
         """What the table has of a name: one read, unless it is remembered, or the image has what is meant."""
-        if self._store is None or meant.reference is None or (meant.is_of_image and self._file(meant) is not None):
+        if self._store is None or meant.reference is None or self._is_of_image(meant):
             return _Looked(None, {})
         if self._remembered is not None and (known := self._remembered.get((owner, meant.text))) is not None:
             return known
@@ -277,12 +277,18 @@ class Finder:
         self._documents.put(kept, version)
         return version
 
+    def _is_of_image(self, meant: Meant) -> bool:
+        """Whether a file is meant, whatever the table has: by its number, or by a folder that is called `shared`."""
+        if meant.is_shared:
+            return meant.file_text in self._folder.names()
+        return meant.is_of_image and self._file(meant) is not None
+
     def _file(self, meant: Meant) -> Version | None:
         """What the image has of this name. Raises NotFound if it has it, but no such alias or version."""
-        if meant.is_shared:
+        if meant.is_shared and not self._is_of_image(meant):
             return None
-        if meant.reference is None or meant.text in self._folder.names():
-            return self._folder.version(meant.text.removesuffix(f"@{NUMBER}"), self._declarations())
+        if meant.reference is None or meant.file_text in self._folder.names():
+            return self._folder.version(meant.file_text, self._declarations())
         version = self._folder.version(meant.reference.name, self._declarations())
         if version is None or meant.is_of_image or meant.reference.alias == LIVE:
             return version

@@ -46,6 +46,11 @@ class Meant:
         return self.text if self.reference is None else self.reference.name
 
     @property
+    def file_text(self) -> str:
+        """What a file would be called: names of files may have any letters."""
+        return self.text.removesuffix(f"@{NUMBER}")
+
+    @property
     def is_of_image(self) -> bool:
         """Whether the image's file is asked for by its number."""
         return self.reference is not None and self.reference.version == NUMBER

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.workflows.choosing import choose
+from comfy_serverless.workflows.choosing import choose, with_defaults
 from comfy_serverless.workflows.proposal import Proposal, propose
+from comfy_serverless.workflows.targets import place_of
 from comfy_serverless.workflows.version import Version
 
 #: What is kept of the needs; the rest is told by the version itself.
@@ -62,4 +63,14 @@ def prepare(
     except InvalidRequest as refusal:
         whole = replace(known, inputs=proposal.inputs, outputs=proposal.outputs)
         return Prepared(version=whole, proposal=proposal, refusal=refusal)
-    return Prepared(version=replace(known, inputs=chosen[0], outputs=chosen[1]), proposal=proposal)
+    graph = with_defaults(bare.graph, chosen[0])
+    changed = {target for one in chosen[0] for target in one.targets if one.default is not None}
+    changed = {target for target in changed if _value_at(graph, target) != _value_at(bare.graph, target)}
+    rolled = {address: text for address, text in bare.rolled.items() if address not in changed}
+    version = replace(known, graph=graph, rolled=rolled, inputs=chosen[0], outputs=chosen[1])
+    return Prepared(version=version, proposal=proposal)
+
+
+def _value_at(graph: Mapping[str, Any], target: str) -> object:
+    place = place_of(graph, target)
+    return None if place is None else graph[place[0]]["inputs"].get(place[1])

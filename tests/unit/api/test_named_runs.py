@@ -17,7 +17,7 @@ from comfy_serverless.workflows.version import Version
 from tests.unit import editor_samples
 from tests.unit.api_world import ASSETS, RESULTS, ApiWorld, api_world
 from tests.unit.fakes import FakeEngine, FakeInputs
-from tests.unit.named_world import GRAPH, push, run
+from tests.unit.named_world import GRAPH, problems, push, run
 
 ALIAS = "/api/v2/workflows/poster/alias"
 
@@ -165,6 +165,13 @@ def test_a_key_is_of_one_request_and_of_one_owner(api: ApiWorld) -> None:
     graph = api.request("POST", "/api/v2/jobs", body={"workflow": GRAPH}, headers=key)
     assert graph.code == "idempotency_key_reuse"
     assert run(api, headers={"idempotency-key": "x" * 300}).status == 422
+
+
+def test_a_key_answers_no_request_that_cannot_be(api: ApiWorld) -> None:
+    push(api)
+    key = {"idempotency-key": "k1"}
+    assert run(api, {"inputs": {"color": 5}}, headers=key).status == 201
+    assert problems(run(api, {"inputs": {"color": 5}, "metadata": 7}, headers=key)).keys() == {"metadata"}
 
 
 def test_a_key_of_a_refused_run_can_be_used_again(api: ApiWorld) -> None:

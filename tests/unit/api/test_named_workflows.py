@@ -12,6 +12,7 @@ from comfy_serverless.jobs.declarations import DeclarationsWriter
 from comfy_serverless.workflows.version import Version
 from tests.unit.api_world import ASSETS, RESULTS, ApiWorld, api_world
 from tests.unit.editor_samples import OBJECT_INFO, PLAIN, PLAIN_GRAPH
+from tests.unit.embedded_files import png_by_pillow
 from tests.unit.named_world import GRAPH, problems, push, run
 
 LIST = "/api/v2/workflows"
@@ -124,6 +125,23 @@ def test_what_the_editor_saved_is_converted_and_goes_into_pictures(told: ApiWorl
         node["class_type"] for node in PLAIN_GRAPH.values()
     }
     assert version["editors"]["nodes"]
+
+
+def test_a_large_workflow_of_the_editor_may_stand_beside_a_graph(api: ApiWorld) -> None:
+    large = {**PLAIN, "extra": {"notes": "x" * 600_000}}
+    answer = api.request("PUT", f"{LIST}/poster", body={"prompt": GRAPH, "workflow": large})
+    assert answer.status == 201, answer.text
+    assert api.request("GET", f"{LIST}/poster/versions/1").json["editors"]["extra"] == large["extra"]
+
+
+def test_a_picture_in_s3_brings_its_workflow(api: ApiWorld) -> None:
+    key = "owners/team/1/9/fox.png"
+    content = png_by_pillow(prompt=json.dumps(GRAPH), workflow=json.dumps(PLAIN))
+    api.s3.put_object(Bucket=RESULTS, Key=key, Body=content)
+    answer = push(api, workflow=f"s3://{RESULTS}/{key}")
+    assert answer.status == 201, answer.text
+    version = api.request("GET", f"{LIST}/poster/versions/1").json
+    assert (version["workflow"], version["editors"]["nodes"]) == (GRAPH, PLAIN["nodes"])
 
 
 def test_what_the_editor_saved_waits_for_somebody_to_tell_the_nodes(api: ApiWorld) -> None:

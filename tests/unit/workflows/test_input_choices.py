@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import pytest
-from named_samples import GRAPH, OBJECT_INFO
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.workflows.choosing import choose, read_choices, with_defaults
 from comfy_serverless.workflows.proposal import Proposal, propose
 from comfy_serverless.workflows.version import NamedInput, NamedOutput
+from tests.unit.workflows.named_samples import GRAPH, OBJECT_INFO
 
 PROPOSAL = propose(GRAPH, OBJECT_INFO)
 
@@ -140,6 +140,13 @@ def test_defaults_go_into_the_graph_and_a_drawn_seed_does_not() -> None:
     graph = with_defaults(GRAPH, inputs)
     assert (graph["3"]["inputs"]["steps"], graph["3"]["inputs"]["seed"]) == (8, 7)
     assert GRAPH["3"]["inputs"]["steps"] == 20
+
+
+def test_what_stands_in_the_graph_already_is_not_written_again() -> None:
+    [text] = chosen({"text": ["6.text", "7.text"]})
+    assert with_defaults(GRAPH, (text,)) == GRAPH
+    [fixed] = chosen({"seed": {"target": "3.seed", "default": 42}})
+    assert with_defaults(GRAPH, (fixed,))["3"]["inputs"]["seed"] == 42
 
 
 def test_a_file_of_choices_is_yaml_or_json() -> None:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 from jsonschema import Draft202012Validator
-from named_samples import GREATEST_SEED, INPUTS, OBJECT_INFO, version
 
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.workflows.schema import InputCheck, schema_of
 from comfy_serverless.workflows.version import NamedInput
+from tests.unit.workflows.named_samples import GREATEST_SEED, INPUTS, OBJECT_INFO, version
 
 VALIDATOR = Draft202012Validator(schema_of(version()))
 CHECK = InputCheck.of(version())

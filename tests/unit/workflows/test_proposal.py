@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from named_samples import GRAPH, OBJECT_INFO, version
 
 from comfy_serverless.graph.convert import convert
 from comfy_serverless.graph.inputs import InputKind, Role
@@ -17,6 +16,7 @@ from comfy_serverless.workflows.schema import InputCheck
 from comfy_serverless.workflows.version import NamedInput
 from tests.patience import QuietClock
 from tests.unit.editor_samples import link_in, link_out, node, saved
+from tests.unit.workflows.named_samples import GRAPH, OBJECT_INFO, version
 from tools import app_mode
 
 

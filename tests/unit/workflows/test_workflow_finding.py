@@ -43,7 +43,7 @@ def world() -> Iterator[World]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in ("thumbnail", "common", "withdrawn", "sub/old", "[v2] banner"):
+    for name in ("thumbnail", "common", "withdrawn", "sub/old", "[v2] banner", "shared/frame"):
         path = tmp_path / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(FILE), encoding="utf-8")
@@ -90,6 +90,9 @@ def refusal(finder: Finder, name: str, owner: str = "alice") -> str:
         ("sub/old", "alice", "the file sub/old@0"),
         ("sub/old@0", "alice", "the file sub/old@0"),
         ("[v2] banner", "alice", "the file [v2] banner@0"),
+        ("shared/frame", "alice", "the file shared/frame@0"),
+        ("shared/frame@0", "alice", "the file shared/frame@0"),
+        ("shared/frame.json", "alice", "the file shared/frame@0"),
     ],
 )
 def test_a_name_is_the_owner_s_own_else_shared_else_a_file(

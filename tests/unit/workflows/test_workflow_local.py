@@ -19,7 +19,12 @@ GRAPH: dict[str, Any] = {
     "3": {"class_type": "KSampler", "inputs": {"seed": 7, "steps": 20}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
 }
-CHOICES = "inputs:\n  photo: 1.image\n  seed: 3.seed\n  steps: {target: 3.steps, minimum: 1, maximum: 50}\n"
+CHOICES = """
+inputs:
+  photo: {target: 1.image, required: false}
+  seed: 3.seed
+  steps: {target: 3.steps, minimum: 1, maximum: 50}
+"""
 
 
 class Connector:

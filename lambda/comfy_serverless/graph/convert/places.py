@@ -77,7 +77,7 @@ class Places:
         The id is that of a node, also of one within a subgraph; the way to it may stand before it, and before that the
         id of the whole workflow: `12`, `12:5`, `e1c0…:12:prompt`.
         """
-        seen = [one for scope, node in self._nodes(node_id) if (one := self._seen(scope, node, name)).targets]
+        seen = [one for scope, node in self._nodes(node_id, name) if (one := self._seen(scope, node, name)).targets]
         if not seen:
             return None
         targets = dict.fromkeys(target for one in seen for target in one.targets)
@@ -86,7 +86,7 @@ class Places:
     def node_ids(self, node_id: str) -> list[str]:
         """The ids in the graph of the nodes that an id of the editor means; those within, for a subgraph."""
         found: list[str] = []
-        for scope, node in self._nodes(node_id):
+        for scope, node in self._nodes(node_id, ""):
             path = scope.path(node)
             if self._scene.definition(node) is None:
                 found.append(path)
@@ -141,13 +141,13 @@ class Places:
             at = at.parent
         return ""
 
-    def _nodes(self, node_id: str) -> list[tuple[Scope, Node]]:
+    def _nodes(self, node_id: str, name: str) -> list[tuple[Scope, Node]]:
         if node_id in self._active:
             return [self._active[node_id]]
         way = node_id.split(":")
         if len(way) > 1 and way[0] == self._workflow_id:
             way = way[1:]
-        for steps in (way, way[:-1]):  # the last part may be the name of the widget
+        for steps in (way, way[:-1] if way[-1] == name else []):
             path = ":".join(steps)
             if path in self._active:
                 return [self._active[path]]
