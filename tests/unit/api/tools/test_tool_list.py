@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 import jsonschema
@@ -149,3 +150,28 @@ def test_the_states_of_jobs_are_those_that_there_are() -> None:
     (tool,) = (tool for tool in TOOLS if tool.name == "list_jobs")
     assert set(tool.input_schema["properties"]["status"]["enum"]) == {*JobStatus}
     assert MODELS.keys() == {tool.name for tool in TOOLS}
+
+
+def test_a_key_runs_the_version_whose_schema_it_sees(agents: McpWorld) -> None:
+    push(agents.api)
+    push(agents.api, inputs={"color": "1.color", "height": "1.height"})
+    agents.api.services.workflows.move("team", "poster", "live", {1: 1, 2: 1}, by="ana")
+    seen: set[str] = set()
+    for number in range(12):
+        key = {"key_id": f"key-{number}"}
+        tools = {tool["name"]: tool for tool in agents.send("tools/list", key=key).json["result"]["tools"]}
+        version = "1" if "width" in tools["run_poster"]["inputSchema"]["properties"] else "2"
+        assert agents.call("run_poster", key=key)["structuredContent"]["version"] == version
+        seen.add(version)
+    assert seen == {"1", "2"}
+
+
+def test_a_run_costs_one_read_more_than_a_job_and_those_that_look_after_it(agents: McpWorld) -> None:
+    push(agents.api)
+    agents.call("run_poster")  # the document and the limits are known from now on
+    agents.wait_s = 0.0
+    before = Counter(agents.api.calls)
+    agents.call("run_poster")
+    spent = Counter(agents.api.calls) - before
+    assert (spent.pop("TransactWriteItems"), spent.pop("UpdateItem"), spent.pop("BatchGetItem")) == (1, 1, 1)
+    assert spent.keys() <= {"Query"}, "how the job is"
