@@ -1,6 +1,7 @@
 # The images. They run as AWS Lambda runs them: root file system read-only, only /tmp writable, any user.
 #
 #   docker build --target api -t comfy-serverless:api .              the HTTP API: no ComfyUI, no engine, no torch
+#   docker build --target mcp -t comfy-serverless:mcp .              the same with the tools of agents, /mcp
 #   docker build --target worker-lite -t comfy-serverless:lite .     connector, handlers, embedded engine; no torch
 #   docker build --target worker -t comfy-serverless:cpu .           ComfyUI itself, on the processor
 #   docker run -p 8080:8080 comfy-serverless:lite serve              as SageMaker runs it: /ping and /invocations
@@ -57,6 +58,16 @@ RUN python3 -m venv --without-pip /opt/worker \
       ! -name ssm ! -name sagemaker-runtime ! -name cloudwatch ! -name stepfunctions -exec rm -rf {} + \
  && byte-compile /opt/worker
 
+# ---- the same for the tools of agents: the API's libraries, with those of the protocol ----
+FROM build AS mcp-venv
+COPY requirements/mcp.txt /build/
+RUN python3 -m venv --without-pip /opt/worker \
+ && pip --python /opt/worker/bin/python install --no-deps --require-hashes -r /build/mcp.txt \
+ && cd /opt/worker/lib/python3.11/site-packages/botocore/data \
+ && find . -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name dynamodb ! -name sqs ! -name sts \
+      ! -name ssm ! -name sagemaker-runtime ! -name cloudwatch -exec rm -rf {} + \
+ && byte-compile /opt/worker
+
 FROM build AS code
 COPY lambda/ /opt/code/
 # The version is pyproject's: `importlib.metadata` finds it here, as it does after `pip install`.
@@ -106,6 +117,15 @@ COPY workflows/ /opt/workflows/
 COPY --from=code /opt/code/comfy_serverless/ /opt/worker/lib/python3.11/site-packages/comfy_serverless/
 COPY --from=code /opt/code/comfy_serverless.dist-info/ /opt/worker/lib/python3.11/site-packages/comfy_serverless.dist-info/
 CMD ["comfy_serverless.handlers.api.handler"]
+
+# ---- target: the tools of agents ----
+FROM runtime AS mcp
+COPY --from=release /opt/release/ /opt/
+COPY --from=mcp-venv /opt/worker/ /opt/worker/
+COPY workflows/ /opt/workflows/
+COPY --from=code /opt/code/comfy_serverless/ /opt/worker/lib/python3.11/site-packages/comfy_serverless/
+COPY --from=code /opt/code/comfy_serverless.dist-info/ /opt/worker/lib/python3.11/site-packages/comfy_serverless.dist-info/
+CMD ["comfy_serverless.handlers.mcp.handler"]
 
 # ---- what comfyui/comfy-build.lock says, as lists: the stages below copy those that they need ----
 # Whether it is still of comfy-build.yaml is asked by our own code, with two libraries of Debian's beside ours.

@@ -201,6 +201,10 @@ lock: ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	@$(PYTHON) -c 'import tomllib; print("\n".join(tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["api"]))' \
 	  | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
 	  -c requirements/dev.txt - -o requirements/api.txt
+	@# That of /mcp has the library of the protocol beside them.
+	@$(PYTHON) -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; print("\n".join(extras["api"] + extras["mcp"]))' \
+	  | uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade \
+	  -c requirements/dev.txt - -o requirements/mcp.txt
 	@$(MAKE) --no-print-directory lock-torch
 	@# The last, because not everybody reaches PyTorch's own index.
 	uv pip compile -q --python-version 3.11 --python-platform x86_64-manylinux_2_36 --generate-hashes --no-header \

@@ -45,6 +45,8 @@ STAGED, RELEASE = "ApiFunction", "ApiRelease"
 SNAPPED, WORKER_RELEASE = "GenerateFunction", "WorkerRelease"
 #: The parameters that decide what is in an image, beside ImageTarget.
 BUILT_WITH: Final = frozenset({"ComfyuiRef"})
+#: Outputs of repositories.yaml, by the targets of the Dockerfile.
+_REPOSITORIES: Final = {"api": "ApiUri", "mcp": "McpUri"}
 _NAMED = re.compile(r"\$\{(\w+)\}")
 
 
@@ -144,9 +146,9 @@ class Before:
 
 
 def images_of(template: Mapping[str, Any], repositories: Mapping[str, str]) -> dict[str, str]:
-    """The repository of each function: of the worker its own, of all others, which are one image, the other."""
+    """The repository of each function, by its image: those of `_REPOSITORIES`, and the worker's, which is chosen."""
     return {
-        name: repositories["ApiUri" if entry["Metadata"]["DockerBuildTarget"] == "api" else "WorkerUri"]
+        name: repositories[_REPOSITORIES.get(str(entry["Metadata"]["DockerBuildTarget"]), "WorkerUri")]
         for name, entry in template["Resources"].items()
         if entry["Type"] == "AWS::Serverless::Function"
     }

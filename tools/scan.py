@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 #: torch's build for processors has the code of the other one, under versions that are not on PyPI.
 LOCKS = (
-    *("requirements/api.txt", "requirements/lambda.txt"),
+    *("requirements/api.txt", "requirements/lambda.txt", "requirements/mcp.txt"),
     *("comfyui/comfy-build.lock", "requirements/torch-cuda.txt"),
 )
 _NO_SCANNER = "There is no scanner: install trivy or grype, which look at the whole image, or `pip install pip-audit`."

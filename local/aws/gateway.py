@@ -1,8 +1,9 @@
 """API Gateway on this machine: HTTP to events and back, the authorizer before, and its limits.
 
-Two things are better than on AWS. `/events` is a live stream: API Gateway can only send what a function has returned, a
-snapshot; here the function is asked again and again for the client, and what is new is passed on. And a request without
-a key is told in the contract's envelope what it lacks, beside API Gateway's own words.
+Three things are better than on AWS. `/events` is a live stream: API Gateway can only send what a function has returned,
+a snapshot; here the function is asked again and again for the client, and what is new is passed on. So does the call of
+an agent's tool on `/mcp`, whose client hears of the progress. And a request without a key is told in the contract's
+envelope what it lacks, beside API Gateway's own words.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ WITHOUT_KEY = (
 )
 PUBLIC = (("GET", "/api/v2/health"), ("GET", "/openapi.json"), ("GET", "/docs"))
 _EVENTS = re.compile(r"/api/v2/jobs/[^/]+/events")
+#: The path of agents, and what its function and this gateway tell each other of a call that goes on (`api.tools`).
+AGENTS = "/mcp"
+STREAMS, GOES_ON = "streams", "goesOn"
 #: The function itself waits for something new; this lets others have its processes in between.
 _ASK_AGAIN_S, _KEEP_ALIVE_S = 0.02, 15.0
 _TEXT_TYPES = re.compile(
@@ -78,10 +82,12 @@ class Gateway:
     Attributes:
         api: begins an invocation of the API's function.
         authorizer: the same of the authorizer.
+        agents: the same of the function behind /mcp.
     """
 
     api: Invoke
     authorizer: Invoke
+    agents: Invoke
     _known: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)
 
     def application(self) -> web.Application:
@@ -95,6 +101,8 @@ class Gateway:
         try:
             context = await self._authorize(request)
             event = await event_of(request, context)
+            if request.path == AGENTS and request.method != "OPTIONS":
+                return await self._answer_agent(request, event)
             result = await self._invoke(self.api, event)
             is_stream = request.method == "GET" and _EVENTS.fullmatch(request.path) and result.get("statusCode") == 200
             if is_stream:
@@ -102,6 +110,33 @@ class Gateway:
             return response_of(result, with_body=request.method != "HEAD")
         except Refused as refused:
             return refused.response()
+
+    async def _answer_agent(self, request: web.Request, event: dict[str, Any]) -> web.StreamResponse:
+        """Answer an agent. While its call goes on, the function is asked again, and what it tells is passed on."""
+        event["requestContext"][STREAMS] = True
+        result = await self._invoke(self.agents, event)
+        if not isinstance(result, Mapping) or GOES_ON not in result:
+            return response_of(result, with_body=request.method != "HEAD")
+        response = web.StreamResponse(headers={**result["headers"], "x-accel-buffering": "no"})
+        await response.prepare(request)
+        last_sent = time.monotonic()
+        while True:
+            if result.get("body"):
+                await response.write(str(result["body"]).encode())
+                last_sent = time.monotonic()
+            elif time.monotonic() - last_sent > _KEEP_ALIVE_S:
+                await response.write(b": keep-alive\n\n")
+                last_sent = time.monotonic()
+            transport = request.transport
+            if GOES_ON not in result or transport is None or transport.is_closing():
+                break
+            event["requestContext"][GOES_ON] = result[GOES_ON]
+            try:
+                result = await self._invoke(self.agents, event)
+            except Refused:
+                break  # its client sees that the stream has no end
+        await response.write_eof()
+        return response
 
     async def _authorize(self, request: web.Request) -> Mapping[str, Any]:
         """What the authorizer knows of the caller."""

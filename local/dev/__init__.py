@@ -38,6 +38,8 @@ API_KEY = "local-key-for-development-only"
 OWNER = "local"
 #: Requests at once, at most: who waits for a job has one for a while. Each starts when it is needed.
 API_PROCESSES = 6
+#: The same of agents: a call that waits for its job has one for a second at a time.
+AGENT_PROCESSES = 3
 CARETAKER_EVERY_S = 5.0
 WEBHOOK_TIMEOUT_S = 180
 INGEST_TIMEOUT_S = 900
@@ -214,7 +216,7 @@ class DevStack:
         functions = {
             handler: LocalFunction(
                 environment={**self.stack.environment_of(name), **variables},
-                processes=API_PROCESSES if name == "ApiFunction" else 1,
+                processes={"ApiFunction": API_PROCESSES, "McpFunction": AGENT_PROCESSES}.get(name, 1),
                 source_root=self._source_roots.get(name, SOURCE_ROOT),
             )
             for handler, name in functions_by_handler().items()
@@ -247,11 +249,11 @@ class DevStack:
         self._running.callback(caretaker.join, 5.0)
 
     def _start_api(self) -> None:
-        api, authorizer = (
+        api, authorizer, agents = (
             functools.partial(self.functions.submit, _handler(name), timeout_s=TIMEOUT_S)
-            for name in ("api", "authorizer")
+            for name in ("api", "authorizer", "mcp")
         )
-        server = GatewayServer(Gateway(api, authorizer), port=self.port)
+        server = GatewayServer(Gateway(api, authorizer, agents), port=self.port)
         self._running.callback(server.stop)
         server.start()
         self._call("caretaker")({})

@@ -51,6 +51,12 @@ def api_image() -> str:
 
 
 @pytest.fixture(scope="session")
+def mcp_image() -> str:
+    """The image of the function behind /mcp, built from the working tree."""
+    return build_image("mcp")
+
+
+@pytest.fixture(scope="session")
 def worker_image() -> str:
     """The image with the ComfyUI in comfyui/. TORCH and TORCH_INDEX_URL are arguments of its build."""
     arguments = ((name, os.environ.get(name)) for name in ("TORCH", "TORCH_INDEX_URL"))

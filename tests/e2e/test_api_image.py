@@ -89,6 +89,16 @@ def test_every_handler_of_the_template_can_be_loaded(
     assert docker("run", "--rm", *variables, "--entrypoint", python, api_image, "-c", code) == "True"
 
 
+def test_the_image_of_agents_answers_in_their_protocol(mcp_image: str, stack_environment: dict[str, str]) -> None:
+    body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
+    asked = request("/mcp", method="POST")
+    asked["headers"] |= {"content-type": "application/json", "accept": "application/json"}
+    with LambdaContainer(mcp_image, stack_environment) as running:
+        answer = running.invoke({**asked, "body": body})
+    names = [tool["name"] for tool in json.loads(answer["body"])["result"]["tools"]]
+    assert {"get_job", "run_thumbnail"} <= set(names)
+
+
 def test_health_answers_cold_and_warm_without_a_writable_root(
     container: LambdaContainer, record_property: pytest.RecordProperty
 ) -> None:

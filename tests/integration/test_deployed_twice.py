@@ -155,7 +155,7 @@ def test_make_deploy_makes_repositories_that_scan_and_forget(cloud: Cloud) -> No
         assert done.returncode == 0, done.stdout + done.stderr
     ecr = cloud.client("ecr")
     repositories = {one["repositoryName"]: one for one in ecr.describe_repositories()["repositories"]}
-    assert sorted(repositories) == [f"{STACK}/api", f"{STACK}/gpu", f"{STACK}/worker"]
+    assert sorted(repositories) == [f"{STACK}/api", f"{STACK}/gpu", f"{STACK}/mcp", f"{STACK}/worker"]
     for name, repository in repositories.items():
         assert repository["imageScanningConfiguration"] == {"scanOnPush": True}
         assert json.loads(ecr.get_lifecycle_policy(repositoryName=name)["lifecyclePolicyText"])["rules"]

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -25,11 +26,12 @@ from comfy_sdk import AsyncComfy, Comfy
 from comfy_sdk.exceptions import ComfyError
 from PIL import Image
 
-from examples import sdk_tour, sdk_tour_async
+from examples import agent, sdk_tour, sdk_tour_async
 from examples.sdk_tour import paint
 from local.aws.processes import LOOPBACK
 from local.dev import DevStack
 from tests import typescript
+from tests.doc_blocks import blocks
 from tests.patience import PATIENCE_S, QuietClock, wait_until
 from tests.unit.editor_samples import plain
 
@@ -67,6 +69,23 @@ def test_the_tour_of_the_asynchronous_client_runs_unchanged() -> None:
             await sdk_tour_async.tour(client)
 
     asyncio.run(run())
+
+
+@pytest.mark.usefixtures("environment")
+def test_an_agent_finds_runs_and_sees_workflows_as_its_transcript_says(capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(agent.main())  # the first waits for the engine, too
+    capsys.readouterr()
+    asyncio.run(agent.main())
+    said = re.sub(r"(?<= at )http\S+", "LINK", capsys.readouterr().out)
+    said = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "JOB", said)
+    (transcript,) = (block.text for block in blocks() if block.page.name == "mcp.md" and block.kind == "tested by")
+    # How often progress is heard depends on the machine.
+    progress = re.compile(r"  … \w+, \d+%")
+    heard, written = (
+        [line for line in text.splitlines() if not progress.fullmatch(line)] for text in (said, transcript)
+    )
+    assert heard == written
+    assert "  … succeeded, 100%" in said
 
 
 def test_the_examples_of_the_api_s_description_run(stack: DevStack) -> None:

@@ -139,13 +139,17 @@ def _invalid(error: RequestValidationError, body: type[BaseModel] | None) -> Com
     return kind(f"The request cannot be used: {listing}.", details={"errors": problems})
 
 
+#: What agents in web pages send with what goes to /mcp; the question whether they may comes here.
+_OF_AGENTS = ("Mcp-Protocol-Version", "Mcp-Method", "Mcp-Name")
+
+
 def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
     if not origins:
         return None
     return CORSConfig(
         allow_origin=origins[0],
         extra_origins=list(origins[1:]),
-        allow_headers=["Idempotency-Key", "Range"],
+        allow_headers=["Idempotency-Key", "Range", *_OF_AGENTS],
         expose_headers=["Location", "Retry-After"],
         max_age=600,
     )

@@ -18,7 +18,7 @@ from comfy_serverless.api.auth import caller
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, ErrorEnvelope, documented
 from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.responses import NOT_KEPT, answer
-from comfy_serverless.api.services import services
+from comfy_serverless.api.services import Services, services
 from comfy_serverless.aws.dynamodb import moment_of, now_s
 from comfy_serverless.errors import BlobNotFound, IdempotencyKeyReuse, InvalidRequest, TooLarge
 from comfy_serverless.files import UNKNOWN_TYPE, type_of_name
@@ -276,7 +276,7 @@ def post_upload(body: Annotated[UploadBody, Body()]) -> Response[str]:
         )
     naming = _naming(body, content_type=body.content_type)
     upload = behind.uploads.begin(caller(router).owner, naming, size_bytes=body.size_bytes, expected=body.hash)
-    return answer(HTTPStatus.CREATED, _target(upload).model_dump())
+    return answer(HTTPStatus.CREATED, target_of(upload, behind).model_dump())
 
 
 @router.post(
@@ -338,8 +338,8 @@ def _link(asset: Asset) -> tuple[str, str]:
     return link.url, moment_text(link.expires_at)
 
 
-def _target(upload: Upload) -> UploadTarget:
-    behind = services(router)
+def target_of(upload: Upload, behind: Services) -> UploadTarget:
+    """Where the bytes of an upload are put, by a presigned link."""
     address = behind.uploads.address(upload)
     content_type = upload.naming.content_type or UNKNOWN_TYPE
     headers = {"Content-Type": content_type, "Content-Length": str(upload.size_bytes)}

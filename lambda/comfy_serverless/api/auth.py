@@ -52,15 +52,20 @@ class Authentication(BaseMiddlewareHandler[Any]):
             services = self._services()
             event = app.current_event
             if event.http_method != "OPTIONS" and (event.http_method, event.path) not in PUBLIC:
-                who = _caller_of(event.raw_event)
-                _count(who, services)
-                app.append_context(caller=who)  # type: ignore[no-untyped-call]
+                app.append_context(caller=admit(event.raw_event, services))  # type: ignore[no-untyped-call]
             app.append_context(services=services)  # type: ignore[no-untyped-call]
         return next_middleware(app)
 
     def before(self, then: Callable[..., Any]) -> Any:  # noqa: ANN401  (Powertools wants its own class there)
         """Make one middleware of this and another one."""
         return lambda app, next_middleware: self(app, cast("Any", MiddlewareFrame(then, next_middleware)))
+
+
+def admit(event: dict[str, Any], services: Services) -> Caller:
+    """Who sends a request, which is counted. Raises Unauthorized for no owner, RateLimited beyond the key's limit."""
+    who = caller_of(event)
+    _count(who, services)
+    return who
 
 
 def caller_by_header(header: str, services: Services) -> Caller:
@@ -103,7 +108,8 @@ def caller(router: APIGatewayHttpRouter) -> Caller:
     return found
 
 
-def _caller_of(event: dict[str, Any]) -> Caller:
+def caller_of(event: dict[str, Any]) -> Caller:
+    """Who sends a request, as the authorizer found. Raises Unauthorized if it found nobody."""
     authorizer = (event.get("requestContext") or {}).get("authorizer") or {}
     facts = authorizer.get("lambda") or {}
     owner = str(facts.get("owner") or "")

@@ -87,7 +87,7 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
         content_type = event.headers.get("content-type", "").strip()
         kind = content_type.partition(";")[0].strip().lower()
         try:
-            body = _bytes_of(event.get("body"), is_base64=bool(event.get("isBase64Encoded")))
+            body = bytes_of(event.get("body"), is_base64=bool(event.get("isBase64Encoded")))
             if kind == "multipart/form-data" and self._files:
                 return self._form_of(parts_of(body, content_type))
             if kind in {"application/json", ""} and not self._files:
@@ -108,7 +108,7 @@ class BodyReader(OpenAPIRequestValidationMiddleware):
         if shaper is not None:
             document, left_out = shaper(document)
             app.append_context(**{_LEFT_OUT: tuple(left_out)})  # type: ignore[no-untyped-call]
-        return _moderate(document)
+        return moderate(document)
 
     def _form_of(self, parts: list[Part]) -> dict[str, Any]:
         form: dict[str, Any] = {}
@@ -174,7 +174,7 @@ def _part(segment: MultipartSegment, content: bytes) -> Part:
     return Part(segment.name, content, segment.filename, segment.header("Content-Type"))
 
 
-def _moderate(document: object) -> object:
+def moderate(document: object) -> object:
     """Refuse a document that has too many entries beside the workflows in it."""
     rest = {**document, "workflow": None, "extra_data": None} if isinstance(document, dict) else document
     if _count(rest, limit=_MAX_ENTRIES) > _MAX_ENTRIES:
@@ -198,7 +198,8 @@ def _count(document: object, *, limit: int | None) -> int:
     raise Malformed(f"is nested more than {_MAX_LEVELS} levels deep")
 
 
-def _bytes_of(body: str | None, *, is_base64: bool) -> bytes:
+def bytes_of(body: str | None, *, is_base64: bool) -> bytes:
+    """The body of an event as it was sent. Raises Malformed if it is not the base64 that it should be."""
     if not is_base64:
         return (body or "").encode("utf-8", "surrogatepass")
     try:

@@ -17,7 +17,6 @@ from pydantic import BaseModel
 
 from comfy_serverless.api.auth import caller
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, documented
-from comfy_serverless.api.queries import check_query
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.workflow_bodies import Finding
@@ -81,7 +80,6 @@ def get_diagnosis(
     """Examine a page of the caller's workflows."""
     from comfy_serverless.workflows.doctor import examined  # and what looks at graphs: no other start waits for it
 
-    check_query(router.current_event.query_string_parameters, ("release", "name", "limit", "cursor"))
     if cursor is not None and not NAME.fullmatch(cursor):
         raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
     behind, owner = services(router), caller(router).owner

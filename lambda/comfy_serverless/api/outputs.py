@@ -10,11 +10,11 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Query
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
-from comfy_serverless.api.auth import caller
+from comfy_serverless.api.auth import Caller, caller
 from comfy_serverless.api.bodies import INVALID, NOT_FOUND, REFUSALS, OutputList, documented
 from comfy_serverless.api.jobs import JobId, find_job
 from comfy_serverless.api.responses import answer
-from comfy_serverless.api.services import services
+from comfy_serverless.api.services import Services, services
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidCursor
 from comfy_serverless.jobs.links import Links
@@ -41,8 +41,8 @@ def get_outputs(
     """Return a page of a job's outputs."""
     if cursor is not None and not _CURSOR.fullmatch(cursor):
         raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
-    page = _page(id, start=int(cursor or 0), limit=limit)
     behind = services(router)
+    page = outputs_page(id, caller(router), behind, start=int(cursor or 0), limit=limit)
     outputs = Links(behind.s3, behind.settings.link_expiry_s).of_outputs(page.outputs)
     document: dict[str, Any] = {"outputs": [output.to_json() for output in outputs]}
     if page.end is not None:
@@ -50,9 +50,9 @@ def get_outputs(
     return answer(HTTPStatus.OK, document)
 
 
-def _page(job_id: str, *, start: int, limit: int) -> Page:
-    behind = services(router)
-    state = find_job(job_id, caller(router), behind, read=behind.jobs.read_alone)
+def outputs_page(job_id: str, who: Caller, behind: Services, *, start: int, limit: int) -> Page:
+    """Some outputs of a job of the caller, without links. Raises NotFound for another's, InvalidCursor."""
+    state = find_job(job_id, who, behind, read=behind.jobs.read_alone)
     if (listed_in := state.document().outputs_uri) is not None:
         return read_page(behind.s3, S3Address.parse(listed_in), start=start, limit=limit)
     outputs = (behind.jobs.read(job_id) or state).outputs

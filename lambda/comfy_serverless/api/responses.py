@@ -49,15 +49,19 @@ def answer(status: int, document: Mapping[str, Any] | None, headers: Mapping[str
 
 def refuse(error: ComfyError) -> Response[str]:
     """The contract's envelope for a failure. The log has what it tells only the operator, whom a metric calls."""
-    count_refusal(error)
     headers = {}
     if isinstance(error, Refusal) and error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
     if error.http_status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
-    envelope = error_envelope(error)
-    told = envelope["error"]
-    shown = {**told, "message": outward(told["message"]), "details": outward_details(told["details"] or {}) or None}
-    if shown != told:
-        log.warning("a refusal was shortened for its reader", extra={"refusal": told})
-    return answer(error.http_status, {"error": shown}, headers)
+    return answer(error.http_status, {"error": shown(error)}, headers)
+
+
+def shown(error: ComfyError) -> dict[str, Any]:
+    """Code, message and details of a failure as its caller reads them. A metric counts what is not his doing."""
+    count_refusal(error)
+    whole: dict[str, Any] = error_envelope(error)["error"]
+    told = {**whole, "message": outward(whole["message"]), "details": outward_details(whole["details"] or {}) or None}
+    if told != whole:
+        log.warning("a refusal was shortened for its reader", extra={"refusal": whole})
+    return told

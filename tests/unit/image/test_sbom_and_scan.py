@@ -145,7 +145,7 @@ def test_a_missing_bill_is_said_before_anything_is_scanned(
 def test_every_lock_of_an_image_is_scanned() -> None:
     dockerfile = (Path(__file__).parents[3] / "Dockerfile").read_text(encoding="utf-8")
     assert {lock for lock in scan.LOCKS if lock.removeprefix("requirements/") in dockerfile} == set(scan.LOCKS)
-    assert set(re.findall(r"-r /build/((?:api|lambda)\.txt)", dockerfile)) == {"api.txt", "lambda.txt"}
+    assert set(re.findall(r"-r /build/((?:api|lambda|mcp)\.txt)", dockerfile)) == {"api.txt", "lambda.txt", "mcp.txt"}
 
 
 def test_the_lock_of_comfyui_is_read_by_pip_audit(scanners: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from cfnlint.helpers import REGIONS
 from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
 
 from tests.unit.template.processed import is_true, of_type, parse, processed, resources_for, schema_of
+from tools.deploy import images_of
 
 TEMPLATE = processed()
 BUDGET = parse("budget.yaml")
@@ -66,12 +67,11 @@ def test_images_of_two_kinds_never_push_each_other_out() -> None:
     """One of them is built more often than the other: each is counted by itself."""
     patterns = {name: [rule["selection"].get("tagPatternList") for rule in rules_of(name)] for name in REPOSITORIES}
     assert patterns["Gpu"] == [["worker-*"], ["api-*"], None]
-    kinds = {
-        entry["Metadata"]["DockerBuildTarget"]
-        for name, entry in parse()["Resources"].items()
-        if entry["Type"] == "AWS::Serverless::Function" and name != "GenerateFunction"
-    }
-    assert kinds == {"api"}, "the repository Api is for one image"
+    uris = {f"{name}Uri": name for name in REPOSITORIES}
+    images: dict[str, set[str]] = {}
+    for function, repository in images_of(parse(), uris).items():
+        images.setdefault(repository, set()).add(str(parse()["Resources"][function]["Metadata"]["DockerBuildTarget"]))
+    assert images == {"Api": {"api"}, "Mcp": {"mcp"}, "Worker": {"{'Ref': 'ImageTarget'}"}}, "each is for one image"
 
 
 def test_all_that_costs_can_have_the_tags_of_the_stack() -> None:

@@ -224,10 +224,11 @@ def test_the_worker_may_read_inputs_and_write_outputs_and_nothing_else_in_s3() -
     }
 
 
-def test_only_the_api_and_the_caretaker_may_delete_and_only_assets() -> None:
+def test_only_the_api_the_tools_and_the_caretaker_may_delete_and_only_assets() -> None:
     deleting = {function: rights(function, "s3") for function in FUNCTIONS}
     assert {(function, name) for function, some in deleting.items() for action, name in some if "Delete" in action} == {
         ("ApiFunction", "assets"),
+        ("McpFunction", "assets"),
         ("CaretakerFunction", "assets"),
     }
 
@@ -255,6 +256,10 @@ def test_every_route_asks_for_a_key_but_those_that_say_what_there_is() -> None:
     }
     methods = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
     assert routes.keys() - public == {*((method, "/api/v2/{proxy+}") for method in methods), ("POST", "/generate")}
+    events = FUNCTIONS["McpFunction"]["Events"].values()
+    agents = {(event["Properties"]["Method"], event["Properties"]["Path"]): event["Properties"] for event in events}
+    assert agents.keys() == {("POST", "/mcp"), ("GET", "/mcp"), ("DELETE", "/mcp")}
+    assert not any("Auth" in properties for properties in agents.values())
 
 
 def test_the_access_log_has_neither_keys_nor_queries() -> None:
@@ -319,10 +324,11 @@ def test_the_job_queue_keeps_messages_for_as_long_as_a_job_waits() -> None:
     assert QUEUES["BatchQueue"]["MessageRetentionPeriod"] == BATCH_RETENTION_S
 
 
-def test_the_image_of_the_api_has_a_handler_for_every_function() -> None:
+def test_every_function_has_a_handler_in_its_image() -> None:
     for name, function in FUNCTIONS.items():
         if name != "GenerateFunction":
-            assert RESOURCES[name]["Metadata"]["DockerBuildTarget"] == "api"
+            target = "mcp" if name == "McpFunction" else "api"
+            assert RESOURCES[name]["Metadata"]["DockerBuildTarget"] == target
             module = function["ImageConfig"]["Command"][0].removesuffix(".handler").replace(".", "/")
             assert (ROOT / "lambda" / f"{module}.py").is_file()
 

@@ -138,7 +138,7 @@ def test_the_worker_writes_to_output_buckets_of_ones_own_and_who_looks_at_result
     result = f"{RESULTS}/job/result.json"
     for action in ("PutObject", "AbortMultipartUpload"):
         assert {role for role in roles() if may(role, action, result)} == {"GenerateRole"}
-    readers = {"GenerateRole", "ApiRole", "CaretakerRole", "OutcomeRole"}
+    readers = {"GenerateRole", "ApiRole", "McpRole", "CaretakerRole", "OutcomeRole"}
     assert {role for role in roles() if may(role, "GetObject", result)} == readers
     assert {role for role in roles() if may(role, "ListBucket", RESULTS)} == {"GenerateRole"}
     assert not [role for role in roles() if may(role, "DeleteObject", result)]
@@ -191,7 +191,7 @@ def environment(function: str) -> dict[str, Any]:
             (function, "ALLOWED_INPUT_BUCKETS", ("InputBucket", "OutputBucket", "AssetsBucket"), "InputBuckets")
             for function in ("GenerateFunction", "IngestFunction")
         ),
-        ("ApiFunction", "ALLOWED_INPUT_BUCKETS", ("InputBucket",), "InputBuckets"),
+        *((f"{name}Function", "ALLOWED_INPUT_BUCKETS", ("InputBucket",), "InputBuckets") for name in ("Api", "Mcp")),
         *(
             (function, "ALLOWED_OUTPUT_BUCKETS", ("OutputBucket",), "OutputBuckets")
             for function in ("GenerateFunction", "IngestFunction")

@@ -45,6 +45,7 @@ NEEDS = {
         "ingest",
         ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "MANIFEST_QUEUE_URL", "JOB_QUEUE_URL"],
     ),
+    "McpFunction": ("services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
     "OutcomeFunction": ("settlement", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
     "WebhookFunction": ("caller", ["JOBS_TABLE"]),
     "GenerateFunction": ("journal", ["JOBS_TABLE", "JOB_QUEUE_URL"]),

@@ -21,7 +21,12 @@ from tools.deploy import (
     settings_of,
 )
 
-REPOSITORIES = {"ApiUri": "1.ecr/comfy/api", "WorkerUri": "1.ecr/comfy/worker", "GpuUri": "1.ecr/comfy/gpu"}
+REPOSITORIES = {
+    "ApiUri": "1.ecr/comfy/api",
+    "McpUri": "1.ecr/comfy/mcp",
+    "WorkerUri": "1.ecr/comfy/worker",
+    "GpuUri": "1.ecr/comfy/gpu",
+}
 IMAGES = images_of(parse(), REPOSITORIES)
 PLAN = Plan(
     stack="Comfy",
@@ -71,8 +76,9 @@ def test_sam_is_not_told_of_repositories_of_its_own_too() -> None:
 
 def test_every_function_has_a_repository_of_ours() -> None:
     assert IMAGES.pop("GenerateFunction") == "1.ecr/comfy/worker"
+    assert IMAGES.pop("McpFunction") == "1.ecr/comfy/mcp"
     assert set(IMAGES.values()) == {"1.ecr/comfy/api"}
-    IMAGES["GenerateFunction"] = "1.ecr/comfy/worker"
+    IMAGES.update(GenerateFunction="1.ecr/comfy/worker", McpFunction="1.ecr/comfy/mcp")
     assert len(IMAGES) == len(
         [one for one in parse()["Resources"].values() if one["Type"] == "AWS::Serverless::Function"]
     )

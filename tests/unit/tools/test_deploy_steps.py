@@ -19,7 +19,8 @@ DESCRIBED: dict[str, dict[str, Any]] = {
     },
     "comfy-repositories": {
         "Outputs": [
-            {"OutputKey": f"{name}Uri", "OutputValue": f"1.ecr/comfy/{name.lower()}"} for name in ("Api", "Worker")
+            {"OutputKey": f"{name}Uri", "OutputValue": f"1.ecr/comfy/{name.lower()}"}
+            for name in ("Api", "Mcp", "Worker")
         ]
     },
 }

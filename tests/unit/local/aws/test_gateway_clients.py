@@ -55,7 +55,7 @@ def may_everything(_event: Any) -> Future[Any]:
 @pytest.fixture
 def port() -> Iterator[int]:
     number = free_port()
-    server = GatewayServer(Gateway(Functions(), may_everything), port=number)
+    server = GatewayServer(Gateway(Functions(), may_everything, Functions()), port=number)
     server.start()
     yield number
     server.stop()

@@ -25,13 +25,15 @@ class GatewayWorld:
     def __init__(self, answers: Callable[[Any], Any], *, authorizer: Any = ALLOWED) -> None:
         self.events: list[Any] = []
         self.asked: list[Any] = []
+        self.of_agents: list[Any] = []
         self._answers = answers
         self._authorizer = authorizer
 
     def ask(self, use: Callable[[TestClient[Any, Any]], Awaitable[None]]) -> None:
         async def run() -> None:
             api = self._remember(self.events, self._answers)
-            gateway = Gateway(api, self._remember(self.asked, lambda _event: self._authorizer))
+            agents = self._remember(self.of_agents, self._answers)
+            gateway = Gateway(api, self._remember(self.asked, lambda _event: self._authorizer), agents)
             async with TestClient(TestServer(gateway.application())) as client:
                 await use(client)
 
@@ -194,3 +196,36 @@ def test_events_that_are_refused_pass_through() -> None:
         "GET", "/api/v2/jobs/1/events", headers=AUTHORIZATION
     )
     assert (response.status, content) == (404, b'{"error": {}}')
+
+
+def test_what_agents_send_goes_to_their_own_function_which_is_told_that_it_may_stream() -> None:
+    gateway = GatewayWorld(ok)
+    for method in ("POST", "GET", "DELETE"):
+        assert gateway.request(method, "/mcp", headers=AUTHORIZATION)[0].status == 200
+    assert [event["requestContext"]["streams"] for event in gateway.of_agents] == [True] * 3
+    assert {event["requestContext"]["authorizer"]["lambda"]["owner"] for event in gateway.of_agents} == {"team"}
+    gateway.request("OPTIONS", "/mcp")
+    gateway.request("POST", "/mcp/other", headers=AUTHORIZATION)
+    assert [event["rawPath"] for event in gateway.events] == ["/mcp", "/mcp/other"]
+
+
+def test_a_call_of_an_agent_that_goes_on_is_asked_after_until_it_is_over() -> None:
+    stream = {"statusCode": 200, "headers": {"content-type": "text/event-stream"}}
+    answers = [
+        {**stream, "body": "data: 1\n\n", "goesOn": {"job_id": "a"}},
+        {**stream, "body": "", "goesOn": {"job_id": "a"}},
+        {**stream, "body": "data: 2\n\n"},
+    ]
+    gateway = GatewayWorld(lambda _event: answers.pop(0))
+    response, body = gateway.request("POST", "/mcp", json={"id": 1}, headers=AUTHORIZATION)
+    assert (response.headers["content-type"], body) == ("text/event-stream", b"data: 1\n\ndata: 2\n\n")
+    told = [event["requestContext"].get("goesOn") for event in gateway.of_agents]
+    assert told == [None, {"job_id": "a"}, {"job_id": "a"}]
+    assert len({event["body"] for event in gateway.of_agents}) == 1
+
+
+def test_nobody_else_can_say_that_a_call_goes_on() -> None:
+    gateway = GatewayWorld(ok)
+    headers = {**AUTHORIZATION, "goesOn": "a", "streams": "true"}
+    gateway.request("POST", "/mcp?goesOn=a", json={"goesOn": {"job_id": "a"}}, headers=headers)
+    assert "goesOn" not in gateway.of_agents[0]["requestContext"]

@@ -1,0 +1,19 @@
+"""The Lambda function behind `/mcp`: the tools of agents. One of its own: the protocol's library takes a second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_serverless.api.tools.endpoint import AgentsEndpoint
+from comfy_serverless.handlers import snapshot, wiring
+
+wiring.at_start(wiring.services)
+_endpoint = AgentsEndpoint(wiring.services)
+
+
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's context)
+    """Answer one request."""
+    return _endpoint.answer(event, remaining_s=context.get_remaining_time_in_millis() / 1000)
+
+
+snapshot.hooks()
