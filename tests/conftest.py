@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 
 import pytest
@@ -12,6 +13,7 @@ def pytest_configure() -> None:
     """Ctrl-C reaches the programs that tests start: a shell's job in the background ignores it, and passes that on."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("COLUMNS", None)  # a terminal's width, which some shells pass on, folds what tests read
     gc.set_threshold(20_000, 20, 50)
 
 

@@ -7,10 +7,11 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,25 @@ def test_whatever_ends_the_command_its_container_is_removed(
     assert removed == f"rm --force {name}"
     with pytest.raises(ProcessLookupError):
         os.kill(int((hanging / "client").read_text()), 0)
+
+
+@pytest.mark.usefixtures("checkout")
+def test_a_container_is_removed_even_if_the_signal_comes_while_it_is_being_started(
+    hanging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popen = subprocess.Popen
+
+    class Interrupted(popen):  # type: ignore[type-arg,misc,valid-type]
+        def __init__(self, command: Sequence[str], **options: Any) -> None:
+            super().__init__(command, **options)
+            if "run" in command:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    assert ended(["env", "check", "--image", "mine:1"]) == 130
+    started, removed = (hanging / "calls").read_text().splitlines()
+    name = started.split()[started.split().index("--name") + 1]
+    assert removed == f"rm --force {name}"
 
 
 def ended(arguments: list[str]) -> int:

@@ -74,22 +74,29 @@ class _Reader:
 @contextmanager
 def _client(command: Sequence[str], name: str) -> Iterator[subprocess.Popen[str]]:
     """The client of the container engine; if it has not ended by itself, it and its container are gone behind this."""
+    client = None
+    is_begun = False
     try:
-        client = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C of the terminal is for us: we end it
-        )
-    except OSError as error:
-        raise EngineUnavailable(f"an image can only be checked with docker: {error}") from error
-    try:
+        try:
+            is_begun = True
+            client = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # Ctrl-C of the terminal is for us: we end it
+            )
+        except OSError as error:
+            is_begun = False
+            raise EngineUnavailable(f"an image can only be checked with docker: {error}") from error
         yield client
     finally:
-        if client.poll() is None:
+        # A signal may come while the client is being made: then it runs, and nobody knows it but by the name.
+        if client is None and is_begun:
+            _remove(name)
+        elif client is not None and client.poll() is None:
             _end(client)
             _remove(name)
 
