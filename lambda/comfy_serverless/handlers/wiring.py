@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.assets import AssetStore
     from comfy_serverless.table.care import Care
-    from comfy_serverless.table.dispatch import Endpoint, Workers
+    from comfy_serverless.table.dispatch import Endpoint
     from comfy_serverless.table.gate import Gate
     from comfy_serverless.table.jobs import JobStore
     from comfy_serverless.table.settlement import Settlement
+    from comfy_serverless.table.workers import Workers
     from comfy_serverless.webhooks.calls import Caller
     from comfy_serverless.workflows.finding import Finder
     from comfy_serverless.workflows.store import WorkflowStore

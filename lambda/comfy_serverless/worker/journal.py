@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import WebhookQueue
     from comfy_serverless.connector.progress import Progress as EngineProgress
     from comfy_serverless.jobs.message import JobMessage
-    from comfy_serverless.table.dispatch import Workers
+    from comfy_serverless.table.workers import Workers
     from comfy_serverless.worker.worker import Call, Outcome, Worker
 
 #: The time between two writes of one job.
