@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +18,10 @@ class EngineAsked:
     """The part of `ComfyConnector` that needs its engine alone: names, addresses, declarations, folders, files."""
 
     _engine: Engine
+
+    @abstractmethod
+    def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Wait until the engine answers."""
 
     @property
     def engine(self) -> str:
@@ -93,6 +98,11 @@ class EngineAsked:
         Raises EngineUnavailable if ComfyUI cannot be asked.
         """
         return self._engine.all_declared.object_info()
+
+    def object_info_now(self) -> Mapping[str, Any]:
+        """The same, asked now, once ComfyUI answers. Raises ComfyError as `wait_ready`."""
+        self.wait_ready()
+        return self._engine.all_declared.read()
 
     def embeddings(self) -> frozenset[str]:
         """The names of the embeddings that ComfyUI has, without endings. Raises EngineUnavailable."""
