@@ -113,10 +113,6 @@ class EngineAsked:
         """The names of the files in ComfyUI's folders, as nodes list them, as far as they are on this machine."""
         return self._engine.file_names()
 
-    def node_classes(self) -> tuple[str, ...]:
-        """The names of all node classes ComfyUI has; empty if it does not answer."""
-        return self._engine.all_declared.classes()
-
     def model_places(self) -> Mapping[str, tuple[Path, ...]] | None:
         """Where ComfyUI looks for models, by folder, in the order of its search; None if it does not answer yet.
 
