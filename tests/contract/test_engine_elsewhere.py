@@ -29,14 +29,14 @@ COMPANY = {"NO_PROXY": "169.254.169.254,.internal"}
 
 HANDLER = """
 import json, sys
-from comfy_serverless.handlers import generate, wiring
+from comfy_serverless.handlers import generate, wiring_worker
 class Context:
     aws_request_id = "r"
     def get_remaining_time_in_millis(self): return 100_000
 try:
     print(json.dumps(generate.handler({"workflow": json.load(sys.stdin), "reply": "inline"}, Context())))
 finally:
-    wiring.connector().kill_api()
+    wiring_worker.connector().kill_api()
 """
 
 

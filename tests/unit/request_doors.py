@@ -19,7 +19,7 @@ from comfy_serverless.aws.sqs import JobQueue
 from comfy_serverless.batches.drops import Drops
 from comfy_serverless.batches.keeper import Keeper
 from comfy_serverless.batches.store import BatchStore
-from comfy_serverless.handlers import sagemaker_server, wiring
+from comfy_serverless.handlers import sagemaker_server, wiring_worker
 from comfy_serverless.handlers.events import recognise
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.sources import DroppedObject
@@ -104,7 +104,7 @@ class Doors:
             "connector": SimpleNamespace(),
             "node_list": None,
         }.items():
-            monkeypatch.setattr(wiring, name, lambda value=value: value)
+            monkeypatch.setattr(wiring_worker, name, lambda value=value: value)
         monkeypatch.setattr("comfy_serverless.api.jobs.ANSWER_RESERVE_S", 1e6)  # nobody waits
 
     def _seen(self, outcome: Outcome) -> Seen:

@@ -291,7 +291,7 @@ OPENERS = frozenset(
 #: Where they may be called, and why that is right.
 PLACES = {
     "proxies.py": "decides",
-    "cli/remote.py": "requests decides by the same variables; its session for this machine reads none",
+    "cli/remote_api.py": "requests decides by the same variables; its session for this machine reads none",
     "connector/server.py": "its pools and sockets are those of `proxies`",
     "connector/client.py": "sends through the pool of its server",
     "connector/events.py": "hands the library a socket of its server",

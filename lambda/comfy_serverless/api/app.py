@@ -19,6 +19,7 @@ from comfy_serverless.api import assets, doctor, documentation, events, jobs, na
 from comfy_serverless.api.auth import Authentication
 from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
+from comfy_serverless.api.field_problems import field_problems
 from comfy_serverless.api.responses import refuse, security_headers
 from comfy_serverless.api.services import Services
 from comfy_serverless.errors import (
@@ -30,7 +31,6 @@ from comfy_serverless.errors import (
     UnsupportedMediaType,
     UpstreamError,
 )
-from comfy_serverless.jobs.request import problem_in_words, unknown_field
 from comfy_serverless.observability import log
 
 
@@ -124,15 +124,7 @@ _BODIES: dict[str, type[BaseModel]] = {
 def _invalid(error: RequestValidationError, body: type[BaseModel] | None) -> ComfyError:
     """The refusal that names the wrong parts of a request, in our words. `body`: of the route, if it is known."""
     entries = error.errors()
-    problems = [
-        {
-            "field": ".".join(map(str, entry["loc"]))[:200] or "request",
-            "problem": unknown_field(entry["loc"][1:], body)
-            if body is not None and entry["type"] == "extra_forbidden"
-            else problem_in_words(entry["type"], entry["msg"]),
-        }
-        for entry in entries[:100]
-    ]
+    problems = field_problems(entries, body, outer=1)
     listing = "; ".join(f"{problem['field']}: {problem['problem']}" for problem in problems[:20])
     is_about_labels = all("metadata" in entry["loc"] for entry in entries)
     kind = InvalidMetadata if is_about_labels else InvalidRequest

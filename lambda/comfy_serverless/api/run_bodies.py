@@ -13,11 +13,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from comfy_serverless.api.bodies import WEBHOOK_SECRET, WEBHOOK_URL, ExtraData
-from comfy_serverless.jobs.request import Labels, problem_in_words, unknown_field
+from comfy_serverless.api.field_problems import field_problems
+from comfy_serverless.jobs.request import Labels
 from comfy_serverless.jobs.shapes import cleaned
 
 _INPUTS = "inputs"
-_MOST_PROBLEMS = 100
 #: The rest of a sentence on an input that stands where options do.
 IS_INPUT = "is an input: it goes into `inputs`"
 
@@ -72,13 +72,5 @@ def hint_at_options(name: str) -> str:
 
 def problems_in(error: ValidationError) -> list[tuple[str, str]]:
     """What is wrong, by field, in our words."""
-    entries = error.errors(include_url=False, include_context=False, include_input=False)[:_MOST_PROBLEMS]
-    return [
-        (
-            ".".join(str(part) for part in entry["loc"] if part != "[key]")[:200],
-            unknown_field(entry["loc"], RunOptions)
-            if entry["type"] == "extra_forbidden"
-            else problem_in_words(entry["type"], entry["msg"]),
-        )
-        for entry in entries
-    ]
+    entries = error.errors(include_url=False, include_context=False, include_input=False)
+    return [(one["field"], one["problem"]) for one in field_problems(entries, RunOptions)]

@@ -15,9 +15,9 @@ from comfy_serverless.settings import Settings
 from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.table.assets import AssetStore
 from comfy_serverless.table.care import Care
-from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import UploadStore
+from comfy_serverless.table.workers import Workers
 from comfy_serverless.workflows.finding import Finder
 from comfy_serverless.workflows.store import WorkflowStore
 

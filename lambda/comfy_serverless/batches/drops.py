@@ -41,9 +41,9 @@ from comfy_serverless.jobs.sources import DroppedObject
 from comfy_serverless.jobs.stored_request import StoredRequest
 from comfy_serverless.json_text import GZIP
 from comfy_serverless.observability import about, log, rename
-from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobExists, JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
+from comfy_serverless.table.workers import Workers
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

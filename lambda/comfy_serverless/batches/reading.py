@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
     from comfy_serverless.jobs.request import OutputTarget
     from comfy_serverless.settings import Settings
-    from comfy_serverless.table.dispatch import Workers
     from comfy_serverless.table.job_state import JobState
+    from comfy_serverless.table.workers import Workers
 
 #: Lines of a chunk: this many are read again if reading was cut off.
 CHUNK_LINES = 200

@@ -15,7 +15,6 @@ import gzip
 import hashlib
 import io
 import json
-import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.cure import BAD, REPEATABLE, is_curable
 from comfy_serverless.batches.fates import BadBetween, Fate, fates
+from comfy_serverless.batches.first_lines import FirstLines
 from comfy_serverless.batches.pinning import Pins, labels_of_job
 from comfy_serverless.batches.reading import THREADS
 from comfy_serverless.batches.results import Row, shown_input
@@ -155,7 +155,7 @@ def write_report(
         s3.upload_fileobj(body, bucket, f"{base}{ending}", ExtraArgs=extra, Config=_ONE_BY_ONE)
         return f"s3://{bucket}/{base}{ending}"
 
-    with tempfile.TemporaryDirectory() as name, closing(_FirstLines(Path(name) / "first.db")) as first_lines:
+    with tempfile.TemporaryDirectory() as name, closing(FirstLines(Path(name) / "first.db")) as first_lines:
         summary = _summarised(_numbered(s3, batch, parts), first_lines)
 
         def rows(having: bytes = b"") -> Iterator[dict[str, Any]]:
@@ -263,40 +263,6 @@ def next_id(job_id: str) -> str:
 # The parts together.
 
 
-class _FirstLines:
-    """The first line of each job, on disk: there may be more of them than fit into memory."""
-
-    def __init__(self, path: Path) -> None:
-        self._database = sqlite3.connect(path, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("CREATE TABLE first (job_id TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
-        self._database.execute("CREATE TABLE twice (line INTEGER PRIMARY KEY, first INTEGER)")
-        self._database.execute("BEGIN")
-
-    def of(self, job_id: str, line: int) -> int | None:
-        """The first line of this job; None if it is this one."""
-        inserted = self._database.execute("INSERT OR IGNORE INTO first VALUES (?, ?)", (job_id, line))
-        if inserted.rowcount:
-            return None
-        (first,) = self._database.execute("SELECT line FROM first WHERE job_id = ?", (job_id,)).fetchone()
-        self._database.execute("INSERT INTO twice VALUES (?, ?)", (line, first))
-        return int(first)
-
-    def marked(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The rows, those of a job that came before with its first line."""
-        pairs = self._database.execute("SELECT line, first FROM twice ORDER BY line")
-        line, first = pairs.fetchone() or (None, None)
-        for row in rows:
-            while line is not None and line < row["line"]:
-                line, first = pairs.fetchone() or (None, None)
-            if row["line"] == line:
-                row["duplicate_of"] = first
-            yield row
-
-    def close(self) -> None:
-        self._database.close()
-
-
 def _numbered(s3: S3Client, batch: Batch, parts: Sequence[Range], *, having: bytes = b"") -> Iterator[dict[str, Any]]:
     """All rows, with their lines' numbers in the file: as many more as lines begin in the ranges before.
 
@@ -319,7 +285,7 @@ def _numbered(s3: S3Client, batch: Batch, parts: Sequence[Range], *, having: byt
                     yield row
 
 
-def _summarised(rows: Iterator[dict[str, Any]], first_lines: _FirstLines) -> Summary:
+def _summarised(rows: Iterator[dict[str, Any]], first_lines: FirstLines) -> Summary:
     summary = Summary()
     for row in rows:
         if row["job_id"]:

@@ -26,8 +26,8 @@ from comfy_serverless.table.job_state import JobState, NewJob
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from comfy_serverless.table.dispatch import Workers
     from comfy_serverless.table.jobs import JobStore
+    from comfy_serverless.table.workers import Workers
 
 #: Whose jobs checks are. Keys may not be made for it by accident: it is no name that a person has.
 OWNER = "release-check"

@@ -16,10 +16,11 @@ from botocore.exceptions import ClientError
 
 from comfy_serverless.aws.s3 import error_code
 from comfy_serverless.errors import InvalidRequest, InvalidSetting, NotFound
-from comfy_serverless.table.dispatch import TARGET_KNOWN_S, Endpoint, Gated, Queues, Workers
+from comfy_serverless.table.dispatch import TARGET_KNOWN_S, Endpoint, Gated, Queues
 from comfy_serverless.table.live import DEFAULT, NAME, Live, Release, live_parameter
 from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
 from comfy_serverless.table.turn import turn
+from comfy_serverless.table.workers import Workers
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

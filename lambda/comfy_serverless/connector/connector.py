@@ -392,11 +392,6 @@ class ComfyConnector(EngineGiven):
             raise refusal(answer.error, answer.node_errors)
         return {"prompt_id": answer.prompt_id, "number": answer.number, "node_errors": dict(answer.node_errors)}
 
-    def object_info_now(self) -> Mapping[str, Any]:
-        """The same, asked now, once ComfyUI answers. Raises ComfyError as `wait_ready`."""
-        self.wait_ready()
-        return self._engine.all_declared.read()
-
     # Reading and editing workflows, as in the original.
 
     load_payload = staticmethod(workflow_module.load_payload)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +18,10 @@ class EngineAsked:
     """The part of `ComfyConnector` that needs its engine alone: names, addresses, declarations, folders, files."""
 
     _engine: Engine
+
+    @abstractmethod
+    def wait_ready(self, timeout_s: float | None = None) -> None:
+        """Wait until the engine answers."""
 
     @property
     def engine(self) -> str:
@@ -94,6 +99,11 @@ class EngineAsked:
         """
         return self._engine.all_declared.object_info()
 
+    def object_info_now(self) -> Mapping[str, Any]:
+        """The same, asked now, once ComfyUI answers. Raises ComfyError as `wait_ready`."""
+        self.wait_ready()
+        return self._engine.all_declared.read()
+
     def embeddings(self) -> frozenset[str]:
         """The names of the embeddings that ComfyUI has, without endings. Raises EngineUnavailable."""
         with self._engine.asked() as client:
@@ -102,10 +112,6 @@ class EngineAsked:
     def file_names(self) -> frozenset[str]:
         """The names of the files in ComfyUI's folders, as nodes list them, as far as they are on this machine."""
         return self._engine.file_names()
-
-    def node_classes(self) -> tuple[str, ...]:
-        """The names of all node classes ComfyUI has; empty if it does not answer."""
-        return self._engine.all_declared.classes()
 
     def model_places(self) -> Mapping[str, tuple[Path, ...]] | None:
         """Where ComfyUI looks for models, by folder, in the order of its search; None if it does not answer yet.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,10 +11,6 @@ from comfy_serverless.connector.folders import place_file
 
 class EngineGiven(EngineAsked):
     """The part of `ComfyConnector` that brings files to its engine, once that answers."""
-
-    @abstractmethod
-    def wait_ready(self, timeout_s: float | None = None) -> None:
-        """Wait until the engine answers."""
 
     def upload_image(
         self,

@@ -78,15 +78,6 @@ def hash_of(url: str, *, get: Get, tokens: Tokens) -> Pin | None:
     return None
 
 
-def found_by_hash(sha256: str, *, get: Get, tokens: Tokens) -> Pin | None:
-    """Where CivitAI has the file with this content; None if it does not know it. Raises Unusable as `hash_of`."""
-    if not _SHA256.fullmatch(sha256):
-        raise ValueError("no SHA-256 in hex")
-    address = f"https://{CIVITAI.host}/api/v1/model-versions/by-hash/{sha256.lower()}"
-    files = _files_of(address, get=get, tokens=tokens)
-    return next((pin for pin in map(_pin_of, files) if pin is not None and pin.sha256 == sha256.lower()), None)
-
-
 def _of_hugging_face(url: str, *, get: Get, tokens: Tokens) -> Pin | None:
     """Ask, along redirects within the host: a repository that was renamed answers 307."""
     asked = url
@@ -121,8 +112,6 @@ def _of_civitai(url: str, version: str, *, get: Get, tokens: Tokens) -> Pin | No
 def _files_of(address: str, *, get: Get, tokens: Tokens) -> Iterator[Mapping[str, Any]]:
     """The files of a version of a model."""
     answer = get(address, method="GET", tokens=tokens)
-    if answer.status == 404 and "/by-hash/" in address:
-        return
     _check(answer)
     if answer.status != 200:
         raise Unusable(f"{CIVITAI.name} does not say what it is (HTTP {answer.status})", transient=True)

@@ -31,7 +31,7 @@ from comfy_serverless.observability import log
 from comfy_serverless.worker.replies import Replies
 
 if TYPE_CHECKING:
-    from comfy_serverless.worker.worker import Outcome
+    from comfy_serverless.worker.outcomes import Outcome
 
 
 class Event(Protocol):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from comfy_serverless.handlers import snapshot, wiring
+from comfy_serverless.handlers import snapshot, wiring, wiring_worker
 from comfy_serverless.handlers.events import Event, SqsEvent, queued_jobs, recognise
 from comfy_serverless.handlers.shutdown import drain_on_sigterm, leave_process
 from comfy_serverless.observability import begin_invocation
@@ -62,9 +62,9 @@ def _run(recognised: Event, remaining_s: Callable[[], float]) -> Any:  # noqa: A
                 is_first=not outcomes,
                 is_last_try=not recognised.is_heard and delivery >= wiring.settings().max_receives,
             )
-            outcomes.append(wiring.worker().run(source, call))
-        wiring.meter().count(outcomes)
-        return recognised.answer(outcomes, wiring.replies())
+            outcomes.append(wiring_worker.worker().run(source, call))
+        wiring_worker.meter().count(outcomes)
+        return recognised.answer(outcomes, wiring_worker.replies())
     finally:
         for outcome in outcomes:
             outcome.release()
@@ -89,13 +89,13 @@ def _run_queued(
     """
     from comfy_serverless.aws.sqs import take_each  # comes with the first job of the API
 
-    journal = wiring.journal()
+    journal = wiring_worker.journal()
 
     def run(message: Mapping[str, Any]) -> bool:
         call = Call(remaining_s=remaining_s, is_heard=False, is_first=message is messages[0])
-        outcome = journal.run(wiring.worker(), jobs[message["messageId"]], call)
+        outcome = journal.run(wiring_worker.worker(), jobs[message["messageId"]], call)
         if isinstance(outcome, Outcome):
-            wiring.meter().count([outcome])
+            wiring_worker.meter().count([outcome])
             outcome.release()
         return True
 
@@ -105,7 +105,7 @@ def _run_queued(
         failing="the job's message is to come again",
         keys=lambda message: {"job_id": jobs[message["messageId"]].job_id},
     )
-    if (writer := wiring.node_list()) is not None:
+    if (writer := wiring_worker.node_list()) is not None:
         writer.write_if_due()
         # After the answer this process is frozen, and with it whoever waits for a turn behind the reading.
         writer.wait(min(LISTED_WITHIN_S, remaining_s() - ANSWER_RESERVE_S))
@@ -119,8 +119,8 @@ def _put_off(event: Mapping[str, Any], answer: dict[str, Any]) -> dict[str, Any]
 
 
 def _drain_on_sigterm() -> None:
-    drain_on_sigterm(worker=wiring.worker(), stop_engine=wiring.connector().kill_api, leave=leave_process)
+    drain_on_sigterm(worker=wiring_worker.worker(), stop_engine=wiring_worker.connector().kill_api, leave=leave_process)
 
 
 warm.in_worker(_drain_on_sigterm)
-snapshot.hooks(before=lambda: wiring.connector().rest(), after=lambda: wiring.connector().wake())
+snapshot.hooks(before=lambda: wiring_worker.connector().rest(), after=lambda: wiring_worker.connector().wake())

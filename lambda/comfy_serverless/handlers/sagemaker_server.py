@@ -32,7 +32,7 @@ from comfy_serverless.errors import (
     InvalidRequest,
     UpstreamError,
 )
-from comfy_serverless.handlers import wiring
+from comfy_serverless.handlers import wiring, wiring_worker
 from comfy_serverless.handlers.shutdown import SHUTDOWN_S, drain_on_sigterm, leave_process
 from comfy_serverless.jobs.document import error_envelope
 from comfy_serverless.jobs.message import JobMessage
@@ -65,11 +65,15 @@ class SageMakerServer:
     """
 
     def __init__(self, *, in_flight: int) -> None:
-        self._worker, self._replies, self._meter = wiring.worker(), wiring.replies(), wiring.meter()
+        self._worker, self._replies, self._meter = (
+            wiring_worker.worker(),
+            wiring_worker.replies(),
+            wiring_worker.meter(),
+        )
         self.places = 2 * in_flight
         self._count = 0
         self._lock = threading.Lock()
-        self.watch = EngineWatch(wiring.connector(), is_busy=lambda: self._count > 0)
+        self.watch = EngineWatch(wiring_worker.connector(), is_busy=lambda: self._count > 0)
 
     def drain(self, *, within_s: float) -> bool:
         """See `Worker.drain`; pings report it at once."""
@@ -109,7 +113,7 @@ class SageMakerServer:
         queued = JobMessage.parse(body)
         if queued is not None:
             answer = self._run_queued(queued, call)
-            if (writer := wiring.node_list()) is not None:
+            if (writer := wiring_worker.node_list()) is not None:
                 writer.write_if_due()
             return answer
         source = SentRequest(payload=body, default_id=_job_id(inference_id), what="the body")
@@ -127,7 +131,7 @@ class SageMakerServer:
         """Run a job of the API: the table says whether, and records how it ended."""
         queued = Call(remaining_s=call.remaining_s, is_heard=False)
         try:
-            outcome = wiring.journal().run(self._worker, job, queued)
+            outcome = wiring_worker.journal().run(self._worker, job, queued)
         except Unrecorded as failure:
             raise UpstreamError(f"{failure}; the caretaker finds what {job.job_id}/result.json tells") from failure
         if isinstance(outcome, Standing):
@@ -218,7 +222,7 @@ class Server(BaseApplication):
     def _begin(self, _process: GunicornWorker) -> None:
         """gunicorn has set its own signals by now, and SIGTERM is ours."""
         self._server.watch.start()
-        drain_on_sigterm(worker=self._server, stop_engine=wiring.connector().kill_api, leave=leave_process)
+        drain_on_sigterm(worker=self._server, stop_engine=wiring_worker.connector().kill_api, leave=leave_process)
 
 
 def main() -> None:

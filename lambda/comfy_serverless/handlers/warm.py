@@ -21,7 +21,7 @@ import os
 from collections.abc import Callable
 
 from comfy_serverless.connector.confinement import hide_process
-from comfy_serverless.handlers import wiring
+from comfy_serverless.handlers import wiring, wiring_worker
 
 #: Whether workers will be forked from this process. The variable is there on managed instances only.
 FORKS_WORKERS = "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ and multiprocessing.parent_process() is None
@@ -45,4 +45,4 @@ def in_worker(begin: Callable[[], object]) -> None:
 
 gc.disable()
 hide_process()
-in_worker(wiring.connector)
+in_worker(wiring_worker.connector)

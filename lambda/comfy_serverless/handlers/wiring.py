@@ -9,10 +9,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from comfy_serverless.handlers import snapshot
 from comfy_serverless.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,27 +23,15 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
     from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.store import BatchStore
-    from comfy_serverless.connector.connector import ComfyConnector
-    from comfy_serverless.fetch.web import Network
-    from comfy_serverless.jobs.line_ids import Question
-    from comfy_serverless.jobs.named import NamedWorkflows
-    from comfy_serverless.jobs.node_list import NodeListWriter
-    from comfy_serverless.jobs.request import JobRequest, ModelRequest
-    from comfy_serverless.sandbox.sandbox import Sandbox
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.assets import AssetStore
     from comfy_serverless.table.care import Care
-    from comfy_serverless.table.dispatch import Endpoint, Workers
+    from comfy_serverless.table.dispatch import Endpoint
     from comfy_serverless.table.gate import Gate
     from comfy_serverless.table.jobs import JobStore
     from comfy_serverless.table.settlement import Settlement
+    from comfy_serverless.table.workers import Workers
     from comfy_serverless.webhooks.calls import Caller
-    from comfy_serverless.worker.journal import Journal
-    from comfy_serverless.worker.metrics import Meter
-    from comfy_serverless.worker.model_store import ModelStore
-    from comfy_serverless.worker.protocols import ShownModels
-    from comfy_serverless.worker.replies import Replies
-    from comfy_serverless.worker.worker import Worker
     from comfy_serverless.workflows.finding import Finder
     from comfy_serverless.workflows.store import WorkflowStore
 
@@ -332,138 +319,3 @@ def caller() -> Caller:
     from comfy_serverless.webhooks.calls import Caller
 
     return Caller(jobs(), Links(s3(), settings().link_expiry_s), Network.of(settings()))
-
-
-# For `generate` and the container on SageMaker: one worker beside one warm engine.
-
-
-@functools.cache
-def connector() -> ComfyConnector:
-    """The one connector; it may still be starting ComfyUI."""
-    from comfy_serverless.connector.connector import ComfyConnector
-
-    return ComfyConnector(settings=settings(), wait=False)
-
-
-@functools.cache
-def _network() -> Network:
-    """What jobs may fetch from."""
-    from comfy_serverless.fetch.web import Network
-
-    return Network.of(settings(), engine=lambda: connector().server_address)
-
-
-@functools.cache
-def sandbox() -> Sandbox:
-    """The one sandbox. Its children start with the first file that they are needed for, and end with this process."""
-    from comfy_serverless.sandbox.sandbox import Sandbox
-
-    return Sandbox()
-
-
-@functools.cache
-def worker() -> Worker:
-    """The one worker."""
-    from comfy_serverless.worker.inputs.fetcher import InputFetcher
-    from comfy_serverless.worker.worker import Worker
-
-    inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network(), sandbox=sandbox())
-    if settings().models_manifest and not snapshot.IS_TAKEN:
-        model_store()  # they are fetched while ComfyUI starts
-    return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models(), named=_Named())
-
-
-@functools.cache
-def replies() -> Replies:
-    """The replies that callers get."""
-    from comfy_serverless.worker.replies import Replies
-
-    return Replies(s3(), settings())
-
-
-@functools.cache
-def meter() -> Meter:
-    """The metrics of jobs."""
-    from comfy_serverless.worker.metrics import Meter
-
-    return Meter(lambda: connector().condition, lambda: len(connector().not_imported))
-
-
-@functools.cache
-def journal() -> Journal:
-    """Takes jobs of the API out of the table and records there how they ended."""
-    from comfy_serverless.batches.store import hold_back
-    from comfy_serverless.worker.journal import Journal
-
-    settings().require("jobs_table", "job_queue_url")
-    return Journal(
-        jobs(),
-        workers(),
-        webhook_queue(),
-        hold_back=functools.partial(hold_back, jobs(), batches()),
-        most_outputs=settings().max_listed_outputs,
-    )
-
-
-@functools.cache
-def node_list() -> NodeListWriter | None:
-    """Writes the list of node classes for the API; None without a bucket to write to."""
-    from comfy_serverless.jobs.node_list import NodeListWriter
-
-    bucket = settings().assets_bucket
-    if bucket is None:
-        return None
-    image, release = settings().worker_image, settings().release_version
-    return NodeListWriter(s3(), bucket, image, worker().declarations.newest, connector().lost_packs, release)
-
-
-@functools.cache
-def model_store() -> ModelStore:
-    """The models; imported and opened with the first job that needs one."""
-    from comfy_serverless.worker.model_store import ModelStore
-    from comfy_serverless.worker.model_store.forgetting import forget_everything
-    from comfy_serverless.worker.model_store.operator_models import places_of
-
-    return ModelStore(
-        settings(),
-        s3(),
-        _network(),
-        forget=lambda deadline: forget_everything(connector(), deadline=deadline),
-        places=lambda deadline: places_of(connector(), deadline=deadline),
-        sandbox=sandbox(),
-    )
-
-
-@functools.cache
-def _names_of_worker() -> Finder:
-    return named_workflows(lambda: worker().declarations.known())
-
-
-class _Named:
-    """The named workflows, opened only by requests that name one. They are all expanded, or name where a file goes."""
-
-    def expand(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
-        return _names_of_worker().expand(request, owner=owner, key=key)
-
-    def pinned(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
-        return _names_of_worker().pinned(request, owner=owner, key=key)
-
-    def with_file(self, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
-        return _names_of_worker().with_file(workflow, address, media=media, owner=owner, key=key)
-
-    def draws(self, question: Question, *, owner: str) -> bool:
-        return _names_of_worker().draws(question, owner=owner)
-
-    def remembering(self) -> NamedWorkflows:
-        return _names_of_worker().remembering()
-
-
-class _Models:
-    """The model store, opened only by jobs that need it."""
-
-    def hold(self, models: Sequence[ModelRequest], *, job_id: str, deadline: float, owner: str = "") -> ShownModels:
-        from comfy_serverless.worker.protocols import NothingShown
-
-        if not models and not settings().models_manifest:
-            return NothingShown()
-        return model_store().hold(models, job_id=job_id, deadline=deadline, owner=owner)

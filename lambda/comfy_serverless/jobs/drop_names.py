@@ -25,12 +25,11 @@ IMAGES: Final = "images/"
 MANIFESTS: Final = "batches/"
 REQUEST_ENDINGS: Final = (".json", ".json.gz")
 MANIFEST_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-PACKED: Final = ".gz"
 ACCEPTED_DROPS: Final = (
     "Accepted are *.json (a job request, or a workflow), jobs/* that ComfyUI has made (a picture, film or sound with "
-    "its workflow inside), images/{workflow}/* (an image for the workflow of that name in WORKFLOWS_DIR) and, in the "
-    "stack's input bucket, batches/*.jsonl or batches/*.ndjson (a job request in each line). Requests and manifests "
-    "may be packed: *.json.gz, *.jsonl.gz."
+    "its workflow inside), images/{workflow}/* (a file for the named workflow, or for that of WORKFLOWS_DIR) and, in "
+    "the stack's input bucket, batches/*.jsonl or batches/*.ndjson (a job request in each line). Requests and "
+    "manifests may be packed: *.json.gz, *.jsonl.gz."
 )
 #: Names that no person has given, compared in lower case: of Windows, Synology, macOS, Office, editors, downloads and
 #: Hadoop. Those that begin with a dot (.DS_Store, ._x, .Trashes, .gitkeep) go without saying.

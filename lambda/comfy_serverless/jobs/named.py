@@ -1,7 +1,8 @@
 """What every door asks for a request that names a workflow; `workflows.finding` answers.
 
     payload, SQS, HTTP, a drop to the worker ──► the worker expands it
-    POST /generate, a drop into the stack    ──► expanded before the job is stored: workers get a graph
+    POST …/runs, /generate, an agent's tool,
+    a drop into the stack                    ──► expanded before the job is stored: workers get a graph
     a line of a manifest                     ──► checked and pinned by the keeper; the worker expands `poster@3`
 
 A graph that comes of it is the caller's as any: what it names is judged as if the caller had sent it, whoever wrote it.

@@ -21,11 +21,11 @@ from comfy_serverless.jobs.document import Job, JobStatus
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.observability import Failures, emit_failure, log
 from comfy_serverless.table.columns import OPEN, PUT_OFF_S, QUEUED, QUEUED_BATCH
-from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.jobs import BATCH_RETENTION_S, DISPATCH_S, QUEUE_RETENTION_S, JobStore
 from comfy_serverless.table.turns import again_after_s
 from comfy_serverless.table.waiting_jobs import IN_QUEUE_S
+from comfy_serverless.table.workers import Workers
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

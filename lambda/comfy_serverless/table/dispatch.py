@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -30,6 +30,7 @@ from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.observability import emit_failure, log
 from comfy_serverless.table.live import DEFAULT, NAME, Live, Release, live_parameter
 from comfy_serverless.table.target import EndpointTarget, QueueTarget, parse_target
+from comfy_serverless.table.workers import Workers
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
@@ -51,47 +52,6 @@ _GONE = frozenset(
 )
 #: The name of an invocation's output, below the endpoint's output path and the job's id.
 ANSWER_NAME = "answer.json"
-
-
-class Workers(Protocol):
-    """The workers that run jobs, behind a queue or an endpoint."""
-
-    def send(self, message: JobMessage, *, delay_s: int = 0, is_batch: bool = False) -> None:
-        """Send them a job.
-
-        Args:
-            delay_s: how long the message stays invisible, if that is possible.
-            is_batch: whether it is a job of a batch: jobs that a caller waits for go first.
-        """
-
-    def send_many(self, messages: Sequence[JobMessage]) -> None:
-        """Send them jobs of a batch, in as few calls as possible."""
-        for message in messages:
-            self.send(message, is_batch=True)
-
-    def depth(self, *, is_batch: bool = False) -> int:
-        """How many jobs wait, about: jobs of batches, or those that a caller waits for."""
-
-    def still_wait(self, *, is_batch: bool = False) -> bool:
-        """Whether messages wait, here or at workers that had jobs before."""
-        return self.depth(is_batch=is_batch) > 0
-
-    def may_hold(self, *, is_batch: bool = False) -> bool:  # noqa: ARG002
-        """Whether invisible messages may wait for a machine, which can take hours with GPUs."""
-        return False
-
-    def worker_image(self) -> str:
-        """The name of their image, which says what nodes they have; "" if it is not known."""
-        return ""
-
-    def release(self) -> tuple[str, str]:
-        """The name of their release, and what its image was built from (`release_file`); "" where it is not known."""
-        return DEFAULT, ""
-
-    def build_of(self, release: str) -> tuple[str, str] | None:
-        """The name of a release's image, and what that was built from; None if no release is called so."""
-        name, version = self.release()
-        return (self.worker_image(), version) if release == name else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from comfy_serverless.observability import log
-from comfy_serverless.worker.worker import Outcome
+from comfy_serverless.worker.outcomes import Outcome
 
 if TYPE_CHECKING:
     from comfy_serverless.connector.connector import ComfyConnector

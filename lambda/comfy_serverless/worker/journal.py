@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import WebhookQueue
     from comfy_serverless.connector.progress import Progress as EngineProgress
     from comfy_serverless.jobs.message import JobMessage
-    from comfy_serverless.table.dispatch import Workers
-    from comfy_serverless.worker.worker import Call, Outcome, Worker
+    from comfy_serverless.table.workers import Workers
+    from comfy_serverless.worker.outcomes import Call, Outcome
+    from comfy_serverless.worker.worker import Worker
 
 #: The time between two writes of one job.
 TICK_S = 0.5

@@ -13,7 +13,7 @@ from comfy_serverless.observability import emit, emit_failure
 
 if TYPE_CHECKING:
     from comfy_serverless.jobs.document import Job
-    from comfy_serverless.worker.worker import Outcome
+    from comfy_serverless.worker.outcomes import Outcome
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
     from comfy_serverless.settings import Settings
-    from comfy_serverless.worker.worker import Outcome
+    from comfy_serverless.worker.outcomes import Outcome
 
 #: A file's cost beside its base64: `, "data_base64": ""`, with every quote escaped once more inside an HTTP body.
 _FIELD_BYTES = 32

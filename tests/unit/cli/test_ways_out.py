@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from comfy_serverless.cli import remote
+from comfy_serverless.cli import remote, remote_api
 from comfy_serverless.cli.main import main
 from comfy_serverless.errors import UpstreamError
 from comfy_serverless.proxies import VARIABLES
@@ -170,4 +170,4 @@ def test_a_proxy_gets_its_own_password_and_certificates_of_the_environment_are_k
         remote.job(api, "x")
         assert proxy.asked[0].headers["proxy-authorization"] == "Basic bWU6d29yZA=="
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/of/the/company.pem")
-    assert remote._session(None).verify == "/of/the/company.pem"
+    assert remote_api._session(None).verify == "/of/the/company.pem"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from comfy_serverless.fetch.hashes import MOST_BYTES, Pin, found_by_hash, hash_of
+from comfy_serverless.fetch.hashes import MOST_BYTES, Pin, hash_of
 from comfy_serverless.fetch.sources import Unusable
 from comfy_serverless.fetch.tokens import NO_TOKENS, Tokens
 from tests.unit.model_hosts import CDN, CIVITAI, CIVITAI_TOKEN, HF, HF_TOKEN, THIEF, Internet
@@ -229,21 +229,6 @@ def test_civitai_is_never_followed_elsewhere(internet: Internet) -> None:
     with pytest.raises(Unusable, match="HTTP 302"):
         asked(internet, internet.url(CIVITAI, DOWNLOAD))
     assert [seen.host for seen in internet.seen] == [CIVITAI]
-
-
-def test_a_content_is_found_by_its_hash(internet: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = internet.url(CIVITAI, DOWNLOAD)
-    body = json.dumps({"files": [file("other", "11" * 32), file("m.safetensors", downloadUrl=link)]}).encode()
-    internet.serve(CIVITAI, f"/api/v1/model-versions/by-hash/{SHA256}", body)
-
-    def get(url: str, **options: Any) -> Any:
-        return internet.get(url.replace(CIVITAI, f"{CIVITAI}:{internet.port}", 1), **options)
-
-    found = found_by_hash(SHA256.upper(), get=get, tokens=NO_TOKENS)
-    assert found == Pin(SHA256, 2560, "CivitAI", link, "m.safetensors")
-    assert found_by_hash("cd" * 32, get=get, tokens=NO_TOKENS) is None, "which it does not know"
-    with pytest.raises(ValueError, match="SHA-256"):
-        found_by_hash("../../x", get=get, tokens=NO_TOKENS)
 
 
 # Who may have it

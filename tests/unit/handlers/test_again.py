@@ -14,7 +14,7 @@ from botocore.exceptions import EndpointConnectionError
 from moto.sqs import models as moto_sqs
 
 from comfy_serverless.aws import sqs as module
-from comfy_serverless.handlers import again, wiring
+from comfy_serverless.handlers import again, wiring, wiring_worker
 from comfy_serverless.settings import Settings
 from local.aws.stack import QUEUES
 from local.aws.template import of_type, properties_of
@@ -79,8 +79,10 @@ class World:
         real = moto_sqs.unix_time_millis
         monkeypatch.setattr(moto_sqs, "unix_time_millis", lambda: real() + self.later_s * 1000)
         # No engine is started for a job that is not begun.
-        monkeypatch.setattr(wiring, "worker", lambda: SimpleNamespace(ahead=SimpleNamespace(look=lambda _: None)))
-        monkeypatch.setattr(wiring, "node_list", lambda: None)
+        monkeypatch.setattr(
+            wiring_worker, "worker", lambda: SimpleNamespace(ahead=SimpleNamespace(look=lambda _: None))
+        )
+        monkeypatch.setattr(wiring_worker, "node_list", lambda: None)
 
     def settings(self) -> Settings:
         return Settings(

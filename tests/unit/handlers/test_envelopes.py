@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from comfy_serverless.errors import ComfyError, InvalidRequest
-from comfy_serverless.handlers import generate, ingest, wiring
+from comfy_serverless.handlers import generate, ingest, wiring, wiring_worker
 from comfy_serverless.handlers.envelopes import Letter, UnknownEvent, contents_of
 from comfy_serverless.handlers.events import recognise
 from comfy_serverless.jobs.sources import DroppedObject
@@ -157,10 +157,11 @@ def test_a_message_of_something_else_among_jobs_of_the_api_costs_neither(
 ) -> None:
     here, ran = world(), list[str]()
     journal = SimpleNamespace(run=lambda worker, job, call: ran.append(job.job_id))
-    made = {"journal": journal, "worker": here.worker, "settings": here.settings, "node_list": None}
+    made = {"journal": journal, "worker": here.worker, "node_list": None}
     made |= {"replies": Replies(here.s3, here.settings), "meter": SimpleNamespace(count=lambda outcomes: None)}
     for name, one in made.items():
-        monkeypatch.setattr(wiring, name, lambda one=one: one)
+        monkeypatch.setattr(wiring_worker, name, lambda one=one: one)
+    monkeypatch.setattr(wiring, "settings", lambda: here.settings)
     monkeypatch.setattr(generate, "_put_off", lambda event, given_back: given_back)
     job = {"job": "of-the-api", "request": "s3://assets/requests/of-the-api.json"}
     event = sqs_event(STRANGE["Kinesis"][0], job, {"job_id": "good", "workflow": WORKFLOW})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from comfy_serverless.handlers import generate, sagemaker_server, wiring
+from comfy_serverless.handlers import generate, sagemaker_server, wiring_worker
 from comfy_serverless.jobs import node_list
 from comfy_serverless.jobs.declarations import DeclarationsReader
 from comfy_serverless.jobs.node_list import NodeListReader, NodeListWriter
@@ -49,7 +49,7 @@ def writer(s3: S3Client, monkeypatch: pytest.MonkeyPatch) -> NodeListWriter:
         "connector": SimpleNamespace(),
         "node_list": made,
     }.items():
-        monkeypatch.setattr(wiring, name, lambda value=value: value)
+        monkeypatch.setattr(wiring_worker, name, lambda value=value: value)
     return made
 
 

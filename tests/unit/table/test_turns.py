@@ -12,10 +12,10 @@ from comfy_serverless.aws.sqs import WebhookQueue
 from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.table import care, columns, job_item, job_state, jobs, turns, waiting_jobs
 from comfy_serverless.table.care import Care
-from comfy_serverless.table.dispatch import Workers
 from comfy_serverless.table.job_state import JobState, NewJob
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.turns import FIRST_WIDTH, MAX_WIDTH, Turn, again_after_s
+from comfy_serverless.table.workers import Workers
 from tests.unit.jobs_table import aws, create_table
 
 #: The caretaker starts each minute; what is due after a minute is due at its next start.

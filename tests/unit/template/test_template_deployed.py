@@ -36,19 +36,19 @@ PARAMETERS = {
     "CORS_ORIGINS": "https://app.example",
     "BATCH_STATE_MACHINE": "arn:aws:states:eu-central-1:123456789012:stateMachine:name",
 }
-#: What a function takes from handlers/wiring.py, and the variables it cannot do without.
+#: What a function takes from handlers/wiring.py or wiring_worker.py, and the variables it cannot do without.
 NEEDS = {
-    "ApiFunction": ("services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
-    "AuthorizerFunction": ("keys", ["JOBS_TABLE"]),
-    "CaretakerFunction": ("caretaker", ["JOBS_TABLE", "ASSETS_BUCKET", "JOB_QUEUE_URL"]),
+    "ApiFunction": ("wiring.services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
+    "AuthorizerFunction": ("wiring.keys", ["JOBS_TABLE"]),
+    "CaretakerFunction": ("wiring.caretaker", ["JOBS_TABLE", "ASSETS_BUCKET", "JOB_QUEUE_URL"]),
     "IngestFunction": (
-        "ingest",
+        "wiring.ingest",
         ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "MANIFEST_QUEUE_URL", "JOB_QUEUE_URL"],
     ),
-    "McpFunction": ("services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
-    "OutcomeFunction": ("settlement", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
-    "WebhookFunction": ("caller", ["JOBS_TABLE"]),
-    "GenerateFunction": ("journal", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
+    "McpFunction": ("wiring.services", ["JOBS_TABLE", "ASSETS_BUCKET", "OUTPUT_BUCKET", "JOB_QUEUE_URL"]),
+    "OutcomeFunction": ("wiring.settlement", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
+    "WebhookFunction": ("wiring.caller", ["JOBS_TABLE"]),
+    "GenerateFunction": ("wiring_worker.journal", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
 }
 
 
@@ -152,7 +152,7 @@ def make(what: str, environment: dict[str, str]) -> subprocess.CompletedProcess[
     """In a process of its own: make this of an environment."""
     own = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "lambda"), "AWS_DEFAULT_REGION": "eu-central-1"}
     return subprocess.run(
-        [sys.executable, "-c", f"from comfy_serverless.handlers import wiring; wiring.{what}()"],
+        [sys.executable, "-c", f"from comfy_serverless.handlers import wiring, wiring_worker; {what}()"],
         env={**own, **environment},
         capture_output=True,
         text=True,

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from comfy_serverless.api.field_problems import field_problems
 from comfy_serverless.api.tools.catalogue import Tool
 from comfy_serverless.errors import InvalidRequest
-from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_REQUEST_ERRORS, problem_in_words, unknown_field
+from comfy_serverless.jobs.request import JOB_ID_PATTERN
 
 #: How long a call waits for its job, in seconds: API Gateway ends a request after 30, of which a start takes some.
 WAIT_S: Final = 20
@@ -126,15 +127,7 @@ def arguments_of(name: str, given: dict[str, Any]) -> _Arguments:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        problems = [
-            {
-                "field": ".".join(map(str, entry["loc"]))[:200] or "arguments",
-                "problem": unknown_field(entry["loc"], model)
-                if entry["type"] == "extra_forbidden"
-                else problem_in_words(entry["type"], entry["msg"]),
-            }
-            for entry in error.errors(include_url=False, include_input=False)[:MAX_REQUEST_ERRORS]
-        ]
+        problems = field_problems(error.errors(include_url=False, include_input=False), model)
         raise InvalidRequest(f"the arguments of {name} do not fit.", details={"errors": problems}) from None
 
 

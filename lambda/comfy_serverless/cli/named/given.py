@@ -6,7 +6,6 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.cli.habits import one_line
@@ -223,11 +222,6 @@ def _as_told(one: NamedInput, spec: Mapping[str, Any]) -> NamedInput:
 
 def _may_be_many(spec: Mapping[str, Any]) -> bool:
     return any(option.get("type") == "array" for option in spec.get("anyOf") or () if isinstance(option, Mapping))
-
-
-def paths_of(given: Given) -> list[Path]:
-    """The files of this machine that were given."""
-    return [one for origins in given.files.values() for one in origins if isinstance(one, Path)]
 
 
 def _help(one: NamedInput, taken: Taken) -> str:

@@ -27,7 +27,6 @@ _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}(?:/[A-Za-z0-9][A-Za-z0-9.
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 #: Parts of a query that let somebody in: they are no part of where a file is.
 _LETS_IN = re.compile(r"(?:^|(?<=&))[^=&]*(?:token|secret|signature|password|api_?key|auth)[^=&]*=", re.IGNORECASE)
-_HUGGING_FACE = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 #: The page of a file on Hugging Face, and the file itself.
 _PAGE_OF_FILE = re.compile(r"^(https?://(?:www\.)?(?:huggingface\.co|hf\.co)/[^?#]*?)/blob/([^?#]*).*$")
 #: Choices of loaders that mean no file.
