@@ -164,7 +164,7 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
 
 @router.post(
     f"{ONE}/alias",
-    summary="Move an alias, roll it back, or take it away (ours)",
+    summary="Move an alias, or roll it back (ours)",
     tags=[_TAG],
     responses={
         200: documented("The workflow, as it is then.", WorkflowEntry),
@@ -176,13 +176,11 @@ def put_workflow(name: Name, body: Annotated[PushBody, Body()]) -> Response[str]
     },
 )
 def move_alias(name: Name, body: Annotated[AliasBody, Body()]) -> Response[str]:
-    """Move an alias, or take it away, by one conditional write."""
+    """Move an alias by one conditional write."""
     check_alias(body.alias)
     targets, expected = body.targets(), body.expects()
     head, store, by = _own_head(name), services(router).workflows, caller(router).key_name
-    if body.drop:
-        moved = store.drop_alias(head.owner, name, body.alias, by=by, expected=expected)
-    elif targets is None:
+    if targets is None:
         moved = store.rollback(head.owner, name, body.alias, by=by, expected=expected)
     else:
         moved = store.move(head.owner, name, body.alias, targets, by=by, expected=expected)

@@ -88,7 +88,7 @@ def read_push(document: object) -> tuple[object, Sequence[str]]:
 
 
 class AliasBody(_Body):
-    """Where an alias leads from now on: exactly one of `version`, `weights`, `rollback` and `drop`."""
+    """Where an alias leads from now on: exactly one of `version`, `weights` and `rollback`."""
 
     alias: Annotated[str, Field(max_length=100, description="`live`, `staging`, …; made if it is not there.")]
     version: Annotated[int | None, Field(description="Every run gets this one.")] = None
@@ -97,21 +97,20 @@ class AliasBody(_Body):
         Field(max_length=10, description='Versions, and how many of all runs each gets: `{"3": 90, "4": 10}`.'),
     ] = None
     rollback: Annotated[bool, Field(description="To where it led before its last move.")] = False
-    drop: Annotated[bool, Field(description="Nowhere: it is taken away, and runs that name it are refused.")] = False
     expected: Annotated[
         dict[str, float] | None,
         Field(max_length=10, description="The weights that it must have now, {} for none; otherwise nothing is moved."),
     ] = None
 
     def targets(self) -> dict[int, float] | None:
-        """The versions with their weights; None for `rollback` and `drop`. Raises InvalidRequest unless it says one."""
-        said = [self.version is not None, self.weights is not None, self.rollback, self.drop]
+        """The versions with their weights; None for a rollback. Raises InvalidRequest if it says neither, or both."""
+        said = [self.version is not None, self.weights is not None, self.rollback]
         if sum(said) != 1:
             raise InvalidRequest(
-                "exactly one of `version`, `weights`, `rollback: true` and `drop: true` says where the alias leads, "
-                f"and {'none' if not any(said) else 'more than one'} is given."
+                "exactly one of `version`, `weights` and `rollback: true` says where the alias leads, and "
+                f"{'none' if not any(said) else 'more than one'} is given."
             )
-        if self.rollback or self.drop:
+        if self.rollback:
             return None
         return {self.version: 1} if self.version is not None else _numbered("weights", self.weights or {})
 

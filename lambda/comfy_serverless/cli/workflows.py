@@ -46,7 +46,7 @@ _EXAMPLES = {
     ),
     "rollback": ("comfy-serverless workflows rollback poster",),
     "split": ("comfy-serverless workflows split poster 2=90 3=10",),
-    "rm": ("comfy-serverless workflows rm poster", "comfy-serverless workflows rm poster --alias staging"),
+    "rm": ("comfy-serverless workflows rm poster",),
     "client": (
         "comfy-serverless workflows client poster > poster.py",
         "comfy-serverless workflows client poster --version 2 > poster.py",
@@ -92,8 +92,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "weights", nargs="+", type=_weight, metavar="VERSION=WEIGHT", help="how many of all runs a version gets: 2=90"
     )
     _add_alias(split)
-    remove = _named(_action(actions, "rm", "hide a workflow, and refuse its runs; a push brings it back", _remove))
-    remove.add_argument("--alias", metavar="ALIAS", help="take this alias away instead")
+    _named(_action(actions, "rm", "hide a workflow, and refuse its runs; a push brings it back", _remove))
     client = _action(actions, "client", "print a typed client of a workflow, in Python", _client)
     _add_reference(client)
     client.add_argument("--alias", metavar="ALIAS", help="whose version it runs (default: live)")
@@ -322,20 +321,10 @@ def _move(registry: Registry, options: argparse.Namespace, where: Mapping[str, A
 
 
 def _remove(registry: Registry, options: argparse.Namespace) -> int:
-    if options.alias is not None:
-        return _drop(registry, options)
     registry.retire(options.name)
     if options.json:
         print_json({"name": options.name, "is_retired": True})
     say(f"{options.name} is hidden, and its runs are refused. Its versions stay: a push brings it back.")
-    return 0
-
-
-def _drop(registry: Registry, options: argparse.Namespace) -> int:
-    told = registry.move(options.name, {"alias": options.alias, "drop": True})
-    if options.json:
-        print_json(told)
-    say(f"{options.name}@{options.alias} is no more: runs that name it are refused. The versions stay.")
     return 0
 
 

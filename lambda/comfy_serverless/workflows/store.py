@@ -162,16 +162,12 @@ class WorkflowStore(WorkflowReader):
         before = None if expected is None else checked(expected) if expected else {}
         return self._move(owner, name, alias, earlier, by=by, expected=before)
 
-    def drop_alias(
-        self, owner: str, name: str, alias: str, *, by: str = "", expected: Mapping[int, float] | None = None
-    ) -> Head:
+    def drop_alias(self, owner: str, name: str, alias: str, *, by: str = "") -> Head:
         """Take an alias away. Raises NotFound if there is none, and as `move`."""
 
         def dropped(head: Head) -> Head:
             if alias not in head.aliases:
                 raise NotFound(f"the workflow {name!r} has no alias {alias!r}; {aliases_in_words(head)}.")
-            if expected is not None:
-                _refuse_moved(head, alias, checked(expected) if expected else {})
             return without(head, alias, by=by)
 
         return self._change(owner, name, dropped)
@@ -250,7 +246,12 @@ class WorkflowStore(WorkflowReader):
             now = head.weights_of(alias)
             if not seen:
                 seen.append(now)
-            _refuse_moved(head, alias, seen[0])
+            if not are_same(now, seen[0]):
+                raise WorkflowChanged(
+                    f"the alias {alias!r} of the workflow {name!r} has been moved meanwhile: it leads to "
+                    f"{in_words(now)}, not to {in_words(seen[0])}. Look what is meant, and move it again.",
+                    details={"alias": alias, "weights": {str(one): weight for one, weight in now.items()}},
+                )
             weights = to(head)
             if are_same(now, weights):
                 return head
@@ -291,16 +292,6 @@ def content_of(version: Version) -> str:
 
 _Change = Callable[[Head], Head]
 _Targets = Callable[[Head], Weights]
-
-
-def _refuse_moved(head: Head, alias: str, expected: Weights) -> None:
-    """Raise WorkflowChanged if an alias means something else than it is expected to."""
-    if not are_same(now := head.weights_of(alias), expected):
-        raise WorkflowChanged(
-            f"the alias {alias!r} of the workflow {head.name!r} has been moved meanwhile: it leads to "
-            f"{in_words(now)}, not to {in_words(expected)}. Look what is meant, and move it again.",
-            details={"alias": alias, "weights": {str(one): weight for one, weight in now.items()}},
-        )
 
 
 def _pauses() -> list[float]:

@@ -101,9 +101,7 @@ class OfOperator:
         check_alias(asked.alias)
         targets = asked.targets()
         self._head(name)
-        if asked.drop:
-            moved = self._store.drop_alias(OPERATOR, name, asked.alias, by=_who())
-        elif targets is None:
+        if targets is None:
             moved = self._store.rollback(OPERATOR, name, asked.alias, by=_who())
         else:
             moved = self._store.move(OPERATOR, name, asked.alias, targets, by=_who())

@@ -35,7 +35,7 @@ class Registry(Protocol):
         """Make a version of what a body of `PUT /api/v2/workflows/{name}` has; with `dry_run`, look at it only."""
 
     def move(self, name: str, body: Mapping[str, Any]) -> Document:
-        """Move an alias, or take it away, as a body of `POST /api/v2/workflows/{name}/alias` says."""
+        """Move an alias as a body of `POST /api/v2/workflows/{name}/alias` says."""
 
     def retire(self, name: str) -> None:
         """Hide a workflow."""

@@ -268,15 +268,6 @@ def test_a_hidden_one_is_gone_until_it_is_pushed_again(cli: Cli) -> None:
     assert [one["name"] for one in cli("ls", "--json").json["workflows"]] == ["poster"]
 
 
-def test_an_alias_alone_can_be_taken_away(cli: Cli, world: ApiWorld) -> None:
-    cli("push", "poster", "poster.json")
-    cli("promote", "poster", "1", "--alias", "staging")
-    assert "poster@staging is no more" in cli("rm", "poster", "--alias", "staging").err
-    assert live(world) == {1: 1}
-    again = cli("rm", "poster", "--alias", "staging")
-    assert (again.status, "no alias 'staging'" in again.err) == (1, True)
-
-
 def test_a_client_is_printed_alone(cli: Cli) -> None:
     cli("push", "poster", "poster.json", "--input", "width=1.width")
     done = cli("client", "poster")
@@ -312,8 +303,6 @@ def test_the_operators_are_written_directly_and_everybody_may_run_them(cli: Cli,
     assert [one["release"] for one in cli("versions", "poster", "--json", *shared).json["versions"]] == ["r1", "r1"]
     assert cli("show", "poster@2", "--json", *shared).json["version"] == 2
     assert "class Poster" in cli("client", "poster", *shared).out
-    cli("promote", "poster", "2", "--alias", "staging", *shared)
-    assert cli("rm", "poster", "--alias", "staging", "--json", *shared).json["aliases"].keys() == {"live"}
     cli("rm", "poster", *shared)
     assert cli("ls", "--json").json == {"workflows": []}
     assert cli("show", "poster", *shared).status == 1
