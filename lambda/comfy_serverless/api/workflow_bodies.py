@@ -145,11 +145,6 @@ class WorkflowEntry(_Shown):
     aliases: dict[str, dict[str, Any]]
     updated_at: str | None = None
 
-    @property
-    def is_live(self) -> bool:
-        """Whether a run by the name alone finds a version."""
-        return self.latest == 0 or LIVE in self.aliases
-
 
 class WorkflowList(_Shown):
     """Named workflows, by name. `next_cursor` is absent on the last page."""

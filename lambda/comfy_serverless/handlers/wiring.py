@@ -300,14 +300,12 @@ def ingest() -> Drops:
     from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.keeper import Keeper
     from comfy_serverless.batches.store import BatchStore
-    from comfy_serverless.jobs.declarations import DeclarationsReader
 
     table_name, assets_bucket, output_bucket, _, _ = settings().require(
         "jobs_table", "assets_bucket", "output_bucket", "manifest_queue_url", "job_queue_url"
     )
     patient = Table(dynamodb_client(is_patient=True), table_name)
     jobs_to = workers()
-    declarations = DeclarationsReader(s3(), assets_bucket, jobs_to.worker_image, lambda: jobs_to.release()[1])
     keeper = Keeper(
         jobs=_job_store(patient),
         batches=BatchStore(patient),
@@ -317,11 +315,20 @@ def ingest() -> Drops:
         settings=settings(),
         output_bucket=output_bucket,
         step_functions=boto3.client("stepfunctions") if settings().batch_state_machine else None,
-        named=named_workflows(declarations.fresh),
+        named=_Named(_names_of_ingest),
     )
     return Drops(
         jobs=keeper.jobs, workers=jobs_to, s3=s3(), settings=settings(), assets_bucket=assets_bucket, keeper=keeper
     )
+
+
+@functools.cache
+def _names_of_ingest() -> Finder:
+    from comfy_serverless.jobs.declarations import DeclarationsReader
+
+    (bucket,) = settings().require("assets_bucket")
+    declarations = DeclarationsReader(s3(), bucket, workers().worker_image, lambda: workers().release()[1])
+    return named_workflows(declarations.fresh)
 
 
 @functools.cache
@@ -370,7 +377,7 @@ def worker() -> Worker:
     inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network(), sandbox=sandbox())
     if settings().models_manifest and not snapshot.IS_TAKEN:
         model_store()  # they are fetched while ComfyUI starts
-    return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models(), named=_Named())
+    return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models(), named=_Named(_names_of_worker))
 
 
 @functools.cache
@@ -440,22 +447,25 @@ def _names_of_worker() -> Finder:
 
 
 class _Named:
-    """The named workflows, opened only by requests that name one. They are all expanded, or name where a file goes."""
+    """The named workflows, opened only by requests that name one."""
+
+    def __init__(self, opened: Callable[[], Finder]) -> None:
+        self._opened = opened
 
     def expand(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
-        return _names_of_worker().expand(request, owner=owner, key=key)
+        return self._opened().expand(request, owner=owner, key=key)
 
     def pinned(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
-        return _names_of_worker().pinned(request, owner=owner, key=key)
+        return self._opened().pinned(request, owner=owner, key=key)
 
     def with_file(self, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
-        return _names_of_worker().with_file(workflow, address, media=media, owner=owner, key=key)
+        return self._opened().with_file(workflow, address, media=media, owner=owner, key=key)
 
     def draws(self, question: Question, *, owner: str) -> bool:
-        return _names_of_worker().draws(question, owner=owner)
+        return self._opened().draws(question, owner=owner)
 
     def remembering(self) -> NamedWorkflows:
-        return _names_of_worker().remembering()
+        return self._opened().remembering()
 
 
 class _Models:
