@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.file_inputs import is_address
 from comfy_serverless.jobs.shapes import NULL_INPUT, shape
-from comfy_serverless.workflows.reference import LIVE
 from comfy_serverless.workflows.store import LONGEST_DESCRIPTION, LONGEST_NOTE
 
 #: Of a version, and of what it shows.

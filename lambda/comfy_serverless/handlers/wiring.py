@@ -377,7 +377,14 @@ def worker() -> Worker:
     inputs = InputFetcher(settings=settings(), s3=s3(), connector=connector(), network=_network(), sandbox=sandbox())
     if settings().models_manifest and not snapshot.IS_TAKEN:
         model_store()  # they are fetched while ComfyUI starts
-    return Worker(settings=settings(), engine=connector(), s3=s3(), inputs=inputs, models=_Models(), named=_Named(_names_of_worker))
+    return Worker(
+        settings=settings(),
+        engine=connector(),
+        s3=s3(),
+        inputs=inputs,
+        models=_Models(),
+        named=_Named(_names_of_worker),
+    )
 
 
 @functools.cache

@@ -7,13 +7,11 @@ reaches neither the version nor another job. The texts live as long as the versi
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from comfy_serverless.jobs.workflow_source import goes_along
-
-if TYPE_CHECKING:
-    from comfy_serverless.workflows.version import Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +27,19 @@ class Copies:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, version: Version) -> Self:
-        """Write the texts of a version: what runs of a file is the file as it stands, which brings its own data."""
-        if version.number == 0 and version.editors is not None:
-            return cls(json.dumps(version.editors), "{}", ())
-        along: dict[str, Any] = {}
-        warnings: list[str] = []
-        if version.number and version.editors is not None:
-            along, warnings = goes_along(version.editors, version.graph)
-        return cls(json.dumps(version.graph), json.dumps(along), tuple(warnings))
+    def of(cls, graph: Mapping[str, Any], editors: Mapping[str, Any] | None, *, is_file: bool) -> Self:
+        """Write the texts of a version.
+
+        Args:
+            editors: as the editor saved it, or all that is in a file; None if that is the graph alone.
+            is_file: whether it is a file in WORKFLOWS_DIR: what runs is the file as it stands, with its own data.
+        """
+        if editors is None:
+            return cls(json.dumps(graph), "{}", ())
+        if is_file:
+            return cls(json.dumps(editors), "{}", ())
+        along, warnings = goes_along(editors, graph)
+        return cls(json.dumps(graph), json.dumps(along), tuple(warnings))
 
     def workflow(self) -> Any:  # noqa: ANN401  (JSON)
         """What runs: of a file, as it stands there; of a version, its graph."""

@@ -203,9 +203,9 @@ class Version:
     @cached_property
     def copies(self) -> Copies:
         """What jobs get of it."""
-        from comfy_serverless.workflows.copies import Copies  # comes with the first run
+        from comfy_serverless.workflows.copies import Copies  # loads the clients of AWS, which inputs do without
 
-        return Copies.of(self)
+        return Copies.of(self.graph, self.editors, is_file=self.number == 0)
 
     @property
     def content_sha256(self) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -294,27 +292,6 @@ def test_a_check_is_made_once_for_a_version_and_what_is_declared(world: World) -
     second = finder.check_of(version)
     assert second is not first
     assert finder.check_of(version) is second
-
-
-def test_a_version_that_is_not_kept_is_not_held_by_its_check(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("comfy_serverless.workflows.kept.KEPT_BYTES", 0)
-    finder = world.finder()
-    version = finder.find("poster", owner="alice")
-    finder.check_of(version)
-    finder.expand(JobRequest.parse({"workflow": "poster"}), owner="alice", key="1")
-    gone = weakref.ref(version)
-    del version
-    gc.collect()
-    assert gone() is None
-
-
-def test_the_version_behind_a_head_is_found_without_the_table(world: World) -> None:
-    finder, head = world.finder(), world.store.head("alice", "poster")
-    assert head is not None
-    with world.counted() as calls:
-        found = finder.behind(head)
-    assert calls == {"GetObject": 1}
-    assert found is finder.find("poster", owner="alice")
 
 
 # When AWS does not answer.
