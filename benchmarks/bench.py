@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks.chart import draw
 from benchmarks.floor import Floor
+from benchmarks.input_check import NamedRun
 from benchmarks.measures import connector_lag_ms, engine_start_seconds, import_seconds, memory_growth
 from benchmarks.owners import idle_gaps_ms, small_job_ms
 from benchmarks.throughput import idle_percent, many_jobs
@@ -157,6 +158,10 @@ def _measure(
     step("import")
     libraries, handler = import_seconds()
     measures.append(Measure("6 import of the handler", "ms", handler * 1000, libraries * 1000, 1.3, "ratio"))
+    step("a run by name")
+    run = NamedRun()
+    measures.append(Measure("8 check and graph of a named run", "ms", *run.costs_ms(), 1, "difference"))
+    measures.append(Measure("8 reads of the table, a named run", "", run.reads, None, 1, "value"))
     return measures
 
 

@@ -44,6 +44,22 @@ NOT_AT_START = {
     "outcome": {"api", "batches", "worker", "webhooks"},
     "webhooks": {"api", "batches", "worker"},
 }
+#: The same of what is made at the start of a Lambda function.
+NOT_MADE_AT_START = {
+    "forward": {"graph.workflow", "jobs.line_ids", "workflows.finding"},
+    "ingest": {"jobs.declarations", "workflows.finding"},
+    "caretaker": {"graph.workflow", "workflows.finding"},
+    "webhooks": {"workflows.finding"},
+}
+STARTED_BY = {
+    **{name: f"{name.lower()}-bucket" for name in ("ASSETS_BUCKET", "OUTPUT_BUCKET")},
+    **{name: f"https://sqs.eu-central-1.amazonaws.com/1/{name}" for name in ("JOB_QUEUE_URL", "BATCH_QUEUE_URL")},
+    "MANIFEST_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/1/manifests",
+    "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:1",
+    "AWS_DEFAULT_REGION": "eu-central-1",
+    "JOBS_TABLE": "jobs",
+    "ENDPOINT_NAME": "gpus",
+}
 LIBRARIES_NOT_AT_START = {"PIL", "websocket", "numpy", "aiohttp", "requests", "aws_lambda_powertools.event_handler"}
 
 
@@ -85,6 +101,13 @@ def test_a_handler_loads_nothing_that_only_some_of_its_jobs_need(handler: str) -
     loaded = loaded_by(f"import comfy_serverless.handlers.{handler}")
     assert not loaded & {f"comfy_serverless.{name}" for name in NOT_AT_START[handler]}
     assert not loaded & LIBRARIES_NOT_AT_START
+
+
+@pytest.mark.parametrize("handler", NOT_MADE_AT_START)
+def test_a_function_starts_without_what_only_some_of_its_events_need(handler: str) -> None:
+    loaded = loaded_by(f"import os; os.environ.update({STARTED_BY!r}); import comfy_serverless.handlers.{handler}")
+    assert "boto3" in loaded, "it has made its clients"
+    assert not loaded & {f"comfy_serverless.{name}" for name in NOT_MADE_AT_START[handler]}
 
 
 def test_what_converts_is_loaded_with_the_first_workflow_of_the_editor() -> None:

@@ -26,8 +26,7 @@ from comfy_serverless.api.bodies import REFUSALS, Health, LostPack, WorkersHealt
 from comfy_serverless.api.examples import completed
 from comfy_serverless.api.responses import JSON, answer
 from comfy_serverless.api.services import Services, services
-from comfy_serverless.api.workflow_lookup import described_for
-from comfy_serverless.api.workflow_openapi import MOST_WORKFLOWS, with_workflows
+from comfy_serverless.api.workflow_documents import WorkflowDocuments
 from comfy_serverless.table.live import DEFAULT
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
@@ -91,6 +90,7 @@ def attach(app: APIGatewayHttpResolver) -> None:
         security=[{"bearerAuth": []}],
     )
     schema = cache(lambda: json.dumps(completed(json.loads(app.get_openapi_json_schema()))))
+    own = WorkflowDocuments(schema)
 
     @app.get("/openapi.json", include_in_schema=False)
     def openapi() -> Response[str]:
@@ -99,10 +99,7 @@ def attach(app: APIGatewayHttpResolver) -> None:
             return _kept(app, schema(), content_type=JSON, vary="authorization")
         known: Services = app.context["services"]
         who = caller_by_header(header, known)
-        described = json.dumps(
-            with_workflows(json.loads(schema()), described_for(known, who.owner, most=MOST_WORKFLOWS + 1))
-        )
-        return _kept(app, described, content_type=JSON, vary="authorization", cache=_KEPT_FOR_ONE)
+        return _kept(app, own.of(who.owner, known), content_type=JSON, vary="authorization", cache=_KEPT_FOR_ONE)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> Response[str]:

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.file_inputs import is_address
 from comfy_serverless.jobs.shapes import NULL_INPUT, shape
-from comfy_serverless.workflows.reference import LIVE
 from comfy_serverless.workflows.store import LONGEST_DESCRIPTION, LONGEST_NOTE
 
 #: Of a version, and of what it shows.
@@ -144,11 +143,6 @@ class WorkflowEntry(_Shown):
     latest: int
     aliases: dict[str, dict[str, Any]]
     updated_at: str | None = None
-
-    @property
-    def is_live(self) -> bool:
-        """Whether a run by the name alone finds a version."""
-        return self.latest == 0 or LIVE in self.aliases
 
 
 class WorkflowList(_Shown):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
-from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comfy_serverless.api import workflow_views as views
 from comfy_serverless.errors import ComfyError, NotFound
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.observability import log
+from comfy_serverless.workflows.folder import NUMBER as IMAGE
 from comfy_serverless.workflows.items import Head
 from comfy_serverless.workflows.reference import LIVE, Reference
 
@@ -28,8 +28,22 @@ class Seen(NamedTuple):
     version: Version | None
 
 
-def entries(behind: Services, owner: str, *, after: str = "") -> Iterator[WorkflowEntry]:
+class Listed(NamedTuple):
+    """A workflow in a list of what an owner can run; without a head it is a file in the image."""
+
+    name: str
+    head: Head | None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a run by the name alone finds a version."""
+        return self.head is None or bool(self.head.weights_of(LIVE))
+
+
+def listed(behind: Services, owner: str, *, after: str = "") -> Iterator[Listed]:
     """What an owner can run, by name; of one name, their own, then the operator's, then the image's file.
+
+    Read page by page, as far as one looks: some hundred workflows are one query of each owner's.
 
     Args:
         after: only names behind this one.
@@ -46,10 +60,14 @@ def entries(behind: Services, owner: str, *, after: str = "") -> Iterator[Workfl
         if name == last:
             continue
         last = name
-        if head is None:
-            yield views.entry_of_file(name)
-        elif not head.is_retired:
-            yield views.entry(head)
+        if head is None or not head.is_retired:
+            yield Listed(name, head)
+
+
+def entries(behind: Services, owner: str, *, after: str = "") -> Iterator[WorkflowEntry]:
+    """The same as the API lists it."""
+    for name, head in listed(behind, owner, after=after):
+        yield views.entry_of_file(name) if head is None else views.entry(head)
 
 
 def seen(behind: Services, reference: Reference, *, owner: str) -> Seen:
@@ -87,19 +105,31 @@ def own_head(behind: Services, name: str, *, owner: str) -> Head:
     return head
 
 
-def described_for(behind: Services, owner: str, *, most: int) -> Iterator[Described]:
-    """What an owner can run, with schemas and examples, by name: the first of them."""
-    found = islice((entry.name for entry in entries(behind, owner) if entry.is_live), most)
-    object_info = behind.declarations.fresh()
-    for version in behind.beside.map(lambda name: _version(behind, name, owner), found):
+def described_for(
+    behind: Services, found: Iterable[Listed], object_info: Mapping[str, Any] | None
+) -> Iterator[Described]:
+    """Workflows with schemas and examples. Those that cannot be read are left out.
+
+    Args:
+        object_info: what the workers declare now, for the choices.
+    """
+    for version in behind.beside.map(lambda one: version_of(behind, one), found):
         if version is not None:
             yield views.as_described(version, object_info)
 
 
-def _version(behind: Services, name: str, owner: str) -> Version | None:
-    """The version that runs now; None if it is gone or cannot be read: the others are shown all the same."""
+def version_of(behind: Services, one: Listed, *, key: str = "") -> Version | None:
+    """The version that runs now; None if it is gone or cannot be read: the others are shown all the same.
+
+    What is at hand is not looked up again: no read of the table.
+
+    Args:
+        key: decides between the versions of an alias that has several.
+    """
     try:
-        return behind.named.find(Reference(name), owner=owner)
+        if one.head is None:
+            return behind.named.find(Reference(one.name, None, IMAGE), owner=OPERATOR)
+        return behind.named.behind(one.head, key=key)
     except ComfyError:
-        log.warning("a named workflow is not described", workflow=name, owner=owner, exc_info=True)
+        log.warning("a named workflow is not described", workflow=one.name, exc_info=True)
         return None

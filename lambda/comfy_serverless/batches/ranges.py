@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Self
 
 from comfy_serverless.aws.dynamodb import Item, now_s
-from comfy_serverless.jobs.line_ids import Question
 from comfy_serverless.table.columns import read_columns, write_columns
 from comfy_serverless.table.turns import MAX_PAUSE_S
 
@@ -125,6 +124,8 @@ def first_lines(ranges: Sequence[Range]) -> list[int | None]:
 
 def is_drawing(question: str, drawing: Collection[str], steady: Collection[str]) -> bool:
     """The answer to a question that a range remembers; of one that was not asked, that about the workflow as it is."""
+    from comfy_serverless.jobs.line_ids import Question  # only where lines are read: it loads all of `graph`
+
     key, bare = workflow_key(question), Question.parse(question).without_inputs.to_text()
     return key in drawing or (key not in steady and workflow_key(bare) in drawing)
 

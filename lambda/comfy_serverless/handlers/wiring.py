@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
     from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.store import BatchStore
+    from comfy_serverless.jobs.line_ids import Question
+    from comfy_serverless.jobs.named import NamedWorkflows
+    from comfy_serverless.jobs.request import JobRequest
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.assets import AssetStore
     from comfy_serverless.table.care import Care
@@ -287,14 +290,12 @@ def ingest() -> Drops:
     from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.keeper import Keeper
     from comfy_serverless.batches.store import BatchStore
-    from comfy_serverless.jobs.declarations import DeclarationsReader
 
     table_name, assets_bucket, output_bucket, _, _ = settings().require(
         "jobs_table", "assets_bucket", "output_bucket", "manifest_queue_url", "job_queue_url"
     )
     patient = Table(dynamodb_client(is_patient=True), table_name)
     jobs_to = workers()
-    declarations = DeclarationsReader(s3(), assets_bucket, jobs_to.worker_image, lambda: jobs_to.release()[1])
     keeper = Keeper(
         jobs=_job_store(patient),
         batches=BatchStore(patient),
@@ -304,11 +305,20 @@ def ingest() -> Drops:
         settings=settings(),
         output_bucket=output_bucket,
         step_functions=boto3.client("stepfunctions") if settings().batch_state_machine else None,
-        named=named_workflows(declarations.fresh),
+        named=NamesWhenAsked(_names_of_ingest),
     )
     return Drops(
         jobs=keeper.jobs, workers=jobs_to, s3=s3(), settings=settings(), assets_bucket=assets_bucket, keeper=keeper
     )
+
+
+@functools.cache
+def _names_of_ingest() -> Finder:
+    from comfy_serverless.jobs.declarations import DeclarationsReader
+
+    (bucket,) = settings().require("assets_bucket")
+    declarations = DeclarationsReader(s3(), bucket, workers().worker_image, lambda: workers().release()[1])
+    return named_workflows(declarations.fresh)
 
 
 @functools.cache
@@ -319,3 +329,25 @@ def caller() -> Caller:
     from comfy_serverless.webhooks.calls import Caller
 
     return Caller(jobs(), Links(s3(), settings().link_expiry_s), Network.of(settings()))
+
+
+class NamesWhenAsked:
+    """The named workflows, opened only by requests that name one."""
+
+    def __init__(self, opened: Callable[[], Finder]) -> None:
+        self._opened = opened
+
+    def expand(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+        return self._opened().expand(request, owner=owner, key=key)
+
+    def pinned(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
+        return self._opened().pinned(request, owner=owner, key=key)
+
+    def with_file(self, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
+        return self._opened().with_file(workflow, address, media=media, owner=owner, key=key)
+
+    def draws(self, question: Question, *, owner: str) -> bool:
+        return self._opened().draws(question, owner=owner)
+
+    def remembering(self) -> NamedWorkflows:
+        return self._opened().remembering()

@@ -11,10 +11,8 @@ from comfy_serverless.handlers import snapshot, wiring
 if TYPE_CHECKING:
     from comfy_serverless.connector.connector import ComfyConnector
     from comfy_serverless.fetch.web import Network
-    from comfy_serverless.jobs.line_ids import Question
-    from comfy_serverless.jobs.named import NamedWorkflows
     from comfy_serverless.jobs.node_list import NodeListWriter
-    from comfy_serverless.jobs.request import JobRequest, ModelRequest
+    from comfy_serverless.jobs.request import ModelRequest
     from comfy_serverless.sandbox.sandbox import Sandbox
     from comfy_serverless.worker.journal import Journal
     from comfy_serverless.worker.metrics import Meter
@@ -61,7 +59,12 @@ def worker() -> Worker:
     if wiring.settings().models_manifest and not snapshot.IS_TAKEN:
         model_store()  # they are fetched while ComfyUI starts
     return Worker(
-        settings=wiring.settings(), engine=connector(), s3=wiring.s3(), inputs=inputs, models=_Models(), named=_Named()
+        settings=wiring.settings(),
+        engine=connector(),
+        s3=wiring.s3(),
+        inputs=inputs,
+        models=_Models(),
+        named=wiring.NamesWhenAsked(_names_of_worker),
     )
 
 
@@ -129,25 +132,6 @@ def model_store() -> ModelStore:
 @functools.cache
 def _names_of_worker() -> Finder:
     return wiring.named_workflows(lambda: worker().declarations.known())
-
-
-class _Named:
-    """The named workflows, opened only by requests that name one. They are all expanded, or name where a file goes."""
-
-    def expand(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
-        return _names_of_worker().expand(request, owner=owner, key=key)
-
-    def pinned(self, request: JobRequest, *, owner: str, key: str) -> JobRequest:
-        return _names_of_worker().pinned(request, owner=owner, key=key)
-
-    def with_file(self, workflow: str, address: str, *, media: str, owner: str, key: str) -> JobRequest:
-        return _names_of_worker().with_file(workflow, address, media=media, owner=owner, key=key)
-
-    def draws(self, question: Question, *, owner: str) -> bool:
-        return _names_of_worker().draws(question, owner=owner)
-
-    def remembering(self) -> NamedWorkflows:
-        return _names_of_worker().remembering()
 
 
 class _Models:

@@ -11,6 +11,7 @@ never change, and are kept. That something is not there is never kept.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
@@ -84,6 +85,11 @@ class Finder:
         """
         return self._found_or_unknown(Meant.of(reference), owner=owner, key=key, is_run=False)
 
+    def behind(self, head: Head, alias: str = LIVE, *, key: str = "") -> Version:
+        """The version behind an alias of a head that is at hand: no read of the table. Raises as `find`."""
+        number = number_behind(head, alias, key=key)
+        return self._document(head, number, head.documents.get(number))
+
     def check_of(self, version: Version) -> InputCheck:
         """The check of a version's inputs, with the choices that there are now. Made once for both."""
         from comfy_serverless.workflows.schema import InputCheck
@@ -92,12 +98,12 @@ class Finder:
         key = (version.owner, version.name, version.number)
         with self._lock:
             known = self._checks.get(key)
-            if known is not None and known.version is version and known.declared is declared:
+            if known is not None and known.version() is version and known.declared is declared:
                 self._checks.move_to_end(key)
                 return known.check
         check = InputCheck.of(version, declared)
         with self._lock:
-            self._checks[key] = _Check(version, declared, check)
+            self._checks[key] = _Check(weakref.ref(version), declared, check)
             while len(self._checks) > _KEPT_CHECKS:
                 self._checks.popitem(last=False)
         return check
@@ -230,9 +236,7 @@ class Finder:
                     f"the workflow {head.name!r} has no version {meant.reference.version}: it has 1 to {head.latest}."
                 )
             return self._document(head, row.number, row.sha256)
-        alias, weights = _weights(head, meant.reference)
-        number = pick(weights, key_for(head.name, alias, key)) if len(weights) > 1 else next(iter(weights))
-        return self._document(head, number, head.documents.get(number))
+        return self.behind(head, meant.reference.alias or LIVE, key=key)
 
     def _all_of(self, meant: Meant, owner: str) -> Iterator[Version]:
         """The versions that a name may mean now. Raises as `find`."""
@@ -240,7 +244,7 @@ class Finder:
         if head is None or head.is_retired or meant.reference is None or meant.reference.version is not None:
             yield self._found_or_unknown(meant, owner=owner, key="")
             return
-        for number in _weights(head, meant.reference)[1]:
+        for number in _weights(head, meant.reference.alias or LIVE):
             yield self._document(head, number, head.documents.get(number))
 
     def _look(self, meant: Meant, owner: str) -> _Looked:
@@ -320,14 +324,19 @@ class Finder:
             return []
 
 
-def _weights(head: Head, reference: Reference) -> tuple[str, Weights]:
-    """The alias that a reference means, and what it leads to. Raises NotFound if there is none."""
-    alias = reference.alias or LIVE
+def number_behind(head: Head, alias: str = LIVE, *, key: str = "") -> int:
+    """The number of the version that an alias leads to, for this key. Raises NotFound if there is no such alias."""
+    weights = _weights(head, alias)
+    return pick(weights, key_for(head.name, alias, key)) if len(weights) > 1 else next(iter(weights))
+
+
+def _weights(head: Head, alias: str) -> Weights:
+    """What an alias leads to. Raises NotFound if there is none."""
     if not (weights := head.weights_of(alias)):
         near = Guesses().near(alias, head.aliases)
         hint = f"did you mean {head.name}@{near[0]}?" if near else f"{aliases_in_words(head)}."
         raise NotFound(f"the workflow {head.name!r} has no alias {alias!r}; {hint}")
-    return alias, weights
+    return weights
 
 
 class _Looked(NamedTuple):
@@ -343,8 +352,8 @@ class _Looked(NamedTuple):
 
 
 class _Check(NamedTuple):
-    """A check, and what it was made of."""
+    """A check, and what it was made of. A version is kept by `KeptVersions` alone, which counts its bytes."""
 
-    version: Version
+    version: weakref.ref[Version]
     declared: Mapping[str, Any] | None
     check: InputCheck

@@ -10,11 +10,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.json_text import parse_json
+
+if TYPE_CHECKING:
+    from comfy_serverless.workflows.copies import Copies
 
 FORMAT: Final = 1
 
@@ -115,9 +119,9 @@ class NamedOutput:
         return cls(name=document["name"], node_id=document["node_id"], title=document.get("title", ""))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Version:
-    """A version.
+    """A version. It has no slots: what is made of it once stays with it.
 
     Attributes:
         owner: whose it is; "" is the operator.
@@ -195,6 +199,13 @@ class Version:
             if not _is_readable(told.get("format", FORMAT)):
                 raise _of_newer_release(source, told) from error
             raise InvalidWorkflow(f"{source} is no version of a named workflow: push the workflow again.") from error
+
+    @cached_property
+    def copies(self) -> Copies:
+        """What jobs get of it."""
+        from comfy_serverless.workflows.copies import Copies  # loads the clients of AWS, which inputs do without
+
+        return Copies.of(self.graph, self.editors, is_file=self.number == 0)
 
     @property
     def content_sha256(self) -> str:

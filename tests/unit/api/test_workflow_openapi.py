@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from comfy_serverless.api import workflow_openapi
 from comfy_serverless.api.workflow_openapi import MOST_BYTES, MOST_WORKFLOWS, Described, with_workflows
+from comfy_serverless.errors import AssetUnavailable
 from comfy_serverless.workflows.version import Version
 from tests.unit.api_world import Answer, ApiWorld, api_world
 from tests.unit.named_world import GRAPH, push, run
@@ -35,6 +37,10 @@ def own_paths(answer: Answer) -> set[str]:
     return {
         path for path, entry in answer.json["paths"].items() if "your workflows" in next(iter(entry.values()))["tags"]
     }
+
+
+def fail(*_: object, **__: object) -> Version:
+    raise AssetUnavailable("S3 does not answer.")
 
 
 def test_without_a_key_there_are_the_routes_alone_and_everybody_may_keep_them(api: ApiWorld) -> None:
@@ -73,6 +79,40 @@ def test_the_document_of_one_owner_is_kept_by_nobody_else(api: ApiWorld) -> None
     assert (again.status, again.text) == (304, "")
     push(api, "another")
     assert described(api, {**key, "if-none-match": answer.headers["etag"]}).status == 200
+
+
+def test_it_is_made_once_for_what_the_heads_say(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    def counted(*given: Any) -> dict[str, Any]:
+        made.append(given)
+        return with_workflows(*given)
+
+    monkeypatch.setattr("comfy_serverless.api.workflow_documents.with_workflows", counted)
+    for number in range(12):
+        push(api, f"poster-{number}")
+    key, other = key_of(api, "team"), key_of(api, "other")
+    first = described(api, key)
+    before = Counter(api.calls)
+    again = described(api, key)
+    assert Counter(api.calls) - before == {"GetItem": 1, "Query": 2}, "the key, and the heads of two owners"
+    assert (again.text, len(made)) == (first.text, 1)
+    assert own_paths(described(api, other)) == set(), "what is kept is one owner's"
+    push(api, "poster-3", inputs={"red": "1.color"}, alias="live")
+    assert "red" in described(api, key).json["components"]["schemas"]["Inputs-poster-3"]["properties"]
+    api.request("POST", "/api/v2/workflows/poster-3/alias", body={"alias": "live", "rollback": True}, owner="team")
+    assert described(api, key).text == first.text
+    api.request("DELETE", "/api/v2/workflows/poster-3", owner="team")
+    assert "/api/v2/workflows/poster-3/runs" not in own_paths(described(api, key))
+
+
+def test_a_workflow_that_cannot_be_read_is_looked_for_again(api: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    push(api)
+    key = key_of(api, "team")
+    with monkeypatch.context() as broken:
+        broken.setattr(api.services.named, "behind", fail)
+        assert own_paths(described(api, key)) == set()
+    assert own_paths(described(api, key)) == {RUNS}
 
 
 def test_a_key_that_is_none_is_told_so(api: ApiWorld) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.input_check import BODY, ratio, version
+from benchmarks.input_check import BODY, EDITORS, NamedRun, ratio, version
 from comfy_serverless.workflows.schema import InputCheck
 
 
@@ -18,3 +18,12 @@ def test_the_request_that_is_measured_fits() -> None:
 def test_a_check_costs_about_what_reading_the_body_does(choices: int) -> None:
     """Some four microseconds each, where a millisecond is allowed."""
     assert ratio(choices) < 15
+
+
+def test_a_run_by_name_costs_one_read_and_about_what_reading_its_copies_does() -> None:
+    """Some 0.3 ms, where a millisecond is allowed: what is made of a version is made once."""
+    assert 10_000 < len(json.dumps(EDITORS)) < 20_000
+    run = NamedRun()
+    assert run.reads == 1
+    ours, floor = run.costs_ms()
+    assert ours < floor * 5

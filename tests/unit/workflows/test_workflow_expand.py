@@ -15,6 +15,7 @@ from comfy_serverless.graph.convert.texts import Dice, choose
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.graph.workflow import apply_set
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.workflow_source import goes_along
 from comfy_serverless.workflows.request import expand
 from comfy_serverless.workflows.version import NamedInput, Version
 from tests.unit.workflows.stored_workflows import GRAPH, INPUTS, PHOTO, PROMPT, check, version
@@ -222,6 +223,28 @@ def test_no_job_changes_the_version() -> None:
     assert request.extra_data is not None
     request.extra_data["extra_pnginfo"]["workflow"]["nodes"][0]["widgets_values"].append("b")
     assert one == before
+
+
+def test_what_goes_along_is_looked_through_once_for_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    editors = {"nodes": [{"id": 6, "widgets_values": ["a"]}], "links": []}
+    one = replace(POSTER, editors=editors)
+    looked: list[object] = []
+
+    def counted(*given: Any) -> tuple[dict[str, Any], list[str]]:
+        looked.append(given)
+        return goes_along(*given)
+
+    monkeypatch.setattr("comfy_serverless.workflows.copies.goes_along", counted)
+    first, second = expanded({"prompt": "x"}, one), expanded({"prompt": "y"}, one)
+    assert len(looked) == 1
+    assert first.extra_data is not None
+    assert isinstance(first.workflow, dict)
+    first.extra_data["extra_pnginfo"]["workflow"]["nodes"][0]["widgets_values"].append("broken")
+    first.workflow["6"]["inputs"]["clip"].append("broken")
+    assert expanded({}, one).extra_data == second.extra_data == {"extra_pnginfo": {"workflow": editors}}
+    assert second.workflow == GRAPH
+    changed = replace(one, graph={"1": GRAPH["10"]}, inputs=())
+    assert expanded({}, changed).workflow == changed.graph, "another version has texts of its own"
 
 
 def test_the_request_itself_is_left_as_it_was() -> None:

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING
 from comfy_serverless.api.tools import generic
 from comfy_serverless.api.tools.calls import NoSuchWorkflow, Visit, stickiness
 from comfy_serverless.api.tools.catalogue import PAGE, Tool, read_cursor, tool_name, tool_of, workflow_in, write_cursor
-from comfy_serverless.api.workflow_lookup import entries
-from comfy_serverless.api.workflow_views import OWN
-from comfy_serverless.errors import ComfyError
-from comfy_serverless.observability import log
-from comfy_serverless.workflows.reference import NAME, Reference
+from comfy_serverless.api.workflow_lookup import Listed, listed, version_of
+from comfy_serverless.jobs.sources import OPERATOR
+from comfy_serverless.workflows.reference import NAME
 from comfy_serverless.workflows.schema import schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from comfy_serverless.api.workflow_bodies import WorkflowEntry
-    from comfy_serverless.workflows.version import Version
 
 
 def page_of_tools(cursor: str | None, visit: Visit) -> tuple[list[Tool], str | None]:
@@ -29,18 +24,19 @@ def page_of_tools(cursor: str | None, visit: Visit) -> tuple[list[Tool], str | N
     """
     found = list(islice(_runnable(visit, after=read_cursor(cursor) if cursor else ""), PAGE + 1))
     shown, more = found[:PAGE], len(found) > PAGE
-    versions = visit.services.beside.map(lambda entry: _version(entry.name, visit), shown)
+    key = stickiness(visit)
+    versions = visit.services.beside.map(lambda one: version_of(visit.services, one, key=key), shown)
     object_info = visit.services.declarations.newest()
     tools = [] if cursor else list(generic.TOOLS)
-    for entry, version in zip(shown, versions, strict=True):
+    for one, version in zip(shown, versions, strict=True):
         if version is not None:
             tools.append(
                 tool_of(
-                    entry.name,
-                    title=entry.title or version.description.strip().partition("\n")[0],
+                    one.name,
+                    title=(one.head.title if one.head else "") or version.description.strip().partition("\n")[0],
                     description=version.description,
                     schema=schema_of(version, object_info),
-                    is_shared=entry.source != OWN,
+                    is_shared=one.head is None or one.head.owner == OPERATOR,
                 )
             )
     return tools, write_cursor(shown[-1].name) if more else None
@@ -53,22 +49,13 @@ def workflow_of(tool: str, visit: Visit) -> str:
         raise NoSuchWorkflow(tool)
     if name:
         return name
-    for entry in _runnable(visit, after=""):
-        if tool_name(entry.name) == tool:
-            return entry.name
+    for one in _runnable(visit, after=""):
+        if tool_name(one.name) == tool:
+            return one.name
     raise NoSuchWorkflow(tool)
 
 
-def _runnable(visit: Visit, *, after: str) -> Iterator[WorkflowEntry]:
+def _runnable(visit: Visit, *, after: str) -> Iterator[Listed]:
     """The workflows that can be run by their name alone. Files in subfolders have names that no tool can have."""
-    known = entries(visit.services, visit.caller.owner, after=after)
-    return (entry for entry in known if entry.is_live and NAME.fullmatch(entry.name))
-
-
-def _version(name: str, visit: Visit) -> Version | None:
-    """The version that this key would run; None if it is gone or cannot be read: the others are shown all the same."""
-    try:
-        return visit.services.named.find(Reference(name), owner=visit.caller.owner, key=stickiness(visit))
-    except ComfyError:
-        log.warning("a named workflow is no tool", workflow=name, owner=visit.caller.owner, exc_info=True)
-        return None
+    known = listed(visit.services, visit.caller.owner, after=after)
+    return (one for one in known if one.is_live and NAME.fullmatch(one.name))
