@@ -52,7 +52,7 @@ async def followed_live(client: AsyncComfy) -> None:
     events = [event async for event in job.events()]
     assert isinstance(events[-1], StatusChange)
     assert events[-1].status == "succeeded"
-    assert any(type(event).__name__ == "OutputReady" for event in events)
+    assert (await job.result()).outputs
     print(f"followed {job.id}: {len(events)} events")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,17 @@ from tests.start_limit import patient
 
 ROOT = Path(__file__).parent.parent.parent
 BUILD_TIMEOUT_S = 1500
+BANNER = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 16, "batch_size": 1, "color": 255}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "banner"}},
+}
+BANNER_CHOICES = """
+description: A plain banner
+inputs:
+  length: {target: 1.width, minimum: 16, maximum: 256}
+outputs:
+  banner: "2"
+"""
 
 
 def build_image(target: str, *options: str) -> str:
@@ -54,6 +66,15 @@ def api_image() -> str:
 def mcp_image() -> str:
     """The image of the function behind /mcp, built from the working tree."""
     return build_image("mcp")
+
+
+@pytest.fixture(scope="session")
+def named_files(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
+    """The workflow `banner`, and the names of its inputs, as files beside those of an image."""
+    folder = tmp_path_factory.mktemp("workflows")
+    (folder / "banner.json").write_text(json.dumps(BANNER), encoding="utf-8")
+    (folder / "banner.yaml").write_text(BANNER_CHOICES, encoding="utf-8")
+    return {path: f"/opt/workflows/{path.name}" for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 import uuid
@@ -13,6 +14,7 @@ from typing import Any, Self
 import requests
 
 from local.aws.lambda_emulator import emulator_binary, read_answer
+from local.dev import OWNER
 from tests.start_limit import JOB_S
 
 USER = "993:990"
@@ -24,6 +26,26 @@ def docker(*arguments: str, timeout_s: float = 120) -> str:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
     assert done.returncode == 0, f"docker {' '.join(arguments)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout.strip()
+
+
+def http_event(path: str, *, method: str = "GET", owner: str = OWNER, body: object = None) -> dict[str, Any]:
+    """An event in API Gateway's form, after the authorizer; a body is sent as JSON."""
+    sent = {} if body is None else {"body": json.dumps(body)}
+    return {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"host": "api.example", "content-type": "application/json", "accept": "application/json"},
+        "requestContext": {
+            "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "-"},
+            "stage": "$default",
+            "requestId": "request",
+            "authorizer": {"lambda": {"owner": owner, "key_id": "key"}},
+        },
+        "isBase64Encoded": False,
+        **sent,
+    }
 
 
 class LambdaContainer:

@@ -21,8 +21,10 @@ MAX_OWN_BYTES = 260_000_000
 
 
 @pytest.fixture(scope="module")
-def container(lite_image: str, container_environment: dict[str, str]) -> Iterator[LambdaContainer]:
-    with LambdaContainer(lite_image, container_environment) as running:
+def container(
+    lite_image: str, container_environment: dict[str, str], named_files: dict[Path, str]
+) -> Iterator[LambdaContainer]:
+    with LambdaContainer(lite_image, container_environment, files=named_files) as running:
         yield running
 
 
@@ -75,6 +77,15 @@ def test_every_sample_event_succeeds_without_a_writable_root(
 ) -> None:
     outcome = send(sample, container, local_s3.client())
     assert not outcome.problems, container.log()[-6000:]
+
+
+def test_the_names_beside_a_workflow_of_its_folder_are_those_of_its_inputs(container: LambdaContainer) -> None:
+    (made,) = container.invoke({"job_id": "banner", "workflow": "banner", "inputs": {"length": 32}})["outputs"]
+    assert (made["width"], made["height"]) == (32, 16)
+    refused = container.invoke({"job_id": "too-long", "workflow": "banner", "inputs": {"length": 1000}})
+    assert refused["status"] == "failed"
+    assert "inputs.length: " in refused["error"]["message"]
+    assert "256" in refused["error"]["message"]
 
 
 def test_nothing_even_tried_to_write_outside_tmp(container: LambdaContainer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ from lambda_container import LambdaContainer
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.table.api_keys import ApiKeyStore
 from demo.sam import IMAGE, main
-from examples import sdk_tour
+from examples import agent, sdk_tour
 from local.aws.processes import LOOPBACK, LocalProcess, free_port
 from local.aws.queue_poller import QueuePoller
 from local.aws.stack import LocalStack
@@ -118,7 +119,7 @@ def test_everything_else_needs_one(api_url: str, headers: dict[str, str]) -> Non
 
 
 def test_a_browser_asks_without_a_key_what_a_page_may_do(api_url: str) -> None:
-    for path in ("/api/v2/jobs", "/generate"):
+    for path in ("/api/v2/jobs", "/generate", "/mcp"):
         asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
         answer = requests.options(api_url + path, headers=asked, timeout=60)
         assert answer.ok, answer.text
@@ -152,6 +153,17 @@ def test_post_generate_answers_with_the_finished_job(api_url: str, key: str, wor
     assert answer.json()["status"] == "succeeded"
     (link,) = [output["url"] for output in answer.json()["outputs"]]
     assert requests.get(link, timeout=60).content.startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("client")
+def test_an_agent_finds_a_workflow_of_the_image_and_sees_what_it_makes(capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(agent.main())
+    said = capsys.readouterr().out
+    assert "run_thumbnail" in said.splitlines()[0]
+    assert "did you mean 'width'?" in said
+    asked_again = said.partition("\nget_job ")[2]
+    assert "has succeeded, and made 1 output." in asked_again, said
+    assert "a picture, image/png" in asked_again
 
 
 def bearer(key: str) -> dict[str, str]:
