@@ -19,7 +19,7 @@ from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows.checkup import refuse_broken
 from comfy_serverless.workflows.deployed import Deployed, findings_of
-from comfy_serverless.workflows.pushing import Prepared, prepare
+from comfy_serverless.workflows.pushing import Prepared, prepare, unknown_ranges
 from comfy_serverless.workflows.reference import LIVE, check_alias, check_name
 from comfy_serverless.workflows.version import Version
 
@@ -148,7 +148,8 @@ class OfOperator:
             release=self._release,
         )
         prepared = prepare(bare, declared, inputs=body.get("inputs"), outputs=body.get("outputs"))
-        return prepared, tuple(dict.fromkeys((*warnings, *prepared.proposal.notes)))
+        notes = (*warnings, *prepared.proposal.notes, *unknown_ranges(prepared.version))
+        return prepared, tuple(dict.fromkeys(notes))
 
 
 def _who() -> str:
