@@ -284,8 +284,9 @@ def _show(registry: Registry, options: argparse.Namespace) -> int:
 
 def _described(registry: Registry, options: argparse.Namespace) -> dict[str, Any]:
     reference, is_shared = which.meant_by(options.reference)
-    alias = None if reference.alias == which.LIVE else reference.alias
-    return registry.described(reference.name, alias=alias, version=reference.version, is_shared=is_shared)
+    return registry.described(
+        reference.name, alias=which.alias_of(reference), version=reference.version, is_shared=is_shared
+    )
 
 
 def _print_inputs(told: Mapping[str, Any]) -> None:

@@ -13,10 +13,14 @@ from comfy_serverless.workflows.reference import LIVE, Reference, check_alias
 SHARED = "shared/"
 
 
+def alias_of(reference: Reference) -> str | None:
+    """The alias that has to be said: none for `live`."""
+    return None if reference.alias == LIVE else reference.alias
+
+
 def query_of(reference: Reference, *, is_shared: bool) -> str:
     """What an address says of a reference behind the name."""
-    alias = None if reference.alias == LIVE else reference.alias
-    asked = {"alias": alias, "version": reference.version, "source": "operator" if is_shared else None}
+    asked = {"alias": alias_of(reference), "version": reference.version, "source": "operator" if is_shared else None}
     said = {name: value for name, value in asked.items() if value is not None}
     return f"?{urlencode(said)}" if said else ""
 

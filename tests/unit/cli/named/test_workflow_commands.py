@@ -189,6 +189,7 @@ def test_a_key_in_a_request_stays_on_this_machine(tmp_path: Path) -> None:
     request = {"workflow": GRAPH, "extra_data": extra_data}
     (tmp_path / "request.json").write_text(json.dumps(request))
     given = {"inputs": [], "outputs": [], "inputs_file": None, "description": None, "note": None, "alias": None}
+    given |= {"expected": None}
     body = body_of(argparse.Namespace(file=str(tmp_path / "request.json"), dry_run=False, force=False, **given))
     assert body["extra_data"] == {"extra_pnginfo": {"workflow": PLAIN}}
 
