@@ -111,7 +111,7 @@ def _run_there(options: argparse.Namespace, first: argparse.Namespace, reference
     except NotFound as error:
         raise _with_file_here(error, reference) from error
     if "version" not in told:
-        raise NotFound(f"{reference.name!r} has no version that is live: `comfy-serverless workflows promote` says so.")
+        raise which.nothing_live(told)
     taken = Taken.of(told)
     parsed = _parsed(options, first, taken)
     if parsed is None:

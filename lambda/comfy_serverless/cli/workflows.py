@@ -231,6 +231,8 @@ def _say_pushed(told: Mapping[str, Any]) -> None:
     else:
         say(f"nothing was pushed: version {number} of {name} is the same")
     say(f"aliases: {words.aliases_in_words(told) or 'none'}")
+    if "live" not in told["aliases"]:
+        say(f"{name} alone means {name}@live, and that leads nowhere yet: comfy-serverless workflows promote {name} N")
     if not any(str(number) in alias["weights"] for alias in told["aliases"].values()):
         say(f"no alias leads to it yet: comfy-serverless workflows promote {name} {number}")
 

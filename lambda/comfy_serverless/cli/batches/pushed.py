@@ -51,7 +51,7 @@ class Pushed:
         except NotFound:
             return None
         if "version" not in told:
-            raise NotFound(f"{workflow!r} has no version that is live: `comfy-serverless workflows promote` says so.")
+            raise which.nothing_live(told)
         return cls(Taken.of(told))
 
     def input_for(self, file: Path, address: str | None) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlencode
 
 from comfy_serverless.cli.habits import version_number
-from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.errors import InvalidRequest, NotFound
 from comfy_serverless.workflows.reference import LIVE, Reference, check_alias
 
 #: Before the name of one that the operator shares, as in requests (`workflows.meant`).
@@ -16,6 +18,17 @@ SHARED = "shared/"
 def alias_of(reference: Reference) -> str | None:
     """The alias that has to be said: none for `live`."""
     return None if reference.alias == LIVE else reference.alias
+
+
+def nothing_live(told: Mapping[str, Any]) -> NotFound:
+    """The error for a workflow, as the API tells it, whose `live` leads nowhere."""
+    name, latest = told["name"], told.get("latest", "N")
+    others = ", ".join(f"{name}@{alias}" for alias in sorted(told.get("aliases") or {}))
+    hint = f"; there is {others}" if others else ""
+    return NotFound(
+        f"no version of {name!r} is live{hint}: `comfy-serverless workflows promote {name} {latest}` makes one live, "
+        f"and {name}@{latest} means that version."
+    )
 
 
 def query_of(reference: Reference, *, is_shared: bool) -> str:
