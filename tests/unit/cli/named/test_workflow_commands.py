@@ -420,7 +420,7 @@ def test_doctor_says_which_would_fail_and_ends_with_1(cli: Cli, tmp_path: Path) 
     assert cli("push", "poster", "poster.json").status == 0
     healthy = cli("doctor")
     assert (healthy.status, healthy.out) == (0, "")
-    assert "1 version that an alias leads to: none would fail on default" in healthy.err
+    assert "1 version that runs can get: none would fail on default" in healthy.err
     (tmp_path / "broken.json").write_text(json.dumps({**GRAPH, "3": {"class_type": "NobodyHasThis", "inputs": {}}}))
     cli("push", "broken", "broken.json", "--force")
     ill = cli("doctor")
