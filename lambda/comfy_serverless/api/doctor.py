@@ -139,7 +139,7 @@ def _name_of(one: Head | str) -> str:
 
 
 def _of_file(behind: Services, name: str, deployed: Deployed | None) -> Examined:
-    """A file in the image, version 0, held against the workers."""
+    """A file in the image, version 0, held against the workers. It runs as it stands: callers need bring nothing."""
     from comfy_serverless.workflows.deployed import findings_of
     from comfy_serverless.workflows.doctor import Examined, of_unusable
 
@@ -148,7 +148,8 @@ def _of_file(behind: Services, name: str, deployed: Deployed | None) -> Examined
         findings = findings_of(behind.named.find(Reference(name, None, 0), owner=OPERATOR), deployed)
     except ComfyError as error:
         findings = of_unusable(error)
-    return Examined(owner=OPERATOR, name=name, number=0, aliases={LIVE: 1.0}, findings=findings)
+    told = tuple(one for one in findings if one.kind is not checkup.Kind.FILE)
+    return Examined(owner=OPERATOR, name=name, number=0, aliases={LIVE: 1.0}, findings=told)
 
 
 def _deployed(behind: Services, release: str | None) -> tuple[str, Deployed | None]:

@@ -182,7 +182,9 @@ def test_a_document_that_is_damaged_is_a_finding_and_the_others_are_examined(api
 def test_files_of_the_image_are_examined_as_version_0(
     api: ApiWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, content in (("fine", GRAPH), ("scaled", scaled()), ("own", scaled()), ("none", ["no workflow"])):
+    loading = {**GRAPH, "8": {"class_type": "LoadImage", "inputs": {"image": "author.png"}}}
+    loading["2"] = {**GRAPH["2"], "inputs": {**GRAPH["2"]["inputs"], "images": ["8", 0]}}
+    for name, content in (("fine", loading), ("scaled", scaled()), ("own", scaled()), ("none", ["no workflow"])):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     monkeypatch.setattr(api.services.named, "_folder", Folder(tmp_path))
     tell(api, without("ImageInvert"))
@@ -195,6 +197,7 @@ def test_files_of_the_image_are_examined_as_version_0(
         ("scaled", 0, True),
     ]
     assert found["breaks"] == 2
+    assert found["versions"][0]["findings"] == []
     first = diagnosis(api, "?limit=3")
     rest = diagnosis(api, f"?limit=3&cursor={first['next_cursor']}")
     assert ([one["name"] for one in rest["versions"]], rest.get("next_cursor")) == (["scaled"], None)
