@@ -151,6 +151,14 @@ def _told(stack: str, region: str | None, folder: Path) -> Iterator[str]:
             f"no workers of the stack {stack!r} were built from the lock of this image (release {left.release}): "
             "deploy it first, or build the image of the lock that was deployed (`make image`)"
         )
+    yield from tell_stack(left, outputs, builds, region=region)
+
+
+def tell_stack(left: Left, outputs: Mapping[str, str], builds: Sequence[Build], *, region: str | None) -> Iterator[str]:
+    """Publish it in the stack that has these outputs, and name the named workflows that would fail; in words.
+
+    Raises ClientError, BotoCoreError, NotTold.
+    """
     s3 = boto3.client("s3", region_name=region)
     yield from tell(left, s3, outputs[BUCKET_OUTPUT], builds)
     if TABLE_OUTPUT in outputs:

@@ -29,7 +29,7 @@ from samcli.yamlhelper import yaml_parse
 from comfy_serverless.errors import InvalidSetting
 from comfy_serverless.jobs.engine_documents import Build
 from comfy_serverless.settings import MORE, Settings, more_settings
-from tools.declarations import BUCKET_OUTPUT, LEFT, WITH_COMFYUI, Left, NotTold, tell
+from tools.declarations import BUCKET_OUTPUT, LEFT, WITH_COMFYUI, Left, NotTold, tell_stack
 from tools.image_facts import copy_out
 
 if TYPE_CHECKING:
@@ -228,10 +228,10 @@ def deploy(plan: Plan, written: Mapping[str, Any], cloudformation: CloudFormatio
     left = _left_by(plan)
     is_new = BUCKET_OUTPUT not in before.outputs
     if left is not None and not is_new:
-        _tell(left, plan, before.outputs[BUCKET_OUTPUT])  # before it is asked: of what is not deployed it says nothing
+        _tell(left, plan, before.outputs)  # before it is asked: of what is not deployed it says nothing
     _run(plan.deploy(images, release_of(packaged, known), release_of(packaged, known, SNAPPED)))
     if left is not None and is_new:
-        _tell(left, plan, Before.of(cloudformation, plan.stack).outputs[BUCKET_OUTPUT])
+        _tell(left, plan, Before.of(cloudformation, plan.stack).outputs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -281,10 +281,13 @@ def _left_by(plan: Plan) -> Left | None:
         return None
 
 
-def _tell(left: Left, plan: Plan, bucket: str) -> None:
-    """Tell the API what nodes the image has. A stack that is deployed without it works, so this never ends it."""
+def _tell(left: Left, plan: Plan, outputs: Mapping[str, str]) -> None:
+    """Tell the API what nodes the image has, and say which named workflows would fail on it.
+
+    A stack that is deployed without it works, so this never ends it.
+    """
     try:
-        for line in tell(left, boto3.client("s3", region_name=plan.region), bucket, [Build(plan.target, left.release)]):
+        for line in tell_stack(left, outputs, [Build(plan.target, left.release)], region=plan.region):
             print(line, flush=True)
     except (NotTold, BotoCoreError, ClientError) as error:
         _say_untold(error)

@@ -93,7 +93,7 @@ class DevStack:
         self.aws = LocalAws()
         self.log_folder = log_folder
         self._workers = workers
-        self._settings = {"ALLOW_PRIVATE_ADDRESSES": "true", **(environment or {})}
+        self._settings = {"ALLOW_PRIVATE_ADDRESSES": "true", "DROP_OWNER": OWNER, **(environment or {})}
         self._engine = {**chosen_engine(), **({"API_COMMAND_LINE": engine} if engine is not None else {})}
         self._backend_name = backend
         self._source_roots = source_roots or {}

@@ -1,11 +1,13 @@
 """`GET /api/v2/workflows/doctor`: which of the caller's named workflows would fail, and why (ours).
 
-Every version that an alias leads to is held against what the live workers declare, or those of another release. Nothing
-is run, and nothing is kept.
+Every version that an alias leads to is held against what the live workers declare, or those of another release; and so
+are the files in the image, version 0, against the live ones. Nothing is run, and nothing is kept.
 """
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterator
 from http import HTTPStatus
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,12 +23,16 @@ from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
 from comfy_serverless.api.workflow_bodies import Finding
 from comfy_serverless.api.workflow_lookup import own_head
-from comfy_serverless.errors import InvalidCursor, NotFound
+from comfy_serverless.errors import ComfyError, InvalidCursor, NotFound
 from comfy_serverless.jobs.engine_documents import Build
-from comfy_serverless.workflows.reference import NAME, check_name
+from comfy_serverless.jobs.sources import OPERATOR
+from comfy_serverless.workflows import checkup
+from comfy_serverless.workflows.items import Head
+from comfy_serverless.workflows.reference import LIVE, NAME, Reference, check_name
 
 if TYPE_CHECKING:
     from comfy_serverless.workflows.deployed import Deployed
+    from comfy_serverless.workflows.doctor import Examined
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
@@ -67,8 +73,9 @@ class Diagnosis(BaseModel):
     PATH,
     summary="Which named workflows would fail on the workers, and why (ours)",
     tags=["named workflows"],
-    description="Every version of yours that an alias leads to, held against what the live workers declare, or those "
-    "of another release. `?name=` looks at one workflow alone. Nothing is run.",
+    description="Every version of yours that an alias leads to, and the files of the image (version 0), held against "
+    "what the live workers declare; or yours against those of another release. `?name=` looks at one workflow alone. "
+    "Nothing is run.",
     responses={200: documented("What is wrong.", Diagnosis), **NOT_FOUND, **INVALID, **REFUSALS},
 )
 def get_diagnosis(
@@ -84,20 +91,65 @@ def get_diagnosis(
         raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
     behind, owner = services(router), caller(router).owner
     called, deployed = _deployed(behind, release)
-    if name is not None:
-        heads = [own_head(behind, check_name(name), owner=owner)]
-    else:
-        heads = list(islice(behind.workflows.heads(owner, after=cursor or ""), limit + 1))
-    found = [one.to_json() for one in examined(heads[:limit], behind.workflows, deployed, each=behind.beside.map)]
+    named = _named(behind, owner, name, with_files=release is None, after=cursor or "")
+    page = list(islice(named, limit + 1))
+    heads = [one for one in page[:limit] if isinstance(one, Head)]
+    files = [_of_file(behind, one, deployed) for one in page[:limit] if isinstance(one, str)]
+    others = examined(heads, behind.workflows, deployed, each=behind.beside.map)
+    found = [one.to_json() for one in sorted((*others, *files), key=lambda one: one.name)]
     document: dict[str, Any] = {
         "release": called,
         "release_version": (deployed.release if deployed is not None else "") or None,
         "is_known": deployed is not None,
         "breaks": sum(one["breaks"] for one in found),
         "versions": found,
-        "next_cursor": heads[limit - 1].name if len(heads) > limit else None,
+        "next_cursor": _name_of(page[limit - 1]) if len(page) > limit else None,
     }
     return answer(HTTPStatus.OK, Diagnosis(**document).model_dump(exclude_none=True))
+
+
+def _named(behind: Services, owner: str, name: str | None, *, with_files: bool, after: str) -> Iterator[Head | str]:
+    """What is examined, by name: the owner's, and files in the image that none of those hides. Raises NotFound.
+
+    Args:
+        with_files: whether the files that are known here are those of the workers.
+    """
+    if name is not None:
+        is_file = with_files and check_name(name) in behind.named.files()
+        if is_file and behind.workflows.head(owner, name) is None:
+            return iter([name])
+        return iter([own_head(behind, check_name(name), owner=owner)])
+    files = (one for one in behind.named.files() if with_files and one > after and NAME.fullmatch(one))
+    return _merged(behind.workflows.heads(owner, after=after), files)
+
+
+def _merged(heads: Iterator[Head], files: Iterator[str]) -> Iterator[Head | str]:
+    ranked: Iterator[tuple[str, int, Head | str]] = heapq.merge(
+        ((head.name, 0, head) for head in heads), ((file, 1, file) for file in files), key=lambda each: each[:2]
+    )
+    last = ""
+    for name, _, one in ranked:
+        if name != last:
+            last = name
+            yield one
+
+
+def _name_of(one: Head | str) -> str:
+    return one if isinstance(one, str) else one.name
+
+
+def _of_file(behind: Services, name: str, deployed: Deployed | None) -> Examined:
+    """A file in the image, version 0, held against the workers. It runs as it stands: callers need bring nothing."""
+    from comfy_serverless.workflows.deployed import findings_of
+    from comfy_serverless.workflows.doctor import Examined, of_unusable
+
+    findings: tuple[checkup.Finding, ...]
+    try:
+        findings = findings_of(behind.named.find(Reference(name, None, 0), owner=OPERATOR), deployed)
+    except ComfyError as error:
+        findings = of_unusable(error)
+    told = tuple(one for one in findings if one.kind is not checkup.Kind.FILE)
+    return Examined(owner=OPERATOR, name=name, number=0, aliases={LIVE: 1.0}, findings=told)
 
 
 def _deployed(behind: Services, release: str | None) -> tuple[str, Deployed | None]:

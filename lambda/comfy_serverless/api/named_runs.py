@@ -26,6 +26,7 @@ from comfy_serverless.jobs.document import MAX_ERROR_TEXT
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.table.job_state import JobExists, JobState
 from comfy_serverless.table.jobs import check_idempotency_key
+from comfy_serverless.workflows.meant import SHARED
 from comfy_serverless.workflows.reference import Reference
 from comfy_serverless.workflows.request import expand
 from comfy_serverless.workflows.schema import InputCheck
@@ -38,6 +39,7 @@ class NamedRun:
 
     Attributes:
         asked: the values by the names of the inputs, and the options of the job.
+        is_shared: whether the operator's is meant, whatever the caller has of that name.
         sticky: the same text gets the same version, as long as the weights of the alias are the same.
     """
 
@@ -45,7 +47,13 @@ class NamedRun:
     asked: Asked
     caller: Caller
     idempotency_key: str | None = None
+    is_shared: bool = False
     sticky: str | None = None
+
+    @property
+    def workflow(self) -> str:
+        """What is run, as every door names it."""
+        return f"{SHARED if self.is_shared else ''}{self.reference.to_text()}"
 
 
 class Started(NamedTuple):
@@ -77,7 +85,7 @@ def start(run: NamedRun, services: Services) -> Started:
 
 def _submission(run: NamedRun, job_id: str, services: Services) -> Submission:
     key = run.sticky or run.idempotency_key or job_id
-    version = services.named.find(run.reference, owner=run.caller.owner, key=key)
+    version = services.named.find(run.workflow, owner=run.caller.owner, key=key)
     request = _request(run, job_id)
     return Submission(
         request=_expanded(request, version, run.asked, check=services.named.check_of(version)),
@@ -93,7 +101,7 @@ def _request(run: NamedRun, job_id: str) -> JobRequest:
     options = run.asked.options
     fields = {
         "job_id": job_id,
-        "workflow": run.reference.to_text(),
+        "workflow": run.workflow,
         "inputs": dict(run.asked.inputs),
         "deadline_s": options.deadline_s,
         "metadata": options.metadata,
@@ -139,6 +147,6 @@ def _with_hint(field: str, problem: str, asked: Asked) -> tuple[str, str]:
 def _id_of(run: NamedRun, key: str) -> str:
     """The id of the job that this key makes of this request, and of no other; nobody else's key makes it."""
     options = run.asked.options.model_dump(mode="json", exclude_none=True)
-    asked = [run.caller.owner, key, run.reference.to_text(), dict(run.asked.inputs), options, run.asked.problems]
+    asked = [run.caller.owner, key, run.workflow, dict(run.asked.inputs), options, run.asked.problems]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
     return str(uuid.UUID(bytes=digest[:16], version=5))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.event_handler.openapi.params import Body, Path, Query
@@ -57,6 +57,10 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 AliasQuery = Annotated[str | None, Query(description="Whose version is meant; `live` if nothing is said.")]
 VersionQuery = Annotated[int | None, Query(ge=0, le=999_999, description="The version; 0 is a file in the image.")]
+SourceQuery = Annotated[
+    Literal["operator", "image"] | None,
+    Query(description="Whose is meant, whatever you have of that name: what the operator shares, or the image's file."),
+]
 _TAG = "named workflows"
 
 
@@ -82,11 +86,13 @@ def list_workflows(limit: Limit = DEFAULT_PAGE, cursor: Cursor = None) -> Respon
     tags=[_TAG],
     responses={200: documented("The workflow.", Workflow), **NOT_FOUND, **INVALID, **REFUSALS},
 )
-def get_workflow(name: Name, alias: AliasQuery = None, version: VersionQuery = None) -> Response[str]:
+def get_workflow(
+    name: Name, alias: AliasQuery = None, version: VersionQuery = None, source: SourceQuery = None
+) -> Response[str]:
     """Return a head, and what one of its versions takes: of two behind an alias, that of the greater weight."""
-    reference = _reference(name, alias, version)
+    reference = _reference(name, alias, version, source)
     behind, owner = services(router), caller(router).owner
-    found = seen(behind, reference, owner=owner)
+    found = seen(behind, reference, owner=owner, is_shared=source == "operator")
     return _shown(views.described(found.head, found.version, behind.declarations.fresh(), name=name))
 
 
@@ -188,6 +194,27 @@ def move_alias(name: Name, body: Annotated[AliasBody, Body()]) -> Response[str]:
 
 
 @router.delete(
+    f"{ONE}/alias/<alias>",
+    summary="Drop an alias (ours)",
+    tags=[_TAG],
+    description="Runs that name it are refused from then on. The versions that it led to stay.",
+    responses={
+        200: documented("The workflow, as it is then.", WorkflowEntry),
+        409: documented("`workflow_changed`: others have changed it at the same moment.", ErrorEnvelope),
+        **NOT_FOUND,
+        **INVALID,
+        **REFUSALS,
+    },
+)
+def drop_alias(name: Name, alias: Annotated[str, Path(description="The alias.")]) -> Response[str]:
+    """Take an alias of the caller's away."""
+    head = _own_head(name)
+    return _shown(
+        views.entry(services(router).workflows.drop_alias(head.owner, name, alias, by=caller(router).key_name))
+    )
+
+
+@router.delete(
     ONE,
     summary="Retire a named workflow (ours)",
     tags=[_TAG],
@@ -225,6 +252,7 @@ def run_workflow(
     body: Annotated[dict[str, Any], Body(description="Inputs by name; or `inputs`, and options beside it.")],
     alias: AliasQuery = None,
     version: VersionQuery = None,
+    source: SourceQuery = None,
     wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="How long to wait for the end.")] = 0,
     sticky: Annotated[
         str | None,
@@ -235,7 +263,8 @@ def run_workflow(
     """Check the inputs, and take the job, durably."""
     until = moment_in(wait_s)
     run = NamedRun(
-        reference=_reference(name, alias, version),
+        reference=_reference(name, alias, version, source),
+        is_shared=source == "operator",
         asked=read_run(body),
         caller=caller(router),
         idempotency_key=idempotency_key,
@@ -254,11 +283,15 @@ def body_of(method: str, path: str) -> type[BaseModel] | None:
     return PushBody if method == "PUT" else AliasBody if path.endswith("/alias") else None
 
 
-def _reference(name: str, alias: str | None, version: int | None) -> Reference:
+def _reference(name: str, alias: str | None, version: int | None, source: str | None = None) -> Reference:
     """The reference of a path and its query. Raises NotFound for a name that nothing can have."""
     if alias is not None and version is not None:
         raise InvalidRequest("`alias` and `version` are both given: an alias leads to a version, so send one of them.")
     _check_known(name)
+    if source == "image":
+        if alias is not None or version:
+            raise InvalidRequest("`source=image` is the file in the image: it has version 0 alone, and no alias.")
+        return Reference(name, None, 0)
     if alias is not None:
         return Reference(name, check_alias(alias))
     return Reference(name) if version is None else Reference(name, None, version)

@@ -10,8 +10,9 @@ from comfy_serverless.api import workflow_views as views
 from comfy_serverless.errors import ComfyError, NotFound
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.observability import log
-from comfy_serverless.workflows.folder import NUMBER as IMAGE
+from comfy_serverless.workflows.folder import NUMBER
 from comfy_serverless.workflows.items import Head
+from comfy_serverless.workflows.meant import SHARED
 from comfy_serverless.workflows.reference import LIVE, Reference
 
 if TYPE_CHECKING:
@@ -70,14 +71,19 @@ def entries(behind: Services, owner: str, *, after: str = "") -> Iterator[Workfl
         yield views.entry_of_file(name) if head is None else views.entry(head)
 
 
-def seen(behind: Services, reference: Reference, *, owner: str) -> Seen:
+def seen(behind: Services, reference: Reference, *, owner: str, is_shared: bool = False) -> Seen:
     """A workflow, and the version that a reference means; of two, that with the greater weight.
 
     Raises NotFound; but a workflow whose `live` leads nowhere is one without a version.
+
+    Args:
+        is_shared: whether the operator's is meant, whatever the owner has of that name.
     """
-    head = _head(behind, reference.name, owner=owner)
-    if head is None or head.is_retired:
-        return Seen(None, behind.named.find(reference, owner=owner))  # or says that there is none
+    before = SHARED if is_shared else ""
+    of_image = reference.version == NUMBER and not is_shared
+    head = None if of_image else _head(behind, reference.name, owner=OPERATOR if is_shared else owner)
+    if head is None or head.is_retired or (is_shared and not head.is_shared):
+        return Seen(None, behind.named.find(before + reference.to_text(), owner=owner))  # or says that there is none
     meant = reference
     if reference.version is None and reference.alias is not None:
         weights = head.weights_of(reference.alias)
@@ -85,7 +91,7 @@ def seen(behind: Services, reference: Reference, *, owner: str) -> Seen:
             return Seen(head, None)
         if weights:
             meant = Reference(reference.name, None, max(weights, key=lambda number: (weights[number], -number)))
-    return Seen(head, behind.named.find(meant, owner=owner))
+    return Seen(head, behind.named.find(before + meant.to_text(), owner=owner))
 
 
 def _head(behind: Services, name: str, *, owner: str) -> Head | None:
@@ -128,7 +134,7 @@ def version_of(behind: Services, one: Listed, *, key: str = "") -> Version | Non
     """
     try:
         if one.head is None:
-            return behind.named.find(Reference(one.name, None, IMAGE), owner=OPERATOR)
+            return behind.named.find(Reference(one.name, None, NUMBER), owner=OPERATOR)
         return behind.named.behind(one.head, key=key)
     except ComfyError:
         log.warning("a named workflow is not described", workflow=one.name, exc_info=True)

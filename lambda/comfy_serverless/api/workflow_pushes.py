@@ -46,7 +46,7 @@ def draft(name: str, body: PushBody, who: Caller, behind: Services, *, left_out:
     """
     # No run of a job waits for these, and what finds inputs.
     from comfy_serverless.workflows.deployed import Deployed, findings_of
-    from comfy_serverless.workflows.pushing import prepare
+    from comfy_serverless.workflows.pushing import prepare, unknown_ranges
 
     check_name(name)
     if body.alias is not None:
@@ -68,7 +68,8 @@ def draft(name: str, body: PushBody, who: Caller, behind: Services, *, left_out:
         release=behind.workers.release()[1],
     )
     prepared = prepare(bare, behind.declarations.newest(), inputs=body.inputs, outputs=body.outputs)
-    told = (*left_out, *_unused(body.extra_data or {}), *whole.warnings, *prepared.proposal.notes)
+    notes = (*prepared.proposal.notes, *unknown_ranges(prepared.version))
+    told = (*left_out, *_unused(body.extra_data or {}), *whole.warnings, *notes)
     findings = findings_of(prepared.version, Deployed.told(behind.declarations, behind.node_list.not_imported))
     return Draft(prepared, findings, first_warnings(dict.fromkeys(told)))
 

@@ -22,6 +22,7 @@ from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows import checkup, items
 from comfy_serverless.workflows.example import example_of
 from comfy_serverless.workflows.items import Head, VersionRow, Weights
+from comfy_serverless.workflows.renewal import renewed
 from comfy_serverless.workflows.schema import schema_of
 from comfy_serverless.workflows.version import Version
 
@@ -70,7 +71,7 @@ def described(
         history=history,
         version=version.number,
         description=version.description,
-        inputs=[one.to_json() for one in version.inputs],
+        inputs=[one.to_json() for one in renewed(version, object_info)],
         outputs=[one.to_json() for one in version.outputs],
         json_schema=schema_of(version, object_info),
         example=example_of(version, object_info),
@@ -137,7 +138,7 @@ def pushed(
         version=version.number,
         is_new=is_new,
         aliases={} if head is None else aliases_json(head),
-        inputs=[one.to_json() for one in version.inputs],
+        inputs=[one.to_json() for one in renewed(version, object_info)],
         outputs=[one.to_json() for one in version.outputs],
         json_schema=schema_of(version, object_info),
         findings=findings_json(findings),
@@ -161,7 +162,7 @@ def would_be(
     version, found = prepared.version, prepared.proposal
     return Pushed(
         name=version.name,
-        inputs=[one.to_json() for one in version.inputs],
+        inputs=[one.to_json() for one in renewed(version, object_info)],
         outputs=[one.to_json() for one in version.outputs],
         json_schema=schema_of(version, object_info),
         proposal=Proposed(

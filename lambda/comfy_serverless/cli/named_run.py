@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_serverless.cli.documents import Document, workflow_folders
 from comfy_serverless.cli.habits import CommandParser, one_line
+from comfy_serverless.cli.named import which
 from comfy_serverless.cli.named.given import (
     Given,
     Taken,
@@ -48,10 +49,10 @@ A file on this machine is uploaded; where several are taken, repeat the option. 
 def run(options: argparse.Namespace) -> int:
     """Run the workflow that `options.workflow` names, with the arguments behind it. Returns the exit code."""
     first = _first_look(options.arguments)
-    reference = _reference(options, first)
     if is_remote(first):
-        return _run_there(options, first, reference)
-    return _run_here(options, first, reference)
+        reference, is_shared = which.meant_by(options.workflow)
+        return _run_there(options, first, _with_options(options, first, reference), is_shared=is_shared)
+    return _run_here(options, first, _with_options(options, first, which.file_meant_by(options.workflow)))
 
 
 def _first_look(arguments: list[str]) -> argparse.Namespace:
@@ -63,8 +64,7 @@ def _first_look(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_known_args(arguments)[0]
 
 
-def _reference(options: argparse.Namespace, first: argparse.Namespace) -> Reference:
-    reference = Reference.parse(options.workflow)
+def _with_options(options: argparse.Namespace, first: argparse.Namespace, reference: Reference) -> Reference:
     says = reference.version is not None or reference.alias != LIVE
     if says + (first.alias is not None) + (first.version_number is not None) > 1:
         options.wrong_usage("which version? Give one of NAME@…, --alias and --version")
@@ -98,18 +98,20 @@ def _parsed(
     return asked, given, others
 
 
-def _run_there(options: argparse.Namespace, first: argparse.Namespace, reference: Reference) -> int:
+def _run_there(options: argparse.Namespace, first: argparse.Namespace, reference: Reference, *, is_shared: bool) -> int:
     from comfy_serverless.cli import remote, remote_run
     from comfy_serverless.cli.named import registry
 
     api = remote.Api.from_environment()
     alias = None if reference.alias == LIVE else reference.alias
     try:
-        told = registry.OverHttp(api).described(reference.name, alias=alias, version=reference.version)
+        told = registry.OverHttp(api).described(
+            reference.name, alias=alias, version=reference.version, is_shared=is_shared
+        )
     except NotFound as error:
         raise _with_file_here(error, reference) from error
     if "version" not in told:
-        raise NotFound(f"{reference.name!r} has no version that is live: `comfy-serverless workflows promote` says so.")
+        raise which.nothing_live(told)
     taken = Taken.of(told)
     parsed = _parsed(options, first, taken)
     if parsed is None:
@@ -128,10 +130,11 @@ def _run_there(options: argparse.Namespace, first: argparse.Namespace, reference
     body = {"inputs": {**given.values, **addresses, **uploaded}, "metadata": dict(asked.labels)}
     if asked.deadline is not None:
         body["deadline_s"] = asked.deadline
-    which: dict[str, Any] = {"alias": alias, "version": reference.version, "sticky": asked.sticky}
-    which = {name: value for name, value in which.items() if value is not None}
+    source = "operator" if is_shared else None
+    meant = {"alias": alias, "version": reference.version, "sticky": asked.sticky, "source": source}
+    meant = {name: value for name, value in meant.items() if value is not None}
     key = uuid.uuid4().hex
-    job = remote_run.followed(api, lambda: registry.run(api, reference.name, body, which=which, idempotency_key=key))
+    job = remote_run.followed(api, lambda: registry.run(api, reference.name, body, which=meant, idempotency_key=key))
     return remote_run.finish(api, job, (), options=asked)
 
 

@@ -270,7 +270,7 @@ def _patiently(
             answer = send()
         except requests.RequestException as error:
             trouble = error
-        if answer is not None and answer.status_code not in transient:
+        if answer is not None and (answer.status_code not in transient or _lasts(answer)):
             return answer
         asked_s = _retry_after_s(answer)
         wait_s = max(pause_s or 0.0, asked_s or 0.0)
@@ -287,6 +287,12 @@ def _patiently(
         pause(wait_s)
         left_s -= wait_s
     raise UpstreamError(f"{what} cannot be reached, or has broken off: {reason_of(trouble)}") from trouble
+
+
+def _lasts(answer: requests.Response) -> bool:
+    """Whether the API says that nobody has told yet which nodes there are: no waiting helps, but a job does."""
+    told = (object_in(answer.text) or {}).get("error")
+    return isinstance(told, dict) and told.get("code") == "engine_unavailable"
 
 
 def pause(seconds: float) -> None:

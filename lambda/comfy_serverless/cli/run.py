@@ -27,7 +27,7 @@ _EXAMPLES = (
     "comfy-serverless run edit.json --input 10.image=photo.png --remote --label campaign=autumn",
 )
 #: `poster`, `poster@staging`, `poster@3`: `workflows.reference` says exactly what a name is.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(@[A-Za-z0-9-]*)?")
+_NAME = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_-]*/)*[A-Za-z0-9][A-Za-z0-9_-]*(@[A-Za-z0-9-]*)?")
 _NOTES = """\
 An input is named by node id, class or title: 3.seed, KSampler.seed, "My sampler.seed"; its own name is enough if one
 node has it: seed. A class or a title means all nodes of it, and which those are is said.

@@ -22,9 +22,10 @@ _EXAMPLES = (
     "comfy-serverless workflows doctor --everybody --stack comfy-serverless",
 )
 _NOTES = """\
-Every version that an alias leads to is held against what the live workers have told of their nodes, models and choices,
-or those of --release. What `breaks` would fail, or lack an input or output that it has promised; what `warns` may do
-other than before. The exit status is 1 if anything breaks. Nothing is run.
+Every version that an alias leads to, and each file of the image (version 0), is held against what the live workers have
+told of their nodes, models and choices; with --release, the versions against those of that release. What `breaks` would
+fail, or lack an input or output that it has promised; what `warns` may do other than before. The exit status is 1 if
+anything breaks. Nothing is run.
 
 COMFY_BASE_URL and COMFY_API_KEY say whose workflows. With --everybody it is all owners' and the operator's, of the
 stack that --stack or COMFY_STACK names, with credentials of AWS.
@@ -107,11 +108,11 @@ def _print(diagnosis: dict[str, Any]) -> None:
             "so with its first job, and `make declarations` before that."
         )
     elif not versions:
-        say("There is no workflow that an alias leads to.")
+        say("There is no workflow: no alias leads to one, and the image has no file.")
     elif diagnosis["breaks"]:
         say(f"{diagnosis['breaks']} of {counted(len(versions), 'version')} would fail {on}.")
     else:
-        say(f"{counted(len(versions), 'version')} that an alias leads to: none would fail {on}.")
+        say(f"{counted(len(versions), 'version')} that runs can get: none would fail {on}.")
 
 
 def _rows(one: dict[str, Any]) -> Iterator[list[str]]:

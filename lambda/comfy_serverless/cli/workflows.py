@@ -24,6 +24,7 @@ from comfy_serverless.cli.habits import (
     version_number,
     whole_number,
 )
+from comfy_serverless.cli.named import which
 from comfy_serverless.cli.paths import local_path
 from comfy_serverless.cli.stack import add_stack_option
 
@@ -46,7 +47,7 @@ _EXAMPLES = {
     ),
     "rollback": ("comfy-serverless workflows rollback poster",),
     "split": ("comfy-serverless workflows split poster 2=90 3=10",),
-    "rm": ("comfy-serverless workflows rm poster",),
+    "rm": ("comfy-serverless workflows rm poster", "comfy-serverless workflows rm poster@staging"),
     "client": (
         "comfy-serverless workflows client poster > poster.py",
         "comfy-serverless workflows client poster --version 2 > poster.py",
@@ -85,14 +86,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     versions.add_argument("--limit", type=whole_number, default=20, metavar="N", help="at most so many (default: 20)")
     promote = _named(_action(actions, "promote", "let an alias lead to a version", _promote))
     promote.add_argument("number", type=version_number, metavar="VERSION", help="the version's number")
-    _add_alias(promote)
-    _add_alias(_named(_action(actions, "rollback", "let an alias lead to where it led before", _roll_back)))
+    _add_move(promote)
+    _add_move(_named(_action(actions, "rollback", "let an alias lead to where it led before", _roll_back)))
     split = _named(_action(actions, "split", "let an alias lead to several versions, by weight", _split))
     split.add_argument(
-        "weights", nargs="+", type=_weight, metavar="VERSION=WEIGHT", help="how many of all runs a version gets: 2=90"
+        "weights",
+        nargs="+",
+        type=which.weight,
+        metavar="VERSION=WEIGHT",
+        help="how many of all runs a version gets: 2=90",
     )
-    _add_alias(split)
-    _named(_action(actions, "rm", "hide a workflow, and refuse its runs; a push brings it back", _remove))
+    _add_move(split)
+    remove = _action(actions, "rm", "hide a workflow, and refuse its runs; or drop one of its aliases", _remove)
+    remove.add_argument("reference", metavar="NAME", help=f"{_NAME}; NAME@ALIAS drops that alias alone")
     client = _action(actions, "client", "print a typed client of a workflow, in Python", _client)
     _add_reference(client)
     client.add_argument("--alias", metavar="ALIAS", help="whose version it runs (default: live)")
@@ -122,8 +128,14 @@ def _add_reference(action: argparse.ArgumentParser) -> None:
     action.add_argument("reference", metavar="NAME", help="its name; NAME@ALIAS or NAME@2 for another version")
 
 
-def _add_alias(action: argparse.ArgumentParser) -> None:
+def _add_move(action: argparse.ArgumentParser) -> None:
     action.add_argument("--alias", default="live", metavar="ALIAS", help="which alias (default: live)")
+    action.add_argument(
+        "--expected",
+        type=which.weights,
+        metavar="VERSION",
+        help="move it only if it leads there now: 2, or 1=90,2=10; 0 if there is no such alias",
+    )
 
 
 def _add_push(push: argparse.ArgumentParser) -> None:
@@ -134,7 +146,13 @@ def _add_push(push: argparse.ArgumentParser) -> None:
         ("--output", "NAME=NODE", "an output, and the node that makes it: picture=9 (repeat)"),
     ):
         push.add_argument(
-            option, action="append", default=[], dest=f"{option[2:]}s", type=_pair(metavar), metavar=metavar, help=text
+            option,
+            action="append",
+            default=[],
+            dest=f"{option[2:]}s",
+            type=which.pair(metavar),
+            metavar=metavar,
+            help=text,
         )
     push.add_argument(
         "--inputs",
@@ -147,6 +165,12 @@ def _add_push(push: argparse.ArgumentParser) -> None:
         "--write-inputs", type=Path, metavar="FILE", help="write what was found as such a file, and push nothing"
     )
     push.add_argument("--alias", metavar="ALIAS", help="let it lead there (default: live for a new workflow)")
+    push.add_argument(
+        "--expected",
+        type=version_number,
+        metavar="VERSION",
+        help="push only if this is the newest version; 0 if the name is new",
+    )
     push.add_argument("--description", metavar="TEXT", help="what the workflow is for")
     push.add_argument("--note", metavar="TEXT", help="what is new in this version")
     push.add_argument(
@@ -207,6 +231,8 @@ def _say_pushed(told: Mapping[str, Any]) -> None:
     else:
         say(f"nothing was pushed: version {number} of {name} is the same")
     say(f"aliases: {words.aliases_in_words(told) or 'none'}")
+    if "live" not in told["aliases"]:
+        say(f"{name} alone means {name}@live, and that leads nowhere yet: comfy-serverless workflows promote {name} N")
     if not any(str(number) in alias["weights"] for alias in told["aliases"].values()):
         say(f"no alias leads to it yet: comfy-serverless workflows promote {name} {number}")
 
@@ -247,9 +273,11 @@ def _show(registry: Registry, options: argparse.Namespace) -> int:
     print()
     _print_inputs(told)
     print()
-    print(f"comfy-serverless run {told['name']} --help")
+    reference, is_shared = which.meant_by(options.reference)
+    query = which.query_of(reference, is_shared=is_shared)
+    print(f"comfy-serverless run {options.reference} --help")
     print(
-        f'curl "$COMFY_BASE_URL/api/v2/workflows/{told["name"]}/runs" -H "Authorization: Bearer $COMFY_API_KEY" '
+        f'curl "$COMFY_BASE_URL/api/v2/workflows/{told["name"]}/runs{query}" -H "Authorization: Bearer $COMFY_API_KEY" '
         f"-H 'content-type: application/json' -d {shlex.quote(json.dumps(told.get('example') or {}))}",
         flush=True,
     )
@@ -257,11 +285,10 @@ def _show(registry: Registry, options: argparse.Namespace) -> int:
 
 
 def _described(registry: Registry, options: argparse.Namespace) -> dict[str, Any]:
-    from comfy_serverless.workflows.reference import LIVE, Reference
-
-    reference = Reference.parse(options.reference)
-    alias = None if reference.alias == LIVE else reference.alias
-    return registry.described(reference.name, alias=alias, version=reference.version)
+    reference, is_shared = which.meant_by(options.reference)
+    return registry.described(
+        reference.name, alias=which.alias_of(reference), version=reference.version, is_shared=is_shared
+    )
 
 
 def _print_inputs(told: Mapping[str, Any]) -> None:
@@ -310,7 +337,8 @@ def _split(registry: Registry, options: argparse.Namespace) -> int:
 def _move(registry: Registry, options: argparse.Namespace, where: Mapping[str, Any]) -> int:
     from comfy_serverless.cli.named import words
 
-    told = registry.move(options.name, {"alias": options.alias, **where})
+    expected = {} if options.expected is None else {"expected": options.expected}
+    told = registry.move(options.name, {"alias": options.alias, **where, **expected})
     if options.json:
         print_json(told)
     else:
@@ -321,19 +349,33 @@ def _move(registry: Registry, options: argparse.Namespace, where: Mapping[str, A
 
 
 def _remove(registry: Registry, options: argparse.Namespace) -> int:
-    registry.retire(options.name)
+    from comfy_serverless.cli.named import words
+
+    name, at, alias = options.reference.partition("@")
+    if not at:
+        registry.retire(name)
+        if options.json:
+            print_json({"name": name, "is_retired": True})
+        say(f"{name} is hidden, and its runs are refused. Its versions stay: a push brings it back.")
+        return 0
+    if not which.is_alias(alias):
+        options.wrong_usage(f"{one_line(options.reference)}: a version is never removed; NAME@ALIAS drops an alias")
+    told = registry.drop(name, alias)
     if options.json:
-        print_json({"name": options.name, "is_retired": True})
-    say(f"{options.name} is hidden, and its runs are refused. Its versions stay: a push brings it back.")
+        print_json(told)
+    say(f"{name} has no alias {alias} any more: runs of {name}@{alias} are refused. Its versions stay.")
+    say(f"aliases: {words.aliases_in_words(told) or 'none'}")
     return 0
 
 
 def _client(registry: Registry, options: argparse.Namespace) -> int:
     from comfy_serverless.cli.named.client.generate import Described, client_of
     from comfy_serverless.errors import NotFound
-    from comfy_serverless.workflows.reference import LIVE, Reference
+    from comfy_serverless.workflows.reference import LIVE
 
-    reference = Reference.parse(options.reference)
+    reference, is_shared = which.meant_by(options.reference)
+    if is_shared:
+        options.wrong_usage(f"{one_line(options.reference)}: a client runs what the name means to its key's owner")
     given = [reference.version is not None or reference.alias != LIVE, options.alias is not None]
     if sum([*given, options.number is not None]) > 1:
         options.wrong_usage("which version? Give one of NAME@…, --alias and --version")
@@ -360,23 +402,3 @@ def _client(registry: Registry, options: argparse.Namespace) -> int:
     else:
         print(text, end="", flush=True)
     return 0
-
-
-def _weight(text: str) -> tuple[str, int]:
-    number, _, weight = text.partition("=")
-    if not (weight.isascii() and weight.isdigit() and len(weight) <= 6):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form VERSION=WEIGHT, e.g. 2=90")
-    return str(version_number(number)), int(weight)
-
-
-class _pair:  # noqa: N801 - it is what argparse calls, and its name is in no message
-    """Makes of an option's text a name and what it stands for."""
-
-    def __init__(self, form: str) -> None:
-        self._form = form
-
-    def __call__(self, text: str) -> tuple[str, str]:
-        name, _, value = text.partition("=")
-        if not name or not value:
-            raise argparse.ArgumentTypeError(f"{text[:200]!r} is not of the form {self._form}")
-        return name, value

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from comfy_serverless.graph.inputs import Input, InputKind, Role, input_at
 from comfy_serverless.graph.lookup import title_of
@@ -72,6 +73,8 @@ _SAYS_NOTHING: Final = frozenset({
     "any", "audio", "bool", "boolean", "ckpt_name", "file", "float", "image", "index", "input", "int", "lora_name",
     "mask", "name", "noise_seed", "number", "path", "prompt", "seed", "select", "string", "text", "value", "video",
 })  # fmt: skip
+#: Those of them that people have a word for, which is their name on a node with more to offer: the title is the node's.
+_HAVE_A_WORD: Final = frozenset({"ckpt_name", "lora_name", "noise_seed", "prompt", "seed"})
 #: Numbers and choices that people know.
 _NUMBERS: Final = frozenset({
     "cfg", "denoise", "duration", "guidance", "guidance_scale", "lora_strength", "megapixels", "scale_by", "seconds",
@@ -90,6 +93,16 @@ _PLAIN_TYPES: Final = frozenset({"INT", "FLOAT", "STRING", "BOOLEAN", "NUMBER"})
 _SCALARS = str | int | float
 
 
+class _Shown(NamedTuple):
+    """Inputs that may be set together, as `Candidates.candidate` takes them; and whether a subgraph hides them."""
+
+    targets: tuple[Target, ...]
+    label: str = ""
+    title: str = ""
+    is_alone: bool = False
+    is_hidden: bool = False
+
+
 class Candidates:
     """The candidates of one graph."""
 
@@ -101,29 +114,35 @@ class Candidates:
         self._leads = leads
         self._places = places
         self._alone: dict[str, bool] = {}
+        self._counted: Counter[str] | None = None
 
     def all(self) -> list[Candidate]:
         """All candidates, in the order of the graph; each input is in one of them at most."""
         found: list[Candidate] = []
         hidden: list[Candidate] = []
         taken: set[Target] = set()
-        for targets, label, title, is_hidden in self._each():
+        for seen in self._each():
             if len(found) + len(hidden) >= _MOST_FOUND:
                 break
-            free = tuple(target for target in targets if target not in taken)
+            free = tuple(target for target in seen.targets if target not in taken)
             if free:
                 taken.update(free)
-                (hidden if is_hidden else found).append(self.candidate(free, label=label, title=title))
+                (hidden if seen.is_hidden else found).append(
+                    self.candidate(free, label=seen.label, title=seen.title, is_alone=seen.is_alone)
+                )
         shown = {one.order for one in found}
         found += [one for one in hidden if one.order not in shown]
         return sorted(found, key=lambda one: one.order)
 
-    def candidate(self, targets: Sequence[Target], *, label: str = "", title: str = "") -> Candidate:
+    def candidate(
+        self, targets: Sequence[Target], *, label: str = "", title: str = "", is_alone: bool = False
+    ) -> Candidate:
         """What a value that goes to these inputs is called.
 
         Args:
             label: what the author called the widget.
             title: what the author called the node that shows it; else that of the first target counts.
+            is_alone: whether that node shows nothing else, so that its title can only mean this.
         """
         node_id, name = targets[0]
         node = self._graph[node_id]
@@ -132,7 +151,11 @@ class Candidates:
             title = title_of(node)
         word = self._word(one)
         titled = self._titled(title, node, word)
-        is_of_title = bool(titled) and (name in _SAYS_NOTHING or self._is_alone(node_id))
+        if name in _HAVE_A_WORD and not (is_alone or self._is_alone(node_id)):
+            titled = _with(titled, word)
+            is_of_title = bool(titled) and self._are_several(name)
+        else:
+            is_of_title = bool(titled) and (name in _SAYS_NOTHING or self._is_alone(node_id))
         wishes = [name_of(label) if label else "", titled if is_of_title else "", word, _with(titled, word)]
         shown = label or (title if is_of_title else "")
         role = self._role(one)
@@ -167,15 +190,14 @@ class Candidates:
                 yield link[0], name
                 return
 
-    def _each(self) -> Iterator[tuple[tuple[Target, ...], str, str, bool]]:
-        """Inputs that may be set together, with a label and a title, and whether a subgraph hides them."""
+    def _each(self) -> Iterator[_Shown]:
         if self._places is not None:
             for seen in self._places.primitives():
                 if targets := self._there(seen):
-                    yield targets, seen.label, seen.title, False
+                    yield _Shown(targets, seen.label, seen.title, seen.is_alone)
             for seen in self._places.promoted():
                 if (targets := self._there(seen)) and (seen.label or self._is_known(*targets[0])):
-                    yield targets, seen.label, seen.title, False
+                    yield _Shown(targets, seen.label, seen.title, seen.is_alone)
         yield from self._of_nodes()
 
     def _there(self, seen: Seen) -> tuple[Target, ...]:
@@ -185,13 +207,13 @@ class Candidates:
             if node_id in self._leads.active and isinstance(self._graph[node_id]["inputs"].get(name), _SCALARS)
         )
 
-    def _of_nodes(self) -> Iterator[tuple[tuple[Target, ...], str, str, bool]]:
+    def _of_nodes(self) -> Iterator[_Shown]:
         left = _MOST_LOOKED_AT
         for node_id in self._leads.active:
             node, is_inside = self._graph[node_id], self._is_inside(node_id)
             if constant := self._constant(node_id, node):
                 if not is_inside or self._leads.sign(node_id, constant) is not None:
-                    yield ((node_id, constant),), "", "", is_inside
+                    yield _Shown(((node_id, constant),), is_hidden=is_inside)
                 continue
             texts: dict[tuple[object, object], list[Target]] = {}
             for name in self._settable(node):
@@ -205,7 +227,7 @@ class Candidates:
                 key = (sign, value) if sign is not None and isinstance(value, str) else (name, name)
                 texts.setdefault(key, []).append((node_id, name))
             for targets in texts.values():
-                yield tuple(targets), "", "", is_inside
+                yield _Shown(tuple(targets), is_hidden=is_inside)
 
     def _settable(self, node: Mapping[str, Any]) -> list[str]:
         return [name for name, value in node["inputs"].items() if isinstance(value, _SCALARS) and name != PREFIX]
@@ -216,6 +238,13 @@ class Candidates:
         if found is None:
             found = self._alone[node_id] = len(self._settable(self._graph[node_id])) == 1
         return found
+
+    def _are_several(self, name: str) -> bool:
+        """Whether several nodes have an input that people call as this one: their titles say which is which."""
+        if self._counted is None:
+            nodes = (self._graph[node_id] for node_id in self._leads.active)
+            self._counted = Counter(_CALLED.get(each, each) for node in nodes for each in self._settable(node))
+        return self._counted[_CALLED.get(name, name)] > 1
 
     def _is_wanted(self, node_id: str, node: Mapping[str, Any], name: str) -> bool:
         if self._is_inside(node_id):  # the subgraph shows what is to be set; but what every run needs anew

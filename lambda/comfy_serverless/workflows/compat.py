@@ -311,7 +311,7 @@ class _Checking:
 
     def _of_change(self, one: NamedInput, now: Input) -> Iterator[Finding]:
         """How an input that callers know differs from what these workers declare."""
-        for kind, message in changes_of(one, now):
+        for kind, message in () if one.is_guessed else changes_of(one, now):
             is_of_models = kind is Kind.CHOICES and now.role is Role.MODEL
             if not (is_of_models and self._of_models is Severity.WARNS):
                 yield self._finding(

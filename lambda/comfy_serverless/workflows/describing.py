@@ -9,7 +9,7 @@ from typing import Any, Final
 from comfy_serverless.graph.file_inputs import is_address, takes_file
 from comfy_serverless.graph.inputs import Input, InputKind, Role, input_at
 from comfy_serverless.graph.nodes import Takes
-from comfy_serverless.workflows.renewal import common_choices
+from comfy_serverless.workflows.offered import common_choices
 from comfy_serverless.workflows.version import NamedInput
 
 #: The longest default that is told beside the graph, in characters of JSON.
@@ -74,6 +74,7 @@ def described(
         is_open=kind is InputKind.CHOICE and (choices is None or choices[1]),
         multiline=any(one.multiline for one in ones),
         media=media_of(first) if kind is InputKind.FILE else "",
+        is_guessed=kind is not InputKind.FILE and not any(one.class_type in (object_info or {}) for one in ones),
     )
 
 

@@ -111,4 +111,9 @@ def _findings(head: Head, number: int, reader: WorkflowReader, deployed: Deploye
     except AssetUnavailable:
         raise
     except ComfyError as error:
-        return (Finding(kind=Kind.GRAPH, severity=Severity.BREAKS, message=error.message.rstrip(".")),)
+        return of_unusable(error)
+
+
+def of_unusable(error: ComfyError) -> tuple[Finding, ...]:
+    """The finding of a version that cannot be read, or is no workflow."""
+    return (Finding(kind=Kind.GRAPH, severity=Severity.BREAKS, message=error.message.rstrip(".")),)

@@ -123,8 +123,8 @@ class _Proposer:
                 self._note(f"App mode has {name!r} of node {node_id} as an input, which {self._why_not(wanted, taken)}")
                 continue
             taken.update(targets)
-            label, title = (seen.label, seen.title) if seen is not None else ("", "")
-            yield self._named(self._candidates.candidate(targets, label=label, title=title))
+            label, title, is_alone = ("", "", False) if seen is None else (seen.label, seen.title, seen.is_alone)
+            yield self._named(self._candidates.candidate(targets, label=label, title=title, is_alone=is_alone))
 
     def _settable(self, wanted: Iterable[Target]) -> Iterator[Target]:
         """Those that have a value in the graph and lead to an output; for one that is connected, what it comes from."""

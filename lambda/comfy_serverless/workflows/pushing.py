@@ -17,6 +17,8 @@ from comfy_serverless.workflows.version import Version
 
 #: What is kept of the needs; the rest is told by the version itself.
 _KEPT_NEEDS = ("models", "nodes", "partner_nodes")
+#: The inputs that one sentence names.
+_MOST_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +71,20 @@ def prepare(
     rolled = {address: text for address, text in bare.rolled.items() if address not in changed}
     version = replace(known, graph=graph, rolled=rolled, inputs=chosen[0], outputs=chosen[1])
     return Prepared(version=version, proposal=proposal)
+
+
+def unknown_ranges(version: Version) -> tuple[str, ...]:
+    """A sentence on the inputs whose ranges and choices nobody has told yet; () if there are none."""
+    names = [one.name for one in version.inputs if one.is_guessed]
+    if not names:
+        return ()
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    note = (
+        f"which ranges and choices there are is not known yet for {', '.join(names[:_MOST_NAMED])}{more}, because no "
+        "worker has told of these nodes: they count, and are shown, as soon as one has run a job, of any workflow. "
+        "Push again then to have inputs proposed by them, too"
+    )
+    return (note,)
 
 
 def _value_at(graph: Mapping[str, Any], target: str) -> object:

@@ -1,4 +1,7 @@
-"""The inputs of a version as the workers of today take them: choices are theirs, everything else is the version's."""
+"""The inputs of a version as the workers of today take them: choices are theirs, everything else is the version's.
+
+What was guessed, because nobody had told of the nodes when it was pushed, is as they declare it, too. No IO.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from comfy_serverless.graph.inputs import InputKind, Role, input_at
+from comfy_serverless.graph.inputs import InputKind, Role
+from comfy_serverless.workflows.describing import described
+from comfy_serverless.workflows.offered import common_choices, key_of
 from comfy_serverless.workflows.targets import place_of
 from comfy_serverless.workflows.version import NamedInput, Version
 
 #: The choices of all inputs of a workflow together; one with more is open.
 MOST_CHOICES: Final = 20_000
+#: What a guess from the graph turns out to be, once it is told: a text one of a list, a number a whole one.
+_TURNS_INTO: Final = {InputKind.TEXT: InputKind.CHOICE, InputKind.NUMBER: InputKind.INTEGER}
 
 
 def renewed(version: Version, object_info: Mapping[str, Any] | None) -> tuple[NamedInput, ...]:
@@ -23,10 +30,36 @@ def renewed(version: Version, object_info: Mapping[str, Any] | None) -> tuple[Na
     found: list[NamedInput] = []
     left = MOST_CHOICES
     for one in version.inputs:
-        now = _renewed(version.graph, one, object_info) if one.kind is InputKind.CHOICE else one
+        known = _told(version.graph, one, object_info) if one.is_guessed and object_info else one
+        now = _renewed(version.graph, known, object_info) if known.kind is InputKind.CHOICE else known
         left -= len(now.choices)
         found.append(now if left >= 0 else replace(now, choices=(), is_open=True))
     return tuple(found)
+
+
+def _told(graph: Mapping[str, Any], one: NamedInput, object_info: Mapping[str, Any] | None) -> NamedInput:
+    """An input that was guessed, as ComfyUI declares it; the author's limits stay within that. As it is, if nobody has
+    told of it yet.
+    """
+    places = [place for target in one.targets if (place := place_of(graph, target)) is not None]
+    if not places:
+        return one
+    now = described(graph, object_info, places, name=one.name, role=one.role)
+    if now.is_guessed:
+        return one
+    bounds = one.minimum, now.minimum, one.maximum, now.maximum
+    low, high = ([bound for bound in pair if bound is not None] for pair in (bounds[:2], bounds[2:]))
+    return replace(
+        one,
+        kind=now.kind if _TURNS_INTO.get(one.kind) is now.kind else one.kind,
+        role=one.role if one.role is not Role.NONE else now.role,
+        description=one.description or now.description,
+        minimum=max(low, default=None),
+        maximum=min(high, default=None),
+        step=now.step if one.step is None else one.step,
+        multiline=one.multiline or now.multiline,
+        is_guessed=False,
+    )
 
 
 def _renewed(graph: Mapping[str, Any], one: NamedInput, object_info: Mapping[str, Any] | None) -> NamedInput:
@@ -35,8 +68,8 @@ def _renewed(graph: Mapping[str, Any], one: NamedInput, object_info: Mapping[str
         return _opened(one)
     choices, is_open = declared
     if one.is_narrowed:
-        offered = set(map(_key, choices))
-        kept = tuple(choice for choice in one.choices if is_open or _key(choice) in offered)
+        offered = set(map(key_of, choices))
+        kept = tuple(choice for choice in one.choices if is_open or key_of(choice) in offered)
         return replace(one, choices=kept or one.choices)
     return _opened(replace(one, choices=choices, is_open=one.is_open or is_open))
 
@@ -45,28 +78,3 @@ def _opened(one: NamedInput) -> NamedInput:
     """A model that stands in the workflow and is none of the choices comes along with jobs: so may others."""
     is_elsewhere = one.role is Role.MODEL and one.default is not None and one.default not in one.choices
     return replace(one, is_open=True) if is_elsewhere or not one.choices else one
-
-
-def common_choices(
-    graph: Mapping[str, Any], targets: tuple[str, ...], object_info: Mapping[str, Any] | None
-) -> tuple[tuple[object, ...], bool] | None:
-    """What all targets offer together, and whether there is more than that; None if none of them says anything."""
-    common: tuple[object, ...] | None = None
-    is_open = False
-    for target in targets:
-        place = place_of(graph, target)
-        offered = input_at(graph, *place, object_info) if place is not None and object_info else None
-        if offered is None or offered.kind is not InputKind.CHOICE or not offered.choices:
-            continue
-        is_open = is_open or offered.is_open
-        keys = set(map(_key, offered.choices))
-        common = offered.choices if common is None else tuple(one for one in common if _key(one) in keys)
-    return None if common is None else (common, is_open)
-
-
-def _key(choice: object) -> tuple[type, object]:
-    """What two equal choices share: 1 and true are two."""
-    return (
-        bool if isinstance(choice, bool) else object,
-        choice if isinstance(choice, str | int | float) else str(choice),
-    )

@@ -33,6 +33,8 @@ class NamedInput:
         choices: of `InputKind.CHOICE`, as they were when the version was made; workers may have others by now.
         is_open: whether values beside the choices are taken.
         is_narrowed: whether the author has chosen the choices: workers take some away, and add none.
+        is_guessed: whether nobody had told what ComfyUI takes there when the version was made: its kind is read off the
+            graph, and it has no range, until workers have told (`workflows.renewal`).
         media: of `InputKind.FILE`: `image`, `video`, `audio`, `model3d`, or "" for any file.
     """
 
@@ -52,6 +54,7 @@ class NamedInput:
     is_narrowed: bool = False
     multiline: bool = False
     media: str = ""
+    is_guessed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The input as JSON, without what says nothing."""
@@ -68,6 +71,7 @@ class NamedInput:
             "is_narrowed": self.is_narrowed,
             "multiline": self.multiline,
             "media": self.media,
+            "is_guessed": self.is_guessed,
         }
         named = {"name": self.name, "targets": list(self.targets), "kind": str(self.kind), "default": self.default}
         return named | {name: value for name, value in told.items() if _says_something(value)}
@@ -93,6 +97,7 @@ class NamedInput:
             is_narrowed=document.get("is_narrowed", False),
             multiline=document.get("multiline", False),
             media=document.get("media", ""),
+            is_guessed=document.get("is_guessed", False),
         )
 
 

@@ -318,3 +318,42 @@ def test_workflows_are_listed_by_name_in_pages(api: ApiWorld) -> None:
 def test_a_body_in_base64_is_read_as_any_other(api: ApiWorld) -> None:
     body = json.dumps({"workflow": GRAPH}).encode()
     assert api.request("PUT", f"{LIST}/poster", body=body, headers={"content-type": "application/json"}).status == 201
+
+
+def test_an_alias_is_dropped_and_nothing_else(api: ApiWorld) -> None:
+    push(api)
+    api.request("POST", f"{LIST}/poster/alias", body={"alias": "staging", "version": 1})
+    dropped = api.request("DELETE", f"{LIST}/poster/alias/staging")
+    assert (dropped.status, dropped.json["aliases"]) == (200, {"live": {"weights": {"1": 1}}})
+    assert run(api, query="alias=staging").status == 404
+    assert run(api).status == 201
+    assert api.request("GET", f"{LIST}/poster").json["history"][0]["weights"] == {}
+    for gone in ("poster/alias/staging", "poster/alias/liv", "nobodys/alias/live"):
+        assert api.request("DELETE", f"{LIST}/{gone}").status == 404
+    api.request("DELETE", f"{LIST}/poster/alias/live")
+    assert run(api).status == 404
+    assert run(api, query="version=1").status == 201
+
+
+def test_no_alias_of_anothers_is_dropped(api: ApiWorld) -> None:
+    shared(api)
+    api.services.workflows.push(Version(name="theirs", number=0, owner="bob", graph=GRAPH))
+    answers = [api.request("DELETE", f"{LIST}/{name}/alias/live") for name in ("poster", "theirs", "nobodys")]
+    assert [one.status for one in answers] == [404, 404, 404]
+    assert api.services.workflows.head("bob", "theirs").aliases
+    assert api.services.workflows.head("", "poster").aliases
+
+
+def test_source_means_the_operators_whatever_the_owner_has(api: ApiWorld) -> None:
+    shared(api)
+    shared(api, "secret", is_shared=False)
+    push(api, description="mine")
+    assert api.request("GET", f"{LIST}/poster").json["description"] == "mine"
+    assert api.request("GET", f"{LIST}/poster?source=operator").json["description"] == "The operator's."
+    ran = [run(api, query=query) for query in ("", "source=operator", "source=operator&version=1")]
+    assert [one.status for one in ran] == [201, 201, 201]
+    for name in ("secret", "nobodys"):
+        assert api.request("GET", f"{LIST}/{name}?source=operator").status == 404
+        assert run(api, name=name, query="source=operator").status == 404
+    assert api.request("GET", f"{LIST}/poster?source=bob").status == 422
+    assert api.request("GET", f"{LIST}/poster?source=image").status == 404

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from comfy_serverless.jobs.declarations import DeclarationsWriter
 from comfy_serverless.jobs.engine_documents import Build
 from comfy_serverless.jobs.image_declarations import publish
+from comfy_serverless.workflows.folder import Folder
 from comfy_serverless.workflows.items import key_of
 from tests.unit.api_world import ASSETS, ApiWorld, api_world
 from tests.unit.editor_samples import OBJECT_INFO, PLAIN
@@ -175,3 +177,33 @@ def test_a_document_that_is_damaged_is_a_finding_and_the_others_are_examined(api
     api.s3.put_object(Bucket=ASSETS, Key=key_of("team", "bad", 1, row.sha256), Body=json.dumps({}).encode())
     told = {one["name"]: one["breaks"] for one in diagnosis(api)["versions"]}
     assert told == {"bad": True, "good": False}
+
+
+def test_files_of_the_image_are_examined_as_version_0(
+    api: ApiWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading = {**GRAPH, "8": {"class_type": "LoadImage", "inputs": {"image": "author.png"}}}
+    loading["2"] = {**GRAPH["2"], "inputs": {**GRAPH["2"]["inputs"], "images": ["8", 0]}}
+    for name, content in (("fine", loading), ("scaled", scaled()), ("own", scaled()), ("none", ["no workflow"])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    monkeypatch.setattr(api.services.named, "_folder", Folder(tmp_path))
+    tell(api, without("ImageInvert"))
+    push(api, "own")
+    found = diagnosis(api)
+    assert [(one["name"], one["version"], one["breaks"]) for one in found["versions"]] == [
+        ("fine", 0, False),
+        ("none", 0, True),
+        ("own", 1, False),
+        ("scaled", 0, True),
+    ]
+    assert found["breaks"] == 2
+    assert found["versions"][0]["findings"] == []
+    first = diagnosis(api, "?limit=3")
+    rest = diagnosis(api, f"?limit=3&cursor={first['next_cursor']}")
+    assert ([one["name"] for one in rest["versions"]], rest.get("next_cursor")) == (["scaled"], None)
+    assert [one["version"] for name in ("scaled", "own") for one in diagnosis(api, f"?name={name}")["versions"]] == [
+        0,
+        1,
+    ]
+    api.request("DELETE", "/api/v2/workflows/own")
+    assert [one["name"] for one in diagnosis(api, owner="others")["versions"]] == ["fine", "none", "own", "scaled"]

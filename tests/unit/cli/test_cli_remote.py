@@ -79,6 +79,15 @@ def test_what_passes_by_itself_is_asked_again(server: ScriptedApi, first: list[T
     assert len(server.asked) == len(first) + 1
 
 
+def test_what_no_waiting_brings_is_said_at_once(server: ScriptedApi) -> None:
+    """Nodes that nobody has told of: a job makes them known."""
+    untold = {"error": {"code": "engine_unavailable", "message": "run a job first", "details": None}}
+    server.answer = lambda _: Told(503, untold)
+    with pytest.raises(ComfyError, match="run a job first"):
+        remote.job(api(), "fox-1")
+    assert len(server.asked) == 1
+
+
 def test_it_waits_as_long_as_it_is_asked_to(
     server: ScriptedApi, pauses: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -191,7 +191,7 @@ def test_make_deploy_tells_what_is_in_the_image_that_it_has_built(world: World, 
     left = deploy._left_by(plan())
     assert left == Left(RELEASE, INFO)
     assert (docker / "removed").exists(), "no container stays"
-    deploy._tell(left, plan(), BUCKET)
+    deploy._tell(left, plan(), world.cloudformation.outputs)
     assert world.known("worker") == INFO
     assert deploy._left_by(plan("worker-lite")) is None
 
@@ -202,7 +202,7 @@ def test_a_stack_is_deployed_also_if_the_image_says_nothing_of_itself(
 ) -> None:
     (docker / "release.json").unlink()
     assert deploy._left_by(plan()) is None
-    deploy._tell(Left(RELEASE, INFO), plan(), "a-bucket-that-is-gone")
+    deploy._tell(Left(RELEASE, INFO), plan(), {tool.BUCKET_OUTPUT: "a-bucket-that-is-gone"})
     said = capsys.readouterr().err
     assert said.count("A worker's first job tells it") == 2
     assert "NoSuchBucket" in said
@@ -223,3 +223,5 @@ def test_named_workflows_that_would_fail_on_the_image_are_named(
     assert run(leave(tmp_path / "left", info=info)) == 0
     [warning] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     assert f"on release {RELEASE} fails bad@live (version 1) of team: node 1 is of the class NobodyHasThis" in warning
+    deploy._tell(Left.in_folder(tmp_path / "left"), plan(), world.cloudformation.outputs)
+    assert warning in capsys.readouterr().out

@@ -173,6 +173,34 @@ def test_a_title_becomes_a_short_name(title: str, name: str) -> None:
     assert name_of(title) == name
 
 
+@pytest.mark.parametrize("title", ["Sampler", "My sampler", "Final pass", "Base", "sampling 1"])
+@pytest.mark.parametrize("info", [OBJECT_INFO, None])
+def test_the_title_of_a_node_names_no_seed_among_its_other_inputs(title: str, info: dict[str, Any] | None) -> None:
+    titled = graph()
+    titled["3"]["_meta"] = {"title": title}
+    found = by_name(propose(titled, info))
+    assert (found["seed"].targets, found["seed"].title) == (("3.seed",), "")
+    assert {"steps", "cfg"} <= set(found)
+
+
+def test_of_several_nodes_the_titles_say_whose_seed_it_is() -> None:
+    two = graph()
+    two["30"] = copy.deepcopy(two["3"])
+    two["90"] = copy.deepcopy(two["9"])
+    two["90"]["inputs"]["images"] = ["30", 0]
+    two["3"]["_meta"], two["30"]["_meta"] = {"title": "First pass"}, {"title": "Second pass"}
+    assert {"first_pass_seed", "second_pass_seed"} <= set(by_name(propose(two, OBJECT_INFO)))
+
+
+def test_a_title_names_what_is_alone_on_its_node() -> None:
+    """Though there is a word for it: a seed that a node of its own holds, a checkpoint of a loader."""
+    titled = graph(s={"class_type": "Seed (rgthree)", "inputs": {"seed": 5}, "_meta": {"title": "Luck"}})
+    titled["3"]["inputs"]["seed"] = ["s", 0]
+    titled["4"]["_meta"] = {"title": "Painter"}
+    names = by_name(propose(titled, None))
+    assert {"luck", "painter"} <= set(names), names
+
+
 def test_a_title_in_another_script_gets_a_name_that_can_be_typed_and_stays_as_title() -> None:
     titled = graph()
     titled["10"]["_meta"] = {"title": "商品の写真"}
@@ -282,6 +310,15 @@ def of_editor(workflow: dict[str, Any], info: dict[str, Any] = NOISE) -> Proposa
 def test_a_primitive_is_one_input_for_all_that_it_feeds() -> None:
     [seed] = of_editor(in_editor()).inputs
     assert (seed.name, set(seed.targets), seed.role) == ("luck", {"2.seed", "3.seed"}, Role.SEED)
+
+
+def test_the_title_of_a_primitive_names_what_it_feeds_whatever_else_is_on_that_node() -> None:
+    workflow = in_editor()
+    info = copy.deepcopy(NOISE)
+    info["Noise"]["input"]["required"]["steps"] = ["INT", {"default": 20}]
+    for each in workflow["nodes"][1:]:
+        each["widgets_values"] = [5, "fixed", 20]
+    assert "luck" in by_name(of_editor(workflow, info))
 
 
 @pytest.mark.parametrize(("control", "default"), [("randomize", -1), ("fixed", 5), ("increment", 5)])

@@ -16,6 +16,7 @@ from comfy_serverless.cli.assignments import Assignment, find, put
 from comfy_serverless.cli.batches.check import LocalFiles, Workflows, check, read_workflow
 from comfy_serverless.cli.batches.file_input import input_of_editor, the_input
 from comfy_serverless.cli.batches.manifest import STANDARD_INPUT, batch_name
+from comfy_serverless.cli.batches.pushed import Pushed, unknown
 from comfy_serverless.cli.converting import converted, supplied_by
 from comfy_serverless.cli.documents import Document, read_document
 from comfy_serverless.cli.habits import one_line, say
@@ -107,10 +108,11 @@ def manifest_for(
     """Write the manifest; nothing is written if its jobs would fail.
 
     Args:
-        workflow: a file of any kind that `run` reads, `-` for standard input, or the name of one of the image's.
+        workflow: a file of any kind that `run` reads, `-` for standard input, or the name of one of the image's or one
+            that was pushed.
         folder: of named workflows, as far as they are here.
         address: the input that takes each file; None for the only one that takes any.
-        values: what is set: `NODE.INPUT=VALUE`.
+        values: what is set: `NODE.INPUT=VALUE`, or `NAME=VALUE` of one that was pushed.
         name: what the batch is called; None for a name by workflow and folder.
         path: where the manifest goes; None for a file in the current folder.
         force: whether it is written although its jobs would fail.
@@ -119,15 +121,15 @@ def manifest_for(
     """
     workflows = Workflows(LocalFiles(Path()), folder)
     source = _source(workflow, workflows)
-    if source.document is None and (address is None or values):
-        raise InvalidRequest(
-            f"the workflow {workflow!r} is neither a file nor known here (WORKFLOWS_DIR, workflows/), and so are "
-            "its inputs: give its file, or --input, and no --set."
-        )
+    pushed = Pushed.asked_for(workflow) if source.document is None else None
+    if source.document is None and pushed is None and (address is None or values):
+        raise unknown(workflow)
     files = files_of(patterns)
     named = batch_name(Path(default_name(workflow, files)), name)
-    where = address or source.the_input
-    given = _fields_set(source, where, values, labels)
+    where = pushed.input_for(files[0], address) if pushed is not None else address or source.the_input
+    given = _fields_set(source, where, [] if pushed is not None else values, labels)
+    if pushed is not None and (by_name := pushed.values(values, where=where, file=files[0])):
+        given["inputs"] = by_name
 
     def lines(files: Iterable[Path], folder: Path) -> list[str]:
         return requests_for(files, address=where, given={**source.fields(folder), **given}, folder=folder)

@@ -19,7 +19,7 @@ from comfy_serverless.graph.wrappers import is_of_editor
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.workflows.checkup import refuse_broken
 from comfy_serverless.workflows.deployed import Deployed, findings_of
-from comfy_serverless.workflows.pushing import Prepared, prepare
+from comfy_serverless.workflows.pushing import Prepared, prepare, unknown_ranges
 from comfy_serverless.workflows.reference import LIVE, check_alias, check_name
 from comfy_serverless.workflows.version import Version
 
@@ -59,7 +59,14 @@ class OfOperator:
         """See `Registry`."""
         return (views.entry(head).model_dump() for head in self._store.heads(OPERATOR) if not head.is_retired)
 
-    def described(self, name: str, *, alias: str | None = None, version: int | None = None) -> Document:
+    def described(
+        self,
+        name: str,
+        *,
+        alias: str | None = None,
+        version: int | None = None,
+        is_shared: bool = True,  # noqa: ARG002 - none here is anybody else's
+    ) -> Document:
         """See `Registry`."""
         head = self._head(name)
         if version is None:
@@ -90,7 +97,7 @@ class OfOperator:
             raise prepared.refusal
         if not body.get("force"):
             refuse_broken(name, findings)
-        kept = self._store.push(prepared.version, alias=body.get("alias"))
+        kept = self._store.push(prepared.version, alias=body.get("alias"), if_head=body.get("expected"))
         head = self._store.share(name)
         told = views.pushed(kept, declared, notes=notes, findings=findings, is_new=kept.is_new, head=head)
         return told.model_dump(by_alias=True, exclude_none=True)
@@ -99,13 +106,18 @@ class OfOperator:
         """See `Registry`."""
         asked = AliasBody.model_validate(dict(body))
         check_alias(asked.alias)
-        targets = asked.targets()
+        targets, expected = asked.targets(), asked.expects()
         self._head(name)
         if targets is None:
-            moved = self._store.rollback(OPERATOR, name, asked.alias, by=_who())
+            moved = self._store.rollback(OPERATOR, name, asked.alias, by=_who(), expected=expected)
         else:
-            moved = self._store.move(OPERATOR, name, asked.alias, targets, by=_who())
+            moved = self._store.move(OPERATOR, name, asked.alias, targets, by=_who(), expected=expected)
         return views.entry(moved).model_dump()
+
+    def drop(self, name: str, alias: str) -> Document:
+        """See `Registry`."""
+        self._head(name)
+        return views.entry(self._store.drop_alias(OPERATOR, name, alias, by=_who())).model_dump()
 
     def retire(self, name: str) -> None:
         """See `Registry`."""
@@ -148,7 +160,8 @@ class OfOperator:
             release=self._release,
         )
         prepared = prepare(bare, declared, inputs=body.get("inputs"), outputs=body.get("outputs"))
-        return prepared, tuple(dict.fromkeys((*warnings, *prepared.proposal.notes)))
+        notes = (*warnings, *prepared.proposal.notes, *unknown_ranges(prepared.version))
+        return prepared, tuple(dict.fromkeys(notes))
 
 
 def _who() -> str:

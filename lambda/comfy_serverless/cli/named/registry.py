@@ -25,8 +25,14 @@ class Registry(Protocol):
     def entries(self) -> Iterator[Document]:
         """All workflows, by name."""
 
-    def described(self, name: str, *, alias: str | None = None, version: int | None = None) -> Document:
-        """A workflow, and what a version of it takes: that of an alias (by default `live`), or of this number."""
+    def described(
+        self, name: str, *, alias: str | None = None, version: int | None = None, is_shared: bool = False
+    ) -> Document:
+        """A workflow, and what a version of it takes: that of an alias (by default `live`), or of this number.
+
+        Args:
+            is_shared: whether the operator's is meant, whatever the owner has of that name.
+        """
 
     def versions(self, name: str) -> Iterator[Document]:
         """Its versions, the newest first."""
@@ -36,6 +42,9 @@ class Registry(Protocol):
 
     def move(self, name: str, body: Mapping[str, Any]) -> Document:
         """Move an alias as a body of `POST /api/v2/workflows/{name}/alias` says."""
+
+    def drop(self, name: str, alias: str) -> Document:
+        """Take an alias away."""
 
     def retire(self, name: str) -> None:
         """Hide a workflow."""
@@ -51,9 +60,11 @@ class OverHttp:
         """See `Registry`."""
         return self._pages("", "workflows")
 
-    def described(self, name: str, *, alias: str | None = None, version: int | None = None) -> Document:
+    def described(
+        self, name: str, *, alias: str | None = None, version: int | None = None, is_shared: bool = False
+    ) -> Document:
         """See `Registry`."""
-        query = {"alias": alias, "version": version}
+        query = {"alias": alias, "version": version, "source": "operator" if is_shared else None}
         params = {key: value for key, value in query.items() if value is not None}
         return remote.ask(self._api, "GET", _of(name), _WORKFLOW, params=params)
 
@@ -68,6 +79,10 @@ class OverHttp:
     def move(self, name: str, body: Mapping[str, Any]) -> Document:
         """See `Registry`."""
         return remote.ask(self._api, "POST", f"{_of(name)}/alias", _ENTRY, json=dict(body))
+
+    def drop(self, name: str, alias: str) -> Document:
+        """See `Registry`."""
+        return remote.ask(self._api, "DELETE", f"{_of(name)}/alias/{quote(alias, safe='')}", _ENTRY)
 
     def retire(self, name: str) -> None:
         """See `Registry`."""
@@ -95,7 +110,7 @@ def run(
     """Submit a run of a workflow. Sent twice with the same key, it is the same job.
 
     Args:
-        which: `alias` or `version`, and `sticky`, as far as they are given.
+        which: `alias` or `version`, `source` and `sticky`, as far as they are given.
     """
     headers = {"Idempotency-Key": idempotency_key}
     return remote.ask(

@@ -48,6 +48,7 @@ def body_of(options: argparse.Namespace) -> dict[str, Any]:
         "description": described,
         "note": options.note,
         "alias": options.alias,
+        "expected": options.expected,
         "extra_data": _saved(document.extra_data),
     }
     return {

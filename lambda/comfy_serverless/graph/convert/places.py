@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final
 
@@ -35,11 +35,13 @@ class Seen:
     Attributes:
         label: what it is called, if that is not the name of the input.
         title: what the node that shows it is called by its author; "" if by nobody.
+        is_alone: whether that node has nothing else to show: a primitive.
     """
 
     targets: tuple[Target, ...]
     label: str = ""
     title: str = ""
+    is_alone: bool = False
 
 
 class Places:
@@ -81,7 +83,7 @@ class Places:
         if not seen:
             return None
         targets = dict.fromkeys(target for one in seen for target in one.targets)
-        return Seen(tuple(targets), seen[0].label, seen[0].title)
+        return replace(seen[0], targets=tuple(targets))
 
     def node_ids(self, node_id: str) -> list[str]:
         """The ids in the graph of the nodes that an id of the editor means; those within, for a subgraph."""
@@ -194,13 +196,14 @@ class Places:
         """
         slot = self._replaced.get(id(node))
         if slot is not None and scope.host is not None and scope.parent is not None:
-            return Seen(tuple(self._fed.get((scope.parent.path(scope.host), slot), ())), title=node.title or "")
+            fed = tuple(self._fed.get((scope.parent.path(scope.host), slot), ()))
+            return Seen(fed, title=node.title or "", is_alone=True)
         known = self._primitives.get(scope.path(node))
         if known is None:
             known = self._primitives[scope.path(node)] = self._behind(scope, node)
         if isinstance(node.values, list) and _RANDOM in node.values[1:2]:
             self.random.update(known)
-        return Seen(known, title=node.title or "")
+        return Seen(known, title=node.title or "", is_alone=True)
 
     def _behind(self, scope: Scope, node: Node) -> tuple[Target, ...]:
         targets: list[Target] = []

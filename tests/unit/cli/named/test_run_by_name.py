@@ -126,12 +126,23 @@ def test_names_are_options_and_files_are_uploaded(
         (["poster", "--alias", "staging"], "alias=staging"),
         (["poster@v3"], "version=3"),
         (["poster", "--version", "3"], "version=3"),
+        (["shared/poster"], "source=operator"),
+        (["shared/poster@staging"], "alias=staging&source=operator"),
     ],
 )
 def test_it_says_which_version(server: ScriptedApi, arguments: list[str], which: str) -> None:
     assert main(["run", *arguments, "--photo", "s3://b/c.png", "--sticky", "ana"]) == 0
     assert told(server, "/api/v2/workflows/poster") == which
-    assert told(server, "/api/v2/workflows/poster/runs") == "&".join(filter(None, [which, "sticky=ana"]))
+    asked = told(server, "/api/v2/workflows/poster/runs").split("&")
+    assert sorted(asked) == sorted(filter(None, [*which.split("&"), "sticky=ana"]))
+
+
+def test_a_name_in_a_folder_of_the_image_is_said_to_be_one(
+    server: ScriptedApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "portraits/old", "--prompt", "x"]) == 1
+    assert "run as `workflow` of a request" in capsys.readouterr().err
+    assert server.asked == []
 
 
 def test_two_of_them_are_a_mistake(server: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,4 +259,10 @@ def test_without_an_api_the_name_is_that_of_a_file_here(
     (tmp_path / "poster.json").write_text("{}")
     assert main(["run", "poster@3"]) == 1
     assert "is version 0, and has no aliases" in capsys.readouterr().err
+    (tmp_path / "portraits").mkdir()
+    (tmp_path / "portraits" / "old.json").write_text("{}")
+    assert main(["run", "portraits/old@staging", "--prompt", "x"]) == 1
+    assert "portraits/old.json is version 0, and has no aliases" in capsys.readouterr().err
+    assert main(["run", "portraits/new", "--prompt", "x"]) == 1
+    assert "no portraits/new.json in workflows, ." in capsys.readouterr().err
     assert main(["run", "poster@a@b"]) == 1

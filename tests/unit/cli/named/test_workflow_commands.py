@@ -189,6 +189,7 @@ def test_a_key_in_a_request_stays_on_this_machine(tmp_path: Path) -> None:
     request = {"workflow": GRAPH, "extra_data": extra_data}
     (tmp_path / "request.json").write_text(json.dumps(request))
     given = {"inputs": [], "outputs": [], "inputs_file": None, "description": None, "note": None, "alias": None}
+    given |= {"expected": None}
     body = body_of(argparse.Namespace(file=str(tmp_path / "request.json"), dry_run=False, force=False, **given))
     assert body["extra_data"] == {"extra_pnginfo": {"workflow": PLAIN}}
 
@@ -346,6 +347,55 @@ def test_wrong_usage_says_the_form(cli: Cli, arguments: list[str], capsys: pytes
     assert "e.g." in (err := capsys.readouterr().err) or "of the form" in err
 
 
+def test_rm_of_an_alias_drops_it_alone(cli: Cli, world: ApiWorld) -> None:
+    cli("push", "poster", "poster.json")
+    cli("promote", "poster", "1", "--alias", "staging")
+    done = cli("rm", "poster@staging")
+    assert (done.status, "aliases: live 1" in done.err) == (0, True)
+    assert "staging" in cli("rm", "poster@staging").err
+    assert live(world) == {1: 1}
+
+
+def test_a_version_is_no_alias_to_be_dropped(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli("rm", "poster@3")
+    assert "never removed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("whose", [(), ("--shared", "--stack", "mine")])
+def test_expected_refuses_what_somebody_else_has_changed(
+    cli: Cli, operators: ApiWorld, tmp_path: Path, whose: tuple[str, ...]
+) -> None:
+    assert cli("push", "poster", "poster.json", "--expected", "0", *whose).status == 0
+    again = cli("push", "poster", "poster.json", "--expected", "0", "--note", "x", *whose)
+    assert (again.status, "is 1, not 0" in again.err) == (1, True)
+    cli("push", "poster", "poster.json", "--description", "other", *whose)
+    assert cli("promote", "poster", "2", "--expected", "1", *whose).status == 0
+    assert cli("promote", "poster", "2", "--expected", "1", *whose).status == 1
+    assert cli("promote", "poster", "1", "--alias", "staging", "--expected", "0", *whose).status == 0
+    assert cli("split", "poster", "1=90", "2=10", "--expected", "2", *whose).status == 0
+    assert cli("rollback", "poster", "--expected", "1=1,2=1", *whose).status == 1
+    assert cli("rollback", "poster", "--expected", "1=90,2=10", *whose).status == 0
+
+
+def test_the_operators_is_shown_whatever_the_owner_has_of_that_name(cli: Cli, operators: ApiWorld) -> None:
+    cli("push", "poster", "poster.json", "--description", "theirs", "--shared", "--stack", "mine")
+    cli("push", "poster", "poster.json", "--description", "mine")
+    assert "mine" in cli("show", "poster").out
+    shown = cli("show", "shared/poster").out
+    assert "theirs" in shown
+    assert "run shared/poster --help" in shown
+    assert "/runs?source=operator" in shown
+    assert cli("show", "folder/poster").status == 1
+
+
+def test_what_is_shown_of_an_alias_runs_that_alias(cli: Cli) -> None:
+    cli("push", "poster", "poster.json", "--alias", "staging")
+    shown = cli("show", "poster@staging").out
+    assert "run poster@staging --help" in shown
+    assert "/runs?alias=staging" in shown
+
+
 def test_what_would_fail_on_the_workers_is_pushed_only_by_force(cli: Cli, tmp_path: Path) -> None:
     broken = {**GRAPH, "3": {"class_type": "NobodyHasThis", "inputs": {}}}
     (tmp_path / "broken.json").write_text(json.dumps(broken))
@@ -370,7 +420,7 @@ def test_doctor_says_which_would_fail_and_ends_with_1(cli: Cli, tmp_path: Path) 
     assert cli("push", "poster", "poster.json").status == 0
     healthy = cli("doctor")
     assert (healthy.status, healthy.out) == (0, "")
-    assert "1 version that an alias leads to: none would fail on default" in healthy.err
+    assert "1 version that runs can get: none would fail on default" in healthy.err
     (tmp_path / "broken.json").write_text(json.dumps({**GRAPH, "3": {"class_type": "NobodyHasThis", "inputs": {}}}))
     cli("push", "broken", "broken.json", "--force")
     ill = cli("doctor")
