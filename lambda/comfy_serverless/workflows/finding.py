@@ -11,6 +11,7 @@ never change, and are kept. That something is not there is never kept.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
@@ -92,12 +93,14 @@ class Finder:
         key = (version.owner, version.name, version.number)
         with self._lock:
             known = self._checks.get(key)
-            if known is not None and known.version is version and known.declared is declared:
+            if known is not None and known.version() is version and known.declared is declared:
                 self._checks.move_to_end(key)
                 return known.check
         check = InputCheck.of(version, declared)
         with self._lock:
-            self._checks[key] = _Check(version, declared, check)
+            for stale in [one for one, kept in self._checks.items() if not kept.may_serve(declared)]:
+                del self._checks[stale]
+            self._checks[key] = _Check(weakref.ref(version), declared, check)
             while len(self._checks) > _KEPT_CHECKS:
                 self._checks.popitem(last=False)
         return check
@@ -343,8 +346,12 @@ class _Looked(NamedTuple):
 
 
 class _Check(NamedTuple):
-    """A check, and what it was made of."""
+    """A check, and what it was made of. It keeps no version: those are kept up to a number of bytes."""
 
-    version: Version
+    version: weakref.ref[Version]
     declared: Mapping[str, Any] | None
     check: InputCheck
+
+    def may_serve(self, declared: Mapping[str, Any] | None) -> bool:
+        """Whether it may be asked for again, now that workers declare this."""
+        return self.declared is declared and self.version() is not None

@@ -52,9 +52,7 @@ def checked(weights: Mapping[int, float]) -> dict[int, int]:
     wrong = [
         f"{version}: {weight}"
         for version, weight in weights.items()
-        if isinstance(weight, bool)
-        or not isinstance(weight, int | float)
-        or not 0 <= weight <= MOST_WEIGHT
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= MOST_WEIGHT
     ]
     if wrong:
         raise InvalidRequest(

@@ -115,7 +115,7 @@ class NamedOutput:
         return cls(name=document["name"], node_id=document["node_id"], title=document.get("title", ""))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Version:
     """A version.
 
