@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import pytest
 
-from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.errors import InvalidRequest, InvalidWorkflow
+from comfy_serverless.graph.inputs import InputKind
+from comfy_serverless.graph.workflow import apply_set
+from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.workflows import compat
 from comfy_serverless.workflows.compat import problems_of
 from comfy_serverless.workflows.pushing import prepare
-from comfy_serverless.workflows.version import Version
+from comfy_serverless.workflows.request import expand
+from comfy_serverless.workflows.schema import InputCheck
+from comfy_serverless.workflows.version import NamedInput, Version
 
 NODES = 6_000
 OBJECT_INFO: dict[str, Any] = {
@@ -109,3 +116,31 @@ def test_a_number_that_is_no_float_is_a_mistake_or_a_value(field: str) -> None:
     found = prepare(bare(graph), declared, inputs={"by": {"target": "1.by", field: value}})
     told = [] if found.refusal is None else [one["field"] for one in found.refusal.details["errors"]]
     assert told == ([] if field == "default" else [f"inputs.by.{field}"])
+
+
+@pytest.mark.parametrize(
+    "value", ["x" * 200_000, ["x" * 200_000], {"info": {"x" * 200_000: 1}}], ids=["text", "list", "object"]
+)
+def test_a_long_value_is_not_set_in_very_many_nodes(value: object) -> None:
+    graph = dict(islice(TEXTS.items(), 1000))
+    with pytest.raises(InvalidWorkflow, match=r"^the values that are set have 200,\d+,000 letters in all the places"):
+        apply_set(graph, {"CLIPTextEncode.text": value})
+    with pytest.raises(InvalidWorkflow, match="set a long value in fewer nodes"):
+        apply_set(graph, dict.fromkeys((f"{number}.text" for number in graph), value))
+    few = apply_set(graph, {"CLIPTextEncode.text": "x" * 10_000, "5.text": value})
+    assert (few["5"]["inputs"]["text"], few["6"]["inputs"]["text"]) == (value, "x" * 10_000)
+
+
+def test_a_file_in_the_request_itself_does_not_go_to_very_many_loaders() -> None:
+    graph = {str(number): {"class_type": "LoadImage", "inputs": {"image": "a.png"}} for number in range(100)}
+    photo = NamedInput(name="photo", targets=tuple(f"{number}.image" for number in graph), kind=InputKind.FILE)
+    version = replace(bare(graph), number=1, inputs=(photo,))
+    check = InputCheck.of(version)
+
+    def files(size: int) -> int:
+        request = JobRequest.parse({"workflow": "bomb", "inputs": {"photo": f"data:image/png;base64,{'A' * size}"}})
+        return len(expand(request, version, check=check, strict=True).inputs)
+
+    assert files(1_000) == 100
+    with pytest.raises(InvalidWorkflow, match="set a long value in fewer nodes"):
+        files(1_000_000)
