@@ -89,9 +89,9 @@ def find_problems(graph: Mapping[str, Any], declarations: Declarations) -> dict[
     return {node_id: problems[node_id] for node_id in graph if problems.get(node_id)}
 
 
-def choice_hint(name: str, value: object, choices: Sequence[Any]) -> str:
+def choice_hint(name: str, value: object, choices: Sequence[Any], guesses: Guesses | None = None) -> str:
     """The choice that was probably meant by a value that is none, and the choices there are."""
-    near = nearest(str(value), map(str, choices))
+    near = nearest(str(value), map(str, choices), guesses)
     parts = [f"did you mean {near!r}?"] if near else []
     if is_model(name, value):
         count = len(choices)

@@ -9,7 +9,7 @@ the rest; without a declaration, the value itself says which kind it is.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -246,7 +246,7 @@ def _role(class_type: str, name: str, kind: InputKind, options: Mapping[str, Any
 
 
 def _bound(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return value if is_number else None  # type: ignore[return-value]
 
 

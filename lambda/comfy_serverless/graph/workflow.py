@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from comfy_serverless.errors import InvalidWorkflow, UiFormatWorkflow
+from comfy_serverless.graph.copies import refuse_copies
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant, listing
 from comfy_serverless.graph.node_errors import raise_node_errors
 from comfy_serverless.graph.nodes import IMAGE_SAVER, SEED_INPUTS
@@ -195,13 +196,15 @@ def apply_set(graph: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
     like any other value.
 
     Raises:
-        InvalidWorkflow: all addresses that mean nothing, each with its reason in `details["set"]`.
+        InvalidWorkflow: all addresses that mean nothing, each with its reason in `details["set"]`; or values that
+            stand in so many places that the graph would be far larger than what was sent.
     """
     if not values:
         return copy_graph(graph)
     meanings, problems = NodeLookup(graph).resolve_all(values)
     if problems:
         raise InvalidWorkflow(f"`set` does not fit the workflow: {listing(problems)}.", details={"set": problems})
+    refuse_copies([(values[meaning.address], len(meaning.targets)) for meaning in meanings])
     result = copy_graph(graph)
     for meaning in meanings:
         for node_id, name in meaning.targets:

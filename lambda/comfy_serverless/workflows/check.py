@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -78,7 +78,13 @@ class InputCheck:
 
 def problem_of(one: NamedInput, value: object) -> str:
     """What is wrong with a value for an input, as the rest of a sentence; "" if nothing is."""
-    return _check_of(rule_of(one, {}))(value, Guesses())
+    return next(problems_of(one, [value]))
+
+
+def problems_of(one: NamedInput, values: Iterable[object]) -> Iterator[str]:
+    """What is wrong with each of several values, as `problem_of` says it."""
+    check, guesses = _check_of(rule_of(one, {})), Guesses()
+    return (check(value, guesses) for value in values)
 
 
 def _check_of(rule: Rule) -> _Check:
@@ -88,7 +94,7 @@ def _check_of(rule: Rule) -> _Check:
         case InputKind.INTEGER | InputKind.NUMBER:
             return _number(rule, is_whole=rule.of.kind is InputKind.INTEGER)
         case InputKind.BOOLEAN:
-            return lambda value, _: "" if isinstance(value, bool) else f"takes true or false, and {_said(value)} is not"
+            return lambda value, _: "" if isinstance(value, bool) else f"takes true or false, and {said(value)} is not"
         case InputKind.CHOICE:
             return _any_choice if rule.of.is_open else _choice(rule)
         case InputKind.FILE:
@@ -99,7 +105,7 @@ def _check_of(rule: Rule) -> _Check:
 
 def _text(value: object, _: Guesses) -> str:
     if not isinstance(value, str):
-        return f"takes a text, and {_said(value)} is none"
+        return f"takes a text, and {said(value)} is none"
     return _too_long(value, MOST_LETTERS)
 
 
@@ -114,16 +120,16 @@ def _number(rule: Rule, *, is_whole: bool) -> _Check:
 
     def check(value: object, _: Guesses) -> str:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return f"takes {kind}{extent}, and {_said(value)} is none"
+            return f"takes {kind}{extent}, and {said(value)} is none"
         if isinstance(value, float):
             if not math.isfinite(value):
                 return f"takes {kind}{extent}, and {value} is none that JSON has"
             if is_whole and not value.is_integer():
                 return f"takes {kind}{extent}, and {value!r} is none"
         if minimum is not None and value < minimum:
-            return f"takes {kind}{extent}, and {_said(value)} is too small"
+            return f"takes {kind}{extent}, and {said(value)} is too small"
         if maximum is not None and value > maximum:
-            return f"takes {kind}{extent}, and {_said(value)} is too large"
+            return f"takes {kind}{extent}, and {said(value)} is too large"
         return ""
 
     return check
@@ -148,7 +154,7 @@ def _choice(rule: Rule) -> _Check:
             return ""
         near = guesses.near(value, texts) if isinstance(value, str) else []
         hint = f"did you mean {near[0]!r}?" if near else f"it takes: {listed}"
-        return f"does not offer {_said(value)} ({hint})"
+        return f"does not offer {said(value)} ({hint})"
 
     return check
 
@@ -157,7 +163,7 @@ def _any_choice(value: object, _: Guesses) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return f"takes one of a list, and {value} is no number that JSON has"
     if not isinstance(value, str | int | float):
-        return f"takes one of a list, and {_said(value)} is none"
+        return f"takes one of a list, and {said(value)} is none"
     return _too_long(value, MOST_LETTERS) if isinstance(value, str) else ""
 
 
@@ -172,7 +178,7 @@ def _file(rule: Rule) -> _Check:
             return "" if _is_asset(value) else f"takes {kind}, and this object is no uploaded file"
         if isinstance(value, list) and may_be_many:
             return _addresses(value, kind)
-        return f"takes {kind}, and {_said(value)} is none"
+        return f"takes {kind}, and {said(value)} is none"
 
     return check
 
@@ -201,13 +207,13 @@ def _addresses(values: list[object], kind: str) -> str:
         if isinstance(value, Mapping) and _is_asset(value):
             continue
         if not isinstance(value, str):
-            return f"takes {kind}, and number {number} of the list, {_said(value)}, is none"
+            return f"takes {kind}, and number {number} of the list, {said(value)}, is none"
         if problem := _address(value, kind):
             return f"{problem} (number {number} of the list)"
     return ""
 
 
-def _said(value: object) -> str:
+def said(value: object) -> str:
     """A value in a message, without being long."""
     if isinstance(value, str):
         return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
@@ -221,6 +227,6 @@ def _said(value: object) -> str:
 
 
 def _listed(names: list[str] | tuple[object, ...]) -> str:
-    shown = ", ".join(_said(name) for name in names[:_MOST_LISTED])
+    shown = ", ".join(said(name) for name in names[:_MOST_LISTED])
     more = len(names) - _MOST_LISTED
     return f"{shown} and {more} more" if more > 0 else shown or "none"

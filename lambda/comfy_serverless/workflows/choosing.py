@@ -12,7 +12,8 @@ Every mistake is told at once. What is chosen may be narrower than what ComfyUI 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.errors import InvalidRequest, UiFormatWorkflow
@@ -37,7 +38,11 @@ __all__ = ["Choices", "choose", "read_choices", "with_defaults"]
 
 #: The most inputs, and the most outputs, that a workflow can have by name; and the longest message.
 MOST_NAMED: Final = 200
+#: The most inputs of the graph that all names together set: an address may mean every node of a class.
+MOST_PLACES: Final = 5_000
 _LONGEST_MESSAGE: Final = 8_000
+#: The most mistakes that are told: an answer has an end.
+_MOST_PROBLEMS: Final = 500
 
 
 def choose(
@@ -134,6 +139,9 @@ class _Choosing:
         self._editors = editors
         self._places: Places | None = None
         self._lookup = NodeLookup(graph)
+        self._left = MOST_PLACES
+        self._within: dict[str, list[str]] | None = None
+        self._nodes_called: tuple[Mapping[str, list[str]], ...] | None = None
         self._candidates = Candidates(graph, object_info, Leads(graph, object_info), None)
         self._guesses = Guesses()
 
@@ -142,6 +150,8 @@ class _Choosing:
         found: list[NamedInput] = []
         owners: dict[str, str] = {}
         for name, raw in self._named(given, "inputs"):
+            if self._left < 0:
+                break
             tell = self._teller(f"inputs.{name}")
             fields = read_fields(raw, tell)
             one = None if fields is None else self._input(name, fields, tell)
@@ -151,6 +161,8 @@ class _Choosing:
                 if (other := owners.setdefault(target, name)) != name:
                     tell("", f"sets {target}, which {other!r} sets already")
             found.append(one)
+        if self._left < 0:
+            self.problems["inputs"] = f"set too many inputs of the graph: {MOST_PLACES:,} together at most"
         return tuple(found)
 
     def outputs(self, given: Mapping[str, Any]) -> tuple[NamedOutput, ...]:
@@ -184,7 +196,8 @@ class _Choosing:
 
     def _teller(self, prefix: str) -> Tell:
         def tell(name: str, problem: str) -> None:
-            self.problems.setdefault(f"{prefix}.{name}" if name else prefix, problem)
+            if len(self.problems) < _MOST_PROBLEMS:
+                self.problems.setdefault(f"{prefix}.{name}" if name else prefix, problem)
 
         return tell
 
@@ -215,6 +228,9 @@ class _Choosing:
         return restricted(one, fields, tell)
 
     def _targets(self, address: str, tell: Tell) -> list[Target]:
+        if self._left < 0:
+            return []
+        self._left -= 1
         try:
             found = self._lookup.resolve(address)[1]
         except NothingMeant as nothing:
@@ -225,6 +241,9 @@ class _Choosing:
             if not found:
                 tell("target", f"{address[:200]!r} {nothing}{self._lookup.suggestion(address)}")
                 return []
+        self._left -= len(found) - 1
+        if self._left < 0:
+            return []
         for node_id, name in found:
             value = self._graph[node_id]["inputs"].get(name)
             one = input_at(self._graph, node_id, name, self._info)
@@ -237,9 +256,9 @@ class _Choosing:
     def _as_editor_shows(self, address: str) -> list[Target]:
         """What an address means by an id within a subgraph, or by what a subgraph shows."""
         node, dot, name = address.partition(".")
-        within = [
-            each for each in self._graph if each.rpartition(":")[2] == node and name in self._graph[each]["inputs"]
-        ]
+        if self._within is None:
+            self._within = _by_name(self._graph, _inner_id)
+        within = [each for each in self._within.get(node, ()) if name in self._graph[each]["inputs"]]
         if dot and len(within) == 1:
             return [(within[0], name)]
         places = self._read_places() if dot else None
@@ -260,17 +279,28 @@ class _Choosing:
         """The node that is called so; "" if there is none, which is told."""
         if called in self._graph:
             return called
-        for name_of_node in (_class_of, _title_of, _inner_id):
-            found = [node_id for node_id, node in self._graph.items() if name_of_node(node_id, node) == called]
+        if self._nodes_called is None:
+            self._nodes_called = tuple(_by_name(self._graph, of) for of in (_class_of, _title_of, _inner_id))
+        for nodes in self._nodes_called:
+            found = nodes.get(called, [])
             if len(found) > 1:
                 tell("", f"means {len(found)} nodes: {nodes_in_words(self._graph, found)}; write the id of one of them")
                 return ""
             if found:
                 return found[0]
-        known = [*self._graph, *dict.fromkeys(title_of(node) for node in self._graph.values())]
-        near = self._guesses.near(called, known[:2_000])
+        titles = (title for title in self._nodes_called[1] if title not in self._graph)
+        known = islice(chain(self._graph, titles), 2_000)
+        near = self._guesses.near(called, known)
         tell("", f"names no node of the workflow: {called[:100]!r}{f' (did you mean {near[0]!r}?)' if near else ''}")
         return ""
+
+
+def _by_name(graph: Mapping[str, Any], name_of_node: Callable[[str, Mapping[str, Any]], str]) -> dict[str, list[str]]:
+    """The ids of the nodes, by what they are called in one way."""
+    found: dict[str, list[str]] = {}
+    for node_id, node in graph.items():
+        found.setdefault(name_of_node(node_id, node), []).append(node_id)
+    return found
 
 
 def _class_of(_: str, node: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from comfy_serverless.graph.inputs import InputKind
 from comfy_serverless.graph.near import Guesses
-from comfy_serverless.workflows.check import problem_of
+from comfy_serverless.workflows.check import problem_of, problems_of, said
 from comfy_serverless.workflows.describing import plain_text
 from comfy_serverless.workflows.version import NamedInput
 
@@ -19,6 +19,7 @@ Tell = Callable[[str, str], None]
 
 MEDIA: Final = ("image", "video", "audio", "model3d", "any")
 _MOST_TARGETS: Final = 1_000
+_MOST_FIELDS: Final = 50
 _MOST_CHOICES: Final = 1_000
 _LONGEST_TITLE, _LONGEST_DESCRIPTION = 200, 2_000
 
@@ -78,6 +79,9 @@ def read_fields(raw: object, tell: Tell) -> Fields | None:
         tell("", "is no address and no mapping: write an address like 6.text, or `{target: 6.text, …}`")
         return None
     found: dict[str, Any] = {}
+    if len(raw) > _MOST_FIELDS:
+        tell("", f"has {len(raw):,} fields, and there are {len(FIELDS)}: {', '.join(FIELDS)}")
+        return None
     for name, value in raw.items():
         if name not in FIELDS:
             near = Guesses().near(str(name), FIELDS)
@@ -92,7 +96,7 @@ def read_fields(raw: object, tell: Tell) -> Fields | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_text(value: object) -> bool:
@@ -176,9 +180,10 @@ def _with_choices(one: NamedInput, fields: Fields, tell: Tell) -> NamedInput:
     if one.kind not in (InputKind.CHOICE, InputKind.TEXT, InputKind.INTEGER, InputKind.NUMBER):
         tell("choices", f"are for texts, numbers and lists, and the input takes {one.kind}")
         return one
-    for choice in choices:
-        if problem := problem_of(one, choice):
-            tell("choices", f"has {choice!r}, and the input {problem}")
+    wrong = ((choice, problem) for choice, problem in zip(choices, problems_of(one, choices), strict=True) if problem)
+    for choice, problem in wrong:  # one message for all of them
+        tell("choices", f"has {said(choice)}, and the input {problem}")
+        break
     return replace(one, kind=InputKind.CHOICE, choices=choices, is_open=False, is_narrowed=True)
 
 
@@ -190,7 +195,10 @@ def _with_default(one: NamedInput, fields: Fields, tell: Tell) -> NamedInput:
         # Narrowed by its author: what stands in the graph is none of it.
         is_narrowed = (fields.minimum, fields.maximum, fields.choices) != (None, None, None)
         if is_narrowed and fields.required is not True:
-            tell("default", f"has to be given: {default!r}, which stands in the workflow, is left out by the choices")
+            tell(
+                "default",
+                f"has to be given: {said(default)}, which stands in the workflow, is left out by the choices",
+            )
     if fields.required is not None:
         is_required = fields.required
     if fields.required and fields.default not in (UNSAID, None):

@@ -28,6 +28,7 @@ from comfy_serverless.errors import InvalidWorkflow
 from comfy_serverless.graph.convert.declared import Declarations
 from comfy_serverless.graph.file_inputs import is_address, takes_file
 from comfy_serverless.graph.inputs import Input, Role, inputs_of
+from comfy_serverless.graph.near import Guesses
 from comfy_serverless.graph.needs import Model, Needs, Pack, needs_of
 from comfy_serverless.graph.nodes import known, model_folder
 from comfy_serverless.graph.workflow import check_format, draw_seeds, is_link
@@ -104,6 +105,14 @@ class _Checking:
         self._checked = checked_nodes(self._graph, self._declared)
         self._problems = find_problems(self._graph, self._declared)
         self._needs: Needs = needs_of(self._graph, object_info, saved=version.editors)
+        #: A graph may have as many classes and models as fit into a request: each is looked up, and hints end.
+        self._guesses = Guesses()
+        self._packs = _packs_by_class(self._needs, version.needs)
+        self._models = {
+            (use.node_id, use.input_name): model
+            for model in reversed(self._needs.missing_models)
+            for use in model.used_by
+        }
         self._settable = {now.address: now for now in inputs_of(self._graph, object_info)}
         self._places = {target: place_of(self._graph, target) for one in version.inputs for target in one.targets}
         self._named = {self._places[target]: one.name for one in version.inputs for target in one.targets}
@@ -137,23 +146,11 @@ class _Checking:
         """Why a class may be missing, to stand after its name."""
         if (lost := pack_of(class_type, self._lost)) is not None:
             return f": it is of {lost.pack}, which did not import: {lost.reason}"
-        if (pack := self._pack(class_type)) is not None:
+        if (pack := self._packs.get(class_type)) is not None:
             called = " ".join(filter(None, (pack.cnr_id or pack.aux_id, pack.ver)))
             return f": put its pack, {shown(called)}, into the image (`comfy-serverless env`)"
-        near = nearest(class_type, self._object_info)
+        near = nearest(class_type, self._object_info, self._guesses)
         return f": did you mean {near!r}?" if near else ": put its pack into the image, or correct the name"
-
-    def _pack(self, class_type: str) -> Pack | None:
-        """The pack that the editor's file names for a class, or that the version's needs have noted."""
-        of_file = next((one.pack for one in self._needs.nodes if one.class_type == class_type and one.pack), None)
-        if of_file is not None:
-            return of_file
-        noted = self._version.needs.get("nodes")
-        for one in noted if isinstance(noted, list) else ():
-            pack = one.get("pack") if isinstance(one, Mapping) and one.get("class_type") == class_type else None
-            if isinstance(pack, Mapping):
-                return Pack(*(str(pack.get(field) or "") for field in ("cnr_id", "aux_id", "ver")))
-        return None
 
     def _of_nodes(self) -> Iterator[Finding]:
         for node_id, node in self._graph.items():
@@ -185,11 +182,11 @@ class _Checking:
     def _of_choice(self, node_id: str, name: str, value: object) -> Finding:
         """A value that is none of an input's choices; a model that is gone is named as such."""
         class_type = self._graph[node_id]["class_type"]
-        model = self._model(node_id, name)
+        model = self._models.get((node_id, name))
         if model is not None or is_model(name, value):
             model = model or Model(folder=model_folder(class_type, name), name=str(value))
             return self._of_model(model, node_id, name, severity=self._of_models)
-        hint = choice_hint(name, value, choices_of(self._object_info[class_type], name) or ())
+        hint = choice_hint(name, value, choices_of(self._object_info[class_type], name) or (), self._guesses)
         message = f"{self._where(node_id)}: {shown(value)} is none of the choices of {name} any more"
         return self._finding(Kind.CHOICE, node_id, f"{message} ({hint})" if hint else message, input_name=name)
 
@@ -203,16 +200,6 @@ class _Checking:
             f"{self._where(node_id)}: the model {model.folder or '?'}/{shown(model.name)} {is_told}{near}: {command}"
         )
         return self._finding(Kind.MODEL, node_id, message, input_name=name, severity=severity)
-
-    def _model(self, node_id: str, name: str) -> Model | None:
-        return next(
-            (
-                model
-                for model in self._needs.missing_models
-                if any((use.node_id, use.input_name) == (node_id, name) for use in model.used_by)
-            ),
-            None,
-        )
 
     def _other_models(self) -> Iterator[Finding]:
         """Models that are missing where ComfyUI itself does not look before it runs: it is the node that fails."""
@@ -346,6 +333,19 @@ class _Checking:
             input_name=input_name,
             name=name or self._named.get((node_id, input_name), ""),
         )
+
+
+def _packs_by_class(needs: Needs, noted: Mapping[str, Any]) -> dict[str, Pack]:
+    """The packs that the editor's file names for classes, or else that the version's needs have noted."""
+    found: dict[str, Pack] = {}
+    entries = noted.get("nodes")
+    for one in entries if isinstance(entries, list) else ():
+        pack = one.get("pack") if isinstance(one, Mapping) else None
+        if isinstance(pack, Mapping):
+            fields = (str(pack.get(field) or "") for field in ("cnr_id", "aux_id", "ver"))
+            found.setdefault(str(one.get("class_type")), Pack(*fields))
+    of_file = {one.class_type: one.pack for one in reversed(needs.nodes) if one.pack}
+    return found | of_file
 
 
 def _with_seeds(graph: Mapping[str, Any], inputs: Sequence[NamedInput]) -> dict[str, Any]:

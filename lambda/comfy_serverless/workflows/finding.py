@@ -103,6 +103,8 @@ class Finder:
                 return known.check
         check = InputCheck.of(version, declared)
         with self._lock:
+            for stale in [one for one, kept in self._checks.items() if not kept.may_serve(declared)]:
+                del self._checks[stale]
             self._checks[key] = _Check(weakref.ref(version), declared, check)
             while len(self._checks) > _KEPT_CHECKS:
                 self._checks.popitem(last=False)
@@ -357,3 +359,7 @@ class _Check(NamedTuple):
     version: weakref.ref[Version]
     declared: Mapping[str, Any] | None
     check: InputCheck
+
+    def may_serve(self, declared: Mapping[str, Any] | None) -> bool:
+        """Whether it may be asked for again, now that workers declare this."""
+        return self.declared is declared and self.version() is not None

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from comfy_serverless.errors import InvalidRequest
+from comfy_serverless.graph.copies import refuse_copies
 from comfy_serverless.graph.file_inputs import as_address, is_address
 from comfy_serverless.graph.inputs import InputKind, Role
 from comfy_serverless.graph.lookup import MAX_ADDRESS_LENGTH, NodeLookup, NothingMeant
@@ -54,6 +55,7 @@ def expand(request: JobRequest, version: Version, *, check: InputCheck, strict: 
 
     Raises:
         InvalidRequest: values do not fit, or there are too many labels; `details["errors"]` has every problem.
+        InvalidWorkflow: a long value would go to very many places.
     """
     values = _Values(version, request, strict=strict, seed=request.job_id or seed)
     problems = values.problems(check)
@@ -67,6 +69,7 @@ def expand(request: JobRequest, version: Version, *, check: InputCheck, strict: 
     if problems:
         raise _refusal(version, problems)
     values.place()
+    refuse_copies([(value, 1) for value in values.files.values()])
     replaced = [
         f"the label {name!r} says which workflow the job runs: yours, {request.metadata[name][:100]!r}, was left out"
         for name, value in labels_of(version).items()

@@ -158,7 +158,8 @@ def of_job(
     """
     made = job.outputs if job.status is JobStatus.SUCCEEDED else ()
     data: dict[str, Any] = {"job_id": job.id, "status": job.status.value}
-    data |= {name: job.metadata[name] for name in ("workflow", "version") if name in job.metadata}
+    labels = {name: job.metadata[name] for name in ("workflow", "version") if name in job.metadata}
+    data |= {name: plain(text, _LONGEST_NAME, is_line=True) for name, text in labels.items()}
     words = [_in_words(job)]
     if job.error is not None:
         told = job.error.model_dump(
@@ -169,7 +170,7 @@ def of_job(
         data["progress"] = job.progress.value
     listing = of_outputs(made[:MOST_OUTPUTS], services, inline_bytes=inline_bytes, names=names)
     if job.status is JobStatus.SUCCEEDED:
-        data |= {"outputs": listing.data["outputs"], "outputs_total": job.outputs_made, "seeds": dict(job.seeds)}
+        data |= {"outputs": listing.data["outputs"], "outputs_total": job.outputs_made, "seeds": _seeds(job)}
         words += listing.texts[:1]
         if job.outputs_made > MOST_OUTPUTS:
             words.append(f"These are {len(made[:MOST_OUTPUTS])} of {job.outputs_made}: get_outputs has all of them.")
@@ -209,13 +210,18 @@ def of_outputs(
 
 def of_jobs(jobs: Iterable[Mapping[str, Any]]) -> ToolResult:
     """A list of jobs."""
-    entries = [dict(job) for job in jobs]
-    lines = [
-        f"{job['job_id']}: {job['status']}, {job['created_at']}"
-        + (f", {plain(job['workflow'], 64, is_line=True)}" if job.get("workflow") else "")
-        for job in entries
+    entries = [
+        {**job, "workflow": plain(job["workflow"], _LONGEST_NAME, is_line=True)} if job.get("workflow") else dict(job)
+        for job in jobs
     ]
+    parts = ([f"{job['job_id']}: {job['status']}", job["created_at"], job.get("workflow")] for job in entries)
+    lines = [", ".join(filter(None, told)) for told in parts]
     return ToolResult(texts=(as_list(lines) or "There are no such jobs.",), data={"jobs": entries})
+
+
+def _seeds(job: Job) -> dict[str, int]:
+    """The seeds that were drawn, by address: its node may be called anything."""
+    return {plain(address, _LONGEST_NAME, is_line=True): seed for address, seed in job.seeds.items()}
 
 
 def _is_over(job: Job) -> bool:
@@ -244,7 +250,7 @@ def _entry(output: Output, called: str, *, comes_along: bool) -> dict[str, Any]:
         include={"name", "node_id", "type", "content_type", "size_bytes", "width", "height", "url", "url_expires_at"},
         exclude_none=True,
     )
-    entry["name"] = plain(output.name, _LONGEST_NAME, is_line=True)
+    entry |= {name: plain(entry[name], _LONGEST_NAME, is_line=True) for name in ("name", "node_id") if name in entry}
     return {**({"output": called} if called else {}), **entry, "is_in_answer": comes_along}
 
 

@@ -7,8 +7,8 @@ describe a value stay. A call is checked by the workflow's own schema, whatever 
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -142,7 +142,7 @@ def _is_tellable(value: object, most: int = LONGEST_TEXT) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def as_list(lines: Iterable[str]) -> str:
