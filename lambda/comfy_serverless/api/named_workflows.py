@@ -38,8 +38,8 @@ from comfy_serverless.api.workflow_bodies import (
 )
 from comfy_serverless.api.workflow_lookup import entries, own_head, seen
 from comfy_serverless.api.workflow_pushes import draft
-from comfy_serverless.errors import InvalidCursor, InvalidRequest, NotFound
-from comfy_serverless.jobs.document import Job
+from comfy_serverless.errors import InvalidCursor, InvalidRequest, NotFound, PayloadTooLarge
+from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job
 from comfy_serverless.workflows.checkup import refuse_broken
 from comfy_serverless.workflows.items import Head
 from comfy_serverless.workflows.reference import NAME, Reference, check_alias, check_name
@@ -315,4 +315,10 @@ def _own_head(name: str) -> Head:
 def _shown(
     document: BaseModel, *, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
 ) -> Response[str]:
-    return answer(status, document.model_dump(exclude_none=True), headers)
+    response = answer(status, document.model_dump(exclude_none=True), headers)
+    if (size_bytes := len(response.body or "")) > REPLY_LIMIT_BYTES:  # a push that was made stays made
+        raise PayloadTooLarge(
+            f"the answer would have {size_bytes:,} bytes, and at most {REPLY_LIMIT_BYTES:,} can be sent: long choices, "
+            f"defaults or graphs are not shown here; GET {LIST}/NAME/versions lists which versions there are."
+        )
+    return response

@@ -66,3 +66,14 @@ def test_who_runs_them_may_find_them(world: World, role: str) -> None:
             finder.find("postr", owner="alice")
     assert calls.keys() == {"BatchGetItem", "GetObject", "Query"}
     assert refused(role, calls) == set()
+
+
+@pytest.mark.parametrize("role", sorted(roles()))
+def test_no_role_of_the_stack_writes_what_the_operator_shares(role: str) -> None:
+    documents = f"{arn_of('AssetsBucket')}/workflows/operator/poster/000001-0123456789abcdef.json"
+    assert not roles()[role].allows(Access(action="s3:PutObject", resource=documents))
+    for action in ("PutItem", "UpdateItem", "DeleteItem"):
+        access = Access(
+            action=f"dynamodb:{action}", resource=arn_of("JobsTable"), context={LEADING_KEYS: ("workflows#",)}
+        )
+        assert not roles()[role].allows(access), action
