@@ -223,6 +223,7 @@ def workflows_beside(releases: Releases, outputs: Mapping[str, str]) -> OfReleas
 
     from comfy_serverless.aws.s3 import s3_client
     from comfy_serverless.cli.named.of_releases import OfReleases
+    from comfy_serverless.settings import Settings
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.workflows.reader import WorkflowReader
 
@@ -235,7 +236,7 @@ def workflows_beside(releases: Releases, outputs: Mapping[str, str]) -> OfReleas
         WorkflowReader(releases.table, s3, bucket),
         s3,
         bucket,
-        str(parameters.get(IMAGE_PARAMETER) or ""),
+        str(parameters.get(IMAGE_PARAMETER) or Settings().worker_image),  # `make dev` has no parameters
     )
 
 
