@@ -160,6 +160,8 @@ class _Values:
                 try:
                     reached |= set(map(".".join, self._nodes.resolve(address)[1]))
                 except NothingMeant as nothing:
+                    if not self._version.number and "." in address:
+                        continue  # an address in a file of the image: refused as that of any graph is
                     problem = f"{nothing}{self._nodes.suggestion(address)}"
             if problem:
                 near = guesses.near(address, self._inputs)
