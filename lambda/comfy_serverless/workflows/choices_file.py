@@ -113,7 +113,7 @@ def _from_json(text: str, source: str) -> tuple[object, Mapping[str, int]]:
     return document, {}
 
 
-def _json_or_yaml(text: str, source: str, error: Exception) -> tuple[object, Mapping[str, int]]:
+def _json_or_yaml(text: str, source: str, error: ValueError | RecursionError) -> tuple[object, Mapping[str, int]]:
     """YAML may begin with a brace, too: `{inputs: …}`. Where there is no PyYAML, what JSON's reader says counts."""
     try:
         return _from_yaml(text, source)

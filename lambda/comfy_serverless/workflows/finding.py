@@ -26,6 +26,7 @@ from comfy_serverless.graph.near import Guesses
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.sources import OPERATOR
 from comfy_serverless.observability import log
+from comfy_serverless.redaction import redacted
 from comfy_serverless.workflows.chance import is_random
 from comfy_serverless.workflows.changes import MOST_NAMES, aliases_in_words
 from comfy_serverless.workflows.dropped import place_for
@@ -322,7 +323,7 @@ class Finder:
         try:
             return [head.name for head in islice(self.visible(owner), MOST_NAMES)]
         except (ClientError, BotoCoreError) as error:
-            log.warning("the names of workflows cannot be listed", error=str(error))
+            log.warning("the names of workflows cannot be listed", error=redacted(error))
             return []
 
 
