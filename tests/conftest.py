@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 
-import hypothesis
 import pytest
 
 
@@ -14,11 +13,6 @@ def pytest_configure() -> None:
     """Ctrl-C reaches the programs that tests start: a shell's job in the background ignores it, and passes that on."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # On a busy machine an example takes as long as it takes.
-    hypothesis.settings.register_profile(
-        "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-    )
-    hypothesis.settings.load_profile("patient")
     os.environ.pop("COLUMNS", None)  # a terminal's width, which some shells pass on, folds what tests read
     gc.set_threshold(20_000, 20, 50)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import botocore.session
+import hypothesis
 import pytest
 from botocore.loaders import create_loader
 from moto import mock_aws
@@ -18,6 +19,10 @@ from tests.unit.hostile_server import HostileServer
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+# On a busy machine an example takes as long as it takes.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True, scope="session")
