@@ -9,7 +9,7 @@ from typing import Any
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.observability import log
 from comfy_serverless.table.columns import OPEN, neglected, put_off
-from comfy_serverless.table.job_item import JOB, LAST_OUTPUT, PREVIEW, JobEntry, Preview, index_key, job_pk, outputs_of
+from comfy_serverless.table.job_item import JOB, LAST_OUTPUT, PREVIEW, JobEntry, Preview, index_key, job_pk, placed_outputs_of
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.webhook_item import WEBHOOK, Webhook, webhook_pk
 
@@ -117,4 +117,6 @@ class JobReader:
         if state.is_forgotten:
             return None
         preview = Preview.from_item(items[-1]) if items[-1]["sk"] == PREVIEW else None
-        return replace(state, outputs=outputs_of(state, items[1:]), preview=preview)
+        placed = placed_outputs_of(state, items[1:])
+        places, outputs = tuple(place for place, _ in placed), tuple(output for _, output in placed)
+        return replace(state, outputs=outputs, places=places, preview=preview)
