@@ -98,6 +98,7 @@ ITEMS: Final = (
     "workflows#",
     "batch#",
     "rate#",
+    "live#",
     "keys",
     "care",
     "gate#",

@@ -24,7 +24,7 @@ FUNCTION = "EventsFunction"
 
 def quick_pace() -> Pace:
     """That of a machine where reads cost nothing."""
-    return Pace(shortest_s=0.05, running_s=0.25, longest_s=1.0, burst=60.0, reads_a_second=10.0)
+    return Pace(shortest_s=0.02, running_s=0.25, longest_s=1.0, burst=60.0, reads_a_second=10.0)
 
 
 def event_streams(

@@ -15,6 +15,7 @@ from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Ou
 from comfy_serverless.table.api_keys import ApiKeyStore
 from comfy_serverless.table.asset_names import digest_of
 from comfy_serverless.table.assets import AssetStore, Naming
+from comfy_serverless.table.event_keys import EventKeys
 from comfy_serverless.table.gate import PlaceStore
 from comfy_serverless.table.job_state import NewJob
 from comfy_serverless.table.jobs import JobStore
@@ -49,6 +50,7 @@ def written_items(session: Any) -> dict[str, dict[str, Any]]:
     keys.revoke("ci")
     _write_batch(BatchStore(table))
     _push_workflow(WorkflowStore(table, s3, "assets"))
+    EventKeys(table).today()
     places = PlaceStore(table, "stack-gpu")
     assert places.replace(places.read(), {"queued": 1_795_917_900})
     client: Any = table._client

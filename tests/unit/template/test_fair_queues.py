@@ -8,7 +8,7 @@ from local.aws.template import properties_of
 
 
 def test_the_dashboard_shows_both_classes() -> None:
-    text = properties_of("Dashboard")["DashboardBody"]["Fn::Sub"]
+    text, _ = properties_of("Dashboard")["DashboardBody"]["Fn::Sub"]
     body = json.loads(text.replace("\\n", " "))
     (widget,) = [one["properties"] for one in body["widgets"] if "WaitedSeconds" in json.dumps(one)]
     assert widget["metrics"] == [

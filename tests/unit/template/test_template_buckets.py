@@ -138,7 +138,7 @@ def test_the_worker_writes_to_output_buckets_of_ones_own_and_who_looks_at_result
     result = f"{RESULTS}/job/result.json"
     for action in ("PutObject", "AbortMultipartUpload"):
         assert {role for role in roles() if may(role, action, result)} == {"GenerateRole"}
-    readers = {"GenerateRole", "ApiRole", "McpRole", "CaretakerRole", "OutcomeRole"}
+    readers = {"GenerateRole", "ApiRole", "McpRole", "CaretakerRole", "OutcomeRole", "EventsRole"}
     assert {role for role in roles() if may(role, "GetObject", result)} == readers
     assert {role for role in roles() if may(role, "ListBucket", RESULTS)} == {"GenerateRole"}
     assert not [role for role in roles() if may(role, "DeleteObject", result)]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
+from comfy_serverless.api.event_streams import Asked, Streamed
 from local.aws.gateway import Gateway, GatewayServer
 from local.aws.processes import LOOPBACK, free_port
 from tests.patience import PATIENCE_S
@@ -40,8 +43,7 @@ class Functions:
     def __call__(self, event: Any) -> Future[Any]:
         self.calls += 1
         answer: Future[Any] = Future()
-        snapshot = f'event: progress\ndata: {{"value": {self.calls}}}\n\n'
-        body = "x" * 3_000_000 if event["rawPath"] == "/large" else snapshot
+        body = "x" * 3_000_000 if event["rawPath"] == "/large" else "{}"
         answer.set_result({"statusCode": 200, "headers": {}, "body": body})
         return answer
 
@@ -52,10 +54,27 @@ def may_everything(_event: Any) -> Future[Any]:
     return answer
 
 
+class Endless:
+    """Live events that never end."""
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    def answer(self, _asked: Asked, *, until: float) -> Streamed:
+        assert until > self.clock()
+        headers = {"content-type": "text/event-stream"}
+        return Streamed(status=200, headers=headers, body=map("data: {}\n\n".format, self._ticks()))
+
+    def _ticks(self) -> Iterator[int]:
+        for tick in itertools.count():
+            time.sleep(0.01)
+            yield tick
+
+
 @pytest.fixture
 def port() -> Iterator[int]:
     number = free_port()
-    server = GatewayServer(Gateway(Functions(), may_everything, Functions()), port=number)
+    server = GatewayServer(Gateway(Functions(), may_everything, Functions(), Endless), port=number)
     server.start()
     yield number
     server.stop()

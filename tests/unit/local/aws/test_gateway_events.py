@@ -13,7 +13,8 @@ import pytest
 from aiohttp import ClientResponse
 from aiohttp.test_utils import TestClient, TestServer
 
-from local.aws.gateway import Gateway, UnseenFrames
+from comfy_serverless.api.event_streams import Asked, Streamed
+from local.aws.gateway import Gateway
 
 ALLOWED = {"isAuthorized": True, "context": {"owner": "team", "key_id": "k"}}
 AUTHORIZATION = {"Authorization": "Bearer key"}
@@ -26,6 +27,7 @@ class GatewayWorld:
         self.events: list[Any] = []
         self.asked: list[Any] = []
         self.of_agents: list[Any] = []
+        self.streams: Any = Streams()
         self._answers = answers
         self._authorizer = authorizer
 
@@ -33,7 +35,8 @@ class GatewayWorld:
         async def run() -> None:
             api = self._remember(self.events, self._answers)
             agents = self._remember(self.of_agents, self._answers)
-            gateway = Gateway(api, self._remember(self.asked, lambda _event: self._authorizer), agents)
+            authorizer = self._remember(self.asked, lambda _event: self._authorizer)
+            gateway = Gateway(api, authorizer, agents, lambda: self.streams)
             async with TestClient(TestServer(gateway.application())) as client:
                 await use(client)
 
@@ -157,45 +160,49 @@ def test_what_is_too_large_for_the_gateway_or_for_lambda_is_413() -> None:
         assert gateway.events == []
 
 
-def frame(kind: str, **data: Any) -> str:
-    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+class Streams:
+    """Live events that a test gives, and what was asked."""
+
+    def __init__(self, *parts: str, status: int = 200, content_type: str = "text/event-stream") -> None:
+        self.asked: list[Asked] = []
+        self._parts, self._status, self._type = parts, status, content_type
+
+    def clock(self) -> float:
+        return 0.0
+
+    def answer(self, asked: Asked, *, until: float) -> Streamed:
+        assert 0 < until < 900, "before AWS ends one"
+        self.asked.append(asked)
+        return Streamed(status=self._status, headers={"content-type": self._type}, body=self._parts)
 
 
-def test_only_what_is_new_is_passed_on() -> None:
-    unseen = UnseenFrames()
-    first = frame("status", status="running") + frame("progress", value=0.1) + frame("output", id="a")
-    assert len(unseen.of(first)) == 3
-    assert unseen.of(first) == []
-    assert unseen.of(frame("status", status="running") + frame("progress", value=0.2)) == [frame("progress", value=0.2)]
-    assert not unseen.is_over
-    last = frame("output", id="a") + frame("output", id="b") + frame("status", status="succeeded")
-    assert unseen.of(last) == [frame("output", id="b"), frame("status", status="succeeded")]
-    assert unseen.is_over
-
-
-def test_events_are_one_stream_until_the_job_is_over() -> None:
-    snapshots = [
-        frame("status", status="queued"),
-        frame("status", status="running") + frame("progress", value=0.5),
-        frame("output", id="a") + frame("status", status="succeeded"),
-    ]
-
-    def answer(_event: Any) -> Any:
-        body = snapshots[0] if len(snapshots) == 1 else snapshots.pop(0)
-        return {"statusCode": 200, "headers": {"content-type": "text/event-stream"}, "body": body}
-
-    everything = "".join(snapshots)
-    response, content = GatewayWorld(answer).request("GET", "/api/v2/jobs/1/events", headers=AUTHORIZATION)
-    assert response.headers["content-type"] == "text/event-stream"
-    assert content.decode() == everything
+def test_events_are_streamed_by_what_streams_them_on_aws() -> None:
+    gateway = GatewayWorld(lambda _event: pytest.fail("the function is not asked"))
+    for path in ("/api/v2/jobs/1/events", "/api/v2/events"):
+        gateway.streams = streams = Streams("data: 1\n\n", "data: ü\n\n")
+        headers = {**AUTHORIZATION, "Last-Event-ID": "x"}
+        response, content = gateway.request("GET", f"{path}?token=a.b", headers=headers)
+        assert (response.status, response.headers["content-type"]) == (200, "text/event-stream")
+        assert content.decode() == "data: 1\n\ndata: ü\n\n"
+        (asked,) = streams.asked
+        assert (asked.method, asked.path, asked.query) == ("GET", path, {"token": "a.b"})
+        assert (asked.headers["authorization"], asked.headers["last-event-id"]) == ("Bearer key", "x")
+    assert gateway.asked == [], "whose events they are is asked by what streams them, as on AWS"
 
 
 def test_events_that_are_refused_pass_through() -> None:
-    refused = {"statusCode": 404, "headers": {"content-type": "application/json"}, "body": '{"error": {}}'}
-    response, content = GatewayWorld(lambda _event: refused).request(
-        "GET", "/api/v2/jobs/1/events", headers=AUTHORIZATION
-    )
-    assert (response.status, content) == (404, b'{"error": {}}')
+    gateway = GatewayWorld(ok)
+    gateway.streams = Streams('{"error": {}}', status=404, content_type="application/json")
+    response, content = gateway.request("GET", "/api/v2/jobs/1/events", headers=AUTHORIZATION)
+    assert (response.status, response.headers["content-type"]) == (404, "application/json")
+    assert content == b'{"error": {}}'
+
+
+def test_only_get_is_streamed() -> None:
+    gateway = GatewayWorld(ok)
+    gateway.request("OPTIONS", "/api/v2/events")
+    gateway.request("HEAD", "/api/v2/jobs/1/events", headers=AUTHORIZATION)
+    assert [event["requestContext"]["http"]["method"] for event in gateway.events] == ["OPTIONS", "HEAD"]
 
 
 def test_what_agents_send_goes_to_their_own_function_which_is_told_that_it_may_stream() -> None:
