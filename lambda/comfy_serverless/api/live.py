@@ -208,6 +208,8 @@ READS_A_MINUTE = round(BURST + 60 * READS_A_SECOND)
 LIST_PAUSE_S, QUIET_LIST_PAUSE_S = 2.0, 5.0
 LIST_READS_A_MINUTE = round(2 * (60 / LIST_PAUSE_S + 1))
 _QUIET_LIST_S = 60.0
+#: Where more than twenty run, the pauses get longer: nobody reads the bars of fifty jobs each second.
+_LIST_PAUSE_A_JOB_S = 0.1
 
 
 @dataclass(slots=True)
@@ -248,6 +250,8 @@ class Pace:
         return max(wanted, (self._spent + 1 - self.burst) / self.reads_a_second)
 
 
-def list_pause_s(*, is_moving: bool, since_news_s: float) -> float:
-    """How long a watcher of a list waits."""
-    return LIST_PAUSE_S if is_moving or since_news_s < _QUIET_LIST_S else QUIET_LIST_PAUSE_S
+def list_pause_s(*, moving: int, since_news_s: float) -> float:
+    """How long a watcher of a list waits, in which so many jobs run. Each of them is read in each look."""
+    if not moving and since_news_s >= _QUIET_LIST_S:
+        return QUIET_LIST_PAUSE_S
+    return min(QUIET_LIST_PAUSE_S, max(LIST_PAUSE_S, moving * _LIST_PAUSE_A_JOB_S))

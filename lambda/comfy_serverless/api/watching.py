@@ -114,17 +114,17 @@ class ListWatch:
     beside: Executor
     seen: SeenJobs
     is_over: bool = False
-    _is_moving: bool = True
+    _moving: int = 0
 
     def look(self) -> str:
         entries, _ = self.reader.page(self.owner, labels={}, status=None, limit=MAX_PAGE, before=None)
         asked = [entry for entry in entries if self.seen.may_have_changed(entry)]
         found = look_up(asked, self.reader, self.beside)
-        self._is_moving = bool(asked)
+        self._moving = sum(is_moving(entry.status) for entry in entries)
         return self._frames(entries, {one.entry.id: one for one in found}, asked)
 
     def pause_s(self, now: float, *, since_news_s: float) -> float:  # noqa: ARG002  (of the protocol)
-        return list_pause_s(is_moving=self._is_moving, since_news_s=since_news_s)
+        return list_pause_s(moving=self._moving, since_news_s=since_news_s)
 
     def _frames(self, entries: Sequence[JobEntry], found: dict[str, ShownJob], asked: Sequence[JobEntry]) -> str:
         left = {entry.id for entry in asked} - found.keys()  # of an older release, and not read yet

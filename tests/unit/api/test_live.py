@@ -234,6 +234,8 @@ def test_a_running_job_is_looked_at_each_second_and_a_waiting_one_more_seldom() 
     assert sum(pauses(is_running=True, reads=3)[-5:]) / 5 > 2.9, "a job of thousands of outputs costs more a look"
 
 
-def test_a_quiet_list_is_looked_at_more_seldom() -> None:
-    assert list_pause_s(is_moving=True, since_news_s=1000) == list_pause_s(is_moving=False, since_news_s=0) == 2
-    assert list_pause_s(is_moving=False, since_news_s=1000) == QUIET_LIST_PAUSE_S
+def test_a_list_that_is_quiet_or_has_very_much_to_read_is_looked_at_more_seldom() -> None:
+    assert list_pause_s(moving=1, since_news_s=1000) == list_pause_s(moving=0, since_news_s=0) == 2
+    assert list_pause_s(moving=0, since_news_s=1000) == QUIET_LIST_PAUSE_S
+    assert list_pause_s(moving=30, since_news_s=0) == 3
+    assert list_pause_s(moving=100, since_news_s=0) == QUIET_LIST_PAUSE_S

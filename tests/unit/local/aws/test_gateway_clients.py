@@ -63,7 +63,7 @@ class Endless:
     def answer(self, _asked: Asked, *, until: float) -> Streamed:
         assert until > self.clock()
         headers = {"content-type": "text/event-stream"}
-        return Streamed(status=200, headers=headers, body=map("data: {}\n\n".format, self._ticks()))
+        return Streamed(status=200, headers=headers, body=map("event: progress\ndata: {}\n\n".format, self._ticks()))
 
     def _ticks(self) -> Iterator[int]:
         for tick in itertools.count():
