@@ -89,6 +89,7 @@ COLUMNS: Final = ("reads", "writes", "deletes", "lists", "takes", "sends")
 ITEMS: Final = (
     "job#",
     "asset#",
+    "assets#",
     "blob#",
     "path#",
     "upload#",
