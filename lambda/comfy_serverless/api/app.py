@@ -15,7 +15,19 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
-from comfy_serverless.api import assets, doctor, documentation, events, jobs, named_workflows, needs, outputs, workflows
+from comfy_serverless.api import (
+    assets,
+    doctor,
+    documentation,
+    events,
+    jobs,
+    keys,
+    me,
+    named_workflows,
+    needs,
+    outputs,
+    workflows,
+)
 from comfy_serverless.api.auth import Authentication
 from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
@@ -74,6 +86,8 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         needs.router,
         doctor.router,
         named_workflows.router,
+        me.router,
+        keys.router,
         documentation.router,
     ):
         app.include_router(router)
@@ -118,6 +132,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/api/v2/jobs": SubmitBody,
     "/api/v2/workflows/convert": ConvertBody,
     needs.PATH: needs.NeedsBody,
+    "/api/v2/keys": keys.NewKeyBody,
 }
 
 
