@@ -49,6 +49,8 @@ PUBLIC = (
     ("GET", "/"),
     ("GET", "/console/{proxy+}"),
 )
+#: What the console asks of an API on this machine, and no API on AWS has.
+DEVELOPMENT_KEY = "/console/development-key"
 _EVENTS = re.compile(r"/api/v2/jobs/[^/]+/events")
 #: The path of agents, and what its function and this gateway tell each other of a call that goes on (`api.tools`).
 AGENTS = "/mcp"
@@ -89,11 +91,13 @@ class Gateway:
         api: begins an invocation of the API's function.
         authorizer: the same of the authorizer.
         agents: the same of the function behind /mcp.
+        development_key: a key that everybody knows: the console offers it on a button.
     """
 
     api: Invoke
     authorizer: Invoke
     agents: Invoke
+    development_key: str | None = None
     _known: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)
 
     def application(self) -> web.Application:
@@ -105,6 +109,8 @@ class Gateway:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """One request, from its first byte to its last."""
         try:
+            if (request.method, request.path) == ("GET", DEVELOPMENT_KEY) and self.development_key is not None:
+                return web.json_response({"key": self.development_key}, headers={"cache-control": "no-store"})
             context = await self._authorize(request)
             event = await event_of(request, context)
             if request.path == AGENTS and request.method != "OPTIONS":

@@ -81,26 +81,40 @@ export const me = () => {
 /** An id for a request that must not be done twice, however often it is sent. */
 export const newId = () => crypto.randomUUID?.() ?? Array.from(crypto.getRandomValues(new Uint8Array(16)), (one) => one.toString(16).padStart(2, "0")).join("");
 
+/** Up to here a file goes through the API, in one request; larger ones go straight to S3. */
+const SMALL_BYTES = 3_000_000;
+
 /**
- * Upload a file, straight to S3.
+ * Upload a file.
  * @param {File} file
  * @param {(share: number) => void} onProgress from 0 to 1
  * @returns the asset
  */
 export const upload = async (file, onProgress = () => {}, { signal } = {}) => {
+  if (file.size && file.size <= SMALL_BYTES) {
+    const form = new FormData();
+    form.append("file", file, file.name);
+    form.append("content_type", file.type || "application/octet-stream");
+    form.append("file_path", file.name);
+    const asset = await post("assets", form, { signal });
+    onProgress(1);
+    return asset;
+  }
   const begun = await post("uploads", {
-    file_name: file.name, content_type: file.type || "application/octet-stream", size_bytes: file.size,
+    file_path: file.name, content_type: file.type || "application/octet-stream", size_bytes: file.size,
   }, { signal });
-  await sendFile(begun.upload_url ?? begun.url, file, begun.headers ?? {}, onProgress, signal, begun.method ?? "PUT");
-  return post(`uploads/${encodeURIComponent(begun.id)}/complete`, {}, { signal });
+  await sendFile(begun, file, onProgress, signal);
+  return post(begun.complete_url, undefined, { signal });
 };
 
 /** A body to a link; `fetch` would not tell how far it is. */
-const sendFile = (url, file, headers, onProgress, signal, method) => new Promise((done, fail) => {
+const sendFile = ({ url, method, headers }, file, onProgress, signal) => new Promise((done, fail) => {
   const request = new XMLHttpRequest();
   const lost = () => fail(new ApiError(0, "connection_lost", `${file.name} could not be uploaded: the connection was lost.`));
   request.open(method, url);
-  for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+  for (const [name, value] of Object.entries(headers)) {
+    if (!/^(content-length|host)$/i.test(name)) request.setRequestHeader(name, value); // a browser sends those itself
+  }
   request.upload.addEventListener("progress", (event) => event.lengthComputable && onProgress(event.loaded / event.total));
   request.addEventListener("load", () => {
     if (request.status < 300) done();
