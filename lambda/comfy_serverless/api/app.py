@@ -15,7 +15,19 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
-from comfy_serverless.api import assets, console, doctor, documentation, events, jobs, named_workflows, needs, outputs, workflows
+from comfy_serverless.api import (
+    assets,
+    console,
+    doctor,
+    documentation,
+    events,
+    job_lists,
+    jobs,
+    named_workflows,
+    needs,
+    outputs,
+    workflows,
+)
 from comfy_serverless.api.auth import Authentication
 from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
@@ -67,6 +79,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     app.use([authentication])  # for routes with another reader
     for router in (
         jobs.router,
+        job_lists.router,
         events.router,
         outputs.router,
         assets.router,

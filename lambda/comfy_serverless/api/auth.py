@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
 
-#: Routes that need no key, besides every OPTIONS, as API Gateway names them: `{proxy+}` is any path from there on. A test
-#: holds template.yaml and local/aws/gateway.py to them.
+#: Routes that need no key, besides every OPTIONS, as API Gateway names them: `{proxy+}` is any path from there on. A
+#: test holds template.yaml and local/aws/gateway.py to them.
 PUBLIC = frozenset(
     {
         ("GET", "/api/v2/health"),

@@ -3,8 +3,8 @@
     index.html ◄── style.css (inline, known by its hash)
        └──► main.js ──► dom.js  api.js  live.js  parts.js ──► one module a page, when it is shown
 
-They are files of this package, with no step that builds them. The page carries an import map, which gives each module an
-address of its content (kept for a year) and a hash (another content is refused), so a page of one release never runs
+They are files of this package, with no step that builds them. The page carries an import map, which gives each module
+an address of its content (kept for a year) and a hash (another content is refused), so a page of one release never runs
 modules of another. Its Content-Security-Policy trusts two inline scripts by their hashes, and what those load; a script
 that somebody smuggles into the page is none of it, and no text is ever read as markup (`require-trusted-types-for`).
 Pictures and uploads go straight to S3: the policy names the buckets of this deployment, and no other address.
