@@ -23,6 +23,8 @@ from comfy_serverless.api import (
     events,
     job_lists,
     jobs,
+    keys,
+    me,
     named_workflows,
     needs,
     outputs,
@@ -87,6 +89,8 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         needs.router,
         doctor.router,
         named_workflows.router,
+        me.router,
+        keys.router,
         documentation.router,
     ):
         app.include_router(router)
@@ -132,6 +136,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/api/v2/jobs": SubmitBody,
     "/api/v2/workflows/convert": ConvertBody,
     needs.PATH: needs.NeedsBody,
+    "/api/v2/keys": keys.NewKeyBody,
 }
 
 
