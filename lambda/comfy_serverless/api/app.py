@@ -15,7 +15,18 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
-from comfy_serverless.api import assets, doctor, documentation, events, jobs, named_workflows, needs, outputs, workflows
+from comfy_serverless.api import (
+    assets,
+    carried,
+    doctor,
+    documentation,
+    events,
+    jobs,
+    named_workflows,
+    needs,
+    outputs,
+    workflows,
+)
 from comfy_serverless.api.auth import Authentication
 from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
@@ -71,6 +82,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         outputs.router,
         assets.router,
         workflows.router,
+        carried.router,
         needs.router,
         doctor.router,
         named_workflows.router,
