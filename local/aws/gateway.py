@@ -42,7 +42,15 @@ WITHOUT_KEY = (
     "the request has no API key: send `Authorization: Bearer <key>`. Comfy's SDK for Python reads COMFY_API_KEY; that "
     "for TypeScript has to be given the key: new Comfy({ apiKey: process.env.COMFY_API_KEY })."
 )
-PUBLIC = (("GET", "/api/v2/health"), ("GET", "/openapi.json"), ("GET", "/docs"))
+PUBLIC = (
+    ("GET", "/api/v2/health"),
+    ("GET", "/openapi.json"),
+    ("GET", "/docs"),
+    ("GET", "/"),
+    ("GET", "/console/{proxy+}"),
+)
+#: What the console asks of an API on this machine, and no API on AWS has.
+DEVELOPMENT_KEY = "/console/development-key"
 _EVENTS = re.compile(r"/api/v2/jobs/[^/]+/events")
 #: The path of agents, and what its function and this gateway tell each other of a call that goes on (`api.tools`).
 AGENTS = "/mcp"
@@ -83,11 +91,13 @@ class Gateway:
         api: begins an invocation of the API's function.
         authorizer: the same of the authorizer.
         agents: the same of the function behind /mcp.
+        development_key: a key that everybody knows: the console offers it on a button.
     """
 
     api: Invoke
     authorizer: Invoke
     agents: Invoke
+    development_key: str | None = None
     _known: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)
 
     def application(self) -> web.Application:
@@ -99,6 +109,8 @@ class Gateway:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """One request, from its first byte to its last."""
         try:
+            if (request.method, request.path) == ("GET", DEVELOPMENT_KEY) and self.development_key is not None:
+                return web.json_response({"key": self.development_key}, headers={"cache-control": "no-store"})
             context = await self._authorize(request)
             event = await event_of(request, context)
             if request.path == AGENTS and request.method != "OPTIONS":
@@ -140,7 +152,7 @@ class Gateway:
 
     async def _authorize(self, request: web.Request) -> Mapping[str, Any]:
         """What the authorizer knows of the caller."""
-        if (request.method, request.path) in PUBLIC or request.method == "OPTIONS":
+        if _is_public(request.method, request.path):
             return {}
         header = request.headers.get("Authorization", "")
         if not header:
@@ -272,6 +284,12 @@ class UnseenFrames:
                 frames.append(f"{text}\n\n")
             self.is_over = self.is_over or (kind == "status" and content["status"] in _TERMINAL)
         return frames
+
+
+def _is_public(method: str, path: str) -> bool:
+    """Whether a route lets requests without a key pass; API Gateway's `{proxy+}` is any path of at least one sign."""
+    routes = {path, re.sub(r"^(/[^/]+/).+", r"\1{proxy+}", path)}
+    return method == "OPTIONS" or any((method, route) in PUBLIC for route in routes)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:

@@ -18,9 +18,11 @@ from pydantic import BaseModel
 from comfy_serverless.api import (
     assets,
     carried,
+    console,
     doctor,
     documentation,
     events,
+    job_lists,
     jobs,
     named_workflows,
     needs,
@@ -78,6 +80,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     app.use([authentication])  # for routes with another reader
     for router in (
         jobs.router,
+        job_lists.router,
         events.router,
         outputs.router,
         assets.router,
@@ -90,6 +93,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     ):
         app.include_router(router)
     documentation.attach(app)
+    console.attach(app)
 
     @app.not_found
     def no_such_route(_error: NotFoundError) -> Response[str]:

@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any, Self
 
 from comfy_serverless.aws.dynamodb import Item, Update, now_s
 from comfy_serverless.jobs.document import Job, JobStatus, Output, shorten_job
 from comfy_serverless.jobs.keys import RESULT_NAME
+from comfy_serverless.moments import moment_text
 from comfy_serverless.table.columns import (
     IDEMPOTENCY_S,
     KEEPER,
@@ -73,6 +75,7 @@ class JobItem:
     document_json: str | None = None  # the `Job` it ended as, without outputs and labels
     output_places: str | None = None  # of the outputs in the result's order, as text: thousands of them must fit
     output_names: str | None = None  # their paths beside the result, a line each (`named_outputs`)
+    shown_json: str | None = None  # what lists show of an ended job (`table.shown`); older releases wrote none
 
     @classmethod
     def from_item(cls, item: Item, **beside: Any) -> Self:  # noqa: ANN401  (fields of subclasses)
@@ -213,6 +216,11 @@ def index_key(owner: str, created_id: str) -> Item:
     """The key at which a page of the index by owner goes on."""
     job_id = created_id.partition("#")[2]
     return {"pk": job_pk(job_id), "sk": JOB, "owner": owner, "created_id": created_id}
+
+
+def index_bound(moment: datetime) -> str:
+    """What the `created_id` of every job that was submitted after a moment is greater than."""
+    return moment_text(moment) + chr(ord("#") + 1)
 
 
 def stored_document(job: Job) -> str:
