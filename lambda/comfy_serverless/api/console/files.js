@@ -16,7 +16,7 @@ export const filesIn = (transfer) => [...(transfer?.files ?? [])];
 export const fileControl = (field, value, names, onChange) => {
   let items = [];
   const list = h("ul", { class: "files" });
-  const input = h("input", { ...names, type: "file", class: "unseen", accept: field.media === "*/*" ? null : field.media, multiple: field.most > 1 });
+  const input = h("input", { ...names, type: "file", class: "sr", accept: field.media === "*/*" ? null : field.media, multiple: field.most > 1 });
   const words = { "image/*": "a picture", "video/*": "a video", "audio/*": "a sound", "model/*": "a 3D model" }[field.media] ?? "a file";
   const pick = h("label", { class: "pick", for: names.id }, icon("plus"), h("span", {}, `Drop, paste or choose ${field.most > 1 ? words.replace(/^an? /, "") + "s" : words}`));
   const element = h("div", { class: "drop", tabindex: -1 }, list, input, pick,

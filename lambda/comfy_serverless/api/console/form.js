@@ -1,7 +1,7 @@
 // A form from the schema of a workflow's inputs: fields, what stands in them, and what a run gets of it. Pure: no page,
 // no request. Values of fields are what controls hold: texts, booleans, places in lists, files.
 
-import { whole } from "./exact.js";
+import { parse, stringify, whole } from "./exact.js";
 
 const ASSET = "core/ASSET";
 const LARGEST_SEED = 2n ** 64n - 1n;
@@ -73,12 +73,15 @@ const isNumber = (field) => field.kind === "integer" || field.kind === "number";
 
 /** What stands in a field before anybody has touched it. */
 export function initial(field) {
-  return field.default === undefined ? empty(field) : shown(field, field.default);
+  return shown(field, field.default);
 }
+
+/** Whether a field is as it was before anybody has touched it: its value is the workflow's own. */
+export const isUntouched = (field, held) => !field.isRequired && JSON.stringify(held) === JSON.stringify(initial(field));
 
 /** What a field holds that has nothing in it. */
 export function empty(field) {
-  if (isSeed(field)) return { digits: "", isRandom: true };
+  if (isSeed(field)) return { digits: "", isRandom: false };
   return field.kind === "boolean" ? false : field.kind === "file" ? [] : "";
 }
 
@@ -87,7 +90,7 @@ export function shown(field, value) {
   if (value === null || value === undefined) return empty(field);
   if (isSeed(field)) {
     const digits = numberText(value);
-    return digits === "-1" ? { digits: "", isRandom: true } : { digits, isRandom: digits === "" };
+    return digits === "-1" ? { digits: "", isRandom: true } : { digits, isRandom: false };
   }
   switch (field.kind) {
     case "boolean":
@@ -98,7 +101,7 @@ export function shown(field, value) {
     case "file":
       return (Array.isArray(value) ? value : [value]).map(fileOf).filter(Boolean).slice(0, field.most);
     case "json":
-      return JSON.stringify(value);
+      return stringify(value);
     default:
       return typeof value === "object" ? "" : String(value);
   }
@@ -204,7 +207,7 @@ function filesOf(field, held) {
 function jsonOf(text) {
   if (text.trim() === "") return [undefined];
   try {
-    return [JSON.parse(text)];
+    return [parse(text)];
   } catch {
     return [undefined, "takes JSON, and this is none"];
   }
