@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from comfy_serverless.api import (
     assets,
+    carried,
     console,
     doctor,
     documentation,
@@ -86,6 +87,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         outputs.router,
         assets.router,
         workflows.router,
+        carried.router,
         needs.router,
         doctor.router,
         named_workflows.router,

@@ -33,7 +33,8 @@ _HTML: Final = "text/html; charset=utf-8"
 #: The page is asked for each time, and mostly answered with 304; what it names by its content never changes.
 _ASKED, _KEPT = "no-cache", "public, max-age=31536000, immutable"
 #: What every page needs: a browser begins to load it before it has run anything.
-SHELL: Final = ("main.js", "dom.js", "api.js", "live.js", "parts.js")
+SHELL: Final = ("main.js", "dom.js", "api.js", "exact.js", "live.js", "parts.js")
+_STYLES: Final = ("style.css", "forms.css")
 _STYLE, _MODULES, _PRELOADS = "/*style*/", "/*modules*/", "<!--preloads-->"
 _START = 'import("./console/main.js")'
 
@@ -94,7 +95,7 @@ def page() -> Page:
         f'<link rel="modulepreload" href="{address[name]}" integrity="{modules[name].integrity}">\n' for name in SHELL
     )
     shell = files("comfy_serverless.api").joinpath("console", "index.html").read_text(encoding="utf-8")
-    style = known["style.css"].text
+    style = "".join(known[name].text for name in _STYLES)
     text = shell.replace(_STYLE, style).replace(_MODULES, import_map).replace(_PRELOADS, preloads)
     inline = (_digest(import_map), _digest(_START))
     return Page(text, (*inline, *(modules[name].integrity for name in SHELL)), _digest(style))

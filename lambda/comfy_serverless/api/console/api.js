@@ -1,5 +1,7 @@
 // Requests to the API that has served this page. The key is in this tab's session storage, and in no address.
 
+import { parse, stringify } from "./exact.js";
+
 const ROOT = new URL("../", import.meta.url);
 const KEY = "comfy-serverless-key";
 const LONGEST_WAIT_S = 15;
@@ -88,20 +90,23 @@ const SMALL_BYTES = 3_000_000;
  * Upload a file.
  * @param {File} file
  * @param {(share: number) => void} onProgress from 0 to 1
+ * @param expiresIn seconds after which it is deleted again; without it, it stays
  * @returns the asset
  */
-export const upload = async (file, onProgress = () => {}, { signal } = {}) => {
+export const upload = async (file, onProgress = () => {}, { signal, expiresIn } = {}) => {
   if (file.size && file.size <= SMALL_BYTES) {
     const form = new FormData();
     form.append("file", file, file.name);
     form.append("content_type", file.type || "application/octet-stream");
     form.append("file_path", file.name);
+    if (expiresIn) form.append("expires_in", expiresIn);
     const asset = await post("assets", form, { signal });
     onProgress(1);
     return asset;
   }
   const begun = await post("uploads", {
     file_path: file.name, content_type: file.type || "application/octet-stream", size_bytes: file.size,
+    ...(expiresIn ? { expires_in: expiresIn } : {}),
   }, { signal });
   await sendFile(begun, file, onProgress, signal);
   return post(begun.complete_url, undefined, { signal });
@@ -132,7 +137,7 @@ const send = async (method, path, { query, body, idempotencyKey, headers = {}, s
   if (idempotencyKey) options.headers["idempotency-key"] = idempotencyKey;
   if (body instanceof FormData || body instanceof Blob) options.body = body;
   else if (body !== undefined) {
-    options.body = JSON.stringify(body);
+    options.body = stringify(body);
     options.headers["content-type"] ??= "application/json";
   }
   let response;
@@ -151,7 +156,7 @@ const content = async (response) => {
   if (response.status === 204) return null;
   const text = await response.text();
   if (!/json/.test(response.headers.get("content-type") ?? "")) return text;
-  return text ? JSON.parse(text) : null;
+  return text ? parse(text) : null;
 };
 
 /** What an answer that is no success says; a key that does not work is told to whoever asks for keys. */
