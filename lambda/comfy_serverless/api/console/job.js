@@ -6,8 +6,8 @@ import { h, replace } from "./dom.js";
 import { graphView } from "./graph.js";
 import { changesOf, lightbox } from "./lightbox.js";
 import { OVER, watchJob } from "./live.js";
-import { caption, download, full, isPicture, isShown, isSound, isText, isVideo, name, tile } from "./media.js";
-import { action, bar, bytes, copyButton, dollars, duration, facts, icon, labels, number, statusChip, time, toast } from "./parts.js";
+import { caption, download, full, isShown, isSound, isText, isVideo, name, tile } from "./media.js";
+import { action, bar, bytes, copyButton, dollars, duration, facts, icon, isPicture, labels, number, statusChip, time, toast } from "./parts.js";
 import { snippets } from "./snippets.js";
 
 const FIRST_OUTPUTS = 24;

@@ -1,7 +1,7 @@
 // Outputs as people see and hear them. A file is shown only in a way in which it cannot run anything.
 
 import { h, replace } from "./dom.js";
-import { action, bytes, icon, isPicture, thumb, toast } from "./parts.js";
+import { action, bytes, isPicture, thumb, toast } from "./parts.js";
 
 const MOST_TEXT_BYTES = 200_000;
 const TEXTS = /^(text\/(plain|csv|markdown)|application\/(json|x-ndjson))$/;
@@ -62,4 +62,3 @@ export const tile = (output, open, size = 200) =>
     h("button", { type: "button", class: "tile-open", "aria-label": `Open ${name(output)}`, onclick: open }, thumb(output, { size })),
     h("figcaption", {}, h("span", { class: "cut" }, caption(output)), isSound(output) && output.url ? full(output) : null));
 
-export { icon };
