@@ -91,6 +91,7 @@ ALONE: Final = ("keys", "admins", "care")
 ITEMS: Final = (
     "job#",
     "asset#",
+    "assets#",
     "blob#",
     "path#",
     "upload#",

@@ -178,6 +178,27 @@ class OutputList(BaseModel):
     next_cursor: str | None = None
 
 
+class GalleryOutput(Output):
+    """An output, with what is known of its job.
+
+    Attributes:
+        created_at: when the job was submitted.
+        metadata: its labels.
+        seeds: those that were drawn for it, by `node.input`.
+    """
+
+    created_at: str
+    metadata: dict[str, str]
+    seeds: dict[str, int]
+
+
+class GalleryList(BaseModel):
+    """Outputs of jobs, newest job first. `next_cursor` is absent on the last page."""
+
+    outputs: list[GalleryOutput]
+    next_cursor: str | None = None
+
+
 class JobWorkflow(BaseModel):
     """The workflow behind a job, as it was submitted: `save` is the editor's format, `api` a graph of nodes."""
 

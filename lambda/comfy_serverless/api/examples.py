@@ -42,17 +42,17 @@ _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
         "hash": _HASH,
     },
 }
+_LABELS: Final[dict[str, Any]] = {
+    "name": "metadata",
+    "in": "query",
+    "description": "Only jobs with these labels: `metadata[campaign]=autumn`, once for each. Ours.",
+    "style": "deepObject",
+    "explode": True,
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
 _PARAMETERS: Final[dict[tuple[str, str], list[dict[str, Any]]]] = {
-    ("get", "/api/v2/jobs"): [
-        {
-            "name": "metadata",
-            "in": "query",
-            "description": "Only jobs with these labels: `metadata[campaign]=autumn`, once for each. Ours.",
-            "style": "deepObject",
-            "explode": True,
-            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
-        }
-    ],
+    ("get", "/api/v2/jobs"): [_LABELS],
+    ("get", "/api/v2/outputs"): [_LABELS],
     ("get", "/api/v2/health"): [
         {
             "name": "detail",

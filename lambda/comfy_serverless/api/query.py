@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
 
 #: Parameters with a name in brackets, `metadata[campaign]=autumn`, by method and path.
-_WITH_KEYS: Final[Mapping[tuple[str, str], str]] = {("GET", "/api/v2/jobs"): "metadata"}
+_WITH_KEYS: Final[Mapping[tuple[str, str], str]] = {
+    ("GET", "/api/v2/jobs"): "metadata",
+    ("GET", "/api/v2/outputs"): "metadata",
+}
 _MOST_TOLD: Final = 20
 _LONGEST_NAME: Final = 60
 
