@@ -39,7 +39,7 @@ IMAGE_ARGS ?=
 IMAGE_OUT ?= out/image
 UPGRADE_ARGS ?=
 
-.PHONY: help setup demo dev test test-fast test-services extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-torch comfyui-upgrade clean
+.PHONY: help setup demo dev test test-fast test-services test-console extras soak e2e e2e-comfyui sam-demo deploy declarations undeploy adopt budget contract bench infra cdk image image-size gpu-image sbom scan bench-api bench-batch bench-workers lint docs format lock lock-torch comfyui-upgrade clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ test: setup ## The tests that start no service; those that do: make test-service
 
 test-services: setup $(TYPESCRIPT)/.installed ## Those of engines, workers and whole stacks, which run as processes
 	$(PYTEST) tests/integration tests/contract -n $(or $(TEST_PROCESSES),5) $(PYTEST_ARGS)
+
+test-console: setup ## The pages in a real browser: Debian's Chromium (CHROMIUM); UPDATE_PICTURES=1 keeps how they look now
+	$(PYTEST) tests/console -n 0 $(PYTEST_ARGS)
 
 # What decides without a process, a server or AWS: the state machine, the graph, requests, settings, the rooms.
 FAST_TESTS := tests/unit/graph tests/unit/jobs/test_request.py \

@@ -261,7 +261,8 @@ class DevStack:
             functools.partial(self.functions.submit, _handler(name), timeout_s=TIMEOUT_S)
             for name in ("api", "authorizer", "mcp")
         )
-        server = GatewayServer(Gateway(api, authorizer, agents, self._events), port=self.port)
+        known = API_KEY if self.api_key == API_KEY else None
+        server = GatewayServer(Gateway(api, authorizer, agents, self._events, known), port=self.port)
         self._running.callback(server.stop)
         server.start()
         threading.Thread(target=self._events, name="warms events", daemon=True).start()

@@ -17,6 +17,8 @@ from pydantic import BaseModel
 
 from comfy_serverless.api import (
     assets,
+    carried,
+    console,
     doctor,
     documentation,
     events,
@@ -87,6 +89,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         gallery.router,
         assets.router,
         workflows.router,
+        carried.router,
         needs.router,
         doctor.router,
         named_workflows.router,
@@ -96,6 +99,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     ):
         app.include_router(router)
     documentation.attach(app)
+    console.attach(app)
 
     @app.not_found
     def no_such_route(_error: NotFoundError) -> Response[str]:

@@ -18,8 +18,25 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
 
-#: Routes that need no key, besides every OPTIONS. A test holds template.yaml and local/aws/gateway.py to them.
-PUBLIC = frozenset({("GET", "/api/v2/health"), ("GET", "/openapi.json"), ("GET", "/docs")})
+#: Routes that need no key, besides every OPTIONS, as API Gateway names them: `{proxy+}` is any path from there on. A
+#: test holds template.yaml and local/aws/gateway.py to them.
+PUBLIC = frozenset(
+    {
+        ("GET", "/api/v2/health"),
+        ("GET", "/openapi.json"),
+        ("GET", "/docs"),
+        ("GET", "/"),
+        ("GET", "/console/{proxy+}"),
+    }
+)
+_BELOW = tuple((method, path.removesuffix("{proxy+}")) for method, path in PUBLIC if path.endswith("{proxy+}"))
+
+
+def is_public(method: str, path: str) -> bool:
+    """Whether a request needs no key."""
+    if method == "OPTIONS" or (method, path) in PUBLIC:
+        return True
+    return any(method == known and path.startswith(start) for known, start in _BELOW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +73,7 @@ class Authentication(BaseMiddlewareHandler[Any]):
         if "services" not in app.context:
             services = self._services()
             event = app.current_event
-            if event.http_method != "OPTIONS" and (event.http_method, event.path) not in PUBLIC:
+            if not is_public(event.http_method, event.path):
                 app.append_context(caller=admit(event.raw_event, services))  # type: ignore[no-untyped-call]
             app.append_context(services=services)  # type: ignore[no-untyped-call]
         return next_middleware(app)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
-from comfy_serverless.api.auth import PUBLIC
+from comfy_serverless.api.auth import is_public
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.near import Guesses
 
@@ -29,7 +29,7 @@ def check_query(app: EventHandlerInstance) -> None:
     """Check the names behind the `?` of the request in hand. Raises as `check_parameters`."""
     event = app.current_event
     asked = (event.http_method, event.path)
-    if asked not in PUBLIC:
+    if not is_public(*asked):
         known = [field.alias for field in app.context["_route"].dependant.query_params]
         check_parameters(event.query_string_parameters or {}, known, with_keys=_WITH_KEYS.get(asked))
 
