@@ -25,6 +25,7 @@ from comfy_serverless.api import (
     jobs,
     named_workflows,
     needs,
+    object_info,
     outputs,
     workflows,
 )
@@ -86,6 +87,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         assets.router,
         workflows.router,
         needs.router,
+        object_info.router,
         doctor.router,
         named_workflows.router,
         documentation.router,

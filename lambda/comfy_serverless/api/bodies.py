@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler.openapi.types import OpenAPIResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.wrappers import Unwrapped, unwrap
@@ -197,6 +197,10 @@ class GalleryList(BaseModel):
 
     outputs: list[GalleryOutput]
     next_cursor: str | None = None
+
+
+class ObjectInfo(RootModel[dict[str, dict[str, Any]]]):
+    """Declarations of node classes, by their names, as ComfyUI's `/object_info` has them."""
 
 
 class JobWorkflow(BaseModel):
