@@ -110,6 +110,13 @@ class Settings:
         1000,
         "How many outputs of a job its document lists; of more, all are listed in `outputs.jsonl` beside `result.json`",
     )
+    keep_logs: to.KeepLogs = _env(
+        "KEEP_LOGS",
+        to.keep_logs,
+        to.KeepLogs.FAILED,
+        "Of which jobs the last lines that ComfyUI wrote are kept, as `log.txt` beside `result.json`: `failed`, `all` "
+        "or `none`",
+    )
     workflows_dir: Path | None = _env(
         "WORKFLOWS_DIR", to.folder, None, 'Folder of workflows a request may name: `"workflow": "name"`'
     )

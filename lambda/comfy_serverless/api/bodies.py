@@ -203,6 +203,19 @@ class ObjectInfo(RootModel[dict[str, dict[str, Any]]]):
     """Declarations of node classes, by their names, as ComfyUI's `/object_info` has them."""
 
 
+class JobLog(BaseModel):
+    """What ComfyUI wrote while it ran a job.
+
+    Attributes:
+        is_complete: whether these are all lines of the run.
+        note: why there are none; null if there are.
+    """
+
+    lines: list[str]
+    is_complete: bool
+    note: str | None = None
+
+
 class JobWorkflow(BaseModel):
     """The workflow behind a job, as it was submitted: `save` is the editor's format, `api` a graph of nodes."""
 

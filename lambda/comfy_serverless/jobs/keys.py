@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 RESULT_NAME = "result.json"
 #: All outputs, one a line, where there are more than the result lists.
 OUTPUTS_NAME = "outputs.jsonl"
+#: What ComfyUI wrote during the job.
+LOG_NAME = "log.txt"
 #: S3 accepts keys of 1,024 bytes: prefix (512 bytes), job id and two of these.
 MAX_NAME_BYTES = 150
 _ALLOWED = frozenset(" .-_+=@,()")
