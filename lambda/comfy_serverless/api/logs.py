@@ -58,9 +58,8 @@ def log_of(state: JobState, behind: Services) -> JobLog:
 
 def _read(address: S3Address, behind: Services) -> bytes | None:
     """The file; None if there is none. Without s3:ListBucket, S3 denies what does not exist."""
-    last = f"bytes=0-{MAX_LOG_BYTES - 1}"
     try:
-        found = behind.s3.get_object(Bucket=address.bucket, Key=address.key, Range=last)
+        found = behind.s3.get_object(Bucket=address.bucket, Key=address.key)
     except ClientError as error:
         if trouble_of(error) in (Trouble.MISSING, Trouble.DENIED):
             return None

@@ -76,11 +76,11 @@ class EngineOutput:
         with self._lock:
             self._runs.begun(run_id)
 
-    def end_run(self, run_id: str) -> tuple[str, ...]:
+    def end_run(self, run_id: str, *, was_refused: bool = False) -> tuple[str, ...]:
         """The last lines of a run that is over. It is forgotten."""
         self._drain()
         with self._lock:
-            return self._runs.take(run_id)
+            return self._runs.take(run_id, was_refused=was_refused)
 
     def _drain(self) -> None:
         """Wait until what was written by now is read; not for long, because something may be written all the time."""
@@ -96,12 +96,17 @@ class EngineOutput:
             time.sleep(_LOOK_S)
 
     def _take(self, chunk: bytes) -> None:
-        *lines, self._pending = (self._pending + chunk).split(b"\n")
+        *lines, pending = (self._pending + chunk).split(b"\n")
         for line in lines:
-            self._write(line)
-        while len(self._pending) >= _LONGEST_LINE_BYTES:
-            self._write(self._pending[:_LONGEST_LINE_BYTES])
-            self._pending = self._pending[_LONGEST_LINE_BYTES:]
+            self._write(self._beginnings_written(line))
+        self._pending = self._beginnings_written(pending)
+
+    def _beginnings_written(self, line: bytes) -> bytes:
+        """Let a line that is too long count in parts. Returns the last one."""
+        while len(line) > _LONGEST_LINE_BYTES:
+            self._write(line[:_LONGEST_LINE_BYTES])
+            line = line[_LONGEST_LINE_BYTES:]
+        return line
 
     def _flush(self) -> None:
         """Let a line count that has not ended: what ends it may be another run's."""
@@ -110,7 +115,7 @@ class EngineOutput:
             self._pending = b""
 
     def _write(self, line: bytes) -> None:
-        text = line[:_LONGEST_LINE_BYTES].decode("utf-8", errors="replace").rstrip().rpartition("\r")[2]
+        text = line.decode("utf-8", errors="replace").rstrip().rpartition("\r")[2]
         self._tail.append(text)
         self._runs.see(text)
         self._see(text)

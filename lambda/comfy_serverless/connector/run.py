@@ -212,7 +212,7 @@ class WorkflowRun:
         """
         made: tuple[Output, ...] = ()
         kept: _Success | None = None
-        attempt = 1
+        attempt, was_refused = 1, False
         try:
             while True:
                 # A second attempt is a test of its own; a TEST_PAYLOAD that crashes ComfyUI would go on forever.
@@ -238,13 +238,14 @@ class WorkflowRun:
                     self._free_memory(unload_models=outcome.error is not None)
                 attempt += 1
         except ComfyError as error:
+            was_refused = isinstance(error, InvalidWorkflow)
             if kept is not None and kept.lost == recovery.FRAMES_ARE_MISSING and not isinstance(error, Canceled):
                 return self._execution(kept, attempt)
             # Those of the first attempt, if the next one could not begin or made fewer.
             error.outputs = made
             raise
         finally:
-            self._lines.end(self._engine.process)
+            self._lines.end(self._engine.process, was_refused=was_refused)
 
     def _prepare(self, wait_ready: WaitReady) -> None:
         """Make the engine ready for a submit."""

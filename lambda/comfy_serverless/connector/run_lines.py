@@ -39,8 +39,8 @@ class RunLines:
 
         return watch
 
-    def end(self, process: ComfyProcess | None) -> None:
+    def end(self, process: ComfyProcess | None, *, was_refused: bool) -> None:
         """Hand over what was written, and let go of it."""
-        lines = () if process is None else process.output.end_run(self.run_id)
+        lines = () if process is None else process.output.end_run(self.run_id, was_refused=was_refused)
         if self.on_log is not None:
             self.on_log(lines)

@@ -24,7 +24,6 @@ _LAST_LINE = re.compile(r"(?:\[\w+\] )?Prompt executed in \d")
 class _Run:
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_LINES))
     left_out: int = 0
-    has_begun: bool = False
 
 
 class RunLog:
@@ -50,7 +49,6 @@ class RunLog:
         run = self._runs.get(run_id)
         if run is None:
             return
-        run.has_begun = True
         self._line = [run, *self._line[self._line.index(run) + 1 :]] if run in self._line else [run, *self._line]
 
     def see(self, line: str) -> None:
@@ -67,13 +65,13 @@ class RunLog:
         """Note that the process has ended: what a new one writes is of no run that was submitted before."""
         self._line.clear()
 
-    def take(self, run_id: str) -> tuple[str, ...]:
-        """The last lines of a run that is over. It is forgotten."""
+    def take(self, run_id: str, *, was_refused: bool = False) -> tuple[str, ...]:
+        """The last lines of a run that is over, or that ComfyUI has refused. It is forgotten."""
         run = self._runs.pop(run_id, None)
         if run is None:
             return ()
-        # One that has begun stays in line until its last line has come: that must not be the next one's.
-        if not run.has_begun and run in self._line:
+        # One that may have run stays in line until its last line has come: that must not be the next one's.
+        if was_refused and run in self._line:
             self._line.remove(run)
         more = (f"… {run.left_out} lines before these are left out …",) if run.left_out else ()
         return (*more, *run.lines)
