@@ -15,8 +15,20 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
-from comfy_serverless.api import assets, doctor, documentation, events, jobs, named_workflows, needs, outputs, workflows
+from comfy_serverless.api import (
+    assets,
+    batches,
+    doctor,
+    documentation,
+    events,
+    jobs,
+    named_workflows,
+    needs,
+    outputs,
+    workflows,
+)
 from comfy_serverless.api.auth import Authentication
+from comfy_serverless.api.batch_bodies import BatchBody, read_batch
 from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.field_problems import field_problems
@@ -61,6 +73,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
                 "/api/v2/jobs": read_submit,
                 "/api/v2/workflows/convert": workflows.read_convert,
                 needs.PATH: needs.read_needs,
+                batches.LIST: read_batch,
             }
         )
     )
@@ -70,6 +83,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         events.router,
         outputs.router,
         assets.router,
+        batches.router,
         workflows.router,
         needs.router,
         doctor.router,
@@ -118,6 +132,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/api/v2/jobs": SubmitBody,
     "/api/v2/workflows/convert": ConvertBody,
     needs.PATH: needs.NeedsBody,
+    batches.LIST: BatchBody,
 }
 
 
