@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from comfy_serverless.api import (
     assets,
+    batches,
     doctor,
     documentation,
     events,
@@ -31,6 +32,7 @@ from comfy_serverless.api import (
     workflows,
 )
 from comfy_serverless.api.auth import Authentication
+from comfy_serverless.api.batch_bodies import BatchBody, read_batch
 from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.field_problems import field_problems
@@ -75,6 +77,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
                 "/api/v2/jobs": read_submit,
                 "/api/v2/workflows/convert": workflows.read_convert,
                 needs.PATH: needs.read_needs,
+                batches.LIST: read_batch,
             }
         )
     )
@@ -87,6 +90,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         logs.router,
         gallery.router,
         assets.router,
+        batches.router,
         workflows.router,
         needs.router,
         object_info.router,
@@ -136,6 +140,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/api/v2/jobs": SubmitBody,
     "/api/v2/workflows/convert": ConvertBody,
     needs.PATH: needs.NeedsBody,
+    batches.LIST: BatchBody,
 }
 
 

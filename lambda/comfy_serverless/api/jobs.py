@@ -49,7 +49,7 @@ from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.named import expanded
 from comfy_serverless.jobs.request import JOB_ID_PATTERN, JobRequest
 from comfy_serverless.jobs.reserved import Reserved
-from comfy_serverless.jobs.stored_request import read_line, submitted_workflow
+from comfy_serverless.jobs.stored_request import read_line, read_stored_line, submitted_workflow
 from comfy_serverless.jobs.workflow_source import resolve_workflow
 from comfy_serverless.observability import log
 from comfy_serverless.table.job_state import JobExists, JobState
@@ -139,6 +139,8 @@ def _workflow_of(state: JobState, behind: Services) -> Mapping[str, Any]:
 
 def _workflow_in(line: LineAddress, state: JobState, behind: Services) -> dict[str, Any] | str:
     """The workflow of a line: of a named one, that of the version that the line is pinned to."""
+    if line.is_stored:
+        return read_stored_line(behind.s3, line)["workflow"]  # type: ignore[no-any-return]  # any JSON of ours
     request = read_line(behind.s3, line)
     return expanded(behind.named, request, owner=state.owner, key=state.id).workflow
 
