@@ -185,11 +185,13 @@ class GalleryOutput(Output):
         created_at: when the job was submitted.
         metadata: its labels.
         seeds: those that were drawn for it, by `node.input`.
+        batch: the name of the batch that it is a line of.
     """
 
     created_at: str
     metadata: dict[str, str]
     seeds: dict[str, int]
+    batch: str | None
 
 
 class GalleryList(BaseModel):

@@ -13,7 +13,7 @@ batches#{owner}    rows of an owner's batches: by moment, for lists, and the new
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
@@ -251,6 +251,12 @@ class BatchStore:
         """A batch. One read."""
         item = self._table.get(batch_pk(batch_id), "batch")
         return Batch.from_item(item) if item else None
+
+    def names(self, owner: str, batch_ids: Collection[str]) -> dict[str, str]:
+        """What people call those of these batches that are the owner's, by their ids. One read of all together."""
+        keys = [(batch_pk(batch_id), "batch") for batch_id in batch_ids]
+        found = map(Batch.from_item, self._table.get_all(keys)) if keys else ()
+        return {batch.id: batch.called for batch in found if batch.owner == owner}
 
     def range_at(self, batch_id: str, start: int) -> Range | None:
         """The range that begins at this offset. One read."""
