@@ -306,6 +306,10 @@ class WorkflowChanged(Refusal, code="workflow_changed", http_status=409):
     """Somebody else has pushed a named workflow or moved its alias meanwhile; `details` has what is so now."""
 
 
+class WrongBatchState(Refusal, code="batch_state", http_status=409):
+    """The batch has ended, or has not yet: that cannot be done with it now."""
+
+
 class InvalidCursor(Refusal, code="invalid_cursor", http_status=422):
     """A cursor that no list of ours has returned. (The code is the official SDK's.)"""
 

@@ -117,6 +117,13 @@ class Settings:
         "Whether a small WebP is made of each picture, and of each video's first frame, beside the output in its "
         "bucket",
     )
+    keep_logs: to.KeepLogs = _env(
+        "KEEP_LOGS",
+        to.keep_logs,
+        to.KeepLogs.FAILED,
+        "Of which jobs the last lines that ComfyUI wrote are kept, as `log.txt` beside `result.json`: `failed`, `all` "
+        "or `none`",
+    )
     workflows_dir: Path | None = _env(
         "WORKFLOWS_DIR", to.folder, None, 'Folder of workflows a request may name: `"workflow": "name"`'
     )

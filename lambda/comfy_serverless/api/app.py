@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from comfy_serverless.api import (
     assets,
+    batches,
     carried,
     console,
     doctor,
@@ -26,13 +27,16 @@ from comfy_serverless.api import (
     job_lists,
     jobs,
     keys,
+    logs,
     me,
     named_workflows,
     needs,
+    object_info,
     outputs,
     workflows,
 )
 from comfy_serverless.api.auth import Authentication
+from comfy_serverless.api.batch_bodies import BatchBody, read_batch
 from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
 from comfy_serverless.api.field_problems import field_problems
@@ -77,6 +81,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
                 "/api/v2/jobs": read_submit,
                 "/api/v2/workflows/convert": workflows.read_convert,
                 needs.PATH: needs.read_needs,
+                batches.LIST: read_batch,
             }
         )
     )
@@ -86,11 +91,14 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         job_lists.router,
         events.router,
         outputs.router,
+        logs.router,
         gallery.router,
         assets.router,
+        batches.router,
         workflows.router,
         carried.router,
         needs.router,
+        object_info.router,
         doctor.router,
         named_workflows.router,
         me.router,
@@ -141,6 +149,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/api/v2/workflows/convert": ConvertBody,
     needs.PATH: needs.NeedsBody,
     "/api/v2/keys": keys.NewKeyBody,
+    batches.LIST: BatchBody,
 }
 
 

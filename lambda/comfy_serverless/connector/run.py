@@ -24,6 +24,7 @@ from comfy_serverless.connector.partners import check_partner_nodes
 from comfy_serverless.connector.progress import Progress
 from comfy_serverless.connector.recovery import Recovery
 from comfy_serverless.connector.refusals import explained
+from comfy_serverless.connector.run_lines import RunLines
 from comfy_serverless.connector.runner import PromptRunner
 from comfy_serverless.connector.saving import save
 from comfy_serverless.connector.submitted import EMBEDDED_LACKS
@@ -131,7 +132,7 @@ class WorkflowRun:
         deadline: on the monotonic clock; None for none.
         execution_s: how long each attempt may execute; None for as long as the deadline allows.
         stall_s: how long the engine may show no sign of life.
-        on_progress, on_output, extra_data, apart_as, recalls_as: as for `ComfyConnector.run`.
+        on_progress, on_output, on_log, extra_data, apart_as, recalls_as: as for `ComfyConnector.run`.
         notes: warnings about the graph itself, which come before those of the run.
         convert: makes the graph, and warnings about it, by what the engine declares; None if there is one already.
     """
@@ -147,6 +148,7 @@ class WorkflowRun:
         on_progress: Callable[[Progress], None] | None,
         on_output: Callable[[Output], None] | None,
         extra_data: Mapping[str, Any] | None,
+        on_log: Callable[[Sequence[str]], None] | None = None,
         execution_s: float | None = None,
         apart_as: str | None = None,
         recalls_as: str = "",
@@ -162,6 +164,7 @@ class WorkflowRun:
         self._stall_s = stall_s
         self._on_progress = on_progress
         self._on_output = on_output
+        self._lines = RunLines(run_id, on_log)
         self._extra_data = extra_data
         self._apart_as = apart_as
         self._recalls_as = recalls_as
@@ -209,7 +212,7 @@ class WorkflowRun:
         """
         made: tuple[Output, ...] = ()
         kept: _Success | None = None
-        attempt = 1
+        attempt, was_refused = 1, False
         try:
             while True:
                 # A second attempt is a test of its own; a TEST_PAYLOAD that crashes ComfyUI would go on forever.
@@ -235,11 +238,14 @@ class WorkflowRun:
                     self._free_memory(unload_models=outcome.error is not None)
                 attempt += 1
         except ComfyError as error:
+            was_refused = isinstance(error, InvalidWorkflow)
             if kept is not None and kept.lost == recovery.FRAMES_ARE_MISSING and not isinstance(error, Canceled):
                 return self._execution(kept, attempt)
             # Those of the first attempt, if the next one could not begin or made fewer.
             error.outputs = made
             raise
+        finally:
+            self._lines.end(self._engine.process, was_refused=was_refused)
 
     def _prepare(self, wait_ready: WaitReady) -> None:
         """Make the engine ready for a submit."""
@@ -311,13 +317,14 @@ class WorkflowRun:
             frame_nodes=self._frame_nodes,
             is_elsewhere=self._engine.process is None,
         )
+        process = self._engine.process
         runner = PromptRunner(
             client=self._engine.client,
             events=self._engine.events,
-            process=self._engine.process,
+            process=process,
             follower=follower,
             facts=self._facts,
-            watch=collector.see,
+            watch=self._lines.begin(process, collector.see),
             submit_timeout_s=self._submit_timeout_s(),
         )
         outcome = runner.run(graph, extra_data=self._extra_data)

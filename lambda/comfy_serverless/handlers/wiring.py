@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
     from comfy_serverless.batches.drops import Drops
     from comfy_serverless.batches.store import BatchStore
+    from comfy_serverless.jobs.declarations import DeclarationsReader
     from comfy_serverless.jobs.line_ids import Question
     from comfy_serverless.jobs.named import NamedWorkflows
     from comfy_serverless.jobs.request import JobRequest
+    from comfy_serverless.jobs.runnable import Behind
     from comfy_serverless.table.api_keys import ApiKeyStore
     from comfy_serverless.table.assets import AssetStore
     from comfy_serverless.table.care import Care
@@ -232,6 +234,8 @@ def services() -> Services:
         workflows=workflow_store(),
         named=named_workflows(declarations.fresh),
         workers=jobs_to,
+        batches=batches(),
+        orders=manifest_queue() if settings().manifest_queue_url else None,
         care=care(),
         assets_bucket=assets_bucket,
         output_bucket=output_bucket,
@@ -339,6 +343,7 @@ def ingest() -> Drops:
         output_bucket=output_bucket,
         step_functions=boto3.client("stepfunctions") if settings().batch_state_machine else None,
         named=NamesWhenAsked(_names_of_ingest),
+        behind=functools.cache(lambda: _behind_of_ingest(patient)),
     )
     return Drops(
         jobs=keeper.jobs, workers=jobs_to, s3=s3(), settings=settings(), assets_bucket=assets_bucket, keeper=keeper
@@ -347,11 +352,33 @@ def ingest() -> Drops:
 
 @functools.cache
 def _names_of_ingest() -> Finder:
+    return named_workflows(_declarations_of_ingest().fresh)
+
+
+@functools.cache
+def _declarations_of_ingest() -> DeclarationsReader:
     from comfy_serverless.jobs.declarations import DeclarationsReader
 
     (bucket,) = settings().require("assets_bucket")
-    declarations = DeclarationsReader(s3(), bucket, workers().worker_image, lambda: workers().release()[1])
-    return named_workflows(declarations.fresh)
+    return DeclarationsReader(s3(), bucket, workers().worker_image, lambda: workers().release()[1])
+
+
+def _behind_of_ingest(table: Table) -> Behind:
+    """What is asked about lines of owners' batches, as `services` has it for requests."""
+    from comfy_serverless.batches.owned import OfOwners
+    from comfy_serverless.jobs.node_list import NodeListReader
+    from comfy_serverless.table.assets import AssetStore
+
+    assets_bucket, output_bucket = settings().require("assets_bucket", "output_bucket")
+    return OfOwners(
+        s3=s3(),
+        settings=settings(),
+        assets=AssetStore(table, s3(), bucket=assets_bucket),
+        node_list=NodeListReader(s3(), assets_bucket, workers().worker_image, lambda: workers().release()[1]),
+        declarations=_declarations_of_ingest(),
+        assets_bucket=assets_bucket,
+        output_bucket=output_bucket,
+    )
 
 
 @functools.cache

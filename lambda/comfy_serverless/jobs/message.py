@@ -32,7 +32,8 @@ class JobMessage:
     """A job that was taken: its request is in S3, its state in the table. A `RequestSource` of the worker.
 
     Attributes:
-        address: where the stored request is (`jobs.stored_request`), or the line of a manifest (`LineAddress`).
+        address: where the stored request is (`jobs.stored_request`), alone or in a line, or the line of a manifest
+            (`LineAddress`).
         owner: whose job it is; "" in the message of a release that did not say.
         content: the stored request (`StoredRequest.in_message`); None if only `address` has it.
         result: where the result will stand; None if only the request says it.
@@ -114,14 +115,17 @@ class JobMessage:
     @property
     def is_checked(self) -> bool:
         """A stored request was checked before it was stored; a line of a manifest is as it came."""
-        return self.batch_id is None
+        line = LineAddress.parse(self.address)
+        return self.batch_id is None or (line is not None and line.is_stored)
 
     def read(self, *, s3: S3Client, settings: Settings, named: Named | None = None) -> JobRequest:  # noqa: ARG002  (as all sources)
         """Read the stored request, or that of a line. Raises WorkerOutdated if a newer release has written it."""
-        from comfy_serverless.jobs.stored_request import StoredRequest, check_version, read_line
+        from comfy_serverless.jobs.stored_request import StoredRequest, check_version, read_line, read_stored_line
 
         check_version(self.version)
-        if line := LineAddress.parse(self.address):
+        if (line := LineAddress.parse(self.address)) is not None and line.is_stored:
+            request = StoredRequest.parse(read_stored_line(s3, line)).request
+        elif line is not None:
             request = read_line(s3, line)
         elif self.content is not None:
             request = StoredRequest.parse(self.content).request

@@ -38,6 +38,7 @@ class NewJob:
         idempotency_key: the caller's key, single-use for 24 h.
         webhook: where its end must be reported, if anywhere.
         batch: the batch it is a line of.
+        line: see `JobItem`.
         is_rerunnable, release, version: see `JobItem`.
     """
 
@@ -51,6 +52,7 @@ class NewJob:
     is_rerunnable: bool = True
     release: str | None = None
     batch: str | None = None
+    line: str | None = None
     version: int = 1
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -74,6 +76,7 @@ class NewJob:
             open_owner=self.owner if self.batch is None else None,
             webhook={} if self.webhook else None,
             batches=frozenset({self.batch} if self.batch else ()),
+            line=self.line,
             expires=int(self.created_at.timestamp() + RETENTION.total_seconds()),
             keeper=keeper,
             keeper_due=keeper_due,

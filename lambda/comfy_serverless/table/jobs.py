@@ -91,7 +91,10 @@ class JobStore(WaitingJobs):
         return state
 
     def submit_of_batch(self, job: NewJob) -> JobState:
-        """Write a job of a batch, or that this batch wants it too, before it is sent. Returns it as it is."""
+        """Write a job of a batch, or that this batch wants it too, before it is sent. Returns it as it is.
+
+        Raises JobExists: another owner has a job of this id.
+        """
         state = job.waiting(keeper=QUEUED_BATCH, keeper_due=now_s() + IN_QUEUE_S)
         free = "attribute_not_exists(pk) OR #expires < :now"  # what has expired is deleted some time after the moment
         try:
@@ -107,13 +110,18 @@ class JobStore(WaitingJobs):
             assign=sent_again(),
             add={"batches": {str(job.batch)}},
             remove=["was_parked"],  # it is sent, whatever is wanted of the other batch
-            condition=f"attribute_exists(#batches) AND {UNBEGUN}",
-            values=UNBEGUN_VALUES,
+            condition=f"attribute_exists(#batches) AND #owner = :owner AND {UNBEGUN}",
+            values={"owner": job.owner, **UNBEGUN_VALUES},
         )
         try:
             return JobState.from_item(self._table.update(change))
         except ConditionFailed as failure:
-            return JobState.from_item(failure.item) if failure.item else self.submit_of_batch(job)
+            if not failure.item:
+                return self.submit_of_batch(job)
+            standing = JobState.from_item(failure.item)
+            if standing.owner != job.owner:
+                raise JobExists(job.job_id) from None
+            return standing
 
     def withdraw(self, job: NewJob) -> None:
         """Take back a submit that has not reached the queue: no job, and the idempotency key is free again."""

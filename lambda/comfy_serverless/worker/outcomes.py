@@ -79,6 +79,7 @@ def conclude(record: JobRecord, error: ComfyError | None, call: Call) -> Outcome
     job = record.document(error)
     is_recorded = False
     if record.result is not None and _is_last_word(record, error, call):
+        record.write_log(error)  # first: who sees the end may ask for it
         try:
             standing = record.result.write(job, replaces=record.replaces)
         except DeliveryFailed as failure:

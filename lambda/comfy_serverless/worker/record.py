@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, DeliveryFailed, InternalError
 from comfy_serverless.jobs.document import RETENTION, Job, JobError, JobUrls, Progress, clean, first_warnings, status_of
 from comfy_serverless.jobs.keys import OUTPUTS_NAME, RESULT_NAME
 from comfy_serverless.jobs.request import JobRequest
+from comfy_serverless.jobs.run_log import log_address, log_content
 from comfy_serverless.observability import log
 from comfy_serverless.redaction import redacted
+from comfy_serverless.setting_values import KeepLogs
 
 if TYPE_CHECKING:
     from comfy_serverless.connector.facts import Timings
@@ -46,6 +50,8 @@ class JobRecord:
         most_listed: how many outputs the document lists, if the others are stored.
         outputs_uri: where all outputs are listed, if they are more than that.
         delivering_ms: how long uploads took after the engine was done.
+        log_lines: the last that ComfyUI wrote during the run.
+        keep_logs: of which jobs they are kept.
         tidy: removes what the job has left in the engine.
     """
 
@@ -76,11 +82,26 @@ class JobRecord:
     warnings: list[str] = field(default_factory=list)
     seeds: dict[str, int] = field(default_factory=dict)
     engine: str | None = None
+    log_lines: Sequence[str] = ()
+    keep_logs: KeepLogs = KeepLogs.FAILED
     tidy: Callable[[], None] = lambda: None
 
     def elapsed_ms(self) -> int:
         """Milliseconds since the job was taken up."""
         return round((time.monotonic() - self.begun) * 1000)
+
+    def write_log(self, error: ComfyError | None) -> None:
+        """Keep what ComfyUI wrote beside the result, if it is to be kept. Never raises: a failure is logged."""
+        kept = {KeepLogs.ALL: True, KeepLogs.FAILED: error is not None, KeepLogs.NONE: False}[self.keep_logs]
+        is_stale = self.replaces is not None  # that of an earlier try stands there
+        if self.result is None or not (is_stale or (kept and self.log_lines)):
+            return
+        bucket, key = log_address(self.result.address)
+        body = log_content(self.log_lines if kept else (), extra_data=self.extra_data)
+        try:
+            self.result.s3.put_object(Bucket=bucket, Key=key, Body=body, ContentType="text/plain; charset=utf-8")
+        except (ClientError, BotoCoreError):
+            log.warning("the job's log could not be kept", exc_info=True)
 
     def other_place(self) -> ResultFile | None:
         """Where the document goes if the bucket that the request names refuses it; None if that is OUTPUT_BUCKET."""

@@ -148,6 +148,7 @@ class Worker:
             release_version=self._settings.release_version,
             extra_data=source.extra_data,
             most_listed=self._settings.max_listed_outputs,
+            keep_logs=self._settings.keep_logs,
         )
         with about(record.job_id):
             try:
@@ -321,6 +322,7 @@ class Worker:
                     **limits,
                     on_progress=see_progress,
                     on_output=delivery.hand_over,
+                    on_log=partial(setattr, record, "log_lines"),
                     prompt_id=running.prompt_id,
                     extra_data=record.extra_data,
                     apart_as=record.job_id,
