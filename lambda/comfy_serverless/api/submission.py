@@ -88,6 +88,7 @@ def submit(submission: Submission, services: Services) -> JobState:
         idempotency_key=submission.idempotency_key,
         webhook=webhook,
         is_rerunnable=not secrets,
+        key_id=submission.caller.key_id,
     )
     writing = services.beside.submit(stored.write, services.s3, address)
     state = services.jobs.submit(job)
