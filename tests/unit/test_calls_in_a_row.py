@@ -132,7 +132,7 @@ TO_MESSAGE = (("PutObject", "TransactWriteItems"), ("SendMessage",))
 TO_ANSWER = (("UpdateItem",),)
 #: From the message to ComfyUI: whose job is it, and has it run before?
 TO_EXECUTION = (("UpdateItem", "GetObject"),)
-#: From the last output to the end: the output, `result.json` beside the outputs in the table, the end with its counters.
+#: From the last output to the end: the output, `result.json` beside the outputs in the table, the end with its sums.
 TO_END = (("PutObject",), ("PutObject", "BatchWriteItem"), ("TransactWriteItems",))
 
 
