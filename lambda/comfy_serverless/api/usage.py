@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from http import HTTPStatus
-from itertools import chain
 from typing import Annotated
 
 from aws_lambda_powertools.event_handler import Response
@@ -16,7 +14,6 @@ from comfy_serverless.api.auth import admin, caller
 from comfy_serverless.api.bodies import INVALID, REFUSALS, ErrorEnvelope, documented
 from comfy_serverless.api.responses import answer
 from comfy_serverless.api.services import Services, services
-from comfy_serverless.table.usage_items import Counter
 from comfy_serverless.table.usage_report import Asked, report
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
@@ -96,7 +93,8 @@ def get_usage(
     names: dict[str, str] = {}
     if "key" in asked.by:
         names = {key.id: key.name for key in behind.keys.list() if key.owner in owners}
-    told = report(_counters(behind, owners, asked), asked, key_names=names)
+    counters = behind.usage.of_owners(owners, asked.first, asked.last)
+    told = report(counters, asked, key_names=names)
     UsageReport.model_validate(told)
     return answer(HTTPStatus.OK, told)
 
@@ -104,7 +102,3 @@ def get_usage(
 def owners_of(behind: Services, also: str) -> list[str]:
     """Everybody who may have jobs: the owners of keys, also of those that no longer work, and of drops."""
     return sorted({*(key.owner for key in behind.keys.list()), behind.settings.drop_owner, also})
-
-
-def _counters(behind: Services, owners: Sequence[str], asked: Asked) -> Iterator[Counter]:
-    return chain.from_iterable(behind.usage.counters(owner, asked.first, asked.last) for owner in owners)
