@@ -101,6 +101,7 @@ ITEMS: Final = (
     "workflows#",
     "batch#",
     "rate#",
+    "usage#",
     "keys",
     "admins",
     "care",

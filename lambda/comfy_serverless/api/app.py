@@ -33,6 +33,7 @@ from comfy_serverless.api import (
     needs,
     object_info,
     outputs,
+    usage,
     workflows,
 )
 from comfy_serverless.api.auth import Authentication
@@ -103,6 +104,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         named_workflows.router,
         me.router,
         keys.router,
+        usage.router,
         documentation.router,
     ):
         app.include_router(router)

@@ -16,6 +16,7 @@ from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.outward import outward_job
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.job_item import JobItem, Preview
+from comfy_serverless.table.usage_items import Account
 from comfy_serverless.table.webhook_item import Webhook
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
@@ -39,7 +40,7 @@ class NewJob:
         webhook: where its end must be reported, if anywhere.
         batch: the batch it is a line of.
         line: see `JobItem`.
-        is_rerunnable, release, version: see `JobItem`.
+        is_rerunnable, release, version, key_id: see `JobItem`.
     """
 
     job_id: str
@@ -54,6 +55,7 @@ class NewJob:
     batch: str | None = None
     line: str | None = None
     version: int = 1
+    key_id: str = ""
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def waiting(self, *, keeper: str, keeper_due: int) -> JobState:
@@ -81,6 +83,7 @@ class NewJob:
             keeper=keeper,
             keeper_due=keeper_due,
             version=self.version,
+            key_id=self.key_id or None,
         )
 
 
@@ -111,6 +114,11 @@ class JobState(JobItem):
             result=S3Address.parse(self.result),
             version=self.version,
         )
+
+    @property
+    def account(self) -> Account:
+        """Whom it is counted for when it has ended."""
+        return Account.of(self.owner, self.key_id, self.labels)
 
     @property
     def is_over(self) -> bool:

@@ -34,6 +34,7 @@ from comfy_serverless.graph.wrappers import merged
 from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.keys import KeyAllotment, keys_of
+from comfy_serverless.jobs.prices import Prices
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import ResultFile
@@ -147,6 +148,7 @@ class Worker:
             metadata=dict(source.labels),
             release_version=self._settings.release_version,
             extra_data=source.extra_data,
+            prices=Prices.of(self._settings),
             most_listed=self._settings.max_listed_outputs,
             keep_logs=self._settings.keep_logs,
         )
@@ -272,15 +274,17 @@ class Worker:
         with ExitStack() as held:
             models: ShownModels = NothingShown()
             if self._models is not None:
-                models = self._models.hold(
-                    request.models, job_id=record.job_id, deadline=record.deadline, owner=running.owner
-                )
+                with record.step("models"):
+                    models = self._models.hold(
+                        request.models, job_id=record.job_id, deadline=record.deadline, owner=running.owner
+                    )
                 held.callback(models.release)
                 record.warnings += models.warnings
             elif request.models:
                 raise InvalidRequest("this worker fetches no models: it has no store for them.")
             running.check()
-            prepared = self._inputs.prepare(graph, workflow.inputs, job_id=record.job_id, deadline=record.deadline)
+            with record.step("fetching"):
+                prepared = self._inputs.prepare(graph, workflow.inputs, job_id=record.job_id, deadline=record.deadline)
             held.callback(prepared.release)
             check_prefixes(prepared.graph)
             record.prepared_ms = record.elapsed_ms()
@@ -331,6 +335,7 @@ class Worker:
         except ComfyError as error:
             running.phase = Phase.DELIVERING
             record.has_run = record.has_run and not isinstance(error, InvalidRequest | InvalidWorkflow)
+            record.timings = error.timings if record.has_run else None
             try:
                 undelivered = self._deliver(record, delivery, tuple(error.outputs), call)
             except DeliveryFailed as failure:  # of the list: the outputs themselves are stored
