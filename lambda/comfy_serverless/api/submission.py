@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.dynamodb import ConditionFailed
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, KeyFull, QueueFull, UiFormatWorkflow, UpstreamError
@@ -68,10 +69,15 @@ def submit(submission: Submission, services: Services) -> JobState:
         ComfyError: it is refused; nothing was queued, and the idempotency key can be used again.
         JobExists: the request's own `job_id` is taken.
     """
+    job_id = submission.request.job_id or str(uuid.uuid4())
+    with tracing.span("submit job", kind=tracing.Kind.PRODUCER, job_id=job_id):
+        return _submit(submission, services, job_id=job_id)
+
+
+def _submit(submission: Submission, services: Services, *, job_id: str) -> JobState:
     check_idempotency_key(submission.idempotency_key)
     webhook = _webhook(submission, services)
     owner = submission.caller.owner
-    job_id = submission.request.job_id or str(uuid.uuid4())
     room = services.beside.submit(_check_room, submission.caller, services)
     key = submission.idempotency_key or job_id
     whole = expanded(services.named, submission.request, owner=owner, key=key)
@@ -88,6 +94,7 @@ def submit(submission: Submission, services: Services) -> JobState:
         idempotency_key=submission.idempotency_key,
         webhook=webhook,
         is_rerunnable=not secrets,
+        trace=tracing.current(),
     )
     writing = services.beside.submit(stored.write, services.s3, address)
     state = services.jobs.submit(job)
@@ -100,6 +107,7 @@ def submit(submission: Submission, services: Services) -> JobState:
         content=stored.in_message(),
         result=S3Address.parse(job.result_uri),
         extra_data=secrets,
+        trace=job.trace,
     )
     _send(services, job, message)
     return state

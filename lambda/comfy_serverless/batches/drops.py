@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address, Trouble, copy_object, error_code, read_problem, trouble_of
 from comfy_serverless.batches.keeper import Keeper
@@ -80,6 +81,10 @@ class Drops:
     def _submit(self, dropped: DroppedObject) -> None:
         """Make a job of an object; one that is no request becomes a failed job, with a result that says why."""
         job_id = dropped.default_id
+        with tracing.span("submit drop", kind=tracing.Kind.PRODUCER, is_root=True, job_id=job_id):
+            self._submit_as(job_id, dropped)
+
+    def _submit_as(self, job_id: str, dropped: DroppedObject) -> None:
         try:
             request = self._read(dropped)
         except ComfyError as error:
@@ -152,6 +157,7 @@ class Drops:
             request_uri=request_uri,
             result_uri=str(result_address(job_id, request.output if request else None, self.settings)),
             labels=labels,
+            trace=tracing.current(),
         )
 
     def _keep(self, job_id: str, request: JobRequest) -> str:

@@ -15,6 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.pinning import pin
 from comfy_serverless.batches.ranges import MAX_DRAWING, MAX_STEADY, BadLine, Range, is_drawing, workflow_key
@@ -187,7 +188,10 @@ class BatchReader:
                 found[str(request.job_id)] = _Asked(line, pinned, is_named, refusal)
         places = self._places(batch, found.values())
         with ThreadPoolExecutor(THREADS, thread_name_prefix="submit") as pool:
-            states = list(pool.map(lambda asked: self._submit(batch, asked, places[asked.line.offset]), found.values()))
+            here = tracing.current()
+            states = list(
+                pool.map(lambda asked: self._traced(batch, asked, places[asked.line.offset], here), found.values())
+            )
         self.workers.send_many([state.message for state in states if state is not None])
         return bad
 
@@ -245,6 +249,19 @@ class BatchReader:
             return error
         return None
 
+    def _traced(self, batch: Batch, asked: _Asked, place: str, reading: tracing.Trace | None) -> JobState | None:
+        """A line's job begins a trace of its own: that of a whole batch would be too long for anybody to show."""
+        with tracing.span(
+            "submit line",
+            kind=tracing.Kind.PRODUCER,
+            parent=tracing.Trace.of(asked.request.metadata),
+            is_root=True,
+            links=[reading],
+            job_id=asked.request.job_id,
+            batch_id=batch.id,
+        ):
+            return self._submit(batch, asked, place)
+
     def _submit(self, batch: Batch, asked: _Asked, place: str) -> JobState | None:
         """Write the job of a line; returns it if it is to be sent."""
         output = asked.request.output if asked.refusal is None else None
@@ -264,6 +281,7 @@ class BatchReader:
             result_uri=str(result_address(job_id, output, self.settings)),
             labels=request.metadata,
             batch=batch.id,
+            trace=tracing.current(),
             version=version_of(request),
         )
 

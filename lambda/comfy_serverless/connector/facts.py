@@ -172,12 +172,26 @@ class SubmitAgain:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeSpan:
+    """When a node of the graph ran, in seconds since 1970. One that waited for others in between ran more than once."""
+
+    node_id: str
+    begun_s: float
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time went, in whole milliseconds."""
+    """Where the time went, in whole milliseconds.
+
+    Attributes:
+        node_spans: when each node ran, as far as its events were heard, in the order of their ends.
+    """
 
     queued_ms: int
     executing_ms: int
     total_ms: int
+    node_spans: tuple[NodeSpan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

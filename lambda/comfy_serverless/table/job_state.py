@@ -17,6 +17,7 @@ from comfy_serverless.jobs.outward import outward_job
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.job_item import JobItem, Preview
 from comfy_serverless.table.webhook_item import Webhook
+from comfy_serverless.tracing import Trace
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
 
@@ -38,6 +39,7 @@ class NewJob:
         idempotency_key: the caller's key, single-use for 24 h.
         webhook: where its end must be reported, if anywhere.
         batch: the batch it is a line of.
+        trace: the span that its run is a child of; None if it is in no trace.
         is_rerunnable, release, version: see `JobItem`.
     """
 
@@ -51,6 +53,7 @@ class NewJob:
     is_rerunnable: bool = True
     release: str | None = None
     batch: str | None = None
+    trace: Trace | None = None
     version: int = 1
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -77,6 +80,7 @@ class NewJob:
             expires=int(self.created_at.timestamp() + RETENTION.total_seconds()),
             keeper=keeper,
             keeper_due=keeper_due,
+            trace=self.trace.fields() if self.trace else None,
             version=self.version,
         )
 
@@ -104,8 +108,14 @@ class JobState(JobItem):
             owner=self.owner,
             batch=batch,
             result=S3Address.parse(self.result),
+            trace=self.place_in_trace,
             version=self.version,
         )
+
+    @property
+    def place_in_trace(self) -> Trace | None:
+        """The span that its run, and the call of its webhook, are children of."""
+        return Trace.of(self.trace) if self.trace else None
 
     @property
     def is_over(self) -> bool:
