@@ -103,8 +103,10 @@ class ComfyError(Exception):
         super().__init__(message)
         self.message = message
         self.details: dict[str, Any] = dict(details or {})
-        #: `connector.outputs.Output`s; this file imports nothing of ours.
+        #: `connector.outputs.Output`s, and the `connector.facts.Timings` of the run that failed; this file imports
+        #: nothing of ours.
         self.outputs: tuple[Any, ...] = ()
+        self.timings: Any = None
 
 
 class InternalError(ComfyError):

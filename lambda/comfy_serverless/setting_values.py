@@ -19,6 +19,8 @@ from comfy_serverless.redaction import UNREADABLE, redact_url
 _LONGEST_LINK_S = 604_800
 #: The largest object that S3 takes in one PUT, and copies in one request.
 _LARGEST_PUT_BYTES = 5_000_000_000
+#: Above every price of a second or of a request: who gives more has another unit in mind.
+_HIGHEST_PRICE_USD = 1000.0
 _LONGEST_SHOWN = 200
 _LONGEST_SECRET_PLACE = 2048
 UNSEEN = "has characters that cannot be seen, such as the end of a line from a file made on Windows"
@@ -60,6 +62,17 @@ def seconds(text: str) -> float:
 def seconds_or_none(text: str) -> float:
     """A time in seconds, which may be none."""
     return 0.0 if text in {"0", "0.0"} else seconds(text)
+
+
+def price(text: str) -> float:
+    """A price in US dollars, which may be none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= _HIGHEST_PRICE_USD:
+        raise ValueError(f"must be a number of US dollars from 0 to {_HIGHEST_PRICE_USD:g}")
+    return value
 
 
 def count(text: str) -> int:

@@ -248,6 +248,17 @@ class Settings:
         "CORS_ORIGINS", to.origins, (), "Web pages that may call the API, e.g. `https://app.example`; empty: none"
     )
 
+    # What it costs.
+    usd_per_second: float | None = _env(
+        "USD_PER_SECOND",
+        to.price,
+        None,
+        "Price of a second of a worker, in US dollars: a job's `cost_usd` is estimated with it; unset: not known",
+    )
+    usd_per_request: float | None = _env(
+        "USD_PER_REQUEST", to.price, None, "Price of each job beside that, in US dollars"
+    )
+
     # The container on SageMaker.
     port: int = _env("SAGEMAKER_BIND_TO_PORT", to.port, 8080, "Port of `/ping` and `/invocations`")
     in_flight: int = _env(

@@ -188,7 +188,7 @@ class DevStack:
         self.stack = LocalStack.create(self.aws.start())
         if origins := self._settings.get("CORS_ORIGINS"):
             allow_origins(self.aws, *origins.split(","))
-        self.keys.register(self.api_key, name="local", owner=OWNER)
+        self.keys.register(self.api_key, name="local", owner=OWNER, is_admin=True)
 
     def _start_backend(self) -> None:
         """Start the functions, and what runs jobs: each has to know where the other is."""

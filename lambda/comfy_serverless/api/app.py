@@ -17,7 +17,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
 from comfy_serverless import tracing
-from comfy_serverless.api import assets, doctor, documentation, events, jobs, named_workflows, needs, outputs, workflows
+from comfy_serverless.api import (
+    assets,
+    doctor,
+    documentation,
+    events,
+    jobs,
+    keys,
+    me,
+    named_workflows,
+    needs,
+    outputs,
+    workflows,
+)
 from comfy_serverless.api.auth import Authentication
 from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
@@ -86,6 +98,8 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         needs.router,
         doctor.router,
         named_workflows.router,
+        me.router,
+        keys.router,
         documentation.router,
     ):
         app.include_router(router)
@@ -130,6 +144,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/api/v2/jobs": SubmitBody,
     "/api/v2/workflows/convert": ConvertBody,
     needs.PATH: needs.NeedsBody,
+    "/api/v2/keys": keys.NewKeyBody,
 }
 
 

@@ -11,8 +11,8 @@ from aws_lambda_powertools.event_handler.middlewares import BaseMiddlewareHandle
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.api.services import Services
-from comfy_serverless.errors import RateLimited, Unauthorized
-from comfy_serverless.table.api_keys import bearer
+from comfy_serverless.errors import Forbidden, RateLimited, Unauthorized
+from comfy_serverless.table.api_keys import BudgetAction, bearer
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
@@ -31,6 +31,8 @@ class Caller:
         key_id: names the key, without being it.
         key_name: what people call it; its id, if its name is not known.
         max_in_flight: how many jobs may wait and run at once.
+        is_admin: whether the key may see everybody's usage, and make and end keys.
+        budget_nanousd, budget_action: what its jobs of a month may cost, and what happens then (`table.api_keys`).
     """
 
     owner: str
@@ -38,6 +40,9 @@ class Caller:
     key_name: str = ""
     max_in_flight: int | None = None
     requests_per_minute: int | None = None
+    is_admin: bool = False
+    budget_nanousd: int | None = None
+    budget_action: BudgetAction = BudgetAction.WARN
 
 
 class Authentication(BaseMiddlewareHandler[Any]):
@@ -84,6 +89,9 @@ def caller_by_header(header: str, services: Services) -> Caller:
         key_name=key.name,
         max_in_flight=key.max_in_flight,
         requests_per_minute=key.requests_per_minute,
+        is_admin=key.is_admin,
+        budget_nanousd=key.budget_nanousd,
+        budget_action=key.budget_action,
     )
     _count(who, services)
     return who
@@ -122,7 +130,25 @@ def caller_of(event: dict[str, Any]) -> Caller:
         key_name=str(facts.get("key_name") or key_id),
         max_in_flight=_number(facts.get("max_in_flight")),
         requests_per_minute=_number(facts.get("requests_per_minute")),
+        is_admin=facts.get("is_admin") == "true",
+        budget_nanousd=_number(facts.get("budget_nanousd")),
+        budget_action=_action(facts.get("budget_action")),
     )
+
+
+def admin(router: APIGatewayHttpRouter) -> Caller:
+    """The sender of the request in hand. Raises Forbidden if his key is no admin's."""
+    who = caller(router)
+    if not who.is_admin:
+        raise Forbidden(
+            "this needs an admin's key: whoever has the AWS account makes one with `comfy-serverless keys create NAME "
+            "--owner OWNER --admin`."
+        )
+    return who
+
+
+def _action(value: object) -> BudgetAction:
+    return BudgetAction.REFUSE if value == BudgetAction.REFUSE else BudgetAction.WARN
 
 
 def _number(value: object) -> int | None:

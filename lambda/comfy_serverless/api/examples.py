@@ -32,6 +32,7 @@ _BODIES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("post", "/api/v2/workflows/{name}/runs"): {"color": 255},
     ("post", "/api/v2/assets"): {"file": _FILE, "content_type": "text/plain", "file_path": "hello.txt"},
     ("post", "/api/v2/assets/from-hash"): {"hash": _HASH, "file_path": "again.txt"},
+    ("post", "/api/v2/keys"): {"name": "ci", "owner": "team", "max_in_flight": 5, "budget_usd": 20},
     ("post", "/api/v2/uploads"): {
         "file_path": "hello.txt",
         "content_type": "text/plain",

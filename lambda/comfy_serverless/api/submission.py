@@ -95,6 +95,7 @@ def _submit(submission: Submission, services: Services, *, job_id: str) -> JobSt
         webhook=webhook,
         is_rerunnable=not secrets,
         trace=tracing.current(),
+        key_id=submission.caller.key_id,
     )
     writing = services.beside.submit(stored.write, services.s3, address)
     state = services.jobs.submit(job)

@@ -182,15 +182,21 @@ class NodeSpan:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time went, in whole milliseconds.
+    """Where the time went, in whole milliseconds, and the memory.
 
     Attributes:
-        node_spans: when each node ran, as far as its events were heard, in the order of their ends.
+        node_ms: how long each node ran, by its id, as far as its events were heard; cached nodes are absent.
+        loading_ms: the part of it of nodes that take a file of a model (`graph.nodes.loaders_in`).
+        gpu_memory_peak_mb: the most that was in use on all GPUs at the looks at it; None where that is not known.
+        node_spans: when each node ran, as far as that is known, in the order of the ends.
     """
 
     queued_ms: int
     executing_ms: int
     total_ms: int
+    node_ms: Mapping[str, int] = field(default_factory=dict)
+    loading_ms: int = 0
+    gpu_memory_peak_mb: int | None = None
     node_spans: tuple[NodeSpan, ...] = ()
 
 

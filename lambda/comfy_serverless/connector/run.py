@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from comfy_serverless.connector.engine import Engine
 from comfy_serverless.connector.fact_queue import ON_THE_WAY, FactQueue
 from comfy_serverless.connector.facts import CancelAsked, Outcome, Timings
 from comfy_serverless.connector.follower import PromptFollower
+from comfy_serverless.connector.gpu_memory import PeakGauge
+from comfy_serverless.connector.memory import gpu_bytes
 from comfy_serverless.connector.outputs import Output
 from comfy_serverless.connector.own_folder import in_own_folder
 from comfy_serverless.connector.partners import check_partner_nodes
@@ -36,7 +38,7 @@ from comfy_serverless.errors import (
     InvalidWorkflow,
 )
 from comfy_serverless.files import OutputKind
-from comfy_serverless.graph.nodes import SMALLEST_GRAPH, TEXT_JOINER
+from comfy_serverless.graph.nodes import SMALLEST_GRAPH, TEXT_JOINER, loaders_in
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,7 +58,7 @@ class Execution:
         prompt_id: its id in ComfyUI's history.
         outputs: every output of every node, in the order of the graph.
         warnings: what was not made although ComfyUI accepted the workflow, and why.
-        timings: where the time went.
+        timings: where the time of the attempt that counts went, by node too.
         cached_nodes: nodes that did not need to run again.
         attempts: 2 if it had to be run again, for instance after a crash or a lack of memory.
     """
@@ -208,6 +210,7 @@ class WorkflowRun:
             ComfyError: it failed; `.outputs` has what was made before the failure.
         """
         made: tuple[Output, ...] = ()
+        timings: Timings | None = None
         kept: _Success | None = None
         attempt = 1
         try:
@@ -220,7 +223,7 @@ class WorkflowRun:
                     on_progress=self._on_progress,
                     on_output=self._on_output,
                 )
-                made = max(outputs, made, key=len)
+                made, timings = max(outputs, made, key=len), outcome.timings
                 if outcome.error is not None:
                     lost = None
                 else:
@@ -238,7 +241,7 @@ class WorkflowRun:
             if kept is not None and kept.lost == recovery.FRAMES_ARE_MISSING and not isinstance(error, Canceled):
                 return self._execution(kept, attempt)
             # Those of the first attempt, if the next one could not begin or made fewer.
-            error.outputs = made
+            error.outputs, error.timings = made, timings
             raise
 
     def _prepare(self, wait_ready: WaitReady) -> None:
@@ -311,6 +314,8 @@ class WorkflowRun:
             frame_nodes=self._frame_nodes,
             is_elsewhere=self._engine.process is None,
         )
+        has_own_gpu = self._engine.process is not None and gpu_bytes(self._engine.stats)[1] > 0
+        gauge = PeakGauge() if has_own_gpu else None
         runner = PromptRunner(
             client=self._engine.client,
             events=self._engine.events,
@@ -319,11 +324,21 @@ class WorkflowRun:
             facts=self._facts,
             watch=collector.see,
             submit_timeout_s=self._submit_timeout_s(),
+            gauge=gauge,
         )
         outcome = runner.run(graph, extra_data=self._extra_data)
+        outcome = replace(outcome, timings=self._told(outcome.timings, gauge))
         if outcome.engine_is_broken:
             self._engine.replace(runner.generation)
         return outcome
+
+    def _told(self, timings: Timings, gauge: PeakGauge | None) -> Timings:
+        """The times of an attempt by the nodes of the graph that was given, without those that we have added."""
+        node_ms = {node: took_ms for node, took_ms in timings.node_ms.items() if node in self.graph}
+        loading_ms = sum(node_ms.get(node, 0) for node in loaders_in(self.graph))
+        peak_mb = None if gauge is None else gauge.peak_mb
+        spans = tuple(one for one in timings.node_spans if one.node_id in self.graph)
+        return replace(timings, node_ms=node_ms, node_spans=spans, loading_ms=loading_ms, gpu_memory_peak_mb=peak_mb)
 
     def _submit_timeout_s(self) -> float:
         """Long enough for ComfyUI to check thousands of nodes, but not longer than the job has left."""

@@ -73,6 +73,7 @@ class JobItem:
     completed_at: str | None = None  # when it ended
     document_json: str | None = None  # the `Job` it ended as, without outputs and labels
     output_places: str | None = None  # of the outputs in the result's order, as text: thousands of them must fit
+    key_id: str | None = None  # the API key it was submitted with, for the counters of usage; None for none
     output_names: str | None = None  # their paths beside the result, a line each (`named_outputs`)
 
     @classmethod

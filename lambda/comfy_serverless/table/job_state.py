@@ -16,6 +16,7 @@ from comfy_serverless.jobs.message import JobMessage
 from comfy_serverless.jobs.outward import outward_job
 from comfy_serverless.moments import moment_text
 from comfy_serverless.table.job_item import JobItem, Preview
+from comfy_serverless.table.usage_items import Account
 from comfy_serverless.table.webhook_item import Webhook
 from comfy_serverless.tracing import Trace
 
@@ -40,7 +41,7 @@ class NewJob:
         webhook: where its end must be reported, if anywhere.
         batch: the batch it is a line of.
         trace: the span that its run is a child of; None if it is in no trace.
-        is_rerunnable, release, version: see `JobItem`.
+        is_rerunnable, release, version, key_id: see `JobItem`.
     """
 
     job_id: str
@@ -55,6 +56,7 @@ class NewJob:
     batch: str | None = None
     trace: Trace | None = None
     version: int = 1
+    key_id: str = ""
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def waiting(self, *, keeper: str, keeper_due: int) -> JobState:
@@ -82,6 +84,7 @@ class NewJob:
             keeper_due=keeper_due,
             trace=self.trace.fields() if self.trace else None,
             version=self.version,
+            key_id=self.key_id or None,
         )
 
 
@@ -116,6 +119,11 @@ class JobState(JobItem):
     def place_in_trace(self) -> Trace | None:
         """The span that its run, and the call of its webhook, are children of."""
         return Trace.of(self.trace) if self.trace else None
+
+    @property
+    def account(self) -> Account:
+        """Whom it is counted for when it has ended."""
+        return Account.of(self.owner, self.key_id, self.labels)
 
     @property
     def is_over(self) -> bool:

@@ -18,7 +18,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from comfy_serverless.aws.dynamodb import ConditionFailed, Item, Table, Update, delete_write, now_s, now_text, put_write
+from comfy_serverless.aws.dynamodb import (
+    ConditionFailed,
+    Item,
+    Table,
+    Update,
+    delete_write,
+    now_s,
+    now_text,
+    put_write,
+    update_write,
+)
 from comfy_serverless.errors import Canceled, ComfyError, IdempotencyKeyReuse, InvalidRequest
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, Output, Progress, status_of
 from comfy_serverless.moments import moment_text
@@ -38,6 +48,7 @@ from comfy_serverless.table.job_item import (
 )
 from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
 from comfy_serverless.table.turns import Turns
+from comfy_serverless.table.usage_items import Account, counted
 from comfy_serverless.table.waiting_jobs import IN_QUEUE_S, UNBEGUN, UNBEGUN_VALUES, WaitingJobs, sent_again
 from comfy_serverless.table.webhook_item import WEBHOOK, webhook_pk
 
@@ -128,7 +139,8 @@ class JobStore(WaitingJobs):
         while not state.is_over and state.status is not JobStatus.CANCELING:
             try:
                 if state.run is None:
-                    return self._end_as(state, Canceled("the job was canceled before it had begun"), was=state.status)
+                    self._end_as(state, Canceled("the job was canceled before it had begun"), was=state.status)
+                    return replace(self.read_alone(state.id) or state, outputs=state.outputs)
                 change = job_update(
                     state.id,
                     assign={"status": JobStatus.CANCELING.value, "updated_at": now_text()},
@@ -217,17 +229,21 @@ class JobStore(WaitingJobs):
             items.append(asset.to_item())
         self._table.put_all(items)
 
-    def finish(self, job_id: str, job: Job, *, run: str, webhook: bool, places: Sequence[int]) -> bool:
+    def finish(
+        self, job_id: str, job: Job, *, run: str, webhook: bool, places: Sequence[int], account: Account | None = None
+    ) -> bool:
         """Write how a run ended. Returns False, and changes nothing, if the job is no longer this run's.
 
-        `places` are those with which the job's outputs were put, in their order.
+        Args:
+            places: those with which the job's outputs were put, in their order.
+            account: whom it is counted for, once; None for nobody.
         """
         change = self._end(job_id, job, webhook=webhook, condition=_OURS, values={"run": run, **_OURS_VALUES})
         # As text: some thousand outputs must leave room in the item.
         order = {"output_places": ",".join(map(str, places))}
         if (names := named_outputs(job)) is not None:
             order["output_names"] = names
-        return self._table.try_update(replace(change, assign={**change.assign, **order}))
+        return self._try_end(replace(change, assign={**change.assign, **order}), job, account)
 
     def give_back(self, job_id: str, *, run: str, counts: bool = True, for_s: int = DISPATCH_S) -> bool:
         """Let another run have the job; its message is sent again by the caller, or by the caretaker after a while.
@@ -302,7 +318,7 @@ class JobStore(WaitingJobs):
             condition="#status = :was AND attribute_not_exists(#run)",
             values={"was": state.status.value},
         )
-        return self._table.try_update(change)
+        return self._try_end(change, job, state.account)
 
     def webhook_sent(self, job_id: str) -> None:
         """Write that the webhook queue has the job: its webhook is no longer owed."""
@@ -324,8 +340,8 @@ class JobStore(WaitingJobs):
         due: int | None = None,
         status: JobStatus | None = None,
         batches: frozenset[str] = frozenset(),
-    ) -> JobState:
-        """End a job that no worker runs, and that only these batches want."""
+    ) -> None:
+        """End a job that no worker runs, and that only these batches want. Raises ConditionFailed if it has changed."""
         job = state.whole_document().model_copy(
             update={
                 "status": status or status_of(error),
@@ -345,7 +361,19 @@ class JobStore(WaitingJobs):
             condition += " AND #keeper_due = :due"
             values["due"] = due
         change = self._end(state.id, job, webhook=state.has_webhook, condition=condition, values=values)
-        return JobState.from_item(self._table.update(change), outputs=state.outputs)
+        self._write_end(change, job, state.account)
+
+    def _try_end(self, change: Update, job: Job, account: Account | None) -> bool:
+        try:
+            self._write_end(change, job, account)
+        except ConditionFailed:
+            return False
+        return True
+
+    def _write_end(self, change: Update, job: Job, account: Account | None) -> None:
+        """Write the end of a job, and count it: both or none, so that each job counts once."""
+        counters = [] if account is None else counted(job.id, job, account)
+        self._table.transact([update_write(change), *counters])
 
     @staticmethod
     def _end(job_id: str, job: Job, *, webhook: bool, condition: str, values: Mapping[str, Any]) -> Update:

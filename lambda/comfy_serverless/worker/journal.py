@@ -175,8 +175,11 @@ class Journal:
 
     def _finish(self, job: Job, reporter: Reporter) -> None:
         state = reporter.state
-        places = reporter.commit(job.outputs)
-        if self.jobs.finish(state.id, job, run=reporter.run_id, webhook=state.has_webhook, places=places):
+        places, run = reporter.commit(job.outputs), reporter.run_id
+        is_ours = self.jobs.finish(
+            state.id, job, run=run, webhook=state.has_webhook, places=places, account=state.account
+        )
+        if is_ours:
             self._call_webhook(state)
 
     def _give_back(self, state: JobState, source: JobMessage, error: ComfyError | None, *, run_id: str) -> None:

@@ -5,14 +5,28 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from comfy_serverless import tracing
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, DeliveryFailed, InternalError
-from comfy_serverless.jobs.document import RETENTION, Job, JobError, JobUrls, Progress, clean, first_warnings, status_of
+from comfy_serverless.jobs.document import (
+    RETENTION,
+    Job,
+    JobError,
+    JobUrls,
+    Progress,
+    clean,
+    first_warnings,
+    longest_nodes,
+    status_of,
+    worked_s,
+)
 from comfy_serverless.jobs.keys import OUTPUTS_NAME, RESULT_NAME
+from comfy_serverless.jobs.prices import Prices, usd
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.observability import log
 from comfy_serverless.redaction import redacted
@@ -42,6 +56,8 @@ class JobRecord:
         deadline: when it must be over, on the monotonic clock, if it need not wait for other jobs here.
         latest: when it must be over, however long it had to wait: this process may be cut off then.
         prepared_ms: how long it took until the engine could be given the workflow.
+        steps_ms: how long it waited for its models, and for its other inputs, by the names in `timings_ms`.
+        prices: what the operator says that jobs cost.
         waited_ms: how long other jobs of this worker had the engine then.
         most_listed: how many outputs the document lists, if the others are stored.
         outputs_uri: where all outputs are listed, if they are more than that.
@@ -66,7 +82,9 @@ class JobRecord:
     deadline: float = math.inf
     latest: float = math.inf
     prepared_ms: int = 0
+    steps_ms: dict[str, int] = field(default_factory=dict)
     waited_ms: int = 0
+    prices: Prices = field(default_factory=Prices)
     timings: Timings | None = None
     delivering_ms: int = 0
     progress: EngineProgress | None = None
@@ -81,6 +99,16 @@ class JobRecord:
     def elapsed_ms(self) -> int:
         """Milliseconds since the job was taken up."""
         return round((time.monotonic() - self.begun) * 1000)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Note how long the block takes, however it ends."""
+        begun = time.monotonic()
+        try:
+            with tracing.span(name):
+                yield
+        finally:
+            self.steps_ms[name] = round((time.monotonic() - begun) * 1000)
 
     def other_place(self) -> ResultFile | None:
         """Where the document goes if the bucket that the request names refuses it; None if that is OUTPUT_BUCKET."""
@@ -126,13 +154,20 @@ class JobRecord:
             progress=Progress.model_validate(self.progress) if self.progress else None,
             outputs=listed,
             error=JobError.of(error, retryable=self.is_retryable(error)) if error else None,
-            metrics={"queue_ms": timings.get("queued"), "execution_ms": timings.get("executing")},
+            metrics={
+                "queue_ms": timings.get("queued"),
+                "execution_ms": timings.get("executing"),
+                "gpu_memory_peak_mb": self.timings.gpu_memory_peak_mb if self.timings else None,
+                "output_bytes": sum(output.size_bytes for output in outputs),
+            },
             urls=JobUrls.of(self.job_id),
             warnings=tuple(map(clean, first_warnings(warnings))),
             seeds=self.seeds,
             engine=self.engine,
             release_version=self.release_version or None,
             timings_ms=timings,
+            nodes_ms=longest_nodes(self.timings.node_ms) if self.timings else {},
+            cost_usd=self._cost_usd(timings),
             metadata=self.metadata,
             result_uri=str(self.result.address) if self.result else None,
             outputs_total=len(outputs) if len(outputs) > len(listed) else None,
@@ -157,17 +192,23 @@ class JobRecord:
         where = f"all are listed in {OUTPUTS_NAME} beside {RESULT_NAME}" if self.outputs_uri else "all are stored"
         return [f"the first {listed} of {of} outputs are listed here (MAX_LISTED_OUTPUTS): {where}"]
 
+    def _cost_usd(self, timings: Mapping[str, int]) -> float | None:
+        cost = self.prices.cost_nanousd(worked_s(timings))
+        return None if cost is None else usd(cost)
+
     def _timings(self) -> dict[str, int]:
         """The times a job took. The overhead is all that is neither queueing nor execution."""
         total = self.elapsed_ms()
         if self.timings is None:
-            return {"total": total}
+            return {**self.steps_ms, "total": total}
         queued = self.waited_ms + self.timings.queued_ms
         engine = queued + self.timings.executing_ms
         return {
             "preparing": self.prepared_ms,
+            **self.steps_ms,
             "queued": queued,
             "executing": self.timings.executing_ms,
+            "loading": self.timings.loading_ms,
             "delivering": self.delivering_ms,
             "overhead": max(0, total - engine),
             "total": total,

@@ -66,7 +66,7 @@ def execution(graph: Mapping[str, Any]) -> Iterator[Callable[[Timings], None]]:
         try:
             yield tell
         except ComfyError as error:
-            tell(getattr(error, "timings", None))
+            tell(error.timings)
             raise
 
 

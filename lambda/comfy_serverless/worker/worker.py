@@ -35,6 +35,7 @@ from comfy_serverless.graph.wrappers import merged
 from comfy_serverless.jobs.buckets import Buckets
 from comfy_serverless.jobs.document import Job
 from comfy_serverless.jobs.keys import KeyAllotment, keys_of
+from comfy_serverless.jobs.prices import Prices
 from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import ResultFile
@@ -152,6 +153,7 @@ class Worker:
             metadata=dict(source.labels),
             release_version=self._settings.release_version,
             extra_data=source.extra_data,
+            prices=Prices.of(self._settings),
             most_listed=self._settings.max_listed_outputs,
         )
         with about(record.job_id):
@@ -276,7 +278,7 @@ class Worker:
         with ExitStack() as held:
             models: ShownModels = NothingShown()
             if self._models is not None:
-                with tracing.span("fetch models", models=len(request.models)):
+                with record.step("models"):
                     models = self._models.hold(
                         request.models, job_id=record.job_id, deadline=record.deadline, owner=running.owner
                     )
@@ -285,7 +287,7 @@ class Worker:
             elif request.models:
                 raise InvalidRequest("this worker fetches no models: it has no store for them.")
             running.check()
-            with tracing.span("fetch inputs"):
+            with record.step("fetching"):
                 prepared = self._inputs.prepare(graph, workflow.inputs, job_id=record.job_id, deadline=record.deadline)
             held.callback(prepared.release)
             check_prefixes(prepared.graph)
@@ -341,6 +343,7 @@ class Worker:
         except ComfyError as error:
             running.phase = Phase.DELIVERING
             record.has_run = record.has_run and not isinstance(error, InvalidRequest | InvalidWorkflow)
+            record.timings = error.timings if record.has_run else None
             try:
                 undelivered = self._deliver(record, delivery, tuple(error.outputs), call)
             except DeliveryFailed as failure:  # of the list: the outputs themselves are stored
