@@ -117,7 +117,7 @@ def _values(attributes: Any) -> dict[str, Any]:  # noqa: ANN401  (protobuf's)
 class _Handler(BaseHTTPRequestHandler):
     collector: Collector
 
-    def do_POST(self) -> None:  # noqa: N802  (its name in the library)
+    def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.headers.get("Content-Encoding") == "gzip":
             content = gzip.decompress(content)

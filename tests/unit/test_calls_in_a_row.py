@@ -132,7 +132,8 @@ TO_MESSAGE = (("PutObject", "TransactWriteItems"), ("SendMessage",))
 TO_ANSWER = (("UpdateItem",),)
 #: From the message to ComfyUI: whose job is it, and has it run before?
 TO_EXECUTION = (("UpdateItem", "GetObject"),)
-#: From the last output to the end: the output beside its thumbnail, `result.json` beside the outputs in the table, the end with its sums.
+#: From the last output to the end: the output beside its thumbnail, `result.json` beside the outputs in the table, the
+#: end with its sums.
 TO_END = (("PutObject", "PutObject"), ("PutObject", "BatchWriteItem"), ("TransactWriteItems",))
 
 

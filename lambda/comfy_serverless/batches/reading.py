@@ -133,6 +133,10 @@ class BatchReader:
 
     def read_range(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
         """Go on reading a range. Returns True if it is read, if another function reads it, or if it must not be."""
+        with tracing.span("read manifest", kind=tracing.Kind.CONSUMER, is_root=True, batch_id=batch.id):
+            return self._read_range(batch, part, until=until, now=now)
+
+    def _read_range(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float]) -> bool:
         lines = read_lines(self.s3, batch, start=part.offset, end=part.end)
         drawing = _Drawing(lambda workflow: self._draws(batch, workflow), part.drawing, part.steady)
         draws = drawing if part.has_ids_of_places else None
