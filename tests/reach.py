@@ -100,6 +100,7 @@ ITEMS: Final = (
     "workflows#",
     "batch#",
     "rate#",
+    "usage#",
     "keys",
     "admins",
     "care",

@@ -33,6 +33,7 @@
     └── Refusal                                        the API refuses a request
         ├── Unauthorized        unauthorized           no key, or one that is not valid
         ├── Forbidden           forbidden              a valid key that may not do this
+        │   └── BudgetExceeded  budget_exceeded        the key's jobs have cost what they may this month
         ├── NotFound            not_found              there is no such job or asset of this owner
         │   └── BlobNotFound    blob_not_found         the owner has no file with this hash
         ├── HashMismatch        hash_mismatch          the bytes are not those that were announced
@@ -286,6 +287,10 @@ class Unauthorized(Refusal, code="unauthorized", http_status=401):
 
 class Forbidden(Refusal, code="forbidden", http_status=403):
     """The API key is good, but not for this."""
+
+
+class BudgetExceeded(Forbidden, code="budget_exceeded"):
+    """The jobs of this key have cost as much as they may in a month; `details` has both sums."""
 
 
 class NotFound(Refusal, code="not_found", http_status=404):

@@ -28,6 +28,7 @@ from comfy_serverless.api import (
     named_workflows,
     needs,
     outputs,
+    usage,
     workflows,
 )
 from comfy_serverless.api.auth import Authentication
@@ -100,6 +101,7 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
         named_workflows.router,
         me.router,
         keys.router,
+        usage.router,
         documentation.router,
     ):
         app.include_router(router)

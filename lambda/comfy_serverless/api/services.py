@@ -17,6 +17,7 @@ from comfy_serverless.table.assets import AssetStore
 from comfy_serverless.table.care import Care
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import UploadStore
+from comfy_serverless.table.usage import UsageStore
 from comfy_serverless.table.workers import Workers
 from comfy_serverless.workflows.finding import Finder
 from comfy_serverless.workflows.store import WorkflowStore
@@ -44,6 +45,7 @@ class Services:
     assets: AssetStore
     uploads: UploadStore
     keys: ApiKeyStore
+    usage: UsageStore
     node_list: NodeListReader
     declarations: DeclarationsReader
     workflows: WorkflowStore

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from comfy_serverless import tracing
+from comfy_serverless.api.budgets import check_budget
 from comfy_serverless.aws.dynamodb import ConditionFailed
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest, KeyFull, QueueFull, UiFormatWorkflow, UpstreamError
@@ -82,7 +83,9 @@ def _submit(submission: Submission, services: Services, *, job_id: str) -> JobSt
     key = submission.idempotency_key or job_id
     whole = expanded(services.named, submission.request, owner=owner, key=key)
     stored = _runnable(whole, owner, services, job_id=job_id)
-    _wait_for_room(room)
+    if (warning := _wait_for_room(room)) is not None:
+        told = stored.request.with_warnings((warning, *stored.request.warnings))
+        stored = replace(stored, request=told)
     _, secrets = split(submission.request.extra_data)
     address = S3Address(services.assets_bucket, f"requests/{owner}/{job_id}-{uuid.uuid4().hex[:8]}.json")
     job = NewJob(
@@ -182,18 +185,21 @@ def _webhook(submission: Submission, services: Services) -> Webhook | None:
     return Webhook(url=submission.webhook_url, secret=submission.webhook_secret or "")
 
 
-def _check_room(caller: Caller, services: Services) -> None:
+def _check_room(caller: Caller, services: Services) -> str | None:
+    """Raise if there is no room for a job of this key. Returns a warning for the job, if it needs one."""
+    warning = check_budget(caller, services.usage)
     limit = caller.max_in_flight
     if limit is not None and services.jobs.open_jobs(caller.owner) >= limit:
         raise KeyFull(f"this key may have {limit} jobs waiting and running at once, and has: wait for one to end.")
     if services.workers.depth() >= services.settings.max_queued_jobs:
         raise QueueFull(f"{services.settings.max_queued_jobs} jobs wait already: try again when some have run.")
+    return warning
 
 
-def _wait_for_room(room: Future[None]) -> None:
-    """Raise what `_check_room` has; or UpstreamError, if requests that wait for S3 keep it from looking."""
+def _wait_for_room(room: Future[str | None]) -> str | None:
+    """Return or raise as `_check_room`; raise UpstreamError, if requests that wait for S3 keep it from looking."""
     try:
-        room.result(timeout=WRITTEN_WITHIN_S)
+        return room.result(timeout=WRITTEN_WITHIN_S)
     except TimeoutError as error:
         raise UpstreamError("whether there is room for the job could not be learned in time: send it again.") from error
 

@@ -218,6 +218,7 @@ def services() -> Services:
     from comfy_serverless.jobs.declarations import DeclarationsReader
     from comfy_serverless.jobs.node_list import NodeListReader
     from comfy_serverless.table.presigned_uploads import UploadStore
+    from comfy_serverless.table.usage import UsageStore
 
     _, assets_bucket, output_bucket, _ = settings().require(
         "jobs_table", "assets_bucket", "output_bucket", "job_queue_url"
@@ -233,6 +234,7 @@ def services() -> Services:
         assets=assets(),
         uploads=UploadStore(assets()),
         keys=keys(),
+        usage=UsageStore(table()),
         node_list=NodeListReader(*told),
         declarations=declarations,
         workflows=workflow_store(),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime
+from itertools import chain
 from typing import Final
 
 from comfy_serverless.aws.dynamodb import Table
@@ -33,6 +34,10 @@ class UsageStore:
             "#pk = :pk AND #sk BETWEEN :begin AND :end", {"pk": usage_pk(owner), "begin": begin, "end": end}
         )
         return map(Counter.from_item, items)
+
+    def of_owners(self, owners: Iterable[str], first: date, last: date) -> Iterator[Counter]:
+        """The same of several owners."""
+        return chain.from_iterable(self.counters(owner, first, last) for owner in owners)
 
     def spent_nanousd(self, owner: str, key_id: str) -> int:
         """What the jobs of a key have cost in this month (UTC), as it was known at most `KNOWN_S` ago. One read."""
