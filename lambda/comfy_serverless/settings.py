@@ -220,6 +220,13 @@ class Settings:
         2,
         "Jobs of batches that wait in an endpoint, for each of its instances; with callers' jobs one more",
     )
+    otel_endpoint: str | None = _env(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        to.web_address,
+        None,
+        "Where spans of OpenTelemetry are sent, as OTLP over HTTP: `http://127.0.0.1:4318`, a collector beside the "
+        "function. Without it there are none",
+    )
     webhook_queue_url: str | None = _env("WEBHOOK_QUEUE_URL", to.queue, None, "SQS queue of webhooks to send")
     max_queued_jobs: int = _env(
         "MAX_QUEUED_JOBS", to.count, 1000, "Number of waiting jobs at which the API answers `queue_full`"

@@ -134,8 +134,9 @@ TO_MESSAGE = (("PutObject", "TransactWriteItems"), ("SendMessage",))
 TO_ANSWER = (("UpdateItem",),)
 #: From the message to ComfyUI: whose job is it, and has it run before?
 TO_EXECUTION = (("UpdateItem", "GetObject"),)
-#: From the last output to the end: the output, `result.json` beside the outputs in the table, the end with its sums.
-TO_END = (("PutObject",), ("PutObject", "BatchWriteItem"), ("TransactWriteItems",))
+#: From the last output to the end: the output beside its thumbnail, `result.json` beside the outputs in the table, the
+#: end with its sums.
+TO_END = (("PutObject", "PutObject"), ("PutObject", "BatchWriteItem"), ("TransactWriteItems",))
 
 
 def test_a_job_waits_for_three_calls_before_it_executes_and_for_three_after(api: ApiWorld, worker: Worker) -> None:

@@ -7,6 +7,7 @@ API Gateway ─► authorizer (whose key is it?) ─► app ─► jobs.py  outp
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, CORSConfig, Response
@@ -15,6 +16,7 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
+from comfy_serverless import tracing
 from comfy_serverless.api import (
     assets,
     batches,
@@ -59,10 +61,20 @@ class _Api(APIGatewayHttpResolver):
     """The resolver, with the headers that tell a browser to run, frame and guess nothing, on every answer."""
 
     def resolve(self, event: Any, context: Any) -> dict[str, Any]:  # noqa: ANN401  (Lambda's)
-        """Answer one request."""
-        answer = super().resolve(event, context)
+        """Answer one request, which is part of its caller's trace if it says so (`traceparent`)."""
+        headers = event.get("headers") or {}
+        with _traced(event.get("requestContext") or {}, headers):
+            answer = super().resolve(event, context)
         answer["headers"] = {**security_headers(self.current_event.headers), **(answer.get("headers") or {})}
         return answer
+
+
+def _traced(context: Any, headers: Any) -> AbstractContextManager[object]:  # noqa: ANN401  (Lambda's)
+    """The span of a request that changes something; who only looks, again and again, has none."""
+    method = str((context.get("http") or {}).get("method") or context.get("httpMethod") or "").upper()
+    if method not in ("POST", "PUT", "DELETE"):
+        return nullcontext()
+    return tracing.span(f"{method} request", kind=tracing.Kind.SERVER, parent=tracing.Trace.of(headers))
 
 
 def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...] = ()) -> APIGatewayHttpResolver:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless import tracing
 from comfy_serverless.api.budgets import check_budget
 from comfy_serverless.aws.dynamodb import ConditionFailed
 from comfy_serverless.aws.s3 import S3Address
@@ -65,10 +66,15 @@ def submit(submission: Submission, services: Services) -> JobState:
         ComfyError: it is refused; nothing was queued, and the idempotency key can be used again.
         JobExists: the request's own `job_id` is taken.
     """
+    job_id = submission.request.job_id or str(uuid.uuid4())
+    with tracing.span("submit job", kind=tracing.Kind.PRODUCER, job_id=job_id):
+        return _submit(submission, services, job_id=job_id)
+
+
+def _submit(submission: Submission, services: Services, *, job_id: str) -> JobState:
     check_idempotency_key(submission.idempotency_key)
     webhook = _webhook(submission, services)
     owner = submission.caller.owner
-    job_id = submission.request.job_id or str(uuid.uuid4())
     room = services.beside.submit(_check_room, submission.caller, services)
     key = submission.idempotency_key or job_id
     whole = expanded(services.named, submission.request, owner=owner, key=key)
@@ -87,6 +93,7 @@ def submit(submission: Submission, services: Services) -> JobState:
         idempotency_key=submission.idempotency_key,
         webhook=webhook,
         is_rerunnable=not secrets,
+        trace=tracing.current(),
         key_id=submission.caller.key_id,
     )
     writing = services.beside.submit(stored.write, services.s3, address)
@@ -100,6 +107,7 @@ def submit(submission: Submission, services: Services) -> JobState:
         content=stored.in_message(),
         result=S3Address.parse(job.result_uri),
         extra_data=secrets,
+        trace=job.trace,
     )
     _send(services, job, message)
     return state

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.dynamodb import now_text
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.keeper import Keeper
@@ -68,6 +69,10 @@ class Drops:
     def _submit(self, dropped: DroppedObject) -> None:
         """Make a job of an object; one that is no request becomes a failed job, with a result that says why."""
         job_id = dropped.default_id
+        with tracing.span("submit drop", kind=tracing.Kind.PRODUCER, is_root=True, job_id=job_id):
+            self._submit_as(job_id, dropped)
+
+    def _submit_as(self, job_id: str, dropped: DroppedObject) -> None:
         try:
             request = self._read(dropped)
         except ComfyError as error:
@@ -140,6 +145,7 @@ class Drops:
             request_uri=request_uri,
             result_uri=str(result_address(job_id, request.output if request else None, self.settings)),
             labels=labels,
+            trace=tracing.current(),
         )
 
     def _keep(self, job_id: str, request: JobRequest) -> str:

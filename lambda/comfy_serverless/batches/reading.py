@@ -18,6 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.batches.pinning import pin
 from comfy_serverless.batches.ranges import MAX_DRAWING, MAX_STEADY, BadLine, Range, is_drawing, workflow_key
@@ -142,6 +143,10 @@ class BatchReader:
 
     def read_range(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
         """Go on reading a range. Returns True if it is read, if another function reads it, or if it must not be."""
+        with tracing.span("read manifest", kind=tracing.Kind.CONSUMER, is_root=True, batch_id=batch.id):
+            return self._read_range(batch, part, until=until, now=now)
+
+    def _read_range(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float]) -> bool:
         lines = read_lines(self.s3, batch, start=part.offset, end=part.end)
         drawing = _Drawing(lambda workflow: self._draws(batch, workflow), part.drawing, part.steady)
         draws = drawing if part.has_ids_of_places else None
@@ -200,11 +205,12 @@ class BatchReader:
             if batch.is_owned:
                 ready = list(pool.map(lambda asked: self._as_of_the_api(batch, asked, named), ready))
             places = self._places(batch, ready)
-            states = list(pool.map(lambda asked: self._submit(batch, asked, places[asked.line.offset]), ready))
+            here = tracing.current()
+            states = list(pool.map(lambda asked: self._traced(batch, asked, places[asked.line.offset], here), ready))
         self.workers.send_many([state.message for state in states if isinstance(state, JobState)])
         return sorted([*bad, *(state for state in states if isinstance(state, BadLine))], key=lambda one: one.offset)
 
-    def _as_of_the_api(self, batch: Batch, asked: _Asked, named: NamedWorkflows | None) -> _Asked:
+    def _as_of_the_api(self, batch: Batch, asked: _Asked, named: NamedWorkflows) -> _Asked:
         """A line of an owner's batch as his request to the API: judged, and stored, in the same way."""
         if self.behind is None:
             raise AssertionError("this keeper was made without what owners' batches need")
@@ -297,6 +303,21 @@ class BatchReader:
             return error
         return None
 
+    def _traced(
+        self, batch: Batch, asked: _Asked, place: str, reading: tracing.Trace | None
+    ) -> JobState | BadLine | None:
+        """A line's job begins a trace of its own: that of a whole batch would be too long for anybody to show."""
+        with tracing.span(
+            "submit line",
+            kind=tracing.Kind.PRODUCER,
+            parent=tracing.Trace.of(asked.request.metadata),
+            is_root=True,
+            links=[reading],
+            job_id=asked.request.job_id,
+            batch_id=batch.id,
+        ):
+            return self._submit(batch, asked, place)
+
     def _submit(self, batch: Batch, asked: _Asked, place: str) -> JobState | BadLine | None:
         """Write the job of a line; returns it if it is to be sent, or the line if its id is taken."""
         output = asked.request.output if asked.refusal is None else None
@@ -324,6 +345,7 @@ class BatchReader:
             labels=request.metadata,
             batch=batch.id,
             line=f"{batch.id}#{asked.line.offset}" if is_beside else None,
+            trace=tracing.current(),
             version=version_of(request) if asked.stored is None else IN_A_LINE,
         )
 

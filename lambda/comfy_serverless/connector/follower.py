@@ -442,7 +442,13 @@ class PromptFollower:
             frames=tuple(story.frames),
             cached_nodes=story.cached_nodes,
             warnings=(*self._warnings, *blocked),
-            timings=Timings(max(0, total_ms - executing_ms), executing_ms, total_ms, self._node_times.in_ms()),
+            timings=Timings(
+                max(0, total_ms - executing_ms),
+                executing_ms,
+                total_ms,
+                node_ms=self._node_times.in_ms(),
+                node_spans=self._node_times.spans(),
+            ),
             # A success known only from the history has missed events too: a socket can be open, but silent.
             events_missed=self._events_missed or not story.succeeded,
             engine_is_broken=engine_is_broken,

@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from comfy_serverless.connector.facts import NodeSpan
 from comfy_serverless.connector.outputs import identify_node
 
+#: Of a graph whose loops run nodes a hundred thousand times, so many are kept.
+MOST_SPANS = 1000
 _ENDS = frozenset({"execution_success", "execution_interrupted"})
 
 
@@ -28,6 +31,7 @@ class NodeTimes:
         self._since: dict[str, float] = {}
         self._left: dict[str, float] = {}
         self._took_s: dict[str, float] = {}
+        self._spans: list[NodeSpan] = []
         self._has_states = False
 
     def see(self, kind: str, data: Mapping[str, Any], at_s: float) -> None:
@@ -56,6 +60,10 @@ class NodeTimes:
         """Whole milliseconds by node of the graph, of those whose beginning and end were seen."""
         return {node: round(took_s * 1000) for node, took_s in self._took_s.items()}
 
+    def spans(self) -> tuple[NodeSpan, ...]:
+        """When they ran, of the first `MOST_SPANS`: with the clock of `see`."""
+        return tuple(self._spans)
+
     def _begin(self, node: str, display_node: str, at_s: float) -> None:
         if not self._has_states:  # nothing else tells the end of a node
             self.end_all(at_s)
@@ -76,4 +84,7 @@ class NodeTimes:
             self._left.pop(shown, None)
 
     def _add(self, shown: str, until_s: float) -> None:
-        self._took_s[shown] = self._took_s.get(shown, 0.0) + max(0.0, until_s - self._since[shown])
+        begun_s = self._since[shown]
+        self._took_s[shown] = self._took_s.get(shown, 0.0) + max(0.0, until_s - begun_s)
+        if len(self._spans) < MOST_SPANS:
+            self._spans.append(NodeSpan(shown, begun_s, max(begun_s, until_s)))

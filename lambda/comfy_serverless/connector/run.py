@@ -344,7 +344,8 @@ class WorkflowRun:
         node_ms = {node: took_ms for node, took_ms in timings.node_ms.items() if node in self.graph}
         loading_ms = sum(node_ms.get(node, 0) for node in loaders_in(self.graph))
         peak_mb = None if gauge is None else gauge.peak_mb
-        return replace(timings, node_ms=node_ms, loading_ms=loading_ms, gpu_memory_peak_mb=peak_mb)
+        spans = tuple(one for one in timings.node_spans if one.node_id in self.graph)
+        return replace(timings, node_ms=node_ms, node_spans=spans, loading_ms=loading_ms, gpu_memory_peak_mb=peak_mb)
 
     def _submit_timeout_s(self) -> float:
         """Long enough for ComfyUI to check thousands of nodes, but not longer than the job has left."""

@@ -49,6 +49,11 @@ if IS_LAMBDA:
     logging.getLogger().setLevel(logging.WARNING)
 
 
+#: How long an invocation waits, at its end, for the collector of its spans, in seconds; the function of the API less,
+#: because somebody waits for its answer. Where a collector does not answer that is once a minute (`tracing.flush`).
+FLUSH_S, FLUSH_ANSWER_S = 0.5, 0.1
+
+
 def at_start(make: Callable[[], object]) -> None:
     """Make this now, under Lambda: a function that starts has a whole processor, and missing settings are named."""
     if IS_LAMBDA:
@@ -58,10 +63,13 @@ def at_start(make: Callable[[], object]) -> None:
 @functools.cache
 def settings() -> Settings:
     """The environment, read once. A wrong value is named and fails the start."""
+    from comfy_serverless import tracing
     from comfy_serverless.observability import name_release
 
     found = Settings.from_environment()
     name_release(found.release_version)
+    service = os.environ.get("POWERTOOLS_SERVICE_NAME", "comfy_serverless")
+    tracing.begin(found.otel_endpoint, service=service, facts={"service.version": found.release_version})
     return found
 
 

@@ -3,6 +3,7 @@
     {"job": "id", "owner": "name", "request": "s3://bucket/requests/…", "extra_data": {…}, "version": 2,
      "content": {…}, "result": "s3://bucket/…/result.json"}
 
+`traceparent` and `tracestate` (W3C Trace Context) name the span that the job is a child of, if there is one.
 `job` and `request` mean the same in every version; `version` is left out while it is 1. `content` is what stands at
 `request`, if it is small, and `result` says where the result will stand: a worker need not ask S3 for the first, nor
 wait for the first to look for the second. Other fields, which a newer release has written, are passed on as they came.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.jobs.lines import LineAddress
+from comfy_serverless.tracing import Trace
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -39,6 +41,7 @@ class JobMessage:
         result: where the result will stand; None if only the request says it.
         extra_data: data for ComfyUI; it is in the message, and kept nowhere.
         batch: the batch that its line is of, if the address does not say so.
+        trace: where it stands in a trace; None if it is in none.
         version: the version that a worker must understand to run the job.
         others: fields of a newer release.
     """
@@ -50,6 +53,7 @@ class JobMessage:
     result: S3Address | None = None
     extra_data: Mapping[str, Any] | None = field(default=None, repr=False)
     batch: str | None = None
+    trace: Trace | None = None
     version: object = 1
     others: Mapping[str, Any] = field(default_factory=dict, repr=False)
     labels: ClassVar[Mapping[str, str]] = {}
@@ -68,6 +72,8 @@ class JobMessage:
             message["extra_data"] = dict(self.extra_data)
         if self.batch:
             message["batch"] = self.batch
+        if self.trace is not None:
+            message |= self.trace.fields()
         if self.version != 1:
             message["version"] = self.version
         return json.dumps({**message, **self.others})
@@ -88,6 +94,7 @@ class JobMessage:
                 result=S3Address.parse(result) if result is not None else None,
                 extra_data=fields.pop("extra_data", None),
                 batch=str(fields.pop("batch", None) or "") or None,
+                trace=Trace.of({name: fields.pop(name, None) for name in ("traceparent", "tracestate")}),
                 version=fields.pop("version", 1),
                 others=fields,
             )

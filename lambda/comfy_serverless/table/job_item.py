@@ -60,6 +60,7 @@ class JobItem:
     expires: int | None = None  # when DynamoDB may delete it, in seconds since 1970
     keeper: str | None = None  # who looks after it (see `columns`); None once nothing is left to do
     keeper_due: int | None = None  # when its keeper should have acted, in seconds since 1970
+    trace: Mapping[str, str] | None = None  # `traceparent`, `tracestate`: the span that it is a child of
     version: int = 1  # what a worker must understand to run it, as in its message (see `jobs.stored_request`)
     waits_since: int | None = None  # when a job of a batch was last sent again, in seconds since 1970
     was_parked: bool = False  # its message was dropped because its batch is paused; stays if it is begun all the same

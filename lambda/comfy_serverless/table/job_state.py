@@ -18,6 +18,7 @@ from comfy_serverless.moments import moment_text
 from comfy_serverless.table.job_item import JobItem, Preview
 from comfy_serverless.table.usage_items import Account
 from comfy_serverless.table.webhook_item import Webhook
+from comfy_serverless.tracing import Trace
 
 TERMINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELED, JobStatus.EXPIRED})
 
@@ -40,6 +41,7 @@ class NewJob:
         webhook: where its end must be reported, if anywhere.
         batch: the batch it is a line of.
         line: see `JobItem`.
+        trace: the span that its run is a child of; None if it is in no trace.
         is_rerunnable, release, version, key_id: see `JobItem`.
     """
 
@@ -54,6 +56,7 @@ class NewJob:
     release: str | None = None
     batch: str | None = None
     line: str | None = None
+    trace: Trace | None = None
     version: int = 1
     key_id: str = ""
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -82,6 +85,7 @@ class NewJob:
             expires=int(self.created_at.timestamp() + RETENTION.total_seconds()),
             keeper=keeper,
             keeper_due=keeper_due,
+            trace=self.trace.fields() if self.trace else None,
             version=self.version,
             key_id=self.key_id or None,
         )
@@ -112,8 +116,14 @@ class JobState(JobItem):
             owner=self.owner,
             batch=batch,
             result=S3Address.parse(self.result),
+            trace=self.place_in_trace,
             version=self.version,
         )
+
+    @property
+    def place_in_trace(self) -> Trace | None:
+        """The span that its run, and the call of its webhook, are children of."""
+        return Trace.of(self.trace) if self.trace else None
 
     @property
     def account(self) -> Account:

@@ -29,6 +29,7 @@ from comfy_serverless.table.care import is_too_old, waited_s
 from comfy_serverless.table.job_state import Claim, JobState, LeaseLost
 from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.waiting_jobs import IN_QUEUE_S
+from comfy_serverless.worker import traced
 
 if TYPE_CHECKING:
     from comfy_serverless.aws.sqs import WebhookQueue
@@ -117,6 +118,7 @@ class Journal:
             return Standing()
         if begun.state.runs == 1:  # a later run has waited for the end of the one before
             emit_wait(waited_s(begun.state), is_batch=begun.state.is_of_batch)
+        traced.add_wait(begun.state)
         log.info("the job is begun", run=begun.state.runs)
         with Reporter(self.jobs, begun.state, run_id=run_id, most_outputs=self.most_outputs) as reporter:
             its_call = replace(call, observer=reporter, is_last_try=begun.is_last, standing=standing)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from comfy_serverless import tracing
 from comfy_serverless.errors import ComfyError, DeadlineExceeded, DeliveryFailed, InternalError
 from comfy_serverless.jobs.document import (
     RETENTION,
@@ -125,7 +126,8 @@ class JobRecord:
         """Note how long the block takes, however it ends."""
         begun = time.monotonic()
         try:
-            yield
+            with tracing.span(name):
+                yield
         finally:
             self.steps_ms[name] = round((time.monotonic() - begun) * 1000)
 

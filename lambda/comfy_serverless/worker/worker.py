@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict
 
+from comfy_serverless import tracing
 from comfy_serverless.aws.s3 import S3Address
 from comfy_serverless.connector.own_folder import check_prefixes
 from comfy_serverless.errors import (
@@ -39,6 +40,7 @@ from comfy_serverless.jobs.request import JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.result_file import ResultFile
 from comfy_serverless.observability import about, log, rename
+from comfy_serverless.worker import traced
 from comfy_serverless.worker.ahead import Ahead
 from comfy_serverless.worker.declarations import EngineDeclarations
 from comfy_serverless.worker.delivery import UPLOAD_THREADS, Delivery, Undelivered, delivery_error
@@ -143,6 +145,9 @@ class Worker:
 
     def run(self, source: RequestSource, call: Call) -> Outcome:
         """Run the job a source asks for. Never raises for a job's failure, which is in the outcome."""
+        return traced.run(source, lambda: self._run_noted(source, call))
+
+    def _run_noted(self, source: RequestSource, call: Call) -> Outcome:
         record = JobRecord(
             job_id=source.default_id,
             metadata=dict(source.labels),
@@ -320,7 +325,11 @@ class Worker:
 
         try:
             running.may_overlap = self._engine.may_overlap(prepared.graph)
-            with self._my_turn(record, running) as limits, self._shown((models, prepared), record, running):
+            with (
+                self._my_turn(record, running) as limits,
+                self._shown((models, prepared), record, running),
+                traced.execution(prepared.graph) as tell,
+            ):
                 execution = self._engine.run(
                     prepared.graph,
                     **limits,
@@ -332,6 +341,7 @@ class Worker:
                     apart_as=record.job_id,
                     recalls_as=running.owner,
                 )
+                tell(execution.timings)
         except ComfyError as error:
             running.phase = Phase.DELIVERING
             record.has_run = record.has_run and not isinstance(error, InvalidRequest | InvalidWorkflow)
@@ -376,6 +386,7 @@ class Worker:
         try:
             with self._jobs.turn(running, until=record.latest) as is_first:
                 record.waited_ms = round((time.monotonic() - waited_from) * 1000)
+                traced.add_turn(record.waited_ms)
                 running.phase = Phase.EXECUTING
                 running.check()
                 record.has_run = True
@@ -393,7 +404,8 @@ class Worker:
     def _deliver(self, record: JobRecord, delivery: Delivery, made: tuple[Made, ...], call: Call) -> list[Undelivered]:
         begun = time.monotonic()
         timeout_s = min(MAX_DELIVERY_S, max(RESULT_RESERVE_S, call.remaining_s() - RESULT_RESERVE_S))
-        record.delivered, undelivered = delivery.finish(made, timeout_s=timeout_s)
+        with tracing.span("finish delivery"):
+            record.delivered, undelivered = delivery.finish(made, timeout_s=timeout_s)
         call.observer.see_all_delivered()
         if record.result is not None and len(record.delivered) > record.most_listed:
             record.outputs_uri = delivery.write_list([delivered.output for delivered in record.delivered])
