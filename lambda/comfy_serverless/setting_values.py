@@ -17,6 +17,8 @@ from comfy_serverless.redaction import UNREADABLE, redact_url
 
 #: The longest time a presigned link can be valid.
 _LONGEST_LINK_S = 604_800
+#: Links to live events are signed with a key that is kept for some days.
+_LONGEST_EVENTS_LINK_S = 12 * 3600
 #: The largest object that S3 takes in one PUT, and copies in one request.
 _LARGEST_PUT_BYTES = 5_000_000_000
 #: Above every price of a second or of a request: who gives more has another unit in mind.
@@ -96,6 +98,14 @@ def link_expiry(text: str) -> int:
     value = count(text)
     if value > _LONGEST_LINK_S:
         raise ValueError(f"S3 signs links for at most {_LONGEST_LINK_S} seconds (a week)")
+    return value
+
+
+def events_link(text: str) -> int:
+    """How long a link to live events may be opened, in seconds."""
+    value = count(text)
+    if value > _LONGEST_EVENTS_LINK_S:
+        raise ValueError(f"must be at most {_LONGEST_EVENTS_LINK_S} seconds (twelve hours)")
     return value
 
 
@@ -265,6 +275,14 @@ def web_address(text: str) -> str:
     if not is_address or " " in text:
         raise ValueError("must be an address like https://host/path")
     return text
+
+
+def base_address(text: str) -> str:
+    """An address of the web that paths are appended to."""
+    parts = urlsplit(web_address(text))
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("must be an address like https://host/path, without user, ? and #")
+    return text.rstrip("/")
 
 
 def queue(text: str) -> str:

@@ -224,6 +224,16 @@ class Settings:
     events_hold_s: float = _env(
         "EVENTS_HOLD_S", to.seconds, 1.0, "How long an answer of `/events` waits for something new"
     )
+    events_url: str | None = _env(
+        "EVENTS_URL",
+        to.base_address,
+        None,
+        "Where live events are streamed, e.g. `https://host/live`: the API signs links to it. Empty: `/events` of the "
+        "API itself, which on AWS is a snapshot for each request",
+    )
+    events_link_s: int = _env(
+        "EVENTS_LINK_S", to.events_link, 900, "How long such a link may be opened, in seconds; at most twelve hours"
+    )
     max_upload_bytes: int = _env(
         "MAX_UPLOAD_BYTES",
         to.upload_size,

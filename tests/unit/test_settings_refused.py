@@ -129,6 +129,8 @@ GARBAGE: dict[str, list[str]] = {
     "MAX_RUNS": WHOLE,
     "POLL_HOLD_S": [value for value in NUMBER if value != "0"],
     "EVENTS_HOLD_S": NUMBER,
+    "EVENTS_URL": ["host", "ftp://host", "https://", "https://host/a b", "https://host/live?x", "https://me@host/live"],
+    "EVENTS_LINK_S": [*WHOLE, "43201"],
     "MAX_UPLOAD_BYTES": [*WHOLE, "5000000001"],
     "CORS_ORIGINS": ["app.example", "https://", "ftp://x", "https://a, x"],
     "IN_FLIGHT": WHOLE,

@@ -164,7 +164,7 @@ def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
     return CORSConfig(
         allow_origin=origins[0],
         extra_origins=list(origins[1:]),
-        allow_headers=["Idempotency-Key", "Range", *_OF_AGENTS],
+        allow_headers=["Idempotency-Key", "Range", "Last-Event-ID", *_OF_AGENTS],
         expose_headers=["Location", "Retry-After"],
         max_age=600,
     )

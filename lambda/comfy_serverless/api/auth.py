@@ -12,7 +12,7 @@ from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.api.services import Services
 from comfy_serverless.errors import Forbidden, RateLimited, Unauthorized
-from comfy_serverless.table.api_keys import BudgetAction, bearer
+from comfy_serverless.table.api_keys import ApiKeyStore, BudgetAction, bearer
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
@@ -86,18 +86,18 @@ class Authentication(BaseMiddlewareHandler[Any]):
 def admit(event: dict[str, Any], services: Services) -> Caller:
     """Who sends a request, which is counted. Raises Unauthorized for no owner, RateLimited beyond the key's limit."""
     who = caller_of(event)
-    _count(who, services)
+    _count(who, services.keys)
     return who
 
 
-def caller_by_header(header: str, services: Services) -> Caller:
+def caller_by_header(header: str, keys: ApiKeyStore) -> Caller:
     """The sender of a request that no authorizer has seen; it counts as one of the key.
 
     Raises:
         Unauthorized: no such key works.
         RateLimited: it has sent too many requests.
     """
-    key = services.keys.find(text) if (text := bearer(header)) else None
+    key = keys.find(text) if (text := bearer(header)) else None
     if key is None:
         raise _unauthorized()
     who = Caller(
@@ -110,13 +110,13 @@ def caller_by_header(header: str, services: Services) -> Caller:
         budget_nanousd=key.budget_nanousd,
         budget_action=key.budget_action,
     )
-    _count(who, services)
+    _count(who, keys)
     return who
 
 
-def _count(who: Caller, services: Services) -> None:
+def _count(who: Caller, keys: ApiKeyStore) -> None:
     limit = who.requests_per_minute
-    if limit is not None and not services.keys.count_request(who.key_id, limit=limit):
+    if limit is not None and not keys.count_request(who.key_id, limit=limit):
         raise RateLimited(f"this key may send {limit} requests a minute, and has: wait for the next minute.")
 
 

@@ -227,9 +227,7 @@ def find_job(job_id: str, who: Caller, behind: Services, *, read: Callable[[str]
 
     `read` is the method of `JobReader` that reads as much of it as is needed.
     """
-    state = read(job_id) if _JOB_ID.fullmatch(job_id) else None
-    if state is None or state.owner != who.owner:
-        raise NotFound(f"there is no job {job_id[:100]!r} of yours; jobs are forgotten 30 days after their submission.")
+    state = job_of(who.owner, job_id, read=read)
     if state.lease_ended:
         try:
             behind.care.attend(state)
@@ -239,10 +237,21 @@ def find_job(job_id: str, who: Caller, behind: Services, *, read: Callable[[str]
     return state
 
 
+def job_of(owner: str, job_id: str, *, read: Callable[[str], JobState | None]) -> JobState:
+    """A job of this owner, as it stands. Raises NotFound for another's."""
+    state = read(job_id) if _JOB_ID.fullmatch(job_id) else None
+    if state is None or state.owner != owner:
+        raise NotFound(f"there is no job {job_id[:100]!r} of yours; jobs are forgotten 30 days after their submission.")
+    return state
+
+
 def answer_job(status: int, state: JobState) -> Response[str]:
     """A job as the contract has it, with links that work for a while."""
     behind = services(router)
     job = Links(behind.s3, behind.settings.link_expiry_s).of_job(state.document())
+    if behind.event_links is not None:
+        link = behind.event_links.of_job(state.id, owner=state.owner)
+        job = job.model_copy(update={"urls": job.urls.model_copy(update={"events": link})})
     if _size_bytes(job) > REPLY_LIMIT_BYTES:
         # Some thousand outputs with a link each. All of them are in the list of the result, and among the assets.
         job = shorten_job(job, size=_size_bytes, limit_bytes=REPLY_LIMIT_BYTES)

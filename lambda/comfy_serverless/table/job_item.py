@@ -86,6 +86,11 @@ class JobItem:
             columns["keeper"] = keeper_of(columns["keeper"])
         return cls(**columns, **beside)
 
+    @property
+    def counted_run(self) -> str | None:
+        """The run whose outputs count: of a job that ended between two runs, the last one."""
+        return self.last_run if self.run is None and self.document_json is not None else self.run
+
     def to_item(self) -> Item:
         """The item as it is first written."""
         item = {"pk": job_pk(self.id), "sk": JOB, **write_columns(self, of=JobItem, stored=STORED)}
@@ -176,15 +181,18 @@ def output_item(job: JobItem, output: Output, *, place: int, run: str) -> Item:
 
 def outputs_of(job: JobItem, items: Iterable[Item]) -> tuple[Output, ...]:
     """The outputs of the run that counts, in the order of its result, or else as they were delivered."""
-    # A job that ended between two runs has the outputs of the last one.
-    run = job.last_run if job.run is None and job.document_json is not None else job.run
+    return tuple(output for _, output in placed_outputs_of(job, items))
+
+
+def placed_outputs_of(job: JobItem, items: Iterable[Item]) -> list[tuple[int, Output]]:
+    """The same, each with its place in its run, which it keeps."""
     by_place = {
         int(item["sk"].split("#")[1]): item["output"]
         for item in items
-        if item["sk"].startswith("output#") and item["run"] == run
+        if item["sk"].startswith("output#") and item["run"] == job.counted_run
     }
     order = by_place if job.output_places is None else map(int, filter(None, job.output_places.split(",")))
-    return tuple(Output.model_validate_json(by_place[place]) for place in order if place in by_place)
+    return [(place, Output.model_validate_json(by_place[place])) for place in order if place in by_place]
 
 
 def named_outputs(job: Job) -> str | None:

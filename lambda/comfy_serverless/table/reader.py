@@ -19,7 +19,7 @@ from comfy_serverless.table.job_item import (
     index_bound,
     index_key,
     job_pk,
-    outputs_of,
+    placed_outputs_of,
 )
 from comfy_serverless.table.job_state import JobState
 from comfy_serverless.table.shown import LISTED, ListedJob
@@ -154,4 +154,6 @@ class JobReader:
         if state.is_forgotten:
             return None
         preview = Preview.from_item(items[-1]) if items[-1]["sk"] == PREVIEW else None
-        return replace(state, outputs=outputs_of(state, items[1:]), preview=preview)
+        placed = placed_outputs_of(state, items[1:])
+        places, outputs = tuple(place for place, _ in placed), tuple(output for _, output in placed)
+        return replace(state, outputs=outputs, places=places, preview=preview)
