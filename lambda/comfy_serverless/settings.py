@@ -110,6 +110,13 @@ class Settings:
         1000,
         "How many outputs of a job its document lists; of more, all are listed in `outputs.jsonl` beside `result.json`",
     )
+    thumbnails: bool = _env(
+        "THUMBNAILS",
+        to.boolean,
+        True,
+        "Whether a small WebP is made of each picture, and of each video's first frame, beside the output in its "
+        "bucket",
+    )
     workflows_dir: Path | None = _env(
         "WORKFLOWS_DIR", to.folder, None, 'Folder of workflows a request may name: `"workflow": "name"`'
     )

@@ -106,6 +106,7 @@ GARBAGE: dict[str, list[str]] = {
     "MAX_INPUT_PIXELS": WHOLE,
     "INPUT_CACHE_BYTES": WHOLE,
     "INPUT_TIMEOUT_S": NUMBER,
+    "THUMBNAILS": ["perhaps", "2", "webp"],
     "ALLOW_PRIVATE_ADDRESSES": ["perhaps", "2", "on"],
     "ALLOWED_INPUT_BUCKETS": BUCKET,
     "ALLOWED_OUTPUT_BUCKETS": BUCKET,
