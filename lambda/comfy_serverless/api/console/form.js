@@ -79,6 +79,10 @@ export function initial(field) {
 /** Whether a field is as it was before anybody has touched it: its value is the workflow's own. */
 export const isUntouched = (field, held) => !field.isRequired && JSON.stringify(held) === JSON.stringify(initial(field));
 
+/** The values that somebody has set: the others are the workflow's own, and of two versions each has its own. */
+export const changed = (fields, values, held) =>
+  Object.fromEntries(fields.filter((field) => Object.hasOwn(values, field.name) && !isUntouched(field, held[field.name])).map((field) => [field.name, values[field.name]]));
+
 /** What a field holds that has nothing in it. */
 export function empty(field) {
   if (isSeed(field)) return { digits: "", isRandom: false };

@@ -3,7 +3,7 @@
 import { ApiError, get, newId, post } from "./api.js";
 import { formOf } from "./controls.js";
 import { h, replace } from "./dom.js";
-import { fieldsOf, heldIn, initial, isSeed, isUntouched, kept, placed, requestOf, restored, valuesOf } from "./form.js";
+import { changed, fieldsOf, heldIn, initial, isSeed, kept, placed, requestOf, restored, valuesOf } from "./form.js";
 import { everywhere, findings, looked, nameOf, readFile, saying, zone } from "./intake.js";
 import { action, empty, failure, toast } from "./parts.js";
 import { keyTag, runList } from "./runs.js";
@@ -96,13 +96,9 @@ const named = async (place, name, query, list) => {
     called: name,
     remember: (now) => sessionStorage.setItem(memory, JSON.stringify(kept(fields, now))),
     forget: () => sessionStorage.removeItem(memory),
-    // What is as the workflow has it is not sent: of two versions behind an alias each has its own.
     send: (id, { values, held: now, metadata }) => post(`${path}/runs`, { inputs: changed(fields, values, now), metadata }, { query: which, idempotencyKey: id }),
   });
 };
-
-const changed = (fields, values, held) =>
-  Object.fromEntries(Object.entries(values).filter(([name]) => !isUntouched(fields.find((field) => field.name === name), held[name])));
 
 const unnamed = (place, { fileName, told }, list, again) =>
   formView(place, {

@@ -78,16 +78,16 @@ export const runList = (useSeeds) => {
     let before = "";
     run.paint = () => {
       const { job } = run;
-      const now = `${job.status} ${run.problem ?? ""}`;
+      const now = `${job.status} ${run.isOver} ${run.problem ?? ""}`;
       if (now !== before) {
         before = now;
         replace(head, statusChip(job.status), h("b", { class: "grow" }, run.name), shortId(job.id),
           OVER.has(job.status) ? null : action("Cancel", () => post(`jobs/${encodeURIComponent(job.id)}/cancel`), { kind: "quiet small" }),
           h("a", { class: "button quiet small", href: `#/jobs/${encodeURIComponent(job.id)}` }, "Open"));
         replace(foot, footOf(run, useSeeds));
-        if (run.isOver || OVER.has(job.status)) replace(stage, resultOf(run));
+        if (run.isOver) replace(stage, resultOf(run));
       }
-      if (!run.isOver && !OVER.has(job.status)) live(stage, run);
+      if (!run.isOver) live(stage, run);
     };
     run.paint();
     return element;
@@ -135,8 +135,8 @@ const outputOf = (output) => {
   return link([thumb(output, { size: 64 }), h("span", {}, output.name)]);
 };
 
-const footOf = ({ job }, useSeeds) => {
-  if (!OVER.has(job.status)) return null;
+const footOf = ({ job, isOver }, useSeeds) => {
+  if (!isOver) return null;
   const seeds = Object.values(job.seeds ?? {});
   const took = job.started_at ? duration(new Date(job.completed_at) - new Date(job.started_at)) : null;
   return [

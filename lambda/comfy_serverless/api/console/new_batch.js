@@ -1,0 +1,173 @@
+// A new batch: of a manifest, of a table, or of many pictures and a workflow. Lines are made here, and sent at once.
+
+import { get, post, upload } from "./api.js";
+import { formOf } from "./controls.js";
+import { h, replace } from "./dom.js";
+import { stringify } from "./exact.js";
+import { fitsMedia } from "./files.js";
+import { changed, fieldsOf, initial, placed, valuesOf } from "./form.js";
+import { everywhere, saying } from "./intake.js";
+import { all } from "./named.js";
+import { action, bar, bytes, number } from "./parts.js";
+import { keyTag } from "./runs.js";
+import { isManifest, isTable, requestsForFiles, requestsOf } from "./table.js";
+
+const AT_ONCE = 4;
+/** What is longer goes to S3 first. */
+const MOST_SENT = 3_000_000;
+const MOST_SHOWN = 8;
+
+export const begin = async (root) => {
+  const called = h("input", { type: "text", id: "batch-name", maxlength: 100, value: suggested() });
+  const status = h("div", {});
+  const place = h("div", { class: "stack" });
+  let given = null;
+  const start = async (body) => {
+    saying(status, "");
+    const made = await post("batches", { name: called.value.trim(), ...body });
+    location.hash = `#/batches/${encodeURIComponent(made.name)}`;
+  };
+  const take = async (files) => {
+    given?.stop?.();
+    saying(status, "");
+    try {
+      const [first] = files;
+      if (isManifest(first.name)) given = ofManifest(place, first, start);
+      else if (isTable(first.name)) given = await ofTable(place, first, start);
+      else given = await ofFiles(place, [...(given?.files ?? []), ...files], start);
+      called.value = suggested(first.name);
+    } catch (error) {
+      if (error.name !== "AbortError") saying(status, error.message, true);
+    }
+  };
+  const input = h("input", { type: "file", multiple: true, class: "sr", id: "batch-files", onchange: () => { if (input.files.length) take([...input.files]); input.value = ""; } });
+  const end = everywhere(take);
+  replace(root, h("div", { class: "head" }, h("h1", { tabindex: "-1", class: "grow" }, "New batch"), h("a", { class: "button quiet", href: "#/batches" }, "All batches")),
+    h("div", { class: "stack" },
+      h("label", { class: "drop zone", for: "batch-files" }, input, h("b", {}, "Drop a manifest, a table, or many pictures"),
+        h("span", { class: "dim" }, ".jsonl or .json: a request a line. .csv: a row each, its head names the inputs. Pictures: one job each, of a workflow.")),
+      h("div", { class: "field" }, h("label", { for: "batch-name" }, "Name"), called), status, place));
+  return () => {
+    end();
+    given?.stop?.();
+  };
+};
+
+const suggested = (fileName = "") => {
+  const stem = fileName.replace(/\..*$/, "").replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 40) || "batch";
+  return `${stem}-${new Date().toISOString().slice(0, 16).replace(/[-:]/g, "").replace("T", "-")}`;
+};
+
+const starter = (text, act) => h("div", { class: "actions" }, action(text, act, { kind: "primary", name: "play" }));
+
+const ofManifest = (place, file, start) => {
+  const head = h("pre", { tabindex: 0, "aria-label": "Its first lines" });
+  const isPacked = file.name.endsWith(".gz");
+  if (!isPacked) file.slice(0, 4000).text().then((text) => replace(head, text.split("\n").slice(0, MOST_SHOWN).map((line) => `${line.slice(0, 300)}\n`)));
+  const send = async () => start(isPacked || file.size > MOST_SENT ? { upload_id: await uploaded(file) } : { manifest: await file.text() });
+  replace(place, h("div", { class: "card stack" }, h("p", {}, h("b", {}, file.name), ` ${bytes(file.size)}`), isPacked ? null : head, starter("Run every line", send)));
+  return {};
+};
+
+const uploaded = async (file) => (await upload(file, () => {}, { asUpload: true })).id;
+
+const sendLines = async (requests, start) => {
+  const text = requests.map((one) => stringify(one)).join("\n");
+  return text.length > MOST_SENT ? start({ upload_id: await uploaded(new File([text], "lines.jsonl", { type: "application/x-ndjson" })) }) : start({ manifest: text });
+};
+
+const ofTable = async (place, file, start) => {
+  const text = await file.text();
+  const told = h("div", { class: "stack" });
+  const look = async (name) => {
+    const fields = await fieldsOfNamed(name);
+    const { requests, problems } = requestsOf(text, name, fields);
+    replace(told, problems.length ? h("div", { class: "notice bad", role: "alert" }, h("b", {}, `${number(problems.length)} cells do not fit:`), h("ul", { class: "bullets" }, problems.slice(0, MOST_SHOWN).map(({ line, field, problem }) => h("li", {}, `line ${line}, ${field}: ${problem}`)))) : null,
+      problems.length ? null : starter(`Run ${number(requests.length)} rows`, () => sendLines(requests, start)));
+  };
+  const menu = await workflowMenu(look);
+  replace(place, h("div", { class: "card stack" }, h("p", {}, h("b", {}, file.name), ` ${bytes(file.size)}`), menu, told));
+  return {};
+};
+
+const fieldsOfNamed = async (name) => {
+  const workflow = await get(`workflows/${encodeURIComponent(name.replace(/^shared\//, ""))}`, name.startsWith("shared/") ? { source: "operator" } : {});
+  return fieldsOf(workflow.schema, workflow.inputs);
+};
+
+/** A menu of workflows; `look` is told which one. */
+const workflowMenu = async (look, fits = () => true) => {
+  const known = (await all()).filter(fits);
+  const problem = h("div", {});
+  const menu = h("select", { id: "batch-workflow", onchange: () => menu.value && look(menu.value).then(() => saying(problem, ""), (error) => error.name === "AbortError" || saying(problem, error.message, true)) },
+    h("option", { value: "" }, known.length ? "Choose a workflow" : "There are no named workflows yet"),
+    known.map((one) => h("option", { value: one.source === "operator" ? `shared/${one.name}` : one.name }, one.name)));
+  return h("div", { class: "field" }, h("label", { for: "batch-workflow" }, "Workflow"), menu, problem);
+};
+
+/** Many files: sent up some at a time, those that failed again; then a line each. What is up there stays up. */
+const ofFiles = async (place, files, start) => {
+  const items = files.map((file) => ({ file, name: file.name, id: "", problem: "" }));
+  const over = new AbortController();
+  const progress = h("div", { class: "stack" });
+  const chosen = h("div", { class: "stack" });
+  const paint = () => {
+    const done = items.filter((item) => item.id).length;
+    const wrong = items.filter((item) => item.problem);
+    replace(progress, bar(done / items.length, "Uploading", done === items.length ? "good" : "live"), h("p", { class: "dim", role: "status" }, `${number(done)} of ${number(items.length)} uploaded`),
+      wrong.length ? h("div", { class: "notice bad" }, h("ul", { class: "bullets" }, wrong.slice(0, MOST_SHOWN).map((item) => h("li", {}, `${item.name}: ${item.problem}`))), action("Upload these again", () => { wrong.forEach((item) => { item.problem = ""; }); return work(); }, { kind: "small" })) : null);
+  };
+  const work = async () => {
+    const next = () => items.find((item) => !item.id && !item.problem && !item.isGoing);
+    await Promise.all(Array.from({ length: AT_ONCE }, async () => {
+      for (let item = next(); item && !over.signal.aborted; item = next()) {
+        item.isGoing = true;
+        try {
+          item.id = (await once(item.file, over.signal)).id;
+        } catch (error) {
+          if (error.name !== "AbortError") item.problem = error.message;
+        }
+        item.isGoing = false;
+        paint();
+      }
+    }));
+  };
+  const look = async (name) => {
+    const fields = await fieldsOfNamed(name);
+    const takers = fields.filter((field) => field.kind === "file" && fitsMedia(field.media, files[0].type));
+    if (!takers.length) return saying(chosen, `${name} has no input for ${files[0].type || "such files"}.`, true);
+    const taker = h("select", { id: "batch-taker", onchange: () => paintForm() }, takers.map((field) => h("option", { value: field.name }, field.title)));
+    const rest = h("div", {});
+    let form;
+    const others = () => fields.filter((field) => field.name !== taker.value);
+    const paintForm = () => {
+      form = formOf(others(), Object.fromEntries(others().map((field) => [field.name, initial(field)])));
+      replace(rest, form.element);
+    };
+    const run = async () => {
+      const held = form.held();
+      const { values, problems } = valuesOf(others(), held);
+      form.problems(placed(others(), problems).byField);
+      if (problems.length) return;
+      const ready = items.filter((item) => item.id);
+      if (ready.length < items.length) throw new Error(`${items.length - ready.length} files are not uploaded yet.`);
+      await sendLines(requestsForFiles(name, changed(others(), values, held), taker.value, ready), start);
+    };
+    paintForm();
+    replace(chosen, takers.length > 1 ? h("div", { class: "field" }, h("label", { for: "batch-taker" }, "Each file is"), taker) : null, rest, starter(`Run ${number(items.length)} jobs`, run));
+  };
+  const menu = await workflowMenu(look);
+  replace(place, h("div", { class: "card stack" }, progress, menu, chosen));
+  paint();
+  work();
+  return { files, stop: () => over.abort() };
+};
+
+/** Files that this page has sent up already, by name, size and time: dropped again, they are there. */
+const sentUp = new Map();
+const once = async (file, signal) => {
+  const same = `${keyTag()}/${file.name}/${file.size}/${file.lastModified}`;
+  if (!sentUp.has(same)) sentUp.set(same, await upload(file, () => {}, { signal }));
+  return sentUp.get(same);
+};
+
