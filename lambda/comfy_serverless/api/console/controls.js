@@ -2,7 +2,7 @@
 
 import { get, upload } from "./api.js";
 import { h, replace } from "./dom.js";
-import { drawn, empty, hasSlider, initial, isSeed } from "./form.js";
+import { blank, drawn, hasSlider, initial, isSeed } from "./form.js";
 import { action, bar, bytes, dialog, empty, failure, icon, thumb } from "./parts.js";
 
 const SEARCHED_FROM = 16;
@@ -193,7 +193,7 @@ const seedControl = (field, value, names, onChange) => {
   });
   show();
   const element = h("div", { class: "inline seed" }, input, dice, h("label", { class: "switch" }, isRandom, "New each time"));
-  return { element, input, get: () => ({ digits: input.value.trim(), isRandom: isRandom.checked }), set: (next) => set(next ?? empty(field)) };
+  return { element, input, get: () => ({ digits: input.value.trim(), isRandom: isRandom.checked }), set: (next) => set(next ?? blank(field)) };
 };
 
 const SHOWN = /^image\/(png|jpeg|webp|gif|avif|bmp)$/;
@@ -253,7 +253,7 @@ export const fileControl = (field, value, names, onChange) => {
     }, text, h("div", { class: "actions" }, h("button", { class: "button primary" }, "Take it"))), { kind: "small" });
   };
   const paint = () => {
-    replace(list, items.map((item) => rowOf(item, {
+    replace(list, items.map((item) => fileRow(item, {
       remove: () => {
         if (item.url?.startsWith("blob:")) URL.revokeObjectURL(item.url);
         items = items.filter((one) => one !== item);
@@ -299,7 +299,7 @@ export const fileControl = (field, value, names, onChange) => {
   return { element, input, isGroup: true, get: () => items, set, take, takes: (type) => fitsMedia(field.media, type) };
 };
 
-const rowOf = (item, { remove, again }) => {
+const fileRow = (item, { remove, again }) => {
   const progress = h("span", { class: "grow" });
   item.bar = (share) => replace(progress, share < 1 ? bar(share, `Uploading ${item.name}`) : null);
   if (item.file && !item.id && !item.problem) item.bar(item.share);
