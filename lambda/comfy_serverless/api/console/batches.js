@@ -3,9 +3,9 @@
 import { get, post } from "./api.js";
 import { h, replace } from "./dom.js";
 import { every } from "./live.js";
+import { begin } from "./new_batch.js";
 import { action, bar, confirm, dialog, duration, empty, failure, number, shortId, statusChip, thumb, time, toast } from "./parts.js";
 import { saveAll, saveLinks } from "./saving.js";
-import { begin } from "./new_batch.js";
 
 const LOOK_MS = 2000;
 const LIST_MS = 4000;

@@ -2,8 +2,7 @@
 
 import { del, get, post } from "./api.js";
 import { h, replace } from "./dom.js";
-import { everywhere, findings, looked, nameOf, readFile, saying, zone } from "./intake.js";
-import { all, keepAs, pagesOf, sourceWord } from "./named.js";
+import { all, everywhere, findings, keepAs, looked, nameOf, pagesOf, readFile, saying, sourceWord, zone } from "./intake.js";
 import { action, confirm, dialog, empty, failure, time, toast } from "./parts.js";
 
 const OWN = "own";
