@@ -111,7 +111,7 @@ const paintKeys = async (place) => {
     const works = (key) => !key.is_revoked && !(key.expires_at && new Date(key.expires_at) < new Date());
     const sorted = [...keys].sort((one, other) => Number(works(other)) - Number(works(one)) || (one.created_at < other.created_at ? 1 : -1));
     replace(place, h("header", {}, h("h2", { class: "grow" }, "Keys"), action("New key", () => askKey(load), { kind: "small", name: "plus" })),
-      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Keys" }, h("table", {}, h("thead", {}, h("tr", {}, ["Name", "Owner", "Made", "Limits", ""].map((text) => h("th", { scope: "col" }, text)))),
+      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Keys" }, h("table", {}, h("thead", {}, h("tr", {}, ["Name", "Owner", "Made", "Limits"].map((text) => h("th", { scope: "col" }, text)), h("td", {}))),
         h("tbody", {}, sorted.map((key) => h("tr", { class: works(key) ? null : "dim" }, h("td", { class: "wrap" }, h("b", {}, key.name), key.is_admin ? [" ", h("span", { class: "chip warn" }, "admin")] : null, works(key) ? null : [" ", h("span", { class: "chip bad" }, key.is_revoked ? "revoked" : "expired")]),
           h("td", { class: "wrap" }, key.owner), h("td", {}, time(key.created_at)), h("td", { class: "wrap" }, limitsOf(key)),
           h("td", {}, works(key) && !key.is_admin ? action("Revoke", async () => {
