@@ -151,7 +151,9 @@ def attach(app: APIGatewayHttpResolver) -> None:
     @app.get("/", include_in_schema=False)
     def console() -> Response[str]:
         services: Services = app.context["services"]
-        return _sent(app, page().text, _HTML, _ASKED, {"content-security-policy": policy(buckets_of(services))})
+        streams = services.settings.events_url
+        allowed = policy(buckets_of(services), () if streams is None else (origin_of(streams),))
+        return _sent(app, page().text, _HTML, _ASKED, {"content-security-policy": allowed})
 
     @app.get("/console/<name>", include_in_schema=False)
     def console_file(name: str) -> Response[str]:

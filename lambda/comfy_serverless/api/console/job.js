@@ -14,7 +14,7 @@ const FIRST_OUTPUTS = 24;
 const LISTED = 100;
 /** The phases of a job, in their order, as `timings_ms` and `metrics` name them. */
 const PHASES = [
-  ["queue", "waiting"], ["fetching", "fetching inputs"], ["models", "fetching models"], ["loading", "loading models"],
+  ["queue", "waiting"], ["preparing", "preparing"], ["fetching", "fetching inputs"], ["models", "fetching models"], ["loading", "loading models"],
   ["executing", "executing"], ["delivering", "delivering"], ["overhead", "overhead"],
 ];
 
@@ -178,7 +178,7 @@ const outputs = (first, path) => {
     replace(element,
       h("header", {}, h("h2", {}, total === 1 ? "Output" : `${number(total)} outputs`), h("span", { class: "grow" }), total > 1 && total === listed.length ? action("Download all", () => saveAll(listed), { kind: "quiet small", name: "save" }) : null),
       looks.length === 1 && all.length === 1 ? one(looks[0], open) : h("div", { class: "grid" }, looks.map((output) => tile(output, () => open(output)))),
-      others.length ? h("ul", { class: "files" }, others.map(asRow)) : null,
+      others.length ? h("ul", { class: "file-list" }, others.map(asRow)) : null,
       shown < total ? h("div", { class: "row center" }, action(`Show more (${number(total - shown)})`, more, { kind: "quiet" })) : null);
   };
   const more = async () => {
@@ -212,7 +212,7 @@ const outputs = (first, path) => {
 /** The only output, large. */
 const one = (output, open) =>
   h("figure", { class: "single" },
-    isPicture(output) ? h("button", { type: "button", class: "tile-open", "aria-label": `Open ${name(output)}`, onclick: () => open(output) }, full(output)) : full(output),
+    isPicture(output) ? h("button", { type: "button", class: "shot-open", "aria-label": `Open ${name(output)}`, onclick: () => open(output) }, full(output)) : full(output),
     h("figcaption", { class: "row between" }, h("span", { class: "dim" }, caption(output)), download(output, "Download", "quiet small")));
 
 const asRow = (output) =>
@@ -300,7 +300,7 @@ const showGraph = async (path, box) => {
   });
   const list = h("details", {}, h("summary", {}, "Nodes as a list"),
     h("ul", { class: "plain node-list" }, view.nodes.map((node) => h("li", {}, h("code", {}, node.id), " ", node.title === node.type ? node.type : `${node.title} (${node.type})`))));
-  replace(box, h("header", {}, h("h2", {}, "Graph"), h("span", { class: "dim" }, `${view.nodes.length} nodes`)), view.element, picked, list);
+  replace(box, h("header", {}, h("h2", {}, "Graph"), h("span", { class: "dim" }, `${view.nodes.length} node${view.nodes.length === 1 ? "" : "s"}`), h("span", { class: "grow" }), view.tools), view.element, picked, list);
   view.fit();
   return view;
 };
