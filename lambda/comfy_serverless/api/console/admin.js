@@ -17,7 +17,7 @@ const show = async (root, _params, query) => {
   };
   const usage = h("div", { class: "stack" });
   const keys = who.is_admin ? h("section", { class: "card" }) : null;
-  replace(root, h("div", { class: "head" }, h("h1", { tabindex: "-1", class: "grow" }, asked.owner ? `Usage of ${asked.owner}` : "Usage"), tabs(asked, who)), h("div", { class: "stack" }, budgetOf(who), usage, keys));
+  replace(root, h("div", { class: "head" }, h("h1", { tabindex: "-1", class: "grow" }, asked.owner ? `Usage of ${asked.owner}` : asked.by === "owner" ? "Usage of everybody" : "Usage"), tabs(asked, who)), h("div", { class: "stack" }, budgetOf(who), usage, keys));
   const load = async () => {
     try {
       await paintUsage(usage, asked, who);
@@ -58,7 +58,7 @@ const paintUsage = async (place, asked, who) => {
   const range = span(asked.days);
   const whose = asked.owner ? { owner: asked.owner } : {};
   const ask = (by) => get("usage", { by, ...range, ...whose });
-  const [rows, days] = await Promise.all([ask(asked.by), asked.by === "day" ? null : ask("day")]);
+  const [rows, days] = await Promise.all([ask(asked.by), asked.by === "day" ? null : ask(asked.by === "owner" && !asked.owner ? "day,owner" : "day")]);
   const daily = (days ?? rows).rows;
   const total = rows.total;
   if (!total?.jobs) return replace(place, empty("No jobs in this time", "What jobs took and cost is counted as each ends."));
@@ -69,7 +69,11 @@ const paintUsage = async (place, asked, who) => {
 
 /** Every day between two, also those that have nothing. */
 export const everyDay = (rows, { from, to }) => {
-  const known = new Map(rows.map((row) => [row.day, row]));
+  const known = new Map();
+  for (const { day, jobs, failed } of rows) {
+    const sum = known.get(day) ?? { day, jobs: 0, failed: 0 };
+    known.set(day, { day, jobs: sum.jobs + jobs, failed: sum.failed + failed });
+  }
   const found = [];
   for (let at = Date.parse(from); at <= Date.parse(to); at += 86_400_000) {
     const day = new Date(at).toISOString().slice(0, 10);
@@ -93,7 +97,7 @@ const chart = (rows, range) => {
 
 const table = (rows, asked, who) => {
   const most = Math.max(0.000001, ...rows.map((row) => row.seconds));
-  const nameOf = (row) => row[asked.by] || "(none)";
+  const nameOf = (row) => row.key_name || row[asked.by] || "(none)";
   const cell = (row) => {
     if (asked.by === "workflow" && row.workflow) return h("a", { href: `#/jobs?label=${encodeURIComponent(`workflow=${row.workflow}`)}` }, row.workflow);
     if (asked.by === "owner" && who.is_admin) return h("a", { href: hashOf(asked, { by: "workflow", owner: row.owner }) }, row.owner);
