@@ -35,7 +35,7 @@ test("labels are read as people write them", () => {
 test("a chart has every day, also those with nothing", () => {
   const range = span(3, Date.UTC(2026, 2, 1, 12));
   assert.deepEqual(range, { from: "2026-02-27", to: "2026-03-01" });
-  assert.deepEqual(everyDay([{ day: "2026-02-28", jobs: 4, failed: 1 }], range).map((day) => day.jobs), [0, 4, 0]);
+  assert.deepEqual(everyDay([{ day: "2026-02-28", jobs: 3, failed: 1 }, { day: "2026-02-28", jobs: 1, failed: 0 }], range).map((day) => day.jobs), [0, 4, 0]);
 });
 
 test("a key's limits are numbers, and what stands empty is none", () => {

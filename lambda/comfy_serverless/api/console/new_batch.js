@@ -11,17 +11,25 @@ import { action, bar, bytes, number } from "./parts.js";
 const AT_ONCE = 4;
 /** What is longer goes to S3 first. */
 const MOST_SENT = 3_000_000;
+const DAY_S = 86_400;
 const MOST_SHOWN = 8;
 
 export const begin = async (root) => {
-  const called = h("input", { type: "text", id: "batch-name", maxlength: 100, value: suggested() });
+  const called = h("input", { type: "text", id: "batch-name", maxlength: 40, pattern: "[A-Za-z0-9_\\-]+", value: suggested() });
   const status = h("div", {});
   const place = h("div", { class: "stack" });
   let given = null;
   const start = async (body) => {
     saying(status, "");
-    const made = await post("batches", { name: called.value.trim(), ...body });
-    location.hash = `#/batches/${encodeURIComponent(made.name)}`;
+    try {
+      const made = await post("batches", { name: called.value.trim(), ...body });
+      location.hash = `#/batches/${encodeURIComponent(made.name)}`;
+    } catch (error) {
+      const lines = (error.details?.errors ?? []).filter(({ field }) => String(field).startsWith("lines."));
+      if (!lines.length) throw error;
+      replace(status, problemList(`${number(lines.length)} lines would fail; nothing was begun.`, lines.map(({ field, problem }) => `${field.replace("lines.", "line ")}: ${problem}`)),
+        action("Run the others", () => start({ ...body, force: true }), { kind: "small" }));
+    }
   };
   const take = async (files) => {
     given?.stop?.();
@@ -50,9 +58,12 @@ export const begin = async (root) => {
 };
 
 const suggested = (fileName = "") => {
-  const stem = fileName.replace(/\..*$/, "").replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 40) || "batch";
+  const stem = fileName.replace(/\..*$/, "").replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 26) || "batch";
   return `${stem}-${new Date().toISOString().slice(0, 16).replace(/[-:]/g, "").replace("T", "-")}`;
 };
+
+const problemList = (title, problems) =>
+  h("div", { class: "notice bad", role: "alert" }, h("b", {}, title), h("ul", { class: "bullets" }, problems.slice(0, MOST_SHOWN).map((text) => h("li", {}, text))));
 
 const starter = (text, act) => h("div", { class: "actions" }, action(text, act, { kind: "primary", name: "play" }));
 
@@ -65,7 +76,7 @@ const ofManifest = (place, file, start) => {
   return {};
 };
 
-const uploaded = async (file) => (await upload(file, () => {}, { asUpload: true })).id;
+const uploaded = async (file) => (await upload(file, () => {}, { expiresIn: DAY_S })).id;
 
 const sendLines = async (requests, start) => {
   const text = requests.map((one) => stringify(one)).join("\n");
@@ -78,8 +89,7 @@ const ofTable = async (place, file, start) => {
   const look = async (name) => {
     const fields = await fieldsOfNamed(name);
     const { requests, problems } = requestsOf(text, name, fields);
-    replace(told, problems.length ? h("div", { class: "notice bad", role: "alert" }, h("b", {}, `${number(problems.length)} cells do not fit:`), h("ul", { class: "bullets" }, problems.slice(0, MOST_SHOWN).map(({ line, field, problem }) => h("li", {}, `line ${line}, ${field}: ${problem}`)))) : null,
-      problems.length ? null : starter(`Run ${number(requests.length)} rows`, () => sendLines(requests, start)));
+    replace(told, problems.length ? problemList(`${number(problems.length)} cells do not fit:`, problems.map(({ line, field, problem }) => `line ${line}, ${field}: ${problem}`)) : starter(`Run ${number(requests.length)} rows`, () => sendLines(requests, start)));
   };
   const menu = await workflowMenu(look);
   replace(place, h("div", { class: "card stack" }, h("p", {}, h("b", {}, file.name), ` ${bytes(file.size)}`), menu, told));
@@ -111,7 +121,7 @@ const ofFiles = async (place, files, start) => {
     const done = items.filter((item) => item.id).length;
     const wrong = items.filter((item) => item.problem);
     replace(progress, bar(done / items.length, "Uploading", done === items.length ? "good" : "live"), h("p", { class: "dim", role: "status" }, `${number(done)} of ${number(items.length)} uploaded`),
-      wrong.length ? h("div", { class: "notice bad" }, h("ul", { class: "bullets" }, wrong.slice(0, MOST_SHOWN).map((item) => h("li", {}, `${item.name}: ${item.problem}`))), action("Upload these again", () => { wrong.forEach((item) => { item.problem = ""; }); return work(); }, { kind: "small" })) : null);
+      wrong.length ? [problemList("Not uploaded:", wrong.map((item) => `${item.name}: ${item.problem}`)), action("Upload these again", () => { wrong.forEach((item) => { item.problem = ""; }); return work(); }, { kind: "small" })] : null);
   };
   const work = async () => {
     const next = () => items.find((item) => !item.id && !item.problem && !item.isGoing);

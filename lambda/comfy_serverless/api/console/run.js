@@ -219,6 +219,7 @@ const remembered = (memory, fields) => {
 /** Watched at once; those behind them wait for their turn anyhow. */
 const MOST_WATCHED = 2;
 const MOST_KEPT = 40;
+const MOST_AGAIN = 12;
 const SHOWN_PREVIEWS = /^image\/(png|jpeg|webp)$/;
 
 let runs = [];
@@ -234,6 +235,7 @@ export const runList = (useSeeds) => {
     runs = [];
     whose = keyTag();
   }
+  const memory = `${LAST}${keyTag()}:runs`;
   const told = h("p", { class: "sr", role: "status" });
   const list = h("ol", { class: "runs", "aria-label": "Runs" });
   const nothing = empty("Nothing run yet", "What you run is shown here while it runs.");
@@ -296,20 +298,41 @@ export const runList = (useSeeds) => {
     run.paint();
     return element;
   };
-  replace(list, [...runs].reverse().map(card));
-  runs.forEach((run) => { run.isWatched = false; });
-  pump();
+  const shown = () => {
+    replace(list, [...runs].reverse().map(card));
+    runs.forEach((run) => { run.isWatched = false; });
+    pump();
+  };
+  const keep = () => sessionStorage.setItem(memory, JSON.stringify(runs.slice(-MOST_AGAIN).map(({ job, name }) => [job.id, name])));
+  /** Those of before a reload. */
+  const remember = async () => {
+    const found = await Promise.all(earlier(memory).map(([id, name]) => get(`jobs/${encodeURIComponent(id)}`).then((job) => ({ job, name, isOver: OVER.has(job.status), isWatched: false, preview: "" }), () => null)));
+    const known = new Set(runs.map((run) => run.job.id));
+    runs = [...found.filter((run) => run && !known.has(run.job.id)), ...runs];
+    shown();
+  };
+  if (runs.length) shown();
+  else remember();
   return {
     element: h("section", { class: "stack", "aria-label": "Runs of this tab" }, told, nothing, list),
     add: (job, name) => {
       const run = { job, name, isOver: OVER.has(job.status), isWatched: false, preview: "" };
       runs = [...runs, run].slice(-MOST_KEPT);
+      keep();
       list.prepend(card(run));
       while (list.children.length > MOST_KEPT) list.lastChild.remove();
       pump();
     },
     end: () => stops.forEach((stop) => stop()),
   };
+};
+
+const earlier = (memory) => {
+  try {
+    return JSON.parse(sessionStorage.getItem(memory)).filter(([id, name]) => typeof id === "string" && typeof name === "string");
+  } catch {
+    return [];
+  }
 };
 
 const live = (stage, { job, preview }) => {

@@ -155,7 +155,7 @@ const versionCard = (workflow, page, isOwn, load) => {
     paintMore(next.next_cursor);
   }, { kind: "quiet small" }) : null);
   paintMore(page.next_cursor);
-  return h("section", { class: "card" }, h("h2", {}, "Versions"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Versions" }, h("table", {}, h("thead", {}, h("tr", {}, ["Version", "What is new", "By", "When", ""].map((text) => h("th", { scope: "col" }, text)))), body)), more);
+  return h("section", { class: "card" }, h("h2", {}, "Versions"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Versions" }, h("table", {}, h("thead", {}, h("tr", {}, ["Version", "What is new", "By", "When"].map((text) => h("th", { scope: "col" }, text)), h("td", {}))), body)), more);
 };
 
 const versionRow = (workflow, version, isOwn, load) =>
