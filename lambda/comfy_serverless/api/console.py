@@ -49,12 +49,12 @@ class File:
     @property
     def version(self) -> str:
         """Another one for another content."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+        return hashlib.sha256(self.text.encode()).hexdigest()[:8]
 
     @property
     def integrity(self) -> str:
         """Its hash, as browsers compare it."""
-        return _digest(self.text, "sha384")
+        return _digest(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +175,8 @@ def _sent(
     return Response(status_code=HTTPStatus.OK, content_type=content_type, body=text, headers=headers, compress=True)
 
 
-def _digest(text: str, algorithm: str = "sha256") -> str:
-    return f"{algorithm}-{base64.b64encode(hashlib.new(algorithm, text.encode()).digest()).decode()}"
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def origin_of(url: str) -> str:

@@ -33,7 +33,6 @@ LAST_EVENT_ID = "last-event-id"
 def _documented(frames: str) -> dict[int, OpenAPIResponse]:
     return {
         200: {"description": frames, "content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
-        204: {"description": "The client has seen all there will ever be (`Last-Event-ID`). Ours."},
         **REFUSALS,
     }
 
@@ -59,8 +58,7 @@ def get_events(id: JobId) -> Response[str]:  # noqa: A002  (the contract's name)
 
     state = wait_for(first, look=read, enough=is_enough, until=time.monotonic() + behind.settings.events_hold_s)
     text, _ = frames_of_job(state, seen, Links(behind.s3, behind.settings.link_expiry_s))
-    # A browser that has seen the end connects again after each answer but this one.
-    return _answer(text, status=HTTPStatus.NO_CONTENT if last and state.is_over and not text else HTTPStatus.OK)
+    return _answer(text)
 
 
 @router.get(
@@ -81,8 +79,8 @@ def get_list_events() -> Response[str]:
     return _answer(text)
 
 
-def _answer(text: str, *, status: HTTPStatus = HTTPStatus.OK) -> Response[str]:
-    return Response(status_code=status, content_type=EVENT_STREAM, body=text, headers=dict(NOT_KEPT))
+def _answer(text: str) -> Response[str]:
+    return Response(status_code=HTTPStatus.OK, content_type=EVENT_STREAM, body=text, headers=dict(NOT_KEPT))
 
 
 def _has_changed(before: JobState, after: JobState) -> bool:

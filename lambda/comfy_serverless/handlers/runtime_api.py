@@ -157,7 +157,7 @@ class StreamedResponse:
 
     def _send(self, data: bytes) -> None:
         try:
-            self._connection.send(data)
+            self._socket().sendall(data)  # `HTTPConnection.send` would open a closed connection again
         except OSError as error:
             self._connection.close()
             raise ClientGone(str(error)) from error
@@ -178,7 +178,10 @@ class StreamedResponse:
         """Raise ClientGone if the Runtime API has closed the connection, or refused the rest, while we were waiting."""
         sock = self._socket()
         if select.select([sock], [], [], 0)[0]:
-            start = sock.recv(_STATUS_BYTES, socket.MSG_PEEK)
+            try:
+                start = sock.recv(_STATUS_BYTES, socket.MSG_PEEK)
+            except OSError:
+                start = b""
             if not start or start[_STATUS_AT:] >= b"400":
                 self._connection.close()
                 raise ClientGone("the Runtime API takes no more of the response")

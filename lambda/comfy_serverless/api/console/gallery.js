@@ -205,7 +205,7 @@ const keyOf = (output) => `${output.job_id}/${output.id}`;
 
 /** Arrow keys move through the grid, as its columns are now. */
 const moveByKeys = (grid) => grid.addEventListener("keydown", (event) => {
-  const all = [...grid.querySelectorAll(".shot-open")];
+  const all = [...grid.querySelectorAll(".piece-open")];
   const index = all.indexOf(document.activeElement);
   if (index < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
   const columns = getComputedStyle(grid).gridTemplateColumns.split(" ").length;

@@ -212,7 +212,7 @@ const outputs = (first, path) => {
 /** The only output, large. */
 const one = (output, open) =>
   h("figure", { class: "single" },
-    isPicture(output) ? h("button", { type: "button", class: "shot-open", "aria-label": `Open ${name(output)}`, onclick: () => open(output) }, full(output)) : full(output),
+    isPicture(output) ? h("button", { type: "button", class: "piece-open", "aria-label": `Open ${name(output)}`, onclick: () => open(output) }, full(output)) : full(output),
     h("figcaption", { class: "row between" }, h("span", { class: "dim" }, caption(output)), download(output, "Download", "quiet small")));
 
 const asRow = (output) =>

@@ -44,6 +44,7 @@ export const lightbox = (outputs, index, { onNearEnd = () => {}, isInJob = false
     }
   });
   paint();
+  (next.disabled ? back : next).focus();
   return opened;
 };
 
@@ -55,7 +56,7 @@ const detail = (output, isInJob, close) => [
     ["Made", output.created_at ? time(output.created_at) : null],
     ["Batch", output.batch ? h("a", { href: `#/batches/${encodeURIComponent(output.batch)}`, onclick: close }, output.batch) : null],
   ]),
-  output.metadata ? h("div", { onclick: (event) => event.target.closest("a") && close() }, labels(output.metadata, 8)) : null,
+  Object.keys(output.metadata ?? {}).length ? h("div", { onclick: (event) => event.target.closest("a") && close() }, labels(output.metadata, 8)) : null,
   h("div", { class: "stack tight" },
     download(output, "Download", ""),
     h("a", { class: "button", href: changesOf(output), onclick: close }, icon("edit"), "Run again with changes"),

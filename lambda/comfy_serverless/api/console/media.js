@@ -58,7 +58,7 @@ export const download = (output, label = "Download", kind = "small") =>
 
 /** A tile of a grid: the small picture, and what it is. `open` is called when it is chosen. */
 export const tile = (output, open, size = 200) =>
-  h("figure", { class: "shot" },
-    h("button", { type: "button", class: "shot-open", "aria-label": `Open ${name(output)}`, onclick: open }, thumb(output, { size })),
+  h("figure", { class: "piece" },
+    h("button", { type: "button", class: "piece-open", "aria-label": `Open ${name(output)}`, onclick: open }, thumb(output, { size })),
     h("figcaption", {}, h("span", { class: "cut" }, caption(output)), isSound(output) && output.url ? full(output) : null));
 
