@@ -94,8 +94,8 @@ class Gateway:
         api: begins an invocation of the API's function.
         authorizer: the same of the authorizer.
         agents: the same of the function behind /mcp.
-        development_key: a key that everybody knows: the console offers it on a button.
         events: makes what answers with live events, which takes a moment; later calls return the same.
+        development_key: a key that everybody knows: the console offers it on a button.
     """
 
     api: Invoke
@@ -115,10 +115,10 @@ class Gateway:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """One request, from its first byte to its last."""
         try:
-            if (request.method, request.path) == ("GET", DEVELOPMENT_KEY) and self.development_key is not None:
-                return web.json_response({"key": self.development_key}, headers={"cache-control": "no-store"})
             if request.method == "GET" and _EVENTS.fullmatch(request.path):
                 return await self._stream(request)
+            if (request.method, request.path) == ("GET", DEVELOPMENT_KEY) and self.development_key is not None:
+                return web.json_response({"key": self.development_key}, headers={"cache-control": "no-store"})
             context = await self._authorize(request)
             event = await event_of(request, context)
             if request.path == AGENTS and request.method != "OPTIONS":

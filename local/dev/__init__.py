@@ -262,8 +262,7 @@ class DevStack:
             for name in ("api", "authorizer", "mcp")
         )
         known = API_KEY if self.api_key == API_KEY else None
-        gateway = Gateway(api, authorizer, agents, self._events, development_key=known)
-        server = GatewayServer(gateway, port=self.port)
+        server = GatewayServer(Gateway(api, authorizer, agents, self._events, known), port=self.port)
         self._running.callback(server.stop)
         server.start()
         threading.Thread(target=self._events, name="warms events", daemon=True).start()

@@ -30,7 +30,7 @@ from comfy_serverless.worker.worker import Call, Outcome, Worker
 from tests.patience import PATIENCE_S
 from tests.unit import named_world
 from tests.unit.api_world import ApiWorld, api_world
-from tests.unit.fakes import WORKFLOW, FakeEngine, FakeInputs, made
+from tests.unit.fakes import WORKFLOW, FakeEngine, FakeInputs, files_in, made
 from tests.unit.named_world import push
 from tests.unit.named_world import run as run_named
 
@@ -102,7 +102,9 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiWorld]:
 @pytest.fixture
 def worker(api: ApiWorld) -> Iterator[Worker]:
     engine = FakeEngine(outputs=(made(),))
-    made_worker = Worker(settings=api.services.settings, engine=engine, s3=api.services.s3, inputs=FakeInputs())
+    made_worker = Worker(
+        settings=api.services.settings, engine=engine, s3=api.services.s3, inputs=FakeInputs(), named=files_in(None)
+    )
     yield made_worker
     made_worker.close()
 

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 _FILE, _AT_0, _SHARED = ".json", "@0", "shared/"
 
 
-def pin(request: JobRequest, named: NamedWorkflows | None, *, owner: str) -> JobRequest:
+def pin(request: JobRequest, named: NamedWorkflows, *, owner: str) -> JobRequest:
     """The request of a line, with the version of its workflow in its name, if it names one, and its labels.
 
     Raises:
         InvalidRequest: there is no such workflow, or the inputs do not fit.
         ComfyError: it cannot be looked up now.
     """
-    if named is None or not request.is_named:
+    if not request.is_named:
         return request
     try:
         found = pinned(named, request, owner=owner, key=str(request.job_id))

@@ -120,7 +120,7 @@ class BatchReader:
     """Makes jobs of a manifest's lines.
 
     Attributes:
-        named: the workflows that lines may name; None if names are those of files in WORKFLOWS_DIR alone.
+        named: the workflows that lines may name.
     """
 
     jobs: JobStore
@@ -128,7 +128,7 @@ class BatchReader:
     workers: Workers
     s3: S3Client
     settings: Settings
-    named: NamedWorkflows | None = None
+    named: NamedWorkflows
 
     def read_range(self, batch: Batch, part: Range, *, until: float, now: Callable[[], float] = time.monotonic) -> bool:
         """Go on reading a range. Returns True if it is read, if another function reads it, or if it must not be."""
@@ -170,7 +170,7 @@ class BatchReader:
         bad: list[BadLine] = []
         reserved = Reserved.of(self.settings)
         # A name leads where it does now for all of these lines: they are few, and are read in a moment.
-        named = self.named and self.named.remembering()
+        named = self.named.remembering()
         for line in lines:
             try:
                 asked = request_in(line, batch, reserved, draws=draws)
@@ -199,10 +199,10 @@ class BatchReader:
         asked = Question.parse(question)
         workflow = asked.workflow
         try:
-            if self.named is not None and not is_address(workflow):
+            if not is_address(workflow):
                 return self.named.draws(asked, owner=batch.owner)
             here = {S3Address.parse(batch.source).bucket, self.settings.output_bucket}
-            if is_address(workflow) and S3Address.parse(workflow).bucket not in here:
+            if S3Address.parse(workflow).bucket not in here:
                 return False
             found = resolve_workflow(workflow, s3=self.s3, settings=self.settings)
             return rolls(found) if asked.is_of_texts else draws(found)
@@ -234,7 +234,7 @@ class BatchReader:
             places |= {at: f"{address}#{offset}-{length}" for at, (offset, length) in lengths.items()}
         return places
 
-    def _refusal(self, request: JobRequest, named: NamedWorkflows | None, *, owner: str) -> ComfyError | None:
+    def _refusal(self, request: JobRequest, named: NamedWorkflows, *, owner: str) -> ComfyError | None:
         try:
             is_suspect = request.is_named and Buckets.of(self.settings).names_foreign((request.values, request.inputs))
             whole = expanded(named, request, owner=owner, key=str(request.job_id)) if is_suspect else request

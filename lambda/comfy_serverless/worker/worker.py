@@ -88,7 +88,7 @@ class Worker:
     """Runs jobs with one warm engine. Thread-safe.
 
     Args:
-        named: the workflows that requests may name; None if names are those of files in WORKFLOWS_DIR alone.
+        named: the workflows that requests may name.
     """
 
     def __init__(
@@ -98,8 +98,8 @@ class Worker:
         engine: Engine,
         s3: S3Client,
         inputs: Inputs,
+        named: Named,
         models: Models | None = None,
-        named: Named | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine
