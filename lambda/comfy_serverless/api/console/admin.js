@@ -17,7 +17,7 @@ const show = async (root, _params, query) => {
   };
   const usage = h("div", { class: "stack" });
   const keys = who.is_admin ? h("section", { class: "card" }) : null;
-  replace(root, h("div", { class: "head" }, h("h1", { tabindex: "-1", class: "grow" }, asked.owner ? `Usage of ${asked.owner}` : "Usage"), tabs(asked, who)), h("div", { class: "stack" }, budgetOf(who), usage, keys));
+  replace(root, h("div", { class: "head" }, h("h1", { tabindex: "-1", class: "grow" }, asked.owner ? `Usage of ${asked.owner}` : asked.by === "owner" ? "Usage of everybody" : "Usage"), tabs(asked, who)), h("div", { class: "stack" }, budgetOf(who), usage, keys));
   const load = async () => {
     try {
       await paintUsage(usage, asked, who);
@@ -58,7 +58,7 @@ const paintUsage = async (place, asked, who) => {
   const range = span(asked.days);
   const whose = asked.owner ? { owner: asked.owner } : {};
   const ask = (by) => get("usage", { by, ...range, ...whose });
-  const [rows, days] = await Promise.all([ask(asked.by), asked.by === "day" ? null : ask("day")]);
+  const [rows, days] = await Promise.all([ask(asked.by), asked.by === "day" ? null : ask(asked.by === "owner" && !asked.owner ? "day,owner" : "day")]);
   const daily = (days ?? rows).rows;
   const total = rows.total;
   if (!total?.jobs) return replace(place, empty("No jobs in this time", "What jobs took and cost is counted as each ends."));
@@ -69,7 +69,11 @@ const paintUsage = async (place, asked, who) => {
 
 /** Every day between two, also those that have nothing. */
 export const everyDay = (rows, { from, to }) => {
-  const known = new Map(rows.map((row) => [row.day, row]));
+  const known = new Map();
+  for (const { day, jobs, failed } of rows) {
+    const sum = known.get(day) ?? { day, jobs: 0, failed: 0 };
+    known.set(day, { day, jobs: sum.jobs + jobs, failed: sum.failed + failed });
+  }
   const found = [];
   for (let at = Date.parse(from); at <= Date.parse(to); at += 86_400_000) {
     const day = new Date(at).toISOString().slice(0, 10);
@@ -93,7 +97,7 @@ const chart = (rows, range) => {
 
 const table = (rows, asked, who) => {
   const most = Math.max(0.000001, ...rows.map((row) => row.seconds));
-  const nameOf = (row) => row[asked.by] || "(none)";
+  const nameOf = (row) => row.key_name || row[asked.by] || "(none)";
   const cell = (row) => {
     if (asked.by === "workflow" && row.workflow) return h("a", { href: `#/jobs?label=${encodeURIComponent(`workflow=${row.workflow}`)}` }, row.workflow);
     if (asked.by === "owner" && who.is_admin) return h("a", { href: hashOf(asked, { by: "workflow", owner: row.owner }) }, row.owner);
@@ -111,7 +115,7 @@ const paintKeys = async (place) => {
     const works = (key) => !key.is_revoked && !(key.expires_at && new Date(key.expires_at) < new Date());
     const sorted = [...keys].sort((one, other) => Number(works(other)) - Number(works(one)) || (one.created_at < other.created_at ? 1 : -1));
     replace(place, h("header", {}, h("h2", { class: "grow" }, "Keys"), action("New key", () => askKey(load), { kind: "small", name: "plus" })),
-      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Keys" }, h("table", {}, h("thead", {}, h("tr", {}, ["Name", "Owner", "Made", "Limits", ""].map((text) => h("th", { scope: "col" }, text)))),
+      h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Keys" }, h("table", {}, h("thead", {}, h("tr", {}, ["Name", "Owner", "Made", "Limits"].map((text) => h("th", { scope: "col" }, text)), h("td", {}))),
         h("tbody", {}, sorted.map((key) => h("tr", { class: works(key) ? null : "dim" }, h("td", { class: "wrap" }, h("b", {}, key.name), key.is_admin ? [" ", h("span", { class: "chip warn" }, "admin")] : null, works(key) ? null : [" ", h("span", { class: "chip bad" }, key.is_revoked ? "revoked" : "expired")]),
           h("td", { class: "wrap" }, key.owner), h("td", {}, time(key.created_at)), h("td", { class: "wrap" }, limitsOf(key)),
           h("td", {}, works(key) && !key.is_admin ? action("Revoke", async () => {

@@ -91,11 +91,10 @@ const SMALL_BYTES = 3_000_000;
  * @param {File} file
  * @param {(share: number) => void} onProgress from 0 to 1
  * @param expiresIn seconds after which it is deleted again; without it, it stays
- * @param asUpload whether it stays an upload that somebody else completes: a batch does
- * @returns the asset, or the upload
+ * @returns the asset
  */
-export const upload = async (file, onProgress = () => {}, { signal, expiresIn, asUpload = false } = {}) => {
-  if (!asUpload && file.size && file.size <= SMALL_BYTES) {
+export const upload = async (file, onProgress = () => {}, { signal, expiresIn } = {}) => {
+  if (file.size && file.size <= SMALL_BYTES) {
     const form = new FormData();
     form.append("file", file, file.name);
     form.append("content_type", file.type || "application/octet-stream");
@@ -110,7 +109,7 @@ export const upload = async (file, onProgress = () => {}, { signal, expiresIn, a
     ...(expiresIn ? { expires_in: expiresIn } : {}),
   }, { signal });
   await sendFile(begun, file, onProgress, signal);
-  return asUpload ? begun : post(begun.complete_url, undefined, { signal });
+  return post(begun.complete_url, undefined, { signal });
 };
 
 /** A body to a link; `fetch` would not tell how far it is. */

@@ -3,13 +3,13 @@
 import { get, post } from "./api.js";
 import { h, replace } from "./dom.js";
 import { every } from "./live.js";
+import { begin } from "./new_batch.js";
 import { action, bar, confirm, dialog, duration, empty, failure, number, shortId, statusChip, thumb, time, toast } from "./parts.js";
 import { saveAll, saveLinks } from "./saving.js";
-import { begin } from "./new_batch.js";
 
 const LOOK_MS = 2000;
 const LIST_MS = 4000;
-const PAGE = 60;
+const PAGE = 50;
 const MOST_ON_SHEET = 2000;
 const ENDED = new Set(["completed", "failed", "canceled"]);
 
@@ -121,12 +121,12 @@ const one = async (root, name) => {
 
 const failed = (batch) => {
   const found = batch.first_failures ?? [];
-  const reports = [["Report (CSV)", batch.csv_url], ["Report (JSON lines)", batch.report_url]].filter(([, url]) => url);
+  const reports = [["Report (CSV)", batch.csv_url], ["Rows (JSON)", batch.rows_url], ["Summary", batch.report_url]].filter(([, url]) => url);
   if (!found.length && !reports.length) return null;
   return h("div", { class: "card" }, h("header", {}, h("h2", { class: "grow" }, found.length ? "First failures" : "Report"),
     reports.map(([text, url]) => h("a", { class: "button quiet small", href: url, target: "_blank", rel: "noopener" }, text))),
   found.length ? h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "First failures" }, h("table", {}, h("thead", {}, h("tr", {}, ["Line", "Job", "Why"].map((text, place) => h("th", { class: place ? null : "num", scope: "col" }, text)))),
-    h("tbody", {}, found.map((one) => h("tr", {}, h("td", { class: "num" }, one.line), h("td", {}, one.job_id ? h("a", { href: `#/jobs/${encodeURIComponent(one.job_id)}` }, shortId(one.job_id)) : "–"), h("td", { class: "wrap" }, h("b", {}, one.code), " ", one.message)))))) : null);
+    h("tbody", {}, found.map((one) => h("tr", {}, h("td", { class: "num" }, one.line ?? "–"), h("td", {}, one.job_id ? h("a", { href: `#/jobs/${encodeURIComponent(one.job_id)}` }, shortId(one.job_id)) : "–"), h("td", { class: "wrap" }, h("b", {}, one.code), " ", one.message)))))) : null);
 };
 
 const askRetry = (batch) => {
@@ -170,7 +170,7 @@ const figure = (output) =>
 async function* outputsOf(name) {
   let cursor;
   do {
-    const page = await get(pathOf(name, "/outputs"), { limit: 200, cursor }, { signal: null });
+    const page = await get(pathOf(name, "/outputs"), { limit: 100, cursor }, { signal: null });
     yield* page.outputs;
     cursor = page.next_cursor;
   } while (cursor);

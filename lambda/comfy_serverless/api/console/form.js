@@ -84,14 +84,14 @@ export const changed = (fields, values, held) =>
   Object.fromEntries(fields.filter((field) => Object.hasOwn(values, field.name) && !isUntouched(field, held[field.name])).map((field) => [field.name, values[field.name]]));
 
 /** What a field holds that has nothing in it. */
-export function empty(field) {
+export function blank(field) {
   if (isSeed(field)) return { digits: "", isRandom: false };
   return field.kind === "boolean" ? false : field.kind === "file" ? [] : "";
 }
 
 /** What stands in a field for a value as a run has it; what does not fit at all is shown as nothing. */
 export function shown(field, value) {
-  if (value === null || value === undefined) return empty(field);
+  if (value === null || value === undefined) return blank(field);
   if (isSeed(field)) {
     const digits = numberText(value);
     return digits === "-1" ? { digits: "", isRandom: true } : { digits, isRandom: false };
@@ -145,7 +145,7 @@ export function valuesOf(fields, held) {
   const values = {};
   const problems = [];
   for (const field of fields) {
-    const [value, problem] = valueOf(field, held[field.name] ?? empty(field));
+    const [value, problem] = valueOf(field, held[field.name] ?? blank(field));
     if (problem) problems.push({ field: field.name, problem });
     else if (value !== undefined) values[field.name] = value;
     else if (field.isRequired) problems.push({ field: field.name, problem: "is needed" });

@@ -203,9 +203,9 @@ export const timesOf = (nodesMs, known) => {
 };
 
 /**
- * The picture, with buttons for its size.
+ * The picture.
  * @param onPick (node) => void: a node was chosen
- * @returns {element, update({failed, running, nodesMs})}
+ * @returns {element, tools, update({failed, running, nodesMs}), fit()}; `tools` are buttons for its size
  */
 export const graphView = (workflow, { onPick = () => {} } = {}) => {
   const graph = graphOf(workflow);
@@ -241,8 +241,7 @@ export const graphView = (workflow, { onPick = () => {} } = {}) => {
   });
   drag(frame);
   const button = (label, mark, act) => h("button", { type: "button", class: "button quiet icon-only", "aria-label": label, title: label, onclick: act }, mark);
-  const element = h("div", { class: "graph-view" },
-    h("div", { class: "graph-tools" }, button("Smaller", "−", () => zoom(scale / 1.3)), button("Larger", "+", () => zoom(scale * 1.3)), button("Fit", icon("image"), fit)), frame);
+  const tools = h("div", { class: "row tightly" }, button("Smaller", "−", () => zoom(scale / 1.3)), button("Larger", "+", () => zoom(scale * 1.3)), button("Whole graph", icon("fit"), fit));
   zoom(Math.min(1, 560 / (height + 2 * EDGE)));
   requestAnimationFrame(fit);
 
@@ -260,7 +259,7 @@ export const graphView = (workflow, { onPick = () => {} } = {}) => {
     picture.setAttribute("aria-label", [`Graph of ${graph.nodes.length} nodes`, ...told].join("; "));
     if (bad) shapes.get(bad).shape.parentNode.append(shapes.get(bad).shape);
   };
-  return { element, update, nodes: graph.nodes, fit };
+  return { element: frame, tools, update, nodes: graph.nodes, fit };
 };
 
 const curve = (from, to) => {

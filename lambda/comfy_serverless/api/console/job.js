@@ -1,12 +1,10 @@
 // One job: what it made, how far it is, why it failed, where its time went, and how to do it again.
 
-import { again } from "./again.js";
 import { baseUrl, get, post } from "./api.js";
 import { h, replace } from "./dom.js";
 import { graphView } from "./graph.js";
-import { changesOf, lightbox } from "./lightbox.js";
 import { OVER, watchJob } from "./live.js";
-import { caption, download, full, isShown, isSound, isText, isVideo, name, tile } from "./media.js";
+import { again, caption, changesOf, download, full, isShown, isSound, isText, isVideo, lightbox, name, tile } from "./media.js";
 import { action, bar, bytes, copyButton, dollars, duration, facts, icon, isPicture, labels, number, statusChip, time, toast } from "./parts.js";
 import { snippets } from "./snippets.js";
 
@@ -14,7 +12,7 @@ const FIRST_OUTPUTS = 24;
 const LISTED = 100;
 /** The phases of a job, in their order, as `timings_ms` and `metrics` name them. */
 const PHASES = [
-  ["queue", "waiting"], ["fetching", "fetching inputs"], ["models", "fetching models"], ["loading", "loading models"],
+  ["queue", "waiting"], ["preparing", "preparing"], ["fetching", "fetching inputs"], ["models", "fetching models"], ["loading", "loading models"],
   ["executing", "executing"], ["delivering", "delivering"], ["overhead", "overhead"],
 ];
 
@@ -178,7 +176,7 @@ const outputs = (first, path) => {
     replace(element,
       h("header", {}, h("h2", {}, total === 1 ? "Output" : `${number(total)} outputs`), h("span", { class: "grow" }), total > 1 && total === listed.length ? action("Download all", () => saveAll(listed), { kind: "quiet small", name: "save" }) : null),
       looks.length === 1 && all.length === 1 ? one(looks[0], open) : h("div", { class: "grid" }, looks.map((output) => tile(output, () => open(output)))),
-      others.length ? h("ul", { class: "files" }, others.map(asRow)) : null,
+      others.length ? h("ul", { class: "file-list" }, others.map(asRow)) : null,
       shown < total ? h("div", { class: "row center" }, action(`Show more (${number(total - shown)})`, more, { kind: "quiet" })) : null);
   };
   const more = async () => {
@@ -212,7 +210,7 @@ const outputs = (first, path) => {
 /** The only output, large. */
 const one = (output, open) =>
   h("figure", { class: "single" },
-    isPicture(output) ? h("button", { type: "button", class: "tile-open", "aria-label": `Open ${name(output)}`, onclick: () => open(output) }, full(output)) : full(output),
+    isPicture(output) ? h("button", { type: "button", class: "piece-open", "aria-label": `Open ${name(output)}`, onclick: () => open(output) }, full(output)) : full(output),
     h("figcaption", { class: "row between" }, h("span", { class: "dim" }, caption(output)), download(output, "Download", "quiet small")));
 
 const asRow = (output) =>
@@ -300,7 +298,7 @@ const showGraph = async (path, box) => {
   });
   const list = h("details", {}, h("summary", {}, "Nodes as a list"),
     h("ul", { class: "plain node-list" }, view.nodes.map((node) => h("li", {}, h("code", {}, node.id), " ", node.title === node.type ? node.type : `${node.title} (${node.type})`))));
-  replace(box, h("header", {}, h("h2", {}, "Graph"), h("span", { class: "dim" }, `${view.nodes.length} nodes`)), view.element, picked, list);
+  replace(box, h("header", {}, h("h2", {}, "Graph"), h("span", { class: "dim" }, `${view.nodes.length} node${view.nodes.length === 1 ? "" : "s"}`), h("span", { class: "grow" }), view.tools), view.element, picked, list);
   view.fit();
   return view;
 };

@@ -1,11 +1,17 @@
 // What happens now: server-sent events by `fetch`, which can send the key, and questions where there is no stream.
 
+import { parse } from "./exact.js";
 import { ApiError, address, get, pageSignal, refusal, rights, setLost } from "./api.js";
 
 const POLL_MS = 2000;
 const LONGEST_PAUSE_MS = 15_000;
+/** After so many tries without an answer a list is asked for instead; after so long its stream is tried again. */
+const MOST_TRIES = 3;
+const STREAM_AGAIN_MS = 60_000;
 /** A stream that says nothing for so long has been lost without a word; a living one keeps alive each 15 s. */
 const SILENCE_MS = 45_000;
+/** A tab that nobody has looked at for so long needs no stream, which costs its API an execution. */
+const HIDDEN_MS = 20_000;
 export const OVER = new Set(["succeeded", "failed", "canceled", "expired"]);
 
 /** Reads events out of the text of a stream, in pieces of any size. */
@@ -67,7 +73,7 @@ export const watchJob = (job, on) => {
   const signal = AbortSignal.any([over.signal, pageSignal()]);
   let isOver = false;
   const take = ({ event, data }) => {
-    const content = JSON.parse(data);
+    const content = parse(data);
     on[event]?.(content);
     if (event === "status" && OVER.has(content.status)) isOver = true;
   };
@@ -104,33 +110,43 @@ export const watchList = (on, link = async () => "events") => {
 };
 
 const run = async (on, link, signal) => {
-  const url = await link();
-  if (url) {
-    try {
-      await follow({
-        url: async () => url,
-        take: ({ event, data }) => event === "job" && on.job(JSON.parse(data)),
-        isOver: () => false,
-        onOpen: () => on.state?.("live"),
-        onLost: () => on.poll(), // what changed meanwhile
-        signal,
-        needsLife: true,
-      });
-    } catch (error) {
-      if (signal.aborted) return;
-      if (!(error instanceof NoStream) && ![404, 405, 501].includes(error.status)) throw error;
-    }
-  }
-  on.state?.("polling");
+  let hasStream = true;
   while (!signal.aborted) {
-    await isSeen(signal);
-    await on.poll();
-    await sleep(POLL_MS, signal);
+    const url = hasStream ? await link() : null;
+    if (url) hasStream = await stream(on, url, signal);
+    on.state?.("polling");
+    const until = performance.now() + STREAM_AGAIN_MS;
+    while (!signal.aborted && (!hasStream || performance.now() < until)) {
+      await isSeen(signal);
+      if (!signal.aborted) await on.poll();
+      await sleep(POLL_MS, signal);
+    }
   }
 };
 
+/** Follow a list's stream as long as it can be had. Returns whether there may be one again. */
+const stream = async (on, url, signal) => {
+  try {
+    await follow({
+      url: async () => url,
+      take: ({ event, data }) => event === "job" && on.job(parse(data)),
+      isOver: () => false,
+      onOpen: () => on.state?.("live"),
+      onLost: () => on.poll(), // what changed meanwhile
+      signal,
+      needsLife: true,
+    });
+  } catch (error) {
+    if (!signal.aborted) console.warn(error.message);
+    return !(error instanceof NoStream) && ![404, 405, 501].includes(error.status);
+  }
+  return true;
+};
+
 /** What was opened as a stream is a snapshot: each answer ends at once, as behind an HTTP API. */
-class NoStream extends Error {}
+class NoStream extends Error {
+  message = "The stream of events ends at once: this API sends snapshots.";
+}
 
 /** Read a stream until it is over, through lost connections and hidden tabs. Raises what cannot be healed. */
 const follow = async ({ url, take, isOver, onOpen, onLost, signal, needsLife = false }) => {
@@ -156,16 +172,28 @@ const follow = async ({ url, take, isOver, onOpen, onLost, signal, needsLife = f
       tries = 0;
     } catch (error) {
       if (signal.aborted) return;
+      if (error instanceof Paused) continue;
       if (error instanceof NoStream || (error.status >= 400 && error.status < 500 && error.status !== 429)) throw error;
       if (!error.status) setLost(true, tries);
+      else if (needsLife && tries + 1 >= MOST_TRIES) throw error;
       await sleep(Math.min(1000 * 2 ** tries, LONGEST_PAUSE_MS), signal);
     }
   }
 };
 
+/** Nobody looks: the stream was closed, and is opened again when somebody does. */
+class Paused extends Error {}
+
 const read = async (url, last, signal, take, onOpen) => {
   const silence = new AbortController();
   let timer = null;
+  let hidden = null;
+  const isPaused = () => document.hidden && silence.signal.aborted;
+  const look = () => {
+    clearTimeout(hidden);
+    if (document.hidden) hidden = setTimeout(() => silence.abort(), HIDDEN_MS);
+  };
+  document.addEventListener("visibilitychange", look);
   const alive = () => {
     clearTimeout(timer);
     timer = setTimeout(() => silence.abort(), SILENCE_MS);
@@ -189,9 +217,12 @@ const read = async (url, last, signal, take, onOpen) => {
     }
   } catch (error) {
     if (error instanceof ApiError || signal.aborted) throw error;
+    if (isPaused()) throw new Paused();
     throw new ApiError(0, "connection_lost", "The stream of events was lost.");
   } finally {
     clearTimeout(timer);
+    clearTimeout(hidden);
+    document.removeEventListener("visibilitychange", look);
   }
 };
 

@@ -1,31 +1,35 @@
 // A new batch: of a manifest, of a table, or of many pictures and a workflow. Lines are made here, and sent at once.
 
 import { get, post, upload } from "./api.js";
-import { formOf } from "./controls.js";
+import { fitsMedia, formOf } from "./controls.js";
 import { h, replace } from "./dom.js";
 import { stringify } from "./exact.js";
-import { fitsMedia } from "./files.js";
 import { changed, fieldsOf, initial, placed, valuesOf } from "./form.js";
-import { everywhere, saying } from "./intake.js";
-import { all } from "./named.js";
+import { all, everywhere, keyTag, saying } from "./intake.js";
 import { action, bar, bytes, number } from "./parts.js";
-import { keyTag } from "./runs.js";
-import { isManifest, isTable, requestsForFiles, requestsOf } from "./table.js";
 
 const AT_ONCE = 4;
 /** What is longer goes to S3 first. */
 const MOST_SENT = 3_000_000;
+const DAY_S = 86_400;
 const MOST_SHOWN = 8;
 
 export const begin = async (root) => {
-  const called = h("input", { type: "text", id: "batch-name", maxlength: 100, value: suggested() });
+  const called = h("input", { type: "text", id: "batch-name", maxlength: 40, pattern: "[A-Za-z0-9_\\-]+", value: suggested() });
   const status = h("div", {});
   const place = h("div", { class: "stack" });
   let given = null;
   const start = async (body) => {
     saying(status, "");
-    const made = await post("batches", { name: called.value.trim(), ...body });
-    location.hash = `#/batches/${encodeURIComponent(made.name)}`;
+    try {
+      const made = await post("batches", { name: called.value.trim(), ...body });
+      location.hash = `#/batches/${encodeURIComponent(made.name)}`;
+    } catch (error) {
+      const lines = (error.details?.errors ?? []).filter(({ field }) => String(field).startsWith("lines."));
+      if (!lines.length) throw error;
+      replace(status, problemList(`${number(lines.length)} lines would fail; nothing was begun.`, lines.map(({ field, problem }) => `${field.replace("lines.", "line ")}: ${problem}`)),
+        action("Run the others", () => start({ ...body, force: true }), { kind: "small" }));
+    }
   };
   const take = async (files) => {
     given?.stop?.();
@@ -54,9 +58,12 @@ export const begin = async (root) => {
 };
 
 const suggested = (fileName = "") => {
-  const stem = fileName.replace(/\..*$/, "").replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 40) || "batch";
+  const stem = fileName.replace(/\..*$/, "").replace(/[^A-Za-z0-9_-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 26) || "batch";
   return `${stem}-${new Date().toISOString().slice(0, 16).replace(/[-:]/g, "").replace("T", "-")}`;
 };
+
+const problemList = (title, problems) =>
+  h("div", { class: "notice bad", role: "alert" }, h("b", {}, title), h("ul", { class: "bullets" }, problems.slice(0, MOST_SHOWN).map((text) => h("li", {}, text))));
 
 const starter = (text, act) => h("div", { class: "actions" }, action(text, act, { kind: "primary", name: "play" }));
 
@@ -69,7 +76,7 @@ const ofManifest = (place, file, start) => {
   return {};
 };
 
-const uploaded = async (file) => (await upload(file, () => {}, { asUpload: true })).id;
+const uploaded = async (file) => (await upload(file, () => {}, { expiresIn: DAY_S })).id;
 
 const sendLines = async (requests, start) => {
   const text = requests.map((one) => stringify(one)).join("\n");
@@ -82,8 +89,7 @@ const ofTable = async (place, file, start) => {
   const look = async (name) => {
     const fields = await fieldsOfNamed(name);
     const { requests, problems } = requestsOf(text, name, fields);
-    replace(told, problems.length ? h("div", { class: "notice bad", role: "alert" }, h("b", {}, `${number(problems.length)} cells do not fit:`), h("ul", { class: "bullets" }, problems.slice(0, MOST_SHOWN).map(({ line, field, problem }) => h("li", {}, `line ${line}, ${field}: ${problem}`)))) : null,
-      problems.length ? null : starter(`Run ${number(requests.length)} rows`, () => sendLines(requests, start)));
+    replace(told, problems.length ? problemList(`${number(problems.length)} cells do not fit:`, problems.map(({ line, field, problem }) => `line ${line}, ${field}: ${problem}`)) : starter(`Run ${number(requests.length)} rows`, () => sendLines(requests, start)));
   };
   const menu = await workflowMenu(look);
   replace(place, h("div", { class: "card stack" }, h("p", {}, h("b", {}, file.name), ` ${bytes(file.size)}`), menu, told));
@@ -115,7 +121,7 @@ const ofFiles = async (place, files, start) => {
     const done = items.filter((item) => item.id).length;
     const wrong = items.filter((item) => item.problem);
     replace(progress, bar(done / items.length, "Uploading", done === items.length ? "good" : "live"), h("p", { class: "dim", role: "status" }, `${number(done)} of ${number(items.length)} uploaded`),
-      wrong.length ? h("div", { class: "notice bad" }, h("ul", { class: "bullets" }, wrong.slice(0, MOST_SHOWN).map((item) => h("li", {}, `${item.name}: ${item.problem}`))), action("Upload these again", () => { wrong.forEach((item) => { item.problem = ""; }); return work(); }, { kind: "small" })) : null);
+      wrong.length ? [problemList("Not uploaded:", wrong.map((item) => `${item.name}: ${item.problem}`)), action("Upload these again", () => { wrong.forEach((item) => { item.problem = ""; }); return work(); }, { kind: "small" })] : null);
   };
   const work = async () => {
     const next = () => items.find((item) => !item.id && !item.problem && !item.isGoing);
@@ -171,3 +177,69 @@ const once = async (file, signal) => {
   return sentUp.get(same);
 };
 
+const MANIFESTS = /\.(jsonl|ndjson|json)(\.gz)?$/i;
+
+/** Whether a file is a manifest by its name. */
+export const isManifest = (name) => MANIFESTS.test(name);
+export const isTable = (name) => /\.(csv|tsv)$/i.test(name);
+
+/** The rows of a CSV text (RFC 4180), by commas, semicolons or tabs, whichever its first line has most of. */
+export const rowsOf = (text) => {
+  const plain = text.replace(/^\uFEFF/, "");
+  const first = plain.split(/\r?\n/, 1)[0];
+  const mark = [",", ";", "\t"].reduce((best, one) => (first.split(one).length > first.split(best).length ? one : best));
+  const rows = [];
+  let row = [];
+  let cell = "";
+  let isQuoted = false;
+  for (let at = 0; at < plain.length; at += 1) {
+    const letter = plain[at];
+    if (isQuoted) {
+      if (letter !== '"') cell += letter;
+      else if (plain[at + 1] === '"') { cell += '"'; at += 1; }
+      else isQuoted = false;
+    } else if (letter === '"' && cell === "") isQuoted = true;
+    else if (letter === mark) { row.push(cell); cell = ""; }
+    else if (letter === "\n") { row.push(cell.replace(/\r$/, "")); rows.push(row); row = []; cell = ""; }
+    else cell += letter;
+  }
+  if (cell !== "" || row.length) rows.push([...row, cell]);
+  return rows.filter((one) => one.some((part) => part.trim() !== ""));
+};
+
+/**
+ * Requests of a table whose head names inputs of a workflow, and labels as `metadata.NAME`.
+ *
+ * @returns {{requests: object[], problems: {line: number, field: string, problem: string}[]}} lines as a spreadsheet
+ *   counts them
+ */
+export const requestsOf = (text, workflow, fields) => {
+  const [head = [], ...rows] = rowsOf(text);
+  const names = head.map((name) => name.trim());
+  const known = new Map(fields.map((field) => [field.name, field]));
+  const problems = names.filter((name) => name && !known.has(name) && !name.startsWith("metadata."))
+    .map((name) => ({ line: 1, field: name, problem: `is no input of ${workflow}` }));
+  const requests = rows.map((cells, place) => {
+    const given = Object.fromEntries(names.map((name, at) => [name, cells[at] ?? ""]).filter(([name, value]) => name && value !== ""));
+    const held = Object.fromEntries(Object.entries(given).filter(([name]) => known.has(name)).map(([name, value]) => [name, heldOf(known.get(name), value)]));
+    const asked = fields.filter((field) => field.isRequired || Object.hasOwn(held, field.name));
+    const told = valuesOf(asked, held);
+    problems.push(...told.problems.map((one) => ({ line: place + 2, ...one })));
+    const metadata = Object.fromEntries(Object.entries(given).filter(([name]) => name.startsWith("metadata.")).map(([name, value]) => [name.slice(9), value]));
+    return { workflow, inputs: told.values, ...(Object.keys(metadata).length ? { metadata } : {}) };
+  });
+  return { requests, problems };
+};
+
+const heldOf = (field, text) => {
+  if (field.kind === "boolean") return /^(true|yes|1|x|on)$/i.test(text.trim());
+  if (field.kind === "file") return text.split("|").map((address) => ({ address: address.trim() })).filter((one) => one.address);
+  if (field.kind === "integer" && field.role === "seed") return { digits: text.trim(), isRandom: text.trim() === "-1" };
+  return text;
+};
+
+/** A request for each file, all else as the form has it. */
+export const requestsForFiles = (workflow, values, input, assets) =>
+  assets.map(({ id, name }) => ({
+    workflow, inputs: { ...values, [input]: { __type: "core/ASSET", info: { id } } }, metadata: { file: name.slice(0, 200) },
+  }));

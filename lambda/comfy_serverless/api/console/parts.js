@@ -11,7 +11,7 @@ const ICONS = {
   text: "M3 4h10M3 7h10M3 10h7M3 13h4", cube: "M8 2l5.2 3v6L8 14l-5.2-3V5zM2.8 5L8 8l5.2-3M8 8v6", file: "M4 2h5l3 3v9H4zM9 2v3h3",
   left: "M10 3L5 8l5 5", right: "M6 3l5 5-5 5", dice: "M3 3h10v10H3zM6 6h.1M10 10h.1M8 8h.1", plus: "M8 3v10M3 8h10",
   search: "M7 2.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9zM10.3 10.3l3.2 3.2", key: "M10.5 2.5a3 3 0 1 0-2.4 4.8L3 12.5V14h2.5v-1.8h1.8v-1.8l1.5-1.5a3 3 0 0 0 1.7-6.4z",
-  edit: "M3 13l.6-2.8L10.8 3 13 5.2 5.8 12.4z", warn: "M8 2.5l6 11H2zM8 6.5v3.2M8 11.6h.1", pulse: "M1.5 8h3l2-4.5 3 9 2-4.5h3",
+  edit: "M3 13l.6-2.8L10.8 3 13 5.2 5.8 12.4z", warn: "M8 2.5l6 11H2zM8 6.5v3.2M8 11.6h.1", fit: "M2.5 6V2.5H6M10 2.5h3.5V6M13.5 10v3.5H10M6 13.5H2.5V10", pulse: "M1.5 8h3l2-4.5 3 9 2-4.5h3",
 };
 
 /** A small picture; nothing to a screen reader: what it means is said beside it. */
@@ -223,3 +223,26 @@ export const field = (label, control, hint = null) => {
 export const facts = (pairs) =>
   h("dl", { class: "facts" }, pairs.filter(([, value]) => value !== null && value !== undefined && value !== "")
     .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+
+/** A label as it is typed, "name=value", as a pair. */
+export const labelPair = (text) => [text.slice(0, text.indexOf("=")), text.slice(text.indexOf("=") + 1)];
+
+/** Parameters of the API that ask for labels. */
+export const askedLabels = (texts) => Object.fromEntries(texts.map(labelPair).map(([name, value]) => [`metadata[${name}]`, value]));
+
+/** Labels that filter, each a button that takes it away, and a field for another one. `suggest` returns some that there are. */
+export const labelFilter = (chosen, change, suggest = () => []) => {
+  const known = h("datalist", { id: "known-labels" });
+  const input = h("input", {
+    type: "search", placeholder: "label=value", "aria-label": "Filter by a label: name=value", list: "known-labels", autocomplete: "off",
+    onfocus: () => replace(known, [...new Set(suggest())].slice(0, 100).map((value) => h("option", { value }))),
+    onchange: () => {
+      const text = input.value.trim();
+      if (/^[^=]+=/.test(text) && !chosen.includes(text)) change([...chosen, text]);
+    },
+  });
+  return [
+    chosen.map((text) => h("button", { type: "button", class: "chip picked", "aria-label": `Remove the filter ${text}`, onclick: () => change(chosen.filter((one) => one !== text)) }, text, icon("cross", 12))),
+    h("span", { class: "narrow" }, input, known),
+  ];
+};

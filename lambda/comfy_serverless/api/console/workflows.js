@@ -2,8 +2,7 @@
 
 import { del, get, post } from "./api.js";
 import { h, replace } from "./dom.js";
-import { everywhere, findings, looked, nameOf, readFile, saying, zone } from "./intake.js";
-import { all, keepAs, pagesOf, sourceWord } from "./named.js";
+import { all, everywhere, findings, keepAs, looked, nameOf, pagesOf, readFile, saying, sourceWord, zone } from "./intake.js";
 import { action, confirm, dialog, empty, failure, time, toast } from "./parts.js";
 
 const OWN = "own";
@@ -156,7 +155,7 @@ const versionCard = (workflow, page, isOwn, load) => {
     paintMore(next.next_cursor);
   }, { kind: "quiet small" }) : null);
   paintMore(page.next_cursor);
-  return h("section", { class: "card" }, h("h2", {}, "Versions"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Versions" }, h("table", {}, h("thead", {}, h("tr", {}, ["Version", "What is new", "By", "When", ""].map((text) => h("th", { scope: "col" }, text)))), body)), more);
+  return h("section", { class: "card" }, h("h2", {}, "Versions"), h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Versions" }, h("table", {}, h("thead", {}, h("tr", {}, ["Version", "What is new", "By", "When"].map((text) => h("th", { scope: "col" }, text)), h("td", {}))), body)), more);
 };
 
 const versionRow = (workflow, version, isOwn, load) =>
