@@ -96,6 +96,7 @@ ITEMS: Final = (
     "asset_idempotency#",
     "webhook#",
     "workflows#",
+    "checkup#",
     "batch#",
     "rate#",
     "keys",
