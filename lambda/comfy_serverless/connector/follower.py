@@ -114,11 +114,9 @@ class PromptFollower:
         self._last_life = now
         self._first_silence: float | None = None
         self._outcome: Outcome | None = None
-
         self._story = Story()
         self._warnings: list[str] = []
         self._accepted = False
-
         self._submit_lost = False
         self._lost_because = ""
         self._number: float | None = None

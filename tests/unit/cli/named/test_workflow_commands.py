@@ -305,6 +305,9 @@ def test_the_operators_are_written_directly_and_everybody_may_run_them(cli: Cli,
     assert [one["release"] for one in cli("versions", "poster", "--json", *shared).json["versions"]] == ["r1", "r1"]
     assert cli("show", "poster@2", "--json", *shared).json["version"] == 2
     assert "class Poster" in cli("client", "poster", *shared).out
+    of_operator = cli("client", "shared/poster").out
+    assert "    _is_shared = True\n" in of_operator
+    assert "workflows client shared/poster`" in of_operator
     cli("rm", "poster", *shared)
     assert cli("ls", "--json").json == {"workflows": []}
     assert cli("show", "poster", *shared).status == 1
