@@ -17,8 +17,12 @@ from comfy_serverless.redaction import UNREADABLE, redact_url
 
 #: The longest time a presigned link can be valid.
 _LONGEST_LINK_S = 604_800
+#: Links to live events are signed with a key that is kept for some days.
+_LONGEST_EVENTS_LINK_S = 12 * 3600
 #: The largest object that S3 takes in one PUT, and copies in one request.
 _LARGEST_PUT_BYTES = 5_000_000_000
+#: Above every price of a second or of a request: who gives more has another unit in mind.
+_HIGHEST_PRICE_USD = 1000.0
 _LONGEST_SHOWN = 200
 _LONGEST_SECRET_PLACE = 2048
 UNSEEN = "has characters that cannot be seen, such as the end of a line from a file made on Windows"
@@ -62,6 +66,17 @@ def seconds_or_none(text: str) -> float:
     return 0.0 if text in {"0", "0.0"} else seconds(text)
 
 
+def price(text: str) -> float:
+    """A price in US dollars, which may be none."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= _HIGHEST_PRICE_USD:
+        raise ValueError(f"must be a number of US dollars from 0 to {_HIGHEST_PRICE_USD:g}")
+    return value
+
+
 def count(text: str) -> int:
     """A number of things, at least one."""
     value = int(text) if text.isdecimal() and len(text) < 100 else 0
@@ -83,6 +98,14 @@ def link_expiry(text: str) -> int:
     value = count(text)
     if value > _LONGEST_LINK_S:
         raise ValueError(f"S3 signs links for at most {_LONGEST_LINK_S} seconds (a week)")
+    return value
+
+
+def events_link(text: str) -> int:
+    """How long a link to live events may be opened, in seconds."""
+    value = count(text)
+    if value > _LONGEST_EVENTS_LINK_S:
+        raise ValueError(f"must be at most {_LONGEST_EVENTS_LINK_S} seconds (twelve hours)")
     return value
 
 
@@ -252,6 +275,14 @@ def web_address(text: str) -> str:
     if not is_address or " " in text:
         raise ValueError("must be an address like https://host/path")
     return text
+
+
+def base_address(text: str) -> str:
+    """An address of the web that paths are appended to."""
+    parts = urlsplit(web_address(text))
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ValueError("must be an address like https://host/path, without user, ? and #")
+    return text.rstrip("/")
 
 
 def queue(text: str) -> str:

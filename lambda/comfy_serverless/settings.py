@@ -110,6 +110,13 @@ class Settings:
         1000,
         "How many outputs of a job its document lists; of more, all are listed in `outputs.jsonl` beside `result.json`",
     )
+    thumbnails: bool = _env(
+        "THUMBNAILS",
+        to.boolean,
+        True,
+        "Whether a small WebP is made of each picture, and of each video's first frame, beside the output in its "
+        "bucket",
+    )
     workflows_dir: Path | None = _env(
         "WORKFLOWS_DIR", to.folder, None, 'Folder of workflows a request may name: `"workflow": "name"`'
     )
@@ -224,6 +231,16 @@ class Settings:
     events_hold_s: float = _env(
         "EVENTS_HOLD_S", to.seconds, 1.0, "How long an answer of `/events` waits for something new"
     )
+    events_url: str | None = _env(
+        "EVENTS_URL",
+        to.base_address,
+        None,
+        "Where live events are streamed, e.g. `https://host/live`: the API signs links to it. Empty: `/events` of the "
+        "API itself, which on AWS is a snapshot for each request",
+    )
+    events_link_s: int = _env(
+        "EVENTS_LINK_S", to.events_link, 900, "How long such a link may be opened, in seconds; at most twelve hours"
+    )
     max_upload_bytes: int = _env(
         "MAX_UPLOAD_BYTES",
         to.upload_size,
@@ -232,6 +249,17 @@ class Settings:
     )
     cors_origins: tuple[str, ...] = _env(
         "CORS_ORIGINS", to.origins, (), "Web pages that may call the API, e.g. `https://app.example`; empty: none"
+    )
+
+    # What it costs.
+    usd_per_second: float | None = _env(
+        "USD_PER_SECOND",
+        to.price,
+        None,
+        "Price of a second of a worker, in US dollars: a job's `cost_usd` is estimated with it; unset: not known",
+    )
+    usd_per_request: float | None = _env(
+        "USD_PER_REQUEST", to.price, None, "Price of each job beside that, in US dollars"
     )
 
     # The container on SageMaker.

@@ -1,9 +1,9 @@
 """API Gateway on this machine: HTTP to events and back, the authorizer before, and its limits.
 
-Three things are better than on AWS. `/events` is a live stream: API Gateway can only send what a function has returned,
-a snapshot; here the function is asked again and again for the client, and what is new is passed on. So does the call of
-an agent's tool on `/mcp`, whose client hears of the progress. And a request without a key is told in the contract's
-envelope what it lacks, beside API Gateway's own words.
+Three things are better than on AWS. Events are live streams at the API's own address: an HTTP API can only send what a
+function has returned, a snapshot, and the streams of AWS have an address of their own (docs/live-events.md); their code
+is the same. So goes on the call of an agent's tool on `/mcp`, whose client hears of the progress. And a request without
+a key is told in the contract's envelope what it lacks, beside API Gateway's own words.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -29,6 +29,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from comfy_serverless.errors import ComfyError, Unauthorized
 from comfy_serverless.jobs.document import error_envelope
 from local.aws.processes import LOOPBACK
+
+if TYPE_CHECKING:
+    from comfy_serverless.api.event_streams import Asked, EventStreams, Streamed
 
 Invoke = Callable[[Any], "Future[Any]"]
 
@@ -42,19 +45,27 @@ WITHOUT_KEY = (
     "the request has no API key: send `Authorization: Bearer <key>`. Comfy's SDK for Python reads COMFY_API_KEY; that "
     "for TypeScript has to be given the key: new Comfy({ apiKey: process.env.COMFY_API_KEY })."
 )
-PUBLIC = (("GET", "/api/v2/health"), ("GET", "/openapi.json"), ("GET", "/docs"))
-_EVENTS = re.compile(r"/api/v2/jobs/[^/]+/events")
+PUBLIC = (
+    ("GET", "/api/v2/health"),
+    ("GET", "/openapi.json"),
+    ("GET", "/docs"),
+    ("GET", "/"),
+    ("GET", "/console/{proxy+}"),
+)
+#: What the console asks of an API on this machine, and no API on AWS has.
+DEVELOPMENT_KEY = "/console/development-key"
+_EVENTS = re.compile(r"/api/v2/(jobs/[^/]+/)?events")
+#: As on AWS, where 15 minutes are the limit; and how many watchers there may be at once.
+LONGEST_STREAM_S, MAX_WATCHERS = 14 * 60.0, 100
 #: The path of agents, and what its function and this gateway tell each other of a call that goes on (`api.tools`).
 AGENTS = "/mcp"
 STREAMS, GOES_ON = "streams", "goesOn"
-#: The function itself waits for something new; this lets others have its processes in between.
-_ASK_AGAIN_S, _KEEP_ALIVE_S = 0.02, 15.0
+_KEEP_ALIVE_S = 15.0
 _TEXT_TYPES = re.compile(
     r"text/|application/(json|xml|javascript|x-www-form-urlencoded)|[^;]*\+(json|xml)", re.IGNORECASE
 )
 #: What a client has done: it has left, or sends what is no HTTP. Nobody has to read a trace of it.
 _DONE_BY_CLIENTS = (ConnectionError, HttpProcessingError, web.RequestPayloadError)
-_TERMINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +94,16 @@ class Gateway:
         api: begins an invocation of the API's function.
         authorizer: the same of the authorizer.
         agents: the same of the function behind /mcp.
+        events: makes what answers with live events, which takes a moment; later calls return the same.
+        development_key: a key that everybody knows: the console offers it on a button.
     """
 
     api: Invoke
     authorizer: Invoke
     agents: Invoke
+    events: Callable[[], EventStreams]
+    development_key: str | None = None
+    _watchers: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(MAX_WATCHERS, "watcher"))
     _known: dict[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)
 
     def application(self) -> web.Application:
@@ -99,14 +115,15 @@ class Gateway:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """One request, from its first byte to its last."""
         try:
+            if request.method == "GET" and _EVENTS.fullmatch(request.path):
+                return await self._stream(request)
+            if (request.method, request.path) == ("GET", DEVELOPMENT_KEY) and self.development_key is not None:
+                return web.json_response({"key": self.development_key}, headers={"cache-control": "no-store"})
             context = await self._authorize(request)
             event = await event_of(request, context)
             if request.path == AGENTS and request.method != "OPTIONS":
                 return await self._answer_agent(request, event)
             result = await self._invoke(self.api, event)
-            is_stream = request.method == "GET" and _EVENTS.fullmatch(request.path) and result.get("statusCode") == 200
-            if is_stream:
-                return await self._stream(request, event, result)
             return response_of(result, with_body=request.method != "HEAD")
         except Refused as refused:
             return refused.response()
@@ -140,7 +157,7 @@ class Gateway:
 
     async def _authorize(self, request: web.Request) -> Mapping[str, Any]:
         """What the authorizer knows of the caller."""
-        if (request.method, request.path) in PUBLIC or request.method == "OPTIONS":
+        if _is_public(request.method, request.path):
             return {}
         header = request.headers.get("Authorization", "")
         if not header:
@@ -166,33 +183,22 @@ class Gateway:
         except Exception:  # noqa: BLE001  (API Gateway does not say why)
             raise Refused(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal Server Error") from None
 
-    async def _stream(self, request: web.Request, event: Any, first: Any) -> web.StreamResponse:  # noqa: ANN401
-        response = web.StreamResponse(
-            headers={"content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no"}
-        )
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        """Answer with live events, which a thread waits for: the code that answers behind the streaming REST API."""
+        asked = await _asked(request)
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(self._watchers, self._begin_stream, asked)
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
         await response.prepare(request)
-        unseen, result, last_sent = UnseenFrames(), first, time.monotonic()
-        while True:
-            for frame in unseen.of(result.get("body") or ""):
-                await response.write(frame.encode())
-                last_sent = time.monotonic()
-            if unseen.is_over:
-                break
-            if time.monotonic() - last_sent > _KEEP_ALIVE_S:
-                await response.write(b": keep-alive\n\n")
-                last_sent = time.monotonic()
-            await asyncio.sleep(_ASK_AGAIN_S)
-            transport = request.transport
-            if transport is None or transport.is_closing():
-                break
-            try:
-                result = await self._invoke(self.api, event)
-            except Refused:
-                break  # the client asks again
-            if result.get("statusCode") != HTTPStatus.OK:
-                break
+        parts = iter(answer.body)
+        while (part := await loop.run_in_executor(self._watchers, next, parts, None)) is not None:
+            await response.write(part.encode())
         await response.write_eof()
         return response
+
+    def _begin_stream(self, asked: Asked) -> Streamed:
+        streams = self.events()
+        return streams.answer(asked, until=streams.clock() + LONGEST_STREAM_S)
 
 
 class GatewayServer:
@@ -248,30 +254,10 @@ class GatewayServer:
         await web.TCPSite(self._runner, LOOPBACK, self._port).start()
 
 
-@dataclass(slots=True)
-class UnseenFrames:
-    """What of a snapshot a client has not seen yet."""
-
-    is_over: bool = False
-    _last: dict[str, str] = field(default_factory=dict)
-    _outputs: set[str] = field(default_factory=set)
-
-    def of(self, snapshot: str) -> list[str]:
-        """The frames that are new."""
-        frames = []
-        for text in filter(None, snapshot.split("\n\n")):
-            kind, _, data = text.partition("\n")
-            kind, content = kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))
-            if kind == "output":
-                is_new = content["id"] not in self._outputs
-                self._outputs.add(content["id"])
-            else:
-                is_new = self._last.get(kind) != data
-                self._last[kind] = data
-            if is_new:
-                frames.append(f"{text}\n\n")
-            self.is_over = self.is_over or (kind == "status" and content["status"] in _TERMINAL)
-        return frames
+def _is_public(method: str, path: str) -> bool:
+    """Whether a route lets requests without a key pass; API Gateway's `{proxy+}` is any path of at least one sign."""
+    routes = {path, re.sub(r"^(/[^/]+/).+", r"\1{proxy+}", path)}
+    return method == "OPTIONS" or any((method, route) in PUBLIC for route in routes)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
@@ -338,6 +324,14 @@ async def event_of(request: web.Request, context: Mapping[str, Any], *, with_bod
     if len(json.dumps(event)) > MAX_EVENT_BYTES:
         raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Request Entity Too Large")
     return event
+
+
+async def _asked(request: web.Request) -> Asked:
+    """A request for events."""
+    from comfy_serverless.api.event_streams import Asked  # what it stands on takes a moment to load
+
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return Asked(method=request.method, path=request.path, query=dict(request.query), headers=headers)
 
 
 def response_of(result: Any, *, with_body: bool) -> web.Response:  # noqa: ANN401

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rich.console import Console
 
@@ -34,8 +34,13 @@ from local.aws.template import STACK, TABLE
 from local.sagemaker.async_endpoint import AsyncEndpoint
 from local.sagemaker.endpoint_backend import EndpointBackend
 
+if TYPE_CHECKING:
+    from comfy_serverless.api.event_streams import EventStreams
+
 API_KEY = "local-key-for-development-only"
 OWNER = "local"
+#: The function that streams events: here the gateway does what it does.
+EVENTS_FUNCTION = "EventsFunction"
 #: Requests at once, at most: who waits for a job has one for a while. Each starts when it is needed.
 API_PROCESSES = 6
 #: The same of agents: a call that waits for its job has one for a second at a time.
@@ -100,6 +105,8 @@ class DevStack:
         self._wishes = releases
         self._is_over = threading.Event()
         self._running = ExitStack()
+        self._making_events = threading.Lock()
+        self._made_events: EventStreams | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -188,7 +195,7 @@ class DevStack:
         self.stack = LocalStack.create(self.aws.start())
         if origins := self._settings.get("CORS_ORIGINS"):
             allow_origins(self.aws, *origins.split(","))
-        self.keys.register(self.api_key, name="local", owner=OWNER)
+        self.keys.register(self.api_key, name="local", owner=OWNER, is_admin=True)
 
     def _start_backend(self) -> None:
         """Start the functions, and what runs jobs: each has to know where the other is."""
@@ -220,6 +227,7 @@ class DevStack:
                 source_root=self._source_roots.get(name, SOURCE_ROOT),
             )
             for handler, name in functions_by_handler().items()
+            if name != EVENTS_FUNCTION
         }
         self.functions = FunctionPool(functions, log_path=self.log_folder / "api.log")
         self._running.callback(self.functions.close)
@@ -253,10 +261,22 @@ class DevStack:
             functools.partial(self.functions.submit, _handler(name), timeout_s=TIMEOUT_S)
             for name in ("api", "authorizer", "mcp")
         )
-        server = GatewayServer(Gateway(api, authorizer, agents), port=self.port)
+        known = API_KEY if self.api_key == API_KEY else None
+        server = GatewayServer(Gateway(api, authorizer, agents, self._events, known), port=self.port)
         self._running.callback(server.stop)
         server.start()
+        threading.Thread(target=self._events, name="warms events", daemon=True).start()
         self._call("caretaker")({})
+
+    def _events(self) -> EventStreams:
+        """What answers with live events. Made when it is first needed: what it stands on takes a moment to load."""
+        with self._making_events:
+            if self._made_events is None:
+                from local.aws.live_events import event_streams, quick_pace
+
+                wait = self._is_over.wait
+                self._made_events = event_streams(self.stack, self._settings, wait=wait, pace=quick_pace)
+            return self._made_events
 
     def _call(self, name: str, *, timeout_s: float = 60.0) -> Callable[[Any], Any]:
         """What invokes a function with an event and returns its result."""

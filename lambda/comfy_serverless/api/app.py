@@ -15,7 +15,23 @@ from aws_lambda_powertools.event_handler.openapi.exceptions import RequestUnsupp
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel
 
-from comfy_serverless.api import assets, doctor, documentation, events, jobs, named_workflows, needs, outputs, workflows
+from comfy_serverless.api import (
+    assets,
+    carried,
+    console,
+    doctor,
+    documentation,
+    events,
+    gallery,
+    job_lists,
+    jobs,
+    keys,
+    me,
+    named_workflows,
+    needs,
+    outputs,
+    workflows,
+)
 from comfy_serverless.api.auth import Authentication
 from comfy_serverless.api.bodies import ConvertBody, GenerateBody, SubmitBody, read_generate, read_submit
 from comfy_serverless.api.body_reader import BodyReader
@@ -67,17 +83,23 @@ def create_app(services: Callable[[], Services], *, cors_origins: tuple[str, ...
     app.use([authentication])  # for routes with another reader
     for router in (
         jobs.router,
+        job_lists.router,
         events.router,
         outputs.router,
+        gallery.router,
         assets.router,
         workflows.router,
+        carried.router,
         needs.router,
         doctor.router,
         named_workflows.router,
+        me.router,
+        keys.router,
         documentation.router,
     ):
         app.include_router(router)
     documentation.attach(app)
+    console.attach(app)
 
     @app.not_found
     def no_such_route(_error: NotFoundError) -> Response[str]:
@@ -118,6 +140,7 @@ _BODIES: dict[str, type[BaseModel]] = {
     "/api/v2/jobs": SubmitBody,
     "/api/v2/workflows/convert": ConvertBody,
     needs.PATH: needs.NeedsBody,
+    "/api/v2/keys": keys.NewKeyBody,
 }
 
 
@@ -141,7 +164,7 @@ def _cors(origins: tuple[str, ...]) -> CORSConfig | None:
     return CORSConfig(
         allow_origin=origins[0],
         extra_origins=list(origins[1:]),
-        allow_headers=["Idempotency-Key", "Range", *_OF_AGENTS],
+        allow_headers=["Idempotency-Key", "Range", "Last-Event-ID", *_OF_AGENTS],
         expose_headers=["Location", "Retry-After"],
         max_age=600,
     )

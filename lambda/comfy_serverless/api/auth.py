@@ -11,15 +11,32 @@ from aws_lambda_powertools.event_handler.middlewares import BaseMiddlewareHandle
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 
 from comfy_serverless.api.services import Services
-from comfy_serverless.errors import RateLimited, Unauthorized
-from comfy_serverless.table.api_keys import bearer
+from comfy_serverless.errors import Forbidden, RateLimited, Unauthorized
+from comfy_serverless.table.api_keys import ApiKeyStore, BudgetAction, bearer
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
     from aws_lambda_powertools.event_handler.types import EventHandlerInstance
 
-#: Routes that need no key, besides every OPTIONS. A test holds template.yaml and local/aws/gateway.py to them.
-PUBLIC = frozenset({("GET", "/api/v2/health"), ("GET", "/openapi.json"), ("GET", "/docs")})
+#: Routes that need no key, besides every OPTIONS, as API Gateway names them: `{proxy+}` is any path from there on. A
+#: test holds template.yaml and local/aws/gateway.py to them.
+PUBLIC = frozenset(
+    {
+        ("GET", "/api/v2/health"),
+        ("GET", "/openapi.json"),
+        ("GET", "/docs"),
+        ("GET", "/"),
+        ("GET", "/console/{proxy+}"),
+    }
+)
+_BELOW = tuple((method, path.removesuffix("{proxy+}")) for method, path in PUBLIC if path.endswith("{proxy+}"))
+
+
+def is_public(method: str, path: str) -> bool:
+    """Whether a request needs no key."""
+    if method == "OPTIONS" or (method, path) in PUBLIC:
+        return True
+    return any(method == known and path.startswith(start) for known, start in _BELOW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +48,8 @@ class Caller:
         key_id: names the key, without being it.
         key_name: what people call it; its id, if its name is not known.
         max_in_flight: how many jobs may wait and run at once.
+        is_admin: whether the key may see everybody's usage, and make and end keys.
+        budget_nanousd, budget_action: what its jobs of a month may cost, and what happens then (`table.api_keys`).
     """
 
     owner: str
@@ -38,6 +57,9 @@ class Caller:
     key_name: str = ""
     max_in_flight: int | None = None
     requests_per_minute: int | None = None
+    is_admin: bool = False
+    budget_nanousd: int | None = None
+    budget_action: BudgetAction = BudgetAction.WARN
 
 
 class Authentication(BaseMiddlewareHandler[Any]):
@@ -51,7 +73,7 @@ class Authentication(BaseMiddlewareHandler[Any]):
         if "services" not in app.context:
             services = self._services()
             event = app.current_event
-            if event.http_method != "OPTIONS" and (event.http_method, event.path) not in PUBLIC:
+            if not is_public(event.http_method, event.path):
                 app.append_context(caller=admit(event.raw_event, services))  # type: ignore[no-untyped-call]
             app.append_context(services=services)  # type: ignore[no-untyped-call]
         return next_middleware(app)
@@ -64,18 +86,18 @@ class Authentication(BaseMiddlewareHandler[Any]):
 def admit(event: dict[str, Any], services: Services) -> Caller:
     """Who sends a request, which is counted. Raises Unauthorized for no owner, RateLimited beyond the key's limit."""
     who = caller_of(event)
-    _count(who, services)
+    _count(who, services.keys)
     return who
 
 
-def caller_by_header(header: str, services: Services) -> Caller:
+def caller_by_header(header: str, keys: ApiKeyStore) -> Caller:
     """The sender of a request that no authorizer has seen; it counts as one of the key.
 
     Raises:
         Unauthorized: no such key works.
         RateLimited: it has sent too many requests.
     """
-    key = services.keys.find(text) if (text := bearer(header)) else None
+    key = keys.find(text) if (text := bearer(header)) else None
     if key is None:
         raise _unauthorized()
     who = Caller(
@@ -84,14 +106,17 @@ def caller_by_header(header: str, services: Services) -> Caller:
         key_name=key.name,
         max_in_flight=key.max_in_flight,
         requests_per_minute=key.requests_per_minute,
+        is_admin=key.is_admin,
+        budget_nanousd=key.budget_nanousd,
+        budget_action=key.budget_action,
     )
-    _count(who, services)
+    _count(who, keys)
     return who
 
 
-def _count(who: Caller, services: Services) -> None:
+def _count(who: Caller, keys: ApiKeyStore) -> None:
     limit = who.requests_per_minute
-    if limit is not None and not services.keys.count_request(who.key_id, limit=limit):
+    if limit is not None and not keys.count_request(who.key_id, limit=limit):
         raise RateLimited(f"this key may send {limit} requests a minute, and has: wait for the next minute.")
 
 
@@ -122,7 +147,25 @@ def caller_of(event: dict[str, Any]) -> Caller:
         key_name=str(facts.get("key_name") or key_id),
         max_in_flight=_number(facts.get("max_in_flight")),
         requests_per_minute=_number(facts.get("requests_per_minute")),
+        is_admin=facts.get("is_admin") == "true",
+        budget_nanousd=_number(facts.get("budget_nanousd")),
+        budget_action=_action(facts.get("budget_action")),
     )
+
+
+def admin(router: APIGatewayHttpRouter) -> Caller:
+    """The sender of the request in hand. Raises Forbidden if his key is no admin's."""
+    who = caller(router)
+    if not who.is_admin:
+        raise Forbidden(
+            "this needs an admin's key: whoever has the AWS account makes one with `comfy-serverless keys create NAME "
+            "--owner OWNER --admin`."
+        )
+    return who
+
+
+def _action(value: object) -> BudgetAction:
+    return BudgetAction.REFUSE if value == BudgetAction.REFUSE else BudgetAction.WARN
 
 
 def _number(value: object) -> int | None:

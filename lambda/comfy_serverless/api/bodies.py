@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from comfy_serverless.errors import InvalidRequest
 from comfy_serverless.graph.wrappers import Unwrapped, unwrap
-from comfy_serverless.jobs.document import Job, Output
+from comfy_serverless.jobs.document import Job, Output, Progress
 from comfy_serverless.jobs.request import JobRequest, Labels
 from comfy_serverless.jobs.shapes import MAX_ADDRESSES, cleaned, may_be_request, shape
 
@@ -133,8 +133,22 @@ def _other_shape(document: object, found: Unwrapped | None) -> str:
     return {"": "this is a bare workflow", "workflow": ""}.get(found.place, f"the graph is in {found.place!r}")
 
 
+class ListedError(BaseModel):
+    """Why a job failed, in short."""
+
+    code: str
+    message: str
+    node_id: str | None = None
+    class_type: str | None = None
+
+
 class JobListEntry(BaseModel):
-    """A job in a list: its columns in the index, without a read of the job."""
+    """A job in a list. What follows `metadata` is ours, and there if `expand` asks for it.
+
+    Attributes:
+        outputs: the first 8 of a job that has ended, with links.
+        error: without its traceback and details.
+    """
 
     id: str
     status: str
@@ -143,6 +157,11 @@ class JobListEntry(BaseModel):
     created_at: str
     completed_at: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+    started_at: str | None = None
+    outputs: list[Output] | None = None
+    outputs_total: int | None = None
+    progress: Progress | None = None
+    error: ListedError | None = None
 
 
 class JobList(BaseModel):
@@ -156,6 +175,27 @@ class OutputList(BaseModel):
     """Outputs as a job lists them. `next_cursor` is absent on the last page."""
 
     outputs: list[Output]
+    next_cursor: str | None = None
+
+
+class GalleryOutput(Output):
+    """An output, with what is known of its job.
+
+    Attributes:
+        created_at: when the job was submitted.
+        metadata: its labels.
+        seeds: those that were drawn for it, by `node.input`.
+    """
+
+    created_at: str
+    metadata: dict[str, str]
+    seeds: dict[str, int]
+
+
+class GalleryList(BaseModel):
+    """Outputs of jobs, newest job first. `next_cursor` is absent on the last page."""
+
+    outputs: list[GalleryOutput]
     next_cursor: str | None = None
 
 

@@ -98,7 +98,7 @@ def attach(app: APIGatewayHttpResolver) -> None:
         if not header:
             return _kept(app, schema(), content_type=JSON, vary="authorization")
         known: Services = app.context["services"]
-        who = caller_by_header(header, known)
+        who = caller_by_header(header, known.keys)
         return _kept(app, own.of(who.owner, known), content_type=JSON, vary="authorization", cache=_KEPT_FOR_ONE)
 
     @app.get("/docs", include_in_schema=False)

@@ -1,9 +1,7 @@
-"""Routes of jobs: submit, follow by polling, list, cancel, the workflow behind one; and `POST /generate`."""
+"""Routes of jobs: submit, follow by polling, cancel, the workflow behind one; and `POST /generate`."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 import time
@@ -12,7 +10,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from aws_lambda_powertools.event_handler import Response
-from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Path, Query
+from aws_lambda_powertools.event_handler.openapi.params import Body, Header, Path
 from aws_lambda_powertools.event_handler.router import APIGatewayHttpRouter
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -24,8 +22,6 @@ from comfy_serverless.api.bodies import (
     REFUSALS,
     ErrorEnvelope,
     GenerateBody,
-    JobList,
-    JobListEntry,
     JobWorkflow,
     SubmitBody,
     documented,
@@ -40,8 +36,6 @@ from comfy_serverless.errors import (
     AssetUnavailable,
     ComfyError,
     Forbidden,
-    InvalidCursor,
-    InvalidFilter,
     InvalidRequest,
     InvalidWorkflow,
     MissingAsset,
@@ -53,7 +47,7 @@ from comfy_serverless.jobs.document import REPLY_LIMIT_BYTES, Job, JobStatus, sh
 from comfy_serverless.jobs.lines import LineAddress
 from comfy_serverless.jobs.links import Links
 from comfy_serverless.jobs.named import expanded
-from comfy_serverless.jobs.request import JOB_ID_PATTERN, MAX_LABEL_CHARACTERS, MAX_LABELS, JobRequest
+from comfy_serverless.jobs.request import JOB_ID_PATTERN, JobRequest
 from comfy_serverless.jobs.reserved import Reserved
 from comfy_serverless.jobs.stored_request import read_line, submitted_workflow
 from comfy_serverless.jobs.workflow_source import resolve_workflow
@@ -62,8 +56,6 @@ from comfy_serverless.table.job_state import JobExists, JobState
 
 router = APIGatewayHttpRouter()  # type: ignore[no-untyped-call]
 
-MAX_PAGE = 100
-DEFAULT_PAGE = 20
 #: The part of an invocation that is kept back for the answer.
 ANSWER_RESERVE_S = 2.0
 
@@ -71,8 +63,6 @@ JobId = Annotated[str, Path(description="The job's id.")]
 IdempotencyKey = Annotated[
     str | None, Header(alias="Idempotency-Key", description="Single-use for 24 h. A UUID is best.")
 ]
-_LABEL_FILTER = re.compile(r"metadata\[(.*)\]", re.DOTALL)
-_CURSOR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z#[A-Za-z0-9_-]{1,64}")
 _JOB_ID = re.compile(JOB_ID_PATTERN)
 
 
@@ -92,43 +82,6 @@ def post_job(body: Annotated[SubmitBody, Body()], idempotency_key: IdempotencyKe
         return answer_job(HTTPStatus.CREATED, _submit(request, body, idempotency_key))
     except JobExists as error:
         raise UpstreamError("there is a job of the id that was drawn for this one: send it again.") from error
-
-
-@router.get(
-    "/api/v2/jobs",
-    summary="List jobs, newest first",
-    tags=["jobs"],
-    description="`metadata[key]=value` lists only jobs with that label; repeat it for more labels. Ours.",
-    responses={200: documented("A page of jobs.", JobList), **INVALID, **REFUSALS},
-)
-def list_jobs(
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
-    status: Annotated[JobStatus | None, Query(description="Only jobs in this state.")] = None,
-) -> Response[str]:
-    """Return a page of the caller's jobs."""
-    owner = caller(router).owner
-    entries, end = services(router).jobs.page(
-        owner,
-        labels=_label_filters(router.current_event.query_string_parameters or {}),
-        status=status.value if status else None,
-        limit=limit,
-        before=_read_cursor(cursor),
-    )
-    jobs = [
-        JobListEntry(
-            id=entry.id,
-            status=entry.status,
-            create_time=entry.created_at,
-            update_time=entry.updated_at,
-            created_at=entry.created_at,
-            completed_at=entry.completed_at,
-            metadata=dict(entry.labels),
-        )
-        for entry in entries
-    ]
-    page = JobList(jobs=jobs, next_cursor=_write_cursor(end) if end else None)
-    return answer(HTTPStatus.OK, page.model_dump(exclude_none=True))
 
 
 @router.get(
@@ -279,9 +232,7 @@ def find_job(job_id: str, who: Caller, behind: Services, *, read: Callable[[str]
 
     `read` is the method of `JobReader` that reads as much of it as is needed.
     """
-    state = read(job_id) if _JOB_ID.fullmatch(job_id) else None
-    if state is None or state.owner != who.owner:
-        raise NotFound(f"there is no job {job_id[:100]!r} of yours; jobs are forgotten 30 days after their submission.")
+    state = job_of(who.owner, job_id, read=read)
     if state.lease_ended:
         try:
             behind.care.attend(state)
@@ -291,10 +242,21 @@ def find_job(job_id: str, who: Caller, behind: Services, *, read: Callable[[str]
     return state
 
 
+def job_of(owner: str, job_id: str, *, read: Callable[[str], JobState | None]) -> JobState:
+    """A job of this owner, as it stands. Raises NotFound for another's."""
+    state = read(job_id) if _JOB_ID.fullmatch(job_id) else None
+    if state is None or state.owner != owner:
+        raise NotFound(f"there is no job {job_id[:100]!r} of yours; jobs are forgotten 30 days after their submission.")
+    return state
+
+
 def answer_job(status: int, state: JobState) -> Response[str]:
     """A job as the contract has it, with links that work for a while."""
     behind = services(router)
     job = Links(behind.s3, behind.settings.link_expiry_s).of_job(state.document())
+    if behind.event_links is not None:
+        link = behind.event_links.of_job(state.id, owner=state.owner)
+        job = job.model_copy(update={"urls": job.urls.model_copy(update={"events": link})})
     if _size_bytes(job) > REPLY_LIMIT_BYTES:
         # Some thousand outputs with a link each. All of them are in the list of the result, and among the assets.
         job = shorten_job(job, size=_size_bytes, limit_bytes=REPLY_LIMIT_BYTES)
@@ -303,32 +265,3 @@ def answer_job(status: int, state: JobState) -> Response[str]:
 
 def _size_bytes(job: Job) -> int:
     return len(json.dumps(job.to_json()))
-
-
-def _label_filters(query: dict[str, str]) -> dict[str, str]:
-    matches = {match[1]: value for name, value in query.items() if (match := _LABEL_FILTER.fullmatch(name))}
-    if len(matches) > MAX_LABELS or any(
-        not name or len(name) > MAX_LABEL_CHARACTERS or len(value) > MAX_LABEL_CHARACTERS
-        for name, value in matches.items()
-    ):
-        raise InvalidFilter(
-            f"at most {MAX_LABELS} labels can be asked for, with names and values of up to "
-            f"{MAX_LABEL_CHARACTERS} characters: ?metadata[name]=value"
-        )
-    return matches
-
-
-def _write_cursor(end: str) -> str:
-    return base64.urlsafe_b64encode(end.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> str | None:
-    if cursor is None:
-        return None
-    try:
-        text = base64.b64decode(cursor[:200] + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
-        text = ""
-    if not _CURSOR.fullmatch(text):
-        raise InvalidCursor("the cursor is none of ours; send the `next_cursor` of the page before, unchanged.")
-    return text

@@ -24,6 +24,8 @@ from comfy_serverless.workflows.store import WorkflowStore
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+    from comfy_serverless.api.event_links import EventLinks
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
@@ -35,6 +37,7 @@ class Services:
         workflows: the named workflows, to be written and listed.
         named: the same, to be run.
         beside: does what need not be waited for one after the other.
+        event_links: makes links to live events, where a function streams them; None where `/events` answers itself.
     """
 
     settings: Settings
@@ -53,6 +56,7 @@ class Services:
     assets_bucket: str
     output_bucket: str
     beside: Executor
+    event_links: EventLinks | None = None
 
 
 def services(router: APIGatewayHttpRouter) -> Services:

@@ -226,15 +226,15 @@ class Table:
             else:
                 raise TimeoutError(f"DynamoDB has not taken all items of the table {self.name}")
 
-    def get_all(self, keys: Sequence[tuple[str, str]]) -> list[Item]:
-        """The items of these keys that exist, consistent, in no order.
+    def get_all(self, keys: Sequence[tuple[str, str]], *, attributes: Sequence[str] = ()) -> list[Item]:
+        """The items of these keys that exist, consistent, in no order; with `attributes`, only those of each.
 
         Raises TimeoutError if DynamoDB does not answer for all of them in time.
         """
         items: list[Item] = []
         for first in range(0, len(keys), MAX_READS):
             wanted: Any = [to_item({"pk": pk, "sk": sk}) for pk, sk in dict.fromkeys(keys[first : first + MAX_READS])]
-            pending: Any = {self.name: {"Keys": wanted, "ConsistentRead": True}}
+            pending: Any = {self.name: {"Keys": wanted, "ConsistentRead": True, **_projection(attributes)}}
             for _ in attempts(_PAUSES_S):
                 answer = self._client.batch_get_item(RequestItems=pending)
                 items += map(from_item, answer["Responses"].get(self.name, []))
@@ -349,6 +349,13 @@ def _condition(condition: str, values: Mapping[str, Any] | None) -> dict[str, An
     if values:
         request["ExpressionAttributeValues"] = to_item({f":{name}": value for name, value in values.items()})
     return request
+
+
+def _projection(attributes: Sequence[str]) -> dict[str, Any]:
+    if not attributes:
+        return {}
+    names = {f"#{name}": name for name in attributes}
+    return {"ProjectionExpression": ", ".join(names), "ExpressionAttributeNames": names}
 
 
 def _condition_failed(error: ClientError) -> ConditionFailed | None:

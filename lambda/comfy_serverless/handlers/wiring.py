@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
+    from comfy_serverless.api.event_links import EventLinks
+    from comfy_serverless.api.event_streams import EventStreams
     from comfy_serverless.api.services import Services
     from comfy_serverless.aws.dynamodb import Table
     from comfy_serverless.aws.sqs import JobQueue, WebhookQueue
@@ -236,6 +238,37 @@ def services() -> Services:
         output_bucket=output_bucket,
         # One request at a time needs one or two; one that S3 keeps waiting must not hold up the next.
         beside=ThreadPoolExecutor(4, thread_name_prefix="beside"),
+        event_links=event_links(),
+    )
+
+
+@functools.cache
+def event_links() -> EventLinks | None:
+    """Links to live events; None where nothing streams them."""
+    from comfy_serverless.api.event_links import EventLinks
+    from comfy_serverless.table.event_keys import EventKeys
+
+    url = settings().events_url
+    return EventLinks(EventKeys(table()), url, settings().events_link_s) if url else None
+
+
+@functools.cache
+def event_streams() -> EventStreams:
+    """For `stream`: live events of jobs."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from comfy_serverless.api.event_streams import EventStreams
+    from comfy_serverless.jobs.links import Links
+    from comfy_serverless.table.event_keys import EventKeys
+
+    settings().require("jobs_table")
+    return EventStreams(
+        jobs=jobs(),
+        keys=keys(),
+        event_keys=EventKeys(table()),
+        links=Links(s3(), settings().link_expiry_s),
+        beside=ThreadPoolExecutor(4, thread_name_prefix="beside"),
+        cors_origins=settings().cors_origins,
     )
 
 

@@ -31,6 +31,9 @@ MAX_WARNINGS = 100
 MAX_WARNING_CHARACTERS = 1000
 _MORE_WARNINGS = re.compile(r"and (\d{1,9}) more")
 
+#: Fields of an output that hold for one answer: links expire, and the file is in S3.
+_OF_ONE_ANSWER = ("url", "url_expires_at", "data_base64", "thumb_url")
+
 Moment = Annotated[datetime, PlainSerializer(moment_text, return_type=str, when_used="json")]
 
 
@@ -60,6 +63,8 @@ class Output(_Document):
         type: a kind that we know; a result that a newer release has written may have others.
         index: position among the outputs of its node.
         data_base64: the file itself, if it fits into the reply.
+        thumb_uri: a small WebP of a picture, or of a video's first frame, beside the file; null if there is none.
+        thumb_url: a presigned link to that, as `url`.
     """
 
     node_id: str
@@ -80,10 +85,12 @@ class Output(_Document):
     width: int | None = None
     height: int | None = None
     data_base64: str | None = None
+    thumb_uri: str | None = None
+    thumb_url: str | None = None
 
     def without_link(self) -> Self:
         """The output as it is kept: links expire, and the file is in S3."""
-        return self.model_copy(update={"url": None, "url_expires_at": None, "data_base64": None})
+        return self.model_copy(update=dict.fromkeys(_OF_ONE_ANSWER))
 
     def to_json(self) -> dict[str, Any]:
         """The output as it is sent. One that is not inline has no `data_base64`."""
@@ -91,7 +98,8 @@ class Output(_Document):
 
     def to_line(self) -> str:
         """The output as a line of `outputs.jsonl`."""
-        return self.without_link().model_dump_json(exclude={"url", "url_expires_at", "data_base64"})
+        absent = _OF_ONE_ANSWER if self.thumb_uri is not None else {*_OF_ONE_ANSWER, "thumb_uri"}
+        return self.model_dump_json(exclude=set(absent))
 
 
 class Progress(_Document):

@@ -17,6 +17,7 @@ from comfy_serverless.jobs.document import Job, Output
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_THUMB = "image/webp"
 #: A media type alone. Its parameters could hide a list of types, of which browsers take the last.
 _PLAIN_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/[a-z0-9!#$&^_.+-]+")
 
@@ -50,7 +51,10 @@ class Links:
             bucket, key = S3Address.parse(output.s3_uri)
             signer = signers.get(bucket) or signers.setdefault(bucket, self._signer(bucket))
             url, expires_at = self._link(signer, key, name=output.name, content_type=output.content_type)
-            linked.append(output.model_copy(update={"url": url, "url_expires_at": expires_at}))
+            links: dict[str, object] = {"url": url, "url_expires_at": expires_at}
+            if output.thumb_uri is not None and (thumb := S3Address.parse(output.thumb_uri)).bucket == bucket:
+                links["thumb_url"] = self._link(signer, thumb.key, name=f"{output.name}.webp", content_type=_THUMB).url
+            linked.append(output.model_copy(update=links))
         return tuple(linked)
 
     def of_job(self, job: Job) -> Job:

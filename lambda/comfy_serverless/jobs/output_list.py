@@ -48,7 +48,8 @@ def read_page(s3: S3Client, address: S3Address, *, start: int, limit: int) -> Pa
                     return Page(outputs, end)
                 output = Output.model_validate_json(line)
                 # We make links to all that it names.
-                if output.s3_uri is None or not output.s3_uri.startswith(folder):
+                named = [output.s3_uri, *([output.thumb_uri] if output.thumb_uri else [])]
+                if not all(uri is not None and uri.startswith(folder) for uri in named):
                     raise InvalidCursor("the list of outputs names files of others: it is none of ours.")
                 outputs.append(output)
                 end += len(line)

@@ -117,6 +117,7 @@ class ResultFile:
         # We make links to all that it names: a forged result would give access to files of others.
         folder = str(self.address).removesuffix(RESULT_NAME)
         named = [*(output.s3_uri for output in job.outputs), *([job.outputs_uri] if job.outputs_uri else [])]
+        named += [output.thumb_uri for output in job.outputs if output.thumb_uri is not None]
         if not all(uri is not None and uri.startswith(folder) for uri in named):
             raise self._not_a_result()
         return StoredResult(job, document.etag)

@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any, Self
 
 from comfy_serverless.aws.dynamodb import Item, Update, now_s
 from comfy_serverless.jobs.document import Job, JobStatus, Output, shorten_job
 from comfy_serverless.jobs.keys import RESULT_NAME
+from comfy_serverless.moments import moment_text
 from comfy_serverless.table.columns import (
     IDEMPOTENCY_S,
     KEEPER,
@@ -73,6 +75,7 @@ class JobItem:
     document_json: str | None = None  # the `Job` it ended as, without outputs and labels
     output_places: str | None = None  # of the outputs in the result's order, as text: thousands of them must fit
     output_names: str | None = None  # their paths beside the result, a line each (`named_outputs`)
+    shown_json: str | None = None  # what lists show of an ended job (`table.shown`); older releases wrote none
 
     @classmethod
     def from_item(cls, item: Item, **beside: Any) -> Self:  # noqa: ANN401  (fields of subclasses)
@@ -82,6 +85,11 @@ class JobItem:
         if "keeper" in columns:
             columns["keeper"] = keeper_of(columns["keeper"])
         return cls(**columns, **beside)
+
+    @property
+    def counted_run(self) -> str | None:
+        """The run whose outputs count: of a job that ended between two runs, the last one."""
+        return self.last_run if self.run is None and self.document_json is not None else self.run
 
     def to_item(self) -> Item:
         """The item as it is first written."""
@@ -173,15 +181,18 @@ def output_item(job: JobItem, output: Output, *, place: int, run: str) -> Item:
 
 def outputs_of(job: JobItem, items: Iterable[Item]) -> tuple[Output, ...]:
     """The outputs of the run that counts, in the order of its result, or else as they were delivered."""
-    # A job that ended between two runs has the outputs of the last one.
-    run = job.last_run if job.run is None and job.document_json is not None else job.run
+    return tuple(output for _, output in placed_outputs_of(job, items))
+
+
+def placed_outputs_of(job: JobItem, items: Iterable[Item]) -> list[tuple[int, Output]]:
+    """The same, each with its place in its run, which it keeps."""
     by_place = {
         int(item["sk"].split("#")[1]): item["output"]
         for item in items
-        if item["sk"].startswith("output#") and item["run"] == run
+        if item["sk"].startswith("output#") and item["run"] == job.counted_run
     }
     order = by_place if job.output_places is None else map(int, filter(None, job.output_places.split(",")))
-    return tuple(Output.model_validate_json(by_place[place]) for place in order if place in by_place)
+    return [(place, Output.model_validate_json(by_place[place])) for place in order if place in by_place]
 
 
 def named_outputs(job: Job) -> str | None:
@@ -213,6 +224,11 @@ def index_key(owner: str, created_id: str) -> Item:
     """The key at which a page of the index by owner goes on."""
     job_id = created_id.partition("#")[2]
     return {"pk": job_pk(job_id), "sk": JOB, "owner": owner, "created_id": created_id}
+
+
+def index_bound(moment: datetime) -> str:
+    """What the `created_id` of every job that was submitted after a moment is greater than."""
+    return moment_text(moment) + chr(ord("#") + 1)
 
 
 def stored_document(job: Job) -> str:

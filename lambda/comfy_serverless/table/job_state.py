@@ -85,10 +85,12 @@ class NewJob:
 class JobState(JobItem):
     """A job as the table has it: its columns (see `JobItem`), its outputs and its newest preview, if they were read.
 
-    The outputs are those of the current run, or of the run that counts, in the order of its nodes.
+    The outputs are those of the current run, or of the run that counts, in the order of its nodes; `places` are theirs
+    among all that the run has made, which they keep.
     """
 
     outputs: tuple[Output, ...] = ()
+    places: tuple[int, ...] = ()
     preview: Preview | None = None
 
     @property

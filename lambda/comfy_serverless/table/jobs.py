@@ -37,6 +37,7 @@ from comfy_serverless.table.job_item import (
     stored_document,
 )
 from comfy_serverless.table.job_state import Begun, Claim, JobExists, JobState, LeaseLost, NewJob
+from comfy_serverless.table.shown import shown_json
 from comfy_serverless.table.turns import Turns
 from comfy_serverless.table.waiting_jobs import IN_QUEUE_S, UNBEGUN, UNBEGUN_VALUES, WaitingJobs, sent_again
 from comfy_serverless.table.webhook_item import WEBHOOK, webhook_pk
@@ -222,7 +223,8 @@ class JobStore(WaitingJobs):
 
         `places` are those with which the job's outputs were put, in their order.
         """
-        change = self._end(job_id, job, webhook=webhook, condition=_OURS, values={"run": run, **_OURS_VALUES})
+        ours = {"run": run, **_OURS_VALUES}
+        change = self._end(job_id, job, webhook=webhook, outputs=job.outputs, condition=_OURS, values=ours)
         # As text: some thousand outputs must leave room in the item.
         order = {"output_places": ",".join(map(str, places))}
         if (names := named_outputs(job)) is not None:
@@ -299,6 +301,7 @@ class JobStore(WaitingJobs):
             state.id,
             job,
             webhook=state.webhook is not None,
+            outputs=(),
             condition="#status = :was AND attribute_not_exists(#run)",
             values={"was": state.status.value},
         )
@@ -344,16 +347,27 @@ class JobStore(WaitingJobs):
         if due is not None:
             condition += " AND #keeper_due = :due"
             values["due"] = due
-        change = self._end(state.id, job, webhook=state.has_webhook, condition=condition, values=values)
+        made = None if state.runs else ()  # by lost runs: only the items of the outputs say which
+        webhook = state.has_webhook
+        change = self._end(state.id, job, webhook=webhook, outputs=made, condition=condition, values=values)
         return JobState.from_item(self._table.update(change), outputs=state.outputs)
 
     @staticmethod
-    def _end(job_id: str, job: Job, *, webhook: bool, condition: str, values: Mapping[str, Any]) -> Update:
+    def _end(
+        job_id: str,
+        job: Job,
+        *,
+        webhook: bool,
+        outputs: Sequence[Output] | None,
+        condition: str,
+        values: Mapping[str, Any],
+    ) -> Update:
         assign: dict[str, Any] = {
             "status": job.status.value,
             "updated_at": now_text(),
             "completed_at": moment_text(job.completed_at or datetime.now(UTC)),
             "document_json": stored_document(job),
+            "shown_json": shown_json(job, outputs),
         }
         remove = ["open_owner"]
         if webhook:  # owed until the webhook queue has it

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.observability import log
 from comfy_serverless.table.columns import OPEN, neglected, put_off
-from comfy_serverless.table.job_item import JOB, LAST_OUTPUT, PREVIEW, JobEntry, Preview, index_key, job_pk, outputs_of
+from comfy_serverless.table.job_item import (
+    JOB,
+    LAST_OUTPUT,
+    PREVIEW,
+    JobEntry,
+    Preview,
+    index_bound,
+    index_key,
+    job_pk,
+    placed_outputs_of,
+)
 from comfy_serverless.table.job_state import JobState
+from comfy_serverless.table.shown import LISTED, ListedJob
 from comfy_serverless.table.webhook_item import WEBHOOK, Webhook, webhook_pk
 
 #: Calls for one page of a list, at most; with a filter, each reads 500 jobs or a megabyte.
@@ -49,24 +61,43 @@ class JobReader:
         return self._table.count("#open_owner = :owner", {"owner": owner}, index="open_by_owner")
 
     def page(
-        self, owner: str, *, labels: Mapping[str, str], status: str | None, limit: int, before: str | None
+        self,
+        owner: str,
+        *,
+        labels: Mapping[str, str],
+        status: str | None,
+        limit: int,
+        before: str | None,
+        after: datetime | None = None,
+        only_ended: bool = False,
     ) -> tuple[list[JobEntry], str | None]:
         """Jobs of an owner with these labels, newest first, and where the next page begins; None at the end.
 
-        `before` is where this page begins, as it was returned with the last one.
+        Args:
+            before: where this page begins, as it was returned with the last one.
+            after: only jobs that were submitted later than at this moment.
+            only_ended: only jobs that have ended.
         """
+        condition, bounds = "#owner = :owner", {"owner": owner}
+        if after is not None:
+            # A range of the index's sort key: jobs before it are not read.
+            condition, bounds = f"{condition} AND #created_id > :after", {**bounds, "after": index_bound(after)}
+            if before is not None and before <= bounds["after"]:
+                return [], None  # DynamoDB refuses a start outside of the range
         filters = [f"#labels.#label{number} = :label{number}" for number in range(len(labels))]
         names = {f"#label{number}": name for number, name in enumerate(labels)}
         values: dict[str, Any] = {f"label{number}": value for number, value in enumerate(labels.values())}
         if status is not None:
             filters.append("#status = :status")
             values["status"] = status
+        if only_ended:
+            filters.append("attribute_exists(#completed_at)")
         found: list[JobEntry] = []
         start = index_key(owner, before) if before else None
         for _ in range(MAX_LOOKS):
             page = self._table.query(
-                "#owner = :owner",
-                {"owner": owner, **values},
+                condition,
+                {**bounds, **values},
                 index="by_owner",
                 filter_by=" AND ".join(filters),
                 names=names,
@@ -89,6 +120,12 @@ class JobReader:
         keys = [(job_pk(job_id), JOB) for job_id in job_ids]
         states = map(JobState.from_item, self._table.get_all(keys))
         return {state.id: state for state in states if not state.is_forgotten}
+
+    def listed(self, job_ids: Sequence[str]) -> dict[str, ListedJob]:
+        """What lists show of the jobs of these ids that exist: one call for a hundred of them."""
+        items = self._table.get_all([(job_pk(job_id), JOB) for job_id in job_ids], attributes=LISTED)
+        jobs = map(ListedJob.from_item, items)
+        return {job.id: job for job in jobs if not job.is_forgotten}
 
     def neglected(self, *, limit: int, keeper: str = OPEN) -> Iterator[JobState]:
         """Jobs that their keeper has not looked after in time, the longest neglected first.
@@ -117,4 +154,6 @@ class JobReader:
         if state.is_forgotten:
             return None
         preview = Preview.from_item(items[-1]) if items[-1]["sk"] == PREVIEW else None
-        return replace(state, outputs=outputs_of(state, items[1:]), preview=preview)
+        placed = placed_outputs_of(state, items[1:])
+        places, outputs = tuple(place for place, _ in placed), tuple(output for _, output in placed)
+        return replace(state, outputs=outputs, places=places, preview=preview)

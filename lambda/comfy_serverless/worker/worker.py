@@ -48,6 +48,7 @@ from comfy_serverless.worker.outcomes import conclude, outcome_of
 from comfy_serverless.worker.protocols import NothingShown
 from comfy_serverless.worker.record import JobRecord, own_mistake
 from comfy_serverless.worker.running import Phase, RunningJob, RunningJobs
+from comfy_serverless.worker.thumbnails import Thumbnails
 from comfy_serverless.worker.tidying import Tidying
 from comfy_serverless.worker.workflows import JobWorkflow, Workflows
 
@@ -108,6 +109,7 @@ class Worker:
         self._jobs = RunningJobs(engine.cancel)
         self._files_in_use = FilesInUse(limit_bytes=room_for_kept(settings.kept_output_bytes))
         self._pool = ThreadPoolExecutor(UPLOAD_THREADS, thread_name_prefix="delivery")
+        self._thumbnails = Thumbnails.of(settings, s3)
         self.ahead = Ahead(s3, self._jobs)
         self._tidying = Tidying(engine, self._jobs, self._files_in_use)
         self.declarations = EngineDeclarations(engine, self._jobs)
@@ -117,6 +119,8 @@ class Worker:
     def close(self) -> None:
         """End the worker's threads, once they have tidied up."""
         self._pool.shutdown(wait=True)
+        if self._thumbnails is not None:
+            self._thumbnails.close()
         self.ahead.close()
         self._tidying.close()
 
@@ -300,6 +304,7 @@ class Worker:
             bucket=record.result.address.bucket if record.result else None,
             pool=self._pool,
             leftovers=leftovers,
+            thumbnails=self._thumbnails,
             on_delivered=call.observer.see_output,
         )
 

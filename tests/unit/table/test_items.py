@@ -46,12 +46,13 @@ FORGOTTEN = {
     "is_told": "batch",
 }
 #: What this release writes beside it; the last one leaves it as it is.
-ADDED = {"begun": "batch", "part_form": "batch", "line": "batch", "output_names": "job"}
+ADDED = {"begun": "batch", "part_form": "batch", "line": "batch", "output_names": "job", "shown_json": "job"}
 READERS: dict[str, tuple[Callable[[Item], object], set[str]]] = {
     "asset": (Asset.from_item, {"id", "owner", "bucket", "key", "size_bytes", "created_at"}),
     "asset_of_job": (Asset.from_item, {"id", "owner", "bucket", "key", "size_bytes", "created_at"}),
     "blob": (Blob.from_item, {"key", "size_bytes"}),
     "api_key": (ApiKey.from_item, {"sk", "name", "owner_name", "created_at"}),
+    "admin_key": (ApiKey.from_item, {"sk", "name", "owner_name", "created_at"}),
     "upload": (lambda item: Upload.from_item("u", item), {"owner_name", "size_bytes", "expires"}),
     "batch": (Batch.from_item, {"id", "owner_name", "source", "manifest", "size_bytes", "status", "created_at"}),
     "batch_range": (Range.from_item, {"start", "end", "offset"}),

@@ -14,7 +14,7 @@ from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.errors import NodeExecutionError
 from comfy_serverless.jobs.declarations import DeclarationsReader, DeclarationsWriter
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
-from comfy_serverless.table.api_keys import ApiKeyStore
+from comfy_serverless.table.api_keys import ApiKeyStore, BudgetAction
 from comfy_serverless.table.asset_names import digest_of
 from comfy_serverless.table.assets import AssetStore, Naming
 from comfy_serverless.table.gate import PlaceStore
@@ -50,6 +50,8 @@ def written_items(session: Any) -> dict[str, dict[str, Any]]:
     UploadStore(assets).begin("team", naming, size_bytes=5, expected=None)
     keys = ApiKeyStore(table)
     key = keys.register(KEY, name="ci", owner="team", expires_in_s=3600, max_in_flight=5, requests_per_minute=60)
+    told = {"budget_nanousd": 20_000_000_000, "budget_action": BudgetAction.REFUSE}
+    keys.register("csk_of-an-admin", name="boss", owner="ops", is_admin=True, **told)
     keys.count_request(key.id, limit=60)
     keys.revoke("ci")
     _write_batch(BatchStore(table))
@@ -82,6 +84,8 @@ def _name_of(pk: str, sk: str) -> str | None:
             return "workflow_count" if not part else f"workflow{'_version' if '#' in sk else ''}"
         case "care", "workflows", _:
             return "checkup_round"
+        case "admins", *_:
+            return "admin_key"
         case kind, *_:
             return kind if kind != "keys" else "api_key"
 

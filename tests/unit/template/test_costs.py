@@ -17,6 +17,7 @@ BUDGET = parse("budget.yaml")
 REPOSITORIES = of_type(parse("repositories.yaml"), "AWS::ECR::Repository")
 #: Types that AWS gives no tags to. They cost nothing, but for the dashboard ($3 a month beyond an account's third).
 WITHOUT_TAGS = {
+    "AWS::ApiGateway::Deployment",
     "AWS::CloudWatch::Dashboard",
     "AWS::IAM::Policy",
     "AWS::Lambda::Alias",

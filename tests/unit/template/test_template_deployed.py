@@ -34,6 +34,7 @@ PARAMETERS = {
     "CIVITAI_TOKEN_PARAMETER": "arn:aws:secretsmanager:eu-central-1:123456789012:secret:civitai-AbCdEf",
     "INPUT_CACHE_BYTES": "1",
     "CORS_ORIGINS": "https://app.example",
+    "EVENTS_URL": "https://something.execute-api.eu-central-1.amazonaws.com/live",
     "BATCH_STATE_MACHINE": "arn:aws:states:eu-central-1:123456789012:stateMachine:name",
 }
 #: What a function takes from handlers/wiring.py or wiring_worker.py, and the variables it cannot do without.
@@ -49,6 +50,7 @@ NEEDS = {
     "OutcomeFunction": ("wiring.settlement", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
     "WebhookFunction": ("wiring.caller", ["JOBS_TABLE"]),
     "GenerateFunction": ("wiring_worker.journal", ["JOBS_TABLE", "JOB_QUEUE_URL"]),
+    "EventsFunction": ("wiring.event_streams", ["JOBS_TABLE"]),
 }
 
 
@@ -178,7 +180,8 @@ def test_a_function_names_all_that_it_lacks_at_once(function: str) -> None:
 
 def test_the_dashboard_is_a_document_that_names_only_what_there_is() -> None:
     (dashboard,) = of_type("AWS::CloudWatch::Dashboard").values()
-    text = dashboard["DashboardBody"]["Fn::Sub"]
+    text, of_conditions = dashboard["DashboardBody"]["Fn::Sub"]
+    assert of_conditions.keys() <= RESOURCES.keys()
     names = set(re.findall(r"\${(\w+)[.\w]*}", text))
     assert names <= RESOURCES.keys() | {"AWS"}, names
     widgets = json.loads(re.sub(r"\${[^}]*}", SOMETHING, text))["widgets"]
