@@ -99,6 +99,7 @@ ITEMS: Final = (
     "asset_idempotency#",
     "webhook#",
     "workflows#",
+    "checkup#",
     "batch#",
     "rate#",
     "usage#",

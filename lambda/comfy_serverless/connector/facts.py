@@ -11,6 +11,16 @@ from typing import Any
 from comfy_serverless.errors import ComfyError
 
 
+class State(Enum):
+    """The life of a prompt."""
+
+    SUBMITTING = "submitting"
+    QUEUED = "queued"
+    EXECUTING = "executing"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
 class QueuePlace(Enum):
     """Where a prompt stands in ComfyUI's queue."""
 

@@ -27,12 +27,13 @@ from comfy_serverless.connector.facts import (
     QueuePlace,
     QueueSays,
     Refused,
+    State,
     SubmitAgain,
     SubmitLost,
     Submitted,
     Wait,
 )
-from comfy_serverless.connector.follower import PromptFollower, State
+from comfy_serverless.connector.follower import PromptFollower
 from comfy_serverless.connector.gpu_memory import PeakGauge
 from comfy_serverless.connector.process import ComfyProcess
 from comfy_serverless.connector.refusals import refusal

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from comfy_serverless.table.workers import Workers
     from comfy_serverless.webhooks.calls import Caller
     from comfy_serverless.workflows.finding import Finder
+    from comfy_serverless.workflows.recheck import Recheck
     from comfy_serverless.workflows.store import WorkflowStore
 
 
@@ -298,6 +299,27 @@ def caretaker() -> tuple[Care, AssetStore]:
     """For `caretaker`: the care of neglected jobs, and the assets, which expire."""
     settings().require("jobs_table", "assets_bucket", "job_queue_url")
     return care(), assets()
+
+
+@functools.cache
+def recheck() -> Recheck:
+    """For `caretaker`: the check of everybody's named workflows, each time what the workers declare has changed."""
+    from comfy_serverless.jobs.declarations import DeclarationsReader
+    from comfy_serverless.jobs.node_list import NodeListReader
+    from comfy_serverless.workflows.reader import WorkflowReader
+    from comfy_serverless.workflows.recheck import Recheck
+
+    (bucket,) = settings().require("assets_bucket")
+    told = (s3(), bucket, workers().worker_image, lambda: workers().release()[1])
+    declarations = DeclarationsReader(*told)
+    return Recheck(
+        table=table(),
+        keys=keys(),
+        reader=WorkflowReader(table(), s3(), bucket),
+        named=named_workflows(declarations.newest),
+        declarations=declarations,
+        lost=NodeListReader(*told).not_imported,
+    )
 
 
 @functools.cache

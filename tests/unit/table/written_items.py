@@ -8,9 +8,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from comfy_serverless.aws.dynamodb import Table
 from comfy_serverless.batches.ranges import BadLine
 from comfy_serverless.batches.store import Batch, BatchStatus, BatchStore
 from comfy_serverless.errors import NodeExecutionError
+from comfy_serverless.jobs.declarations import DeclarationsReader, DeclarationsWriter
 from comfy_serverless.jobs.document import Job, JobError, JobStatus, JobUrls, Output, Progress
 from comfy_serverless.table.api_keys import ApiKeyStore, BudgetAction
 from comfy_serverless.table.asset_names import digest_of
@@ -21,6 +23,9 @@ from comfy_serverless.table.jobs import JobStore
 from comfy_serverless.table.presigned_uploads import UploadStore
 from comfy_serverless.table.usage_items import Account
 from comfy_serverless.table.webhook_item import Webhook
+from comfy_serverless.workflows.finding import Finder
+from comfy_serverless.workflows.reader import WorkflowReader
+from comfy_serverless.workflows.recheck import Recheck
 from comfy_serverless.workflows.store import WorkflowStore
 from comfy_serverless.workflows.version import Version
 from tests.unit.jobs_table import REGION, create_table
@@ -52,6 +57,7 @@ def written_items(session: Any) -> dict[str, dict[str, Any]]:
     keys.revoke("ci")
     _write_batch(BatchStore(table))
     _push_workflow(WorkflowStore(table, s3, "assets"))
+    _check_workflows(table, s3, keys)
     places = PlaceStore(table, "stack-gpu")
     assert places.replace(places.read(), {"queued": 1_795_917_900})
     client: Any = table._client
@@ -81,6 +87,8 @@ def _name_of(pk: str, sk: str) -> str | None:
             return "usage_month"
         case "usage", *_:
             return "usage" if "#poster#" in sk else None
+        case "care", "workflows", _:
+            return "checkup_round"
         case "admins", *_:
             return "admin_key"
         case kind, *_:
@@ -93,6 +101,15 @@ def _push_workflow(workflows: WorkflowStore) -> None:
     version = Version(name="poster", number=0, owner="team", graph=graph, created_at="2026-11-29T12:00:00.000Z", **told)
     workflows.push(version)
     workflows.move("team", "poster", "staging", {1: 90}, by="ann")
+
+
+def _check_workflows(table: Table, s3: Any, keys: ApiKeyStore) -> None:
+    """As the caretaker does, by what workers declare: not one class."""
+    DeclarationsWriter(s3, "assets", "nodes", "blue").write({"Other": {"input": {}}})
+    declarations = DeclarationsReader(s3, "assets", lambda: "nodes", lambda: "blue")
+    reader, files = WorkflowReader(table, s3, "assets"), Finder(None, None, declarations.newest)
+    checks = Recheck(table=table, keys=keys, reader=reader, named=files, declarations=declarations, lost=lambda: ())
+    assert checks.go_on(until=float("inf")) == 1
 
 
 def _queued(jobs: JobStore) -> None:
