@@ -60,6 +60,7 @@ from comfy_serverless.errors import (
     ComfyError,
     DeadlineExceeded,
     EngineCrashed,
+    EngineError,
     EngineUnavailable,
 )
 
@@ -387,7 +388,7 @@ class PromptFollower:
         total_ms = round((now - self._started_at) * 1000)
         if executing_ms is None:
             executing_ms = 0 if self._executing_since is None else round((now - self._executing_since) * 1000)
-        if isinstance(error, EngineError) or not self._polling:  # else it may have ended at any time
+        if isinstance(error, EngineError) or not self._pace.is_polling:  # else it may have ended at any time
             self._node_times.end_all(now + self._clock_s)
         story = self._story
         blocked = [] if error is not None else story.blocked

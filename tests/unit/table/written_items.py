@@ -75,18 +75,14 @@ def _name_of(pk: str, sk: str) -> str | None:
             return f"job_{part}"
         case "asset", _, asset_id if asset_id == _output().id:
             return "asset_of_job"
-        case "batch", "newest", _:
-            return "batch_newest"
-        case "batch", "bad", _:
-            return "batch_bad_line"
+        case "batch", ("newest" | "bad") as part, _:
+            return {"newest": "batch_newest", "bad": "batch_bad_line"}[part]
         case "batch", "range", _:
             return "batch_range" if sk.endswith("#" + "0" * 15) else None
         case "workflows", part, _:
             return "workflow_count" if not part else f"workflow{'_version' if '#' in sk else ''}"
-        case "usage", "month", _:
-            return "usage_month"
-        case "usage", *_:
-            return "usage" if "#poster#" in sk else None
+        case "usage", part, _:
+            return "usage_month" if part == "month" else "usage" if "#poster#" in sk else None
         case "care", "workflows", _:
             return "checkup_round"
         case "admins", *_:
